@@ -1,6 +1,6 @@
 # ParcelSeal and Airflow: every part of the stack but database, broker and store runs in this image.
 # Any Debian 13 serves as base; what it lacks comes from Debian, Python's packages from an index or
-# from deploy/wheels (docs/production.md).
+# from deploy/wheels (docs/how-to/deploy.md).
 ARG BASE_IMAGE=debian:13-slim
 
 FROM ${BASE_IMAGE} AS base

@@ -1,7 +1,7 @@
-"""One backup or restore of ParcelSeal in a process of its own, as its tasks do it.
+"""Run one backup or restore of ParcelSeal in a separate process, as its tasks do.
 
-``python -m benchmarks._backup_once backup|restore FOLDER CONNINFO [--pdf]``; the folder holds keys
-and stores, made by ``benchmarks.backup``.
+``python -m benchmarks._backup_once backup|restore FOLDER CONNINFO [--pdf]``. The folder contains
+keys and stores, which ``benchmarks.backup`` creates.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from include.encryption.recipients import opening_key_from_pem, recipient_from_p
 from include.evidence.model import Outcome, Result, RunContext
 from include.evidence.signing import Signer
 from include.evidence.step_findings import StepFindings
+from include.messages import verbatim
 from include.notify.outbox import Run
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules, Calendar
@@ -34,7 +35,7 @@ from include.workflow import run_context
 
 DATABASE = MappedDatabase(
     name="bench",
-    title="bench",
+    title=verbatim("bench"),
     connection="customer_db",
     schema_name="public",
     rto=timedelta(hours=4),
@@ -44,7 +45,14 @@ DATABASE = MappedDatabase(
 
 
 def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
-    """Preflight, dump, publish, prune, report and seal."""
+    """Back up a database with preflight, dump, publication, pruning, reports and seal.
+
+    Args:
+        folder: folder of keys and stores.
+        conninfo: connection string of the database.
+        state: connection string of the state database.
+        pdf: whether the reports are rendered as PDF too.
+    """
     clock, rules = SystemClock(), BackupRules()
     signer = Signer.from_pem((folder / "evidence.key").read_bytes())
     recipients = [
@@ -82,7 +90,7 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
         routes=list,
     )
     run = run_context.RunContext(services, None, Run("backup_offsite", run_id))
-    load = Once(_load_reports)  # what follows is loaded while the dump runs
+    load = Once(_load_reports)  # import the reports while the dump runs
     records = []
     for step, work, part in (
         (offsite.PREFLIGHT, offsite.check, ""),
@@ -103,7 +111,8 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
     conclusion = offsite_report.conclude(run, RunRecords(records, kept))
     if conclusion.outcome is Outcome.FAIL:
         sys.exit(
-            "The measured backup failed: " + "; ".join(one.code for one in conclusion.findings)
+            "The measured backup failed: "
+            + "; ".join(finding.code for finding in conclusion.findings)
         )
     report = Report(
         title=conclusion.title,
@@ -119,7 +128,8 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
         files = render_all(report).files
     else:
         files = {
-            f"report.{language_tag(one)}.html": render_html(report, one).encode() for one in LOCALES
+            f"report.{language_tag(locale)}.html": render_html(report, locale).encode()
+            for locale in LOCALES
         }
     result = Result(
         run=context,
@@ -141,7 +151,7 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
 
 
 class Once:
-    """Does something in a thread when it is first called."""
+    """Runs a function in a thread at the first call."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._thread = Thread(target=work, daemon=True)
@@ -172,7 +182,7 @@ def restore_latest(folder: Path, conninfo: str) -> None:
 
 
 def main() -> None:
-    """Do what the command line asks."""
+    """Run the backup or the restore that the command line names."""
     verb, folder, conninfo = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     if verb == "backup":
         backup(folder, conninfo, sys.argv[4], "--pdf" in sys.argv)
@@ -183,4 +193,4 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    os._exit(0)  # so do Airflow's task processes: taking the interpreter down costs 0.2 s
+    os._exit(0)  # as Airflow's tasks do; a normal exit of Python takes 0.2 s

@@ -1,7 +1,7 @@
-"""The courier of the incident benchmark: the sample's tables, keys and staff, rows of its own.
+"""The courier database of the incident benchmark: the sample's tables with generated rows.
 
-The sample's own generator would take twice as long, for the rows that it plants and hides. These
-have its types, its sizes and its gaps (who has no phone, no birth date, no e-mail).
+The sample's own generator would take twice as long, because it plants defects. The rows of this
+module have the same types, sizes and gaps, such as customers without a phone number or birth date.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import psycopg
 
 from include.sample_company import load
 from include.sample_company.load import statements
-from include.workplace import ROOT
+from include.service_container import ROOT
 
 AS_OF = datetime(2026, 11, 24, 12, tzinfo=UTC)
 EMPLOYEES = 5_000
 KEYS = ROOT / "include/sample_company/keys.sql"
-DEPARTMENT = "北京分公司"  # one of six branches, each with a sixth of the customers
+DEPARTMENT = "北京分公司"  # each of six branches has a sixth of the customers
 _APPROVALS = 10_000
 _ALL_LARGE = ("customer", "address", "consent", "waybill", "complaint", "access_log")
-# Rows are right by construction; the server does not look up every reference.
+# The generated rows are valid, so the server need not check foreign keys.
 _SETTINGS = """
 SET session_replication_role = replica; SET synchronous_commit = off;
 SET maintenance_work_mem = '512MB'; SET TimeZone = 'Asia/Shanghai'
@@ -41,7 +41,7 @@ SELECT 1 + n % {employees}, 1 + n % 14, 'complaint', '{{name,phone}}', {as_of} -
     {as_of} FROM generate_series(1, {approvals}) AS n
 """
 # Of 1,000 customers 6 are under 14, 2 have no birth date, ID number or phone, and 3 a religion.
-# Every second one of the older half has no address for mail.
+# Every second customer of the older half has no e-mail address.
 _CUSTOMERS = """
 INSERT INTO customer
 SELECT n, substr('赵钱孙李周吴郑王冯陈褚卫蒋沈韩杨', 1 + (n % 16)::int, 1)
@@ -93,7 +93,7 @@ FROM generate_series(1::bigint, {customers}) AS n,
     LATERAL (SELECT {as_of} - interval '6 years' + n * (interval '6 years' / {customers})
         + interval '5 minutes' AS given) AS moments
 """
-# One a customer, evenly over three years; contact fields are masked 90 days after delivery.
+# One waybill per customer, evenly over three years. Contacts are masked 90 days after delivery.
 _WAYBILLS = """
 INSERT INTO waybill
 SELECT n, made, 'SF' || 1000000000000 + n, 'own', 'delivered', sender, sender,
@@ -120,7 +120,7 @@ FROM generate_series(1::bigint, {customers} * 3 / 100) AS n,
     LATERAL (SELECT {as_of} - interval '1100 days' + n * (interval '1090 days'
         / ({customers} * 3 / 100)) AS opened) AS one
 """
-# In the order of time, as a log is written; who opened whose record, by chance.
+# Rows are in the order of time, as a log is written; employees and customers are random.
 _LOG = """
 INSERT INTO access_log (employee_id, customer_id, purpose, accessed_at, approval_id)
 SELECT 1 + ((hashint8extended(n, 1) & {mask}) % {employees})::int,
@@ -133,12 +133,13 @@ FROM generate_series(1::bigint, {log}) AS n
 
 
 def make(conninfo: str, customers: int, log: int) -> None:
-    """Fill an empty database: at once the tables about customers, and the log.
+    """Fill an empty database: the tables about customers and the access log, in parallel.
 
     Args:
-        conninfo: of it, as a superuser.
-        customers: how many; 1.2 addresses, 1.3 consents, one waybill and 0.03 complaints each.
-        log: rows of the log of accesses.
+        conninfo: connection string of the database as a superuser.
+        customers: number of customers. Each has 1.2 addresses, 1.3 consents, one waybill and 0.03
+            complaints on average.
+        log: number of rows of the access log.
     """
     words = {
         "customers": customers,
@@ -174,8 +175,8 @@ def make(conninfo: str, customers: int, log: int) -> None:
         "complaint": _COMPLAINTS,
     }
     with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(fill, {"access_log": _LOG}), pool.submit(fill, about_customers)]:
-            done.result()
+        for future in [pool.submit(fill, {"access_log": _LOG}), pool.submit(fill, about_customers)]:
+            future.result()
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("ANALYZE employee, department, approval")
         connection.execute("CHECKPOINT")

@@ -1,8 +1,8 @@
-"""The count queries that somebody would write by hand, for the figures of severity and scope.
+"""Handwritten queries that count the figures of an incident's severity and scope.
 
-For each way to say what is affected those were taken that were the quickest of several. They know
-what the tables promise: every customer has one row, which alone has most kinds of information; who
-stands on a waybill is a customer; which columns are never NULL.
+For each kind of scope, the module has the fastest of several queries. The queries rely on
+properties of the tables: every customer has one row that contains most categories of data,
+everybody who is named on a waybill is a customer, and some columns are never NULL.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _NAMED = 700  # number of the first account
 
 @dataclass(frozen=True)
 class Case:
-    """One way to say what is affected.
+    """A scope of affected records.
 
     Attributes:
-        name: for people.
-        accounts: how many opened records.
-        days: window before the benchmark's moment; None for all time.
-        department: whether one department answers for the records.
+        name: display name.
+        accounts: number of accounts that opened records; 0 if the scope names no account.
+        days: number of days before `AS_OF` in which records are affected; None for all time.
+        department: whether only records of one department are affected.
     """
 
     name: str
@@ -39,19 +39,19 @@ class Case:
 
     @property
     def form(self) -> dict[str, Any]:
-        """The fields of the trigger form."""
-        found: dict[str, Any] = {}
+        """Return the fields of the trigger form for this scope."""
+        figures: dict[str, Any] = {}
         if self.accounts:
-            found["accounts"] = "\n".join(self.numbers)
+            figures["accounts"] = "\n".join(self.numbers)
         if self.days:
-            found["since"] = (AS_OF - timedelta(days=self.days)).isoformat()
+            figures["since"] = (AS_OF - timedelta(days=self.days)).isoformat()
         if self.department:
-            found["departments"] = DEPARTMENT
-        return found
+            figures["departments"] = DEPARTMENT
+        return figures
 
     @property
     def numbers(self) -> list[str]:
-        """Badge numbers of the accounts."""
+        """Return the staff numbers of the accounts."""
         return [f"E{number:05}" for number in range(_NAMED, _NAMED + self.accounts)]
 
 
@@ -65,7 +65,7 @@ CASES = {
 
 @dataclass
 class Figures:
-    """What was counted; moments as PostgreSQL gives them."""
+    """The counted figures of a scope, with times as PostgreSQL returns them."""
 
     subjects: int = 0
     minors: int = 0
@@ -76,13 +76,13 @@ class Figures:
     moments: list[Any] = field(default_factory=list)
 
     def take(self, collection: str, row: Mapping[str, Any]) -> None:
-        """Take records of a collection, with the first and the last moment."""
+        """Add the number of records of a collection, and the first and the last time."""
         self.records[collection] = row["records"]
         self.moments += [row["first"], row["last"]]
 
     def as_json(self) -> dict[str, Any]:
-        """To be compared with ours."""
-        moments = [one for one in self.moments if one is not None]
+        """Return the figures in the form in which they are compared with ParcelSeal's figures."""
+        moments = [moment for moment in self.moments if moment is not None]
         return {
             "subjects": self.subjects,
             "minors": self.minors,
@@ -100,7 +100,7 @@ CREATE TEMP TABLE opened AS
 SELECT DISTINCT customer_id FROM access_log
 WHERE employee_id IN (SELECT employee_id FROM employee WHERE number = ANY (%(accounts)s))
 """
-# %(where)s is what narrows customers down.
+# %(where)s is the condition that selects the affected customers.
 _PEOPLE = """
 SELECT count(*) AS people,
     count(*) FILTER (WHERE birth_date > %(moment)s::timestamptz - interval '14 years') AS minors,
@@ -130,7 +130,7 @@ SELECT count(*) AS records, count(DISTINCT customer_id) AS people, min(opened_at
 _WAYBILLS = """
 SELECT count(*) AS records, min(created_at) AS first, max(created_at) AS last FROM waybill
 """
-# People without a phone number of their own whose number stands on a waybill.
+# Customers who have no phone number in their record, but one on a waybill.
 _PHONES = """
 SELECT count(*) AS people FROM customer c WHERE phone IS NULL AND EXISTS (
     SELECT FROM waybill WHERE sender_id = c.customer_id
@@ -151,8 +151,11 @@ WHERE s.customer_id IS NOT NULL OR r.customer_id IS NOT NULL
 
 
 def _whole_people(connection: psycopg.Connection[Any], case: Case) -> Figures:
-    """Where all records about somebody are affected, of everybody or of those in the log."""
-    found, where = Figures(), ""
+    """Count the figures of a scope that affects all records of its customers.
+
+    The customers are all customers, or those whose records the accounts opened.
+    """
+    figures, where = Figures(), ""
     if case.accounts:
         where = _OF_OPENED
         window = f" AND accessed_at >= '{case.form['since']}'" if case.days else ""
@@ -167,16 +170,16 @@ def _whole_people(connection: psycopg.Connection[Any], case: Case) -> Figures:
     waybills = _WAYBILLS
     if case.accounts:
         waybills = _WAYBILLS_OF_FEW if case.accounts == 1 else _WAYBILLS_OF_MANY
-    found.take("customer", people | {"records": people["people"]})
-    found.take("address", addresses)
-    found.take("consent", row(_CONSENTS + where))
-    found.take("waybill", row(waybills))
-    found.take("complaint", complaints)
+    figures.take("customer", people | {"records": people["people"]})
+    figures.take("address", addresses)
+    figures.take("consent", row(_CONSENTS + where))
+    figures.take("waybill", row(waybills))
+    figures.take("complaint", complaints)
     phones = row(_PHONES + where.replace("WHERE", "AND"))
-    found.subjects, found.minors = people["people"], people["minors"]
-    found.age_unknown = people["people"] - people["birth"]
-    found.sensitive = people["sensitive"]
-    found.categories = {
+    figures.subjects, figures.minors = people["people"], people["minors"]
+    figures.age_unknown = people["people"] - people["birth"]
+    figures.sensitive = people["sensitive"]
+    figures.categories = {
         **dict.fromkeys(_OF_EVERYBODY, people["people"]),
         **dict.fromkeys(_OF_ADDRESSES, addresses["people"]),
         "user.contact.address": people["address"],
@@ -189,7 +192,7 @@ def _whole_people(connection: psycopg.Connection[Any], case: Case) -> Figures:
         "user.name": people["name"],
         "user.account.settings": people["settings"],
     }
-    return found
+    return figures
 
 
 _OF_EVERYBODY = ("user.account", "user.privacy_preferences", "user.unique_id")
@@ -209,7 +212,7 @@ WHERE w.created_at >= %(since)s AND (s.{_ANSWERS} OR r.{_ANSWERS})
 
 
 def _window(connection: psycopg.Connection[Any], case: Case) -> Figures:
-    """Records made in a window for which a department answers, and whoever stands on them."""
+    """Count the records of a department that were created in a period, and their data subjects."""
     sources = {
         "customer": f"customer WHERE {_ANSWERS} AND created_at >= %(since)s",
         **{
@@ -219,13 +222,13 @@ def _window(connection: psycopg.Connection[Any], case: Case) -> Figures:
         },
     }
     values = {"since": case.form["since"], "department": DEPARTMENT}
-    found = Figures()
+    figures = Figures()
     for name, source in sources.items():
         at = f"r.{_MADE[name]}" if name in _MADE else "created_at"
         span = f"SELECT count(*) AS records, min({at}) AS first, max({at}) AS last FROM {source}"  # noqa: S608 - constants
-        found.take(name, _row(connection, span, values))
+        figures.take(name, _row(connection, span, values))
     span = "SELECT count(*) AS records, min(w.created_at) AS first, max(w.created_at) AS last"
-    found.take("waybill", _row(connection, span + _OF_WAYBILLS, values))
+    figures.take("waybill", _row(connection, span + _OF_WAYBILLS, values))
     marked = " UNION ALL ".join(
         [
             *(
@@ -236,10 +239,10 @@ def _window(connection: psycopg.Connection[Any], case: Case) -> Figures:
         ]
     )
     people = _row(connection, _MARKED.format(marked), values)
-    found.subjects, found.minors = people.pop("people"), people.pop("minors")
-    found.age_unknown, found.sensitive = people.pop("age_unknown"), people.pop("sensitive")
-    found.categories = people | dict.fromkeys(_OF_ADDRESSES, people.pop("places"))
-    return found
+    figures.subjects, figures.minors = people.pop("people"), people.pop("minors")
+    figures.age_unknown, figures.sensitive = people.pop("age_unknown"), people.pop("sensitive")
+    figures.categories = people | dict.fromkeys(_OF_ADDRESSES, people.pop("places"))
+    return figures
 
 
 # Bits of `has`: a customer's own row 1, address 2, consent 4, complaint 8, waybill 16.
@@ -271,11 +274,11 @@ JOIN customer USING (customer_id)
 
 
 def count(conninfo: str, case: Case) -> dict[str, Any]:
-    """Count by hand; the figures."""
+    """Return the figures of a scope, counted with the handwritten queries."""
     with psycopg.connect(conninfo) as connection:
         connection.execute(_SETTINGS)
-        found = _window(connection, case) if case.department else _whole_people(connection, case)
-        return found.as_json()
+        figures = _window(connection, case) if case.department else _whole_people(connection, case)
+        return figures.as_json()
 
 
 def _row(

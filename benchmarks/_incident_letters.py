@@ -1,8 +1,8 @@
-"""Letters to affected people: the list and the decision that they need, queueing, and rendering.
+"""Notices to affected people: their list and the required decision, queueing, and rendering.
 
-Every mail is really made, by the channel's own code, after the notifier has asked whether it is
-still wanted and looked up its address; instead of being handed to a server it is counted and
-dropped, so that no server's speed is measured. Handed to one they go in `sent`.
+The mail channel renders every mail, after the notifier has checked that the notice is still due and
+has looked up its address. In `render`, the mail is then counted and discarded, so that no mail
+server is measured. In `sent`, it is sent to a mail server.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from benchmarks._incident_context import context_of_run, opened, pack
 from include.approvals import registry
 from include.evidence.step_findings import StepFindings
 from include.incident import timeline
-from include.incident.assessing import assess
-from include.incident.counting import subjects
+from include.incident.communication import notices
+from include.incident.communication.addresses import AddressBook
+from include.incident.communication.letter import PARTS
+from include.incident.counting import subject_list
+from include.incident.incident_ids import INDIVIDUAL, Kind
 from include.incident.incident_run import IncidentRun, record_of
-from include.incident.names import INDIVIDUAL, Kind
-from include.incident.telling import notifying
-from include.incident.telling.addresses import AddressBook
-from include.incident.telling.letter import PARTS
+from include.incident.scope_assessment import assess_scope
 from include.messages import verbatim
 from include.notify.channels import Channel, MailChannel, mail_of
-from include.notify.delivery import Office, deliver
-from include.notify.letters import Letter, Writer
+from include.notify.delivery import DeliveryConfig, deliver
+from include.notify.letters import OutgoingMessage, Writer
 from include.services.connections import ConnectionSpec
-from include.services.fate import Fate, Reply
+from include.services.delivery_status import DeliveryStatus, Reply
 from include.services.mail import MailServer
 from include.workdays.calendar import Workdays
 
@@ -44,59 +44,59 @@ _SENTENCE = {
 
 @dataclass
 class Counting:
-    """A channel whose mails are made, counted and dropped.
+    """A channel that renders and counts mails, and then discards them.
 
     Args:
-        channel: whose mails they are.
+        channel: channel that renders the mails.
     """
 
     channel: MailChannel
     mails: int = 0
     bytes: int = 0
     domain: str = "courier.example"
-    lines: int = MailChannel.lines
+    connections: int = MailChannel.connections
     _lock: Any = field(default_factory=Lock)
 
     def open(self) -> Counting:
-        """A line is the channel itself."""
+        """Return this channel as the open connection."""
         return self
 
     def ready(self) -> Reply:
-        """Always."""
-        return Reply(Fate.ACCEPTED)
+        """Return that the connection is ready, which is always the case."""
+        return Reply(DeliveryStatus.ACCEPTED)
 
-    def send(self, letter: Letter) -> Reply:
-        """Make the mail."""
+    def send(self, letter: OutgoingMessage) -> Reply:
+        """Render and count a mail."""
         content = mail_of(letter, self.channel.find(), self.channel.writer)
         if letter.address.encode() not in content:
-            return Reply(Fate.REFUSED)
+            return Reply(DeliveryStatus.REFUSED)
         with self._lock:
             self.mails += 1
             self.bytes += len(content)
-        return Reply(Fate.ACCEPTED, "250")
+        return Reply(DeliveryStatus.ACCEPTED, "250")
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, because there is no connection to close."""
 
 
-# When the first of so many of the newest customers came; all of these have an address for mail.
+# Sign-up time of the n-th newest customer. All newer customers have an e-mail address.
 _NEWEST = "SELECT created_at FROM customer ORDER BY customer_id DESC LIMIT 1 OFFSET %s"
 
 
-def prepare(given: dict[str, Any]) -> dict[str, Any]:
-    """Open an incident about the newest customers, freeze their list, decide that they are told."""
-    run = context_of_run(given)
-    with psycopg.connect(given["courier"]) as connection:
-        row = connection.execute(_NEWEST, [given["letters"] - 1]).fetchone()
+def prepare(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Open an incident about the newest customers, freeze their list and decide to notify them."""
+    run = context_of_run(parameters)
+    with psycopg.connect(parameters["courier"]) as connection:
+        row = connection.execute(_NEWEST, [parameters["letters"] - 1]).fetchone()
     assert row is not None
     since = row[0].astimezone(run.zone).isoformat()
     number = opened(run, {"collections": "courier.customer", "since": since})
-    counted = assess(run, StepFindings("assess", "6.3"))
+    counted = assess_scope(run, StepFindings("assess", "6.3"))
     assert counted.scope is not None
-    assert counted.scope.complete
+    assert counted.scope.is_complete
     record = record_of(run, number)
     with run.state.begin() as conn:
-        subjects.freeze(
+        subject_list.freeze_subjects(
             conn,
             record.incident.id,
             1,
@@ -114,63 +114,65 @@ def prepare(given: dict[str, Any]) -> dict[str, Any]:
         }
         _enter(conn, run, number, Kind.IMPACT, {"texts": texts}, WRITER)
     record = record_of(run, number)
-    made = notifying.plan(run, record)
+    plan = notices.plan_notices(run, record)
     with run.state.begin() as conn:
-        asked = notifying.request(conn, run, made, [WRITER])
+        request = notices.request_decision(conn, run, plan, [WRITER])
         registry.decide(
             conn,
-            asked,
+            request,
             decision=registry.APPROVE,
             reason="They can protect themselves.",
             decided_by=DECIDER,
             decided_at=run.clock.now(),
             may_decide=[DECIDER],
-            content=asked.content,
+            content=request.content,
         )
-        data = {"tell": True, "sha256": made.sha256, "bound": made.bound}
-        data |= {"request": asked.id, "people": made.people, "version": made.version}
-        data |= {"adds_to": made.adds_to, "covers": made.covers}
+        data = {"tell": True, "sha256": plan.sha256, "bound": plan.bound_data}
+        data |= {"request": request.id, "people": plan.people, "version": plan.version}
+        data |= {"adds_to": plan.adds_to, "covers": plan.covers}
         _enter(conn, run, number, Kind.DECIDED, data, DECIDER)
-    return {"number": number, "people": made.people}
+    return {"number": number, "people": plan.people}
 
 
-def queue(given: dict[str, Any]) -> dict[str, Any]:
-    """Queue the notices, as `notify` does."""
-    run = context_of_run(given)
+def queue(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Queue the notices as the step `notify` does, and return the seconds and their number."""
+    run = context_of_run(parameters)
     begun = time.monotonic()
-    found = notifying.queue(run, record_of(run, given["number"]))
-    assert found is not None
-    return {"seconds": time.monotonic() - begun, "new": found.new}
+    queued = notices.queue_notices(run, record_of(run, parameters["number"]))
+    assert queued is not None
+    return {"seconds": time.monotonic() - begun, "new": queued.new}
 
 
-def render(given: dict[str, Any]) -> dict[str, Any]:
-    """Let the notifier make every mail, as `send` does; none leaves."""
-    channel = _mail(given)
+def render(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Let the notifier render every mail as the step `send` does, without sending it."""
+    channel = _mail(parameters)
     counting = Counting(channel)
-    return _delivered(given, counting) | {"mails": counting.mails, "bytes": counting.bytes}
+    return _delivered(parameters, counting) | {"mails": counting.mails, "bytes": counting.bytes}
 
 
-def sent(given: dict[str, Any]) -> dict[str, Any]:
-    """Send every mail to a server."""
-    return _delivered(given, _mail(given))
+def sent(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Send every mail to a mail server."""
+    return _delivered(parameters, _mail(parameters))
 
 
-def _mail(given: dict[str, Any]) -> MailChannel:
+def _mail(parameters: dict[str, Any]) -> MailChannel:
     extra = {"from_email": "Privacy <privacy@courier.example>"}
     extra |= {"disable_ssl": "true", "disable_tls": "true"}
-    spec = ConnectionSpec("mail", "smtp", "127.0.0.1", given["port"], extra=extra)
+    spec = ConnectionSpec("mail", "smtp", "127.0.0.1", parameters["port"], extra=extra)
     server = MailServer.from_connection(spec)
     return MailChannel(lambda: server, Writer(pack().notices.languages, pack().calendar.timezone))
 
 
-def _delivered(given: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    run, calendar = context_of_run(given), pack().calendar
+def _delivered(parameters: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    run, calendar = context_of_run(parameters), pack().calendar
     book = AddressBook(run)
 
     def confirm(keys: Sequence[str]) -> set[str]:
-        return notifying.wanted(run, {given["number"]: record_of(run, given["number"])}, keys)
+        return notices.letters_still_due(
+            run, {parameters["number"]: record_of(run, parameters["number"])}, keys
+        )
 
-    office = Office(
+    office = DeliveryConfig(
         state=run.state,
         channels={"mail": channel},
         rules=run.notices,
@@ -178,15 +180,19 @@ def _delivered(given: dict[str, Any], channel: Channel) -> dict[str, Any]:
         quiet=calendar.quiet,
         zone=run.zone,
         clock=run.clock,
-        confirm={INDIVIDUAL: confirm},
+        still_due={INDIVIDUAL: confirm},
         addresses={INDIVIDUAL: book.look_up},
     )
     begun = time.monotonic()
-    done = deliver(office)
+    delivered = deliver(office)
     return {
         "seconds": time.monotonic() - begun,
-        "sent": done.sent,
-        "left": done.deferred + done.undeliverable + done.in_doubt + done.withdrawn + done.waiting,
+        "sent": delivered.sent,
+        "left": delivered.deferred
+        + delivered.undeliverable
+        + delivered.in_doubt
+        + delivered.withdrawn
+        + delivered.waiting,
     }
 
 

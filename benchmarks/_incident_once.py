@@ -1,8 +1,8 @@
 """Measure one part of `benchmarks.incident` in a separate process.
 
 ``python -m benchmarks._incident_once FILE`` reads the part and its parameters as JSON from FILE and
-writes the result into FILE. The parts are: an incident until the question for its grade, the same
-figures by handwritten queries, and its letters.
+writes the result into FILE. The parts are an incident until the grade is requested, the same
+figures by handwritten queries, and the notices of an incident.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from benchmarks._incident_context import context_of_run, opened
 from benchmarks._incident_letters import PARTS_OF_LETTERS
 from include.evidence.step_findings import StepFindings
 from include.incident import incident_run
-from include.incident.assessing import assess
 from include.incident.incident_run import record_of
+from include.incident.scope_assessment import assess_scope
 from include.incident.steps.assessment import Grading
 from include.reports.i18n import warm
 
 
 def ours(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Measure an incident from the trigger form to the question for its grade."""
+    """Measure an incident from the trigger form to the required action for its grade."""
     run, case = context_of_run(parameters), hand.CASES[parameters["case"]]
     moments = [time.monotonic()]
     number = opened(run, case.form)
     moments.append(time.monotonic())
-    assess(run, StepFindings("assess", "6.3"))
+    assess_scope(run, StepFindings("assess", "6.3"))
     moments.append(time.monotonic())
     Grading(run, record_of(run, number)).ask()
     moments.append(time.monotonic())
@@ -58,7 +58,7 @@ def ours(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_hand(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Measure handwritten queries for the same figures."""
+    """Measure the handwritten queries for the figures of the same incident."""
     begun = time.monotonic()
     figures = hand.count(parameters["courier"], hand.CASES[parameters["case"]])
     return {"seconds": time.monotonic() - begun, "figures": figures}
@@ -81,4 +81,4 @@ if __name__ == "__main__":
     gc.freeze()
     main()
     sys.stdout.flush()
-    os._exit(0)  # so do Airflow's task processes
+    os._exit(0)  # as Airflow's task processes do

@@ -1,4 +1,4 @@
-"""Measuring whole processes: wall time, CPU time and peak memory, by the operating system."""
+"""Measure processes with the operating system: wall time, CPU time and peak memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-console = Console(width=None if sys.stdout.isatty() else 120)  # else tables lose their last column
+# Otherwise tables lose their last column.
+console = Console(width=None if sys.stdout.isatty() else 120)
 
-# A process counts the memory of the one that started it as its own until it runs another program,
-# and keeps that peak: so a bare interpreter starts what is measured, not this large one.
+# Until it executes another program, a process counts its parent's memory in its peak. Therefore
+# a bare interpreter starts the measured commands, not this large process.
 _STARTER = """
 import json, os, sys, time
 begun = time.monotonic()
@@ -37,12 +38,12 @@ print(json.dumps([os.waitstatus_to_exitcode(status), seconds, cpu, usage.ru_maxr
 
 @dataclass(frozen=True)
 class Run:
-    """One finished process.
+    """A finished process.
 
     Attributes:
-        seconds: wall time.
-        cpu: user and system time of it and its children, in seconds.
-        peak: largest resident set of it or of one of its children, in bytes.
+        seconds: wall time in seconds.
+        cpu: user and system time of the process and its children, in seconds.
+        peak: largest resident set of the process or of one of its children, in bytes.
     """
 
     seconds: float
@@ -52,11 +53,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a run, in a process of its own.
+    """A part of a benchmark that was measured in a separate process.
 
     Attributes:
-        run: its process.
-        answer: what it says of itself.
+        run: measurements of the whole process.
+        answer: result that the process wrote.
     """
 
     run: Run
@@ -64,82 +65,95 @@ class Part:
 
     @property
     def seconds(self) -> float:
-        """Of the work itself, without the start of Python."""
+        """The seconds of the measured operation, without the start of Python."""
         return float(self.answer["seconds"])
 
 
 @dataclass
 class Targets:
-    """What the figures have to be, and whether they are."""
+    """Prints the targets of a benchmark, and collects the missed ones."""
 
     missed: list[str] = field(default_factory=list)
 
-    def most(self, what: str, value: float, most: float, unit: str = "") -> None:
-        """Print one target that is a limit."""
-        self._print(what, value <= most, f"{value:.2f}{unit} (at most {most:g}{unit})")
+    def most(self, target: str, value: float, most: float, unit: str = "") -> None:
+        """Print whether a value is at most its target, and collect the target if it is missed."""
+        self._print(target, value <= most, f"{value:.2f}{unit} (at most {most:g}{unit})")
 
-    def least(self, what: str, value: float, least: float) -> None:
-        """Print one target that has to be reached."""
-        self._print(what, value >= least, f"{value:.2f} (at least {least:g})")
+    def least(self, target: str, value: float, least: float) -> None:
+        """Print whether a value is at least its target, and collect the target if it is missed."""
+        self._print(target, value >= least, f"{value:.2f} (at least {least:g})")
 
-    def _print(self, what: str, good: bool, text: str) -> None:
-        word = "[green]pass[/]" if good else "[red]MISS[/]"
-        console.print(f"{word}  {what}: {text}")
+    def _print(self, target: str, good: bool, text: str) -> None:
+        mark = "[green]pass[/]" if good else "[red]MISS[/]"
+        console.print(f"{mark}  {target}: {text}")
         if not good:
-            self.missed.append(what)
+            self.missed.append(target)
 
 
 def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
-    """Run a command to its end; raises SystemExit when it fails."""
-    found = subprocess.run(
+    """Run a command to its end, and return its measurements.
+
+    Raises:
+        SystemExit: the command failed.
+    """
+    completed = subprocess.run(
         [sys.executable, "-I", "-S", "-c", _STARTER, *command],
         env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         check=True,
     )
-    code, seconds, cpu, peak = json.loads(found.stdout)
+    code, seconds, cpu, peak = json.loads(completed.stdout)
     if code:
         sys.exit(f"failed ({code}): {shlex.join(command)}")
     return Run(seconds, cpu, peak * 1024)
 
 
 def shell(text: str) -> list[str]:
-    """Return a command that runs a pipeline and fails when any part of it fails."""
+    """Return a command that runs a shell pipeline, and fails if any part of the pipeline fails."""
     return ["bash", "-o", "pipefail", "-c", text]
 
 
 def require(*programs: str) -> None:
-    """Stop when a program of a side-by-side measurement is missing."""
+    """Exit if a program that the benchmark needs for comparison is missing."""
     missing = [name for name in programs if not shutil.which(name)]
     if missing:
         sys.exit(f"Missing for comparison: {', '.join(missing)} (apt-get install -y age restic).")
 
 
 def median(runs: Sequence[Run]) -> float:
-    """Return the median wall time."""
-    return statistics.median(one.seconds for one in runs)
+    """Return the median wall time of processes, in seconds."""
+    return statistics.median(run.seconds for run in runs)
 
 
 def show(title: str, runs: Mapping[str, Sequence[Run]], base: str) -> None:
-    """Print a table of medians with ratios to one of the rows, pair by pair."""
+    """Print a table of medians, with the median ratio of each row to a base row.
+
+    Ratios are computed between the processes of the same round.
+
+    Args:
+        title: title of the table.
+        runs: measured processes by name of the row.
+        base: name of the base row.
+    """
     table = Table(title=title, title_justify="left")
     for name in ("what", "median s", "min-max s", "ratio (median of pairs)", "CPU s", "peak MiB"):
         table.add_column(name)
-    for name, found in runs.items():
-        pairs = [a.seconds / b.seconds for a, b in zip(found, runs[base], strict=True)]
+    for name, measured in runs.items():
+        seconds = [run.seconds for run in measured]
+        pairs = [a.seconds / b.seconds for a, b in zip(measured, runs[base], strict=True)]
         table.add_row(
             name,
-            f"{median(found):.2f}",
-            f"{min(one.seconds for one in found):.2f}-{max(one.seconds for one in found):.2f}",
+            f"{median(measured):.2f}",
+            f"{min(seconds):.2f}-{max(seconds):.2f}",
             f"{statistics.median(pairs):.2f}",
-            f"{statistics.median(one.cpu for one in found):.2f}",
-            f"{max(one.peak for one in found) / 2**20:.0f}",
+            f"{statistics.median(run.cpu for run in measured):.2f}",
+            f"{max(run.peak for run in measured) / 2**20:.0f}",
         )
     console.print(table)
 
 
 def parts_table(title: str) -> Table:
-    """Return an empty table of parts."""
+    """Return an empty table for rows of `parts_row`."""
     table = Table(title=title, title_justify="left", box=None)
     for name in ("what", "s", "min", "max", "ratio", "whole", "CPU", "MiB"):
         table.add_column(name, no_wrap=True)
@@ -147,20 +161,24 @@ def parts_table(title: str) -> Table:
 
 
 def parts_row(table: Table, name: str, parts: Sequence[Part], ratio: str = "") -> None:
-    """Add what a part took: median, least and most seconds of the work, and of its process."""
-    seconds = [one.seconds for one in parts]
+    """Add a row with the measurements of repetitions of a part.
+
+    The row has the median, smallest and largest seconds of the operation, and the medians of the
+    whole process.
+    """
+    seconds = [part.seconds for part in parts]
     table.add_row(
         name,
         *(f"{of(seconds):.2f}" for of in (statistics.median, min, max)),
         ratio,
-        f"{statistics.median(one.run.seconds for one in parts):.2f}",
-        f"{statistics.median(one.run.cpu for one in parts):.2f}",
-        f"{max(one.run.peak for one in parts) / 2**20:.0f}",
+        f"{statistics.median(part.run.seconds for part in parts):.2f}",
+        f"{statistics.median(part.run.cpu for part in parts):.2f}",
+        f"{max(part.run.peak for part in parts) / 2**20:.0f}",
     )
 
 
 def machine() -> str:
-    """Describe the machine in one line."""
+    """Return a description of this machine in one line."""
     with Path("/proc/cpuinfo").open() as file:
         model = next((line.split(":")[1].strip() for line in file if "model name" in line), "?")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

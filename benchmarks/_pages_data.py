@@ -1,4 +1,4 @@
-"""A ledger of many bundles and a pack of many controls, for the benchmark of the pages."""
+"""Data for the benchmark of the compliance pages: a ledger of many bundles, and many controls."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
 
 CONTROLS = 40
-EVERY = timedelta(minutes=30)  # a bundle, all workflows together: 100,000 in about six years
+EVERY = timedelta(minutes=30)  # time between two bundles, so 100,000 take about six years
 COLUMNS = tuple(LedgerRow.__dataclass_fields__)
-# How often each workflow runs beside the others.
+# Relative frequency of each workflow's runs.
 WEIGHTS = {
     "backup_offsite": 20, "check_quality": 20, "review_intake": 20, "enforce_retention": 10,
     "remind_training": 10, "review_partners": 5, "drill_restore": 5, "conclude_audit": 5,
@@ -46,20 +46,20 @@ def pack(folder: Path) -> PolicyPack:
         for number in range(CONTROLS - len(controls))
     ]
     file.write_text(yaml.safe_dump([*controls, *more], allow_unicode=True))
-    found = load_pack(folder)
-    assert len(found.controls) == CONTROLS
-    return found
+    loaded_pack = load_pack(folder)
+    assert len(loaded_pack.controls) == CONTROLS
+    return loaded_pack
 
 
 def fill(conninfo: str, store: Path, signer: Signer, rules: PolicyPack, bundles: int) -> None:
-    """Enter signed rows, and seal a real bundle of each workflow after them.
+    """Fill the evidence ledger with signed rows, and seal a real bundle of each workflow.
 
     Args:
-        conninfo: the migrated state database.
+        conninfo: connection string of the migrated state database.
         store: folder of the evidence store.
-        signer: seals.
+        signer: key that signs the bundles.
         rules: the policy pack.
-        bundles: rows of the ledger in the end.
+        bundles: number of rows of the ledger in the end.
     """
     now = datetime.now(UTC)  # noqa: TID251 - the server that shows them has the real time
     columns = ", ".join(COLUMNS)
@@ -76,7 +76,7 @@ def fill(conninfo: str, store: Path, signer: Signer, rules: PolicyPack, bundles:
 def _rows(count: int, now: datetime, signer: Signer, rules: PolicyPack) -> Iterator[LedgerRow]:
     chance = random.Random(8)  # noqa: S311 - examples
     names, weights = list(WEIGHTS), list(WEIGHTS.values())
-    controls = {name: [one.id for one in rules.controls_of(name)] for name in names}
+    controls = {name: [control.id for control in rules.controls_of(name)] for name in names}
     outcomes = list(Outcome)
     for seq in range(1, count + 1):
         name = chance.choices(names, weights)[0]
@@ -102,7 +102,7 @@ def _seal(
     conninfo: str, store: Path, signer: Signer, rules: PolicyPack, workflow: str, at: datetime
 ) -> None:
     controls = rules.controls_of(workflow)
-    metrics = [Metric(name=one.indicator.name, value=0, unit="1") for one in controls]
+    metrics = [Metric(name=control.indicator.name, value=0, unit="1") for control in controls]
     run = RunContext(
         dag_id=workflow, run_id=f"manual__{at.isoformat()}", started_at=at, code_version="-",
         policy_hash=rules.sha256, policy_name=rules.name, clock_source="-",

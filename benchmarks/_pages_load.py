@@ -1,7 +1,8 @@
-"""People who look at the compliance pages: each opens a page, reads for a while, opens the next.
+"""Simulated readers of the compliance pages, who open a page, read it and open the next.
 
-A process of its own, so that what it computes is not the server's. Prints one JSON list of
-``[kind, depth, milliseconds in the server, milliseconds to the reader, bytes of the page]``.
+The simulation runs in a separate process, so that its CPU time is not the server's. It prints a
+JSON list of ``[kind, depth, milliseconds in the server, milliseconds to the reader, bytes of the
+page]``.
 """
 
 from __future__ import annotations
@@ -17,43 +18,43 @@ from typing import Any
 import requests
 
 FILTERS = ("", "&outcome=fail", "&workflow=backup_offsite", "&clause=5.3", "&outcome=attention")
-DEEPEST = 0.95  # of the ledger; what lies behind may be less than a page
+DEEPEST = 0.95  # largest depth in the ledger; the rest may be less than a page
 Seen = tuple[str, float, float, float, int]
 
 
 def main() -> int:
-    """Look for as long as asked, and tell what was seen."""
-    wish: dict[str, Any] = json.load(sys.stdin)
-    seen: list[Seen] = []
-    end = time.monotonic() + wish["seconds"]
+    """Simulate the readers that standard input describes, and print the measurements."""
+    task: dict[str, Any] = json.load(sys.stdin)
+    visits: list[Seen] = []
+    end = time.monotonic() + task["seconds"]
     people = [
-        threading.Thread(target=_look, args=(wish, number, end, seen))
-        for number in range(wish["users"])
+        threading.Thread(target=_look, args=(task, number, end, visits))
+        for number in range(task["users"])
     ]
-    for one in people:
-        one.start()
-    for one in people:
-        one.join()
-    json.dump(seen, sys.stdout)
+    for person in people:
+        person.start()
+    for person in people:
+        person.join()
+    json.dump(visits, sys.stdout)
     return 0
 
 
-def _look(wish: dict[str, Any], number: int, end: float, seen: list[Seen]) -> None:
+def _look(task: dict[str, Any], number: int, end: float, views: list[Seen]) -> None:
     chance = random.Random(number)  # noqa: S311 - examples
     session = requests.Session()
-    session.headers["Authorization"] = f"Bearer {wish['tokens'][number % len(wish['tokens'])]}"
+    session.headers["Authorization"] = f"Bearer {task['tokens'][number % len(task['tokens'])]}"
     session.headers["Accept-Language"] = chance.choice(["en", "zh-CN"])
-    time.sleep(chance.random() * wish["think"])
+    time.sleep(chance.random() * task["think"])
     while time.monotonic() < end:
-        kind, depth, path = _choose(chance, wish["bundles"])
+        kind, depth, path = _choose(chance, task["bundles"])
         begun = time.perf_counter()
-        got = session.get(wish["url"] + path, timeout=60)
+        got = session.get(task["url"] + path, timeout=60)
         spent = (time.perf_counter() - begun) * 1000
         got.raise_for_status()
-        told = re.search(r"dur=([\d.]+)", got.headers["server-timing"])
-        assert told is not None
-        seen.append((kind, depth, float(told[1]), spent, len(got.content)))
-        time.sleep(chance.uniform(0.5, 1.5) * wish["think"])
+        timing = re.search(r"dur=([\d.]+)", got.headers["server-timing"])
+        assert timing is not None
+        views.append((kind, depth, float(timing[1]), spent, len(got.content)))
+        time.sleep(chance.uniform(0.5, 1.5) * task["think"])
 
 
 def _choose(chance: random.Random, bundles: int) -> tuple[str, float, str]:

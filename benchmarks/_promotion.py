@@ -1,10 +1,10 @@
-"""How long letting a batch in takes, against a bare INSERT ... SELECT of the same rows.
+"""Compare the promotion of an incoming batch with a plain INSERT ... SELECT of the same rows.
 
-Both make the same formal records of the sample courier: customer, address, consent, with every
-foreign key checked. Ours is all that a settlement does in this database: it looks for its own work,
-hashes the batch, holds the rules of the quality suite and the pack's own checks against it, and
-marks every incoming row with state, reviewer, time and formal record. The rounds alternate; each
-starts from the same freshly vacuumed tables.
+Both create the same formal records of the sample courier (customer, address, consent), with every
+foreign key checked. ParcelSeal's promotion is everything that the task `settle` does in this
+database. It looks for earlier work of its own, hashes the batch, checks it against the expectations
+and the conditions of the policy pack, and marks every incoming row with status, reviewer, time and
+formal record. The two alternate, and each round starts with the same freshly vacuumed tables.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from psycopg.sql import SQL, Identifier
 
 from include.expectations.check import load_engine
 from include.intake import batches, checks, promote
-from include.intake.names import Incoming
+from include.intake.incoming import Incoming
 
 BATCH = "BENCH-1"
 
@@ -80,12 +80,12 @@ WHERE i.batch_id = %(batch)s
 
 @dataclass(frozen=True)
 class Promotion:
-    """Median seconds of the rounds.
+    """Median durations of a promotion.
 
     Attributes:
-        rows: of the batch.
-        ours: hash, rules, promotion and commit.
-        bare: three INSERT ... SELECT and commit.
+        rows: number of rows of the batch.
+        ours: seconds of ParcelSeal's hash, checks, promotion and commit.
+        bare: seconds of three INSERT ... SELECT statements and a commit.
     """
 
     rows: int
@@ -94,7 +94,7 @@ class Promotion:
 
     @property
     def ratio(self) -> float:
-        """Ours over bare."""
+        """The duration of ParcelSeal divided by that of the plain statements."""
         return self.ours / self.bare
 
 
@@ -107,17 +107,17 @@ def measure(
     rows: int = 100_000,
     rounds: int = 3,
 ) -> Promotion:
-    """Measure on a sample database that may be changed; what is made is removed again.
+    """Measure both promotions on a sample database, and delete the created records.
 
     Args:
-        conninfo: of the database's owner.
-        incoming: the sample's incoming table, of the shipped pack.
-        checkers: as the workflow has them; every row satisfies them.
-        now: the moment of the decision.
-        rows: of the batch.
-        rounds: of each kind.
+        conninfo: connection string with the login of the database's owner.
+        incoming: the sample's incoming collection in the shipped policy pack.
+        checkers: checks of the workflow, which every row passes.
+        now: time of the decision on the batch.
+        rows: number of rows of the batch.
+        rounds: number of measurements of each promotion.
     """
-    load_engine()  # a task's process has done so when it begins to settle
+    load_engine()  # a task's process has loaded it before the step `settle` begins
     took: dict[str, list[float]] = {"ours": [], "bare": []}
     kinds: dict[str, Callable[[psycopg.Connection[Any], datetime], None]] = {
         "ours": partial(_ours, incoming, checkers),
@@ -157,29 +157,29 @@ def _ours(
 ) -> None:
     with batches.unit_of_work(connection, incoming, write=True):
         act = {"reviewer": _reviewer(connection), "at": now}
-        promote.settled_by(connection, incoming, BATCH, approved=True, **act)
-        batches.content(connection, incoming, BATCH)
+        promote.earlier_settlement(connection, incoming, BATCH, approved=True, **act)
+        batches.read_content(connection, incoming, BATCH)
         where = incoming.pending(BATCH)
         verdicts, broken = checks.broken_by_rule(checkers, connection, where, now)
-        if broken or any(one.broken is None for one in verdicts):
+        if broken or any(verdict.broken is None for verdict in verdicts):
             raise SystemExit(f"The rows of the benchmark break rules: {', '.join(broken)}")
         promote.promote(connection, incoming, BATCH, broken=(), **act)
 
 
 def _bare(connection: psycopg.Connection[Any], now: datetime) -> None:
-    given = {"batch": BATCH, "reviewer": _reviewer(connection), "at": now}
+    values = {"batch": BATCH, "reviewer": _reviewer(connection), "at": now}
     with connection.transaction():
         for statement in _BARE:
-            connection.execute(statement, given)
+            connection.execute(statement, values)
 
 
 def _clear(connection: psycopg.Connection[Any]) -> None:
-    """Take everything of the round away, foreign keys aside: nothing else refers to it."""
+    """Delete all rows of a round. Foreign keys are not checked, since no row refers to them."""
     with connection.transaction():
         connection.execute("SET LOCAL session_replication_role = replica")
-        made = "SELECT customer_id FROM customer WHERE name ~ '^王[0-9]+$'"
+        new_customers = "SELECT customer_id FROM customer WHERE name ~ '^王[0-9]+$'"
         for table in ("consent", "address"):
             query = SQL("DELETE FROM {} WHERE customer_id IN ({})")
-            connection.execute(query.format(Identifier(table), SQL(made)))
+            connection.execute(query.format(Identifier(table), SQL(new_customers)))
         connection.execute("DELETE FROM customer WHERE name ~ '^王[0-9]+$'")
         connection.execute("DELETE FROM intake_record WHERE batch_id = %s", [BATCH])

@@ -1,4 +1,7 @@
-"""Server, sample, state and interpreters of the quality benchmark, all temporary but the peers'."""
+"""Server, sample data, state database and Python interpreters of the quality benchmark.
+
+All are temporary, except the interpreter that contains the compared tools.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from include.services.programs import program
 from include.state.connect import engine
 from include.state.migrate import migrate
 
-AS_OF = datetime(2025, 11, 24, 12, tzinfo=UTC)  # changes follow it, and none is in the future
+AS_OF = datetime(2025, 11, 24, 12, tzinfo=UTC)  # all changes are later, but not in the future
 REQUIREMENTS = Path(__file__).parent / "requirements-quality.txt"
 _SEAL = """
 INSERT INTO evidence_ledger SELECT coalesce(max(seq), 0) + 1, %(run)s, 'check_quality', %(run)s,
@@ -33,15 +36,15 @@ INSERT INTO evidence_ledger SELECT coalesce(max(seq), 0) + 1, %(run)s, 'check_qu
 
 
 @dataclass(frozen=True)
-class Timed:
-    """One finished check.
+class CheckTiming:
+    """The measurements of a finished check.
 
     Attributes:
-        process: all of it, as the operating system saw it.
-        check: seconds of the check itself, without start and imports.
-        imports: seconds of imports.
-        counts: broken records by rule.
-        looked_at: records, where the tool says so.
+        process: measurements of the whole process.
+        check: seconds of the check itself, without the start of the process and imports.
+        imports: seconds of the imports.
+        counts: number of violating records by rule.
+        looked_at: number of checked records, if the tool reports it.
     """
 
     process: Run
@@ -52,7 +55,7 @@ class Timed:
 
 
 class QualityBench:
-    """A server with a generated database and a state database."""
+    """A PostgreSQL server with a generated database and a state database."""
 
     def __init__(self, folder: Path, customers: int, peers: Path | None) -> None:
         self.folder, self.customers, self.peers = folder, customers, peers
@@ -70,41 +73,47 @@ class QualityBench:
         (folder / "statement.sql").write_text(statement)
 
     def conninfo(self, database: str) -> str:
-        """Return a connection string of the benchmark's server."""
+        """Return a connection string of a database on the benchmark's server."""
         return self.server.conninfo(database)
 
     def create(self, database: str, template: str = "template0") -> None:
-        """Create a database, dropping an old one."""
+        """Create a database, after dropping an existing one with this name."""
         names = sql.Identifier(database), sql.Identifier(template)
         with psycopg.connect(self.conninfo("postgres"), autocommit=True) as admin:
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(names[0]))
             admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
 
-    def execute(self, database: str, statement: str, **given: Any) -> None:
-        """Run one statement."""
+    def execute(self, database: str, statement: str, **parameters: Any) -> None:
+        """Run a statement on a database."""
         with psycopg.connect(self.conninfo(database)) as connection:
-            connection.execute(statement.encode(), given or None)
+            connection.execute(statement.encode(), parameters or None)
 
-    def ours(self, *, full: bool) -> Timed:
-        """Check all records with an empty register, or those that changed since the last check."""
+    def ours(self, *, full: bool) -> CheckTiming:
+        """Measure a check by ParcelSeal.
+
+        Args:
+            full: whether all records are checked, with an empty quarantine. Otherwise only the
+                records that changed since the last check are checked.
+        """
         if full:
             self.create("state", "fresh")
         self._runs += 1
-        found = self._once("_quality_once", "ours", full=full, run_id=f"bench-{self._runs}")
+        timing = self._run_tool("_quality_once", "ours", full=full, run_id=f"bench-{self._runs}")
         self.execute("state", _SEAL, run=f"bench-{self._runs}")
-        return found
+        return timing
 
     def change(self, share: int) -> None:
-        """Write one of ``share`` customers, others each time and a day later, as an application.
+        """Update one in ``share`` customers as an application would.
 
-        They are read once, as others would meanwhile: the first reader of a page that was written
-        to tidies it up for PostgreSQL, which no check has to pay for.
+        Each call updates other customers, one day later. Afterwards the table is read once, as
+        other users would do. The first reader of a written page has to set its hint bits for
+        PostgreSQL, and the measured check should not include that time.
         """
         self._changes += 1
         self.execute(
             "source",
             "UPDATE customer SET updated_at = %(at)s"
-            " + (hashint8(customer_id) & 65535) * interval '1 second'"  # over most of a day
+            " + (hashint8(customer_id) & 65535) * interval '1 second'"  # spread over most of a day
             " WHERE customer_id %% %(share)s = %(number)s",
             at=AS_OF + timedelta(days=self._changes),
             share=share,
@@ -112,44 +121,46 @@ class QualityBench:
         )
         self.execute("source", "SELECT count(*) FROM customer")
 
-    def statement(self) -> Timed:
-        """Run the one hand-written statement in psql."""
+    def statement(self) -> CheckTiming:
+        """Measure the single handwritten statement in psql."""
         output = self.folder / "statement.out"
-        words = f"-X -h {self.server.socket_folder} -U postgres -d source -A -F ' '"
+        options = f"-X -h {self.server.socket_folder} -U postgres -d source -A -F ' '"
         file = self.folder / "statement.sql"
         process = self.run(
-            shell(f"{program('psql')} {words} -v ON_ERROR_STOP=1 -f {file} > {output}")
+            shell(f"{program('psql')} {options} -v ON_ERROR_STOP=1 -f {file} > {output}")
         )
         lines = output.read_text().splitlines()
-        head = next(at for at, line in enumerate(lines) if line.startswith("rows "))
-        names, values = (one.split() for one in lines[head : head + 2])
+        header = next(index for index, line in enumerate(lines) if line.startswith("rows "))
+        names, values = (line.split() for line in lines[header : header + 2])
         counts = dict(zip(names, map(int, values), strict=True))
         del counts["rows"]
-        milliseconds = next(one for one in lines if one.startswith("Time:")).split()[1]
-        return Timed(process, float(milliseconds) / 1000, 0.0, counts)
+        milliseconds = next(line for line in lines if line.startswith("Time:")).split()[1]
+        return CheckTiming(process, float(milliseconds) / 1000, 0.0, counts)
 
-    def great_expectations(self) -> Timed:
-        """Check with Great Expectations in our own interpreter."""
-        return self._once("_quality_once", "gx")
+    def great_expectations(self) -> CheckTiming:
+        """Measure a check by Great Expectations in ParcelSeal's interpreter."""
+        return self._run_tool("_quality_once", "gx")
 
-    def peer(self, tool: str) -> Timed:
-        """Check with a tool that has an interpreter of its own."""
+    def peer(self, tool: str) -> CheckTiming:
+        """Measure a check by a tool that has a separate interpreter."""
         assert self.peers is not None
-        return self._once("_quality_peers", tool, python=str(self.peers))
+        return self._run_tool("_quality_peers", tool, python=str(self.peers))
 
-    def _once(self, module: str, tool: str, python: str = sys.executable, **more: Any) -> Timed:
+    def _run_tool(
+        self, module: str, tool: str, python: str = sys.executable, **options: Any
+    ) -> CheckTiming:
         file = self.folder / f"{tool}.json"
-        file.write_text(json.dumps({**self._given(), **more}))
+        file.write_text(json.dumps({**self._parameters(), **options}))
         process = self.run([python, "-W", "ignore", "-m", f"benchmarks.{module}", tool, str(file)])
-        found = json.loads(file.read_text())
-        return Timed(
-            process, found["check"], found["imports"], found["counts"], found.get("looked_at")
+        result = json.loads(file.read_text())
+        return CheckTiming(
+            process, result["check"], result["imports"], result["counts"], result.get("looked_at")
         )
 
-    def _given(self) -> dict[str, Any]:
+    def _parameters(self) -> dict[str, Any]:
         host, password = str(self.server.socket_folder), self.server.password
         user = f"postgres:{quote(password, safe='')}"
-        place = f"{user}@localhost/source?host={quote(host, safe='')}"
+        address = f"{user}@localhost/source?host={quote(host, safe='')}"
         return {
             "source": self.conninfo("source"),
             "state": self.conninfo("state"),
@@ -159,12 +170,15 @@ class QualityBench:
             "user": "postgres",
             "password": password,
             "database": "source",
-            "url": f"postgresql://{place}",
-            "gx_url": f"postgresql+psycopg://{place}".replace("$", "\\$"),
+            "url": f"postgresql://{address}",
+            "gx_url": f"postgresql+psycopg://{address}".replace("$", "\\$"),
         }
 
     def run(self, command: list[str]) -> Run:
-        """Measure one command, after writing dirty pages: it must not pay for the one before."""
+        """Measure a command after a checkpoint.
+
+        Without the checkpoint, the command would also write dirty pages of the previous command.
+        """
         for database in ("source", "state"):
             self.execute(database, "CHECKPOINT")
         return measure(
@@ -173,20 +187,23 @@ class QualityBench:
 
 
 def shared_buffers() -> str:
-    """A quarter of the memory, as PostgreSQL's manual has it (19.4.1), and at most 4 GiB."""
+    """Return a quarter of the memory, at most 4 GiB, as PostgreSQL's manual recommends (19.4.1)."""
     quarter = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     return f"{min(quarter, 4 * 2**30) // 2**20}MB"
 
 
 def peers_interpreter(folder: Path) -> Path:
-    """Return an interpreter with the other tools; made on first use, by their pinned list."""
+    """Return a Python interpreter with the compared tools.
+
+    At its first use, it is installed from the pinned list of packages.
+    """
     digest = sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
-    place = folder / f"peers-{digest}"
-    python = place / "bin" / "python"
-    if not (place / "complete").exists():
-        console.print(f"Installing the other tools into {place} ...")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-        words = [python, "-m", "pip", "install", "-q", "--require-hashes", "-r", REQUIREMENTS]
-        subprocess.run(words, check=True)
-        (place / "complete").touch()
+    path = folder / f"peers-{digest}"
+    python = path / "bin" / "python"
+    if not (path / "complete").exists():
+        console.print(f"Installing the other tools into {path} ...")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", path], check=True)
+        command = [python, "-m", "pip", "install", "-q", "--require-hashes", "-r", REQUIREMENTS]
+        subprocess.run(command, check=True)
+        (path / "complete").touch()
     return python

@@ -1,6 +1,6 @@
-"""How long report and Data Docs of a check take, after few and after many past runs.
+"""Measure the report and Data Docs of a check after few and after many past runs.
 
-The size of the checked database plays no part in it, so this takes a small one.
+The checked database is small, because its size does not matter.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ SELECT n, run_id, 'check_quality', run_id, 'pass', '{}', now(), now(), '', '', '
 
 
 def measure(bench: QualityBench, amounts: tuple[int, ...], rounds: int) -> dict[int, float]:
-    """Median seconds of trend, conclusion, both HTML reports and Data Docs, by past runs."""
+    """Return the median seconds of a report, by the number of past runs.
+
+    The report consists of trend, conclusion, HTML reports and Data Docs.
+    """
     bench.create("small")
     with psycopg.connect(bench.conninfo("small")) as connection:
         load(connection, customers=CUSTOMERS, as_of=AS_OF)
@@ -54,18 +57,18 @@ def measure(bench: QualityBench, amounts: tuple[int, ...], rounds: int) -> dict[
     for runs in amounts:
         bench.create(f"past{runs}", "fresh")
         state = engine(bench.conninfo(f"past{runs}"))
-        done = _check(bench, state)
+        check = _check(bench, state)
         bench.execute(f"past{runs}", _PAST, runs=runs)
         bench.execute(f"past{runs}", "ANALYZE")
-        states[runs] = state, done
-    took: dict[int, list[float]] = {runs: [] for runs in amounts}
-    for number in range(rounds + 1):  # the first loads what is loaded once
-        for runs, (state, done) in states.items():
-            begun = time.monotonic()
-            _report(state, *done)
+        states[runs] = state, check
+    timings: dict[int, list[float]] = {runs: [] for runs in amounts}
+    for number in range(rounds + 1):  # the first round includes one-time loading
+        for runs, (state, check) in states.items():
+            started = time.monotonic()
+            _report(state, *check)
             if number:
-                took[runs].append(time.monotonic() - begun)
-    return {runs: median(found) for runs, found in took.items()}
+                timings[runs].append(time.monotonic() - started)
+    return {runs: median(seconds) for runs, seconds in timings.items()}
 
 
 def _run(state: Engine, address: DatabaseAddress | None = None) -> run_context.RunContext[None]:
@@ -89,7 +92,7 @@ def _check(bench: QualityBench, state: Engine) -> tuple[StepRecord, Checked]:
 
 
 def _report(state: Engine, record: StepRecord, checked: Checked) -> None:
-    found = report.conclude(_run(state), RunRecords([record]))
+    conclusion = report.conclude(_run(state), RunRecords([record]))
     context = RunContext(
         dag_id="check_quality",
         run_id="now",
@@ -99,17 +102,17 @@ def _report(state: Engine, record: StepRecord, checked: Checked) -> None:
         policy_name="bench",
         clock_source="bench",
     )
-    whole = Report(
-        title=found.title,
-        summary=found.summary,
+    full_report = Report(
+        title=conclusion.title,
+        summary=conclusion.summary,
         run=context,
-        outcome=found.outcome,
+        outcome=conclusion.outcome,
         finished_at=AS_OF,
-        facts=found.facts,
-        sections=found.sections,
-        findings=found.findings,
+        facts=conclusion.facts,
+        sections=conclusion.sections,
+        findings=conclusion.findings,
     )
     for locale in LOCALES:
-        render_html(whole, locale)
+        render_html(full_report, locale)
     for collection, results in checked.validations.items():
         data_docs(f"courier.{collection}", results, "now", AS_OF)

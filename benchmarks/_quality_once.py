@@ -1,7 +1,8 @@
-"""One check in a process of its own: ParcelSeal's, or Great Expectations' as its manual has it.
+"""Measure one check by ParcelSeal or by Great Expectations in a separate process.
 
-``python -m benchmarks._quality_once TOOL FILE`` with what to do as JSON in FILE, which gets the
-answer: seconds of imports and of the check itself, and the counts by rule.
+``python -m benchmarks._quality_once TOOL FILE`` reads the parameters as JSON from FILE and writes
+the result into FILE: seconds of imports and of the check itself, and the counts by rule. Great
+Expectations is used as its manual recommends.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 
-def ours(given: dict[str, Any]) -> dict[str, Any]:
-    """Check the customers with the shipped suite, as the task of `check_quality` does."""
-    begun = time.monotonic()
+def ours(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Check the customers with the shipped expectations, as the task of `check_quality` does."""
+    started = time.monotonic()
     from include.erasure.ledger import ErasureKeys
     from include.evidence.step_findings import StepFindings
     from include.expectations import gx
@@ -30,36 +31,39 @@ def ours(given: dict[str, Any]) -> dict[str, Any]:
     from include.state.connect import engine
     from include.workflow.run_context import RunContext
 
-    assert gx  # loaded here, so that the check does not pay for it
+    assert gx  # loaded here, so that the check time does not include it
     pack = load_pack(SHIPPED)
-    suites = tuple(one for one in pack.suites_of("courier") if one.collection == "customer")
-    address = DatabaseAddress.from_conninfo(given["source"])
+    suites = tuple(suite for suite in pack.suites_of("courier") if suite.collection == "customer")
+    address = DatabaseAddress.from_conninfo(parameters["source"])
     loaded = time.monotonic()
     services: Any = SimpleNamespace(
         pack=pack.model_copy(update={"suites": suites}),
-        state=engine(given["state"]),
+        state=engine(parameters["state"]),
         erasure_keys=ErasureKeys({"1": b"k" * 32}, "1"),
         database=lambda _connection: address,
     )
-    key = Run("check_quality", given["run_id"])
-    run = RunContext(services, None, key, parameters={"full": given["full"]})
+    key = Run("check_quality", parameters["run_id"])
+    run = RunContext(services, None, key, parameters={"full": parameters["full"]})
     findings = StepFindings(CHECK.name, CHECK.clause, "courier")
-    at = datetime.fromisoformat(given["now"])
-    checked = check_database(run, findings, pack.database("courier"), at)
+    now = datetime.fromisoformat(parameters["now"])
+    checked = check_database(run, findings, pack.database("courier"), now)
     ended = time.monotonic()
-    (found,) = checked.result.collections
+    (collection,) = checked.result.collections
     return {
-        "imports": loaded - begun,
+        "imports": loaded - started,
         "check": ended - loaded,
-        "looked_at": found.looked_at,
-        "rows": found.rows,
-        "counts": {rule.rule: rule.broken for rule in found.rules},
+        "looked_at": collection.looked_at,
+        "rows": collection.rows,
+        "counts": {rule.rule: rule.broken for rule in collection.rules},
     }
 
 
-def great_expectations(given: dict[str, Any]) -> dict[str, Any]:
-    """Check with core expectations and custom SQL, result format COMPLETE, keys of records."""
-    begun = time.monotonic()
+def great_expectations(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Check the customers with core expectations and custom SQL of Great Expectations.
+
+    The result format COMPLETE lists the keys of the violating records.
+    """
+    started = time.monotonic()
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     import great_expectations.expectations as gxe
@@ -67,11 +71,11 @@ def great_expectations(given: dict[str, Any]) -> dict[str, Any]:
     from benchmarks import _quality_sql
     from include.expectations import formats
 
-    now = datetime.fromisoformat(given["now"])
+    now = datetime.fromisoformat(parameters["now"])
     loaded = time.monotonic()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    source = context.data_sources.add_postgres("courier", connection_string=given["gx_url"])
+    source = context.data_sources.add_postgres("courier", connection_string=parameters["gx_url"])
     table = source.add_table_asset("customer", table_name="customer")
     batch = table.add_batch_definition_whole_table("all")
     blank = formats.blank("name").split("'")[1]
@@ -87,19 +91,20 @@ def great_expectations(given: dict[str, Any]) -> dict[str, Any]:
         "over_collected_religion": gxe.ExpectColumnValuesToBeNull(column="religion"),
     }
     for rule, broken in {**_quality_sql.row_rules(now), **_quality_sql.joined_rules(now)}.items():
-        if rule not in expectations:  # it has none of its own for these
-            # Not its {batch}: that has an alias of its own, and reads all columns.
+        # Rules for which Great Expectations has no built-in expectation.
+        if rule not in expectations:
+            # Its {batch} placeholder is not used: it adds an alias and reads all columns.
             query = f"SELECT c.customer_id FROM customer AS c WHERE {broken}"  # noqa: S608 - constants
             query = query.replace("{", "{{").replace("}", "}}")
             expectations[rule] = gxe.UnexpectedRowsExpectation(unexpected_rows_query=query)
-    for rule, one in expectations.items():
-        one.meta = {"rule": rule}
+    for rule, expectation in expectations.items():
+        expectation.meta = {"rule": rule}
     suite = gx.ExpectationSuite(name="customer", expectations=list(expectations.values()))
     definition = gx.ValidationDefinition(
         name="customer", data=batch, suite=context.suites.add(suite)
     )
     context.validation_definitions.add(definition)
-    done = definition.run(
+    validation = definition.run(
         result_format={
             "result_format": "COMPLETE",
             "unexpected_index_column_names": ["customer_id"],
@@ -107,16 +112,16 @@ def great_expectations(given: dict[str, Any]) -> dict[str, Any]:
     )
     ended = time.monotonic()
     counts = {}
-    for one in done.results:
-        if one.exception_info.get("raised_exception") or not one.result:
-            sys.exit(f"Great Expectations raised: {one.exception_info}")
-        found = one.result.get("unexpected_count", one.result.get("observed_value"))
-        counts[one.expectation_config.meta["rule"]] = found
-    return {"imports": loaded - begun, "check": ended - loaded, "counts": counts}
+    for result in validation.results:
+        if result.exception_info.get("raised_exception") or not result.result:
+            sys.exit(f"Great Expectations raised: {result.exception_info}")
+        count = result.result.get("unexpected_count", result.result.get("observed_value"))
+        counts[result.expectation_config.meta["rule"]] = count
+    return {"imports": loaded - started, "check": ended - loaded, "counts": counts}
 
 
 def main() -> None:
-    """Do what the file says."""
+    """Run a tool with the parameters in a file, both of which the command line names."""
     tool, file = sys.argv[1], Path(sys.argv[2])
     tools = {"ours": ours, "gx": great_expectations}
     file.write_text(json.dumps(tools[tool](json.loads(file.read_text()))))
@@ -125,4 +130,4 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    os._exit(0)  # so do Airflow's task processes
+    os._exit(0)  # as Airflow's task processes do

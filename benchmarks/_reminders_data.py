@@ -1,7 +1,8 @@
-"""The company of the reminders benchmark, and the query that somebody would write by hand.
+"""The company of the reminders benchmark, and a handwritten query for its obligations.
 
-Two years of history: everybody has taken what they had to, but for those who are due. These are
-spread evenly over the rungs of the ladder, from 30 days before the day to 14 days after it.
+The company has two years of history. Except for the employees who are due, everybody has taken all
+courses. The due employees are spread evenly over the reminder stages, from 30 days before the due
+date to 14 days after it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from datetime import date
 
 import psycopg
 
-DAY = date(2026, 6, 2)  # a Tuesday before a workday: rungs are plain differences of days
+DAY = date(2026, 6, 2)  # between workdays, so that reminder stages are differences of days
 COURSES = 5
-_SPREAD = 45  # due days, from 30 days after the day downwards
+_SPREAD = 45  # number of due dates, from 30 days after DAY backwards
 
 _TABLES = """
 CREATE TABLE people (person text NOT NULL, name text NOT NULL, mail text, department text NOT NULL,
@@ -30,7 +31,7 @@ INSERT INTO courses VALUES
     ('PRO', 'Protection', 'protection', 1, '2014-01-01', 60, NULL, '03-31', NULL),
     ('SEC', 'The law of customs', 'law', 1, '2014-01-01', 60, 24, NULL, NULL);
 """
-# Somebody is due where the number can be divided by {every}; one in 200 of the others has just
+# An employee is due if the number can be divided by {every}; one in 200 of the others has just
 # joined, one in 33 has left, one in 100 is on leave.
 _PEOPLE = """
 CREATE TABLE numbered AS
@@ -53,7 +54,7 @@ SELECT person, 'Name ' || n, lower(person) || '@courier.example',
 FROM numbered;
 """
 # Each course was taken about a year ago and about two years ago, so that nothing falls due in the
-# next 42 days; one in six was failed first.
+# next 42 days. One in six courses was failed first.
 _TAKEN = """
 CREATE TABLE taken AS
 SELECT person, course, version, completed_on::date FROM (
@@ -89,28 +90,28 @@ SELECT person, 'LAW', 1, {day}::date, true FROM numbered WHERE is_due AND n / {e
 
 
 def make(connection: psycopg.Connection, employees: int, due: int) -> None:
-    """Make the company; ``due`` of its people stand on a rung with one course each."""
+    """Create the company. ``due`` of its employees are at a reminder stage with one course."""
     words = {"employees": employees, "due": due, "every": employees // due}
     words |= {"day": f"'{DAY}'", "spread": _SPREAD}
-    for one in (_TABLES, _PEOPLE, _TAKEN):
-        connection.execute(one.format(**words).encode())
+    for statement in (_TABLES, _PEOPLE, _TAKEN):
+        connection.execute(statement.format(**words).encode())
     connection.execute("VACUUM (ANALYZE) people, courses, completions")
 
 
 def leave(connection: psycopg.Connection, employees: int, due: int, left: int) -> None:
-    """Have all but ``left`` of those who are due take their course on the day."""
+    """Let all due employees except ``left`` of them take their course on the benchmark's day."""
     words = {"day": f"'{DAY}'", "due": left, "every": employees // due}
     connection.execute(_ALL_BUT.format(**words).encode())
 
 
 def take_back(connection: psycopg.Connection) -> None:
-    """Undo `leave`."""
+    """Delete the completed courses that `leave` added."""
     connection.execute("DELETE FROM completions WHERE completed_on = %s", [DAY])
     connection.execute("VACUUM (ANALYZE) completions")
 
 
-# By the words of docs/training.md, for this company: its people stand in the roster once, nobody
-# has a waiver, and the ladder is the usual one.
+# The rules of docs/explanation/training.md for this company: each person is in the roster once,
+# nobody has a waiver, and the reminder stages are the default.
 BY_HAND = """
 WITH newest AS (
     SELECT c.*, v.introduced_on

@@ -1,7 +1,7 @@
-"""A part of `remind_training` in a process of its own, for `benchmarks.reminders`.
+"""Measure a part of `remind_training` in a separate process, for `benchmarks.reminders`.
 
-``python -m benchmarks._reminders_once FILE`` with what is asked for as JSON in FILE, which gets the
-answer: obligations, the query by hand, the plan of a run, or its sending.
+``python -m benchmarks._reminders_once FILE`` reads the part as JSON from FILE and writes the result
+there. The parts are the obligations, the handwritten query, the plan of a run, and its sending.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import psycopg
 
 from benchmarks import _reminders_data as data
 from include.notify.channels import MailChannel
-from include.notify.delivery import Office, deliver
+from include.notify.delivery import DeliveryConfig, deliver
 from include.notify.letters import Writer
 from include.notify.outbox import Run
 from include.policy.rules import Calendar, NoticeRules, Role
@@ -31,9 +31,9 @@ from include.services.mail import MailServer
 from include.state.connect import engine
 from include.training import notices, obligations
 from include.training.obligations import Due, Untrained
-from include.training.rules import TRAINING, TrainingRules, reached
+from include.training.rules import TRAINING, TrainingRules, thresholds_on
 from include.training.sources import COLUMNS, open_sources
-from include.training.standing import COPY, DEPARTMENT, REMINDER
+from include.training.training_status import COPY, DEPARTMENT, REMINDER
 from include.training.workflow import PLAN
 from include.workflow.run_context import RunContext
 from tests.support.contexts import pack_of, run_context, step_record
@@ -54,7 +54,7 @@ NOTICES = NoticeRules()
 
 
 class DayClock:
-    """Begins at ten on the benchmark's day, and goes on from there."""
+    """A clock that starts at ten o'clock on the benchmark's day."""
 
     source = "the benchmark's day"
 
@@ -63,12 +63,12 @@ class DayClock:
         self._start = datetime.combine(data.DAY, datetime.min.time(), CALENDAR.zone)
 
     def now(self) -> datetime:
-        """Return the moment."""
+        """Return the current time of this clock."""
         return self._start + timedelta(hours=10, seconds=time.monotonic() - self._begun)
 
 
-def context_of(given: dict[str, Any]) -> RunContext[TrainingRules]:
-    """Return the context of a run."""
+def context_of(parameters: dict[str, Any]) -> RunContext[TrainingRules]:
+    """Return the context of a run of `remind_training`."""
     pack = pack_of(
         {"bench": "bench_db"},
         {TRAINING.file: RULES},
@@ -76,53 +76,55 @@ def context_of(given: dict[str, Any]) -> RunContext[TrainingRules]:
         notices=NOTICES,
         roles={OWNER.id: OWNER},
     )
-    run = Run("remind_training", given["run"])
-    databases = {"bench": given["company"]}
-    return run_context(TRAINING, pack, databases, engine(given["state"]), DayClock(), run)
+    run = Run("remind_training", parameters["run"])
+    databases = {"bench": parameters["company"]}
+    return run_context(TRAINING, pack, databases, engine(parameters["state"]), DayClock(), run)
 
 
-def ours(given: dict[str, Any]) -> dict[str, Any]:
-    """All obligations, as the plan gets them."""
-    run = context_of(given)
+def ours(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Measure how the task `plan` computes all obligations, and return their digest."""
+    run = context_of(parameters)
     begun = time.monotonic()
     with open_sources(run) as sources:
-        found = list(
-            obligations.everything(
+        open_obligations = list(
+            obligations.compute_obligations(
                 sources,
                 day=run.today,
-                reached=reached(run.rules.ladder, run.workdays, run.today),
+                thresholds=thresholds_on(run.rules.ladder, run.workdays, run.today),
                 waived=[],
                 grace=run.rules.leave_grace,
             )
         )
     seconds = time.monotonic() - begun
-    told = [(type(one).__name__.lower(), *astuple(one)) for one in found]
+    digest_rows = [
+        (type(obligation).__name__.lower(), *astuple(obligation)) for obligation in open_obligations
+    ]
     due, untrained = Due.__name__.lower(), Untrained.__name__.lower()
     return {
         "seconds": seconds,
-        "digest": _digest(told),
-        "due": sum(one[0] == due for one in told),
-        "untrained": sum(one[0] == untrained for one in told),
+        "digest": _digest(digest_rows),
+        "due": sum(obligation[0] == due for obligation in digest_rows),
+        "untrained": sum(obligation[0] == untrained for obligation in digest_rows),
     }
 
 
-def by_hand(given: dict[str, Any]) -> dict[str, Any]:
-    """The same with a query of one's own."""
+def by_hand(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Measure the handwritten query for the same obligations, and return their digest."""
     begun = time.monotonic()
-    with psycopg.connect(given["company"]) as connection:
-        found = connection.execute(data.BY_HAND, {"day": data.DAY}).fetchall()
+    with psycopg.connect(parameters["company"]) as connection:
+        rows = connection.execute(data.BY_HAND, {"day": data.DAY}).fetchall()
     seconds = time.monotonic() - begun
-    return {"seconds": seconds, "digest": _digest(map(_of_hand, found))}
+    return {"seconds": seconds, "digest": _digest(map(_of_hand, rows))}
 
 
 def _of_hand(row: Sequence[Any]) -> tuple[Any, ...]:
-    """A row as the object of ours would have it."""
-    what, *rest = row
-    if what == "due":
-        return (what, *rest[:7])
-    if what == "untrained":
-        return (what, *rest[:2], bool(rest[6]), rest[7])
-    return (what, rest[0], *rest[6 : 11 if what == "department" else 10])
+    """Return a row of the handwritten query with the fields of ParcelSeal's obligation."""
+    kind, *rest = row
+    if kind == "due":
+        return (kind, *rest[:7])
+    if kind == "untrained":
+        return (kind, *rest[:2], bool(rest[6]), rest[7])
+    return (kind, rest[0], *rest[6 : 11 if kind == "department" else 10])
 
 
 def _digest(rows: Iterable[tuple[Any, ...]]) -> str:
@@ -132,22 +134,22 @@ def _digest(rows: Iterable[tuple[Any, ...]]) -> str:
     return digest.hexdigest()
 
 
-def planned(given: dict[str, Any]) -> dict[str, Any]:
-    """The first step of a run."""
-    run = context_of(given)
+def planned(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Measure the first step of a run, `plan`."""
+    run = context_of(parameters)
     begun = time.monotonic()
     record = step_record(PLAN, run)
     return {"seconds": time.monotonic() - begun, "told": record.data["told"]}
 
 
-def sent(given: dict[str, Any]) -> dict[str, Any]:
-    """The second step: every notice is asked about once more, and sent."""
-    run = context_of(given)
+def sent(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Measure the second step of a run, which sends every reminder that is still due."""
+    run = context_of(parameters)
     extra = {"from_email": "Training <training@courier.example>"}
     extra |= {"disable_ssl": "true", "disable_tls": "true"}
-    spec = ConnectionSpec("mail", "smtp", "127.0.0.1", given["port"], extra=extra)
+    spec = ConnectionSpec("mail", "smtp", "127.0.0.1", parameters["port"], extra=extra)
     writer = Writer(NOTICES.languages, CALENDAR.timezone)
-    office = Office(
+    office = DeliveryConfig(
         state=run.state,
         channels={"mail": MailChannel(lambda: MailServer.from_connection(spec), writer)},
         rules=NOTICES,
@@ -155,18 +157,22 @@ def sent(given: dict[str, Any]) -> dict[str, Any]:
         quiet=CALENDAR.quiet,
         zone=run.zone,
         clock=run.clock,
-        confirm={
+        still_due={
             kind: partial(notices.still_due, run, kind=kind)
             for kind in (REMINDER, COPY, DEPARTMENT)
         },
     )
     begun = time.monotonic()
-    done = deliver(office)
+    delivered = deliver(office)
     return {
         "seconds": time.monotonic() - begun,
-        "sent": done.sent,
-        "notices": done.notices,
-        "left": done.deferred + done.undeliverable + done.in_doubt + done.withdrawn + done.waiting,
+        "sent": delivered.sent,
+        "notices": delivered.notices,
+        "left": delivered.deferred
+        + delivered.undeliverable
+        + delivered.in_doubt
+        + delivered.withdrawn
+        + delivered.waiting,
     }
 
 
@@ -174,13 +180,13 @@ PARTS = {"ours": ours, "by_hand": by_hand, "plan": planned, "send": sent}
 
 
 def main() -> None:
-    """Do what the file says."""
+    """Measure the part that the file names, and write the result into the file."""
     file = Path(sys.argv[1])
-    given = json.loads(file.read_text())
-    file.write_text(json.dumps(PARTS[given["part"]](given)))
+    parameters = json.loads(file.read_text())
+    file.write_text(json.dumps(PARTS[parameters["part"]](parameters)))
 
 
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    os._exit(0)  # so do Airflow's task processes
+    os._exit(0)  # as Airflow's task processes do

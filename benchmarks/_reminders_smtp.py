@@ -1,7 +1,7 @@
-"""A mail server in a process of its own, which counts what it takes and keeps none of it.
+"""A mail server in a separate process, which counts mails and discards them.
 
-It says its port on stdout; once stdin ends, it says as JSON how many mails it took, to how many
-recipients, under how many ids.
+The server prints its port. When its standard input ends, it prints as JSON the number of mails,
+recipients and message ids.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ID = re.compile(rb"^Message-ID:\s*<([^>]+)>", re.IGNORECASE | re.MULTILINE)
 
 
 class Counting:
-    """Takes every mail."""
+    """Accepts and counts every mail."""
 
     def __init__(self) -> None:
         self.mails, self.bytes = 0, 0
@@ -28,16 +28,16 @@ class Counting:
     async def handle_DATA(self, _smtp: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
         """Count a mail."""
         content: Any = envelope.content
-        found = _ID.search(content)
+        match = _ID.search(content)
         self.mails += 1
         self.bytes += len(content)
         self.recipients.update(envelope.rcpt_tos)
-        self.ids.add(found[1] if found else b"")
+        self.ids.add(match[1] if match else b"")
         return "250 2.0.0 OK"
 
 
 async def serve(counting: Counting) -> None:
-    """Serve until stdin ends."""
+    """Serve until standard input ends."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: SMTP(counting, ident="bench"), "127.0.0.1", 0)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
@@ -47,11 +47,11 @@ async def serve(counting: Counting) -> None:
 
 
 def main() -> None:
-    """Serve, and say what came."""
+    """Serve, and print the counts at the end."""
     counting = Counting()
     asyncio.run(serve(counting))
-    told = {"mails": counting.mails, "recipients": len(counting.recipients)}
-    sys.stdout.write(json.dumps(told | {"ids": len(counting.ids), "bytes": counting.bytes}))
+    counts = {"mails": counting.mails, "recipients": len(counting.recipients)}
+    sys.stdout.write(json.dumps(counts | {"ids": len(counting.ids), "bytes": counting.bytes}))
 
 
 if __name__ == "__main__":

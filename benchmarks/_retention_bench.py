@@ -1,4 +1,4 @@
-"""Server, databases and processes of the retention benchmark, all temporary."""
+"""Server, databases and processes of the retention benchmark, all of them temporary."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import erasure, erasure_batch
 
-PER_SECOND = 200  # statements of the application beside
-IDLE = 60  # seconds in which the application is alone: about as many as a deletion takes
+PER_SECOND = 200  # statements per second of the application
+IDLE = 60  # seconds for which the application runs alone, about as long as a deletion
 PARCELS = ("parcel", "scan")
 # HMAC-SHA-256 by RFC 2104 from sha256(): of the same text that `include.erasure.ledger` takes.
 _HMAC = "sha256({outer} || sha256({inner} || convert_to({text}, 'UTF8')))"
@@ -49,13 +49,13 @@ SELECT count(*), coalesce(bit_xor(hashtextextended(encode(key_hmac, 'hex'), 0)),
 
 
 class Latencies:
-    """Durations of the application's statements, as pairs: the moment it was due, and seconds."""
+    """Durations of the application's statements, as pairs of due time and seconds."""
 
     def __init__(self, took: Sequence[tuple[float, float]] = ()) -> None:
         self.took = list(took)
 
     def within(self, begun: float, ended: float) -> Latencies:
-        """Return the durations of the statements that were due between two moments."""
+        """Return the durations of the statements that were due between two times."""
         return Latencies([pair for pair in self.took if begun <= pair[0] < ended])
 
     @property
@@ -65,21 +65,21 @@ class Latencies:
 
     @property
     def longest(self) -> float:
-        """In seconds."""
+        """The longest duration, in seconds."""
         return max(seconds for _due, seconds in self.took)
 
 
 @dataclass(frozen=True)
 class Erased:
-    """A deletion that was measured.
+    """The measurements of a deletion.
 
     Attributes:
-        records: the number of deleted records.
-        seconds: the duration of the deletion.
+        records: number of deleted records.
+        seconds: duration of the deletion.
         beside: durations of the application's statements during the deletion.
         idle: durations of the application's statements before the deletion.
-        answer: the result that our process wrote; empty for the plain statement.
-        process: time and memory of our process; None for the plain statement.
+        answer: result of ParcelSeal's process; empty for the plain statement.
+        process: time and memory of ParcelSeal's process; None for the plain statement.
     """
 
     records: int
@@ -91,12 +91,12 @@ class Erased:
 
     @property
     def speed(self) -> float:
-        """Records a second."""
+        """The number of deleted records per second."""
         return self.records / self.seconds
 
 
 class RetentionBench:
-    """A server as the local profile's, with databases that are copied before each deletion."""
+    """A server like the local profile's, with databases that are copied before each deletion."""
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self.folder = folder
@@ -109,11 +109,11 @@ class RetentionBench:
         migrate(engine(self.conninfo("fresh")))
 
     def conninfo(self, database: str) -> str:
-        """Return a connection string of the benchmark's server."""
+        """Return a connection string of a database on the benchmark's server."""
         return self.server.conninfo(database)
 
     def create(self, database: str, template: str = "template0") -> None:
-        """Create a database, dropping an old one; by files, and with nothing left to write."""
+        """Create a database after dropping an old one, and write all of its pages to disk."""
         self.drop(database)
         names = sql.Identifier(database), sql.Identifier(template)
         with psycopg.connect(self.conninfo("postgres"), autocommit=True) as admin:
@@ -121,22 +121,22 @@ class RetentionBench:
                 sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(*names)
             )
             admin.execute("CHECKPOINT")
-        os.sync()  # the application beside must not wait for what the copy has to write
+        os.sync()  # otherwise the application would wait until the copy is written to disk
 
     def drop(self, database: str) -> None:
-        """Drop a database if it is there."""
+        """Drop a database if it exists."""
         name = sql.Identifier(database)
         with psycopg.connect(self.conninfo("postgres"), autocommit=True) as admin:
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
     def fill(self, database: str, make: Callable[..., None], rows: int, moment: datetime) -> None:
-        """Make a database's tables."""
+        """Create a database and fill its tables with a function."""
         self.create(database)
         with psycopg.connect(self.conninfo(database), autocommit=True) as connection:
             make(connection, rows, moment)
 
     def state(self, held: Sequence[str]) -> None:
-        """Make an empty state database with holds on data subjects."""
+        """Create an empty state database with legal holds on data subjects."""
         self.create("state", "fresh")
         review = date.max
         with engine(self.conninfo("state")).begin() as conn:
@@ -153,7 +153,10 @@ class RetentionBench:
                 )
 
     def conditions(self) -> dict[str, str]:
-        """Return conditions for expired records that no hold and no remaining record keeps."""
+        """Return the SQL condition, by table, of expired records that may be deleted.
+
+        Neither a legal hold nor a record that refers to them keeps these records.
+        """
         cutoff = f"'{self.cutoff.isoformat()}'::timestamptz"
         scan = f"t.scanned_at < {cutoff} AND {data.not_held('t')}"
         staying = scan.replace("t.", "c.")
@@ -164,20 +167,21 @@ class RetentionBench:
         return {"parcel": parcel, "scan": scan}
 
     def one_statement(self, template: str, rows: int) -> Erased:
-        """Delete in one transaction, children first, with the ledger's rows in the same database.
+        """Measure a deletion in one transaction, with the erasure ledger in the same database.
 
-        The parents' condition asks for no children: they are gone, and PostgreSQL sees to it.
+        Children are deleted before their parents. Therefore the condition of the parents need not
+        look at children, and PostgreSQL checks the foreign keys.
         """
         self.create("one", template)
-        made = engine(self.conninfo("one"))
-        erasure_batch.create(made)
-        erasure.create(made)
+        state = engine(self.conninfo("one"))
+        erasure_batch.create(state)
+        erasure.create(state)
         conditions = self.conditions()
         parcel = conditions["parcel"].split(" AND NOT EXISTS")[0]
         with self.application("updates", "one", rows) as (idle, beside):
             begun = time.monotonic()
             with psycopg.connect(self.conninfo("one")) as connection:
-                gone = 0
+                records = 0
                 for table, which in (("scan", conditions["scan"]), ("parcel", parcel)):
                     batch = connection.execute(_BATCH, [table, f"{table}_record"]).fetchone()
                     assert batch is not None
@@ -186,43 +190,46 @@ class RetentionBench:
                     )
                     entered = connection.execute(query.encode()).rowcount
                     connection.execute(_ENTERED, [entered, batch[0]])
-                    gone += entered
+                    records += entered
             ended = time.monotonic()
-        return Erased(gone, ended - begun, beside.within(begun, ended), idle)
+        return Erased(records, ended - begun, beside.within(begun, ended), idle)
 
     def ours(
         self, template: str, rows: int, kind: str = "updates", held: Sequence[str] = data.HELD
     ) -> Erased:
-        """Delete by `enforce_retention`'s own steps, with holds and the ledger elsewhere."""
+        """Measure a deletion by the steps of `enforce_retention`.
+
+        Legal holds and erasure ledger are in another database.
+        """
         self.create("ours", template)
         self.state(held)
         collections = ["event"] if kind == "reads" else list(PARCELS)
         with self.application(kind, "ours", rows) as (idle, beside):
             process, answer = self.once("erase", "ours", collections=collections)
-        gone = sum(answer["done"].values())
-        if gone != answer["planned"] or answer["findings"]:
+        records = sum(answer["done"].values())
+        if records != answer["planned"] or answer["findings"]:
             sys.exit(f"Not everything went: {answer}")
         beside = beside.within(*answer["window"])
-        return Erased(gone, answer["execute"], beside, idle, answer, process)
+        return Erased(records, answer["execute"], beside, idle, answer, process)
 
     def ledger(self, database: str) -> tuple[int, int]:
-        """Count and digest of a ledger's entries: equal when the same records were entered."""
+        """Return the number and a digest of an erasure ledger's entries, to compare two ledgers."""
         with psycopg.connect(self.conninfo(database)) as connection:
             row = connection.execute(_LEDGER).fetchone()
         assert row is not None
         return int(row[0]), int(row[1])
 
-    def once(self, what: str, database: str, **more: Any) -> tuple[Run, dict[str, Any]]:
-        """Run our own code in a process of its own."""
-        file = self.folder / f"{what}.json"
-        given = {
+    def once(self, measure_name: str, database: str, **more: Any) -> tuple[Run, dict[str, Any]]:
+        """Run ParcelSeal's code in a separate process; return its measurements and its result."""
+        file = self.folder / f"{measure_name}.json"
+        task = {
             "database": self.conninfo(database),
             "state": self.conninfo("state"),
             "as_of": self.as_of.isoformat(),
             **more,
         }
-        file.write_text(json.dumps(given))
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks._retention_once", what]
+        file.write_text(json.dumps(task))
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks._retention_once", measure_name]
         process = measure([*command, str(file)])
         return process, json.loads(file.read_text())
 
@@ -230,19 +237,19 @@ class RetentionBench:
     def application(
         self, kind: str, database: str, rows: int
     ) -> Iterator[tuple[Latencies, Latencies]]:
-        """Run the application alone for `IDLE` seconds, then beside the body of the block.
+        """Run the application alone for `IDLE` seconds, then again during the block.
 
-        Both lists are filled at the end of the block.
+        The two yielded lists of latencies are filled at the end of the block.
         """
         file = self.folder / "load.json"
         newest = self.as_of - timedelta(days=20)
-        given = {
+        task = {
             "database": self.conninfo(database),
             "rows": rows,
             "per_second": PER_SECOND,
             "count": _COUNT.format(newest.isoformat()),
         }
-        file.write_text(json.dumps(given))
+        file.write_text(json.dumps(task))
         idle, beside = Latencies(), Latencies()
         with _Process(kind, file) as alone:
             time.sleep(IDLE)
@@ -253,9 +260,10 @@ class RetentionBench:
 
 
 class _Process:
-    """The application's process. A thread reads its output, so that the process never waits.
+    """The process of the application.
 
-    The block begins when all connections of the application are open.
+    A thread reads its output, so that the process never waits for it. The block begins when all
+    connections of the application are open.
     """
 
     def __init__(self, kind: str, file: Path) -> None:
@@ -294,7 +302,7 @@ class _Process:
 def _hmac(table: str) -> str:
     secret = data.KEYS.keys["1"].ljust(64, b"\0")
     pads = {
-        name: f"'\\x{bytes(one ^ pad for one in secret).hex()}'::bytea"
+        name: f"'\\x{bytes(byte ^ pad for byte in secret).hex()}'::bytea"
         for name, pad in (("inner", 0x36), ("outer", 0x5C))
     }
     text = f"""'["{data.DATABASE}", "{table}", ["' || id || '"]]'"""

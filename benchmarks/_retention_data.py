@@ -1,4 +1,4 @@
-"""Tables of the retention benchmark, and the record classes by which they expire."""
+"""The tables of the retention benchmark, and their record classes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from datetime import datetime, timedelta
 import psycopg
 
 from include.erasure.ledger import ErasureKeys
+from include.messages import verbatim
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.retention import Disposition, RetentionRule
 
 DATABASE = "bench"
 KEYS = ErasureKeys({"1": bytes(range(32))}, "1")
-HELD = tuple(str(number) for number in range(7, 1_000, 50))  # customers under a hold
+HELD = tuple(str(number) for number in range(7, 1_000, 50))  # customers on legal hold
 MONTHS, LIVE = 36, 6
 _EVERYBODY = {"records": 10**12, "percent": "100%"}
 
-# Records lie near others of their time, as where they come in one after the other, not in perfect
-# order: 0.5% of the table up or down. Rows of about 180 bytes.
+# Records are stored near others of the same time, as if inserted one after the other, but their
+# order varies by 0.5% of the table. Rows have about 180 bytes.
 _PARCELS = """
 CREATE TABLE parcel (
     id bigint NOT NULL, customer_id bigint NOT NULL, created_at timestamptz NOT NULL,
@@ -61,27 +62,27 @@ _EVENT_KEYS = "ALTER TABLE event ADD PRIMARY KEY (id, happened_at); CREATE INDEX
 
 
 def make_parcels(connection: psycopg.Connection, rows: int, cutoff: datetime) -> None:
-    """Make parcels and their scans, 30% of each older than the cutoff."""
+    """Create parcels and their scans, of which 30% are older than the cutoff."""
     connection.execute(_PARCELS.format(rows=rows, cutoff=f"'{cutoff.isoformat()}'").encode())
     connection.execute("VACUUM (ANALYZE) parcel, scan")
 
 
 def make_events(connection: psycopg.Connection, rows: int, newest: datetime) -> None:
-    """Make partitions of 36 months until a moment."""
+    """Create monthly partitions of events for the 36 months before a time."""
     connection.execute(_EVENTS)
     each = max(1, rows // MONTHS)
     for at in range(MONTHS):
-        given = {"at": at, "rows": each, "from_": MONTHS - at, "to": MONTHS - at - 1}
-        connection.execute(_MONTH.format(newest=f"'{newest.isoformat()}'", **given).encode())
+        fields = {"at": at, "rows": each, "from_": MONTHS - at, "to": MONTHS - at - 1}
+        connection.execute(_MONTH.format(newest=f"'{newest.isoformat()}'", **fields).encode())
     connection.execute(_EVENT_KEYS)
     connection.execute("VACUUM (ANALYZE) event")
 
 
 def mapped(collections: Sequence[str]) -> MappedDatabase:
-    """The data map: names of tables only, since columns are read from the database."""
+    """Return a data map that names only the tables. Their columns are read from the database."""
     return MappedDatabase(
         name=DATABASE,
-        title=DATABASE,
+        title=verbatim(DATABASE),
         connection="bench_db",
         rto=timedelta(),
         rpo=timedelta(),
@@ -99,7 +100,7 @@ def mapped(collections: Sequence[str]) -> MappedDatabase:
 
 
 def rules(collections: Sequence[str]) -> list[RetentionRule]:
-    """Record classes of tables, in the order of the data map."""
+    """Return the record classes of tables, in the order of the data map."""
     clocks = {"parcel": "created_at", "scan": "scanned_at", "event": "happened_at"}
     return [
         RetentionRule.model_validate(
@@ -119,11 +120,15 @@ def rules(collections: Sequence[str]) -> list[RetentionRule]:
 
 
 def disposition() -> Disposition:
-    """disposition.yaml with nothing in it."""
+    """Return the rules of an empty disposition.yaml."""
     return Disposition()
 
 
 def not_held(alias: str) -> str:
-    """The condition, in plain SQL, that no hold is on a record."""
-    values = ", ".join(f"'{one}'" for one in HELD)
+    """Return the condition in plain SQL that a record is not on hold.
+
+    Args:
+        alias: alias of the record's table in the query.
+    """
+    values = ", ".join(f"'{customer}'" for customer in HELD)
     return f"({alias}.customer_id::text = ANY (ARRAY[{values}])) IS NOT TRUE"

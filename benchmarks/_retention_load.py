@@ -1,10 +1,10 @@
-"""The application beside a deletion, in its own process: updates by key, or reads.
+"""The application during a deletion, in a separate process: updates by key, or reads.
 
-``python -m benchmarks._retention_load updates|reads FILE``; FILE holds the task as JSON. The
-process prints an empty line once all its connections are open. It ends when its standard input
-ends. Then it prints a pair for each statement: the moment at which the statement was due (by the
-machine's monotonic clock), and the seconds from that moment until it was done. A statement that
-waited for a free connection therefore counts its wait.
+``python -m benchmarks._retention_load updates|reads FILE``. FILE contains the task as JSON. The
+process prints an empty line once all its connections are open. When its standard input ends, it
+prints a pair for each statement: the time at which the statement was due (by the monotonic clock),
+and the seconds from that time until the statement was done. A statement that waited for a free
+connection therefore counts its wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONNECTIONS = 4
 
 
 class Load:
-    """Statements at a steady pace on several connections."""
+    """Runs statements at a steady pace on several connections."""
 
     def __init__(self, task: dict[str, Any], statement: Callable[[psycopg.Connection], None]):
         self.task, self.statement = task, statement
@@ -34,7 +34,11 @@ class Load:
         self.until = math.inf
 
     def run(self) -> list[tuple[float, float]]:
-        """Connect, say so with an empty line, and go on until standard input ends."""
+        """Connect, print an empty line, and run statements until standard input ends.
+
+        Returns:
+            A pair of due time and seconds for each statement.
+        """
         with ExitStack() as stack:
             connections = [
                 stack.enter_context(psycopg.connect(self.task["database"], autocommit=True))
@@ -66,7 +70,7 @@ class Load:
 
 
 def main() -> None:
-    """Run the load that the file describes."""
+    """Run the statements that the file describes."""
     kind, task = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
     dice = random.Random(5)  # noqa: S311 - picks rows, no secret
     rows = task["rows"]

@@ -1,7 +1,7 @@
-"""ParcelSeal's plan and execution in a process of their own, for `benchmarks.retention`.
+"""Run ParcelSeal's plan and execution in a separate process, for `benchmarks.retention`.
 
-``python -m benchmarks._retention_once WHAT FILE`` with connection strings as JSON in FILE, which
-gets the answer.
+``python -m benchmarks._retention_once WHAT FILE``. FILE contains connection strings as JSON, and
+receives the result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks import _retention_data as data
 from include.retention.database import RetentionDatabase
 from include.retention.planning.planner import make_plan
 from include.retention.planning.schedule import schedule_of
-from include.retention.postgres.session import prepare
+from include.retention.postgres.session import prepare_session
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
@@ -27,25 +27,25 @@ from tests.retention import step_records as steps
 from tests.retention.database_fixtures import retention_database
 
 
-def in_run(given: dict[str, Any]) -> RetentionDatabase:
-    """Return the database in a run of `enforce_retention`."""
+def in_run(task: dict[str, Any]) -> RetentionDatabase:
+    """Return the benchmark's database as a run of `enforce_retention` uses it."""
     return retention_database(
-        data.mapped(given["collections"]),
-        data.rules(given["collections"]),
+        data.mapped(task["collections"]),
+        data.rules(task["collections"]),
         data.disposition(),
-        reader=DatabaseAddress.from_conninfo(given["database"]),
-        state=engine(given["state"]),
+        reader=DatabaseAddress.from_conninfo(task["database"]),
+        state=engine(task["state"]),
         keys=data.KEYS,
         clock=SystemClock(),
         run_id="bench",
     )
 
 
-def erase(given: dict[str, Any]) -> dict[str, Any]:
-    """Plan and execute."""
-    database = in_run(given)
+def erase(task: dict[str, Any]) -> dict[str, Any]:
+    """Measure the plan and the execution of a disposition."""
+    database = in_run(task)
     begun = time.monotonic()
-    planned = steps.plan(database, given["as_of"])
+    planned = steps.plan(database, task["as_of"])
     between = time.monotonic()
     executed = steps.execute(database, planned)
     ended = time.monotonic()
@@ -53,26 +53,26 @@ def erase(given: dict[str, Any]) -> dict[str, Any]:
         "plan": between - begun,
         "execute": ended - between,
         "window": [between, ended],
-        "planned": sum(one["to_delete"] for one in planned.data["classes"]),
-        "findings": [one.code for one in executed.findings],
+        "planned": sum(each["to_delete"] for each in planned.data["classes"]),
+        "findings": [finding.code for finding in executed.findings],
         **executed.data,
     }
 
 
-def plan(given: dict[str, Any]) -> dict[str, Any]:
-    """Measure plans and plain counts by the same conditions in turn; the first round warms up."""
-    database, ours, plain = in_run(given), [], []
+def plan(task: dict[str, Any]) -> dict[str, Any]:
+    """Measure plans and plain counts with the same conditions in turn, without the first round."""
+    database, ours, plain = in_run(task), [], []
     with database.reader.connect(autocommit=True) as connection:
-        prepare(connection, database.mapped)
-        schedule = schedule_of(database, datetime.fromisoformat(given["as_of"]))
-        for _round in range(given["rounds"] + 1):
+        prepare_session(connection, database.mapped)
+        schedule = schedule_of(database, datetime.fromisoformat(task["as_of"]))
+        for _round in range(task["rounds"] + 1):
             begun = time.monotonic()
-            made = make_plan(connection, schedule)
+            new_plan = make_plan(connection, schedule)
             between = time.monotonic()
-            counts = [connection.execute(one).fetchone()[0] for one in given["counts"]]
+            counts = [connection.execute(count).fetchone()[0] for count in task["counts"]]
             plain.append(time.monotonic() - between)
             ours.append(between - begun)
-            planned = [one.to_delete for one in made.classes]
+            planned = [each.to_delete for each in new_plan.classes]
             if counts != planned:
                 sys.exit(f"The plan and the plain counts differ: {counts}, {planned}")
     return {"ours": median(ours[1:]), "plain": median(plain[1:])}
@@ -82,12 +82,12 @@ MEASURES = {"erase": erase, "plan": plan}
 
 
 def main() -> None:
-    """Do what the file says."""
-    what, file = sys.argv[1], Path(sys.argv[2])
-    file.write_text(json.dumps(MEASURES[what](json.loads(file.read_text()))))
+    """Run the measurement that the command line names, and write its result into the file."""
+    measure, file = sys.argv[1], Path(sys.argv[2])
+    file.write_text(json.dumps(MEASURES[measure](json.loads(file.read_text()))))
 
 
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    os._exit(0)  # so do Airflow's task processes
+    os._exit(0)  # as Airflow's task processes do

@@ -1,4 +1,4 @@
-"""Tables of the sampling benchmark, and the populations that are drawn from them."""
+"""The tables and populations of the sampling benchmark."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
+from include.messages import verbatim
 from include.policy.datamap import MappedDatabase
 from include.sampling.frame import Quarter
 from include.sampling.rules import Population
@@ -17,10 +18,10 @@ QUARTER = Quarter(2026, 3, ZoneInfo("Asia/Shanghai"))
 NUMBERS, TEXTS = "numbers", "texts"
 STRATA = 14
 
-# Numbers come in their order, as a sequence gives them: PostgreSQL then reads them sorted from the
-# index, which makes the plain export as quick as it can be. Texts lie in no order and have to be
-# sorted. Departments differ: the largest holds a half, each other one half of what is left, the
-# last two as much as each other.
+# Numbers are inserted in order, like the values of a sequence. PostgreSQL then reads them sorted
+# from the index, so the plain export is as fast as possible. Texts are inserted unordered and must
+# be sorted. The department sizes differ: the largest has half of the rows, each following one half
+# of the rest, and the last two are equal.
 _NUMBERS = """
 CREATE TABLE numbers (id bigint NOT NULL, happened_at timestamptz NOT NULL);
 INSERT INTO numbers
@@ -37,7 +38,7 @@ FROM generate_series(1::bigint, {rows}) AS n;
 ALTER TABLE texts ADD PRIMARY KEY (id);
 """
 _PERIOD = "happened_at >= {starts} AND happened_at < {ends}"
-_PLAIN = {
+_EXPORT = {
     NUMBERS: "SELECT id FROM numbers WHERE {period} ORDER BY id",
     TEXTS: 'SELECT id, department FROM texts WHERE {period} ORDER BY id COLLATE "C"',
 }
@@ -48,42 +49,42 @@ _OURS = {
 _WITHIN = " WHERE n.happened_at >= period.starts AND n.happened_at < period.ends"
 
 
-def make(connection: psycopg.Connection, rows: int) -> None:
-    """Make both tables; texts are unique where 7919 does not divide the rows."""
-    for one in (_NUMBERS, _TEXTS):
-        connection.execute(one.format(rows=rows, strata=STRATA).encode())
+def create_tables(connection: psycopg.Connection, rows: int) -> None:
+    """Create both tables. Texts are unique if 7919 does not divide the number of rows."""
+    for statements in (_NUMBERS, _TEXTS):
+        connection.execute(statements.format(rows=rows, strata=STRATA).encode())
     connection.execute("VACUUM (ANALYZE) numbers, texts")
 
 
-def plain(name: str) -> str:
-    """The sorted export that whoever has no such workflow would write."""
-    within = {"starts": QUARTER.starts, "ends": QUARTER.ends}
-    period = _PERIOD.format(**{key: f"'{at.isoformat()}'" for key, at in within.items()})
-    return f"COPY ({_PLAIN[name].format(period=period)}) TO STDOUT"
+def plain_export(name: str) -> str:
+    """Return the sorted export that a person would write without ParcelSeal."""
+    bounds = {"starts": QUARTER.starts, "ends": QUARTER.ends}
+    period = _PERIOD.format(**{key: f"'{moment.isoformat()}'" for key, moment in bounds.items()})
+    return f"COPY ({_EXPORT[name].format(period=period)}) TO STDOUT"
 
 
 def population(name: str) -> Population:
-    """The population of audit.yaml."""
-    words = {"en": name, "zh-CN": name}
+    """Return the population as `audit.yaml` would define it."""
+    label = {"en": name, "zh-CN": name}
     return Population.model_validate(
         {
             "id": name,
-            "title": words,
+            "title": label,
             "owner": "management",
             "database": DATABASE,
             "sql": _OURS[name] + _WITHIN,
             "tolerable": "5%",
-            "attributes": [{"id": "approved", "question": words, "basis": "business"}],
-            **({"strata": words} if name == TEXTS else {}),
+            "attributes": [{"id": "approved", "question": label, "basis": "business"}],
+            **({"strata": label} if name == TEXTS else {}),
         }
     )
 
 
-def mapped() -> MappedDatabase:
-    """The data map: populations name their tables themselves."""
+def mapped_database() -> MappedDatabase:
+    """Return a data map without collections, because the populations name their tables in SQL."""
     return MappedDatabase(
         name=DATABASE,
-        title=DATABASE,
+        title=verbatim(DATABASE),
         connection="bench_db",
         rto=timedelta(),
         rpo=timedelta(),
@@ -93,13 +94,14 @@ def mapped() -> MappedDatabase:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A size or an upper limit that auditors ask for.
+class SamplingQuestion:
+    """The rates for which auditors ask for a sample size or an upper limit.
 
     Attributes:
-        tolerable: rate of deviations from which on the population is not accepted.
-        expected: rate that is expected.
-        confidence: one minus the risk of accepting what deviates at the tolerable rate.
+        tolerable: tolerable deviation rate.
+        expected: expected deviation rate.
+        confidence: one minus the risk of accepting a population that deviates at the tolerable
+            rate.
     """
 
     tolerable: str
@@ -107,9 +109,9 @@ class Asked:
     confidence: str
 
 
-# The shipped pack's rates, and those of the AICPA's table around them.
+# The rates of the shipped pack and the neighboring ones of the AICPA's table.
 USUAL = tuple(
-    Asked(tolerable, expected, confidence)
+    SamplingQuestion(tolerable, expected, confidence)
     for confidence in ("90%", "95%", "99%")
     for tolerable, expecteds in (
         ("2%", ("0%", "0.5%")),
@@ -121,5 +123,5 @@ USUAL = tuple(
     )
     for expected in expecteds
 )
-EXTREMES = (Asked("5%", "4.9%", "95%"), Asked("5%", "4.97%", "95%"))
+EXTREMES = (SamplingQuestion("5%", "4.9%", "95%"), SamplingQuestion("5%", "4.97%", "95%"))
 POPULATIONS = (1, 10, 500, 10_000, 1_000_000, 1_000_000_000, None)

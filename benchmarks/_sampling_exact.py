@@ -1,4 +1,4 @@
-"""Sizes, upper limits and draws of audit samples: how long the exact arithmetic takes."""
+"""Measure the exact arithmetic of sample sizes, upper limits and draws."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from include.sampling.exact.selection import draw
 from include.sampling.exact.sizes import smallest_size, upper_limit
 from include.services.errors import UsageError
 
-TURNS = 3  # of each; the median counts, so that another process that is let in once does not
+TURNS = 3  # measurements of each answer; with the median, one interruption has no effect
 MOST_DEVIATIONS = 3
 
 
 @dataclass(frozen=True)
-class Took:
-    """How long one answer took.
+class Timing:
+    """The time that a calculation took.
 
     Attributes:
-        question: what was asked, as a person would read it.
-        population: how many items; None for very many.
-        seconds: the median.
-        answer: what came out.
+        question: description of the calculation.
+        population: number of items; None for a very large number.
+        seconds: median time in seconds.
+        answer: result of the calculation.
     """
 
     question: str
@@ -34,60 +34,63 @@ class Took:
     answer: str
 
 
-def usual() -> Iterator[Took]:
-    """Every size at the usual rates, and the limits of what such a sample may have held."""
+def usual() -> Iterator[Timing]:
+    """Measure every sample size at usual rates, and the upper limits for the first deviations."""
     for population in data.POPULATIONS:
-        for asked in data.USUAL:
-            yield size(asked, population)
-            yield from _limits(asked, population)
+        for rates in data.USUAL:
+            yield size(rates, population)
+            yield from _limits(rates, population)
 
 
-def extremes() -> Iterator[Took]:
-    """Rates so near each other that nobody would test what they ask for, each asked once."""
+def extremes() -> Iterator[Timing]:
+    """Measure sample sizes for almost equal tolerable and expected rates, once each.
+
+    Such samples are too large for any audit.
+    """
     for population in (10_000, 1_000_000, None):
-        for asked in data.EXTREMES:
-            yield size(asked, population, 1)
+        for extreme in data.EXTREMES:
+            yield size(extreme, population, 1)
 
 
-def size(asked: data.Asked, population: int | None, turns: int = TURNS) -> Took:
-    """One sample size."""
+def size(rates: data.SamplingQuestion, population: int | None, turns: int = TURNS) -> Timing:
+    """Measure the calculation of a sample size."""
     tolerable, expected, confidence = map(
-        parse_rate, (asked.tolerable, asked.expected, asked.confidence)
+        parse_rate, (rates.tolerable, rates.expected, rates.confidence)
     )
 
-    def told() -> str:
+    def answer() -> str:
         try:
-            found = smallest_size(tolerable, confidence, expected=expected, population=population)
-        except UsageError as refused:
-            return refused.message
-        return f"{found.n:,} items, {found.acceptable:,} accepted"
+            sample = smallest_size(tolerable, confidence, expected=expected, population=population)
+        except UsageError as error:
+            return error.message
+        return f"{sample.n:,} items, {sample.acceptable:,} accepted"
 
     return _timed(
-        f"size: {asked.tolerable} tolerable, {asked.expected} expected, {asked.confidence}",
+        f"size: {rates.tolerable} tolerable, {rates.expected} expected, {rates.confidence}",
         population,
-        told,
+        answer,
         turns,
     )
 
 
-def _limits(asked: data.Asked, population: int | None) -> Iterator[Took]:
+def _limits(rates: data.SamplingQuestion, population: int | None) -> Iterator[Timing]:
     tolerable, expected, confidence = map(
-        parse_rate, (asked.tolerable, asked.expected, asked.confidence)
+        parse_rate, (rates.tolerable, rates.expected, rates.confidence)
     )
     planned = smallest_size(tolerable, confidence, expected=expected, population=population)
     for deviations in range(min(MOST_DEVIATIONS, planned.n) + 1):
 
-        def told(deviations: int = deviations) -> str:
-            found = upper_limit(planned.n, deviations, confidence, population)
-            return f"{found.rounded_up_pct}%"
+        def answer(deviations: int = deviations) -> str:
+            limit = upper_limit(planned.n, deviations, confidence, population)
+            return f"{limit.rounded_up_pct}%"
 
         yield _timed(
-            f"limit: {deviations} of {planned.n:,}, {asked.confidence}", population, told, TURNS
+            f"limit: {deviations} of {planned.n:,}, {rates.confidence}", population, answer, TURNS
         )
 
 
-def drawing(items: int, population: int) -> Took:
-    """Draw by a seed, without looking for the items' ids."""
+def drawing(items: int, population: int) -> Timing:
+    """Measure a draw by the random seed, without finding the ids of the drawn items."""
     return _timed(
         f"draw {items:,} of {population:,}",
         population,
@@ -96,10 +99,10 @@ def drawing(items: int, population: int) -> Took:
     )
 
 
-def _timed(question: str, population: int | None, told: Callable[[], str], turns: int) -> Took:
-    seconds, answer = [], ""
+def _timed(question: str, population: int | None, answer: Callable[[], str], turns: int) -> Timing:
+    seconds, text = [], ""
     for _turn in range(turns):
-        begun = time.perf_counter()
-        answer = told()
-        seconds.append(time.perf_counter() - begun)
-    return Took(question, population, median(seconds), answer)
+        started = time.perf_counter()
+        text = answer()
+        seconds.append(time.perf_counter() - started)
+    return Timing(question, population, median(seconds), text)

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import _sampling_data as data
 from include.evidence.step_findings import UnsealedFolder
-from include.sampling.commitment import Committed, Plan
+from include.sampling.commitment import CommittedPopulation, Plan
 from include.sampling.exact.strata import allocate
 from include.sampling.frame import Frame, freeze
 from include.sampling.rules import frame_file
@@ -27,11 +27,11 @@ from include.services.objectstore.directory import DirectoryStore
 SEED = "3241.17"
 
 
-def committed(name: str, frame: Frame, items: int) -> Committed:
-    """What `sample_audit` would commit to, for so many items whatever the rates are."""
+def commitment_of(name: str, frame: Frame, items: int) -> CommittedPopulation:
+    """Return the commitment that `sample_audit` would make for a given sample size."""
     population = data.population(name)
-    drawn = allocate(items, frame.strata)
-    return Committed(
+    allocation = allocate(items, frame.strata)
+    return CommittedPopulation(
         population=name,
         file=frame_file(name),
         sha256=frame.sha256,
@@ -46,50 +46,50 @@ def committed(name: str, frame: Frame, items: int) -> Committed:
             kind="single",
             method="binomial",
             stages=1,
-            n=drawn.total,
+            n=allocation.total,
             acceptable=0,
             achieved_risk="0",
-            drawn=dict(drawn.drawn),
+            drawn=dict(allocation.drawn),
         ),
         attributes=("approved",),
     )
 
 
-def draw(given: dict[str, Any]) -> dict[str, Any]:
-    """Freeze a population, hash its frame once more as the step that draws does, and draw."""
-    name = given["name"]
-    folder = UnsealedFolder(DirectoryStore(Path(given["store"])), "bundle")
-    address = DatabaseAddress.from_conninfo(given["database"])
-    begun = time.monotonic()
+def draw(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Measure freezing a population, hashing its sampling frame again, and drawing a sample."""
+    name = parameters["name"]
+    folder = UnsealedFolder(DirectoryStore(Path(parameters["store"])), "bundle")
+    address = DatabaseAddress.from_conninfo(parameters["database"])
+    started = time.monotonic()
     with folder.writer(frame_file(name)) as writer:
-        frame = freeze(address, data.mapped(), data.population(name), data.QUARTER, writer)
+        frame = freeze(address, data.mapped_database(), data.population(name), data.QUARTER, writer)
         writer.commit()
     frozen = time.monotonic()
-    made = committed(name, frame, given["items"])
+    commitment = commitment_of(name, frame, parameters["items"])
     digest = hashlib.sha256()
-    with folder.reader(made.file) as reader:
-        while piece := reader.read(1024 * 1024):
-            digest.update(piece)
+    with folder.reader(commitment.file) as reader:
+        while chunk := reader.read(1024 * 1024):
+            digest.update(chunk)
     hashed = time.monotonic()
-    with folder.reader(made.file) as reader:
-        drawn = sample(SEED, data.QUARTER.id, made, reader)
+    with folder.reader(commitment.file) as reader:
+        drawn = sample(SEED, data.QUARTER.id, commitment, reader)
     ended = time.monotonic()
-    if digest.hexdigest() != frame.sha256 or len(drawn.items) != made.plan.n:
-        sys.exit("What was drawn is not what was frozen.")
+    if digest.hexdigest() != frame.sha256 or len(drawn.items) != commitment.plan.n:
+        sys.exit("The drawn sample does not match the frozen population.")
     return {
         "sha256": frame.sha256,
         "items": frame.items,
         "strata": len(frame.strata),
         "drawn": len(drawn.items),
-        "freeze": frozen - begun,
+        "freeze": frozen - started,
         "hash": hashed - frozen,
         "draw": ended - hashed,
-        "all": ended - begun,
+        "all": ended - started,
     }
 
 
 def main() -> None:
-    """Do what the file says."""
+    """Measure with the parameters in the file, and write the result into the file."""
     file = Path(sys.argv[1])
     file.write_text(json.dumps(draw(json.loads(file.read_text()))))
 
@@ -97,4 +97,4 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    os._exit(0)  # so do Airflow's task processes
+    os._exit(0)  # as Airflow's task processes do

@@ -1,4 +1,4 @@
-"""Backup and restore side by side with the usual pipelines, interleaved in one run.
+"""Compare backup and restore with common shell pipelines, in alternation.
 
 ``./parcelseal bench backup [--size GiB] [--rounds N]``. Needs age, restic and zstd.
 """
@@ -31,7 +31,7 @@ AS_OF = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 class Bench:
-    """A server with a generated database, keys and folders, all temporary."""
+    """A PostgreSQL server with a generated database, keys and folders, all of them temporary."""
 
     def __init__(self, folder: Path, size: float) -> None:
         self.folder = folder
@@ -61,65 +61,65 @@ class Bench:
         self.environment = {"PGPASSWORD": self.server.password, "RESTIC_PASSWORD": "bench"}
 
     def new_repository(self) -> None:
-        """Make an empty restic repository: into a used one it would store almost nothing."""
+        """Create an empty restic repository; restic would store almost nothing in a used one."""
         shutil.rmtree(self.folder / "restic", ignore_errors=True)
         restic = ["restic", "init", "-q", "-r", str(self.folder / "restic")]
         subprocess.run(restic, check=True, env={**self.environment, "HOME": str(self.folder)})
 
     def conninfo(self, database: str) -> str:
-        """Return a connection string of the benchmark's server."""
+        """Return a connection string of a database on the benchmark's server."""
         return self.server.conninfo(database)
 
     def create(self, database: str) -> None:
-        """Create a database, dropping an old one."""
+        """Create a database after dropping an old one."""
         name = sql.Identifier(database)
         with psycopg.connect(self.conninfo("postgres"), autocommit=True) as admin:
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(name))
             admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
 
     def checkpoint(self) -> None:
-        """Write dirty pages, so that no measurement pays for the one before."""
+        """Write dirty pages to disk, so that the next measurement does not include them."""
         with psycopg.connect(self.conninfo("postgres"), autocommit=True) as admin:
             admin.execute("CHECKPOINT")
         subprocess.run(["sync"], check=True)
 
     def program(self, name: str, database: str, words: str) -> str:
-        """Return a shell word list for one of PostgreSQL's programs."""
+        """Return a call of one of PostgreSQL's programs as text for a shell."""
         host = shlex.quote(str(self.server.socket_folder))
         return f"{shlex.quote(program(name))} -h {host} -U postgres {words} -d {database}"
 
     def ours(self, verb: str, database: str, *more: str) -> list[str]:
-        """Return the command of our own process."""
+        """Return the command that runs ParcelSeal's backup or restore in a separate process."""
         words = [sys.executable, "-m", "benchmarks._backup_once", verb, str(self.folder)]
         return [*words, self.conninfo(database), *more]
 
     def run(self, command: list[str]) -> Run:
-        """Measure one command."""
+        """Measure a command after a checkpoint."""
         self.checkpoint()
         return measure(command, self.environment)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure backups and restores, and print the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=float, default=1.5)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
+    args = parser.parse_args()
     require("age", "age-keygen", "restic", "zstd")
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-bench-"))
     folder.chmod(0o755)
     try:
-        bench = Bench(folder, given.size)
-        console.print(f"{machine()}; database {bench.size / 2**30:.2f} GiB; {given.rounds} rounds")
-        measure_backups(bench, given.rounds)
-        measure_restores(bench, given.rounds)
+        bench = Bench(folder, args.size)
+        console.print(f"{machine()}; database {bench.size / 2**30:.2f} GiB; {args.rounds} rounds")
+        measure_backups(bench, args.rounds)
+        measure_restores(bench, args.rounds)
         bench.server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def measure_backups(bench: Bench, rounds: int) -> None:
-    """Back up in turn with all three, after one warm-up each."""
+    """Measure backups by ParcelSeal and two pipelines in turn, after a warm-up of each."""
     dump = bench.program("pg_dump", "source", "-Fc --compress=none")
     folder = shlex.quote(str(bench.folder))
     commands = {
@@ -137,9 +137,9 @@ def measure_backups(bench: Bench, rounds: int) -> None:
 
 
 def measure_restores(bench: Bench, rounds: int) -> None:
-    """Restore in turn into a new empty database."""
+    """Measure restores into a new empty database, by ParcelSeal and a pipeline in turn."""
     folder = shlex.quote(str(bench.folder))
-    # pg_restore -j needs a file that it can seek in, so the pipeline needs one in clear.
+    # pg_restore -j needs a seekable file, so the pipeline writes an unencrypted one.
     load = bench.program("pg_restore", "target", "-j2")
     pipeline = (
         f"age -d -i {folder}/age.key {folder}/dump.age | zstd -q -d > {folder}/clear.dump "
@@ -166,9 +166,9 @@ def _in_turn(
                 bench.create(target)
             else:
                 bench.new_repository()
-            found = bench.run(command)
+            process = bench.run(command)
             if number:
-                runs[name].append(found)
+                runs[name].append(process)
     return runs
 
 

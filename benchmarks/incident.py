@@ -1,9 +1,9 @@
-"""Incident response: how soon somebody is asked for the grade, letters to people, and evidence.
+"""Measure incident response: time until the grade is requested, notices and evidence extract.
 
-``./parcelseal bench incident [--customers N] [--log N] [--mails N] [--rows N] [--rounds N]``: on an
-embedded PostgreSQL of its own, each part in a process of its own. Exits with 1 when a target is
-missed. What is affected is counted in turn with queries that somebody would write by hand; both
-have to come to the same figures.
+``./parcelseal bench incident [--customers N] [--log N] [--mails N] [--rows N] [--rounds N]``. The
+benchmark uses its own embedded PostgreSQL, and a separate process for each part. It exits with 1 if
+a target is missed. The scope is counted by ParcelSeal and by handwritten queries in turn, which
+must give the same figures.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from benchmarks._measure import (
 )
 from benchmarks._quality_bench import shared_buffers
 from include.local.postgres import EmbeddedPostgres
+from include.service_container import ROOT
 from include.state.connect import engine
 from include.state.migrate import migrate
-from include.workplace import ROOT
 
-RATE = 500  # letters a second, rendered and queued, at least
-GROWTH = 8  # MiB that ten times as many letters may take
+RATE = 500  # smallest number of notices queued and rendered per second
+GROWTH = 8  # MiB; largest growth of memory with ten times as many notices
 COURIER, LOG, EMPTY = "courier", "log", "empty_state"
-# Else the tables are made between two checkpoints a minute.
+# Otherwise PostgreSQL would make two checkpoints a minute while the tables are filled.
 SETTINGS = {"max_wal_size": "8GB", "wal_level": "minimal", "max_wal_senders": "0"}
 
 
 class IncidentBench:
-    """A server with the courier and an empty state database; all temporary."""
+    """A temporary PostgreSQL server with a courier database and an empty state database."""
 
     def __init__(self, folder: Path, customers: int, log: int) -> None:
         self.folder, self.states = folder, 0
@@ -66,42 +66,43 @@ class IncidentBench:
             raise
 
     def create(self, name: str, template: str = "template1") -> str:
-        """Create a database; its connection string."""
+        """Create a database, and return its connection string."""
         with psycopg.connect(self.server.conninfo("postgres"), autocommit=True) as admin:
             admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         return self.server.conninfo(name)
 
     def state(self, copied: str = "") -> str:
-        """Create a state database; its connection string.
+        """Create a state database, and return its connection string.
 
         Args:
-            copied: connection string of the one that it is a copy of; else nothing happened yet.
+            copied: connection string of the state database to copy; by default an empty one is
+                copied.
         """
         self.states += 1
         template = conninfo_to_dict(copied)["dbname"] if copied else EMPTY
         return self.create(f"state_{self.states}", str(template))
 
-    def part(self, name: str, state: str = "", **asked: Any) -> Part:
-        """Do one part in a process of its own."""
+    def part(self, name: str, state: str = "", **options: Any) -> Part:
+        """Measure a part in a separate process."""
         file = self.folder / "asked.json"
-        given = {"part": name, "courier": self.server.conninfo(COURIER), "state": state}
-        file.write_text(json.dumps({"run": "bench", **given, **asked}))
-        done = measure(
+        parameters = {"part": name, "courier": self.server.conninfo(COURIER), "state": state}
+        file.write_text(json.dumps({"run": "bench", **parameters, **options}))
+        process = measure(
             [sys.executable, "-W", "ignore", "-m", "benchmarks._incident_once", str(file)]
         )
-        return Part(done, json.loads(file.read_text()))
+        return Part(process, json.loads(file.read_text()))
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure all parts, and print the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--customers", type=int, default=5_000_000)
     parser.add_argument("--log", type=int, default=20_000_000)
     parser.add_argument("--mails", type=int, default=100_000)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    if not 100 <= given.mails <= given.customers // 2:
+    args = parser.parse_args()
+    if not 100 <= args.mails <= args.customers // 2:
         parser.error("at least 100 mails, and at most to every second customer")
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-bench-"))
     folder.chmod(0o755)
@@ -109,17 +110,17 @@ def main() -> None:
     bench = None
     try:
         console.print(
-            f"{machine()}; load {os.getloadavg()[0]:.1f}; {given.customers:,} customers, "
-            f"{given.log:,} log rows; {given.rounds} rounds"
+            f"{machine()}; load {os.getloadavg()[0]:.1f}; {args.customers:,} customers, "
+            f"{args.log:,} log rows; {args.rounds} rounds"
         )
-        bench = IncidentBench(folder, given.customers, given.log)
-        measure_scope(bench, given.rounds)
-        measure_letters(bench, given.mails, targets)
+        bench = IncidentBench(folder, args.customers, args.log)
+        measure_scope(bench, args.rounds)
+        measure_letters(bench, args.mails, targets)
         extracts = ExtractBench(bench.create(LOG), folder)
         with psycopg.connect(extracts.conninfo, autocommit=True) as connection:
-            make_log(connection, given.rows)
+            make_log(connection, args.rows)
         extracts.prepare()
-        measure_extract(extracts, given.rounds, targets)
+        measure_extract(extracts, args.rounds, targets)
     finally:
         if bench is not None:
             bench.server.stop()
@@ -129,47 +130,56 @@ def main() -> None:
 
 
 def measure_scope(bench: IncidentBench, rounds: int) -> None:
-    """From the trigger to the question for the grade, in turn with the queries by hand.
+    """Measure the time until the grade is requested, in turn with the handwritten queries.
 
-    Stops where both differ in any figure. Before the first round every table was read once.
+    Exit if any figure differs. Every table is read once before the first round.
     """
     state = bench.state()
     for part in ("by_hand", "ours"):
         bench.part(part, state, case="everything", run="warm")
-    table = parts_table("From trigger to the question for the grade")
+    table = parts_table("From trigger to the request for the grade")
     for name, case in CASES.items():
-        found: dict[str, list[Part]] = {"by_hand": [], "ours": []}
+        measured_parts: dict[str, list[Part]] = {"by_hand": [], "ours": []}
         for number in range(rounds):
-            for part in sorted(found, reverse=number % 2 == 1):
-                found[part].append(bench.part(part, state, case=name, run=f"{name}-{number}"))
-        figures = _same([one.answer["figures"] for parts in found.values() for one in parts])
+            for part in sorted(measured_parts, reverse=number % 2 == 1):
+                measured_parts[part].append(
+                    bench.part(part, state, case=name, run=f"{name}-{number}")
+                )
+        figures = _same(
+            [part.answer["figures"] for parts in measured_parts.values() for part in parts]
+        )
         ratios = [
             ours.seconds / hand.seconds
-            for ours, hand in zip(found["ours"], found["by_hand"], strict=True)
+            for ours, hand in zip(measured_parts["ours"], measured_parts["by_hand"], strict=True)
         ]
-        parts_row(table, f"{case.name}: by hand", found["by_hand"], "1.00")
+        parts_row(table, f"{case.name}: by hand", measured_parts["by_hand"], "1.00")
         parts_row(
             table,
             f"  ParcelSeal, {figures['subjects']:,} people",
-            found["ours"],
+            measured_parts["ours"],
             f"{median(ratios):.2f}",
         )
     console.print(table)
-    steps = [one.answer["steps"] for one in found["ours"]]
-    told = (f"{name} {median(one[name] for one in steps):.2f} s" for name in steps[0])
-    console.print(f"Of the last: {', '.join(told)}. All figures are those of the queries by hand.")
+    steps = [our.answer["steps"] for our in measured_parts["ours"]]
+    medians = (f"{name} {median(step[name] for step in steps):.2f} s" for name in steps[0])
+    console.print(
+        f"Of the last: {', '.join(medians)}. All figures are those of the queries by hand."
+    )
 
 
 def _same(figures: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Stop where figures differ: the times would mean nothing."""
-    for one in figures:
-        if one != figures[0]:
-            sys.exit(f"Figures differ, one of them is wrong: {figures[0]}, {one}.")
+    """Return the figures if all are equal. Otherwise exit, because the times are meaningless."""
+    for figure in figures:
+        if figure != figures[0]:
+            sys.exit(f"Figures differ, one of them is wrong: {figures[0]}, {figure}.")
     return figures[0]
 
 
 def measure_letters(bench: IncidentBench, mails: int, targets: Targets) -> None:
-    """Queue and render a tenth of the letters, sending these too, then all of them."""
+    """Measure the queueing and rendering of a tenth of the notices, and then of all of them.
+
+    The tenth is also sent to a mail server.
+    """
     few, many = _letters(bench, mails // 10, send=True), _letters(bench, mails)
     sending = few.pop("send")
     table = parts_table("Letters to affected people")
@@ -191,7 +201,15 @@ def measure_letters(bench: IncidentBench, mails: int, targets: Targets) -> None:
 
 
 def _letters(bench: IncidentBench, count: int, *, send: bool = False) -> dict[str, Part]:
-    """Queue and render so many, and send them too; stop where not everybody gets one mail."""
+    """Measure the queueing and rendering of a number of notices.
+
+    Exit unless every customer gets exactly one mail.
+
+    Args:
+        bench: the benchmark's server.
+        count: number of notices.
+        send: whether the notices are also sent to a mail server.
+    """
     state = bench.state()
     number = bench.part("prepare", state, letters=count).answer["number"]
     parts = {"queue": bench.part("queue", state, number=number)}
@@ -216,7 +234,10 @@ def _sent(bench: IncidentBench, state: str, number: str, count: int) -> Part:
 
 
 def _require_all(queued: int, delivered: Mapping[str, Any], count: int) -> None:
-    """Stop where somebody was forgotten or told twice; calls to the team are mails too."""
+    """Exit unless each customer got exactly one mail.
+
+    Mails that call the incident team are also among the delivered mails.
+    """
     calls = delivered["mails"] - count
     if queued != count or delivered["left"] or delivered["sent"] != count + calls or calls < 0:
         sys.exit(f"Not everybody got one letter: {queued} queued, {delivered}.")

@@ -1,7 +1,8 @@
-"""Loading a policy pack of many data maps: from its files, compiled, by DAG files and by a task.
+"""Measure the loading of a policy pack with many data maps.
 
-``./parcelseal bench packs``. Each measurement is a fresh process of one thread; its CPU seconds
-count, so that other programs on the machine do not.
+``./parcelseal bench packs``. The pack is loaded from its files, compiled, by DAG files and by a
+task. Each measurement is a new process with one thread. CPU seconds are measured, so that other
+programs on the machine do not matter.
 """
 
 from __future__ import annotations
@@ -35,26 +36,26 @@ start = time.process_time()
 {code}
 print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
-_SERVICES = "import os; from include.composition import workplace_of; import include.orchestration"
+_SERVICES = "import os; from include.composition import services_from; import include.orchestration"
 _TASK_IMPORTS = f"{_SERVICES}; from include.registry import workflows; workflows()"
 _TASK = (
-    "pack = workplace_of(os.environ).pack; name = 'db_007'; "
+    "pack = services_from(os.environ).pack; name = 'db_007'; "
     "pack.retention_of(name), pack.suites_of(name), list(pack.database(name).collections.values())"
 )
 
 
 def main() -> int:
-    """Measure and print; 1 if a figure is above its bound."""
+    """Measure and print all figures, and return 1 if a figure is above its limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--maps", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    maps, rounds = given.maps, range(given.rounds)
+    args = parser.parse_args()
+    maps, rounds = args.maps, range(args.rounds)
     runs = "; ".join(f"runpy.run_path({str(path)!r})" for path in sorted(ROOT.glob("dags/*.py")))
     parse = f"import runpy; {runs}"
     with tempfile.TemporaryDirectory() as temporary:
         folder, home = Path(temporary, "pack"), Path(temporary, "home")
-        home.mkdir()  # packs are compiled only where there is a home
+        home.mkdir()  # packs are compiled only if a home folder exists
         write_pack(folder, maps)
         files = "from include.registry import load_pack; from pathlib import Path"
         load = f"load_pack(Path({str(folder)!r}))"
@@ -74,7 +75,7 @@ def main() -> int:
 
 
 def write_pack(folder: Path, maps: int) -> None:
-    """Write data maps of 71 tables each, a retention rule and a suite for each database."""
+    """Write data maps of 71 tables each, with a retention rule and an expectation per database."""
     (folder / "datamap").mkdir(parents=True)
     (folder / "quality").mkdir()
     retention = []
@@ -119,21 +120,28 @@ def _write(path: Path, lines: list[str]) -> None:
 
 
 def _measured(before: str, code: str, folder: Path, home: Path) -> tuple[float, float]:
-    """Return the CPU seconds of the code, and the most memory of its process in MiB."""
+    """Return the CPU seconds of some code, and the peak memory of its process in MiB.
+
+    Args:
+        before: code that runs before the measurement.
+        code: the measured code.
+        folder: folder of the policy pack.
+        home: home folder.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "PARCELSEAL_POLICY": str(folder),
         "PARCELSEAL_HOME": str(home),
     }
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", _TIMED.format(before=before, code=code)],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
     )
-    seconds, memory = done.stdout.split()[-2:]
+    seconds, memory = completed.stdout.split()[-2:]
     return float(seconds), float(memory)
 
 

@@ -1,9 +1,9 @@
-"""The compliance pages of a large company, with 20 people at them beside a scheduler.
+"""Measure the compliance pages of a large company with 20 readers while a scheduler runs.
 
-``./parcelseal bench pages [--rows N] [--rounds N]``: one embedded PostgreSQL, an API server with
-FAB, a scheduler and a DAG processor, 100,000 signed bundles and 40 controls. Exits with 1 when a
-target is missed. Overview and Evidence are asked for at random, Evidence at any depth and by any
-filter, by people who read for a second between two pages.
+``./parcelseal bench pages [--rows N] [--rounds N]``. The benchmark starts an embedded PostgreSQL,
+an API server with FAB, a scheduler and a DAG processor, with 100,000 signed bundles and 40
+controls. It exits with 1 if a target is missed. Readers open Overview and Evidence at random,
+Evidence at any depth and with any filter. They read for a second between two pages.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from benchmarks._measure import Targets, console, machine
 from include.evidence.signing import Signer, generate_key
 from include.local.airflow import stop_tree
 from include.local.postgres import EmbeddedPostgres
+from include.service_container import ROOT
 from include.state.connect import engine
 from include.state.migrate import migrate
-from include.workplace import ROOT
 from tests.support.fab import FabAirflow, fab_airflow
 
 BUNDLES, USERS = 100_000, 20
-THINK = 1.0  # seconds that somebody reads a page, on average
-SECONDS = 30  # of each round
-P95 = 150  # milliseconds in the server, at most
-SIZE = 200  # KiB of a page, at most
-DEEP = 0.5  # of the ledger: what lies further back is deep
+THINK = 1.0  # seconds for which a reader reads a page, on average
+SECONDS = 30  # duration of each round
+P95 = 150  # largest number of milliseconds in the server
+SIZE = 200  # largest size of a page in KiB
+DEEP = 0.5  # depth in the ledger from which a page counts as deep
 READY_TIMEOUT, SETTLING = 120, 15  # seconds; all DAG files are parsed once meanwhile
-ROLES = ("Auditor", "Compliance Officer", "Management")  # they may read every workflow
+ROLES = ("Auditor", "Compliance Officer", "Management")  # roles that may read every workflow
 SETTINGS = {"shared_buffers": "256MB"}
 
 
 @dataclass(frozen=True)
 class Page:
-    """One page that somebody opened; milliseconds and bytes."""
+    """A page that a reader opened, with times in milliseconds and size in bytes."""
 
     kind: str
     depth: float
@@ -59,13 +59,13 @@ class Page:
 
 
 def p95(figures: Sequence[float]) -> float:
-    """The figure that 95 of 100 do not exceed."""
+    """Return the 95th percentile of numbers."""
     return quantiles(figures, n=20, method="inclusive")[-1]
 
 
 @contextmanager
 def company(folder: Path, bundles: int) -> Iterator[FabAirflow]:
-    """Everything that runs, and its end."""
+    """Start all servers with the data of the company, and stop them at the end."""
     server = EmbeddedPostgres(folder / "pg", SETTINGS)
     server.start()
     try:
@@ -115,11 +115,11 @@ def _settings(server: EmbeddedPostgres, folder: Path) -> Mapping[str, str]:
 
 
 def _wait_until_it_runs(airflow: FabAirflow) -> None:
-    """Wait for scheduler and DAG processor: their start is not what people look beside."""
+    """Wait until scheduler and DAG processor have started, so that their start is not measured."""
     end = time.monotonic() + READY_TIMEOUT
     while time.monotonic() < end:
-        told = requests.get(f"{airflow.url}/api/v2/monitor/health", timeout=30).json()
-        if all(told[part]["status"] == "healthy" for part in ("scheduler", "dag_processor")):
+        health = requests.get(f"{airflow.url}/api/v2/monitor/health", timeout=30).json()
+        if all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor")):
             time.sleep(SETTLING)
             return
         time.sleep(1)
@@ -148,16 +148,23 @@ def _beside(airflow: FabAirflow, component: str) -> Iterator[None]:
 
 
 def look(airflow: FabAirflow, bundles: int, seconds: float, think: float = THINK) -> list[Page]:
-    """Let people look, and return what they saw."""
+    """Simulate readers for some seconds, and return the pages that they opened.
+
+    Args:
+        airflow: the API server.
+        bundles: number of bundles in the evidence ledger.
+        seconds: duration of the simulation.
+        think: seconds between two pages of a reader.
+    """
     wish = {
         "url": f"{airflow.url}/compliance",
-        "tokens": [airflow.token(one) for one in ROLES],
+        "tokens": [airflow.token(role) for role in ROLES],
         "users": USERS,
         "seconds": seconds,
         "think": think,
         "bundles": bundles,
     }
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "benchmarks._pages_load"],
         input=json.dumps(wish),
         cwd=ROOT,
@@ -166,74 +173,72 @@ def look(airflow: FabAirflow, bundles: int, seconds: float, think: float = THINK
         text=True,
         check=True,
     )
-    return [Page(*one) for one in json.loads(done.stdout)]
+    return [Page(*load) for load in json.loads(completed.stdout)]
 
 
-def show(seen: Sequence[Page], bundles: int, seconds: float) -> None:
-    """Print what was measured."""
+def show(views: Sequence[Page], bundles: int, seconds: float) -> None:
+    """Print a table of the measured pages."""
     table = Table(
         title=f"{bundles:,} bundles, {data.CONTROLS} controls, {USERS} people: {machine()}"
     )
     for name in ("page", "opened", "server, median", "server, p95", "reader, p95", "largest"):
         table.add_column(name, justify="left" if name == "page" else "right")
-    for name, pages in groups(seen).items():
-        servers, readers = [one.server for one in pages], [one.reader for one in pages]
+    for name, pages in groups(views).items():
+        servers, readers = [page.server for page in pages], [page.reader for page in pages]
         table.add_row(
             name,
             str(len(pages)),
             f"{median(servers):.0f} ms",
             f"{p95(servers):.0f} ms",
             f"{p95(readers):.0f} ms",
-            f"{max(one.size for one in pages) / 1024:.0f} KiB",
+            f"{max(page.size for page in pages) / 1024:.0f} KiB",
         )
     console.print(table)
-    console.print(f"{len(seen) / seconds:.1f} pages a second")
+    console.print(f"{len(views) / seconds:.1f} pages a second")
 
 
-def groups(seen: Sequence[Page]) -> dict[str, list[Page]]:
-    """The pages by what they are."""
+def groups(views: Sequence[Page]) -> dict[str, list[Page]]:
+    """Return the measured pages by kind."""
     return {
-        "Overview": [one for one in seen if one.kind == "overview"],
-        "Evidence, newest": [one for one in seen if one.kind == "evidence" and not one.depth],
-        "Evidence, deep": [one for one in seen if one.depth > DEEP],
-        "Evidence, any": [one for one in seen if one.kind == "evidence"],
+        "Overview": [page for page in views if page.kind == "overview"],
+        "Evidence, newest": [page for page in views if page.kind == "evidence" and not page.depth],
+        "Evidence, deep": [page for page in views if page.depth > DEEP],
+        "Evidence, any": [page for page in views if page.kind == "evidence"],
     }
 
 
 def main() -> int:
-    """Measure, print, and say whether the targets are met."""
+    """Measure, print, and return 1 if a target is missed."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--rows", type=int, default=BUNDLES)
     words.add_argument("--rounds", type=int, default=3)
-    given = words.parse_args()
+    args = words.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-bench-pages-"))
     folder.chmod(0o755)
     try:
-        with company(folder, given.rows) as airflow:
-            look(airflow, given.rows, 5)  # what a server reads once a minute or ten is read
-            seen = [
-                page
-                for _number in range(given.rounds)
-                for page in look(airflow, given.rows, SECONDS)
+        with company(folder, args.rows) as airflow:
+            look(airflow, args.rows, 5)  # fill the caches of the server
+            views = [
+                page for _number in range(args.rounds) for page in look(airflow, args.rows, SECONDS)
             ]
-            flood = look(airflow, given.rows, 10, think=0.0)
+            flood = look(airflow, args.rows, 10, think=0.0)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    show(seen, given.rows, SECONDS * given.rounds)
+    show(views, args.rows, SECONDS * args.rounds)
     console.print(
         f"without a pause between two pages: {len(flood) / 10:.0f} pages a second, "
-        f"{median(one.reader for one in flood):.0f} ms to the reader"
+        f"{median(page.reader for page in flood):.0f} ms to the reader"
     )
-    targets, by = Targets(), groups(seen)
+    targets, by = Targets(), groups(views)
     for name in ("Overview", "Evidence, newest", "Evidence, deep", "Evidence, any"):
         targets.most(
-            f"{name}: server time at p95", p95([one.server for one in by[name]]), P95, " ms"
+            f"{name}: server time at p95", p95([page.server for page in by[name]]), P95, " ms"
         )
     newest, deep = (
-        median(one.server for one in by[name]) for name in ("Evidence, newest", "Evidence, deep")
+        median(page.server for page in by[name]) for name in ("Evidence, newest", "Evidence, deep")
     )
     console.print(f"deep pages take {deep / newest:.2f} times as long as the newest (medians)")
-    targets.most("largest page", max(one.size for one in seen) / 1024, SIZE, " KiB")
+    targets.most("largest page", max(page.size for page in views) / 1024, SIZE, " KiB")
     return 1 if targets.missed else 0
 
 

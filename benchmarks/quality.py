@@ -1,7 +1,7 @@
-"""A quality check side by side with one SQL statement and three other tools, in one run.
+"""Compare a quality check with one SQL statement and three other tools, in one run.
 
 ``./parcelseal bench quality [--customers N] [--rounds N]``. Exits with 1 when a target is missed.
-The other tools are installed on first use; ``--without-peers`` leaves them out.
+The other tools are installed at first use; ``--without-peers`` leaves them out.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from rich.table import Table
 
 from benchmarks import _quality_history
 from benchmarks._measure import Targets, console, machine
-from benchmarks._quality_bench import QualityBench, Timed, peers_interpreter
+from benchmarks._quality_bench import CheckTiming, QualityBench, peers_interpreter
 from include.policy import SHIPPED
 from include.registry import load_pack
-from include.workplace import ROOT
+from include.service_container import ROOT
 
 FULL, SQL = "ParcelSeal, all", "one SQL statement"
 INCREMENTAL = {100: "ParcelSeal, 1% changed", 1_000: "ParcelSeal, 0.1% changed"}
 UNCHANGED = "ParcelSeal, 0% changed"
 GX, SODA, PANDERA = "GX COMPLETE", "Soda Core v4", "pandera (polars)"
 PAST_RUNS = (10, 1_000)
-LONGER = 1.5  # times; what two medians of some 0.5 s differ by on a machine that is not idle
-MANY = 10_000_000  # customers, from which on the other ratio of incremental checks is judged
+LONGER = 1.5  # times; two medians of about 0.5 s can differ by this much on a busy machine
+MANY = 10_000_000  # number of customers from which the other target for incremental checks applies
 MEMORY = 400 * 2**20  # bytes
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure checks, reports and promotion, and print the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--customers", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--without-peers", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     home = Path(os.environ.get("PARCELSEAL_HOME", ROOT / ".parcelseal"))
-    peers = None if given.without_peers else peers_interpreter(home / "bench")
+    peers = None if args.without_peers else peers_interpreter(home / "bench")
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-bench-"))
     folder.chmod(0o755)
     targets = Targets()
     bench = None
     try:
-        bench = QualityBench(folder, given.customers, peers)
-        console.print(f"{machine()}; {given.customers:,} customers; {given.rounds} rounds")
-        measure_checks(bench, given.rounds, targets)
-        measure_history(bench, given.rounds, targets)
-        measure_promotion(bench, given.rounds, targets)
+        bench = QualityBench(folder, args.customers, peers)
+        console.print(f"{machine()}; {args.customers:,} customers; {args.rounds} rounds")
+        measure_checks(bench, args.rounds, targets)
+        measure_history(bench, args.rounds, targets)
+        measure_promotion(bench, args.rounds, targets)
     finally:
         if bench is not None:
             bench.server.stop()
@@ -63,8 +63,8 @@ def main() -> None:
 
 
 def measure_checks(bench: QualityBench, rounds: int, targets: Targets) -> None:
-    """Check in turn with all tools; the first round warms up and is not counted."""
-    tools: dict[str, Callable[[], Timed]] = {
+    """Measure the checks of all tools in turn. The first round is a warm-up and is not counted."""
+    tools: dict[str, Callable[[], CheckTiming]] = {
         SQL: bench.statement,
         FULL: lambda: bench.ours(full=True),
         GX: bench.great_expectations,
@@ -73,29 +73,30 @@ def measure_checks(bench: QualityBench, rounds: int, targets: Targets) -> None:
         tools[SODA] = lambda: bench.peer("soda")
         tools[PANDERA] = lambda: bench.peer("pandera")
     ours = (*INCREMENTAL.values(), UNCHANGED)
-    runs: dict[str, list[Timed]] = {name: [] for name in (*tools, *ours)}
+    runs: dict[str, list[CheckTiming]] = {name: [] for name in (*tools, *ours)}
     for number in range(rounds + 1):
         order = list(tools.items())
         for name, check in order if number % 2 else reversed(order):
-            found = check()
-            runs[name].append(found)
-            require_same(name, found, runs[SQL][-1] if runs[SQL] else found)
+            timing = check()
+            runs[name].append(timing)
+            require_same(name, timing, runs[SQL][-1] if runs[SQL] else timing)
             if name == FULL:
                 for share, incremental in [*INCREMENTAL.items(), (None, UNCHANGED)]:
                     if share is not None:
                         bench.change(share)
                     changed = bench.ours(full=False)
-                    require_same(incremental, changed, runs[SQL][-1] if runs[SQL] else found)
+                    require_same(incremental, changed, runs[SQL][-1] if runs[SQL] else timing)
                     runs[incremental].append(changed)
-    counted = {name: found[1:] for name, found in runs.items()}
+    counted = {name: timings[1:] for name, timings in runs.items()}
     show(counted)
     for name in (SQL, GX, SODA, PANDERA):
         if name in counted:
-            most = 1.3 if name == SQL else 1.0
-            targets.most(f"all records against {name}", ratio(counted[FULL], counted[name]), most)
+            limit = 1.3 if name == SQL else 1.0
+            targets.most(f"all records against {name}", ratio(counted[FULL], counted[name]), limit)
     for name in ours:
-        looked, seconds = counted[name][-1].looked_at, median(one.check for one in counted[name])
-        console.print(f"{name}: {looked:,} of {bench.customers:,} examined, {seconds:.2f} s")
+        examined = counted[name][-1].looked_at
+        seconds = median(timing.check for timing in counted[name])
+        console.print(f"{name}: {examined:,} of {bench.customers:,} examined, {seconds:.2f} s")
     console.print("A check with 0% changed reads the margin for late arrivals: the fixed cost.")
     if bench.customers >= MANY:
         part = ratio(counted[INCREMENTAL[1_000]], counted[FULL])
@@ -103,54 +104,55 @@ def measure_checks(bench: QualityBench, rounds: int, targets: Targets) -> None:
     else:
         part = ratio(counted[INCREMENTAL[100]], counted[FULL])
         targets.most("1% changed against all records", part, 0.1)
-    peak = max(one.process.peak for name in (FULL, *ours) for one in counted[name])
+    peak = max(timing.process.peak for name in (FULL, *ours) for timing in counted[name])
     targets.most("peak memory", peak / 2**20, MEMORY / 2**20, " MiB")
 
 
-def require_same(name: str, found: Timed, bar: Timed) -> None:
-    """Stop when two tools do not find the same: then they did not do the same work."""
-    other = {
-        rule: (bar.counts.get(rule), found.counts.get(rule))
-        for rule in bar.counts.keys() | found.counts.keys()
-        if bar.counts.get(rule) != found.counts.get(rule)
+def require_same(name: str, timing: CheckTiming, expected: CheckTiming) -> None:
+    """Exit if two tools report different counts, because they did not do the same check."""
+    differences = {
+        rule: (expected.counts.get(rule), timing.counts.get(rule))
+        for rule in expected.counts.keys() | timing.counts.keys()
+        if expected.counts.get(rule) != timing.counts.get(rule)
     }
-    if other:
-        sys.exit(f"{name} counts otherwise (rule: expected, found): {other}")
+    if differences:
+        sys.exit(f"{name} counts differently (rule: expected, found): {differences}")
 
 
-def ratio(runs: list[Timed], base: list[Timed]) -> float:
-    """Median of the ratios of the checks themselves, pair by pair."""
+def ratio(runs: list[CheckTiming], base: list[CheckTiming]) -> float:
+    """Return the median ratio of the durations of two tools' checks, round by round."""
     return median(a.check / b.check for a, b in zip(runs, base, strict=True))
 
 
-def show(runs: dict[str, list[Timed]]) -> None:
-    """Print the table.
+def show(runs: dict[str, list[CheckTiming]]) -> None:
+    """Print a table of the measured checks.
 
-    Ratios are those of the check itself, since psql imports nothing; whole processes stand beside.
+    The ratio compares only the checks, because psql imports nothing. The time of the whole process
+    is in a separate column.
     """
     table = Table(title="Checks of the customers, in seconds", title_justify="left", box=None)
     for name in ("what", "check", "min", "max", "ratio", "import", "whole", "CPU", "MiB"):
         table.add_column(name, no_wrap=True)
-    for name, found in runs.items():
-        checks = [one.check for one in found]
+    for name, timings in runs.items():
+        checks = [timing.check for timing in timings]
         table.add_row(
             name,
             f"{median(checks):.2f}",
             f"{min(checks):.2f}",
             f"{max(checks):.2f}",
-            f"{ratio(found, runs[SQL]):.2f}",
-            f"{median(one.imports for one in found):.2f}",
-            f"{median(one.process.seconds for one in found):.2f}",
-            f"{median(one.process.cpu for one in found):.2f}",
-            f"{max(one.process.peak for one in found) / 2**20:.0f}",
+            f"{ratio(timings, runs[SQL]):.2f}",
+            f"{median(timing.imports for timing in timings):.2f}",
+            f"{median(timing.process.seconds for timing in timings):.2f}",
+            f"{median(timing.process.cpu for timing in timings):.2f}",
+            f"{max(timing.process.peak for timing in timings) / 2**20:.0f}",
         )
     console.print(table)
 
 
 def measure_history(bench: QualityBench, rounds: int, targets: Targets) -> None:
-    """Write reports after few and after many past runs."""
-    took = _quality_history.measure(bench, PAST_RUNS, max(rounds, 5))
-    few, many = (took[one] for one in PAST_RUNS)
+    """Measure reports after few and after many past runs."""
+    timings = _quality_history.measure(bench, PAST_RUNS, max(rounds, 5))
+    few, many = (timings[run] for run in PAST_RUNS)
     console.print(
         f"Report and Data Docs: {few:.2f} s after {PAST_RUNS[0]} runs, "
         f"{many:.2f} s after {PAST_RUNS[1]:,}"
@@ -159,22 +161,24 @@ def measure_history(bench: QualityBench, rounds: int, targets: Targets) -> None:
 
 
 def measure_promotion(bench: QualityBench, rounds: int, targets: Targets) -> None:
-    """Let a batch in, against a bare INSERT ... SELECT; where there is such a workflow."""
+    """Compare the promotion of a batch with a plain INSERT ... SELECT, if this version has both."""
     if find_spec("benchmarks._promotion") is None:
         console.print("Promotion: not part of this version")
         return
     from benchmarks import _promotion
-    from include.intake.checks import OwnChecks, SuiteChecks
-    from include.intake.names import Incoming
+    from include.intake.checks import ConditionChecks, SuiteChecks
+    from include.intake.incoming import Incoming
 
     pack = load_pack(SHIPPED)
     incoming = Incoming(pack.intake[0], pack.database("courier"))
     now = datetime.now(UTC)  # noqa: TID251 - the moment of a benchmark's decision
     (suite,) = pack.suites_of("courier", incoming=True)
-    checkers = [SuiteChecks(incoming, suite.expectations), OwnChecks(incoming)]
-    found = _promotion.measure(bench.conninfo("small"), incoming, checkers, now, rounds=rounds)
-    console.print(f"{found.rows:,} rows let in: {found.ours:.2f} s; bare {found.bare:.2f} s")
-    targets.most("promotion against a bare INSERT ... SELECT", found.ratio, 2.0)
+    checkers = [SuiteChecks(incoming, suite.expectations), ConditionChecks(incoming)]
+    promotion = _promotion.measure(bench.conninfo("small"), incoming, checkers, now, rounds=rounds)
+    console.print(
+        f"{promotion.rows:,} rows promoted: {promotion.ours:.2f} s; bare {promotion.bare:.2f} s"
+    )
+    targets.most("promotion against a bare INSERT ... SELECT", promotion.ratio, 2.0)
 
 
 if __name__ == "__main__":

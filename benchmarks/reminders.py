@@ -1,9 +1,9 @@
-"""Training reminders of a large company: who is due, and one mail to each of them.
+"""Measure the training reminders of a large company: due employees, and a mail to each of them.
 
-``./parcelseal bench reminders [--employees N] [--mails N] [--rounds N]``: on one embedded
-PostgreSQL and one mail server, each in a process of its own. Exits with 1 when a target is missed.
-Obligations are worked out side by side with one query that somebody would write by hand; both have
-to come to the same rows.
+``./parcelseal bench reminders [--employees N] [--mails N] [--rounds N]``. The benchmark starts an
+embedded PostgreSQL and a mail server in separate processes. It exits with 1 if a target is missed.
+Obligations are computed by ParcelSeal and by a handwritten query in turn, which must give the same
+rows.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from benchmarks._measure import (
     parts_table,
 )
 from include.local.postgres import EmbeddedPostgres
+from include.service_container import ROOT
 from include.state.connect import engine
 from include.state.migrate import migrate
-from include.workplace import ROOT
 
-SLOWER = 2.0  # times the query by hand, at most
-RATE = 200  # mails a second, at least
-GROWTH = 16  # MiB that ten times as many mails may take
-AGAIN = 0.1  # of the first run's time, at most
+SLOWER = 2.0  # largest duration relative to the handwritten query
+RATE = 200  # smallest number of mails per second
+GROWTH = 16  # MiB; largest growth of memory with ten times as many mails
+AGAIN = 0.1  # largest duration of the second run relative to the first
 COMPANY, EMPTY = "company", "empty_state"
-SETTINGS = {"max_wal_size": "8GB"}  # else the tables are made between two checkpoints a minute
+SETTINGS = {"max_wal_size": "8GB"}  # otherwise PostgreSQL makes two checkpoints a minute meanwhile
 
 
 @dataclass(frozen=True)
 class Day:
-    """A run of the day and a second one, each of plan and sending.
+    """Two runs of `remind_training` on the same day, each with its two steps plan and send.
 
     Attributes:
-        first: both parts of the first run.
-        second: of the second one.
-        received: what the mail server counted.
+        first: both steps of the first run.
+        second: both steps of the second run.
+        received: numbers that the mail server counted.
     """
 
     first: tuple[Part, Part]
@@ -60,17 +60,17 @@ class Day:
 
     @property
     def rate(self) -> float:
-        """Mails a second."""
+        """The number of mails per second in the first run."""
         return float(self.first[1].answer["sent"] / self.first[1].seconds)
 
     @property
     def again(self) -> float:
-        """Time of the second run, as a share of the first one's."""
-        return sum(one.seconds for one in self.second) / sum(one.seconds for one in self.first)
+        """The duration of the second run as a fraction of the first run's duration."""
+        return sum(part.seconds for part in self.second) / sum(part.seconds for part in self.first)
 
 
 class RemindersBench:
-    """A server with the company and an empty state database; all temporary."""
+    """A PostgreSQL server with the company and an empty state database; all are temporary."""
 
     def __init__(self, folder: Path, employees: int, mails: int) -> None:
         self.folder, self.employees, self.mails = folder, employees, mails
@@ -97,21 +97,26 @@ class RemindersBench:
             admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
 
     def company(self) -> psycopg.Connection:
-        """A connection to the company's database."""
+        """Return a new connection to the company's database."""
         return psycopg.connect(self.server.conninfo(COMPANY), autocommit=True)
 
     def part(self, name: str, state: str = EMPTY, run: str = "first", port: int = 0) -> Part:
-        """Do one part in a process of its own."""
+        """Measure a part in a separate process."""
         file = self.folder / "asked.json"
-        given = {"part": name, "company": self.server.conninfo(COMPANY), "run": run, "port": port}
-        file.write_text(json.dumps(given | {"state": self.server.conninfo(state)}))
-        done = measure(
+        parameters = {
+            "part": name,
+            "company": self.server.conninfo(COMPANY),
+            "run": run,
+            "port": port,
+        }
+        file.write_text(json.dumps(parameters | {"state": self.server.conninfo(state)}))
+        process = measure(
             [sys.executable, "-W", "ignore", "-m", "benchmarks._reminders_once", str(file)]
         )
-        return Part(done, json.loads(file.read_text()))
+        return Part(process, json.loads(file.read_text()))
 
     def day(self) -> Day:
-        """Two runs of one day, the first on an empty state database."""
+        """Measure two runs of one day, of which the first starts with an empty state database."""
         self.states += 1
         state = f"state_{self.states}"
         self._create(state, EMPTY)
@@ -133,7 +138,10 @@ class RemindersBench:
 
 
 def _require_right(day: Day) -> None:
-    """Stop where somebody was forgotten, or told twice: the figures would mean nothing."""
+    """Exit unless each due employee got exactly one mail.
+
+    Otherwise the measurements would be meaningless.
+    """
     first, second = day.first[1].answer, day.second[1].answer
     counts = {first["sent"], *(day.received[name] for name in ("mails", "recipients", "ids"))}
     if len(counts) > 1 or first["left"]:
@@ -143,13 +151,13 @@ def _require_right(day: Day) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure obligations and sending, and print the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--employees", type=int, default=200_000)
     parser.add_argument("--mails", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    if not 10 <= given.mails <= given.employees // 5:
+    args = parser.parse_args()
+    if not 10 <= args.mails <= args.employees // 5:
         parser.error("at least 10 mails, and at most to every fifth employee")
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-bench-"))
     folder.chmod(0o755)
@@ -157,12 +165,12 @@ def main() -> None:
     bench = None
     try:
         console.print(
-            f"{machine()}; load {os.getloadavg()[0]:.1f}; {given.employees:,} employees, "
-            f"{data.COURSES} courses, {given.mails:,} people due; {given.rounds} rounds"
+            f"{machine()}; load {os.getloadavg()[0]:.1f}; {args.employees:,} employees, "
+            f"{data.COURSES} courses, {args.mails:,} people due; {args.rounds} rounds"
         )
-        bench = RemindersBench(folder, given.employees, given.mails)
-        measure_obligations(bench, given.rounds, targets)
-        measure_sending(bench, given.rounds, targets)
+        bench = RemindersBench(folder, args.employees, args.mails)
+        measure_obligations(bench, args.rounds, targets)
+        measure_sending(bench, args.rounds, targets)
     finally:
         if bench is not None:
             bench.server.stop()
@@ -172,14 +180,14 @@ def main() -> None:
 
 
 def measure_obligations(bench: RemindersBench, rounds: int, targets: Targets) -> None:
-    """Work them out in turn with the query by hand; the first round warms up and is not counted."""
-    found: dict[str, list[Part]] = {"by_hand": [], "ours": []}
+    """Measure ParcelSeal and the handwritten query in turn, without the first round."""
+    parts_by_name: dict[str, list[Part]] = {"by_hand": [], "ours": []}
     for number in range(rounds + 1):
-        for name in sorted(found, reverse=number % 2 == 1):
-            found[name].append(bench.part(name))
-    if len({one.answer["digest"] for parts in found.values() for one in parts}) > 1:
+        for name in sorted(parts_by_name, reverse=number % 2 == 1):
+            parts_by_name[name].append(bench.part(name))
+    if len({part.answer["digest"] for parts in parts_by_name.values() for part in parts}) > 1:
         sys.exit("Obligations and the query by hand differ: one of them is wrong.")
-    counted = {name: parts[1:] for name, parts in found.items()}
+    counted = {name: parts[1:] for name, parts in parts_by_name.items()}
     ratios = [
         ours.seconds / hand.seconds
         for ours, hand in zip(counted["ours"], counted["by_hand"], strict=True)
@@ -199,7 +207,7 @@ def measure_obligations(bench: RemindersBench, rounds: int, targets: Targets) ->
 
 
 def measure_sending(bench: RemindersBench, rounds: int, targets: Targets) -> None:
-    """Runs with a tenth of the mails, then with all of them."""
+    """Measure runs with a tenth of the mails, and then with all mails."""
     with bench.company() as connection:
         data.leave(connection, bench.employees, bench.mails, bench.mails // 10)
     few = bench.day()
@@ -208,23 +216,25 @@ def measure_sending(bench: RemindersBench, rounds: int, targets: Targets) -> Non
     days = [bench.day() for _round in range(rounds)]
     table = parts_table("Two runs of one day")
     count = days[0].first[1].answer["sent"]
-    for place, name in enumerate(("plan", "send")):
-        parts_row(table, f"first run, {name}, {count:,} mails", [one.first[place] for one in days])
-    for place, name in enumerate(("plan", "send")):
-        ratio = f"{median(one.again for one in days):.2f}" if place else ""
-        parts_row(table, f"second run, {name}", [one.second[place] for one in days], ratio)
+    for position, name in enumerate(("plan", "send")):
+        parts_row(
+            table, f"first run, {name}, {count:,} mails", [day.first[position] for day in days]
+        )
+    for position, name in enumerate(("plan", "send")):
+        ratio = f"{median(day.again for day in days):.2f}" if position else ""
+        parts_row(table, f"second run, {name}", [day.second[position] for day in days], ratio)
     small = few.first[1].answer["sent"]
-    for place, name in enumerate(("plan", "send")):
-        parts_row(table, f"first run, {name}, {small:,} mails", [few.first[place]])
+    for position, name in enumerate(("plan", "send")):
+        parts_row(table, f"first run, {name}, {small:,} mails", [few.first[position]])
     console.print(table)
     size = days[0].received["bytes"] / count / 1024
     console.print(
         f"Each of {count:,} recipients got one mail of {size:.1f} KiB; the second run sent none."
     )
-    targets.least("mails a second", median(one.rate for one in days), RATE)
-    grown = max(one.first[1].run.peak for one in days) - few.first[1].run.peak
+    targets.least("mails a second", median(day.rate for day in days), RATE)
+    grown = max(day.first[1].run.peak for day in days) - few.first[1].run.peak
     targets.most(f"memory for {count:,} mails beyond {small:,}", grown / 2**20, GROWTH, " MiB")
-    again = median(one.again for one in days)
+    again = median(day.again for day in days)
     targets.most("second run of the day against the first", again, AGAIN)
 
 

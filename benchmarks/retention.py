@@ -1,8 +1,9 @@
-"""Deleting expired records side by side with one SQL statement, while an application goes on.
+"""Compare the deletion of expired records with one SQL statement while an application runs.
 
-``./parcelseal bench retention [--rows N] [--rounds N]``: on one embedded PostgreSQL as the local
-profile has it, but for `SETTINGS`. Exits with 1 when a target is missed. ``--rounds`` is for the
-plans; every deletion needs a fresh copy of the database and is done once.
+``./parcelseal bench retention [--rows N] [--rounds N]``. The benchmark starts an embedded
+PostgreSQL like the local profile's, except for `SETTINGS`. It exits with 1 if a target is missed.
+``--rounds`` applies to the plans. Each deletion is measured once, because it needs a fresh copy of
+the database.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from benchmarks import _retention_data as data
 from benchmarks._measure import Targets, console, machine
 from benchmarks._retention_bench import PARCELS, PER_SECOND, Erased, Latencies, RetentionBench
 
-MEMORY_GROWTH = 1.1  # times; of a tenth of the rows
+MEMORY_GROWTH = 1.1  # largest memory relative to a tenth of the rows
 # With the local profile's 2 GB, ten million rows make PostgreSQL take a checkpoint every 20
 # seconds, and log that this is too often.
 SETTINGS = {"max_wal_size": "8GB"}
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure plans, deletions and dropped partitions, and print the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
+    args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-bench-"))
     folder.chmod(0o755)
     targets = Targets()
@@ -38,12 +39,12 @@ def main() -> None:
     try:
         bench = RetentionBench(folder, SETTINGS)
         console.print(
-            f"{machine()}; {given.rows:,} parcels, 30% expired; {PER_SECOND} statements a second "
+            f"{machine()}; {args.rows:,} parcels, 30% expired; {PER_SECOND} statements a second "
             "beside"
         )
-        measure_planning(bench, given.rows, given.rounds)
-        measure_deletion(bench, given.rows, targets)
-        measure_partitions(bench, given.rows, targets)
+        measure_planning(bench, args.rows, args.rounds)
+        measure_deletion(bench, args.rows, targets)
+        measure_partitions(bench, args.rows, targets)
     finally:
         if bench is not None:
             bench.server.stop()
@@ -52,23 +53,26 @@ def main() -> None:
 
 
 def measure_planning(bench: RetentionBench, rows: int, rounds: int) -> None:
-    """Plan, and count by the same conditions; both must give the same numbers."""
+    """Compare plans with plain counts for the same conditions, which must give the same numbers."""
     bench.fill("large", data.make_parcels, rows, bench.cutoff)
     bench.state(data.HELD)
     conditions = bench.conditions()
-    counts = [f"SELECT count(*) FROM {one} AS t WHERE {conditions[one]}" for one in PARCELS]  # noqa: S608 - constants
-    _process, found = bench.once(
+    counts = [
+        f"SELECT count(*) FROM {parcel} AS t WHERE {conditions[parcel]}"  # noqa: S608 - constants
+        for parcel in PARCELS
+    ]
+    _process, seconds = bench.once(
         "plan", "large", collections=list(PARCELS), rounds=rounds, counts=counts
     )
-    console.print(f"Plan {found['ours']:.2f} s, plain counts {found['plain']:.2f} s")
+    console.print(f"Plan {seconds['ours']:.2f} s, plain counts {seconds['plain']:.2f} s")
 
 
 def measure_deletion(bench: RetentionBench, rows: int, targets: Targets) -> None:
-    """Delete once in one transaction, and once by ours."""
+    """Measure a deletion in one transaction, and a deletion by `enforce_retention`."""
     bench.fill("small", data.make_parcels, rows // 10, bench.cutoff)
     small = bench.ours("small", rows // 10)
     bench.drop("small")
-    one = bench.one_statement("large", rows)
+    single = bench.one_statement("large", rows)
     entered = bench.ledger("one")
     bench.drop("one")
     ours = bench.ours("large", rows)
@@ -79,20 +83,20 @@ def measure_deletion(bench: RetentionBench, rows: int, targets: Targets) -> None
     table = Table(title="Deleting expired parcels", title_justify="left", box=None)
     for name in ("what", "records", "s", "records/s", "p99 ms alone", "p99 ms beside"):
         table.add_column(name, no_wrap=True)
-    _row(table, "one transaction", one)
+    _row(table, "one transaction", single)
     _row(table, "ParcelSeal", ours)
     _row(table, "ParcelSeal, a tenth", small)
     console.print(table)
     longest = ours.answer["longest_transaction_ms"]
-    alone = Latencies(one.idle.took + ours.idle.took)
-    targets.least("records a second against one transaction", ours.speed / one.speed, 0.5)
+    alone = Latencies(single.idle.took + ours.idle.took)
+    targets.least("records a second against one transaction", ours.speed / single.speed, 0.5)
     targets.most("p99 of updates beside against alone", ours.beside.p99 / alone.p99, 3)
     targets.most("longest transaction", longest / 1000, 1, " s")
     _memory(small, ours, targets)
 
 
 def measure_partitions(bench: RetentionBench, rows: int, targets: Targets) -> None:
-    """Drop the partitions of 30 of 36 months while others read."""
+    """Measure the drop of 30 of 36 monthly partitions while an application reads."""
     bench.fill("months", data.make_events, rows, bench.as_of)
     ours = bench.ours("months", rows, "reads", held=())
     dropped = sum(ours.answer["partitions"].values())
@@ -116,14 +120,14 @@ def _memory(small: Erased, large: Erased, targets: Targets) -> None:
     targets.most("peak memory against that of a tenth of the rows", growth, MEMORY_GROWTH)
 
 
-def _row(table: Table, name: str, found: Erased) -> None:
+def _row(table: Table, name: str, erased: Erased) -> None:
     table.add_row(
         name,
-        f"{found.records:,}",
-        f"{found.seconds:.1f}",
-        f"{found.speed:,.0f}",
-        f"{found.idle.p99 * 1000:.1f}",
-        f"{found.beside.p99 * 1000:.1f}",
+        f"{erased.records:,}",
+        f"{erased.seconds:.1f}",
+        f"{erased.speed:,.0f}",
+        f"{erased.idle.p99 * 1000:.1f}",
+        f"{erased.beside.p99 * 1000:.1f}",
     )
 
 

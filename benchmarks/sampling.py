@@ -1,8 +1,8 @@
-"""Freezing a population and drawing from it, side by side with a plain sorted export.
+"""Compare freezing and drawing from a population with a plain sorted export.
 
-``./parcelseal bench sampling [--rows N] [--rounds N]``: on one embedded PostgreSQL. Exits with 1
-when a target is missed. The export is what whoever has no such workflow would do: psql writes the
-keys in their order, and sha256sum says what they were. Both have to come to the same digest.
+``./parcelseal bench sampling [--rows N] [--rounds N]`` uses one embedded PostgreSQL and exits with
+1 if a target is missed. A person without ParcelSeal would make the export: psql writes the keys in
+order and sha256sum hashes them. Both must give the same digest.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from include.local.postgres import EmbeddedPostgres
 from include.services.programs import program
 
 ITEMS = 400
-SLOWER = 2.0  # times the plain export, at most
+SLOWER = 2.0  # largest duration relative to the plain export
 MEMORY = 250  # MiB
 DRAWING = 1000  # milliseconds
-ANSWER = 50  # milliseconds; of a size or a limit at the usual rates
-SETTINGS = {"max_wal_size": "8GB"}  # else the tables are made between two checkpoints a minute
+ANSWER = 50  # milliseconds, for a size or a limit at the usual rates
+SETTINGS = {"max_wal_size": "8GB"}  # otherwise loading the tables causes frequent checkpoints
 TITLES = {data.NUMBERS: "numbers", data.TEXTS: f"texts, {data.STRATA} strata"}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One round of both.
+    """One round of the export and of ParcelSeal.
 
     Attributes:
-        plain: the export and its digest.
-        ours: our process, all of it.
-        answer: what it says of its steps.
+        plain: measurements of the export's process.
+        ours: measurements of ParcelSeal's whole process.
+        answer: seconds of the steps, as ParcelSeal's process reported them.
     """
 
     plain: Run
@@ -53,12 +53,12 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """Of the work itself, since psql imports nothing."""
+        """ParcelSeal's seconds divided by the export's, without ParcelSeal's imports."""
         return float(self.answer["all"] / self.plain.seconds)
 
 
 class SamplingBench:
-    """A server with both tables, and an evidence store in a directory; all temporary."""
+    """A PostgreSQL server with both tables, and an evidence store; all are temporary."""
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.folder = folder
@@ -66,44 +66,49 @@ class SamplingBench:
         self.store.mkdir()
         self.server = EmbeddedPostgres(folder / "pg", SETTINGS)
         try:
-            self._fill(rows)
+            self._create_tables(rows)
         except BaseException:
             self.server.stop()
             raise
 
-    def _fill(self, rows: int) -> None:
+    def _create_tables(self, rows: int) -> None:
         self.server.start()
         with psycopg.connect(self.server.conninfo("postgres"), autocommit=True) as admin:
             admin.execute(f"CREATE DATABASE {data.DATABASE}".encode())
         with psycopg.connect(self.conninfo, autocommit=True) as connection:
-            data.make(connection, rows)
+            data.create_tables(connection, rows)
             connection.execute("CHECKPOINT")
         os.sync()
 
     @property
     def conninfo(self) -> str:
-        """A connection string of the benchmark's database."""
+        """The connection string of the benchmark's database."""
         return self.server.conninfo(data.DATABASE)
 
     def plain(self, name: str) -> tuple[Run, str]:
-        """Export the keys in their order, and hash them on the way."""
+        """Measure a pipeline that exports and hashes the sorted keys, and return the digest."""
         file = self.folder / "plain"
-        words = [program("psql"), "-qX", "-c", data.plain(name), self.conninfo]
-        run = measure(shell(f"{shlex.join(words)} | sha256sum > {shlex.quote(str(file))}"))
+        command = [program("psql"), "-qX", "-c", data.plain_export(name), self.conninfo]
+        run = measure(shell(f"{shlex.join(command)} | sha256sum > {shlex.quote(str(file))}"))
         return run, file.read_text().split()[0]
 
     def ours(self, name: str) -> tuple[Run, dict[str, Any]]:
-        """Freeze, hash and draw in a process of its own."""
-        file = self.folder / "asked.json"
-        given = {"name": name, "store": str(self.store), "database": self.conninfo, "items": ITEMS}
-        file.write_text(json.dumps(given))
+        """Measure freezing, hashing and drawing by ParcelSeal in a separate process."""
+        file = self.folder / "parameters.json"
+        parameters = {
+            "name": name,
+            "store": str(self.store),
+            "database": self.conninfo,
+            "items": ITEMS,
+        }
+        file.write_text(json.dumps(parameters))
         run = measure(
             [sys.executable, "-W", "ignore", "-m", "benchmarks._sampling_once", str(file)]
         )
         return run, json.loads(file.read_text())
 
     def pair(self, name: str, rows: int, *, first: bool) -> Pair:
-        """Run both, ours first or last."""
+        """Measure the export and ParcelSeal once each, with ParcelSeal first or last."""
         if first:
             ours, answer = self.ours(name)
             plain, digest = self.plain(name)
@@ -111,64 +116,64 @@ class SamplingBench:
             plain, digest = self.plain(name)
             ours, answer = self.ours(name)
         if (digest, rows) != (answer["sha256"], answer["items"]):
-            sys.exit("The export and the frame differ: they did not do the same work.")
+            sys.exit("The export and the frame differ, so they did different work.")
         return Pair(plain, ours, answer)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure frames, draws and calculations, and print the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
+    args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-bench-"))
     folder.chmod(0o755)
     targets = Targets()
     bench = None
     try:
         console.print(
-            f"{machine()}; load {os.getloadavg()[0]:.1f}; {given.rows:,} items; "
-            f"{given.rounds} rounds after a warm-up"
+            f"{machine()}; load {os.getloadavg()[0]:.1f}; {args.rows:,} items; "
+            f"{args.rounds} rounds after a warm-up"
         )
-        bench = SamplingBench(folder, given.rows)
-        measure_frames(bench, given.rows, given.rounds, targets)
+        bench = SamplingBench(folder, args.rows)
+        measure_frames(bench, args.rows, args.rounds, targets)
     finally:
         if bench is not None:
             bench.server.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    measure_answers(given.rows, targets)
+    measure_answers(args.rows, targets)
     console.print(f"Load at the end: {os.getloadavg()[0]:.1f}")
     sys.exit(1 if targets.missed else 0)
 
 
 def measure_frames(bench: SamplingBench, rows: int, rounds: int, targets: Targets) -> None:
-    """Freeze and draw in turn with the export; the first round warms up and is not counted."""
+    """Measure freezing, drawing and export in turn, without the first round."""
     pairs: dict[str, list[Pair]] = {name: [] for name in TITLES}
     for number in range(rounds + 1):
-        for name, found in pairs.items():
-            found.append(bench.pair(name, rows, first=number % 2 == 1))
-    counted = {name: found[1:] for name, found in pairs.items()}
+        for name, rounds_of_name in pairs.items():
+            rounds_of_name.append(bench.pair(name, rows, first=number % 2 == 1))
+    counted = {name: measured[1:] for name, measured in pairs.items()}
     show(counted)
-    for name, found in counted.items():
-        ratio = median(one.ratio for one in found)
+    for name, measured in counted.items():
+        ratio = median(pair.ratio for pair in measured)
         targets.most(f"freeze, hash and draw against the export, {TITLES[name]}", ratio, SLOWER)
-    peak = max(one.ours.peak for found in counted.values() for one in found)
+    peak = max(pair.ours.peak for measured in counted.values() for pair in measured)
     targets.most("peak memory", peak / 2**20, MEMORY, " MiB")
 
 
 def show(pairs: dict[str, list[Pair]]) -> None:
-    """Print the table."""
+    """Print a table of the measured rounds."""
     table = Table(title=f"Drawing {ITEMS} items", title_justify="left", box=None)
     for name in ("what", "s", "min", "max", "ratio", "whole", "CPU", "MiB"):
         table.add_column(name, no_wrap=True)
-    for name, found in pairs.items():
-        plain = [one.plain for one in found]
-        _row(table, f"export, {TITLES[name]}", [one.seconds for one in plain], 1, plain)
-        work = [one.answer["all"] for one in found]
-        ratio = median(one.ratio for one in found)
-        _row(table, f"ParcelSeal, {TITLES[name]}", work, ratio, [one.ours for one in found])
+    for name, measured in pairs.items():
+        plain = [pair.plain for pair in measured]
+        _row(table, f"export, {TITLES[name]}", [run.seconds for run in plain], 1, plain)
+        work = [pair.answer["all"] for pair in measured]
+        ratio = median(pair.ratio for pair in measured)
+        _row(table, f"ParcelSeal, {TITLES[name]}", work, ratio, [pair.ours for pair in measured])
         for step in ("freeze", "hash", "draw"):
-            seconds = [one.answer[step] for one in found]
+            seconds = [pair.answer[step] for pair in measured]
             table.add_row(f"  {step}", *(f"{of(seconds):.2f}" for of in (median, min, max)))
     console.print(table)
 
@@ -178,37 +183,37 @@ def _row(table: Table, name: str, seconds: list[float], ratio: float, runs: list
         name,
         *(f"{of(seconds):.2f}" for of in (median, min, max)),
         f"{ratio:.2f}",
-        f"{median(one.seconds for one in runs):.2f}",
-        f"{median(one.cpu for one in runs):.2f}",
-        f"{max(one.peak for one in runs) / 2**20:.0f}",
+        f"{median(run.seconds for run in runs):.2f}",
+        f"{median(run.cpu for run in runs):.2f}",
+        f"{max(run.peak for run in runs) / 2**20:.0f}",
     )
 
 
 def measure_answers(rows: int, targets: Targets) -> None:
-    """Draw by a seed alone, and work out sizes and limits."""
-    drawn = exact.drawing(ITEMS, rows)
-    targets.most(f"{drawn.question} by the seed alone", drawn.seconds * 1000, DRAWING, " ms")
-    found = list(exact.usual())
+    """Measure a draw by the random seed alone, and the calculation of sizes and upper limits."""
+    draw = exact.drawing(ITEMS, rows)
+    targets.most(f"{draw.question} by the seed alone", draw.seconds * 1000, DRAWING, " ms")
+    timings = list(exact.usual())
     table = Table(title="Sizes and limits", title_justify="left", box=None)
     for name in ("items", "answers", "median ms", "slowest ms", "slowest one"):
         table.add_column(name, no_wrap=True)
     for population in data.POPULATIONS:
-        some = [one for one in found if one.population == population]
-        slowest = max(some, key=lambda one: one.seconds)
+        selected = [timing for timing in timings if timing.population == population]
+        slowest = max(selected, key=lambda timing: timing.seconds)
         table.add_row(
             _items(population),
-            str(len(some)),
-            f"{median(one.seconds for one in some) * 1000:.2f}",
+            str(len(selected)),
+            f"{median(timing.seconds for timing in selected) * 1000:.2f}",
             f"{slowest.seconds * 1000:.2f}",
             f"{slowest.question}: {slowest.answer}",
         )
     console.print(table)
-    slowest = max(found, key=lambda one: one.seconds)
+    slowest = max(timings, key=lambda timing: timing.seconds)
     targets.most("slowest size or limit at usual rates", slowest.seconds * 1000, ANSWER, " ms")
-    for one in exact.extremes():
+    for extreme in exact.extremes():
         console.print(
-            f"Not usual: {one.question}, {_items(one.population)} items: "
-            f"{one.seconds * 1000:.0f} ms, {one.answer}"
+            f"Not usual: {extreme.question}, {_items(extreme.population)} items: "
+            f"{extreme.seconds * 1000:.0f} ms, {extreme.answer}"
         )
 
 

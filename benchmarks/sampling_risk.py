@@ -1,9 +1,10 @@
-"""How often audit samples accept what they should not: by formula, and by drawing.
+"""Compute how often audit samples accept bad populations, by formula and by simulation.
 
-``python -m benchmarks.sampling_risk [--repetitions N]``. Populations that deviate at the tolerable
-rate or above are drawn by the workflow's own sampler, 10,000 times each with other seeds, and
-judged by its own rule. Seeds are fixed, so that every run gives the same figures. Exits
-with 1 when a risk is above the stated one, or when drawing contradicts the formula.
+``python -m benchmarks.sampling_risk [--repetitions N]``. The populations deviate at the tolerable
+rate or above it. The workflow's sampler draws 10,000 samples of each with different seeds, and the
+workflow's decision rule evaluates them. The seeds are fixed, so every run gives the same figures.
+The program exits with 1 if a risk is above the stated risk, or if the simulation contradicts the
+formula.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ from benchmarks._sampling_risk_cases import VERY_MANY, Case, Rates, cases, for_p
 from include.sampling.evaluation import decide
 from include.sampling.exact.sizes import binomial
 from include.sampling.exact.strata import chance_of_accepting
-from include.sampling.frame import WHOLE
+from include.sampling.frame import NO_STRATUM
 from include.sampling.samples import ordinals
 
 REPETITIONS = 10_000
 PROCESSES = 2
 AUDIT = "2026Q3"
-ABOVE = 3  # standard errors above the stated risk that chance alone may make
-APART = 4  # standard errors between formula and drawing that chance alone may make
+ABOVE = 3  # standard errors above the stated risk that are possible by chance
+APART = 4  # standard errors between formula and simulation that are possible by chance
 EXTENDED = Rates(Fraction(5, 100))
 EXTENDED_ITEMS = 59
-EXTENDED_TIMES = 10  # as many repetitions, or 5.6% could not be told from 5%
+EXTENDED_TIMES = 10  # factor for repetitions, so that 5.6% differs significantly from 5%
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a case came to.
+class SimulationResult:
+    """The result of simulating a case.
 
     Attributes:
-        case: that was drawn.
-        repetitions: how often.
-        accepted: how often the population was accepted.
+        case: the simulated case.
+        repetitions: number of drawn samples.
+        accepted: number of samples by which the population was accepted.
     """
 
     case: Case
@@ -54,16 +55,16 @@ class Found:
 
     @property
     def simulated(self) -> float:
-        """Share of the repetitions in which the population was accepted."""
+        """The fraction of the samples by which the population was accepted."""
         return self.accepted / self.repetitions
 
     @property
     def error(self) -> float:
-        """The standard error of that share."""
+        """The standard error of the simulated fraction."""
         return sqrt(self.simulated * (1 - self.simulated) / self.repetitions)
 
     def faults(self) -> Iterator[str]:
-        """Say what contradicts the plan's promise."""
+        """Yield a text for each contradiction to the stated risk or to the formula."""
         stated, exact = float(self.case.stated), float(self.case.exact)
         if self.case.exact > self.case.stated:
             yield "the exact risk is above the stated one"
@@ -75,59 +76,62 @@ class Found:
             yield "drawing contradicts the formula"
 
 
-def simulate(case: Case, repetitions: int) -> Found:
+def simulate(case: Case, repetitions: int) -> SimulationResult:
     """Draw samples of a population in which the first items of each stratum deviate.
 
-    A fair sampler gives the same result for any choice of deviating items.
+    A fair sampler gives the same result whichever items deviate.
     """
     plan = case.committed.plan
-    seeds = f"{case.title}, {case.placed}, {case.times}"
+    seed = f"{case.title}, {case.placed}, {case.times}"
     accepted = 0
     for turn in range(repetitions):
         deviations = [0] * plan.stages
-        drawn = ordinals(f"{seeds}, {turn}", AUDIT, case.committed)
+        drawn = ordinals(f"{seed}, {turn}", AUDIT, case.committed)
         for stratum, (items, _rejected) in drawn.items():
             last, size = case.deviating[stratum], plan.drawn[stratum]
-            for at, ordinal in enumerate(items):
+            for index, ordinal in enumerate(items):
                 if ordinal <= last:
-                    deviations[at // size] += 1
+                    deviations[index // size] += 1
         accepted += decide(case.committed, deviations) == "accepted"
-    return Found(case, repetitions, accepted)
+    return SimulationResult(case, repetitions, accepted)
 
 
 def unplanned() -> Case:
-    """59 items were planned, one deviates, and somebody wants to look at 59 more."""
-    made = for_plan(plain_plan("staged", EXTENDED_ITEMS, 0, 2), EXTENDED, {WHOLE: VERY_MANY})
-    return next(made)
+    """Return the case of a second stage that was not planned.
+
+    After one of 59 planned items deviated, 59 more items are drawn.
+    """
+    plan = plain_plan("staged", EXTENDED_ITEMS, 0, 2)
+    return next(for_plan(plan, EXTENDED, {NO_STRATUM: VERY_MANY}))
 
 
 def main() -> None:
-    """Simulate, two rows at a time, and print."""
+    """Simulate all cases in several processes, and print the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
-    given = parser.parse_args()
-    console.print(f"{machine()}; {given.repetitions:,} repetitions a row")
+    args = parser.parse_args()
+    console.print(f"{machine()}; {args.repetitions:,} repetitions a row")
     with ProcessPoolExecutor(PROCESSES) as pool:
-        extended = pool.submit(simulate, unplanned(), given.repetitions * EXTENDED_TIMES)
-        found = list(pool.map(partial(simulate, repetitions=given.repetitions), cases()))
-        gone_on = extended.result()
-    show("Accepting what should not be accepted", found)
-    faults = list(chain.from_iterable(_told(one) for one in found))
-    faults += show_unplanned(gone_on)
+        extended = pool.submit(simulate, unplanned(), args.repetitions * EXTENDED_TIMES)
+        results = list(pool.map(partial(simulate, repetitions=args.repetitions), cases()))
+        extended_result = extended.result()
+    show("Accepting what should not be accepted", results)
+    faults = list(chain.from_iterable(_faults(result) for result in results))
+    faults += show_unplanned(extended_result)
     for fault in faults:
         console.print(f"[red]MISS[/]  {fault}")
     if not faults:
-        console.print(f"[green]pass[/]  {len(found)} risks are at most the stated ones")
+        console.print(f"[green]pass[/]  {len(results)} risks are at most the stated ones")
     sys.exit(1 if faults else 0)
 
 
-def show(title: str, found: Sequence[Found]) -> None:
-    """Print the table."""
+def show(title: str, results: Sequence[SimulationResult]) -> None:
+    """Print a table of simulation results."""
     table = Table(title=title, title_justify="left", box=None)
     for name in ("plan", "rate", "placed", "n", "accept", "stated", "exact", "simulated"):
         table.add_column(name, no_wrap=True)
-    for one in found:
-        case, plan = one.case, one.case.committed.plan
+    for result in results:
+        case, plan = result.case, result.case.committed.plan
         table.add_row(
             case.title,
             f"x {float(case.times):g}",
@@ -136,31 +140,35 @@ def show(title: str, found: Sequence[Found]) -> None:
             "0, or 1 + 0" if plan.stages > 1 else f"{plan.acceptable}",
             f"{float(case.stated):.2%}",
             f"{float(case.exact):.3%}",
-            f"{one.simulated:.2%} ± {one.error:.2%}",
+            f"{result.simulated:.2%} ± {result.error:.2%}",
         )
     console.print(table)
 
 
-def show_unplanned(found: Found) -> list[str]:
-    """Print what going on without a plan costs, and why it is refused."""
+def show_unplanned(result: SimulationResult) -> list[str]:
+    """Print the risk of an unplanned second stage, which is why the workflow refuses it.
+
+    Returns:
+        A text if the risk is no longer above the stated risk, otherwise an empty list.
+    """
     tolerable = EXTENDED.tolerable
-    alone, true = (
+    first_risk, total_risk = (
         chance_of_accepting(binomial(tolerable), EXTENDED_ITEMS, stages) for stages in (1, 2)
     )
-    show("Going on without a plan", [found])
+    show("Going on without a plan", [result])
     console.print(
-        f"{EXTENDED_ITEMS} items of which none may deviate have a risk of {float(alone):.3%}. Who "
-        f"looks at {EXTENDED_ITEMS} more because one did has {float(true):.3%}, above the stated "
-        f"{float(found.case.stated):.0%}: refused."
+        f"{EXTENDED_ITEMS} items of which none may deviate have a risk of {float(first_risk):.3%}. "
+        f"Who looks at {EXTENDED_ITEMS} more because one did has {float(total_risk):.3%}, above "
+        f"the stated {float(result.case.stated):.0%}: refused."
     )
-    if true <= found.case.stated:
+    if total_risk <= result.case.stated:
         return ["going on without a plan is no longer above the stated risk"]
     return []
 
 
-def _told(found: Found) -> Iterator[str]:
-    case = found.case
-    for fault in found.faults():
+def _faults(result: SimulationResult) -> Iterator[str]:
+    case = result.case
+    for fault in result.faults():
         yield f"{case.title}, {case.placed or 'no strata'}, x {float(case.times):g}: {fault}"
 
 

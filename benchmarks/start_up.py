@@ -1,8 +1,8 @@
-"""CPU time from the start of a process to the first line of a workflow's first steps.
+"""Measure the CPU time from the start of a process to the first line of a workflow's first steps.
 
-``./parcelseal bench start_up``: in `./parcelseal run`, and in the processes that Airflow forks for
-tasks (one ``up --once``). CPU seconds count, so that other programs on the machine do not. Needs
-Python 3.12.
+``./parcelseal bench start_up`` measures `./parcelseal run`, and the processes that Airflow forks
+for tasks (one ``up --once``). CPU seconds are measured, so that other programs on the machine do
+not matter. Needs Python 3.12.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HEAVY = ("great_expectations", "pandas", "scipy", "numpy", "openpyxl", "boto3", 
 
 
 def main() -> int:
-    """Measure and print; 1 if a figure is above its bound."""
+    """Measure and print all figures, and return 1 if a figure is above its limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = max(1, parser.parse_args().rounds)
@@ -59,14 +59,14 @@ def main() -> int:
 
 
 def _show(name: str, seconds: list[float]) -> float:
-    """Print least and median; return the median."""
+    """Print the smallest and the median number of seconds, and return the median."""
     median = statistics.median(seconds)
     console.print(f"{name:60} {min(seconds):6.2f} s {median:6.2f} s")
     return median
 
 
 def _begun(words: list[str], home: Path) -> list[dict[str, Any]]:
-    """Run a command; return what its processes wrote about the steps that began."""
+    """Run a command, and return what its processes recorded about the steps that began."""
     file = home.with_suffix(".jsonl")
     file.write_text("")
     environment = {

@@ -1,24 +1,26 @@
 """### Quality check
 
-**Policy clauses 4.1 and 5.1:** what is collected is lawful, necessary and true, and is checked again periodically.
+**Policy clauses 4.1 and 5.1:** collected data is lawful, necessary and true, and is checked periodically.
 
-**What it does.** The records of every mapped database are compared with the expectations of the policy pack
-(`quality/*.yaml`), with Great Expectations, inside PostgreSQL: required fields, phone and ID numbers, administrative
-divisions, duplicates, consent, staleness, fields that no purpose needs (`purposes.yaml`). The live schema is compared
-with the data map. The quarantine register names records that break a rule by key, until a check finds them good.
+**What it does.** The workflow compares the records of every mapped database with the expectations of the policy pack
+(`quality/*.yaml`). Great Expectations performs the comparison inside PostgreSQL: required fields, phone and ID numbers,
+administrative divisions, duplicates, consent, outdated records, and fields that no purpose needs (`purposes.yaml`). The
+workflow also compares the live schema with the data map. The quarantine register lists the keys of records that break
+an expectation, until a later check finds these records correct.
 
 **Schedule:** daily at 05:00 in the policy pack's timezone. Every seventh day, and with the parameter *Full*, a run
-examines all records. In between it examines records that changed since the last sealed run, where the policy pack
-names the column that tells changes; the report states what such a run does not see. **Inputs:** `customer_db` (and others the data map
-names; reading is enough), `state_db`, `evidence_store`.
+examines all records. If the policy pack names a column that shows changes, other runs examine only the records that
+changed since the last sealed run. The report states what such a run cannot detect. **Inputs:** `customer_db` (and
+others that the data map names; read access is enough), `state_db`, `evidence_store`.
 
 **Writes:** the quarantine register in `state_db`; a sealed bundle with the report (English, Chinese) and the Data Docs
-of Great Expectations, without values, to `evidence_store`.
+of Great Expectations, without values of records, to `evidence_store`.
 
-**Red means** that more records break a required expectation than it tolerates, that it could not be checked, or that
-the database holds what the data map does not declare. **What to do:** open the report in the bundle that the task
-`gate` names (no bundle: read the log of the task `seal`); `./parcelseal quarantine list --rule ID` names the records of a
-finding. Put them right at their source and run this again: what is good is resolved by itself. More: docs/quality.md.
+**Red means** one of these: the number of records that break a required expectation exceeds its tolerance; an
+expectation could not be checked; the database has data that the data map does not declare. **What to do:** open the
+report in the bundle that the task `gate` names. If the run has no bundle, read the log of the task `seal`.
+`./parcelseal quarantine list --rule ID` lists the records of a finding. Correct the records at their source and run
+this workflow again; it then marks their quarantine entries as resolved. More: docs/how-to/correct-broken-records.md.
 **Owner:** information management.
 """
 
@@ -46,7 +48,7 @@ from include.quality.workflow import CHECK_QUALITY
     )
 )
 def check_quality() -> None:
-    """Check the records of every mapped database and leave a sealed bundle."""
+    """Check the records of every mapped database and seal the evidence bundle."""
     tasks = tasks_of(CHECK_QUALITY)
 
     tasks.seal_after(tasks.check.expand(about=tasks.databases()))

@@ -1,23 +1,24 @@
 """### Restore drill
 
-**Policy clause 4.2:** backups can be recovered. A backup that was never restored is a hope, not a backup.
+**Policy clause 4.2:** backups can be recovered. Only a restore proves that.
 
-**What it does.** For every mapped database it chooses a restore point. It first proves that a damaged copy and a wrong
-key are refused. Then it restores into a scratch database with a generated name, compares every table with the
-checksums of the backup, and checks every foreign key. It replays the erasure ledger and proves that no erased person is
-back. It measures RTO and RPO, and drops the scratch database. The task `drop_scratch` drops databases that killed
-drills left. If the drill server is away, `choose` and then `drop_scratch` give up after their retries; only then is the
-bundle sealed.
+**What it does.** For every mapped database the workflow chooses a restore point. It first proves that a restore with
+damaged data or a wrong key is refused. Then it restores the restore point into a scratch database with a generated
+name, compares every table with the checksums of the backup, and checks every foreign key. It replays the erasure ledger
+and proves that the restored database has no erased records. It measures RTO and RPO, and drops the scratch database.
+The task `drop_scratch` drops scratch databases that were left behind by drills whose process was killed. If the drill
+server is down, the tasks `choose` and `drop_scratch` are retried, and then the bundle is sealed without a drill.
 
-**Schedule:** weekly, Sunday 04:00 in the policy pack's timezone, and by hand at any time. **Inputs:** restore points in
-`offsite_store`; `drill_db` (the server for scratch databases, with the drill's private key); `state_db` (erasure ledger).
+**Schedule:** Sundays at 04:00 in the policy pack's timezone; it may be triggered by hand at any time. **Inputs:**
+restore points in `offsite_store`; `drill_db` (the server for scratch databases, with the private key of the drill);
+`state_db` (erasure ledger).
 
-**Writes:** a sealed bundle with the report to `evidence_store`. The live databases are not touched.
+**Writes:** a sealed bundle with the report to `evidence_store`. The live databases are not changed.
 
-**Red means** that a restore failed, differs, was later than its RTO, held only old records or brought back an erased
-person; or that damage was not refused, or a restore point cannot be trusted. **What to do:** do not count on that
-restore point; read the report in the bundle that the task `gate` names, run `backup_offsite`, then this drill again. If
-damage or a swap is reported, raise an incident. **Owner:** data engineering.
+**Red means** one of these: a restore failed, differs from the backup, exceeded its RTO or RPO, or brought back erased
+records; damaged data was not refused; a restore point cannot be trusted. **What to do:** do not rely on that restore
+point. Read the report in the bundle that the task `gate` names, run `backup_offsite`, then run this drill again. If the
+report states that a restore point is damaged or was exchanged, open an incident. **Owner:** data engineering.
 """
 
 from __future__ import annotations
@@ -38,21 +39,22 @@ from include.orchestration.tasks import dag_settings, tasks_of
                 "policy",
                 enum=["policy", "latest", "undrilled"],
                 title="Restore point",
-                description="Which one to drill: as the policy pack says, the latest, or a random one never drilled.",
+                description="Restore point to drill: as the policy pack defines, the latest, or a random restore "
+                "point that was never drilled.",
             ),
         },
     )
 )
 def drill_restore() -> None:
-    """Drill every mapped database and leave a sealed bundle."""
+    """Restore every mapped database for a drill and seal the evidence bundle."""
     tasks = tasks_of(DRILL_RESTORE)
 
     @task_group
     def each(database: str) -> None:
-        """One database; what happens to it does not touch the others."""
+        """Restore a database for a drill; a failure does not stop the drills of other databases."""
         tasks.drill(tasks.refusals(tasks.choose(database)))
 
-    dropped = tasks.drop_scratch()  # runs whatever became of the drills
+    dropped = tasks.drop_scratch()  # runs also after failed drills
     each.expand(database=tasks.databases()) >> dropped
     tasks.seal_after(dropped)
 

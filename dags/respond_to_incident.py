@@ -1,23 +1,29 @@
-"""### Incident response: the worst day, led step by step
+"""### Incident response
 
-**Policy clause 6.3:** emergency plan at once, incident team, cause, impact, customers and authorities told in time, review
-(PIPL article 57; Network Data Regulations 11; National Incident Reporting Measures).
+**Policy clause 6.3:** the company starts its emergency plan at once, calls the incident team, finds cause and impact,
+notifies customers and authorities in time, and reviews the incident (PIPL article 57; Network Data Regulations article
+11; National Incident Reporting Measures).
 
-**What it does.** Press Trigger, say what happened, and be led. The run is the incident: it gets a number, its clocks run from
-awareness, and its team is called. What is affected is counted in the mapped databases; people confirm the grade, contain,
-report to each authority, write the impact, decide whether people are told. Evidence is secured and held. Nothing is sent to
-an authority by itself, and nothing to customers without a decision bound to its words and list. Steps wait under *Browse >
-Required Actions* for those who may answer; each shows what is due by when. Silence asks deputies and management too.
+**What it does.** Press Trigger and describe the incident; the run then leads you step by step. The incident gets a
+number, its deadlines count from awareness, and its team is notified. The run counts the affected people in the mapped
+databases and secures the evidence on legal hold. The team confirms the grade, contains the incident, reports to each
+authority, describes the impact and decides on notices to customers. Nothing is sent to an authority automatically.
+Customers get a notice only after a decision on its exact text and list of recipients. Steps that need an answer wait
+under *Browse > Required Actions* with their due date. If no person answers in time, the run also asks deputies and
+management.
 
-**Schedule:** none; trigger it. **Inputs:** `incident.yaml`, `roles.yaml`, `notices.yaml` of the policy pack; connections
-`incident_db` (reads what is affected), `state_db`, `evidence_store`, `offsite_store` (recipients' keys), `mail`.
+**Schedule:** none; trigger it by hand. **Inputs:** `incident.yaml`, `roles.yaml`, `notices.yaml` of the policy pack;
+connections `incident_db` (reads affected records), `state_db`, `evidence_store`, `offsite_store` (public keys of the
+recipients), `mail`.
 
 **Writes:** incident, timeline, legal holds and notices to `state_db`; documents and access-log extracts to
-`evidence_store`; mail; a sealed bundle with report and timeline (English, Chinese). A drill (`tabletop`) leaves its bundle only.
+`evidence_store`; mail; a sealed bundle with report and timeline (English, Chinese). A drill (`tabletop`) writes only
+its bundle.
 
-**Red means** that a clock ran out before its step was done, that the timeline was tampered with, or that the run ended before
-the incident did. **What to do:** docs/on-call.md. A failed task: read its log, remove the cause, clear it; nothing is done
-twice, and a sealed run does nothing: trigger again. Notes, hand-overs, suspects, a wider scope, a false alarm: workflow
+**Red means** that a deadline passed before its step was completed, that the timeline was changed afterwards, or that
+the run ended before the incident was closed. **What to do:** docs/how-to/on-call.md. If a task failed, read its log,
+remove the cause, and clear the task; completed work is not repeated. A sealed run cannot continue: trigger a new run.
+To add a note, hand over a shift, exclude a suspect, widen the scope or report a false alarm, trigger the workflow
 `update_incident`. **Owner:** compliance.
 """
 
@@ -31,7 +37,7 @@ from include.orchestration.tasks import dag_settings, tasks_of
 
 @dag(**dag_settings(RESPOND_TO_INCIDENT, schedule=None, page=__doc__))
 def respond_to_incident() -> None:
-    """Lead an incident and leave a sealed bundle."""
+    """Lead the response to an incident and seal the evidence bundle."""
     tasks = tasks_of(RESPOND_TO_INCIDENT)
     opened = tasks.open_incident()
     assessed, grade, contain = tasks.assess(opened), tasks.grade(opened), tasks.contain(opened)

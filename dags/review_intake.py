@@ -1,24 +1,29 @@
 """### Review before storing
 
-**Policy clause 5.2:** the information-management department reviews what was collected; only then it is formally stored,
-with its class. Clause 5.1: what is collected is validated.
+**Policy clause 5.2:** the information-management department reviews collected records; only then are they formally
+stored, with their class. Clause 5.1: collected records are validated.
 
-**What it does.** It finds the batches of the incoming tables that nobody has decided on, oldest first; hashes each batch
-and holds every rule against every record; asks an information-management reviewer who entered none of the records; and
-acts on the decision in one transaction. Approved: records that break no rule become formal ones, with class, reviewer and
-time; the others are set aside by key. Rejected: none becomes formal. Changed since the decision: nothing happens.
+**What it does.** The workflow finds the batches of the incoming tables that have no decision yet, oldest first. It
+computes a hash of each batch, checks every record against the expectations for incoming records (`quality/*.yaml`), and
+asks a reviewer of information management who entered none of the records. It executes the decision in one transaction.
+If the batch is approved, records that break no required expectation become formal records, with their class (such as
+`sensitive`), the reviewer and the time of the decision; the keys of the other records are added to the quarantine
+register. If the batch is rejected, or was changed after the decision, no record becomes formal.
 
-**Schedule:** daily at 09:00 in the policy pack's timezone. **Inputs:** `intake.yaml` and the data map of the policy pack;
-connections `customer_db` (reads), `intake_db` (lets records in), `state_db`, `evidence_store`.
+**Schedule:** daily at 09:00 in the policy pack's timezone. **Inputs:** `intake.yaml` and the data map of the policy
+pack; connections `customer_db` (reads), `intake_db` (moves records into the formal tables), `state_db`,
+`evidence_store`.
 
-**Writes:** formal records and the review columns of the incoming table; approvals to `state_db`; a sealed bundle with the
-report (English, Chinese) to `evidence_store`. Reviewers answer under *Browse > Required Actions*; the page has a masked
-sample and says who may answer. A run that waits for them, up to 20 hours by default (`response`), is no fault.
+**Writes:** formal records and the review columns of the incoming table; approvals to `state_db`; a sealed bundle with
+the report (English, Chinese) to `evidence_store`. Reviewers answer under *Browse > Required Actions*; the page shows a
+masked sample and the people who may answer. It is normal that a run waits for them, by default up to 20 hours
+(`response` in `intake.yaml`).
 
-**Red means** that records wait unreviewed past their deadline, that somebody answered who may not, that a batch changed
-after its decision, or that a rule could not be checked. **What to do:** read the report in the bundle that the task `gate`
-names (no bundle: read the log of the task `seal`); have the waiting batches reviewed; run this workflow again: what was
-decided is not done twice. More: docs/intake.md. **Owner:** information management.
+**Red means** one of these: records wait unreviewed past their deadline; a person without the right to decide answered;
+a batch changed after its decision; an expectation could not be checked. **What to do:** read the report in the bundle
+that the task `gate` names. If the run has no bundle, read the log of the task `seal`. Ask for a review of the waiting
+batches, then run this workflow again. No decision is executed twice. More: docs/how-to/review-a-batch.md. **Owner:**
+information management.
 """
 
 from __future__ import annotations
@@ -31,14 +36,17 @@ from include.orchestration.tasks import dag_settings, tasks_of
 
 @dag(**dag_settings(REVIEW_INTAKE, schedule="0 9 * * *", page=__doc__))
 def review_intake() -> None:
-    """Have every waiting batch reviewed and leave a sealed bundle."""
+    """Request a review of every waiting batch and seal the evidence bundle."""
     tasks = tasks_of(REVIEW_INTAKE)
 
     @task_group
     def each(batch: str) -> None:
-        """One batch; what happens to it does not touch the others."""
+        """Request and execute the review of a batch.
+
+        A failure does not stop the reviews of other batches.
+        """
         checked = tasks.check(batch)
-        # `settle` reads the decision itself: somebody may mark `review` as done without an answer.
+        # `settle` reads the decision itself: a user may mark `review` as success without an answer.
         tasks.review(checked) >> tasks.settle(checked)
 
     tasks.seal_after(each.expand(batch=tasks.batches()) >> tasks.verify())

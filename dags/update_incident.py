@@ -1,21 +1,23 @@
 """### Addition to an incident
 
-**Policy clause 6.3:** what is done in an incident is written down when it is done.
+**Policy clause 6.3:** actions in an incident are recorded when they are taken.
 
-**What it does.** It enters one of these on the timeline of an incident, in the name of the person who pressed Trigger: a
-note, a hand-over of the shift, a person who is taken off (a suspect) or assigned, another grade, people who were told by
-other means, or that the event was not an incident. If more is affected than was known, it counts that too, secures the
-evidence, and asks whether to tell the people who were found. People who were told before are not told again.
+**What it does.** The workflow adds an entry to the timeline of an incident, in the name of the person who triggered it.
+The entry is one of these: a note; a hand-over of the shift; the removal of a team member (a suspect); the assignment of
+a team member; another grade; people who got their notice by other means; a false alarm. If the scope is wider than
+before, the workflow counts the additional people, secures the evidence, and asks for a decision on the notices to these
+people. No person gets a second notice.
 
-**Schedule:** none; trigger it. Only people of the incident's team may; suspects and people who were taken off may not.
-**Inputs:** `incident.yaml` of the policy pack; connections `incident_db`, `state_db`, `evidence_store`, `offsite_store`, `mail`.
+**Schedule:** none; trigger it by hand. Only members of the incident's team may trigger it; suspects and removed members
+may not. **Inputs:** `incident.yaml` of the policy pack; connections `incident_db`, `state_db`, `evidence_store`,
+`offsite_store`, `mail`.
 
 **Writes:** the timeline and notices to `state_db`; mail; a sealed bundle with the timeline (English, Chinese).
 
-**Red means** that the update was not entered, or that a step failed. **What to do:** read the report in the bundle that
-the task `gate` names (no bundle: read the log of the task `seal`), correct the form, and trigger it again. A step that
-waits for an answer asks again after its time limit, or once its task is cleared; it then asks the people who may answer
-at that time. More: docs/incidents.md. **Owner:** compliance.
+**Red means** that the addition was not recorded, or that a step failed. **What to do:** read the report in the bundle
+that the task `gate` names. If the run has no bundle, read the log of the task `seal`. Correct the form and trigger the
+workflow again. A step that waits for an answer asks again after its time limit, or after its task was cleared; it then
+asks the people who may answer at that time. More: docs/how-to/lead-an-incident.md. **Owner:** compliance.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from include.orchestration.tasks import dag_settings, tasks_of
 
 @dag(**dag_settings(UPDATE_INCIDENT, schedule=None, page=__doc__))
 def update_incident() -> None:
-    """Add to an incident and leave a sealed bundle."""
+    """Add an entry to an incident's timeline and seal the evidence bundle."""
     tasks = tasks_of(UPDATE_INCIDENT)
     preserved = tasks.preserve(tasks.widen(tasks.enter()))
     notified = tasks.notify(preserved)

@@ -1,7 +1,7 @@
 """### After a backup.
 
 An example of a DAG of your own. It runs whenever `backup_offsite` has sealed a run with a new
-restore point of the database `courier`. More: docs/assets.md.
+restore point of the database `courier`. More: docs/reference/assets.md.
 """
 
 from __future__ import annotations

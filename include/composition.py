@@ -1,4 +1,4 @@
-"""Put the services of a command or a task together: environment, local profile, policy pack."""
+"""Build the services of a command or task from environment variables, local profile and pack."""
 
 from __future__ import annotations
 
@@ -11,79 +11,81 @@ from sqlalchemy import Engine
 
 from include.local.profile import LocalProfile
 from include.policy import SHIPPED
-from include.registry import kept_pack, pages_tables
+from include.registry import cached_pack, pages_tables
+from include.service_container import LOCAL_VARIABLE, ROOT, Lookup, Services
 from include.services.clock import Clock, SystemClock
 from include.services.connections import configured
-from include.workplace import LOCAL_VARIABLE, ROOT, Lookup, Workplace
 
 if TYPE_CHECKING:
     from include.holds.records import StoredRestorePoint
 
 HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
 OFF = "off"
-COMPILED_PACKS = "packs"  # folder in the home
-PAGES_CONNECTIONS = 8  # that a server of pages keeps to the state database
+COMPILED_PACKS = "packs"  # subfolder of the home folder
+PAGES_CONNECTIONS = 8  # state database connections per API server
 
 
-def workplace_of(environment: Mapping[str, str], lookup: Lookup | None = None) -> Workplace:
-    """Return the services that an environment describes.
+def services_from(environment: Mapping[str, str], lookup: Lookup | None = None) -> Services:
+    """Return the services for the home folder and the policy pack that environment variables name.
 
     Args:
-        environment: variables; see docs/connections.md.
-        lookup: returns a configured connection; by default one of the environment's
-            ``AIRFLOW_CONN_*``.
+        environment: environment variables by name; see docs/reference/connections.md.
+        lookup: function that takes the id of a connection and returns the connection, or None if it
+            is not configured. By default, it reads the ``AIRFLOW_CONN_*`` variables.
     """
     home = Path(environment.get(HOME_VARIABLE) or ROOT / ".parcelseal").expanduser()
     policy = Path(environment.get(POLICY_VARIABLE) or SHIPPED).expanduser()
-    return new_workplace(
+    return build_services(
         home.absolute(),
         policy.absolute(),
         lookup or (lambda conn_id: configured(conn_id, environment)),
-        stand_ins=environment.get(LOCAL_VARIABLE, "").strip().lower() != OFF,
+        use_local_profile=environment.get(LOCAL_VARIABLE, "").strip().lower() != OFF,
     )
 
 
-def new_workplace(
+def build_services(
     home: Path,
     policy: Path,
     lookup: Lookup,
     clock: Clock | None = None,
     *,
-    stand_ins: bool = True,
-) -> Workplace:
-    """Return services with the sections of all workflows in their policy pack.
+    use_local_profile: bool = True,
+) -> Services:
+    """Return services that read the whole policy pack, including the files of single workflows.
 
     Args:
         home: folder of the local profile.
         policy: folder of the policy pack.
-        lookup: returns a configured connection, or None.
-        clock: the time; by default the system's.
-        stand_ins: whether the local profile stands in for connections that are not configured.
+        lookup: function that takes the id of a connection and returns the connection, or None if it
+            is not configured.
+        clock: source of the current time; by default the system clock.
+        use_local_profile: whether the local profile replaces connections that are not configured.
     """
-    # A command that only looks makes no home; in production the pack is compiled all the same.
-    forms = home / COMPILED_PACKS if home.exists() or not stand_ins else None
-    return Workplace(
+    # A read-only command creates no home, so it stores no compiled pack; production always does.
+    cache_folder = home / COMPILED_PACKS if home.exists() or not use_local_profile else None
+    return Services(
         home,
         policy,
         lookup,
         clock or SystemClock(),
-        load=partial(kept_pack, forms=forms),
-        stand_ins=LocalProfile(home) if stand_ins else None,
+        load=partial(cached_pack, cache_folder=cache_folder),
+        replacements=LocalProfile(home) if use_local_profile else None,
         list_restore_points=_restore_points,
     )
 
 
-def _restore_points(services: Workplace, database: str) -> list[StoredRestorePoint]:
-    from include.backup.listing import stored_restore_points  # loads slowly, and few need it
+def _restore_points(services: Services, database: str) -> list[StoredRestorePoint]:
+    from include.backup.listing import stored_restore_points  # a slow import that few callers need
 
     return stored_restore_points(services, database)
 
 
-def pages_engine(services: Workplace) -> Engine:
-    """Return the state database with the login of the compliance pages, ``pages_db``.
+def pages_engine(services: Services) -> Engine:
+    """Return an engine of the state database with the read-only login of the compliance pages.
 
     Raises:
-        UsageError: migrations are pending (only the local profile migrates by itself).
+        UsageError: the schema of the state database is older than the code. It is migrated
+            automatically only in the local profile.
     """
     from include.state.connect import reading_engine
     from include.state.migrate import ensure_current

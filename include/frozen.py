@@ -1,4 +1,4 @@
-"""Bases of pydantic models whose values never change."""
+"""Base classes of immutable Pydantic models."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenModel(BaseModel):
-    """Base of records: frozen. A field that a newer version writes is left out."""
+    """Base class of immutable models that ignore unknown fields.
+
+    Such a model can read data that a newer version of ParcelSeal wrote with more fields.
+    """
 
     model_config = ConfigDict(frozen=True)
 
 
 class StrictModel(FrozenModel, extra="forbid"):
-    """Base of what people write and of what ParcelSeal builds: an unknown field is refused."""
+    """Base class of immutable models that refuse unknown fields.
+
+    It is used for data that a person wrote, and for data that only this version of the code
+    creates.
+    """

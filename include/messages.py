@@ -1,13 +1,14 @@
-"""Texts for people, translated when they are rendered, never when they are made.
+"""Texts for readers. Each text is translated only when it is rendered.
 
-Domain code writes ``_("{count} tables were compared", count=12)``; the English sentence is the
-catalogue's key. Babel extracts it (keyword ``_``), ``include/reports/locale`` holds the Chinese.
+Code writes ``_("{count} tables were compared", count=12)``. The English sentence is the key of the
+translation catalogue: Babel extracts the sentence (keyword ``_``), and ``include/reports/locale``
+contains its Chinese translation.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Annotated, Any
 
@@ -18,7 +19,10 @@ _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\
 
 
 def _moment(value: Any) -> Any:
-    """Read back a date or moment that went through JSON; pydantic alone takes "5" for one too."""
+    """Parse a date or time that is stored as text in JSON. Return any other value unchanged.
+
+    This function accepts only complete dates and times. Pydantic alone would parse "5" as a date.
+    """
     if isinstance(value, str) and _DATE.fullmatch(value):
         return date.fromisoformat(value)
     if isinstance(value, str) and _MOMENT.fullmatch(value):
@@ -30,13 +34,13 @@ Value = Annotated[bool | int | float | datetime | date | str, BeforeValidator(_m
 
 
 class Message(BaseModel):
-    """A sentence of the catalogue with its values.
+    """A sentence of the translation catalogue with values for its fields.
 
     Attributes:
         text: English source text with ``{name}`` fields, as in ``str.format``.
-        values: what goes into the fields; a Message as a value is translated too.
-        translations: the sentence in other languages, by locale (``zh-CN``), for texts that are
-            company data and stand in no catalogue: titles of the policy pack.
+        values: values of the fields, by name. If a value is a Message, it is translated.
+        translations: the sentence in other languages, by language tag (``zh-CN``). Used only for
+            company data that no catalogue contains, such as titles of the policy pack.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,12 +51,18 @@ class Message(BaseModel):
 
 
 def _(text: str, /, **values: Any) -> Message:
-    """Make a catalogue message; the name is the extraction keyword, as in gettext."""
+    """Return a catalogue message.
+
+    As in gettext, the name ``_`` marks the text for extraction into the translation catalogue.
+    """
     return Message(text=text, values=values)
 
 
 def in_english(message: Message) -> str:
-    """Return a message in English, its values as they are: for errors, logs and JSON."""
+    """Return a message in English, for errors, logs and JSON.
+
+    Numbers and times in the message are not formatted.
+    """
     values = {
         name: in_english(value) if isinstance(value, Message) else value
         for name, value in message.values.items()
@@ -61,15 +71,25 @@ def in_english(message: Message) -> str:
 
 
 def verbatim(text: str) -> Message:
-    """Wrap words that stand in no catalogue: an error's own, a path."""
+    """Return a message for a text without a translation, such as a path or an error message."""
     return Message(text="{words}", values={"words": text})
 
 
-def listed(items: Sequence[Message]) -> Message:
-    """Several messages one after the other, with each language's own comma."""
-    names = [f"{{p{number}}}" for number in range(len(items))]
-    return Message(
-        text=", ".join(names),
-        values={f"p{number}": item for number, item in enumerate(items)},
-        translations={"zh-CN": "、".join(names)},
+def listed(items: Iterable[Message | str], limit: int | None = None) -> Message:
+    """Join items into one message, such as "a, b" in English and "a、b" in Chinese.
+
+    Args:
+        items: messages, or texts that have no translation.
+        limit: largest number of items that are named. If there are more items, the message ends
+            with the number of the others. None to name all items.
+    """
+    messages = [item if isinstance(item, Message) else verbatim(item) for item in items]
+    shown = messages if limit is None else messages[:limit]
+    fields = [f"{{p{number}}}" for number in range(len(shown))]
+    names = Message(
+        text=", ".join(fields),
+        values={f"p{number}": item for number, item in enumerate(shown)},
+        translations={"zh-CN": "、".join(fields)},
     )
+    hidden = len(messages) - len(shown)
+    return _("{names} and {count} more", names=names, count=hidden) if hidden else names

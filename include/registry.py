@@ -1,4 +1,7 @@
-"""The list of workflows. Every table of "all workflows" derives from it."""
+"""The list of all workflows.
+
+Every other list of workflows in ParcelSeal is derived from this list.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Table
 
-from include.policy import PolicyPack, kept, loader
+from include.policy import PolicyPack, loader, pack_cache
 from include.policy.problems import PackError, PackProblem
 from include.policy.section import RuleSection
 from include.services.errors import UsageError
@@ -29,15 +32,15 @@ WORKFLOWS: Mapping[str, str] = {
     "respond_to_incident": "include.incident.workflow:RESPOND_TO_INCIDENT",
     "update_incident": "include.incident.workflow:UPDATE_INCIDENT",
 }
-"""DAG id -> declaration. Names, so that a task imports the workflow that it is part of."""
+"""DAG id -> name of the declaration. A task imports only the workflow that it belongs to."""
 
 
 @cache
 def workflow(dag_id: str) -> AnyWorkflow:
-    """Return a workflow.
+    """Return the declaration of the workflow with a DAG id.
 
     Raises:
-        UsageError: there is none of that id.
+        UsageError: no workflow has this DAG id.
     """
     if dag_id not in WORKFLOWS:
         raise UsageError(f"There is no workflow {dag_id}.", f"There are: {', '.join(WORKFLOWS)}.")
@@ -46,54 +49,72 @@ def workflow(dag_id: str) -> AnyWorkflow:
 
 
 def workflows() -> list[AnyWorkflow]:
-    """Return all workflows in the order of the list."""
+    """Return the declarations of all workflows, in the order of `WORKFLOWS`."""
     return [workflow(dag_id) for dag_id in WORKFLOWS]
 
 
 def sections() -> list[RuleSection[Any]]:
-    """Return the sections of the policy pack that belong to workflows."""
-    return _distinct(each.rules for each in workflows())
+    """Return the declarations of the policy pack files that only a single workflow reads."""
+    return _distinct(workflow.rules for workflow in workflows())
 
 
 def logins() -> list[DatabaseLogin]:
-    """Return the logins of workflows to mapped databases."""
-    return _distinct(each.login for each in workflows())
+    """Return the declared logins with which workflows connect to mapped databases."""
+    return _distinct(workflow.login for workflow in workflows())
 
 
 def pages_tables() -> list[Table]:
-    """Return the tables of workflows that the compliance pages read."""
-    return [table for each in workflows() for table in each.pages_read]
+    """Return the tables of workflows in the state database that the compliance pages read."""
+    return [table for workflow in workflows() for table in workflow.pages_read]
 
 
 def notification_kinds() -> dict[str, tuple[AnyWorkflow, NotificationKind[Any]]]:
-    """Return the kinds of notifications by name, each with its workflow."""
-    return {kind.name: (each, kind) for each in workflows() for kind in each.notifications}
+    """Return each kind of notification that a workflow declares, with that workflow.
+
+    Returns:
+        Name of the kind -> (workflow, kind).
+    """
+    return {
+        kind.name: (workflow, kind) for workflow in workflows() for kind in workflow.notifications
+    }
 
 
 def in_group(group: AccessGroup) -> frozenset[str]:
-    """Return the DAG ids of a group of workflows."""
-    return frozenset(each.id for each in workflows() if each.access is group)
+    """Return the DAG ids of the workflows that belong to an access group.
+
+    The same people may see and run all workflows of an access group.
+    """
+    return frozenset(workflow.id for workflow in workflows() if workflow.access is group)
 
 
 _Declared = TypeVar("_Declared")
 
 
 def _distinct(declared: Iterable[_Declared | None]) -> list[_Declared]:
-    return [each for each in dict.fromkeys(declared) if each is not None]
+    return [value for value in dict.fromkeys(declared) if value is not None]
 
 
 def load_pack(folder: Path) -> PolicyPack:
-    """Read a policy pack with the sections of all workflows; see `loader.load_pack`."""
+    """Read a policy pack with `loader.load_pack`, including the files of single workflows."""
     return _with_known_workflows(loader.load_pack(folder, sections()))
 
 
-def kept_pack(folder: Path, forms: Path | None = None) -> PolicyPack:
-    """Read a policy pack, or return the last one if no file changed; see `kept.kept_pack`."""
-    return _with_known_workflows(kept.kept_pack(folder, sections, forms))
+def cached_pack(folder: Path, cache_folder: Path | None = None) -> PolicyPack:
+    """Return the policy pack from a cache. If a file of the pack has changed, read the pack again.
+
+    Args:
+        folder: folder of the policy pack.
+        cache_folder: folder of compiled policy packs, see `pack_cache.cached_pack`.
+    """
+    return _with_known_workflows(pack_cache.cached_pack(folder, sections, cache_folder))
 
 
 def _with_known_workflows(pack: PolicyPack) -> PolicyPack:
-    """Return a pack whose operations.yaml names no unknown workflow; raises PackError."""
+    """Check that operations.yaml names only existing workflows, and return the policy pack.
+
+    Raises:
+        PackError: operations.yaml names a workflow that does not exist.
+    """
     problems = [
         PackProblem("operations.yaml", None, f"workflows.{name}", "there is no such workflow")
         for name in pack.operations.workflows

@@ -1,4 +1,4 @@
-"""Puts the compliance pages into Airflow: plugins/compliance_ui."""
+"""Adds the compliance pages of plugins/compliance_ui to Airflow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from plugins.compliance_ui import NAME, PREFIX
 
 
 class Pages:
-    """The app of the pages, imported with the first request.
+    """The ASGI app of the compliance pages, imported at the first request.
 
-    Airflow loads plugins in every process, tasks and parses of DAG files among them; the app takes
-    longer to import than most of them work.
+    Airflow loads plugins in every process, also in each task and in each process that parses a DAG
+    file. Most of these processes would spend more time on the import of the app than on their own
+    work.
     """
 
     def __init__(self) -> None:
@@ -22,23 +23,23 @@ class Pages:
         self._importing: asyncio.Lock | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on."""
+        """Forward a request to the app. The first request imports the app."""
         if self._app is None:
             self._importing = self._importing or asyncio.Lock()
             async with self._importing:
                 if self._app is None:
-                    self._app = await asyncio.to_thread(_imported)
+                    self._app = await asyncio.to_thread(_import_app)
         await self._app(scope, receive, send)
 
 
-def _imported() -> Any:
+def _import_app() -> Any:
     from plugins.compliance_ui.app import compliance_pages
 
     return compliance_pages()
 
 
 class CompliancePlugin(AirflowPlugin):
-    """Mounts the pages in the API server and shows them in Airflow's navigation."""
+    """The plugin that adds the compliance pages to the API server and to Airflow's navigation."""
 
     name = "compliance"
     fastapi_apps = [  # noqa: RUF012 - as Airflow declares it

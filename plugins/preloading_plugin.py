@@ -1,4 +1,7 @@
-"""Makes tasks begin sooner: include/orchestration/preloading.py."""
+"""Makes tasks start faster: Airflow imports the modules that tasks need before it forks processes.
+
+The docstring of include/orchestration/preloading.py explains why this is faster.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from include.orchestration import preloading
 
 
 class PreloadingPlugin(AirflowPlugin):
-    """Tells Airflow whom to call before it forks tasks and parses."""
+    """The plugin that imports modules before Airflow forks processes for tasks and DAG parsing."""
 
     name = "preloading"
     listeners = [preloading]  # noqa: RUF012 - as Airflow declares it

@@ -1,4 +1,4 @@
-"""Servers that many tests share: an embedded PostgreSQL and an S3 server for the session."""
+"""Servers that many tests share: one embedded PostgreSQL and one S3 server per test session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from psycopg import sql
 
 from include.local.postgres import SUPERUSER, EmbeddedPostgres
 from tests.support import parallel
-from tests.support.databases import as_template, fresh, migrated
+from tests.support.databases import as_template, migrated, temporary_database
 from tests.support.processor_time import ProcessorTime, summary
 from tests.support.servers import Servers, deselect_missing, running_servers
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
     from tests.plugins.company import Company
-    from tests.plugins.shown import Shown
+    from tests.plugins.pages_server import PagesServer
     from tests.support.s3 import MotoServer
 
-# Python's collector would go over all modules and six thousand tests again and again.
+# With the default, Python's collector would visit all modules and 6,000 tests again and again.
 gc.set_threshold(50_000, 20, 20)
-# A slow moment of a busy machine is no finding; pytest-timeout ends what hangs. Each run tries
-# other examples; TEST_EXAMPLES tries more of them where a test does not say how many.
+# No deadline, because a busy machine is slow; pytest-timeout ends hanging tests. Each run tries
+# other examples. TEST_EXAMPLES sets their number for tests that do not set it themselves.
 settings.register_profile(
     "suite", deadline=None, max_examples=int(os.environ.get("TEST_EXAMPLES", "40"))
 )
 settings.load_profile("suite")
-# Not durable, since tests never survive a power cut; and a password in one round instead of 4096,
-# which take most of the time of the twenty thousand connections that tests open.
+# Without durability, which tests do not need. Passwords are hashed in 1 round instead of 4,096,
+# because hashing would take most of the time of the 20,000 connections that tests open.
 HASTY = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -49,11 +49,11 @@ HASTY = {
 }
 
 MISSING_SERVERS = pytest.StashKey[list[str]]()
-MISSING = "missing_servers"  # the same in what a worker of pytest-xdist returns
+MISSING = "missing_servers"  # the same list in the output of a pytest-xdist worker
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of this suite."""
+    """Add the command-line options of this test suite."""
     parser.addoption(
         "--quick",
         action="store_true",
@@ -72,13 +72,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure the processor seconds of each test."""
+    """Measure the processor seconds of each test if the command line asks for it."""
     if config.getoption("processor_time"):
         config.pluginmanager.register(ProcessorTime())
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out files that are not quick without importing them."""
+    """With ``--quick``, skip slow test files without importing them."""
     if config.getoption("quick") and collection_path.name.startswith("test_"):
         path = collection_path.relative_to(config.rootpath).as_posix()
         return parallel.takes_long(path) or None
@@ -86,7 +86,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests that need a server that this machine does not have, or that are not quick."""
+    """Deselect tests whose server is missing on this machine and, with ``--quick``, slow tests."""
     config.stash[MISSING_SERVERS] = deselect_missing(config, items)
     if config.getoption("quick"):
         slow = [item for item in items if any(map(item.get_closest_marker, parallel.NOT_QUICK))]
@@ -97,7 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """Exclude imported modules and collected tests from garbage collection.
 
-    A collection before it would take half a second and find little.
+    Running the garbage collector first would take half a second and free little memory.
     """
     gc.freeze()
 
@@ -109,25 +109,28 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes() -> None:
-    """Let interrupted workers stop their servers; pytest-xdist would kill them after 10 s."""
+    """Give interrupted workers the time to stop their servers.
+
+    pytest-xdist would kill them after 10 seconds.
+    """
     from xdist.workermanage import NodeManager
 
     NodeManager.EXIT_TIMEOUT = parallel.STOP_TIMEOUT
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Return the scheduler that keeps the tests of a group together."""
+    """Return a scheduler that runs the tests of a group in the same worker."""
     return parallel.GroupScheduling(config, log)
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
-    """Let the whole Airflow go first, if other workers run at the same time."""
+    """Lower the priority of this worker's tests, except for tests with a complete Airflow."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         parallel.give_way(nodeid)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Return the missing servers to the process that prints the summary."""
+    """Send the list of missing servers from a worker to the process that prints the summary."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output[MISSING] = session.config.stash.get(MISSING_SERVERS, [])
@@ -135,7 +138,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: WorkerController) -> None:
-    """Take over the missing servers from a worker, unless it was killed."""
+    """Receive the list of missing servers from a worker. A killed worker sends no list."""
     if output := getattr(node, "workeroutput", None):
         node.config.stash[MISSING_SERVERS] = output[MISSING]
 
@@ -143,7 +146,7 @@ def pytest_testnodedown(node: WorkerController) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Name the versions of servers whose tests were deselected; write the durations."""
+    """Print the missing servers whose tests were deselected, and write the durations."""
     for line in config.stash.get(MISSING_SERVERS, []):
         terminalreporter.write_line(line)
     if config.getoption("processor_time"):
@@ -161,14 +164,15 @@ def pytest_terminal_summary(
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """A throw-away PostgreSQL 18 server."""
+    """A temporary PostgreSQL 18 server."""
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-test-"))
     folder.chmod(0o755)
     server = EmbeddedPostgres(folder / "pg", settings=HASTY)
     server.start()
     with psycopg.connect(server.conninfo("postgres"), autocommit=True) as admin:
         words = sql.Identifier(SUPERUSER), sql.Literal(server.password)
-        admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(*words))  # in fewer rounds
+        # Hash it again, in fewer rounds.
+        admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(*words))
     as_template(server.conninfo("template1"))
     yield server
     server.stop()
@@ -177,14 +181,17 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 def servers(postgres: EmbeddedPostgres) -> Iterator[Servers]:
-    """Servers of each supported version, started at first use."""
+    """PostgreSQL servers of each supported version. Each starts at its first use."""
     with running_servers(postgres) as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[MotoServer]:
-    """An S3 server for all tests, which make buckets of their own; it takes seconds to start."""
+    """An S3 server that all tests share, because it takes seconds to start.
+
+    Each test creates its own bucket.
+    """
     from tests.support.s3 import start_moto
 
     server = start_moto()
@@ -194,27 +201,27 @@ def moto() -> Iterator[MotoServer]:
 
 @pytest.fixture
 def database(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """The connection string of an empty database that the test may fill; dropped afterwards."""
-    with fresh(postgres) as name:
+    """The connection string of an empty database, dropped after the test."""
+    with temporary_database(postgres) as name:
         yield postgres.conninfo(name)
 
 
 @pytest.fixture(scope="session")
 def migrated_once(postgres: EmbeddedPostgres) -> str:
-    """The name of a migrated state database, which is only for copies."""
+    """The name of a migrated state database that serves as a template."""
     return migrated(postgres)
 
 
 @pytest.fixture
 def migrated_database(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[str]:
-    """The connection string of a migrated state database of the test's own, without a record."""
-    with fresh(postgres, migrated_once) as name:
+    """The connection string of an empty migrated state database for the test."""
+    with temporary_database(postgres, migrated_once) as name:
         yield postgres.conninfo(name)
 
 
 @pytest.fixture(scope="session")
-def made(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Company]:
-    """A company for the compliance pages to show, which no test changes but for a moment."""
+def pages_company(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Company]:
+    """A company with data for the compliance pages. Tests undo their changes."""
     from tests.plugins.company import company
 
     root = Path(tempfile.mkdtemp(prefix="parcelseal-company-"))
@@ -226,15 +233,21 @@ def made(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Company]:
 
 
 @pytest.fixture(scope="session")
-def shown(postgres: EmbeddedPostgres, made: Company) -> Iterator[Shown]:
-    """The one API server with FAB, for tests of pages and of roles: it takes long to start."""
-    from tests.plugins.shown import Shown
+def pages_server(postgres: EmbeddedPostgres, pages_company: Company) -> Iterator[PagesServer]:
+    """Airflow's API server with the FAB auth manager.
+
+    Tests of pages and tests of roles share the server, because it starts slowly.
+    """
+    from tests.plugins.pages_server import PagesServer
     from tests.support.fab import fab_airflow
 
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-fab-"))
-    everybody_at_once = {"AIRFLOW__FAB__AUTH_RATE_LIMITED": "False"}  # 5 in 40 s from one place
+    # Otherwise 5 log-ins in 40 s per address.
+    everybody_at_once = {"AIRFLOW__FAB__AUTH_RATE_LIMITED": "False"}
     try:
-        with fab_airflow(postgres, folder, {**made.environment, **everybody_at_once}) as airflow:
-            yield Shown(airflow, made)
+        with fab_airflow(
+            postgres, folder, {**pages_company.environment, **everybody_at_once}
+        ) as airflow:
+            yield PagesServer(airflow, pages_company)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The three locks, and how the launcher chooses and counts them."""
+"""Tests of the three lock files of Python packages, and of the launcher that installs them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from include.workplace import ROOT
+from include.service_container import ROOT
 
 PRODUCTION, LOCAL, DEVELOPMENT = (
     "requirements.txt",
@@ -36,7 +36,7 @@ def requirements(lock: str) -> Iterator[Requirement]:
 
 
 def versions(lock: str, python: str) -> dict[str, str]:
-    """Return what a lock installs on a Python: names and versions."""
+    """Return the package versions in a lock file for a Python version, by package name."""
     environment = {"python_full_version": python, "python_version": python.rpartition(".")[0]}
     return {
         requirement.name: str(requirement.specifier)
@@ -47,7 +47,7 @@ def versions(lock: str, python: str) -> dict[str, str]:
 
 @pytest.fixture
 def launcher(tmp_path: Path) -> ModuleType:
-    """The launcher in a folder of its own, with the three locks and no `.venv`."""
+    """The launcher in a separate folder, with the three lock files and without `.venv`."""
     shutil.copy(ROOT / "parcelseal", tmp_path)
     for lock in LOCKS:
         shutil.copy(ROOT / lock, tmp_path)
@@ -60,29 +60,27 @@ def launcher(tmp_path: Path) -> ModuleType:
 
 
 def mark(launcher: Any, lock: str, digest: str | None = None) -> None:
-    """Say that a lock was installed."""
+    """Write the marker file by which the launcher recognizes that a lock file was installed."""
     launcher.VENV.mkdir(exist_ok=True)
     launcher.mark_of(lock).write_text(digest or launcher.digest(lock))
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_local_lock_has_at_most_170_packages(python: str):
-    """The first `up` of a newcomer waits for them."""
+def test_local_lock_file_has_at_most_170_packages(python: str):
+    """A new user waits for these packages at the first `up`."""
     assert len(versions(LOCAL, python)) <= MOST_LOCAL
 
 
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize(("first", "second"), list(combinations(LOCKS, 2)))
-def test_locks_agree_on_versions(first: str, second: str, python: str):
-    """They are installed into one `.venv` for tests; and what is tested is what runs."""
+def test_lock_files_agree_on_package_versions(first: str, second: str, python: str):
     ours, theirs = versions(first, python), versions(second, python)
     shared = ours.keys() & theirs.keys()
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_every_package_has_hashes_and_no_index_is_named(lock: str):
-    """Whatever index the packages come from, they are those that were locked."""
+def test_lock_files_have_hashes_and_no_index(lock: str):
     text = (ROOT / lock).read_text()
     assert "://" not in text
     assert "--index" not in text
@@ -91,8 +89,8 @@ def test_every_package_has_hashes_and_no_index_is_named(lock: str):
     assert all("--hash=sha256:" in entry for entry in entries)
 
 
-def test_every_direct_dependency_has_a_reason():
-    """In the file that names it."""
+def test_every_direct_dependency_has_a_comment_with_its_reason():
+    """The reason is a comment in the file that names the package."""
     for path in [*ROOT.glob("requirements*.in"), ROOT / "requirements-local-overrides.txt"]:
         for line in path.read_text().splitlines():
             if line and not line.startswith(("#", "-")):
@@ -103,8 +101,7 @@ def test_every_direct_dependency_has_a_reason():
     "name",
     ["apache-airflow", "boto3", "cryptography", "great-expectations", "jinja2", "pytest"],
 )
-def test_production_lock_has_what_users_asked_for(name: str):
-    """Whatever else moves to another lock."""
+def test_production_lock_has_the_required_packages(name: str):
     assert name in versions(PRODUCTION, PYTHONS[-1])
 
 
@@ -118,8 +115,8 @@ def test_production_lock_has_what_users_asked_for(name: str):
         ("moto", {DEVELOPMENT}),
     ],
 )
-def test_package_is_only_in_the_locks_that_need_it(name: str, locks: set[str]):
-    """Roles and workers in production, the embedded server locally, tools where tests run."""
+def test_package_is_only_in_the_lock_files_that_need_it(name: str, locks: set[str]):
+    """For example, only the local lock file has the embedded PostgreSQL server."""
     assert {lock for lock in LOCKS if name in versions(lock, PYTHONS[-1])} == locks
 
 
@@ -135,13 +132,12 @@ def test_package_is_only_in_the_locks_that_need_it(name: str, locks: set[str]):
         (["bench", "quality"], [PRODUCTION, LOCAL, DEVELOPMENT]),
     ],
 )
-def test_launcher_chooses_locks_by_command(launcher: Any, words: list[str], locks: list[str]):
-    """A new checkout gets no more than its command needs."""
+def test_launcher_chooses_lock_files_by_command(launcher: Any, words: list[str], locks: list[str]):
     assert launcher.missing_locks(words) == locks
 
 
-def test_launcher_of_the_image_needs_the_production_lock_alone(launcher: Any):
-    """The image has no other lock, and every command runs in it."""
+def test_launcher_in_the_container_image_needs_only_the_production_lock_file(launcher: Any):
+    """The container image has no other lock file, and every command runs in it."""
     (launcher.ROOT / LOCAL).unlink()
     (launcher.ROOT / DEVELOPMENT).unlink()
     mark(launcher, PRODUCTION)
@@ -149,8 +145,7 @@ def test_launcher_of_the_image_needs_the_production_lock_alone(launcher: Any):
     assert launcher.missing_locks(["roles", "sync"]) == []
 
 
-def test_launcher_installs_nothing_twice(launcher: Any):
-    """Tests after `up` add to its packages, and `up` after tests needs no more."""
+def test_launcher_does_not_install_a_lock_file_twice(launcher: Any):
     mark(launcher, LOCAL)
     assert launcher.missing_locks(["up"]) == []
     assert launcher.missing_locks(["test"]) == [PRODUCTION, DEVELOPMENT]
@@ -160,16 +155,15 @@ def test_launcher_installs_nothing_twice(launcher: Any):
     assert launcher.missing_locks(["up"]) == []
 
 
-def test_launcher_renews_older_locks_that_are_installed(launcher: Any):
-    """A `.venv` of the time when `up` installed the production lock has no old package left."""
+def test_launcher_updates_installed_lock_files_that_are_outdated(launcher: Any):
+    """An outdated lock file is installed again, even if the command does not need it."""
     mark(launcher, PRODUCTION, "0" * 64)
     assert launcher.missing_locks(["up"]) == [PRODUCTION, LOCAL]
 
 
-def test_launcher_makes_a_venv_without_pip_anew_when_uv_is_gone(
+def test_launcher_recreates_a_venv_without_pip_if_uv_is_gone(
     launcher: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    """One that uv made has no pip, so nothing could be installed into it."""
     python = launcher.VENV / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.touch()
@@ -187,8 +181,8 @@ def test_launcher_makes_a_venv_without_pip_anew_when_uv_is_gone(
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_launcher_counts_packages(launcher: Any, lock: str):
-    """Not entries: NumPy has one for each of two Pythons; nor what comments mention."""
+def test_launcher_counts_each_package_of_a_lock_file_once(launcher: Any, lock: str):
+    """Repeated entries for other Python versions and packages in comments are not counted."""
     names = {requirement.name for requirement in requirements(lock)}
     assert launcher.package_count(lock) == len(names)
     most = max(len(versions(lock, python)) for python in PYTHONS)
@@ -221,7 +215,7 @@ metadata.distributions = lambda **words: (
     package for package in installed(**words) if canonicalize_name(package.name) in local
 )
 sys.meta_path.insert(0, Absent())
-fab = {"asked", "database", "manager", "sync", "users"}
+fab = {"respondents", "database", "manager", "sync", "users"}
 production = {f"include.orchestration.access.{name}" for name in fab}
 import include
 for module in pkgutil.walk_packages(include.__path__, "include."):
@@ -245,8 +239,8 @@ print(len(absent))
 """
 
 
-def test_local_lock_suffices_for_up(tmp_path: Path):
-    """For our modules, the DAGs and the parts of Airflow that `up` starts."""
+def test_local_lock_file_has_all_packages_that_up_imports(tmp_path: Path):
+    """`up` starts parts of Airflow, and imports ParcelSeal's modules and the DAG files."""
     names = json.dumps(sorted(versions(LOCAL, PYTHONS[-1]) | versions(LOCAL, PYTHONS[0])))
     done = subprocess.run(
         [sys.executable, "-c", SUFFICES, names],

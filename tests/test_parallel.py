@@ -1,4 +1,4 @@
-"""How tests are distributed over workers, and which of them `--quick` leaves out."""
+"""Tests of the distribution of tests to workers, and of the tests that `--quick` skips."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CORES = len(os.sched_getaffinity(0))
     [
         ("tests/backup/test_drill.py::test_a[x::y]", "tests/backup/test_drill.py"),
         ("tests/e2e/test_up.py::test_a", "end to end"),
-        ("tests/e2e/incidents/test_played.py::test_a", "end to end"),
+        ("tests/e2e/incidents/test_scripted_incidents.py::test_a", "end to end"),
         ("tests/e2e/in_airflow/test_people.py::test_a", "whole Airflow"),
         ("tests/plugins/test_pages.py::test_a", "API server"),
     ],
@@ -37,12 +37,12 @@ def test_tests_that_share_a_server_are_one_group(nodeid: str, group: str) -> Non
         (["tests/e2e/test_up.py", "tests/e2e/test_runs.py"], 0),
     ],
 )
-def test_number_of_workers_is_zero_for_one_group(arguments: list[str], workers: int) -> None:
+def test_number_of_test_workers_is_zero_for_one_group(arguments: list[str], workers: int) -> None:
     assert parallel.number_of_workers(arguments) == workers
 
 
-def test_quick_leaves_out_long_files_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that was never measured belongs to the quick ones."""
+def test_quick_option_skips_slow_test_files_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without a recorded duration counts as quick."""
     durations = {"tests/a/test_long.py": 3.5, "tests/a/test_short.py": 0.4}
     monkeypatch.setattr(parallel, "_durations", lambda: durations)
     assert parallel.takes_long("tests/a/test_long.py")
@@ -51,8 +51,10 @@ def test_quick_leaves_out_long_files_and_groups(monkeypatch: pytest.MonkeyPatch)
     assert parallel.takes_long("tests/e2e/test_runs.py")
 
 
-def test_longest_group_starts_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The duration of a group is that of all of its files."""
+def test_duration_of_a_test_group_is_the_sum_over_its_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Groups are sorted by this duration."""
     durations = {"tests/e2e/test_a.py": 3.0, "tests/e2e/test_b.py": 3.0, "tests/a/test_c.py": 5.0}
     monkeypatch.setattr(parallel, "_durations", lambda: durations)
     parallel.durations_of_groups.cache_clear()
@@ -60,8 +62,10 @@ def test_longest_group_starts_first(monkeypatch: pytest.MonkeyPatch) -> None:
     parallel.durations_of_groups.cache_clear()
 
 
-def test_durations_are_recorded_by_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Rounded and sorted, so that two records are compared easily."""
+def test_durations_are_recorded_for_each_test_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Durations are rounded and sorted, so that two records can be compared easily."""
     file = tmp_path / "durations.json"
     monkeypatch.setattr(parallel, "DURATIONS", file)
     parallel.write_durations({"tests/b.py": 2.26, "tests/a.py": 0.01})
@@ -69,7 +73,7 @@ def test_durations_are_recorded_by_file(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_processor_seconds_are_added_up_by_folder_and_file() -> None:
-    """Most first; a report without a measurement counts nothing."""
+    """The largest sums come first. A report without a measurement adds nothing."""
     reports = []
     for name, seconds in (("a/test_b.py", 1.0), ("a/test_c.py", 2.5), ("d/test_e.py", 3.0)):
         report = pytest.TestReport(f"tests/{name}::test", ("", 0, ""), {}, "passed", None, "call")

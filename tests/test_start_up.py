@@ -1,4 +1,4 @@
-"""Packages that a process imports until the first line of a step.
+"""Tests of the packages that a process imports before it executes a step.
 
 `./parcelseal bench start_up` measures the CPU time, which depends on the load of the machine.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from include.registry import WORKFLOWS
-from include.workplace import ROOT
+from include.service_container import ROOT
 
 HEAVY = {
     "aws_encryption_sdk", "boto3", "docx", "great_expectations", "lxml", "matplotlib", "numpy",
@@ -35,18 +35,18 @@ def imported(work):
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as answer:
-        said = json.load(answer)
+        start = json.load(answer)
     os.waitpid(pid, 0)
-    return said
+    return start
 
 def open_workflow(name):
-    from include.composition import workplace_of
+    from include.composition import services_from
     resolve_name(name)
-    workplace_of(os.environ).pack
+    services_from(os.environ).pack
 
 def compile_pack():
-    from include.composition import workplace_of
-    workplace_of(os.environ).pack
+    from include.composition import services_from
+    services_from(os.environ).pack
 
 def command(word):
     from include.cli.app import command_line
@@ -61,9 +61,9 @@ print(json.dumps({"workflows": workflows, "commands": commands}))
 
 @pytest.fixture(scope="module")
 def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the packages of processes that open a workflow or a command, by its name."""
+    """The packages that a process imports to start a workflow or command, by its name."""
     home = tmp_path_factory.mktemp("home")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", SCRIPT.replace("WORKFLOWS", repr(dict(WORKFLOWS)))],
         env={**os.environ, "PARCELSEAL_HOME": str(home), "PYTHONPATH": str(ROOT)},
         cwd=ROOT,
@@ -72,19 +72,19 @@ def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         check=True,
     )
     assert list(Path(home, "packs").glob("*.pack"))
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said["workflows"] | said["commands"]
+    message: dict[str, Any] = json.loads(process.stdout)
+    return message["workflows"] | message["commands"]
 
 
 @pytest.mark.parametrize("name", [*WORKFLOWS, "run", "verify"])
-def test_start_imports_no_heavy_package(starts: dict[str, Any], name: str) -> None:
-    """A step or a command imports them where it uses them."""
+def test_start_of_a_workflow_or_command_imports_no_heavy_package(
+    starts: dict[str, Any], name: str
+) -> None:
     assert HEAVY.intersection(starts[name]) == set()
 
 
 @pytest.mark.parametrize("dag_id", WORKFLOWS)
 def test_task_imports_no_other_workflow(starts: dict[str, Any], dag_id: str) -> None:
-    """It reads its own section of the compiled pack."""
     packages = {name.rpartition(".workflow:")[0] for name in WORKFLOWS.values()}
     own = WORKFLOWS[dag_id].rpartition(".workflow:")[0]
     assert packages.intersection(starts[dag_id]) == {own}

@@ -1,7 +1,8 @@
-"""Write the CPU time at which functions of a process first begin; Python imports it at its start.
+"""Write the CPU time at which functions of a process are first called.
 
-Environment variables: ``START_UP_FILE`` is the file to which it appends a JSON object for each
-function, and ``START_UP_STEPS`` names the functions, ``backup/offsite:check`` with commas between.
+Python imports this module at its start. Environment variables: ``START_UP_FILE`` is the file to
+which the module appends a JSON object for each function. ``START_UP_STEPS`` names the functions,
+separated by commas, such as ``backup/offsite:check``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from types import CodeType
 from typing import Any
 
 FOLDER = "/include/"
-TOOL = 5  # of Python's tools, not used by profilers and debuggers
+TOOL = 5  # tool id of sys.monitoring that no profiler or debugger uses
 _forked: list[int] = []
 
 
@@ -31,7 +32,7 @@ def _begins(code: CodeType, _offset: int) -> Any:
         }
         with Path(os.environ["START_UP_FILE"]).open("a") as file:
             file.write(json.dumps(line) + "\n")
-    return sys.monitoring.DISABLE  # each function once
+    return sys.monitoring.DISABLE  # record each function only once
 
 
 if os.environ.get("START_UP_FILE"):

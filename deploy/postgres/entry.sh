@@ -22,7 +22,7 @@ if [ ! -e "$place/made" ]; then
   touch "$place/made"
 fi
 
-# A version that is newer than the cluster has to be moved to by hand: docs/production.md.
+# A version that is newer than the cluster has to be moved to by hand: docs/how-to/upgrade.md.
 exec postgres \
   -c listen_addresses='*' \
   -c unix_socket_directories=/tmp \

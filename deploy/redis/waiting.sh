@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# How many tasks wait for a worker, by queue: docs/production.md, alarms. Arguments: further queues.
+# How many tasks wait for a worker, by queue: docs/how-to/operate.md, Alarms. Arguments: further queues.
 set -euo pipefail
 for queue in default backup drill retention sealing "$@"; do
   REDISCLI_AUTH="$(cat /run/secrets/redis_password)" timeout 5 \

@@ -1,7 +1,7 @@
-"""The fields of an approval form, and reading what a person entered.
+"""Declare the fields of forms, and validate what a person entered in them.
 
-Airflow checks no answer: whoever answers over its REST API may send anything, or nothing. So the
-domain reads every answer against the form that it asked with.
+Airflow does not validate the answer to a required action: a client of its REST API may send any
+values. So ParcelSeal validates each answer against the form of the required action.
 """
 
 from __future__ import annotations
@@ -13,34 +13,35 @@ from typing import Any, Literal
 from unicodedata import category
 from zoneinfo import ZoneInfo
 
-from include.approvals.reasons import LONGEST_REASON, value_free_reason
+from include.approvals.reasons import MAX_REASON_LENGTH, redact_reason
 from include.messages import Message, _
 
 Kind = Literal["text", "long_text", "choice", "yes_no", "moment", "number", "list"]
 Entry = str | bool | int | datetime | tuple[str, ...]
-_UNSHOWN = {"Cc", "Cs"}  # controls and lone surrogates, which no database takes
-MOST_LINES = 200  # of a list that people write themselves
+_FORBIDDEN_CATEGORIES = {"Cc", "Cs"}  # controls and lone surrogates, refused by databases
+MAX_LIST_LINES = 200  # maximum lines of a list without options
 _YES, _NO = ("true", "yes", "1", "是"), ("false", "no", "0", "否", "")
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a form.
+    """A field of a form that a person fills in on a page of Airflow.
 
     Attributes:
-        name: by which the answer has it.
-        title: for people.
-        help: a sentence below it.
-        kind: ``list`` is several of the options, or lines where there are none; ``number`` is a
-            whole one from zero on; ``moment`` has a time zone.
-        options: what may be chosen, with its title.
-        value: what stands in it already.
-        required: whether an answer without it is incomplete. The page does not let anybody answer
-            while it is empty, whatever they choose.
-        longest: characters of a text, or of one line of a list.
-        exact: whether a text is kept as it was typed. Else what could be a customer's number or
-            address is blotted out (`value_free_reason`).
-        schema: more of the JSON schema of a parameter in a trigger form; nothing else checks it.
+        name: key of the field in the answer.
+        title: title that the form shows.
+        help: sentence below the field.
+        kind: type of the value. ``list`` is a choice of several options, or several lines of text
+            if the field has no options; ``number`` is an integer of 0 or more; ``moment`` is a time
+            with a timezone.
+        options: possible values -> titles.
+        value: initial value.
+        required: whether the field must have a value. Airflow's page accepts no answer while the
+            field is empty.
+        max_length: maximum length of a text, or of each line of a list, in characters.
+        stored_as_typed: whether a text is stored as typed. Otherwise possible customer data in the
+            text is redacted, see `include.approvals.reasons.redact_reason`.
+        schema: additional JSON schema for a run parameter. Only Airflow validates it.
     """
 
     name: str
@@ -50,8 +51,8 @@ class Field:
     options: Mapping[str, Message] = field(default_factory=dict)
     value: Entry | None = None
     required: bool = False
-    longest: int = LONGEST_REASON
-    exact: bool = False
+    max_length: int = MAX_REASON_LENGTH
+    stored_as_typed: bool = False
     schema: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -60,13 +61,13 @@ FormSections = Mapping[str, Sequence[Field]]
 
 
 @dataclass(frozen=True)
-class Entered:
-    """An answer that was read.
+class FormEntries:
+    """The values that a person entered in a form, after their validation.
 
     Attributes:
-        values: what could be read, by name; nothing that was left empty. A text that is too long is
-            cut.
-        problems: why the answer is incomplete or wrong, one sentence a field.
+        values: valid values by field name, without empty fields. A text that is too long is cut to
+            the maximum length.
+        problems: one sentence for each field with an invalid value.
     """
 
     values: Mapping[str, Entry]
@@ -75,118 +76,140 @@ class Entered:
 
 def read_form(
     form: Iterable[Field], entered: Mapping[str, Any], zone: ZoneInfo | None = None
-) -> Entered:
-    """Read what was entered; fields that the form does not have are left out.
+) -> FormEntries:
+    """Validate the values that a person entered in a form. Values for unknown fields are ignored.
 
     Args:
-        form: the fields.
-        entered: as Airflow hands it over: texts, booleans, numbers, lists, null.
-        zone: of moments that name none; without one such a moment is refused.
+        form: fields of the form.
+        entered: field name -> value as Airflow passes it: text, boolean, number, list or None.
+        zone: timezone of times that are entered without a timezone. If it is None, such times are
+            invalid.
     """
     values: dict[str, Entry] = {}
     problems: list[Message] = []
     for entry in form:
         try:
             value = _READERS[entry.kind](entry, entered.get(entry.name), zone)
-        except _WrongError as wrong:
-            problems.append(_("{field}: {problem}", field=entry.title, problem=wrong.problem))
-            if wrong.kept is not None:
-                values[entry.name] = wrong.kept
+        except _InvalidEntryError as error:
+            problems.append(_("{field}: {problem}", field=entry.title, problem=error.problem))
+            if error.kept is not None:
+                values[entry.name] = error.kept
             continue
         if value is not None:
             values[entry.name] = value
         elif entry.required:
-            problems.append(_("{field}: {problem}", field=entry.title, problem=_("is missing")))
-    return Entered(values, problems)
+            problems.append(
+                _("{field}: {problem}", field=entry.title, problem=_("a value is required"))
+            )
+    return FormEntries(values, problems)
 
 
-def refilled(form: Iterable[Field], values: Mapping[str, Entry]) -> tuple[Field, ...]:
-    """Return the form with what was entered before in its fields."""
+def prefill_form(form: Iterable[Field], values: Mapping[str, Entry]) -> tuple[Field, ...]:
+    """Return the form with the given values as initial values of its fields.
+
+    Args:
+        form: fields of the form.
+        values: field name -> initial value. Other fields keep their initial value.
+    """
     return tuple(replace(entry, value=values.get(entry.name, entry.value)) for entry in form)
 
 
-class _WrongError(Exception):
+class _InvalidEntryError(Exception):
     def __init__(self, problem: Message, kept: Entry | None = None) -> None:
         super().__init__(problem.text)
         self.problem, self.kept = problem, kept
 
 
-def _text(one: Field, entered: Any, _zone: ZoneInfo | None) -> str | None:
+def _text(form_field: Field, entered: Any, _zone: ZoneInfo | None) -> str | None:
     if entered is None:
         return None
     if not isinstance(entered, str):
-        raise _WrongError(_("is not a text"))
-    lines = [entered] if one.kind == "text" else entered.splitlines()
-    kept = "\n".join(_line(one, line) for line in lines).strip()
-    if len(kept) > one.longest:
-        problem = _("has more than {most} characters", most=one.longest)
-        raise _WrongError(problem, kept[: one.longest])
-    return kept or None
+        raise _InvalidEntryError(_("the value is not a text"))
+    lines = [entered] if form_field.kind == "text" else entered.splitlines()
+    text = "\n".join(_line(form_field, line) for line in lines).strip()
+    if len(text) > form_field.max_length:
+        problem = _("the value has more than {limit} characters", limit=form_field.max_length)
+        raise _InvalidEntryError(problem, text[: form_field.max_length])
+    return text or None
 
 
-def _line(one: Field, typed: str) -> str:
-    shown = (sign for sign in typed if sign.isspace() or category(sign) not in _UNSHOWN)
-    plain = " ".join("".join(shown).split())
-    return plain if one.exact else value_free_reason(plain, longest=one.longest + 1)
+def _line(form_field: Field, typed: str) -> str:
+    storable = (
+        sign for sign in typed if sign.isspace() or category(sign) not in _FORBIDDEN_CATEGORIES
+    )
+    text = " ".join("".join(storable).split())
+    return (
+        text
+        if form_field.stored_as_typed
+        else redact_reason(text, max_length=form_field.max_length + 1)
+    )
 
 
-def _choice(one: Field, entered: Any, _zone: ZoneInfo | None) -> str | None:
+def _choice(form_field: Field, entered: Any, _zone: ZoneInfo | None) -> str | None:
     if entered in (None, ""):
         return None
-    if not isinstance(entered, str) or entered not in one.options:
-        raise _WrongError(_("is none of the choices"))
+    if not isinstance(entered, str) or entered not in form_field.options:
+        raise _InvalidEntryError(_("the value is not one of the options of this field"))
     return entered
 
 
-def _yes_no(_one: Field, entered: Any, _zone: ZoneInfo | None) -> bool | None:
+def _yes_no(_field: Field, entered: Any, _zone: ZoneInfo | None) -> bool | None:
     if entered is None or isinstance(entered, bool):
         return entered
-    said = str(entered).strip().lower()
-    if said not in _YES + _NO:
-        raise _WrongError(_("is neither yes nor no"))
-    return said in _YES
+    text = str(entered).strip().lower()
+    if text not in _YES + _NO:
+        raise _InvalidEntryError(_("the value is not yes or no"))
+    return text in _YES
 
 
-def _moment(_one: Field, entered: Any, zone: ZoneInfo | None) -> datetime | None:
+def _moment(_field: Field, entered: Any, zone: ZoneInfo | None) -> datetime | None:
     if entered in (None, ""):
         return None
     try:
-        found = datetime.fromisoformat(str(entered).strip())
+        moment = datetime.fromisoformat(str(entered).strip())
     except ValueError:
-        raise _WrongError(_("is not a date and time")) from None
-    if found.tzinfo is None:
+        raise _InvalidEntryError(_("the value is not a date and time")) from None
+    if moment.tzinfo is None:
         if zone is None:
-            raise _WrongError(_("has no time zone"))
-        found = found.replace(tzinfo=zone)
-    return found.astimezone(UTC)
+            raise _InvalidEntryError(_("the time has no time zone"))
+        moment = moment.replace(tzinfo=zone)
+    return moment.astimezone(UTC)
 
 
-def _number(_one: Field, entered: Any, _zone: ZoneInfo | None) -> int | None:
+def _number(_field: Field, entered: Any, _zone: ZoneInfo | None) -> int | None:
     if entered in (None, ""):
         return None
-    whole = isinstance(entered, float) and entered.is_integer()
-    said = str(int(entered)) if whole else str(entered).strip()
-    if isinstance(entered, bool) or not (said.isascii() and said.isdigit() and len(said) < 19):
-        raise _WrongError(_("is not a whole number"))
-    return int(said)
+    is_integer = isinstance(entered, float) and entered.is_integer()
+    digits = str(int(entered)) if is_integer else str(entered).strip()
+    if isinstance(entered, bool) or not (
+        digits.isascii() and digits.isdigit() and len(digits) < 19
+    ):
+        raise _InvalidEntryError(_("the value must be a whole number that is zero or greater"))
+    return int(digits)
 
 
-def _list(one: Field, entered: Any, _zone: ZoneInfo | None) -> tuple[str, ...] | None:
-    given = entered.splitlines() if isinstance(entered, str) else entered
-    if given is None:
+def _list(form_field: Field, entered: Any, _zone: ZoneInfo | None) -> tuple[str, ...] | None:
+    entered_lines = entered.splitlines() if isinstance(entered, str) else entered
+    if entered_lines is None:
         return None
-    if not isinstance(given, Sequence) or not all(isinstance(line, str) for line in given):
-        raise _WrongError(_("is not a list"))
-    if one.options:
-        if not set(given) <= set(one.options):
-            raise _WrongError(_("is none of the choices"))
-        return tuple(option for option in one.options if option in given) or None
-    lines = tuple(line for typed in given if (line := _line(one, typed)))
-    cut = tuple(line[: one.longest] for line in lines[:MOST_LINES])
-    if len(lines) > MOST_LINES:
-        raise _WrongError(_("has more than {most} lines", most=MOST_LINES), cut)
+    if not isinstance(entered_lines, Sequence) or not all(
+        isinstance(line, str) for line in entered_lines
+    ):
+        raise _InvalidEntryError(_("the value is not a list with one item in each line"))
+    if form_field.options:
+        if not set(entered_lines) <= set(form_field.options):
+            raise _InvalidEntryError(_("the value is not one of the options of this field"))
+        return tuple(option for option in form_field.options if option in entered_lines) or None
+    lines = tuple(line for typed in entered_lines if (line := _line(form_field, typed)))
+    cut = tuple(line[: form_field.max_length] for line in lines[:MAX_LIST_LINES])
+    if len(lines) > MAX_LIST_LINES:
+        raise _InvalidEntryError(
+            _("the list has more than {limit} lines", limit=MAX_LIST_LINES), cut
+        )
     if cut != lines:
-        raise _WrongError(_("has more than {most} characters", most=one.longest), cut)
+        raise _InvalidEntryError(
+            _("the value has more than {limit} characters", limit=form_field.max_length), cut
+        )
     return lines or None
 
 

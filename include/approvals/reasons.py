@@ -1,9 +1,9 @@
-"""Remove possible numbers and addresses of customers from reasons that people type.
+"""Redact possible numbers and addresses of customers in the reasons that people type.
 
-A reason is kept in the evidence for years, and no reader of it needs to know whom it was about
-(PIPL (2021-11-01) article 6). Numbers are recognised however they are written: full-width or
-circled digits, +86, spaces, dashes, dots, brackets, invisible characters between them. Numbers in
-words (一三八) are not.
+A reason is stored in the evidence for years, and the readers of the evidence do not need personal
+data (PIPL (2021-11-01) article 6). Numbers are recognised in any notation: full-width or circled
+digits, +86, and digits separated by spaces, dashes, dots, brackets or invisible characters. Numbers
+that are written in words (一三八) are not recognised.
 """
 
 from __future__ import annotations
@@ -11,96 +11,103 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from include.approvals.people import is_invisible
+from include.approvals.approvers import is_invisible
 
-LONGEST_REASON = 500  # characters
-BLOTTED = "…"
-# What a reason begins with when nobody looked: an answer that was given with the command.
+MAX_REASON_LENGTH = 500  # characters
+REDACTED = "…"
+# Start of the reason of an answer that was given with the command, without a person
 COMMAND_LINE = "Answered on the command line with --answer."
 
-_NEXT = r"[\s\-./()\[\]_+*~'\"·•|:=]{0,4}"  # between two digits of one number
-_ANY = r"[\W_]{0,4}"  # as that, and what stands between the items of a list
-_MOST = 200  # digits of one match: what is longer is more than one
-_WORD = r"[^\s,;:。、()<>@]{1,254}"  # no address is longer (RFC 5321); without an end it costs time
-_CUSTOMERS = re.compile(
+_GAP = r"[\s\-./()\[\]_+*~'\"·•|:=]{0,4}"  # between two digits of the same number
+_LIST_GAP = r"[\W_]{0,4}"  # like _GAP, and also list separators
+_MAX_DIGITS = 200  # a longer sequence consists of several numbers
+_WORD = r"[^\s,;:。、()<>@]{1,254}"  # limit of RFC 5321; an unlimited pattern is slow
+_PERSONAL_DATA = re.compile(
     "|".join(
         (
-            # Mobile numbers and ID numbers, whatever stands between the digits
-            rf"(?<!\d)(?:86{_ANY})?1{_ANY}[3-9](?:{_ANY}\d){{9}}(?!\d)",
-            rf"(?<!\d)\d(?:{_ANY}\d){{16}}{_ANY}[\dXx](?![\dA-Za-z])",
+            # Mobile numbers and ID numbers with any separators
+            rf"(?<!\d)(?:86{_LIST_GAP})?1{_LIST_GAP}[3-9](?:{_LIST_GAP}\d){{9}}(?!\d)",
+            rf"(?<!\d)\d(?:{_LIST_GAP}\d){{16}}{_LIST_GAP}[\dXx](?![\dA-Za-z])",
             # Six digits and more: landlines, bank cards, foreign numbers, dates of birth
-            rf"\d(?:{_NEXT}\d){{5,{_MOST}}}(?:{_NEXT}[Xx](?![A-Za-z]))?",
+            rf"\d(?:{_GAP}\d){{5,{_MAX_DIGITS}}}(?:{_GAP}[Xx](?![A-Za-z]))?",
             rf"{_WORD}\s?(?:@|[(\[]\s?at\s?[)\]])\s?{_WORD}",
         )
     ),
     re.IGNORECASE,
 )
-# In names of things, which may be full of dates and running numbers: only what is written as one.
-_ONE = r"[\W_]?"  # between the parts of a number
+# For names of objects, which often contain dates and serial numbers: only unseparated numbers
+_GAP_IN_NAME = r"[\W_]?"  # between the parts of a number
 _SEPARATOR = r"[\W_]"
-_DAY = rf"20\d\d{_ONE}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
-_PROVINCE = "(?:1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[1-3]|91)"  # no year begins like that
-_BORN = r"(?:18|19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+_DAY = rf"20\d\d{_GAP_IN_NAME}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+_PROVINCE = (
+    "(?:1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[1-3]|91)"  # no year starts with these digits
+)
+_BIRTH_DATE = r"(?:18|19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
 _IN_NAMES = re.compile(
-    rf"(?<!\d)(?<!\d{_SEPARATOR})(?:(?:00)?86{_ONE})?1[3-9]\d(?!{_ONE}{_DAY}){_ONE}\d{{4}}{_ONE}\d{{4}}"
-    rf"(?!{_ONE}\d)"
-    rf"|(?<!\d){_PROVINCE}\d{{4}}{_ONE}{_BORN}{_ONE}\d{{3}}[\dXx](?![\dA-Za-z])"
+    rf"(?<!\d)(?<!\d{_SEPARATOR})(?:(?:00)?86{_GAP_IN_NAME})?1[3-9]\d(?!{_GAP_IN_NAME}{_DAY}){_GAP_IN_NAME}\d{{4}}{_GAP_IN_NAME}\d{{4}}"
+    rf"(?!{_GAP_IN_NAME}\d)"
+    rf"|(?<!\d){_PROVINCE}\d{{4}}{_GAP_IN_NAME}{_BIRTH_DATE}{_GAP_IN_NAME}\d{{3}}[\dXx](?![\dA-Za-z])"
 )
 _DASHES = "-"
-_AROUND = {"Mn", "Me"}  # categories of marks around the character before
+_COMBINING_CATEGORIES = {"Mn", "Me"}  # categories of combining marks
 
 
-def value_free_reason(reason: str, longest: int = LONGEST_REASON) -> str:
-    """Return a person's words in one line, with ``…`` for what could be a customer's.
+def redact_reason(reason: str, max_length: int = MAX_REASON_LENGTH) -> str:
+    """Return a reason in one line, with ``…`` in place of possible personal data of customers.
 
-    Six digits or more in a row, mobile and ID numbers also across commas, and e-mail addresses.
+    The function redacts six or more digits in a row, and e-mail addresses. Mobile and ID numbers
+    are redacted even if commas separate their digits.
 
     Args:
-        reason: the words.
-        longest: characters that are kept.
+        reason: reason as a person typed it.
+        max_length: maximum length of the result, in characters.
     """
     text = " ".join(reason.split())
-    plain, places = _plain(text)
-    kept, end = [], 0
-    for match in _CUSTOMERS.finditer(plain):
-        first, last = places[match.start()], places[match.end() - 1] + 1
-        kept += [text[end:first], BLOTTED]
+    normalized, positions = _normalize(text)
+    parts, end = [], 0
+    for match in _PERSONAL_DATA.finditer(normalized):
+        first, last = positions[match.start()], positions[match.end() - 1] + 1
+        parts += [text[end:first], REDACTED]
         end = max(end, last)
-    kept.append(text[end:])
-    return "".join(kept)[:longest]
+    parts.append(text[end:])
+    return "".join(parts)[:max_length]
 
 
-def says_something(reason: str) -> bool:
-    """Return whether anything but numbers and punctuation is left of a reason."""
-    return any(character.isalpha() for character in value_free_reason(reason))
+def has_words(reason: str) -> bool:
+    """Return whether a reason still has alphabetic characters after customer data is redacted."""
+    return any(character.isalpha() for character in redact_reason(reason))
 
 
-def names_a_person(name: str) -> bool:
-    """Return whether the name of a thing, such as a batch, holds a mobile or ID number.
+def has_personal_number(name: str) -> bool:
+    """Return whether the name of an object contains a mobile or ID number.
 
-    Narrower than what is blotted out of reasons: dates and running numbers make most such names,
-    and ``IN-000013`` is nobody's.
+    Names often contain dates and serial numbers, such as ``IN-000013``. So this function does not
+    report every sequence of digits that `redact_reason` redacts.
+
+    Args:
+        name: name of an object, such as an incoming batch.
     """
-    return _IN_NAMES.search(_plain(name)[0]) is not None
+    return _IN_NAMES.search(_normalize(name)[0]) is not None
 
 
-def _plain(text: str) -> tuple[str, list[int]]:
-    """Return the text in its normal form (NFKC), and the place of each character in the original.
+def _normalize(text: str) -> tuple[str, list[int]]:
+    """Return a text in Unicode normal form NFKC, and the original position of each character.
 
-    Character by character, so that the reason itself is kept as it was typed.
+    With the positions, `redact_reason` can find a number in the normalized text and redact it in
+    the text as it was typed.
     """
-    plain: list[str] = []
-    places: list[int] = []
-    for at, character in enumerate(text):
-        if is_invisible(character) or unicodedata.category(character) in _AROUND:
+    characters: list[str] = []
+    positions: list[int] = []
+    for index, character in enumerate(text):
+        if is_invisible(character) or unicodedata.category(character) in _COMBINING_CATEGORIES:
             continue
         for normal in unicodedata.normalize("NFKC", character):
-            plain.append(_simple(normal))
-            places.append(at)
-    return "".join(plain), places
+            characters.append(_normalize_character(normal))
+            positions.append(index)
+    return "".join(characters), positions
 
 
-def _simple(character: str) -> str:
+def _normalize_character(character: str) -> str:
     kind = unicodedata.category(character)
     if kind == "Nd":
         return str(unicodedata.decimal(character))

@@ -1,8 +1,9 @@
-"""Requests for approval and the decisions on them: bound to a hash, by another person, once.
+"""Store approval requests and decisions in the state database.
 
-Whoever needs an approval asks with the SHA-256 of the exact content, keeps the request's id and,
-before acting, calls `require`. An answer that may not count is kept as a refusal, so that an
-attempt to approve one's own work is seen in the evidence.
+A workflow creates a request with the SHA-256 of the exact content, stores the request's id and
+calls `require_approval` before it acts. Each request gets at most one decision. The decision is
+valid only if the approver saw the content with this SHA-256 and is not a requester. An invalid
+answer is stored as a refusal. The evidence thus shows an attempt to approve one's own work.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from enum import StrEnum
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.approvals.people import as_compared, is_among
-from include.approvals.reasons import says_something, value_free_reason
+from include.approvals.approvers import is_among, normalize_person
+from include.approvals.reasons import has_words, redact_reason
 from include.evidence.model import Approval
 from include.services.clock import Clock
 from include.services.errors import ControlFailed, UsageError
@@ -26,8 +27,17 @@ APPROVE, REJECT = "Approve", "Reject"
 NOBODY = ""
 
 
-class Cause(StrEnum):
-    """Why an answer does not count."""
+class RefusalCause(StrEnum):
+    """The reason why an answer to an approval request is invalid.
+
+    Attributes:
+        NOBODY: nobody answered.
+        OWN_REQUEST: the person is a requester.
+        NOT_ENTITLED: the person is not an approver.
+        NO_REASON: the decision is not an approval, and the person entered no reason.
+        DECIDED_BEFORE: the request already has a decision.
+        OTHER_CONTENT: the answered form was about another content.
+    """
 
     NOBODY = "nobody"
     OWN_REQUEST = "own_request"
@@ -39,15 +49,18 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """A request for a decision.
+    """An approval request, as stored in the state database.
 
     Attributes:
-        id: number in the registry.
-        kind: what kind of decision, ``intake``.
-        subject: what it is about; no customer value.
-        sha256: of the exact content.
-        requested_by: user ids of those whose work it is; none of them may decide.
-        deadline: until when it should be decided, None without one.
+        id: number of the request.
+        dag_id: DAG id of the run that created the request.
+        run_id: id of the run that created the request.
+        kind: type of the content to decide on, such as ``intake``.
+        subject: description of the content, without customer data.
+        sha256: SHA-256 of the exact content.
+        requested_by: user ids of the requesters, who may not decide.
+        requested_at: time of the request.
+        deadline: latest time for the decision; None if the request has no deadline.
     """
 
     id: int
@@ -57,18 +70,29 @@ class Request:
     subject: str
     sha256: str
     requested_by: tuple[str, ...]
-    asked_at: datetime
+    requested_at: datetime
     deadline: datetime | None
 
     @property
     def content(self) -> str:
-        """Return what the form of this request carries to its answer: the id and the SHA-256."""
+        """Return a text with the request's id and the SHA-256 of its content.
+
+        The form of the required action stores this text in a hidden field.
+        """
         return f"{self.id}:{self.sha256}"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The one decision on a request."""
+    """The valid decision of an approver on an approval request.
+
+    Attributes:
+        request_id: number of the request.
+        decision: option that the approver chose, such as `APPROVE`.
+        reason: reason that the approver entered, with possible customer data redacted.
+        decided_by: user id of the approver.
+        decided_at: time of the answer.
+    """
 
     request_id: int
     decision: str
@@ -78,22 +102,30 @@ class Decision:
 
     @property
     def approved(self) -> bool:
-        """Whether it lets the content in."""
+        """Return whether the approver chose `APPROVE`."""
         return self.decision == APPROVE
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer that did not count."""
+    """An invalid answer to an approval request, which was refused.
+
+    Attributes:
+        request_id: number of the request.
+        decision: option that the person chose.
+        decided_by: user id of the person; empty if no person answered.
+        decided_at: time of the answer.
+        cause: why the answer is invalid.
+    """
 
     request_id: int
     decision: str
     decided_by: str
     decided_at: datetime
-    cause: Cause
+    cause: RefusalCause
 
 
-def ask(
+def create_request(
     conn: Connection,
     clock: Clock,
     *,
@@ -105,28 +137,33 @@ def ask(
     run_id: str,
     deadline: datetime | None = None,
 ) -> Request:
-    """Ask for a decision; asking again about the same content in the same run is the same request.
+    """Create an approval request, or return the run's existing request for the same content.
+
+    For the arguments, see the attributes of `Request`.
 
     Raises:
-        UsageError: nobody is named whose work it is; then nobody could be kept from deciding.
+        UsageError: `requested_by` is empty, so separation of duties could not be checked.
     """
     if not requested_by:
-        raise UsageError(f"A request about {subject} names nobody whose work it is.")
+        raise UsageError(f"The approval request for {subject} has no requester.")
     key = {
         "dag_id": dag_id, "run_id": run_id, "kind": kind, "subject": subject, "sha256": sha256
     }  # fmt: skip
-    rest = {
-        "requested_by": sorted(set(requested_by)), "asked_at": clock.now(), "deadline": deadline
+    details = {
+        "requested_by": sorted(set(requested_by)), "requested_at": clock.now(), "deadline": deadline
     }  # fmt: skip
-    conn.execute(insert(approval_request).values(key | rest).on_conflict_do_nothing())
+    conn.execute(insert(approval_request).values(key | details).on_conflict_do_nothing())
     row = conn.execute(select(approval_request).filter_by(**key)).mappings().one()
     return _request(dict(row))
 
 
-def request_of(
+def latest_request(
     conn: Connection, dag_id: str, run_id: str, kind: str, subject: str
 ) -> Request | None:
-    """Return what a run asked last about a subject, None when it asked nothing."""
+    """Return a run's newest approval request about a subject, or None if no request exists.
+
+    For the arguments, see `find_request`.
+    """
     query = (
         select(approval_request)
         .filter_by(dag_id=dag_id, run_id=run_id, kind=kind, subject=subject)
@@ -136,20 +173,21 @@ def request_of(
     return _request(dict(row)) if row else None
 
 
-def request_about(
+def find_request(
     conn: Connection, dag_id: str, run_id: str, kind: str, subject: str, sha256: str
 ) -> Request | None:
-    """Return what a run asked about exactly this content, None when it did not ask.
+    """Return a run's approval request for exactly this content, or None if no request exists.
 
-    It is not always the newest request about the subject: a content may change and change back.
+    This is not always the newest request about the subject: the content may change and later change
+    back.
 
     Args:
         conn: the state database.
-        dag_id: with ``run_id``, which run it is.
-        run_id: see ``dag_id``.
-        kind: of the request.
-        subject: of the request.
-        sha256: of the content.
+        dag_id: DAG id of the run.
+        run_id: id of the run.
+        kind: type of the content, see `Request`.
+        subject: subject of the request.
+        sha256: SHA-256 of the content.
     """
     key = {"dag_id": dag_id, "run_id": run_id, "kind": kind, "subject": subject}
     query = select(approval_request).filter_by(**key, sha256=sha256)
@@ -157,18 +195,22 @@ def request_about(
     return _request(dict(row)) if row else None
 
 
-def request(conn: Connection, request_id: int) -> Request:
-    """Return a request; raises UsageError when there is none of that number."""
+def load_request(conn: Connection, request_id: int) -> Request:
+    """Return the approval request with the given number.
+
+    Raises:
+        UsageError: the request does not exist.
+    """
     query = select(approval_request).where(approval_request.c.id == request_id)
     row = conn.execute(query).mappings().first()
     if row is None:
-        raise UsageError(f"There is no request for approval {request_id}.")
+        raise UsageError(f"The approval request {request_id} does not exist.")
     return _request(dict(row))
 
 
 def decide(
     conn: Connection,
-    asked: Request,
+    request: Request,
     *,
     decision: str,
     reason: str,
@@ -177,107 +219,127 @@ def decide(
     may_decide: Collection[str],
     content: str,
 ) -> Decision | Refusal:
-    """Enter an answer; commit whatever comes back, since refused answers are kept too.
+    """Store an answer to an approval request as a decision, or as a refusal if it is invalid.
 
-    The same answer of the same person and moment may be entered again by a repeated task. An answer
-    to another form than this request's is `Cause.OTHER_CONTENT`, whoever gave it: the caller has to
-    ask again.
+    The caller must commit the transaction in both cases.
+
+    If a retried task passes the same answer again, the stored decision is returned. If the person
+    filled in the form of another request, the answer is refused with `RefusalCause.OTHER_CONTENT`,
+    whether or not the person may decide. In that case, the caller has to ask again.
 
     Args:
         conn: the state database, in a transaction.
-        asked: the request that is decided on.
-        decision: the chosen option.
-        reason: words of the person; needed unless it is an approval. What could be a customer's
-            number or address in it is blotted out; nothing else left is no reason.
-        decided_by: user id; None or empty when nobody answered, which never counts.
-        decided_at: when the answer was given.
-        may_decide: user ids of those who are entitled.
-        content: `Request.content` of the form that was answered; empty where it carried none.
+        request: approval request that the person answered.
+        decision: option that the person chose.
+        reason: reason that the person entered; required for every decision except an approval.
+            Possible customer data is redacted. A reason that has no words after that counts as
+            missing.
+        decided_by: user id of the person. None or an empty text means that no person answered; the
+            answer is then invalid.
+        decided_at: time of the answer.
+        may_decide: user ids of the approvers.
+        content: `Request.content` of the answered form; empty if the form has none.
     """
-    who = (decided_by or NOBODY).strip()
-    cause: Cause | None = None
-    if not as_compared(who):
-        cause = Cause.NOBODY
-    elif content != asked.content:
-        cause = Cause.OTHER_CONTENT
-    elif is_among(who, asked.requested_by):
-        cause = Cause.OWN_REQUEST
-    elif not is_among(who, may_decide):
-        cause = Cause.NOT_ENTITLED
-    elif decision != APPROVE and not says_something(reason):
-        cause = Cause.NO_REASON
-    values = {"request_id": asked.id, "decision": decision, "decided_by": who}
+    decider = (decided_by or NOBODY).strip()
+    cause: RefusalCause | None = None
+    if not normalize_person(decider):
+        cause = RefusalCause.NOBODY
+    elif content != request.content:
+        cause = RefusalCause.OTHER_CONTENT
+    elif is_among(decider, request.requested_by):
+        cause = RefusalCause.OWN_REQUEST
+    elif not is_among(decider, may_decide):
+        cause = RefusalCause.NOT_ENTITLED
+    elif decision != APPROVE and not has_words(reason):
+        cause = RefusalCause.NO_REASON
+    values = {"request_id": request.id, "decision": decision, "decided_by": decider}
     values |= {"decided_at": decided_at}
     if cause is None:
-        row = values | {"reason": value_free_reason(reason)}
+        row = values | {"reason": redact_reason(reason)}
         conn.execute(insert(approval_decision).values(row).on_conflict_do_nothing())
-        found = decision_on(conn, asked.id)
-        assert found is not None
-        if (found.decision, found.decided_by, found.decided_at) == (decision, who, decided_at):
-            return found
-        cause = Cause.DECIDED_BEFORE
-    refused = insert(approval_refusal).values(values | {"cause": str(cause)})
-    conn.execute(refused.on_conflict_do_nothing())
-    return Refusal(asked.id, decision, who, decided_at, cause)
+        stored = decision_on(conn, request.id)
+        assert stored is not None
+        if (stored.decision, stored.decided_by, stored.decided_at) == (
+            decision,
+            decider,
+            decided_at,
+        ):
+            return stored
+        cause = RefusalCause.DECIDED_BEFORE
+    statement = insert(approval_refusal).values(values | {"cause": str(cause)})
+    conn.execute(statement.on_conflict_do_nothing())
+    return Refusal(request.id, decision, decider, decided_at, cause)
 
 
 def decision_on(conn: Connection, request_id: int) -> Decision | None:
-    """Return the decision on a request, None while there is none."""
+    """Return the decision on an approval request, or None if the request is not decided yet."""
     query = select(approval_decision).where(approval_decision.c.request_id == request_id)
     row = conn.execute(query).mappings().first()
     return Decision(**row) if row else None
 
 
 def refusals_of(conn: Connection, request_id: int) -> list[Refusal]:
-    """Return the answers to a request that did not count, oldest first."""
+    """Return the invalid answers to an approval request, oldest first."""
     table = approval_refusal.c
     columns = (table[field.name] for field in fields(Refusal))
     query = select(*columns).where(table.request_id == request_id).order_by(table.id)
     rows = map(dict, conn.execute(query).mappings())
-    return [Refusal(**row | {"cause": Cause(row["cause"])}) for row in rows]
+    return [Refusal(**row | {"cause": RefusalCause(row["cause"])}) for row in rows]
 
 
-def outdated_answers(conn: Connection, about: Request) -> int:
-    """Count the answers of a run about a subject whose form showed another content."""
+def outdated_answers(conn: Connection, latest: Request) -> int:
+    """Count the answers that a run refused because the person saw an outdated form.
+
+    An answer is counted if it was about the subject of `latest`, and its form showed a content that
+    had changed before the person answered.
+
+    Args:
+        conn: the state database.
+        latest: newest request of the run about the subject.
+    """
     query = (
         select(func.count())
         .select_from(approval_refusal.join(approval_request))
         .where(
-            approval_request.c.dag_id == about.dag_id,
-            approval_request.c.run_id == about.run_id,
-            approval_request.c.kind == about.kind,
-            approval_request.c.subject == about.subject,
-            approval_refusal.c.cause == str(Cause.OTHER_CONTENT),
+            approval_request.c.dag_id == latest.dag_id,
+            approval_request.c.run_id == latest.run_id,
+            approval_request.c.kind == latest.kind,
+            approval_request.c.subject == latest.subject,
+            approval_refusal.c.cause == str(RefusalCause.OTHER_CONTENT),
         )
     )
     return conn.execute(query).scalar_one()
 
 
-def require(conn: Connection, request_id: int, sha256: str) -> Decision:
-    """Return the approval on which somebody may act now.
+def require_approval(conn: Connection, request_id: int, sha256: str) -> Decision:
+    """Return the decision that approves the current content; raise an error if it is not approved.
 
     Args:
         conn: the state database.
-        request_id: what was asked.
-        sha256: of the content as it is now.
+        request_id: number of the approval request.
+        sha256: SHA-256 of the current content.
 
     Raises:
-        ControlFailed: nobody approved, or the content is not what was approved.
+        ControlFailed: the request is not approved, or the content has changed since the request.
     """
-    asked = request(conn, request_id)
-    found = decision_on(conn, request_id)
-    if found is None or not found.approved:
-        raise ControlFailed(f"Nobody approved {asked.subject}.", "Ask again.")
-    if asked.sha256 != sha256:
+    request = load_request(conn, request_id)
+    decision = decision_on(conn, request_id)
+    if decision is None or not decision.approved:
+        raise ControlFailed(f"{request.subject} was not approved.", "Request the approval again.")
+    if request.sha256 != sha256:
         raise ControlFailed(
-            f"{asked.subject} is not what was approved: it changed since.",
-            "The approval is void. Find out who changed it; the next run asks again.",
+            f"{request.subject} changed after its approval.",
+            "The approval is void. Find out who changed the content. The next run requests "
+            "approval again.",
         )
-    return found
+    return decision
 
 
 def approvals_of(conn: Connection, dag_id: str, run_id: str) -> list[Approval]:
-    """Return the decisions of a run for its ``result.json``, in the order of asking."""
+    """Return the decisions on a run's approval requests, as ``result.json`` states them.
+
+    They are in the order of the approval requests.
+    """
     query = (
         select(
             (approval_request.c.kind + ":" + approval_request.c.subject).label("step"),

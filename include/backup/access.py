@@ -1,11 +1,13 @@
-"""Keep a restored database closed until its erasures were replayed, then set owners and grants.
+"""Close the target database of a restore to other roles, and open it when its data may be read.
 
-PostgreSQL lets PUBLIC execute each new function. A SECURITY DEFINER function reads tables with its
-owner's rights, so it would show rows before their erasure is replayed, and to roles to which the
-original database gave no right.
+A restored database contains records that were erased after the backup. The restore has to delete or
+mask these records again, which is called the replay of erasures. Until the replay has ended, other
+roles must not read the database. SECURITY DEFINER functions need extra care: PostgreSQL lets every
+role execute a new function, and such a function reads tables with the rights of its owner.
+Therefore, a restore revokes EXECUTE on these functions from PUBLIC.
 
-An owner reads its tables without any grant, so owners come last too. Everything that opens the
-database is one transaction: a restore that fails before it leaves nothing open.
+The owner of a table can read it without a grant. Therefore, owners are also set only at the end, in
+one transaction with the grants. If a restore fails earlier, the database stays closed.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from psycopg import sql
 
 from include.backup.archive_entry import Entry, archive_encoding, codec_of
 from include.backup.restore_program import TIMEOUT_STATEMENT, RestoreTarget, in_memory
-from include.erasure.restored_copy import FIRST_OWN_OBJECT, event_triggers_suspended
+from include.erasure.restored_copy import FIRST_OWN_OBJECT, suspend_event_triggers
 from include.services.database import ADVISORY_LOCKS, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
 from include.services.programs import ClientProgram
@@ -38,12 +40,18 @@ ORDER BY 1
 
 
 def definer_functions(connection: psycopg.Connection[Any]) -> dict[int, str]:
-    """Return the SECURITY DEFINER functions and procedures of a database: oid and SQL name."""
+    """Return the SECURITY DEFINER functions and procedures of a database.
+
+    The key is the OID, and the value is the name as SQL. Functions that belong to an extension are
+    omitted.
+    """
     return dict(connection.execute(_FUNCTIONS).fetchall())
 
 
 def definers_of(target: DatabaseAddress) -> frozenset[int]:
-    """Return the oids of a database's SECURITY DEFINER functions, before a restore adds others.
+    """Return the OIDs of the SECURITY DEFINER functions of a database. Call this before a restore.
+
+    `close_functions` needs the result to recognise the functions that the restore created.
 
     Raises:
         ServiceError: the database failed.
@@ -56,8 +64,8 @@ def close_functions(target: DatabaseAddress, existing: Collection[int]) -> None:
     """Revoke EXECUTE from PUBLIC on the SECURITY DEFINER functions that a restore created.
 
     Args:
-        target: the database that is restored.
-        existing: oids of functions that it had before the restore.
+        target: database into which the backup is restored.
+        existing: OIDs of the SECURITY DEFINER functions that the database had before the restore.
 
     Raises:
         ServiceError: the database failed.
@@ -112,18 +120,21 @@ _STILL_LOCKED = f"SELECT FROM ({ADVISORY_LOCKS}) AS held WHERE key = {_LOCK}"
 
 @contextmanager
 def sole_restore(target: DatabaseAddress) -> Iterator[Callable[[], None]]:
-    """Exclude other restores into the same database while the block runs.
+    """Hold a lock during the block, so that no other restore into the same database can run.
 
-    The first restore that ends would open the target while another has not replayed its erasures.
+    When a restore has deleted the erased records again, it opens the database to other roles. Two
+    restores at the same time would load the same records. The restore that ends first would open
+    the database while it still contains erased records that the other restore has loaded.
 
     Args:
-        target: the database; the lock is a session's there.
+        target: database into which the backup is restored. A session in this database holds the
+            lock.
 
     Yields:
-        A function that raises ServiceError when the lock was lost meanwhile.
+        A function that raises ServiceError if the lock has been lost.
 
     Raises:
-        UsageError: another restore into the database is at work.
+        UsageError: another restore into the database is running.
         ServiceError: the database failed.
     """
     connection = target.connect(autocommit=True)
@@ -133,8 +144,8 @@ def sole_restore(target: DatabaseAddress) -> Iterator[Callable[[], None]]:
         row = connection.execute(f"SELECT pg_try_advisory_lock({_LOCK})").fetchone()
         if row != (True,):
             raise UsageError(
-                f"Another restore into {target.place} is at work.",
-                "Wait for it to end, or restore into another database.",
+                f"Another restore into {target.display_name} is running.",
+                "Wait until the other restore ends, or restore into another database.",
             )
 
         def confirm() -> None:
@@ -142,7 +153,7 @@ def sole_restore(target: DatabaseAddress) -> Iterator[Callable[[], None]]:
                 if connection.execute(_STILL_LOCKED).fetchone() is not None:
                     return
             raise ServiceError(
-                f"The lock that keeps other restores out of {target.place} was lost, so the "
+                f"The lock that keeps other restores out of {target.display_name} was lost, so the "
                 "target was not opened.",
                 "Drop the target, and restore into a new database.",
             )
@@ -159,16 +170,17 @@ def sole_restore(target: DatabaseAddress) -> Iterator[Callable[[], None]]:
 
 @dataclass
 class TargetAccess:
-    """Access of other roles to a database while it is restored.
+    """A switch that closes the target database of a restore to other roles, and opens it again.
 
     Args:
-        target: the database.
-        owners: restore owners, grants, publications and subscriptions of the backup at the end.
-        is_new: whether the target is not in use yet. If the role owns it, other roles cannot
-            connect to it until `open`.
+        target: database into which the backup is restored.
+        owners: whether `open` sets the owners and grants, and creates the publications and
+            subscriptions, that the backup contains.
+        is_new: whether no application uses the target yet. If so, and if the login owns the target,
+            `close` revokes the CONNECT right from PUBLIC until `open` grants it again.
 
     Attributes:
-        is_unfinished: whether `close` began to change the target, and `open` has not ended.
+        is_unfinished: whether `close` began to change the target and `open` has not completed.
     """
 
     target: DatabaseAddress
@@ -182,17 +194,18 @@ class TargetAccess:
     _comment: str = field(default="", init=False)  # of the database, as its people wrote it
 
     def close(self, head: bytes, entries: Sequence[Entry]) -> None:
-        """Close the target to other roles; call it before the load.
+        """Close the target to other roles. Call this method before anything is loaded.
 
-        Until `open`, also after a failure, the database's comment says that it is closed.
+        While the CONNECT right is revoked from PUBLIC, the comment of the target database contains
+        the text `CLOSED`. `open` removes this text. After a failed restore, the text remains.
 
         Args:
-            head: header and table of contents of the archive.
-            entries: the same, decoded.
+            head: header and table of contents of the archive, as bytes.
+            entries: entries of the same table of contents, decoded.
 
         Raises:
-            UsageError: a role of the archive is missing, or default privileges of the target would
-                open each table as it is created.
+            UsageError: a role that the archive names is missing. Also raised if default privileges
+                of the target would grant rights on each new table.
             ServiceError: the database or pg_restore failed.
         """
         if self.owners:
@@ -201,7 +214,8 @@ class TargetAccess:
         with connected(self.target) as connection:
             if connection.execute(_OPENED_BY_DEFAULT).fetchone() is not None:
                 raise UsageError(
-                    f"The target {self.target.place} grants rights on new tables by default: "
+                    f"The target {self.target.display_name} grants rights on new tables by "
+                    f"default: "
                     "other roles could read erased records before they are erased again.",
                     "Create the target from template0, or revoke these rights with ALTER DEFAULT "
                     "PRIVILEGES.",
@@ -224,28 +238,31 @@ class TargetAccess:
 
     @property
     def is_closed(self) -> bool:
-        """Return whether `close` closed the target, or found it closed by an earlier restore."""
+        """Return whether this or an earlier restore revoked the CONNECT right from PUBLIC."""
         return self._closed
 
     @property
     def connect_state(self) -> str:
-        """Describe in a sentence which roles can connect while the target is not open."""
+        """Return a sentence that says whether other roles can connect to the target now."""
         if self._closed:
-            return "Others may not connect to it."
+            return "Other roles may not connect to it."
         if self._others_connect:
-            return "Others may connect to it as before: close it yourself."
-        return "Roles with a grant of their own may connect to it as before."
+            return "Other roles may connect to it as before: close it by hand."
+        return "Roles with their own grant may connect to it as before."
 
     @property
     def keeps_public_out(self) -> bool:
-        """Return whether `open` leaves the target without CONNECT for PUBLIC, as it was before."""
+        """Return whether PUBLIC already had no CONNECT right on the target before the restore.
+
+        In this case, `open` does not grant the right.
+        """
         return not self._closed and not self._others_connect
 
     def open(self) -> None:
-        """Set the backup's owners and grants, and restore the target's right to connect.
+        """Set the owners and grants of the backup, and let other roles connect again.
 
         Raises:
-            ServiceError: a statement failed; nothing is open then.
+            ServiceError: a statement failed, and the target stays closed.
         """
         statements = self._statements
         if self.owners and not RestoreTarget.of(self.target).knows_timeout:
@@ -253,7 +270,7 @@ class TargetAccess:
         with connected(self.target) as connection:
             try:
                 if self.owners:
-                    with event_triggers_suspended(connection):
+                    with suspend_event_triggers(connection):
                         # First: the archive's grants revoke EXECUTE again. pg_dump writes them for
                         # functions that PUBLIC may execute, as PostgreSQL creates them.
                         _change(
@@ -267,9 +284,10 @@ class TargetAccess:
                 raise
             except psycopg.Error as error:
                 raise ServiceError(
-                    f"Owners and grants cannot be restored into {self.target.place}: "
+                    f"Owners and grants cannot be restored into {self.target.display_name}: "
                     f"{type(error).__name__}, {error.sqlstate}.",
-                    "Erasures were replayed, and nothing is open to others. See the server's log, "
+                    "Erasures were replayed, and other roles have no access. Read the "
+                    "server's log, "
                     "then grant access by hand.",
                 ) from None
         self.is_unfinished = False
@@ -284,7 +302,7 @@ class TargetAccess:
 
 
 def _without_mark(comment: str) -> tuple[bool, str]:
-    """Return whether a comment has the mark of a closed database, and its people's own comment."""
+    """Return whether a database comment contains the text `CLOSED`, and the comment without it."""
     before, mark, after = comment.partition(CLOSED)
     if not mark or (after and not after.startswith(" ")):
         return False, comment
@@ -292,9 +310,19 @@ def _without_mark(comment: str) -> tuple[bool, str]:
 
 
 def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
-    """Return the SQL of an archive's owners, grants, publications and subscriptions.
+    """Return the SQL statements with which a restored database is opened to other roles.
 
-    The statements of owners are the lines that pg_restore leaves out with ``--no-owner``.
+    They set owners and grants, and create publications and subscriptions, as the archive of the
+    backup defines them. pg_restore has no option to print only the statements that set owners.
+    Therefore, two of its scripts are compared. The statements are the lines that are missing in the
+    script with the option ``--no-owner``.
+
+    Args:
+        head: header and table of contents of the archive, as bytes.
+        entries: entries of the same table of contents, decoded.
+
+    Raises:
+        ServiceError: pg_restore cannot read the archive's head.
     """
     plain = [entry for entry in entries if entry.kind not in OPENING | _DATA]
     codec = codec_of(archive_encoding(entries))
@@ -317,7 +345,17 @@ def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
 
 
 def _script(head: bytes, entries: Sequence[Entry], codec: str, *more: str) -> str:
-    """Return pg_restore's SQL for entries, without the owners in its comments."""
+    """Return the SQL script that pg_restore prints for some entries of an archive.
+
+    The names of owners are removed from the comment lines. Otherwise, the scripts with and without
+    the option ``--no-owner`` would differ not only in their statements.
+
+    Args:
+        head: header and table of contents of the archive, as bytes.
+        entries: entries for which pg_restore prints SQL.
+        codec: Python codec of the script.
+        *more: further options of pg_restore.
+    """
     if not entries:
         return ""
     with in_memory(head) as archive, tempfile.NamedTemporaryFile("w") as listed:
@@ -339,7 +377,12 @@ def _script(head: bytes, entries: Sequence[Entry], codec: str, *more: str) -> st
 
 
 def _require_roles(target: DatabaseAddress, statements: str) -> None:
-    """Raise UsageError when a role that the statements name does not exist on the server."""
+    """Raise UsageError if a role that SQL statements name does not exist on the target's server.
+
+    Args:
+        target: database into which the backup is restored.
+        statements: SQL statements, as `opening_statements` returns them.
+    """
     named = {
         role[1:-1].replace('""', '"') if role.startswith('"') else role
         for role in _ROLES.findall(statements)
@@ -348,6 +391,6 @@ def _require_roles(target: DatabaseAddress, statements: str) -> None:
         roles = {name for (name,) in connection.execute("SELECT rolname::text FROM pg_roles")}
     if missing := sorted(named - roles):
         raise UsageError(
-            f'Restoring into {target.place}: role "{missing[0]}" does not exist.',
+            f'Restoring into {target.display_name}: role "{missing[0]}" does not exist.',
             "Create the role first. Owners, grants and policies of the backup refer to it.",
         )

@@ -1,9 +1,9 @@
-"""Read a pg_dump custom-format archive from a stream: its entries, and a digest for each table.
+"""Read the table of contents and the digests of a pg_dump archive in custom format from a stream.
 
-The layout is PostgreSQL's (src/bin/pg_dump/pg_backup_archiver.c and pg_backup_custom.c, archive
-versions 1.14 to 1.16 of PostgreSQL 12 to 18). Only the table of contents is decoded. A table's data
-is not: it is hashed as one block from its first chunk to its end mark, at the speed of SHA-256,
-which is why a manifest with per-table checksums costs a backup almost nothing.
+The format is defined in PostgreSQL's src/bin/pg_dump/pg_backup_archiver.c and pg_backup_custom.c.
+The module reads the archive versions 1.14 to 1.16, which PostgreSQL 12 to 18 write. Only the table
+of contents is decoded. The data of each table is hashed without being decoded, so the digests of
+all tables cost a backup almost no time.
 """
 
 from __future__ import annotations
@@ -55,12 +55,17 @@ SUM_MODULUS = 1 << 256
 
 
 class ArchiveError(ValueError):
-    """The bytes are not a pg_dump archive that this code knows."""
+    """The error for bytes that are not a pg_dump archive in a supported version."""
 
 
 @dataclass(frozen=True)
 class BlockDigest:
-    """The data of a table in the archive: its bytes as stored there, and their SHA-256 (hex)."""
+    """The size and digest of the data of one table, as stored in the archive.
+
+    Attributes:
+        bytes: size of the data in bytes.
+        sha256: SHA-256 (hex) of the data.
+    """
 
     bytes: int
     sha256: str
@@ -68,13 +73,14 @@ class BlockDigest:
 
 @dataclass
 class LargeObjects:
-    """All large objects of an archive.
+    """The number, size and checksum of all large objects of an archive.
 
     Attributes:
-        count: how many.
-        bytes: of their content.
-        sum: over the SHA-256 of each object's number and content, modulo 2^256, so that neither
-            order nor pg_dump's grouping by owner matters.
+        count: number of large objects.
+        bytes: total size of their content in bytes.
+        sum: sum of the SHA-256 values of all large objects, modulo 2^256. The SHA-256 of an object
+            covers its OID and its content. The sum does not depend on the order of the objects, nor
+            on how pg_dump groups them by owner.
     """
 
     count: int = 0
@@ -93,23 +99,28 @@ class _Block:
         self.digest.update(data)
 
 
-class _Short(Exception):
-    """More bytes are needed."""
+class _NeedsMoreBytes(Exception):
+    """The signal that the parser needs more bytes before it can continue.
+
+    Its argument, if any, is the position in the received bytes up to which the parser has finished.
+    """
 
 
 @dataclass
 class ArchiveReader:
-    """Takes an archive in pieces of any size and keeps digests, not data.
+    """A reader that receives an archive in pieces of any size, and keeps only digests of the data.
 
     Attributes:
-        entries: the table of contents, complete once ``head_size`` is set.
-        head_size: bytes of header and table of contents together; 0 until known.
-        head_sha256: of these bytes (hex); empty until known.
-        server_version: of the dumped database; empty until known.
-        digests: per dump id, filled as each block ends.
-        row_sums: per dump id of ``rows_of``, a sum over the SHA-256 of each row, modulo 2^256,
-            which does not depend on the rows' order.
-        large_objects: complete when the archive ended.
+        rows_of: dump ids of the tables for which `row_sums` is calculated.
+        entries: entries of the table of contents; empty until the table of contents was read.
+        head_size: total size of header and table of contents in bytes; 0 until they were read.
+        head_sha256: SHA-256 (hex) of header and table of contents; empty until they were read.
+        server_version: version of the server that was dumped; empty until the header was read.
+        digests: digest of the data of each table, by dump id. A digest is set when all data of the
+            table was read.
+        row_sums: sum of the SHA-256 values of all rows of a table, modulo 2^256, by the dump id of
+            the table. The sum does not depend on the order of the rows.
+        large_objects: number, size and checksum of the large objects that were read so far.
     """
 
     rows_of: frozenset[int] = frozenset()
@@ -127,10 +138,10 @@ class ArchiveReader:
     _row_start: bytes = b""
 
     def feed(self, piece: bytes) -> None:
-        """Take the next bytes of the archive.
+        """Process the next bytes of the archive.
 
         Raises:
-            ArchiveError: this is no archive, or one of an unknown version.
+            ArchiveError: the bytes are not an archive, or the archive has an unknown version.
         """
         data = self._pending + piece if self._pending else piece
         position = 0
@@ -141,28 +152,39 @@ class ArchiveReader:
                 if self._block is None:
                     position = self._open_block(data, position)
                 position = self._read_block(data, position)
-        except _Short as short:
-            position = short.args[0] if short.args else position
+        except _NeedsMoreBytes as signal:
+            position = signal.args[0] if signal.args else position
         self._pending = data[position:]
 
     def close(self) -> None:
-        """Check that the archive ended where a block ended; raises ArchiveError."""
+        """Check that the archive is complete. Call this method after the last piece.
+
+        Raises:
+            ArchiveError: the archive ends within its head or within a block of data.
+        """
         if not self.head_size or self._block is not None or self._pending:
             raise ArchiveError("the archive ends in the middle")
 
     def tables(self) -> list[Entry]:
-        """Return the entries that carry a table's rows."""
+        """Return those entries of the table of contents that describe the rows of a table."""
         return [entry for entry in self.entries if entry.kind == "TABLE DATA"]
 
     def table_digests(self) -> dict[tuple[str, str], str]:
-        """Return the SHA-256 of each table's rows (hex), by schema and name."""
+        """Return the SHA-256 (hex) of the data of each table.
+
+        The key is the schema and the table name.
+        """
         return {
             (entry.schema, entry.name): self.digests[entry.dump_id].sha256
             for entry in self.tables()
         }
 
     def schema_sha256(self) -> str:
-        """Digest of all definitions, ordered, without owners, privileges and data."""
+        """Return a SHA-256 (hex) that covers the definitions of all objects in the archive.
+
+        The definitions are sorted before they are hashed. Owners, privileges and data are not
+        included.
+        """
         lines = sorted(
             "\0".join((entry.kind, entry.schema, entry.name, entry.definition))
             for entry in self.entries
@@ -178,7 +200,7 @@ class ArchiveReader:
         cursor = _Cursor(data, len(MAGIC))
         version = (cursor.byte(), cursor.byte())
         if version not in KNOWN_VERSIONS:
-            raise ArchiveError(f"archive version {version[0]}.{version[1]} is not known here")
+            raise ArchiveError(f"archive version {version[0]}.{version[1]} is not supported")
         cursor.byte()  # revision
         int_size, cursor.offset_size, form = cursor.byte(), cursor.byte(), cursor.byte()
         if int_size != INT_WIDTH - 1 or form != CUSTOM_FORMAT:
@@ -221,7 +243,7 @@ class ArchiveReader:
 
     def _open_block(self, data: bytes, position: int) -> int:
         if len(data) - position < 1 + INT_WIDTH:
-            raise _Short(position)
+            raise _NeedsMoreBytes(position)
         kind = data[position]
         if kind not in (BLOCK_DATA, BLOCK_LARGE_OBJECTS):
             raise ArchiveError(f"unknown block type {kind}")
@@ -240,7 +262,7 @@ class ArchiveReader:
         if end < 0:
             safe = max(position, len(data) - len(END_OF_DATA) + 1)
             block.take(memoryview(data)[position:safe])
-            raise _Short(safe)
+            raise _NeedsMoreBytes(safe)
         end += len(END_OF_DATA)
         block.take(memoryview(data)[position:end])
         self._close_block(block)
@@ -252,11 +274,11 @@ class ArchiveReader:
         try:
             while True:
                 if len(data) - position < INT_WIDTH:
-                    raise _Short(position)
+                    raise _NeedsMoreBytes(position)
                 size = from_bytes(data[position + 1 : position + INT_WIDTH], "little")
                 end = position + INT_WIDTH + size
                 if len(data) < end:
-                    raise _Short(position)
+                    raise _NeedsMoreBytes(position)
                 rows = self._row_start + data[position + INT_WIDTH : end]
                 block.take(memoryview(data)[position:end])
                 position = end
@@ -275,12 +297,12 @@ class ArchiveReader:
         total = self.large_objects
         while True:
             if len(data) - position < INT_WIDTH:
-                raise _Short(position)
+                raise _NeedsMoreBytes(position)
             number = data[position : position + INT_WIDTH]
             size = _int(data, position)
             end = position + INT_WIDTH + (size if self._object else 0)
             if len(data) < end:
-                raise _Short(position)
+                raise _NeedsMoreBytes(position)
             block.take(memoryview(data)[position:end])
             position = end
             if self._object is None:
@@ -303,10 +325,11 @@ class ArchiveReader:
 
 
 def entries_with_data(entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries that pg_restore counts among the data, in the archive's order.
+    """Return the entries that pg_restore loads in its data section, in the order of the archive.
 
-    Comments, grants and labels have no section of their own and belong to that of the entry before
-    them: those of large objects come after the objects' metadata, which are data.
+    The entry of a comment, of grants or of a security label names no section of pg_restore. It
+    belongs to the same section as the entry before it. For example, the comment on a large object
+    belongs to the data section.
     """
     section, chosen = SECTION_BEFORE_DATA, []
     for entry in entries:
@@ -318,9 +341,11 @@ def entries_with_data(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def restored_definitions(entries: Iterable[Entry]) -> dict[str, list[str]]:
-    """Return what a restore without owners brings back, by label, each label's definitions sorted.
+    """Return the definitions of the objects that a restore without owners creates.
 
-    The options of user mappings are left out: only a superuser's pg_dump reads them.
+    The key is the label of the entry, as in `Entry.label`. Several entries may have the same label,
+    so the value is a sorted list of definitions. The options of user mappings are removed, because
+    pg_dump can read them only as a superuser.
     """
     definitions: dict[str, list[str]] = {}
     for entry in entries:
@@ -338,7 +363,15 @@ def restored_definitions(entries: Iterable[Entry]) -> dict[str, list[str]]:
 
 
 def read_archive(pieces: Iterable[bytes], rows_of: frozenset[int] = frozenset()) -> ArchiveReader:
-    """Read a whole archive and return the reader with its findings."""
+    """Read a complete archive, and return its reader with all entries and digests.
+
+    Args:
+        pieces: bytes of the archive in pieces of any size.
+        rows_of: dump ids of the tables for which `ArchiveReader.row_sums` is calculated.
+
+    Raises:
+        ArchiveError: the bytes are not a complete archive in a supported version.
+    """
     reader = ArchiveReader(rows_of=rows_of)
     for piece in pieces:
         reader.feed(piece)
@@ -356,7 +389,7 @@ class _Cursor:
     def skip(self, count: int) -> int:
         start, self.position = self.position, self.position + count
         if self.position > len(self.data):
-            raise _Short(0)
+            raise _NeedsMoreBytes(0)
         return start
 
     def byte(self) -> int:

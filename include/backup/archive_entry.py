@@ -1,11 +1,12 @@
-"""Entries of an archive's table of contents: their encoding, names and definitions.
+"""Decode entries of an archive's table of contents: encoding, names and definitions.
 
-Minor releases of PostgreSQL since 2026 (15.20 and 17.12, for example) keep a version number of each
-column as ``pg_attver`` in ``pg_attribute.attoptions``. Their own pg_dump omits it. An older
-pg_dump, such as 18.4, takes it for a user's option, and writes
-``ALTER TABLE ... SET (pg_attver=...)`` into the definition of each table. Servers without the
-feature refuse that statement, so it is removed. Servers with the feature ignore it: each server
-counts by itself.
+This module also removes ``pg_attver`` from definitions. Since 2026, minor releases of PostgreSQL,
+such as 15.20 and 17.12, store a version number of each column as ``pg_attver`` in
+``pg_attribute.attoptions``. The pg_dump of these releases omits this number. An older pg_dump, such
+as 18.4, takes it for an option that a user has set, and writes ``ALTER TABLE ... SET
+(pg_attver=...)`` into the definition of each table. Servers without ``pg_attver`` refuse this
+statement. Servers with ``pg_attver`` do not need the statement, because each server counts the
+versions itself.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the archive's table of contents.
+    """An entry of an archive's table of contents. It describes one database object or its data.
 
     Attributes:
-        dump_id: the archive's own number of the entry.
+        dump_id: number of the entry in the archive.
         oid: object identifier in the dumped database.
-        kind: ``TABLE DATA``, ``INDEX``, ``FK CONSTRAINT`` and so on.
-        section: 1 none, 2 before the data, 3 data, 4 after the data.
-        definition: the SQL that creates it.
-        position: of the definition in the archive, in bytes from its begin.
+        name: name of the object.
+        kind: type of the entry, such as ``TABLE DATA``, ``INDEX`` or ``FK CONSTRAINT``.
+        section: section of pg_restore: 1 for none, 2 for pre-data, 3 for data, 4 for post-data.
+        definition: SQL statement that creates the object.
+        schema: schema of the object; empty if the object belongs to no schema.
+        position: position of the definition in the archive, in bytes from the beginning.
     """
 
     dump_id: int
@@ -40,24 +43,28 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """Kind, schema and name for people."""
+        """Return the type, schema and name of the entry as display text."""
         name = f"{self.schema}.{self.name}" if self.schema else self.name
         return name if name.startswith(self.kind) else f"{self.kind} {name}"
 
 
-SURROGATES = "surrogateescape"  # keep bytes that are no character of the encoding
+SURROGATES = "surrogateescape"  # keep bytes that are not characters of the encoding
 
 
 def encoding_of(definition: str) -> str:
-    """Return the encoding that an archive's entry ``SET client_encoding = '...'`` names."""
+    """Return the encoding that a statement ``SET client_encoding = '...'`` names.
+
+    Args:
+        definition: definition of an archive's entry ``ENCODING``, which is such a statement.
+    """
     return definition.partition("'")[2].partition("'")[0]
 
 
 def codec_of(encoding: str) -> str:
-    """Return Python's codec for an encoding of PostgreSQL.
+    """Return the name of the Python codec for a PostgreSQL encoding.
 
-    Texts in SQL_ASCII, or in an encoding that Python does not know, are read as UTF-8. Then
-    `is_readable` detects names with other bytes.
+    For SQL_ASCII, and for an encoding that Python does not know, the result is UTF-8. Names whose
+    bytes are not valid UTF-8 can then be detected with `is_readable`.
     """
     plain = encoding.replace("_", "")
     for name in (encoding, plain, plain.replace("WIN", "cp"), plain.replace("KOI8", "koi8_")):
@@ -69,12 +76,16 @@ def codec_of(encoding: str) -> str:
 
 
 def is_readable(text: str) -> bool:
-    """Return whether each byte of a decoded text belongs to a character."""
+    """Return whether all bytes of a text were valid in its encoding when the text was decoded.
+
+    Args:
+        text: decoded text, in which each invalid byte was replaced by a lone surrogate.
+    """
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def archive_encoding(entries: Iterable[Entry]) -> str:
-    """Return the encoding of an archive's texts, as PostgreSQL names it."""
+    """Return PostgreSQL's name for the encoding of an archive; UTF8 if the archive names none."""
     return next((encoding_of(e.definition) for e in entries if e.kind == "ENCODING"), "UTF8")
 
 
@@ -89,11 +100,14 @@ _EMPTY = re.compile(rb"SET \( *\);$")
 
 
 def loadable_head(head: bytes, entries: Sequence[Entry]) -> bytes:
-    """Return an archive's head with blanks in place of the option, so that no position changes.
+    """Return an archive's head in which ``pg_attver`` is overwritten with spaces.
+
+    Servers without ``pg_attver`` accept this head. A statement that sets only ``pg_attver`` is
+    overwritten completely. The positions of all other bytes stay the same.
 
     Args:
         head: header and table of contents of an archive.
-        entries: the decoded table of contents.
+        entries: decoded table of contents.
     """
     loadable = bytearray(head)
     codec = codec_of(archive_encoding(entries))
@@ -106,7 +120,10 @@ def loadable_head(head: bytes, entries: Sequence[Entry]) -> bytes:
 
 
 def without_column_versions(definition: str) -> str:
-    """Return a table's definition without the option, to compare it with another server's."""
+    """Return a table's definition without the column versions (``pg_attver``).
+
+    Only definitions without these versions can be compared between two servers.
+    """
     if "pg_attver=" not in definition:
         return definition
     text = _STATEMENT.sub(_remove, definition.encode("utf-8", SURROGATES))

@@ -1,4 +1,4 @@
-"""Compare a restored database with its manifest: the rows of each table, each foreign key."""
+"""Compare a restored copy with its restore point's manifest, and check the copy's foreign keys."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ ORDER BY 2, 3, 1
 
 @dataclass(frozen=True)
 class Definitions:
-    """Definitions in which a copy differs from the original, by label.
+    """The objects whose definitions differ between the restored copy and the original.
 
     Attributes:
-        missing: only in the original.
-        added: only in the copy.
-        changed: in both, with another text.
+        missing: labels of objects that only the original has.
+        added: labels of objects that only the restored copy has.
+        changed: labels of objects that the original and the copy define differently.
     """
 
     missing: tuple[str, ...] = ()
@@ -67,16 +67,17 @@ class Definitions:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences between a restored database and the manifest.
+    """The result of comparing a restored copy with the manifest of its restore point.
 
     Attributes:
-        compared: tables whose content was compared.
-        different: labels of tables whose content is not the manifest's; ``pg_largeobject`` stands
-            for the large objects.
-        missing: labels of tables that the copy does not have.
-        reordered: tables with the same rows in another order, which is no difference.
-        definitions: differences of the schema.
-        server_version: of the copy.
+        compared: number of tables whose content was compared.
+        different: labels of tables whose content differs from the manifest. The label
+            ``pg_catalog.pg_largeobject`` stands for the large objects.
+        missing: labels of tables that the restored copy lacks.
+        reordered: labels of tables that have the same rows in another order. This does not count as
+            a difference.
+        definitions: objects with different definitions.
+        server_version: version of the server that contains the restored copy.
     """
 
     compared: int
@@ -88,17 +89,21 @@ class Comparison:
 
 
 def compare(source: Source, copy: DatabaseAddress) -> Comparison:
-    """Compare every table's content with the manifest's checksums, and all definitions.
+    """Compare all definitions and the content of every table of a restored copy with the manifest.
 
-    The copy is dumped like the original, so that both sides are the same bytes if they are the same
-    rows in the same order. PostgreSQL may load rows into other pages than before; a table whose
-    checksum differs is therefore compared again, row by row without order, with the original
-    archive.
+    The restored copy is dumped with the same options as the original. If a table has the same rows
+    in the same order, its checksum then equals the checksum in the manifest. PostgreSQL may load
+    rows in another order. Therefore, if the checksum of a table differs, the original archive and
+    the copy are read again. In this second comparison, the order of the rows is ignored.
+
+    Args:
+        source: restore point with its manifest.
+        copy: restored copy.
 
     Raises:
-        Refused: the object in the store is not the manifest's any more.
-        UsageError: the copy cannot be opened, or its row-level security hides rows.
-        ServiceError: the copy cannot be dumped.
+        Refused: the restore point in the store differs from its manifest.
+        UsageError: the restored copy cannot be opened, or its row-level security hides rows.
+        ServiceError: the restored copy cannot be dumped.
     """
     manifest = source.manifest
     # FORCE ROW LEVEL SECURITY is part of a definition; pg_dump reads no rows while it is in force.
@@ -175,8 +180,8 @@ def _require_authentic(
         name = (table.schema_name, table.name)
         if name in names and digests[name] != table.sha256:
             raise ServiceError(
-                f"The archive of {manifest.id} does not fit its own manifest in {table.label}.",
-                "Do not use this restore point; raise an incident.",
+                f"The archive of {manifest.id} does not match its own manifest in {table.label}.",
+                "Do not use this restore point. Open an incident.",
             )
 
 
@@ -210,8 +215,8 @@ def _dump(
         code = dump.wait()
     if code:
         raise ServiceError(
-            f"The restored copy {address.place} cannot be read back.",
-            "See the log of the server that holds it.",
+            f"The restored copy {address.display_name} cannot be read.",
+            "Read the log of its server.",
         )
     reader.close()
     return reader
@@ -219,14 +224,20 @@ def _dump(
 
 @dataclass(frozen=True)
 class ForeignKeys:
-    """The number of foreign keys, and rows whose parent does not exist: name of the key -> rows."""
+    """The result of checking the foreign keys of a restored copy row by row.
+
+    Attributes:
+        checked: number of checked foreign keys.
+        broken: number of rows that refer to a missing row, by the label of the foreign key. Foreign
+            keys without such rows are omitted.
+    """
 
     checked: int
     broken: dict[str, int]
 
 
 def check_foreign_keys(copy: psycopg.Connection) -> ForeignKeys:
-    """Count, for every foreign key that is in force, the rows whose parent does not exist."""
+    """Count, for each validated foreign key, the rows that refer to a missing row."""
     with copy.cursor(row_factory=class_row(_ForeignKey)) as cursor:
         keys = cursor.execute(FOREIGN_KEYS).fetchall()
     orphans = {key.label: _orphans(copy, key) for key in keys}

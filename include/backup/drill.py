@@ -1,4 +1,8 @@
-"""Steps of `drill_restore`: choose a restore point, restore it, compare it, replay erasures."""
+"""Define the steps of `drill_restore`, which restores a backup into a scratch database as a test.
+
+The steps choose a restore point, restore it, compare the restored copy with the original, and drop
+the copy.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +30,12 @@ from include.backup.drill_findings import (
     judge_tables,
     judge_targets,
 )
+from include.backup.drill_proofs import PointResult
 from include.backup.explain import CheckRefusesRows
-from include.backup.listing import PointRemoved, naming_removals, work_reader
+from include.backup.listing import PointRemoved, raising_point_removed, work_reader
 from include.backup.manifest import RestorePoint
-from include.backup.offsite import clock_columns, listed, offsite_of
+from include.backup.offsite import listed, newest_record_columns, offsite_of
 from include.backup.offsite_findings import CLAUSE
-from include.backup.proved import PointResult
 from include.backup.restore import policies_lifted, restore
 from include.backup.scratch import drop_left_over, scratch, without_event_triggers
 from include.backup.server_needs import (
@@ -43,30 +47,30 @@ from include.backup.server_needs import (
 from include.backup.snapshot import newest_records
 from include.backup.source import Source
 from include.encryption.crypto import Refused
-from include.erasure.places import places_of
-from include.erasure.replay import Schedule, replay, schedule_of
+from include.erasure.replay import ReplayRules, replay, replay_rules_of
+from include.erasure.tables import table_names_of
 from include.evidence.model import Metric, Outcome
 from include.evidence.register_figures import ERASURES
 from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import _
 from include.policy.datamap import MappedDatabase
+from include.service_container import Services
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ControlFailed, ParcelSealError
-from include.state.locks import exclusive
+from include.state.locks import hold_exclusive_lock
 from include.state.tables import drill as drill_table
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
-from include.workplace import Workplace
 
 MOST_REASONS = 3  # of refused restore points, in one line
 
 
 class Choice(PointResult):
-    """The restore point to drill.
+    """The result of the step that chooses the restore point for a restore drill.
 
     Attributes:
-        of: number of usable restore points.
-        latest_taken_at: moment of the newest of them.
+        of: number of usable restore points among which the step chose.
+        latest_taken_at: time at which the newest restore point was taken.
     """
 
     of: int
@@ -74,12 +78,14 @@ class Choice(PointResult):
 
 
 def choose(run: RunContext[None], findings: StepFindings) -> Choice:
-    """Choose the restore point to drill, check the server, drop databases of killed drills.
+    """Choose a restore point, and check that the server for restore drills can restore it.
+
+    Scratch databases that killed restore drills left behind are dropped first.
 
     Raises:
         ControlFailed: no restore point can be used.
-        UsageError: the drill server lacks features of the database.
-        ServiceError: server or store cannot be reached.
+        UsageError: the drill server lacks features that the database needs.
+        ServiceError: the drill server or the off-site store cannot be reached.
     """
     database, offsite = findings.part, offsite_of(run.services)
     server = run.services.database("drill_db")
@@ -89,7 +95,8 @@ def choose(run: RunContext[None], findings: StepFindings) -> Choice:
         reasons = "; ".join(each.reason for each in rejected[:MOST_REASONS])
         raise ControlFailed(
             f"None of {len(rejected)} restore points can be trusted: {reasons}",
-            "Do not restore from them. Take a new backup, drill it, raise an incident.",
+            "Do not use these restore points. Take a new backup, run a restore drill with it, and "
+            "open an incident.",
         )
     rule = run.parameters.get("choose", "policy")
     chosen = pick(
@@ -103,7 +110,11 @@ def choose(run: RunContext[None], findings: StepFindings) -> Choice:
         findings.find(
             "drill.untrusted",
             Outcome.FAIL,
-            _("Restore point {key} is refused: {reason}", key=each.key, reason=each.reason),
+            _(
+                "The restore point {key} cannot be trusted: {reason}",
+                key=each.key,
+                reason=each.reason,
+            ),
             STOP,
         )
     latest = max(point.manifest.taken_at for point in points)
@@ -111,15 +122,21 @@ def choose(run: RunContext[None], findings: StepFindings) -> Choice:
 
 
 def pick(points: Sequence[RestorePoint], drilled: Collection[str], rule: str) -> RestorePoint:
-    """Return the latest restore point, or a random one that was never drilled.
+    """Return the restore point that a restore drill restores.
 
-    If all were drilled, ``undrilled`` picks the latest.
+    Args:
+        points: usable restore points of the database.
+        drilled: ids of the restore points that earlier restore drills have restored successfully.
+        rule: ``latest`` for the newest restore point, or ``undrilled`` for a random one that is not
+            in ``drilled``. If all are in ``drilled``, the newest is returned.
 
     Raises:
-        ControlFailed: there is none.
+        ControlFailed: the database has no restore point.
     """
     if not points:
-        raise ControlFailed("There is no restore point to drill.", "Run backup_offsite first.")
+        raise ControlFailed(
+            "There is no restore point for the restore drill.", "Run backup_offsite first."
+        )
     latest = max(points, key=lambda point: (point.manifest.taken_at, point.id))
     if rule == "latest":
         return latest
@@ -128,7 +145,7 @@ def pick(points: Sequence[RestorePoint], drilled: Collection[str], rule: str) ->
 
 
 def drilled_points(state: Engine, database: str) -> set[str]:
-    """Return the ids of restore points that a drill has restored successfully."""
+    """Return the ids of a database's restore points that restore drills restored successfully."""
     query = select(drill_table.c.restore_point).where(
         drill_table.c.database == database, drill_table.c.outcome != Outcome.FAIL
     )
@@ -137,14 +154,21 @@ def drilled_points(state: Engine, database: str) -> set[str]:
 
 
 def require_drill_server(source: Source, server: DatabaseAddress) -> None:
-    """Refuse a drill server that lacks a feature of the database, before the dump is fetched.
+    """Check that the drill server has all features that the database in a backup needs.
 
-    The drill checks a restore point of an earlier version, whose head cannot be read alone, and a
-    restore point that is refused.
+    The table of contents of the backup's archive names these features. Therefore, the check takes
+    place before the backup is downloaded. It is skipped if the table of contents differs from the
+    manifest. It is also skipped if the table of contents cannot be read without downloading the
+    backup, as in restore points of earlier versions of ParcelSeal. The restore repeats the check.
+
+    Args:
+        source: chosen restore point.
+        server: drill server.
 
     Raises:
-        UsageError: the server lacks features; the message names all of them.
-        ServiceError: server or store cannot be reached.
+        UsageError: the server lacks features that the database needs. The message names all of
+            them.
+        ServiceError: the server or the off-site store cannot be reached.
     """
     if source.manifest.head is None:
         return
@@ -157,7 +181,7 @@ def require_drill_server(source: Source, server: DatabaseAddress) -> None:
 
 CHOOSE = Step(
     name="choose",
-    title=_("Choosing a restore point of {part}", part=""),
+    title=_("The choice of a restore point of {part}", part=""),
     clause=CLAUSE,
     work=choose,
     result=Choice,
@@ -166,66 +190,72 @@ CHOOSE = Step(
 
 @contextmanager
 def chosen_source(run: RunContext[None], database: str) -> Iterator[Source]:
-    """Open the restore point that this run chose.
+    """Open the restore point that this run chose in the step `choose`, until the block ends.
 
     Raises:
-        PointRemoved: a run removed it meanwhile, so that the block failed.
+        PointRemoved: the block failed because another run has pruned the restore point.
     """
     offsite, point = offsite_of(run.services), run.require(CHOOSE, database).restore_point
     work = work_reader(run.state, database, offsite.store)
-    with naming_removals(offsite.store, database, point, work):
+    with raising_point_removed(offsite.store, database, point, work):
         manifest = manifests.load(offsite.store, database, point, offsite.trusted).manifest
         yield Source(offsite.store, manifest, run.services.drill_key())
 
 
 @dataclass(frozen=True)
 class DrillTarget:
-    """The target of a drill.
+    """The server and settings with which a restore drill restores a database.
 
     Attributes:
-        server: for the scratch database.
-        schedule: the parts of retention.yaml for the replay of erasures.
-        jobs: processes that load at the same time.
+        server: server on which the scratch database is created.
+        schedule: settings of retention.yaml with which erased records are deleted or masked again.
+        jobs: number of processes that load rows at the same time.
     """
 
     server: DatabaseAddress
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: ReplayRules = field(default_factory=ReplayRules)
     jobs: int = 2
 
 
-def drill_target(services: Workplace, database: MappedDatabase) -> DrillTarget:
-    """Return where drills restore a mapped database."""
-    schedule = schedule_of(database, services.pack.retention_of(database.name))
+def drill_target(services: Services, database: MappedDatabase) -> DrillTarget:
+    """Return the drill server and the settings for restore drills of a mapped database."""
+    schedule = replay_rules_of(database, services.pack.retention_of(database.name))
     return DrillTarget(services.database("drill_db"), schedule)
 
 
 class RestoreDrill(PointResult):
-    """The comparison of a restored copy with its original.
+    """The result of the step that restores a restore point and compares it with the original.
 
-    All but the restore point is None if the copy could not be loaded.
+    If a CHECK constraint prevented the load, all fields except the restore point are None. In the
+    *replay of erasures*, records of the erasure ledger are deleted or masked again in the restored
+    copy.
 
     Attributes:
-        dump_checked_by: how the stored object was recognised, by ``version`` or ``digest``.
-        manifest_sha256: hex digest of the manifest.
-        taken_at: when the backup was taken.
-        tables: that were restored.
-        rows: that were restored.
-        compared: tables whose content was compared.
-        reordered: tables with the same rows in another order.
-        definitions: differences of the schema.
-        left_out: kinds of objects that are not restored.
-        foreign_keys: that were checked row by row.
-        newest: moment of the newest record, "none" without a record; None if the data map names no
-            clock column.
-        erasures: entries of the erasure ledger.
-        replayed: records that were erased again.
-        remasked: records that were masked again.
-        remaining: erased or masked records that are present afterwards.
-        large_objects_deleted: to which only replayed records referred.
-        views_refreshed: materialized views.
-        holding: relation -> rows with keys of erased records.
-        skipped: collections whose table the copy does not have.
-        not_looked_for: entries of the erasure ledger that name no record of the copy.
+        dump_checked_by: whether the stored backup was identified by its ``version`` or its
+            ``digest``.
+        manifest_sha256: SHA-256 (hex) of the manifest.
+        taken_at: time at which the backup was taken.
+        tables: number of restored tables.
+        rows: number of restored rows.
+        compared: number of tables whose content was compared.
+        reordered: labels of tables that have the same rows as the original in another order.
+        definitions: objects whose definitions differ from the original.
+        left_out: labels of objects that were not restored.
+        foreign_keys: number of foreign keys that were checked row by row.
+        newest: date and time of the newest record; "none" if the copy has no record. None if the
+            data map names no column that shows the newest record.
+        erasures: number of entries that the erasure ledger has for the database.
+        replayed: number of records that were deleted again.
+        remasked: number of records that were masked again.
+        remaining: number of records that are still present, or still not masked, after the replay
+            of erasures.
+        large_objects_deleted: number of large objects that were deleted because only records that
+            were deleted again referred to them.
+        views_refreshed: number of materialized views that were refreshed.
+        holding: number of rows that contain keys of erased records, by table or view.
+        skipped: names of collections whose table the copy lacks.
+        not_looked_for: number of entries of the erasure ledger whose records could not be searched
+            for in the copy.
     """
 
     dump_checked_by: Literal["digest", "version"] | None = None
@@ -251,16 +281,21 @@ class RestoreDrill(PointResult):
 
 
 def drill(run: RunContext[None], findings: StepFindings) -> RestoreDrill:
-    """Restore into a scratch database, compare, replay erasures, drop it.
+    """Restore the chosen restore point into a scratch database, and compare it with the original.
+
+    After the comparison, the records of the erasure ledger are deleted or masked again in the copy.
+    Then the scratch database is dropped.
 
     Raises:
-        PointRemoved: a run removed the restore point meanwhile.
+        PointRemoved: another run has pruned the restore point since it was chosen.
         UsageError, Refused, ServiceError: see `restore_and_compare`.
     """
     database = run.database(findings.part)
     choice = run.require(CHOOSE, database.name)
     try:
-        with exclusive(run.state, f"drill:{database.name}", f"a drill of {database.name}"):
+        with hold_exclusive_lock(
+            run.state, f"drill:{database.name}", f"a drill of {database.name}"
+        ):
             run.services.require_complete_registers(ERASURES)
             with chosen_source(run, database.name) as source:
                 target, latest = drill_target(run.services, database), choice.latest_taken_at
@@ -268,10 +303,10 @@ def drill(run: RunContext[None], findings: StepFindings) -> RestoreDrill:
     except PointRemoved:
         raise  # no result for the restore point
     except ParcelSealError:  # the trend also has failed drills
-        remember(run, database.name, choice.restore_point, Outcome.FAIL)
+        record_drill(run, database.name, choice.restore_point, Outcome.FAIL)
         raise
     outcome = findings.record(result).outcome
-    remember(run, database.name, choice.restore_point, outcome, findings.metrics)
+    record_drill(run, database.name, choice.restore_point, outcome, findings.metrics)
     return result
 
 
@@ -283,24 +318,29 @@ def restore_and_compare(
     latest_taken_at: datetime,
     progress: Callable[[str], None] | None = None,
 ) -> RestoreDrill:
-    """Restore into a scratch database, compare everything, replay the erasures, drop it.
+    """Restore into a scratch database, compare it, erase records in it again, and drop it.
 
-    Left-overs of killed drills are dropped first. RTO ends when the copy is loaded and its erasures
-    are replayed; the comparison is not part of it. RPO is the age of the newest restore point, also
-    if another restore point is drilled.
+    Records of the erasure ledger are deleted or masked again: this is the replay of erasures.
+    Scratch databases of killed restore drills are dropped first. The measured restore time is the
+    time for loading the copy and for the replay; the comparison is not included. The measured
+    recovery point is always the age of the newest restore point, even if another restore point is
+    restored.
 
     Args:
-        run: the run.
-        findings: of the step; its part is the database.
-        source: the restore point.
-        target: where it is restored.
-        latest_taken_at: moment of the newest restore point.
-        progress: is called with the name of each stage.
+        run: run of the workflow.
+        findings: findings of the step. `findings.part` is the name of the database.
+        source: restore point.
+        target: server and settings for the restore.
+        latest_taken_at: time at which the newest restore point was taken.
+        progress: function that is called with the name of each stage of the restore.
 
     Raises:
-        UsageError: the server is too old or lacks extensions or collations, or the restore did not
-            work.
-        Refused, ServiceError: the restore did not work; the scratch database is gone.
+        UsageError: the server is too old or lacks extensions or collations, or the configuration
+            prevents the restore.
+        Refused: the restore point differs from its manifest, or the key cannot decrypt it. If the
+            scratch database existed already, it was dropped.
+        ServiceError: the server or the store failed. If the scratch database existed already, it
+            was dropped.
     """
     database, clock = run.database(findings.part), run.clock
     manifest = source.manifest
@@ -339,15 +379,20 @@ def restore_and_compare(
                 findings.find(
                     "drill.foreign_key",
                     Outcome.FAIL,
-                    _("{rows} rows of foreign key {name} point nowhere.", rows=rows, name=name),
+                    _(
+                        "The foreign key {name} is broken: {rows} records refer to records "
+                        "that do not exist.",
+                        rows=rows,
+                        name=name,
+                    ),
                     STOP,
                 )
             # In the original's timezone, and only columns that it had when it was backed up.
             connection.execute("SELECT set_config('TimeZone', %s, true)", [manifest.timezone])
-            had = {(clock.collection, clock.field) for clock in manifest.newest}
-            columns = clock_columns(database)
-            clocks = [each for each in columns if (each.collection, each.field) in had]
-            newest = newest_records(connection, clocks)
+            had = {(each.collection, each.field) for each in manifest.newest}
+            columns = newest_record_columns(database)
+            present = [each for each in columns if (each.collection, each.field) in had]
+            newest = newest_records(connection, present)
             judge_locale(findings, locale, DatabaseLocale.of_database(connection))
             connection.rollback()
             moments = [record.moment for record in newest]
@@ -356,7 +401,7 @@ def restore_and_compare(
             replayed = replay(
                 connection,
                 database.name,
-                places_of(database),
+                table_names_of(database),
                 run.state,
                 run.services.erasure_keys,
                 target.schedule,
@@ -384,20 +429,32 @@ def restore_and_compare(
         remaining=replayed.remaining,
         large_objects_deleted=replayed.large_objects,
         views_refreshed=replayed.refreshed,
-        holding=dict(replayed.holding),
+        holding=dict(replayed.rows_with_erased_keys),
         skipped=replayed.skipped,
-        not_looked_for=replayed.not_looked_for,
+        not_looked_for=replayed.unsearchable_entries,
     )
 
 
-def remember(
+def record_drill(
     run: RunContext[None],
     database: str,
     point: str,
     outcome: Outcome,
     metrics: Sequence[Metric] = (),
 ) -> None:
-    """Enter a drill in the state database, for its trend and for the choice of the next one."""
+    """Record the outcome of a restore drill in the state database.
+
+    Reports show the recorded drills as a trend. With the rule ``undrilled``, `pick` chooses a
+    restore point for which no successful drill is recorded.
+
+    Args:
+        run: run of the workflow.
+        database: name of the database in the data map.
+        point: id of the restore point.
+        outcome: outcome of the drill for this database.
+        metrics: measurements of the drill. The restore time and the recovery point among them are
+            also recorded.
+    """
     figures = {metric.name: metric.value for metric in metrics}
     values = {
         "restore_point": point,
@@ -416,17 +473,17 @@ def remember(
 
 
 class DroppedScratch(StepResult):
-    """The removal of what killed drills left.
+    """The result of the step that drops the scratch databases of killed restore drills.
 
     Attributes:
-        databases: names of the scratch databases that were dropped.
+        databases: names of the dropped scratch databases.
     """
 
     databases: list[str]
 
 
 def drop_scratch(run: RunContext[None], findings: StepFindings) -> DroppedScratch:
-    """Drop the scratch databases that killed drills left; a drill that ends drops its own.
+    """Drop the scratch databases that killed restore drills left on the drill server.
 
     Raises:
         ServiceError: the server cannot be reached.

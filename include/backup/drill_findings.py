@@ -1,4 +1,4 @@
-"""Findings of a restore drill about its comparison and its measurements."""
+"""Add findings about a restore drill: differences from the original, and missed RTO or RPO."""
 
 from __future__ import annotations
 
@@ -11,117 +11,167 @@ from include.backup.explain import CheckRefusesRows
 from include.backup.manifest import Manifest
 from include.backup.offsite import CLOCK_TOLERANCE
 from include.backup.server_needs import DatabaseLocale
-from include.erasure.replay import Replay, holding_text
+from include.erasure.replay import ReplayResult, leftover_keys_text
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
-from include.messages import _
+from include.messages import _, listed
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Drill as DrillRules
 
 ERASURE_CLAUSE = "5.3"  # delete promptly after use: a restore must not undo it
 MOST_NAMES = 10  # in a message; the step's record has all of them
 Newest = datetime | Literal["none"] | None  # moment of the newest record of a copy
-STOP = _("Do not rely on this restore point. Take a new backup, drill it, raise an incident.")
+STOP = _(
+    "Do not use this restore point. Take a new backup, run a restore drill with it, and open an "
+    "incident."
+)
+DRILL_SERVER = _("The connection `drill_db` leads to the drill server.")
 
 
 def judge_tables(
     findings: StepFindings, missing_rows: Sequence[str], different: Sequence[str]
 ) -> None:
-    """Enter the findings about rows and contents of tables.
+    """Add a finding for each restored table whose row count or content differs from the original.
 
     Args:
-        findings: takes the findings.
-        missing_rows: labels of tables with another number of rows than the manifest.
-        different: labels of tables with another content than the original.
+        findings: findings of the step.
+        missing_rows: labels of tables whose number of rows differs from the manifest.
+        different: labels of tables whose content differs from the original.
     """
     for label in sorted(set(missing_rows)):
-        message = _("Table {table} has another number of rows than the manifest.", table=label)
+        message = _(
+            "In the restored database, the number of rows of the table {table} differs "
+            "from the manifest of the backup.",
+            table=label,
+        )
         findings.find("drill.rows", Outcome.FAIL, message, STOP)
     for label in sorted(set(different) - set(missing_rows)):
-        message = _("Table {table} has other content than the original.", table=label)
+        message = _(
+            "In the restored database, the content of the table {table} differs from the original.",
+            table=label,
+        )
         findings.find("drill.content", Outcome.FAIL, message, STOP)
 
 
 def judge_check(findings: StepFindings, refused: CheckRefusesRows) -> None:
-    """Add a finding that names the CHECK constraint that made the load fail."""
+    """Add a finding that names the CHECK constraint that prevents the load of a backup.
+
+    Args:
+        findings: findings of the step.
+        refused: error of the failed load. It lists the constraints.
+    """
     findings.find(
         "drill.check_constraint",
         Outcome.FAIL,
         _(
-            "The backup cannot be loaded: the CHECK constraint {names} calls a function that "
-            "refused a row. A backup by pg_dump is loaded table by table. If the constraint reads "
-            "other rows or tables, they may not be loaded yet.",
-            names=refused.constraints,
+            "The backup cannot be restored: the check constraint {constraints} refused a record.",
+            constraints=refused.constraints,
         ),
         _(
-            "Replace the constraint by a trigger or a foreign key, or add it again as NOT VALID, "
-            "which still checks new rows. Then take a new backup and drill it."
+            "Ask the data engineers to change this check constraint in the original database. "
+            "Then take a new backup and run a restore drill with it."
+        ),
+        for_engineers=_(
+            "The constraint calls a function. A backup by `pg_dump` is loaded table by table, so "
+            "that the rows or tables that the function reads may not be loaded yet. Replace the "
+            "constraint by a trigger or a foreign key, or add it again as `NOT VALID`, which still "
+            "checks new rows."
         ),
     )
 
 
 def judge_schema(findings: StepFindings, comparison: Comparison, manifest: Manifest) -> None:
-    """Name the definitions that differ; the server's version explains only changed ones."""
+    """Add findings about objects whose definitions differ between restored copy and original.
+
+    If the two servers have different versions, they may print the same definition differently. The
+    finding about changed definitions then mentions this.
+
+    Args:
+        findings: findings of the step.
+        comparison: result of the comparison of the copy with the manifest.
+        manifest: manifest of the restore point.
+    """
     differing, copy_version = comparison.definitions, comparison.server_version
     if differing.missing:
         findings.find(
             "drill.schema",
             Outcome.ATTENTION,
-            _("The restored copy lacks: {names}.", names=_first(differing.missing)),
-            _("A restore loses them. Create them by hand after a restore, and report the defect."),
+            _(
+                "The restored database lacks these objects of the original: {names}.",
+                names=listed(differing.missing, MOST_NAMES),
+            ),
+            _(
+                "Ask the data engineers to create the missing objects by hand after every "
+                "restore, and to report this defect to the developers of ParcelSeal."
+            ),
         )
     if differing.added:
         findings.find(
             "drill.schema",
             Outcome.ATTENTION,
             _(
-                "The restored copy has definitions that the original lacks: {names}.",
-                names=_first(differing.added),
+                "The restored database has objects that the original lacks: {names}.",
+                names=listed(differing.added, MOST_NAMES),
             ),
-            _("Find the extension or event trigger of the drill server that creates it."),
+            _(
+                "Ask the data engineers to find the extension or event trigger that creates "
+                "the additional objects on the drill server."
+            ),
+            for_engineers=DRILL_SERVER,
         )
     if differing.changed:
         findings.find(
             "drill.schema",
             Outcome.ATTENTION,
             _(
-                "The restored copy has another definition of: {names}.",
-                names=_first(differing.changed),
+                "The definitions of these objects differ between the restored database and the "
+                "original: {names}.",
+                names=listed(differing.changed, MOST_NAMES),
             ),
             _(
-                "Compare both definitions. The original was on PostgreSQL {before}, the copy is on "
-                "{after}, which may print them differently.",
-                before=manifest.server_version,
-                after=copy_version,
+                "Ask the data engineers to compare the definitions of these objects in the "
+                "original and in the restored database."
+            ),
+            for_engineers=_(
+                "The original database ran on PostgreSQL {original}, and the drill server runs "
+                "PostgreSQL {drill}. These versions may print the same definition of an object "
+                "differently.",
+                original=manifest.server_version,
+                drill=copy_version,
             )
             if copy_version != manifest.server_version
-            else _("Compare both definitions; both servers have the same version of PostgreSQL."),
+            else _(
+                "The server of the original database and the drill server have the same "
+                "version of PostgreSQL."
+            ),
         )
 
 
 def judge_locale(findings: StepFindings, original: DatabaseLocale, copy: DatabaseLocale) -> None:
-    """Add a finding if the copy has another default collation than the original."""
+    """Add a finding if the restored copy and the original have different default collations.
+
+    Args:
+        findings: findings of the step.
+        original: locale of the original database.
+        copy: locale of the restored copy.
+    """
     if not original.sorts_like(copy):
         findings.find(
             "drill.locale",
             Outcome.ATTENTION,
             _(
-                "The drill server lacks the default collation of the original, {original}. The "
-                "copy was made with {copy}, and sorts texts differently.",
+                "The drill server lacks the collation {original}, which is the default of the "
+                "original database. The restored database uses the collation {copy} instead "
+                "and sorts texts differently.",
                 original=original.collation,
                 copy=copy.collation,
             ),
             _(
-                "Install the locale on the server of drill_db, or point drill_db to a server "
-                "that has it."
+                "Ask the data engineers to install the missing locale on the drill server, or to "
+                "use another drill server."
             ),
+            for_engineers=DRILL_SERVER,
         )
-
-
-def _first(names: Sequence[str]) -> str:
-    """Return at most ten names, and the number of further names."""
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f", … (+{more})" if more > 0 else "")
 
 
 def judge_newest(
@@ -130,10 +180,19 @@ def judge_newest(
     manifest: Manifest,
     rules: DrillRules,
 ) -> Newest:
-    """Enter the finding about the newest record of the copy.
+    """Add a finding if the newest record of the restored copy does not fit the time of the backup.
+
+    Args:
+        findings: findings of the step.
+        moments: newest value of each column that shows how recent the data is; None for an empty
+            table. The data map names these columns.
+        manifest: manifest with the time of the backup.
+        rules: settings with the allowed difference between the newest record and the time of the
+            backup.
 
     Returns:
-        Its moment, "none" without a record, None where the data map names no clock.
+        Date and time of the newest record. The text "none" means that all these columns are empty.
+        None means that the data map names no such column.
     """
     records = [moment for moment in moments if moment is not None]
     if not moments:
@@ -144,63 +203,78 @@ def judge_newest(
             "drill.stale",
             Outcome.FAIL,
             _(
-                "The newest record of the restored copy is older than {hours} hours.",
+                "The restored database has no record from the last {hours} hours before the "
+                "backup.",
                 hours=rules.newest_record_window_hours,
             ),
-            _("See whether records still reach the database; if they do, raise an incident."),
+            _(
+                "Check whether new records still reach the original database. If they do, they "
+                "are missing in the backup: open an incident."
+            ),
         )
     elif max(records) > manifest.taken_at + window:
         findings.find(
             "drill.future",
             Outcome.ATTENTION,
-            _("The newest record of the restored copy is dated in the future."),
-            _("Correct the clock of the system that writes it."),
+            _("The newest record of the restored database is dated after the backup."),
+            _(
+                "Ask the data engineers to correct the clock of the system that wrote the newest "
+                "record."
+            ),
         )
     return max(records) if records else "none"
 
 
-def judge_replay(findings: StepFindings, replayed: Replay) -> None:
-    """Report erased records that are in the copy, or that could not be searched for."""
+def judge_replay(findings: StepFindings, replayed: ReplayResult) -> None:
+    """Add findings if erased records are still in the restored copy or could not be searched for.
+
+    Args:
+        findings: findings of the step.
+        replayed: result of deleting and masking the records of the erasure ledger again.
+    """
     if replayed.remaining:
         findings.find(
             "drill.erased_present",
             Outcome.FAIL,
             _(
-                "{count} erased or masked records are back in the restored copy.",
+                "{count} erased or masked records are present again in the restored database.",
                 count=replayed.remaining,
             ),
             STOP,
             clause=ERASURE_CLAUSE,
         )
-    if replayed.holding:
+    if replayed.rows_with_erased_keys:
         findings.find(
             "drill.erased_key_present",
             Outcome.FAIL,
             _(
-                "Keys of erased records are still in the restored copy: {relations}.",
-                relations=holding_text(replayed),
+                "In the restored database, these tables and views still contain keys of erased "
+                "records: {relations}.",
+                relations=leftover_keys_text(replayed),
             ),
             _(
-                "Add a retention rule for each table that keeps copies of records, and check "
-                "that retention erases there too. Until then, every restore brings erased "
-                "records back."
+                "Define a retention period for each table that keeps copies of records, and "
+                "check that the erasure of a record also erases its copies in these tables. "
+                "Until then, every restore brings erased records back."
             ),
             clause=ERASURE_CLAUSE,
         )
-    if replayed.not_looked_for:
+    if replayed.unsearchable_entries:
         findings.find(
             "drill.erased_not_looked_for",
             Outcome.FAIL,
             _(
-                "{count} erased records could not be looked for: the copy has no table, or one "
-                "with another primary key, for {names}.",
-                count=replayed.not_looked_for,
-                names=", ".join((*replayed.skipped, *replayed.other_keys)),
+                "The drill could not search the restored database for {count} erased records "
+                "of {collections}, because the tables of these records are missing there or "
+                "have a different primary key.",
+                count=replayed.unsearchable_entries,
+                collections=listed([*replayed.skipped, *replayed.other_keys]),
             ),
             _(
-                "If the table was renamed or its key was changed, search a restored copy for them "
-                "under the earlier name or key. If the table is younger than the restore point, "
-                "drill a newer restore point."
+                "Ask the data engineers to search a restored database for these erased records "
+                "under the name or primary key that the table had at the time of the backup. "
+                "If the table was created after the backup, run the restore drill with a newer "
+                "restore point."
             ),
             clause=ERASURE_CLAUSE,
         )
@@ -209,13 +283,14 @@ def judge_replay(findings: StepFindings, replayed: Replay) -> None:
 def judge_targets(
     findings: StepFindings, database: MappedDatabase, usable_after: float, age: timedelta
 ) -> None:
-    """Measure RTO and RPO, and enter the findings about them.
+    """Record the measured restore time and recovery point; add findings if they exceed RTO or RPO.
 
     Args:
-        findings: takes figures and findings.
-        database: with its targets.
-        usable_after: seconds from the begin of the restore to a usable database.
-        age: of the newest restore point.
+        findings: findings and measurements of the step.
+        database: mapped database with its RTO and RPO.
+        usable_after: restore time in seconds, including the time to delete and mask erased records
+            again.
+        age: age of the newest restore point at the start of the drill.
     """
     findings.measure("drill.rto_seconds", usable_after, "seconds", database.rto.total_seconds())
     findings.measure(
@@ -225,20 +300,28 @@ def judge_targets(
         findings.find(
             "drill.late",
             Outcome.FAIL,
-            _("The restore took longer than its RTO."),
-            _("Give drill_db a faster server, or agree on a longer RTO."),
+            _("The restore took longer than the recovery time objective (RTO) allows."),
+            _("Ask the data engineers for a faster drill server, or agree on a longer RTO."),
+            for_engineers=DRILL_SERVER,
         )
     if age < -CLOCK_TOLERANCE:
         findings.find(
             "drill.from_the_future",
             Outcome.FAIL,
-            _("The newest restore point was taken in the future, so its age is unknown."),
-            _("Set the clocks of the worker and the database server right."),
+            _("The newest restore point is dated in the future, so its age is unknown."),
+            _(
+                "Ask the data engineers to correct the clocks of the Airflow worker and of the "
+                "database servers."
+            ),
         )
     if age > database.rpo:
         findings.find(
             "drill.old",
             Outcome.ATTENTION,
-            _("The restore point is older than the RPO allows."),
-            _("See why backup_offsite made no newer one, and run it."),
+            _("The newest restore point is older than the recovery point objective (RPO) allows."),
+            _(
+                "Find out why the off-site backup made no newer restore point, and run the "
+                "off-site backup again."
+            ),
+            for_engineers=_("The newest runs of `backup_offsite` show the cause."),
         )

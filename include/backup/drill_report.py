@@ -1,4 +1,4 @@
-"""Conclude a run of `drill_restore`, and write its report."""
+"""Decide the outcome of a run of `drill_restore`, and write its report."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from datetime import datetime
 from sqlalchemy import Engine, select
 
 from include.backup.drill import CHOOSE, DRILL, RestoreDrill
+from include.backup.drill_proofs import is_proved
 from include.backup.offsite_findings import CLAUSE
-from include.backup.proved import held
 from include.backup.refusals import REFUSALS, Refusals, Variant
 from include.evidence.model import Finding, Metric, Outcome
-from include.messages import Message, _
+from include.messages import Message, _, listed
 from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, metric_of, missing_record
 from include.reports.model import (
@@ -39,7 +39,13 @@ MOST_DRILLS = 26  # half a year of weekly drills in the trend
 
 @dataclass(frozen=True)
 class PastDrill:
-    """A drill of a database, for its trend."""
+    """An earlier restore drill of a database. The report shows it as a point of a trend.
+
+    Attributes:
+        at: time of the drill.
+        outcome: outcome of the drill for this database.
+        restore_seconds: restore time in seconds; None if it was not measured.
+    """
 
     at: datetime
     outcome: Outcome
@@ -47,7 +53,7 @@ class PastDrill:
 
 
 def past_drills(state: Engine, database: str) -> list[PastDrill]:
-    """Return the latest drills of a database, oldest first."""
+    """Return the latest `MOST_DRILLS` restore drills of a database, oldest first."""
     query = (
         select(drill_table.c.drilled_at, drill_table.c.outcome, drill_table.c.restore_seconds)
         .where(drill_table.c.database == database)
@@ -60,15 +66,22 @@ def past_drills(state: Engine, database: str) -> list[PastDrill]:
 
 
 def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
-    """Judge a run: every mapped database was restored, compared and dropped again.
+    """Decide the outcome of a run of `drill_restore`, and write its report.
 
-    A record that is missing fails.
+    The control passes only if every mapped database was restored and compared. The run fails if the
+    record of a step is missing.
     """
     databases = list(run.pack.databases.values())
     findings = [finding for database in databases for finding in _missing(records, database.name)]
     if not databases:
-        findings.append(missing_record(_("The restore"), "drill_restore", "drill.missing", CLAUSE))
-    restored = [database.name for database in databases if held(records.by_step, database.name)]
+        findings.append(
+            missing_record(
+                _("The restore"), "drill_restore", "drill.missing", CLAUSE, show_subject=False
+            )
+        )
+    restored = [
+        database.name for database in databases if is_proved(records.by_step, database.name)
+    ]
     return records.conclude(
         TITLE,
         _summary(len(restored), len(databases), records.outcome(findings)),
@@ -94,7 +107,7 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
 def _missing(records: RunRecords, database: str) -> list[Finding]:
     titles = {
         CHOOSE.name: _("The choice of a restore point"),
-        REFUSALS.name: _("The proof that damage is refused"),
+        REFUSALS.name: _("The test with damaged backups"),
         DRILL.name: _("The restore"),
     }
     for step, title in titles.items():
@@ -107,14 +120,19 @@ def _missing(records: RunRecords, database: str) -> list[Finding]:
 
 
 def _summary(restored: int, mapped: int, outcome: Outcome) -> Message:
-    values = {"restored": restored, "wanted": mapped}
     if restored < mapped:
-        return _("The drill proved a restore for only {restored} of {wanted} databases.", **values)
+        return _(
+            "Only {restored} of {mapped} databases were restored successfully.",
+            restored=restored,
+            mapped=mapped,
+        )
     if outcome is Outcome.FAIL:
-        return _("The restores worked, but something else is wrong: see the findings.")
+        return _(
+            "Every mapped database was restored, but the run has other failures: see the findings."
+        )
     if outcome is Outcome.ATTENTION:
-        return _("Every mapped database was restored; something needs attention.")
-    return _("Every mapped database was restored and is the same as the original.")
+        return _("Every mapped database was restored; some findings need attention.")
+    return _("Every mapped database was restored and matches the original.")
 
 
 def _facts(
@@ -127,7 +145,7 @@ def _facts(
     return [
         Fact(
             label=_("Databases restored"),
-            value=_("{made} of {wanted}", made=len(restored), wanted=len(databases)),
+            value=_("{count} of {total}", count=len(restored), total=len(databases)),
             status=must_be_zero(len(databases) - len(restored)),
         ),
         _slowest(_("Longest restore"), times, Outcome.FAIL),
@@ -142,8 +160,15 @@ def _facts(
 
 
 def _brought_back(drills: Sequence[RestoreDrill | None]) -> Fact:
-    """Count the erased records that are back; an empty erasure ledger is not judged."""
-    label = _("Erased records brought back")
+    """Return the report's figure for the erased records that restored copies contained again.
+
+    If the erasure ledger has no entries for the databases, the figure says that no erased record
+    had to be checked.
+
+    Args:
+        drills: result of the restore drill of each database; None if the drill has no result.
+    """
+    label = _("Erased records that the restore brought back")
     measured = [drill for drill in drills if drill and drill.erasures is not None]
     if not measured or len(measured) < len(drills):
         return Fact(label=label, value=None)
@@ -153,15 +178,20 @@ def _brought_back(drills: Sequence[RestoreDrill | None]) -> Fact:
     came_back = sum(drill.remaining or sum((drill.holding or {}).values()) for drill in measured)
     if not entries:
         empty = _("the erasure ledger of these databases is empty")
-        return Fact(label=label, value=_("nothing to check"), note=empty)
+        return Fact(label=label, value=_("no erased records to check"), note=empty)
     if missed and not came_back:
-        unsearched = _("{count} entries could not be looked for", count=missed)
+        unsearched = _(
+            "{count} erased records of the erasure ledger could not be searched for", count=missed
+        )
         return Fact(label=label, value=None, status=Outcome.FAIL, note=unsearched)
     return Fact(
         label=label,
         value=came_back,
         status=must_be_zero(came_back),
-        note=_("{count} entries of the erasure ledger were looked for", count=entries - missed),
+        note=_(
+            "the run searched for {count} erased records of the erasure ledger",
+            count=entries - missed,
+        ),
     )
 
 
@@ -187,29 +217,38 @@ def _database(
     choice = records.result(CHOOSE, database.name)
     drill = records.result(DRILL, database.name) or RestoreDrill()
     checks: list[tuple[Message, Cell]] = [
-        (_("A copy with one flipped byte is refused"), _yes(Variant.FLIPPED_BYTE, refusals)),
-        (_("A truncated copy is refused"), _yes(Variant.TRUNCATED, refusals)),
-        (_("A wrong key is refused"), _yes(Variant.WRONG_KEY, refusals)),
+        (
+            _("A backup with one changed byte is refused"),
+            _was_refused(Variant.FLIPPED_BYTE, refusals),
+        ),
+        (_("A truncated backup is refused"), _was_refused(Variant.TRUNCATED, refusals)),
+        (_("A wrong key is refused"), _was_refused(Variant.WRONG_KEY, refusals)),
         (_("Tables whose content was compared"), drill.compared),
         (_("Rows restored"), drill.rows),
         (_("Foreign keys checked row by row"), drill.foreign_keys),
-        (_("Left out of the restored copy"), _left_out(drill)),
-        (_("Newest record in the copy"), None if drill.rows is None else _newest(drill)),
-        (_("Entries of the erasure ledger"), drill.erasures),
-        (_("Erased records that the copy held and that were erased again"), drill.replayed),
+        (_("Objects of the backup that were not restored"), _left_out(drill)),
         (
-            _("Masked records that the copy held in clear and that were masked again"),
+            _("Newest record in the restored database"),
+            None if drill.rows is None else _newest(drill),
+        ),
+        (_("Entries of the erasure ledger"), drill.erasures),
+        (_("Erased records that the backup contained and that were erased again"), drill.replayed),
+        (
+            _("Masked records that the backup contained unmasked and that were masked again"),
             drill.remasked,
         ),
-        (_("Erased or masked records still present afterwards"), drill.remaining),
-        (_("Materialized views refreshed afterwards"), drill.views_refreshed),
         (
-            _("Rows of other tables and views with keys of erased records"),
+            _("Erased or masked records still present after they were erased or masked again"),
+            drill.remaining,
+        ),
+        (_("Materialized views refreshed after records were erased again"), drill.views_refreshed),
+        (
+            _("Rows of other tables and views that still contain keys of erased records"),
             None if drill.holding is None else sum(drill.holding.values()),
         ),
     ]
     blocks: list[Block] = [
-        text_table(_("What was checked"), (_("Check"), _("Result")), checks),
+        text_table(_("Results of the checks"), (_("Check"), _("Result")), checks),
         TrendChart(
             caption=_("Restore time of past drills"),
             unit="seconds",
@@ -230,45 +269,57 @@ def _database(
     )
 
 
-def _yes(variant: Variant, refusals: Refusals | None) -> Message | None:
-    """Return yes or no; None if the step did not try."""
+def _was_refused(variant: Variant, refusals: Refusals | None) -> Message | None:
+    """Return "yes" if the restore refused a damaged backup or wrong key, and otherwise "no".
+
+    Args:
+        variant: way in which the restore point or its key was changed.
+        refusals: result of the step that tests refusals. If it is None, the result is None.
+    """
     if refusals is None:
         return None
     return _("yes") if variant in refusals.refused else _("no")
 
 
-def _left_out(drill: RestoreDrill) -> Message | str | None:
+def _left_out(drill: RestoreDrill) -> Message | None:
     if drill.left_out is None:
         return None
-    return ", ".join(drill.left_out) or _("nothing")
+    return listed(drill.left_out) if drill.left_out else _("no object")
 
 
 def _newest(drill: RestoreDrill) -> Message | datetime:
     if drill.newest is None:
-        return _("not looked at: the data map names no such column")
-    return _("no record") if drill.newest == "none" else drill.newest
+        return _("not checked: the data map names no time column")
+    return _("the database has no record") if drill.newest == "none" else drill.newest
 
 
 def _meaning(*, proven: bool) -> Section:
-    heading = _("What this report proves, and what it does not")
+    heading = _("Scope and limits of this report")
     if not proven:
-        text = _("This drill proves no restore; it proves only what its findings say.")
+        text = _(
+            "This drill does not prove that a database can be restored. It proves only "
+            "the facts in its findings."
+        )
         return Section(heading=heading, blocks=[Paragraph(text=text)])
     return Section(
         heading=heading,
         blocks=[
             Paragraph(
                 text=_(
-                    "Each restore point that held was fetched from the off-site store, decrypted "
-                    "with the drill's own key and loaded into a scratch database that was dropped "
-                    "afterwards. The live database was not touched."
+                    "Each restore point that passed was fetched from the off-site store, "
+                    "decrypted with the drill's own key and restored into a scratch database, "
+                    "which was deleted afterwards. The production database was not changed."
                 )
             ),
             Steps(
                 items=[
-                    _("Its tables were compared with the checksums taken at backup time."),
-                    _("Entries of the erasure ledger, if any, were erased again and looked for."),
-                    _("Other restore points were not looked at in this run."),
+                    _("The restored tables were compared with the checksums of the backup."),
+                    _(
+                        "If the erasure ledger lists records of these databases, the run "
+                        "erased them again in the restored databases and then searched for "
+                        "them."
+                    ),
+                    _("This run did not check any other restore points."),
                 ]
             ),
         ],

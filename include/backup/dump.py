@@ -1,4 +1,4 @@
-"""Take a backup: pg_dump, zstd, encryption and upload at once, without clear files on disk."""
+"""Take a backup: dump, compress, encrypt and upload in one stream, without plaintext on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from include.backup.manifest import (
 )
 from include.backup.point_folder import DUMP_NAME, ObjectRecord, folder
 from include.backup.snapshot import (
-    Clock,
+    NewestRecordColumn,
     PgDump,
     Snapshot,
     missing_tables,
@@ -31,7 +31,7 @@ from include.backup.snapshot import (
 )
 from include.encryption.crypto import EncryptionRecord, RecipientRecord
 from include.encryption.recipients import Recipient
-from include.encryption.stream import COMPRESSION, Filled, Stage, packed
+from include.encryption.stream import COMPRESSION, FullReader, Stage, compressed
 from include.services.database import (
     DatabaseAddress,
     DatabaseUnavailable,
@@ -51,10 +51,14 @@ Progress = Callable[[str, int], None]
 
 @dataclass(frozen=True)
 class Backup:
-    """A dump that is stored but not yet published: it has no signed manifest.
+    """A backup whose encrypted dump is in the store.
+
+    The backup becomes a restore point when its manifest is signed.
 
     Attributes:
-        missing: mapped tables that the database does not have.
+        manifest: manifest of the backup, not signed yet.
+        stored: encrypted dump in the store.
+        missing: names of mapped tables that the database lacks.
     """
 
     manifest: Manifest
@@ -65,7 +69,7 @@ class Backup:
 def take_backup(
     source: DatabaseAddress,
     database: str,
-    clocks: Sequence[Clock],
+    columns: Sequence[NewestRecordColumn],
     store: ObjectStore,
     recipients: Sequence[Recipient],
     *,
@@ -76,27 +80,30 @@ def take_backup(
     on_begin: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Backup:
-    """Dump a database into an encrypted object, and describe it.
+    """Dump a database into an encrypted object in the store, and return the backup.
 
     Args:
-        source: the live database; a role with pg_read_all_data is enough.
-        database: its name in the data map, first part of the object's key.
-        clocks: columns whose newest value the manifest records.
-        store: the off-site store.
-        recipients: public keys; any one opens the backup.
-        mapped: tables (schema, name) that the data map names.
-        expires_after: when a restore point taken at that moment may be pruned.
-        dag_id: whose run it is.
-        run_id: which run it is.
-        on_begin: called with the restore point's id before anything is stored.
-        progress: is called with "dumped" and the bytes dumped so far.
+        source: live database. A login with the role pg_read_all_data is sufficient.
+        database: name of the database in the data map. The key of the stored object begins with it.
+        columns: columns whose newest value is recorded in the manifest.
+        store: off-site store.
+        recipients: holders of keys. Each of them alone can decrypt the backup.
+        mapped: schema and name of each table in the data map. Tables that the database lacks are
+            returned in `Backup.missing`.
+        expires_after: function that receives the time of the backup, and returns the time at which
+            the restore point expires.
+        dag_id: id of the workflow.
+        run_id: id of the run.
+        on_begin: function that is called with the restore point's id before anything is stored.
+        progress: function that is called with "dumped" and the number of bytes dumped so far.
 
     Raises:
-        UsageError: password, privileges or data map are wrong, or a name is not readable.
-        ServiceError: database, pg_dump or store failed; nothing is left in the store.
+        UsageError: the password, the privileges or the data map are wrong, or the name of an object
+            cannot be decoded.
+        ServiceError: the database, pg_dump or the store failed. Nothing remains in the store.
     """
     with open_snapshot(source) as snapshot:
-        missing = missing_tables(snapshot.connection, mapped, source.place)
+        missing = missing_tables(snapshot.connection, mapped, source.display_name)
         point = manifests.new_id(snapshot.taken_at, secrets.token_hex(3))
         context = {"database": database, "restore_point": point}
         key = folder(database, point) + DUMP_NAME
@@ -107,18 +114,18 @@ def take_backup(
             with (
                 counts,
                 Stage(dump.pieces, "dump") as clear,
-                Stage(lambda: packed(clear), "zstd") as zstd,
+                Stage(lambda: compressed(clear), "zstd") as zstd,
                 dump.stopped_on_error(),
             ):
                 # Takes 0.3 s to load; pg_dump reads the catalogue meanwhile.
                 from include.encryption import crypto
 
-                message = crypto.encrypting(Filled(zstd), recipients, context)
+                message = crypto.encrypting(FullReader(zstd), recipients, context)
                 while piece := message.read(crypto.FRAME):
                     writer.write(piece)
                 dump.finish()
             tables = counts.tables()
-            newest = snapshot.newest(clocks)
+            newest = snapshot.newest(columns)
             mappings = snapshot.mappings_without_options()
             stored = writer.commit()
     return Backup(
@@ -158,7 +165,7 @@ def take_backup(
 
 
 class _PgDump(PgDump):
-    """The running pg_dump, whose archive is read as it flows by."""
+    """A running pg_dump whose output is parsed while the caller reads it."""
 
     def __init__(
         self, source: DatabaseAddress, snapshot: Snapshot, progress: Progress | None
@@ -188,37 +195,46 @@ class _PgDump(PgDump):
         self._names_are_checked = True
 
     def finish(self) -> None:
-        """Check that pg_dump ended well and the archive is whole."""
+        """Wait for pg_dump, and check that it succeeded and that the archive is complete.
+
+        Raises:
+            UsageError: the role may not read all objects, or the server lacks a library.
+            ServiceError: pg_dump failed, or the archive is incomplete.
+        """
         code = self.wait()
         if code:
             text = self.last_error or f"exit code {code}"
             if "statement timeout" in text:
                 raise ServiceError(
-                    f"A table of {self._source.place} was to be changed just as the dump began "
+                    f"Another session changed a table of {self._source.display_name} when "
+                    f"the dump began "
                     "(DROP, ALTER, TRUNCATE or VACUUM FULL).",
-                    "Nothing was recorded as done. Run the backup when no migration runs.",
+                    "No restore point was made. Run the backup when no migration runs.",
                 )
             if "permission denied" in text:
                 raise UsageError(
-                    f"The role may not read all of {self._source.place}: {text}.",
-                    "Grant it: GRANT pg_read_all_data TO the role of the connection; for large "
-                    "objects GRANT SELECT ON LARGE OBJECT, or let it be their owner.",
+                    f"The role may not read all of {self._source.display_name}: {text}.",
+                    "Grant the rights: GRANT pg_read_all_data TO the role of the connection. For "
+                    "large objects, GRANT SELECT ON LARGE OBJECT, or make the role their owner.",
                 )
             if "could not access file" in text:
                 raise lacks_library(self._source, text.removeprefix("query failed: ERROR:  "))
             self._require_server()
             kind = DatabaseUnavailable if "connection" in text else ServiceError
             raise kind(
-                f"pg_dump of {self._source.place} failed: {text}.",
-                "Nothing was recorded as done. The server's log tells more.",
+                f"pg_dump of {self._source.display_name} failed: {text}.",
+                "No restore point was made. Read the server's log.",
             )
         try:
             self.reader.close()
         except ArchiveError as error:
-            raise ServiceError(f"pg_dump of {self._source.place}: {error}.") from None
+            raise ServiceError(f"pg_dump of {self._source.display_name}: {error}.") from None
 
     def _require_server(self) -> None:
-        """Raise DatabaseUnavailable if the server was lost: pg_dump reports that unclearly."""
+        """Raise DatabaseUnavailable if the connection to the server was lost.
+
+        Its message states the cause more clearly than the message of pg_dump.
+        """
         try:
             self._snapshot.connection.execute("SELECT 1")
         except psycopg.OperationalError as error:
@@ -228,7 +244,10 @@ class _PgDump(PgDump):
 
 
 class _Counts:
-    """Counts the dumped tables in the snapshot while the dump runs."""
+    """A thread that counts the rows of the dumped tables while pg_dump runs.
+
+    The thread counts in the same snapshot that pg_dump dumps.
+    """
 
     def __init__(self, snapshot: Snapshot, reader: ArchiveReader) -> None:
         self._snapshot = snapshot

@@ -1,12 +1,14 @@
-"""Explain a failed pg_restore in one line that holds no value of a row.
+"""Explain why pg_restore failed, in one line that contains no value of a row.
 
-A function of an application can raise any text. Only the CONTEXT line says that a function raised
-a message, and it is in the server's language. So a message is kept only if it has the English words
-of one of PostgreSQL's own messages.
+A function of the database can raise an error with any text, including values of rows. Only the
+CONTEXT line of the server's message shows that a function raised the error, and this line is in the
+language of the server. Therefore, a message is kept only if it has the English words of one of
+PostgreSQL's own messages.
 
-pg_dump writes a table's CHECK constraints into its definition, so each row is checked while it is
-loaded. A function can read rows that are loaded later. PostgreSQL does not support such constraints
-(its manual, ``ddl-constraints``, names this consequence), and no option of pg_restore defers them.
+The module also detects CHECK constraints that cannot be restored. pg_dump writes CHECK constraints
+into the definition of their table, so each row is checked when it is loaded. If a constraint calls
+a function that reads other rows, these rows may not be loaded yet. PostgreSQL does not support such
+constraints (see ``ddl-constraints`` in its manual), and no option of pg_restore checks them later.
 """
 
 from __future__ import annotations
@@ -108,10 +110,12 @@ _OUT_OF_RANGE = re.compile(
 
 
 def known_message(text: str) -> str | None:
-    """Return a server's message without the value that it holds, or None if it is unknown.
+    """Return a message of the server without values of rows.
+
+    Return None if the text is not one of those messages of PostgreSQL that this module knows.
 
     Args:
-        text: first line of a message, without severity.
+        text: first line of the server's message, without the severity.
     """
     text = text.strip()
     if _WHOLE.fullmatch(text):
@@ -136,15 +140,15 @@ RAISED_BY_FUNCTION = re.compile(r"^(CONTEXT:\s+)?(PL/\w+|SQL) function ", re.MUL
 
 
 def explain(output: str, target: DatabaseAddress) -> ServiceError | UsageError:
-    """Return pg_restore's error as a message of one line and an action.
+    """Return the error for a failed pg_restore, with a one-line message and an action.
 
-    The server repeats whole rows in DETAIL and CONTEXT and quotes values in its messages, and
-    functions of the database raise any text. Its message is kept only where the severity is in
-    English and `known_message` knows it; otherwise only the words of pg_restore are kept.
+    The message contains no values of rows. The server's own message is kept only if the server
+    writes the severity in English and `known_message` recognises the text. Otherwise, only the text
+    that pg_restore itself printed is kept.
 
     Args:
-        output: of pg_restore, its first error.
-        target: where it loaded.
+        output: first error in the output of pg_restore.
+        target: database into which pg_restore loaded.
     """
     text = _without_values(output)
     if name := re.search(r'extension "([^"]*)" is not available', text):
@@ -156,7 +160,8 @@ def explain(output: str, target: DatabaseAddress) -> ServiceError | UsageError:
         table = _TABLE.match(PROGRAM_ERROR.sub("", output))
         where = f" in the table {table['name']}" if table else ""
         return UsageError(
-            f"The server of {target.place} is built without libxml, so that it cannot load values "
+            f"The server of {target.display_name} is built without libxml, so that it cannot "
+            f"load values "
             f"of type xml{where}.",
             "The target is incomplete: drop it. Use a server that is built with libxml, as those "
             "of Debian and of cloud providers are: another target of the restore, or another "
@@ -164,29 +169,30 @@ def explain(output: str, target: DatabaseAddress) -> ServiceError | UsageError:
         )
     if text.startswith("could not access file"):
         return UsageError(
-            f"pg_restore into {target.place} failed: {text}.",
+            f"pg_restore into {target.display_name} failed: {text}.",
             "The target is incomplete: drop it. Install the extension's package on that server.",
         )
     if "No space left on device" in text:
         return ServiceError(
-            f"The disk of the server that holds {target.place} is full.",
+            f"The disk of the server that holds {target.display_name} is full.",
             "The target is incomplete: drop it. Free space there, then restore again.",
         )
     if text.startswith(("invalid byte sequence for encoding", "character with byte sequence")):
         return UsageError(
-            f"The target {target.place} cannot store bytes that are invalid in its encoding: "
+            f"The target {target.display_name} cannot store bytes that are invalid in its "
+            f"encoding: "
             f"{text}.",
             "Drop the target, and restore into a database with the encoding of the original: "
             "CREATE DATABASE ... TEMPLATE template0 LOCALE 'C' ENCODING '...'.",
         )
     if re.search(r'^role "[^"]*" does not exist', text):
         return UsageError(
-            f"Restoring into {target.place}: {text}.",
+            f"Restoring into {target.display_name}: {text}.",
             "Create the role first. Owners, grants and policies of the backup refer to it.",
         )
     return ServiceError(
-        f"pg_restore into {target.place} failed: {text}.",
-        "The target is incomplete: drop it, see to the cause, restore again.",
+        f"pg_restore into {target.display_name} failed: {text}.",
+        "The target is incomplete: drop it, remove the cause, and restore again.",
     )
 
 
@@ -234,29 +240,35 @@ _VIOLATED = re.compile(r'new row for relation ".*" violates check constraint "(?
 
 
 class CheckRefusesRows(ServiceError):
-    """A CHECK constraint that calls a function refused a row of the backup.
+    """The error for a load that failed because a CHECK constraint refused a row.
+
+    The constraint calls a function, which may read rows that are not loaded yet.
 
     Attributes:
-        constraints: ``name of schema.table``, for people.
+        constraints: constraints that may have refused the row, each as display text ``name of
+            schema.table``.
     """
 
     def __init__(self, target: DatabaseAddress, constraints: Sequence[str]) -> None:
         self.constraints = ", ".join(constraints)
         super().__init__(
-            f"The backup cannot be loaded into {target.place}: a row was refused by the CHECK "
-            f"constraint {self.constraints}, which calls a function. If the function reads other "
-            "rows or tables, they may not be loaded yet: a limit of pg_dump.",
-            "The target is incomplete: drop it. See docs/restore-runbook.md, CHECK constraints "
-            "that read other rows.",
+            f"The backup cannot be loaded into {target.display_name}: the CHECK constraint "
+            f"{self.constraints}, which calls a function, refused a row. A backup by pg_dump is "
+            "loaded table by table, so that rows or tables which the function reads may be "
+            "missing.",
+            'The target is incomplete: drop it. Read "CHECK constraints that read other rows" in '
+            "docs/how-to/restore.md.",
         )
 
 
 def check_that_refused(output: str, target: DatabaseAddress) -> CheckRefusesRows | None:
-    """Return the error for a CHECK constraint that calls a function, if it refused a row.
+    """Return the error for a load that failed because of a CHECK constraint that calls a function.
+
+    Return None if the load failed for another reason.
 
     Args:
-        output: the first error of pg_restore.
-        target: the database into which pg_restore loaded.
+        output: first error in the output of pg_restore.
+        target: database into which pg_restore loaded. The function reads its CHECK constraints.
     """
     loading = _LOADING.match(PROGRAM_ERROR.sub("", output.partition("\n")[0]))
     if loading is None:

@@ -1,11 +1,13 @@
-"""List restore points while runs publish and remove others, and record that work in a ledger.
+"""List restore points, and keep a ledger of the runs that publish or remove a restore point.
 
-A run may be at work on a folder that is listed. A folder that looks changed is therefore listed
-again, after the ledger was read again, before it is reported as tampered with.
+A run may publish or remove a restore point while another process lists the store. The folder of the
+restore point is then incomplete, and looks as if someone had tampered with it. Therefore, before
+such a folder is reported, the ledger is read again and the folder is listed again.
 
-A folder is cleared as a left-over only if this ledger has work on it that has not ended. A folder
-without an entry is reported and never cleared, because the state database may be lost or restored
-from an older backup.
+A killed run may leave an incomplete folder. Such a leftover is deleted only if the ledger says that
+work on the folder has begun and not ended. A folder without an entry in the ledger is reported and
+never deleted. Such a folder may be a valid backup, because the state database with its ledger may
+have been lost or restored from an older backup.
 """
 
 from __future__ import annotations
@@ -29,22 +31,22 @@ from include.backup.point_folder import (
 )
 from include.encryption.crypto import Refused
 from include.holds.records import StoredRestorePoint
-from include.holds.registry import restore_points_held
+from include.holds.registry import restore_points_on_hold
+from include.service_container import Services
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectMissing, ObjectStore
-from include.state.tables import restore_point_begun
-from include.workplace import Workplace
+from include.state.tables import restore_point_operation
 
 
 class Work(StrEnum):
-    """The work of a run on a restore point's folder."""
+    """The work that a run does on the folder of a restore point: publish or remove it."""
 
     PUBLISH = "publish"
     REMOVE = "remove"
 
 
 class Ending(StrEnum):
-    """The end of the work on a folder."""
+    """The way in which the work on the folder of a restore point ended."""
 
     PUBLISHED = "published"
     REMOVED = "removed"
@@ -63,36 +65,44 @@ def begin_work(
     dag_id: str,
     run_id: str,
 ) -> None:
-    """Record that a run begins work on a restore point's folder, and commit.
+    """Record that a run begins to publish or remove a restore point, and commit the record.
 
     Args:
-        state: the state database.
-        store: the store's description.
+        state: state database.
+        store: description of the off-site store.
         database: name of the database in the data map.
         point: id of the restore point.
-        work: kind of work.
-        now: the moment.
-        dag_id: the workflow.
-        run_id: its run.
+        work: whether the restore point is published or removed.
+        now: current time.
+        dag_id: id of the workflow.
+        run_id: id of the run.
     """
     row = {
         "store": store,
         "database": database,
         "point": point,
-        "work": str(work),
+        "operation": str(work),
         "dag_id": dag_id,
         "run_id": run_id,
-        "begun_at": now,
+        "started_at": now,
     }
     with state.begin() as conn:
-        conn.execute(restore_point_begun.insert().values(row))
+        conn.execute(restore_point_operation.insert().values(row))
 
 
 def end_work(
     state: Engine, database: str, points: Collection[str], ending: Ending, now: datetime
 ) -> None:
-    """Record that all unfinished work on some restore points has ended, and how."""
-    table = restore_point_begun
+    """Record how all unfinished work on the given restore points ended.
+
+    Args:
+        state: state database.
+        database: name of the database in the data map.
+        points: ids of the restore points.
+        ending: way in which the work ended.
+        now: current time.
+    """
+    table = restore_point_operation
     with state.begin() as conn:
         conn.execute(
             update(table)
@@ -101,83 +111,91 @@ def end_work(
                 table.c.point.in_(points),
                 table.c.ended_at.is_(None),
             )
-            .values(ended_at=now, ending=str(ending))
+            .values(ended_at=now, result=str(ending))
         )
 
 
 def unfinished_work(
     conn: Connection, database: str, store: str | None = None
 ) -> Mapping[str, Collection[Work]]:
-    """Return the unfinished work on restore points: id -> the work.
+    """Return the unfinished work on a database's restore points, by the id of the restore point.
 
-    Ids are unique, so work is found even if the store has another address or path since.
+    Ids of restore points are unique. Therefore, work can be found without the description of the
+    store, for example after the address or path of the store has changed.
 
     Args:
-        conn: the state database.
+        conn: connection to the state database.
         database: name of the database in the data map.
         store: description of the store in which the work began; None for any store.
     """
-    table = restore_point_begun
-    query = select(table.c.point, table.c.work).where(
+    table = restore_point_operation
+    query = select(table.c.point, table.c.operation).where(
         table.c.database == database, table.c.ended_at.is_(None)
     )
     rows = conn.execute(query if store is None else query.where(table.c.store == store))
     works: dict[str, set[Work]] = {}
     for row in rows:
-        works.setdefault(row.point, set()).add(Work(row.work))
+        works.setdefault(row.point, set()).add(Work(row.operation))
     return works
 
 
 def removed_points(conn: Connection, database: str) -> set[str]:
-    """Return the ids of restore points that a run has removed or is removing, in any store."""
-    table = restore_point_begun
+    """Return the ids of a database's restore points that a run has removed or is removing.
+
+    Restore points in all stores are included.
+    """
+    table = restore_point_operation
     query = select(table.c.point).where(
         table.c.database == database,
-        table.c.work == Work.REMOVE,
-        table.c.ending.is_distinct_from(str(Ending.KEPT)),
+        table.c.operation == Work.REMOVE,
+        table.c.result.is_distinct_from(str(Ending.KEPT)),
     )
     return set(conn.scalars(query))
 
 
 def published_points(conn: Connection, database: str, store: str) -> Mapping[str, datetime]:
-    """Return the published restore points that no run removed: id -> when it was begun.
+    """Return the start time of the backup of each published restore point.
+
+    The key is the id of the restore point. Restore points that a run has removed or is removing are
+    omitted.
 
     Args:
-        conn: the state database.
+        conn: connection to the state database.
         database: name of the database in the data map.
-        store: the store's description.
+        store: description of the off-site store.
     """
-    table = restore_point_begun
+    table = restore_point_operation
     removal = table.alias()
     was_removed = exists().where(
         removal.c.database == database,
         removal.c.point == table.c.point,
-        removal.c.work == Work.REMOVE,
-        removal.c.ending.is_distinct_from(str(Ending.KEPT)),
+        removal.c.operation == Work.REMOVE,
+        removal.c.result.is_distinct_from(str(Ending.KEPT)),
     )
-    query = select(table.c.point, table.c.begun_at).where(
+    query = select(table.c.point, table.c.started_at).where(
         table.c.database == database,
         table.c.store == store,
-        table.c.ending == Ending.PUBLISHED,
+        table.c.result == Ending.PUBLISHED,
         ~was_removed,
     )
-    return {row.point: row.begun_at for row in conn.execute(query)}
+    return {row.point: row.started_at for row in conn.execute(query)}
 
 
 VERSION_GONE = (
-    "the signed version of its dump is gone from this store, and another version is there; restore "
-    "the point by its id, which compares the digest"
+    "this store has another version of its dump than the signed version; restore the point by its "
+    "id, which compares the digest"
 )
 
 
 @dataclass(frozen=True)
 class KnownWork:
-    """The work of runs on a database's restore points, as the state database records it.
+    """The work of runs on a database's restore points, as recorded in the ledger.
 
     Attributes:
-        unfinished: ids of work that has begun and not ended.
-        removed: ids that a run has removed or is removing.
-        published: id -> begin of the backup, for published points that no run removed.
+        unfinished: ids of restore points on which work has begun and not ended.
+        removed: ids of restore points that a run has removed or is removing.
+        published: time at which the backup began, by the id of the restore point. Restore points
+            that a run has removed or is removing are omitted.
     """
 
     unfinished: Collection[str] = ()
@@ -186,16 +204,18 @@ class KnownWork:
 
 
 class PointRemoved(UsageError):
-    """A run removed the restore point while a reader used it."""
+    """The error for a restore point that a run removed while another process read it."""
 
 
 def work_reader(state: Engine, database: str, store: ObjectStore) -> Callable[[], KnownWork]:
-    """Return a function that reads the known work on a database's restore points in a store.
+    """Return a function that reads the ledger's entries about a database's restore points.
+
+    The function returns the entries that exist when it is called.
 
     Args:
-        state: the state database; a role that only reads is enough.
+        state: state database. A role that can only read is sufficient.
         database: name of the database in the data map.
-        store: the off-site store.
+        store: off-site store.
     """
 
     def read_work() -> KnownWork:
@@ -215,18 +235,18 @@ def listed_points(
     trusted: Sequence[bytes],
     read_work: Callable[[], KnownWork],
 ) -> tuple[list[RestorePoint], list[Rejected]]:
-    """Return a database's usable restore points, oldest first, and its rejected folders.
+    """Return a database's usable restore points, oldest first, and the rejected folders.
 
     Args:
-        store: the off-site store.
+        store: off-site store.
         database: name of the database in the data map.
-        trusted: public keys (PEM) whose signatures count.
-        read_work: returns the known work at the time of the call; it is called again before a
-            folder is rejected.
+        trusted: public keys (PEM) whose signatures are accepted.
+        read_work: function that reads from the ledger which restore points runs publish or remove.
+            It is called again before a folder is rejected.
 
     Raises:
         StoreError: the store failed.
-        ParcelSealError: an error of ``read_work``.
+        ParcelSealError: ``read_work`` raised an error.
     """
     work = read_work()
     points, rejected = restore_points(store, database, trusted, work.unfinished)
@@ -254,11 +274,13 @@ def listed_points(
     return sorted(usable, key=lambda point: (point.manifest.taken_at, point.id)), refused
 
 
-def stored_restore_points(services: Workplace, database: str) -> list[StoredRestorePoint]:
-    """Return a database's restore points; a rejected folder has neither moment nor hold.
+def stored_restore_points(services: Services, database: str) -> list[StoredRestorePoint]:
+    """Return a database's usable restore points and rejected folders in one list.
+
+    An item for a rejected folder contains only the key of the folder, and no times.
 
     Args:
-        services: of a run.
+        services: services of a run.
         database: name of the database in the data map.
 
     Raises:
@@ -268,7 +290,7 @@ def stored_restore_points(services: Workplace, database: str) -> list[StoredRest
     work = work_reader(services.state, database, store)
     points, rejected = listed_points(store, database, services.trusted_for_manifests, work)
     with services.state.connect() as conn:
-        held = restore_points_held(conn, database, [point.id for point in points])
+        held = restore_points_on_hold(conn, database, [point.id for point in points])
     return [
         StoredRestorePoint(
             point.id, point.manifest.taken_at, point.manifest.expires_at, point.id in held
@@ -278,20 +300,20 @@ def stored_restore_points(services: Workplace, database: str) -> list[StoredRest
 
 
 @contextmanager
-def naming_removals(
+def raising_point_removed(
     store: ObjectStore, database: str, point: str, read_work: Callable[[], KnownWork]
 ) -> Iterator[None]:
-    """Raise PointRemoved if the block fails because a run removed the restore point.
+    """Raise PointRemoved if the block fails because a run has removed the restore point.
 
     Args:
-        store: the off-site store.
+        store: off-site store.
         database: name of the database in the data map.
         point: id of the restore point that the block reads.
-        read_work: returns the known work at the time of the call.
+        read_work: function that reads from the ledger which restore points runs publish or remove.
 
     Raises:
-        PointRemoved: the reader failed, and the removal of the restore point has ended or is under
-            way. A restore point that still exists was not removed, whatever the ledger says.
+        PointRemoved: the block could not read the restore point. The ledger records that a run
+            removed it, and its objects are missing in the store.
     """
     try:
         yield
@@ -299,17 +321,24 @@ def naming_removals(
         if not _is_removed(store, database, point, read_work()):
             raise
         raise PointRemoved(
-            f"Restore point {point} was pruned, so it cannot be read any more. "
-            "Nothing was tampered with.",
-            "Choose another restore point. A drill that is run again chooses one itself.",
+            f"Restore point {point} was pruned, so it cannot be read any more. This is not "
+            f"tampering.",
+            "Choose another restore point. A repeated drill chooses a restore point by itself.",
         ) from None
 
 
 def _is_removed(store: ObjectStore, database: str, point: str, work: KnownWork) -> bool:
-    """Return whether the objects that a removal has deleted by now are gone.
+    """Return whether a run removed a restore point, according to the ledger and the store.
 
-    A removal deletes the signature first, and leaves none of the objects when it ends. So the
-    ledger has to be read before the folder is listed.
+    For True, the ledger must record the removal, and objects must be missing in the store. A
+    removal deletes the signature first. Therefore, while the removal is unfinished, only the
+    signature must be missing. When it is finished, all objects must be missing.
+
+    Args:
+        store: off-site store.
+        database: name of the database in the data map.
+        point: id of the restore point.
+        work: entries of the ledger, read before this call.
     """
     if point not in work.removed:
         return False

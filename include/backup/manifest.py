@@ -1,8 +1,10 @@
-"""The manifest of a restore point: content, recipients and digests.
+"""Define the manifest of a restore point, and read and write restore points in a store.
 
-A restore point is the folder ``<database>/<id>/`` of the off-site store. It exists when its
-manifest's Ed25519 signature is there and valid. Where the store keeps versions, every version
-counts: an overwrite or a delete marker does not end a restore point whose objects are locked.
+A manifest records the content, recipients and digests of a restore point. A restore point is a
+folder ``<database>/<id>/`` in the off-site store with a valid Ed25519 signature of its manifest. If
+the store keeps versions of objects, and the current versions are not valid, older versions are
+read. Therefore, a restore point whose objects are locked remains usable after an object was
+overwritten or deleted.
 """
 
 from __future__ import annotations
@@ -49,12 +51,14 @@ MANIFEST_BYTES = 64 * 1024 * 1024
 
 
 class TableRecord(StrictModel):
-    """A table of the snapshot.
+    """The entry for one table of the backup in the manifest.
 
     Attributes:
-        rows: counted in the dump's own snapshot.
-        bytes: size of its data in the archive, before compression.
-        sha256: of that data, in the archive's framing.
+        schema_name: name of the table's schema.
+        name: name of the table.
+        rows: number of rows, counted in the snapshot of the dump.
+        bytes: size of the table's data in the archive in bytes, before compression.
+        sha256: SHA-256 (hex) of the table's data in the archive, before compression.
     """
 
     schema_name: str
@@ -65,17 +69,18 @@ class TableRecord(StrictModel):
 
     @property
     def label(self) -> str:
-        """Schema and name for people."""
+        """Return the schema and name of the table as display text."""
         return f"{self.schema_name}.{self.name}"
 
 
 class LargeObjectsRecord(StrictModel):
-    """All large objects of the snapshot.
+    """The number, size and checksum of all large objects in the backup.
 
     Attributes:
-        count: how many.
-        bytes: of their content.
-        sum: over the SHA-256 of each object's number and content, modulo 2^256, in hex.
+        count: number of large objects.
+        bytes: total size of their content in bytes.
+        sum: sum of the SHA-256 values of all large objects, modulo 2^256, in hex. The SHA-256 of an
+            object covers its OID and its content.
     """
 
     count: int
@@ -84,12 +89,18 @@ class LargeObjectsRecord(StrictModel):
 
     @classmethod
     def of(cls, objects: LargeObjects) -> Self:
-        """Record the large objects of an archive."""
+        """Return the manifest's record for the large objects that were counted in an archive."""
         return cls(count=objects.count, bytes=objects.bytes, sum=f"{objects.sum:064x}")
 
 
 class NewestRecord(StrictModel):
-    """The latest moment in a mapped clock column, None for an empty table."""
+    """The newest value of a column that shows how recent the data of a database is.
+
+    Attributes:
+        collection: name of the collection in the data map.
+        field: name of the column.
+        moment: newest value of the column; None if the table is empty.
+    """
 
     collection: str
     field: str
@@ -97,21 +108,41 @@ class NewestRecord(StrictModel):
 
 
 class HeadRecord(StrictModel):
-    """The archive's header and table of contents: every statement that a restore executes."""
+    """The size and digest of the archive's head: its header and table of contents.
+
+    The table of contents contains every SQL statement that a restore executes.
+
+    Attributes:
+        bytes: size of the head in bytes.
+        sha256: SHA-256 (hex) of the head.
+    """
 
     bytes: int
     sha256: str
 
 
 class Manifest(StrictModel):
-    """The data that a restore needs and a drill compares with.
+    """The signed description of a restore point, which is stored together with the dump.
+
+    A restore reads its parameters from the manifest. A restore drill compares the restored copy
+    with the manifest.
 
     Attributes:
-        timezone: of the server's session, in which its timestamps without a zone are read.
-        head: None in manifests of earlier versions.
-        mappings_without_options: user mappings, ``role SERVER server``, whose options the backup's
-            role could not read, so that the backup does not hold them.
-        encoding: of the database and of its dump, as PostgreSQL names it; empty for a dump in UTF8.
+        taken_at: time of the snapshot that was backed up.
+        lsn: position of the snapshot in the write-ahead log.
+        timezone: timezone of the server's session, in which timestamps without a timezone are read.
+        tools: versions of the programs and libraries that made the backup.
+        schema_sha256: SHA-256 (hex) of all definitions of the database.
+        tables: tables with their number of rows and digests.
+        newest: newest value of each column that shows how recent the data is.
+        dump: encrypted dump in the store.
+        dump_bytes: size of the dump in bytes, before compression and encryption.
+        expires_at: time from which the restore point may be pruned.
+        head: size and digest of the archive's head; None in manifests of earlier versions.
+        mappings_without_options: user mappings whose options the backup lacks, because the role
+            that made the backup could not read them. Each is written as ``role SERVER server``.
+        encoding: PostgreSQL's name for the encoding of the database and of its dump; empty for
+            UTF8.
     """
 
     format: Literal["parcelseal.restore-point/1"] = FORMAT
@@ -140,11 +171,15 @@ class Manifest(StrictModel):
 
     @property
     def rows(self) -> int:
-        """Rows of all tables."""
+        """Return the number of rows of all tables together."""
         return sum(table.rows for table in self.tables)
 
     def as_bytes(self) -> bytes:
-        """Return the JSON that is stored and signed; an earlier version's stays as it was."""
+        """Return the manifest as the JSON that is stored and signed.
+
+        Fields that later versions of ParcelSeal added are omitted if they are empty. Therefore, the
+        JSON of an older manifest does not change.
+        """
         optional = ("head", "mappings_without_options", "encoding")
         later = {name for name in optional if not getattr(self, name)}
         return self.model_dump_json(indent=1, exclude=later).encode() + b"\n"
@@ -152,14 +187,16 @@ class Manifest(StrictModel):
 
 @dataclass(frozen=True)
 class RestorePoint:
-    """A manifest whose signature was checked.
+    """A restore point whose manifest has a valid signature.
 
     Attributes:
-        manifest: as it was signed.
-        locked_until: end of the dump's retention, which may have passed; None without one.
-        hidden: its objects that were deleted or overwritten since.
-        is_copy: the store has no version of the recorded id, as in a copy of another store. Only
-            the digest of the dump proves it; `Source` compares it, a listing does not.
+        manifest: signed manifest.
+        locked_until: end of the dump's lock, which may have passed; None if the dump has no lock.
+        hidden: objects of the restore point that were deleted or overwritten after the backup, and
+            are read in an older version.
+        is_copy: whether the store lacks the version of the dump that the manifest records. This is
+            the case if the store is a copy of another store. Only the digest then proves that the
+            dump is the original. `Source` compares the digest; a list of restore points does not.
     """
 
     manifest: Manifest
@@ -169,17 +206,20 @@ class RestorePoint:
 
     @property
     def id(self) -> str:
-        """The restore point's name inside its database."""
+        """Return the id of the restore point.
+
+        No other restore point of the database has the same id.
+        """
         return self.manifest.id
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A folder that looks like a restore point and cannot be trusted.
+    """A folder that looks like a restore point but must not be used.
 
     Attributes:
-        key: the object that differs from the signed manifest, or the folder.
-        reason: for people.
+        key: prefix of the folder, or key of an object in it that differs from the signed manifest.
+        reason: reason why the folder must not be used, as display text.
     """
 
     key: str
@@ -187,33 +227,48 @@ class Rejected:
 
     @property
     def point(self) -> str:
-        """The folder's name, the restore point's id if it is one."""
+        """Return the name of the folder, which would be the id of the restore point."""
         return self.key.partition("/")[2].partition("/")[0]
 
 
 def new_id(taken_at: datetime, suffix: str) -> str:
-    """Name a restore point by its moment in UTC, so that names sort by time."""
+    """Return a new id for a restore point.
+
+    The id begins with the time of the backup in UTC. Therefore, sorted ids are in chronological
+    order.
+
+    Args:
+        taken_at: time of the backup.
+        suffix: random text that makes the id unique.
+    """
     return f"{taken_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
 
 
 def publish(
     store: ObjectStore, manifest: Manifest, signer: signing.Signer, lock_until: datetime | None
 ) -> None:
-    """Sign and store the manifest; with the signature in place the restore point exists.
+    """Publish a restore point: lock its dump, store its manifest, and store the signature.
 
-    The dump is locked first, by its version, so that no restore point is ever listed whose data can
-    be deleted.
+    A list of restore points contains the restore point as soon as the signature is stored. If a
+    lock is requested, the dump is locked before this. Therefore, the dump of a listed restore point
+    is protected from deletion.
+
+    Args:
+        store: off-site store that contains the dump.
+        manifest: manifest of the backup.
+        signer: key that signs the manifest.
+        lock_until: end of the lock of all objects; None for no lock.
 
     Raises:
-        UsageError: the manifest is larger than readers accept.
-        StoreError: the store failed, or cannot lock.
+        UsageError: the manifest is larger than `MANIFEST_BYTES`.
+        StoreError: the store failed, or cannot lock objects.
     """
     prefix = folder(manifest.database, manifest.id)
     content = manifest.as_bytes()
     if len(content) > MANIFEST_BYTES:
         raise UsageError(
-            f"The manifest of {manifest.database} has {len(content)} bytes, and readers accept "
-            f"at most {MANIFEST_BYTES}.",
+            f"The manifest of {manifest.database} has {len(content)} bytes, but readers accept at "
+            f"most {MANIFEST_BYTES}.",
             "Split the database: it has too many tables for one restore point.",
         )
     if lock_until:
@@ -230,16 +285,17 @@ def restore_points(
     *,
     point: str = "",
 ) -> tuple[list[RestorePoint], list[Rejected]]:
-    """Return a database's usable restore points, oldest first, and its rejected folders.
+    """Return a database's usable restore points, oldest first, and the rejected folders.
 
-    A manifest without a signature is rejected, unless a run is still at work on it.
+    A folder with a manifest and no signature is rejected, except if a run is still working on it.
 
     Args:
-        store: the off-site store.
+        store: off-site store.
         database: name of the database in the data map.
-        trusted: public keys (PEM) whose signatures count.
-        unfinished: ids on which runs of this installation are at work, read before the call.
-        point: read only the folder of this id; empty for all folders.
+        trusted: public keys (PEM) whose signatures are accepted.
+        unfinished: ids of restore points that runs of this installation were publishing or removing
+            before the call.
+        point: id of the only restore point to read; empty for all.
     """
     points: list[RestorePoint] = []
     rejected: list[Rejected] = []
@@ -249,7 +305,9 @@ def restore_points(
         ):
             continue
         if problem := key_problem(listed.prefix + MANIFEST_NAME):
-            rejected.append(Rejected(ascii(listed.prefix), f"no run writes such a name: {problem}"))
+            rejected.append(
+                Rejected(ascii(listed.prefix), f"the name is not one that runs write: {problem}")
+            )
             continue
         try:
             points.append(_open(store, database, listed, trusted))
@@ -261,14 +319,22 @@ def restore_points(
 
 
 def load(store: ObjectStore, database: str, point: str, trusted: Sequence[bytes]) -> RestorePoint:
-    """Read one restore point's manifest; check its signature, its folder and that its dump exists.
+    """Return a restore point after verifying its signature.
 
-    Older versions of manifest and signature are tried where the current ones do not fit. The dump's
-    content is not read: `Source.check` and the decryption do that.
+    If the current manifest and signature do not match, older versions of both are tried. This
+    function checks only the existence and the size of the dump. `Source.check` and the decryption
+    check the content of the dump.
+
+    Args:
+        store: off-site store.
+        database: name of the database in the data map.
+        point: id of the restore point.
+        trusted: public keys (PEM) whose signatures are accepted.
 
     Raises:
-        NoRestorePoint: there is none of that name.
-        ManifestRefused: signature, content or size do not fit, or a part is missing.
+        NoRestorePoint: the restore point does not exist.
+        ManifestRefused: the signature is invalid, an object is missing, the manifest belongs to
+            another folder, or the size of the dump differs from the manifest.
     """
     for listed in folders(store, database, point):
         return _open(store, database, listed, trusted)
@@ -278,17 +344,27 @@ def load(store: ObjectStore, database: str, point: str, trusted: Sequence[bytes]
 def _open(
     store: ObjectStore, database: str, listed: PointFolder, trusted: Sequence[bytes]
 ) -> RestorePoint:
-    """Return the restore point of a listed folder; raises what `load` does."""
+    """Return the restore point of a folder after verifying its signature.
+
+    Args:
+        store: off-site store.
+        database: name of the database in the data map.
+        listed: folder with the versions of its objects.
+        trusted: public keys (PEM) whose signatures are accepted.
+
+    Raises:
+        NoRestorePoint, ManifestRefused: see `load`.
+    """
     key = listed.prefix + MANIFEST_NAME
     signatures = candidates(listed, SIGNATURE_NAME)
     if not signatures and listed.has(MANIFEST_NAME):
         raise ManifestRefused(
-            listed.prefix + SIGNATURE_NAME, "it is missing, its manifest is there"
+            listed.prefix + SIGNATURE_NAME, "it is missing, but its manifest exists"
         )
     signed = dict(signatures_of(store, listed, signatures))
     if not signed:  # removed since the store was listed, or never there
         raise no_restore_point(store, database, listed.id)
-    refusal = ManifestRefused(key, "it is missing, its signature is there")
+    refusal = ManifestRefused(key, "it is missing, but its signature exists")
     was_read = False
     for version_id in candidates(listed, MANIFEST_NAME):
         try:
@@ -322,35 +398,47 @@ def _parsed(content: bytes, database: str, point: str, key: str) -> Manifest:
         raise ManifestRefused(key, _unreadable(content, error)) from None
     if (manifest.database, manifest.id) != (database, point):
         raise ManifestRefused(
-            key, f"it is the manifest of {manifest.database}/{manifest.id}, moved here"
+            key, f"it was moved here and is the manifest of {manifest.database}/{manifest.id}"
         )
     return manifest
 
 
 def _unreadable(content: bytes, error: ValidationError) -> str:
-    """Return why a manifest cannot be read; one of another version is no tampering."""
+    """Return the reason why a signed manifest cannot be read, as display text.
+
+    If another version of ParcelSeal wrote the manifest, the reason names the format of the
+    manifest.
+
+    Args:
+        content: content of the manifest.
+        error: error of the attempt to parse the manifest.
+    """
     version = re.search(rb'"format": ?"(parcelseal\.restore-point/[0-9]+)"', content)
     if version and version.group(1).decode() != FORMAT:
-        return f"it is of format {version.group(1).decode()}: restore it with its own ParcelSeal"
+        name = version.group(1).decode()
+        return f"it has the format {name}: restore it with the version of ParcelSeal that wrote it"
     return f"{error.error_count()} fields cannot be read"
 
 
 def remove(
     store: ObjectStore, prefix: str, now: datetime, confirm: Callable[[], None] | None = None
 ) -> None:
-    """Delete a restore point, its signature first, so that it never counts while a part is gone.
+    """Delete the objects of a restore point, its signature first.
 
-    The locks of all versions of all three objects are checked first: the dump alone may be under a
-    legal hold. Record that the removal has begun before, so that an interrupted one is completed.
+    A restore point without a signature is never used. Because the signature is deleted first, this
+    is also true after an interrupted deletion. Before anything is deleted, the locks and S3 legal
+    holds of all versions of its objects are checked. The caller must record the start of the
+    removal before this call. A later run can then complete an interrupted removal.
 
     Args:
-        store: the off-site store.
-        prefix: of the restore point's folder.
-        now: the moment at which locks are compared.
-        confirm: called when nothing can refuse any more, and nothing is deleted yet; it may raise.
+        store: off-site store.
+        prefix: prefix of the restore point's folder.
+        now: current time. A lock whose end is later protects an object.
+        confirm: function that is called after the checks and before the first deletion. If it
+            raises an error, nothing is deleted.
 
     Raises:
-        ObjectLocked: a retention or legal hold keeps one of them; nothing was removed then.
+        ObjectLocked: a lock or legal hold protects an object. Nothing was deleted.
     """
     keys = [prefix + name for name in NAMES]
     for key in keys:

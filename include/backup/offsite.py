@@ -1,4 +1,4 @@
-"""The steps of `backup_offsite`: check, dump and publish, prune."""
+"""Define the steps of `backup_offsite`: check the store and the keys, back up, and prune."""
 
 from __future__ import annotations
 
@@ -27,26 +27,33 @@ from include.backup.offsite_findings import (
     report_unfinished,
 )
 from include.backup.point_folder import NAMES, folder, folders
-from include.backup.prune import Age, Cleared, Reason, Verdict, clear_unfinished, plan_pruning
-from include.backup.snapshot import Clock as ClockColumn
+from include.backup.prune import (
+    Cleared,
+    PruningDecision,
+    Reason,
+    RestorePointTimes,
+    clear_unfinished,
+    plan_pruning,
+)
+from include.backup.snapshot import NewestRecordColumn
 from include.encryption.recipients import Recipient, UnreadableRecipient
 from include.evidence.model import Outcome
 from include.evidence.register_figures import HOLDS
 from include.evidence.signing import Signer
 from include.evidence.step_findings import StepFindings, StepResult
 from include.holds.records import RestorePointGuard
-from include.holds.registry import restore_points_held
+from include.holds.registry import restore_points_on_hold
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules
+from include.service_container import Services
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
 from include.services.transport import Destination
-from include.state.locks import exclusive
+from include.state.locks import hold_exclusive_lock
 from include.workflow.declaration import Queue
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
-from include.workplace import Workplace
 
 CLOCK_TOLERANCE = timedelta(minutes=5)  # more than clocks that are kept right differ
 MANIFEST_PREFIX = "manifest."  # of the file in the run's bundle
@@ -54,16 +61,16 @@ MANIFEST_PREFIX = "manifest."  # of the file in the run's bundle
 
 @dataclass(frozen=True)
 class Offsite:
-    """The off-site store, and the keys that backups in it are made and read with.
+    """The off-site store, and the keys that encrypt, sign and verify its backups.
 
     Attributes:
-        store: the off-site store.
-        recipients: to whose keys backups are encrypted.
+        store: off-site store.
+        recipients: recipients of the encrypted backups.
         unreadable: recipients whose certificates cannot be used.
-        signer: signs manifests; None where no backups are made.
-        trusted: public keys (PEM) whose signatures of manifests count.
-        may_delete: whether this login may delete in the store. If not, leftovers of killed runs
-            wait for the step that prunes.
+        signer: key that signs manifests; None if it is not configured.
+        trusted: public keys (PEM) whose signatures of manifests are accepted.
+        may_delete: whether the credentials of the connection allow to delete objects in the store.
+            If not, only the step that prunes restore points deletes the leftovers of killed runs.
     """
 
     store: ObjectStore
@@ -74,7 +81,11 @@ class Offsite:
     may_delete: bool = True
 
     def require_signer(self) -> Signer:
-        """Return the key that signs manifests; raises UsageError."""
+        """Return the key that signs manifests.
+
+        Raises:
+            UsageError: the key is not configured.
+        """
         if self.signer is None:
             raise UsageError(
                 "The key that signs manifests is not configured.",
@@ -83,8 +94,8 @@ class Offsite:
         return self.signer
 
 
-def offsite_of(services: Workplace) -> Offsite:
-    """Return the off-site store with its recipients and signer.
+def offsite_of(services: Services) -> Offsite:
+    """Return the off-site store with the recipients and keys of its connection.
 
     Raises:
         UsageError: a connection is missing or cannot be used.
@@ -102,16 +113,18 @@ def offsite_of(services: Workplace) -> Offsite:
 
 
 class Preflight(StepResult):
-    """The off-site store, its recipients and the sites, before anything is dumped.
+    """The result of the checks that precede the backups: off-site store, recipients and sites.
 
     Attributes:
-        may_dump: whether the backup may begin. It may over a route to a store that is not verified,
-            although the step fails then.
+        may_dump: whether the backups may be made. If the only problem is a connection to a store
+            that is not verified over TLS, the step fails and this is still True.
         store: description of the off-site store.
         store_kind: ``s3`` or ``directory``.
-        recipients: names of those to whose keys backups are encrypted.
-        at_primary_site: whether each database's backups are on its own site; None if unknown.
-        sites: of the store (``store``) and of each database (``database courier``).
+        recipients: names of the recipients of the backups.
+        at_primary_site: whether the backups of a database would be at the site of the database, by
+            database name; None if this is unknown.
+        sites: names of the sites; None for a site that is not declared. The key ``store`` is for
+            the store, and the key ``database <name>`` for each database.
     """
 
     may_dump: bool
@@ -123,7 +136,7 @@ class Preflight(StepResult):
 
 
 def check(run: RunContext[None], findings: StepFindings) -> Preflight:
-    """Check the store, its site and the recipients' keys before anything is dumped.
+    """Check the off-site store, its site and the recipients' keys before the databases are dumped.
 
     Raises:
         StoreError: the store cannot be reached.
@@ -142,9 +155,16 @@ def check(run: RunContext[None], findings: StepFindings) -> Preflight:
             findings.find(
                 "backup.sample",
                 Outcome.ATTENTION,
-                _("No connection is configured: this is the sample database."),
-                _("Configure the connection that the data map names for this database."),
+                _(
+                    "No connection is configured for this database: the run backs up the sample "
+                    "database."
+                ),
+                _("Ask the data engineers to configure the connection of the database."),
                 subject=database.name,
+                for_engineers=_(
+                    "The data map names the connection `{connection}`.",
+                    connection=database.connection,
+                ),
             )
     may_dump = all(finding.severity is not Outcome.FAIL for finding in findings.findings)
     check_routes(findings, to_stores)  # these fail the run, and its backup is taken
@@ -162,16 +182,17 @@ def check(run: RunContext[None], findings: StepFindings) -> Preflight:
 
 
 class Backup(StepResult):
-    """A published restore point.
+    """The result of the step that backs up one database.
 
     Attributes:
-        restore_point: its id.
-        published_by_an_earlier_try: whether a try of this run that was killed had published it.
-        cleared: prefixes of the folders of killed runs that were removed.
-        cleared_uploads: unfinished uploads that were removed.
-        leftovers_left_to_pruning: whether this login may not delete in the store, so that the step
-            that prunes clears what killed runs left.
-        seconds: duration of the backup; None if an earlier try took it.
+        restore_point: id of the restore point.
+        published_by_an_earlier_try: whether an earlier try of this task published the restore point
+            before it was killed.
+        cleared: prefixes of the deleted folders that killed runs had left.
+        cleared_uploads: number of deleted unfinished uploads.
+        leftovers_left_to_pruning: whether this step may not delete objects in the store. If so, the
+            step that prunes restore points deletes the leftovers of killed runs.
+        seconds: duration of the backup in seconds; None if an earlier try made it.
     """
 
     restore_point: str
@@ -185,21 +206,21 @@ class Backup(StepResult):
 def back_up(
     run: RunContext[None], findings: StepFindings, progress: Progress | None = None
 ) -> Backup:
-    """Dump, encrypt, store, verify and publish one database.
+    """Back up one database: dump, encrypt, store and verify it, and publish the restore point.
 
-    Left-overs of killed runs of this installation are cleared first. A run that was killed after it
-    had published its restore point takes no second backup.
+    Leftovers of killed runs of this installation are deleted first. If an earlier try of this task
+    has already published a restore point, no second backup is made.
 
     Args:
-        run: the run.
-        findings: of the step; its part is the database.
-        progress: is called with the number of dumped bytes.
+        run: run of the workflow.
+        findings: findings of the step. `findings.part` is the name of the database.
+        progress: function that is called with "dumped" and the number of bytes dumped so far.
 
     Raises:
-        UsageError, ServiceError: see `take_backup`; no restore point exists then.
+        UsageError, ServiceError: see `take_backup`. No restore point was published.
     """
     database = run.database(findings.part)
-    with exclusive(run.state, *_lock_of(database.name)):
+    with hold_exclusive_lock(run.state, *_lock_of(database.name)):
         started = run.clock.now()
         offsite = offsite_of(run.services)
         cleared = _clear(run, offsite, database.name) if offsite.may_delete else Cleared(0, ())
@@ -219,8 +240,8 @@ def back_up(
         findings.find(
             "backup.mapped.missing",
             Outcome.ATTENTION,
-            _("The database has no table {table}, which the data map names.", table=table),
-            _("Correct the data map, or find out where the table went."),
+            _("The database lacks the table {table}, which the data map names.", table=table),
+            _("Correct the data map, or find out why the database lacks the table."),
         )
     findings.measure("backup.rows", manifest.rows, "rows")
     findings.measure("backup.bytes", manifest.dump.size, "bytes")
@@ -236,7 +257,7 @@ def back_up(
 
 
 def _clear(run: RunContext[None], offsite: Offsite, database: str) -> Cleared:
-    """Clear what killed runs of this installation left of a database."""
+    """Delete what killed runs left in the store for a database: unfinished uploads and folders."""
     return clear_unfinished(
         offsite.store,
         run.state,
@@ -248,7 +269,7 @@ def _clear(run: RunContext[None], offsite: Offsite, database: str) -> Cleared:
 
 
 def _lock_of(database: str) -> tuple[str, str]:
-    """Return the name of a database's lock, and its purpose."""
+    """Return the name of the lock for the backups of a database, and its purpose as text."""
     return f"backup:{database}", f"a backup of {database}"
 
 
@@ -259,7 +280,18 @@ def _publish(
     mapped: Sequence[tuple[str, str]],
     progress: Progress | None,
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """Take, verify and publish a restore point; return it with the mapped tables that it lacks."""
+    """Back up a database, verify the stored dump, and publish the restore point.
+
+    Args:
+        run: run of the workflow.
+        offsite: off-site store and keys.
+        database: database to back up.
+        mapped: schema and name of each table in the data map.
+        progress: function that is called with "dumped" and the number of bytes dumped so far.
+
+    Returns:
+        The manifest, and the names of mapped tables that the database lacks.
+    """
     store, signer, rules = offsite.store, offsite.require_signer(), run.pack.backup
     key = {"dag_id": run.run.dag_id, "run_id": run.run.run_id}
 
@@ -272,7 +304,7 @@ def _publish(
     backup = take_backup(
         run.services.database(database.connection),
         database.name,
-        clock_columns(database),
+        newest_record_columns(database),
         store,
         offsite.recipients,
         mapped=mapped,
@@ -291,7 +323,7 @@ def _publish(
 
 
 def _published(run: RunContext[None], offsite: Offsite, database: str) -> Manifest | None:
-    """Return the restore point that this run published before it was killed, or None."""
+    """Return the manifest that an earlier try of this task published, or None."""
     points, _rejected = listed(offsite, run.state, database)
     own = [
         point.manifest
@@ -302,24 +334,28 @@ def _published(run: RunContext[None], offsite: Offsite, database: str) -> Manife
     return own[-1] if own else None
 
 
-def clock_columns(database: MappedDatabase) -> list[ClockColumn]:
-    """Return the data map's clock columns with their tables."""
-    columns = [(database.collections[clock.collection], clock) for clock in database.newest]
+def newest_record_columns(database: MappedDatabase) -> list[NewestRecordColumn]:
+    """Return the columns that show the newest record of a database, as named in its data map."""
+    columns = [(database.collections[newest.collection], newest) for newest in database.newest]
     return [
-        ClockColumn(clock.collection, collection.schema_name, collection.table, clock.field)
-        for collection, clock in columns
+        NewestRecordColumn(
+            newest.collection, collection.schema_name, collection.table, newest.field
+        )
+        for collection, newest in columns
     ]
 
 
 class Pruning(StepResult):
-    """The decisions on the restore points of a database.
+    """The result of the step that prunes the restore points of one database.
 
     Attributes:
-        kept: reason by id.
-        removed: reason by id.
-        refused: ids of those that the store refused to remove.
-        copies: ids of those whose recorded version the store never had.
-        history: moment and encrypted size of each, oldest first.
+        kept: reason why each kept restore point was kept, by its id.
+        removed: reason why each removed restore point was removed, by its id.
+        refused: ids of restore points that the store refused to delete.
+        copies: ids of restore points whose dump in the store is not the version that the manifest
+            records.
+        history: time and encrypted size in bytes of each restore point before pruning, oldest
+            first.
     """
 
     kept: dict[str, Reason]
@@ -330,18 +366,19 @@ class Pruning(StepResult):
 
 
 def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruning:
-    """Remove restore points that the policy no longer keeps.
+    """Remove those restore points of one database that the rules of the policy pack do not keep.
 
-    The hold of each is read again, under the lock that keeps new holds out, right before it is
-    removed. The run is confirmed to be open before a removal is recorded and before it deletes.
+    Before each removal, the legal holds are read again. Until the restore point is removed, a lock
+    prevents new legal holds. The step also checks before each removal that its run is still open,
+    and stops if the run has ended.
 
     Raises:
-        StoreError, ServiceError: store or state database failed; the next run goes on.
+        StoreError, ServiceError: the store or the state database failed. The next run continues.
     """
     database, state, rules, now = findings.part, run.state, run.pack.backup, run.clock.now()
     offsite = offsite_of(run.services)
     store = offsite.store
-    with exclusive(state, *_lock_of(database)) as confirm_lock:
+    with hold_exclusive_lock(state, *_lock_of(database)) as confirm_lock:
         points, rejected = listed(offsite, state, database)
         require_plausible_clock([point.manifest.taken_at for point in points], now)
         run.services.require_complete_registers(HOLDS)
@@ -351,8 +388,8 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
         with state.connect() as conn:
             published = listing.published_points(conn, database, store.description)
             lost = _lost(published, points, rejected, now - timedelta(days=rules.expire_days))
-            held = restore_points_held(conn, database, [*(point.id for point in points), *lost])
-        verdicts = _plan(points, rules, held, now, run.zone)
+            held = restore_points_on_hold(conn, database, [*(point.id for point in points), *lost])
+        decisions = _plan(points, rules, held, now, run.zone)
         removed, refused = [], []
 
         def remove(point: str, guard: RestorePointGuard) -> None:
@@ -379,22 +416,24 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
                 listing.end_work(state, database, [point], Ending.REMOVED, now)
 
         with RestorePointGuard(state, database) as guard:
-            for number, verdict in enumerate(verdicts):
-                if not verdict.remove:
+            for number, decision in enumerate(decisions):
+                if not decision.remove:
                     continue
-                with guard.removing(verdict.id) as is_held:
+                with guard.removing(decision.id) as is_held:
                     if is_held:
-                        verdicts[number] = replace(verdict, remove=False, reason=Reason.LEGAL_HOLD)
+                        decisions[number] = replace(
+                            decision, remove=False, reason=Reason.LEGAL_HOLD
+                        )
                     else:
-                        remove(verdict.id, guard)
+                        remove(decision.id, guard)
     report_points(findings, points, rejected, refused)
     copies = [point.id for point in points if point.is_copy]
     report_copies(findings, database, copies)
     report_lost(findings, database, lost, held)
     findings.measure("backup.restore_points", len(points) - len(removed), "1")
     return Pruning(
-        kept={verdict.id: verdict.reason for verdict in verdicts if not verdict.remove},
-        removed={verdict.id: verdict.reason for verdict in verdicts if verdict.id in removed},
+        kept={decision.id: decision.reason for decision in decisions if not decision.remove},
+        removed={decision.id: decision.reason for decision in decisions if decision.id in removed},
         refused=refused,
         copies=copies,
         history=[(point.manifest.taken_at, point.manifest.dump.size) for point in points],
@@ -404,7 +443,7 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
 def listed(
     offsite: Offsite, state: Engine, database: str
 ) -> tuple[list[RestorePoint], list[Rejected]]:
-    """Return the restore points in the off-site store, and what must not be used."""
+    """Return a database's usable restore points in the off-site store, and the rejected folders."""
     store = offsite.store
     return listed_points(store, database, offsite.trusted, work_reader(state, database, store))
 
@@ -415,15 +454,27 @@ def _plan(
     held: Collection[str],
     now: datetime,
     zone: ZoneInfo,
-) -> list[Verdict]:
-    """Decide on every restore point; one that only a digest proves takes no other's turn."""
+) -> list[PruningDecision]:
+    """Decide for every restore point whether to keep or remove it.
+
+    If the dump of a restore point is a copy, its digest was not compared with the manifest, and the
+    restore point may be unusable. Therefore, such a restore point does not replace another restore
+    point of the same day, week or month.
+
+    Args:
+        points: usable restore points of the database.
+        rules: settings of backup.yaml.
+        held: ids of restore points under a legal hold.
+        now: time of the decision.
+        zone: timezone in which days begin.
+    """
     copies = {point.id for point in points if point.is_copy}
-    verdicts = plan_pruning([_age(each) for each in points], rules.keep, held, now, zone)
+    decisions = plan_pruning([_times_of(each) for each in points], rules.keep, held, now, zone)
     if not copies:
-        return verdicts
-    others = [_age(point) for point in points if not point.is_copy]
+        return decisions
+    others = [_times_of(point) for point in points if not point.is_copy]
     of_others = {each.id: each for each in plan_pruning(others, rules.keep, held, now, zone)}
-    return [of_others.get(verdict.id, verdict) for verdict in verdicts]
+    return [of_others.get(decision.id, decision) for decision in decisions]
 
 
 def _lost(
@@ -432,29 +483,44 @@ def _lost(
     rejected: Sequence[Rejected],
     since: datetime,
 ) -> list[str]:
-    """Return the ids of published restore points that no run removed, and that are gone."""
+    """Return the ids of published restore points that are missing in the store.
+
+    Args:
+        published: restore points that runs have published and not removed. The key is the id, and
+            the value is the time at which the backup began.
+        points: usable restore points in the store.
+        rejected: rejected folders in the store.
+        since: earliest start of a backup. Restore points whose backup began earlier are ignored.
+    """
     present = {point.id for point in points} | {each.point for each in rejected}
     return sorted(point for point in published.keys() - present if published[point] > since)
 
 
 def require_plausible_clock(taken: Sequence[datetime], now: datetime) -> None:
-    """Refuse to prune by a clock that cannot be right: pruning follows a backup of this very run.
+    """Refuse to prune if the clock of this machine is implausible.
+
+    Each run makes a backup before it prunes. Therefore, the newest restore point must be recent. If
+    it is not, the clock is probably wrong.
+
+    Args:
+        taken: times at which the restore points were taken.
+        now: current time.
 
     Raises:
-        ServiceError: the newest restore point is from the future, or over a day old.
+        ServiceError: the newest restore point is dated in the future, or more than one day ago.
     """
     newest = max(taken, default=now)
     if newest > now + CLOCK_TOLERANCE or newest < now - timedelta(days=1):
         raise ServiceError(
-            f"Nothing was pruned: the newest restore point is of {newest:%Y-%m-%d %H:%M %Z}, and "
-            f"this machine's clock says {now:%Y-%m-%d %H:%M %Z}.",
-            "Set the clocks of the worker and the database server right.",
+            f"Nothing was pruned: the newest restore point is of {newest:%Y-%m-%d %H:%M %Z}, but "
+            f"the clock of this machine is at {now:%Y-%m-%d %H:%M %Z}.",
+            "Correct the clocks of the worker and the database server.",
         )
 
 
-def _age(point: RestorePoint) -> Age:
+def _times_of(point: RestorePoint) -> RestorePointTimes:
     manifest = point.manifest
-    return Age(point.id, manifest.taken_at, manifest.expires_at, point.locked_until)
+    return RestorePointTimes(point.id, manifest.taken_at, manifest.expires_at, point.locked_until)
 
 
 PREFLIGHT = Step(
@@ -463,8 +529,8 @@ PREFLIGHT = Step(
     clause=CLAUSE,
     work=check,
     result=Preflight,
-    ends_run="Nothing was dumped: see the findings in the run's report.",
-    goes_on=lambda preflight: preflight.may_dump,
+    ends_run="No database was backed up: see the findings in the run's report.",
+    continues_on_failure=lambda preflight: preflight.may_dump,
 )
 BACKUP = Step(
     name="backup",
@@ -475,7 +541,7 @@ BACKUP = Step(
 )
 PRUNE = Step(
     name="prune",
-    title=_("Pruning old restore points of {part}", part=""),
+    title=_("The pruning of old restore points of {part}", part=""),
     clause=CLAUSE,
     work=prune_restore_points,
     result=Pruning,

@@ -1,4 +1,4 @@
-"""Findings of `backup_offsite` about stores, connections, recipients and restore points."""
+"""Add findings of `backup_offsite` about stores, connections, recipients and restore points."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from include.backup.manifest import Rejected, RestorePoint
 from include.backup.point_folder import folder
 from include.backup.prune import Cleared
-from include.encryption.recipients import Recipient, UnreadableRecipient, distinct
+from include.encryption.recipients import Recipient, UnreadableRecipient, count_distinct_keys
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.messages import Message, _
@@ -18,14 +18,14 @@ from include.services.objectstore.base import ObjectStore, StoreError, StoreProb
 from include.services.transport import Destination, Route, Transport
 
 CLAUSE = "4.2"
-STORE_AWAY = "Start it, or correct the connection offsite_store; the backup is tried again."
+STORE_AWAY = "Start the store, or correct the connection offsite_store. The task is retried."
 
 
 def check_store(findings: StepFindings, store: ObjectStore) -> Sequence[StoreProblem]:
-    """Report every fault of the off-site store, and return them.
+    """Add a finding for each problem of the off-site store, and return the problems.
 
     Raises:
-        StoreError: the store cannot be reached, perhaps only for a while.
+        StoreError: the store cannot be reached. A retry may help.
     """
     problems = store.preflight()
     for problem in problems:
@@ -40,30 +40,45 @@ def check_store(findings: StepFindings, store: ObjectStore) -> Sequence[StorePro
         )
         severity = Outcome.ATTENTION if by_nature else Outcome.FAIL
         findings.find(
-            f"backup.store.{problem.code}", severity, message, action, subject=store.description
+            f"backup.store.{problem.code}",
+            severity,
+            message,
+            action,
+            subject=store.description,
+            for_engineers=_CONNECTION,
         )
     return problems
 
 
 _PROBLEMS = {  # of a store: code -> message and action
     "no_versioning": (
-        _("The off-site store keeps no versions, so an overwritten backup would be lost."),
-        _("Switch on versioning of the bucket."),
+        _("The off-site store does not keep old versions, so an overwritten backup would be lost."),
+        _("Ask the data engineers to enable versioning of the bucket that is the off-site store."),
     ),
     "no_object_lock": (
-        _("The off-site store has no Object Lock: an intruder could delete the backups."),
-        _("Create a bucket with Object Lock and use it as offsite_store."),
+        _("The off-site store has no Object Lock, so an intruder could delete the backups."),
+        _(
+            "Ask the data engineers to create a bucket with Object Lock, and to use it as the "
+            "off-site store."
+        ),
     ),
     "same_device": (
-        _("The backup lies on the same disk as the database: that is not off-site."),
-        _("Point the connection offsite_store at a store on another site."),
+        _("The backup is on the same disk as the database, so it is not off-site."),
+        _("Ask the data engineers to use a store at another site."),
     ),
 }
 _UNLOCKED_DIRECTORY = (
-    _("The off-site store is a directory: whoever can write there can delete backups."),
-    _("Use an S3 bucket with Object Lock for real backups."),
+    _(
+        "The off-site store is a directory: every person with write access to it can delete "
+        "backups."
+    ),
+    _("Ask the data engineers to use an S3 bucket with Object Lock for production backups."),
 )
-_REPAIR = _("Correct the connection offsite_store or the store itself, then run the backup again.")
+_REPAIR = _(
+    "Ask the data engineers to correct the off-site store or its connection, then run the backup "
+    "again."
+)
+_CONNECTION = _("The connection `offsite_store` names the store.")
 
 
 def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Message]:
@@ -74,41 +89,58 @@ def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Messag
 
 
 def check_routes(findings: StepFindings, routes: Iterable[Route]) -> None:
-    """Report connections to other machines that are not verified over TLS.
+    """Add findings about connections to other machines that are not verified over TLS.
 
-    To a store or KMS that is a fault: an attacker on the way could keep backups from being stored,
-    or read the keys that they are encrypted with. A database's connection may choose a weaker
-    ``sslmode``, as in a network that encrypts by itself.
+    A finding about a store or KMS fails the step: an attacker on the network could prevent backups
+    from being stored, or read the keys that encrypt them. A finding about a database only needs
+    attention. Its connection may deliberately set a weaker ``sslmode``, because the network
+    encrypts all traffic.
 
     Args:
-        findings: of the step.
-        routes: of such connections.
+        findings: findings of the step.
+        routes: connections that are not verified over TLS.
     """
     for route in routes:
         is_database = route.destination is Destination.DATABASE
         message = (
-            _("Data sent over the connection {name} is not encrypted.", name=route.conn_id)
+            _(
+                "The connection {connection} sends data without encryption.",
+                connection=route.conn_id,
+            )
             if route.transport is Transport.PLAIN
-            else _("The connection {name} does not check which server answers.", name=route.conn_id)
+            else _(
+                "The connection {connection} does not verify the identity of the server.",
+                connection=route.conn_id,
+            )
         )
         severity = Outcome.ATTENTION if is_database else Outcome.FAIL
         code = f"backup.transport.{route.transport}"
         findings.find(
-            code, severity, message, _ROUTE_ACTIONS[route.destination], subject=route.conn_id
+            code,
+            severity,
+            message,
+            _ROUTE_ACTIONS[route.destination],
+            subject=route.conn_id,
+            for_engineers=_SSLMODE if is_database else None,
         )
 
 
 _ROUTE_ACTIONS = {
-    Destination.DATABASE: _("Set sslmode to verify-full in the extra of the connection."),
+    Destination.DATABASE: _(
+        "Ask the data engineers to encrypt the connection and to verify the server's certificate."
+    ),
     Destination.STORE: _(
-        "Use an address with https for this store, and have the server's certificate checked. "
-        "Backups go on meanwhile, and every run fails: the store may not keep what it confirmed."
+        "Ask the data engineers to use an encrypted address (HTTPS) for this store, and to "
+        "verify the server's certificate. Until then, backups are made, but every run fails: "
+        "an attacker on the network could prevent backups from being stored."
     ),
     Destination.KMS: _(
-        "Use an address with https, and have the server's certificate checked. No dump "
-        "starts until then, because the keys of backups would be readable in transit."
+        "Ask the data engineers to use an encrypted address (HTTPS) for the key management "
+        "service (KMS), and to verify the server's certificate. Until then, no database is "
+        "backed up, because the keys of backups could be read in transit."
     ),
 }
+_SSLMODE = _("Set `sslmode` to `verify-full` in the extra of the connection.")
 
 
 def check_sites(
@@ -117,17 +149,18 @@ def check_sites(
     store: ObjectStore,
     problems: Collection[StoreProblem],
 ) -> dict[str, bool | None]:
-    """Report databases whose backups would be stored on their own site.
+    """Add findings about databases whose backups would be stored at the site of the database.
 
     Args:
-        findings: of the step.
-        databases: that would be backed up.
-        store: the off-site store.
-        problems: of the store, from `check_store`.
+        findings: findings of the step.
+        databases: databases to back up.
+        store: off-site store.
+        problems: problems of the store, as returned by `check_store`.
 
     Returns:
-        By database whether it does; None where nobody said where one of the two stands, or where
-        store and server are findings to share a disk whatever the names say.
+        Whether the backups would be at the site of the database, by database name. The value is
+        None if a site is not declared. It is also None if the declared sites differ, but the store
+        and a database use the same disk.
     """
     same_disk = any(problem.code == "same_device" for problem in problems)
     at_primary_site: dict[str, bool | None] = {}
@@ -141,11 +174,12 @@ def check_sites(
                 "backup.site.same",
                 Outcome.FAIL,
                 _(
-                    "The off-site store and the database are on the same site, {site}.",
+                    "The off-site store and the database are at the same site, {site}.",
                     site=store.site,
                 ),
-                _("Use a store on another site (extra site of the connection offsite_store)."),
+                _("Ask the data engineers to use a store at another site."),
                 subject=database.name,
+                for_engineers=_STORE_SITE,
             )
         else:
             at_primary_site[database.name] = None if same_disk else False
@@ -154,19 +188,41 @@ def check_sites(
 
 def _unknown_site(findings: StepFindings, database: MappedDatabase, store: ObjectStore) -> None:
     if not store.site and not database.site:
-        message = _("Nobody said where the off-site store and the database stand.")
-        action = _("Name the sites in the connection offsite_store and in the data map.")
+        message = _("The sites of the off-site store and of the database are not declared.")
+        action = _(
+            "Ask the data engineers to declare the sites of the off-site store and of the database."
+        )
+        for_engineers = _(
+            "Declare the store's site as `site` in the extra of the connection `offsite_store`, "
+            "and the database's site as `site` under `meta.parcelseal` in the data map."
+        )
     elif not store.site:
-        message = _("Nobody said where the off-site store stands.")
-        action = _("Name its site in the connection offsite_store (extra site).")
+        message = _("The site of the off-site store is not declared.")
+        action = _("Ask the data engineers to declare the site of the off-site store.")
+        for_engineers = _STORE_SITE
     else:
-        message = _("Nobody said where the database stands.")
-        action = _("Name its site in the data map (site, under meta.parcelseal).")
-    findings.find("backup.site.unknown", Outcome.ATTENTION, message, action, subject=database.name)
+        message = _("The site of the database is not declared.")
+        action = _("Ask the data engineers to declare the site of the database.")
+        for_engineers = _(
+            "Declare the database's site as `site` under `meta.parcelseal` in the data map."
+        )
+    findings.find(
+        "backup.site.unknown",
+        Outcome.ATTENTION,
+        message,
+        action,
+        subject=database.name,
+        for_engineers=for_engineers,
+    )
+
+
+_STORE_SITE = _(
+    "Declare the store's site as `site` in the extra of the connection `offsite_store`."
+)
 
 
 def _site(name: str) -> str:
-    """Return one spelling of a site's name: "Kunming-1 " and "kunming-1" are the same site."""
+    """Return the name of a site in lower case and without extra spaces, for a comparison."""
     return " ".join(name.split()).casefold()
 
 
@@ -177,8 +233,24 @@ def check_recipients(
     rules: Recipients,
     now: datetime,
 ) -> None:
-    """Report keys that cannot be used or that expire, and too few of them."""
-    renew = _("Make a new pair (./parcelseal keys new) and exchange the certificate.")
+    """Add findings about recipients with unusable or expiring keys, and about too few recipients.
+
+    Args:
+        findings: findings of the step.
+        recipients: recipients whose keys can be read.
+        unreadable: recipients whose certificates cannot be used.
+        rules: required number of recipients, and the number of days before the expiry of a key from
+            which a finding is added.
+        now: current time.
+    """
+    renew = _(
+        "Ask the data engineers to create a new key pair for this recipient, and to "
+        "replace the recipient's certificate."
+    )
+    new_keys = _(
+        "`./parcelseal keys new` creates keys. The connection `offsite_store` names the "
+        "certificates."
+    )
     for faulty in unreadable:
         findings.find(
             "backup.recipients.unreadable",
@@ -188,8 +260,9 @@ def check_recipients(
                 name=faulty.name,
                 reason=faulty.reason,
             ),
-            _("Put the recipient's certificate where offsite_store says it is."),
+            _("Ask the data engineers to provide a valid certificate of the recipient."),
             subject=faulty.name,
+            for_engineers=_CERTIFICATES,
         )
     valid = [recipient for recipient in recipients if not recipient.expired(now)]
     for recipient in recipients:
@@ -197,9 +270,10 @@ def check_recipients(
             findings.find(
                 "backup.recipients.expired",
                 Outcome.FAIL,
-                _("The key of recipient {name} expired.", name=recipient.name),
+                _("The key of recipient {name} has expired.", name=recipient.name),
                 renew,
                 subject=recipient.name,
+                for_engineers=new_keys,
             )
         elif recipient.expired(now + timedelta(days=rules.warn_days_before_expiry)):
             findings.find(
@@ -212,59 +286,98 @@ def check_recipients(
                 ),
                 renew,
                 subject=recipient.name,
+                for_engineers=new_keys,
             )
-    if distinct(valid) < rules.minimum:
+    if count_distinct_keys(valid) < rules.minimum:
+        findings.subject_titles["recipients"] = _("Recipients of backups")
         findings.find(
             "backup.recipients.too_few",
             Outcome.FAIL,
             _(
-                "Backups would be encrypted to {count} keys; the policy asks for {minimum}.",
-                count=distinct(valid),
+                "Only {count} keys can decrypt new backups; the policy requires at least "
+                "{minimum} keys.",
+                count=count_distinct_keys(valid),
                 minimum=rules.minimum,
             ),
-            _("Add recipients to the connection offsite_store, one of them kept offline."),
+            _(
+                "Add recipients, whose private keys decrypt backups, and keep one of these "
+                "private keys offline."
+            ),
             subject="recipients",
+            for_engineers=_CERTIFICATES,
         )
+
+
+_CERTIFICATES = _("The connection `offsite_store` names the certificates of the recipients.")
 
 
 _LEFT_OVERS = {  # attribute of `Cleared` -> message and action
     "locked": (
-        _("Left-overs of a killed run are locked and could not be removed."),
-        _("Nothing to do: a later run removes them when the lock ends."),
+        _(
+            "Files of an interrupted backup are locked in the off-site store and could not be "
+            "deleted."
+        ),
+        _(
+            "No action is required: a run deletes the files of the interrupted backup after the "
+            "lock expires."
+        ),
     ),
     "held": (
-        _("A legal hold keeps what an interrupted run left of a restore point."),
-        _("Nothing to do: a later run removes it when the hold is released."),
+        _(
+            "Files of an interrupted backup were kept in the off-site store, because they are "
+            "under a legal hold."
+        ),
+        _(
+            "No action is required: a run deletes the files of the interrupted backup after the "
+            "legal hold is released."
+        ),
     ),
     "uncompared": (
         _(
-            "Left-overs of a killed run were kept: the state database lacks legal holds that "
-            "bundles sealed, or its holds could not be compared with the evidence."
+            "Files of an interrupted backup were kept, because it is not certain which legal "
+            "holds are in force: the state database lacks legal holds that evidence bundles "
+            "record, or it could not be compared with the evidence bundles."
         ),
         _(
-            "Read the error of the task that prunes, and correct its cause. A later run "
-            "removes the left-overs."
+            "Ask the data engineers to complete the register of legal holds in the state "
+            "database, or to make the comparison possible. A later run then deletes the files of "
+            "the interrupted backup."
         ),
     ),
     "unknown": (
         _(
-            "A folder without a manifest is in the off-site store, and no run is known to have "
-            "begun it. It was kept."
+            "The off-site store has a folder without a backup manifest, and no recorded run "
+            "created this folder. The folder was kept."
         ),
         _(
-            "Find out which installation or person wrote it. Remove it in the store once it is "
-            "certain that nobody needs it."
+            "Find out which installation or person created the folder. Delete the folder from "
+            "the off-site store only if it is certainly not needed."
         ),
     ),
 }
 
 
 def report_unfinished(findings: StepFindings, cleared: Cleared) -> None:
-    """Report the folders that are no restore points and were not cleared."""
+    """Add findings about those folders of unfinished backups that were kept.
+
+    Args:
+        findings: findings of the step.
+        cleared: result of deleting the leftovers of killed runs.
+    """
     for kept, (message, action) in _LEFT_OVERS.items():
         for prefix in getattr(cleared, kept):
             code = f"backup.unfinished.{kept}"
-            findings.find(code, Outcome.ATTENTION, message, action, subject=prefix)
+            findings.find(
+                code,
+                Outcome.ATTENTION,
+                message,
+                action,
+                subject=prefix,
+                for_engineers=_PRUNE_LOG if kept == "uncompared" else None,
+            )
+
+
+_PRUNE_LOG = _("The log of the failed task that prunes restore points names the cause.")
 
 
 def report_points(
@@ -273,13 +386,14 @@ def report_points(
     rejected: Sequence[Rejected],
     refused: Sequence[str],
 ) -> None:
-    """Report restore points that were changed in the store, and those that it refused to remove.
+    """Add findings about restore points that were changed or could not be deleted.
 
     Args:
-        findings: of the step.
-        points: with a valid manifest.
-        rejected: that must not be used.
-        refused: ids of those that are locked in the store.
+        findings: findings of the step.
+        points: usable restore points. If one of their objects was overwritten or deleted after the
+            backup, an older version of it is used.
+        rejected: folders that must not be used as restore points.
+        refused: ids of restore points that the store refused to delete because of a lock.
     """
     for hidden in [each for point in points for each in point.hidden]:
         findings.find(
@@ -287,8 +401,9 @@ def report_points(
             Outcome.FAIL,
             hidden.message,
             _(
-                "Find out who changed the off-site store. Remove what hides the object once that "
-                "is secured; restores use the version that was signed."
+                "Find out who changed the backup file in the off-site store, and secure the "
+                "evidence. Then remove the newer version or the deletion marker of the file. "
+                "Restores use the signed version of the file."
             ),
             subject=hidden.key,
         )
@@ -296,40 +411,51 @@ def report_points(
         findings.find(
             "backup.manifest.refused",
             Outcome.FAIL,
-            _("A restore point cannot be trusted: {reason}", reason=each.reason),
-            _("Do not restore from it. Find out who changed the off-site store."),
+            _(
+                "A restore point in the off-site store cannot be trusted: {reason}",
+                reason=each.reason,
+            ),
+            _("Do not use this restore point. Find out who changed the off-site store."),
             subject=each.key,
         )
     for point in refused:
         findings.find(
             "backup.prune.locked",
             Outcome.ATTENTION,
-            _("An old restore point is locked or held in the store; it was kept whole."),
-            _("Nothing to do: it is removed when its lock or hold ends."),
+            _(
+                "An old restore point was due for deletion. It was not deleted, because the "
+                "off-site store protects it by a lock or a legal hold."
+            ),
+            _(
+                "No action is required: a run deletes the restore point after the lock or the "
+                "legal hold ends."
+            ),
             subject=point,
         )
 
 
 def report_copies(findings: StepFindings, database: str, copies: Sequence[str]) -> None:
-    """Report restore points whose recorded version the store never had.
+    """Add a finding if the dump of any restore point is not the version that the manifest records.
 
     Args:
-        findings: of the step.
+        findings: findings of the step.
         database: name of the database in the data map.
-        copies: ids of the restore points.
+        copies: ids of the restore points with such a dump.
     """
     if copies:
         findings.find(
             "backup.copy.unchecked",
             Outcome.ATTENTION,
             _(
-                "The store holds copies of {count} restore points. Their dumps have other "
-                "version ids than the signed ones, and were not checked.",
+                "The backup files of {count} restore points in the off-site store are copies: "
+                "they are not the object versions that were signed. This run did not check the "
+                "content of these files.",
                 count=len(copies),
             ),
             _(
-                "If the store was copied from another one, nothing to do: a restore or drill of "
-                "such a point checks it by digest. If it was not, find out who changed the store."
+                "Check whether the off-site store was copied from another store. If it was "
+                "not, find out who changed it. A restore or restore drill checks the content "
+                "of these backup files."
             ),
             subject=folder(database),
         )
@@ -338,27 +464,36 @@ def report_copies(findings: StepFindings, database: str, copies: Sequence[str]) 
 def report_lost(
     findings: StepFindings, database: str, lost: Sequence[str], held: Collection[str]
 ) -> None:
-    """Report published restore points that are gone although no run removed them.
+    """Add a finding about each published restore point that is missing in the store.
 
-    A state database that was restored from an older backup does not know of later removals, so one
-    without a legal hold needs attention and does not fail the run.
+    If the restore point is under a legal hold, the finding fails the run. Otherwise, the finding
+    needs attention: a run may have removed the restore point, and the record of this removal may be
+    lost if the state database was restored from an older backup.
 
     Args:
-        findings: of the step.
+        findings: findings of the step.
         database: name of the database in the data map.
-        lost: ids of the restore points.
-        held: ids under a legal hold.
+        lost: ids of missing restore points that no run has removed, according to the state
+            database.
+        held: ids of restore points under a legal hold.
     """
     for point in lost:
         findings.find(
             "backup.point.lost",
             Outcome.FAIL if point in held else Outcome.ATTENTION,
-            _("A restore point under a legal hold is gone, and no run removed it.")
-            if point in held
-            else _("A published restore point is gone, and no run is known to have removed it."),
             _(
-                "Find out who removed it from the off-site store. If the state database was "
-                "restored from an older backup, an earlier run may have pruned it."
+                "A restore point under a legal hold is missing from the off-site store, and no "
+                "run deleted it."
+            )
+            if point in held
+            else _(
+                "A restore point is missing from the off-site store, and no run recorded "
+                "its deletion."
+            ),
+            _(
+                "Find out who deleted the restore point from the off-site store. If the state "
+                "database was restored from an older backup, a run may have deleted the "
+                "restore point, and the record of this deletion may be lost."
             ),
             subject=folder(database, point),
         )

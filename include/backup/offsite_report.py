@@ -1,4 +1,4 @@
-"""Conclude a run of `backup_offsite`, and write its report."""
+"""Decide the outcome of a run of `backup_offsite`, and write its report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from include.backup.offsite import (
 from include.backup.offsite_findings import CLAUSE
 from include.backup.prune import Reason
 from include.evidence.model import Finding, Metric, Outcome
-from include.messages import Message, _, verbatim
+from include.messages import Message, _, listed, verbatim
 from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, missing_record
 from include.reports.model import (
@@ -30,7 +30,7 @@ from include.reports.model import (
     must_be_zero,
     table_of,
 )
-from include.workflow.databases import requested_databases
+from include.workflow.databases import select_databases
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
@@ -39,24 +39,32 @@ MOST_TABLES = 15  # rows of the table list in a report; the manifest has them al
 
 
 def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
-    """Judge a run: every requested database needs a verified restore point from this run.
+    """Decide the outcome of a run of `backup_offsite`, and write its report.
 
-    A missing record fails, and so does a run without a requested database, or with one that is not
-    mapped. Mapped databases that were not requested are reported.
+    The control passes only if every requested database has a verified restore point from this run.
+    The run fails if the step record of a database is missing, if there is no database to back up,
+    or if a requested database is not in the data map. The report names mapped databases that were
+    not requested.
     """
-    requested = run.wanted_databases
+    requested = run.requested_databases
     manifests = {
         name.removeprefix(MANIFEST_PREFIX).removesuffix(".json"): Manifest.model_validate_json(file)
         for name, file in records.artifacts.items()
         if name.startswith(MANIFEST_PREFIX)
     }
-    databases, left_out = requested_databases(
+    databases, left_out = select_databases(
         run.pack.databases.values(), requested, "backup.left_out", CLAUSE
     )
     findings: list[Finding] = []
     if records.find(PREFLIGHT.name) is None:
         findings.append(
-            missing_record(_("The preflight"), "backup_offsite", "backup.no_preflight", CLAUSE)
+            missing_record(
+                _("The preflight"),
+                "backup_offsite",
+                "backup.no_preflight",
+                CLAUSE,
+                show_subject=False,
+            )
         )
     for database in databases:
         findings += _missing(records, database.name, manifests)
@@ -94,7 +102,16 @@ def _indicators(
     *,
     all_asked: bool,
 ) -> list[Metric]:
-    """Return the figures by which controls.yaml judges a backup; None if unknown."""
+    """Return those metrics of the run for which controls.yaml defines a target.
+
+    The value of a metric is None if it is unknown.
+
+    Args:
+        databases: requested databases.
+        backed_up: names of the databases with a restore point from this run.
+        preflight: result of the preflight with the sites; None if the preflight has no record.
+        all_asked: whether all mapped databases were requested.
+    """
     without = len(databases) - len(backed_up)
     sites = preflight.at_primary_site if preflight else {}
     at_primary = [sites.get(name) for name in backed_up]
@@ -130,23 +147,24 @@ def _missing(
 
 
 def _summary(backed_up: int, requested: int, left_out: int, outcome: Outcome) -> Message:
-    values = {"made": backed_up, "wanted": requested}
     if backed_up < requested:
         return _(
-            "Only {made} of {wanted} databases have a verified encrypted backup from this run.",
-            **values,
+            "Only {count} of {requested} databases have a verified encrypted backup from this run.",
+            count=backed_up,
+            requested=requested,
         )
     if left_out:
         return _(
-            "This run was asked for {made} of {mapped} databases; those have a verified backup.",
-            made=backed_up,
+            "This run was started for only {count} of {mapped} mapped databases. Each of these "
+            "{count} databases has a verified backup.",
+            count=backed_up,
             mapped=requested + left_out,
         )
     if outcome is Outcome.FAIL:
-        return _("Every database was backed up, but something else is wrong: see the findings.")
+        return _("Every database was backed up, but the run has other failures: see the findings.")
     if outcome is Outcome.ATTENTION:
         return _(
-            "Every mapped database has a verified encrypted backup; something needs attention."
+            "Every mapped database has a verified encrypted backup; some findings need attention."
         )
     return _("Every mapped database has a verified encrypted backup at another site.")
 
@@ -163,10 +181,10 @@ def _facts(
     return [
         Fact(
             label=_("Databases backed up"),
-            value=_("{made} of {wanted}", made=len(manifests), wanted=len(databases)),
+            value=_("{count} of {total}", count=len(manifests), total=len(databases)),
             status=must_be_zero(len(databases) - len(manifests)),
         ),
-        Fact(label=_("State of the data"), value=min(taken) if taken else None),
+        Fact(label=_("Data as of"), value=min(taken) if taken else None),
         Fact(
             label=_("Rows"),
             value=sum(manifest.rows for manifest in manifests.values()) if manifests else None,
@@ -184,7 +202,7 @@ def _facts(
             status=checked.outcome if checked and preflight else None,
         ),
         Fact(
-            label=_("Sites, as declared"),
+            label=_("Sites of the database and of the backups, as declared"),
             value=_sites(databases, preflight) if preflight else None,
         ),
     ]
@@ -195,7 +213,11 @@ def _sites(databases: Sequence[MappedDatabase], preflight: Preflight) -> Message
     primary = sorted({database.site for database in databases if database.site})
     if not store or not primary:
         return _("not declared")
-    return _("{primary}; backups at {store}", primary=", ".join(primary), store=store)
+    return _(
+        "database at {primary}; backups at {store}",
+        primary=listed(primary),
+        store=store,
+    )
 
 
 _STORE_KINDS = {"s3": _("S3 bucket"), "directory": _("directory")}
@@ -215,15 +237,15 @@ def _points(
         return record.outcome if record else Outcome.FAIL
 
     table = table_of(
-        _("One row per mapped database"),
+        _("Backups by database"),
         [(database, manifests.get(database.name)) for database in databases],
         [
             (_("Database"), "text", lambda row: row[0].title),
             (_("Restore point"), "code", lambda row: row[1].id if row[1] else None),
-            (_("State of the data"), "datetime", lambda row: row[1].taken_at if row[1] else None),
+            (_("Data as of"), "datetime", lambda row: row[1].taken_at if row[1] else None),
             (_("Rows"), "number", lambda row: row[1].rows if row[1] else None),
             (_("Encrypted size"), "bytes", lambda row: row[1].dump.size if row[1] else None),
-            (_("Took"), "duration", lambda row: seconds(row[0]) if row[1] else None),
+            (_("Duration"), "duration", lambda row: seconds(row[0]) if row[1] else None),
             (_("Outcome"), "outcome", lambda row: outcome(row[0]) if row[1] else Outcome.FAIL),
         ],
     )
@@ -234,23 +256,28 @@ def _tables(manifest: Manifest) -> Section:
     shown = sorted(manifest.tables, key=lambda table: (-table.rows, table.label))[:MOST_TABLES]
     blocks: list[Block] = [
         table_of(
-            _("The {shown} largest of {all} tables", shown=len(shown), all=len(manifest.tables)),
+            _(
+                "The {shown} largest of {total} tables",
+                shown=len(shown),
+                total=len(manifest.tables),
+            ),
             shown,
             [
                 (_("Table"), "code", lambda table: table.label),
                 (_("Rows"), "number", lambda table: table.rows),
-                (_("Size in the dump"), "bytes", lambda table: table.bytes),
-                (_("Checksum (start)"), "code", lambda table: table.sha256[:12]),
+                (_("Size in the backup"), "bytes", lambda table: table.bytes),
+                (_("Checksum (first characters)"), "code", lambda table: table.sha256[:12]),
             ],
         ),
         Paragraph(
             text=_(
-                "Rows were counted in the same snapshot that was dumped. All tables with full "
-                "checksums are in the manifest that lies beside this report."
+                "The numbers of rows were counted in the same snapshot of the database as the "
+                "backup. The manifest of the backup, which is stored with this report, lists "
+                "all tables with their complete checksums."
             )
         ),
     ]
-    return Section(heading=_("What {database} contains", database=manifest.database), blocks=blocks)
+    return Section(heading=_("Content of {database}", database=manifest.database), blocks=blocks)
 
 
 def _keys(manifests: Mapping[str, Manifest], backed_up: Sequence[str]) -> list[Section]:
@@ -259,10 +286,10 @@ def _keys(manifests: Mapping[str, Manifest], backed_up: Sequence[str]) -> list[S
     recipients = manifests[backed_up[0]].recipients
     return [
         Section(
-            heading=_("Who can open these backups"),
+            heading=_("Recipients who can decrypt these backups"),
             blocks=[
                 table_of(
-                    _("Holders of a key; each of them alone can open a backup"),
+                    _("Each of these recipients alone can decrypt a backup"),
                     recipients,
                     [
                         (_("Recipient"), "text", lambda recipient: recipient.name),
@@ -285,7 +312,7 @@ def _history(database: str, pruning: Pruning) -> Section:
     decisions = [(point, _("kept"), reason) for point, reason in kept.items()]
     decisions += [(point, _("removed"), reason) for point, reason in pruning.removed.items()]
     return Section(
-        heading=_("Restore points of {database} kept", database=database),
+        heading=_("Restore points of {database}", database=database),
         blocks=[
             TrendChart(
                 caption=_("Encrypted size of each restore point"),
@@ -293,7 +320,7 @@ def _history(database: str, pruning: Pruning) -> Section:
                 points=[TrendPoint(at=moment, value=size) for moment, size in pruning.history],
             ),
             table_of(
-                _("Decisions of pruning"),
+                _("Restore points kept and removed"),
                 decisions,
                 [
                     (_("Restore point"), "code", lambda decision: decision[0]),
@@ -307,16 +334,20 @@ def _history(database: str, pruning: Pruning) -> Section:
 
 def _meaning() -> Section:
     return Section(
-        heading=_("What this report proves, and what it does not"),
+        heading=_("Scope and limits of this report"),
         blocks=[
             Steps(
                 items=[
-                    _("Each restore point above comes from one consistent snapshot, encrypted."),
+                    _("Each restore point above is one consistent snapshot, and is encrypted."),
                     _(
-                        "The store confirmed the checksum of its stored object; "
-                        "a directory is read again."
+                        "The off-site store confirmed the checksum of each stored object. If "
+                        "the off-site store is a directory, the run read each object again and "
+                        "compared it instead."
                     ),
-                    _("That it can be restored is proven by the restore drill, not here."),
+                    _(
+                        "Only a restore drill proves that a backup can be restored; this report "
+                        "does not."
+                    ),
                 ]
             )
         ],

@@ -1,8 +1,8 @@
-"""List and read a restore point's folder in the off-site store, before its content is verified.
+"""List and read the objects in the folder of a restore point before they are verified.
 
-A manifest records the version id that its run wrote. In a copy of the store, in another bucket or
-directory, versions have other ids. Then each version of the recorded size is a candidate, and only
-its digest proves that it is the same object.
+A manifest records the version id that the dump has in the store. If the store is copied to another
+bucket or directory, the dump has another version id there. Each version with the recorded size is
+then a candidate, and only its digest proves that it is the original.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ from include.services.objectstore.base import (
 
 
 class ObjectRecord(StrictModel):
-    """The encrypted dump in the store."""
+    """The encrypted dump as its manifest records it.
+
+    Attributes:
+        key: key of the object in the store.
+        size: size in bytes.
+        sha256: SHA-256 (hex) of the object.
+        checksum: checksum that the store computed, as in `StoredObject.checksum`.
+        version_id: id of the version in the store; empty if the store keeps no versions.
+    """
 
     key: str
     size: int
@@ -44,49 +52,61 @@ SIGNATURE_BYTES = 1024  # more than any signature has; bounds a read of unverifi
 
 
 def folder(database: str, point: str = "") -> str:
-    """Return the key prefix of a database or of one restore point."""
+    """Return the prefix with which the keys of a database's objects in the off-site store begin.
+
+    Args:
+        database: name of the database in the data map.
+        point: id of the restore point to which the objects belong; empty for all restore points of
+            the database.
+    """
     return f"{database}/{point}/" if point else f"{database}/"
 
 
 class NoRestorePoint(UsageError):
-    """The restore point does not exist."""
+    """The error for a restore point that does not exist."""
 
 
 class ManifestRefused(ControlFailed):
-    """A restore point differs from its signed manifest.
+    """The error for a restore point that differs from its signed manifest.
 
     Attributes:
-        key: the object that differs.
+        key: key of the object that differs.
     """
 
     exit_code = 1
 
     def __init__(self, key: str, why: str) -> None:
         super().__init__(
-            f"{key}: {why}.", "Do not use this restore point; take another and raise an incident."
+            f"{key}: {why}.",
+            "Do not use this restore point. Use another one, and open an incident.",
         )
         self.key = key
 
 
 def no_restore_point(store: ObjectStore, database: str, point: str) -> NoRestorePoint:
-    """Return the error for a restore point that does not exist."""
+    """Return the error for a restore point that does not exist.
+
+    Its advice to the user is to list the existing restore points.
+    """
     return NoRestorePoint(
         f"There is no restore point {point} of {database} in {store.description}.",
-        "See ./parcelseal backup list.",
+        "List the restore points with ./parcelseal backup list.",
     )
 
 
-DELETED = _("The object was deleted in the store; the version that was signed is intact.")
-OVERWRITTEN = _("The object was overwritten in the store; the version that was signed is intact.")
+DELETED = _("A backup file was deleted in the off-site store; its signed version is intact.")
+OVERWRITTEN = _(
+    "A backup file was overwritten in the off-site store; its signed version is intact."
+)
 
 
 @dataclass(frozen=True)
 class HiddenObject:
-    """An object of a valid restore point that is no longer the current version of its key.
+    """An object whose verified version is hidden by a newer version or by a delete marker.
 
     Attributes:
-        key: of the object.
-        is_deleted: a delete marker hides it; otherwise, a newer version does.
+        key: key of the object.
+        is_deleted: whether a delete marker hides the verified version.
     """
 
     key: str
@@ -94,18 +114,19 @@ class HiddenObject:
 
     @property
     def message(self) -> Message:
-        """Return what happened to it, for people."""
+        """Return a text that says whether the object was deleted or overwritten."""
         return DELETED if self.is_deleted else OVERWRITTEN
 
 
 @dataclass(frozen=True)
 class PointFolder:
-    """A folder of a database in the off-site store, as it was listed.
+    """A folder in the off-site store with the versions of its objects.
 
     Attributes:
-        id: the folder's name, which is the restore point's id if it is one.
-        prefix: of the keys in it, with a slash at the end.
-        versions: name -> versions and delete markers, the current one first, then newest first.
+        id: name of the folder. For a restore point, this is the id of the restore point.
+        prefix: prefix of the keys in the folder, with a trailing slash.
+        versions: versions and delete markers by object name. The current version is first, then the
+            others follow from the newest to the oldest.
     """
 
     id: str
@@ -113,16 +134,26 @@ class PointFolder:
     versions: Mapping[str, Sequence[ObjectVersion]]
 
     def readable(self, name: str) -> list[ObjectVersion]:
-        """Return the versions of an object, without delete markers."""
+        """Return the versions of an object that can be read. A delete marker cannot be read.
+
+        Args:
+            name: name of the object in the folder, without the prefix.
+        """
         return [version for version in self.versions.get(name, ()) if not version.is_marker]
 
     def has(self, name: str) -> bool:
-        """Return whether there is a version of the object that can be read."""
+        """Return whether the object with the given name has a version that can be read."""
         return bool(self.readable(name))
 
 
 def folders(store: ObjectStore, database: str, point: str = "") -> Iterator[PointFolder]:
-    """Yield the non-empty folders of a database, or the folder of one restore point, by name."""
+    """Yield the folders of a database that contain readable objects, sorted by name.
+
+    Args:
+        store: off-site store.
+        database: name of the database in the data map.
+        point: id of the only restore point whose folder is read; empty for all folders.
+    """
     base = folder(database)
     grouped: dict[str, dict[str, list[ObjectVersion]]] = {}
     for version in store.list_versions(folder(database, point)):
@@ -138,7 +169,16 @@ def folders(store: ObjectStore, database: str, point: str = "") -> Iterator[Poin
 def signatures_of(
     store: ObjectStore, listed: PointFolder, version_ids: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield version ids of the signature with their content, empty if it is too large."""
+    """Yield the version id and the content of each version of a manifest's signature.
+
+    If a version is too large to be a signature, it is not read, and its content is yielded as
+    empty. A version that was removed after the folder was listed is omitted.
+
+    Args:
+        store: off-site store.
+        listed: folder of the restore point.
+        version_ids: ids of the versions to read.
+    """
     key = listed.prefix + SIGNATURE_NAME
     for version_id in version_ids:
         try:
@@ -150,15 +190,31 @@ def signatures_of(
 
 
 def candidates(listed: PointFolder, name: str) -> list[str]:
-    """Return the ids of an object's versions in the order of trial; see `versions_to_try`."""
+    """Return the version ids of an object in the order in which to try them.
+
+    `versions_to_try` defines the order.
+
+    Args:
+        listed: folder of the restore point.
+        name: name of the object in the folder, without the prefix.
+    """
     return [version.version_id for version in versions_to_try(listed.readable(name))]
 
 
 def read_bounded(store: ObjectStore, key: str, version_id: str, limit: int) -> bytes | None:
-    """Return an object that is not verified yet; None when it was removed since it was listed.
+    """Read an object that is not verified yet, if it is not larger than a limit.
+
+    Args:
+        store: off-site store.
+        key: key of the object.
+        version_id: id of the version to read.
+        limit: largest accepted size in bytes.
+
+    Returns:
+        The content; None if the object has been removed since it was listed.
 
     Raises:
-        ManifestRefused: it is too large.
+        ManifestRefused: the object is larger than ``limit`` bytes.
     """
     try:
         return store.get(key, version_id=version_id, limit=limit)
@@ -171,12 +227,24 @@ def read_bounded(store: ObjectStore, key: str, version_id: str, limit: int) -> b
 def fitting_signature(
     content: bytes, signed: Mapping[str, bytes], trusted: Sequence[bytes], key: str
 ) -> str:
-    """Return the version id of the signature that fits; raises ManifestRefused."""
+    """Return the version id of the first signature that is valid for a manifest.
+
+    The versions of the signature are tried in the given order.
+
+    Args:
+        content: content of the manifest.
+        signed: content of each version of the signature, by version id.
+        trusted: public keys (PEM) whose signatures are accepted.
+        key: key of the manifest, for the error message.
+
+    Raises:
+        ManifestRefused: no signature is valid.
+    """
     for version_id, signature in signed.items():
         if any(signing.verify(pem, signature, content) for pem in trusted):
             return version_id
     raise ManifestRefused(
-        key, "the signature does not fit; the manifest was changed or signed elsewhere"
+        key, "the signature does not fit: the manifest was changed or signed by another key"
     )
 
 
@@ -184,8 +252,8 @@ def hidden_objects(listed: PointFolder, used: Mapping[str, str]) -> Iterator[Hid
     """Yield the objects whose current version is not the verified version.
 
     Args:
-        listed: the folder.
-        used: name -> id of the version that was verified.
+        listed: folder of the restore point.
+        used: id of the verified version, by object name.
     """
     for name, version_id in used.items():
         current = next((each for each in listed.versions.get(name, ()) if each.is_current), None)
@@ -198,13 +266,14 @@ _UNNAMED = ("", "null")  # S3's names for the version of a bucket that keeps non
 
 @dataclass(frozen=True)
 class DumpVersions:
-    """Versions of a dump that may be read.
+    """The versions of a dump from which a restore may choose.
 
     Attributes:
-        ids: the recorded version, or in a copy the candidates of its size in the order of trial.
-            Empty if the object is missing or has another size.
-        is_copy: the store has no version of the recorded id. A candidate counts only once its
-            digest was compared with the manifest's.
+        ids: id of the version that the manifest records. If the store lacks it, ids of the versions
+            with the recorded size, in the order in which to try them. Empty if no version has this
+            size.
+        is_copy: whether the store lacks the version that the manifest records. A version may then
+            be used only after its digest was compared with the manifest.
     """
 
     ids: Sequence[str]
@@ -212,11 +281,11 @@ class DumpVersions:
 
 
 def versions_of_dump(listed: PointFolder | None, dump: ObjectRecord) -> DumpVersions:
-    """Return the versions of a listed restore point's dump that may be read.
+    """Return the versions of a dump from which a restore may choose.
 
     Args:
-        listed: the restore point's folder; None where the store has none.
-        dump: the object as a signed manifest records it.
+        listed: folder of the restore point; None if the store lacks it.
+        dump: dump as the signed manifest records it.
     """
     if listed is None or listed.prefix + DUMP_NAME != dump.key or not listed.has(DUMP_NAME):
         return DumpVersions((dump.version_id,))  # reading it names the problem
@@ -236,12 +305,18 @@ def versions_of_dump(listed: PointFolder | None, dump: ObjectRecord) -> DumpVers
 def stat_dump(
     store: ObjectStore, listed: PointFolder, dump: ObjectRecord
 ) -> tuple[StoredObject, bool]:
-    """Return the stored object of a dump, and whether the store is a copy.
+    """Return the dump's metadata in the store, and whether the dump is a copy.
 
-    The dump's content is not read.
+    It is a copy if the store lacks the version that the manifest records. The content of the dump
+    is not read.
+
+    Args:
+        store: off-site store.
+        listed: folder of the restore point.
+        dump: dump as the signed manifest records it.
 
     Raises:
-        ManifestRefused: it is missing or has another size.
+        ManifestRefused: the dump is missing or has another size.
     """
     versions = versions_of_dump(listed, dump)
     if not versions.ids:
@@ -251,7 +326,7 @@ def stat_dump(
     try:
         stored = store.stat(dump.key, version_id=versions.ids[0])
     except ObjectMissing:
-        raise ManifestRefused(dump.key, "it is missing, its manifest is there") from None
+        raise ManifestRefused(dump.key, "it is missing, but its manifest exists") from None
     except ObjectDamaged as error:
         raise ManifestRefused(dump.key, error.message.rstrip(".")) from None
     if stored.size != dump.size:
@@ -260,9 +335,15 @@ def stat_dump(
 
 
 def version_by_digest(store: ObjectStore, dump: ObjectRecord, ids: Sequence[str]) -> str | None:
-    """Return the first version whose SHA-256 is the manifest's, or None.
+    """Return the id of the version of the dump that has the SHA-256 in the manifest.
 
-    Reads each candidate whole.
+    The given versions are read completely, one after the other, until one has this SHA-256. If no
+    version has it, return None.
+
+    Args:
+        store: off-site store.
+        dump: dump as the signed manifest records it.
+        ids: ids of the versions in the order in which they are read.
 
     Raises:
         StoreError: the store failed.

@@ -1,7 +1,8 @@
-"""Plan which restore points are removed, and clear the left-overs of killed runs.
+"""Plan which restore points are removed, and delete the leftovers of killed runs.
 
-Restore points are kept by days, weeks and months, with a floor. A lock, a hold or an unknown origin
-keeps a left-over.
+Pruning keeps one restore point for each of the latest days, weeks and months, and always keeps a
+minimum number. A leftover folder is kept if it has a lock or a legal hold, or if no run recorded
+work on the folder.
 """
 
 from __future__ import annotations
@@ -36,8 +37,15 @@ from include.services.objectstore.keys import key_problem
 
 
 @dataclass(frozen=True)
-class Age:
-    """The moments of a restore point on which pruning depends."""
+class RestorePointTimes:
+    """The times of a restore point that decide whether it is pruned.
+
+    Attributes:
+        id: id of the restore point.
+        taken_at: time at which the backup was taken.
+        expires_at: time from which the restore point may be pruned.
+        locked_until: end of the dump's lock, which may have passed; None if the dump has no lock.
+    """
 
     id: str
     taken_at: datetime
@@ -59,7 +67,7 @@ class Reason(StrEnum):
 
     @property
     def message(self) -> Message:
-        """The reason in the words of a report."""
+        """Return the reason in words for reports."""
         return _WORDS[self]
 
 
@@ -67,17 +75,23 @@ _WORDS = {
     Reason.DAILY: _("daily"),
     Reason.WEEKLY: _("weekly"),
     Reason.MONTHLY: _("monthly"),
-    Reason.FLOOR: _("one of the latest, always kept"),
+    Reason.FLOOR: _("one of the newest, which are always kept"),
     Reason.LOCKED: _("locked against deletion"),
     Reason.LEGAL_HOLD: _("legal hold"),
     Reason.EXPIRED: _("expired"),
-    Reason.SUPERSEDED: _("superseded"),
+    Reason.SUPERSEDED: _("replaced by newer restore points"),
 }
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The decision to keep or remove a restore point, with its reason."""
+class PruningDecision:
+    """The decision to keep or remove a restore point.
+
+    Attributes:
+        id: id of the restore point.
+        remove: whether the restore point is removed.
+        reason: reason for the decision.
+    """
 
     id: str
     remove: bool
@@ -85,24 +99,25 @@ class Verdict:
 
 
 def plan_pruning(
-    points: Sequence[Age],
+    points: Sequence[RestorePointTimes],
     rules: Keep,
     held: Collection[str],
     now: datetime,
     zone: ZoneInfo,
-) -> list[Verdict]:
-    """Decide on every restore point of one database, newest first.
+) -> list[PruningDecision]:
+    """Decide which restore points of a database to keep, and return the decisions, newest first.
 
-    The newest of each of the last ``daily`` days, ``weekly`` ISO weeks and ``monthly`` months that
-    have one is kept until it expires. Kept whatever its age: the newest ``floor`` points, those
-    under a legal hold, and those that Object Lock still holds.
+    For each of the last ``daily`` days that have restore points, the newest restore point of the
+    day is kept until it expires. The same rule applies to the last ``weekly`` ISO weeks and the
+    last ``monthly`` months. Some restore points are kept in any case: the newest ``floor`` restore
+    points, those under a legal hold, and those with a lock.
 
     Args:
-        points: all of them, in any order.
-        rules: what the pack's backup.yaml keeps.
-        held: ids under a legal hold.
-        now: the moment of the decision.
-        zone: in which days begin.
+        points: all restore points, in any order.
+        rules: settings of backup.yaml: ``daily``, ``weekly``, ``monthly`` and ``floor``.
+        held: ids of restore points under a legal hold.
+        now: time of the decision.
+        zone: timezone in which days begin.
     """
     ordered = sorted(points, key=lambda point: (point.taken_at, point.id), reverse=True)
     floor = {point.id for point in ordered[: rules.floor]}
@@ -111,20 +126,20 @@ def plan_pruning(
         for point in _newest_of_each(ordered, period)[:count]:
             kept_by_rule.setdefault(point.id, name)
 
-    def verdict(point: Age) -> Verdict:
+    def decide(point: RestorePointTimes) -> PruningDecision:
         if point.id in held:
-            return Verdict(point.id, remove=False, reason=Reason.LEGAL_HOLD)
+            return PruningDecision(point.id, remove=False, reason=Reason.LEGAL_HOLD)
         if point.locked_until and point.locked_until > now:
-            return Verdict(point.id, remove=False, reason=Reason.LOCKED)
+            return PruningDecision(point.id, remove=False, reason=Reason.LOCKED)
         if point.id in floor:
-            return Verdict(point.id, remove=False, reason=Reason.FLOOR)
+            return PruningDecision(point.id, remove=False, reason=Reason.FLOOR)
         if point.expires_at <= now:
-            return Verdict(point.id, remove=True, reason=Reason.EXPIRED)
+            return PruningDecision(point.id, remove=True, reason=Reason.EXPIRED)
         if point.id in kept_by_rule:
-            return Verdict(point.id, remove=False, reason=kept_by_rule[point.id])
-        return Verdict(point.id, remove=True, reason=Reason.SUPERSEDED)
+            return PruningDecision(point.id, remove=False, reason=kept_by_rule[point.id])
+        return PruningDecision(point.id, remove=True, reason=Reason.SUPERSEDED)
 
-    return [verdict(point) for point in ordered]
+    return [decide(point) for point in ordered]
 
 
 def _periods(
@@ -148,9 +163,9 @@ def _periods(
 
 
 def _newest_of_each(
-    ordered: Sequence[Age], period: Callable[[datetime], tuple[int, ...]]
-) -> list[Age]:
-    newest: dict[tuple[int, ...], Age] = {}
+    ordered: Sequence[RestorePointTimes], period: Callable[[datetime], tuple[int, ...]]
+) -> list[RestorePointTimes]:
+    newest: dict[tuple[int, ...], RestorePointTimes] = {}
     for point in ordered:
         newest.setdefault(period(point.taken_at), point)
     return list(newest.values())
@@ -158,16 +173,16 @@ def _newest_of_each(
 
 @dataclass(frozen=True)
 class Cleared:
-    """The left-overs of killed runs, by outcome.
+    """The result of deleting the leftovers of killed runs.
 
     Attributes:
-        uploads: unfinished uploads that were removed.
-        folders: prefixes of the folders that were removed.
-        locked: prefixes of folders that the store keeps until a lock ends.
-        held: prefixes of folders that a legal hold keeps.
-        unknown: prefixes of folders without an entry in the ledger of begun work.
-        uncompared: prefixes of folders that are kept because the hold register lacks holds that
-            were sealed, or cannot be compared with the evidence.
+        uploads: number of deleted unfinished uploads.
+        folders: prefixes of the deleted folders.
+        locked: prefixes of folders that were kept because the store locks them.
+        held: prefixes of folders that were kept because of a legal hold.
+        unknown: prefixes of folders that were kept because no run recorded work on them.
+        uncompared: prefixes of folders that were kept because the register of legal holds is
+            incomplete or cannot be compared with the evidence.
     """
 
     uploads: int
@@ -186,23 +201,27 @@ def clear_unfinished(
     now: datetime,
     require_holds: Callable[[], None] | None = None,
 ) -> Cleared:
-    """Complete the work of killed runs; call it under the database's lock.
+    """Delete the leftovers of killed runs for one database.
 
-    Removes unfinished uploads, and folders on which work of this installation has begun and not
-    ended, unless a legal hold or a lock keeps them. A folder with a signature was published. It is
-    cleared only if its removal had begun and it is no longer a valid restore point.
+    The caller must hold the lock for backups of the database.
+
+    Unfinished uploads are deleted. A folder is deleted if this installation recorded unfinished
+    work on it, except if a legal hold or a lock protects it. A folder with a signature is a
+    published restore point. It is deleted only if its removal had begun and the restore point is no
+    longer valid.
 
     Args:
-        store: the off-site store.
-        state: the state database, with the ledger of begun folders and the holds.
+        store: off-site store.
+        state: state database, with the ledger of work on restore points and the legal holds.
         database: name of the database in the data map.
-        trusted: public keys (PEM) whose signatures count.
-        now: the moment at which locks are compared.
-        require_holds: raises ParcelSealError if the hold register is not complete; called at most
-            once, before the first folder is removed. No folder is removed then.
+        trusted: public keys (PEM) whose signatures are accepted.
+        now: current time. A lock whose end is later protects a folder.
+        require_holds: function that raises ParcelSealError if the register of legal holds is not
+            complete. It is called at most once, before the first folder is deleted. If it raises an
+            error, no folder is deleted.
 
     Raises:
-        StoreError, ServiceError: store or state database failed.
+        StoreError, ServiceError: the store or the state database failed.
     """
     with state.connect() as conn:
         works = listing.unfinished_work(conn, database)
@@ -250,7 +269,19 @@ def _ending(
     work: Collection[Work],
     trusted: Sequence[bytes],
 ) -> Ending:
-    """Return how unfinished work on a folder ends: the folder is kept, or is cleared."""
+    """Return the ending to record for the unfinished work of a killed run on a folder.
+
+    Args:
+        store: off-site store.
+        database: name of the database in the data map.
+        listed: folder with the versions of its objects.
+        work: unfinished work on the folder, as the ledger records it.
+        trusted: public keys (PEM) whose signatures are accepted.
+
+    Returns:
+        `Ending.CLEARED` if the folder has to be deleted. Any other ending means that the folder is
+        kept.
+    """
     if not listed.has(SIGNATURE_NAME):
         return Ending.CLEARED
     if Work.REMOVE not in work:
@@ -263,7 +294,18 @@ def _ending(
 
 
 def _clear(store: ObjectStore, guard: RestorePointGuard, listed: PointFolder, now: datetime) -> str:
-    """Remove a folder's objects unless they are kept; return the attribute of `Cleared`."""
+    """Delete the objects of a folder, except if a lock or legal hold protects them.
+
+    Args:
+        store: off-site store.
+        guard: session of the state database that blocks new legal holds while a restore point is
+            removed.
+        listed: folder with the versions of its objects.
+        now: current time. A lock whose end is later protects the objects.
+
+    Returns:
+        Name of the attribute of `Cleared` that lists the folder.
+    """
     with guard.removing(listed.id) as is_held:
         if is_held:
             return "held"
@@ -275,6 +317,12 @@ def _clear(store: ObjectStore, guard: RestorePointGuard, listed: PointFolder, no
 
 
 def _printable(listed: PointFolder) -> str:
-    """Return a folder's prefix, escaped if no run could have written such a name."""
+    """Return the prefix of a folder as display text.
+
+    If no valid key can begin with the prefix, its special characters are escaped.
+
+    Args:
+        listed: folder with its prefix.
+    """
     is_odd = key_problem(listed.prefix + MANIFEST_NAME)
     return ascii(listed.prefix) if is_odd else listed.prefix

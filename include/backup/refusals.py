@@ -1,4 +1,4 @@
-"""Prove that a restore can fail: damaged copies of a restore point must be refused."""
+"""Test that a restore refuses a damaged restore point or a wrong key."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from random import SystemRandom
 
 from include.backup.drill import chosen_source
 from include.backup.drill_findings import STOP
+from include.backup.drill_proofs import PointResult
 from include.backup.offsite_findings import CLAUSE
-from include.backup.proved import PointResult
 from include.backup.source import Source
 from include.encryption.crypto import Readable, Refused, decrypting
 from include.encryption.recipients import OpeningKey, new_pair, opening_key_from_pem
@@ -24,7 +24,10 @@ WRONG_KEY_BITS = 3072
 
 
 class Variant(StrEnum):
-    """A damaged copy of a restore point, or one that is opened with a wrong key."""
+    """A way to change a restore point or its key, to test that the restore refuses it.
+
+    One byte of the dump is changed, the end of the dump is cut off, or a wrong key is used.
+    """
 
     FLIPPED_BYTE = "flipped_byte"
     TRUNCATED = "truncated"
@@ -32,30 +35,43 @@ class Variant(StrEnum):
 
 
 _NAMES = {
-    Variant.FLIPPED_BYTE: _("a copy with one flipped byte"),
-    Variant.TRUNCATED: _("a truncated copy"),
-    Variant.WRONG_KEY: _("a copy opened with a wrong key"),
+    Variant.FLIPPED_BYTE: _("a backup with one changed byte"),
+    Variant.TRUNCATED: _("a truncated backup"),
+    Variant.WRONG_KEY: _("a wrong key"),
 }
 
 
 class Refusals(PointResult):
-    """The variants of a restore point that were refused, as all must be."""
+    """The result of the step that tests whether a restore refuses damaged copies and a wrong key.
+
+    Attributes:
+        refused: variants that the restore refused. The test has passed if the restore refused all
+            variants.
+    """
 
     refused: list[Variant]
 
 
 def check_refusals(run: RunContext[None], findings: StepFindings) -> Refusals:
-    """Prove that a flipped byte, a truncated copy and a wrong key are refused."""
+    """Check that the restore refuses a changed byte, a truncated copy and a wrong key."""
     with chosen_source(run, findings.part) as source:
         return judge_refusals(source, run.clock.now(), findings)
 
 
 def judge_refusals(source: Source, now: datetime, findings: StepFindings) -> Refusals:
-    """Open each variant of a restore point, and report those that were accepted."""
+    """Try to restore a restore point in every variant; add a finding for each that is not refused.
+
+    Args:
+        source: restore point.
+        now: current time.
+        findings: findings of the step.
+    """
     proofs = prove_refusals(source, now)
     for variant, is_refused in proofs.items():
         if not is_refused:
-            message = _("The restore accepted {what}.", what=_NAMES[variant])
+            message = _(
+                "The restore accepted {backup}, which it must refuse.", backup=_NAMES[variant]
+            )
             findings.find("drill.accepted", Outcome.FAIL, message, STOP)
     findings.measure("drill.refusals", sum(proofs.values()), "1", len(proofs))
     refused = [variant for variant, is_refused in proofs.items() if is_refused]
@@ -63,13 +79,17 @@ def judge_refusals(source: Source, now: datetime, findings: StepFindings) -> Ref
 
 
 def prove_refusals(source: Source, now: datetime) -> dict[Variant, bool]:
-    """Open a copy with one flipped byte, a truncated one, and one with a stranger's key.
+    """Try to open a changed copy, a truncated copy, and an unchanged copy with a wrong key.
 
-    The damage is at random places and done on the way from the store to the decryptor; nothing is
-    written. Reading stops at the first refused frame.
+    The position of the change is random. The bytes are changed in memory while they are read from
+    the store, so nothing is written. Reading stops at the first bytes that are refused.
+
+    Args:
+        source: restore point.
+        now: current time, at which the wrong key is created.
 
     Returns:
-        Whether each variant was refused.
+        For each variant, whether it was refused.
     """
     size = source.manifest.dump.size
     chance = SystemRandom()
@@ -115,7 +135,7 @@ class _Damaged:
 
 REFUSALS = Step(
     name="refusals",
-    title=_("The proof that damage to {part} is refused", part=""),
+    title=_("The test with damaged backups of {part}", part=""),
     clause=CLAUSE,
     work=check_refusals,
     result=Refusals,

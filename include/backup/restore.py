@@ -1,11 +1,13 @@
-"""Restore a database: fetch, verify, decrypt and load in parallel, without a clear file on disk.
+"""Restore a database: download, verify, decrypt and load in parallel, without plaintext on disk.
 
-pg_restore can only work in parallel on a file it can seek in, and there is no such file here. The
-archive's head (schema, no rows) is kept in memory for the parts before and after the data, where
-pg_restore runs its own jobs. The data is loaded by several pg_restore processes at once, each fed
-by a stream of its own and told which tables are its share
-(docs/decisions/0005-parallel-restore.md). Each stream is verified again, because the object may
-change after it was checked (docs/decisions/0031-each-reader-verifies-what-it-reads.md).
+pg_restore can load in parallel only from a seekable file. A restore reads the archive as a stream,
+so there is no such file of the whole archive. Therefore, the head of the archive, which contains
+the schema and no rows, is kept as a file in memory. From this file, pg_restore creates tables
+before the rows are loaded, and indexes and constraints afterwards. The rows are loaded by several
+pg_restore processes at the same time. Each process receives its own stream of the archive and the
+list of the tables that it loads (docs/decisions/0005-parallel-restore.md). Each stream is verified,
+because the object in the store may have changed after it was checked
+(docs/decisions/0031-each-reader-verifies-what-it-reads.md).
 """
 
 from __future__ import annotations
@@ -43,9 +45,10 @@ WHERE c.relkind IN ('r', 'p') AND c.relforcerowsecurity ORDER BY 1, 2
 
 
 def forced_tables(copy: DatabaseAddress) -> list[tuple[str, str]]:
-    """Return the tables, (schema, name), whose policies bind the role although it owns them.
+    """Return the schema and name of each table whose row-level security also applies to its owner.
 
-    A role with BYPASSRLS, and a superuser, is bound by none.
+    The list is empty for a superuser or a role with BYPASSRLS, because row-level security does not
+    apply to them.
     """
     with connected(copy) as connection:
         return _forced(connection)
@@ -55,17 +58,18 @@ def forced_tables(copy: DatabaseAddress) -> list[tuple[str, str]]:
 def policies_lifted(
     copy: DatabaseAddress, only: Collection[tuple[str, str]] | None = None
 ) -> Iterator[None]:
-    """Let the owner of a restored copy's tables read and change all rows inside the block.
+    """Let the owner of a restored copy's tables read and change all rows during the block.
 
-    The tables have ``NO FORCE ROW LEVEL SECURITY`` meanwhile, for every session. A process that is
-    killed in the block leaves them so.
+    During the block, the tables have ``NO FORCE ROW LEVEL SECURITY`` for every session. If the
+    process is killed in the block, the tables keep this setting.
 
     Args:
-        copy: a database that is not in use yet.
-        only: tables, (schema, name), that may be changed; None for all.
+        copy: restored copy that no application uses yet.
+        only: schema and name of each table that is changed in this way; None for all tables.
 
     Raises:
-        UsageError: the role is not the owner of such a table.
+        UsageError: row-level security is forced on one of these tables, and the role does not own
+            the table.
         ServiceError: the server failed.
     """
     with connected(copy) as connection:
@@ -74,7 +78,8 @@ def policies_lifted(
             _alter(connection, tables, "NO FORCE")
         except psycopg.errors.InsufficientPrivilege:
             raise UsageError(
-                f"Row-level security of {copy.place} is forced on tables that the role does not "
+                f"Row-level security of {copy.display_name} is forced on tables that the "
+                f"role does not "
                 "own, and may hide rows from it.",
                 "Use the role that owns the tables, or let it read everything: "
                 "ALTER ROLE ... BYPASSRLS.",
@@ -113,15 +118,16 @@ WITHOUT_OWNERS = {"PUBLICATION", "SUBSCRIPTION"}
 
 
 def left_out(entries: Iterable[Entry], manifest: Manifest, *, owners: bool) -> tuple[str, ...]:
-    """Return sorted labels of the objects and options that a restore leaves out.
+    """Return the labels of those objects and options in a backup that a restore omits, sorted.
 
-    Owners and grants, which a restore without ``owners`` leaves out for every object, are not
-    listed. Neither are roles, tablespaces and settings of the server, which no backup has.
+    The result never contains owners and grants, because a restore without ``owners`` omits them for
+    every object. It also never contains roles, tablespaces and settings of the server, because no
+    backup contains them.
 
     Args:
-        entries: of the archive's table of contents.
-        manifest: with the mappings whose options the backup's role could not read.
-        owners: whether owners and grants are restored, and publications and subscriptions too.
+        entries: entries of the archive's table of contents.
+        manifest: manifest, which names the user mappings whose options could not be read.
+        owners: whether owners, grants, publications and subscriptions are restored.
     """
     kinds = ALWAYS if owners else ALWAYS | WITHOUT_OWNERS
     labels = {entry.label for entry in entries if entry.kind in kinds}
@@ -145,9 +151,13 @@ class Restored:
     """The result of a restore.
 
     Attributes:
-        seconds: from the first byte fetched to the last index built.
-        differences: tables whose row count is not the manifest's; empty when all fit.
-        left_out: labels of objects and options that were not restored, see `left_out`.
+        tables: number of restored tables.
+        rows: number of restored rows.
+        seconds: time in seconds from the start of the download until all indexes and constraints
+            are built.
+        differences: labels of tables whose number of rows differs from the manifest.
+        left_out: labels of objects and options that were not restored, as the function `left_out`
+            returns them.
     """
 
     tables: int
@@ -167,31 +177,36 @@ def restore(
     progress: Callable[[str], None] | None = None,
     prepare: Callable[[bytes, Sequence[Entry]], None] | None = None,
 ) -> Restored:
-    """Load a restore point into a database and compare its row counts with the manifest.
+    """Load a restore point into a database, and compare its row counts with the manifest.
 
-    Everything belongs to the role of the target then, and no other role has a right on it:
-    `include.backup.access` sets owners and grants once the erasures were replayed.
+    After the call, the login of the target owns all restored objects, and no other role has a right
+    on them. `include.backup.access` sets owners and grants later, when the erased records have been
+    deleted again.
 
     Args:
-        source: checked before the target is changed.
-        target: an existing database.
-        jobs: loaders and index builders at once.
-        owners: the caller sets owners and grants afterwards; `Restored.left_out` depends on it.
-        allow_content: load into a database that already has tables.
-        progress: is called with the name of each step.
-        prepare: is called with the archive's head, as bytes and decoded, when the object was
-            checked and nothing is loaded yet; its error ends the restore there.
+        source: restore point, which is checked before the target is changed.
+        target: existing database into which the restore point is loaded.
+        jobs: number of concurrent processes that load rows or build indexes.
+        owners: whether the caller sets owners and grants, and creates publications and
+            subscriptions, after this call. If so, `Restored.left_out` does not list the
+            publications and subscriptions.
+        allow_content: whether the target may already have tables.
+        progress: function that is called with the name of each step.
+        prepare: function that is called with the archive's head, as bytes and as decoded entries.
+            It is called after the check of the restore point and before anything is loaded. If it
+            raises an error, nothing is loaded.
 
     Raises:
-        UsageError: the target is not empty, its server is older than the original's, or it lacks
-            extensions, collations or a role.
-        Refused: the key does not open the object, or the object is not the manifest's. Where it
-            changed during the load, the target holds unverified rows, and the action says so.
-        ServiceError: database or store failed.
+        UsageError: the target is not empty, its server is older than the server of the original, or
+            the server lacks extensions, collations or a role.
+        Refused: the key cannot decrypt the backup, or the backup differs from the manifest. If the
+            backup was changed during the load, the target contains unverified rows, and the action
+            of the error says so.
+        ServiceError: the database or the store failed.
     """
     tell = progress or (lambda _: None)
     if not target.name:
-        raise UsageError("The target names no database.", "Write postgresql://.../DATABASE.")
+        raise UsageError("The target has no database name.", "Write postgresql://.../DATABASE.")
     require_fitting_target(source.manifest, target)
     if not allow_content:
         refuse_content(target)
@@ -207,7 +222,10 @@ def restore(
     options = ["--no-tablespaces", "--no-owner", "--no-privileges"]
     options += ["--no-publications", "--no-subscriptions"]
     load_target = RestoreTarget.of(target)
-    with in_memory(loadable_head(head, entries)) as archive, _never_say_drop(when=allow_content):
+    with (
+        in_memory(loadable_head(head, entries)) as archive,
+        _without_drop_advice(when=allow_content),
+    ):
         tell("creating the schema")
         functions = definers_of(target)
         _pg_restore([*options, "--section=pre-data"], archive, load_target)
@@ -249,14 +267,19 @@ def _report_other_collation(
 
 
 def refuse_live(target: DatabaseAddress, live: DatabaseAddress) -> None:
-    """Refuse a target that is the live database itself.
+    """Refuse to restore into the live database.
 
-    A live database whose server cannot be reached, or that was dropped, is not the target.
+    If the live database was dropped, or if its server cannot be reached, the target is accepted
+    without a comparison.
+
+    Args:
+        target: database into which a backup is to be restored.
+        live: live database.
 
     Raises:
-        UsageError: the target is the live database; or the live server refused the login, so that
-            the two cannot be compared.
-        ServiceError: the target's server cannot be reached.
+        UsageError: the target is the live database. Also raised if the live server refused the
+            login, because the two databases can then not be compared.
+        ServiceError: the server of the target cannot be reached.
     """
     try:
         with connected(live) as connection:
@@ -272,28 +295,28 @@ def refuse_live(target: DatabaseAddress, live: DatabaseAddress) -> None:
     with connected(target) as connection:
         if connection.execute(WHO_AM_I).fetchone() == itself:
             raise UsageError(
-                f"The target {target.place} is the live database.",
+                f"The target {target.display_name} is the live database.",
                 "Restore into a new database, check it, then point the application to it.",
             )
 
 
 def _not_compared(live: DatabaseAddress, reason: str) -> UsageError:
     return UsageError(
-        f"The live database {live.place} cannot be compared with the target: {reason}",
+        f"The live database {live.display_name} cannot be compared with the target: {reason}",
         "Correct user, password and TLS of its connection: the target could be the live database. "
-        "If it was dropped, create an empty database of its name; if its server accepts no user "
-        "any more, stop the server. Then repeat the restore.",
+        "If the live database was dropped, create an empty database with its name. If its server "
+        "does not accept users any more, stop the server. Then repeat the restore.",
     )
 
 
 def refuse_content(target: DatabaseAddress) -> None:
-    """Raise UsageError when the target has tables."""
+    """Raise UsageError if the target has tables."""
     tables, is_closed = _content(target)
     if tables and is_closed:
         raise _half_copy(target, tables)
     if tables:
         raise UsageError(
-            f"The target {target.place} is not empty: it has {tables} tables.",
+            f"The target {target.display_name} is not empty: it has {tables} tables.",
             "Create a new database for the restore, or add --into-existing to load into this one.",
         )
 
@@ -301,21 +324,22 @@ def refuse_content(target: DatabaseAddress) -> None:
 def interrupted_copy(
     target: DatabaseAddress, *, had_content: bool, was_closed: bool
 ) -> UsageError | None:
-    """Describe the content that an interrupted restore left in the target.
+    """Return the error that tells the user what an interrupted restore left in the target.
 
     Args:
-        target: the database.
-        had_content: the target may have had tables before the restore (`--into-existing`).
-        was_closed: the restore closed the target to other roles.
+        target: database into which the backup was restored.
+        had_content: whether the target may have had tables before the restore (`--into-existing`).
+        was_closed: whether the restore closed the target to other roles.
 
     Returns:
-        The message and the action; None if the target has no tables, or was opened.
+        The error. If ``had_content`` is False, the result is None in two cases: the target has no
+        tables, or the restore had already opened the target to other roles again.
 
     Raises:
         ServiceError: the database failed.
     """
     if had_content:
-        return UsageError(f"The restore into {target.place} did not finish.", HAD_CONTENT)
+        return UsageError(f"The restore into {target.display_name} did not finish.", HAD_CONTENT)
     tables, is_closed = _content(target)
     if not tables or (was_closed and not is_closed):
         return None
@@ -323,7 +347,11 @@ def interrupted_copy(
 
 
 def _content(target: DatabaseAddress) -> tuple[int, bool]:
-    """Return the number of tables, and whether a restore that did not finish closed the target."""
+    """Return the number of tables in a restore's target, and whether the target is closed.
+
+    A restore closes its target to other roles. It writes the text `CLOSED` in the database comment,
+    and removes this text when it opens the target again.
+    """
     with connected(target) as connection:
         tables = connection.execute(ALL_TABLES).fetchall()
         row = connection.execute(_COMMENT).fetchone()
@@ -334,15 +362,23 @@ def _half_copy(target: DatabaseAddress, tables: int, *, is_closed: bool = True) 
     name = target.name.replace('"', '""')
     state = " and is closed, as its comment says" if is_closed else ""
     return UsageError(
-        f"The target {target.place} has {tables} tables{state}: it is the copy of an earlier "
+        f"The target {target.display_name} has {tables} tables{state}: it is the copy of an "
+        f"earlier "
         "restore that did not finish or did not open it.",
-        f'If nobody needs that copy, drop it (DROP DATABASE "{name}"), create it again, and '
-        "repeat the restore. Or restore into another new database.",
+        f'If the copy is not needed, drop it (DROP DATABASE "{name}"), create the database again, '
+        "and repeat the restore. Otherwise restore into another new database.",
     )
 
 
 def count_rows(target: DatabaseAddress, tables: Sequence[TableRecord]) -> dict[str, int]:
-    """Count the rows of the manifest's tables in the target; a table it has not is left out."""
+    """Return the number of rows of each of the given tables in a restored copy, by table label.
+
+    Tables that the copy lacks are omitted.
+
+    Args:
+        target: restored copy.
+        tables: tables of the manifest.
+    """
     counted = {}
     with connected(target) as connection:
         for table in tables:
@@ -366,8 +402,13 @@ def _pg_restore(words: Sequence[str], archive: int, target: RestoreTarget, jobs:
 
 
 @contextmanager
-def _never_say_drop(*, when: bool) -> Iterator[None]:
-    """Change the action of an error: a target that had content must not be dropped."""
+def _without_drop_advice(*, when: bool) -> Iterator[None]:
+    """Replace the advice of an error in the block, so that it does not advise to drop the target.
+
+    Args:
+        when: whether to replace the advice, because the target may have had tables before the
+            restore. If False, errors are not changed.
+    """
     try:
         yield
     except ServiceError as error:
@@ -377,7 +418,7 @@ def _never_say_drop(*, when: bool) -> Iterator[None]:
     except Refused as error:
         if when:
             error.action = (
-                "The target had content before, and holds data of the backup that was not "
-                "verified: remove that. Use another restore point and raise an incident."
+                "The target had content before, and now has data of the backup that was not "
+                "verified: remove that data. Use another restore point, and open an incident."
             )
         raise

@@ -1,10 +1,11 @@
-"""Run pg_restore processes, also in parallel, and end each at its first error.
+"""Run pg_restore processes, also in parallel, and end each process at its first error.
 
 Since version 17, pg_restore begins each of its sessions with ``SET transaction_timeout = 0``, and
-has no option to omit it (`_doSetFixedOutputState` in pg_backup_archiver.c). Servers before 17 do
-not know the parameter, so ``--exit-on-error`` would end the program there. For such a server
-pg_restore runs without ``--exit-on-error``: this module reads its messages, tolerates exactly that
-error, and ends the program at the first other error.
+has no option to omit this statement (`_doSetFixedOutputState` in pg_backup_archiver.c). Servers
+before version 17 do not know the parameter, so pg_restore with ``--exit-on-error`` would end at
+this statement. For such a server, pg_restore runs without ``--exit-on-error``. This module then
+reads the messages of pg_restore. It tolerates the error of this statement, and ends pg_restore at
+any other error.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from include.services.programs import MOST_LINES, PIECE, ClientProgram, major_ve
 
 @contextmanager
 def in_memory(content: bytes) -> Iterator[int]:
-    """Offer bytes as the descriptor of a seekable file that never touches a disk."""
+    """Create a file in memory with the given content, and yield its file descriptor."""
     with os.fdopen(os.memfd_create("parcelseal-head"), "wb") as file:
         file.write(content)  # repeats a write that the system ends early, as Linux does at 2 GiB
         file.flush()
@@ -55,8 +56,10 @@ class RestoreTarget:
     """A database into which pg_restore loads.
 
     Attributes:
-        address: the database.
-        knows_timeout: whether every setting of pg_restore's sessions is known to the server.
+        address: address of the database.
+        knows_timeout: whether pg_restore can load without an error about the parameter
+            ``transaction_timeout``. False if pg_restore sets this parameter and the server does not
+            know it.
     """
 
     address: DatabaseAddress
@@ -64,7 +67,7 @@ class RestoreTarget:
 
     @classmethod
     def of(cls, address: DatabaseAddress) -> RestoreTarget:
-        """Read the server's version, and return the target.
+        """Connect to the database to read the server's version, and return the target.
 
         Raises:
             UsageError, ServiceError: the server refuses the login, or cannot be reached.
@@ -78,11 +81,11 @@ class RestoreProcess(ClientProgram):
     """A running pg_restore.
 
     Args:
-        words: options and archive; without ``--exit-on-error``, ``--jobs`` and the database.
-        target: the database into which pg_restore loads.
+        words: command-line arguments, without ``--exit-on-error``, ``--jobs`` and the database.
+        target: database into which pg_restore loads.
         jobs: number of parallel workers; 1 for an archive that is read as a stream.
-        takes_input: whether the archive is fed as a stream.
-        pass_fds: descriptors that pg_restore inherits.
+        takes_input: whether the archive is passed to pg_restore as a stream.
+        pass_fds: file descriptors that pg_restore inherits.
     """
 
     def __init__(
@@ -113,7 +116,10 @@ class RestoreProcess(ClientProgram):
         )
 
     def failure(self) -> ServiceError | UsageError | None:
-        """Wait for pg_restore's end, and return the error of a failure, without values of rows."""
+        """Wait until pg_restore ends, and return its error, or None if it succeeded.
+
+        The error contains no values of rows.
+        """
         code = self.wait()
         if code == 0 and not self._error:
             return None
@@ -125,7 +131,13 @@ class RestoreProcess(ClientProgram):
         return check_that_refused(output, address) or explain(output, address)
 
     def read_message(self, line: str) -> None:
-        """Keep the first error that is not tolerated, and end pg_restore there."""
+        """Read one line of pg_restore's messages, and end pg_restore if the line is an error.
+
+        Errors that this module tolerates do not end pg_restore.
+
+        Args:
+            line: line that pg_restore wrote to stderr.
+        """
         tolerated, self._tolerated = self._tolerated, ""
         if self._error:
             if len(self._error) < MOST_LINES:
@@ -155,21 +167,22 @@ def load_rows(
     options: Sequence[str],
     jobs: int,
 ) -> None:
-    """Load the rows of an archive with several pg_restore processes at once.
+    """Load the rows of an archive with several concurrent pg_restore processes.
 
     Args:
-        source: the restore point.
-        head: the verified header and table of contents of its archive.
-        entries: the same, decoded.
-        target: the database, with the archive's schema.
-        options: of pg_restore.
-        jobs: processes.
+        source: restore point.
+        head: verified header and table of contents of the archive.
+        entries: decoded table of contents.
+        target: database in which the tables of the archive already exist.
+        options: options of pg_restore.
+        jobs: number of processes.
 
     Raises:
-        Refused: the object is not the manifest's; the target holds data that was not verified.
+        Refused: the stored backup differs from its manifest. In this case, the target already
+            contains data that was not verified.
         UsageError, ServiceError: pg_restore failed.
     """
-    shares = [share for share in share_out(entries, source.manifest.tables, jobs) if share]
+    shares = [share for share in distribute_entries(entries, source.manifest.tables, jobs) if share]
     errors: list[BaseException] = []
     loaders = [_Loader(source, head, target, options, share) for share in shares]
 
@@ -199,20 +212,29 @@ def load_rows(
         if isinstance(error, Refused):
             raise Refused(
                 error.message,
-                "The target holds data that was not verified: drop it. Use another restore point "
-                "and raise an incident.",
+                "The target has data that was not verified: drop it. Use another restore point, "
+                "and open an incident.",
             ) from None
     if errors:
         raise errors[0]
 
 
-def share_out(
+def distribute_entries(
     entries: Sequence[Entry], tables: Sequence[TableRecord], jobs: int
 ) -> list[list[int]]:
-    """Share the archive's data entries among loaders, largest first to the least loaded.
+    """Distribute the data entries of an archive over processes that each load a similar size.
 
-    Sequence values and large objects, with their comments and grants, belong to the first loader.
-    Each share is in archive order, because a loader reads its stream only forward.
+    The first process also loads all sequence values and large objects, with their comments and
+    grants.
+
+    Args:
+        entries: entries of the archive's table of contents.
+        tables: tables of the manifest with their sizes.
+        jobs: number of processes.
+
+    Returns:
+        One list of dump ids for each process. Each list is in the order of the archive, because a
+        process can only read forward.
     """
     sizes = {(table.schema_name, table.name): table.bytes for table in tables}
     shares: list[list[int]] = [[] for _ in range(max(1, jobs))]
@@ -227,12 +249,15 @@ def share_out(
 
 
 class _Loader:
-    """Run a pg_restore process that is fed by its own stream of the archive.
+    """A pg_restore process that loads some of the entries from its own stream of the archive.
 
     Args:
-        head: the verified header and table of contents. pg_restore executes what it says, so its
-            stream must begin with the same bytes.
-        share: dump ids that it loads, in the archive's order.
+        source: restore point.
+        head: verified header and table of contents, as bytes. The stream must begin with the same
+            bytes, because pg_restore executes the statements of the table of contents.
+        target: database into which pg_restore loads.
+        options: options of pg_restore.
+        share: dump ids of the entries that the process loads, in the order of the archive.
     """
 
     def __init__(
@@ -249,20 +274,21 @@ class _Loader:
         self._cancelled = False
 
     def run(self, on_failure: Callable[[], None]) -> None:
-        """Load the share, then verify all that was read.
+        """Load the entries of this process, then verify the whole encrypted dump.
 
         Args:
-            on_failure: is called as soon as pg_restore failed. The stream is verified all the same,
-                because forged rows may be the reason.
+            on_failure: function that is called as soon as pg_restore has failed. The dump is
+                verified even then, because forged rows may be the cause of the failure.
 
         Raises:
-            Refused: the object is not the manifest's; the target holds forged rows.
+            Refused: the dump differs from the manifest. In this case, the target contains rows that
+                may be forged.
             UsageError, ServiceError: pg_restore failed.
         """
-        with tempfile.NamedTemporaryFile("w", prefix="parcelseal-list-") as wanted:
-            wanted.write("".join(f"{dump_id};\n" for dump_id in self._share))
-            wanted.flush()
-            words = [*self._options, f"--use-list={wanted.name}"]
+        with tempfile.NamedTemporaryFile("w", prefix="parcelseal-list-") as list_file:
+            list_file.write("".join(f"{dump_id};\n" for dump_id in self._share))
+            list_file.flush()
+            words = [*self._options, f"--use-list={list_file.name}"]
             with RestoreProcess(words, self._target, takes_input=True) as loading:
                 self._loading = loading
                 if self._cancelled:  # another loader failed before this process was started
@@ -279,7 +305,14 @@ class _Loader:
                 raise error
 
     def _pieces(self, stream: ArchiveStream) -> Iterator[bytes]:
-        """Yield the archive. pg_restore ends once its share is loaded, and reads no further."""
+        """Yield the bytes of the archive for pg_restore.
+
+        Args:
+            stream: decrypted archive.
+
+        Raises:
+            Refused: the archive does not begin with the verified head.
+        """
         if stream.read_exactly(len(self._head)) != self._head:
             raise refused(self._source.manifest.dump.key, "its table of contents changed")
         yield self._head

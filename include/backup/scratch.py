@@ -1,4 +1,4 @@
-"""Scratch databases of restore drills: generated names, always dropped."""
+"""Create and drop the scratch databases of restore drills."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from include.backup.server_needs import DatabaseLocale
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress, connected, lost
 from include.services.errors import ServiceError, UsageError
-from include.state.locks import LockHeld, exclusive
+from include.state.locks import LockHeld, hold_exclusive_lock
 from include.state.tables import scratch_database
 
 SINCE_SERVER = 170_000  # knows event_triggers, as libpq counts versions
 
 
 def without_event_triggers(copy: DatabaseAddress) -> DatabaseAddress:
-    """Return the address of a database for sessions in which no event trigger fires.
+    """Return the address of a restored copy, with options that suppress event triggers.
 
-    Event triggers of the backup would fire at each login and at each later statement of the
-    restore: they write rows that the backup does not have, or forbid the session. Only a superuser
-    creates event triggers, and only a superuser may switch them off, so the address of another role
-    stays as it is. On a server before 17, in a session of a replica those do not fire that are not
-    ``ENABLE ALWAYS`` or ``ENABLE REPLICA``; foreign keys are checked as they are created all the
-    same, and `suspended` leaves that role where rows are deleted.
+    Event triggers of the backup would fire at each login and at later statements. They could write
+    rows that the backup lacks, or end the session. Only a superuser can create or disable event
+    triggers. Therefore, if the role is not a superuser, the address is returned unchanged.
+
+    Servers before version 17 have no setting for event triggers. On such servers, the sessions use
+    the replication role "replica". In this role, only event triggers with ``ENABLE ALWAYS`` or
+    ``ENABLE REPLICA`` fire. Foreign keys are still checked when they are created. When rows are
+    deleted, `suspended` changes the replication role.
 
     Args:
-        copy: the database that is restored or examined.
+        copy: restored copy.
 
     Raises:
         UsageError, ServiceError: the database refuses the login, or does not answer.
@@ -63,26 +65,27 @@ def scratch(
     clock: Clock,
     locale: DatabaseLocale | None = None,
 ) -> Iterator[DatabaseAddress]:
-    """Create a scratch database, and drop it at the end, also after an error.
+    """Create a scratch database, and drop it at the end of the block, even after an error.
 
-    Its name is entered in ``state`` before it is created, so that `drop_left_over` finds it if this
-    process is killed. A lock that ends with this process shows whether it still works.
+    The name is recorded in the state database before the scratch database is created. If this
+    process is killed, `drop_left_over` finds the name there. A lock, which ends with this process,
+    shows whether the database is still in use.
 
     Args:
-        server: address with a role that may create databases.
-        state: the state database.
-        dag_id: whose run it is.
-        run_id: which run it is.
-        clock: for the name and the record.
-        locale: of the original database; where the server lacks its collation, the database gets
-            another one.
+        server: address of the server, with a role that may create databases.
+        state: state database.
+        dag_id: id of the workflow.
+        run_id: id of the run.
+        clock: clock for the name and the record.
+        locale: locale of the original database. If the server lacks the collation of this locale,
+            the scratch database gets another collation.
 
     Raises:
         UsageError: the role may not create databases.
         ServiceError: the server failed, or its disk is full.
     """
     name = f"{PREFIX}{clock.now():%Y%m%d%H%M%S}_{secrets.token_hex(4)}"
-    with exclusive(state, _lock(name), "this scratch database"):
+    with hold_exclusive_lock(state, _lock(name), "this scratch database"):
         options = (locale or DatabaseLocale()).create_options()
         _create(server, name, state, options, dag_id=dag_id, run_id=run_id, clock=clock)
         try:
@@ -90,7 +93,7 @@ def scratch(
         except BaseException:
             try:
                 drop(server, name, state, clock)
-            except ServiceError as error:  # what went wrong first is what people must read
+            except ServiceError as error:  # report the first error, not the error of the clean-up
                 log.warning(
                     "%s was not dropped; a later task or drill drops it: %s", name, error.message
                 )
@@ -130,12 +133,12 @@ def _create(
             )
         except errors.InsufficientPrivilege:
             raise UsageError(
-                f"The drill's role may not create databases on {server.place}.",
-                "ALTER ROLE ... CREATEDB for the user of the connection drill_db.",
+                f"The drill's role may not create databases on {server.display_name}.",
+                "Execute ALTER ROLE ... CREATEDB for the user of the connection drill_db.",
             ) from None
         except errors.DiskFull:
             raise ServiceError(
-                f"The disk of the drill server {server.place} is full.",
+                f"The disk of the drill server {server.display_name} is full.",
                 "Free space there, then run the drill again.",
             ) from None
         except psycopg.OperationalError as error:
@@ -155,10 +158,17 @@ def _create_like(admin: psycopg.Connection, name: str, options: Sequence[str]) -
 
 
 def drop(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> None:
-    """Drop a scratch database, and nothing that is not one; a missing one is fine.
+    """Drop a scratch database if it exists.
+
+    Args:
+        server: address of the server.
+        name: name of the scratch database.
+        state: state database with the record of the scratch database.
+        clock: clock for the record.
 
     Raises:
-        ServiceError: the server cannot be reached or went away.
+        ValueError: the name is not that of a scratch database.
+        ServiceError: the server cannot be reached, or the connection was lost.
     """
     if not name.startswith(PREFIX):
         raise ValueError(f"{name} is not a scratch database")
@@ -169,10 +179,12 @@ def drop(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> Non
             raise lost(server, error) from None
         except errors.InsufficientPrivilege:
             raise ServiceError(
-                f"The scratch database {name}{server.place} is in use by a session that its owner "
-                "may not end.",
-                "Run the drill again: it drops what is left over. See pg_stat_activity for who it "
-                "is.",
+                f"The scratch database {name} on {server.display_name} is in use by a "
+                f"session that its "
+                "owner may not end.",
+                "Find the session in pg_stat_activity. Then run the drill again: it drops "
+                "databases "
+                "that are left over.",
             ) from None
     with state.begin() as conn:
         conn.execute(
@@ -183,10 +195,14 @@ def drop(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> Non
 
 
 def _drop(admin: psycopg.Connection, name: str) -> None:
-    """Drop a database, also while others are connected to it.
+    """Drop a database, even if other sessions are connected to it.
 
-    Plainly first: that waits for an autovacuum worker to go, which no role but a superuser may end
-    by FORCE.
+    Each attempt begins without FORCE, because only a superuser could end an autovacuum worker with
+    FORCE. Without FORCE, the server waits for the worker to end.
+
+    Args:
+        admin: connection to another database of the server.
+        name: name of the database to drop.
     """
     plain = sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))
     for _try in range(DROPS - 1):
@@ -202,10 +218,17 @@ def _drop(admin: psycopg.Connection, name: str) -> None:
 
 
 def drop_left_over(server: DatabaseAddress, state: Engine, clock: Clock) -> list[str]:
-    """Drop what killed drills left on this server, and nothing that a living drill uses.
+    """Drop the scratch databases that killed restore drills left on a server.
+
+    Databases of running drills are kept.
+
+    Args:
+        server: address of the server.
+        state: state database, which records the names of scratch databases.
+        clock: clock for the record.
 
     Returns:
-        The names of the databases that were dropped.
+        Names of the dropped databases.
     """
     with state.connect() as conn:
         names = list(
@@ -222,7 +245,7 @@ def drop_left_over(server: DatabaseAddress, state: Engine, clock: Clock) -> list
 def _drop_unless_used(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> bool:
     with ExitStack() as stack:
         try:
-            stack.enter_context(exclusive(state, _lock(name), "this scratch database"))
+            stack.enter_context(hold_exclusive_lock(state, _lock(name), "this scratch database"))
         except LockHeld:  # a drill is at work in it
             return False
         drop(server, name, state, clock)
@@ -234,4 +257,4 @@ def _lock(name: str) -> str:
 
 
 def _server(address: DatabaseAddress) -> str:
-    return address.with_database("").place.removeprefix(" on ")
+    return address.with_database("").display_name.removeprefix(" on ")

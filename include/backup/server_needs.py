@@ -1,7 +1,8 @@
 """Refuse a server that is too old for a backup or lacks a feature that the database uses.
 
-The archive's table of contents names extensions, collations, encoding and locale, so this also
-works for restore points of earlier versions
+The extensions, collations, encoding and locale of the database are read from the archive's table of
+contents, and not from the manifest. Therefore, the checks also work for restore points of earlier
+versions of ParcelSeal, whose manifests have less content
 (docs/decisions/0042-needs-of-a-database-from-its-archive.md).
 """
 
@@ -44,12 +45,13 @@ _PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 
 @dataclass(frozen=True)
 class DatabaseLocale:
-    """Encoding and default collation of a database.
+    """The encoding and default collation of a database.
 
     Attributes:
-        encoding: as PostgreSQL names it, ``UTF8``.
-        collation: provider and locale for people, ``icu de``; empty if unknown.
-        options: of ``CREATE DATABASE``, without the encoding; empty for those of the server.
+        encoding: PostgreSQL's name for the encoding, such as ``UTF8``.
+        collation: provider and locale as display text, such as ``icu de``; empty if unknown.
+        options: options of ``CREATE DATABASE`` without the encoding. If empty, the server's
+            defaults are used.
     """
 
     encoding: str = "UTF8"
@@ -58,7 +60,7 @@ class DatabaseLocale:
 
     @classmethod
     def of_archive(cls, entries: Iterable[Entry]) -> DatabaseLocale:
-        """Read the ``CREATE DATABASE`` statement that each archive has."""
+        """Read the locale from the ``CREATE DATABASE`` statement that each archive contains."""
         for entry in entries:
             match = _CREATE.match(entry.definition) if entry.kind == "DATABASE" else None
             if match:
@@ -83,24 +85,33 @@ class DatabaseLocale:
 
     @classmethod
     def of_database(cls, connection: psycopg.Connection) -> DatabaseLocale:
-        """Read the locale of a database; ``options`` stay empty."""
+        """Return the encoding and the default collation of a database.
+
+        The attribute ``options`` of the result is empty.
+        """
         row = connection.execute(_LOCALE).fetchone()
         assert row is not None
         encoding, provider, locale = row
         return cls(encoding, _collation(_PROVIDERS[provider], *(locale or "").split(" ")))
 
     def create_options(self) -> list[str]:
-        """Return options of ``CREATE DATABASE``, the most faithful first.
+        """Return the options of the ``CREATE DATABASE`` statements to try, one after the other.
 
-        A server that lacks the locale refuses the first option. The last option fits each encoding
-        on each server.
+        The options with the most similar locale are first. A server that lacks this locale refuses
+        them. Every server accepts the last options.
         """
         encoding = f"ENCODING '{self.encoding}'"
         exact = [f"{encoding} {self.options}"] if self.options else []
         return [*exact, encoding, f"{encoding} LOCALE_PROVIDER libc LOCALE 'C'"]
 
     def sorts_like(self, other: DatabaseLocale) -> bool:
-        """Return whether both have the same collation, by its name."""
+        """Return whether another locale has the same collation as this locale.
+
+        If the collation of this locale is unknown, return True.
+
+        Args:
+            other: other locale.
+        """
         return not self.collation or _plain(self.collation) == _plain(other.collation)
 
 
@@ -112,7 +123,10 @@ def _collation(provider: str, *names: str) -> str:
 
 
 def _plain(collation: str) -> str:
-    """Return one spelling of a locale: some systems write en_US.utf8, others en_US.UTF-8."""
+    """Return a collation name in a form in which different spellings are equal.
+
+    For example, the results for en_US.utf8 and en_US.UTF-8 are equal.
+    """
     return collation.lower().replace("-", "").replace("posix", "c")
 
 
@@ -120,18 +134,20 @@ READS_ALL_ARCHIVES = 17  # versions 17 and 18 write archives of one layout
 
 
 def require_fitting_target(manifest: Manifest, target: DatabaseAddress, action: str = "") -> None:
-    """Refuse a target that is too old for a backup. Call this before anything is loaded.
+    """Refuse a target whose server is older than the server of the original database.
 
-    An older server refuses some statements of a newer server, or gives them another meaning.
+    An older server refuses some statements of a newer server, or interprets them differently. Call
+    this function before anything is loaded.
 
     Args:
-        manifest: of the backup.
-        target: a database of the target's server.
-        action: what the reader can do if the server is too old; by default, use another server.
+        manifest: manifest of the backup.
+        target: database on the server to check.
+        action: advice in the error message if the server is too old. If empty, the message advises
+            to restore into a server of a newer version.
 
     Raises:
-        UsageError: the server is older than the one that was backed up, or refuses the login; or
-            this machine's pg_restore is too old.
+        UsageError: the server is too old or refuses the login. Also raised if the pg_restore of
+            this machine is too old.
         ServiceError: the server cannot be reached.
     """
     require_reader(manifest)
@@ -141,7 +157,7 @@ def require_fitting_target(manifest: Manifest, target: DatabaseAddress, action: 
     if version < original:
         newer = listed([each for each in SUPPORTED if each >= original] or [original])
         raise UsageError(
-            f"The target {target.place} is on PostgreSQL {version}, and the backup is of "
+            f"The target {target.display_name} is on PostgreSQL {version}, and the backup is of "
             f"PostgreSQL {original}: it cannot be loaded into an older version. "
             "Nothing was loaded.",
             action or f"Restore into a server of PostgreSQL {newer}.",
@@ -149,21 +165,24 @@ def require_fitting_target(manifest: Manifest, target: DatabaseAddress, action: 
 
 
 def require_dumpable(server: DatabaseAddress) -> None:
-    """Refuse a server whose databases this machine's pg_dump cannot read.
+    """Refuse a server whose databases cannot be read by the pg_dump of this machine.
 
     Raises:
-        UsageError: the server's version does not fit pg_dump's, or it refuses the login.
+        UsageError: pg_dump does not support the version of the server, or the server refuses the
+            login.
         ServiceError: the server cannot be reached.
     """
     with connected(server) as connection:
-        require_fitting_server(connection.info.server_version, f"The server of {server.place}")
+        require_fitting_server(
+            connection.info.server_version, f"The server of {server.display_name}"
+        )
 
 
 def require_reader(manifest: Manifest) -> None:
-    """Refuse a pg_restore that is too old for the archive.
+    """Refuse a backup if the pg_restore of this machine is too old to read it.
 
     Raises:
-        UsageError: it is, or the client programs are of a version that is not supported.
+        UsageError: pg_restore is too old, or the version of the client programs is not supported.
     """
     require_fitting_client()
     reader, writer = pg_version("pg_restore"), manifest.tools.get("pg_dump", "")
@@ -223,14 +242,15 @@ ACTION = (
 
 @dataclass(frozen=True)
 class ServerNeeds:
-    """Features that a database needs from its server.
+    """The features that a database needs from its server.
 
     Attributes:
-        extensions: names of its extensions.
-        own_collations: label and ``CREATE COLLATION`` options of each collation that it defines.
-        used_collations: names of PostgreSQL's own collations that its definitions use.
+        extensions: names of the extensions that the database uses.
+        own_collations: label and ``CREATE COLLATION`` options of each collation that the database
+            defines.
+        used_collations: names of PostgreSQL's own collations that definitions of the database use.
         locale: encoding and default collation of the database.
-        archive_encoding: encoding of the texts in the archive.
+        archive_encoding: encoding of the archive's texts.
     """
 
     extensions: tuple[str, ...]
@@ -241,7 +261,7 @@ class ServerNeeds:
 
     @classmethod
     def of_archive(cls, entries: Sequence[Entry]) -> ServerNeeds:
-        """Read the table of contents of an archive."""
+        """Read the needed features from the table of contents of an archive."""
         matches = [
             (entry, _OWN_COLLATION.match(entry.definition))
             for entry in entries
@@ -256,12 +276,13 @@ class ServerNeeds:
         )
 
     def missing(self, connection: psycopg.Connection, *, is_target: bool) -> list[str]:
-        """Return the features that a server lacks, in words, sorted by kind.
+        """Return a description of each feature that a server lacks.
 
         Args:
-            connection: to a database of the server.
-            is_target: whether this is the database to load into. If not, the database is created
-                later, in the encoding of the original.
+            connection: connection to a database of the server.
+            is_target: whether the backup is loaded into the connected database. If False, the
+                backup is loaded into a database that is created later with the encoding of the
+                original database.
         """
         server_encoding = connection.info.parameter_status("server_encoding") or ""
         encoding = server_encoding if is_target else self.locale.encoding
@@ -281,21 +302,22 @@ class ServerNeeds:
 def require_needs(
     entries: Sequence[Entry], target: DatabaseAddress, *, is_target: bool = True
 ) -> None:
-    """Refuse a server that lacks a feature of the archive's database.
+    """Refuse a server that lacks a feature of the database in a backup.
 
     Args:
-        entries: table of contents of the archive.
-        target: the database to load into, or another database of its server.
-        is_target: whether ``target`` is the database to load into.
+        entries: entries of the archive's table of contents.
+        target: a database on the server to check.
+        is_target: whether the backup is loaded into ``target``. If False, it is loaded into another
+            database on the same server.
 
     Raises:
-        UsageError: the server lacks features; the message names all of them.
+        UsageError: the server lacks features. The message names all of them.
         ServiceError: the server cannot be reached.
     """
     with connected(target) as connection:
         lacking = ServerNeeds.of_archive(entries).missing(connection, is_target=is_target)
     if lacking:
-        raise UsageError(f"The server of {target.place} lacks {'; '.join(lacking)}.", ACTION)
+        raise UsageError(f"The server of {target.display_name} lacks {'; '.join(lacking)}.", ACTION)
 
 
 def _used(entries: Iterable[Entry]) -> set[str]:
@@ -324,7 +346,13 @@ def _missing_extensions(connection: psycopg.Connection, names: Sequence[str]) ->
 def _missing_collations(
     connection: psycopg.Connection, names: Sequence[str], encoding: str
 ) -> list[str]:
-    """Return which of PostgreSQL's own collations cannot be used in a database of an encoding."""
+    """Return a description of each given collation that a server lacks for an encoding.
+
+    Args:
+        connection: connection to a database of the server.
+        names: names of PostgreSQL's own collations.
+        encoding: PostgreSQL's name for the encoding of the database.
+    """
     rows = connection.execute(_COLLATIONS, [list(names), encoding]).fetchall()
     needs_icu: dict[str, bool] = dict(rows)
     (has_icu,) = connection.execute(_HAS_ICU).fetchone() or (False,)
@@ -336,10 +364,14 @@ def _missing_collations(
 
 
 def _creation_problem(connection: psycopg.Connection, options: str) -> str:
-    """Try to create a collation, and return the server's error.
+    """Try to create a collation, and return the server's error message.
+
+    Args:
+        connection: connection to a database of the server.
+        options: options of the ``CREATE COLLATION`` statement.
 
     Returns:
-        The error, or an empty text if the collation can be created or the role lacks the right.
+        The message; empty if the collation can be created, or if the role may not create one.
     """
     try:
         with connection.transaction(force_rollback=True):
@@ -354,7 +386,7 @@ def _creation_problem(connection: psycopg.Connection, options: str) -> str:
 def _missing_conversion(connection: psycopg.Connection, source: str, target: str) -> list[str]:
     if source == target or target == "SQL_ASCII":
         return []
-    if source == "SQL_ASCII":  # COPY would write bytes that are no text in the target's encoding
+    if source == "SQL_ASCII":  # COPY would write bytes that are not text in the target's encoding
         return [f"the encoding SQL_ASCII of the backup (it has {target})"]
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM pg_conversion WHERE condefault "

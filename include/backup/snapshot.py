@@ -1,4 +1,4 @@
-"""A snapshot of a database that pg_dump and our own counts share."""
+"""Open a snapshot of a database. pg_dump and the row counts then see the same rows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from include.services.programs import ClientProgram, require_fitting_server
 
 
 class PgDump(ClientProgram):
-    """A running pg_dump; original and copy are dumped alike, or checksums say nothing.
+    """A running pg_dump.
+
+    The original and the restored copy are dumped with the same options. Otherwise, their checksums
+    could not be compared.
 
     Args:
-        address: the database.
-        encoding: of the dump.
-        more: further options.
+        address: address of the database.
+        encoding: encoding of the dump.
+        more: further options of pg_dump.
     """
 
     def __init__(self, address: DatabaseAddress, encoding: str, more: Sequence[str] = ()) -> None:
@@ -64,17 +67,17 @@ UNKNOWN_OPTIONS = "WHERE v.umoptions IS NULL"
 
 
 def missing_tables(
-    connection: psycopg.Connection, tables: Sequence[tuple[str, str]], place: str
+    connection: psycopg.Connection, tables: Sequence[tuple[str, str]], label: str
 ) -> list[str]:
-    """Return which of these tables the database does not have.
+    """Return those of the given tables that a database lacks.
 
     Args:
-        connection: to the database; only its catalogue is read.
-        tables: schema and name of each.
-        place: the database, for messages.
+        connection: connection to the database. Only the system catalogs are read.
+        tables: schema and name of each table to search for.
+        label: description of the database, for messages.
 
     Raises:
-        UsageError: the database has none of them.
+        UsageError: the database has none of the tables.
     """
     # to_regclass() would need USAGE on the schemas.
     rows = connection.execute(
@@ -86,15 +89,22 @@ def missing_tables(
     ).fetchall()
     if tables and len(rows) == len(tables):
         raise UsageError(
-            f"{place} has none of the {len(tables)} mapped tables: it is another database.",
+            f"{label} has none of the {len(tables)} mapped tables: it is another database.",
             "Check the connection's database name and the data map.",
         )
     return [row[0] for row in rows]
 
 
 @dataclass(frozen=True)
-class Clock:
-    """A column whose newest value shows how recent the data is."""
+class NewestRecordColumn:
+    """A column whose newest value shows how recent the data of a database is.
+
+    Attributes:
+        collection: name of the collection in the data map.
+        schema: schema of the table.
+        table: name of the table.
+        field: name of the column.
+    """
 
     collection: str
     schema: str
@@ -104,14 +114,16 @@ class Clock:
 
 @dataclass
 class Snapshot:
-    """An open transaction whose view others can join.
+    """An open transaction whose snapshot other sessions can use.
 
     Attributes:
-        name: for ``SET TRANSACTION SNAPSHOT`` and ``pg_dump --snapshot``.
-        taken_at: the server's time of the snapshot.
-        lsn: position in the write-ahead log.
-        timezone: of the session, in which timestamps without a zone are read.
-        encoding: of the database, as PostgreSQL names it.
+        connection: connection on which the transaction is open.
+        name: name for ``SET TRANSACTION SNAPSHOT`` and ``pg_dump --snapshot``.
+        taken_at: start of the transaction by the server's clock.
+        lsn: position of the snapshot in the write-ahead log.
+        server_version: version of the server.
+        timezone: timezone of the session, in which timestamps without a timezone are read.
+        encoding: PostgreSQL's name for the encoding of the database.
     """
 
     connection: psycopg.Connection
@@ -123,14 +135,17 @@ class Snapshot:
     encoding: str
 
     def count(self, schema: str, table: str) -> int:
-        """Count a table's own rows (not its children's) in this snapshot."""
+        """Count the rows of a table in this snapshot. Rows of child tables are not counted."""
         query = sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(schema, table))
         row = self.connection.execute(query).fetchone()
         assert row is not None
         return int(row[0])
 
     def mappings_without_options(self) -> tuple[str, ...]:
-        """Return the user mappings whose options pg_dump cannot read, ``role SERVER server``."""
+        """Return the user mappings whose options pg_dump cannot read.
+
+        Each is written as ``role SERVER server``.
+        """
         row = self.connection.execute(
             "SELECT has_table_privilege('pg_catalog.pg_user_mapping', 'SELECT')"
         ).fetchone()
@@ -138,25 +153,27 @@ class Snapshot:
         which = sql.SQL(KNOWN_OPTIONS if row[0] else UNKNOWN_OPTIONS)
         return tuple(r[0] for r in self.connection.execute(sql.SQL(HIDDEN_OPTIONS).format(which)))
 
-    def newest(self, clocks: Sequence[Clock]) -> tuple[NewestRecord, ...]:
-        """Return the latest moment of each clock column in this snapshot."""
-        return newest_records(self.connection, clocks)
+    def newest(self, columns: Sequence[NewestRecordColumn]) -> tuple[NewestRecord, ...]:
+        """Return the newest value of each given column in this snapshot."""
+        return newest_records(self.connection, columns)
 
 
 @contextmanager
 def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
-    """Open a snapshot and keep every table from being dropped or rewritten while it is open.
+    """Open a snapshot for the block. Until its end, no table can be dropped or rewritten.
 
-    A table that is dropped between listing and locking makes us look again; after that a DROP waits
-    for the dump, as it does with pg_dump alone.
+    Every table is locked. If a table is dropped before it is locked, the tables are listed again.
+    After all tables are locked, a DROP in another session waits until the snapshot is closed.
 
     Raises:
-        UsageError: the role may not read a table, or sees only some of its rows; a table's name
-            cannot be written in UTF-8; or the server's version does not fit pg_dump's.
-        ServiceError: the tables cannot be locked, or the server went away.
+        UsageError: the role may not read a table, or sees only some of its rows; the name of a
+            table cannot be written in UTF-8; or pg_dump does not support the version of the server.
+        ServiceError: the tables cannot be locked, or the connection was lost.
     """
     with connected(source) as connection:
-        require_fitting_server(connection.info.server_version, f"The database {source.place}")
+        require_fitting_server(
+            connection.info.server_version, f"The database {source.display_name}"
+        )
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 snapshot = _take(connection)
@@ -165,59 +182,70 @@ def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
                 connection.rollback()
                 if attempt == ATTEMPTS:
                     raise ServiceError(
-                        f"Tables of {source.place} keep disappearing while they are listed.",
+                        f"Tables of {source.display_name} keep disappearing while they are listed.",
                         "Run the backup when no migration runs.",
                     ) from None
             except errors.InsufficientPrivilege as error:
                 raise UsageError(
-                    f"The role may not read all of {source.place}: {error.diag.message_primary}.",
-                    "Grant it: GRANT pg_read_all_data TO the role of the connection.",
+                    f"The role may not read all of {source.display_name}: "
+                    f"{error.diag.message_primary}.",
+                    "Grant the right: GRANT pg_read_all_data TO the role of the connection.",
                 ) from None
             except UNREADABLE:
                 raise unreadable_name(source) from None
             except errors.LockNotAvailable:
                 raise ServiceError(
-                    f"A table of {source.place} stays locked by somebody else ({LOCK_TIMEOUT}).",
-                    "Look for a migration or VACUUM FULL in pg_stat_activity.",
+                    f"Another session keeps a table of {source.display_name} locked "
+                    f"({LOCK_TIMEOUT}).",
+                    "Search pg_stat_activity for a migration or VACUUM FULL.",
                 ) from None
         yield snapshot
 
 
 def unreadable_name(source: DatabaseAddress) -> UsageError:
-    """Return the error for a database with a name that has no equivalent in UTF-8."""
+    """Return the error for a database object whose name cannot be converted to UTF-8.
+
+    Args:
+        source: address of the database that contains the object.
+    """
     return UsageError(
-        f"Names of tables or other objects of {source.place} are not UTF-8, and its encoding does "
-        "not say which characters they are.",
+        f"Names of tables or other objects of {source.display_name} are not UTF-8, and the "
+        f"encoding of "
+        "the database does not define their characters.",
         "Rename the objects (ALTER ... RENAME TO ...). Values of rows may have such bytes.",
     )
 
 
 def newest_records(
-    connection: psycopg.Connection, clocks: Sequence[Clock]
+    connection: psycopg.Connection, columns: Sequence[NewestRecordColumn]
 ) -> tuple[NewestRecord, ...]:
-    """Return the latest moment of each clock column.
+    """Return the newest value of each column in the database of a connection.
+
+    Args:
+        connection: connection to the database.
+        columns: columns that show how recent the data is.
 
     Raises:
-        UsageError: there is no such column, or it holds no moments.
+        UsageError: a column does not exist, or contains no dates or times.
     """
     newest = []
-    for clock in clocks:
+    for column in columns:
         query = sql.SQL("SELECT max({})::timestamptz FROM {}").format(
-            sql.Identifier(clock.field), sql.Identifier(clock.schema, clock.table)
+            sql.Identifier(column.field), sql.Identifier(column.schema, column.table)
         )
         try:
             row = connection.execute(query).fetchone()
         except (psycopg.ProgrammingError, psycopg.DataError) as error:
             # Of a data error the server's text may repeat the value.
             is_value = isinstance(error, psycopg.DataError)
-            reason = "it holds no moment" if is_value else error.diag.message_primary
+            reason = "its value is not a date or time" if is_value else error.diag.message_primary
             raise UsageError(
-                f"The data map's newest record {clock.collection}.{clock.field} cannot be read: "
+                f"The data map's newest record {column.collection}.{column.field} cannot be read: "
                 f"{reason}.",
                 "Correct meta.parcelseal.newest in the data map.",
             ) from None
         assert row is not None
-        newest.append(NewestRecord(collection=clock.collection, field=clock.field, moment=row[0]))
+        newest.append(NewestRecord(collection=column.collection, field=column.field, moment=row[0]))
     return tuple(newest)
 
 
@@ -253,5 +281,5 @@ def _require_all_rows(connection: psycopg.Connection) -> None:
     if hidden:
         raise UsageError(
             f"Row-level security hides rows from the role, for example rows of {hidden[0][0]}.",
-            "Let it read everything: ALTER ROLE ... BYPASSRLS.",
+            "Let the role read all rows: ALTER ROLE ... BYPASSRLS.",
         )

@@ -1,8 +1,8 @@
-"""Read an encrypted restore point as archive streams, each verified while it is read.
+"""Read an encrypted restore point as a stream of its archive, and verify it at the same time.
 
-Encryption proves no origin: anyone with the recipients' public keys can encrypt another archive
-under the same context. So each reader hashes the bytes that it reads itself, and does not rely on
-an earlier reader's check.
+Encryption does not prove who wrote an object: anyone with the recipients' public keys can encrypt
+another archive with the same encryption context. Therefore, each reader hashes the bytes that it
+reads, and does not rely on the check of an earlier reader.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from include.services.objectstore.base import (
     StoredObject,
 )
 
-NEXT_STEP = "Use another restore point (./parcelseal backup list) and raise an incident."
+NEXT_STEP = "Use another restore point (./parcelseal backup list), and open an incident."
 
 
 class VerifiedObject:
-    """A reader of an encrypted object that hashes what it reads.
+    """A reader that hashes the bytes of an encrypted object while it reads them.
 
     Args:
-        reader: the object's bytes.
+        reader: stream of the object's bytes.
         expected: size and SHA-256 of the whole object, from a signed manifest.
     """
 
@@ -55,7 +55,14 @@ class VerifiedObject:
         self._size = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to ``size`` bytes; raises Refused beyond the object's size."""
+        """Return up to ``size`` bytes of the object, or no bytes at its end.
+
+        Args:
+            size: number of bytes; -1 for all remaining bytes.
+
+        Raises:
+            Refused: the object is larger than the manifest says.
+        """
         left = self._expected.size - self._size
         data = self._reader.read(left + 1 if size < 0 else min(size, left + 1))
         self._size += len(data)
@@ -65,7 +72,11 @@ class VerifiedObject:
         return data
 
     def verify(self) -> None:
-        """Read the rest; raises Refused if the object is not the manifest's."""
+        """Read the object to its end, and compare its size and digest with the manifest.
+
+        Raises:
+            Refused: the object differs from the manifest.
+        """
         while self.read(PIECE):
             pass
         if self._size != self._expected.size:
@@ -78,7 +89,10 @@ class VerifiedObject:
 
 
 class ArchiveStream:
-    """The decrypted pg_dump archive of a restore point, unverified until `verify` returns."""
+    """A stream of the decrypted pg_dump archive of a restore point.
+
+    The bytes that `read` returns are not verified until `verify` has returned.
+    """
 
     def __init__(self, stored: VerifiedObject, manifest: Manifest, key: OpeningKey) -> None:
         self._stored = stored
@@ -91,11 +105,11 @@ class ArchiveStream:
         )
 
     def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes of the archive, none at the end.
+        """Return up to ``size`` bytes of the archive, or no bytes at its end.
 
         Raises:
-            Refused: the object cannot be decrypted or unpacked, or holds more than the manifest's
-                archive.
+            Refused: the object cannot be decrypted or decompressed, or its archive is larger than
+                the manifest says.
         """
         try:
             data = self._clear.read(min(size, self._left + 1))
@@ -107,7 +121,7 @@ class ArchiveStream:
         return data
 
     def read_exactly(self, size: int) -> bytes:
-        """Return ``size`` bytes, or fewer if the archive ends before."""
+        """Return ``size`` bytes, or fewer if the archive is shorter."""
         pieces, left = [], size
         while left and (piece := self.read(min(left, PIECE))):
             pieces.append(piece)
@@ -115,21 +129,37 @@ class ArchiveStream:
         return b"".join(pieces)
 
     def verify(self) -> None:
-        """Read the object to its end; raises Refused when it is not the manifest's.
+        """Read the encrypted object to its end, and compare it with the manifest.
 
-        The rest is only hashed, neither decrypted nor unpacked.
+        The remaining bytes are hashed without being decrypted.
+
+        Raises:
+            Refused: the object differs from the manifest.
         """
         self._stored.verify()
 
 
 def refused(key: str, why: str) -> Refused:
-    """Return the error for an object that differs from its manifest."""
+    """Return the error for an object that differs from its manifest.
+
+    Args:
+        key: key of the object.
+        why: text that says in which way the object differs.
+    """
     return Refused(f"{key} is not the object of its manifest: {why}.", NEXT_STEP)
 
 
 @dataclass(frozen=True)
 class Source:
-    """An encrypted restore point that can be opened as often as needed."""
+    """An encrypted restore point in a store, and the key that decrypts it.
+
+    The restore point can be opened any number of times.
+
+    Attributes:
+        store: store that contains the restore point.
+        manifest: signed manifest of the restore point.
+        key: key with which one recipient can decrypt the restore point.
+    """
 
     store: ObjectStore
     manifest: Manifest
@@ -137,20 +167,27 @@ class Source:
 
     @property
     def is_copy(self) -> bool:
-        """Return whether the store lacks the recorded version, so that the digest decides."""
+        """Return whether the store lacks the version of the dump that the manifest records.
+
+        If so, another version is used, and only its digest proves that it is the original dump.
+        """
         return self._versions.is_copy
 
     @property
     def checked_by(self) -> Literal["digest", "version"]:
-        """Return how `check` recognises the object: by the recorded version or by its digest alone.
+        """Return how `check` identifies the dump: by its recorded version or by its digest.
 
-        A store without versions, as a directory, has the digest only.
+        In a store without versions, such as a directory, the digest is always used.
         """
         return "version" if self.version_id and not self.is_copy else "digest"
 
     @cached_property
     def version_id(self) -> str:
-        """Return the id of the version to read; in a copy, the digest selects it."""
+        """Return the id of the version of the dump that is read.
+
+        Normally, this is the version that the manifest records. If the store lacks it and several
+        versions have the recorded size, the version with the recorded digest is used.
+        """
         versions = self._versions
         if len(versions.ids) < 2:
             return versions.ids[0] if versions.ids else self.manifest.dump.version_id
@@ -163,12 +200,13 @@ class Source:
         return versions_of_dump(next(listed, None), self.manifest.dump)
 
     def check(self) -> None:
-        """Verify that the stored object is the manifest's; call it before the target is changed.
+        """Verify that the dump in the store is the dump that the manifest records.
 
-        In a copy of the store the object is read whole, since only its digest proves it.
+        Call this method before the target of a restore is changed. If the store lacks the recorded
+        version, the whole dump is read, because only its digest proves that it is the original.
 
         Raises:
-            Refused: the object is missing, damaged or exchanged; names the object.
+            Refused: the dump is missing, damaged or replaced. The message names the object.
         """
         dump = self.manifest.dump
         expected = StoredObject(
@@ -193,12 +231,13 @@ class Source:
 
     @contextmanager
     def archive(self) -> Iterator[ArchiveStream]:
-        """Open the decrypted pg_dump archive as a stream, and verify its object at the end.
+        """Open the decrypted pg_dump archive as a stream, and verify it at the end of the block.
 
-        When the block ends without an error, the rest of the object is read too.
+        If the block ends without an error, the rest of the encrypted dump is read and compared with
+        the manifest.
 
         Raises:
-            Refused: it is not the object of the manifest; do not use the bytes that were read.
+            Refused: the dump differs from the manifest. Do not use the bytes that were read.
         """
         with self.opened() as stream:
             yield stream
@@ -206,10 +245,12 @@ class Source:
 
     @contextmanager
     def opened(self) -> Iterator[ArchiveStream]:
-        """Open the decrypted pg_dump archive as a stream that the caller verifies.
+        """Open the decrypted pg_dump archive as a stream.
+
+        The caller has to call `verify` of the stream.
 
         Raises:
-            ObjectMissing: there is no such version.
+            ObjectMissing: the store does not contain the version of the dump.
             ServiceError: the store or the KMS failed.
         """
         with self.open_object() as reader:
@@ -217,17 +258,18 @@ class Source:
             yield ArchiveStream(verified, self.manifest, self.key)
 
     def open_object(self) -> ObjectReader:
-        """Open the encrypted object, in the version that is read."""
+        """Open the encrypted dump in the store. `version_id` says which of its versions is read."""
         return self.store.open_reader(self.manifest.dump.key, version_id=self.version_id)
 
     def head(self) -> tuple[bytes, list[Entry]]:
-        """Return the archive's header and table of contents, as bytes and decoded.
+        """Return the archive's head as bytes, and the entries of its table of contents.
 
-        The manifest's digest of the head verifies it. If the manifest has none, as in earlier
-        versions, the whole object is read.
+        The head consists of the header and the table of contents. The head is compared with the
+        digest that the manifest records for it. Manifests of earlier versions of ParcelSeal have no
+        such digest; in this case, the whole dump is read and verified.
 
         Raises:
-            Refused: it is missing, or not the archive of the manifest.
+            Refused: the dump is missing, or its archive differs from the manifest.
         """
         manifest, digest = self.manifest, self.manifest.head
         with self._refusing(), self.opened() as stream:
@@ -244,7 +286,17 @@ class Source:
 
 
 def _parsed(pieces: Iterable[bytes], manifest: Manifest) -> tuple[ArchiveReader, bytes]:
-    """Read an archive up to the end of its table of contents; raises Refused."""
+    """Read an archive up to the end of its head, and return the reader and the bytes of the head.
+
+    The head consists of the header and the table of contents.
+
+    Args:
+        pieces: bytes of the archive in pieces of any size.
+        manifest: manifest of the restore point. Its sizes limit how many bytes are read.
+
+    Raises:
+        Refused: the bytes are not an archive, or its table of contents is incomplete.
+    """
     reader, head = ArchiveReader(), bytearray()
     tables = sum(table.bytes for table in manifest.tables)
     longest = manifest.dump_bytes - tables - manifest.large_objects.bytes

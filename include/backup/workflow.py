@@ -1,4 +1,4 @@
-"""Declarations of `backup_offsite` and `drill_restore`."""
+"""Declare the workflows `backup_offsite` and `drill_restore`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from include.workflow.declaration import AccessGroup, Cadence, Queue, Workflow
 
 
 def restore_points(sealed: SealedRecords) -> Iterator[AssetEvent]:
-    """Yield the restore point of each database that a run backed up."""
+    """Yield an Airflow asset event for each database that a run backed up.
+
+    The extra of the event names the restore point and the digest of its manifest.
+    """
     for database, backup in sealed.records.results(BACKUP).items():
         yield AssetEvent(
             database,

@@ -1,4 +1,4 @@
-"""The command line: registers the commands, and turns errors into one line and an exit code."""
+"""The command line: register the commands, and print each error as one line with an exit code."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from include.cli.console import (
     results,
     tell,
 )
-from include.cli.stack import workplace
-from include.orchestration.unforeseen import value_free
+from include.cli.stack import command_services
+from include.orchestration.redacted_errors import redact_traceback
 from include.services import stopping
 from include.services.errors import ParcelSealError, ServiceError, UsageError
 
@@ -57,17 +57,22 @@ COMMANDS: Mapping[str, str] = {
     "sampling": "sampling:app",
     "training": "training:app",
 }
-"""Command -> module of this package and what it registers. Names, so that a command imports no
-other command."""
+"""Module of this package and name of the function or group, by command.
+
+They are given as text, so that a command does not import the modules of other commands.
+"""
 _ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 _FORWARDING = ("test", "airflow")  # commands whose arguments go to another program
 
 
 def command_line(words: Sequence[str]) -> typer.Typer:
-    """Return the command line with the command that the words begin with; with all for any other.
+    """Return the typer application for the given arguments.
+
+    It has only the command that the first argument names, because the import of all commands takes
+    long. If the first argument is not the name of a command, it has all commands.
 
     Args:
-        words: the arguments.
+        words: arguments of the command line.
     """
     app = typer.Typer(
         name="parcelseal",
@@ -89,7 +94,7 @@ def command_line(words: Sequence[str]) -> typer.Typer:
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
-        results.print(f"ParcelSeal {workplace().code_version}")
+        results.print(f"ParcelSeal {command_services().code_version}")
         raise typer.Exit
 
 
@@ -101,12 +106,15 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Declare the options of the program itself."""
+    """Declare the options of the program `parcelseal` itself, such as ``--version``."""
     del version
 
 
 def main() -> NoReturn:
-    """Run the command line and exit with its code; on a signal, with 128 and its number."""
+    """Run the command line and exit with the exit code of the command.
+
+    If a signal interrupted the command, the exit code is 128 plus the number of the signal.
+    """
     screen = Console(file=os.fdopen(os.dup(2), "w"), highlight=False)  # runs redirect stderr
     stopping.install(lambda text: tell(text, screen))
     code = 1
@@ -114,8 +122,8 @@ def main() -> NoReturn:
     def end() -> None:
         stopping.exit_now(code)
 
-    # Functions of libraries, registered later, run before it. Python's own end would free each
-    # object of Airflow, which takes as long as a short run.
+    # Exit functions that libraries register later run earlier. Python's normal shutdown would free
+    # each object of Airflow, which takes as long as a short run.
     atexit.register(end)
     code = _run(sys.argv[1:])
     if code and (interrupted := stopping.interruption()):
@@ -133,7 +141,7 @@ def _run(words: list[str]) -> int:
     except typer.Exit as end:
         return end.exit_code
     except typer.TyperException as error:
-        if not error.format_message():  # no words: typer has printed the help
+        if not error.format_message():  # without a message typer has printed the help
             return UsageError.exit_code
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "parcelseal"
@@ -144,25 +152,28 @@ def _run(words: list[str]) -> int:
         if stopping.interruption() is None:  # otherwise `main` prints it
             errors.print("interrupted")
         return 128 + signal.SIGINT
-    except Exception as error:  # noqa: BLE001 - where it happened goes to a log, a line to the person
+    except Exception as error:  # noqa: BLE001 - a log gets the traceback, the user gets one line
         if interrupted := stopping.interruption():  # the clean-up failed
-            log = _keep(value_free(error))
-            errors.print(f"the clean-up failed, see {log}", soft_wrap=True)
+            log = _keep(redact_traceback(error))
+            errors.print(f"the clean-up failed; see {log}", soft_wrap=True)
             return interrupted.exit_code
         from include.services.database import unreadable_text
 
         if unreadable := unreadable_text(error):
             return _fail(words, unreadable)
-        log = _keep(value_free(error))
+        log = _keep(redact_traceback(error))
         kind = type(error).__name__
         return _fail(words, ServiceError(f"Unexpected error: {kind}.", f"See {log}."))
 
 
 def _refuse_empty_text(words: list[str]) -> None:
-    """Refuse empty arguments: ``--dsn "$UNSET"`` must not count as a missing option.
+    """Refuse empty arguments and empty values of options.
+
+    An empty value usually comes from a shell variable that is not set, as in ``--dsn "$UNSET"``.
+    The command must not run as if the option were missing.
 
     Raises:
-        UsageError: an argument, or the value of an option, is blank.
+        UsageError: an argument or the value of an option is empty or blank.
     """
     if words[:1] and words[0] in (*_FORWARDING, "bench"):  # other programs get their arguments
         return
@@ -173,7 +184,7 @@ def _refuse_empty_text(words: list[str]) -> None:
         option = name or (before if before.startswith("-") else "An argument")
         raise UsageError(
             f"{option} has an empty value.",
-            "Give it a value, or omit it. Check whether a shell variable is not set.",
+            "Add a value, or omit the option. Check whether a shell variable is unset.",
         )
 
 
@@ -185,11 +196,14 @@ def _fail(words: list[str], error: ParcelSealError) -> int:
 
 
 def _keep(text: str) -> Path:
-    if not sys.stderr.isatty():  # a container's own files are gone with it; its output is kept
+    if not sys.stderr.isatty():  # in a container only the output is kept, not files
         print_note(text)
-    place = workplace()
-    now = place.clock.now()
-    for folder in (place.home / "logs", Path(tempfile.gettempdir())):  # the home may be the fault
+    services = command_services()
+    now = services.clock.now()
+    for folder in (
+        services.home / "logs",
+        Path(tempfile.gettempdir()),
+    ):  # the home folder may be the cause of the error
         try:
             folder.mkdir(parents=True, exist_ok=True)
             log = new_log(folder, "error", now)

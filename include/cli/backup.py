@@ -1,4 +1,4 @@
-"""``parcelseal backup`` and ``parcelseal restore``: what you need on the worst day; no Airflow."""
+"""``parcelseal backup`` and ``parcelseal restore``. In an emergency, they work without Airflow."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from include.cli.erasures_of_restore import (
     state_is_blank,
 )
 from include.cli.options import AsJson
-from include.cli.stack import local_stack, workplace
+from include.cli.stack import command_services, local_stack
 from include.cli.table import print_table
+from include.service_container import Services
 from include.services import stopping
 from include.services.errors import ParcelSealError, UsageError
-from include.workplace import Workplace
 
 if TYPE_CHECKING:
     from include.backup.access import TargetAccess
@@ -42,29 +42,34 @@ app = typer.Typer(help="Restore points in the off-site store.", no_args_is_help=
 
 @app.callback()
 def backups() -> None:
-    """Restore points in the off-site store."""
+    """List the restore points in the off-site store."""
 
 
 @app.command("list")
 def list_(
-    database: Annotated[str | None, typer.Option(help="Only this mapped database.")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="List only the restore points of this mapped database.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """List every restore point that has a valid signed manifest."""
+    """List every restore point that has a manifest with a valid signature.
+
+    Exit code 1: a manifest was refused, or an object of a restore point was deleted or overwritten.
+    """
     from include.backup.listing import listed_points
 
-    place = workplace()
-    names = [place.pack.database(database).name] if database else list(place.pack.databases)
-    with local_stack(place):
-        store = place.store("offsite_store")
+    services = command_services()
+    names = [services.pack.database(database).name] if database else list(services.pack.databases)
+    with local_stack(services):
+        store = services.store("offsite_store")
         listed: list[dict[str, Any]] = []
         refused, hidden = [], []
         for name in names:
-            work = _work_reader(place, name, store)
-            points, rejected = listed_points(store, name, place.trusted_for_manifests, work)
+            work = _work_reader(services, name, store)
+            points, rejected = listed_points(store, name, services.trusted_for_manifests, work)
             refused += rejected
             hidden += [each for point in points for each in point.hidden]
-            held = _held(place, name, [point.id for point in points])
+            held = _held(services, name, [point.id for point in points])
             listed += [_row(point, held) for point in points]
     _report_refused(refused)
     _report_hidden(hidden)
@@ -76,56 +81,86 @@ def list_(
 
 
 def restore(
-    database: Annotated[str, typer.Option(help="The mapped database that was backed up.")],
-    into: Annotated[str, typer.Option(help="Where to: postgresql://user:password@host/database.")],
-    key: Annotated[str, typer.Option(help="Private key of a recipient: a PEM file, or a KMS ARN.")],
-    point: Annotated[str, typer.Option(help="Id from `backup list`, or latest.")] = "latest",
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="Tables and indexes at once.")] = 2,
-    owners: Annotated[bool, typer.Option(help="Restore owners and grants too.")] = False,
+    database: Annotated[str, typer.Option(help="Name of the mapped database that was backed up.")],
+    into: Annotated[
+        str,
+        typer.Option(
+            help="Database into which the backup is restored: "
+            "postgresql://user:password@host/database."
+        ),
+    ],
+    key: Annotated[
+        str,
+        typer.Option(
+            help="Private key of a recipient that decrypts the backup: a PEM file, or the ARN "
+            "of a KMS key."
+        ),
+    ],
+    point: Annotated[
+        str, typer.Option(help="Id of a restore point, as `backup list` shows it, or `latest`.")
+    ] = "latest",
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1, max=64, help="Number of tables and indexes that are loaded in parallel."
+        ),
+    ] = 2,
+    owners: Annotated[
+        bool, typer.Option(help="Restore the owners of objects and the grants too.")
+    ] = False,
     into_existing: Annotated[
-        bool, typer.Option(help="Load although the target has tables already.")
+        bool, typer.Option(help="Load the backup although the target already has tables.")
     ] = False,
     skip_erasures: Annotated[
-        bool, typer.Option(help="Do not replay erasures: only when state_db is lost for good.")
+        bool,
+        typer.Option(help="Do not replay erasures. Use this only if state_db is permanently lost."),
     ] = False,
     incomplete_ledger: Annotated[
         bool,
-        typer.Option(help="Replay the erasures that are there, although sealed ones are missing."),
+        typer.Option(
+            help="Replay the erasures in the erasure ledger, although it lacks erasures that "
+            "bundles sealed."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Restore for real: check, decrypt, load, compare, and erase again what was erased."""
+    """Restore a database from a restore point, compare it with the original, and replay erasures.
+
+    Exit code 1: the restored copy differs from the original, or it still contains an erased record.
+    """
     from include.backup.access import TargetAccess, sole_restore
-    from include.backup.listing import naming_removals
+    from include.backup.listing import raising_point_removed
     from include.backup.restore import refuse_live
     from include.backup.restore import restore as load
     from include.backup.scratch import without_event_triggers
     from include.backup.source import Source
     from include.services.database import DatabaseAddress
 
-    place = workplace()
+    services = command_services()
     address = DatabaseAddress.from_conninfo(into)
-    mapped = place.pack.database(database)
-    with local_stack(place), sole_restore(address) as confirm_alone, ExitStack() as stack:
+    mapped = services.pack.database(database)
+    with local_stack(services), sole_restore(address) as confirm_alone, ExitStack() as stack:
         target = without_event_triggers(address)
-        refuse_live(target, place.database(mapped.connection))
-        chosen = _choose(place, database, point)
+        refuse_live(target, services.database(mapped.connection))
+        chosen = _choose(services, database, point)
         keep_closed = skip_erasures
         if not skip_erasures:
-            count_erasures(place, database, incomplete_is_accepted=incomplete_ledger)
-            keep_closed = not is_complete(place, database, incomplete_is_accepted=incomplete_ledger)
+            count_erasures(services, database, incomplete_is_accepted=incomplete_ledger)
+            keep_closed = not is_complete(
+                services, database, incomplete_is_accepted=incomplete_ledger
+            )
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")
-        source = Source(place.store("offsite_store"), chosen.manifest, _key(place, key))
+        source = Source(services.store("offsite_store"), chosen.manifest, _key(services, key))
         access = TargetAccess(target, owners=owners, is_new=not into_existing)
-        stack.enter_context(_naming_interrupted_copy(access))
+        stack.enter_context(_report_interrupted_copy(access))
 
         def prepare(head: bytes, entries: Sequence[Entry]) -> None:
             if not skip_erasures:
-                require_findable_records(place, mapped, chosen, entries)
+                require_findable_records(services, mapped, chosen, entries)
             access.close(head, entries)
 
-        work = _work_reader(place, database, source.store)
-        with naming_removals(source.store, database, chosen.id, work):
+        work = _work_reader(services, database, source.store)
+        with raising_point_removed(source.store, database, chosen.id, work):
             restored = load(
                 source,
                 target,
@@ -140,12 +175,12 @@ def restore(
         done = (
             None
             if skip_erasures
-            else replay_erasures(place, mapped, target, incomplete_is_accepted=keep_closed)
+            else replay_erasures(services, mapped, target, incomplete_is_accepted=keep_closed)
         )
         if skip_erasures:
             errors.print(
-                "[bold red]erasures were not replayed[/bold red]: people who were erased "
-                "may be back; keep the copy closed until they are.",
+                "[bold red]erasures were not replayed[/bold red]: the copy may contain erased "
+                "people; keep it closed until the erasures are replayed.",
                 soft_wrap=True,
             )
         is_opened = not (restored.differences or keep_closed)
@@ -159,8 +194,8 @@ def restore(
             access.open()
             if access.keeps_public_out:
                 errors.print(
-                    "PUBLIC may not connect to the target, as before this restore: only roles with "
-                    "a grant of their own may. If that is not wanted, GRANT CONNECT.",
+                    "As before this restore, only roles with their own grant may connect to the "
+                    "target. To let all roles connect, GRANT CONNECT to PUBLIC.",
                     soft_wrap=True,
                 )
     replayed, remasked = (done.replayed, done.remasked) if done else (0, 0)
@@ -185,7 +220,7 @@ def restore(
         )
     if restored.left_out:
         errors.print(
-            f"left out, see to it by hand (docs/restore-runbook.md, Afterwards): "
+            f"not restored, create by hand (docs/how-to/restore.md, After the restore): "
             f"{'; '.join(restored.left_out)}",
             soft_wrap=True,
         )
@@ -199,8 +234,11 @@ def restore(
 
 
 @contextmanager
-def _naming_interrupted_copy(access: TargetAccess) -> Iterator[None]:
-    """Print what a restore leaves in its target if a signal ends it after its first change."""
+def _report_interrupted_copy(access: TargetAccess) -> Iterator[None]:
+    """Print the state of the target database if a signal interrupts a restore.
+
+    Nothing is printed if the restore has not changed the target database.
+    """
     from include.backup.restore import interrupted_copy
 
     try:
@@ -216,23 +254,23 @@ def _naming_interrupted_copy(access: TargetAccess) -> Iterator[None]:
         raise
 
 
-def _choose(place: Workplace, database: str, point: str) -> RestorePoint:
+def _choose(services: Services, database: str, point: str) -> RestorePoint:
     from include.backup import manifest as manifests
-    from include.backup.listing import listed_points, naming_removals
+    from include.backup.listing import listed_points, raising_point_removed
 
-    store = place.store("offsite_store")
-    work = _work_reader(place, database, store)
+    store = services.store("offsite_store")
+    work = _work_reader(services, database, store)
     if point != "latest":
-        with naming_removals(store, database, point, work):
-            chosen = manifests.load(store, database, point, place.trusted_for_manifests)
+        with raising_point_removed(store, database, point, work):
+            chosen = manifests.load(store, database, point, services.trusted_for_manifests)
         _report_changes(chosen)
         return chosen
-    points, rejected = listed_points(store, database, place.trusted_for_manifests, work)
+    points, rejected = listed_points(store, database, services.trusted_for_manifests, work)
     _report_refused(rejected)
     if not points:
         raise UsageError(
             f"There is no restore point of {database} in {store.description}.",
-            "See ./parcelseal backup list.",
+            "List the restore points with ./parcelseal backup list.",
         )
     _report_changes(points[-1])
     return points[-1]
@@ -243,7 +281,7 @@ def _report_changes(point: RestorePoint) -> None:
     if point.is_copy:
         errors.print(
             f"[bold]copy:[/bold] {escape(point.manifest.dump.key)} is not the version that was "
-            "signed, as in a copy of the store; it is checked by its digest",
+            "signed, as in a copy of the store; its digest is checked instead",
             soft_wrap=True,
         )
 
@@ -260,46 +298,55 @@ def _report_hidden(hidden: Iterable[HiddenObject]) -> None:
         errors.print(text, soft_wrap=True)
 
 
-def _key(place: Workplace, given: str) -> OpeningKey:
+def _key(services: Services, key: str) -> OpeningKey:
     from include.encryption.recipients import KMS_KIND, OpeningKey, opening_key_from_pem
 
-    if given.startswith("arn:"):
+    if key.startswith("arn:"):
         from include.services.aws import kms_client
 
-        return OpeningKey(KMS_KIND, given, client=kms_client(place.connection("offsite_store")))
-    path = Path(given).expanduser()
+        return OpeningKey(KMS_KIND, key, client=kms_client(services.connection("offsite_store")))
+    path = Path(key).expanduser()
     try:
         return opening_key_from_pem(path.read_bytes(), str(path))
     except OSError as error:
         raise UsageError(
-            f"The key file {path} cannot be read: {error.strerror}.", "Give --key FILE."
+            f"The key file {path} cannot be read: {error.strerror}.",
+            "Name a readable key file with --key.",
         ) from None
 
 
-def _held(place: Workplace, database: str, points: list[str]) -> set[str] | None:
-    """Return the held ids; None when state cannot be read, which must not hide the backups."""
-    from include.holds.registry import restore_points_held
+def _held(services: Services, database: str, points: list[str]) -> set[str] | None:
+    """Return the ids of the restore points that are on legal hold.
+
+    Return None if the state database cannot be read, because the restore points have to be listed
+    in this case as well.
+    """
+    from include.holds.registry import restore_points_on_hold
 
     try:
-        if state_is_blank(place):
+        if state_is_blank(services):
             errors.print("holds are unknown: the connection state_db is not configured")
             return None
-        with place.state.connect() as conn:
-            return restore_points_held(conn, database, points)
+        with services.state.connect() as conn:
+            return restore_points_on_hold(conn, database, points)
     except ParcelSealError as error:
         errors.print(f"holds are unknown: {error.message}", soft_wrap=True)
         return None
 
 
-def _work_reader(place: Workplace, database: str, store: ObjectStore) -> Callable[[], KnownWork]:
-    """Return what reads the runs' work on restore points; none when state cannot be read."""
+def _work_reader(services: Services, database: str, store: ObjectStore) -> Callable[[], KnownWork]:
+    """Return a function that reads which restore points runs have removed or are just creating.
+
+    The function reads this from the state database. Its result is empty if the state database
+    cannot be read.
+    """
     from include.backup.listing import KnownWork, work_reader
 
     def read_work() -> KnownWork:
         try:
-            if state_is_blank(place):
+            if state_is_blank(services):
                 return KnownWork()
-            return work_reader(place.state, database, store)()
+            return work_reader(services.state, database, store)()
         except ParcelSealError:
             return KnownWork()
 
@@ -315,7 +362,7 @@ def _row(point: RestorePoint, held: set[str] | None) -> dict[str, Any]:
         "bytes": manifest.dump.size,
         "tables": len(manifest.tables),
         "rows": manifest.rows,
-        "recipients": [one.name for one in manifest.recipients],
+        "recipients": [recipient.name for recipient in manifest.recipients],
         "hidden": [each.key for each in point.hidden],
         "copy": point.is_copy,
         "held": None if held is None else manifest.id in held,

@@ -1,4 +1,4 @@
-"""``parcelseal compose``: the production stack's secrets, and what its init container does."""
+"""``parcelseal compose``: create the secrets of the production stack, and prepare its databases."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from include.cli.console import print_line, results, tell
-from include.cli.stack import DEFAULT_CUSTOMERS, workplace
+from include.cli.stack import DEFAULT_CUSTOMERS, command_services
 from include.policy import SHIPPED
+from include.service_container import ROOT
 from include.services.errors import ServiceError, UsageError
-from include.workplace import ROOT
 
 PRIVATE = Path("deploy") / "private"
 
@@ -23,86 +23,100 @@ app = typer.Typer(help="The production stack of docker-compose.yaml.", no_args_i
 
 @app.callback()
 def compose() -> None:
-    """The production stack of docker-compose.yaml."""
+    """Prepare the production stack of docker-compose.yaml."""
 
 
 @app.command("init")
 def init(
     folder: Annotated[
-        Path, typer.Option(help="Folder of docker-compose.yaml; .env is written there.")
+        Path,
+        typer.Option(
+            help="Folder that contains docker-compose.yaml. The command writes the file .env "
+            "into it."
+        ),
     ] = ROOT,
     sample: Annotated[
-        bool, typer.Option(help="With the sample customer database, to try the stack.")
+        bool, typer.Option(help="Add the sample customer database, so that you can try the stack.")
     ] = False,
 ) -> int:
-    """Make keys, passwords, certificates and connections. Never overwrites; repeat it freely."""
+    """Create the keys, passwords, certificates and connections of the production stack.
+
+    Existing files are never overwritten, so the command can be repeated.
+    """
     from include.deployment import private
 
     if not (folder / "docker-compose.yaml").exists():
-        raise UsageError(
-            f"There is no docker-compose.yaml in {folder}.", "Name its folder with --folder."
-        )
+        raise UsageError(f"{folder} has no docker-compose.yaml.", "Name its folder with --folder.")
     dotenv = folder / private.DOTENV
-    wanted = private.new_settings(f"./{PRIVATE}", sample=sample)
-    added = private.add_settings(dotenv, wanted)
-    here = workplace()
+    settings_wanted = private.new_settings(f"./{PRIVATE}", sample=sample)
+    added = private.add_settings(dotenv, settings_wanted)
+    here = command_services()
     if private.set_setting(dotenv, private.REVISION, here.code_version):
         added.append(private.REVISION)
-    known = private.read_settings(dotenv)
-    place = folder / known["PARCELSEAL_PRIVATE"]
-    with_sample = "sample" in known.get("COMPOSE_PROFILES", "").split(",")
+    settings = private.read_settings(dotenv)
+    private_folder = folder / settings["PARCELSEAL_PRIVATE"]
+    with_sample = "sample" in settings.get("COMPOSE_PROFILES", "").split(",")
     if sample and not with_sample:
         raise UsageError(
-            f"{dotenv} is of a stack without the sample.", "Set COMPOSE_PROFILES=sample there."
+            f"{dotenv} belongs to a stack without the sample.", "Set COMPOSE_PROFILES=sample there."
         )
-    made = private.PrivateFolder(place, here.clock.now(), with_sample, SHIPPED).write()
-    private.close_to_others(place)
+    written = private.PrivateFolder(private_folder, here.clock.now(), with_sample, SHIPPED).write()
+    private.close_to_others(private_folder)
     if os.geteuid() == 0:
-        private.hand_over(place, *_owner(known))
+        private.hand_over(private_folder, *_owner(settings))
     for name in added:
         results.print(f"{dotenv}: {name}", soft_wrap=True)
-    for name in made:
-        print_line(f"{place / name}")
-    if not added and not made:
-        tell("everything was there already; nothing was changed")
+    for name in written:
+        print_line(f"{private_folder / name}")
+    if not added and not written:
+        tell("all files exist already; nothing was changed")
         return 0
-    _say_what_next(place, private.OFFLINE, with_sample=with_sample)
+    _print_next_steps(private_folder, private.OFFLINE, with_sample=with_sample)
     return 0
 
 
-def _owner(known: dict[str, str]) -> tuple[int, int]:
+def _owner(settings: dict[str, str]) -> tuple[int, int]:
     try:
-        return int(known["PARCELSEAL_UID"]), int(known["PARCELSEAL_GID"])
+        return int(settings["PARCELSEAL_UID"]), int(settings["PARCELSEAL_GID"])
     except (KeyError, ValueError):
         raise UsageError(
-            "PARCELSEAL_UID and PARCELSEAL_GID in .env are no numbers.", "Name user and group."
+            "PARCELSEAL_UID and PARCELSEAL_GID in .env are not numbers.",
+            "Set both to numeric ids of user and group.",
         ) from None
 
 
-def _say_what_next(place: Path, offline: str, *, with_sample: bool) -> None:
-    tell(f"now move {place / offline} to a safe place off this machine: who has it opens backups")
-    tell(f"the administrator's password is in {place / 'passwords.json'}")
+def _print_next_steps(private_folder: Path, offline: str, *, with_sample: bool) -> None:
+    tell(
+        f"now move {private_folder / offline} to a safe place off this machine: "
+        "every person who has it can open backups"
+    )
+    tell(f"the administrator's password is in {private_folder / 'passwords.json'}")
     if not with_sample:
-        tell(f"add your databases to {place / 'connections.json'}, and their data maps to")
-        tell(f"{place / 'policy' / 'datamap'}: docs/production.md")
+        tell(f"add your databases to {private_folder / 'connections.json'}, and their data maps to")
+        tell(f"{private_folder / 'policy' / 'datamap'}: docs/tutorials/first-production-day.md")
     tell("then: docker compose build; docker compose up --wait")
 
 
 @app.command("prepare")
 def prepare(
-    secrets: Annotated[Path, typer.Option(help="Folder of the secrets.")] = Path("/run/secrets"),
+    secrets: Annotated[
+        Path, typer.Option(help="Folder that contains the files with the secrets.")
+    ] = Path("/run/secrets"),
 ) -> int:
-    """What the init container does: roles, databases, migrations, buckets, people."""
+    """Create database roles, databases, buckets and users of the stack, and run all migrations.
+
+    The init container of the stack runs this command.
+    """
     from include.deployment.prepare import Preparation, grant_pages
 
-    place = workplace()
-    _ = place.pack  # a bad pack is reported before anything is changed
+    services = command_services()
+    _ = services.pack  # faults of the pack are reported before a change
     work = Preparation(secrets, tell, {})
     work.databases()
     work.buckets()
     tell("migrating the state database")
     _run([sys.executable, "-m", "include.cli", "migrate"], "The state database was not migrated.")
-    grant_pages(place.database("state_db"))
+    grant_pages(services.database("state_db"))
     tell("migrating Airflow's database")
     _run([sys.executable, "-m", "airflow", "db", "migrate"], "Airflow was not migrated.")
     tell("writing roles and users into Airflow")
@@ -123,19 +137,35 @@ def prepare(
 @app.command("prepare-sample")
 def prepare_sample(
     customers: Annotated[
-        int, typer.Option(min=1, help="Size of the sample, when it is made.")
+        int,
+        typer.Option(
+            min=1, help="Number of customers in the sample database, if the command creates it."
+        ),
     ] = DEFAULT_CUSTOMERS,
-    secrets: Annotated[Path, typer.Option(help="Folder of the secrets.")] = Path("/run/secrets"),
+    secrets: Annotated[
+        Path, typer.Option(help="Folder that contains the files with the secrets.")
+    ] = Path("/run/secrets"),
 ) -> int:
-    """Load the sample customer database of the stack; a later day brings it up to date."""
+    """Load the sample customer database into the production stack.
+
+    If the sample database already exists, the command adds waybills of today.
+    """
     from include.deployment.prepare import Preparation
 
-    Preparation(secrets, tell, {}).sample(customers, workplace().clock.now())
+    Preparation(secrets, tell, {}).sample(customers, command_services().clock.now())
     results.print("sample loaded")
     return 0
 
 
 def _run(command: list[str], failed: str) -> None:
-    """Run a program whose output goes to the container's log."""
+    """Run a program. Its output goes to the log of the container.
+
+    Args:
+        command: program and arguments.
+        failed: error message that is used if the program fails.
+
+    Raises:
+        ServiceError: the program failed.
+    """
     if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
-        raise ServiceError(failed, "See the lines above.")
+        raise ServiceError(failed, "Read the output above.")

@@ -1,4 +1,4 @@
-"""``parcelseal config`` and ``parcelseal migrate``."""
+"""``parcelseal config`` checks and drafts policy packs; ``parcelseal migrate`` updates state_db."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import typer
 from include.cli.config_connect import Problem, connect_problems, pack_problem
 from include.cli.console import errors, json_row, print_json, print_note, results, tell
 from include.cli.options import AsJson
-from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
+from include.cli.stack import DEFAULT_CUSTOMERS, command_services, local_stack
 from include.policy import PackError
+from include.service_container import Services
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 from include.services.programs import listed, pg_version, require_fitting_client
 from include.services.routes import remarks_of
-from include.workplace import Workplace
 
 if TYPE_CHECKING:
     from include.schema.draft import Draft
@@ -32,51 +32,54 @@ app = typer.Typer(help="The policy pack.", no_args_is_help=True)
 
 @app.callback()
 def config() -> None:
-    """The policy pack."""
+    """Check the policy pack, or draft a new one."""
 
 
 @app.command("check")
 def check(
     connect: Annotated[
         bool,
-        typer.Option(help="Try every connection, and list the missing rights of its login."),
+        typer.Option(
+            help="Connect with every connection, and list the rights that its login lacks."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Check the policy pack, with file, line and path of every error, then the connections.
+    """Check the policy pack and the configuration of the connections.
 
-    Without --connect, only the configuration of connections is checked, and no server needs to run.
-    Also checks the version of PostgreSQL's client programs, and prints the versions of servers that
-    fit them.
+    Every error of the policy pack is printed with its file, line and path. No server has to run,
+    unless you use --connect. The command also checks the version of PostgreSQL's client programs,
+    and prints the server versions that these programs support. If there is a problem, the exit code
+    is 2.
     """
-    place = workplace()
+    services = command_services()
     try:
-        pack = place.pack
+        pack = services.pack
         pack.require_sound()
     except PackError as error:
         problems = [pack_problem(problem) for problem in error.problems]
-        return _refuse(place, problems, f"in {place.policy}", as_json=as_json)
-    if faults := place.connection_faults():
+        return _refuse(services, problems, f"in {services.policy}", as_json=as_json)
+    if faults := services.connection_faults():
         problems = [Problem(message=fault) for fault in faults]
-        return _refuse(place, problems, "in the connections", as_json=as_json)
+        return _refuse(services, problems, "in the connections", as_json=as_json)
     try:
         versions = _fitting_versions()
     except UsageError as error:
         problems = [Problem(message=error.message, action=error.action)]
-        return _refuse(place, problems, "in the client programs", as_json=as_json)
+        return _refuse(services, problems, "in the client programs", as_json=as_json)
     if connect:
-        with local_stack(place, customers=DEFAULT_CUSTOMERS):
-            problems = connect_problems(place)
+        with local_stack(services, customers=DEFAULT_CUSTOMERS):
+            problems = connect_problems(services)
         if problems:
-            return _refuse(place, problems, "in the connections", as_json=as_json)
-    remarks = [*pack.remarks, *remarks_of(place.routes())]
+            return _refuse(services, problems, "in the connections", as_json=as_json)
+    remarks = [*pack.remarks, *remarks_of(services.routes())]
     if as_json:
-        done = {"valid": True, "pack": str(place.policy), "problems": [], "postgresql": versions}
+        done = {"valid": True, "pack": str(services.policy), "problems": [], "postgresql": versions}
         print_json(done | {"remarks": [str(remark) for remark in remarks]})
         return 0
     for remark in remarks:
         print_note(f"remark: {remark}")
-    collections = sum(len(one.collections) for one in pack.databases.values())
+    collections = sum(len(database.collections) for database in pack.databases.values())
     results.print(
         f"valid: {len(pack.databases)} databases, {collections} collections, "
         f"{len(pack.controls)} controls; policy {pack.sha256[:12]}"
@@ -90,22 +93,22 @@ def check(
 
 class _Versions(TypedDict):
     client: str  # version of the client programs
-    servers: list[int]  # versions of servers that these can back up
+    servers: list[int]  # server versions that these programs support
 
 
 def _fitting_versions() -> _Versions:
-    """Return the version of the client programs and those of the servers that fit them.
+    """Return the version of PostgreSQL's client programs, and the server versions they support.
 
     Raises:
-        UsageError: the client programs are not supported, or one is missing.
+        UsageError: a client program is missing, or its version is not supported.
     """
     return {"client": pg_version("pg_dump"), "servers": require_fitting_client()}
 
 
-def _refuse(place: Workplace, problems: list[Problem], where: str, *, as_json: bool) -> int:
+def _refuse(services: Services, problems: list[Problem], where: str, *, as_json: bool) -> int:
     if as_json:
         in_json = [problem.as_json() for problem in problems]
-        print_json({"valid": False, "pack": str(place.policy), "problems": in_json})
+        print_json({"valid": False, "pack": str(services.policy), "problems": in_json})
         return 2
     for problem in problems:
         print_note(str(problem))
@@ -116,16 +119,26 @@ def _refuse(place: Workplace, problems: list[Problem], where: str, *, as_json: b
 @app.command("map")
 def draft_map(
     dsn: Annotated[
-        str | None, typer.Option(help="Database to map; without it, the connection customer_db.")
+        str | None,
+        typer.Option(
+            help="Address of the database to map. Default: the database of the connection "
+            "customer_db."
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the data map (fides_key).")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the drafted policy pack.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the data map (fides_key). Default: the name of the database."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder into which the drafted policy pack is written.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Draft a policy pack from a live PostgreSQL database.
+    """Draft a policy pack from an existing PostgreSQL database.
 
-    Names, keys and counts of values are read, in a read-only transaction; no value leaves the
-    database. Without --out the data map is printed and nothing is written.
+    The command reads names of tables and columns, keys, and counts of values in a read-only
+    transaction. No value leaves the database. Without --out, the command prints the data map and
+    writes no file.
     """
     from include.schema.survey import require_name, survey, write_draft
 
@@ -161,16 +174,23 @@ def _database(dsn: str | None) -> Iterator[DatabaseAddress]:
     if dsn is not None:
         yield DatabaseAddress.from_conninfo(dsn)
         return
-    place = workplace()
-    if place.lookup(CUSTOMER_DB) is not None:  # nothing of the local profile is needed
-        yield place.database(CUSTOMER_DB)
+    services = command_services()
+    if services.lookup(CUSTOMER_DB) is not None:  # the local profile is not needed
+        yield services.database(CUSTOMER_DB)
         return
-    with local_stack(place, customers=DEFAULT_CUSTOMERS, read=[CUSTOMER_DB]):
-        yield place.database(CUSTOMER_DB)
+    with local_stack(services, customers=DEFAULT_CUSTOMERS, read=[CUSTOMER_DB]):
+        yield services.database(CUSTOMER_DB)
 
 
 def _summarize(draft: Draft, written: list[str]) -> None:
-    """Print a summary of the draft, and the guesses to check first, on stderr."""
+    """Print a summary of a drafted policy pack on stderr.
+
+    The summary includes the guesses in the draft that a person should check first.
+
+    Args:
+        draft: the drafted policy pack.
+        written: paths of the files that were written.
+    """
     from rich.table import Table
 
     from include.schema.draft import reason_of
@@ -181,12 +201,13 @@ def _summarize(draft: Draft, written: list[str]) -> None:
     errors.print(table)
     personal = sum(draft.by_category.values())
     unsure = draft.unsure()
-    tell(f"{draft.tables} tables, {personal} personal columns, {len(unsure)} guesses to doubt")
-    for one in unsure:
-        place = ".".join(part for part in (one.schema, one.table, one.column, one.key) if part)
-        tell(f"doubtful: {_plain(place)}: {one.category} ({one.reason})")
+    tell(f"{draft.tables} tables, {personal} personal columns, {len(unsure)} uncertain guesses")
+    for guess in unsure:
+        parts = (guess.schema, guess.table, guess.column, guess.key)
+        path = ".".join(part for part in parts if part)
+        tell(f"uncertain: {_plain(path)}: {guess.category} ({guess.reason})")
     for label, code in draft.refused.items():
-        extent = "read in part" if label in draft.rows else "guessed by its names alone"
+        extent = "read in part" if label in draft.rows else "guessed from names only"
         tell(f"{extent}: {_plain(label)}: {reason_of(code)}")
     for label, unread in draft.unread.items():
         if label not in draft.refused:
@@ -202,23 +223,23 @@ def _plain(text: str) -> str:
 
 def migrate(
     pages_role: Annotated[
-        str, typer.Option(help="Let this role of PostgreSQL read what the compliance pages show.")
+        str, typer.Option(help="PostgreSQL role that may read the tables of the compliance pages.")
     ] = "",
 ) -> int:
-    """Bring the state database to the schema of this version."""
+    """Migrate the state database to the schema of the installed version."""
     from include.registry import pages_tables
     from include.state.connect import engine
     from include.state.migrate import migrate as apply
     from include.state.migrate import newest_revision
     from include.state.reading import grant_pages
 
-    with local_stack(workplace()) as place:
-        made = engine(place.database("state_db").conninfo())
-        apply(made)
+    with local_stack(command_services()) as services:
+        state_engine = engine(services.database("state_db").conninfo())
+        apply(state_engine)
         if pages_role:
-            with made.begin() as conn:
+            with state_engine.begin() as conn:
                 grant_pages(conn, pages_role, pages_tables())
     results.print(f"state database at revision {newest_revision()}")
     if pages_role:
-        results.print(f"{pages_role} reads what the compliance pages show, and nothing else")
+        results.print(f"{pages_role} can read the tables of the compliance pages only")
     return 0

@@ -1,4 +1,4 @@
-"""``parcelseal config check --connect``: connections, missing rights, live types."""
+"""``parcelseal config check --connect``: check connections, rights of logins, and column types."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import psycopg
 from psycopg.sql import Identifier
 
 from include.backup.snapshot import missing_tables
-from include.erasure.resolve import are_one_database, server_of
+from include.erasure.resolve import is_same_database, server_of
 from include.expectations.fit import expectation_problems
 from include.policy.datamap import MappedDatabase
 from include.policy.problems import PackProblem
 from include.policy.retention import RetentionRule, SqlClock
 from include.registry import pages_tables, workflows
 from include.retention.execution.execute_step import ANOTHER_DATABASE
-from include.retention.hold_keys import key_problems
+from include.retention.hold_keys import find_key_problems
 from include.rights import declared
 from include.rights.declared import Right
 from include.rights.missing import (
@@ -31,36 +31,36 @@ from include.rights.missing import (
     lacks_state,
 )
 from include.rights.workflows import lacks_intake, lacks_retention
+from include.service_container import STORES, Services
 from include.services.connections import with_short_timeouts
 from include.services.database import DatabaseAddress, connected
+from include.services.delivery_status import DeliveryStatus
 from include.services.errors import ParcelSealError, UsageError
-from include.services.fate import Fate
 from include.services.programs import require_fitting_server
 from include.workflow.declaration import LoginQuery
-from include.workplace import STORES, Workplace
 
 
-def type_problems(place: Workplace) -> Iterator[PackProblem]:
-    """Yield the entries of the pack that do not fit the live types, with file, line and path.
+def type_problems(services: Services) -> Iterator[PackProblem]:
+    """Yield the settings of the policy pack that do not fit the column types of live databases.
 
-    An unreachable database is skipped: the check of the connections reports it.
+    A database that cannot be reached is skipped, because another check reports its connection.
 
     Args:
-        place: with the pack and the connections.
+        services: connections and policy pack.
     """
-    pack = place.pack
+    pack = services.pack
     for database in pack.databases.values():
-        for find in (key_problems, expectation_problems):
-            yield from _found(place, database, partial(find, pack, database))
+        for find in (find_key_problems, expectation_problems):
+            yield from _found(services, database, partial(find, pack, database))
 
 
 def _found(
-    place: Workplace,
+    services: Services,
     database: MappedDatabase,
     find: Callable[[psycopg.Connection[Any]], list[PackProblem]],
 ) -> list[PackProblem]:
     try:
-        with place.database(database.connection).connect(autocommit=True) as connection:
+        with services.database(database.connection).connect(autocommit=True) as connection:
             return find(connection)
     except ParcelSealError:
         return []
@@ -74,16 +74,16 @@ Lacks = Callable[[Login], Iterable[MissingRight]]
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem of the configuration. The names are those of the ``--json`` output.
+    """A problem of the configuration. The attributes are the keys of the ``--json`` output.
 
     Attributes:
-        file: file of the pack; None for a problem outside of the pack.
-        line: 1-based line in that file.
-        path: path in that file's document.
-        connection: id of the connection; None for a problem without a connection.
-        message: what is wrong, in one line.
-        action: what to do.
-        grant: the statement that grants a missing right.
+        file: file of the policy pack; None if the problem is not in the policy pack.
+        line: line number in the file, from 1.
+        path: path of the setting in the YAML document.
+        connection: id of the connection that has the problem; None if no connection has it.
+        message: description of the problem in one line.
+        action: action that corrects the problem.
+        grant: SQL statement that grants a missing right.
     """
 
     file: str | None = None
@@ -95,39 +95,39 @@ class Problem:
     grant: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the stable JSON form."""
+        """Return the problem as a JSON object. The keys are the names of the attributes."""
         return asdict(self)
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        parts = (place, self.path, self.connection, self.message)
+        position = f"{self.file}:{self.line}" if self.line else self.file
+        parts = (position, self.path, self.connection, self.message)
         text = ": ".join(part for part in parts if part)
         return "\n  ".join(part for part in (text, self.grant or self.action) if part)
 
 
 def pack_problem(problem: PackProblem) -> Problem:
-    """Return a problem of the policy pack."""
+    """Convert a problem of the policy pack to a `Problem` of this module."""
     return Problem(problem.file or None, problem.line, problem.path or None, None, problem.message)
 
 
-def connect_problems(place: Workplace) -> list[Problem]:
-    """Try all connections, and return the problems and missing rights.
+def connect_problems(services: Services) -> list[Problem]:
+    """Open every connection, and return all problems and missing rights.
 
-    The check of a store writes and removes a small object.
+    To check a store, the function writes a small object and deletes it.
     """
-    hasty = _hasty(place)
+    hasty = _hasty(services)
     problems = [problem for check in CHECKS for problem in check(hasty)]
     return list(dict.fromkeys(problems))
 
 
-def _hasty(place: Workplace) -> Workplace:
-    return replace(place, lookup=with_short_timeouts(place.lookup))
+def _hasty(services: Services) -> Services:
+    return replace(services, lookup=with_short_timeouts(services.lookup))
 
 
-def mapped_databases(place: Workplace) -> Iterator[Problem]:
-    """Check the version and tables of mapped databases, and that their logins read everything."""
-    for mapped in place.pack.databases.values():
-        address = partial(place.database, mapped.connection)
+def mapped_databases(services: Services) -> Iterator[Problem]:
+    """Check the server version, the tables and the read permissions of every mapped database."""
+    for mapped in services.pack.databases.values():
+        address = partial(services.database, mapped.connection)
         lacks = partial(_lacks_reading, mapped=mapped, address=address)
         yield from _try(mapped.connection, address, lacks)
 
@@ -137,32 +137,42 @@ def _lacks_reading(
 ) -> Iterator[MissingRight]:
     require_fitting_server(login.connection.info.server_version, mapped.name)
     tables = [(each.schema_name, each.table) for each in mapped.collections.values()]
-    missing_tables(login.connection, tables, address().place)
+    missing_tables(login.connection, tables, address().display_name)
     yield from lacks_reading(login)
 
 
-def live_types(place: Workplace) -> Iterator[Problem]:
-    """Check that keys and expectations of the pack fit the types of the live columns."""
-    yield from map(pack_problem, type_problems(place))
+def live_types(services: Services) -> Iterator[Problem]:
+    """Check that values in the policy pack and in legal holds fit the types of the live columns.
+
+    The values are the keys of legal holds and the values in expectations.
+    """
+    yield from map(pack_problem, type_problems(services))
 
 
-def retention_logins(place: Workplace) -> Iterator[Problem]:
-    """Check that the login of the disposition may dispose of each database's records."""
-    pack = place.pack
+def retention_logins(services: Services) -> Iterator[Problem]:
+    """Check that the login for dispositions has the rights that the retention rules need.
+
+    The check is repeated for each database that has retention rules.
+    """
+    pack = services.pack
     conn_id = pack.disposition.connection
     for mapped in pack.databases.values():
         rules = pack.retention_of(mapped.name)
         if not rules:
             continue
 
-        address = partial(place.role_database, conn_id, mapped.connection)
+        address = partial(services.role_database, conn_id, mapped.connection)
         lacks = partial(lacks_retention_rights, database=mapped, rules=rules)
         yield from _try(conn_id, address, lacks)
 
 
-def writing_connections(place: Workplace) -> Iterator[Problem]:
-    """Check that the connections that change records lead to the mapped databases."""
-    pack = place.pack
+def writing_connections(services: Services) -> Iterator[Problem]:
+    """Check that a connection that changes records leads to the database from which they are read.
+
+    Dispositions and the intake change records with connections of their own. Each of these must
+    lead to the same database as the connection in the data map.
+    """
+    pack = services.pack
     pairs = [
         (pack.disposition.connection, mapped)
         for mapped in pack.databases.values()
@@ -173,16 +183,16 @@ def writing_connections(place: Workplace) -> Iterator[Problem]:
     ]
     for conn_id, mapped in pairs:
         try:
-            own = place.role_database(conn_id, mapped.connection)
-            with connected(place.database(mapped.connection)) as read, connected(own) as written:
-                is_same = are_one_database(server_of(read), server_of(written))
+            own = services.role_database(conn_id, mapped.connection)
+            with connected(services.database(mapped.connection)) as read, connected(own) as written:
+                is_same = is_same_database(server_of(read), server_of(written))
         except (ParcelSealError, psycopg.Error):
             continue  # the checks of the logins report it
         if not is_same:
             yield Problem(
                 connection=conn_id,
-                message=f"leads to another database than {mapped.connection}, which is mapped as "
-                f"{mapped.name}",
+                message=f"leads to another database than the connection {mapped.connection} of the "
+                f"mapped database {mapped.name}",
                 action=ANOTHER_DATABASE.format(conn_id=conn_id, mapped=mapped.connection),
             )
 
@@ -190,7 +200,11 @@ def writing_connections(place: Workplace) -> Iterator[Problem]:
 def lacks_retention_rights(
     login: Login, database: MappedDatabase, rules: Sequence[RetentionRule]
 ) -> Iterator[MissingRight]:
-    """Yield the missing rights of a login for `enforce_retention`, on other tables too."""
+    """Yield the rights that a login lacks for the dispositions of `enforce_retention`.
+
+    The SQL expressions of a retention rule may read other tables. Missing rights to read these
+    tables are included.
+    """
     yield from lacks_retention(login, database, rules)
     rights = declared.RETENTION_SCHEMA, declared.RETENTION_READ, declared.RETENTION_ALL_ROWS
     for rule in rules:
@@ -198,17 +212,17 @@ def lacks_retention_rights(
             yield from lacks_query(login, query, rights)
 
 
-def query_logins(place: Workplace) -> Iterator[Problem]:
-    """Check that the logins of workflows may execute the queries of the pack."""
-    for query, rights in pack_queries(place):
-        mapped = place.pack.database(query.database)
-        address = partial(place.role_database, query.connection, mapped.connection)
+def query_logins(services: Services) -> Iterator[Problem]:
+    """Check that the logins of workflows have the rights that the policy pack's queries need."""
+    for query, rights in pack_queries(services):
+        mapped = services.pack.database(query.database)
+        address = partial(services.role_database, query.connection, mapped.connection)
         lacks = partial(lacks_query, query=query.sql, rights=rights)
         yield from _try(query.connection, address, lacks)
 
 
-def pack_queries(services: Workplace) -> Iterator[tuple[LoginQuery, Sequence[Right]]]:
-    """Yield the complete queries of a pack, each with the rights that its login needs."""
+def pack_queries(services: Services) -> Iterator[tuple[LoginQuery, Sequence[Right]]]:
+    """Yield the SQL queries that the policy pack defines, each with the rights that it needs."""
     for workflow in workflows():
         run = workflow.context(services)
         if run is not None and workflow.queries and workflow.login:
@@ -216,66 +230,73 @@ def pack_queries(services: Workplace) -> Iterator[tuple[LoginQuery, Sequence[Rig
             yield from ((query, rights) for query in workflow.queries(run))
 
 
-def intake_logins(place: Workplace) -> Iterator[Problem]:
-    """Check that logins may accept incoming records into the formal tables."""
-    for rule in place.pack.intake:
-        mapped = place.pack.database_of(rule.collection, rule.database)
-        address = partial(place.role_database, rule.connection, mapped.connection)
+def intake_logins(services: Services) -> Iterator[Problem]:
+    """Check that each login for the intake may move incoming records into the formal tables."""
+    for rule in services.pack.intake:
+        mapped = services.pack.database_of(rule.collection, rule.database)
+        address = partial(services.role_database, rule.connection, mapped.connection)
         yield from _try(rule.connection, address, partial(lacks_intake, database=mapped, rule=rule))
 
 
-def own_databases(place: Workplace) -> Iterator[Problem]:
-    """Check the state database, the login of the pages, and the server for drills."""
+def own_databases(services: Services) -> Iterator[Problem]:
+    """Check the connections state_db and drill_db, and pages_db if it is configured.
+
+    These are the state database, the server for restore drills, and the login of the compliance
+    pages.
+    """
     from include.state.reading import COLUMNS_READ_BY_PAGES, tables_read
 
-    yield from _try("state_db", partial(place.database, "state_db"), lacks_state)
+    yield from _try("state_db", partial(services.database, "state_db"), lacks_state)
     try:
-        _ = place.state
+        _ = services.state
     except ParcelSealError as error:
         yield _from_error("state_db", error)
-    if place.lookup("pages_db") is not None:
+    if services.lookup("pages_db") is not None:
         tables = tables_read(pages_tables())
         pages = partial(lacks_pages, tables=tables, columns=COLUMNS_READ_BY_PAGES.items())
-        yield from _try("pages_db", partial(place.database, "pages_db"), pages)
-    yield from _try("drill_db", partial(place.database, "drill_db"), lacks_drill)
+        yield from _try("pages_db", partial(services.database, "pages_db"), pages)
+    yield from _try("drill_db", partial(services.database, "drill_db"), lacks_drill)
 
 
-def stores(place: Workplace) -> Iterator[Problem]:
-    """Check that the stores can be written, read and cleaned."""
+def stores(services: Services) -> Iterator[Problem]:
+    """Check that objects of the evidence store and the off-site store can be written and read.
+
+    The function also checks that objects can be deleted.
+    """
     for conn_id in STORES:
         try:
-            for problem in place.store(conn_id).preflight():
-                if place.store(conn_id).kind != "directory" or problem.code not in _BY_NATURE:
+            for problem in services.store(conn_id).preflight():
+                if services.store(conn_id).kind != "directory" or problem.code not in _BY_NATURE:
                     yield Problem(connection=conn_id, message=problem.detail)
         except ParcelSealError as error:
             yield _from_error(conn_id, error)
 
 
-_BY_NATURE = {"no_versioning", "no_object_lock", "same_device"}  # each directory; in reports
+_BY_NATURE = {"no_versioning", "no_object_lock", "same_device"}  # of every directory store
 
 
-def mail(place: Workplace) -> Iterator[Problem]:
-    """Check that the mail server accepts the login; nothing is sent."""
+def mail(services: Services) -> Iterator[Problem]:
+    """Check that the mail server accepts the login. No mail is sent."""
     from include.services.mail import MailServer
 
-    if place.lookup("mail") is None:
+    if services.lookup("mail") is None:
         return
     try:
-        session = MailServer.from_connection(place.connection("mail")).open()
+        session = MailServer.from_connection(services.connection("mail")).open()
     except ParcelSealError as error:
         yield _from_error("mail", error)
         return
     reply = session.ready()
     session.close()
-    if reply.fate is not Fate.ACCEPTED:
+    if reply.status is not DeliveryStatus.ACCEPTED:
         yield Problem(
             connection="mail",
-            message=f"The mail server does not accept the login: {reply.code or 'no answer'}.",
-            action="Check that it runs, and the host, user, password and TLS of the connection.",
+            message=f"The mail server refuses the login: {reply.code or 'no answer'}.",
+            action="Check that the server runs, and check host, user, password and TLS.",
         )
 
 
-Check = Callable[[Workplace], Iterable[Problem]]
+Check = Callable[[Services], Iterable[Problem]]
 CHECKS: tuple[Check, ...] = (
     mapped_databases,
     live_types,
@@ -287,7 +308,7 @@ CHECKS: tuple[Check, ...] = (
     stores,
     mail,
 )
-"""The checks, one function for each kind of connection."""
+"""The checks of `config check --connect`, one function for each kind of connection."""
 
 
 def _try(conn_id: str, address: Callable[[], DatabaseAddress], lacks: Lacks) -> Iterator[Problem]:
@@ -298,7 +319,7 @@ def _try(conn_id: str, address: Callable[[], DatabaseAddress], lacks: Lacks) -> 
                 yield Problem(
                     connection=conn_id,
                     message=f"{missing.message}; needed by {missing.right.workflows}.",
-                    action=f"Execute as the owner or a superuser: {missing.grant}",
+                    action=f"Execute this statement as the owner or a superuser: {missing.grant}",
                     grant=missing.grant,
                 )
     except ParcelSealError as error:
@@ -313,7 +334,11 @@ def _from_error(conn_id: str, error: ParcelSealError) -> Problem:
 
 
 def _condition(mapped: MappedDatabase, rule: RetentionRule) -> str | None:
-    """Return a query that reads what the expressions of a class read; None if it has none."""
+    """Return a query that tests whether a login may read what a retention rule's SQL reads.
+
+    The query reads all tables and columns that the SQL expressions of the rule name. Return None if
+    the rule has no SQL expressions.
+    """
     collection = mapped.collections[rule.collection]
     table = Identifier(collection.schema_name, collection.table).as_string()
     conditions = [rule.where, rule.suspended and rule.suspended.where]

@@ -1,4 +1,4 @@
-"""Output of the command line: results to stdout, everything else to stderr."""
+"""Output of the command line: results go to stdout, all other messages go to stderr."""
 
 from __future__ import annotations
 
@@ -29,35 +29,45 @@ def tell(text: str, screen: Console = errors) -> None:
     """Print a progress message on stderr.
 
     Args:
-        text: the message, in rich's markup.
-        screen: the console of stderr.
+        text: message; it may contain the markup of the package rich.
+        screen: console that writes to stderr.
     """
     screen.print(f"[dim]·[/dim] {text}", soft_wrap=True)
 
 
 def print_line(text: str) -> None:
-    """Print a line on stdout, without markup."""
+    """Print a line on stdout. Markup in the text is printed literally."""
     results.print(text, markup=False, soft_wrap=True)
 
 
 def print_note(text: str) -> None:
-    """Print a line on stderr, without markup."""
+    """Print a line on stderr. Markup in the text is printed literally."""
     errors.print(text, markup=False, soft_wrap=True)
 
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """Put one JSON object on stdout."""
+    """Print a JSON object as one line on stdout."""
     sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
 
 
 def value_of(item: object, name: str) -> Any:
-    """Return an attribute of an item, or a value of a mapping."""
+    """Return the value that a mapping has for a key, or the value of an object's attribute.
+
+    Args:
+        item: a mapping, or any other object.
+        name: key of the mapping, or name of the attribute.
+    """
     return item[name] if isinstance(item, Mapping) else getattr(item, name)
 
 
 def json_row(item: object, *names: str) -> dict[str, Any]:
-    """Return values of an item by their names, for JSON; moments and days in ISO 8601."""
+    """Return named values of an item as a JSON object, with dates and times in ISO 8601.
+
+    Args:
+        item: mapping or object.
+        names: keys of the mapping, or names of the attributes.
+    """
     values = {name: value_of(item, name) for name in names}
     return {
         name: value.isoformat() if isinstance(value, date) else value
@@ -66,14 +76,20 @@ def json_row(item: object, *names: str) -> dict[str, Any]:
 
 
 def english(message: Message) -> str:
-    """Return a message in English, its values in the formats of reports."""
+    """Return a message in English. Values in the message are formatted as in reports."""
     from include.reports.i18n import Translator
 
     return Translator("en").text(message)
 
 
 def print_result(as_json: bool, content: Mapping[str, Any], *lines: str) -> int:
-    """Print the result of a command as JSON or as lines of text; return the exit code 0."""
+    """Print the result of a command and return the exit code 0.
+
+    Args:
+        as_json: whether to print the JSON object instead of the lines.
+        content: the JSON object.
+        lines: lines of text.
+    """
     if as_json:
         print_json(content)
     else:
@@ -83,14 +99,14 @@ def print_result(as_json: bool, content: Mapping[str, Any], *lines: str) -> int:
 
 
 def complain(message: str, action: str) -> None:
-    """Say on stderr what went wrong, and what to do about it."""
+    """Print an error message on stderr, and the action that corrects the error."""
     errors.print(f"[bold red]error:[/bold red] {_plain(message)}", soft_wrap=True)
     if action:
         errors.print(f"  {_plain(action)}", soft_wrap=True)
 
 
 def one_line(error: ParcelSealError) -> str:
-    """Return an error as one line, for JSON."""
+    """Return the text of an error as one line, for JSON output."""
     return "; ".join(line for line in str(error).splitlines() if line).replace(":; ", ": ")
 
 
@@ -99,16 +115,23 @@ def _plain(text: str) -> str:
 
 
 def new_log(folder: Path, name: str, now: datetime) -> Path:
-    """Return the path of a log of one command's own, whatever else begins in the same second."""
+    """Return a path for the log file of a command. A random suffix makes the path unique.
+
+    Args:
+        folder: folder of the log files.
+        name: name of the command, with which the file name begins.
+        now: current time, which the file name contains.
+    """
     return folder / f"{name}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}.log"
 
 
 @contextmanager
 def output_to(log: Path) -> Iterator[Console]:
-    """Redirect stdout and stderr of libraries into a log file.
+    """Redirect stdout and stderr into a log file for the duration of a ``with`` block.
 
-    Airflow logs a great deal; ``--json`` promises one object on stdout and nothing else. Yields a
-    console on the real stderr, for messages to the person who waits.
+    Airflow writes many log lines, but with ``--json`` a command must print only one object on
+    stdout. The context manager yields a console that writes progress messages to the original
+    stderr.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -130,21 +153,21 @@ def output_to(log: Path) -> Iterator[Console]:
 
 
 class Countdown:
-    """Prints a failed attempt, and on a terminal counts down to the next attempt.
+    """Prints that an attempt failed, and on a terminal counts down to the next attempt.
 
     Args:
-        screen: the person's terminal; libraries may write elsewhere.
+        screen: console that writes to the user's terminal, even if stderr goes to a log file.
     """
 
     def __init__(self, screen: Console) -> None:
         self._screen = screen
 
     def __call__(self, text: str, seconds: float) -> None:
-        """Show a failed attempt.
+        """Print that an attempt failed, and start the countdown.
 
         Args:
-            text: what failed, and why, in one line.
-            seconds: until the next attempt.
+            text: line that states which operation failed and why.
+            seconds: number of seconds until the next attempt.
         """
         line = f"{text} Next attempt in {seconds:.0f} s."
         self._screen.print(f"[dim]·[/dim] {line.replace('[', chr(92) + '[')}", soft_wrap=True)

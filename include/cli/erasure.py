@@ -1,4 +1,4 @@
-"""``parcelseal erasure``: requests of data subjects to be erased, by key."""
+"""``parcelseal erasure``: add, list and withdraw erasure requests of data subjects."""
 
 from __future__ import annotations
 
@@ -9,43 +9,47 @@ import typer
 
 from include.cli.console import errors, json_row, print_note, print_result
 from include.cli.options import AsJson, require_prefix
-from include.cli.stack import local_stack, workplace
+from include.cli.stack import command_services, local_stack
 from include.cli.table import Columns, fields, print_list
 from include.services.errors import ParcelSealError, UsageError
 
 if TYPE_CHECKING:
     from include.erasure.requests import ErasureRequest
     from include.policy import PolicyPack
-    from include.workplace import Workplace
+    from include.service_container import Services
 
-app = typer.Typer(no_args_is_help=True, help="Requests of data subjects to be erased.")
+app = typer.Typer(no_args_is_help=True, help="Erasure requests of data subjects.")
 
 
 @app.command("add")
 def add(
     subject: Annotated[str, typer.Argument(help="Key of the data subject: KEY or DATABASE/KEY.")],
-    reference: Annotated[str, typer.Option(help="Of the request's file.")],
+    reference: Annotated[str, typer.Option(help="Reference of the case file about the request.")],
     received: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d"], help="When the data subject asked.")
+        datetime,
+        typer.Option(formats=["%Y-%m-%d"], help="Day on which the data subject made the request."),
     ],
-    by: Annotated[str, typer.Option(help="Who enters it.")],
+    by: Annotated[str, typer.Option(help="User id of the person who enters the request.")],
     database: Annotated[
-        str | None, typer.Option(help="Database of the data map; needed where it maps several.")
+        str | None,
+        typer.Option(
+            help="Name of the mapped database. Required if the pack has several data maps."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Enter a request. The subject is named by key, never by name or number."""
+    """Add an erasure request. Identify the data subject by key, never by name or phone number."""
     from include.erasure import requests
 
-    place = workplace()
-    chosen = _database(place.pack, subject.strip(), database)
-    with local_stack(place):
-        _require_key(place, chosen, subject)
-        with place.state.begin() as conn:
+    services = command_services()
+    chosen = _database(services.pack, subject.strip(), database)
+    with local_stack(services):
+        _require_key(services, chosen, subject)
+        with services.state.begin() as conn:
             before = requests.open_request(conn, chosen, subject)
             request = requests.add(
                 conn,
-                place.clock,
+                services.clock,
                 database=chosen,
                 subject=subject,
                 reference=reference,
@@ -54,8 +58,8 @@ def add(
             )
     if before is not None and before.id == request.id:
         print_note(
-            f"The subject has asked already: request {request.id} of {request.received_on} is open "
-            "and stays as it is."
+            f"Request {request.id} of {request.received_on} for this data subject is already open. "
+            "It stays unchanged."
         )
     text = f"Request {request.id} is due on {request.due_on}."
     return print_result(as_json, _row(request), text)
@@ -63,44 +67,48 @@ def add(
 
 @app.command("list")
 def list_(
-    every: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Include closed requests.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """List the open requests of all databases."""
+    """List the open erasure requests of all databases."""
     from include.erasure import requests
 
-    place = workplace()
-    today = place.clock.now().astimezone(place.pack.calendar.zone).date()
-    with local_stack(place), place.state.connect() as conn:
-        shown = [one for one in requests.every(conn) if every or one.closed_at is None]
+    services = command_services()
+    today = services.clock.now().astimezone(services.pack.calendar.zone).date()
+    with local_stack(services), services.state.connect() as conn:
+        listed = [
+            entry for entry in requests.all_requests(conn) if every or entry.closed_at is None
+        ]
     columns: Columns[ErasureRequest] = {
         **fields("id", "database", "subject", "reference"),
         "received": lambda request: request.received_on,
         **fields("due_on", "entered_by"),
         "state": lambda request: _state(request, today),
     }
-    nothing = "There is no request." if every else "No request is open."
-    content = {"requests": [_row(request) for request in shown]}
-    late = sum(one.is_overdue(today) and one.restricted_at is None for one in shown)
-    if print_list(as_json, content, shown, columns, nothing) and late:
+    nothing = "There are no requests." if every else "There are no open requests."
+    content = {"requests": [_row(request) for request in listed]}
+    late = sum(entry.is_overdue(today) and entry.restricted_at is None for entry in listed)
+    if print_list(as_json, content, listed, columns, nothing) and late:
         errors.print(
-            f"Overdue: {late}. Run enforce_retention; its certificate says what came of them."
+            f"Overdue: {late}. Run enforce_retention; its certificate states their results."
         )
     return 0
 
 
 @app.command("withdraw")
 def withdraw(
-    request_id: Annotated[int, typer.Argument(metavar="ID", help="Its number in `erasure list`.")],
-    by: Annotated[str, typer.Option(help="Who withdraws it.")],
-    because: Annotated[str, typer.Option(help="Why.")],
+    request_id: Annotated[
+        int, typer.Argument(metavar="ID", help="Number of the request in `erasure list`.")
+    ],
+    by: Annotated[str, typer.Option(help="User id of the person who withdraws the request.")],
+    because: Annotated[str, typer.Option(help="Reason for the withdrawal.")],
     as_json: AsJson = False,
 ) -> int:
-    """Close a request that is not to be carried out. What was erased by then stays erased."""
+    """Withdraw an erasure request. Records that were already erased stay erased."""
     from include.erasure import requests
 
-    with local_stack(workplace()) as place, place.state.begin() as conn:
-        request = requests.withdraw(conn, place.clock, request_id, by=by, because=because)
+    with local_stack(command_services()) as services, services.state.begin() as conn:
+        request = requests.withdraw(conn, services.clock, request_id, by=by, because=because)
     return print_result(as_json, _row(request), f"Request {request.id} is withdrawn.")
 
 
@@ -112,43 +120,57 @@ def _row(request: ErasureRequest) -> dict[str, Any]:
     )
 
 
-def _database(pack: PolicyPack, subject: str, asked: str | None) -> str:
-    """The database that is meant; refused where nothing would ever be erased on request."""
-    if asked is not None:
-        pack.database(asked)
+def _database(pack: PolicyPack, subject: str, database: str | None) -> str:
+    """Return the name of the database to which an erasure request applies.
+
+    Args:
+        pack: the policy pack.
+        subject: key of the data subject, with or without the prefix ``<database>/``.
+        database: value of the option ``--database``; None if the option is not given.
+
+    Raises:
+        UsageError: the database is unknown or not given, or none of its record classes is erased on
+            request.
+    """
+    if database is not None:
+        pack.database(database)
     named, _ = require_prefix(pack, subject)
-    if named and asked and named != asked:
+    if named and database and named != database:
         raise UsageError(
-            f"The subject is of {named}, and --database says {asked}.",
-            f"A key of {asked} with a slash of its own is written {asked}/KEY.",
+            f"The key names the database {named}, but --database names {database}.",
+            f"If the slash is part of the key, write {database}/KEY.",
         )
-    chosen = named or asked
+    chosen = named or database
     if chosen is None:
         if len(pack.databases) != 1:
             raise UsageError(
                 "The policy pack maps several databases.",
-                f"Name one as --database: {', '.join(pack.databases)}.",
+                f"Name a database with --database: {', '.join(pack.databases)}.",
             )
         chosen = next(iter(pack.databases))
     if not any(rule.on_request for rule in pack.retention_of(chosen)):
         raise UsageError(
-            f"No record class of {chosen} is erased on request: nothing would ever be done.",
+            f"No record class of {chosen} is erased on request, so the request would have no "
+            f"effect.",
             "Set `on_request: true` on record classes in retention.yaml.",
         )
     return chosen
 
 
-def _require_key(place: Workplace, database: str, subject: str) -> None:
-    """Refuse a key that no record can have. An unreachable database does not prevent a request."""
+def _require_key(services: Services, database: str, subject: str) -> None:
+    """Raise UsageError if no record can have the key `subject`, such as text for a numeric column.
+
+    If the database is unreachable, the key is accepted without this check.
+    """
     from include.erasure.requests import subject_key
-    from include.retention.hold_keys import Unerasable, require_erasable
+    from include.retention.hold_keys import UnmatchedRequest, require_matching_request
     from include.retention.postgres.key_types import UnusableKey
 
     try:
-        mapped, rules = place.pack.database(database), place.pack.retention_of(database)
-        address = place.database(mapped.connection)
-        require_erasable(address, mapped, rules, subject_key(database, subject))
-    except (UnusableKey, Unerasable):
+        mapped, rules = services.pack.database(database), services.pack.retention_of(database)
+        address = services.database(mapped.connection)
+        require_matching_request(address, mapped, rules, subject_key(database, subject))
+    except (UnusableKey, UnmatchedRequest):
         raise
     except ParcelSealError:
         return  # each run reports a request for which it finds no record

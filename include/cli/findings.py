@@ -1,4 +1,4 @@
-"""``parcelseal findings``: what was found, who answers for it, and what became of it."""
+"""``parcelseal findings``: list findings, and record their corrective actions and retests."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 
 from include.cli.console import english, json_row, print_result
 from include.cli.options import AsJson, By, day_option
-from include.cli.stack import local_stack, workplace
+from include.cli.stack import command_services, local_stack
 from include.cli.table import Columns, fields, print_list
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
-    from include.findings.register import Found
+    from include.findings.register import Finding
 
 app = typer.Typer(no_args_is_help=True, help="Findings, corrective actions, retests.")
 
@@ -23,79 +23,86 @@ Number = Annotated[int, typer.Argument(help="Number of the finding.")]
 
 @app.command("list")
 def list_findings(
-    closed: Annotated[bool, typer.Option("--closed", help="Closed ones too.")] = False,
+    closed: Annotated[bool, typer.Option("--closed", help="Include closed findings.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Show findings, the one that is due first at the head."""
+    """List the open findings, earliest due date first."""
     from include.findings import register
 
-    with local_stack(workplace()) as place, place.state.connect() as conn:
-        found = register.listed(conn, closed=closed)
-    columns: Columns[Found] = {
+    with local_stack(command_services()) as services, services.state.connect() as conn:
+        listed = register.list_findings(conn, closed=closed)
+    columns: Columns[Finding] = {
         "no.": lambda finding: finding.id,
         "due": lambda finding: finding.due_on,
         **fields("state", "owner", "reference"),
-        "finding": lambda finding: english(finding.what),
+        "finding": lambda finding: english(finding.description),
     }
-    print_list(as_json, {"findings": [_told(one) for one in found]}, found, columns)
+    print_list(as_json, {"findings": [_row(finding) for finding in listed]}, listed, columns)
     return 0
 
 
 @app.command("answer")
 def answer(
     number: Number,
-    cause: Annotated[str, typer.Option(help="Why it happened; no customer data.")],
-    action: Annotated[str, typer.Option(help="What is done about it; no customer data.")],
+    cause: Annotated[str, typer.Option(help="Cause of the finding, without customer data.")],
+    action: Annotated[str, typer.Option(help="Corrective action, without customer data.")],
     by: By,
-    due: Annotated[date | None, day_option("Another day for it: YYYY-MM-DD.")] = None,
+    due: Annotated[date | None, day_option("New due date.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Enter cause and corrective action of a finding; it stays open until a retest is met."""
+    """Record the cause and the corrective action of a finding.
+
+    The finding stays open until a retest passes.
+    """
     from include.findings import register
 
-    with local_stack(workplace()) as place, place.state.begin() as conn:
-        found = register.answer(
+    with local_stack(command_services()) as services, services.state.begin() as conn:
+        finding = register.answer(
             conn,
             number,
             cause=cause,
             action=action,
             by=by,
-            at=place.clock.now().astimezone(place.pack.calendar.zone),
+            at=services.clock.now().astimezone(services.pack.calendar.zone),
             due_on=due,
         )
-    return _show(found, as_json)
+    return _show(finding, as_json)
 
 
 @app.command("retest")
 def retest(
     number: Number,
     by: By,
-    met: Annotated[bool, typer.Option("--met", help="The second test was met.")] = False,
+    met: Annotated[bool, typer.Option("--met", help="The retest passed.")] = False,
     deviates: Annotated[
-        bool, typer.Option("--deviates", help="The second test deviates again.")
+        bool, typer.Option("--deviates", help="The retest deviates again.")
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Enter the second test of a finding: met closes it, deviating opens it again."""
+    """Record the result of a retest. If the retest passed, the finding is closed.
+
+    If the retest deviates again, the finding needs a new corrective action.
+    """
     from include.findings import register
 
-    if met == deviates:  # with both, the last one must not win unseen
-        raise UsageError("What did the test come to?", "Write --met or --deviates, one of them.")
-    with local_stack(workplace()) as place, place.state.begin() as conn:
-        found = register.retest(conn, number, met=met, by=by, at=place.clock.now())
-    return _show(found, as_json)
+    if met == deviates:  # with both options, typer would silently take the last
+        raise UsageError("The result of the retest is missing.", "Add either --met or --deviates.")
+    with local_stack(command_services()) as services, services.state.begin() as conn:
+        finding = register.retest(conn, number, met=met, by=by, at=services.clock.now())
+    return _show(finding, as_json)
 
 
-def _show(found: Found, as_json: bool) -> int:
+def _show(finding: Finding, as_json: bool) -> int:
     return print_result(
-        as_json, _told(found), f"finding {found.id}: {found.state}, due {found.due_on}"
+        as_json, _row(finding), f"finding {finding.id}: {finding.state}, due {finding.due_on}"
     )
 
 
-def _told(finding: Found) -> dict[str, Any]:
+def _row(finding: Finding) -> dict[str, Any]:
     return (
         json_row(finding, "id", "kind", "reference")
-        | {"finding": english(finding.what)}
-        | json_row(finding, "owner", "opened_at", "due_on", "first_due_on", "moved", "state")
+        | {"finding": english(finding.description)}
+        | json_row(finding, "owner", "opened_at", "due_on", "first_due_on", "state")
+        | {"moved": finding.due_date_changes}
         | json_row(finding, "cause", "action", "answered_by", "closed_by", "retests")
     )

@@ -1,4 +1,4 @@
-"""``parcelseal hold``: what may not be deleted, why, and until somebody says so."""
+"""``parcelseal hold``: place, list and release legal holds on records."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ import typer
 
 from include.cli.console import errors, json_row, print_json, print_line, print_note, print_result
 from include.cli.options import AsJson, require_prefix
-from include.cli.stack import local_stack, workplace
+from include.cli.stack import command_services, local_stack
 from include.cli.table import Columns, fields, print_list
 from include.services.errors import ParcelSealError, UsageError
 
 if TYPE_CHECKING:
     from include.holds.registry import Hold, HoldKind
     from include.policy import PolicyPack
-    from include.workplace import Workplace
+    from include.service_container import Services
 
-app = typer.Typer(no_args_is_help=True, help="Legal holds: what may not be deleted.")
+app = typer.Typer(no_args_is_help=True, help="Legal holds: records that must not be deleted.")
 
 Kind = Annotated[
-    str, typer.Argument(help="subject, waybill, case, class, database or restore_point.")
+    str,
+    typer.Argument(
+        help="What the value identifies: subject, waybill, case, class, database or restore_point."
+    ),
 ]
 Value = Annotated[
-    str, typer.Argument(help="Which one: VALUE in every database, DATABASE/VALUE in one.")
+    str,
+    typer.Argument(
+        help="Key of the data subject or waybill, number of the case, name of the class or "
+        "database, or id of the restore point. VALUE applies to every database, DATABASE/VALUE "
+        "to one database."
+    ),
 ]
 
 
@@ -32,145 +40,171 @@ Value = Annotated[
 def add(
     kind: Kind,
     value: Value,
-    reason: Annotated[str, typer.Option(help="Why, for the reader of a certificate.")],
-    owner: Annotated[str, typer.Option(help="Who answers for it.")],
-    case: Annotated[str, typer.Option(help="The case, claim or order behind it.")],
+    reason: Annotated[
+        str, typer.Option(help="Reason for the hold. Certificates of deletion show this text.")
+    ],
+    owner: Annotated[str, typer.Option(help="Person responsible for the hold.")],
+    case: Annotated[str, typer.Option(help="Number of the case, claim or order.")],
     review: Annotated[
         datetime,
-        typer.Option(formats=["%Y-%m-%d"], help="When to ask whether it is still needed."),
+        typer.Option(formats=["%Y-%m-%d"], help="Day on which a person reviews the hold."),
     ],
     as_json: AsJson = False,
 ) -> int:
-    """Place a hold. Records are named by key, never by a customer's name or number."""
+    """Place a legal hold. Identify records by key, never by a customer's name or phone number."""
     from include.holds import registry
 
-    place = workplace()
-    wanted, named = _kind(kind), value.strip()
-    _require_known(place.pack, wanted, named)
-    with local_stack(place):
-        _require_keys(place, wanted, named)
-        with place.state.begin() as conn:
+    services = command_services()
+    hold_kind, named = _kind(kind), value.strip()
+    _require_known(services.pack, hold_kind, named)
+    with local_stack(services):
+        _require_keys(services, hold_kind, named)
+        with services.state.begin() as conn:
             hold = registry.add(
                 conn,
-                place.clock,
-                kind=wanted,
+                services.clock,
+                kind=hold_kind,
                 value=named,
                 reason=reason,
                 owner=owner,
                 case_ref=case,
                 review_on=review.date(),
             )
-        if not as_json:  # before tables are read, which may take minutes
-            said = f"Hold {hold.id} on {hold.kind} {hold.value} counts from now on."
-            print_line(said)
-        found = _reach(place, hold)
+        if not as_json:  # before the tables are read, which may take minutes
+            print_line(f"Hold {hold.id} on {hold.kind} {hold.value} is in force.")
+        reach = _reach(services, hold)
     if as_json:
-        print_json(_row(hold) | {"records": found})
+        print_json(_row(hold) | {"records": reach})
     else:
-        _tell_reach(found)
+        _print_reach(reach)
     return 0
 
 
-def _require_keys(place: Workplace, kind: HoldKind, value: str) -> None:
-    """Refuse a hold that no key can match. Unreachable databases do not prevent a hold."""
+def _require_keys(services: Services, kind: HoldKind, value: str) -> None:
+    """Raise UsageError if no record can have the key of a hold, such as text for a numeric column.
+
+    If a database is unreachable, the hold is accepted without this check.
+
+    Args:
+        services: connections and policy pack.
+        kind: kind of object to which the hold applies, such as a data subject.
+        value: value of the legal hold, which contains the key.
+    """
     from include.holds.registry import RECORD_KINDS
-    from include.retention.hold_keys import can_keep, require_match
+    from include.retention.hold_keys import can_match, require_matching_hold
     from include.retention.postgres.key_types import UnusableKey
 
     if kind not in RECORD_KINDS:
         return
     answers: list[bool] = []
-    for name, values in _databases(place.pack, value).items():
-        rules = place.pack.retention_of(name)
+    for name, values in _databases(services.pack, value).items():
+        rules = services.pack.retention_of(name)
         if not any(getattr(rule.keys, kind) for rule in rules):
             continue
         try:
-            database = place.pack.database(name)
-            address = place.database(database.connection)
-            answers.append(can_keep(address, database, rules, kind, values))
+            database = services.pack.database(name)
+            address = services.database(database.connection)
+            answers.append(can_match(address, database, rules, kind, values))
         except UnusableKey:
             raise
         except ParcelSealError:
             answers.append(True)  # the hold is placed; `_reach` reports that it cannot count
-    require_match(answers, kind)
+    require_matching_hold(answers, kind)
 
 
 def _databases(pack: PolicyPack, value: str) -> dict[str, set[str]]:
-    """Return the databases to which a hold applies, each with the possible keys."""
-    from include.holds.keys import split
+    """Return the databases to which a legal hold applies, with the record keys that it may mean.
 
-    where, key = split(value)
+    If the value of the hold has a slash, the text before the slash may be the name of a database,
+    or a part of the key. Such a hold has two possible keys.
+
+    Args:
+        pack: the policy pack.
+        value: value of the legal hold.
+
+    Returns:
+        Database -> possible keys.
+    """
+    from include.holds.keys import split_key
+
+    where, key = split_key(value)
     if where is not None and where in pack.databases:
         return {where: {value, key}}
     return {name: {value} for name in pack.databases}
 
 
-def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
-    """Return the number of records under a hold by key, by database and record class.
+def _reach(services: Services, hold: Hold) -> dict[str, dict[str, int]]:
+    """Count the records that a legal hold keeps, for each database and record class.
 
-    A message reports each database whose records cannot be counted; the result omits it.
+    The result is empty if the hold applies to a whole record class, database or restore point. If
+    the records of a database cannot be counted, a message is printed and the database is missing in
+    the result.
     """
     from include.holds.registry import HoldKind
     from include.retention.database import RetentionDatabase
-    from include.retention.hold_keys import count_held
+    from include.retention.hold_keys import count_on_hold
     from include.workflow.run_context import RunContext
 
-    found: dict[str, dict[str, int]] = {}
+    reach: dict[str, dict[str, int]] = {}
     if hold.kind in (HoldKind.CLASS, HoldKind.DATABASE, HoldKind.RESTORE_POINT):
-        return found
-    pack = place.pack
+        return reach
+    pack = services.pack
     for name in _databases(pack, hold.value):
         if not pack.retention_of(name):
             continue
         try:
-            found[name] = count_held(RetentionDatabase(RunContext(place, None), name), hold)
+            reach[name] = count_on_hold(RetentionDatabase(RunContext(services, None), name), hold)
         except ParcelSealError as error:
             print_note(
-                f"The hold counts. How many records of {name} it is on could not be counted: "
-                f"{error}"
+                f"The hold is in force, but its records in {name} could not be counted: {error}"
             )
-    return found
+    return reach
 
 
-def _tell_reach(found: dict[str, dict[str, int]]) -> None:
-    """Say how many records a hold is on, and above all when there is none."""
-    several = len(found) > 1
+def _print_reach(reach: dict[str, dict[str, int]]) -> None:
+    """Print the number of records that a legal hold keeps, and warn if it keeps no record.
+
+    Args:
+        reach: database -> record class -> number of records.
+    """
+    several = len(reach) > 1
     each = [
         f"{records:,} of {f'{database}/' if several else ''}{name}"
-        for database, classes in found.items()
+        for database, classes in reach.items()
         for name, records in classes.items()
         if records
     ]
     if each:
-        print_line(f"Records that it is on now: {', '.join(each)}.")
-    elif found:
+        print_line(f"Records under this hold now: {', '.join(each)}.")
+    elif reach:
         errors.print(
-            "No record is found by this key now. Compare it with the file of the case: a mistyped "
-            "hold keeps nothing. To correct it, place the right one and release this.",
+            "No record matches this key now. Compare the key with the case file: a hold with a "
+            "mistyped key keeps no records. To correct it, place the right hold and release this "
+            "hold.",
             soft_wrap=True,
         )
 
 
 @app.command("list")
 def list_(
-    every: Annotated[bool, typer.Option("--all", help="Released ones too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Include released holds.")] = False,
     due: Annotated[
-        bool, typer.Option("--due", help="Only those whose review date has come.")
+        bool, typer.Option("--due", help="List only holds whose review is due.")
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """List the holds that count now."""
+    """List the active legal holds."""
     from include.holds import registry
 
     if every and due:
         raise UsageError("--all and --due exclude each other.", "Released holds are not reviewed.")
-    place = workplace()
-    today = place.clock.now().astimezone(place.pack.calendar.zone).date()
-    with local_stack(place), place.state.connect() as conn:
+    services = command_services()
+    today = services.clock.now().astimezone(services.pack.calendar.zone).date()
+    with local_stack(services), services.state.connect() as conn:
         if due:
-            holds = registry.due_for_review(conn, today)
+            holds = registry.holds_due_for_review(conn, today)
         else:
-            holds = registry.every(conn) if every else registry.active(conn)
+            holds = registry.all_holds(conn) if every else registry.active_holds(conn)
     columns: Columns[Hold] = {
         **fields("id", "kind", "value", "reason", "owner"),
         "case": lambda hold: hold.case_ref,
@@ -178,26 +212,31 @@ def list_(
         "review on": lambda hold: hold.review_on,
         "state": lambda hold: _state(hold, today),
     }
-    nothing = "No hold is due for review." if due else "There is no hold."
+    nothing = "No hold is due for review." if due else "There are no holds."
     content = {"holds": [_row(hold) for hold in holds]}
     waiting = sum(_is_due(hold, today) for hold in holds)
     if print_list(as_json, content, holds, columns, nothing) and waiting:
-        errors.print(f"Due for review: {waiting}. A hold counts until it is released.")
+        errors.print(f"Due for review: {waiting}. A hold stays in force until it is released.")
     return 0
 
 
 @app.command("release")
 def release(
-    hold_id: Annotated[int, typer.Argument(metavar="ID", help="Its number in `hold list`.")],
-    by: Annotated[str, typer.Option(help="Who releases it.")],
-    reason: Annotated[str, typer.Option(help="Why it is no longer needed.")],
+    hold_id: Annotated[
+        int, typer.Argument(metavar="ID", help="Number of the hold in `hold list`.")
+    ],
+    by: Annotated[str, typer.Option(help="User id of the person who releases the hold.")],
+    reason: Annotated[str, typer.Option(help="Reason for the release.")],
     as_json: AsJson = False,
 ) -> int:
-    """End a hold; the next run disposes of what expired meanwhile. The registry keeps it."""
+    """Release a legal hold, so that enforce_retention may dispose of the records it covered.
+
+    The register keeps the released hold.
+    """
     from include.holds import registry
 
-    with local_stack(workplace()) as place, place.state.begin() as conn:
-        hold = registry.release(conn, place.clock, hold_id, released_by=by, reason=reason)
+    with local_stack(command_services()) as services, services.state.begin() as conn:
+        hold = registry.release(conn, services.clock, hold_id, released_by=by, reason=reason)
     text = f"Hold {hold.id} on {hold.kind} {hold.value} is released."
     return print_result(as_json, _row(hold), text)
 
@@ -214,17 +253,23 @@ def _kind(typed: str) -> HoldKind:
     from include.holds.registry import HoldKind
 
     if typed not in list(HoldKind):
-        raise UsageError("There is no such kind of hold.", f"There are: {', '.join(HoldKind)}.")
+        raise UsageError("The kind of hold is unknown.", f"Use one of: {', '.join(HoldKind)}.")
     return HoldKind(typed)
 
 
 def _require_known(pack: PolicyPack, kind: HoldKind, value: str) -> None:
-    """Refuse a hold that would keep nothing: a typo must not read as "held"."""
+    """Raise UsageError if a legal hold would keep no records, for example after a typing error.
+
+    Args:
+        pack: the policy pack.
+        kind: kind of object to which the hold applies, such as a record class.
+        value: value of the legal hold, such as the name of the record class.
+    """
     from include.holds.keys import refuse_personal
     from include.holds.registry import RECORD_KINDS, HoldKind
 
     if kind not in RECORD_KINDS:
-        refuse_personal("A hold's value", value)  # before a message repeats it
+        refuse_personal("The value of a hold", value)  # before a message repeats it
     if kind is HoldKind.DATABASE:
         pack.database(value)
         return
@@ -239,12 +284,18 @@ def _require_known(pack: PolicyPack, kind: HoldKind, value: str) -> None:
                 f"It has: {', '.join(classes) or 'none'}.",
             )
     elif kind is not HoldKind.RESTORE_POINT and rules:
-        kinds = [one for one in HoldKind if any(getattr(rule.keys, one, ()) for rule in rules)]
+        kinds = [
+            key_kind
+            for key_kind in HoldKind
+            if any(getattr(rule.keys, key_kind, ()) for rule in rules)
+        ]
         if kind not in kinds:
             raise UsageError(
-                f"No record class{where} is found by {kind}: the hold would keep nothing.",
-                f"Records are found by: {', '.join(kinds) or 'nothing'}. Hold their class, or add "
-                "keys to retention.yaml.",
+                f"No record class{where} has keys of the kind {kind}: the hold would keep no "
+                f"records.",
+                f"The kinds with keys are: {', '.join(kinds) or 'none'}. Place a hold on the "
+                f"record "
+                "class, or add keys to retention.yaml.",
             )
 
 

@@ -1,4 +1,7 @@
-"""``parcelseal incident``: clocks and timeline of incidents, without Airflow."""
+"""``parcelseal incident``: time limits, timelines and documents of incidents.
+
+The commands work without Airflow.
+"""
 
 from __future__ import annotations
 
@@ -17,31 +20,34 @@ from include.cli.console import (
     results,
 )
 from include.cli.options import AsJson, By
-from include.cli.stack import local_stack, workplace
+from include.cli.stack import command_services, local_stack
 from include.cli.table import Columns, fields, print_list, print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
     from include.incident.clocks.clock import Clock
     from include.incident.incident_run import IncidentRecord, IncidentRun
-    from include.workplace import Workplace
+    from include.service_container import Services
 
-app = typer.Typer(no_args_is_help=True, help="Incidents, their clocks and their timeline.")
+app = typer.Typer(no_args_is_help=True, help="Incidents, their time limits and their timelines.")
 
-Number = Annotated[str, typer.Argument(help="Number of the incident: INC-2026-0001.")]
+Number = Annotated[str, typer.Argument(help="Number of the incident, such as INC-2026-0001.")]
 
 
 @app.command("list")
 def list_incidents(as_json: AsJson = False) -> int:
-    """Show every incident, the newest first, and what is overdue of it."""
-    with local_stack(workplace()) as place:
+    """List all incidents, newest first, with the time limits that were missed."""
+    with local_stack(command_services()) as services:
         from include.incident import register
         from include.incident.incident_run import record_in
 
-        run = _context(place)
-        with place.state.connect() as conn:
-            records = [record_in(conn, one.number) for one in register.listed(conn)]
-        found = [_told(run, record) for record in records]
+        run = _context(services)
+        with services.state.connect() as conn:
+            records = [
+                record_in(conn, incident_row.number)
+                for incident_row in register.list_incidents(conn)
+            ]
+        listed = [_row(run, record) for record in records]
     columns: Columns[dict[str, Any]] = {
         **fields("incident", "type", "state"),
         "grade": lambda incident: incident["grade"] or "not graded",
@@ -49,43 +55,46 @@ def list_incidents(as_json: AsJson = False) -> int:
         "ran out": lambda incident: incident["ran_out"],
         "next due": lambda incident: (incident["next_due_at"] or "")[:16],
     }
-    print_list(as_json, {"incidents": found}, found, columns)
+    print_list(as_json, {"incidents": listed}, listed, columns)
     return 0
 
 
 @app.command("show")
 def show(number: Number, as_json: AsJson = False) -> int:
-    """Show an incident with its clocks and its timeline."""
-    with local_stack(workplace()) as place:
-        from include.incident.clocks.clock import ClockState, clocks_of, for_people
-        from include.incident.clocks.clock_words import due, state
+    """Show an incident with its time limits and its timeline."""
+    with local_stack(command_services()) as services:
+        from include.incident.clocks.clock import ClockState, clocks_of, sort_by_urgency
+        from include.incident.clocks.clock_texts import due_text, state_text
         from include.incident.incident_run import record_of
         from include.incident.timeline import as_row, in_utc
 
-        run = _context(place)
+        run = _context(services)
         record = record_of(run, number)
         clocks = [
-            one
-            for one in for_people(clocks_of(run, record))
-            if one.state is not ClockState.NOT_APPLICABLE
+            clock
+            for clock in sort_by_urgency(clocks_of(run, record))
+            if clock.state is not ClockState.NOT_APPLICABLE
         ]
-        told = _told(run, record)
+        shown = _row(run, record)
         if as_json:
             rows = [
-                as_row(one)
-                | {"recorded_at": in_utc(one.recorded_at), "happened_at": in_utc(one.happened_at)}
-                | {"sha256": one.sha256}
-                for one in record.entries
+                as_row(entry)
+                | {
+                    "recorded_at": in_utc(entry.recorded_at),
+                    "happened_at": in_utc(entry.happened_at),
+                }
+                | {"sha256": entry.sha256}
+                for entry in record.entries
             ]
-            print_json(told | {"clocks": [_clock(one) for one in clocks], "timeline": rows})
+            print_json(shown | {"clocks": [_clock(clock) for clock in clocks], "timeline": rows})
             return 0
-        print_line(f"{told['incident']}: {record.incident.what}")
+        print_line(f"{shown['incident']}: {record.incident.what}")
         print_table(
             clocks,
             {
                 "clock": lambda clock: english(clock.rule.message),
-                "due": lambda clock: english(due(clock)),
-                "state": lambda clock: english(state(clock)),
+                "due": lambda clock: english(due_text(clock)),
+                "state": lambda clock: english(state_text(clock)),
             },
         )
         print_table(
@@ -104,32 +113,37 @@ def show(number: Number, as_json: AsJson = False) -> int:
 
 @app.command("verify")
 def verify(number: Number, as_json: AsJson = False) -> int:
-    """Work out the digests of timeline and evidence again; exit 1 where one does not hold.
+    """Verify the digests of an incident's timeline, list of affected people, and log extracts.
 
-    A chain that was cut off at its end holds by itself: each bundle of the incident and of its
-    additions says which entry was the newest when it was sealed. The list of affected people and
-    the stored extracts of logs are compared with what the timeline says of them.
+    The digests alone do not show that the last entries of a timeline were deleted. So the command
+    also compares the timeline with the incident's evidence bundles, each of which states the newest
+    entry at the time of its seal.
+
+    Exit code 1: a timeline entry, an evidence bundle or a log extract is missing, changed or
+    unreadable.
     """
-    with local_stack(workplace()) as place:
+    with local_stack(command_services()) as services:
         from include.incident import register, timeline
-        from include.incident.evidence import kept as kept_evidence
+        from include.incident.evidence import evidence_check
         from include.incident.incident_run import record_of
 
-        record = record_of(_context(place), number)
-        broken = timeline.verify(record.incident.number, record.entries)
-        changed = register.changed(record.incident, record.entries)
-        with place.state.connect() as conn:
-            compared = kept_evidence.compare_bundles(
-                conn, record.incident, record.entries, lambda: place.store("evidence_store")
+        record = record_of(_context(services), number)
+        broken = timeline.verify_timeline(record.incident.number, record.entries)
+        changed = register.changed_fields(record.incident, record.entries)
+        with services.state.connect() as conn:
+            compared = evidence_check.compare_bundles(
+                conn, record.incident, record.entries, lambda: services.store("evidence_store")
             )
-            kept = kept_evidence.check(conn, record, lambda: place.store("evidence_store"))
-    verified = broken is None and not changed and compared.holds
-    verified = verified and all(one.holds for one in kept)
-    told: dict[str, Any] = {
+            kept = evidence_check.check_evidence(
+                conn, record, lambda: services.store("evidence_store")
+            )
+    verified = broken is None and not changed and compared.is_intact
+    verified = verified and all(evidence.is_intact for evidence in kept)
+    shown: dict[str, Any] = {
         "incident": record.incident.number,
         "verified": verified,
         "entries": len(record.entries),
-        "head": timeline.head(record.entries),
+        "head": timeline.last_digest(record.entries),
         "first_bad": broken.place if broken else None,
         "reason": broken.reason.text if broken else None,
         "register_changed": changed,
@@ -138,45 +152,45 @@ def verify(number: Number, as_json: AsJson = False) -> int:
         "unreadable": list(compared.unreadable),
         "evidence": [
             json_row(evidence, "name", "entry")
-            | {"sha256": evidence.expected}
-            | json_row(evidence, "found", "holds", "intact_version")
+            | {"sha256": evidence.expected, "found": evidence.current_sha256}
+            | {"holds": evidence.is_intact, "intact_version": evidence.intact_version}
             for evidence in kept
         ],
     }
     if as_json:
-        print_json(told)
+        print_json(shown)
     elif verified:
-        count = f"{told['entries']} entries hold, {told['bundles']} sealed bundles agree"
-        count += f", {len(kept)} pieces of evidence are there"
-        results.print(f"{told['incident']}: {count}, {told['head']}")
+        count = f"{shown['entries']} entries are valid, {shown['bundles']} sealed bundles agree"
+        count += f", {len(kept)} pieces of evidence are present"
+        results.print(f"{shown['incident']}: {count}, {shown['head']}")
     else:
         faults = [f"entry {broken.place}: {broken.reason.text}"] if broken else []
-        faults += [f"the register has another {one} than entry 1" for one in changed]
+        faults += [f"the register and entry 1 differ in {name}" for name in changed]
         faults += [
-            f"{one} knows an entry that is not there, or not as it was"
-            for one in compared.contradicting
+            f"{bundle} has an entry that is missing or different in the timeline"
+            for bundle in compared.contradicting
         ]
-        faults += [f"{one} cannot be read" for one in compared.unreadable]
-        faults += kept_evidence.faults(kept)
-        for one in faults:
-            print_note(f"{told['incident']}: {one}")
+        faults += [f"{bundle} cannot be read" for bundle in compared.unreadable]
+        faults += evidence_check.describe_faults(kept)
+        for fault in faults:
+            print_note(f"{shown['incident']}: {fault}")
     return 0 if verified else 1
 
 
 @app.command("note")
 def note(
     number: Number,
-    words: Annotated[str, typer.Argument(help="What happened; no customer's data.")],
+    words: Annotated[str, typer.Argument(help="Text of the note, without customer data.")],
     by: By,
-    at: Annotated[str, typer.Option("--at", help="When; now where nothing is said.")] = "",
+    at: Annotated[str, typer.Option("--at", help="Time of the event; default: now.")] = "",
     as_json: AsJson = False,
 ) -> int:
-    """Add a note to the timeline, where Airflow is down."""
-    with local_stack(workplace()) as place:
+    """Add a note to the timeline of an incident. The command works without Airflow."""
+    with local_stack(command_services()) as services:
         from include.incident.form import Action
-        from include.incident.updating import Update, enter
+        from include.incident.updates import Update, record_update
 
-        entry = enter(_context(place), number, Update(Action.NOTE, words, at=at), by=by)
+        entry = record_update(_context(services), number, Update(Action.NOTE, words, at=at), by=by)
     if as_json:
         print_json({"incident": number, "entry": entry.place, "sha256": entry.sha256})
     else:
@@ -187,28 +201,30 @@ def note(
 @app.command("documents")
 def documents(
     number: Number,
-    out: Annotated[Path, typer.Option("--out", help="The folder to write them into.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder into which the documents are written.")
+    ],
     as_json: AsJson = False,
 ) -> int:
-    """Write the documents of an incident that were sealed: reports to authorities, the summary."""
-    with local_stack(workplace()) as place:
+    """Write the sealed documents of an incident to a folder: supervisory reports and a summary."""
+    with local_stack(command_services()) as services:
         from include.evidence.folder import StoreFolder
-        from include.evidence.ledger import begun_with
+        from include.evidence.ledger import interim_rows
+        from include.incident.incident_ids import WORKFLOW
         from include.incident.incident_run import record_of
-        from include.incident.names import WORKFLOW
 
-        found = record_of(_context(place), number).incident
-        store = place.store("evidence_store")
-        with place.state.connect() as conn:
-            rows = begun_with(conn, f"{WORKFLOW}.", found.run.run_id)
+        incident = record_of(_context(services), number).incident
+        store = services.store("evidence_store")
+        with services.state.connect() as conn:
+            rows = interim_rows(conn, f"{WORKFLOW}.", incident.run.run_id)
         if not rows:
             raise UsageError(
-                f"No document of {found.number} was sealed yet.",
-                "Documents are made when their step asks for them.",
+                f"Incident {incident.number} has no sealed documents yet.",
+                "The workflow seals each document in the step that needs it.",
             )
         out.mkdir(parents=True, exist_ok=True)
         written: list[str] = []
-        for row in reversed(rows):  # the newest of a kind has the plain name
+        for row in reversed(rows):  # the newest document of a kind keeps its file name
             sealed_as = row.dag_id.removeprefix(f"{WORKFLOW}.")
             name = sealed_as.rpartition("-")[0]
             folder = StoreFolder(store, row.bundle)
@@ -220,17 +236,17 @@ def documents(
                     target = out / file.replace(name, sealed_as, 1)
                 target.write_bytes(folder.read(file))
                 written.append(str(target))
-    return print_result(as_json, {"incident": found.number, "documents": written}, *written)
+    return print_result(as_json, {"incident": incident.number, "documents": written}, *written)
 
 
-def _context(place: Workplace) -> IncidentRun:
+def _context(services: Services) -> IncidentRun:
     from include.incident.rule_checks import INCIDENT
     from include.workflow.run_context import context_of
 
-    return context_of(INCIDENT, place)
+    return context_of(INCIDENT, services)
 
 
-def _told(run: IncidentRun, record: IncidentRecord) -> dict[str, Any]:
+def _row(run: IncidentRun, record: IncidentRecord) -> dict[str, Any]:
     from include.incident.clocks.clock import clocks_of
 
     incident, clocks = record.incident, clocks_of(run, record)

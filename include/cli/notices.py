@@ -1,4 +1,4 @@
-"""``parcelseal notices``: what people are to be told, what came of it, what they do not want."""
+"""``parcelseal notices``: list notifications, retry them, and record recipients who opt out."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from include.cli.console import (
     results,
 )
 from include.cli.options import AsJson, By
-from include.cli.stack import local_stack, workplace
+from include.cli.stack import command_services, local_stack
 from include.cli.table import Columns, fields, print_list
 from include.services.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, help="Notices to people, and what came of them.")
-MOST = 1_000  # shown at once
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Notifications to staff, notices to data subjects, and their delivery.",
+)
+MOST = 1_000  # notifications that are listed at once
 
 
 class State(StrEnum):
-    """What became of a notice."""
+    """The delivery state of a notification."""
 
     PENDING = "pending"
     SENT = "sent"
@@ -37,20 +40,32 @@ class State(StrEnum):
 @app.command("list")
 def list_notices(
     state: Annotated[
-        list[State] | None, typer.Option(help="Only these; without it, what is not settled well.")
+        list[State] | None,
+        typer.Option(
+            help="List only notifications in this state. Default: unfinished and failed "
+            "notifications."
+        ),
     ] = None,
     most: Annotated[
-        int, typer.Option(min=1, max=100_000, help="How many to show, the newest first.")
+        int,
+        typer.Option(
+            min=1,
+            max=100_000,
+            help="Largest number of notifications that are listed, newest first.",
+        ),
     ] = MOST,
     as_json: AsJson = False,
 ) -> int:
-    """Show notices: those that wait, could not be sent or may not have arrived; no addresses."""
+    """List notifications that are not sent yet, failed, or may not have arrived.
+
+    Mail addresses are not printed.
+    """
     from include.notify import outbox
 
-    wanted = [str(one) for one in state or (State.PENDING, State.UNDELIVERABLE, State.IN_DOUBT)]
-    with local_stack(workplace()) as place, place.state.connect() as conn:
-        found = outbox.listed(conn, wanted, most + 1)
-    shown, more = [_told(one) for one in found[:most]], len(found) > most
+    states = [str(each) for each in state or (State.PENDING, State.UNDELIVERABLE, State.IN_DOUBT)]
+    with local_stack(command_services()) as services, services.state.connect() as conn:
+        notices = outbox.list_notices(conn, states, most + 1)
+    shown, more = [_row(notice) for notice in notices[:most]], len(notices) > most
     columns: Columns[dict[str, Any]] = {
         "no.": lambda notice: notice["id"],
         **fields("state", "kind", "recipient"),
@@ -58,43 +73,55 @@ def list_notices(
         "queued": lambda notice: notice["queued_at"][:16].replace("T", " "),
         **fields("cause", "notice"),
     }
-    nothing = f"No notice is {' or '.join(wanted)}."
+    nothing = f"There are no notifications in the state {' or '.join(states)}."
     content = {"notices": shown, "more": more}
     if print_list(as_json, content, shown, columns, nothing) and more:
-        errors.print(f"There are more than {most}: --most shows more of them.", soft_wrap=True)
+        errors.print(
+            f"There are more than {most} notifications: --most raises the limit.", soft_wrap=True
+        )
     return 0
 
 
 @app.command("retry")
 def retry(
-    number: Annotated[int | None, typer.Argument(help="Number of the notice.")] = None,
+    number: Annotated[int | None, typer.Argument(help="Number of the notification.")] = None,
     recipient: Annotated[
-        str, typer.Option(help="Instead of a number: all of this recipient.")
+        str,
+        typer.Option(
+            help="Queue all such notifications to this recipient, instead of one by number."
+        ),
     ] = "",
     cause: Annotated[
-        str, typer.Option(help="Instead of a number: all with this cause, as the list shows it.")
+        str,
+        typer.Option(
+            help="Queue all such notifications with this cause, as `notices list` shows it, "
+            "instead of one by number."
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> int:
-    """Queue notices again that could not be sent, or may not have arrived."""
+    """Queue failed notifications again, and notifications that may not have arrived."""
     from include.notify import outbox
 
     if number is not None and (recipient or cause):
-        raise UsageError("One notice is named, and many.", "Leave the number out, or the options.")
-    with local_stack(workplace()) as place, place.state.begin() as conn:
+        raise UsageError(
+            "The command has both a number and options.",
+            "Use either the number of a notification, or the options.",
+        )
+    with local_stack(command_services()) as services, services.state.begin() as conn:
         if number is None:
             kind, count = "", outbox.retry_all(conn, recipient, cause)
         else:
             kind, count = outbox.retry(conn, number), 1
     if as_json:
         many = {"count": count, "state": str(State.PENDING)}
-        one = {"id": number, "kind": kind, "state": str(State.PENDING)}
-        print_json(many if number is None else one)
+        single = {"id": number, "kind": kind, "state": str(State.PENDING)}
+        print_json(many if number is None else single)
     else:
-        said = f"{count} notices are" if number is None else f"notice {number} is"
+        queued = f"{count} notifications are" if number is None else f"notification {number} is"
         results.print(
-            f"{said} queued again; the next run of a workflow that tells people sends what is "
-            "still wanted",
+            f"{queued} queued again; the next run of a workflow that notifies people sends them if "
+            "they are still due",
             soft_wrap=True,
         )
     return 0
@@ -102,22 +129,26 @@ def retry(
 
 @app.command("opt-out")
 def opt_out(
-    recipient: Annotated[str, typer.Argument(help="Staff number, role:ID, partner:ID.")],
-    kind: Annotated[str, typer.Argument(help="Kind of notice, as the list shows it.")],
+    recipient: Annotated[
+        str, typer.Argument(help="Recipient: staff number, role:ID or partner:ID.")
+    ],
+    kind: Annotated[str, typer.Argument(help="Kind of notification, as `notices list` shows it.")],
     by: By,
     as_json: AsJson = False,
 ) -> int:
-    """Keep that a recipient does not want a kind of notice; only where the policy lets them."""
+    """Record that a recipient opts out of a kind of notification, if the policy pack allows it."""
     from include.notify import outbox
 
-    with local_stack(workplace()) as place, place.state.begin() as conn:
-        rules, now = place.pack.notices, place.clock.now()
+    with local_stack(command_services()) as services, services.state.begin() as conn:
+        rules, now = services.pack.notices, services.clock.now()
         outbox.opt_out(conn, recipient, kind, rules=rules, by=by, at=now)
     content = {"recipient": recipient, "kind": kind, "opted_out": True}
-    return print_result(as_json, content, f"{recipient} gets no more {kind}")
+    return print_result(
+        as_json, content, f"{recipient} receives no more notifications of the kind {kind}"
+    )
 
 
-def _told(notice: dict[str, Any]) -> dict[str, Any]:
+def _row(notice: dict[str, Any]) -> dict[str, Any]:
     return (
         json_row(notice, "id", "state", "kind", "key", "recipient", "channel", "urgent")
         | {"heading": english(notice["heading"]), "notice": english(notice["line"])}

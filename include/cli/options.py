@@ -1,4 +1,4 @@
-"""Options that several commands have, and names and keys checked against the policy pack."""
+"""Options that several commands have, and functions that check the values of options."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from include.policy import PolicyPack
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-By = Annotated[str, typer.Option("--by", help="User id of the person.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+By = Annotated[str, typer.Option("--by", help="User id of the person who takes this action.")]
 
 
 def day_option(help_text: str) -> Any:
-    """Return an option whose value is a day."""
+    """Return a typer option whose value is a date in the format YYYY-MM-DD."""
     return typer.Option(parser=_day, metavar="YYYY-MM-DD", help=help_text)
 
 
@@ -26,24 +26,30 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{text!r} is no day.", "Write 2026-12-31.") from None
+        raise UsageError(f"{text!r} is not a date.", "Write it as 2026-12-31.") from None
 
 
 def require_prefix(pack: PolicyPack, value: str) -> tuple[str | None, str]:
-    """Return the mapped database and the rest of ``<database>/VALUE``; None where no slash is.
+    """Split ``DATABASE/VALUE`` into the name of the mapped database and the text after the slash.
+
+    If the text has no slash, the result is None and the whole text.
+
+    Args:
+        pack: the policy pack.
+        value: value of an option, with or without the name of a database.
 
     Raises:
-        UsageError: what precedes the first slash is no mapped database, or nothing follows it.
+        UsageError: the text before the slash is not a mapped database, or the value is blank.
     """
-    from include.holds.keys import split
+    from include.holds.keys import split_key
 
-    database, named = split(value)
+    database, named = split_key(value)
     if database is not None and database not in pack.databases:
         raise UsageError(
-            "What stands before the slash is no database that the policy pack maps.",
-            f"It maps: {', '.join(pack.databases)}. A key with a slash of its own is written "
+            "The text before the slash names no database of the policy pack.",
+            f"It maps: {', '.join(pack.databases)}. If the slash is part of the key, write "
             "DATABASE/KEY.",
         )
     if not named.strip():
-        raise UsageError("Nothing follows the slash.", "It is written DATABASE/VALUE.")
+        raise UsageError("The value after the slash is missing.", "Write DATABASE/VALUE.")
     return database, named

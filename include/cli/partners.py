@@ -1,4 +1,4 @@
-"""``parcelseal partners``: who they are, their reviews, and whether anything may be shared."""
+"""``parcelseal partners``: partners, their security reviews, and their sharing status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from include.cli.console import (
     results,
 )
 from include.cli.options import AsJson, By
-from include.cli.stack import local_stack, workplace
+from include.cli.stack import command_services, local_stack
 from include.cli.table import Columns, print_list, print_table
 from include.services.errors import UsageError
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from include.partners.history import Review
     from include.partners.partner_status import PartnerObligations
     from include.partners.rules import PartnerRules
+    from include.service_container import Services
     from include.workflow.run_context import RunContext
-    from include.workplace import Workplace
 
-app = typer.Typer(no_args_is_help=True, help="Partners, their reviews and their standing.")
+app = typer.Typer(no_args_is_help=True, help="Partners, their reviews and their sharing status.")
 
 Partner = Annotated[str, typer.Argument(help="Number of the partner in the register.")]
 
@@ -37,22 +37,22 @@ _RESULTS = {None: "open", True: "passed", False: "failed"}
 
 @app.command("list")
 def list_partners(as_json: AsJson = False) -> int:
-    """Show every partner of the register with what binds it."""
-    with local_stack(workplace()) as place:
+    """List the registered partners with their obligations."""
+    with local_stack(command_services()) as services:
         from include.partners import history
-        from include.partners.partner_status import bound_of
-        from include.partners.register import register_of
+        from include.partners.partner_status import obligations_of
+        from include.partners.register import load_register
 
-        run = _context(place)
-        register = register_of(run)
-        with place.state.connect() as conn:
-            bound = bound_of(run, history.known(conn), register.partners)
-    found = [_told(run, one) for one in bound]
+        run = _context(services)
+        register = load_register(run)
+        with services.state.connect() as conn:
+            bound = obligations_of(run, history.load_histories(conn), register.partners)
+    listed = [_row(run, obligations) for obligations in bound]
     odd = [
-        {"partner": one.partner, "code": one.code, "message": english(one.message)}
-        for one in register.oddities
+        {"partner": fault.partner, "code": fault.code, "message": english(fault.message)}
+        for fault in register.faults
     ]
-    content = {"partners": found, "oddities": odd, "without_number": register.unnamed}
+    content = {"partners": listed, "oddities": odd, "without_number": register.unnamed}
     columns: Columns[dict[str, Any]] = {
         "partner": lambda partner: partner["partner"],
         "company": lambda partner: partner["name"],
@@ -63,42 +63,42 @@ def list_partners(as_json: AsJson = False) -> int:
         "review": lambda partner: _ends(partner["review"]),
         "sharing": lambda partner: "allowed" if partner["allowed"] else "refused",
     }
-    if not print_list(as_json, content, found, columns):
+    if not print_list(as_json, content, listed, columns):
         return 0
-    for one in register.oddities:
-        print_line(f"  {one.partner}: {english(one.message)}")
+    for fault in register.faults:
+        print_line(f"  {fault.partner}: {english(fault.message)}")
     if register.unnamed:
-        results.print(f"  rows without a number that can be used: {register.unnamed}")
+        results.print(f"  rows without a valid number: {register.unnamed}")
     return 0
 
 
 @app.command("show")
 def show(partner: Partner, as_json: AsJson = False) -> int:
-    """Show a partner with its standing, its reviews and who processes for it."""
-    with local_stack(workplace()) as place:
+    """Show a partner with its sharing status, security reviews and sub-processors."""
+    with local_stack(command_services()) as services:
         from include.partners import history
-        from include.partners.partner_status import bound_of, of
-        from include.partners.register import partner_of
+        from include.partners.partner_status import obligations_of, sharing_status
+        from include.partners.register import load_partner
 
-        run = _context(place)
-        named = partner_of(run, partner)
-        with place.state.connect() as conn:
-            (bound,) = bound_of(run, history.known(conn, partner), {partner: named})
-            reviews = history.history(conn, partner)
-    reasons = [english(reason) for reason in of(bound, run.today).reasons]
+        run = _context(services)
+        named = load_partner(run, partner)
+        with services.state.connect() as conn:
+            (bound,) = obligations_of(run, history.load_histories(conn, partner), {partner: named})
+            reviews = history.load_reviews(conn, partner)
+    reasons = [english(reason) for reason in sharing_status(bound, run.today).reasons]
     if as_json:
-        told = _told(run, bound) | {"reasons": reasons}
-        print_json(told | {"reviews": [_review(one) for one in reviews]})
+        shown = _row(run, bound) | {"reasons": reasons}
+        print_json(shown | {"reviews": [_review(review) for review in reviews]})
         return 0
     results.print(english(named.title), markup=False)
-    for reason in reasons or ["Nothing stands against sharing with it."]:
+    for reason in reasons or ["Data may be shared with this partner."]:
         print_line(f"  {reason}")
     print_table(
         map(_review, reviews),
         {
             "review": lambda review: review["id"],
             "opened": lambda review: review["opened_at"][:10],
-            "because": lambda review: review["because"] or "its turn came",
+            "because": lambda review: review["because"] or "regular review",
             "issued": lambda review: (review["issued_at"] or "")[:10],
             "returned": lambda review: (review["returned_at"] or "")[:10],
             "score": lambda review: review["score"],
@@ -112,76 +112,88 @@ def show(partner: Partner, as_json: AsJson = False) -> int:
 @app.command("questionnaire")
 def questionnaire(
     partner: Partner,
-    out: Annotated[Path, typer.Option("--out", help="The workbook to write (.xlsx).")],
+    out: Annotated[
+        Path, typer.Option("--out", help="File (.xlsx) into which the workbook is written.")
+    ],
     by: By,
     anew: Annotated[
         bool,
-        typer.Option("--anew", help="Ask what the pack asks now; what came back counts no more."),
+        typer.Option(
+            "--anew",
+            help="Use the questions of the current policy pack. Earlier answers to this review"
+            " no longer count.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Issue the questionnaire of a partner's review; opens a review where none is open."""
-    from include.partners import reviews
-    from include.partners.questionnaire import write
-    from include.partners.register import partner_of
+    """Write the questionnaire of a partner's security review as a workbook.
 
-    with local_stack(workplace()) as place:
-        run = _context(place)
-        named = partner_of(run, partner)
-        with place.state.begin() as conn:
-            review = reviews.issue(
+    If the partner has no open review, the command opens one.
+    """
+    from include.partners import reviews
+    from include.partners.questionnaire import write_workbook
+    from include.partners.register import load_partner
+
+    with local_stack(command_services()) as services:
+        run = _context(services)
+        named = load_partner(run, partner)
+        with services.state.begin() as conn:
+            review = reviews.issue_questionnaire(
                 conn,
                 named,
                 run.rules,
                 by=by,
                 at=run.now,
                 timezone=str(run.zone),
-                anew=anew,
+                reissue=anew,
             )
             assert review.issued is not None
-            try:  # before it is committed: nothing is issued that nobody has
-                out.write_bytes(write(review.issued))
+            try:  # before the commit, so that every issued questionnaire exists
+                out.write_bytes(write_workbook(review.issued))
             except OSError as error:
                 raise UsageError(f"{out} cannot be written: {error.strerror}.") from None
     return print_result(
         as_json,
         _review(review) | {"file": str(out)},
         f"review {review.id} of partner {partner}: {out}",
-        "Send it to the partner; hand in what comes back: "
+        "Send the file to the partner. Import the completed file with "
         "./parcelseal partners return FILE --by ID.",
     )
 
 
 @app.command("return")
 def hand_in(
-    file: Annotated[Path, typer.Argument(help="The filled-in questionnaire.")],
+    file: Annotated[Path, typer.Argument(help="File with the filled-in questionnaire.")],
     by: By,
     as_json: AsJson = False,
 ) -> int:
-    """Hand in a filled-in questionnaire; every fault is named, and then nothing is taken."""
+    """Import a filled-in questionnaire.
+
+    If the questionnaire has faults, the command prints them and imports nothing.
+    """
     from include.partners import reviews
     from include.workbooks.file import read_returned
 
     content = read_returned(file)
-    with local_stack(workplace()) as place, place.state.begin() as conn:
-        at = place.clock.now()
-        review = reviews.hand_in(conn, content, file.name, by=by, at=at)
+    with local_stack(command_services()) as services, services.state.begin() as conn:
+        at = services.clock.now()
+        review = reviews.accept_questionnaire(conn, content, file.name, by=by, at=at)
     _warn(review)
     if as_json:
         print_json(_review(review))
         return 0
-    told = _review(review)
-    found = review.score
-    assert found is not None
-    verdict = "passes" if found.passes else "does not pass"
+    shown = _review(review)
+    score = review.score
+    assert score is not None
+    verdict = "passes" if score.passes else "does not pass"
     results.print(
-        f"taken: review {review.id} of partner {review.partner}, score "
-        f"{told['score'] or 'none'}, which {verdict}",
+        f"imported: review {review.id} of partner {review.partner}, score "
+        f"{shown['score'] or 'none'}, which {verdict}",
         soft_wrap=True,
     )
-    for name in found.failed:
+    for name in score.failed:
         results.print(f"  critical question answered with no: {name}", markup=False)
-    results.print(f"Somebody else decides: ./parcelseal partners decide {review.partner} ...")
+    results.print(f"Another person decides: ./parcelseal partners decide {review.partner} ...")
     return 0
 
 
@@ -189,21 +201,22 @@ def hand_in(
 def decide(
     partner: Partner,
     by: By,
-    reason: Annotated[str, typer.Option(help="Why, in plain words; no customer data.")],
+    reason: Annotated[str, typer.Option(help="Reason, without customer data.")],
     passed: Annotated[bool, typer.Option("--passed", help="The review passed.")] = False,
     failed: Annotated[bool, typer.Option("--failed", help="The review failed.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Decide on a partner's open review; from then on it is history, and a correction a new one."""
+    """Record that a partner's open security review passed or failed. The decision is final.
+
+    To correct a decision, open a new review.
+    """
     from include.partners import reviews
 
-    if passed == failed:  # with both, the last one must not win unseen
-        raise UsageError(
-            "The result of the review is missing.", "Write --passed or --failed, one of them."
-        )
-    with local_stack(workplace()) as place, place.state.begin() as conn:
+    if passed == failed:  # with both options, typer would silently take the last
+        raise UsageError("The result of the review is missing.", "Add either --passed or --failed.")
+    with local_stack(command_services()) as services, services.state.begin() as conn:
         review = reviews.decide(
-            conn, partner, passed=passed, by=by, reason=reason, at=place.clock.now()
+            conn, partner, passed=passed, by=by, reason=reason, at=services.clock.now()
         )
     _warn(review)
     return _show(review, as_json)
@@ -212,27 +225,32 @@ def decide(
 @app.command("reopen")
 def reopen(
     partner: Partner,
-    because: Annotated[str, typer.Option(help="Why, in plain words; no customer data.")],
+    because: Annotated[str, typer.Option(help="Reason, without customer data.")],
     by: By,
     as_json: AsJson = False,
 ) -> int:
-    """After an incident: open a review again; nothing may be shared until it passes."""
-    from include.partners import history, reviews
-    from include.partners.register import partner_of
+    """Reopen a partner's security review after an incident.
 
-    with local_stack(workplace()) as place:
-        partner_of(_context(place), partner)  # one that exists: a typing error would block nobody
-        with place.state.begin() as conn:
-            before = history.open_one(conn, partner)
-            review = reviews.reopen(conn, partner, because=because, by=by, at=place.clock.now())
+    Sharing with the partner is blocked until a review passes.
+    """
+    from include.partners import history, reviews
+    from include.partners.register import load_partner
+
+    with local_stack(command_services()) as services:
+        load_partner(
+            _context(services), partner
+        )  # refuses an unknown partner, such as a mistyped number
+        with services.state.begin() as conn:
+            before = history.lock_open_review(conn, partner)
+            review = reviews.reopen(conn, partner, because=because, by=by, at=services.clock.now())
     changed = review != before
     if as_json:
         print_json(_review(review) | {"changed": changed})
         return 0
     _show(review, as_json)
-    said = "is refused from now on" if changed else "was refused already, nothing changed"
+    change = "is blocked from now on" if changed else "was blocked already; nothing changed"
     print_line(
-        f"Sharing with partner {partner} {said}, until a review passes. Next: "
+        f"Sharing with partner {partner} {change}. A review that passes ends the block. Next: "
         f"./parcelseal partners questionnaire {partner} --out FILE --by ID"
     )
     return 0
@@ -240,66 +258,72 @@ def reopen(
 
 @app.command("standing")
 def standing(partner: Partner, as_json: AsJson = False) -> int:
-    """Say whether anything may be shared with a partner now; exit code 1 where nothing may."""
-    from include.partners.partner_status import standing_of
+    """Show whether data may be shared with a partner now.
 
-    with local_stack(workplace()) as place:
-        found = standing_of(_context(place), partner)
-    reasons = [english(reason) for reason in found.reasons]
+    Exit code 1: sharing is blocked.
+    """
+    from include.partners.partner_status import load_partner_status
+
+    with local_stack(command_services()) as services:
+        status = load_partner_status(_context(services), partner)
+    reasons = [english(reason) for reason in status.reasons]
     if as_json:
-        print_json({"partner": partner, "allowed": found.allowed, "reasons": reasons})
+        print_json({"partner": partner, "allowed": status.is_allowed, "reasons": reasons})
     else:
-        verdict = "allowed" if found.allowed else "refused"
+        verdict = "allowed" if status.is_allowed else "refused"
         results.print(f"sharing with partner {partner}: {verdict}", markup=False)
         for reason in reasons:
             print_line(f"  {reason}")
-    return 0 if found.allowed else 1
+    return 0 if status.is_allowed else 1
 
 
-def _context(place: Workplace) -> RunContext[PartnerRules]:
+def _context(services: Services) -> RunContext[PartnerRules]:
     from include.partners.rules import PARTNERS
     from include.workflow.run_context import context_of
 
-    return context_of(PARTNERS, place)
+    return context_of(PARTNERS, services)
 
 
 def _show(review: Review, as_json: bool) -> int:
-    told = _review(review)
-    text = f"review {review.id} of partner {review.partner}: {_RESULTS[told['passed']]}"
-    return print_result(as_json, told, text)
+    shown = _review(review)
+    text = f"review {review.id} of partner {review.partner}: {_RESULTS[shown['passed']]}"
+    return print_result(as_json, shown, text)
 
 
 def _warn(review: Review) -> None:
-    """Say on stderr what the score does not: who processes outside of China."""
-    from include.partners.history import abroad, countries
+    """Print a warning if a sub-processor of the partner processes data outside of China.
 
-    if named := abroad(review.sub_processors):
+    The score of the questionnaire does not take this into account.
+    """
+    from include.partners.history import country_list, outside_china
+
+    if named := outside_china(review.sub_processors):
         print_note(
-            f"warning: sub-processors that are not given as in China: {len(named)} "
-            f"({countries(named)}). "
-            "See whether the answers say so, and whether it may be provided there."
+            f"warning: {len(named)} sub-processors have a country or region other than mainland "
+            f"China ({english(country_list(named))}). Check whether the partner may provide "
+            "customer information there, and whether its other answers agree with this list."
         )
 
 
-def _told(run: RunContext[PartnerRules], one: PartnerObligations) -> dict[str, Any]:
-    from include.partners.partner_status import ObligationKind, of
+def _row(run: RunContext[PartnerRules], obligations: PartnerObligations) -> dict[str, Any]:
+    from include.partners.partner_status import ObligationKind, sharing_status
 
-    def ends(*what: ObligationKind) -> dict[str, Any] | None:
-        term = one.term(*what)
+    def ends(*kinds: ObligationKind) -> dict[str, Any] | None:
+        term = obligations.term(*kinds)
         if term is None:
             return None
         day = term.last_day.isoformat() if term.last_day else None
-        return {"what": str(term.what), "until": day, "state": str(term.state(run.today))}
+        return {"what": str(term.kind), "until": day, "state": str(term.state(run.today))}
 
     return {
-        "partner": one.partner.number,
-        "name": one.partner.name,
-        "tier": one.partner.tier,
-        "live_access": one.partner.live,
+        "partner": obligations.partner.number,
+        "name": obligations.partner.name,
+        "tier": obligations.partner.tier,
+        "live_access": obligations.partner.live,
         "nda": ends(ObligationKind.NDA),
         "agreement": ends(ObligationKind.AGREEMENT),
         "review": ends(ObligationKind.REVIEW, ObligationKind.FAILED, ObligationKind.REOPENED),
-        "allowed": of(one, run.today).allowed,
+        "allowed": sharing_status(obligations, run.today).is_allowed,
     }
 
 
@@ -314,8 +338,8 @@ def _ends(term: dict[str, Any] | None) -> str:
 
 
 def _review(review: Review) -> dict[str, Any]:
-    from include.partners.history import abroad
-    from include.partners.rules import shown
+    from include.partners.history import outside_china
+    from include.partners.rules import format_score
 
     score = review.score
     share = score.share if score else None
@@ -327,13 +351,14 @@ def _review(review: Review) -> dict[str, Any]:
         }
         | json_row(review, "returned_at", "returned_by", "file_sha256")
         | {
-            "score": shown(share) if share is not None else None,
+            "score": format_score(share) if share is not None else None,
             "passes": score.passes if score else None,
-            "answers": {name: str(given.answer) for name, given in review.answers.items()},
+            "answers": {name: str(answer.answer) for name, answer in review.answers.items()},
             "sub_processors": [
-                json_row(named, "name", "country", "what_for") for named in review.sub_processors
+                json_row(named, "name", "country") | {"what_for": named.purpose}
+                for named in review.sub_processors
             ],
-            "sub_processors_abroad": len(abroad(review.sub_processors)),
+            "sub_processors_abroad": len(outside_china(review.sub_processors)),
         }
         | json_row(review, "decided_at", "decided_by", "passed", "reason")
     )

@@ -1,4 +1,4 @@
-"""``parcelseal quarantine``: which records break which rule, by key."""
+"""``parcelseal quarantine``: list the keys of the records that break an expectation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from include.cli.console import errors, json_row
 from include.cli.options import AsJson
-from include.cli.stack import local_stack, workplace
+from include.cli.stack import command_services, local_stack
 from include.cli.table import Columns, fields, print_list
 from include.services.errors import UsageError
 
@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from include.policy import PolicyPack
     from include.quarantine.register import Entry
 
-app = typer.Typer(no_args_is_help=True, help="The register of records that break a rule, by key.")
-MOST = 1_000  # records shown at once
+app = typer.Typer(no_args_is_help=True, help="Register of records that break a rule, by key.")
+MOST = 1_000  # records that are listed at once
 
-Database = Annotated[str | None, typer.Option(help="Database of the data map.")]
-Collection = Annotated[str | None, typer.Option(help="Collection of the data map.")]
-RuleId = Annotated[str | None, typer.Option("--rule", help="Rule that they break.")]
-Most = Annotated[int, typer.Option(min=1, help="How many to show, the oldest first.")]
+Database = Annotated[str | None, typer.Option(help="List only records of this mapped database.")]
+Collection = Annotated[str | None, typer.Option(help="List only records of this collection.")]
+RuleId = Annotated[
+    str | None,
+    typer.Option("--rule", help="List only records that break the expectation with this id."),
+]
+Most = Annotated[
+    int, typer.Option(min=1, help="Largest number of records that are listed, oldest entry first.")
+]
 
 
 @app.command("list")
@@ -36,16 +41,19 @@ def list_broken(
     most: Most = MOST,
     as_json: AsJson = False,
 ) -> int:
-    """List the records that are broken now; their keys, never their content."""
+    """List the keys of the records that currently break a quality rule.
+
+    Other values of the records are not printed.
+    """
     from include.quarantine import register
 
-    asked = {"database": database, "collection": collection, "rule": rule}
-    asked_for = {kind: name for kind, name in asked.items() if name is not None}
-    with local_stack(workplace()) as place, place.state.connect() as conn:
+    filters = {"database": database, "collection": collection, "rule": rule}
+    asked_for = {kind: name for kind, name in filters.items() if name is not None}
+    with local_stack(command_services()) as services, services.state.connect() as conn:
         if asked_for:
-            _require_known(conn, place.pack, asked_for)
-        found = register.listed(conn, database, collection, rule, most + 1)
-    shown = found[:most]
+            _require_known(conn, services.pack, asked_for)
+        entries = register.list_open_entries(conn, database, collection, rule, most + 1)
+    shown = entries[:most]
     columns: Columns[Entry] = {
         **fields("database", "collection", "rule"),
         "key": lambda entry: ", ".join(entry.key),
@@ -53,28 +61,36 @@ def list_broken(
         "since (UTC)": lambda entry: f"{entry.found_at:%Y-%m-%d %H:%M}",
     }
     of = ", ".join(f"{kind} {name}" for kind, name in asked_for.items())
-    nothing = f"No record {f'of {of} ' if of else ''}stands in the register."
-    more = len(found) > most
+    nothing = f"The register has no record{f' of {of}' if of else ''}."
+    more = len(entries) > most
     names = ("database", "collection", "rule", "key", "part", "found_at")
     content = {"records": [json_row(entry, *names) for entry in shown], "more": more}
     if print_list(as_json, content, shown, columns, nothing) and more:
-        errors.print(f"There are more: --most shows more than {most:,}.")
+        errors.print(f"There are more than {most:,} records: --most raises the limit.")
     return 0
 
 
-def _require_known(conn: Connection, pack: PolicyPack, asked: Mapping[str, str]) -> None:
-    """Refuse a name that neither pack nor register has: a typo must not read as "all is good"."""
-    from include.quarantine.register import names
+def _require_known(conn: Connection, pack: PolicyPack, filters: Mapping[str, str]) -> None:
+    """Raise UsageError if the value of a filter is neither in the policy pack nor in the register.
 
-    for kind, name in asked.items():
-        known = _in_pack(pack, kind)
-        if name in known:
+    Otherwise a mistyped name would give an empty list, as if no record broke an expectation.
+
+    Args:
+        conn: connection to the state database.
+        pack: the policy pack.
+        filters: option (``database``, ``collection`` or ``rule``) -> value of the option.
+    """
+    from include.quarantine.register import registered_names
+
+    for kind, name in filters.items():
+        names = _in_pack(pack, kind)
+        if name in names:
             continue
-        known |= set(names(conn, kind))
-        if name not in known:
+        names |= set(registered_names(conn, kind))
+        if name not in names:
             raise UsageError(
-                f"Neither the policy pack nor the register has a {kind} {name}.",
-                f"There are: {', '.join(sorted(known)) or 'none'}.",
+                f"The {kind} {name} is neither in the policy pack nor in the register.",
+                f"Use one of: {', '.join(sorted(names)) or 'none'}.",
             )
 
 
@@ -83,7 +99,7 @@ def _in_pack(pack: PolicyPack, kind: str) -> set[str]:
         case "database":
             return set(pack.databases)
         case "collection":
-            return {name for one in pack.databases.values() for name in one.collections}
+            return {name for database in pack.databases.values() for name in database.collections}
         case _:
             rules = {rule.id for suite in pack.suites for rule in suite.expectations}
             return rules | {check.id for intake in pack.intake for check in intake.checks}

@@ -1,12 +1,12 @@
-"""The result of a run, as `run` and `up` show it: from its sealed bundle, not from Airflow."""
+"""Read the result of a run from its sealed bundle, for the commands `run` and `up`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from include.service_container import Services
 from include.services.errors import ControlFailed, ParcelSealError
-from include.workplace import Workplace
 
 if TYPE_CHECKING:
     from include.evidence.model import Finding
@@ -14,10 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of a run. All names except ``cause`` are stable keys of the ``--json`` output.
+    """The result of a run. All attributes except ``cause`` are keys of the ``--json`` output.
 
     Attributes:
-        cause: an error that failed every instance of a task; None if there is no such error.
+        dag_id: DAG id of the workflow.
+        run_id: id of the run; None if the run was refused.
+        state: Airflow's state of the run; None if the run was refused.
+        outcome: control outcome in the evidence bundle; None if the run has no valid bundle.
+        bundle: location of the evidence bundle; None if the run has no valid bundle.
+        reports: locations of the report files.
+        findings: number of findings.
+        error: text of the first finding that made the control fail, or the reason why the run has
+            no valid bundle; None if there is neither.
+        cause: error of a failed task that has no successful task instance, or of the task `seal`;
+            None if the run has no such task.
     """
 
     dag_id: str
@@ -31,19 +41,30 @@ class RunResult:
     cause: ParcelSealError | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the stable JSON form."""
+        """Return the result as a JSON object. The keys are the names of the attributes."""
         return {name: value for name, value in vars(self).items() if name != "cause"}
 
 
-def result_of(place: Workplace, dag_id: str, run_id: str, state: str, log: str) -> RunResult:
-    """Return the sealed result of a run; without outcome if the bundle is missing or changed."""
-    from include.evidence.model import Outcome
-    from include.evidence.shelf import read_sealed
+def result_of(services: Services, dag_id: str, run_id: str, state: str, log: str) -> RunResult:
+    """Return the result of a run from its evidence bundle.
 
-    store = place.store("evidence_store")
+    If the bundle is missing or changed, the result has no outcome, and its `error` states the
+    reason.
+
+    Args:
+        services: connections and policy pack.
+        dag_id: DAG id of the workflow.
+        run_id: id of the run.
+        state: Airflow's state of the run.
+        log: path of the log file, for the error message.
+    """
+    from include.evidence.bundle_reader import read_sealed
+    from include.evidence.model import Outcome
+
+    store = services.store("evidence_store")
     try:
-        with place.state.connect() as conn:
-            sealed = read_sealed(store, conn, place.trusted, dag_id, run_id)
+        with services.state.connect() as conn:
+            sealed = read_sealed(store, conn, services.trusted, dag_id, run_id)
     except ControlFailed as refusal:
         return RunResult(dag_id, run_id, state, None, None, [], 0, str(refusal))
     if sealed is None:
@@ -66,11 +87,11 @@ def result_of(place: Workplace, dag_id: str, run_id: str, state: str, log: str) 
 
 
 def exit_code(done: RunResult) -> int:
-    """Return the exit code of a run.
+    """Return the exit code of the command for the result of a run.
 
     Returns:
-        0 if the control passed, 1 if it failed, 2 if a configuration error prevented a part of the
-        work, 3 if a service failed or there is no evidence.
+        0 if the control passed or needs attention, 1 if it failed, 2 if a configuration error
+        stopped a part of the run, 3 if a service failed or the run left no evidence.
     """
     if done.outcome in {"pass", "attention"} and done.state == "success":
         return 0
@@ -86,4 +107,7 @@ def _line(finding: Finding) -> str:
     message = translator.finding(finding).strip()
     if not message.endswith((".", ":", "!", "?")):
         message += "."
-    return " ".join(f"{message} {translator.text(finding.action)}".split())
+    parts = [message, translator.text(finding.action)]
+    if finding.for_engineers:
+        parts.append(translator.text(finding.for_engineers))
+    return " ".join(" ".join(parts).split())

@@ -1,4 +1,4 @@
-"""``parcelseal retention``: what would be deleted and masked, and what stays and why."""
+"""``parcelseal retention``: show which records the next disposition would delete, mask or keep."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import typer
 
 from include.cli.console import print_json, print_note, results
 from include.cli.options import AsJson
-from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
+from include.cli.stack import DEFAULT_CUSTOMERS, command_services, local_stack
 from include.cli.table import Columns, fields, print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
     from include.holds.registry import Hold
     from include.policy import PolicyPack
-    from include.retention.planning.breaker import Tripped
+    from include.retention.planning.breaker import ExceededLimit
     from include.retention.planning.plan import Plan, PlannedClass
 
-app = typer.Typer(no_args_is_help=True, help="What is over by the retention schedule.")
-NOT_MAPPED = "it is not in the data map: add it there"
+app = typer.Typer(no_args_is_help=True, help="Records that have expired by the retention schedule.")
+NOT_MAPPED = "add this table to the data map"
 COLUMNS: Columns[PlannedClass] = {
     "class": lambda planned: planned.name,
     **fields("records", "expired", "requested", "held", "suspended", "kept_longer", form=","),
@@ -33,7 +33,11 @@ COLUMNS: Columns[PlannedClass] = {
 
 @app.callback()
 def commands() -> None:
-    """Keep `plan` a word of its own, as of a group with several commands."""
+    """Declare a group of commands, so that `plan` stays a subcommand.
+
+    Without this function, typer would run `plan` as ``parcelseal retention``, because the group has
+    only one command.
+    """
 
 
 @app.command("plan")
@@ -43,124 +47,154 @@ def plan(
         typer.Option(
             "--as-of",
             metavar="YYYY-MM-DD",
-            help="Day, or moment with offset, for which records are over; a future one is a "
-            "preview. Without it: today.",
+            help="Time for which the plan is made: a day, or a time with an offset. A future "
+            "time gives a preview. Default: today.",
         ),
     ] = None,
-    database: Annotated[str | None, typer.Option(help="Database of the data map.")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="Plan only for this mapped database.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show what a run of enforce_retention would do; reads only, asks nobody, keeps nothing."""
-    from include.holds.registry import due_for_review
+    """Show which records the next run of enforce_retention would delete, mask or keep.
+
+    The command changes no data and requests no approval.
+    """
+    from include.holds.registry import holds_due_for_review
     from include.retention.database import RetentionDatabase
-    from include.retention.planning.approval import may_be_approved
-    from include.retention.planning.plan import combined
-    from include.retention.planning.plan_step import tripped
-    from include.retention.planning.planner import plan_of
+    from include.retention.planning.approval import has_approvers
+    from include.retention.planning.plan import combined_sha256
+    from include.retention.planning.plan_step import exceeded_limits
+    from include.retention.planning.planner import plan_database
     from include.workflow.run_context import RunContext
 
-    place = workplace()
-    context, chosen = RunContext(place, None), _chosen(place.pack, database)
-    with local_stack(place, customers=DEFAULT_CUSTOMERS):
+    services = command_services()
+    context, chosen = RunContext(services, None), _chosen(services.pack, database)
+    with local_stack(services, customers=DEFAULT_CUSTOMERS):
         databases = {name: RetentionDatabase(context, name) for name in chosen}
-        plans = [plan_of(each, as_of, is_preview=True) for each in databases.values()]
-        waits = {plan.database: tripped(databases[plan.database], plan) for plan in plans}
+        plans = [plan_database(each, as_of, is_preview=True) for each in databases.values()]
+        waits = {plan.database: exceeded_limits(databases[plan.database], plan) for plan in plans}
         stuck = {
             plan.database
             for plan in plans
-            if waits[plan.database] and not may_be_approved(databases[plan.database], plan)
+            if waits[plan.database] and not has_approvers(databases[plan.database], plan)
         }
-        with place.state.connect() as conn:
-            reviews = due_for_review(conn, context.today)
+        with services.state.connect() as conn:
+            reviews = holds_due_for_review(conn, context.today)
     if as_json:
-        print_json({"plan_hash": combined(plans), "classes": list(_classes(plans, waits))})
+        print_json({"plan_hash": combined_sha256(plans), "classes": list(_classes(plans, waits))})
         return 0
-    for one in plans:
-        _show(one, several=len(plans) > 1)
-        for each in waits[one.database]:
+    for plan in plans:
+        _show(plan, several=len(plans) > 1)
+        for limit in waits[plan.database]:
             print_note(
-                f"{each.name} will wait for a second person: {each.planned:,} records"
-                + (f" after {each.recent:,} of the last day" if each.recent else "")
-                + f", allowed {each.allowed:,} ({each.cause})."
+                f"{limit.name} will need an approval: {limit.planned:,} records"
+                + (f" after {limit.recent:,} of the last day" if limit.recent else "")
+                + f", allowed {limit.allowed:,} ({limit.cause})."
             )
-        if one.database in stuck:
+        if plan.database in stuck:
             print_note(
-                "Nobody may approve it: name owners and approvers, who are different people, in "
-                "disposition.yaml."
+                "The plan has no approver: name owners and approvers in disposition.yaml. "
+                "They must "
+                "be different people."
             )
-        _tell_triggers(one)
+        _print_triggers(plan)
     if len(plans) > 1:
-        results.print(f"All plans: SHA-256 {combined(plans)}", soft_wrap=True)
-    left_out = [one for one in place.pack.databases if one not in chosen and database is None]
+        results.print(f"All plans: SHA-256 {combined_sha256(plans)}", soft_wrap=True)
+    left_out = [name for name in services.pack.databases if name not in chosen and database is None]
     if left_out:
-        print_note(f"No record class is of {', '.join(left_out)}: nothing there ever expires.")
-    _tell_reviews(reviews)
+        print_note(f"{', '.join(left_out)} has no record class, so its records never expire.")
+    _print_reviews(reviews)
     return 0
 
 
-def _chosen(pack: PolicyPack, asked: str | None) -> list[str]:
-    """The databases to plan for: those with record classes."""
-    if asked is not None:
-        pack.database(asked)
+def _chosen(pack: PolicyPack, name: str | None) -> list[str]:
+    """Return the names of the databases that get a disposition plan.
+
+    Args:
+        pack: the policy pack.
+        name: value of the option ``--database``. None selects all databases that have record
+            classes.
+
+    Raises:
+        UsageError: the database is unknown, or the policy pack has no record class for it.
+    """
+    if name is not None:
+        pack.database(name)
     if not pack.retention:
         raise UsageError(
-            "The policy pack has no retention.yaml: nothing ever expires.",
-            f"Write {pack.folder / 'retention.yaml'}; docs/policy-pack.md has every key.",
+            "The policy pack has no retention.yaml, so records never expire.",
+            f"Write {pack.folder / 'retention.yaml'}: docs/reference/policy-pack/retention.md.",
         )
-    found = [one for one in pack.databases if pack.retention_of(one) and asked in (None, one)]
-    if not found:
+    databases = [
+        database
+        for database in pack.databases
+        if pack.retention_of(database) and name in (None, database)
+    ]
+    if not databases:
         raise UsageError(
-            f"retention.yaml has no record class of {asked}: nothing of it ever expires.",
-            "Add one; docs/policy-pack.md has every key.",
+            f"retention.yaml has no record class of {name}, so its records never expire.",
+            "Add one: docs/reference/policy-pack/retention.md.",
         )
-    return found
+    return databases
 
 
 def _classes(
-    plans: Sequence[Plan], waits: Mapping[str, Sequence[Tripped]]
+    plans: Sequence[Plan], waits: Mapping[str, Sequence[ExceededLimit]]
 ) -> Iterator[dict[str, Any]]:
-    for one in plans:
-        causes = {each.name: each.cause for each in waits[one.database]}
-        for found in one.classes:
-            where = {"database": one.database} if len(plans) > 1 else {}
-            yield where | found.as_json() | {"waits_for_approval": causes.get(found.name)}
+    for plan in plans:
+        causes = {each.name: each.cause for each in waits[plan.database]}
+        for record_class in plan.classes:
+            where = {"database": plan.database} if len(plans) > 1 else {}
+            yield (
+                where
+                | record_class.as_json()
+                | {"waits_for_approval": causes.get(record_class.name)}
+            )
 
 
 def _show(plan: Plan, *, several: bool) -> None:
     where = f"{plan.database}, " if several else ""
     results.print(f"{where}as of {plan.as_of:%Y-%m-%d %H:%M %z}", soft_wrap=True)
     print_table(plan.classes, COLUMNS)
-    if stays := [row for one in plan.classes for row in _stays(one)]:
-        results.print("What keeps records that are over; one may be kept by several:")
+    if stays := [row for planned in plan.classes for row in _stays(planned)]:
+        results.print("Expired records that are kept, by cause; a record may have several causes:")
         names = ("class", "records", "kept by", "note")
         print_table(stays, {name: itemgetter(at) for at, name in enumerate(names)})
     results.print(f"Plan of {plan.database}: SHA-256 {plan.sha256}", soft_wrap=True)
 
 
-def _stays(one: PlannedClass) -> Iterator[tuple[str, str, str, str]]:
-    for hold in one.held_by:
-        yield one.name, f"{hold.records:,}", f"hold {hold.hold}", ""
-    if one.suspended:
-        yield one.name, f"{one.suspended:,}", "`suspended` of retention.yaml", ""
-    if one.kept_longer:
-        yield one.name, f"{one.kept_longer:,}", "another class of its collection", ""
-    for key in one.referred_by:
+def _stays(planned: PlannedClass) -> Iterator[tuple[str, str, str, str]]:
+    for hold in planned.held_by:
+        yield planned.name, f"{hold.records:,}", f"hold {hold.hold}", ""
+    if planned.suspended:
+        yield planned.name, f"{planned.suspended:,}", "`suspended` of retention.yaml", ""
+    if planned.kept_longer:
+        yield planned.name, f"{planned.kept_longer:,}", "another class of its collection", ""
+    for key in planned.referred_by:
         note = NOT_MAPPED if key.collection is None else ""
-        yield one.name, f"{key.records:,}", f"{key.table}, foreign key {key.constraint}", note
+        yield planned.name, f"{key.records:,}", f"{key.table}, foreign key {key.constraint}", note
 
 
-def _tell_triggers(plan: Plan) -> None:
-    """Name triggers and rules, which may make the run keep records."""
-    names = [one.label for one in plan.reactions if one.kind != "publication"]
+def _print_triggers(plan: Plan) -> None:
+    """Print triggers and rules of tables, because they may prevent the disposition of records.
+
+    Args:
+        plan: the disposition plan.
+    """
+    names = [reaction.label for reaction in plan.reactions if reaction.kind != "publication"]
     if names:
         print_note(
-            f"Triggers and rules that react: {', '.join(names)}. A deletion or mask in which they "
-            "change other mapped records is rolled back; `triggers_update` of the class allows "
-            "updates (docs/retention.md)."
+            f"Triggers and rules on these tables: {', '.join(names)}. If they change other mapped "
+            "records, the deletion or mask is rolled back; `triggers_update` of the record class "
+            "allows updates (docs/explanation/retention-execution.md)."
         )
 
 
-def _tell_reviews(reviews: Sequence[Hold]) -> None:
+def _print_reviews(reviews: Sequence[Hold]) -> None:
     if reviews:
-        named = ", ".join(str(one.id) for one in reviews)
-        print_note(f"Past their review date: hold {named}. Each counts until it is released.")
+        named = ", ".join(str(review.id) for review in reviews)
+        print_note(
+            f"The review of these holds is due: {named}. A hold stays in force until it is "
+            f"released."
+        )

@@ -1,4 +1,4 @@
-"""``parcelseal roles``: who may do what in Airflow, and writing it into Airflow's database."""
+"""``parcelseal roles``: list the permissions of roles, and write them into Airflow's database."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.answers import who_is_asked
+from include.cli.answers import respondents_by_workflow
 from include.cli.console import json_row, new_log, output_to, print_json, results, tell
 from include.cli.options import AsJson
-from include.cli.stack import local_stack, make_home, workplace
+from include.cli.stack import command_services, local_stack, make_home
 from include.cli.table import fields, print_list, print_table
 from include.orchestration.access.roles import ACTS, all_roles
 
 if TYPE_CHECKING:
-    from include.orchestration.access.asked import AskedPerson
+    from include.orchestration.access.respondents import AskedPerson
     from include.orchestration.access.roles import Role
     from include.orchestration.access.sync import RoleChange
     from include.orchestration.access.users import UserChanges
@@ -29,8 +29,8 @@ app = typer.Typer(help="Roles of people in Airflow.", no_args_is_help=True)
 def list_roles(
     as_json: AsJson = False,
 ) -> None:
-    """Show each role: the workflows that it reads, starts, answers, and its compliance pages."""
-    roles = all_roles(workplace().pack)
+    """List the roles with the workflows and compliance pages that each role may use."""
+    roles = all_roles(command_services().pack)
     shown = ("reads", "triggers", "answers", "logs")
     columns: dict[str, Callable[[Role], object]] = {"role": lambda role: role.name}
     for act in shown:
@@ -43,42 +43,50 @@ def list_roles(
 def sync(
     users: Annotated[
         Path | None,
-        typer.Option(help="YAML or JSON list of users: id, name, mail and roles of each."),
+        typer.Option(
+            help="YAML or JSON file with a list of users. Each user has the keys id, name, "
+            "mail and roles."
+        ),
     ] = None,
     passwords: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file of passwords of new users; those that it lacks are made and added."
+            help="JSON file with the passwords of new users. The command generates missing "
+            "passwords and adds them to the file."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the roles, and users of a file, into Airflow's database. Safe to repeat."""
-    place = workplace()
-    pack = place.pack
-    make_home(place)
-    with output_to(new_log(place.home / "logs", "roles", place.clock.now())):
+    """Write ParcelSeal's roles into Airflow's database. With --users, also write users.
+
+    The command can be repeated.
+    """
+    services = command_services()
+    pack = services.pack
+    make_home(services)
+    with output_to(new_log(services.home / "logs", "roles", services.clock.now())):
         changed, people = _written(all_roles(pack), users, passwords)
     if as_json:
         print_json(
             {
-                "roles": [_change(one) for one in changed],
+                "roles": [_change(change) for change in changed],
                 "users": json_row(people, "created", "updated"),
             }
         )
         return
-    for one in changed:
-        for permission in one.granted:
-            results.print(f"{one.role}: + {permission.action} on {permission.resource}")
-        for permission in one.revoked:
-            results.print(f"{one.role}: - {permission.action} on {permission.resource}")
+    for change in changed:
+        for permission in change.granted:
+            results.print(f"{change.role}: + {permission.action} on {permission.resource}")
+        for permission in change.revoked:
+            results.print(f"{change.role}: - {permission.action} on {permission.resource}")
     for name in people.created:
-        results.print(f"user {name}: made")
+        results.print(f"user {name}: created")
     for name in people.updated:
         results.print(f"user {name}: changed")
     tell(
-        f"{len(changed)} roles, {len(people.created)} new users and {len(people.updated)} known "
-        "ones were changed. A running Airflow follows within half a minute."
+        f"{len(changed)} roles changed, {len(people.created)} users created, "
+        f"{len(people.updated)} users changed. A running Airflow applies the changes within half "
+        "a minute."
     )
 
 
@@ -86,51 +94,57 @@ def sync(
 def asked(
     as_json: AsJson = False,
 ) -> int:
-    """Show whom workflows would ask and who of them could not answer.
+    """List the people to whom workflows assign required actions, and why some cannot answer.
 
-    The exit code is 1 where a duty has nobody who could: its questions would wait for ever.
+    Exit code 1: a workflow assigns required actions that no person can answer.
     """
-    from include.orchestration.access.asked import unanswerable
+    from include.orchestration.access.respondents import unanswerable
 
-    place = workplace()
-    pack = place.pack
-    with local_stack(place), output_to(new_log(place.home / "logs", "roles", place.clock.now())):
-        groups = who_is_asked(place)
+    services = command_services()
+    pack = services.pack
+    with (
+        local_stack(services),
+        output_to(new_log(services.home / "logs", "roles", services.clock.now())),
+    ):
+        groups = respondents_by_workflow(services)
         people = {
-            workflow: list(dict.fromkeys(one for group in duties for one in group))
+            workflow: list(dict.fromkeys(user_id for group in duties for user_id in group))
             for workflow, duties in groups.items()
         }
-        found = _looked_at(people, all_roles(pack))
-    nobody = unanswerable(groups, found)
+        people_asked = _checked(people, all_roles(pack))
+    nobody = unanswerable(groups, people_asked)
     if as_json:
-        print_json({"asked": [vars(one) for one in found], "nobody": nobody})
+        print_json({"asked": [vars(person) for person in people_asked], "nobody": nobody})
     else:
-        unable = [person for person in found if person.obstacle]
+        unable = [person for person in people_asked if person.obstacle]
         if unable:
             print_table(
                 unable,
                 {
                     **fields("workflow", "account"),
-                    "why no answer": lambda person: person.obstacle,
+                    "obstacle": lambda person: person.obstacle,
                 },
             )
         for workflow, accounts in people.items():
-            count = sum(one.workflow == workflow and not one.obstacle for one in found)
-            results.print(f"{workflow}: {count} of {len(accounts)} people could answer")
+            count = sum(
+                person.workflow == workflow and not person.obstacle for person in people_asked
+            )
+            results.print(f"{workflow}: {count} of {len(accounts)} people can answer")
     for workflow in nobody:
         tell(
-            f"{workflow}: a duty has nobody who could answer, and its questions would wait for "
-            "ever. Give people users and roles (docs/roles.md), or name others in the pack."
+            f"{workflow}: no person can answer the required actions of a duty, so they would wait "
+            "for ever. Give people users and roles (docs/reference/roles.md), or name other people "
+            "in the policy pack."
         )
     return 1 if nobody else 0
 
 
-def _looked_at(asked: dict[str, list[str]], roles: tuple[Role, ...]) -> list[AskedPerson]:
-    from include.orchestration.access.asked import look
+def _checked(duties: dict[str, list[str]], roles: tuple[Role, ...]) -> list[AskedPerson]:
     from include.orchestration.access.database import fab_session
+    from include.orchestration.access.respondents import check_respondents
 
     with fab_session() as session:
-        return look(session, asked, roles)
+        return check_respondents(session, duties, roles)
 
 
 def _written(
@@ -151,8 +165,8 @@ def _dags(act: str, role: Role) -> str:
     return _names(role.dags(act))
 
 
-def _names(found: frozenset[Any]) -> str:
-    return ", ".join(sorted(found))
+def _names(permissions: frozenset[Any]) -> str:
+    return ", ".join(sorted(permissions))
 
 
 def _as_json(role: Role) -> dict[str, Any]:
@@ -161,12 +175,12 @@ def _as_json(role: Role) -> dict[str, Any]:
         "duty": role.duty,
         **{act: sorted(role.dags(act)) for act in ACTS},
         "pages": sorted(role.pages),
-        "permissions": [list(one) for one in sorted(role.permissions)],
+        "permissions": [list(permission) for permission in sorted(role.permissions)],
     }
 
 
 def _change(change: RoleChange) -> dict[str, Any]:
     return json_row(change, "role", "created") | {
-        "granted": [list(one) for one in change.granted],
-        "revoked": [list(one) for one in change.revoked],
+        "granted": [list(permission) for permission in change.granted],
+        "revoked": [list(permission) for permission in change.revoked],
     }

@@ -1,4 +1,4 @@
-"""``parcelseal run``: run one workflow now, in this process."""
+"""``parcelseal run`` runs a workflow; ``parcelseal airflow`` runs a command of Airflow."""
 
 from __future__ import annotations
 
@@ -25,38 +25,42 @@ from include.cli.console import (
 )
 from include.cli.options import AsJson
 from include.cli.report import RunResult, exit_code, result_of
-from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workplace
+from include.cli.stack import DEFAULT_CUSTOMERS, command_services, local_stack, make_home
 from include.cli.testing import run_program
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.registry import workflow
+from include.service_container import ROOT, Services
 from include.services import stopping
 from include.services.connections import with_short_timeouts
 from include.services.errors import ParcelSealError, ServiceError, UsageError
-from include.workplace import ROOT, Workplace
 
 if TYPE_CHECKING:
-    from include.orchestration.inprocess import Finished, Prepared
-    from include.orchestration.retrying import RetryTime
+    from include.orchestration.in_process_run import FinishedRun, PreparedRun
+    from include.orchestration.retry_policy import RetryTime
 
 
 def require_services(
-    place: Workplace, dag_id: str, parameters: Mapping[str, Any], retry_time: RetryTime
+    services: Services, dag_id: str, parameters: Mapping[str, Any], retry_time: RetryTime
 ) -> None:
-    """Try the services without which a run leaves no evidence, and the logins of its databases.
+    """Check that the state database and the evidence store are available for a run.
+
+    If one of them is unavailable, a run leaves no evidence. The function also checks whether the
+    mapped databases that the workflow reads accept their logins. Such a database may be
+    unavailable, because the run itself tries again to connect to it.
 
     Args:
-        place: the workplace.
-        dag_id: the workflow.
-        parameters: of the run.
-        retry_time: for services that are away.
+        services: connections and policy pack.
+        dag_id: DAG id of the workflow.
+        parameters: parameters of the run.
+        retry_time: limit of the time for retries while a service is unavailable.
 
     Raises:
         UsageError: the state database or the evidence store is wrongly configured, or every
-            database of the workflow refuses the login.
-        ServiceError: one of the services is still unavailable when the time for retries is used up.
+            database that the workflow reads refuses the login of its connection.
+        ServiceError: a service is still unavailable after the time for retries.
     """
-    hasty = replace(place, lookup=with_short_timeouts(place.lookup))
+    hasty = replace(services, lookup=with_short_timeouts(services.lookup))
     retry_time.repeat("state_db", lambda: hasty.state)
     retry_time.repeat("evidence_store", lambda: _read(hasty))
     _ = hasty.signer
@@ -73,21 +77,27 @@ def require_services(
         raise refusals[0]
 
 
-def _read(place: Workplace) -> None:
+def _read(services: Services) -> None:
     try:
-        next(iter(place.store("evidence_store").folders()), None)
+        next(iter(services.store("evidence_store").folders()), None)
     except ServiceError as error:
         if error.is_permanent:
             raise UsageError(error.message, error.action) from None
         raise
 
 
-def _databases(place: Workplace, dag_id: str, parameters: Mapping[str, Any]) -> list[str]:
-    """Return the connections of the mapped databases that a run reads."""
+def _databases(services: Services, dag_id: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Return the connection ids of the mapped databases that a run reads.
+
+    Args:
+        services: connections and policy pack.
+        dag_id: DAG id of the workflow.
+        parameters: parameters of the run.
+    """
     if not workflow(dag_id).chooses_databases:
         return []
-    chosen = parameters.get("databases") or list(place.pack.databases)
-    mapped = [place.pack.databases[name] for name in chosen if name in place.pack.databases]
+    chosen = parameters.get("databases") or list(services.pack.databases)
+    mapped = [services.pack.databases[name] for name in chosen if name in services.pack.databases]
     return list(dict.fromkeys(database.connection for database in mapped))
 
 
@@ -95,21 +105,26 @@ DAGS = ROOT / "dags"
 
 
 def run(
-    dag_id: Annotated[str, typer.Argument(help="The workflow: the name of a file in dags/.")],
+    dag_id: Annotated[
+        str, typer.Argument(help="Name of the workflow: the name of a file in dags/.")
+    ],
     conf: Annotated[str, typer.Option(help="Parameters of the run as a JSON object.")] = "{}",
     answer: Annotated[
         list[str] | None,
         typer.Option(
-            help="TASK=OPTION[:REASON or JSON object of fields]: answer a human step as the "
-            "sample's right person."
+            help="Answer a human step as a person of the sample company: TASK=OPTION, "
+            "TASK=OPTION:REASON, or TASK=OPTION:FIELDS with a JSON object of form fields."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Run one workflow now, in this process, against the configured connections."""
-    place = workplace()
+    """Run a workflow now, in the process of this command, with the configured connections.
+
+    Exit code 1: a control of the workflow failed.
+    """
+    services = command_services()
     try:
-        done = _run(place, dag_id, _parameters(conf), answer or [])
+        done = _run(services, dag_id, _parameters(conf), answer or [])
     except ParcelSealError as error:
         if not as_json:
             raise
@@ -125,50 +140,61 @@ def run(
 
 
 def airflow(context: typer.Context) -> int:
-    """Run a command of Airflow on the local stack: `dags test WORKFLOW`, `tasks list WORKFLOW`."""
-    place = workplace()
-    make_home(place)
-    environment = local_airflow.settings(LocalProfile(place.home), ROOT, AIRFLOW_RUNS, None)
-    log = new_log(place.home / "logs", "airflow", place.clock.now())
-    with local_stack(place, customers=DEFAULT_CUSTOMERS, always=True):
-        _migrate_once(place, environment, log)
+    """Run an Airflow command with the local stack, such as `dags test WORKFLOW`."""
+    services = command_services()
+    make_home(services)
+    environment = local_airflow.settings(LocalProfile(services.home), ROOT, AIRFLOW_RUNS, None)
+    log = new_log(services.home / "logs", "airflow", services.clock.now())
+    with local_stack(services, customers=DEFAULT_CUSTOMERS, always=True):
+        _migrate_once(services, environment, log)
         words = [sys.executable, "-m", "airflow", *context.args]
         return run_program(words, {**os.environ, **environment})
 
 
 def _run(
-    place: Workplace, dag_id: str, parameters: dict[str, Any], answers: list[str]
+    services: Services, dag_id: str, parameters: dict[str, Any], answers: list[str]
 ) -> RunResult:
     _require_workflow(dag_id)
-    _ = place.pack  # every fault of a bad pack is named before anything is started
-    make_home(place)
-    _require_sample_people(place, answers)
-    log = new_log(place.home / "logs", f"run-{dag_id}", place.clock.now())
-    # not the database of `up`, whose scheduler would take the run's tasks for its own
-    environment = local_airflow.settings(LocalProfile(place.home), ROOT, AIRFLOW_RUNS, None)
+    _ = services.pack  # faults of the pack are reported before a process is started
+    make_home(services)
+    _require_sample_people(services, answers)
+    log = new_log(services.home / "logs", f"run-{dag_id}", services.clock.now())
+    # The database differs from that of `up`, whose scheduler would execute the tasks of this run.
+    environment = local_airflow.settings(LocalProfile(services.home), ROOT, AIRFLOW_RUNS, None)
     os.environ.update(environment)
     folder = Path(environment["AIRFLOW__CORE__DAGS_FOLDER"])
     prepared = _prepared(folder, dag_id, parameters, answers, log)
-    with local_stack(place, customers=DEFAULT_CUSTOMERS, always=True):
+    with local_stack(services, customers=DEFAULT_CUSTOMERS, always=True):
         tell(f"running {dag_id}; log in {log}")
         with output_to(log) as screen:
-            from include.orchestration.retrying import RetryTime, retrying_in_process
+            from include.orchestration.retry_policy import RetryTime, retrying_in_process
 
             retry_time = RetryTime(Countdown(screen))
-            require_services(place, dag_id, parameters, retry_time)
-            _migrate_once(place, environment, log)
+            require_services(services, dag_id, parameters, retry_time)
+            _migrate_once(services, environment, log)
             with retrying_in_process(retry_time):
                 finished = prepared.run(lambda text: tell(text, screen))
-            return _result(place, dag_id, finished, log)
+            return _result(services, dag_id, finished, log)
 
 
 def _prepared(
     folder: Path, dag_id: str, parameters: dict[str, Any], answers: list[str], log: Path
-) -> Prepared:
-    """Refuse what was asked wrongly before anything is started; nothing stays of such a run."""
+) -> PreparedRun:
+    """Prepare a run. If the run is refused, its log file is deleted.
+
+    Args:
+        folder: folder of the DAG files.
+        dag_id: DAG id of the workflow.
+        parameters: parameters of the run.
+        answers: values of the option ``--answer``.
+        log: path of the log file of the run.
+
+    Raises:
+        UsageError: the workflow, its parameters or its answers are wrong.
+    """
     try:
         with output_to(log):
-            from include.orchestration.inprocess import prepare
+            from include.orchestration.in_process_run import prepare
 
             return prepare(folder, dag_id, parameters, answers)
     except UsageError:
@@ -176,11 +202,15 @@ def _prepared(
         raise
 
 
-def _result(place: Workplace, dag_id: str, finished: Finished, log: Path) -> RunResult:
-    """Return a run's sealed result, with the causes if it is not what it should be."""
+def _result(services: Services, dag_id: str, finished: FinishedRun, log: Path) -> RunResult:
+    """Return the result of a finished run.
+
+    If a task failed or the evidence bundle is missing, the result includes the error that caused
+    the failure.
+    """
     try:
-        done = result_of(place, dag_id, finished.run_id, finished.state, str(log))
-    except ParcelSealError as error:  # state database or evidence store went away
+        done = result_of(services, dag_id, finished.run_id, finished.state, str(log))
+    except ParcelSealError as error:  # state database or evidence store became unavailable
         line = f"The run left no bundle: {one_line(finished.seal_failure or error)}"
         done = RunResult(dag_id, finished.run_id, finished.state, None, None, [], 0, line)
     if finished.seal_failure and done.outcome is None:
@@ -194,7 +224,7 @@ def _result(place: Workplace, dag_id: str, finished: Finished, log: Path) -> Run
 
 
 def show(done: RunResult) -> None:
-    """Print a run's result for a person."""
+    """Print the result of a run as lines of text."""
     results.print(f"{done.dag_id}: {done.outcome or 'no evidence'} ({done.state})")
     if done.bundle:
         results.print(f"  bundle   {done.bundle}", soft_wrap=True)
@@ -205,33 +235,35 @@ def show(done: RunResult) -> None:
 
 
 def _require_workflow(dag_id: str) -> None:
-    known = sorted(path.stem for path in DAGS.glob("*.py"))
-    if dag_id not in known:
-        raise UsageError(f"There is no workflow {dag_id}.", f"There are: {', '.join(known)}.")
-
-
-def _require_sample_people(place: Workplace, answers: list[str]) -> None:
-    if answers and not place.is_local("state_db"):
+    dag_ids = sorted(path.stem for path in DAGS.glob("*.py"))
+    if dag_id not in dag_ids:
         raise UsageError(
-            "--answer speaks for people of the sample company, and state_db is a real one.",
-            "Start the workflow in Airflow, where the people themselves answer.",
+            f"The workflow {dag_id} does not exist.", f"Use one of: {', '.join(dag_ids)}."
+        )
+
+
+def _require_sample_people(services: Services, answers: list[str]) -> None:
+    if answers and not services.is_local("state_db"):
+        raise UsageError(
+            "--answer is only for the sample company, but state_db is a configured database.",
+            "Start the workflow in Airflow, where the entitled people answer.",
         )
 
 
 def _parameters(conf: str) -> dict[str, Any]:
     try:
-        given = json.loads(conf)
+        parameters = json.loads(conf)
     except ValueError as error:
         raise UsageError(f"--conf is not JSON: {error}.") from None
-    if not isinstance(given, dict):
+    if not isinstance(parameters, dict):
         raise UsageError("--conf is not a JSON object.", 'Write --conf \'{"name": "value"}\'.')
-    return given
+    return parameters
 
 
-def _migrate_once(place: Workplace, environment: dict[str, str], log: Path) -> None:
+def _migrate_once(services: Services, environment: dict[str, str], log: Path) -> None:
     from importlib.metadata import version
 
-    mark = place.home / "airflow" / f"migrated-{AIRFLOW_RUNS}"
+    mark = services.home / "airflow" / f"migrated-{AIRFLOW_RUNS}"
     now = version("apache-airflow-core")
     if mark.exists() and mark.read_text() == now:
         return

@@ -1,4 +1,4 @@
-"""Starting what a command needs of the local profile, and stopping it afterwards."""
+"""Start the servers of the local profile that a command needs, and stop them afterwards."""
 
 from __future__ import annotations
 
@@ -9,115 +9,129 @@ from contextlib import contextmanager
 import psycopg
 
 from include.cli.console import tell
-from include.composition import workplace_of
+from include.composition import services_from
 from include.local.airflow import stop_orphan
 from include.local.profile import STAND_INS, LocalProfile
 from include.local.roles import COURIER, sample_logins
+from include.service_container import Services
 from include.services import stopping
 from include.services.errors import UsageError
-from include.workplace import Workplace
 
 DEFAULT_CUSTOMERS = 20_000
 
 
-def workplace() -> Workplace:
-    """Return the workplace of this shell's environment."""
-    return workplace_of(os.environ)
+def command_services() -> Services:
+    """Return the connections, settings and policy pack that the environment variables configure."""
+    return services_from(os.environ)
 
 
-def make_home(place: Workplace) -> None:
-    """Create the home folder; raises UsageError where that cannot be."""
+def make_home(services: Services) -> None:
+    """Create the home folder of ParcelSeal (``PARCELSEAL_HOME``).
+
+    Raises:
+        UsageError: the folder cannot be created.
+    """
     try:
-        place.home.mkdir(parents=True, exist_ok=True)
+        services.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"The home folder {place.home} cannot be used: {error.strerror}.",
+            f"The home folder {services.home} cannot be used: {error.strerror}.",
             "Set PARCELSEAL_HOME to a folder that can be written.",
         ) from None
 
 
 @contextmanager
 def local_stack(
-    place: Workplace,
+    services: Services,
     *,
     customers: int | None = None,
     read: Collection[str] | None = None,
     always: bool = False,
-) -> Iterator[Workplace]:
-    """Run the embedded server during the block, and the local mail server if workflows run.
+) -> Iterator[Services]:
+    """Run the local servers that a command needs, for the duration of a ``with`` block.
 
-    Yields the workplace.
+    PostgreSQL is started if a connection that the command uses is not configured: the local
+    PostgreSQL then replaces the database of that connection. The local mail server is started if
+    `always` is set and the connection mail is not configured. The context manager yields
+    `services`.
 
     Args:
-        place: the workplace.
-        customers: load the sample courier database of that size, if there is none yet and it stands
-            in for a connection of `read`; None loads nothing.
-        read: connections whose records the command reads; None for those of the mapped databases.
-        always: start even when every connection is configured (Airflow's own database is local).
+        services: connections and policy pack.
+        customers: number of customers in the sample database. The sample database is created if the
+            command reads it and it does not exist yet. None if the command does not use it.
+        read: ids of the connections whose records the command reads; None for the connections of
+            the mapped databases.
+        always: whether to start PostgreSQL even if every connection is configured. This is
+            necessary for commands that run Airflow, whose own database is in the local PostgreSQL.
 
     Raises:
-        UsageError: a connection of `read` is unreadable, or the home folder cannot be used.
+        UsageError: a connection of `read` is malformed, or the home folder cannot be used.
     """
     stand_ins, uses_sample = set(STAND_INS), False
     if customers is not None:
         if read is None:
-            read = {mapped.connection for mapped in place.pack.databases.values()}
+            read = {mapped.connection for mapped in services.pack.databases.values()}
         # A list, since `any` would stop at the first and miss an unreadable connection.
-        samples = [name for name in sample_logins() if name in read and place.is_local(name)]
+        samples = [name for name in sample_logins() if name in read and services.is_local(name)]
         uses_sample = bool(samples)
         stand_ins -= {*sample_logins()}
-    needed = always or uses_sample or any(_is_local(place, name) for name in stand_ins)
+    needed = always or uses_sample or any(_is_local(services, name) for name in stand_ins)
     if not needed:
-        yield place
+        yield services
         return
-    make_home(place)
-    local = LocalProfile(place.home)
+    make_home(services)
+    local = LocalProfile(services.home)
     stop_orphan(local)
     try:
-        with stopping.last_act(local.postgres.end_at_once_if_unused):
-            local.prepare(place.clock.now(), tell)
+        with stopping.before_forced_exit_in_block(local.postgres.end_at_once_if_unused):
+            local.prepare(services.clock.now(), tell)
             if customers is not None and uses_sample:
-                load_sample(place, customers)
-            if always and place.lookup("mail") is None:  # workflows run, and may send messages
+                load_sample(services, customers)
+            if always and services.lookup("mail") is None:  # workflows run, and may send messages
                 local.mail.start()
-            yield place
+            yield services
     finally:
         local.mail.stop_if_unused()
         local.postgres.stop_if_unused()
 
 
-def _is_local(place: Workplace, name: str) -> bool:
-    """Return whether the local profile stands in for a connection.
+def _is_local(services: Services, name: str) -> bool:
+    """Return whether the local profile replaces a connection because it is not configured.
 
-    An unreadable connection has no stand-in. Commands that need it report the error; others, such
-    as `backup list` without the state database, continue.
+    A malformed connection is not replaced. Commands that use it report the error. Other commands
+    continue: for example, `backup list` runs with a malformed state_db.
+
+    Args:
+        services: connections and policy pack.
+        name: id of the connection.
     """
     try:
-        return place.is_local(name)
+        return services.is_local(name)
     except UsageError:
         return False
 
 
-def load_sample(place: Workplace, customers: int) -> None:
-    """Load the sample courier database once; its answer sheet goes beside it.
+def load_sample(services: Services, customers: int) -> None:
+    """Create the sample courier database, and write a list of its deliberate faults to a file.
 
-    One that was loaded on an earlier day gets waybills of today.
+    The workflows have to find these faults. If the sample database already exists, only waybills of
+    today are added.
     """
     from include.sample_company import load
-    from include.sample_company.carry_on import carry_on
+    from include.sample_company.current_waybills import add_current_waybills
     from include.sample_company.load import grant
 
-    with psycopg.connect(LocalProfile(place.home).owner_conninfo(COURIER)) as connection:
+    with psycopg.connect(LocalProfile(services.home).owner_conninfo(COURIER)) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtext('parcelseal sample'))")
         if connection.execute("SELECT to_regclass('public.customer')").fetchone() != (None,):
-            carry_on(connection, place.clock.now())
+            add_current_waybills(connection, services.clock.now())
             grant(connection)
             return
         connection.rollback()
         tell(f"loading the sample courier database ({customers:,} customers)")
-        sheet = load(connection, customers=customers, as_of=place.clock.now())
+        sheet = load(connection, customers=customers, as_of=services.clock.now())
         grant(connection)
         connection.commit()
-    path = place.home / "sample" / "answer_sheet.json"
+    path = services.home / "sample" / "answer_sheet.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(sheet.model_dump_json(indent=1))

@@ -1,4 +1,4 @@
-"""Tables of what was asked for: for the eye in a terminal, one line each in a pipe."""
+"""Print lists as tables on a terminal, as lines in a pipe, or as JSON."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from include.cli.console import print_json, print_line, results, value_of
 UNFOLDED = 100_000  # columns of a pipe: a program reads one record per line
 RowT = TypeVar("RowT")
 Columns = Mapping[str, Callable[[RowT], object]]
-"""The cell of a row by the name of its column."""
+"""Functions that return the cell of a row, by the heading of the column."""
 
 
 def fields(*names: str, form: str = "") -> dict[str, Callable[[Any], object]]:
-    """Return columns with the names of the values that they show.
+    """Return columns for `print_table`; each column shows one attribute of a row.
+
+    The heading of a column is the name of the attribute, with spaces instead of underscores.
 
     Args:
-        names: of attributes of a row, or of values if it is a mapping.
-        form: how values are formatted, as in ``format``; by default they stay as they are.
+        names: names of attributes of a row, or of keys if the row is a mapping.
+        form: format specification for the values, as in ``format``; empty for no formatting.
     """
     return {name.replace("_", " "): partial(_field, name, form) for name in names}
 
@@ -34,11 +36,11 @@ def _field(name: str, form: str, row: object) -> object:
 
 
 def print_table(rows: Iterable[RowT], columns: Columns[RowT]) -> None:
-    """Print a table, whatever characters its cells have.
+    """Print a table. Markup in cells is printed literally.
 
     Args:
-        rows: what it is about.
-        columns: its columns; in a cell, None is blank, True and False are words.
+        rows: rows of the table.
+        columns: heading of a column -> function that returns the cell of a row.
     """
     table = Table(box=None)
     for name in columns:
@@ -58,14 +60,17 @@ def print_list(
     columns: Columns[RowT],
     nothing: str = "",
 ) -> bool:
-    """Print a list as JSON or as a table; return whether remarks may follow.
+    """Print a list as JSON or as a table.
 
     Args:
-        as_json: whether a program asks.
-        content: for the program.
-        rows: for the table.
-        columns: of the table.
-        nothing: printed instead of a table without rows.
+        as_json: whether to print the JSON object instead of the table.
+        content: the JSON object.
+        rows: rows of the table.
+        columns: columns of the table.
+        nothing: text that is printed instead of a table that has no rows.
+
+    Returns:
+        Whether the list was printed as a table.
     """
     if as_json:
         print_json(content)

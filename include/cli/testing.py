@@ -1,4 +1,4 @@
-"""``parcelseal test`` and ``parcelseal bench``."""
+"""``parcelseal test`` runs the tests, and ``parcelseal bench`` runs a benchmark."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Annotated
 
 import typer
 
+from include.service_container import ROOT
 from include.services.errors import UsageError
-from include.services.programs import ending_with_us
+from include.services.programs import ending_with_this_thread
 from include.services.stopping import Interruption
-from include.workplace import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
-NOT_MEASURED = {"sampling_risk"}  # simulates; it has no rounds and compares with no tool
+NOT_MEASURED = {"sampling_risk"}  # a simulation without rounds and without other tools
 
 
 def test(
@@ -27,12 +27,16 @@ def test(
         bool,
         typer.Option(
             "--quick",
-            help="Only fast tests, in at most 3 minutes on 2 cores. Left out: tests with Airflow, "
-            "a browser, PDF files or killed processes, and test files that take over 3 seconds.",
+            help="Run only fast tests, in at most 3 minutes on 2 cores. Tests with Airflow, a "
+            "browser, PDF files or killed processes are left out, and test files that "
+            "take over 3 seconds.",
         ),
     ] = False,  # noqa: PT028 - a command, not a test
 ) -> int:
-    """Run the tests on all cores; other arguments go to pytest (`-n0`: in one process)."""
+    """Run the tests on all CPU cores.
+
+    Further arguments are passed to pytest, for example `-n0` to use one process.
+    """
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PARCELSEAL_")}
     words = [sys.executable, "-m", "pytest", "-n", "auto", "--durations=10"]
     if quick:
@@ -41,35 +45,62 @@ def test(
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="Which one: a file of benchmarks/.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the benchmark: the name of a file in benchmarks/.")
+    ],
     size: Annotated[
-        float | None, typer.Option(help="Size of the generated database in GiB (backup).")
+        float | None,
+        typer.Option(help="Size of the generated database in GiB, for the benchmark backup."),
     ] = None,
     rows: Annotated[
         int | None,
-        typer.Option(min=10_000, help="Rows (retention, sampling, incident), bundles (pages)."),
+        typer.Option(
+            min=10_000,
+            help="Number of rows, for the benchmarks retention, sampling and incident. Number "
+            "of bundles, for pages.",
+        ),
     ] = None,
     customers: Annotated[
-        int | None, typer.Option(min=1_000, help="Customers in the database (quality, incident).")
+        int | None,
+        typer.Option(
+            min=1_000,
+            help="Number of customers in the database, for the benchmarks quality and incident.",
+        ),
     ] = None,
     log: Annotated[
-        int | None, typer.Option(min=1_000, help="Rows in the log of accesses (incident).")
+        int | None,
+        typer.Option(
+            min=1_000, help="Number of rows in the log of accesses, for the benchmark incident."
+        ),
     ] = None,
     employees: Annotated[
-        int | None, typer.Option(min=1_000, help="Employees of the company (reminders).")
+        int | None,
+        typer.Option(
+            min=1_000, help="Number of employees of the company, for the benchmark reminders."
+        ),
     ] = None,
     mails: Annotated[
-        int | None, typer.Option(min=100, help="People who get a mail (reminders, incident).")
+        int | None,
+        typer.Option(
+            min=100, help="Number of recipients of mail, for the benchmarks reminders and incident."
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median is shown.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Number of repetitions. The table shows the median.")
+    ] = 3,
     without_peers: Annotated[
-        bool, typer.Option("--without-peers", help="Leave out other tools (quality).")
+        bool,
+        typer.Option(
+            "--without-peers", help="Do not measure other tools, for the benchmark quality."
+        ),
     ] = False,
 ) -> int:
-    """Measure side by side with other tools, and print the table."""
+    """Run a benchmark of ParcelSeal and comparable tools, and print the table of results."""
     benchmarks = sorted({path.stem for path in BENCHMARKS.glob("[a-z]*.py")} - NOT_MEASURED)
     if name not in benchmarks:
-        raise UsageError(f"There is no benchmark {name}.", f"There are: {', '.join(benchmarks)}.")
+        raise UsageError(
+            f"The benchmark {name} does not exist.", f"Use one of: {', '.join(benchmarks)}."
+        )
     words = [sys.executable, "-m", f"benchmarks.{name}", "--rounds", str(rounds)]
     sizes = (
         ("--size", size),
@@ -83,34 +114,40 @@ def bench(
         if value is not None:
             words += [option, str(value)]
     if without_peers and name != "quality":
-        raise UsageError("Only the benchmark quality can leave out other tools.", "Leave it out.")
+        raise UsageError(
+            "Only the benchmark quality can leave out other tools.", "Remove --without-peers."
+        )
     if without_peers:
         words.append("--without-peers")
     return run_program(words)
 
 
 def run_program(words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Run a Python program of this tree; on a signal, end it as by Ctrl-C.
+    """Run a program in the project folder. If a signal ends the command, the program is stopped.
 
-    The program then stops the servers that it started. If that takes too long, `stopping` ends it.
-    It has a process group of its own, since `timeout` signals the whole group and SIGTERM ends a
-    Python program without its clean-up; in front of a terminal it stays in our group, which alone
-    may read from it. It stays in our session, in which the kernel compares nice values (autogroup).
-    The program also gets SIGINT when this thread ends.
+    On a signal, the program gets SIGINT and can stop the servers that it started. If that takes too
+    long, the module `stopping` kills it. The program also gets SIGINT when the thread that called
+    this function ends.
+
+    Without a terminal, the program has its own process group, because `timeout` sends SIGTERM to a
+    whole group, and SIGTERM ends a Python program without its clean-up. With a terminal, the
+    program stays in the process group of this process, since only that group may read from the
+    terminal. The program always stays in the session of this process, because Linux compares the
+    nice values only of processes in the same session (autogroup).
 
     Args:
-        words: the command.
-        environment: environment of the program; by default, that of this process.
+        words: program and arguments.
+        environment: environment variables of the program; None for those of this process.
 
     Returns:
         The exit code of the program.
 
     Raises:
-        Interruption: a signal ended the command; the program has ended too.
+        Interruption: a signal ended the command. The program has ended as well.
     """
     group = None if sys.stdin.isatty() else 0
     process = subprocess.Popen(
-        ending_with_us(words), cwd=ROOT, env=environment, process_group=group
+        ending_with_this_thread(words), cwd=ROOT, env=environment, process_group=group
     )
     try:
         return process.wait()

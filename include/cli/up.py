@@ -1,4 +1,4 @@
-"""``parcelseal up``: the local stack, Airflow, and every scheduled workflow once."""
+"""``parcelseal up``: start the local stack and Airflow, and run every scheduled workflow once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from include.cli.answers import Answering
 from include.cli.answers import people as sample_people
 from include.cli.console import errors, results, tell
 from include.cli.report import RunResult, result_of
-from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workplace
+from include.cli.stack import DEFAULT_CUSTOMERS, command_services, local_stack, make_home
 from include.local import airflow as local_airflow
 from include.local.airflow import Standalone
 from include.local.airflow_api import AirflowApi
 from include.local.profile import AIRFLOW, LocalProfile
+from include.service_container import ROOT, Services
 from include.services import stopping
 from include.services.errors import ServiceError
-from include.workplace import ROOT, Workplace
 
 RUN_TIMEOUT = 1800  # seconds for one workflow
 # A drill needs a restore point, so the first backup comes first.
@@ -31,34 +31,47 @@ def up(
     once: Annotated[
         bool,
         typer.Option(
-            help="Stop when every workflow ran; exit 0 only if each is proven by a bundle."
+            help="Stop after every workflow has run. The exit code is 0 only if each workflow "
+            "left a valid bundle."
         ),
     ] = False,
     customers: Annotated[
-        int, typer.Option(min=1, help="Size of the sample courier database, when it is made.")
+        int,
+        typer.Option(
+            min=1,
+            help="Number of customers in the sample courier database, if the command creates it.",
+        ),
     ] = DEFAULT_CUSTOMERS,
 ) -> int:
-    """Start the local stack and Airflow, and run every scheduled workflow once."""
-    place = workplace()
-    _ = place.pack  # a bad pack is reported before anything is started
-    make_home(place)
-    with local_airflow.hold(place.home), local_stack(place, customers=customers, always=True):
-        local = LocalProfile(place.home)
-        local_airflow.stop_left_over(local)
+    """Start the local stack and Airflow, and run every scheduled workflow once.
+
+    Without --once, Airflow runs until you press Ctrl-C.
+
+    Exit code 1: with --once, a workflow left no bundle, or a bundle is invalid.
+    """
+    services = command_services()
+    _ = services.pack  # faults of the pack are reported before a process is started
+    make_home(services)
+    with (
+        local_airflow.lock_home(services.home),
+        local_stack(services, customers=customers, always=True),
+    ):
+        local = LocalProfile(services.home)
+        local_airflow.stop_leftover(local)
         port = local_airflow.free_port()
-        environment = local_airflow.settings(local, ROOT, AIRFLOW, port, sample_people(place))
+        environment = local_airflow.settings(local, ROOT, AIRFLOW, port, sample_people(services))
         tell("starting Airflow (about half a minute)")
         airflow: Standalone | None = None
         try:
-            with stopping.deferred():  # an Airflow must be known before it can be stopped
+            with stopping.deferred():  # only a known process of Airflow can be stopped
                 airflow = Standalone.start(local, ROOT, environment)
             airflow.wait_until_ready(tell)
-            if not once:  # nobody has to wait for the runs before they log in
+            if not once:  # people can log in while the workflows run
                 tell(f"Airflow is at {airflow.url}: user admin, password {airflow.password}")
-            done = run_all(place, airflow, answer=once)
-            verified = show(place, done)
+            done = run_all(services, airflow, answer=once)
+            verified = show(services, done)
             if once:
-                return 0 if verified and all(one.bundle for one in done) else 1
+                return 0 if verified and all(run.bundle for run in done) else 1
             results.print(f"Airflow: {airflow.url}  user admin, password {airflow.password}")
             results.print(f"Compliance pages: {airflow.url}/compliance/, also in its navigation")
             passwords = environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]
@@ -69,32 +82,34 @@ def up(
             tell("stopping Airflow")
             if airflow:
                 airflow.stop()
-            (place.home / "airflow.pid").unlink(missing_ok=True)
+            (services.home / "airflow.pid").unlink(missing_ok=True)
     return 0
 
 
-def run_all(place: Workplace, airflow: Standalone, *, answer: bool) -> list[RunResult]:
-    """Run every scheduled workflow once, in Airflow, one after the other.
+def run_all(services: Services, airflow: Standalone, *, answer: bool) -> list[RunResult]:
+    """Run every scheduled workflow once in Airflow, one after the other.
 
     Args:
-        place: the workplace.
-        airflow: that runs them.
-        answer: whether to answer human steps, each as a person entitled to; otherwise a run that
-            waits for people is left to them.
+        services: connections and policy pack.
+        airflow: the local Airflow.
+        answer: whether to answer required actions on behalf of the people of the sample company.
+            Otherwise the function does not wait for a run that needs an answer.
 
     Raises:
-        ServiceError: Airflow does not answer, or a run takes too long; the results of the runs
-            before it are printed.
+        ServiceError: Airflow does not answer, or a run takes too long. The results of the earlier
+            runs are printed before the error is raised.
     """
     api = airflow.api()
-    wanted = len(list((ROOT / "dags").glob("*.py")))
-    workflows = sorted(api.scheduled_workflows(wanted), key=lambda one: (one not in FIRST, one))
+    expected = len(list((ROOT / "dags").glob("*.py")))
+    workflows = sorted(
+        api.scheduled_workflows(expected), key=lambda workflow: (workflow not in FIRST, workflow)
+    )
     if not workflows:
-        raise ServiceError("Airflow found no workflow.", f"See {airflow.log}.")
+        raise ServiceError("Airflow has no scheduled workflow.", f"See {airflow.log}.")
     done: list[RunResult] = []
     try:
         for dag_id in workflows:
-            done.append(_run_one(place, airflow, api, dag_id, answer=answer))  # noqa: PERF401
+            done.append(_run_one(services, airflow, api, dag_id, answer=answer))  # noqa: PERF401
     except ServiceError:
         if done:
             _show_runs(done)
@@ -103,12 +118,12 @@ def run_all(place: Workplace, airflow: Standalone, *, answer: bool) -> list[RunR
 
 
 def _run_one(
-    place: Workplace, airflow: Standalone, api: AirflowApi, dag_id: str, *, answer: bool
+    services: Services, airflow: Standalone, api: AirflowApi, dag_id: str, *, answer: bool
 ) -> RunResult:
     run_id = api.trigger(dag_id)
     if not errors.is_terminal:
         tell(f"running {dag_id}")
-    people = Answering(place, airflow, api, dag_id)
+    people = Answering(services, airflow, api, dag_id)
     end = time.monotonic() + RUN_TIMEOUT
     with errors.status(f"running {dag_id}"):
         while (state := api.state(dag_id, run_id)) in {"queued", "running"}:
@@ -118,25 +133,30 @@ def _run_one(
                 )
             if answer:
                 people.answer()
-            elif waiting := api.questions(dag_id):
-                who = ", ".join(sorted({one for each in waiting for one in each.assigned}))
-                tell(f"{dag_id} waits for an answer of {who}: see Required Actions in Airflow")
+            elif waiting := api.required_actions(dag_id):
+                assigned = {user for action in waiting for user in action.assigned}
+                users = ", ".join(sorted(assigned))
+                tell(f"{dag_id} waits for {users}: see Required Actions in Airflow")
                 return RunResult(dag_id, run_id, "waiting", None, None, [], 0, None)
             time.sleep(0.5)
-    done = result_of(place, dag_id, run_id, state, str(airflow.log))
+    done = result_of(services, dag_id, run_id, state, str(airflow.log))
     tell(f"{dag_id}: {done.outcome or 'no evidence'}")
     return done
 
 
-def show(place: Workplace, done: list[RunResult]) -> bool:
-    """Print the table of outcomes, and whether all evidence verifies."""
+def show(services: Services, done: list[RunResult]) -> bool:
+    """Print the outcomes of the runs, and verify the evidence store.
+
+    Returns:
+        Whether all bundles of the evidence store are valid.
+    """
     from include.evidence.verify import verify_all
 
     _show_runs(done)
-    with place.state.connect() as conn:
-        checked = verify_all(place.store("evidence_store"), conn, place.trusted)
+    with services.state.connect() as conn:
+        checked = verify_all(services.store("evidence_store"), conn, services.trusted)
     if checked.verified:
-        results.print(f"evidence {checked.bundles} bundles verified")
+        results.print(f"evidence verified: {checked.bundles} bundles")
     else:
         errors.print(f"evidence NOT verified: {checked.first_bad}: {checked.reason}")
     return checked.verified
@@ -146,20 +166,20 @@ def _show_runs(done: list[RunResult]) -> None:
     table = Table(title="Workflows", title_justify="left")
     for name in ("workflow", "run", "outcome", "findings"):
         table.add_column(name)
-    for one in done:
-        table.add_row(one.dag_id, one.state, one.outcome or "no evidence", str(one.findings))
+    for run in done:
+        table.add_row(run.dag_id, run.state, run.outcome or "no evidence", str(run.findings))
     results.print(table)
-    for one in done:
-        for report in one.reports:
+    for run in done:
+        for report in run.reports:
             results.print(f"report   {report}", soft_wrap=True)
-        if one.error:
-            errors.print(f"error    {one.dag_id}: {one.error}", soft_wrap=True)
+        if run.error:
+            errors.print(f"error    {run.dag_id}: {run.error}", soft_wrap=True)
 
 
 def _wait(airflow: Standalone) -> None:
     try:
         while airflow.process.poll() is None:
             time.sleep(1)
-        raise ServiceError("Airflow stopped by itself.", f"See {airflow.log}.")
+        raise ServiceError("Airflow stopped unexpectedly.", f"See {airflow.log}.")
     except KeyboardInterrupt:
         os.write(2, b"\n")

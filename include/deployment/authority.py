@@ -1,4 +1,7 @@
-"""The certificate authority of the stack's own servers; its key stays in the private folder."""
+"""Create the certificate authority and the server certificates of the Docker Compose stack.
+
+The private key of the authority stays in the private folder of the deployment.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,16 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from include.encryption.recipients import certificate_builder, private_pem
 from include.services.errors import UsageError
 
-YEARS = 5  # of the authority and of servers; docs/production.md says how they are renewed
+YEARS = 5  # of the authority and of servers; docs/reference/stack.md says how to renew them
 
 
 def new_authority_key() -> bytes:
-    """Make the private key of an authority; returns PEM."""
+    """Generate the private key of a certificate authority, and return it as PEM."""
     return private_pem(ec.generate_private_key(ec.SECP256R1()))
 
 
 def authority_of(private: bytes, now: datetime) -> bytes:
-    """Make the certificate of an authority's existing key; returns PEM.
+    """Create the certificate of a certificate authority from its private key; return PEM.
 
     Raises:
         UsageError: the key cannot be read.
@@ -47,23 +50,24 @@ def _authority_key(private: bytes) -> ec.EllipticCurvePrivateKey:
             "Restore `authority.key` from your backup of the private folder.",
         ) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise UsageError("The authority's key is of another kind than `compose init` makes.")
+        raise UsageError("The authority's key has another type than `compose init` creates.")
     return key
 
 
 def new_server(
     host: str, authority_key: bytes, authority: bytes, now: datetime
 ) -> tuple[bytes, bytes]:
-    """Make a server's key and certificate; returns (private key PEM, certificate PEM).
+    """Create the private key and the certificate of a server, and return both as PEM.
 
     Args:
-        host: by which clients reach it; ``localhost`` is added for its own checks.
-        authority_key: PEM.
-        authority: its certificate, PEM.
-        now: from when it is valid.
+        host: host name to which clients connect. ``localhost`` is added for the server's own health
+            checks.
+        authority_key: private key of the certificate authority as PEM.
+        authority: certificate of the certificate authority as PEM.
+        now: current time, at which the validity of the certificate starts.
 
     Raises:
-        UsageError: the authority's key or certificate cannot be read.
+        UsageError: the key or the certificate of the authority cannot be read.
     """
     signer = _authority_key(authority_key)
     try:

@@ -1,4 +1,7 @@
-"""The connections of the stack's own servers, as Airflow's file of connections has them."""
+"""Define the connections to the servers of the Docker Compose stack.
+
+They have the format of Airflow's connection file.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ _VERIFIED = {"sslmode": "verify-full", "sslrootcert": CA}
 def connections(
     passwords: Mapping[str, str], secret: Callable[[str], str], *, sample: bool
 ) -> dict[str, Connection]:
-    """Return what workers and the command line need.
+    """Return the connections that workers and the command line need in a new stack.
 
     Args:
-        passwords: by role of PostgreSQL.
-        secret: returns a secret by its name.
+        passwords: passwords by PostgreSQL role.
+        secret: function that returns a secret by its name.
         sample: whether the sample customer database is part of the stack.
     """
     database = partial(_database, passwords)
@@ -84,7 +87,14 @@ def connections(
 def pages_connections(
     passwords: Mapping[str, str], secret: Callable[[str], str]
 ) -> dict[str, Connection]:
-    """Return what the compliance pages need: to read, and no key that signs."""
+    """Return the connections of the compliance pages.
+
+    These connections allow only reading and have no signing key.
+
+    Args:
+        passwords: passwords by PostgreSQL role.
+        secret: function that returns a secret by its name.
+    """
     return {
         "pages_db": _database(passwords, layout.POSTGRES, layout.PAGES, layout.STATE),
         "evidence_store": _store(
@@ -104,7 +114,14 @@ def pages_connections(
 
 
 def _overrides(secret: Callable[[str], str]) -> dict[str, Connection]:
-    """Return the logins of zones that need fewer rights on the stores than the owners have."""
+    """Return the logins to object stores that apply only to workers of one queue, by `ID@QUEUE`.
+
+    The connection `ID` has the login of the bucket's owner. For the workers of the queue, the
+    returned login, which has fewer rights, replaces it.
+
+    Args:
+        secret: function that returns a secret by its name.
+    """
 
     def login(user: str) -> Connection:
         return {
@@ -127,7 +144,15 @@ def _overrides(secret: Callable[[str], str]) -> dict[str, Connection]:
 
 
 def url(scheme: str, role: str, password: str, host: str, database: str) -> str:
-    """Return SQLAlchemy's URL of a database of the stack, verified over TLS."""
+    """Return the SQLAlchemy URL of a database of the stack, with verified TLS.
+
+    Args:
+        scheme: scheme of the URL, such as ``postgresql+psycopg2``.
+        role: PostgreSQL role that logs in.
+        password: password of the role.
+        host: host name of the server.
+        database: name of the database.
+    """
     words = "&".join(f"{key}={quote(value, safe='/')}" for key, value in _VERIFIED.items())
     return f"{scheme}://{quote(role, safe='')}:{quote(password, safe='')}@{host}/{database}?{words}"
 

@@ -1,7 +1,8 @@
-"""Check this container: ``python -m include.deployment.health PART``, exit code 0 or 1.
+"""Check the health of a container: ``python -m include.deployment.health PART`` exits with 0 or 1.
 
-Airflow's own checks import all of Airflow each time, some seconds of CPU; this asks the same of the
-database, the broker or the server and imports next to nothing.
+PART is the name of the service in the container, such as ``worker``. Airflow's own health checks
+import all of Airflow each time, which takes seconds of CPU time. This module asks Airflow's
+database, the message broker or the container's own server directly, and imports very little.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ TIMEOUT = 8  # seconds
 
 
 def has_heartbeat(job: str, url: str, host: str) -> bool:
-    """Return whether a job of this host has a recent heartbeat.
+    """Return whether a job of Airflow runs on this host and sent a heartbeat recently.
 
     Args:
-        job: its type in Airflow's table of jobs.
-        url: SQLAlchemy's URL of Airflow's database.
-        host: name that Airflow knows this container by.
+        job: type of the job in Airflow's table of jobs.
+        url: SQLAlchemy URL of Airflow's metadata database.
+        host: host name of this container in Airflow.
     """
     import psycopg
 
@@ -43,7 +44,7 @@ def has_heartbeat(job: str, url: str, host: str) -> bool:
 
 
 def worker_answers(broker: str, host: str) -> bool:
-    """Return whether Celery's worker of this host answers a ping over the broker."""
+    """Return whether the Celery worker on this host answers a ping over the broker."""
     from celery import Celery
 
     name = f"celery@{host}"
@@ -52,20 +53,32 @@ def worker_answers(broker: str, host: str) -> bool:
 
 
 def pages_answer(port: int) -> bool:
-    """Return whether the API server answers."""
+    """Return whether the API server of Airflow in this container answers.
+
+    Args:
+        port: port on which the API server listens.
+    """
     address = f"http://localhost:{port}/api/v2/version"
     with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
         return bool(answer.status == 200)
 
 
 def mail_answers(port: int) -> bool:
-    """Return whether the mail server answers."""
+    """Return whether the mail server in this container answers.
+
+    Args:
+        port: port on which the mail server listens.
+    """
     with smtplib.SMTP("localhost", port, timeout=TIMEOUT) as server:
         return server.noop()[0] == 250
 
 
 def check(part: str) -> bool:
-    """Return whether a part of the stack in this container is alive."""
+    """Return whether a service of the stack works in this container.
+
+    Args:
+        part: name of the service, such as ``worker`` or ``api-server``.
+    """
     if part in JOBS:
         return has_heartbeat(JOBS[part], _secret("airflow_database"), socket.getfqdn())
     if part == "worker":

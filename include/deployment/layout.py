@@ -1,6 +1,7 @@
-"""The parts of the production stack: servers, databases, roles, stores and secrets.
+"""Define the names in the Docker Compose stack: servers, databases, roles, buckets and secrets.
 
-`docker-compose.yaml` tells Docker the same; tests/deployment compares both.
+`docker-compose.yaml` repeats these names for Docker. A test in tests/deployment compares that file
+with this module.
 """
 
 from __future__ import annotations

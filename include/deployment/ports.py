@@ -1,4 +1,7 @@
-"""Secrets and ports of containers. Imports nothing: each health check reads it."""
+"""Define the paths of secrets in containers and the ports of servers.
+
+This module imports nothing from the project, because each health check loads it.
+"""
 
 from __future__ import annotations
 
@@ -9,5 +12,9 @@ STORE_PORT, REDIS_PORT, MAIL_PORT = 9000, 6379, 2525
 
 
 def mounted(name: str) -> str:
-    """Return the path of a secret in a container."""
+    """Return the path of a secret inside a container.
+
+    Args:
+        name: name of the secret.
+    """
     return str(SECRETS / name)

@@ -1,4 +1,7 @@
-"""Create roles, databases and buckets before Airflow starts, in the init container. Repeatable."""
+"""Create roles, databases and buckets in the init container, before Airflow starts.
+
+A repeated call creates only those that do not exist yet.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from include.deployment import layout
 from include.local.roles import (
     COURIER,
     COURIER_OWNER,
+    create_databases,
+    create_roles,
+    grant_connect,
     grant_courier,
-    let_in,
-    make_databases,
-    make_roles,
 )
 from include.sample_company import load
-from include.sample_company.carry_on import carry_on
+from include.sample_company.current_waybills import add_current_waybills
 from include.sample_company.load import grant
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
@@ -36,14 +39,15 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Preparation:
-    """Prepares the stack's servers.
+    """The preparation of the servers in the Docker Compose stack.
 
     Args:
-        secrets: folder of the secrets as this container sees them.
-        tell: is called with a line for each longer step.
-        hosts: address by server's name, where it is another (tests).
-        store: URL of the store.
-        region: of its buckets.
+        secrets: folder with the secrets inside this container.
+        tell: function that receives a line of text before each longer step.
+        hosts: for tests, connection parameters that replace the address of a server, by server
+            name.
+        store: URL of the object store.
+        region: region of the buckets.
     """
 
     secrets: Path
@@ -53,26 +57,26 @@ class Preparation:
     region: str = layout.REGION
 
     def databases(self) -> None:
-        """Create roles and databases of Airflow, of the state and of drills.
+        """Create databases and roles of Airflow and ParcelSeal, and the role of restore drills.
 
         Raises:
             ServiceError: a server cannot be reached.
-            UsageError: a secret is missing, or a server refuses the superuser.
+            UsageError: a secret is missing, or a server refuses the login of the superuser.
         """
         for host in (layout.POSTGRES, layout.SCRATCH):
             self._servers_own(host)
         with connected(self._superuser(layout.POSTGRES)) as admin:
             admin.autocommit = True
             admin.execute(f"GRANT pg_read_all_data TO {layout.BACKUP_READER}")
-            let_in(admin, layout.AIRFLOW, [layout.BACKUP_READER])
-            let_in(admin, layout.STATE, [layout.BACKUP_READER, layout.PAGES])
+            grant_connect(admin, layout.AIRFLOW, [layout.BACKUP_READER])
+            grant_connect(admin, layout.STATE, [layout.BACKUP_READER, layout.PAGES])
 
     def sample(self, customers: int, now: datetime) -> None:
-        """Load the sample customer database once; a later day brings it up to date.
+        """Load the sample customer database. If it exists already, add current waybills to it.
 
         Args:
-            customers: its size, when it is made.
-            now: the sample's moment.
+            customers: number of customers in a new sample database.
+            now: current time, at which the history of the sample data ends.
 
         Raises:
             ServiceError: the server cannot be reached.
@@ -90,16 +94,18 @@ class Preparation:
                 self.tell(f"loading the sample courier database ({customers:,} customers)")
                 load(connection, customers=customers, as_of=now)
             else:
-                carry_on(connection, now)
+                add_current_waybills(connection, now)
             grant(connection)
             connection.commit()
 
     def buckets(self) -> None:
-        """Create the buckets with Object Lock, and grant the users that own neither their rights.
+        """Create the buckets with Object Lock, and grant limited rights to other users.
+
+        The other users do not own the buckets.
 
         Raises:
-            ServiceError: the store refuses.
-            UsageError: a bucket is there without Object Lock: it cannot be given one any more.
+            ServiceError: the object store refuses a request.
+            UsageError: a bucket exists without Object Lock, which cannot be enabled afterwards.
         """
         for user, bucket in layout.BUCKETS.items():
             client = self._client(user)
@@ -109,7 +115,7 @@ class Preparation:
             except ClientError as error:
                 raise ServiceError(
                     f"The store refuses the bucket {bucket}: {error_code(error)}.",
-                    "Look into the store's log: docker compose logs store.",
+                    "Read the store's log: docker compose logs store.",
                 ) from None
 
     def _bucket(self, client: S3Client, bucket: str) -> None:
@@ -122,7 +128,7 @@ class Preparation:
         except ClientError:
             raise UsageError(
                 f"The bucket {bucket} has no Object Lock.",
-                "Name another in the connection, or remove this one while it is empty.",
+                "Name another bucket in the connection, or delete this bucket if it is empty.",
             ) from None
 
     def _client(self, user: str) -> S3Client:
@@ -138,8 +144,8 @@ class Preparation:
         passwords = self._role_passwords()
         with connected(self._superuser(host)) as admin:
             admin.autocommit = True
-            make_roles(admin, layout.ROLES[host], passwords)
-            make_databases(admin, layout.DATABASES[host])
+            create_roles(admin, layout.ROLES[host], passwords)
+            create_databases(admin, layout.DATABASES[host])
 
     def _superuser(self, host: str) -> DatabaseAddress:
         return self._address(host, "postgres", self._secret(f"{host}_superuser"))
@@ -168,7 +174,13 @@ class Preparation:
 
 
 def grant_pages(state: DatabaseAddress) -> None:
-    """Grant the role of the compliance pages their tables of the migrated state database."""
+    """Grant the role of the compliance pages the right to read the tables that the pages show.
+
+    The state database must already be migrated.
+
+    Args:
+        state: address of the state database with its owner's login.
+    """
     from include.registry import pages_tables
     from include.state.connect import engine
     from include.state.reading import grant_pages as grant_to
@@ -197,7 +209,12 @@ WRITING = (
 
 
 def bucket_policy(owner: str, bucket: str) -> str:
-    """Return the rights on a bucket; only its owner deletes."""
+    """Return the S3 policy of a bucket as JSON. Only the owner of the bucket may delete objects.
+
+    Args:
+        owner: login of the bucket's owner.
+        bucket: name of the bucket.
+    """
     granted: list[tuple[str, tuple[str, ...]]] = [(layout.READER, READING)]
     if owner == layout.BACKUPS:
         granted.append((layout.WRITER, READING + WRITING))

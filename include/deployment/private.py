@@ -1,8 +1,9 @@
-"""The private folder of a deployment and its ``.env``: keys, passwords, connections, settings.
+"""Write the private folder and ``.env`` of a deployment: keys, passwords, connections, settings.
 
-Existing files are never written again, except the connections of each zone, which follow from
-`connections.json`. So `compose init` may be repeated at any time: after an upgrade it adds what the
-new version needs. ``.env`` beside `docker-compose.yaml` holds no secret.
+Existing files are never overwritten, with one exception: the connections of each trust zone are
+always derived from `connections.json`. Therefore, `compose init` may be repeated at any time. After
+an upgrade, it adds the files and settings that the new version needs. ``.env`` is in the same
+folder as `docker-compose.yaml` and contains no secret.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from include.deployment.zones import (
     without_logins_of_replaced_stores,
     without_overrides,
 )
-from include.encryption.recipients import belong_together, certificate_of, new_key
+from include.encryption.recipients import certificate_of, is_certificate_of_key, new_key
 from include.evidence.signing import Signer, generate_key
 from include.policy import PolicyPack
 from include.registry import load_pack
 from include.services.errors import UsageError
-from include.services.whole_file import write_whole
+from include.services.whole_file import write_atomically
 
 DOTENV = ".env"
 REVISION = "PARCELSEAL_REVISION"  # of the code that images are built of; evidence names it
@@ -42,10 +43,11 @@ CONTAINER_USER = (
 
 
 def new_settings(private: str, *, sample: bool) -> dict[str, str]:
-    """Return the settings of a new deployment.
+    """Return the settings for the ``.env`` file of a new deployment.
 
     Args:
-        private: the private folder, as Compose finds it from its own.
+        private: path of the private folder, either absolute or relative to the folder of
+            docker-compose.yaml.
         sample: whether the sample customer database is part of the stack.
     """
     uid, gid = container_user()
@@ -59,41 +61,47 @@ def new_settings(private: str, *, sample: bool) -> dict[str, str]:
 
 
 def container_user() -> tuple[int, int]:
-    """Return user and group that containers run as: never root."""
+    """Return the user id and the group id with which the containers run.
+
+    They are never 0 (root).
+    """
     uid, gid = os.geteuid(), os.getegid()
     return (uid, gid) if uid else (CONTAINER_USER, CONTAINER_USER)
 
 
 def add_settings(path: Path, settings: Mapping[str, str]) -> list[str]:
-    """Add settings that a file lacks; existing settings stay as they are.
+    """Add missing settings to an ``.env`` file; existing settings keep their values.
 
     Returns:
-        Names of what was added.
+        Names of the added settings.
 
     Raises:
         UsageError: the file cannot be read or written.
     """
     try:
-        there = path.read_text(encoding="utf-8") if path.exists() else ""
-        kept = {
+        content = path.read_text(encoding="utf-8") if path.exists() else ""
+        existing = {
             line.partition("=")[0].strip()
-            for line in there.splitlines()
+            for line in content.splitlines()
             if "=" in line and not line.lstrip().startswith("#")
         }
-        missing = {key: value for key, value in settings.items() if key not in kept}
+        missing = {key: value for key, value in settings.items() if key not in existing}
         if missing:
             lines = [f"{key}={value}\n" for key, value in missing.items()]
-            gap = "" if not there or there.endswith("\n") else "\n"
+            gap = "" if not content or content.endswith("\n") else "\n"
             path.touch(mode=0o600)
-            path.write_text(there + gap + "".join(lines), encoding="utf-8")
+            path.write_text(content + gap + "".join(lines), encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"{path} cannot be used: {reason}.") from None
     return list(missing)
 
 
 def set_setting(path: Path, name: str, value: str) -> bool:
-    """Set a setting that follows the code; return whether it changed.
+    """Set the value of a setting in an ``.env`` file, even if the setting exists.
+
+    Returns:
+        Whether the file was changed.
 
     Raises:
         UsageError: the file cannot be read or written.
@@ -110,47 +118,54 @@ def set_setting(path: Path, name: str, value: str) -> bool:
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """Return the settings of a file, as Compose reads plain ones."""
+    """Return the settings of an ``.env`` file.
+
+    The function interprets values without quotes in the same way as Docker Compose.
+    """
     pairs = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines())
     return {key.strip(): value.strip() for key, sign, value in pairs if sign and key[:1] != "#"}
 
 
 ADMIN = {"id": "admin", "name": "Administrator", "mail": "admin@courier.example"}
 CONNECTIONS, PAGES_CONNECTIONS = "connections.json", "connections_pages.json"
-ALL_CONNECTIONS = "connections_all.json"  # without those of single queues
+ALL_CONNECTIONS = "connections_all.json"  # without the connections of single queues
 USERS, PASSWORDS, ROLE_PASSWORDS = "users.json", "passwords.json", "role_passwords.json"
 OFFLINE = "offline"  # folder of keys that leave this machine
 POLICY = "policy"
-_PACK = Path(__file__).parent / "pack"  # of the stack's own databases
-# Two of each department of the sample courier that workflows ask, and an auditor from outside.
+_PACK = Path(__file__).parent / "pack"  # policy pack of the stack's own databases
+# Two people of each department of the sample courier that answers tasks, and an external auditor.
 SAMPLE_PEOPLE = Path(__file__).parent / "sample_people.json"
 
 
 @dataclass
 class PrivateFolder:
-    """The files that `compose init` writes.
+    """The private folder that `compose init` writes.
 
     Args:
-        folder: of the deployment, for its owner alone.
-        now: from when certificates are valid.
+        folder: private folder of the deployment, readable only by its owner.
+        now: start of the validity of certificates.
         sample: whether the sample customer database is part of the stack.
-        shipped: the shipped policy pack, which describes the sample.
+        shipped: folder of the shipped policy pack, which describes the sample customer database.
+
+    Attributes:
+        created: names of the files that were created or changed.
     """
 
     folder: Path
     now: datetime
     sample: bool
     shipped: Path
-    made: list[str] = field(default_factory=list)
+    created: list[str] = field(default_factory=list)
 
     def write(self) -> list[str]:
-        """Make the missing files.
+        """Create the missing files of the private folder.
 
         Returns:
-            Names of what was made, relative to the folder; empty when all was there.
+            Names of the created and changed files, relative to the folder; empty if nothing
+            changed.
 
         Raises:
-            UsageError: the folder cannot be written, or half of a pair is gone.
+            UsageError: the folder cannot be written, or one file of a key pair is missing.
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -165,12 +180,16 @@ class PrivateFolder:
         except OSError as error:
             raise UsageError(
                 f"{error.filename or self.folder} cannot be written: {error.strerror}.",
-                "Run it as who owns the folder.",
+                "Run the command as the owner of the folder.",
             ) from None
-        return self.made
+        return self.created
 
     def text(self, name: str) -> str:
-        """Return a secret that was made."""
+        """Return the content of a file in the private folder.
+
+        Args:
+            name: name of the file, relative to the private folder.
+        """
         return (self.folder / name).read_text(encoding="utf-8")
 
     def _passwords(self) -> None:
@@ -215,16 +234,30 @@ class PrivateFolder:
             self._pair(f"{name}.key", f"{name}.pub", generate_key, _signing_public)
 
     def _recipient(self, name: str, private: str) -> None:
-        """A pair whose private half may have left long ago: the certificate says it was made."""
+        """Create the private key and certificate of a backup recipient, if they are missing.
+
+        If only the certificate exists, no private key is created, because the owner may have moved
+        the private key to another place.
+
+        Args:
+            name: name of the recipient.
+            private: name of the private key file.
+
+        Raises:
+            UsageError: the private key does not belong to the certificate.
+        """
         key, certificate = self.folder / private, self.folder / f"{name}.crt"
         if not certificate.exists():
             # A key without one is of an init that was ended between the two.
             self._keep(private, new_key)
             self._keep(certificate.name, certificate_of(name, key.read_bytes(), self.now))
-        elif key.exists() and not belong_together(name, key.read_bytes(), certificate.read_bytes()):
+        elif key.exists() and not is_certificate_of_key(
+            name, key.read_bytes(), certificate.read_bytes()
+        ):
             raise UsageError(
                 f"{private} and {certificate.name} in {self.folder} do not belong together.",
-                "Backups to that certificate could not be opened. Restore both from your copy.",
+                "Backups for that certificate could not be opened. Restore both files from "
+                "your backup.",
             )
 
     def _urls(self) -> None:
@@ -254,7 +287,10 @@ class PrivateFolder:
             self._derive(zone.connections_file, connections_of(zone, configured, pack))
 
     def _pack(self) -> PolicyPack | None:
-        """Return the policy pack; None if it cannot be read, as `config check` will say."""
+        """Return the policy pack, or None if it cannot be read.
+
+        The command `config check` reports the errors of the policy pack.
+        """
         try:
             return load_pack(self.folder / POLICY)
         except UsageError:
@@ -267,12 +303,17 @@ class PrivateFolder:
             accounts = [user["id"] for user in json.loads(self.text(USERS))]
         except (ValueError, TypeError, KeyError):
             raise UsageError(
-                f"{self.folder / USERS} is no list of users with `id`, `name`, `mail` and `roles`."
+                f"{self.folder / USERS} is not a list of users with `id`, `name`, `mail` and "
+                f"`roles`."
             ) from None
         self._add_missing(PASSWORDS, {account: secrets.token_urlsafe(16) for account in accounts})
 
     def _policy(self) -> None:
-        """Copy the shipped pack for the sample, and what describes the stack's own databases."""
+        """Create the policy pack of the deployment.
+
+        The policy pack contains the data maps of the stack's own databases. For a stack with the
+        sample customer database, it starts as a copy of the shipped policy pack.
+        """
         policy = self.folder / POLICY
         purposes = (_PACK / "purposes.yaml").read_bytes()
         if self.sample and not policy.exists():
@@ -282,7 +323,7 @@ class PrivateFolder:
             with (partial / "purposes.yaml").open("ab") as file:
                 file.write(b"\n" + purposes)
             partial.rename(policy)
-            self.made.append(f"{POLICY}/")
+            self.created.append(f"{POLICY}/")
         (policy / "datamap").mkdir(parents=True, exist_ok=True)
         self._keep(f"{POLICY}/purposes.yaml", purposes)
         for path in sorted((_PACK / "datamap").glob("*.yaml")):
@@ -291,54 +332,101 @@ class PrivateFolder:
     def _pair(
         self, private: str, public: str, make: Callable[[], bytes], shown: Callable[[bytes], bytes]
     ) -> None:
-        """A private file, and the public one that is made of it: also after an init that ended."""
+        """Create the private key file and the public key file of a key pair, if they are missing.
+
+        If an earlier `compose init` was interrupted between the two files, the public key file is
+        created from the existing private key file.
+
+        Args:
+            private: name of the private key file.
+            public: name of the public key file.
+            make: function that generates the content of the private key file.
+            shown: function that derives the content of the public key file from it.
+
+        Raises:
+            UsageError: the public key file exists, but the private key file is missing.
+        """
         if (self.folder / public).exists() and not (self.folder / private).exists():
             raise UsageError(
-                f"Of {private} and {public} in {self.folder} only {public} is there.",
-                "Restore the other from your backup of the folder.",
+                f"{self.folder} has {public}, but lacks {private}.",
+                f"Restore {private} from your backup of the folder.",
             )
         self._keep(private, make)
         self._keep(public, lambda: shown((self.folder / private).read_bytes()))
 
     def _add_missing(self, name: str, values: Mapping[str, object]) -> None:
-        """Add names to a JSON object that lacks them; existing values stay as they are."""
+        """Add missing keys to the JSON object in a file. Existing values are kept.
+
+        Args:
+            name: name of the file, relative to the private folder.
+            values: values by key.
+        """
         kept = self._json_object(name)
         missing = {key: value for key, value in values.items() if key not in kept}
         if missing:
-            write_whole(self.folder / name, _json({**kept, **missing}))
-            self.made.append(f"{name} ({', '.join(missing)})" if kept else name)
+            write_atomically(self.folder / name, _json({**kept, **missing}))
+            self.created.append(f"{name} ({', '.join(missing)})" if kept else name)
 
     def _json_object(self, name: str) -> dict[str, Any]:
-        """Return the object in a file, empty if there is no file; raises UsageError."""
+        """Return the JSON object in a file, or an empty object if the file does not exist.
+
+        Args:
+            name: name of the file, relative to the private folder.
+
+        Raises:
+            UsageError: the file contains no JSON object.
+        """
         path = self.folder / name
         try:
             return dict(json.loads(path.read_bytes())) if path.exists() else {}
         except (ValueError, TypeError):
-            raise UsageError(f"{path} is no JSON object.", "Correct it.") from None
+            raise UsageError(f"{path} is not a JSON object.", "Correct it.") from None
 
     def _derive(self, name: str, content: object) -> None:
-        """Write a file that follows from others, if it changed."""
+        """Write a file whose content is derived from other files.
+
+        If the file has this content already, it is not written.
+
+        Args:
+            name: name of the file, relative to the private folder.
+            content: object that is written as JSON.
+        """
         path, text = self.folder / name, _json(content)
         if not path.exists() or path.read_bytes() != text:
-            write_whole(path, text)
-            self.made.append(name)
+            write_atomically(path, text)
+            self.created.append(name)
 
     def _keep(self, name: str, content: bytes | Callable[[], bytes]) -> None:
-        """Make a file that is not there: whole, for its owner alone, or not at all."""
+        """Create a file atomically if it does not exist.
+
+        Only the owner of the new file can read it.
+
+        Args:
+            name: name of the file, relative to the private folder.
+            content: content of the file, or the function that creates the content.
+        """
         path = self.folder / name
         if not path.exists():
-            write_whole(path, content() if callable(content) else content)
-            self.made.append(name)
+            write_atomically(path, content() if callable(content) else content)
+            self.created.append(name)
 
 
 def hand_over(folder: Path, uid: int, gid: int) -> None:
-    """Give a folder and all in it to the user that containers run as; needs root."""
+    """Change the owner of a folder and its content to the user and group that run the containers.
+
+    This requires root.
+
+    Args:
+        folder: the folder.
+        uid: id of the user.
+        gid: id of the group.
+    """
     for path in (folder, *folder.rglob("*")):
         os.chown(path, uid, gid, follow_symlinks=False)
 
 
 def close_to_others(folder: Path) -> None:
-    """Remove all rights of everybody but the owner."""
+    """Remove all permissions of other users and groups on a folder and its content."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o700 if path.is_dir() else 0o600)

@@ -1,8 +1,8 @@
-"""The trust zones of the stack's workers: keys, logins and servers of the workers of a queue.
+"""Define the trust zones of the stack's workers: the keys, logins and servers of each queue.
 
-`docker-compose.yaml` gives each zone its secrets and networks; tests/deployment compares both.
-Logins of workflows follow from their declarations. `connections_of` selects a zone's connections
-from the file that operators edit.
+`docker-compose.yaml` gives each zone its secrets and networks. A test in tests/deployment compares
+that file with this module. The logins of workflows are derived from the declarations of the
+workflows. `connections_of` selects the connections of a zone from the file that operators edit.
 """
 
 from __future__ import annotations
@@ -34,15 +34,18 @@ KEY_EXTRAS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Zone:
-    """A set of workers.
+    """A trust zone: the workers of one queue.
 
     Attributes:
-        queue: whose tasks they run.
-        keys: files with private keys and secrets that they have.
-        reaches_databases: whether they connect to the mapped databases, with the maps' own logins.
-        offsite: whether they reach the off-site store.
-        sends: whether they reach the mail server and the webhooks of robots.
-        servers: servers of the stack, beside broker, API server, PostgreSQL and store.
+        queue: queue whose tasks the workers execute.
+        keys: names of the files with private keys and secrets that the workers have.
+        reaches_databases: whether the workers connect to the mapped databases with the logins that
+            the data maps name.
+        offsite: whether the workers connect to the off-site store.
+        sends: whether the workers send messages: by the mail server, and by the webhooks of chat
+            robots.
+        servers: servers of the stack that the workers connect to, in addition to broker, API
+            server, PostgreSQL and object store.
     """
 
     queue: Queue
@@ -54,17 +57,17 @@ class Zone:
 
     @property
     def service(self) -> str:
-        """The service of docker-compose.yaml."""
+        """Return the name of the zone's service in docker-compose.yaml."""
         return "worker" if self.queue is Queue.DEFAULT else f"worker-{self.queue}"
 
     @property
     def connections_file(self) -> str:
-        """The file of connections, in the private folder."""
+        """Return the name of the file of the zone's connections in the private folder."""
         return f"connections_{self.queue}.json"
 
     @property
     def secrets(self) -> frozenset[str]:
-        """Secrets of the service, by their source."""
+        """Return the names of the Docker secrets that the zone's service can read."""
         certificates = CERTIFICATES if self.offsite else ()
         return frozenset({*COMMON_SECRETS, *certificates, *self.keys, self.connections_file})
 
@@ -114,13 +117,15 @@ ZONES: Mapping[Queue, Zone] = {
 
 
 def logins_of(zone: Zone, pack: PolicyPack | None = None) -> frozenset[str]:
-    """Return the connections of workflows with rights of their own that a zone uses.
+    """Return the ids of the connections with a workflow's login that a trust zone needs.
 
-    The sealing zone uses those of workflows that read there which documents are due to whom.
+    The zone needs the logins of the workflows whose tasks run in its queue. Some workflows read
+    mapped databases while a bundle is sealed. The zone that seals bundles also needs the logins of
+    these workflows.
 
     Args:
-        zone: the zone.
-        pack: the policy pack, which may name other connections than the declarations.
+        zone: trust zone.
+        pack: policy pack, which may name other connections than the declarations of workflows.
     """
     return frozenset().union(
         *(
@@ -135,16 +140,17 @@ def logins_of(zone: Zone, pack: PolicyPack | None = None) -> frozenset[str]:
 def connections_of(
     zone: Zone, configured: Mapping[str, Any], pack: PolicyPack | None = None
 ) -> dict[str, Connection]:
-    """Return the connections of a zone's workers.
+    """Return the connections of a trust zone's workers.
 
     Args:
-        zone: the zone.
-        configured: all connections by id, as Airflow's file has them. `ID@QUEUE` is an object with
-            what the workers of a queue use in place of parts of ID: a login with fewer rights.
-        pack: the policy pack, which may name other connections than the declarations.
+        zone: trust zone.
+        configured: all connections by id, as in Airflow's file of connections. The entry `ID@QUEUE`
+            is an object that replaces parts of the connection `ID` for the workers of a queue, such
+            as a login with fewer rights.
+        pack: policy pack, which may name other connections than the declarations of workflows.
 
     Raises:
-        UsageError: a connection cannot be read, or `ID@QUEUE` names no connection or no zone.
+        UsageError: a connection cannot be read, or `ID@QUEUE` names an unknown connection or zone.
     """
     plain = without_overrides(configured)
     _require_known_overrides(configured)
@@ -182,18 +188,23 @@ def _require_known_overrides(configured: Mapping[str, Any]) -> None:
             continue
         if plain not in configured or queue not in set(Queue):
             raise UsageError(
-                f"{name} in the file of connections names no connection or no zone.",
+                f"{name} in the file of connections does not name a connection and a zone.",
                 f"Write CONNECTION{OVERRIDE}ZONE. The zones: {', '.join(Queue)}.",
             )
         if not isinstance(override, Mapping):
             raise UsageError(
-                f"{name} in the file of connections is no object.",
-                "Write what the zone uses instead, such as login and password.",
+                f"{name} in the file of connections is not an object.",
+                "Write the values that the zone uses, such as login and password.",
             )
 
 
 def without_overrides(configured: Mapping[str, Any]) -> dict[str, Connection]:
-    """Return the connections, as objects, without those that replace parts of others for a queue.
+    """Return the connections as objects, without the entries `ID@QUEUE`.
+
+    An entry `ID@QUEUE` overrides a connection for the workers of a queue.
+
+    Args:
+        configured: all connections by id, as in Airflow's file of connections.
 
     Raises:
         UsageError: a connection cannot be read.
@@ -204,13 +215,14 @@ def without_overrides(configured: Mapping[str, Any]) -> dict[str, Connection]:
 def without_logins_of_replaced_stores(
     ours: Mapping[str, Connection], configured: Mapping[str, Any]
 ) -> dict[str, Connection]:
-    """Return the stack's connections without the zones' logins of a store that was replaced.
+    """Return the connections of a new stack without logins to object stores that were replaced.
 
-    Those logins belong to the stack's own store. Another store would refuse them.
+    Operators may replace the object store of the stack. Some logins of trust zones exist only in
+    the stack's own object store. Another store would refuse them.
 
     Args:
-        ours: the connections of a new stack.
-        configured: the connections of this stack.
+        ours: connections of a new stack.
+        configured: connections of this stack, which operators may have changed.
 
     Raises:
         UsageError: a connection cannot be read.
@@ -254,6 +266,11 @@ def _extra(override: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _foreign_keys(zone: Zone, name: str) -> list[str]:
-    """Return the extras of a connection that hold private keys which the zone does not have."""
+    """Return the extras of a connection that contain private keys which the zone must not have.
+
+    Args:
+        zone: trust zone.
+        name: id of the connection.
+    """
     extras = [extra for extra, key in KEY_EXTRAS.get(name, {}).items() if key not in zone.keys]
     return [*extras, *(f"{extra}_passphrase" for extra in extras)]

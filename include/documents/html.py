@@ -1,4 +1,7 @@
-"""A document as one self-contained page: no script, no request; printed, it is the PDF."""
+"""Render an official document as an HTML page without scripts and external files.
+
+The PDF file of the document is made from the same page.
+"""
 
 from __future__ import annotations
 
@@ -8,70 +11,78 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from include.documents.model import Document, shares
-from include.documents.words import LONG, Words, numbers
+from include.documents.document_texts import MAX_UNBROKEN, DocumentTexts, section_numbers
+from include.documents.model import Document, column_shares
 from include.reports.html import styles
 from include.reports.i18n import language_tag, visible
 from include.reports.jinja import environment
 from include.reports.model import Table
 
 TEMPLATES = Path(__file__).parent / "templates"
-NAME, WARNING = 50.0, 36.0  # em that are shown of name and warning in the margin of a page
-# The small print has the font of the text: each font more costs a tenth of a second
+NAME_WIDTH_EM, WARNING_WIDTH_EM = 50.0, 36.0  # maximum widths (em) in page margins
+# The font of the text, because each additional font takes a tenth of a second
 _SMALL = 'font: 8pt "Noto Serif", "Liberation Serif", "Noto Serif CJK SC", serif; color: #4d5560;'
-_ENDLESS = re.compile(r"[^\s\u2e80-\uffef]{60}(?=[^\s\u2e80-\uffef]{60})")
-_LOUD = 'font: bold 11pt "Noto Sans", Arial, "Liberation Sans", "Noto Sans CJK SC", sans-serif;'
+_LONG_WORD = re.compile(r"[^\s\u2e80-\uffef]{60}(?=[^\s\u2e80-\uffef]{60})")
+_WARNING_FONT = (
+    'font: bold 11pt "Noto Sans", Arial, "Liberation Sans", "Noto Sans CJK SC", sans-serif;'
+)
 
 
 def render_html(document: Document, locale: str, timezone: str) -> str:
-    """Render a document in one language.
+    """Render a document in one language as an HTML page.
 
     Args:
-        document: what to say.
+        document: the document.
         locale: ``en`` or ``zh_CN``.
-        timezone: IANA name; moments are shown in it.
+        timezone: IANA name of the timezone in which times are shown.
 
     Raises:
-        ValueError: unknown locale, or a moment without timezone.
+        ValueError: the locale is unknown, or a time has no timezone.
     """
-    words = Words(locale, timezone)
+    words = DocumentTexts(locale, timezone)
     templates = environment(TEMPLATES)
-    templates.filters["breakable"] = breakable
+    templates.filters["breakable"] = allow_breaks
     grids = {
-        f"t{place}-{at}": words.grid(block)
-        for place, section in enumerate(document.sections, 1)
-        for at, block in enumerate(section.blocks, 1)
+        f"t{section_number}-{block_number}": words.grid(block)
+        for section_number, section in enumerate(document.sections, 1)
+        for block_number, block in enumerate(section.blocks, 1)
         if isinstance(block, Table)
     }
-    sheet = (TEMPLATES / "document.css").read_text(encoding="utf-8")
+    style_sheet = (TEMPLATES / "document.css").read_text(encoding="utf-8")
     return templates.get_template("document.html.j2").render(
         document=document,
         words=words,
-        numbers=numbers(document),
+        numbers=section_numbers(document),
         name=full_name(document, words),
         language=language_tag(locale),
         grids=grids,
-        long=LONG,
-        **styles(sheet + _columns(grids) + _margins(document, words)),
+        long=MAX_UNBROKEN,
+        **styles(style_sheet + _columns(grids) + _margins(document, words)),
     )
 
 
-def full_name(document: Document, words: Words) -> str:
-    """Title and reference in one line, as a program shows it at the top of its window."""
+def full_name(document: Document, words: DocumentTexts) -> str:
+    """Return the title and the reference number of a document in one line.
+
+    Args:
+        document: the document.
+        words: converter to the language of the line.
+    """
     title = " ".join(words.text(document.title).split())
     reference = visible(document.reference)
     return f"{title} · {reference}" if reference else title
 
 
-def breakable(text: str) -> Markup:
-    """A text, escaped, whose endless words may break where a line ends.
+def allow_breaks(text: str) -> Markup:
+    """Return a text as HTML, with points inside very long words at which a line may break.
 
-    Without that the time that WeasyPrint takes grows with the square of a word's length.
+    Without these points, the time that WeasyPrint needs for a word grows with the square of its
+    length.
     """
     pieces, end = [], 0
-    for found in _ENDLESS.finditer(text):
-        pieces.append(text[end : found.end()])
-        end = found.end()
+    for match in _LONG_WORD.finditer(text):
+        pieces.append(text[end : match.end()])
+        end = match.end()
     return Markup("<wbr>").join([*pieces, text[end:]])
 
 
@@ -79,24 +90,29 @@ def _columns(grids: Mapping[str, list[list[str]]]) -> str:
     return "".join(
         f"#{name} thead th:nth-child({at}) {{ width: {share:.2%}; }}\n"
         for name, rows in grids.items()
-        for at, share in enumerate(shares(rows), 1)
+        for at, share in enumerate(column_shares(rows), 1)
     )
 
 
-def _margins(document: Document, words: Words) -> str:
-    """Return the margins of each page: the warning above, name and page number below.
+def _margins(document: Document, words: DocumentTexts) -> str:
+    """Return the CSS for the page margins.
 
-    The first page begins with the warning.
+    The margins contain a warning at the top, and the document name and page number at the bottom.
+    The first page has no warning in its margin, because its text begins with the warning. These
+    texts are in the style sheet, because a browser repeats only such texts on every page.
 
-    Texts are written into the style sheet, since browsers know no other way to repeat one.
+    Args:
+        document: the document.
+        words: converter to the language of the page.
     """
-    name = _quoted(words.margin(full_name(document, words), NAME))
+    name = _css_string(words.margin(full_name(document, words), NAME_WIDTH_EM))
     above = ""
-    if document.marked:
-        warning = _quoted(words.margin(words.text(document.marked), WARNING))
+    if document.warning:
+        warning = _css_string(words.margin(words.text(document.warning), WARNING_WIDTH_EM))
         above = f"""
   @top-center {{
-    content: {warning}; {_LOUD} width: 100%; height: 9mm; margin: 5mm 0 4mm; text-align: center;
+    content: {warning}; {_WARNING_FONT} width: 100%; height: 9mm; margin: 5mm 0 4mm; text-align:
+        center;
     vertical-align: middle; background: #a3161a; color: #ffffff;
   }}"""
     return f"""@page {{
@@ -108,10 +124,10 @@ def _margins(document: Document, words: Words) -> str:
 """
 
 
-def _quoted(text: str) -> str:
-    """A text as a string of a style sheet, in which nothing of it can end the string."""
-    plain = "".join(
+def _css_string(text: str) -> str:
+    """Return a text as a CSS string. Characters other than letters and digits are escaped."""
+    escaped = "".join(
         character if character.isascii() and character.isalnum() else f"\\{ord(character):x} "
         for character in text
     )
-    return f'"{plain}"'
+    return f'"{escaped}"'

@@ -1,8 +1,8 @@
-"""An official document before it has a language or a file format.
+"""The model of an official document, independent of language and file format.
 
-A workflow builds one `Document`; `include.documents.render.render_forms` makes its files. A company
-hands it in or sends it, so it contains only what people stated. An entry without a statement is
-blank, and `include.documents.words.missing` lists the blank entries.
+A workflow builds a `Document`, and `include.documents.render.render_forms` creates its files. The
+company submits these files, so the document contains only statements that people made. Entries
+without a statement are blank, and `include.documents.document_texts.missing_entries` lists them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ EntryValue = Message | Value | tuple[Message, ...] | None
 
 
 class Entry(StrictModel):
-    """One line of a form.
+    """A labelled value in a document.
 
     Attributes:
-        label: what is asked for, "Possible harm".
-        value: a text (``verbatim`` for a person's words, with line feeds), a moment with its
-            timezone, a number, several texts as a list, or None when nothing was stated.
-        unit: of a number: ``people``, ``records``, ``seconds`` ...; see
-            `include.reports.i18n.Translator.quantity`.
-        required: the document may not go out while the value is blank.
+        label: label of the value, such as "Possible harm".
+        value: the value: a text (``verbatim`` for a text that a person typed), a time with a
+            timezone, a number, a list of texts, or None if nobody made a statement.
+        unit: unit of a number, such as ``people``, ``records`` or ``seconds``
+            (`include.reports.i18n.Translator.quantity`).
+        required: whether the value must be filled in before the document is submitted.
 
     Raises:
-        ValueError: a moment without timezone.
+        ValueError: the value is a time without a timezone.
     """
 
     label: Message
@@ -49,7 +49,7 @@ class Entry(StrictModel):
 
 
 class Form(StrictModel):
-    """Labels and what stands beside them, in reading order."""
+    """A block of a document that lists labelled values in reading order."""
 
     kind: Literal["form"] = "form"
     entries: tuple[Entry, ...]
@@ -59,28 +59,34 @@ Block = Annotated[Form | Paragraph | Table | Steps, Field(discriminator="kind")]
 
 
 class Section(StrictModel):
-    """A part of the document; headings are numbered where there are two or more of them."""
+    """A section of a document.
+
+    The headings of the sections are numbered if the document has at least two headings.
+    """
 
     heading: Message | None = None
     blocks: tuple[Block, ...]
 
 
 class Document(StrictModel):
-    """A whole document in no language yet.
+    """An official document, independent of language and file format.
 
     Attributes:
-        title: what it is, "Report on a security incident".
-        dated: of which moment it is. Not when the file is made: what a task makes again has to be
-            the same, byte by byte.
-        subtitle: which of several, "First report".
-        reference: the sender's number of it.
-        addressee: how it opens, without a colon: "To the Postal Administration of Zhejiang",
-            "Dear customer"; in Chinese the authority's name, 尊敬的客户.
-        sender: the company.
-        sections: what it says.
-        signature: lines at the end, such as name and day; without a value there is room to sign.
-        footer: a small note below everything, such as who keeps the original.
-        marked: a warning that stands on every page, "DRILL - not a real incident".
+        title: title, such as "Report on a security incident".
+        dated: date and time of the document. It is not the time at which files are created, because
+            a repeated task has to create the same bytes.
+        subtitle: subtitle, such as "First report".
+        reference: reference number that the sender gave the document; empty if the sender gave no
+            number.
+        addressee: salutation without a colon, such as "To the Postal Administration of Zhejiang" or
+            "Dear customer". In Chinese it is the name of the authority, or 尊敬的客户.
+        sender: name of the company.
+        sections: sections of the document.
+        signature: entries at the end of the document, such as name and date. For a blank value, the
+            document leaves space for handwriting.
+        footer: note in small type at the end of the document, such as the name of the person or
+            office that keeps the original.
+        warning: warning on every page, such as "DRILL - not a real incident".
     """
 
     title: Message
@@ -92,34 +98,41 @@ class Document(StrictModel):
     sections: tuple[Section, ...] = ()
     signature: tuple[Entry, ...] = ()
     footer: Message | None = None
-    marked: Message | None = None
+    warning: Message | None = None
 
 
-PAPER = 44.0  # em between the margins of the page, in the font of a table
-_PADDING = 1.4  # em of a cell, left and right together
-_NARROWEST = 3.0
-_MOST = 200  # characters of a cell that are looked at: more does not make it wider
+PAGE_WIDTH_EM = 44.0  # em of a table's font between the page margins
+_CELL_PADDING_EM = 1.4  # em of a cell, left and right together
+_MIN_WIDTH_EM = 3.0
+_MAX_MEASURED = 200  # characters; a longer text does not make a column wider
 
 
-def em(text: str) -> float:
-    """The length of a text in em: a Chinese sign is one, others about half."""
+def width_in_em(text: str) -> float:
+    """Return the estimated width of a text in em.
+
+    A Chinese character is 1 em wide, any other character 0.55 em.
+    """
     return sum(1.0 if east_asian_width(character) in "WF" else 0.55 for character in text)
 
 
-def shares(rows: Sequence[Sequence[str]]) -> list[float]:
-    """The share of each column in the width of a table, together 1.
+def column_shares(rows: Sequence[Sequence[str]]) -> list[float]:
+    """Return the width of each column of a table as a fraction of the width of the table.
 
-    Columns of figures and short words keep their length; long texts divide what is left.
+    A column is as wide as its longest text if the table has enough space. The columns for which the
+    space is not enough share the remaining width equally.
 
     Args:
-        rows: cells as they are shown, the heading first.
+        rows: texts of the cells, row by row. The first row has the column headers.
     """
-    wanted = [
-        max(_NARROWEST, *(em(cell[:_MOST]) for cell in column)) + _PADDING
+    natural_widths = [
+        max(_MIN_WIDTH_EM, *(width_in_em(cell[:_MAX_MEASURED]) for cell in column))
+        + _CELL_PADDING_EM
         for column in zip(*rows, strict=True)
     ]
-    widths, room = [0.0] * len(wanted), PAPER
-    for done, at in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
-        widths[at] = min(wanted[at], room / (len(wanted) - done))
-        room -= widths[at]
+    widths, room = [0.0] * len(natural_widths), PAGE_WIDTH_EM
+    for columns_done, index in enumerate(
+        sorted(range(len(natural_widths)), key=natural_widths.__getitem__)
+    ):
+        widths[index] = min(natural_widths[index], room / (len(natural_widths) - columns_done))
+        room -= widths[index]
     return [width / sum(widths) for width in widths]

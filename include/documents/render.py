@@ -1,4 +1,4 @@
-"""Every file of one document: two languages in three forms."""
+"""Create all files of an official document: HTML, PDF and Word, each in English and Chinese."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 def render_forms(document: Document, timezone: str, name: str, *, pdf: bool = True) -> Rendered:
-    """Render a document as HTML, PDF and Word file (.docx) in every language.
+    """Create the HTML, PDF and Word (.docx) files of a document in every language.
 
-    The same document gives the same bytes. A PDF that cannot be made becomes a reason: at three in
-    the morning a missing font must not keep the other files back.
+    The same document always gives the same bytes. If a PDF file cannot be created, for example
+    because a font is missing, the result states the reason and contains all other files.
 
     Args:
-        document: the document. Blank fields are shown as such: see `missing`.
-        timezone: IANA name; moments are shown in it.
-        name: of the files, ``first-report`` for ``first-report.zh-CN.pdf``.
-        pdf: False leaves the PDF files out; they cost most of the time.
+        document: the document. Blank entries (see `missing_entries`) are marked in the files.
+        timezone: IANA name of the timezone in which times are shown.
+        name: start of the file names, such as ``first-report`` in ``first-report.zh-CN.pdf``.
+        pdf: whether to create PDF files, which takes most of the time.
 
     Raises:
-        ValueError: a moment without timezone, or a name that is none of a file.
+        ValueError: a time has no timezone, or the file name is invalid.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a file: use a-z, 0-9 and - . _")
+        raise ValueError(f"{name!r} is not a valid file name: use only a-z, 0-9 and - . _")
     rendered, pages = Rendered(), {}
     for locale in LOCALES:
-        start = f"{name}.{language_tag(locale)}"
-        page = pages[f"{start}.pdf"] = render_html(document, locale, timezone)
-        rendered.files[f"{start}.html"] = page.encode()
-        rendered.files[f"{start}.docx"] = render_docx(document, locale, timezone)
+        file_prefix = f"{name}.{language_tag(locale)}"
+        page = pages[f"{file_prefix}.pdf"] = render_html(document, locale, timezone)
+        rendered.files[f"{file_prefix}.html"] = page.encode()
+        rendered.files[f"{file_prefix}.docx"] = render_docx(document, locale, timezone)
     if not pdf:
         return rendered
     if unavailable := pdf_unavailable_reason():

@@ -1,1 +1,1 @@
-"""The sandbox of a drill: a state, a workplace and channels that reach nothing live."""
+"""Isolate incident drills: each drill writes only to a schema of its own in the state database."""

@@ -1,11 +1,13 @@
-"""The state of a drill: a schema of its own in the state database.
+"""Create, find and drop the schemas of incident drills in the state database.
 
-The schema has every table at the newest revision, made by the same migrations. Its connections look
-names up in that schema only, so a statement fails where it would otherwise reach the live tables.
-The run that plays the drill makes the schema and drops it.
+Each drill has a schema of its own, which holds its state. The migrations that create the live
+tables also create all tables of the schema. The drill's sessions search tables only in this schema,
+so a statement that names a missing table fails and cannot reach a live table. The first step of a
+drill creates the schema, and the schema is dropped after the drill was sealed.
 
-The name derives from the run. A schema is dropped only if it has such a name and our comment. The
-role of the state database needs CREATE on the database.
+The name of the schema is derived from the DAG id and the run id. A schema is dropped only if it has
+such a name and a comment written by ParcelSeal. The database role of the connection `state_db`
+needs the CREATE privilege on the database.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.state.connect import engine
 from include.state.migrate import current_revision, migrate_here, newest_revision
 
-KIND = "parcelseal tabletop"  # in the comment; a schema with another comment is not ours
+KIND = "parcelseal tabletop"  # in the comment of the schemas that ParcelSeal created
 _NAME = re.compile(r"tabletop_[0-9a-f]{32}")
 _PATIENCE = "30s"  # for a task that still works in a schema that is to be dropped
 _COMMENT = text(
@@ -42,42 +44,46 @@ _COMMENTS = text(
 
 @dataclass(frozen=True)
 class Sandbox:
-    """The state of one drill.
+    """The schema of one incident drill.
 
     Attributes:
-        name: of the schema.
-        dag_id: the workflow that is drilled.
-        run_id: the run that is the drill.
-        made_at: when the schema was made.
+        name: name of the schema.
+        dag_id: DAG id of the workflow.
+        run_id: id of the run that is the drill.
+        created_at: time at which the schema was created.
     """
 
     name: str
     dag_id: str
     run_id: str
-    made_at: datetime
+    created_at: datetime
 
 
 def name_of(dag_id: str, run_id: str) -> str:
-    """Return the name of a run's schema."""
+    """Return the name of the schema of a drill, which is derived from its DAG id and run id."""
     return f"tabletop_{sha256(json.dumps([dag_id, run_id]).encode()).hexdigest()[:32]}"
 
 
 def open_sandbox(
     conninfo: str, dag_id: str, run_id: str, at: datetime, check: Callable[[Connection], None]
 ) -> Engine:
-    """Return the state of a drill; make it if it does not exist. Several tasks may do so at once.
+    """Return an engine for the schema of a drill. Create the schema if it does not exist.
+
+    Several tasks may call this function at the same time.
 
     Args:
-        conninfo: of the state database.
-        dag_id: the workflow.
-        run_id: its run.
-        at: the moment.
-        check: raises to refuse, and reads the live tables. It runs under the lock that `drop`
-            takes, so that no state is made again for a run that was sealed meanwhile.
+        conninfo: connection string of the state database.
+        dag_id: DAG id of the workflow.
+        run_id: id of the run that is the drill.
+        at: current time.
+        check: function that receives a connection to the live tables, and raises an exception if
+            the drill is already sealed. No other task can create or drop the schema while the
+            function runs.
 
     Raises:
-        UsageError: the role may not make a schema, or a newer version made this one.
-        ControlFailed: a schema of that name exists and is not the run's.
+        UsageError: the role may not create a schema, or a newer version of ParcelSeal created the
+            existing schema.
+        ControlFailed: a schema of that name exists and does not belong to this run.
     """
     expected = Sandbox(name_of(dag_id, run_id), dag_id, run_id, at)
     with _locked(engine(conninfo), expected.name) as conn:
@@ -92,49 +98,50 @@ def open_sandbox(
 
 
 def find_sandbox(conninfo: str, dag_id: str, run_id: str) -> Engine:
-    """Return the state of a drill that was made before.
+    """Return an engine for the existing schema of a drill.
 
     Raises:
-        UsageError: a newer version made it.
-        ControlFailed: it does not exist: the drill was sealed, or cleared away as left over.
+        UsageError: a newer version of ParcelSeal created the schema.
+        ControlFailed: the schema does not exist any more, because the drill was sealed or its steps
+            stopped long ago. Also raised if ParcelSeal did not create the schema of that name.
     """
     name = name_of(dag_id, run_id)
     with _locked(engine(conninfo), name) as conn:
         if _find(conn, name) is None:
             raise ControlFailed(
-                "The state of this drill is gone: it was sealed, or cleared away as left over.",
-                "Start another drill.",
+                "The state of this drill no longer exists: it was sealed, or removed.",
+                "Start a new drill.",
             )
         _migrate(conn, name)
     return engine(conninfo, name)
 
 
-def is_there(live: Engine, dag_id: str, run_id: str) -> bool:
-    """Return whether the state of a drill exists.
+def schema_exists(live: Engine, dag_id: str, run_id: str) -> bool:
+    """Return whether the schema of a drill exists.
 
     Raises:
-        ControlFailed: a schema of that name exists and is not ours.
+        ControlFailed: a schema of that name exists and was not created by ParcelSeal.
     """
     with live.connect() as conn:
         return _find(conn, name_of(dag_id, run_id)) is not None
 
 
 def drop_sandbox(live: Engine, dag_id: str, run_id: str) -> bool:
-    """Drop the state of a drill with all its content; return whether it existed.
+    """Drop the schema of a drill with all its tables, and return whether it existed.
 
     Raises:
-        ControlFailed: a schema of that name exists and is not ours.
-        ServiceError: a task still works in it.
+        ControlFailed: a schema of that name exists and was not created by ParcelSeal.
+        ServiceError: a task still uses the schema.
     """
     return drop(live, name_of(dag_id, run_id))
 
 
 def drop(live: Engine, name: str) -> bool:
-    """Drop a schema that `sandboxes` named; return whether it still existed.
+    """Drop the drill schema with the given name, and return whether it existed.
 
     Raises:
-        ControlFailed: it is not ours.
-        ServiceError: a task still works in it.
+        ControlFailed: the schema was not created by ParcelSeal.
+        ServiceError: a task still uses the schema.
     """
     if not _NAME.fullmatch(name):
         raise _foreign(name)
@@ -146,22 +153,31 @@ def drop(live: Engine, name: str) -> bool:
             _run(conn, sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
         except LockNotAvailable:
             raise ServiceError(
-                "The state of a drill could not be removed: a task still works in it.",
-                "The task is repeated; end the tasks of that run if it goes on.",
+                "The state of a drill could not be removed: a task still uses it.",
+                "The task is repeated. If the error continues, end the tasks of that run.",
             ) from None
     return True
 
 
 def sandboxes(live: Engine) -> list[Sandbox]:
-    """Return every drill whose state exists, by name; schemas of other programs are left out."""
+    """Return the schemas of all incident drills in the state database, sorted by name.
+
+    Schemas that ParcelSeal did not create are omitted.
+    """
     with live.connect() as conn:
         comments = [(str(name), comment) for name, comment in conn.execute(_COMMENTS)]
     read = [_read(name, comment) for name, comment in comments if _NAME.fullmatch(name)]
     return [sandbox for sandbox in read if sandbox is not None]
 
 
-def leftovers(live: Engine, before: datetime) -> list[Sandbox]:
-    """Return the drills without a step since a moment: killed, and never sealed."""
+def drills_without_steps_since(live: Engine, before: datetime) -> list[Sandbox]:
+    """Return the schemas of drills that recorded no step since a given time.
+
+    Args:
+        live: engine of the live state database.
+        before: given time. A schema is returned only if it was created before this time and its
+            last step was recorded before this time.
+    """
     left = []
     for sandbox in sandboxes(live):
         steps = table("run_step", column("recorded_at", DateTime(True)), schema=sandbox.name)
@@ -172,14 +188,19 @@ def leftovers(live: Engine, before: datetime) -> list[Sandbox]:
                 if not isinstance(error.orig, UndefinedTable):
                     raise
                 continue  # dropped since the list was made
-        if max(sandbox.made_at, last or sandbox.made_at) < before:
+        if max(sandbox.created_at, last or sandbox.created_at) < before:
             left.append(sandbox)
     return left
 
 
 @contextmanager
 def _locked(live: Engine, name: str) -> Iterator[Connection]:
-    """Open a transaction that alone makes or drops a schema."""
+    """Open a transaction that holds a lock. No other task can then create or drop the schema.
+
+    Args:
+        live: engine of the live state database.
+        name: name of the schema.
+    """
     with live.begin() as conn:
         conn.execute(
             text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name}
@@ -192,31 +213,38 @@ def _make(conn: Connection, sandbox: Sandbox) -> None:
         "kind": KIND,
         "dag_id": sandbox.dag_id,
         "run_id": sandbox.run_id,
-        "made_at": sandbox.made_at.isoformat(),
+        "made_at": sandbox.created_at.isoformat(),
     }
     name = sql.Identifier(sandbox.name)
     try:
         _run(conn, sql.SQL("CREATE SCHEMA {}").format(name))
     except InsufficientPrivilege:
         raise UsageError(
-            "The role of the connection state_db may not make schemas, in which drills are played.",
+            "The role of the connection state_db may not create schemas, which drills need.",
             "Let the database's owner run: GRANT CREATE ON DATABASE <name> TO <role>.",
         ) from None
     _run(conn, sql.SQL("COMMENT ON SCHEMA {} IS {}").format(name, sql.Literal(json.dumps(about))))
 
 
 def _migrate(conn: Connection, name: str) -> None:
-    """Apply missing migrations to a schema; this version of the code may be newer than it."""
+    """Apply pending migrations to a drill's schema.
+
+    The schema may be new, or an older version of ParcelSeal may have created it.
+
+    Args:
+        conn: connection on which the transaction is open.
+        name: name of the schema.
+    """
     conn.execute(text("SELECT set_config('search_path', quote_ident(:name), true)"), {"name": name})
     if current_revision(conn) != newest_revision():
         migrate_here(conn)
 
 
 def _find(conn: Connection, name: str) -> Sandbox | None:
-    """Return the sandbox of a name, or None if no schema has the name.
+    """Return the drill whose schema has the given name, or None if no such schema exists.
 
     Raises:
-        ControlFailed: the schema is not ours.
+        ControlFailed: the schema was not created by ParcelSeal.
     """
     row = conn.execute(_COMMENT, {"name": name}).first()
     if row is None:
@@ -228,7 +256,14 @@ def _find(conn: Connection, name: str) -> Sandbox | None:
 
 
 def _read(name: str, comment: str | None) -> Sandbox | None:
-    """Read a schema's comment; return None if it is not ours."""
+    """Return the drill that the comment of a schema describes.
+
+    Return None if ParcelSeal did not write the comment.
+
+    Args:
+        name: name of the schema.
+        comment: comment of the schema; None if it has no comment.
+    """
     try:
         about = json.loads(comment or "")
         if about["kind"] != KIND:
@@ -242,8 +277,8 @@ def _read(name: str, comment: str | None) -> Sandbox | None:
 
 def _foreign(name: str) -> ControlFailed:
     return ControlFailed(
-        f"The schema {name} of the state database is not that of this drill; it stays as it is.",
-        "Find out who made it.",
+        f"The schema {name} of the state database belongs to no drill. It was not changed.",
+        "Find out who created it.",
     )
 
 

@@ -1,1 +1,1 @@
-"""Encryption to the holders of keys: backups and evidence extracts alike, as streams."""
+"""Encrypt streams of backups and evidence extracts, which only their recipients can decrypt."""

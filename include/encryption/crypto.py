@@ -1,9 +1,9 @@
-"""Encrypt streams in the AWS Encryption SDK message format, and record how to open them.
+"""Encrypt and decrypt streams in the message format of the AWS Encryption SDK.
 
-It uses the committing suite without a trailing signature: the manifest or bundle that names a
-message is signed, and a signature at the end of a stream would be known only after the data was
-used. Frames of 1 MiB are each authenticated, so nothing that was tampered with leaves the
-decryptor.
+The module uses the key-committing algorithm suite without a signature at the end of each message.
+The signature of a message can be verified only after all its data was used. Instead, each frame of
+1 MiB is authenticated, so the decryption never outputs data that was tampered with. A signed
+manifest or a signed evidence bundle records the digest of each encrypted message.
 """
 
 from __future__ import annotations
@@ -28,34 +28,42 @@ WRAPPING = "RSA_OAEP_SHA256_MGF1"
 
 
 class Refused(ControlFailed):
-    """The bytes do not open with this key, or are not what was encrypted."""
+    """The error for encrypted data that the key cannot decrypt, or that was changed."""
 
 
 class Readable(Protocol):
-    """Anything with ``read(size)``; a short answer means the end."""
+    """An object with the method ``read(size)``.
+
+    If ``read`` returns fewer bytes than requested, the data has ended.
+    """
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes."""
+        """Return ``size`` bytes, or fewer at the end of the data.
+
+        Args:
+            size: number of bytes; -1 for all remaining bytes.
+        """
         ...
 
 
 def encrypting(
     source: Readable, recipients: Sequence[Recipient], context: Mapping[str, str]
 ) -> Readable:
-    """Return a stream of the encrypted message.
+    """Return a stream of the encrypted message for a stream of plaintext.
 
     Args:
-        source: clear bytes; must fill each ``read`` until it ends.
-        recipients: any one of them can open the message.
-        context: authenticated but not secret; binds the message to what it belongs to (a
-            restore point, an incident).
+        source: stream of the plaintext. Each ``read`` must return the requested number of bytes,
+            except at the end.
+        recipients: holders of keys. Each of them alone can decrypt the message.
+        context: encryption context. It names the subject of the message, such as the id of a
+            restore point or an incident. It is not secret. If it was changed, the decryption fails.
 
     Raises:
-        UsageError: no recipient, or more than the format takes.
+        UsageError: `recipients` is empty, or has more than `MOST_RECIPIENTS` entries.
     """
     if not recipients:
         raise UsageError(
-            "There is no recipient, so nobody could open what is encrypted.",
+            "No recipient is configured, so the data could never be decrypted.",
             "Name recipients in the connection offsite_store.",
         )
     if len(recipients) > MOST_RECIPIENTS:
@@ -102,15 +110,17 @@ class _Encrypting:
 def decrypting(
     source: Readable, key: OpeningKey, context: Mapping[str, str], name: str
 ) -> Readable:
-    """Return a stream of the clear bytes.
+    """Return a stream of the plaintext of an encrypted message.
+
+    Reading the stream raises Refused if the key is wrong, or if the message was tampered with,
+    truncated, or encrypted with another context. Reading raises ServiceError if the key is a KMS
+    key and the KMS cannot be used.
 
     Args:
-        source: the encrypted message.
-        key: of one recipient.
-        context: what the message must be bound to.
-        name: the object, for the refusal. Reading raises Refused for a wrong key and for bytes
-            that were tampered with, truncated or were encrypted as another object, and
-            ServiceError when its KMS does not answer.
+        source: encrypted message.
+        key: key of one recipient.
+        context: values that must be in the encryption context of the message.
+        name: name of the encrypted object, for the error message.
     """
     return _Decrypting(source, key, context, name)
 
@@ -147,10 +157,11 @@ class _Decrypting:
                 "Check the connection's KMS endpoint, region and credentials.",
             ) from None
         except (*SDK_ERRORS, InvalidTag, ValueError, TypeError) as error:
-            # TypeError and ValueError: the SDK trips over a message that is cut inside a field.
+            # TypeError and ValueError: the SDK fails so on a message that is cut inside a field.
             raise Refused(
                 f"{self._name} cannot be opened: {_reason(error)}.",
-                "Use a key of one of its recipients; if it is one, the object is damaged.",
+                "Use a key of one of its recipients. If the key belongs to a recipient, the "
+                "object is damaged.",
             ) from None
 
     def _check_context(self) -> None:
@@ -177,12 +188,20 @@ def _reason(error: Exception) -> str:
 
 
 def _kms_reason(error: Exception) -> str:
-    # The SDK's own text names keys and causes; it holds no clear byte.
+    # The SDK's own text has keys and causes, but no clear byte.
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 class RecipientRecord(StrictModel):
-    """A key that opens the object."""
+    """A recipient, without the key, as a manifest or evidence bundle records it.
+
+    Attributes:
+        name: name of the recipient in the connection.
+        kind: type of the recipient's key.
+        key_id: SHA-256 (hex) of an RSA public key, or the ARN of a KMS key.
+        expires_at: end of validity of the recipient's certificate; None if the recipient has no
+            certificate.
+    """
 
     name: str
     kind: Literal["rsa", "kms"]
@@ -191,12 +210,22 @@ class RecipientRecord(StrictModel):
 
     @classmethod
     def of(cls, recipient: Recipient) -> Self:
-        """Record a recipient."""
+        """Return the record that describes a recipient."""
         return cls.model_validate(recipient, from_attributes=True)
 
 
 class EncryptionRecord(StrictModel):
-    """The encryption of the object; its context is authenticated."""
+    """The format and parameters with which an object was encrypted.
+
+    Attributes:
+        format: name of the message format.
+        suite: name of the algorithm suite.
+        frame_bytes: size of a frame in bytes.
+        wrapping: algorithm that encrypts the data key for RSA recipients.
+        provider: namespace of the RSA keys in the message.
+        context: encryption context, as passed to `encrypting`. If it was changed, the decryption
+            fails.
+    """
 
     format: str = "AWS Encryption SDK message, version 2"
     suite: str
@@ -207,7 +236,7 @@ class EncryptionRecord(StrictModel):
 
     @classmethod
     def of(cls, context: Mapping[str, str]) -> Self:
-        """Record how `encrypting` works, and to what it binds a message."""
+        """Return the parameters that `encrypting` uses for the given encryption context."""
         return cls(
             suite=SUITE,
             frame_bytes=FRAME,

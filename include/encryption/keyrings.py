@@ -1,6 +1,7 @@
-"""Keyrings of the AWS Encryption SDK: which keys seal a message, and which key opens one.
+"""Build keyrings of the AWS Encryption SDK. A keyring encrypts or decrypts a message's data key.
 
-Importing the SDK takes half a second of CPU; `crypto` imports this module with its first message.
+Importing the SDK takes half a second of CPU time. Therefore, `crypto` imports this module only when
+a message is encrypted or decrypted.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label=None)
 
 
 def client(most_keys: int) -> Any:
-    """Return a client that only takes suites that commit to their key.
+    """Return a client of the AWS Encryption SDK that accepts only key-committing algorithm suites.
 
     Args:
-        most_keys: encrypted data keys that a message may have.
+        most_keys: largest number of encrypted data keys that a message may have.
     """
     return aws_encryption_sdk.EncryptionSDKClient(
         commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT,
@@ -48,18 +49,20 @@ def client(most_keys: int) -> Any:
 
 
 def algorithm(suite: str) -> Algorithm:
-    """Return the SDK's algorithm suite of that name."""
+    """Return the algorithm suite with the given name."""
     return Algorithm[suite]
 
 
 def sealing_keyring(recipients: Sequence[Recipient], namespace: str) -> IKeyring:
-    """Return a keyring that encrypts the data key to every recipient.
+    """Return a keyring that encrypts the data key of a message for every recipient.
 
-    The data key is made here if there is an RSA recipient, else by the first KMS key.
+    If there is an RSA recipient, the data key is generated on this machine. Otherwise, the KMS of
+    the first recipient generates it.
 
     Args:
-        recipients: at least one; the same key twice counts once.
-        namespace: of RSA keys in the message.
+        recipients: at least one recipient. If several recipients have the same key, the data key is
+            encrypted once with it.
+        namespace: namespace of the RSA keys in the message.
     """
     distinct = {recipient.key_id: recipient for recipient in recipients}.values()
     rings = [
@@ -81,17 +84,23 @@ def sealing_keyring(recipients: Sequence[Recipient], namespace: str) -> IKeyring
 
 
 def opening_keyring(key: OpeningKey, namespace: str) -> IKeyring:
-    """Return a keyring that decrypts the data key with one recipient's key."""
+    """Return a keyring that decrypts the data key of a message with the key of one recipient.
+
+    Args:
+        key: key of the recipient.
+        namespace: namespace of the RSA keys in the message.
+    """
     if key.kind == KMS_KIND:
         return _kms(key.key_id, key.client)
     return _RsaOpening(namespace, key.key_id, _private_key(key.private_pem))
 
 
 class _RsaOpening(IKeyring):  # type: ignore[misc] # the library has no types
-    """A raw RSA keyring that only opens.
+    """A keyring with an RSA private key that can only decrypt data keys.
 
-    The library's own reads the PEM, and checks its primes, for each message: 0.2 s that every
-    loader of a restore and every trial of a drill would pay.
+    It replaces the RSA keyring of the SDK, which parses the private key and checks its primes again
+    for each message. This would take 0.2 s in each process of a restore and in each decryption
+    attempt of a restore drill.
     """
 
     def __init__(self, namespace: str, key_id: str, key: rsa.RSAPrivateKey) -> None:
@@ -102,7 +111,11 @@ class _RsaOpening(IKeyring):  # type: ignore[misc] # the library has no types
         raise NotImplementedError
 
     def on_decrypt(self, param: OnDecryptInput) -> OnDecryptOutput:
-        """Decrypt the data key; leave the materials without one if the key does not fit."""
+        """Decrypt the data key of a message, and return the SDK's decryption materials.
+
+        If this private key cannot decrypt any data key of the message, the returned materials have
+        no data key.
+        """
         for entry in param.encrypted_data_keys:
             if (entry.key_provider_id, bytes(entry.key_provider_info)) != self._entry:
                 continue
@@ -116,7 +129,13 @@ class _RsaOpening(IKeyring):  # type: ignore[misc] # the library has no types
 
 
 def lacks_data_key(error: Exception) -> bool:
-    """Return whether an error of the SDK says that a keyring gave it no data key."""
+    """Return whether an error of the SDK means that the message was not encrypted for the key.
+
+    In this case, the message contains no data key that the key can decrypt.
+
+    Args:
+        error: error that the SDK raised when it decrypted the message.
+    """
     return any(isinstance(cause, mpl_errors.ServiceError) for cause in (error, *error.args))
 
 

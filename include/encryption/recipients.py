@@ -1,4 +1,8 @@
-"""Recipients of encrypted data: public keys and KMS keys. Encryption needs no private key."""
+"""Read the keys of recipients, and generate RSA keys and certificates.
+
+A recipient has an RSA key pair or an AWS KMS key. For encryption, ParcelSeal needs only the RSA
+public key or the right to use the KMS key.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from include.services.errors import UsageError
 
-RSA_BITS = 4096  # BSI TR-02102-1 asks for 3000 and more beyond 2023
+RSA_BITS = 4096  # BSI TR-02102-1 requires at least 3000 after 2023
 CERTIFICATE_YEARS = 2
 RSA_KIND = "rsa"
 KMS_KIND = "kms"
@@ -24,15 +28,16 @@ KMS_KIND = "kms"
 
 @dataclass(frozen=True)
 class Recipient:
-    """A key that can open encrypted data.
+    """A holder of a key that decrypts data, with the information that the encryption needs.
 
     Attributes:
-        name: as the connection and the records call it, ``operations``.
+        name: name in the connection and in records, such as ``operations``.
         kind: ``rsa`` or ``kms``.
-        key_id: SHA-256 of the public key's DER (hex) for RSA, the ARN for KMS.
-        public_pem: the public key, empty for KMS.
-        expires_at: end of the certificate, None for a bare key or KMS.
-        client: the KMS client of a ``kms`` recipient.
+        key_id: for RSA, the SHA-256 (hex) of the public key in DER encoding; for KMS, the ARN.
+        public_pem: RSA public key as PEM; empty for KMS.
+        expires_at: end of the certificate's validity; None for KMS, or for an RSA public key
+            without a certificate.
+        client: KMS client of a ``kms`` recipient; None for RSA.
     """
 
     name: str
@@ -43,15 +48,22 @@ class Recipient:
     client: Any = None
 
     def expired(self, moment: datetime) -> bool:
-        """Return whether the certificate has expired at that moment."""
+        """Return whether the recipient's certificate has expired at the given time."""
         return self.expires_at is not None and self.expires_at <= moment
 
 
 def recipient_from_pem(name: str, pem: bytes) -> Recipient:
-    """Read an RSA recipient from a PEM certificate (which has an expiry) or public key.
+    """Return the RSA recipient whose certificate or public key is given as PEM.
+
+    Only a certificate has an expiry date.
+
+    Args:
+        name: name of the recipient in the connection.
+        pem: certificate or public key.
 
     Raises:
-        UsageError: it is neither, or not an RSA key of at least 3072 bits.
+        UsageError: the PEM is not a certificate or public key, or the key is not an RSA key of at
+            least 3072 bits.
     """
     expires_at = None
     try:
@@ -62,7 +74,7 @@ def recipient_from_pem(name: str, pem: bytes) -> Recipient:
             key = serialization.load_pem_public_key(pem)  # type: ignore[assignment] # narrowed below
     except (ValueError, UnsupportedAlgorithm):
         raise UsageError(
-            f"Recipient {name}: this is neither a PEM certificate nor a PEM public key.",
+            f"Recipient {name}: the value is neither a PEM certificate nor a PEM public key.",
             "Create a pair with ./parcelseal keys new NAME and give the .crt file.",
         ) from None
     if not isinstance(key, rsa.RSAPublicKey) or key.key_size < 3072:
@@ -74,13 +86,24 @@ def recipient_from_pem(name: str, pem: bytes) -> Recipient:
 
 
 def recipient_from_kms(name: str, arn: str, client: Any) -> Recipient:
-    """Make a recipient of an AWS KMS key."""
+    """Return a recipient whose key is an AWS KMS key.
+
+    Args:
+        name: name of the recipient in the connection.
+        arn: ARN of the KMS key.
+        client: KMS client.
+    """
     return Recipient(name, KMS_KIND, arn, client=client)
 
 
 @dataclass(frozen=True)
 class UnreadableRecipient:
-    """A recipient that is configured and cannot be used."""
+    """A recipient in the connection whose key cannot be used.
+
+    Attributes:
+        name: name of the recipient in the connection.
+        reason: reason why the key cannot be used, as display text.
+    """
 
     name: str
     reason: str
@@ -88,7 +111,14 @@ class UnreadableRecipient:
 
 @dataclass(frozen=True)
 class OpeningKey:
-    """A key that opens: an RSA private key, or a KMS key with its client."""
+    """A key that decrypts messages: an RSA private key or a KMS key.
+
+    Attributes:
+        kind: ``rsa`` or ``kms``.
+        key_id: SHA-256 (hex) of the RSA public key, or the ARN of the KMS key.
+        private_pem: RSA private key as PEM; empty for KMS.
+        client: KMS client; None for RSA.
+    """
 
     kind: str
     key_id: str
@@ -100,14 +130,14 @@ class OpeningKey:
 
 
 def opening_key_from_pem(pem: bytes, where: str) -> OpeningKey:
-    """Read an RSA private key.
+    """Return the decryption key for an RSA private key in PEM.
 
     Args:
-        pem: the file's content.
-        where: names the file in the error.
+        pem: content of the key file.
+        where: name of the key file, for the error message.
 
     Raises:
-        UsageError: not an unencrypted RSA private key.
+        UsageError: the file does not contain an unencrypted RSA private key.
     """
     try:
         key = serialization.load_pem_private_key(pem, password=None)
@@ -122,21 +152,27 @@ def opening_key_from_pem(pem: bytes, where: str) -> OpeningKey:
 
 
 def new_pair(name: str, now: datetime, *, bits: int = RSA_BITS) -> tuple[bytes, bytes]:
-    """Make an RSA pair; returns (private key PEM, self-signed certificate PEM).
+    """Generate an RSA key pair. Return the private key and a self-signed certificate, both as PEM.
 
-    The certificate only carries the public key and its expiry; its name needs no trust.
+    The certificate serves only to store the public key and an expiry date. The name in it is never
+    verified.
+
+    Args:
+        name: name of the recipient, which becomes part of the certificate's common name.
+        now: current time. The certificate is valid for `CERTIFICATE_YEARS` from then.
+        bits: size of the key in bits.
     """
     private = new_key(bits)
     return private, certificate_of(name, private, now)
 
 
 def new_key(bits: int = RSA_BITS) -> bytes:
-    """Make the private half of a pair; returns PEM."""
+    """Generate an RSA private key, and return it as PEM."""
     return private_pem(rsa.generate_private_key(public_exponent=65537, key_size=bits))
 
 
 def private_pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
-    """Return a private key as PKCS #8 PEM, without a passphrase."""
+    """Return a private key in PKCS #8 format as PEM, without a passphrase."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -145,10 +181,15 @@ def private_pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def certificate_of(name: str, private: bytes, now: datetime) -> bytes:
-    """Make the certificate of an existing private key; returns PEM.
+    """Create a self-signed certificate for an RSA private key, and return it as PEM.
+
+    Args:
+        name: name of the recipient, which becomes part of the certificate's common name.
+        private: private key as PEM.
+        now: current time. The certificate is valid for `CERTIFICATE_YEARS` from then.
 
     Raises:
-        UsageError: it is no RSA key in PEM without a passphrase.
+        UsageError: the private key is not an unencrypted RSA key in PEM form.
     """
     key = _rsa_key(name, private)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"ParcelSeal {name}"[:64])])
@@ -163,7 +204,15 @@ def certificate_builder(
     now: datetime,
     years: int,
 ) -> x509.CertificateBuilder:
-    """Return a certificate to sign that is valid from five minutes before ``now``."""
+    """Return a builder for a certificate that the caller signs.
+
+    Args:
+        subject: name of the key's holder.
+        issuer: name of the signer.
+        key: public key of the holder.
+        now: current time. The certificate is valid from five minutes before this time.
+        years: number of years for which the certificate is valid.
+    """
     start = now.astimezone(UTC).replace(microsecond=0)
     return (
         x509.CertificateBuilder()
@@ -176,11 +225,16 @@ def certificate_builder(
     )
 
 
-def belong_together(name: str, private: bytes, certificate: bytes) -> bool:
-    """Return whether a certificate is of a private key; both are PEM, the name is for messages.
+def is_certificate_of_key(name: str, private: bytes, certificate: bytes) -> bool:
+    """Return whether a certificate contains the public key of an RSA private key.
+
+    Args:
+        name: name of the recipient, for error messages.
+        private: private key as PEM.
+        certificate: certificate as PEM.
 
     Raises:
-        UsageError: one of them cannot be read.
+        UsageError: the key or the certificate cannot be read.
     """
     try:
         public = x509.load_pem_x509_certificate(certificate).public_key()
@@ -195,20 +249,24 @@ def _rsa_key(name: str, private: bytes) -> rsa.RSAPrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, rsa.RSAPrivateKey):
-        raise UsageError(f"The private key of {name} is no RSA key in PEM without a passphrase.")
+        raise UsageError(f"The private key of {name} is not an unencrypted RSA key in PEM form.")
     return key
 
 
 def public_key_id(key: rsa.RSAPublicKey) -> str:
-    """Return SHA-256 (hex) of the key's DER SubjectPublicKeyInfo, as ``openssl`` computes it."""
+    """Return the id of an RSA public key.
+
+    The id is the SHA-256 (hex) of the DER encoding that ``openssl pkey -pubin -outform DER``
+    prints.
+    """
     der = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return sha256(der).hexdigest()
 
 
-def distinct(recipients: Sequence[Recipient]) -> int:
-    """Count different keys: the same key under two names is one recipient."""
+def count_distinct_keys(recipients: Sequence[Recipient]) -> int:
+    """Return the number of different keys of the recipients."""
     return len({recipient.key_id for recipient in recipients})
 
 
@@ -218,20 +276,24 @@ def _public_pem(key: rsa.RSAPublicKey) -> bytes:
     )
 
 
-def faults_of_recipients(
+def recipient_faults(
     usable: Sequence[Recipient], unusable: Sequence[UnreadableRecipient], minimum: int
 ) -> list[str]:
-    """Return why the recipients of the connection offsite_store do not satisfy the policy pack.
+    """Return why the recipients in the connection offsite_store do not meet the policy pack.
 
     Args:
         usable: recipients whose keys can be used.
         unusable: recipients whose keys cannot be used.
-        minimum: recipients that the pack asks for.
+        minimum: number of usable recipients that the policy pack requires.
+
+    Returns:
+        One sentence for each reason; an empty list if the recipients meet the requirements of the
+        policy pack.
     """
     faults = [f"Recipient {recipient.name}: {recipient.reason}" for recipient in unusable]
     if len(usable) < minimum:
         faults.append(
             f"The connection offsite_store names {len(usable)} usable recipients; the policy "
-            f"pack asks for {minimum}."
+            f"pack requires {minimum}."
         )
     return faults

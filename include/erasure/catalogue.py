@@ -1,4 +1,8 @@
-"""Relations of a restored copy, and where their columns lead, for the search in them."""
+"""Read the tables, foreign keys and view columns of a restored copy.
+
+`include.erasure.search` uses this information to find the columns that may contain keys of erased
+records.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import psycopg
 from psycopg import pq
 from psycopg.sql import SQL, Composable, Identifier
 
-from include.erasure.places import Place
+from include.erasure.tables import TableName
 
 _RELATIONS = """
 SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relispartition,
@@ -54,13 +58,15 @@ WHERE attnum > 0 AND NOT attisdropped AND attrelid >= 16384
 
 @dataclass(frozen=True)
 class Relation:
-    """A table or a populated materialized view.
+    """A table or a populated materialized view of a restored copy.
 
     Attributes:
-        kind: `pg_class.relkind`.
-        columns: names, in order.
-        types: names of their types, in the same order.
-        numbered: columns that number the relation's own records.
+        kind: value of `pg_class.relkind`, such as ``r`` for a table.
+        is_partition: whether the relation is a partition of another table.
+        columns: column names, in the order of the relation.
+        types: names of the column types, in the same order as `columns`.
+        numbered: names of the identity and serial columns. PostgreSQL generates their values from a
+            sequence of this relation, so they are not keys of another table.
     """
 
     oid: int
@@ -74,61 +80,88 @@ class Relation:
 
     @property
     def label(self) -> str:
-        """The name for people."""
+        """The relation's name with its schema, for messages."""
         return f"{self.schema}.{self.name}"
 
     @property
     def identifier(self) -> Composable:
-        """The name for a query, without tables that inherit from it."""
-        named = Identifier(self.schema, self.name)
-        return SQL("ONLY {}").format(named) if self.kind == "r" else named
+        """The relation's name with its schema, for a query.
+
+        A table's name has the keyword ONLY, which excludes the rows of tables that inherit from it.
+        """
+        name = Identifier(self.schema, self.name)
+        return SQL("ONLY {}").format(name) if self.kind == "r" else name
 
 
 @dataclass
 class Catalogue:
-    """The schema of the copy: its relations, and where their columns lead."""
+    """The relations, foreign keys and view columns of a restored copy.
+
+    Attributes:
+        relations: tables and populated materialized views.
+        foreign_keys: one tuple for each foreign key: oid of the referencing table, oid of the
+            referenced table, whether PostgreSQL has checked the foreign key for all rows, names of
+            the referencing columns, names of the referenced columns.
+        origins: source of each view column: (oid of the view, name of the view's column) -> (oid of
+            the relation that the view reads, name of that relation's column).
+    """
 
     relations: Sequence[Relation]
     foreign_keys: Sequence[tuple[int, int, bool, list[str], list[str]]]
-    origins: Mapping[tuple[int, str], tuple[int, str]]  # column of a view -> column that it shows
+    origins: Mapping[tuple[int, str], tuple[int, str]]
 
 
 def read_catalogue(copy: psycopg.Connection[Any]) -> Catalogue:
-    """Return the schema of the copy; its transaction stays open."""
+    """Read the tables, foreign keys and view columns of a restored copy.
+
+    The function does not end the connection's transaction.
+    """
     relations = [Relation(*row) for row in copy.execute(_RELATIONS).fetchall()]
     foreign_keys = copy.execute(_FOREIGN_KEYS).fetchall()
     names = {(oid, number): name for oid, number, name in copy.execute(_ATTRIBUTES).fetchall()}
     origins: dict[tuple[int, str], tuple[int, str]] = {}
     for oid, definition in copy.execute(_DEFINITIONS).fetchall():
         columns = sorted(number for reader, number in names if reader == oid)
-        for number, origin in zip(columns, _described(copy, definition), strict=False):
+        for number, origin in zip(columns, _describe_columns(copy, definition), strict=False):
             if origin in names:
                 origins[oid, names[oid, number]] = (origin[0], names[origin])
     return Catalogue(relations, foreign_keys, origins)
 
 
-def _described(copy: psycopg.Connection[Any], query: str) -> list[tuple[int, int]]:
-    """Return the relation and column that each column of a query shows; (0, 0) where none.
+def _describe_columns(copy: psycopg.Connection[Any], query: str) -> list[tuple[int, int]]:
+    """Return, for each output column of a query, the oid of its table and its column number there.
 
-    The server describes the query and does not execute it, so no foreign server is reached.
+    An output column that is computed from an expression has (0, 0). The list is empty if the server
+    cannot describe the query. The server does not execute the query, so it does not connect to
+    foreign servers.
     """
     with copy.transaction():
         copy.pgconn.prepare(b"", query.encode(copy.info.encoding))
         result = copy.pgconn.describe_prepared(b"")
         if result.status != pq.ExecStatus.COMMAND_OK:
-            raise psycopg.Rollback  # its columns are known by their names only
-        return [(result.ftable(at), result.ftablecol(at)) for at in range(result.nfields)]
+            raise psycopg.Rollback  # the origins of the columns stay unknown
+        return [(result.ftable(n), result.ftablecol(n)) for n in range(result.nfields)]
     return []
 
 
-def family_of(copy: psycopg.Connection[Any], place: Place) -> set[int]:
-    """Return the oids of a table, its partitions and the tables that it is a partition of."""
-    name = place.identifier.as_string(copy)
+def partition_family(copy: psycopg.Connection[Any], table_name: TableName) -> set[int]:
+    """Return the oids of a table, of its partitions, and of its partitioned parent tables."""
+    name = table_name.identifier.as_string(copy)
     return {oid for (oid,) in copy.execute(_FAMILY, {"name": name}).fetchall()}
 
 
-def led_elsewhere(catalogue: Catalogue, relation: Relation, family: Collection[int]) -> set[str]:
-    """Return the columns of a relation that a foreign key leads to another table."""
+def columns_referring_elsewhere(
+    catalogue: Catalogue, relation: Relation, family: Collection[int]
+) -> set[str]:
+    """Return the columns of a relation whose foreign keys refer to a table outside of `family`.
+
+    Such a column cannot contain a key of the table to which the family belongs.
+
+    Args:
+        catalogue: schema of the restored copy.
+        relation: relation whose columns are examined.
+        family: oids of a table and its partitions, as `partition_family` returns them.
+    """
     return {
         column
         for child, parent, _validated, columns, _targets in catalogue.foreign_keys

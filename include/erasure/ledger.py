@@ -1,17 +1,18 @@
-"""The erasure ledger names erased records by a keyed HMAC of their key, and in no other way.
+"""The erasure ledger, which identifies erased records by a keyed HMAC of their primary keys.
 
-The ledger without the HMAC key identifies nobody. With the key, a restored old backup can be
-searched for the erased records, and they are erased again (PIPL 47, version 2021-11-01).
+Without the HMAC key, the ledger identifies no person. With the HMAC key, a replay finds the erased
+records in a restored backup and erases them again (PIPL 47, version 2021-11-01).
 
-Records are entered by batches, one for each transaction that erases them: `intend` before it
-commits, `settle` after it. docs/decisions/0012 gives the reasons; `include.erasure.resolve` handles
-batches that a killed process left open.
+Each transaction that erases records has one batch of entries in the ledger. `open_batch` stores the
+batch before the transaction commits, and `settle_batches` records the commit. docs/decisions/0012
+gives the reasons for this order. If a process is killed, its batch stays open, and
+`include.erasure.resolve` settles or withdraws the batch later.
 
-The figures that bundles seal cover batches. A batch keeps the number and a digest of its entries,
-which show a deleted entry.
+Evidence bundles state the number of erased records. Each batch stores the number of its entries and
+a digest of its entries. A deleted or changed entry is therefore detected.
 
-Entries are written with ``COPY ... (FORMAT binary)``. psycopg's ``Copy.write_row`` takes 1.3 times
-the CPU time, and each batch of deletions waits for it.
+Entries are written with ``COPY ... (FORMAT binary)``. psycopg's ``Copy.write_row`` would need 1.3
+times the CPU time, and each deletion waits until its entries are written.
 """
 
 from __future__ import annotations
@@ -47,25 +48,29 @@ _HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)  # signature, flags, le
 _TAIL = struct.pack("!h", -1)
 
 
-def field(value: bytes) -> bytes:
-    """Return one field of a row, given as PostgreSQL's binary format of its type."""
+def copy_field(value: bytes) -> bytes:
+    """Encode one field of a row for COPY in binary format.
+
+    Args:
+        value: value of the field, in the binary format of its PostgreSQL type.
+    """
     return struct.pack("!i", len(value)) + value
 
 
-def stream(fields: int, rows: Iterable[bytes]) -> bytes:
-    """Return everything that is sent for a table's rows.
+def copy_stream(fields: int, rows: Iterable[bytes]) -> bytes:
+    """Encode the complete input of a COPY in binary format.
 
     Args:
-        fields: how many there are in each row.
-        rows: their fields one after the other, each as `field` returns it.
+        fields: number of fields of each row.
+        rows: one bytes object for each row: its fields, encoded by `copy_field` and concatenated.
     """
-    begin = struct.pack("!h", fields)
-    return b"".join([_HEAD, *(begin + row for row in rows), _TAIL])
+    row_head = struct.pack("!h", fields)
+    return b"".join([_HEAD, *(row_head + row for row in rows), _TAIL])
 
 
-# Of the entries of the row of erasure_batch; the order is fixed, so that the same entries give the
-# same digest. The migration 0024 has the same SQL for older batches.
-DIGEST_OF_BATCH: ColumnElement[bytes] = literal_column(
+# Digest of the entries of a row of erasure_batch. The order is fixed, so that equal entries give
+# equal digests. Migration 0024 has the same SQL for older batches.
+BATCH_DIGEST: ColumnElement[bytes] = literal_column(
     """(SELECT sha256(coalesce(string_agg(
         e.key_hmac || convert_to(e.action || ' ' || e.key_id || chr(10), 'UTF8'), ''::bytea
         ORDER BY e.key_hmac, e.action COLLATE "C", e.key_id COLLATE "C"
@@ -73,21 +78,38 @@ DIGEST_OF_BATCH: ColumnElement[bytes] = literal_column(
 )
 
 
-def changed_batches(conn: Connection, database: str) -> dict[str, int]:
-    """Count settled batches whose entries are not the ones that were settled.
+def count_changed_batches(conn: Connection, database: str) -> dict[str, int]:
+    """Count the settled batches whose entries were changed after the batch was settled.
 
-    Reads every entry of the database: for each million, 1.05 s of processor time in batches of 20
-    entries, and 2.6 s in batches of 1,000.
+    A batch contains the ledger entries of one transaction that erased records. It is settled once
+    the ledger knows that the transaction committed. This function reads every entry of the
+    database. A million entries take 1.05 s of CPU time if each batch has 20 entries, and 2.6 s if
+    each batch has 1,000 entries.
+
+    Args:
+        conn: the state database.
+        database: name of the database in the data map.
 
     Returns:
-        Collection -> batches; nothing for collections where all is as it was.
+        Collection -> number of changed batches. Collections without a changed batch are left out.
     """
-    is_changed = erasure_batch.c.entries_sha256.is_distinct_from(DIGEST_OF_BATCH)
+    is_changed = erasure_batch.c.entries_sha256.is_distinct_from(BATCH_DIGEST)
     return _by_collection(conn, database, func.count().filter(is_changed))
 
 
 def _by_collection(conn: Connection, database: str, figure: ColumnElement[int]) -> dict[str, int]:
-    """Return a figure of the settled batches of a database by collection, without zeros."""
+    """Compute an SQL aggregate over the settled ledger batches of each collection of a database.
+
+    A batch is settled when the ledger knows that the transaction that erased its records committed.
+
+    Args:
+        conn: the state database.
+        database: name of the database in the data map.
+        figure: SQL aggregate over the batches of a collection.
+
+    Returns:
+        Collection -> value of the aggregate. Collections with the value 0 are left out.
+    """
     query = (
         select(erasure_batch.c.collection, figure)
         .where(erasure_batch.c.database == database, erasure_batch.c.settled_at.is_not(None))
@@ -101,8 +123,8 @@ Action = Literal["delete", "mask"]
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
 
 _COPY = "COPY erasure (key_hmac, key_id, action, batch_id) FROM STDIN (FORMAT binary)"
-# Where the ledger has one of the keys. An entry of a batch that is still open moves to this one:
-# its transaction cannot have erased the record that is erased now.
+# Used if the ledger has some of the keys. An entry of another open batch moves to this batch, since
+# the transaction of that batch cannot have erased the record.
 _ENTER = """
 INSERT INTO erasure AS e (key_hmac, key_id, action, batch_id)
 SELECT s.key_hmac, %s, %s, %s FROM unnest(%s::bytea[]) AS s (key_hmac)
@@ -119,20 +141,24 @@ _ACTION_OF_INCOMPLETE = (
     "Restore the state database from a backup that has them. `restore --incomplete-ledger` "
     "replays the others meanwhile, and keeps the copy closed."
 )
-# Records of a statement. One of thousands keeps a core of the server busy until it ends, and others
-# that wake up meanwhile wait for it; one of less than this takes longer to send than to execute.
+# Records of one statement. A statement on thousands of records blocks a core of the server until it
+# ends, and other sessions wait. A shorter statement takes longer to send than to execute.
 STRIDE = 64
-# Keys that are digested before others get the processor, about half a millisecond: a batch at once
-# took 15, and others that woke up on that core waited for the scheduler's next tick.
-TURN = 256
+# Keys to digest (about 0.5 ms) before other threads get the processor. Digesting a whole batch took
+# 15 ms, in which other processes on that core had to wait.
+DIGESTS_PER_TURN = 256
 
 
 @dataclass(frozen=True)
 class ErasureKeys:
-    """Keys of the HMAC, by id; several after a rotation.
+    """The HMAC keys of the erasure ledger.
+
+    Each ledger entry states the id of the HMAC key with which it was written. The earlier HMAC keys
+    therefore remain necessary after a key rotation.
 
     Attributes:
-        current: id of the key that new entries use.
+        keys: id of the HMAC key -> secret.
+        current: id of the HMAC key that is used for new entries.
     """
 
     keys: Mapping[str, bytes]
@@ -141,39 +167,53 @@ class ErasureKeys:
     def __post_init__(self) -> None:
         if self.current not in self.keys or any(len(key) < 32 for key in self.keys.values()):
             raise UsageError(
-                "The erasure keys need a current key, and 32 bytes or more each.",
-                "See the extra `erasure_keys` of the connection state_db.",
+                "The erasure keys need a current key, and each key needs at least 32 bytes.",
+                "Correct the extra `erasure_keys` of the connection state_db.",
             )
 
     def __repr__(self) -> str:
         return f"ErasureKeys({', '.join(self.keys)})"
 
     def digest(self, key_id: str, database: str, collection: str, key: Sequence[str]) -> bytes:
-        """Return HMAC-SHA-256 of a record's primary key, given as PostgreSQL prints it."""
+        """Return the HMAC-SHA-256 of a record's primary key.
+
+        Args:
+            key_id: id of the HMAC key.
+            database: name of the database in the data map.
+            collection: name of the collection in the data map.
+            key: primary key of the record, each column as PostgreSQL prints it.
+        """
         return self.digests(key_id, database, collection, [key])[0]
 
     def digests(
         self, key_id: str, database: str, collection: str, keys: Iterable[Sequence[str]]
     ) -> list[bytes]:
-        """Return the HMAC of each of a collection's keys, as `digest` does."""
+        """Return the HMAC-SHA-256 of several primary keys of a collection, in the order of `keys`.
+
+        Args:
+            key_id: id of the HMAC key.
+            database: name of the database in the data map.
+            collection: name of the collection in the data map.
+            keys: primary keys of the records, each column as PostgreSQL prints it.
+        """
         secret, head = self.keys[key_id], _encoded([database, collection])[:-1] + ", "
         digests = []
-        for at, key in enumerate(keys, start=1):
+        for number, key in enumerate(keys, start=1):
             text = f"{head}[{', '.join(map(encode_basestring, key))}]]"
             digests.append(hmac.digest(secret, text.encode(), "sha256"))
-            if not at % TURN:
+            if not number % DIGESTS_PER_TURN:
                 os.sched_yield()
         return digests
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The records of a batch, and the run and rule that erased them.
+    """The origin of a batch of ledger entries: which run erased which records, and why.
 
     Attributes:
-        rule: SHA-256 of the rule, or another reason of the erasure.
-        key_types: of the records' primary key, `include.erasure.places.types_of_key`; None if
-            unknown.
+        rule: SHA-256 of the retention rule, or a text that names another reason for the erasure.
+        key_types: types of the primary key columns, as `include.erasure.tables.primary_key_types`
+            returns them; None if they are unknown.
     """
 
     database: str
@@ -188,12 +228,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class OpenBatch:
-    """A batch whose transaction may have committed or not.
+    """A batch of ledger entries for which it is unknown whether the erasing transaction committed.
 
     Attributes:
-        transaction: 64-bit number; None where none was recorded.
-        server: on which it counts, `include.erasure.resolve.server_of`.
-        at: when it was entered.
+        id: number of the batch in the ledger.
+        transaction: PostgreSQL's 64-bit number of the transaction that erased the records, in
+            decimal digits; None if no number was recorded.
+        server: text that identifies the database server of the transaction, from
+            `include.erasure.resolve.server_of`.
+        at: time of the erasure.
     """
 
     id: int
@@ -203,7 +246,7 @@ class OpenBatch:
     at: datetime
 
 
-def intend(
+def open_batch(
     conn: Connection,
     keys: ErasureKeys,
     origin: Origin,
@@ -213,19 +256,31 @@ def intend(
     server: str,
     at: datetime,
 ) -> int:
-    """Enter what an open transaction is about to erase, before it commits.
+    """Store a batch of ledger entries for records that an open transaction erases.
 
-    Commit the ledger's transaction before the erasing one. A key that a settled batch has stays
-    with that one; a key that an open batch has moves here. Keys are texts as PostgreSQL prints them
-    under `include.services.database.PRINTING`; transaction and server are what
-    `include.erasure.resolve` says of the erasing connection, ``at`` is the moment of erasure. The
-    transaction of ``conn`` is the caller's.
+    The caller must commit the ledger's transaction first, and then the transaction that erases the
+    records. If the ledger already has an entry of a record, no second entry is stored:
+
+    - If the transaction of the existing entry is known to have committed, that entry stays in its
+      batch.
+    - Otherwise, the existing entry moves to the new batch.
+
+    Args:
+        conn: the state database, in a transaction of the caller.
+        keys: HMAC keys of the ledger.
+        origin: collection of the records, and the run and rule that erase them.
+        record_keys: primary keys as PostgreSQL prints them under
+            `include.services.database.PRINTING`.
+        transaction: number of the erasing transaction, from
+            `include.erasure.resolve.transaction_of`.
+        server: server of the erasing transaction, from `include.erasure.resolve.server_of`.
+        at: time of the erasure.
 
     Returns:
-        The batch's id, for `settle` or `withdraw`.
+        Id of the batch, for `settle_batches` or `withdraw_batch`.
     """
     digests = set(keys.digests(keys.current, origin.database, origin.collection, record_keys))
-    # Through SQLAlchemy first: it commits only what it saw begin.
+    # SQLAlchemy must execute the first statement, or it would not commit the transaction.
     batch = conn.scalar(
         insert(erasure_batch)
         .values(
@@ -238,35 +293,48 @@ def intend(
         .returning(erasure_batch.c.id)
     )
     assert batch is not None
-    # Sorted, so that two runs never wait for each other.
-    driver, ordered = driver_of(conn), sorted(digests)
-    strides = [ordered[at : at + STRIDE] for at in range(0, len(ordered), STRIDE)]
-    same = field(keys.current.encode()) + field(origin.action.encode())
-    same += field(batch.to_bytes(8))
+    # Sorted, so that two runs cannot deadlock.
+    driver, ordered = psycopg_connection(conn), sorted(digests)
+    strides = [ordered[start : start + STRIDE] for start in range(0, len(ordered), STRIDE)]
+    other_fields = copy_field(keys.current.encode()) + copy_field(origin.action.encode())
+    other_fields += copy_field(batch.to_bytes(8))
     try:
-        # Three quarters of the time of an INSERT that looks first (docs/performance.md).
+        # COPY takes three quarters of the time of INSERT ... ON CONFLICT (docs/decisions/0048).
         with driver.transaction(), driver.cursor() as cursor:
-            for some in strides:
-                with cursor.copy(_COPY) as into:
-                    into.write(stream(4, [field(it) + same for it in some]))
+            for stride in strides:
+                with cursor.copy(_COPY) as copy:
+                    copy.write(
+                        copy_stream(4, [copy_field(hmac_) + other_fields for hmac_ in stride])
+                    )
     except psycopg.errors.UniqueViolation:
-        for some in strides:
-            driver.execute(_ENTER, [keys.current, origin.action, batch, some])
+        for stride in strides:
+            driver.execute(_ENTER, [keys.current, origin.action, batch, stride])
     return int(batch)
 
 
-def settle(conn: Connection, batch_ids: Sequence[int], at: datetime) -> None:
-    """Record that the transactions of batches committed; settled batches stay as they are."""
+def settle_batches(conn: Connection, batch_ids: Sequence[int], at: datetime) -> None:
+    """Record that the transactions that erased the records of these batches have committed.
+
+    Batches for which this is already recorded stay unchanged.
+
+    Args:
+        conn: the state database.
+        batch_ids: ids of the batches.
+        at: time that is stored as the time of settlement.
+    """
     if batch_ids:
         conn.execute(
             update(erasure_batch)
             .where(erasure_batch.c.id.in_(batch_ids), erasure_batch.c.settled_at.is_(None))
-            .values(settled_at=at, entries=_entries_of_batch, entries_sha256=DIGEST_OF_BATCH)
+            .values(settled_at=at, entries=_entries_of_batch, entries_sha256=BATCH_DIGEST)
         )
 
 
-def withdraw(conn: Connection, batch_id: int) -> None:
-    """Take back a batch whose transaction did not commit; one that is settled stays."""
+def withdraw_batch(conn: Connection, batch_id: int) -> None:
+    """Delete the batch of ledger entries of a transaction that did not commit.
+
+    If the ledger has recorded that the transaction committed, the batch is not deleted.
+    """
     still_open = select(erasure_batch.c.id).where(
         erasure_batch.c.id == batch_id, erasure_batch.c.settled_at.is_(None)
     )
@@ -276,18 +344,28 @@ def withdraw(conn: Connection, batch_id: int) -> None:
     conn.execute(delete(erasure_batch).where(erasure_batch.c.id == batch_id))
 
 
-def withdraw_empty(conn: Connection, batch_ids: Sequence[int]) -> None:
-    """Delete open batches that have no entry."""
-    nothing_left = ~exists().where(erasure.c.batch_id == erasure_batch.c.id)
+def withdraw_empty_batches(conn: Connection, batch_ids: Sequence[int]) -> None:
+    """Delete those of the given batches that are open and have no ledger entry.
+
+    A batch is open as long as the ledger does not know whether its transaction committed.
+
+    Args:
+        conn: the state database.
+        batch_ids: ids of the batches.
+    """
+    has_no_entry = ~exists().where(erasure.c.batch_id == erasure_batch.c.id)
     conn.execute(
         delete(erasure_batch).where(
-            erasure_batch.c.id.in_(batch_ids), erasure_batch.c.settled_at.is_(None), nothing_left
+            erasure_batch.c.id.in_(batch_ids), erasure_batch.c.settled_at.is_(None), has_no_entry
         )
     )
 
 
-def unsettled(conn: Connection, database: str) -> list[OpenBatch]:
-    """Return the open batches of a database, the oldest first."""
+def read_open_batches(conn: Connection, database: str) -> list[OpenBatch]:
+    """Return the open batches of a database, in the order in which they were stored.
+
+    A batch is open as long as the ledger does not know whether the erasing transaction committed.
+    """
     query = (
         select(erasure_batch)
         .where(erasure_batch.c.database == database, erasure_batch.c.settled_at.is_(None))
@@ -314,8 +392,14 @@ def unsettled(conn: Connection, database: str) -> list[OpenBatch]:
     ]
 
 
-def entries(conn: Connection, database: str) -> dict[str, dict[str, int]]:
-    """Count the entries of a database, open batches included: collection -> key id -> entries."""
+def count_entries(conn: Connection, database: str) -> dict[str, dict[str, int]]:
+    """Count the ledger entries of a database.
+
+    Entries are counted even if it is unknown whether the transaction of the erasure committed.
+
+    Returns:
+        Collection -> id of the HMAC key -> number of entries.
+    """
     numbers: dict[str, dict[str, int]] = defaultdict(dict)
     query = (
         select(erasure_batch.c.collection, erasure.c.key_id, func.count())
@@ -329,45 +413,55 @@ def entries(conn: Connection, database: str) -> dict[str, dict[str, int]]:
     return dict(numbers)
 
 
-def missing(conn: Connection, database: str) -> dict[str, int]:
-    """Count entries of settled batches that are gone: collection -> entries.
+def count_missing_entries(conn: Connection, database: str) -> dict[str, int]:
+    """Count the entries that the erasure ledger should have for a database and does not have.
 
-    Nothing of the project takes one away: somebody did, or a part of the ledger was lost.
+    ParcelSeal never deletes an entry of a committed erasure. If an entry is missing, a person
+    deleted the entry, or data of the state database was lost.
 
     Args:
         conn: the state database.
-        database: whose entries.
+        database: name of the database in the data map.
+
+    Returns:
+        Collection -> number of missing entries. Collections without a missing entry are left out.
     """
     gone = func.greatest(erasure_batch.c.entries - _entries_of_batch, 0)
     return _by_collection(conn, database, func.sum(gone))
 
 
-def require_all_there(conn: Connection, database: str) -> None:
-    """Refuse to restore with a ledger whose settled batches lack entries or have others.
+def require_complete_ledger(conn: Connection, database: str) -> None:
+    """Raise an error if the erasure ledger of a database has missing or changed entries.
+
+    A restore must not continue in this case. Only entries of committed erasures are checked.
 
     Raises:
-        ControlFailed: entries are `missing`, or of `changed_batches`.
+        ControlFailed: `count_missing_entries` or `count_changed_batches` finds at least one.
     """
-    if gone := missing(conn, database):
+    if gone := count_missing_entries(conn, database):
         raise ControlFailed(
-            f"The erasure ledger lacks {sum(gone.values())} entries that it had "
-            f"({', '.join(sorted(gone))}). A restore would bring back the records that they name.",
+            f"The erasure ledger lost {sum(gone.values())} entries "
+            f"({', '.join(sorted(gone))}). A restore would bring these records back.",
             _ACTION_OF_INCOMPLETE,
         )
-    if changed := changed_batches(conn, database):
+    if changed := count_changed_batches(conn, database):
         raise ControlFailed(
             f"Entries of the erasure ledger were changed in {sum(changed.values())} batches "
-            f"({', '.join(sorted(changed))}): the records that they named would come back.",
+            f"({', '.join(sorted(changed))}). A restore would bring these records back.",
             _ACTION_OF_INCOMPLETE,
         )
 
 
-def entries_by_key_types(conn: Connection, database: str, collection: str) -> dict[str | None, int]:
-    """Count a collection's entries by the types of the key that named their records.
+def count_entries_by_key_types(
+    conn: Connection, database: str, collection: str
+) -> dict[str | None, int]:
+    """Count the ledger entries of a collection, grouped by the types of the primary key columns.
+
+    The types are those that the primary key had when the record was erased.
 
     Returns:
-        Types (`include.erasure.places.types_of_key`) -> entries; None for those entered before the
-        types were recorded.
+        Types of the primary key (see `include.erasure.tables.primary_key_types`) -> number of
+        entries. The key None counts old entries, for which no types were recorded.
     """
     query = (
         select(erasure_batch.c.key_types, func.count())
@@ -379,14 +473,22 @@ def entries_by_key_types(conn: Connection, database: str, collection: str) -> di
     return {types: int(number) for types, number in conn.execute(query)}
 
 
-def keys_other_than(conn: Connection, known: Iterable[str]) -> set[str]:
-    """Return the ids of keys under which entries of any database were made, less those known."""
-    query = select(erasure.c.key_id).where(erasure.c.key_id.not_in(list(known))).distinct()
+def key_ids_except(conn: Connection, key_ids: Iterable[str]) -> set[str]:
+    """Return the ids of all HMAC keys that ledger entries use, except for the ids in `key_ids`.
+
+    Args:
+        conn: the state database.
+        key_ids: ids to leave out.
+    """
+    query = select(erasure.c.key_id).where(erasure.c.key_id.not_in(list(key_ids))).distinct()
     return set(conn.scalars(query))
 
 
-def deleted_since(conn: Connection, database: str, collection: str, at: datetime) -> int:
-    """Count the records of a collection that were deleted after a moment, by settled batches."""
+def count_deleted_since(conn: Connection, database: str, collection: str, at: datetime) -> int:
+    """Count the records of a collection that were deleted after the time `at`.
+
+    Only batches of the ledger whose transaction is known to have committed are counted.
+    """
     query = select(func.coalesce(func.sum(erasure_batch.c.records), 0)).where(
         erasure_batch.c.database == database,
         erasure_batch.c.collection == collection,
@@ -397,42 +499,59 @@ def deleted_since(conn: Connection, database: str, collection: str, at: datetime
     return int(conn.execute(query).scalar_one())
 
 
-def counted(conn: Connection, dag_id: str, run_id: str) -> dict[tuple[str, str, Action], int]:
-    """Count what a run erased by its settled batches: (database, record class, action) -> records.
+def count_erased(conn: Connection, dag_id: str, run_id: str) -> dict[tuple[str, str, Action], int]:
+    """Count the records that a run erased, according to the erasure ledger.
 
-    A record whose key the ledger had before counts too: it came back, and was erased again.
+    Only erasures that are known to have committed are counted. A record that was erased, reappeared
+    and was erased again counts twice.
+
+    Args:
+        conn: the state database.
+        dag_id: DAG id of the run.
+        run_id: run id of the run.
+
+    Returns:
+        (database, record class, action) -> number of records. The action is delete or mask.
     """
-    of = (erasure_batch.c.database, erasure_batch.c.record_class, erasure_batch.c.action)
+    columns = (erasure_batch.c.database, erasure_batch.c.record_class, erasure_batch.c.action)
     query = (
-        select(*of, func.sum(erasure_batch.c.records))
+        select(*columns, func.sum(erasure_batch.c.records))
         .where(
             erasure_batch.c.dag_id == dag_id,
             erasure_batch.c.run_id == run_id,
             erasure_batch.c.settled_at.is_not(None),
         )
-        .group_by(*of)
+        .group_by(*columns)
     )
     return {(row[0], row[1], row[2]): int(row[3]) for row in conn.execute(query)}
 
 
-def erased_by_class(conn: Connection, database: str, dag_id: str, run_id: str) -> dict[str, int]:
-    """Count what a run erased from a database, over all its tries: record class -> records."""
-    done: Counter[str] = Counter()
-    for (where, name, _action), records in counted(conn, dag_id, run_id).items():
-        if where == database:
-            done[name] += records
-    return dict(done)
+def count_erased_by_class(
+    conn: Connection, database: str, dag_id: str, run_id: str
+) -> dict[str, int]:
+    """Count, for each record class, the records that a run erased from a database.
+
+    The erasures of all attempts of the run are counted.
+    """
+    erased: Counter[str] = Counter()
+    for (own_database, name, _action), records in count_erased(conn, dag_id, run_id).items():
+        if own_database == database:
+            erased[name] += records
+    return dict(erased)
 
 
-def has_begun(conn: Connection, database: str, dag_id: str, run_id: str) -> bool:
-    """Whether a run has entered anything of a database, settled or not."""
+def has_batches(conn: Connection, database: str, dag_id: str, run_id: str) -> bool:
+    """Return whether a run stored at least one batch in the erasure ledger for a database.
+
+    It does not matter whether the transaction of the batch is known to have committed.
+    """
     batch = erasure_batch.c
     run = (batch.database == database, batch.dag_id == dag_id, batch.run_id == run_id)
     return conn.scalar(select(batch.id).where(*run).limit(1)) is not None
 
 
-def driver_of(conn: Connection) -> psycopg.Connection[Any]:
-    """Return psycopg's own connection, in the transaction that SQLAlchemy began."""
+def psycopg_connection(conn: Connection) -> psycopg.Connection[Any]:
+    """Return the psycopg connection of an SQLAlchemy connection. Both share one transaction."""
     driver = conn.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     return driver
@@ -440,12 +559,14 @@ def driver_of(conn: Connection) -> psycopg.Connection[Any]:
 
 @dataclass(frozen=True)
 class EntryLoss:
-    """Lost or changed entries of a collection.
+    """The missing entries and the changed batches of one collection in the erasure ledger.
+
+    Only batches whose transaction is known to have committed are counted.
 
     Attributes:
-        missing: number of entries that settled batches had and that are gone.
-        changed_batches: number of settled batches whose entries are not the settled ones, those
-            that lack entries included.
+        missing: number of entries that are missing.
+        changed_batches: number of batches whose entries changed. A batch with a missing entry is
+            counted as well.
     """
 
     database: str
@@ -454,39 +575,43 @@ class EntryLoss:
     changed_batches: int
 
 
-def entry_losses(conn: Connection) -> list[EntryLoss]:
-    """Compare the entries of each database of the ledger with their settled batches.
+def find_entry_losses(conn: Connection) -> list[EntryLoss]:
+    """Find missing and changed entries of committed erasures, for all databases of the ledger.
 
-    Reads every entry: seconds for each million, see `changed_batches`.
+    This function reads every entry. A million entries take a few seconds (see
+    `count_changed_batches`).
 
     Returns:
-        Losses by database and collection, in this order; none where all entries are as settled.
+        One item for each collection with a missing or changed entry, sorted by database and
+        collection.
     """
     losses = []
     query = select(erasure_batch.c.database).distinct().order_by(erasure_batch.c.database)
     for database in conn.scalars(query).all():
-        gone, changed = missing(conn, database), changed_batches(conn, database)
+        missing = count_missing_entries(conn, database)
+        changed = count_changed_batches(conn, database)
         losses += [
-            EntryLoss(database, collection, gone.get(collection, 0), changed.get(collection, 0))
-            for collection in sorted({*gone, *changed})
+            EntryLoss(database, collection, missing.get(collection, 0), changed.get(collection, 0))
+            for collection in sorted({*missing, *changed})
         ]
     return losses
 
 
-def require_no_entry_missing(conn: Connection, database: str) -> None:
-    """Refuse to erase more records of a database while the ledger lacks entries of earlier ones.
+def require_no_missing_entry(conn: Connection, database: str) -> None:
+    """Raise an error if the erasure ledger lacks entries of earlier erasures in a database.
 
-    Counts entries and digests none.
+    A run calls this function before it erases more records. It only counts entries, so it does not
+    detect a changed entry.
 
     Raises:
-        ControlFailed: entries are `include.erasure.ledger.missing`.
+        ControlFailed: entries are missing (see `count_missing_entries`).
     """
-    if gone := missing(conn, database):
+    if gone := count_missing_entries(conn, database):
         raise ControlFailed(
-            f"The erasure ledger lacks {sum(gone.values())} entries of {database} that it had "
-            f"({', '.join(sorted(gone))}). A restore would bring back the records that they name, "
-            "so nothing more is deleted.",
+            f"The erasure ledger lost {sum(gone.values())} entries of {database} "
+            f"({', '.join(sorted(gone))}). A restore would bring these records back, so the run "
+            "deletes nothing more.",
             "Restore the state database from a backup that has them: `./parcelseal recover-ledger` "
-            "names what is missing. If no backup has them: docs/evidence.md, "
+            "names what is missing. If no backup has them: docs/how-to/recover-lost-records.md, "
             '"When no backup has the entries".',
         )

@@ -1,7 +1,8 @@
 """Masks of GB/T 41833-2022 as SQL, and an independent check of masked values.
 
-`masked` and `shows_too_much` are written differently on purpose, so that a mistake in one of them
-is noticed. Both look at characters, whatever the collation of the database is.
+`mask_expression` builds the mask and `exceeds_mask` builds the check. The two functions share no
+code, so the check detects a mistake in the mask. Both compare characters without the database's
+collation.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from include.erasure.places import Place
+from include.erasure.tables import TableName
 from include.policy.retention import MaskKind, RetentionRule
 from include.services.errors import UsageError
 
-# White space and invisible characters around a name are none of its characters.
+# White space and invisible characters around a name are not characters of the name.
 _BLANK = r"[\s\u0001-\u001f\u007f-\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]"
 _DIGIT = "[0-9０-９]"
 _LETTER = "A-Za-zＡ-Ｚａ-ｚ"
@@ -26,27 +27,28 @@ _COUNTED = f"[0-9０-９{_LETTER}Ⅰ-ⅿ①-⑳{_CHINESE}]"
 _PART = "(?:单元|單元|室|栋|棟|幢|座|楼|樓|层|層|户|戶|房)"
 _UNIT = rf"{_COUNTED}+\s*{_PART}"
 _HOUSE = f"^.*?{_DIGIT}+[号號]"  # as short as possible: up to the first house number
-# After a building, a part of one, a letter or a number it is a room's (A座1203号, 3-2-502号).
+# A number with 号 after a building, a part of a building, a letter or a number is a room number
+# (A座1203号, 3-2-502号).
 _ROOM = (
     rf"(?:{_PART}|大厦|大廈|公寓|[{_LETTER}#＃/／.．~～_＿－‐-―-]|{_DIGIT}\s)\s*{_DIGIT}+[号號]$"
 )
 _ROOM_GOES_ON = r"^\s*(?:单元|單元|室|户|戶|房)"  # 502号房
 _REST = f"(?:{_UNIT}|[{_LETTER}#＃－‐-―-]*{_DIGIT}).*$"
-# The second opinion's own: what is seen of a part of a building, and of a house number.
-_PART_SEEN = (
+# Patterns of the independent check: a visible part of a building, and a visible house number.
+_VISIBLE_PART = (
     "(?:[a-zａ-ｚ0-9０-９]|[Ⅰ-ⅿ①-⑳]|[甲乙丙丁戊己庚辛壬癸]|[〇零一二三四五六七八九十百千]|[壹贰叁肆伍陆柒捌玖拾佰]|[两兩])"
     "[[:space:]]*(?:[单單]元|[室房户戶]|[座幢栋棟]|[楼樓层層])"
 )
-_DIGIT_SEEN = "[0123456789０１２３４５６７８９]"
-_HOUSE_SEEN = rf"{_DIGIT_SEEN}[号號][楼樓]?\*\*$"
-_ROOM_SEEN = (
+_VISIBLE_DIGIT = "[0123456789０１２３４５６７８９]"
+_VISIBLE_HOUSE = rf"{_VISIBLE_DIGIT}[号號][楼樓]?\*\*$"
+_VISIBLE_ROOM = (
     r"(?:[-#/.~_＃／．～＿－‐‑‒–—―a-zA-Zａ-ｚＡ-Ｚ]|[单單]元|[室房户戶座幢栋棟楼樓层層]|大[厦廈]|公寓"
-    rf"|{_DIGIT_SEEN}(?:[[:space:]]|[号號](?![[:space:]]*{_DIGIT_SEEN}+[号號][楼樓])))"
-    rf"[[:space:]]*{_DIGIT_SEEN}+[号號][楼樓]?\*\*$"
+    rf"|{_VISIBLE_DIGIT}(?:[[:space:]]|[号號](?![[:space:]]*{_VISIBLE_DIGIT}+[号號][楼樓])))"
+    rf"[[:space:]]*{_VISIBLE_DIGIT}+[号號][楼樓]?\*\*$"
 )
 _DIGITS = ("０１２３４５６７８９", "0123456789")
 
-# A domain is of the type below it, however many domains lie between, and null where all allow it.
+# Resolve domains to their base type. A column accepts null only if all of its domains accept null.
 _SHAPES = """
 WITH RECURSIVE base AS (
     SELECT attname, atttypid AS type, atttypmod AS modifier, attnotnull AS filled
@@ -65,11 +67,12 @@ FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype <> 'd'
 
 @dataclass(frozen=True)
 class Mask:
-    """The masks of a record class.
+    """The masks that a record class applies to its columns.
 
     Attributes:
-        columns: column -> what of it is hidden.
-        stamp: column that says when a record was masked.
+        columns: column -> type of the mask that is applied to the column, such as ``phone``.
+        stamp: name of the column in which the time of masking is stored; None if the record class
+            has no such column.
     """
 
     columns: Mapping[str, MaskKind]
@@ -77,122 +80,158 @@ class Mask:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The type and size of a column.
+class ColumnShape:
+    """The properties of a column that decide which masked values it can store.
 
     Attributes:
-        text: whether it is a type of text.
-        limit: characters at most; None without a limit.
-        filled: whether null is refused.
+        is_text: whether the type is a text type.
+        max_length: maximum number of characters; None if the type has no limit.
+        is_not_null: whether the column is NOT NULL.
     """
 
-    text: bool
-    limit: int | None
-    filled: bool
+    is_text: bool
+    max_length: int | None
+    is_not_null: bool
 
 
 def masks_of(rules: Iterable[RetentionRule]) -> dict[str, Mask]:
-    """Return the masks of retention.yaml by record class."""
+    """Return, for each record class that retention rules mask, the masks of its columns."""
     return {
         rule.record_class: Mask(rule.mask, rule.stamp) for rule in rules if rule.action == "mask"
     }
 
 
-def shapes(connection: psycopg.Connection[Any], place: Place) -> dict[str, Shape]:
-    """Return the columns of a table with what they can hold; none where there is no table."""
-    name = place.identifier.as_string(connection)
-    return {row[0]: Shape(*row[1:]) for row in connection.execute(_SHAPES, [name])}
+def read_column_shapes(
+    connection: psycopg.Connection[Any], table_name: TableName
+) -> dict[str, ColumnShape]:
+    """Return the `ColumnShape` of each column of a table.
+
+    The result is empty if the table does not exist.
+    """
+    name = table_name.identifier.as_string(connection)
+    return {row[0]: ColumnShape(*row[1:]) for row in connection.execute(_SHAPES, [name])}
 
 
-def masked(value: Composable, kind: MaskKind) -> Composable:
-    """Return SQL for the masked text of a value, which is SQL of any type that casts to text.
+def mask_expression(value: Composable, kind: MaskKind) -> Composable:
+    """Return SQL that masks a value.
 
-    Null and the empty text stay. What is masked already comes out as it is, and no mask shows more
-    than the value did.
+    Null, empty text and text that is already masked do not change. The masked value never shows
+    more than the original value.
 
     - A name keeps its first character.
     - A phone number keeps at most its first three and last two digits. At least six digits are
-      hidden; with fewer than seven, all are.
-    - An address keeps the text up to its first house number, which ends with 号. Unit and room are
-      hidden: a number after a part of a building (A座1203号) or after a hyphen (3-2-502号) is no
-      house number. Without a house number, the text before the first digit or part of a building
-      stays; without these, the first half stays.
-    - ``erase`` leaves null.
+      hidden. If the number has fewer than seven digits, all are hidden.
+    - An address keeps the text up to its first house number, which ends with 号. The unit and the
+      room are hidden. A number after a section of a building (A座1203号) or a hyphen (3-2-502号) is
+      not
+      a house number. Without a house number, the text before the first digit or section of a
+      building is kept. Without a digit or section of a building, the first half is kept.
+    - ``erase`` gives null.
+
+    Args:
+        value: SQL expression of any type that can be cast to text.
+        kind: type of the mask.
     """
-    made = {"name": _name, "phone": _phone, "address": _address, "erase": _null}[kind]
-    return made(_text(value))
+    mask = {"name": _name, "phone": _phone, "address": _address, "erase": _null}[kind]
+    return mask(_text(value))
 
 
-def shows_too_much(value: Composable, kind: MaskKind) -> Composable:
-    """Return a condition in SQL: the value has more than the mask leaves; false for null.
+def exceeds_mask(value: Composable, kind: MaskKind) -> Composable:
+    """Return the SQL condition that a value shows more than its mask allows. It is false for null.
 
-    It knows the result only: a name that ends with two stars and has two characters before them
-    (a compound surname) is fine, whoever wrote it.
+    The check does not know the original value. It therefore accepts a name that shows two
+    characters before its stars, which may be a compound surname, although `mask_expression` shows
+    only one.
+
+    Args:
+        value: SQL expression of the masked value.
+        kind: type of the mask.
     """
     text = _text(value)
     if kind == "erase":
         return SQL("({} IS NOT NULL AND {} <> '')").format(text, text)
     if kind == "name":
-        fine = SQL("{} ~ {}").format(text, Literal(r"^[^*]{0,2}\*\*+$"))
+        is_masked = SQL("{} ~ {}").format(text, Literal(r"^[^*]{0,2}\*\*+$"))
     elif kind == "phone":
-        fine = SQL("({v} ~ {signs} AND {v} !~ {six_digits} AND {v} ~ {six_stars})").format(
+        is_masked = SQL("({v} ~ {signs} AND {v} !~ {six_digits} AND {v} ~ {six_stars})").format(
             v=text,
             signs=Literal(r"^\+?[0-9*]+$"),
             six_digits=Literal("(?:[0-9][^0-9]*){6}"),
             six_stars=Literal(r"(?:\*[^*]*){6}"),
         )
     else:
-        fine = SQL(
+        is_masked = SQL(
             "({v} ~ {stars} AND {v} !~* {part} AND ({v} !~ {digit} OR ({v} ~ {house} "
             "AND {v} !~ {room})))"
         ).format(
             v=text,
             stars=Literal(r"\*\*$"),
-            part=Literal(_PART_SEEN),
-            house=Literal(_HOUSE_SEEN),
-            room=Literal(_ROOM_SEEN),
-            digit=Literal(_DIGIT_SEEN),
+            part=Literal(_VISIBLE_PART),
+            house=Literal(_VISIBLE_HOUSE),
+            room=Literal(_VISIBLE_ROOM),
+            digit=Literal(_VISIBLE_DIGIT),
         )
-    # Where a column has no room for the whole mask, nothing but stars is left.
-    return SQL("coalesce({v} !~ {stars} AND NOT {fine}, false)").format(
-        v=text, stars=Literal(r"^\**$"), fine=fine
+    # A column that is too short for the mask contains only stars.
+    return SQL("coalesce({v} !~ {stars} AND NOT {is_masked}, false)").format(
+        v=text, stars=Literal(r"^\**$"), is_masked=is_masked
     )
 
 
-def assignments(mask: Mask, found: Mapping[str, Shape], at: Composable) -> Composable:
-    """Return what UPDATE sets, to mask and stamp the records of alias ``t``.
+def mask_assignments(mask: Mask, shapes: Mapping[str, ColumnShape], at: Composable) -> Composable:
+    """Return the SET clause of an UPDATE that masks the records of the table with the alias ``t``.
 
-    A mask that a column has no room for is cut so that it hides more. ``at`` is the moment for the
-    stamp; a stamp that is there stays. Columns that `shapes` did not find are left out.
+    The SET clause also stores the time of masking. A masked value that is too long for its column
+    is shortened, which hides more of the value. Columns that the table does not have are left out.
+
+    Args:
+        mask: masks of the record class.
+        shapes: columns of the table, as `read_column_shapes` returns them.
+        at: SQL expression of the time of masking. If the record already has a time in the stamp
+            column, that time is kept.
 
     Raises:
-        UsageError: a column cannot hold what the mask leaves.
+        UsageError: a column cannot store the masked value.
     """
     parts = [
-        SQL("{} = {}").format(Identifier(name), masked_value(name, found[name], kind))
+        SQL("{} = {}").format(Identifier(name), masked_value(name, shapes[name], kind))
         for name, kind in mask.columns.items()
-        if name in found
+        if name in shapes
     ]
-    if mask.stamp is not None and mask.stamp in found:
+    if mask.stamp is not None and mask.stamp in shapes:
         stamp = Identifier(mask.stamp)
         parts.append(SQL("{} = coalesce({}.{}, {})").format(stamp, Identifier("t"), stamp, at))
     return SQL(", ").join(parts)
 
 
-def shows(mask: Mask, found: Mapping[str, Shape]) -> Composable:
-    """Return a condition: one of the columns of a record of alias ``t`` shows too much."""
+def record_exceeds_mask(mask: Mask, shapes: Mapping[str, ColumnShape]) -> Composable:
+    """Return the SQL condition that a column of record ``t`` shows more than its mask allows.
+
+    The condition is true if at least one column shows too much.
+
+    Args:
+        mask: masks of the record class.
+        shapes: columns of the table, as `read_column_shapes` returns them.
+    """
     conditions = [
-        shows_too_much(Identifier("t", name), kind)
+        exceeds_mask(Identifier("t", name), kind)
         for name, kind in mask.columns.items()
-        if name in found
+        if name in shapes
     ]
     return SQL("({})").format(SQL(" OR ").join([*conditions, SQL("false")]))
 
 
-def to_mask(mask: Mask, found: Mapping[str, Shape]) -> Composable:
-    """Return a condition: a record of alias ``t`` has no stamp yet, or shows too much."""
-    condition = shows(mask, found)
-    if mask.stamp is None or mask.stamp not in found:
+def needs_masking(mask: Mask, shapes: Mapping[str, ColumnShape]) -> Composable:
+    """Return the SQL condition that record ``t`` still has to be masked.
+
+    The condition is true if the column for the time of masking is empty, or if a column shows more
+    than its mask allows.
+
+    Args:
+        mask: masks of the record class.
+        shapes: columns of the table, as `read_column_shapes` returns them.
+    """
+    condition = record_exceeds_mask(mask, shapes)
+    if mask.stamp is None or mask.stamp not in shapes:
         return condition
     return SQL("({} IS NULL OR {})").format(Identifier("t", mask.stamp), condition)
 
@@ -209,7 +248,7 @@ def _name(text: Composable) -> Composable:
 
 
 def _phone(text: Composable) -> Composable:
-    # Stars stand for digits that were hidden before.
+    # Stars count as digits, since they replace digits in a masked number.
     return SQL(
         "(SELECT CASE WHEN v IS NULL OR v = '' THEN v WHEN n < 7 THEN '******' ELSE "
         "plus || left(d, least(3, greatest(n - 8, 0))) "
@@ -249,44 +288,46 @@ def _null(_: Composable) -> Composable:
     return SQL("NULL::text")
 
 
-def masked_value(name: str, shape: Shape, kind: MaskKind) -> Composable:
-    """Return the masked value of a column of the record of alias ``t``, as UPDATE computes it.
+def masked_value(name: str, shape: ColumnShape, kind: MaskKind) -> Composable:
+    """Return SQL for the masked value of a column of record ``t``.
+
+    The value is shortened to the maximum length of the column.
 
     Args:
-        name: of the column.
-        shape: of the column.
-        kind: of the mask.
+        name: name of the column.
+        shape: type and maximum length of the column.
+        kind: type of the mask.
 
     Raises:
-        UsageError: the column cannot hold what the mask leaves.
+        UsageError: the column cannot store the masked value.
     """
     if kind == "erase":
-        if not shape.filled:
+        if not shape.is_not_null:
             return SQL("NULL")
-        if shape.text:
+        if shape.is_text:
             return SQL("''")
         raise UsageError(
-            f"The mask cannot erase the column {name}: it must not be null and is no text.",
-            "Let the column be null, or leave it out of `mask` in retention.yaml.",
+            f"The column {name} cannot be masked: it is NOT NULL and not of a text type.",
+            "Allow NULL in the column, or remove it from `mask` in retention.yaml.",
         )
-    if not shape.text:
+    if not shape.is_text:
         raise UsageError(
-            f"The mask {kind} cannot be put on the column {name}: it is no text.",
+            f"The mask {kind} cannot be used for the column {name}, which is not of a text type.",
             "Use the mask `erase` for it in retention.yaml.",
         )
-    full = masked(Identifier("t", name), kind)
-    if shape.limit is None:
+    full = mask_expression(Identifier("t", name), kind)
+    if shape.max_length is None:
         return full
-    stars = min(2, shape.limit)
+    stars = min(2, shape.max_length)
     return SQL(
         "(SELECT CASE WHEN w IS NULL OR length(w) <= {limit} THEN w "
         "WHEN {all} THEN repeat('*', {limit}) "
         "ELSE regexp_replace(left(w, {room}), {rest}, '') || repeat('*', {stars}) END "
         "FROM (SELECT {full} AS w) AS f)"
     ).format(
-        limit=Literal(shape.limit),
+        limit=Literal(shape.max_length),
         all=Literal(kind == "phone"),
-        room=Literal(shape.limit - stars),
+        room=Literal(shape.max_length - stars),
         rest=Literal(f"{_DIGIT}.*$"),
         stars=Literal(stars),
         full=full,

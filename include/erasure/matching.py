@@ -1,7 +1,8 @@
-"""Match the records of a table with the erasure ledger, in constant memory.
+"""Find the records of a table that have an entry in the erasure ledger.
 
-The HMAC secret is compared with the ledger first. With a wrong secret no record would match, and a
-restored copy would keep all erased records without any sign of it.
+The memory use does not grow with the number of records. Before a replay, the caller must call
+`require_same_secrets` to check the HMAC keys. With a wrong HMAC key no record matches, so a
+restored copy would keep all erased records without an error.
 """
 
 from __future__ import annotations
@@ -20,24 +21,30 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from include.erasure.ledger import Action, ErasureKeys, driver_of, entries, stream
-from include.erasure.places import Place, key_texts
+from include.erasure.ledger import (
+    Action,
+    ErasureKeys,
+    copy_stream,
+    count_entries,
+    psycopg_connection,
+)
+from include.erasure.tables import TableName, key_texts
 from include.services.database import PRINTING
 from include.services.errors import ServiceError, UsageError
 from include.state.tables import erasure_key
 
-CHUNK = 20_000  # keys that are compared at once: about 10 MB
-_ROW = struct.Struct("!iiI")  # a number of four bytes, and the length of an HMAC
+CHUNK = 20_000  # keys to compare at once, about 10 MB
+_ROW = struct.Struct("!iiI")  # length and value of a number, then the length of an HMAC
 _numbers = count()
 
 _STAGE = (
-    "SET LOCAL client_min_messages = warning",  # it exists but for the first chunk of a session
-    "CREATE TEMP TABLE IF NOT EXISTS parcelseal_asking (n integer, key_hmac bytea) "
+    "SET LOCAL client_min_messages = warning",  # no notice that the table exists already
+    "CREATE TEMP TABLE IF NOT EXISTS parcelseal_key_digests (n integer, key_hmac bytea) "
     "ON COMMIT DELETE ROWS",
 )
-_ASK = """
+_MATCH = """
 SELECT s.n, e.action, b.record_class
-FROM parcelseal_asking s
+FROM parcelseal_key_digests s
 JOIN erasure e ON e.key_hmac = s.key_hmac AND e.key_id = %(key_id)s
 JOIN erasure_batch b ON b.id = e.batch_id
 WHERE (%(batches)s::bigint[] IS NULL OR b.id = ANY(%(batches)s))
@@ -47,10 +54,12 @@ WHERE (%(batches)s::bigint[] IS NULL OR b.id = ANY(%(batches)s))
 
 @dataclass(frozen=True)
 class Match:
-    """A record that is in a table, and in the ledger.
+    """A record of a table that has an entry in the erasure ledger.
 
     Attributes:
-        key: of the record, as PostgreSQL prints it.
+        key: primary key of the record, as PostgreSQL prints it.
+        action: disposition that the entry names: delete or mask.
+        record_class: record class that the entry names.
     """
 
     key: tuple[str, ...]
@@ -59,95 +68,122 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Table:
-    """The records that are compared with the ledger.
+class ComparedTable:
+    """A table whose records are compared with the erasure ledger.
 
     Attributes:
-        columns: of the primary key, in order.
-        condition: SQL over the record ``t`` that selects the records; None selects all.
-        key_types: types of key (`TYPES_OF_KEY`) of the entries that are compared, None for those
-            that do not say theirs; all entries where there are none.
+        columns: columns of the primary key, in order.
+        condition: SQL condition on record ``t``. Only records that meet it are compared; None
+            compares all records.
+        key_types: types of the primary key, as `include.erasure.tables.primary_key_types` returns
+            them. Only entries with one of these types are compared. The element None selects
+            entries without recorded types. An empty collection or None compares all entries.
     """
 
     database: str
     collection: str
-    place: Place
+    name: TableName
     columns: Sequence[str]
     condition: sql.Composable | None = None
     key_types: Collection[str | None] | None = None
 
 
-def matches(
+def match_records(
     state: Engine,
     connection: psycopg.Connection,
-    table: Table,
+    table: ComparedTable,
     keys: ErasureKeys,
     batches: Collection[int] | None = None,
 ) -> Iterator[list[Match]]:
-    """Yield the records of a table that the ledger has, some thousands of keys at a time.
+    """Yield the records of a table that have an entry in the ledger.
 
-    Entries of open batches are among them. The connection's transaction stays open, and between two
-    lists it may be used; its session prints keys as `PRINTING` says from then on.
+    The table is read in chunks of `CHUNK` records. For each chunk, the function yields a list of
+    the records with an entry, which may be empty. Entries match even if it is unknown whether the
+    transaction of the erasure committed.
+
+    The transaction on `connection` stays open. Between two lists, the caller may execute other
+    statements on `connection`. The session keeps the settings of
+    `include.services.database.PRINTING`.
 
     Args:
-        state: database of the ledger.
-        connection: of the records, in a transaction.
-        table: what to look at.
-        keys: of the HMAC, old ones included.
-        batches: look for their entries only.
+        state: state database with the ledger.
+        connection: database of the records, in a transaction.
+        table: table to compare.
+        keys: current and earlier HMAC keys.
+        batches: ids of the batches to compare; None compares all batches.
 
     Raises:
-        UsageError: a key of the ledger is missing.
+        UsageError: an HMAC key is missing.
         ServiceError: the table or the ledger cannot be read.
     """
     try:
         with state.connect() as ledger:
-            key_ids = entries(ledger, table.database).get(table.collection, {})
+            key_ids = count_entries(ledger, table.database).get(table.collection, {})
             check_keys(key_ids, keys)
             ledger.commit()
             for chunk in _chunks(connection, table):
-                yield _known(ledger, chunk, table, keys, list(key_ids), batches)
+                yield _match_chunk(ledger, chunk, table, keys, list(key_ids), batches)
     except psycopg.Error as error:
         raise ServiceError(
-            f"The erasure ledger cannot be read ({kind_of(error)}).",
+            f"The erasure ledger cannot be read ({describe_error(error)}).",
             "Check the connection state_db.",
         ) from None
 
 
 def check_keys(key_ids: Collection[str], keys: ErasureKeys) -> None:
-    """Raise UsageError when an entry was made with a key that is not here."""
-    if absent := set(key_ids) - set(keys.keys):
+    """Raise UsageError if an HMAC key that ledger entries use is not configured.
+
+    Args:
+        key_ids: ids of the HMAC keys that the entries use.
+        keys: configured HMAC keys.
+    """
+    if missing := set(key_ids) - set(keys.keys):
         raise UsageError(
-            f"Keys of the erasure ledger are missing here: {', '.join(sorted(absent))}.",
+            "Keys of the erasure ledger are missing in the configuration: "
+            f"{', '.join(sorted(missing))}.",
             "Add them to the extra `erasure_keys` of the connection state_db.",
         )
 
 
-def place_of(collection: str, places: Mapping[str, Place]) -> Place:
-    """Return where a collection of the ledger is; UsageError when the data map lacks it."""
-    if collection not in places:
+def table_name_of(collection: str, table_names: Mapping[str, TableName]) -> TableName:
+    """Return the table of a collection.
+
+    Args:
+        collection: name of the collection in the data map.
+        table_names: collection -> table, for all collections of the data map.
+
+    Raises:
+        UsageError: the collection is not in the data map.
+    """
+    if collection not in table_names:
         raise UsageError(
-            f"The erasure ledger names the collection {collection}, which the data map lacks.",
+            f"The erasure ledger has the collection {collection}, which is not in the data map.",
             "Keep the collection in the data map as long as backups may contain it.",
         )
-    return places[collection]
+    return table_names[collection]
 
 
-def kind_of(error: psycopg.Error) -> str:
-    """Name an error of PostgreSQL without its message, which may hold values."""
+def describe_error(error: psycopg.Error) -> str:
+    """Return the type and SQLSTATE of a database error.
+
+    The error's message is left out, because it may contain personal data.
+    """
     return f"{type(error).__name__}, {error.sqlstate or 'no code'}"
 
 
 @contextmanager
 def copy_failures(copy: psycopg.Connection[Any], problem: str) -> Iterator[None]:
-    """Roll a restored copy back if it refuses a statement; the error message has no value.
+    """Raise ServiceError if a statement in the ``with`` block fails on a restored copy.
+
+    The transaction on the copy is rolled back first. The error message contains no values of
+    records.
 
     Args:
         copy: the restored database.
-        problem: the first words of the error message.
+        problem: start of the error message.
 
     Raises:
-        ServiceError: the copy refused.
+        ServiceError: a statement in the ``with`` block failed.
     """
     try:
         yield
@@ -155,88 +191,95 @@ def copy_failures(copy: psycopg.Connection[Any], problem: str) -> Iterator[None]
         if not copy.broken:
             copy.rollback()
         raise ServiceError(
-            f"{problem} ({kind_of(error)}).",
-            "The copy is not fit for use. The log of its server tells more.",
+            f"{problem} ({describe_error(error)}).",
+            "Do not use the copy. The log of its server has the details.",
         ) from None
 
 
-def _chunks(connection: psycopg.Connection, table: Table) -> Iterator[list[tuple[str, ...]]]:
+def _chunks(
+    connection: psycopg.Connection, table: ComparedTable
+) -> Iterator[list[tuple[str, ...]]]:
     query = sql.SQL("SELECT {} FROM {} AS t WHERE {}").format(
-        key_texts(table.columns), table.place.identifier, table.condition or sql.SQL("true")
+        key_texts(table.columns), table.name.identifier, table.condition or sql.SQL("true")
     )
     try:
         for name, value in PRINTING.items():
             connection.execute("SELECT set_config(%s, %s, false)", [name, value])
-        # A cursor, since COPY would block the connection between two chunks.
+        # COPY instead of a cursor would block the connection between two chunks.
         with connection.cursor(f"parcelseal_keys_{next(_numbers)}") as cursor:
             cursor.execute(query)
             while rows := cursor.fetchmany(CHUNK):
                 yield rows
     except psycopg.Error as error:
         raise ServiceError(
-            f"The table of {table.collection} cannot be read ({kind_of(error)}).",
-            "Erased records were not looked for. The log of its server tells more.",
+            f"The table of {table.collection} cannot be read ({describe_error(error)}).",
+            "Erased records were not searched. The log of its server has the details.",
         ) from None
 
 
-def _known(
+def _match_chunk(
     ledger: Connection,
     chunk: Sequence[tuple[str, ...]],
-    table: Table,
+    table: ComparedTable,
     keys: ErasureKeys,
     key_ids: Sequence[str],
     batches: Collection[int] | None,
 ) -> list[Match]:
-    known: dict[tuple[int, str], Match] = {}  # each once, although two keys may name it
-    driver = driver_of(ledger)
+    matches: dict[tuple[int, str], Match] = {}  # entries of two HMAC keys may match one record
+    driver = psycopg_connection(ledger)
     for key_id in key_ids:
         digests = keys.digests(key_id, table.database, table.collection, chunk)
-        ledger.execute(text("SELECT 1"))  # SQLAlchemy commits only what it saw begin
+        ledger.execute(text("SELECT 1"))  # SQLAlchemy must begin the transaction to commit it later
         for statement in _STAGE:
             driver.execute(statement)
         with (
             driver.cursor() as cursor,
-            cursor.copy("COPY parcelseal_asking FROM STDIN (FORMAT binary)") as into,
+            cursor.copy("COPY parcelseal_key_digests FROM STDIN (FORMAT binary)") as into,
         ):
             rows = (_ROW.pack(4, n, 32) + digest for n, digest in enumerate(digests))
-            into.write(stream(2, rows))
+            into.write(copy_stream(2, rows))
         parameters = {
             "key_id": key_id,
             "batches": None if batches is None else list(batches),
             "key_types": table.key_types and [types or "" for types in table.key_types],
         }
-        for n, action, record_class in driver.execute(_ASK, parameters):
-            known.setdefault((n, action), Match(chunk[n], action, record_class))
-        ledger.commit()  # which empties the table
-    return list(known.values())
+        for n, action, record_class in driver.execute(_MATCH, parameters):
+            matches.setdefault((n, action), Match(chunk[n], action, record_class))
+        ledger.commit()  # empties the temporary table
+    return list(matches.values())
 
 
-TEXT = b"parcelseal erasure key"  # the check value is its HMAC
+CHECKED_TEXT = b"parcelseal erasure key"  # its HMAC is the stored check value of a key
 
 
 def require_same_secrets(state: Engine, keys: ErasureKeys, at: datetime) -> None:
-    """Compare the secret of each key id with the secret of its first use; remember new ids.
+    """Check that each HMAC key still has the secret that it had at its first use.
+
+    When an HMAC key is used for the first time, the function stores a check value. Later calls
+    compare the secret with this value.
 
     Args:
-        state: database of the ledger.
-        keys: of the HMAC, old ones included.
-        at: the moment.
+        state: state database with the ledger.
+        keys: current and earlier HMAC keys.
+        at: the current time, stored as the time of first use of new keys.
 
     Raises:
-        UsageError: the secret of an id has changed.
+        UsageError: an HMAC key has another secret than at its first use.
     """
-    checks = {name: hmac.digest(secret, TEXT, "sha256") for name, secret in keys.keys.items()}
-    rows = [{"key_id": name, "check": it, "first_used_at": at} for name, it in checks.items()]
+    checks = {
+        name: hmac.digest(secret, CHECKED_TEXT, "sha256") for name, secret in keys.keys.items()
+    }
+    rows = [{"key_id": name, "check": check, "first_used_at": at} for name, check in checks.items()]
     with state.begin() as conn:
         conn.execute(insert(erasure_key).on_conflict_do_nothing(), rows)
         query = select(erasure_key.c.key_id, erasure_key.c.check)
-        known = {name: bytes(check) for name, check in conn.execute(query)}
-    others = [name for name in checks if not hmac.compare_digest(checks[name], known[name])]
-    if others:
+        stored = {name: bytes(check) for name, check in conn.execute(query)}
+    changed = [name for name in checks if not hmac.compare_digest(checks[name], stored[name])]
+    if changed:
         raise UsageError(
-            f"The secret of erasure key {', '.join(sorted(others))} is not the one that the ledger "
-            "was written with. A restore would not find erased people with it, and would bring "
-            "them back.",
-            "Put the earlier secret back into the extra `erasure_keys` of the connection state_db. "
+            f"The secret of erasure key {', '.join(sorted(changed))} differs from the secret that "
+            "the ledger was written with. A restore could not find the erased records, and would "
+            "bring them back.",
+            "Restore the earlier secret in the extra `erasure_keys` of the connection state_db. "
             "To use a new secret, give it a new id and keep the earlier key.",
         )

@@ -1,7 +1,8 @@
 """Replay the erasure ledger on a restored copy, and prove that erased records are absent.
 
-Drills and restores share it. A replay erases and masks again, refreshes materialized views,
-searches the copy, and repeats this for entries that the ledger got meanwhile (docs/decisions/0032).
+Restore drills and restores use this module. A replay erases and masks the records that the ledger
+lists, refreshes materialized views, and searches the copy for keys of erased records. Entries that
+are added to the ledger during the replay are replayed as well (docs/decisions/0032).
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Engine, func, select
 
-from include.erasure.ledger import ErasureKeys, entries_by_key_types, require_all_there
+from include.erasure.ledger import ErasureKeys, count_entries_by_key_types, require_complete_ledger
 from include.erasure.masks import Mask, masks_of
-from include.erasure.matching import Table, check_keys, matches, place_of, require_same_secrets
-from include.erasure.places import (
-    Place,
-    detached_of,
-    key_columns,
-    order_of_key,
-    types_of_columns,
-    types_of_key,
+from include.erasure.matching import (
+    ComparedTable,
+    check_keys,
+    match_records,
+    require_same_secrets,
+    table_name_of,
 )
-from include.erasure.restored_copy import refresh_materialized_views, renew_statistics, suspended
+from include.erasure.restored_copy import (
+    refresh_materialized_views,
+    renew_statistics,
+    suspend_triggers,
+)
 from include.erasure.search import search
 from include.erasure.staged import (
     StagedKeys,
@@ -36,10 +39,18 @@ from include.erasure.staged import (
     create_staged,
     delete_unreferenced_large_objects,
     detach_references,
-    erase,
+    erase_staged,
     mask_again,
     remember_large_objects,
-    stage,
+    stage_matches,
+)
+from include.erasure.tables import (
+    TableName,
+    column_types,
+    detached_fields,
+    key_columns,
+    order_key_columns,
+    primary_key_types,
 )
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
@@ -48,24 +59,29 @@ from include.state.tables import erasure, erasure_batch
 
 
 @dataclass(frozen=True)
-class Replay:
-    """Counts of a replay.
+class ReplayResult:
+    """The counts of a replay on a restored copy.
 
     Attributes:
-        entries: entries of the ledger for this database.
-        replayed: records that the copy had brought back and that were erased again.
-        remaining: erased records that are still present afterwards, and masked records that show
-            more than their mask, by a second query; must be 0.
-        remasked: records that the copy had brought back in clear and that were masked again.
-        skipped: collections whose table the copy does not have.
-        not_looked_for: entries of `skipped` collections, whose table is younger than the restore
-            point or had another name then; and entries of `other_keys`.
-        other_keys: collections whose table has no key in the copy, or that have entries of an
-            earlier key, which name no record of the copy.
-        refreshed: materialized views that were refreshed.
-        holding: relation (``schema.name``) -> rows that still hold the key of a deleted record, by
-            `include.erasure.search`; must be empty.
-        large_objects: deleted large objects, to which only replayed records referred.
+        entries: number of ledger entries for this database.
+        replayed: number of records that the copy contained and that were deleted again.
+        remaining: number of erased records that still exist after the replay, plus the number of
+            masked records that show more than their mask allows. A separate query counts them; must
+            be 0.
+        remasked: number of records that were not masked in the copy and were masked again.
+        skipped: collections whose table does not exist in the copy.
+        unsearchable_entries: number of entries, in the collections of `skipped` and `other_keys`,
+            whose records could not be searched in the copy. In these collections, the table is
+            newer than the restore point, or had another name or primary key at the time of the
+            restore point.
+        other_keys: collections with entries whose primary key matches no columns of the copy's
+            table, for example because the primary key was changed since, or the table has none in
+            the copy.
+        refreshed: number of refreshed materialized views.
+        rows_with_erased_keys: relation (``schema.name``) -> number of rows that still contain the
+            key of a deleted record, from `include.erasure.search`; must be empty.
+        large_objects: number of large objects that were deleted, because only replayed records
+            referred to them.
     """
 
     entries: int
@@ -73,23 +89,23 @@ class Replay:
     remaining: int
     remasked: int = 0
     skipped: tuple[str, ...] = ()
-    not_looked_for: int = 0
+    unsearchable_entries: int = 0
     other_keys: tuple[str, ...] = ()
     refreshed: int = 0
-    holding: Mapping[str, int] = field(default_factory=dict)
+    rows_with_erased_keys: Mapping[str, int] = field(default_factory=dict)
     large_objects: int = 0
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """The parts of retention.yaml and the data map that a replay needs.
+class ReplayRules:
+    """The settings of retention.yaml and the data map that a replay needs.
 
     Attributes:
-        masks: record class -> mask, `include.erasure.masks.masks_of`.
-        detached: collection -> references to it that are set to null,
-            `include.erasure.places.detached_of`.
-        keys: collection -> its key's columns in the data map; they find records in a copy from
-            before these columns were the table's primary key.
+        masks: record class -> mask, from `include.erasure.masks.masks_of`.
+        detached: collection -> foreign key columns of other collections that refer to this
+            collection and are set to null, from `include.erasure.tables.detached_fields`.
+        keys: collection -> key columns in the data map. With these columns, records are found in an
+            older copy whose table has another primary key.
         ruled: collections that have a retention rule.
     """
 
@@ -99,12 +115,17 @@ class Schedule:
     ruled: Collection[str] = ()
 
 
-def schedule_of(database: MappedDatabase, rules: Iterable[RetentionRule]) -> Schedule:
-    """Return the schedule of a database, from its collections and its retention rules."""
+def replay_rules_of(database: MappedDatabase, rules: Iterable[RetentionRule]) -> ReplayRules:
+    """Return the masks, references and keys that a replay on a database needs.
+
+    Args:
+        database: database of the data map.
+        rules: retention rules of the policy pack.
+    """
     listed = list(rules)
-    return Schedule(
+    return ReplayRules(
         masks_of(listed),
-        detached_of(listed),
+        detached_fields(listed),
         {name: collection.primary_key for name, collection in database.collections.items()},
         frozenset(rule.collection for rule in listed),
     )
@@ -113,87 +134,100 @@ def schedule_of(database: MappedDatabase, rules: Iterable[RetentionRule]) -> Sch
 def replay(
     copy: psycopg.Connection,
     database: str,
-    places: Mapping[str, Place],
+    table_names: Mapping[str, TableName],
     state: Engine,
     keys: ErasureKeys,
-    schedule: Schedule,
+    rules: ReplayRules,
     at: datetime,
     *,
     incomplete: bool = False,
-) -> Replay:
-    """Erase and mask the ledger's records in a restored copy again, then search for them.
+) -> ReplayResult:
+    """Erase and mask the ledger's records in a restored copy again, then search the copy for them.
 
-    Entries of open batches count: whether their transaction committed or not, their erasure was
-    due. All deletions of a step happen in one statement, so foreign keys between the erased records
-    hold in any order and in cycles. The application's triggers and rules are suspended meanwhile,
-    and materialized views and the planner's statistics are renewed afterwards. Entries that the
-    ledger gets meanwhile are replayed in further steps, until a read of the ledger returns no new
-    entry. Memory does not grow with the copy or the ledger: keys are read in chunks, and matching
-    keys stay in temporary tables of the copy.
+    Entries are replayed even if it is unknown whether the erasing transaction committed, because
+    their records were to be erased in any case. The replay runs in steps. A step deletes its
+    records in one statement, so their foreign keys may form cycles. During a step, triggers and
+    rules of the application are suspended. At the end of a step, materialized views and planner
+    statistics are renewed. Entries that are added to the ledger during the replay are handled in
+    further steps, until the ledger has no new entry. The memory use does not grow with the number
+    of entries: keys are read in chunks, and matching keys are stored in temporary tables of the
+    copy.
 
     Args:
         copy: the restored database; transactions are committed.
-        database: its name in the data map.
-        places: collection -> table.
-        state: database of the ledger.
-        keys: of the HMAC, old ones included.
-        schedule: of the database.
-        at: moment for the stamp of records that are masked.
-        incomplete: replay a ledger although entries are missing or were changed.
+        database: name of the database in the data map.
+        table_names: collection -> table.
+        state: state database with the ledger.
+        keys: current and earlier HMAC keys.
+        rules: masks, references and keys of the database.
+        at: time that is stored in the stamp column of masked records.
+        incomplete: whether to replay the ledger although entries are missing or changed.
 
     Returns:
-        What was done, and what is left; `require_erased` judges it.
+        Counts of the replay; the caller must check them with `require_erased`.
 
     Raises:
-        UsageError: a key of the ledger is missing or another, a collection is not mapped, a record
-            was masked by a class that has no mask any more, or the role may not disable triggers.
-        ControlFailed: entries of the ledger are gone; or records that were never erased still refer
-            to erased ones, be it by a key that would delete them too (``ON DELETE CASCADE``).
-        ServiceError: the copy or the ledger cannot be read, or the copy not be changed. Nothing is
-            changed in the copy in either case.
+        UsageError: an HMAC key is missing or has another secret; a collection is not mapped; a
+            record class of masked records no longer has a mask; or the role may not disable
+            triggers.
+        ControlFailed: entries of the ledger are missing or changed, or a record that was never
+            erased refers to an erased record. This includes a reference by a foreign key with ``ON
+            DELETE CASCADE``, which would delete the referring record.
+        ServiceError: the ledger or the copy cannot be read, or the copy cannot be changed. The
+            failed step changes nothing in the copy.
     """
-    run = _Run(copy, database, places, state, keys, schedule, at, accepts_incomplete=incomplete)
-    ledger = run.read()
-    while run.new_in(ledger):
+    run = _ReplayRun(
+        copy, database, table_names, state, keys, rules, at, accepts_incomplete=incomplete
+    )
+    ledger = run.read_ledger()
+    while run.new_batches(ledger):
         ledger = run.apply(ledger)
     return run.result()
 
 
-def require_erased(done: Replay) -> None:
-    """Raise ControlFailed when a replay left, or could not look for, an erased record."""
-    if done.remaining:
+def require_erased(result: ReplayResult) -> None:
+    """Raise ControlFailed if the replay left erased records in the copy.
+
+    The error is also raised if the copy could not be searched for some of the erased records.
+    """
+    if result.remaining:
         raise ControlFailed(
-            f"{done.remaining} erased or masked records are still in the restored database.",
-            "Do not open it to anybody.",
+            f"{result.remaining} erased or masked records are still in the restored database.",
+            "Do not give anyone access to it.",
         )
-    if done.holding:
+    if result.rows_with_erased_keys:
         raise ControlFailed(
-            f"Keys of erased records are still in the restored database: {holding_text(done)}.",
-            "Do not open it to anybody. Erase these rows; give a table that keeps copies of "
-            "records a retention rule of its own.",
+            "Keys of erased records are still in the restored database: "
+            f"{leftover_keys_text(result)}.",
+            "Do not give anyone access to it. Delete these rows. A table with copies of records "
+            "needs a retention rule of its own.",
         )
-    if done.not_looked_for:
+    if result.unsearchable_entries:
+        collections = ", ".join((*result.skipped, *result.other_keys))
         raise ControlFailed(
-            f"{done.not_looked_for} erased records could not be looked for: the copy has no table, "
-            f"or one with another primary key, for {', '.join((*done.skipped, *done.other_keys))}.",
+            f"{result.unsearchable_entries} erased records could not be searched: "
+            f"for {collections}, the copy has no table, or a table with another primary key.",
             "If the table had another name or key at the time of the backup, erase these records "
             "by hand before you open the copy. If the table is younger than the backup, the copy "
             "cannot contain them.",
         )
 
 
-def holding_text(done: Replay) -> str:
-    """Return the relations that still hold erased keys, with their numbers of rows."""
-    return ", ".join(f"{name} ({rows} rows)" for name, rows in done.holding.items())
+def leftover_keys_text(result: ReplayResult) -> str:
+    """Return a text that lists the relations in which keys of erased records were found.
+
+    For each relation, the text states the number of rows with such a key.
+    """
+    return ", ".join(f"{name} ({rows} rows)" for name, rows in result.rows_with_erased_keys.items())
 
 
 @dataclass(frozen=True)
 class _Ledger:
-    """The entries of a database at one moment.
+    """A snapshot of the erasure ledger's entries for one database, taken during a replay.
 
     Attributes:
-        batches: batch -> its collection and number of entries; none without entries.
-        key_ids: keys under which the entries were made.
+        batches: batch id -> collection and number of entries. Batches without entries are left out.
+        key_ids: ids of the HMAC keys that the entries use.
     """
 
     batches: Mapping[int, tuple[str, int]]
@@ -201,7 +235,7 @@ class _Ledger:
 
     @property
     def entries(self) -> Counter[str]:
-        """Return the number of entries by collection."""
+        """The number of entries of each collection."""
         numbers: Counter[str] = Counter()
         for collection, number in self.batches.values():
             numbers[collection] += number
@@ -209,27 +243,37 @@ class _Ledger:
 
 
 @dataclass
-class _Run:
-    """A replay while the ledger grows: each step takes the batches that no step took before."""
+class _ReplayRun:
+    """A replay of the erasure ledger in progress. It runs in steps.
+
+    Each step handles the ledger entries that no earlier step handled.
+    """
 
     copy: psycopg.Connection
     database: str
-    places: Mapping[str, Place]
+    table_names: Mapping[str, TableName]
     state: Engine
     keys: ErasureKeys
-    schedule: Schedule
+    rules: ReplayRules
     at: datetime
     accepts_incomplete: bool
-    _taken: _Ledger = field(default_factory=lambda: _Ledger({}, ()))
+    _replayed: _Ledger = field(default_factory=lambda: _Ledger({}, ()))
     _skipped: dict[str, int] = field(default_factory=dict)
-    _unfit: dict[str, int] = field(default_factory=dict)
+    _unmatched: dict[str, int] = field(default_factory=dict)
     _staged: dict[tuple[str, tuple[str, ...]], StagedKeys] = field(default_factory=dict)
-    _remaining: dict[int, int] = field(default_factory=dict)  # by number of the staged keys
-    _holding: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    _remaining: dict[int, int] = field(default_factory=dict)  # records by number of the staged keys
+    _rows_with_erased_keys: dict[str, Mapping[str, int]] = field(default_factory=dict)
     _counts: Counter[str] = field(default_factory=Counter)
 
-    def read(self) -> _Ledger:
-        """Read the ledger; raises ControlFailed when entries are gone."""
+    def read_ledger(self) -> _Ledger:
+        """Read the ledger's entries for the database.
+
+        If the entries changed since the last step of the replay, they are verified again.
+
+        Raises:
+            ControlFailed: entries of the ledger are missing or changed.
+            UsageError: an HMAC key is missing or has another secret.
+        """
         query = (
             select(erasure_batch.c.id, erasure_batch.c.collection, erasure.c.key_id, func.count())
             .join_from(erasure, erasure_batch)
@@ -243,77 +287,103 @@ class _Run:
                 batches[batch] = (collection, batches.get(batch, (collection, 0))[1] + number)
                 key_ids.add(key_id)
             ledger = _Ledger(batches, key_ids)
-            # Reads every entry: only a ledger that changed, or that was not read before.
-            if not self.accepts_incomplete and (ledger != self._taken or not batches):
-                require_all_there(conn, self.database)
-        if key_ids - set(self._taken.key_ids):
+            # The check reads every entry, so it runs only for a ledger that is new or has changed.
+            if not self.accepts_incomplete and (ledger != self._replayed or not batches):
+                require_complete_ledger(conn, self.database)
+        if key_ids - set(self._replayed.key_ids):
             check_keys(key_ids, self.keys)
             require_same_secrets(self.state, self.keys, self.at)
         return ledger
 
-    def new_in(self, ledger: _Ledger) -> dict[str, list[int]]:
-        """Return the batches whose entries were not all taken: collection -> batches."""
+    def new_batches(self, ledger: _Ledger) -> dict[str, list[int]]:
+        """Return the batches with entries that were not replayed yet.
+
+        Args:
+            ledger: the ledger's entries, as `read_ledger` returned them last.
+
+        Returns:
+            Collection -> ids of the batches.
+        """
         new: dict[str, list[int]] = {}
         for batch, (collection, number) in ledger.batches.items():
-            if number > self._taken.batches.get(batch, (collection, 0))[1]:
+            if number > self._replayed.batches.get(batch, (collection, 0))[1]:
                 new.setdefault(collection, []).append(batch)
         return dict(sorted(new.items()))
 
     def apply(self, ledger: _Ledger) -> _Ledger:
-        """Replay the new entries of a ledger, and those entered meanwhile, in one transaction.
+        """Replay, in one transaction, all entries that no earlier step replayed.
+
+        Entries that are added to the ledger before the transaction ends are replayed as well.
+
+        Args:
+            ledger: the ledger's entries before the transaction, as `read_ledger` returned them.
 
         Returns:
-            The ledger as it is after the commit.
+            The ledger's entries after the commit of the transaction.
         """
         collections: set[str] = set()
-        with suspended(self.copy):
-            while new := self.new_in(ledger):
+        with suspend_triggers(self.copy):
+            while new := self.new_batches(ledger):
                 self._erase_new(new, ledger)
                 collections |= new.keys()
-                self._taken = ledger
-                ledger = self.read()
+                self._replayed = ledger
+                ledger = self.read_ledger()
             self._search(collections)
-        renew_statistics(self.copy, [keys.table.place for keys in self._staged.values()])
+        renew_statistics(self.copy, [keys.table.name for keys in self._staged.values()])
         self.copy.commit()
-        return self.read()
+        return self.read_ledger()
 
     def _erase_new(self, new: Mapping[str, list[int]], ledger: _Ledger) -> None:
-        """Erase and mask the records that new batches name."""
-        copy, is_first = self.copy, not self._taken.batches
+        """Erase and mask the copy's records with an entry in batches that were not replayed yet.
+
+        Args:
+            new: collection -> ids of these batches.
+            ledger: snapshot that contains these batches.
+        """
+        copy, is_first = self.copy, not self._replayed.batches
         entries = ledger.entries
         changed = []
         for collection, batches in new.items():
-            place = place_of(collection, self.places)
-            if key_columns(copy, place) is None:
+            table_name = table_name_of(collection, self.table_names)
+            if key_columns(copy, table_name) is None:
                 self._skipped[collection] = entries[collection]
                 continue
-            for table in self._tables(collection, place):
-                name = (collection, tuple(table.columns))
-                earlier = self._staged.get(name)
+            for table in self._tables(collection, table_name):
+                staged_name = (collection, tuple(table.columns))
+                earlier = self._staged.get(staged_name)
                 keys = StagedKeys(earlier.number if earlier else len(self._staged), table)
                 if earlier is None:
                     create_staged(copy, keys)
-                self._staged[name] = keys
+                self._staged[staged_name] = keys
                 changed.append(keys)
-                only = None if is_first else batches
-                matching = matches(self.state, copy, table, self.keys, only)
-                self._counts["replayed"] += stage(copy, keys, matching)
+                compared = None if is_first else batches
+                matches = match_records(self.state, copy, table, self.keys, compared)
+                self._counts["replayed"] += stage_matches(copy, keys, matches)
         remember_large_objects(copy, changed)
-        detach_references(copy, changed, self.places, self.schedule.detached)
-        erase(copy, changed)
-        self._counts["remasked"] += mask_again(copy, changed, self.schedule.masks, self.at)
+        detach_references(copy, changed, self.table_names, self.rules.detached)
+        erase_staged(copy, changed)
+        self._counts["remasked"] += mask_again(copy, changed, self.rules.masks, self.at)
         check_deferred(copy)
 
-    def _tables(self, collection: str, place: Place) -> list[Table]:
-        """Return the tables and keys that a collection's entries name; count entries without."""
+    def _tables(self, collection: str, table_name: TableName) -> list[ComparedTable]:
+        """Return which columns and entries to compare for a collection's table, for each key type.
+
+        The primary key of the table may have changed since entries were written. The result has one
+        item for each combination of key columns with which entries were written. Entries whose
+        primary key matches no columns of the table are counted in `_unmatched`.
+
+        Args:
+            collection: name of the collection in the data map.
+            table_name: table of the collection in the copy.
+        """
         with self.state.connect() as conn:
-            by_types = entries_by_key_types(conn, self.database, collection)
+            by_types = count_entries_by_key_types(conn, self.database, collection)
         types_by_columns: dict[tuple[str, ...], set[str | None]] = {}
-        self._unfit[collection] = 0
+        self._unmatched[collection] = 0
         for types, number in by_types.items():
-            columns = self._columns_named(place, types, self.schedule.keys.get(collection, ()))
+            columns = self._key_columns(table_name, types, self.rules.keys.get(collection, ()))
             if columns is None:
-                self._unfit[collection] += number
+                self._unmatched[collection] += number
             else:
                 types_by_columns.setdefault(columns, set()).add(types)
         tables = []
@@ -321,52 +391,66 @@ class _Run:
             filled = SQL(" AND ").join(
                 SQL("{} IS NOT NULL").format(Identifier("t", column)) for column in columns
             )
-            tables.append(Table(self.database, collection, place, columns, filled, key_types))
+            tables.append(
+                ComparedTable(self.database, collection, table_name, columns, filled, key_types)
+            )
         return tables
 
-    def _columns_named(
-        self, place: Place, types: str | None, mapped: Sequence[str]
+    def _key_columns(
+        self, table_name: TableName, types: str | None, mapped: Sequence[str]
     ) -> tuple[str, ...] | None:
-        """Return the columns whose values entries of these types name, or None."""
-        own = key_columns(self.copy, place)
-        if own and types in (None, types_of_key(self.copy, place)):
+        """Return the columns of a table that contain a primary key with the given types.
+
+        Args:
+            table_name: table of the copy.
+            types: types of the primary key in the ledger's entries; None if they were not recorded.
+            mapped: key columns of the collection in the data map.
+
+        Returns:
+            The columns in the order of the key, or None if the table has no such columns.
+        """
+        own = key_columns(self.copy, table_name)
+        if own and types in (None, primary_key_types(self.copy, table_name)):
             return tuple(own)
-        return order_of_key(mapped, types, partial(types_of_columns, self.copy, place))
+        return order_key_columns(mapped, types, partial(column_types, self.copy, table_name))
 
     def _search(self, collections: Collection[str]) -> None:
-        """Refresh materialized views, delete large objects, and search for erased records.
+        """Search the copy for keys of erased records.
 
-        Only collections with new entries are searched, and those with rows left by an earlier step.
+        Before the search, the function refreshes materialized views. It also deletes the large
+        objects to which erased records referred and to which no column refers any more.
+
+        Args:
+            collections: collections with new entries. Collections for which an earlier step found
+                rows with erased keys are searched as well.
         """
         self._counts["refreshed"] = refresh_materialized_views(self.copy)
         self._counts["large_objects"] += delete_unreferenced_large_objects(self.copy)
-        ruled = [self.places[name] for name in self.schedule.ruled if name in self.places]
-        left = {name for name, rows in self._holding.items() if rows}
+        ruled = [self.table_names[name] for name in self.rules.ruled if name in self.table_names]
+        left = {name for name, rows in self._rows_with_erased_keys.items() if rows}
         for collection in sorted({*collections, *left}):
             staged = [keys for keys in self._staged.values() if keys.table.collection == collection]
             for keys in staged:
-                self._remaining[keys.number] = count_remaining(
-                    self.copy, [keys], self.schedule.masks
-                )
-            sought = [keys.sought for keys in staged]
-            self._holding[collection] = search(
-                self.copy, self.database, sought, self.state, self.keys, ruled
+                self._remaining[keys.number] = count_remaining(self.copy, [keys], self.rules.masks)
+            searched = [keys.searched_collection for keys in staged]
+            self._rows_with_erased_keys[collection] = search(
+                self.copy, self.database, searched, self.state, self.keys, ruled
             )
 
-    def result(self) -> Replay:
-        """Return the counts of all steps."""
-        holding: Counter[str] = Counter()
-        for rows in self._holding.values():
-            holding.update(rows)
-        return Replay(
-            sum(self._taken.entries.values()),
+    def result(self) -> ReplayResult:
+        """Return the counts of all steps of the replay."""
+        rows_with_erased_keys: Counter[str] = Counter()
+        for rows in self._rows_with_erased_keys.values():
+            rows_with_erased_keys.update(rows)
+        return ReplayResult(
+            sum(self._replayed.entries.values()),
             self._counts["replayed"],
             sum(self._remaining.values()),
             self._counts["remasked"],
             tuple(self._skipped),
-            sum(self._skipped.values()) + sum(self._unfit.values()),
-            tuple(name for name, number in self._unfit.items() if number),
+            sum(self._skipped.values()) + sum(self._unmatched.values()),
+            tuple(name for name, number in self._unmatched.items() if number),
             self._counts["refreshed"],
-            dict(sorted(holding.items())),
+            dict(sorted(rows_with_erased_keys.items())),
             self._counts["large_objects"],
         )

@@ -1,8 +1,9 @@
-"""Keep the keys of records that runs found for open erasure requests, until these are closed.
+"""Store the keys of records that runs found for open erasure requests.
 
-A run may find a record through another record, and erase that record first. After that, only the
-record's key leads to it. Keys are named as in the quarantine register: by a keyed HMAC if the key
-identifies a person (docs/decisions/0033).
+A run may find record B only through record A, and erase record A first. After that, only the stored
+key leads to record B. A key that identifies a person, or is very long, is stored as an HMAC, as in
+the quarantine register (docs/decisions/0033). When a request is closed, its stored keys are
+deleted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from include.erasure.ledger import ErasureKeys
 from include.erasure.matching import check_keys
-from include.erasure.places import key_texts, places_of, primary_key
+from include.erasure.tables import key_texts, require_primary_key, table_names_of
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
 from include.quarantine.keys import KeyNames
@@ -30,20 +31,22 @@ from include.services.clock import Clock
 from include.state.tables import erasure_request, erasure_request_record
 
 Key = tuple[str, ...]
-AT_ONCE = 10_000  # rows of a statement, and keys that are compared together
+ROWS_AT_ONCE = 10_000  # rows of one statement, and keys of one comparison
 _DIGEST = "hmac:"
 
 
 @dataclass(frozen=True)
 class NamedRecord:
-    """The name of a record in the state database, with its erasure request.
+    """A record that a run found for an erasure request, as the state database stores it.
 
     Attributes:
         request_id: number of the request.
-        record_class: class of retention.yaml by which a run found the record.
-        collection: of the data map.
-        name: of the primary key, as `include.quarantine.keys.KeyNames` writes it.
-        found_by: `digest_of` the expression that named the data subject.
+        record_class: record class of retention.yaml for which a run found the record.
+        collection: collection of the data map.
+        name: text that stands for the record's primary key, from
+            `include.quarantine.keys.KeyNames`. It contains the primary key, or an HMAC of the
+            primary key.
+        found_by: digest of the key expression that was used to find the record, from `digest_of`.
     """
 
     request_id: int
@@ -55,11 +58,11 @@ class NamedRecord:
 
 @dataclass(frozen=True)
 class SubjectKeys:
-    """Primary keys of records of one data subject in one record class.
+    """The primary keys of one data subject's records in one record class.
 
     Attributes:
-        subject: key of the data subject, as the request is written.
-        found_by: digest of the expression that named the data subject.
+        subject: key of the data subject, as in the request.
+        found_by: digest of the key expression that was used to find the records, from `digest_of`.
         keys: primary keys as PostgreSQL prints them, sorted.
     """
 
@@ -70,28 +73,33 @@ class SubjectKeys:
 
 @dataclass(frozen=True)
 class RequestRecords:
-    """Primary keys of the records of open requests: record class -> keys by subject.
+    """The primary keys of all records found for open erasure requests, by record class.
 
-    The keys are in memory only; the state database has their names.
+    The state database stores `NamedRecord.name` instead, which may be an HMAC of the primary key.
     """
 
     by_class: Mapping[str, tuple[SubjectKeys, ...]]
 
     @property
     def subjects(self) -> frozenset[str]:
-        """Keys of the data subjects, as their requests are written."""
+        """The keys of the data subjects, as they are written in the requests."""
         return frozenset(group.subject for keys in self.by_class.values() for group in keys)
 
     def of(
         self, record_class: str, subjects: Collection[str] | None = None
     ) -> tuple[SubjectKeys, ...]:
-        """Return the keys of a class, of some data subjects or of all."""
+        """Return the primary keys of the records of one record class, grouped by data subject.
+
+        Args:
+            record_class: name of the record class.
+            subjects: keys of the data subjects to include; None includes all data subjects.
+        """
         keys = self.by_class.get(record_class, ())
         return tuple(group for group in keys if subjects is None or group.subject in subjects)
 
-    def joined(self, others: RequestRecords) -> RequestRecords:
-        """Return these keys and others."""
-        return collected(
+    def merged_with(self, others: RequestRecords) -> RequestRecords:
+        """Return an object that contains the primary keys of both this object and `others`."""
+        return group_records(
             (record_class, group.subject, group.found_by, key)
             for records in (self, others)
             for record_class, groups in records.by_class.items()
@@ -103,11 +111,12 @@ class RequestRecords:
 NO_RECORDS = RequestRecords({})
 
 
-def collected(records: Iterable[tuple[str, str, str, Key]]) -> RequestRecords:
-    """Return the keys of records by class.
+def group_records(records: Iterable[tuple[str, str, str, Key]]) -> RequestRecords:
+    """Arrange the primary keys of records by record class and data subject.
 
     Args:
-        records: class, data subject, digest of the expression and primary key of each.
+        records: for each record: record class, key of the data subject, digest of the key
+            expression that was used to find the record (see `digest_of`), and primary key.
     """
     keys: dict[str, dict[tuple[str, str], set[Key]]] = defaultdict(lambda: defaultdict(set))
     for record_class, subject, found_by, key in records:
@@ -115,8 +124,8 @@ def collected(records: Iterable[tuple[str, str, str, Key]]) -> RequestRecords:
     return RequestRecords(
         {
             record_class: tuple(
-                SubjectKeys(subject, found_by, tuple(sorted(those)))
-                for (subject, found_by), those in sorted(groups.items())
+                SubjectKeys(subject, found_by, tuple(sorted(group)))
+                for (subject, found_by), group in sorted(groups.items())
             )
             for record_class, groups in keys.items()
         }
@@ -124,14 +133,22 @@ def collected(records: Iterable[tuple[str, str, str, Key]]) -> RequestRecords:
 
 
 def digest_of(expression: str) -> str:
-    """Return SHA-256 of an expression of ``keys.subject``, in hex digits."""
+    """Return the SHA-256 of a key expression of retention.yaml, in hexadecimal digits.
+
+    A key expression is SQL that returns the key of a record's data subject.
+    """
     return hashlib.sha256(expression.encode()).hexdigest()
 
 
-def keep(conn: Connection, clock: Clock, records: Collection[NamedRecord]) -> None:
-    """Store records of open requests; records that are stored already do not change.
+def store_records(conn: Connection, clock: Clock, records: Collection[NamedRecord]) -> None:
+    """Store records that a run found for open erasure requests, unless they are stored already.
 
-    The caller commits. Records of a request that was closed meanwhile are not stored.
+    Records of a closed request are not stored. The caller must commit the transaction.
+
+    Args:
+        conn: the state database.
+        clock: source of the current time.
+        records: the records to store.
     """
     open_ids = set(
         conn.scalars(
@@ -141,7 +158,7 @@ def keep(conn: Connection, clock: Clock, records: Collection[NamedRecord]) -> No
                 erasure_request.c.closed_at.is_(None),
             )
             .order_by(erasure_request.c.id)
-            .with_for_update(read=True)  # closing a request deletes its records, and waits for us
+            .with_for_update(read=True)  # `close` waits for this lock, then deletes the records
         )
     )
     rows = [
@@ -156,13 +173,17 @@ def keep(conn: Connection, clock: Clock, records: Collection[NamedRecord]) -> No
         for record in records
         if record.request_id in open_ids
     ]
-    for start in range(0, len(rows), AT_ONCE):
+    for start in range(0, len(rows), ROWS_AT_ONCE):
         statement = insert(erasure_request_record).on_conflict_do_nothing()
-        conn.execute(statement, rows[start : start + AT_ONCE])
+        conn.execute(statement, rows[start : start + ROWS_AT_ONCE])
 
 
-def remembered(conn: Connection, database: str) -> list[tuple[str, NamedRecord]]:
-    """Return the records of a database's open requests, each with its data subject's key."""
+def load_records(conn: Connection, database: str) -> list[tuple[str, NamedRecord]]:
+    """Return the stored records of all open erasure requests of a database.
+
+    Returns:
+        For each record, a pair: key of the data subject, and the record.
+    """
     record, request = erasure_request_record, erasure_request
     query = (
         select(
@@ -180,31 +201,40 @@ def remembered(conn: Connection, database: str) -> list[tuple[str, NamedRecord]]
     return [(row[0], NamedRecord(*row[1:])) for row in conn.execute(query)]
 
 
-def forget(conn: Connection, records: Collection[NamedRecord]) -> None:
-    """Delete stored names of records that no longer exist; the caller commits."""
+def delete_records(conn: Connection, records: Collection[NamedRecord]) -> None:
+    """Delete stored records of erasure requests from the state database.
+
+    The caller must commit. The records in the mapped database are not changed.
+
+    Args:
+        conn: the state database.
+        records: the stored records to delete.
+    """
     table = erasure_request_record
     names = sorted({(record.request_id, record.record_class, record.name) for record in records})
-    for start in range(0, len(names), AT_ONCE):
-        some = names[start : start + AT_ONCE]
+    for start in range(0, len(names), ROWS_AT_ONCE):
+        chunk = names[start : start + ROWS_AT_ONCE]
         conn.execute(
             delete(table).where(
-                tuple_(table.c.request_id, table.c.record_class, table.c.key).in_(some)
+                tuple_(table.c.request_id, table.c.record_class, table.c.key).in_(chunk)
             )
         )
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Resolves names of records to primary keys in one mapped database.
+class RecordReader:
+    """Finds the mapped database's records that the state database stores for erasure requests.
 
-    A digest is compared with every key of its table, which reads the whole table. Only tables whose
-    keys identify a person have digests.
+    The state database stores the primary key of each record. If the key identifies a person or is
+    very long, the state database stores an HMAC of the key instead. To find such a record, the
+    reader computes the HMAC of every primary key in the table.
 
     Attributes:
-        connection: a session that prints keys as `include.services.database.PRINTING` says.
-        database: of the data map.
-        keys: of the HMAC, old ones included.
-        rules: record classes of the database.
+        connection: session in the mapped database, with the settings of
+            `include.services.database.PRINTING`.
+        database: database of the data map.
+        keys: current and earlier HMAC keys.
+        rules: retention rules of the database.
     """
 
     connection: psycopg.Connection[Any]
@@ -213,62 +243,81 @@ class Reader:
     rules: Sequence[RetentionRule]
 
     def keys_of(self, records: Sequence[tuple[str, NamedRecord]]) -> dict[NamedRecord, Key]:
-        """Return the primary keys of named records, without digests that no record has.
+        """Return the primary keys of records that the state database stores for erasure requests.
+
+        For some records, the state database stores an HMAC of the primary key instead of the
+        primary key. The primary key is then searched in the collection's table in the mapped
+        database.
+
+        Args:
+            records: pairs: key of the data subject, and the stored record.
+
+        Returns:
+            Stored record -> primary key. A record is left out if its HMAC is stored, and no primary
+            key in the table has this HMAC.
 
         Raises:
-            UsageError: a key of the HMAC is missing.
+            UsageError: an HMAC key is missing.
         """
         digests: dict[str, set[str]] = defaultdict(set)
         keys: dict[NamedRecord, Key] = {}
-        hidden: list[NamedRecord] = []
+        digested: list[NamedRecord] = []
         for _subject, record in records:
             key = tuple(key_of(record.name))
             if len(key) == 1 and key[0].startswith(_DIGEST):
                 digests[record.collection].add(key[0])
-                hidden.append(record)
+                digested.append(record)
             else:
                 keys[record] = key
-        revealed = {name: dict(self._revealed(name, those)) for name, those in digests.items()}
-        for record in hidden:
+        keys_by_digest = {
+            collection: dict(self._match_digests(collection, group))
+            for collection, group in digests.items()
+        }
+        for record in digested:
             digest = key_of(record.name)[0]
-            if digest in revealed[record.collection]:
-                keys[record] = revealed[record.collection][digest]
+            if digest in keys_by_digest[record.collection]:
+                keys[record] = keys_by_digest[record.collection][digest]
         return keys
 
     def is_erased_on_request(self, record: NamedRecord) -> bool:
-        """Return whether a record class of the collection is erased on request."""
+        """Return whether a record's collection has a record class that is erased on request."""
         return bool(self._classes(record))
 
-    def gone(
-        self, named: Sequence[tuple[str, NamedRecord]], there: Collection[tuple[str, Key]]
+    def deleted_records(
+        self, stored: Sequence[tuple[str, NamedRecord]], existing: Collection[tuple[str, Key]]
     ) -> list[NamedRecord]:
-        """Return the named records that no longer exist.
+        """Return those stored records that no longer exist in the mapped database.
 
-        Records of a collection that is no longer erased on request are not returned: the count
-        does not search them.
+        If no record class of a record's collection is erased on request any more, the record is
+        left out. `existing` does not include such collections, so it cannot show whether the record
+        exists.
 
         Args:
-            named: records.
-            there: record classes and primary keys of the records that still exist.
+            stored: pairs of the data subject's key and the stored record.
+            existing: pairs of record class and primary key of the records that still exist.
         """
-        keys = self.keys_of(named)
+        keys = self.keys_of(stored)
         return [
             record
-            for _subject, record in named
+            for _subject, record in stored
             if (classes := self._classes(record))
-            and not any((name, keys.get(record)) in there for name in classes)
+            and not any((name, keys.get(record)) in existing for name in classes)
         ]
 
-    def records(self, named: Sequence[tuple[str, NamedRecord]]) -> RequestRecords:
-        """Return the primary keys of named records by record class.
+    def records(self, stored: Sequence[tuple[str, NamedRecord]]) -> RequestRecords:
+        """Return the primary keys of stored records, by record class and data subject.
 
-        If the pack no longer has a record's class, the record counts in every class of its
-        collection that is erased on request, so that a renamed class loses no record.
+        If the record class of a record no longer exists in the policy pack, the record is returned
+        in every record class of its collection that is erased on request. Otherwise renaming a
+        record class would lose its records.
+
+        Args:
+            stored: pairs of the data subject's key and the stored record.
         """
-        keys = self.keys_of(named)
-        return collected(
+        keys = self.keys_of(stored)
+        return group_records(
             (record_class, subject, record.found_by, keys[record])
-            for subject, record in named
+            for subject, record in stored
             if record in keys
             for record_class in self._classes(record)
         )
@@ -281,18 +330,28 @@ class Reader:
         ]
         return [record.record_class] if record.record_class in names else names
 
-    def _revealed(self, collection: str, digests: Collection[str]) -> Iterator[tuple[str, Key]]:
-        """Yield those of the digests that a record of the table has, with the record's key."""
-        place = places_of(self.database).get(collection)
-        columns = primary_key(self.connection, place) if place else None
-        if place is None or columns is None:
+    def _match_digests(
+        self, collection: str, digests: Collection[str]
+    ) -> Iterator[tuple[str, Key]]:
+        """Find the records of a collection for which the state database stores an HMAC.
+
+        Args:
+            collection: name of the collection in the data map.
+            digests: the stored texts with the HMACs.
+
+        Yields:
+            A text with an HMAC, and the primary key of the record that has this HMAC.
+        """
+        table_name = table_names_of(self.database).get(collection)
+        columns = require_primary_key(self.connection, table_name) if table_name else None
+        if table_name is None or columns is None:
             return
         key_ids = {digest.removeprefix(_DIGEST).rpartition(":")[0] for digest in digests}
         check_keys(key_ids, self.keys)
-        query = sql.SQL("SELECT {} FROM {} AS t").format(key_texts(columns), place.identifier)
+        query = sql.SQL("SELECT {} FROM {} AS t").format(key_texts(columns), table_name.identifier)
         with self.connection.cursor("parcelseal_records") as cursor:
             cursor.execute(query)
-            while chunk := cursor.fetchmany(AT_ONCE):
+            while chunk := cursor.fetchmany(ROWS_AT_ONCE):
                 for key_id in key_ids:
                     computed = self.keys.digests(key_id, self.database.name, collection, chunk)
                     for key, digest in zip(chunk, computed, strict=True):
@@ -302,22 +361,26 @@ class Reader:
 
 
 @dataclass
-class Namer:
-    """Names records of one collection; records named by an older HMAC key keep their names.
+class RecordNamer:
+    """Builds the texts with which the state database names records of erasure requests.
+
+    A text contains the primary key of the record, or an HMAC of the primary key. The state database
+    may already name a record by an HMAC that was calculated with an older HMAC key. In this case,
+    the older text is used.
 
     Attributes:
-        keys: of the HMAC.
-        database: of the data map.
-        collection: name in the data map.
-        columns: of the primary key.
-        known: names that are stored already.
+        keys: current and earlier HMAC keys.
+        database: database of the data map.
+        collection: name of the collection in the data map.
+        columns: columns of the primary key.
+        stored: texts that are already stored.
     """
 
     keys: ErasureKeys
     database: MappedDatabase
     collection: str
     columns: Sequence[str]
-    known: Collection[str]
+    stored: Collection[str]
 
     @cached_property
     def _names(self) -> KeyNames:
@@ -326,9 +389,13 @@ class Namer:
             self.database.name,
             self.database.collections[self.collection],
             self.columns,
-            frozenset(self.known),
+            frozenset(self.stored),
         )
 
     def name(self, key: Key) -> str:
-        """Return the name of a record, from its key as PostgreSQL prints it."""
+        """Return the text that identifies a record of an erasure request in the state database.
+
+        Args:
+            key: primary key of the record, as PostgreSQL prints it.
+        """
         return self._names.of(key)

@@ -1,4 +1,8 @@
-"""The registry of data subjects' requests to be erased, by key, with the day they are due."""
+"""The register of erasure requests of data subjects, with their due dates.
+
+A request identifies the data subject by a key in the database, such as a customer number. It never
+contains the name of the data subject.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +13,39 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import Column, Connection, Select, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from include.holds.keys import refuse_empty, refuse_personal, refuse_personal_key, split
+from include.holds.keys import refuse_empty, refuse_personal, refuse_personal_key, split_key
 from include.holds.registry import wait_for_deletions
 from include.services.clock import Clock
 from include.services.errors import ServiceError, UsageError
 from include.state.tables import erasure_request, erasure_request_record
 
 DUE_AFTER = timedelta(days=30)  # GB/T 35273-2020, 8.7 a): requests are answered within 30 days
-EARLIEST_ZONE = timedelta(hours=14)  # where a day begins first (UTC+14)
+EARLIEST_ZONE = timedelta(hours=14)  # the timezone in which a day begins first (UTC+14)
 
 
 @dataclass(frozen=True)
 class ErasureRequest:
-    """A request of a data subject to be erased.
+    """A data subject's request to delete personal data.
 
     Attributes:
-        id: number in the registry.
+        id: number of the request in the register.
         database: database of the data map.
-        subject: key of the data subject there, never a name or number.
-        reference: of the request's file.
-        received_on: when the data subject asked.
+        subject: key of the data subject in the database, never a name or phone number.
+        reference: file number of the request.
+        received_on: day on which the company received the request.
         due_on: last day on which the erasure is in time.
-        entered_by: the person who entered it.
-        entered_at: when.
-        closed_at: when it was completed or withdrawn.
-        found_at: when a run first found a record of the subject in a class that a request erases;
-            None for a key that may be mistyped.
-        restricted_at: since when each count found only records that must stay; None if the last
-            count found others.
-        oversized_at: when a run first found more records than it stores keys for; since then no run
-            erases records for this request or closes it.
+        entered_by: person who entered the request.
+        entered_at: time at which the request was entered in the register.
+        closed_at: time at which the request was completed or withdrawn; None for an open request.
+        closed_by: run or person that closed the request.
+        closed_because: reason for closing the request.
+        found_at: time at which a run first found a record of the data subject in a record class
+            that is erased on request; None if no run found such a record. In that case the key of
+            the data subject may be mistyped.
+        restricted_at: since this time, runs have found only records that must be kept; None if the
+            last run found other records too.
+        oversized_at: time at which a run first found more records for this request than ParcelSeal
+            can store keys of. Since then, no run erases records for this request or closes it.
     """
 
     id: int
@@ -57,7 +64,7 @@ class ErasureRequest:
     oversized_at: datetime | None = None
 
     def is_overdue(self, on: date) -> bool:
-        """Whether it is open although its last day has passed."""
+        """Return whether the request is still open and the day `on` is after its due date."""
         return self.closed_at is None and self.due_on < on
 
 
@@ -71,29 +78,31 @@ def add(
     received_on: date,
     entered_by: str,
 ) -> ErasureRequest:
-    """Enter a request; the open one, unchanged, where the subject has asked already.
+    """Enter an erasure request.
+
+    If the data subject already has an open request, return it unchanged.
 
     Args:
         conn: the state database.
-        clock: when it is entered.
+        clock: source of the current time.
         database: database of the data map.
-        subject: key of the data subject, as `include.holds.keys` says: ``<database>/`` before it is
-            not part of it.
-        reference: of the request's file.
-        received_on: when the data subject asked.
-        entered_by: who enters it.
+        subject: key of the data subject, with or without the prefix ``<database>/``, see
+            `include.holds.keys`.
+        reference: file number of the request.
+        received_on: day on which the company received the request.
+        entered_by: person who enters the request.
 
     Raises:
-        UsageError: something was left empty or looks like a phone or ID number, or the day of
-            receipt has not come.
+        UsageError: a text is empty or looks like a phone or ID number, or the day of receipt is in
+            the future.
     """
     texts = {"subject": subject, "reference": reference, "entered_by": entered_by}
     refuse_empty("A request", texts)
-    refuse_personal_key("A request's subject", subject.strip())
-    refuse_personal("A request's reference", reference)
-    refuse_personal("Who enters a request", entered_by)
+    refuse_personal_key("The subject of a request", subject.strip())
+    refuse_personal("The reference of a request", reference)
+    refuse_personal("The person who enters a request", entered_by)
     if received_on > (clock.now() + EARLIEST_ZONE).date():
-        raise UsageError(f"A request cannot have been received in the future: {received_on}.")
+        raise UsageError(f"The date of receipt is in the future: {received_on}.")
     stripped = {name: text.strip() for name, text in texts.items()}
     stripped["subject"] = subject_key(database, subject)
     refuse_empty("A request", stripped)
@@ -103,7 +112,7 @@ def add(
         "due_on": received_on + DUE_AFTER,
         "entered_at": clock.now(),
     }
-    entering = (
+    statement = (
         insert(erasure_request)
         .values(row | stripped)
         .on_conflict_do_nothing(
@@ -112,42 +121,65 @@ def add(
         )
         .returning(erasure_request)
     )
-    for _ in range(2):  # the open one that was in the way may be closed before it is read
-        entered = conn.execute(entering).mappings().first()
+    for _ in range(2):  # the conflicting open request may be closed before it is read
+        entered = conn.execute(statement).mappings().first()
         if entered is not None:
             return _request(dict(entered))
-        if there := _requests(conn, _open_of(database, stripped["subject"])):
-            return there[0]
+        if existing := _requests(conn, _select_open_of(database, stripped["subject"])):
+            return existing[0]
     raise ServiceError("The request was closed again while it was entered.", "Enter it again.")
 
 
 def open_request(conn: Connection, database: str, subject: str) -> ErasureRequest | None:
-    """Return the open request of a data subject, written as for `add`; None where there is none."""
-    requests = _requests(conn, _open_of(database, subject_key(database, subject)))
+    """Return the open erasure request of a data subject, or None if no request is open.
+
+    Args:
+        conn: the state database.
+        database: name of the database in the data map.
+        subject: key of the data subject, with or without the prefix ``<database>/``.
+    """
+    requests = _requests(conn, _select_open_of(database, subject_key(database, subject)))
     return requests[0] if requests else None
 
 
 def open_requests(conn: Connection, database: str) -> list[ErasureRequest]:
     """Return the open requests of a database, oldest first."""
-    return _requests(conn, _open(database))
+    return _requests(conn, _select_open(database))
 
 
-def every(conn: Connection) -> list[ErasureRequest]:
-    """Return all requests of all databases, closed ones too, oldest first."""
+def all_requests(conn: Connection) -> list[ErasureRequest]:
+    """Return the open and closed requests of all databases, oldest first."""
     return _requests(conn, select(erasure_request))
 
 
 def mark_found(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> None:
-    """Note that records of the subjects were found; the first moment stays."""
-    _mark(conn, clock, request_ids, erasure_request.c.found_at)
+    """Store the current time as the time at which a run first found records for these requests.
+
+    If a request already has such a time, that time is kept.
+
+    Args:
+        conn: the state database.
+        clock: source of the current time.
+        request_ids: numbers of the requests.
+    """
+    _set_first_moment(conn, clock, request_ids, erasure_request.c.found_at)
 
 
 def mark_oversized(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> None:
-    """Note that requests have more records than a run stores keys for; the first moment stays."""
-    _mark(conn, clock, request_ids, erasure_request.c.oversized_at)
+    """Store the current time as the time at which a run found too many records for these requests.
+
+    The keys of so many records cannot be stored. If a request already has such a time, that time is
+    kept.
+
+    Args:
+        conn: the state database.
+        clock: source of the current time.
+        request_ids: numbers of the requests.
+    """
+    _set_first_moment(conn, clock, request_ids, erasure_request.c.oversized_at)
 
 
-def _mark(
+def _set_first_moment(
     conn: Connection, clock: Clock, request_ids: Sequence[int], column: Column[datetime | None]
 ) -> None:
     if request_ids:
@@ -158,8 +190,15 @@ def _mark(
         )
 
 
-def restrict(conn: Connection, clock: Clock, request_id: int, *, restricted: bool) -> None:
-    """Note whether all remaining records of an open request must stay."""
+def set_restricted(conn: Connection, clock: Clock, request_id: int, *, restricted: bool) -> None:
+    """Store whether all remaining records of an open request must be kept, for example by law.
+
+    Args:
+        conn: the state database.
+        clock: source of the current time.
+        request_id: number of the request.
+        restricted: True if the last run found, for this request, only records that must be kept.
+    """
     table = erasure_request
     conn.execute(
         update(table)
@@ -173,12 +212,19 @@ def restrict(conn: Connection, clock: Clock, request_id: int, *, restricted: boo
 def close(
     conn: Connection, clock: Clock, request_id: int, *, closed_by: str, because: str
 ) -> ErasureRequest:
-    """End a request, since the subject was erased or withdrew it; the registry keeps it.
+    """Close a completed or withdrawn request. The request stays in the register.
 
-    The keys of its records (`include.erasure.request_records`) are deleted.
+    The stored keys of its records (`include.erasure.request_records`) are deleted.
+
+    Args:
+        conn: the state database.
+        clock: source of the current time.
+        request_id: number of the request.
+        closed_by: run or person that closes the request.
+        because: reason for closing the request.
 
     Raises:
-        UsageError: no such open request, or something was left empty.
+        UsageError: the request does not exist or is already closed, or a text is empty.
     """
     refuse_empty("A request", {"closed_by": closed_by, "because": because})
     row = conn.execute(
@@ -190,7 +236,8 @@ def close(
     closed = row.mappings().first()
     if closed is None:
         raise UsageError(
-            f"There is no open request {request_id}.", "See `./parcelseal erasure list`."
+            f"Erasure request {request_id} does not exist or is closed.",
+            "See `./parcelseal erasure list`.",
         )
     record = erasure_request_record
     conn.execute(delete(record).where(record.c.request_id == request_id))
@@ -200,39 +247,47 @@ def close(
 def withdraw(
     conn: Connection, clock: Clock, request_id: int, *, by: str, because: str
 ) -> ErasureRequest:
-    """Close a request on the word of a person; what was erased by then stays erased.
+    """Close a request that is withdrawn. Records that were already erased stay erased.
 
-    Waits for deletions in progress, as placing a hold does.
+    The function waits until deletions that are in progress have ended.
+
+    Args:
+        conn: the state database.
+        clock: source of the current time.
+        request_id: number of the request.
+        by: person who enters the withdrawal.
+        because: reason for the withdrawal.
 
     Raises:
-        UsageError: as of `close`, or something looks like a phone or ID number.
-        ServiceError: a deletion did not end; the transaction is lost.
+        UsageError: the request does not exist or is already closed, or a text is empty or looks
+            like a phone or ID number.
+        ServiceError: a deletion did not end in time. The transaction is aborted.
     """
-    refuse_personal("Who withdraws a request", by)
+    refuse_personal("The person who withdraws a request", by)
     refuse_personal("The reason of a withdrawal", because)
     wait_for_deletions(conn, "The request was not withdrawn")
     return close(conn, clock, request_id, closed_by=by, because=because)
 
 
 def subject_key(database: str, subject: str) -> str:
-    """Return the key of a data subject without ``<database>/`` before it.
+    """Return the key of a data subject without the prefix ``<database>/``.
 
     Args:
         database: name of the database in the data map.
         subject: the key as a person typed it.
     """
-    where, key = split(subject.strip())
-    return key if where == database else subject.strip()
+    prefix, key = split_key(subject.strip())
+    return key if prefix == database else subject.strip()
 
 
-def _open(database: str) -> Select[tuple[object, ...]]:
+def _select_open(database: str) -> Select[tuple[object, ...]]:
     return select(erasure_request).where(
         erasure_request.c.closed_at.is_(None), erasure_request.c.database == database
     )
 
 
-def _open_of(database: str, key: str) -> Select[tuple[object, ...]]:
-    return _open(database).where(erasure_request.c.subject == key)
+def _select_open_of(database: str, key: str) -> Select[tuple[object, ...]]:
+    return _select_open(database).where(erasure_request.c.subject == key)
 
 
 def _requests(conn: Connection, query: Select[tuple[object, ...]]) -> list[ErasureRequest]:

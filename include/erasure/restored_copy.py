@@ -1,7 +1,7 @@
-"""Suspend triggers of a restored copy during the replay; renew its statistics and views after it.
+"""Suspend triggers of a restored copy during a replay, then renew its statistics and views.
 
-An application's triggers and rules would copy old values into history tables, keep records that
-must be erased, or refuse the change. Foreign keys stay in force.
+Triggers and rules of the application could copy old values into history tables, keep records that
+must be erased, or raise an error. Foreign keys are still enforced during the replay.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier
 
 from include.erasure.matching import copy_failures
-from include.erasure.places import Place
+from include.erasure.tables import TableName
 from include.services.database import scalar
 from include.services.errors import UsageError
 
-FIRST_OWN_OBJECT = 16384  # lower numbers are PostgreSQL's own objects (FirstNormalObjectId)
-# Tables of the database's users. Those of an extension that the role does not own stay as they are.
+FIRST_OWN_OBJECT = 16384  # lower oids belong to PostgreSQL's own objects (FirstNormalObjectId)
+# User tables, without tables of extensions that the role does not own.
 _TABLES = """
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
@@ -30,8 +30,9 @@ WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
        SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
        AND d.deptype = 'e'))
 """
-# PostgreSQL's own functions enforce foreign keys and keep text search columns of the same record.
-# The extension lo has one that deletes the large object of a deleted record.
+# Triggers with PostgreSQL's own functions stay enabled: these enforce foreign keys and update text
+# search columns of the same record. So does lo_manage of the extension lo, which deletes the large
+# object of a deleted record.
 _TRIGGERS = f"""
 SELECT named.nspname::text, named.relname::text, t.tgname::text, t.tgenabled::text
 FROM (SELECT c.oid, n.nspname, c.relname {_TABLES}) named
@@ -62,19 +63,19 @@ _ENABLE = {"O": "ENABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 
 
 @contextmanager
-def suspended(copy: psycopg.Connection[Any]) -> Iterator[None]:
-    """Suspend triggers, rules and forced row security of a copy until the block ends.
+def suspend_triggers(copy: psycopg.Connection[Any]) -> Iterator[None]:
+    """Suspend triggers, rules and forced row security of a restored copy within a ``with`` block.
 
-    Each gets its earlier state back. The changes belong to the open transaction, so after an error,
-    or when the process is killed, the copy has its triggers as before.
+    They are suspended inside the open transaction. If an error or a kill ends the transaction,
+    PostgreSQL rolls the suspension back, and they are active again.
 
     Args:
-        copy: the restored database, in a transaction; deferred foreign keys must have been checked
-            when the block ends.
+        copy: the restored database, in a transaction. The ``with`` block must check deferred
+            foreign keys before it ends.
 
     Raises:
         UsageError: the role does not own a table that has triggers or rules.
-        ServiceError: the copy refuses.
+        ServiceError: a statement fails on the copy.
     """
     with _trigger_failures(copy):
         resume = _suspend(copy)
@@ -85,11 +86,13 @@ def suspended(copy: psycopg.Connection[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def event_triggers_suspended(copy: psycopg.Connection[Any]) -> Iterator[None]:
-    """Suspend the event triggers that the role owns until the block ends, in its transaction.
+def suspend_event_triggers(copy: psycopg.Connection[Any]) -> Iterator[None]:
+    """Suspend, within a ``with`` block, the event triggers that the current role may manage.
+
+    The event triggers are suspended inside the open transaction.
 
     Raises:
-        psycopg.Error: the copy refuses.
+        psycopg.Error: a statement fails on the copy.
     """
     resume = _suspend_event_triggers(copy)
     yield
@@ -107,11 +110,15 @@ def _suspend_event_triggers(copy: psycopg.Connection[Any]) -> list[Composed]:
 
 
 def _suspend(copy: psycopg.Connection[Any]) -> list[Composed]:
-    """Suspend triggers, rules and row security; return the statements that resume them."""
-    # The role replica checks no foreign key.
+    """Suspend triggers, rules and row security of a restored copy.
+
+    Returns:
+        The SQL statements that enable the triggers, rules and row security again.
+    """
+    # With the setting `replica`, PostgreSQL would check no foreign key.
     if scalar(copy, "SELECT current_setting('session_replication_role')") == "replica":
         copy.execute("SET LOCAL session_replication_role = origin")
-    # Suspended first and resumed last, since the other statements would fire them.
+    # Event triggers are suspended first and resumed last, since the other statements fire them.
     resume = _suspend_event_triggers(copy)
     for kind, query in (("TRIGGER", _TRIGGERS), ("RULE", _RULES)):
         for schema, table, name, state in copy.execute(query).fetchall():
@@ -141,8 +148,9 @@ def _trigger_failures(copy: psycopg.Connection[Any]) -> Iterator[None]:
             ) from None
 
 
-# What the transaction changed, cascades included; everything where the server does not count. The
-# collections' tables too: the load may have brought statistics from before an earlier erasure.
+# Relations that the transaction changed, cascades included; all relations if the server does not
+# count changes. Tables of collections are always included, since the backup may contain statistics
+# from before an earlier erasure.
 _RELATIONS = """
 WITH RECURSIVE changed (oid) AS (
     SELECT c.oid FROM pg_class c LEFT JOIN pg_stat_xact_all_tables s ON s.relid = c.oid
@@ -159,7 +167,7 @@ WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ORDER BY 2, 3
 """
-# ANALYZE leaves the statistics of a table without rows, and those of a column without a target.
+# ANALYZE does not replace statistics of empty tables or of columns with the statistics target 0.
 _CLEAR = """
 DELETE FROM pg_statistic WHERE starelid = ANY(%(oids)s) OR starelid IN (
     SELECT indexrelid FROM pg_index WHERE indrelid = ANY(%(oids)s))
@@ -168,7 +176,7 @@ _CLEAR_EXTENDED = """
 DELETE FROM pg_statistic_ext_data WHERE stxoid IN (
     SELECT oid FROM pg_statistic_ext WHERE stxrelid = ANY(%(oids)s))
 """
-# For other roles than superusers, since PostgreSQL 18.
+# This function serves roles that are not superusers, from PostgreSQL 18.
 _CLEAR_AS_OWNER = """
 SELECT pg_clear_attribute_stats(n.nspname::text, c.relname::text, a.attname::text, inherited)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -180,17 +188,20 @@ WHERE (c.oid = ANY(%(oids)s) OR c.oid IN (
 """
 
 
-def renew_statistics(copy: psycopg.Connection[Any], places: Iterable[Place]) -> None:
-    """Clear and renew the statistics of relations that the transaction changed.
+def renew_statistics(copy: psycopg.Connection[Any], table_names: Iterable[TableName]) -> None:
+    """Clear and renew the planner statistics of relations that the replay's transaction changed.
+
+    The old statistics may contain values of erased records.
 
     Args:
         copy: the restored database, in the transaction of the replay, which stays open.
-        places: tables of the ledger's collections, whose statistics are renewed in any case.
+        table_names: tables whose statistics are renewed even if the transaction did not change
+            them.
 
     Raises:
-        ServiceError: the copy refuses; the transaction is rolled back.
+        ServiceError: a statement fails on the copy; the transaction is rolled back.
     """
-    names = [place.identifier.as_string(copy) for place in places]
+    names = [table_name.identifier.as_string(copy) for table_name in table_names]
     problem = (
         "The planner's statistics of the copy cannot be renewed, so they may hold values of erased "
         "records"
@@ -198,7 +209,7 @@ def renew_statistics(copy: psycopg.Connection[Any], places: Iterable[Place]) -> 
     with copy_failures(copy, problem):
         relations = copy.execute(_RELATIONS, [names]).fetchall()
         for _oid, schema, name, is_view, _ in relations:
-            if not is_view:  # a refreshed view is locked already; others must not fill it meanwhile
+            if not is_view:  # a refreshed view is locked already; no other session may analyze now
                 lock = SQL("LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE")
                 copy.execute(lock.format(Identifier(schema, name)))
         oids = {"oids": [oid for oid, *_ in relations]}
@@ -208,26 +219,26 @@ def renew_statistics(copy: psycopg.Connection[Any], places: Iterable[Place]) -> 
         elif copy.info.server_version >= 180000:
             copy.execute(_CLEAR_AS_OWNER, oids)
         for _oid, schema, name, _, is_partition in relations:
-            if not is_partition:  # analyzed with the table above it
+            if not is_partition:  # analyzed with its partitioned table
                 copy.execute(SQL("ANALYZE {}").format(Identifier(schema, name)))
 
 
-# A view that was created WITH NO DATA holds nothing and stays so.
+# A view WITH NO DATA is empty and stays empty.
 _VIEWS = """
 SELECT c.oid, n.nspname::text, c.relname::text
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'm' AND c.relispopulated
 ORDER BY 2, 3
 """
-# Which relation a view reads, plain views included: they lead to other materialized views.
+# The relations that each view reads. Plain views are included, since they read other views.
 _READS = """
 SELECT DISTINCT r.ev_class, d.refobjid
 FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
 WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class AND r.ev_type = '1'
 """
-# Views that execute functions which may read any relation: the catalogue has no dependency of a
-# function on what its text reads. It has none of a view on PostgreSQL's own functions either; of
-# these, the functions below execute a query or read a table that an argument names.
+# Views that execute functions which may read any relation. The catalogue does not record which
+# relations a function reads, nor that a view uses one of PostgreSQL's own functions. The functions
+# named below execute a query, or read a table that an argument names.
 _CALLERS = f"""
 SELECT r.ev_class FROM pg_rewrite r
 WHERE r.ev_type = '1' AND r.ev_class >= {FIRST_OWN_OBJECT} AND (
@@ -243,10 +254,11 @@ _CONTENT = "SELECT count(*), sum(hashtextextended((t.*)::text, 0)) FROM {} AS t"
 
 
 def refresh_materialized_views(copy: psycopg.Connection[Any]) -> int:
-    """Refresh each populated materialized view after those that it reads.
+    """Refresh all populated materialized views, each after the views that it reads.
 
-    Views that may read others through functions, and views that read such views, are refreshed
-    again until their content stays the same, at most once more for each of them.
+    PostgreSQL's catalogue does not record which views a function reads. Therefore views that call
+    functions, and the views that read them, are refreshed repeatedly until their rows no longer
+    change. The number of repetitions is at most the number of these views.
 
     Args:
         copy: the restored database, in a transaction, which stays open.
@@ -257,7 +269,7 @@ def refresh_materialized_views(copy: psycopg.Connection[Any]) -> int:
     Raises:
         ServiceError: a view cannot be refreshed; the transaction is rolled back.
     """
-    views = {oid: Place(*name) for oid, *name in copy.execute(_VIEWS).fetchall()}
+    views = {oid: TableName(*name) for oid, *name in copy.execute(_VIEWS).fetchall()}
     reads = copy.execute(_READS).fetchall()
     ordered = _ordered(views, reads)
     _refresh(copy, [views[oid] for oid in ordered])
@@ -270,18 +282,28 @@ def refresh_materialized_views(copy: psycopg.Connection[Any]) -> int:
 
 
 def _ordered(views: Iterable[int], reads: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the views, each after those that it reads."""
+    """Return views in an order in which each view comes after the views that it reads.
+
+    Args:
+        views: oids of the views.
+        reads: pairs of oids: a view, and a relation that the view reads.
+    """
     order: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(views, ()))
     for reader, read in reads:
         order.add(reader, read)
     try:
         return [oid for oid in order.static_order() if oid in views]
-    except CycleError:  # plain views that read each other: no query can use them
+    except CycleError:  # plain views that read each other, which no query can use
         return list(views)
 
 
 def _with_readers(relations: Iterable[int], reads: Sequence[tuple[int, int]]) -> set[int]:
-    """Return relations with all views that read them, directly or through others."""
+    """Return the oids of the given relations, and of all views that read them, even indirectly.
+
+    Args:
+        relations: oids of the relations.
+        reads: pairs of oids: a view, and a relation that the view reads.
+    """
     readers: set[int] = set()
     added = set(relations)
     while added:
@@ -290,11 +312,14 @@ def _with_readers(relations: Iterable[int], reads: Sequence[tuple[int, int]]) ->
     return readers
 
 
-def _refresh_until_settled(copy: psycopg.Connection[Any], views: Sequence[Place]) -> None:
-    """Refresh views again, until a refresh of all of them changes none."""
+def _refresh_until_settled(copy: psycopg.Connection[Any], views: Sequence[TableName]) -> None:
+    """Refresh views repeatedly until a refresh changes no rows.
+
+    The number of refreshes is at most the number of views.
+    """
     contents = _contents(copy, views)
-    # A round corrects at least one more view of a chain. The content of a view with a random value
-    # never stays the same.
+    # Each round corrects at least one more view of a chain. The limit ends the loop for views with
+    # random values, whose content always changes.
     for _round in views:
         _refresh(copy, views)
         earlier, contents = contents, _contents(copy, views)
@@ -302,18 +327,18 @@ def _refresh_until_settled(copy: psycopg.Connection[Any], views: Sequence[Place]
             break
 
 
-def _contents(copy: psycopg.Connection[Any], views: Sequence[Place]) -> list[Any]:
-    """Return the number of rows of each view with the sum of their hashes."""
-    return [_executed(copy, _CONTENT, view).fetchone() for view in views]
+def _contents(copy: psycopg.Connection[Any], views: Sequence[TableName]) -> list[Any]:
+    """Return a fingerprint of each view: the number of its rows, and the sum of the row hashes."""
+    return [_execute(copy, _CONTENT, view).fetchone() for view in views]
 
 
-def _refresh(copy: psycopg.Connection[Any], views: Sequence[Place]) -> None:
+def _refresh(copy: psycopg.Connection[Any], views: Sequence[TableName]) -> None:
     for view in views:
-        _executed(copy, "REFRESH MATERIALIZED VIEW {}", view)
+        _execute(copy, "REFRESH MATERIALIZED VIEW {}", view)
 
 
-def _executed(
-    copy: psycopg.Connection[Any], statement: LiteralString, view: Place
+def _execute(
+    copy: psycopg.Connection[Any], statement: LiteralString, view: TableName
 ) -> psycopg.Cursor[Any]:
     name = f"{view.schema}.{view.table}"
     problem = f"The materialized view {name} cannot be refreshed, so it may hold erased records"

@@ -1,8 +1,9 @@
 """Search every relation of a restored copy for the keys of erased records.
 
-The search shares no code with the replay. It digests the keys in every table and materialized view
-that may hold one, and queries the ledger for these digests. So it finds records that the replay
-missed, and keys that another part of the schema copied.
+The search shares no code with the replay. In every table and materialized view, it computes the
+digests of all values that may be the key of an erased record, and searches the ledger for these
+digests. Therefore it also finds records that the replay missed, and keys that triggers or views
+copied to other relations.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from sqlalchemy import Connection, Engine, select
 from include.erasure.catalogue import (
     Catalogue,
     Relation,
-    family_of,
-    led_elsewhere,
+    columns_referring_elsewhere,
+    partition_family,
     read_catalogue,
 )
-from include.erasure.ledger import ErasureKeys, driver_of
-from include.erasure.matching import kind_of
-from include.erasure.places import Place
+from include.erasure.ledger import ErasureKeys, psycopg_connection
+from include.erasure.matching import describe_error
+from include.erasure.tables import TableName
 from include.services.database import PRINTING, scalar
 from include.services.errors import ServiceError
 from include.state.tables import erasure, erasure_batch
 
 KEYS_AT_ONCE = 5_000
-MOST_PAIRINGS = 16  # of columns with the columns of a key, in one relation
-# Names that a key has in many tables, `_folded`. Alone they do not say which table's key it is.
+MOST_PAIRINGS = 16  # combinations of columns that are compared with a key, in one relation
+# Names (after `_fold`) that keys have in many tables. Alone they do not identify the table.
 GENERIC = frozenset(
     (
         *("id", "key", "pk", "no", "nr", "num", "number", "code", "uuid", "guid", "name", "type"),
@@ -46,7 +47,7 @@ GENERIC = frozenset(
 VERSIONS = ("", "old_", "new_", "prev_", "previous_", "orig_", "original_", "before_", "after_")
 _numbers = count()
 _WORD_BOUNDARY = re.compile(r"_+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-# Escapes that json takes and jsonb refuses: the character zero, and halves of a pair.
+# Escapes that json accepts and jsonb refuses: the null character and surrogates.
 _REFUSED_BY_JSONB = r"(?<!\\)((?:\\\\)*)\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})"
 
 _ENTERED = """
@@ -59,19 +60,23 @@ WHERE b.database = %(database)s AND b.collection = %(collection)s
 
 
 @dataclass(frozen=True)
-class Sought:
-    """A collection whose erased keys are searched for.
+class SearchedCollection:
+    """A collection that has entries in the erasure ledger, and how its keys are found in a copy.
 
     Attributes:
-        columns: the key of its records in the copy's table, in order.
-        staged: temporary table of the copy with the keys that the replay matched, as texts in the
-            columns ``k0``, ``k1`` and so on; for relations that hold a part of a key only.
-        key_types: types of the key in the entries that these columns fit, `TYPES_OF_KEY`; None for
-            entries without types.
+        collection: name of the collection in the data map.
+        table: table of the collection in the copy.
+        columns: columns of the key in this table, in the order of the key.
+        key_types: types of the key, as `include.erasure.tables.primary_key_types` returns them. The
+            search uses only entries with one of these types. The element None stands for entries
+            without recorded types.
+        staged: temporary table of the copy with the keys of the erased records that the replay
+            found. Its columns ``k0``, ``k1`` and so on contain the key columns as texts. The search
+            uses it for relations that contain only some columns of a composite key.
     """
 
     collection: str
-    place: Place
+    table: TableName
     columns: Sequence[str]
     key_types: Collection[str | None] = (None,)
     staged: Identifier | None = None
@@ -80,104 +85,126 @@ class Sought:
 def search(
     copy: psycopg.Connection[Any],
     database: str,
-    collections: Sequence[Sought],
+    collections: Sequence[SearchedCollection],
     state: Engine,
     keys: ErasureKeys,
-    ruled: Collection[Place] = (),
+    ruled: Collection[TableName] = (),
 ) -> dict[str, int]:
-    """Count the rows of a copy that hold the key of a record that was deleted.
+    """Count the rows of a restored copy that contain the key of a deleted record.
 
-    The search reads the collections' own tables, and in every other table and materialized view:
+    The search reads the tables of `collections`. In every other table and materialized view, it
+    reads:
 
-    - columns of foreign keys to these tables,
-    - columns of a view that show such a column,
-    - columns that are named like the key: ``customer_id``, ``oldCustomerId``; ``id`` only in a
-      relation that is named after the table,
-    - members of that name in JSON.
+    - columns with a foreign key to a table of `collections`;
+    - columns of a view that show such a foreign key column;
+    - columns whose name is similar to the name of the key column, such as ``customer_id`` or
+      ``oldCustomerId``. A column ``id`` is read only if the name of its relation contains the name
+      of the table;
+    - JSON members whose name is similar to the name of the key column.
 
-    A table with a retention rule of its own may hold a key without a foreign key until its rule
-    deletes the row, and is not searched by name.
+    In a table that has its own retention rule, columns are not searched because of their names.
+    Such a table may contain the key until its rule deletes the row.
 
     Args:
         copy: the restored database, in a transaction, which stays open.
-        database: its name in the data map.
-        collections: with entries in the ledger.
-        state: database of the ledger.
-        keys: of the HMAC, old ones included.
+        database: name of the database in the data map.
+        collections: collections with entries in the ledger.
+        state: state database with the ledger.
+        keys: current and earlier HMAC keys.
         ruled: tables that have a retention rule.
 
     Returns:
-        Relation -> rows, without those that hold none.
+        Relation -> number of rows with the key of a deleted record. Relations without such rows are
+        left out.
 
     Raises:
         ServiceError: a relation or the ledger cannot be read.
     """
-    found: Counter[str] = Counter()
+    rows_by_relation: Counter[str] = Counter()
     try:
         for name, value in PRINTING.items():
             copy.execute("SELECT set_config(%s, %s, false)", [name, value])
         catalogue = read_catalogue(copy)
         with state.connect() as ledger:
-            for sought in collections:
-                if key_ids := _key_ids(ledger, database, sought.collection):
-                    search_of = _Search(copy, database, catalogue, sought, ledger, keys, ruled)
-                    found.update(search_of.rows(key_ids))
+            for searched in collections:
+                if key_ids := _key_ids(ledger, database, searched.collection):
+                    collection_search = _Search(
+                        copy, database, catalogue, searched, ledger, keys, ruled
+                    )
+                    rows_by_relation.update(collection_search.rows(key_ids))
     except psycopg.Error as error:
         raise ServiceError(
-            f"The copy cannot be searched for erased records ({kind_of(error)}).",
-            "The copy is not fit for use. The log of its server tells more.",
+            f"The copy cannot be searched for erased records ({describe_error(error)}).",
+            "Do not use the copy. The log of its server has the details.",
         ) from None
-    return {name: rows for name, rows in sorted(found.items()) if rows}
+    return {name: rows for name, rows in sorted(rows_by_relation.items()) if rows}
 
 
 @dataclass
 class _Search:
-    """The search for the keys of one collection."""
+    """The search of a restored copy for the erased keys of one collection.
+
+    For the attributes, see `search` and `include.erasure.catalogue.Catalogue`.
+    """
 
     copy: psycopg.Connection[Any]
     database: str
     catalogue: Catalogue
-    sought: Sought
+    searched: SearchedCollection
     ledger: Connection
     keys: ErasureKeys
-    ruled: Collection[Place]
+    ruled: Collection[TableName]
 
     def __post_init__(self) -> None:
-        self.family = family_of(self.copy, self.sought.place)
+        self.family = partition_family(self.copy, self.searched.table)
 
     def rows(self, key_ids: Sequence[str]) -> Counter[str]:
-        """Count the rows that hold an erased key, by relation."""
-        found: Counter[str] = Counter()
+        """Count the rows of each relation that contain the key of an erased record.
+
+        Args:
+            key_ids: ids of the HMAC keys that the collection's entries use.
+        """
+        rows_by_relation: Counter[str] = Counter()
         for relation, query in self._queries():
-            found[relation.label] += self._erased_rows(query, key_ids)
+            rows_by_relation[relation.label] += self._erased_rows(query, key_ids)
         for relation, query in self._partial_queries():
-            found[relation.label] += scalar(self.copy, query) or 0
-        return found
+            rows_by_relation[relation.label] += scalar(self.copy, query) or 0
+        return rows_by_relation
 
     def _queries(self) -> Iterator[tuple[Relation, Composed]]:
-        """Yield for each relation a query for the keys in it, with their numbers of rows."""
-        sought = self.sought
+        """Yield each relation that may contain keys of the collection, with a query on it.
+
+        The query returns each value that may be a key of the collection, and the number of rows
+        that contain this value.
+        """
+        searched = self.searched
         for relation in self.catalogue.relations:
             if relation.oid in self.family:
-                if (relation.schema, relation.name) == (sought.place.schema, sought.place.table):
-                    yield relation, _keys_in(sought.place.identifier, sought.columns)
+                if (relation.schema, relation.name) == (
+                    searched.table.schema,
+                    searched.table.table,
+                ):
+                    yield relation, _keys_query(searched.table.identifier, searched.columns)
                 continue
             if relation.is_partition:  # searched with its parent table
                 continue
             for columns in self._columns_with_keys(relation):
-                yield relation, _keys_in(relation.identifier, columns)
-            if len(sought.columns) == 1 and not self._has_rule(relation):
-                for query in _members(relation, sought):
+                yield relation, _keys_query(relation.identifier, columns)
+            if len(searched.columns) == 1 and not self._has_rule(relation):
+                for query in _json_queries(relation, searched):
                     yield relation, query
 
     def _partial_queries(self) -> Iterator[tuple[Relation, Composed]]:
-        """Yield counts of rows that hold one column of a composite key without its other columns.
+        """Yield the relations that may contain one column of a composite key, each with a query.
 
-        The ledger has digests of whole keys only, so the replay's matches are compared instead.
-        Values that a record which was not erased still has do not count.
+        The query counts the rows that contain the column's value of an erased record. The ledger
+        has only digests of whole keys, which cannot be compared with a single column. The query
+        therefore uses the keys of erased records that the replay stored in a temporary table. A row
+        is not counted if a record of the collection that still exists has the same value in this
+        column.
         """
-        sought = self.sought
-        if len(sought.columns) == 1 or sought.staged is None:
+        searched = self.searched
+        if len(searched.columns) == 1 or searched.staged is None:
             return
         query = SQL(
             "SELECT count(*) FROM {relation} AS r "
@@ -189,28 +216,31 @@ class _Search:
                 continue
             if self._columns_with_keys(relation):
                 continue
-            for at, key in enumerate(sought.columns):
-                if _folded(key) in GENERIC:
+            for at, key in enumerate(searched.columns):
+                if _fold(key) in GENERIC:
                     continue
-                for name in self._named(relation, key):
+                for name in self._columns_named_like(relation, key):
                     yield (
                         relation,
                         query.format(
                             relation=relation.identifier,
                             name=Identifier(name),
                             part=Identifier(f"k{at}"),
-                            staged=sought.staged,
+                            staged=searched.staged,
                             key=Identifier(key),
-                            table=sought.place.identifier,
+                            table=searched.table.identifier,
                         ),
                     )
 
     def _has_rule(self, relation: Relation) -> bool:
-        return Place(relation.schema, relation.name) in self.ruled
+        return TableName(relation.schema, relation.name) in self.ruled
 
     def _columns_with_keys(self, relation: Relation) -> set[tuple[str, ...]]:
-        """Return columns of a relation that may hold the collection's keys, in the key's order."""
-        key, has_rule = self.sought.columns, self._has_rule(relation)
+        """Return the combinations of columns in which a relation may contain the collection's key.
+
+        The columns of a combination are in the order of the key columns.
+        """
+        key, has_rule = self.searched.columns, self._has_rule(relation)
         pairings: set[tuple[str, ...]] = set()
         for child, parent, validated, columns, targets in self.catalogue.foreign_keys:
             if child != relation.oid or parent not in self.family:
@@ -218,24 +248,36 @@ class _Search:
             if set(targets) == set(key) and not (has_rule and validated):
                 pairings.add(tuple(columns[targets.index(column)] for column in key))
         if relation.kind == "m":
-            shown = [self._showing(relation, column) for column in key]
-            pairings |= set(islice(product(*shown), MOST_PAIRINGS))
+            candidates = [self._columns_showing(relation, column) for column in key]
+            pairings |= set(islice(product(*candidates), MOST_PAIRINGS))
         if not has_rule:
-            named = [self._named(relation, column) for column in key]
-            pairings |= set(islice(product(*named), MOST_PAIRINGS))
+            candidates = [self._columns_named_like(relation, column) for column in key]
+            pairings |= set(islice(product(*candidates), MOST_PAIRINGS))
         return pairings
 
-    def _named(self, relation: Relation, key: str) -> list[str]:
-        """Return columns that are named like a column of the key and do not refer elsewhere."""
-        elsewhere = led_elsewhere(self.catalogue, relation, self.family)
+    def _columns_named_like(self, relation: Relation, key: str) -> list[str]:
+        """Return the columns whose name suggests that they contain the values of a key column.
+
+        A column is left out if its foreign key refers to another table.
+
+        Args:
+            relation: relation whose columns are examined.
+            key: name of the key column.
+        """
+        elsewhere = columns_referring_elsewhere(self.catalogue, relation, self.family)
         return [
             name
             for name in relation.columns
-            if name not in elsewhere and _names(name, key, relation, self.sought)
+            if name not in elsewhere and _is_named_like(name, key, relation, self.searched)
         ]
 
-    def _showing(self, relation: Relation, key: str) -> list[str]:
-        """Return a view's columns that show a column of the key, or of a foreign key to it."""
+    def _columns_showing(self, relation: Relation, key: str) -> list[str]:
+        """Return the columns of a view that show a key column, or a foreign key to the key column.
+
+        Args:
+            relation: the view.
+            key: name of the key column.
+        """
         sources = {(oid, key) for oid in self.family}
         for child, parent, _validated, columns, targets in self.catalogue.foreign_keys:
             if parent in self.family and key in targets:
@@ -252,107 +294,138 @@ class _Search:
         return showing
 
     def _erased_rows(self, query: Composed, key_ids: Sequence[str]) -> int:
-        """Count the rows of a query whose key the ledger has as deleted."""
-        erased, collection = 0, self.sought.collection
-        driver = driver_of(self.ledger)
+        """Count the rows that contain the key of a record that the ledger lists as deleted.
+
+        Args:
+            query: query that returns keys and the number of rows with each key.
+            key_ids: ids of the HMAC keys that the collection's entries use.
+        """
+        erased, collection = 0, self.searched.collection
+        driver = psycopg_connection(self.ledger)
         with self.copy.cursor(f"parcelseal_search_{next(_numbers)}") as cursor:
             cursor.execute(query)
             while rows := cursor.fetchmany(KEYS_AT_ONCE):
                 for key_id in key_ids:
                     counts: Counter[bytes] = Counter()
                     for *key, number in rows:
-                        named = json.dumps([self.database, collection, key], ensure_ascii=False)
-                        counts[hmac.digest(self.keys.keys[key_id], named.encode(), "sha256")] += (
-                            number
-                        )
+                        text = json.dumps([self.database, collection, key], ensure_ascii=False)
+                        digest = hmac.digest(self.keys.keys[key_id], text.encode(), "sha256")
+                        counts[digest] += number
                     parameters = {
                         "digests": list(counts),
                         "key_id": key_id,
                         "database": self.database,
                         "collection": collection,
-                        "key_types": [types or "" for types in self.sought.key_types],
+                        "key_types": [types or "" for types in self.searched.key_types],
                     }
-                    # Prepared, it would get a generic plan from the 11th execution: a nested loop,
-                    # 50 to 1,000 times slower, while the ledger's tables have no statistics.
+                    # A prepared statement gets a generic plan from the 11th execution: a nested
+                    # loop, 50 to 1,000 times slower while the ledger's tables have no statistics.
                     for (digest,) in driver.execute(_ENTERED, parameters, prepare=False):
                         erased += counts[digest]
         return erased
 
 
-def _keys_in(relation: Composable, columns: Sequence[str]) -> Composed:
+def _keys_query(relation: Composable, columns: Sequence[str]) -> Composed:
     texts = SQL(", ").join(SQL("{}::text").format(Identifier(column)) for column in columns)
-    filled = SQL(" AND ").join(SQL("{} IS NOT NULL").format(Identifier(it)) for it in columns)
+    filled = SQL(" AND ").join(
+        SQL("{} IS NOT NULL").format(Identifier(column)) for column in columns
+    )
     numbers = SQL(", ").join(SQL(str(at + 1)) for at in range(len(columns)))
     return SQL("SELECT {}, count(*) FROM {} WHERE {} GROUP BY {}").format(
         texts, relation, filled, numbers
     )
 
 
-def _folded(name: str) -> str:
-    """Return a name without case and underscores: `customer_id` and `customerId` are the same."""
+def _fold(name: str) -> str:
+    """Return a name in lower case without underscores: ``customerid`` for ``customer_Id``."""
     return name.lower().replace("_", "")
 
 
-def _ends(name: str) -> set[str]:
-    """Return the ends of a name, folded: `customerid` and `id` of `old_customerId`."""
+def _name_endings(name: str) -> set[str]:
+    """Return the endings of a name that start at the beginning of a word.
+
+    The endings are in lower case without underscores. For example, ``old_customerId`` gives
+    ``oldcustomerid``, ``customerid`` and ``id``.
+    """
     words = _WORD_BOUNDARY.split(name)
-    return {_folded("".join(words[at:])) for at in range(len(words))}
+    return {_fold("".join(words[at:])) for at in range(len(words))}
 
 
-def _owners(sought: Sought) -> set[str]:
-    """Return folded names of what a key's column may name in front of it."""
-    table = _folded(sought.place.table)
-    return {table, table.removesuffix("s"), _folded(sought.collection)}
+def _owner_names(searched: SearchedCollection) -> set[str]:
+    """Return the names of a collection and its table, in lower case without underscores.
+
+    A column may contain the key of the collection if its name is such a name followed by ``id``, as
+    in ``customer_id``.
+
+    Args:
+        searched: collection that has the key column.
+    """
+    table = _fold(searched.table.table)
+    return {table, table.removesuffix("s"), _fold(searched.collection)}
 
 
-def _names(name: str, key: str, relation: Relation, sought: Sought) -> bool:
-    """Return whether a column is named like a column of the key."""
-    owners, key = _owners(sought), _folded(key)
+def _is_named_like(name: str, key: str, relation: Relation, searched: SearchedCollection) -> bool:
+    """Return whether a column's name suggests that the column contains values of a key column.
+
+    Args:
+        name: name of the column.
+        key: name of the key column.
+        relation: relation that has the column.
+        searched: collection that has the key column.
+    """
+    owners, key = _owner_names(searched), _fold(key)
     qualified = {f"{owner}{key}" for owner in owners} | ({key} - GENERIC)
-    versions = {f"{_folded(version)}{it}" for version in VERSIONS for it in qualified}
-    if qualified & _ends(name) or _folded(name) in versions:
+    versions = {f"{_fold(version)}{text}" for version in VERSIONS for text in qualified}
+    if qualified & _name_endings(name) or _fold(name) in versions:
         return True
     if key not in GENERIC:
         return False
-    if len(sought.columns) > 1:  # two values rarely agree by chance
-        return _folded(name) == key
+    if len(searched.columns) > 1:  # the values of two columns rarely match by chance
+        return _fold(name) == key
     return (
-        any(owner in _folded(relation.name) for owner in owners if len(owner) > 1)
-        and any(_folded(name) == f"{_folded(it)}{key}" for it in VERSIONS)
-        and name.lower() not in {it.lower() for it in relation.numbered}
+        any(owner in _fold(relation.name) for owner in owners if len(owner) > 1)
+        and any(_fold(name) == f"{_fold(version)}{key}" for version in VERSIONS)
+        and name.lower() not in {column.lower() for column in relation.numbered}
     )
 
 
-def _members(relation: Relation, sought: Sought) -> Iterator[Composed]:
-    """Yield queries for keys in JSON: members that are named like the key's column."""
-    owners, key = _owners(sought), _folded(sought.columns[0])
+def _json_queries(relation: Relation, searched: SearchedCollection) -> Iterator[Composed]:
+    """Yield queries for JSON members whose name is similar to the name of the key column.
+
+    Args:
+        relation: relation whose JSON columns are read.
+        searched: collection that has the key column.
+    """
+    owners, key = _owner_names(searched), _fold(searched.columns[0])
     members = {f"{owner}{key}" for owner in owners}
     condition: Composable = SQL("true")
-    if key not in GENERIC or any(it in _folded(relation.name) for it in owners):
+    if key not in GENERIC or any(owner in _fold(relation.name) for owner in owners):
         members.add(key)
         generic: set[str] = set()
-    else:  # an audit table of several tables names a row's table in another column
+    else:  # an audit table for several tables has the name of the table in another column
         generic = {key}
         texts = [
             name
             for name, kind in zip(relation.columns, relation.types, strict=True)
             if kind in ("text", "varchar", "bpchar", "name")
         ]
-        schema, table = sought.place.schema, sought.place.table
-        names = Literal([_folded(it) for it in (table, f"{schema}.{table}", sought.collection)])
+        schema, table = searched.table.schema, searched.table.table
+        names = Literal([_fold(name) for name in (table, f"{schema}.{table}", searched.collection)])
         same = SQL("lower(replace({}::text, '_', '')) = ANY({})")
         condition = SQL("({})").format(
-            SQL(" OR ").join([SQL("false"), *(same.format(Identifier(it), names) for it in texts)])
+            SQL(" OR ").join(
+                [SQL("false"), *(same.format(Identifier(column), names) for column in texts)]
+            )
         )
     for column, kind in zip(relation.columns, relation.types, strict=True):
         if kind not in ("json", "jsonb", "hstore"):
             continue
         for names_of, only in ((members, SQL("true")), (generic, condition)):
             if names_of:
-                yield _member(relation, column, kind, names_of, only)
+                yield _json_query(relation, column, kind, names_of, only)
 
 
-def _member(
+def _json_query(
     relation: Relation, column: str, kind: str, members: Collection[str], condition: Composable
 ) -> Composed:
     value: Composable = Identifier(column)

@@ -1,8 +1,11 @@
-"""The steps of a replay, over a collection's keys that the ledger and the copy have in common.
+"""Delete and mask the records of a restored copy that have an entry in the erasure ledger.
 
-Deleting a row does not delete its large objects. An application does that by a trigger, which a
-replay suspends, or by a job, which never ran on the copy. As `vacuumlo` does, the replay deletes a
-large object if a replayed record referred to it and no column refers to it any more.
+First, the keys of these records are staged: they are stored in temporary tables of the copy.
+
+When a row is deleted, PostgreSQL does not delete its large objects. An application deletes them by
+a trigger, which a replay suspends, or by a scheduled job, which never ran on the copy. So the
+replay deletes a large object if an erased record referred to it and no column refers to it any
+more, as PostgreSQL's `vacuumlo` does.
 """
 
 from __future__ import annotations
@@ -16,21 +19,27 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.sql import SQL, Composed, Identifier
 
-from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
-from include.erasure.matching import Match, Table, copy_failures
-from include.erasure.places import COMPARED, Place, Reference, detach
-from include.erasure.search import Sought
+from include.erasure.masks import (
+    Mask,
+    mask_assignments,
+    needs_masking,
+    read_column_shapes,
+    record_exceeds_mask,
+)
+from include.erasure.matching import ComparedTable, Match, copy_failures
+from include.erasure.search import SearchedCollection
+from include.erasure.tables import COMPARISON_COLUMNS, Reference, TableName, detach
 from include.services.database import scalar
 from include.services.errors import ControlFailed, UsageError
 
-_CANNOT_ERASE = "Erased records cannot be erased again: the copy refuses"
+_CANNOT_ERASE = "Erased records cannot be deleted from the copy: the database refuses"
 _CANNOT_MASK = "Erased records cannot be masked again: the copy refuses"
-# Foreign keys that delete records of another table too (ON DELETE CASCADE). A partition inherits
-# its keys, so the query returns those of its parent alone.
+# Foreign keys with ON DELETE CASCADE, which delete records of another table too. A partition
+# inherits its keys, so the query returns only the keys of the partitioned table.
 _CASCADES = f"""
 SELECT n.nspname::text, c.relname::text, c.relkind = 'p', k.conname::text,
        array(SELECT k.conrelid UNION SELECT relid::oid FROM pg_partition_tree(k.conrelid)),
-       {COMPARED},
+       {COMPARISON_COLUMNS},
        array(SELECT k.confrelid UNION SELECT relid::oid FROM pg_partition_tree(k.confrelid))
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -48,42 +57,53 @@ SELECT array(SELECT to_regclass(%(name)s)::oid
 
 @dataclass(frozen=True)
 class StagedKeys:
-    """Temporary tables of the copy: keys of a collection that ledger and copy both have."""
+    """Two temporary tables with keys of a collection: keys to delete and keys to mask.
+
+    Attributes:
+        number: number that the names of the two temporary tables contain.
+        table: table of the collection.
+    """
 
     number: int
-    table: Table
+    table: ComparedTable
 
     def name(self, action: str) -> Identifier:
-        """Return the name of the table with the deleted keys, or with the masked keys."""
+        """Return the name of the temporary table for an action (``delete`` or ``mask``)."""
         return Identifier(f"parcelseal_{action}_{self.number}")
 
     @property
-    def sought(self) -> Sought:
-        """The collection with its key, for the search."""
+    def searched_collection(self) -> SearchedCollection:
+        """The collection and its key columns, in the form that `include.erasure.search` needs."""
         table, staged = self.table, self.name("delete")
-        return Sought(table.collection, table.place, table.columns, table.key_types or (), staged)
+        return SearchedCollection(
+            table.collection, table.name, table.columns, table.key_types or (), staged
+        )
 
     @property
-    def parts(self) -> list[Identifier]:
-        """The columns of these tables that hold a key, as texts."""
+    def key_columns(self) -> list[Identifier]:
+        """The names of the key columns in the temporary tables. The columns have the type text."""
         return [Identifier(f"k{at}") for at in range(len(self.table.columns))]
 
     @property
-    def same(self) -> sql.Composed:
-        """The condition that record ``t`` and entry ``e`` have the same key."""
-        return self.same_as("t")
+    def same_key(self) -> sql.Composed:
+        """The SQL condition that record ``t`` has the key in row ``e`` of the temporary table."""
+        return self.same_key_as("t")
 
-    def same_as(self, alias: str) -> sql.Composed:
-        """Return the condition that an alias's record and entry ``e`` have the same key."""
+    def same_key_as(self, alias: str) -> sql.Composed:
+        """Return the SQL condition that a record has the key in row ``e`` of the temporary table.
+
+        Args:
+            alias: alias of the record's table in the query.
+        """
         return SQL(" AND ").join(
             SQL("{}::text = e.{}").format(Identifier(alias, column), part)
-            for column, part in zip(self.table.columns, self.parts, strict=True)
+            for column, part in zip(self.table.columns, self.key_columns, strict=True)
         )
 
 
 def create_staged(copy: psycopg.Connection, keys: StagedKeys) -> None:
-    """Create the temporary tables of a collection's keys, for the session."""
-    columns = SQL(", ").join(SQL("{} text").format(part) for part in keys.parts)
+    """Create two empty temporary tables for a collection: for keys to delete and keys to mask."""
+    columns = SQL(", ").join(SQL("{} text").format(part) for part in keys.key_columns)
     for action in ("delete", "mask"):
         copy.execute(SQL("DROP TABLE IF EXISTS pg_temp.{}").format(keys.name(action)))
         copy.execute(
@@ -91,16 +111,27 @@ def create_staged(copy: psycopg.Connection, keys: StagedKeys) -> None:
         )
 
 
-def stage(copy: psycopg.Connection, keys: StagedKeys, matches: Iterable[Sequence[Match]]) -> int:
-    """Store the matched keys in the temporary tables; return how many the ledger has as deleted."""
+def stage_matches(
+    copy: psycopg.Connection, keys: StagedKeys, matches: Iterable[Sequence[Match]]
+) -> int:
+    """Store the keys of matching records in the temporary tables.
+
+    Args:
+        copy: the restored database, in a transaction.
+        keys: the temporary tables of the collection.
+        matches: lists of records that have an entry in the erasure ledger.
+
+    Returns:
+        Number of keys to delete.
+    """
     erased = 0
     for chunk in matches:
         for action in ("delete", "mask"):
-            those = [match for match in chunk if match.action == action]
-            erased += len(those) if action == "delete" else 0
+            staged = [match for match in chunk if match.action == action]
+            erased += len(staged) if action == "delete" else 0
             into = SQL("COPY {} FROM STDIN").format(keys.name(action))
             with copy.cursor() as cursor, cursor.copy(into) as rows:
-                for match in those:
+                for match in staged:
                     rows.write_row((match.record_class, *match.key))
     return erased
 
@@ -108,29 +139,45 @@ def stage(copy: psycopg.Connection, keys: StagedKeys, matches: Iterable[Sequence
 def detach_references(
     copy: psycopg.Connection,
     staged: Sequence[StagedKeys],
-    places: Mapping[str, Place],
+    table_names: Mapping[str, TableName],
     detached: Mapping[str, Sequence[str]],
 ) -> None:
-    """Set references to the records that go to null, where the schedule detaches them."""
+    """Set foreign key columns to null if they refer to records that will be deleted.
+
+    Args:
+        copy: the restored database, in a transaction.
+        staged: keys of the records to delete.
+        table_names: collection -> table.
+        detached: collection -> columns of other collections, as ``collection.field``. These columns
+            refer to the collection, and retention.yaml sets them to null.
+    """
     for keys in staged:
         fields = detached.get(keys.table.collection, ())
         if not fields or not _has_rows(copy, keys.name("delete")):
             continue
         erased = SQL("FROM {} AS t JOIN {} AS e ON {}").format(
-            keys.table.place.identifier, keys.name("delete"), keys.same
+            keys.table.name.identifier, keys.name("delete"), keys.same_key
         )
         with copy_failures(copy, _CANNOT_ERASE):
-            detach(copy, keys.table.place, fields, places, erased)
+            detach(copy, keys.table.name, fields, table_names, erased)
 
 
-def erase(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None:
-    """Delete the records in one statement; ControlFailed when others still refer to them."""
+def erase_staged(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None:
+    """Delete the records whose keys are stored in the temporary tables, in one statement.
+
+    Args:
+        copy: the restored database, in a transaction.
+        staged: temporary tables of keys.
+
+    Raises:
+        ControlFailed: a record that is not deleted refers to a deleted record.
+    """
     parts = [
         SQL("{} AS (DELETE FROM {} t USING {} e WHERE {})").format(
             Identifier(f"d{keys.number}"),
-            keys.table.place.identifier,
+            keys.table.name.identifier,
             keys.name("delete"),
-            keys.same,
+            keys.same_key,
         )
         for keys in staged
         if _has_rows(copy, keys.name("delete"))
@@ -143,83 +190,104 @@ def erase(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None:
             copy.execute(SQL("WITH {} SELECT 1").format(SQL(", ").join(parts)))
             copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except (errors.ForeignKeyViolation, errors.RestrictViolation) as error:
-            raise _referred_to(copy, error.diag.table_name, error.diag.constraint_name) from None
+            raise _still_referenced_error(
+                copy, error.diag.table_name, error.diag.constraint_name
+            ) from None
 
 
 def _refuse_cascades(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None:
-    """Raise ControlFailed when a cascade would delete a record that was never erased.
+    """Raise ControlFailed if ``ON DELETE CASCADE`` would delete a record that was never erased.
 
-    Such a record no longer referred to the erased record when the live database erased that.
+    In the live database, no such record referred to the erased record at the time of its deletion.
+    Otherwise PostgreSQL would have deleted the referring record there.
     """
     erased = [keys for keys in staged if _has_rows(copy, keys.name("delete"))]
-    parts = {keys.number: _parts(copy, keys) for keys in erased}
+    parts = {keys.number: _partition_oids(copy, keys) for keys in erased}
     for keys in erased:
-        parent = {"parent": keys.table.place.identifier.as_string(copy)}
-        for schema, table, parted, name, below, *compared in copy.execute(
+        parent = {"parent": keys.table.name.identifier.as_string(copy)}
+        for schema, table, is_partitioned, name, child_oids, *compared in copy.execute(
             _CASCADES, parent
         ).fetchall():
             child = Identifier(schema, table)
             others = [
-                _not_among(other, parts[other.number])
+                _is_not_erased(other, parts[other.number])
                 for other in erased
-                if set(parts[other.number]) & set(below)
+                if set(parts[other.number]) & set(child_oids)
             ]
-            # The keys of a plain table say nothing of tables that inherit from it.
+            # The foreign keys of a plain table do not apply to tables that inherit from it.
             query = SQL(
                 "SELECT FROM {child} AS c, {parent} AS t JOIN {entries} AS e ON {same} "
                 "WHERE {refers} AND {others} LIMIT 1"
             ).format(
-                child=child if parted else SQL("ONLY {}").format(child),
-                parent=keys.table.place.identifier,
+                child=child if is_partitioned else SQL("ONLY {}").format(child),
+                parent=keys.table.name.identifier,
                 entries=keys.name("delete"),
-                same=keys.same,
+                same=keys.same_key,
                 refers=Reference(*compared).joined("c", "t"),
                 others=SQL(" AND ").join([SQL("true"), *others]),
             )
             if copy.execute(query).fetchone() is not None:
-                raise _referred_to(copy, table, name)
+                raise _still_referenced_error(copy, table, name)
 
 
-def _parts(copy: psycopg.Connection, keys: StagedKeys) -> list[int]:
-    """Return the oids of a table and its partitions."""
-    name = keys.table.place.identifier.as_string(copy)
+def _partition_oids(copy: psycopg.Connection, keys: StagedKeys) -> list[int]:
+    """Return the oids of a collection's table and of the table's partitions."""
+    name = keys.table.name.identifier.as_string(copy)
     return list(scalar(copy, _PARTS, {"name": name}))
 
 
-def _not_among(keys: StagedKeys, parts: Sequence[int]) -> sql.Composed:
-    """Return the condition that ``c`` is not an erased record of a collection."""
+def _is_not_erased(keys: StagedKeys, parts: Sequence[int]) -> sql.Composed:
+    """Return the SQL condition that record ``c`` is not one of the collection's records to delete.
+
+    Args:
+        keys: keys of the collection.
+        parts: oids of the collection's table and its partitions.
+    """
     return SQL("NOT EXISTS (SELECT FROM {} AS e WHERE c.tableoid = ANY({}::oid[]) AND {})").format(
-        keys.name("delete"), sql.Literal(parts), keys.same_as("c")
+        keys.name("delete"), sql.Literal(parts), keys.same_key_as("c")
     )
 
 
 def mask_again(
     copy: psycopg.Connection, staged: Sequence[StagedKeys], masks: Mapping[str, Mask], at: datetime
 ) -> int:
-    """Mask the records that show more than their mask leaves; return their number."""
-    done = 0
+    """Mask those records in the temporary tables that are not masked yet.
+
+    A record is not masked yet if it has no time of masking, or if it shows more than its mask
+    allows.
+
+    Args:
+        copy: the restored database, in a transaction.
+        staged: temporary tables with the keys of the records.
+        masks: record class -> mask.
+        at: time that is stored as the time of masking.
+
+    Returns:
+        Number of records that were masked.
+    """
+    masked = 0
     for keys in staged:
         for record_class in _classes(copy, keys):
-            mask, shape = _mask_of(record_class, masks), shapes(copy, keys.table.place)
-            change = assignments(mask, shape, sql.Literal(at))
+            mask, shape = _mask_of(record_class, masks), read_column_shapes(copy, keys.table.name)
+            change = mask_assignments(mask, shape, sql.Literal(at))
             query = SQL(
                 "UPDATE {table} AS t SET {change} FROM {entries} AS e "
                 "WHERE {same} AND e.record_class = {name} AND {due}"
             ).format(
-                table=keys.table.place.identifier,
+                table=keys.table.name.identifier,
                 change=change,
                 entries=keys.name("mask"),
-                same=keys.same,
+                same=keys.same_key,
                 name=sql.Literal(record_class),
-                due=to_mask(mask, shape),
+                due=needs_masking(mask, shape),
             )
             with copy_failures(copy, _CANNOT_MASK):
-                done += copy.execute(query).rowcount
-    return done
+                masked += copy.execute(query).rowcount
+    return masked
 
 
 def check_deferred(copy: psycopg.Connection) -> None:
-    """Check deferred constraints now, since triggers are enabled again before the commit."""
+    """Check deferred constraints now, while the triggers of the application are still suspended."""
     with copy_failures(copy, _CANNOT_MASK):
         copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
@@ -227,23 +295,33 @@ def check_deferred(copy: psycopg.Connection) -> None:
 def count_remaining(
     copy: psycopg.Connection, staged: Sequence[StagedKeys], masks: Mapping[str, Mask]
 ) -> int:
-    """Count erased records that still exist, and masked records that show more than their mask."""
+    """Count the records that should have been deleted or masked, but were not.
+
+    A record that should be masked is counted if it shows more than its mask allows.
+
+    Args:
+        copy: the restored database, in a transaction.
+        staged: temporary tables with the keys of the records.
+        masks: record class -> mask.
+    """
     query = SQL("SELECT count(*) FROM {} t WHERE {} AND EXISTS (SELECT FROM {} e WHERE {} AND {})")
-    left = 0
+    remaining = 0
     for keys in staged:
-        place = keys.table.place
+        table_name = keys.table.name
         conditions = [("delete", SQL("true"), SQL("true"))] + [
             (
                 "mask",
-                shows(_mask_of(record_class, masks), shapes(copy, place)),
+                record_exceeds_mask(
+                    _mask_of(record_class, masks), read_column_shapes(copy, table_name)
+                ),
                 SQL("e.record_class = {}").format(sql.Literal(record_class)),
             )
             for record_class in _classes(copy, keys)
         ]
         for action, condition, entry in conditions:
-            names = place.identifier, condition, keys.name(action), keys.same, entry
-            left += scalar(copy, query.format(*names))
-    return left
+            names = table_name.identifier, condition, keys.name(action), keys.same_key, entry
+            remaining += scalar(copy, query.format(*names))
+    return remaining
 
 
 def _has_rows(copy: psycopg.Connection, table: Identifier) -> bool:
@@ -258,26 +336,27 @@ def _classes(copy: psycopg.Connection, keys: StagedKeys) -> list[str]:
 def _mask_of(record_class: str, masks: Mapping[str, Mask]) -> Mask:
     if record_class not in masks:
         raise UsageError(
-            f"Records of the class {record_class} were masked, but retention.yaml does not say how "
-            "any more.",
+            f"Records of the class {record_class} were masked, but retention.yaml no longer has "
+            "its mask.",
             "Keep the class with its mask in retention.yaml as long as backups may contain it.",
         )
     return masks[record_class]
 
 
-def _referred_to(
+def _still_referenced_error(
     copy: psycopg.Connection, table: str | None, constraint: str | None
 ) -> ControlFailed:
     copy.rollback()
     return ControlFailed(
-        f"Erased records cannot be erased again: {table} still refers to them ({constraint}).",
-        "Do not use the copy. Erase the referring records too, or restore a later point.",
+        f"Erased records cannot be deleted from the copy: {table} still refers to them "
+        f"({constraint}).",
+        "Do not use the copy. Delete the referring records too, or restore a later restore point.",
     )
 
 
 _CANNOT_DELETE_OBJECTS = "Large objects of erased records cannot be deleted"
 _LARGE_OBJECTS = Identifier("pg_temp", "parcelseal_large_objects")
-# Types that hold an oid at any depth: domains (lo of the extension lo), arrays, composite types.
+# Types that contain an oid at any depth: domains (lo of the extension lo), arrays, composite types.
 _COLUMNS = """
 WITH RECURSIVE parts (type, of_type, is_plain) AS (
     SELECT typbasetype, oid, true FROM pg_type WHERE typtype = 'd'
@@ -299,9 +378,9 @@ WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
   AND a.atttypid IN (SELECT type FROM types) AND {condition}
 ORDER BY 1, 2, 3
 """
-# A partition is read with the table above it.
+# A partition is read with its partitioned table.
 _ANYWHERE = "NOT c.relispartition"
-# The table itself, which may be a partition, and tables that inherit from it: these may have more
+# The table itself, which may be a partition, and tables that inherit from it, which may have more
 # columns.
 _OF_TABLE = """(c.oid = to_regclass(%(table)s) OR NOT c.relispartition AND c.oid IN (
     WITH RECURSIVE heirs (oid) AS (
@@ -315,27 +394,29 @@ class _Column:
     """A column that may refer to large objects.
 
     Attributes:
-        is_plain: the column holds one oid; otherwise its values are composed of oids and others.
+        is_single_oid: whether the column has a single oid. Otherwise it has an array or a composite
+            type that contains oids.
     """
 
     schema: str
     relation: str
     name: str
-    is_plain: bool
+    is_single_oid: bool
 
     @property
     def identifier(self) -> Identifier:
-        """The qualified name of the relation."""
+        """The name of the column's relation with its schema, for a query."""
         return Identifier(self.schema, self.relation)
 
     @property
-    def numbers(self) -> Composed:
-        """The numbers in the column of ``t``: a relation to join, ``v`` with the column ``loid``.
+    def listed_oids(self) -> Composed:
+        """SQL of a relation ``v (loid)`` that lists the oids in this column of record ``t``.
 
-        Text in a composite value that equals the number of a large object counts as a reference.
+        In an array or a composite value, a text that equals the oid of a large object counts as a
+        reference.
         """
         column = Identifier("t", self.name)
-        if self.is_plain:
+        if self.is_single_oid:
             return SQL("LATERAL (SELECT {}::oid AS loid) AS v").format(column)
         return SQL(
             "LATERAL (SELECT CASE WHEN p #>> '{{}}' ~ '^[0-9]{{1,10}}$' "
@@ -352,11 +433,14 @@ def _columns(
 
 
 def remember_large_objects(copy: psycopg.Connection[Any], staged: Sequence[StagedKeys]) -> None:
-    """Store the ids of the large objects to which records refer, before these are erased.
+    """Store the oids of those large objects to which the records to be erased refer.
+
+    The caller must call the function before it erases the records. The oids are stored in a
+    temporary table of the copy.
 
     Args:
         copy: the restored database, in a transaction, which stays open.
-        staged: keys of the records that are deleted or masked.
+        staged: keys of the records to delete or mask.
 
     Raises:
         ServiceError: a table cannot be read.
@@ -372,24 +456,26 @@ def remember_large_objects(copy: psycopg.Connection[Any], staged: Sequence[Stage
     )
     with copy_failures(copy, _CANNOT_DELETE_OBJECTS):
         for keys in staged:
-            table = keys.table.place.identifier.as_string(copy)
+            table = keys.table.name.identifier.as_string(copy)
             for column in _columns(copy, _OF_TABLE, table):
                 for action in ("delete", "mask"):
                     copy.execute(
                         insert.format(
                             kept=_LARGE_OBJECTS,
-                            numbers=column.numbers,
+                            numbers=column.listed_oids,
                             table=column.identifier,
                             keys=keys.name(action),
-                            same=keys.same,
+                            same=keys.same_key,
                         )
                     )
 
 
 def delete_unreferenced_large_objects(copy: psycopg.Connection[Any]) -> int:
-    """Delete the remembered large objects to which no column refers, and forget the others.
+    """Delete the large objects of erased records to which no column refers any more.
 
-    Call it after the records were erased and materialized views were refreshed.
+    An erased record referred to these large objects. Only those whose oids `remember_large_objects`
+    stored are considered. The caller must first erase the records and refresh the materialized
+    views.
 
     Args:
         copy: the restored database, in a transaction, which stays open.
@@ -406,7 +492,7 @@ def delete_unreferenced_large_objects(copy: psycopg.Connection[Any]) -> int:
         for column in _columns(copy, _ANYWHERE):
             copy.execute(
                 SQL("DELETE FROM {} k USING {} t CROSS JOIN {} WHERE v.loid = k.loid").format(
-                    _LARGE_OBJECTS, column.identifier, column.numbers
+                    _LARGE_OBJECTS, column.identifier, column.listed_oids
                 )
             )
         deleted = copy.execute(

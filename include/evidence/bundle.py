@@ -1,4 +1,8 @@
-"""Seal a run: write its result and files as a signed bundle of the chain."""
+"""Seal runs: write the evidence bundle of a run, sign it, and link it to the previous bundle.
+
+The link is a line in the bundle's file SHA256SUMS: path and digest of the previous bundle's
+SHA256SUMS.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,6 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence import index, ledger
-from include.evidence.adopt import (
-    Recovery,
-    evidence_transaction,
-    keep_signature,
-    pending_signatures,
-)
 from include.evidence.folder import (
     LARGEST_RESULT,
     MOST_FILES,
@@ -32,6 +30,12 @@ from include.evidence.folder import (
     check_file_names,
 )
 from include.evidence.ledger import LedgerRow
+from include.evidence.ledger_recovery import (
+    Recovery,
+    evidence_transaction,
+    keep_signature,
+    pending_signatures,
+)
 from include.evidence.model import Result
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.unrecorded import search_unrecorded
@@ -45,13 +49,13 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class SealedBundle:
-    """A bundle of the chain.
+    """An evidence bundle that was sealed and has a row in the evidence ledger.
 
     Attributes:
-        path: folder, relative to the store.
-        sums_sha256: digest of its SHA256SUMS.
-        seq: its place in the chain, from 1.
-        key_fingerprint: the key that signed it.
+        path: folder of the bundle, relative to the evidence store.
+        sums_sha256: SHA-256 digest of the bundle's SHA256SUMS, in hex.
+        seq: sequence number in the evidence ledger, from 1.
+        key_fingerprint: fingerprint of the key that signed the bundle.
     """
 
     path: str
@@ -73,45 +77,54 @@ def seal(
     trusted: Iterable[bytes] = (),
     workflows: Collection[str] = (),
 ) -> SealedBundle:
-    """Write a run's bundle, enter it in the ledger and sign it.
+    """Write and sign a run's evidence bundle, and add its row to the evidence ledger.
 
-    Safe to repeat, and after a kill at any point. The files are written first. Then one transaction
-    commits the ledger's row and the signature, and only after that the signature goes into the
-    store: a seal that loses its connection, and with it the lock, has signed nothing. A folder
-    without a row is written anew by the run's next try; a signature that did not reach the store is
-    put there by the next seal of any run. Signed bundles of the store whose rows were lost with an
-    older state database are entered first. The first seal of a run stands: sealing it again returns
-    the first bundle, whatever the new result says.
+    A seal that failed, or whose process was killed, can be repeated. The function first writes the
+    files. Then one transaction commits the ledger row and the signature. The signature is put into
+    the store only after this commit. If the database connection is lost, the lock
+    `StateLock.EVIDENCE` is lost as well. In this case nothing is signed, and the next attempt
+    writes the folder again. If the process is killed after the commit, the next seal of any run
+    puts the missing signature into the store.
 
-    Objects are locked after the signature, so that the remains of a killed try can be cleared.
+    Signed bundles can lack a ledger row after an older backup of the state database was restored.
+    Rows for such bundles are added first. The first seal of a run is final: a second call for the
+    run returns the first bundle and ignores `result`.
+
+    The objects of the bundle are locked only after the signature is stored. Until then, the files
+    of a killed attempt can be deleted.
 
     Args:
         store: the evidence store.
-        conn: the state database, outside of a ``with engine.begin()`` block. What is open on it is
-            committed: the seal needs transactions of its own.
-        signer: the key that seals.
-        result: of the run.
-        files: the bundle's further files by relative name: reports and artifacts.
-        stored: hex digests of files that were stored in the folder before the seal, by name.
-        clock: gives the moment of sealing.
-        lock_until: end of Object Lock for every object of the bundle, None for no lock.
-        trusted: public keys of earlier signers (PEM), whose unfinished bundles are entered too.
-        workflows: names under which bundles are sealed; those of the ledger are added.
+        conn: connection to the state database, outside of a ``with engine.begin()`` block. The seal
+            commits the open transaction of the connection, because it needs its own transactions.
+        signer: the key that signs the bundle.
+        result: the result of the run, written as result.json.
+        files: further files of the bundle, such as reports and artifacts: relative name -> content.
+        stored: files that the run already wrote to the folder before the seal: relative name ->
+            SHA-256 digest in hex.
+        clock: gives the time at which the bundle is sealed.
+        lock_until: end of Object Lock for every object of the bundle; None for no lock.
+        trusted: public keys (PEM) of earlier signers. Interrupted seals of these signers are
+            finished before this seal.
+        workflows: names of workflows whose folders are searched for bundles without a ledger row.
+            Workflows that have a ledger row are searched as well.
 
     Raises:
-        UsageError: a file name is not possible in a bundle, or there is too much for one.
-        ControlFailed: the run's folder holds a signed bundle that does not belong to the chain,
-            a file that was stored before was changed or removed, a bundle that follows the last
-            bundle cannot be entered, the last row of the ledger was changed, or the bundle was
-            changed before its signature reached the store.
-        StoreError: the store did not take a file; seal again.
+        UsageError: a file name is not allowed, there are too many files, or the result is too
+            large.
+        ControlFailed: the run's folder already contains a signed bundle for which no ledger row can
+            be added; a file in `stored` was changed or removed; no row can be added for a signed
+            bundle that follows the last bundle of the ledger; the last row of the ledger was
+            changed; the bundle was changed before its signature reached the store; or the folder
+            has too many files, because others wrote locked files to it.
+        StoreError: the store did not accept a file. The seal can be repeated.
     """
     check_file_names([*files, *stored])
     result_json = (result.model_dump_json(indent=2) + "\n").encode()
     if len(result_json) > LARGEST_RESULT:
         raise UsageError(
-            f"The result of this run has {len(result_json)} bytes, and evidence holds at most "
-            f"{LARGEST_RESULT}.",
+            f"The result of this run has {len(result_json)} bytes; an evidence bundle may "
+            f"contain at most {LARGEST_RESULT} bytes.",
             "Run the workflow for fewer databases at a time.",
         )
     run = result.run
@@ -126,18 +139,18 @@ def seal(
 
     conn.commit()
     with transaction():  # the intent is kept before anything is written
-        recovery.adopt_begun()
+        recovery.enter_interrupted()
         if row := recorded():
             return _sealed(conn, row)
         begun = select(evidence_intent).where(evidence_intent.c.bundle == bundle)
         tried_before = conn.execute(begun).first() is not None
-        intent = insert(evidence_intent).values(bundle=bundle, begun_at=clock.now())
+        intent = insert(evidence_intent).values(bundle=bundle, started_at=clock.now())
         conn.execute(intent.on_conflict_do_nothing())
     with transaction():
         if row := recorded():
             return _sealed(conn, row)
         names = {*workflows, run.dag_id, *index.workflows(conn)}
-        recovery.adopt_before_seal(names)
+        recovery.enter_before_seal(names)
         if row := recorded():
             return _sealed(conn, row)
         last = ledger.trusted_head(conn, keys)
@@ -149,9 +162,9 @@ def seal(
             SIGNER: signer.public_pem,
         }
         _refuse_signed(store, conn, keys, bundle)
-        remains = _clear(store, bundle, keep={*content, *stored})
-        remains |= _as_written(StoreFolder(store, bundle), stored)
-        sums = _write(store, bundle, content, remains, last)
+        existing_digests = _clear(store, bundle, keep={*content, *stored})
+        existing_digests |= _verified_digests(StoreFolder(store, bundle), stored)
+        sums = _write(store, bundle, content, existing_digests, last)
         row = ledger.append(
             conn,
             signer,
@@ -182,22 +195,24 @@ def finish_seal(
     run_id: str,
     lock_until: datetime | None = None,
 ) -> SealedBundle | None:
-    """Return the bundle of a run that is in the ledger, after its signature reached the store.
+    """Return the bundle of a sealed run.
+
+    If the evidence store lacks the signature of the bundle, put the signature there first.
 
     Args:
         store: the evidence store.
-        conn: the state database; what is open on it is committed.
-        keys: public keys whose seals count.
-        dag_id: the workflow.
-        run_id: its run.
-        lock_until: as for ``seal``.
+        conn: connection to the state database. Its open transaction is committed.
+        keys: public keys whose seals are accepted.
+        dag_id: DAG id of the workflow.
+        run_id: Airflow id of the run.
+        lock_until: end of Object Lock for every object of the bundle; None for no lock.
 
     Returns:
-        The bundle; None when the run was not sealed.
+        The bundle, or None if the run was not sealed.
 
     Raises:
         ControlFailed: the bundle was changed before its signature reached the store.
-        StoreError: the store did not take the signature; repeat it.
+        StoreError: the store did not accept the signature. The call can be repeated.
     """
     conn.commit()
     with evidence_transaction(store, conn, keys, lock_until):
@@ -209,27 +224,47 @@ def _write(
     store: ObjectStore,
     bundle: str,
     content: Mapping[str, bytes],
-    remains: Mapping[str, str],
+    existing_digests: Mapping[str, str],
     last: LedgerRow | None,
 ) -> bytes:
-    """Write every file and SHA256SUMS; returns the latter."""
-    digests = dict(remains)
+    """Write the files of a bundle and its SHA256SUMS; return the content of SHA256SUMS.
+
+    Args:
+        store: the evidence store.
+        bundle: folder of the bundle.
+        content: files to write: relative name -> content.
+        existing_digests: files that are already in the folder: relative name -> SHA-256 digest.
+        last: ledger row of the previous bundle; None for the first bundle.
+
+    Raises:
+        ControlFailed: the folder has too many files.
+    """
+    digests = dict(existing_digests)
     for name, data in content.items():
         store.put(f"{bundle}/{name}", data)
         digests[name] = hashlib.sha256(data).hexdigest()
     if len(digests) > MOST_FILES:
         raise ControlFailed(
             f"The evidence folder {bundle} contains {len(digests)} files; the limit is "
-            f"{MOST_FILES}. A lock of the store keeps files that were left there.",
-            "Find out who wrote these files, then start a new run.",
+            f"{MOST_FILES}. The object lock of the store may have prevented the deletion of "
+            "earlier files.",
+            "Find out which program wrote the additional files, then start a new run.",
         )
     sums = Sums(digests, last.link if last else None).to_bytes()
     store.put(f"{bundle}/{SUMS}", sums)
     return sums
 
 
-def _as_written(folder: StoreFolder, stored: Mapping[str, str]) -> dict[str, str]:
-    """Read the files again that were stored before the seal, and return their digests."""
+def _verified_digests(folder: StoreFolder, stored: Mapping[str, str]) -> dict[str, str]:
+    """Check that the files stored before the seal are unchanged; return their digests by name.
+
+    Args:
+        folder: folder of the bundle.
+        stored: files that the run wrote before the seal: relative name -> SHA-256 digest in hex.
+
+    Raises:
+        ControlFailed: a file was changed or removed since it was stored.
+    """
     for name, digest in stored.items():
         try:
             now = folder.sha256(name)
@@ -237,45 +272,66 @@ def _as_written(folder: StoreFolder, stored: Mapping[str, str]) -> dict[str, str
             now = ""
         if now != digest:
             raise ControlFailed(
-                f"The evidence file {name} was {'changed' if now else 'removed'} before the seal.",
-                "Find out by whom; start a new run.",
+                f"The evidence file {name} was {'changed' if now else 'removed'} after this "
+                "run stored it and before the run was sealed.",
+                "Find out who changed it, then start a new run.",
             )
     return dict(stored)
 
 
 def _refuse_signed(store: ObjectStore, conn: Connection, keys: TrustedKeys, bundle: str) -> None:
-    """Refuse to write into a folder that holds a bundle of a trusted key."""
-    if search_unrecorded(store, conn, keys, [f"{bundle}/"], most_forged=None).bundles:
+    """Raise ControlFailed if a folder already contains a signed bundle without a ledger row.
+
+    Args:
+        store: the evidence store.
+        conn: connection to the state database.
+        keys: trusted public keys. A signature by another key is ignored.
+        bundle: the folder, relative to the evidence store.
+    """
+    if search_unrecorded(store, conn, keys, [f"{bundle}/"], object_limit=None).bundles:
         raise ControlFailed(
-            f"The evidence folder {bundle} holds a signed bundle that the ledger does not have "
-            "and that does not follow the last one.",
-            "Run `./parcelseal verify` and find out how it came there before sealing again.",
+            f"The evidence folder {bundle} already contains a signed bundle. The bundle has no "
+            "row in the evidence ledger, and it does not follow the ledger's last bundle.",
+            "Run `./parcelseal verify`, and find out who wrote the bundle before you seal again.",
         )
 
 
 def _clear(store: ObjectStore, bundle: str, keep: Collection[str]) -> dict[str, str]:
-    """Delete what a killed try left; return the digests of files that a bucket's lock keeps.
+    """Delete the files that a killed attempt to seal left in the folder of a bundle.
 
-    Those stay in the bundle and in SHA256SUMS: a lock that the bucket puts on every object does
-    not ask whether the bundle was finished. A locked signature that nobody trusts gets the genuine
-    one as its newer version.
+    The S3 bucket may have locked some of these files. Locked files cannot be deleted, so they
+    become part of the bundle and are listed in SHA256SUMS. A locked signature is not listed: the
+    seal later stores the genuine signature as a newer version of the same object.
+
+    Args:
+        store: the evidence store.
+        bundle: folder of the bundle.
+        keep: names of the files that are not deleted.
+
+    Returns:
+        The SHA-256 digest of each locked file, by name.
     """
     folder = StoreFolder(store, bundle)
-    remains = {}
+    locked_digests = {}
     for name in sorted(folder.names() - {*keep, SUMS}):
         try:
             store.delete(f"{bundle}/{name}")
         except ObjectLocked:
             if name != SIGNATURE:
-                remains[name] = folder.sha256(name)
-    return remains
+                locked_digests[name] = folder.sha256(name)
+    return locked_digests
 
 
 def _sealed(conn: Connection, row: LedgerRow) -> SealedBundle:
-    """Return a bundle of the ledger; refuse one that no signature fits any more."""
+    """Return the sealed bundle that a ledger row describes.
+
+    Raises:
+        ControlFailed: the bundle was changed before its signature was stored. The signature does
+            not match the bundle and was therefore not stored.
+    """
     if row.bundle in pending_signatures(conn):
         raise ControlFailed(
             f"The evidence bundle {row.bundle} was changed before its signature was stored.",
-            "Run `./parcelseal verify` and find out by whom; start a new run.",
+            "Run `./parcelseal verify`, find out who changed the bundle, and start a new run.",
         )
     return SealedBundle(row.bundle, row.sums_sha256, row.seq, row.key_fingerprint)

@@ -1,4 +1,4 @@
-"""Check one bundle: signature, digests, no added file, in step with its ledger row."""
+"""Check a bundle: its signature, the digests of its files, and its ledger row."""
 
 from __future__ import annotations
 
@@ -30,12 +30,21 @@ from include.messages import Message, _
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing
 
+_COLUMNS = {
+    "dag_id": _("workflow"),
+    "run_id": _("run"),
+    "outcome": _("outcome"),
+    "controls": _("controls"),
+    "started_at": _("start time"),
+}
+"""Names of the columns that a ledger row and a result.json share."""
+
 
 def columns_of(result_json: bytes) -> dict[str, Any]:
-    """Return what a result.json shares with its row of the ledger, by column.
+    """Return the values of a result.json that the bundle's ledger row repeats, by column name.
 
     Raises:
-        ValueError: not a result.json.
+        ValueError: the content does not have the format of a result.json.
     """
     try:
         result = json.loads(result_json)
@@ -50,10 +59,15 @@ def columns_of(result_json: bytes) -> dict[str, Any]:
         raise ValueError("result.json lacks what every result has") from error
 
 
-def is_of_folder(result_json: bytes, bundle: str) -> bool:
-    """Return whether a result.json is of the run after which a bundle's folder is named.
+def is_result_of_folder(result_json: bytes, bundle: str) -> bool:
+    """Return whether a result.json belongs to the run after which a bundle's folder is named.
 
-    A copy of a genuine bundle in another run's folder has a valid signature, too.
+    Without this check, an intruder could copy a genuine bundle into the folder of another run. The
+    copy would be accepted, because its signature is valid.
+
+    Args:
+        result_json: content of the file.
+        bundle: folder of the bundle, relative to the evidence store.
     """
     try:
         columns = columns_of(result_json)
@@ -63,10 +77,10 @@ def is_of_folder(result_json: bytes, bundle: str) -> bool:
 
 
 def finished_at_of(result_json: bytes) -> datetime:
-    """Return when the checks of a run ended, by its result.json.
+    """Return the time at which the checks of a run ended, according to its result.json.
 
     Raises:
-        ValueError: not a result.json.
+        ValueError: this time is missing in result.json or has no timezone.
     """
     try:
         finished_at = datetime.fromisoformat(json.loads(result_json)["finished_at"])
@@ -78,7 +92,7 @@ def finished_at_of(result_json: bytes) -> datetime:
 
 
 class Refused(Exception):
-    """A bundle is not valid; the message names the problem."""
+    """The error for a bundle that is not valid; the message describes the problem."""
 
     def __init__(self, message: Message) -> None:
         super().__init__(message.text)
@@ -87,12 +101,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class SignedSums:
-    """SHA256SUMS after its signature was checked.
+    """A bundle's SHA256SUMS, whose signature was checked.
 
     Attributes:
-        sums: the parsed file.
-        sha256: its digest.
-        signed_by: fingerprint of the trusted key.
+        sums: the digests of the files and the link to the previous bundle.
+        sha256: SHA-256 digest of SHA256SUMS, in hex.
+        signed_by: fingerprint of the trusted key that signed SHA256SUMS.
     """
 
     sums: Sums
@@ -101,10 +115,13 @@ class SignedSums:
 
 
 def check_bundle(folder: Folder, keys: TrustedKeys) -> SignedSums:
-    """Check a bundle by itself: signature, every file's digest, no file added or missing.
+    """Check the signature and the files of a bundle; return its SHA256SUMS.
+
+    The folder must contain exactly the files that SHA256SUMS lists, with the listed digests. The
+    ledger row is not checked.
 
     Raises:
-        Refused: it does not hold.
+        Refused: the bundle is not valid.
     """
     signed = check_signature(folder, keys)
     check_names(folder.names(), signed)
@@ -115,23 +132,27 @@ def check_bundle(folder: Folder, keys: TrustedKeys) -> SignedSums:
 
 
 def check_names(names: Collection[str], signed: SignedSums) -> None:
-    """Check that a bundle has the files that SHA256SUMS lists, and no others.
+    """Check that a bundle has exactly the files that SHA256SUMS lists.
+
+    Args:
+        names: relative names of the files in the bundle's folder.
+        signed: the bundle's SHA256SUMS.
 
     Raises:
         Refused: a file was added or is missing.
     """
     present = set(names) - {SUMS, SIGNATURE}
     for name in sorted(present - signed.sums.files.keys()):
-        raise Refused(_("the file {name} was added after the seal", name=name))
+        raise Refused(_("the file {name} was added after the bundle was sealed", name=name))
     for name in sorted({*signed.sums.files, RESULT, SIGNER} - present):
         raise Refused(_("the file {name} is missing", name=name))
 
 
 def check_file(folder: Folder, name: str, signed: SignedSums) -> None:
-    """Check that a file's content is what SHA256SUMS lists; reads all of it.
+    """Read a file of a bundle completely and compare its digest with SHA256SUMS.
 
     Raises:
-        Refused: it is missing, damaged or was changed.
+        Refused: the file is missing, is damaged or was changed.
     """
     with refusing_unreadable(name):
         digest = folder.sha256(name)
@@ -139,14 +160,26 @@ def check_file(folder: Folder, name: str, signed: SignedSums) -> None:
 
 
 def check_digest(name: str, digest: str, sealed: str | None) -> None:
-    """Check that a file's digest is the sealed one; raises Refused."""
+    """Raise Refused if the digest of a file differs from its sealed digest.
+
+    Args:
+        name: name of the file, for the message.
+        digest: SHA-256 digest of the file's present content, in hex.
+        sealed: SHA-256 digest in SHA256SUMS, in hex; None if SHA256SUMS does not list the file.
+    """
     if digest != sealed:
-        raise Refused(_("the file {name} was changed after the seal", name=name))
+        raise Refused(_("the file {name} was changed after the bundle was sealed", name=name))
 
 
 @contextmanager
 def refusing_unreadable(name: str) -> Iterator[None]:
-    """Raise Refused if a file that is read in the block is missing or damaged."""
+    """Raise Refused in place of an error of the store about a missing or damaged file.
+
+    Use this function as a context manager around the code that reads the file.
+
+    Args:
+        name: name of the file, for the message.
+    """
     try:
         yield
     except ObjectMissing as error:
@@ -159,7 +192,7 @@ def read_result(folder: Folder, signed: SignedSums) -> bytes:
     """Return a bundle's result.json, after comparing its digest with SHA256SUMS.
 
     Raises:
-        Refused: it is missing, damaged or was changed.
+        Refused: the file is missing, is damaged or was changed.
     """
     content = _read(folder, RESULT, LARGEST_RESULT)
     check_digest(RESULT, hashlib.sha256(content).hexdigest(), signed.sums.files.get(RESULT))
@@ -167,65 +200,97 @@ def read_result(folder: Folder, signed: SignedSums) -> bytes:
 
 
 def check_signer(folder: Folder, signed: SignedSums) -> None:
-    """Check that a bundle's signer.pem is the key that signed it.
+    """Check that signer.pem in a bundle contains the key that signed the bundle.
 
     Raises:
-        Refused: it is not.
+        Refused: signer.pem contains another key, or its content is not an Ed25519 key.
     """
     try:
         own_key = fingerprint(_read(folder, SIGNER, LARGEST_KEY))
     except UsageError as error:
-        raise Refused(_("signer.pem is no Ed25519 public key")) from error
+        raise Refused(_("the bundle's public key is not a valid Ed25519 key")) from error
     if own_key != signed.signed_by:
-        raise Refused(_("signer.pem is not the key that signed"))
+        raise Refused(_("the bundle's public key is not the key that signed the bundle"))
 
 
 def check_signature(folder: Folder, keys: TrustedKeys) -> SignedSums:
-    """Check that a trusted key signed the bundle's SHA256SUMS.
+    """Check that a trusted key signed the bundle's SHA256SUMS; return the parsed SHA256SUMS.
 
     Raises:
-        Refused: no signature, or none of a trusted key over this content.
+        Refused: the signature is missing, no trusted key signed this SHA256SUMS, or SHA256SUMS does
+            not have the format that a seal writes.
     """
     signature = _read(folder, SIGNATURE, LARGEST_SIGNATURE)
     content = _read(folder, SUMS, LARGEST_SUMS)
-    signed_by = keys.who_signed(signature, content)
+    signed_by = keys.signer_of(signature, content)
     if signed_by is None:
-        raise Refused(_("SHA256SUMS is not signed by a trusted key, or was changed"))
+        raise Refused(
+            _("the bundle's list of checksums was changed, or it was not signed with a trusted key")
+        )
     try:
         sums = Sums.parse(content)
     except ValueError as error:
-        raise Refused(_("SHA256SUMS is not one that a seal writes")) from error
+        raise Refused(
+            _(
+                "the bundle's list of checksums does not have the format in which "
+                "ParcelSeal seals bundles"
+            )
+        ) from error
     return SignedSums(sums, hashlib.sha256(content).hexdigest(), signed_by)
 
 
 def _read(folder: Folder, name: str, limit: int) -> bytes:
-    """Return a file of at most so many bytes.
+    """Return the content of a file, unless the file has more than `limit` bytes.
 
     Raises:
-        Refused: it is missing, damaged or larger.
+        Refused: the file is missing, is damaged or has more than `limit` bytes.
     """
     with refusing_unreadable(name):
         return folder.read(name, limit)
 
 
 def check_row(row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link | None) -> None:
-    """Check that a bundle, its ledger row and the bundle before it agree.
+    """Check that a bundle agrees with its ledger row and links to the previous bundle.
+
+    Args:
+        row: ledger row of the bundle.
+        signed: the bundle's SHA256SUMS.
+        folder: reads the files of the bundle.
+        previous: the link that the bundle must have to its predecessor; None for the first bundle.
 
     Raises:
-        Refused: they do not.
+        Refused: the bundle differs from its row, or the bundle or the row does not link to the
+            previous bundle.
     """
     if signed.sha256 != row.sums_sha256:
-        raise Refused(_("SHA256SUMS is not the one that the ledger has"))
+        raise Refused(
+            _("the bundle's list of checksums is not the list that the evidence ledger records")
+        )
     if signed.signed_by != row.key_fingerprint:
-        raise Refused(_("another key signed it than the ledger has"))
+        raise Refused(_("the bundle was not signed with the key that the evidence ledger records"))
     if signed.sums.previous != previous:
-        raise Refused(_("it does not link to the bundle before it"))
+        raise Refused(
+            _(
+                "the bundle does not contain the digest of the previous bundle, so the "
+                "chain is broken here"
+            )
+        )
     if row.previous_sums_sha256 != (previous.sums_sha256 if previous else ""):
-        raise Refused(_("the ledger row does not link to the row before it"))
+        raise Refused(
+            _(
+                "the row in the evidence ledger does not contain the digest of the "
+                "previous row, so the chain is broken here"
+            )
+        )
     try:
         columns = columns_of(_read(folder, RESULT, LARGEST_RESULT))
     except ValueError as error:
-        raise Refused(_("result.json is not one of ParcelSeal")) from error
+        raise Refused(_("the result file of the bundle was not written by ParcelSeal")) from error
     for name, value in columns.items():
         if getattr(row, name) != value:
-            raise Refused(_("result.json and the ledger differ in {column}", column=name))
+            raise Refused(
+                _(
+                    "the result file and the evidence ledger state different values of: {column}",
+                    column=_COLUMNS[name],
+                )
+            )

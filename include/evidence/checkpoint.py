@@ -1,7 +1,8 @@
-"""Signed checkpoints after pruning, tombstones of pruned bundles, and gaps in the ledger.
+"""Signed records of pruning (checkpoints), rows of pruned bundles, and gaps in the ledger.
 
-A seal gives the next number under a lock, in the transaction of its row. So a number is only
-missing when its row was deleted.
+A seal takes the next sequence number and adds the ledger row in one transaction, which holds a
+lock. A seal that fails uses no number. A sequence number is therefore missing only if its row was
+deleted.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ LARGEST = 16 * 1024  # bytes of it
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The signer's statement that the chain was whole up to a pruned bundle.
+    """A signed statement that all bundles up to a certain one were valid when they were pruned.
 
     Attributes:
-        up_to_seq: the last pruned place of the chain.
-        bundle: its folder, with SHA256SUMS, its signature and signer.pem.
-        sums_sha256: the digest of that SHA256SUMS, to which the next bundle links.
-        signature: Ed25519 over all other columns.
+        up_to_seq: sequence number of the last pruned bundle.
+        bundle: folder of the last pruned bundle. SHA256SUMS, its signature and signer.pem are kept
+            in this folder.
+        sums_sha256: SHA-256 digest of SHA256SUMS in this folder. The next bundle links to it.
+        signed_at: when the checkpoint was signed.
+        key_fingerprint: fingerprint of the key that signed the checkpoint.
+        signature: Ed25519 signature over all other attributes.
     """
 
     up_to_seq: int
@@ -47,49 +51,65 @@ class Checkpoint:
 
     @property
     def link(self) -> Link:
-        """Return the link of the next bundle to the last pruned bundle."""
+        """Return the link to the last pruned bundle.
+
+        The first bundle that is not pruned must contain this link.
+        """
         return Link(self.bundle, self.sums_sha256)
 
     def signed_content(self) -> bytes:
-        """Return what ``signature`` covers: every other column."""
+        """Return the bytes that ``signature`` is calculated from: all other attributes."""
         columns = asdict(self)
         del columns["signature"]
         return canonical("evidence_checkpoint", columns)
 
     def is_authentic(self, keys: TrustedKeys) -> bool:
-        """Return whether the key that it names is trusted and signed it as it stands."""
+        """Return whether the key named in the checkpoint is trusted and signed the checkpoint."""
         return keys.signed_by(self.key_fingerprint, self.signature, self.signed_content())
 
 
 def checkpoints(conn: Connection) -> list[Checkpoint]:
-    """Return the checkpoints in order; the last checkpoint counts."""
+    """Return all checkpoints of the state database, ordered by sequence number."""
     rows = conn.execute(select(evidence_checkpoint).order_by(evidence_checkpoint.c.up_to_seq))
     return [Checkpoint(**{**row, "signature": bytes(row["signature"])}) for row in rows.mappings()]
 
 
 def newest_checkpoint(conn: Connection, keys: TrustedKeys) -> Checkpoint | None:
-    """Return the last checkpoint that a trusted key signed; None if there is none."""
+    """Return the newest checkpoint that a trusted key signed.
+
+    The newest checkpoint is the one with the highest sequence number. Return None if no checkpoint
+    has a trusted signature.
+    """
     authentic = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
     return authentic[-1] if authentic else None
 
 
 def pruned_up_to(conn: Connection, keys: TrustedKeys) -> int:
-    """Return the number of the last bundle whose files were pruned by rule; 0 if none were.
+    """Return the last pruned bundle's sequence number; 0 if no bundle was pruned.
 
-    A checkpoint counts only if one of the keys signed it.
+    Checkpoints without a valid signature of a key in `keys` are ignored.
     """
     newest = newest_checkpoint(conn, keys)
     return newest.up_to_seq if newest else 0
 
 
-def keep_checkpoint(conn: Connection, signer: Signer, checkpoint: Checkpoint) -> Checkpoint:
-    """Sign a checkpoint and keep it instead of earlier ones; the caller holds the evidence lock."""
+def sign_checkpoint(conn: Connection, signer: Signer, checkpoint: Checkpoint) -> Checkpoint:
+    """Sign a checkpoint, store it in the state database and delete earlier checkpoints there.
+
+    The caller must hold the lock `StateLock.EVIDENCE`.
+
+    Returns:
+        The signed checkpoint.
+    """
     columns = asdict(checkpoint) | {"signature": signer.sign(checkpoint.signed_content())}
     return _keep(conn, Checkpoint(**columns))
 
 
 def store_checkpoint(store: ObjectStore, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint into the evidence store, for the day on which the state database is lost."""
+    """Write a checkpoint to the evidence store.
+
+    If the state database is lost, the checkpoint can be read from there.
+    """
     columns = asdict(checkpoint) | {
         "signed_at": checkpoint.signed_at.isoformat(),
         "signature": checkpoint.signature.hex(),
@@ -99,11 +119,15 @@ def store_checkpoint(store: ObjectStore, checkpoint: Checkpoint) -> None:
         store.put(STORED, content)
 
 
-def adopt_checkpoint(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> Checkpoint | None:
-    """Return the newest checkpoint, after entering that of the store if the database lacks it.
+def synchronize_checkpoint(
+    store: ObjectStore, conn: Connection, keys: TrustedKeys
+) -> Checkpoint | None:
+    """Return the newest checkpoint that is in the state database or in the evidence store.
 
-    An older state database that was restored knows less than the store. The caller holds the
-    evidence lock.
+    Only checkpoints that one of `keys` signed are used. Return None if no such checkpoint exists.
+    If an older backup of the state database was restored, the store can have a newer checkpoint.
+    The function then writes this checkpoint to the state database. The caller must hold the lock
+    `StateLock.EVIDENCE`.
 
     Raises:
         StoreError: the store cannot be read.
@@ -150,11 +174,11 @@ SELECT before + 1, seq - 1 FROM (
 
 @dataclass(frozen=True)
 class Gap:
-    """Successive numbers of the ledger without a row, up to a row that is there.
+    """A range of successive sequence numbers without ledger rows, although a later row exists.
 
     Attributes:
-        first: the first missing number.
-        last: the last missing number.
+        first: the first missing sequence number.
+        last: the last missing sequence number.
     """
 
     first: int
@@ -162,19 +186,19 @@ class Gap:
 
     @property
     def count(self) -> int:
-        """Number of missing rows."""
+        """Return the number of missing rows."""
         return self.last - self.first + 1
 
 
 def unpruned_gaps(conn: Connection, keys: TrustedKeys) -> tuple[Gap, ...]:
-    """Return the gaps of the ledger that no signed checkpoint covers, lowest first.
+    """Return the gaps of the ledger after the last pruned bundle, lowest sequence number first.
 
-    Numbers after the last row are in no gap. After the state database was lost, rows of pruned
-    bundles are missing, which is no gap.
+    Missing rows of pruned bundles are accepted, because they cannot be restored after a loss of the
+    state database. If only the last rows of the ledger were deleted, this function finds no gap.
 
     Args:
-        conn: the state database.
-        keys: public keys whose checkpoints count.
+        conn: connection to the state database.
+        keys: public keys whose checkpoints are accepted.
     """
     gaps = [Gap(first, last) for first, last in conn.execute(_GAPS)]
     pruned = pruned_up_to(conn, keys)
@@ -182,38 +206,65 @@ def unpruned_gaps(conn: Connection, keys: TrustedKeys) -> tuple[Gap, ...]:
 
 
 def gap_findings(gaps: tuple[Gap, ...]) -> Iterator[Finding]:
-    """Yield a failed finding if the ledger has gaps."""
+    """Yield one finding with severity ``fail`` if there are gaps in the ledger; otherwise nothing.
+
+    Args:
+        gaps: the gaps of the ledger; may be empty.
+    """
     if gaps:
         yield failure_finding(
             code="evidence.ledger_lost",
             subject="evidence_ledger",
             message=_(
-                "{count} rows of the evidence ledger were deleted; the first has the number "
-                "{number}. This seal enters those again whose bundles the store has.",
+                "{count} rows of the evidence ledger were deleted; the first deleted row has "
+                "the number {number}. If the bundle of a row is still in the evidence store, "
+                "this run entered the row again.",
                 count=sum(gap.count for gap in gaps),
                 number=gaps[0].first,
             ),
-            action=_("Find out who deleted rows of the state database, and what else is missing."),
+            action=_(
+                "Find out who deleted rows of the evidence ledger, and whether other "
+                "entries of the state database are missing."
+            ),
         )
 
 
 def check_tombstones(rows: Sequence[LedgerRow], checkpoint: Checkpoint, keys: TrustedKeys) -> None:
-    """Check that the rows are authentic, and that neighbours are linked, also with the checkpoint.
+    """Check that the ledger rows of pruned bundles are authentic and linked to each other.
 
-    Rows may be missing: nothing brings them back after the state database was lost.
+    The row of the last pruned bundle must also agree with the checkpoint. Missing rows are
+    accepted, because they cannot be restored after a loss of the state database.
+
+    Args:
+        rows: ledger rows of pruned bundles, ordered by sequence number.
+        checkpoint: the checkpoint of the last pruned bundle.
+        keys: public keys whose signatures are accepted.
 
     Raises:
-        Refused: they are not.
+        Refused: a row was changed, does not link to the row before it, or differs from the
+            checkpoint.
     """
     before: LedgerRow | None = None
     for row in rows:
         if not row.is_authentic(keys):
             changed = _(
-                "the ledger row of the pruned bundle {bundle} was changed", bundle=row.bundle
+                "the files of the bundle {bundle} were removed at the end of their retention "
+                "period, and its row in the evidence ledger was changed",
+                bundle=row.bundle,
             )
             raise Refused(changed)
         if before and row.seq == before.seq + 1 and row.previous_sums_sha256 != before.sums_sha256:
-            raise Refused(_("the ledger row does not link to the row before it"))
+            raise Refused(
+                _(
+                    "the row in the evidence ledger does not contain the digest of the "
+                    "previous row, so the chain is broken here"
+                )
+            )
         before = row
     if before and before.seq == checkpoint.up_to_seq and before.link != checkpoint.link:
-        raise Refused(_("SHA256SUMS is not the one that the checkpoint has"))
+        raise Refused(
+            _(
+                "the bundle's list of checksums is not the list that the signed "
+                "checkpoint of removed evidence records"
+            )
+        )

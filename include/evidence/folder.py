@@ -1,4 +1,4 @@
-"""A bundle's folder: its path, the names of its files, its SHA256SUMS, and readers of it."""
+"""The folder of a bundle: its path, file names and SHA256SUMS, and classes that read its files."""
 
 from __future__ import annotations
 
@@ -48,10 +48,14 @@ _SHORT_MOMENT = re.compile(r"T(\d\d)(\d\d)(\d\d)(\.\d+)?Z", re.ASCII)
 
 
 def folder_name(identifier: str) -> str:
-    """Return a readable folder name for a run id or DAG id; no two identifiers share one.
+    """Return a readable and unique folder name for a run id or DAG id.
 
-    ``manual__2026-11-24T14:10:19+00:00`` becomes ``manual__2026-11-24T141019Z``. A name that does
-    not lead back to its identifier gets a hash after a ``~``, which no other name contains.
+    For example, ``manual__2026-11-24T14:10:19+00:00`` becomes ``manual__2026-11-24T141019Z``. If
+    the original id cannot be derived from the readable name, the function appends ``~`` and a hash.
+    A folder name without a hash never contains ``~``.
+
+    Args:
+        identifier: Airflow id of the run, or DAG id.
     """
     short = _MOMENT.sub(lambda m: f"T{m[1]}{m[2]}{m[3]}{m[4] or ''}Z", identifier)
     back = _SHORT_MOMENT.sub(lambda m: f"T{m[1]}:{m[2]}:{m[3]}{m[4] or ''}+00:00", short)
@@ -63,39 +67,63 @@ def folder_name(identifier: str) -> str:
 
 
 def bundle_path(dag_id: str, run_id: str, started_at: datetime) -> str:
-    """Return the bundle's folder, relative to the store; year and month are UTC."""
+    """Return the folder of a run's bundle, relative to the evidence store.
+
+    The path contains the year and month in which the run started, in UTC.
+
+    Args:
+        dag_id: DAG id of the workflow.
+        run_id: Airflow id of the run.
+        started_at: when the run started.
+    """
     started = started_at.astimezone(UTC)
     return f"{folder_name(dag_id)}/{started:%Y/%m}/{folder_name(run_id)}"
 
 
 def link_to(bundle: str) -> str:
-    """Return the relative path from inside any bundle to another bundle's SHA256SUMS."""
+    """Return the path of a bundle's SHA256SUMS, as a link from the folder of another bundle.
+
+    All folders of bundles have the same depth, so the path is the same from each of them.
+
+    Args:
+        bundle: folder of the bundle, relative to the evidence store.
+    """
     return "../" * DEPTH + f"{bundle}/{SUMS}"
 
 
 def linked_bundle(name: str) -> str | None:
-    """Return the bundle that a line of SHA256SUMS links to, None for a file of the bundle."""
+    """Return the folder of the bundle to which a line of SHA256SUMS links.
+
+    Return None if the line is not a link, but the digest of a file of the bundle itself.
+
+    Args:
+        name: relative path in the line. The line is a link if this path leads to the SHA256SUMS of
+            another bundle.
+    """
     match = re.fullmatch(r"(?:\.\./){4}([^/]+/\d{4}/\d\d/[^/]+)/SHA256SUMS", name)
     return match[1] if match else None
 
 
 def is_bundle_path(name: str) -> bool:
-    """Return whether a text is the folder of a bundle, relative to the store."""
+    """Return whether a text has the format of a bundle's folder, relative to the evidence store."""
     return linked_bundle(link_to(name)) == name and ".." not in name.split("/")
 
 
 def check_file_names(names: Iterable[str]) -> None:
-    """Refuse names that would not survive ``sha256sum -c``, another disk or a browser.
+    """Refuse file names that ``sha256sum -c``, another file system or a browser cannot handle.
+
+    Names that the seal uses for its own files, such as SHA256SUMS, are refused as well.
 
     Raises:
-        UsageError: names the first bad name, or there are too many for a bundle.
+        UsageError: a name is not allowed (the message contains the first such name), or there are
+            too many names for one bundle.
     """
     every = set(names)
     if len(every) > MOST_FILES - len(RESERVED):
         raise UsageError(
-            f"A bundle of evidence holds at most {MOST_FILES} files, and this run left "
-            f"{len(every)}.",
-            "Leave fewer files, or pack them into one.",
+            f"An evidence bundle may contain at most {MOST_FILES} files, but the steps of this "
+            f"run wrote {len(every)}.",
+            "Write fewer files in the steps, or pack them into one file.",
         )
     for name in sorted(every):
         problem = _problem_of(name)
@@ -109,7 +137,7 @@ def check_file_names(names: Iterable[str]) -> None:
 
 
 def is_file_name(name: str) -> bool:
-    """Return whether a line of SHA256SUMS may name this file of its own bundle."""
+    """Return whether the SHA256SUMS of a bundle may list a file with a given relative name."""
     return not _problem_of(name) and name not in {SUMS, SIGNATURE}
 
 
@@ -129,12 +157,14 @@ def _problem_of(name: str) -> str:
 def check_commands(
     folder: str, fingerprints: Iterable[str], *, previous_at_hand: bool = True
 ) -> list[str]:
-    """Return lines for a POSIX shell that check a bundle with coreutils and OpenSSL 3 alone.
+    """Return shell commands that check a bundle with only coreutils and OpenSSL 3.
 
     Args:
-        folder: the bundle's folder on a disk.
-        fingerprints: trusted ones, shown beside the line that prints the bundle's own.
-        previous_at_hand: False leaves out the link to the bundle before, whose folder is elsewhere.
+        folder: local path of the bundle's folder.
+        fingerprints: fingerprints of trusted keys. They are shown as a comment after the command
+            that prints the fingerprint of the key in the bundle.
+        previous_at_hand: whether the previous bundle's folder is on the same disk. If False, the
+            link to the previous bundle is not checked.
     """
     expected = " or ".join(fingerprints)
     link = r"\.\./"
@@ -150,7 +180,15 @@ def check_commands(
 
 
 def commands_for(store: ObjectStore, bundle: str, fingerprints: Iterable[str]) -> list[str]:
-    """Return the lines that check a bundle of a store; of S3, a copy of it."""
+    """Return shell commands that check a bundle of an evidence store.
+
+    If the store is an S3 bucket, the first command copies the bundle to the disk.
+
+    Args:
+        store: the evidence store.
+        bundle: folder of the bundle, relative to the store.
+        fingerprints: fingerprints of trusted keys.
+    """
     if store.kind == "directory":
         return check_commands(f"{store.description}/{bundle}", fingerprints)
     url, _, service = store.description.partition(" at ")
@@ -165,34 +203,41 @@ PIECE = 1024 * 1024  # bytes read at a time
 
 
 class Readable(Protocol):
-    """A stream that can be read."""
+    """A binary stream that can be read."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes, all for -1."""
+        """Return up to ``size`` bytes, or all remaining bytes if ``size`` is -1."""
         ...
 
 
 class Folder(ABC):
-    """Read access to the files of one bundle."""
+    """Base class of objects that read the files of one bundle."""
 
     @abstractmethod
     def names(self) -> set[str]:
-        """Return the relative names of all files; of a folder with too many, `MOST_LISTED`."""
+        """Return the names of all files, relative to the folder.
+
+        A bundle has a maximum number of files; if the folder has more, some names are left out.
+        """
 
     @abstractmethod
     def open(self, name: str) -> AbstractContextManager[Readable]:
-        """Open a file; raises ObjectMissing."""
-
-    def read(self, name: str, limit: int = LARGEST_RESULT) -> bytes:
-        """Return a small file whole.
-
-        Args:
-            name: of the file.
-            limit: bytes that it may have.
+        """Open a file for reading.
 
         Raises:
-            ObjectMissing: there is no such file.
-            ObjectDamaged: it is larger.
+            ObjectMissing: the file is missing.
+        """
+
+    def read(self, name: str, limit: int = LARGEST_RESULT) -> bytes:
+        """Return the content of a file that is not larger than a limit.
+
+        Args:
+            name: relative name of the file.
+            limit: maximum size in bytes.
+
+        Raises:
+            ObjectMissing: the file is missing.
+            ObjectDamaged: the file is larger than the limit.
         """
         content = bytearray()
         with self.open(name) as file:
@@ -203,7 +248,11 @@ class Folder(ABC):
         return bytes(content)
 
     def sha256(self, name: str) -> str:
-        """Return a file's digest, reading it in pieces; raises ObjectMissing."""
+        """Return the SHA-256 digest of a file, in hex. At most 1 MiB is in memory at a time.
+
+        Raises:
+            ObjectMissing: the file is missing.
+        """
         digest = hashlib.sha256()
         with self.open(name) as file:
             while piece := file.read(PIECE):
@@ -212,14 +261,15 @@ class Folder(ABC):
 
 
 class StoreFolder(Folder):
-    """A bundle in a store.
+    """A bundle's folder in the evidence store.
 
     Args:
         store: the evidence store.
-        bundle: its folder, relative to the store.
-        listed: names of its objects; None lists them when they are needed.
-        pending: returns the signature of a bundle that has a ledger row and whose seal did not put
-            its signature there yet, as long as the store lacks it; otherwise None.
+        bundle: folder of the bundle, relative to the store.
+        listed: names of the bundle's objects, if the caller knows them; None to read the names from
+            the store when they are needed.
+        pending: function that takes a bundle's folder. If the bundle's signature is not yet in the
+            store, the function returns it from the state database, otherwise None.
     """
 
     def __init__(
@@ -236,15 +286,21 @@ class StoreFolder(Folder):
 
     @property
     def lacks_signature(self) -> bool:
-        """Return whether the signature is not yet in the store, but in the state database."""
+        """Return whether the store lacks the bundle's signature, but the state database has it."""
         return SIGNATURE not in self._stored() and self._pending() is not None
 
     def names(self) -> set[str]:
-        """Return the relative names of all objects under the bundle's prefix."""
+        """Return the names of the bundle's objects, relative to its folder.
+
+        The signature is included even if only the state database has it.
+        """
         return self._stored() | ({SIGNATURE} if self.lacks_signature else set())
 
     def open(self, name: str) -> AbstractContextManager[Readable]:
-        """Open an object."""
+        """Open a file for reading.
+
+        If the store lacks the bundle's signature, the signature is read from the state database.
+        """
         try:
             return self._store.open_reader(self._prefix + name)
         except ObjectMissing:
@@ -263,15 +319,19 @@ class StoreFolder(Folder):
 
 
 class DiskFolder(Folder):
-    """A copy of a bundle on a disk. Reads regular files only and follows no links."""
+    """A copy of a bundle on a local disk.
+
+    Only regular files are read, and symbolic links are not followed.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def names(self) -> set[str]:
-        """Return the relative names of all files, those of a directory store's locks aside.
+        """Return the names of all files, relative to the folder.
 
-        Links, pipes and devices are named too: no seal wrote them.
+        Lock files and temporary files of a directory store are left out. Symbolic links, pipes and
+        devices are included, so a check of the bundle reports them as added files.
         """
         names = (name for name in self._walk() if not is_own_name(name.rpartition("/")[2]))
         return set(islice(names, MOST_LISTED))
@@ -280,8 +340,8 @@ class DiskFolder(Folder):
         """Open a regular file.
 
         Raises:
-            ObjectMissing: there is no such file.
-            ObjectDamaged: it is a link, a pipe or a device.
+            ObjectMissing: the file is missing.
+            ObjectDamaged: the file is a symbolic link, a pipe or a device.
         """
         *folders, last = name.split("/")
         folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
@@ -326,7 +386,12 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 @dataclass(frozen=True)
 class Link:
-    """The predecessor of a bundle in the chain, and the digest of its SHA256SUMS."""
+    """The reference of a bundle to the previous bundle.
+
+    Attributes:
+        bundle: folder of the previous bundle, relative to the evidence store.
+        sums_sha256: SHA-256 digest of the previous bundle's SHA256SUMS, in hex.
+    """
 
     bundle: str
     sums_sha256: str
@@ -334,13 +399,18 @@ class Link:
 
 @dataclass(frozen=True)
 class Sums:
-    """The content of SHA256SUMS: digests of files, and the link (None in the first bundle)."""
+    """The parsed content of a bundle's SHA256SUMS.
+
+    Attributes:
+        files: SHA-256 digest of each file in hex, by relative name.
+        previous: the link to the previous bundle; None in the first bundle.
+    """
 
     files: Mapping[str, str]
     previous: Link | None
 
     def to_bytes(self) -> bytes:
-        """Write it down: files by name, then the link by relative path."""
+        """Return the content of SHA256SUMS: the digests sorted by file name, then the link."""
         lines = [f"{digest}  {name}" for name, digest in sorted(self.files.items())]
         if self.previous:
             lines.append(f"{self.previous.sums_sha256}  {link_to(self.previous.bundle)}")
@@ -348,10 +418,11 @@ class Sums:
 
     @classmethod
     def parse(cls, data: bytes) -> Sums:
-        """Read it.
+        """Parse the content of SHA256SUMS.
 
         Raises:
-            ValueError: a line is not one that a seal writes; names the line.
+            ValueError: a line does not have the format that a seal writes. The message contains the
+                line number.
         """
         files: dict[str, str] = {}
         previous: Link | None = None
@@ -363,5 +434,5 @@ class Sums:
             elif match and is_file_name(match[2]) and match[2] not in files:
                 files[match[2]] = match[1]
             else:
-                raise ValueError(f"line {number} of SHA256SUMS is not one that a seal writes")
+                raise ValueError(f"line {number} of SHA256SUMS does not have the format of a seal")
         return cls(files, previous)

@@ -1,7 +1,7 @@
-"""Pages of the evidence ledger, filtered by workflow, control, outcome and time.
+"""Queries for pages of evidence bundles, filtered by workflow, control, outcome and time.
 
-Each page costs the same, also an old one: for each workflow an index is read from the page's
-beginning, never from the first row.
+A page of old bundles is read as fast as a page of new bundles. For each workflow, the database uses
+an index to find the first bundle of the page. It does not read the ledger from its first row.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ PAGE_SIZE = 50
 
 
 class Order(StrEnum):
-    """The order of bundles: that of the chain, which depends on no clock."""
+    """The order in which bundles are listed.
+
+    `NEWEST` and `OLDEST` sort by sequence number, so a wrong system clock does not change the
+    order.
+    """
 
     NEWEST = "newest"
     OLDEST = "oldest"
-    WORKFLOW = "workflow"  # by name, the newest first within one
+    WORKFLOW = "workflow"  # by workflow name, then the newest first
 
 
-class Way(StrEnum):
-    """The side of a bundle from which a page is read, in the order of the list."""
+class Direction(StrEnum):
+    """Whether a page contains the bundles after or before a given bundle of the sorted list."""
 
     AFTER = "after"
     BEFORE = "before"
@@ -37,14 +41,16 @@ class Way(StrEnum):
 
 @dataclass(frozen=True)
 class BundleFilter:
-    """A filter of bundles.
+    """A filter for bundles in the evidence ledger. A bundle has to meet all conditions.
 
     Attributes:
-        workflows: names as the ledger has them (`dag_id`); no others are found.
-        controls: any of these ids; None where every bundle is bundles.
-        outcome: only of this outcome; None for all.
-        since: sealed at this moment or later.
-        until: sealed before this moment.
+        workflows: workflow names as in the column `dag_id` of the ledger. The bundle belongs to one
+            of them.
+        controls: control ids; the bundle is evidence for at least one of them. None for all
+            bundles.
+        outcome: outcome of the bundle; None for all bundles.
+        since: the bundle was sealed at this time or later; None for all bundles.
+        until: the bundle was sealed before this time; None for all bundles.
     """
 
     workflows: frozenset[str]
@@ -56,7 +62,13 @@ class BundleFilter:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of bundles in their order, and whether there are others before and after it."""
+    """A page of a sorted list of bundles.
+
+    Attributes:
+        rows: ledger rows of the bundles on the page, in the order of the list.
+        before: whether the list has bundles before this page.
+        after: whether the list has bundles after this page.
+    """
 
     rows: Sequence[LedgerRow]
     before: bool
@@ -86,12 +98,15 @@ _OF_CONTROLS = " AND (l.controls || '{}') && CAST(:controls AS text[])"
 
 
 def workflows(conn: Connection) -> list[str]:
-    """Return every name under which a bundle was sealed, sorted by the database's collation."""
+    """Return the name of every workflow that has a bundle in the ledger, without duplicates."""
     return list(conn.scalars(_WORKFLOWS))
 
 
 def controls_of(conn: Connection) -> dict[str, frozenset[str]]:
-    """Return the controls for which bundles of each workflow were evidence; reads all rows."""
+    """Return the ids of the controls that each workflow is evidence for, by workflow name.
+
+    All rows of the ledger are read.
+    """
     query = text("SELECT dag_id, controls FROM evidence_ledger GROUP BY dag_id, controls")
     by_workflow: dict[str, frozenset[str]] = {}
     for dag_id, controls in conn.execute(query):
@@ -99,21 +114,26 @@ def controls_of(conn: Connection) -> dict[str, frozenset[str]]:
     return by_workflow
 
 
-def end(conn: Connection) -> tuple[int, str]:
-    """Return number and digest of the last bundle of the ledger; (0, "") without one."""
+def last_bundle(conn: Connection) -> tuple[int, str]:
+    """Return the sequence number and the SHA256SUMS digest of the ledger's last bundle.
+
+    Return (0, "") if the ledger is empty.
+    """
     query = text("SELECT seq, sums_sha256 FROM evidence_ledger ORDER BY seq DESC LIMIT 1")
     row = conn.execute(query).one_or_none()
     return (row[0], row[1]) if row else (0, "")
 
 
-def lost(conn: Connection, pruned: int) -> int:
-    """Return how many bundles are missing between the first and the last that the ledger has.
+def missing_row_count(conn: Connection, pruned: int) -> int:
+    """Return how many rows are missing in the ledger after the row of the last pruned bundle.
 
-    A row that was lost at the end leaves no gap: only the bundles themselves tell of it.
+    If the last rows of the ledger were deleted, they are not counted. Such a loss shows only in the
+    evidence store, which still has the bundles of these rows.
 
     Args:
-        conn: the state database.
-        pruned: number of the last bundle whose files were removed by rule; its row may be gone.
+        conn: connection to the state database.
+        pruned: sequence number of the last bundle whose files were pruned. Rows up to this number
+            may be missing.
     """
     query = text("SELECT coalesce(max(seq), 0), count(*) FROM evidence_ledger WHERE seq > :pruned")
     last, there = conn.execute(query, {"pruned": pruned}).one()
@@ -121,7 +141,7 @@ def lost(conn: Connection, pruned: int) -> int:
 
 
 def count(conn: Connection, bundles: BundleFilter) -> int:
-    """Return how many bundles there are of that kind."""
+    """Return the number of bundles that match a filter."""
     query = f"""
 SELECT count(*) FROM unnest(CAST(:workflows AS text[])) AS w (dag_id)
 JOIN evidence_ledger AS l ON {_conditions(bundles)}
@@ -133,25 +153,25 @@ def page(
     conn: Connection,
     bundles: BundleFilter,
     order: Order = Order.NEWEST,
-    way: Way = Way.AFTER,
+    direction: Direction = Direction.AFTER,
     from_seq: int | None = None,
     size: int = PAGE_SIZE,
 ) -> Page:
-    """Return the bundles before or after another bundle.
+    """Return a page of the bundles that match a filter, before or after a given bundle.
 
     Args:
-        conn: the state database.
+        conn: connection to the state database.
         bundles: the filter.
-        order: how they are sorted.
-        way: on which side of it.
-        from_seq: the bundle's number in the ledger. None begins at the first one, for `AFTER`, or
-            ends with the last one. A number that no bundle has does the same.
-        size: how many at most.
+        order: how the bundles are sorted.
+        direction: whether the page contains the bundles before or after the given bundle.
+        from_seq: sequence number of the given bundle. If it is None or no bundle has it, the page
+            begins at the first bundle (`AFTER`) or ends with the last bundle (`BEFORE`).
+        size: maximum number of bundles on the page.
     """
     start = _start(conn, bundles, from_seq)
-    rows = _read(conn, bundles, order, way, start, size + 1)
+    rows = _read(conn, bundles, order, direction, start, size + 1)
     more, rows = len(rows) > size, rows[:size]
-    if way is Way.BEFORE:
+    if direction is Direction.BEFORE:
         rows.reverse()
         return Page(rows, before=more, after=start is not None)
     return Page(rows, before=start is not None, after=more)
@@ -160,13 +180,16 @@ def page(
 def newest_of(
     conn: Connection, of: Collection[str], each: int, controls: Collection[str] | None = None
 ) -> dict[str, list[LedgerRow]]:
-    """Return the newest bundles of some workflows, the newest of each first.
+    """Return the ledger rows of the newest bundles of several workflows, by workflow name.
+
+    The rows of a workflow are ordered from the newest to the oldest bundle.
 
     Args:
-        conn: the state database.
-        of: names as the ledger has them.
-        each: how many of each at most.
-        controls: only evidence for one of these; None for any.
+        conn: connection to the state database.
+        of: workflow names as in the ledger.
+        each: maximum number of bundles per workflow.
+        controls: control ids; only bundles that are evidence for at least one of them are returned.
+            None for all bundles.
     """
     bundles = BundleFilter(frozenset(of), None if controls is None else frozenset(controls))
     query = f"""
@@ -190,7 +213,15 @@ class _Start:
 
 
 def _start(conn: Connection, bundles: BundleFilter, seq: int | None) -> _Start | None:
-    """Return where a page begins; None if no bundle of the workflows has the number."""
+    """Return the position of a bundle in the sorted list. A page begins or ends at this position.
+
+    Return None if the ledger has no such bundle or if the filter excludes its workflow.
+
+    Args:
+        conn: connection to the state database.
+        bundles: the filter.
+        seq: sequence number of the bundle; None if no bundle was given.
+    """
     if seq is None or not 0 < seq < 2**63:
         return None
     query = text("SELECT dag_id, seq FROM evidence_ledger WHERE seq = :seq")
@@ -202,23 +233,33 @@ def _read(
     conn: Connection,
     bundles: BundleFilter,
     order: Order,
-    way: Way,
+    direction: Direction,
     start: _Start | None,
     size: int,
 ) -> list[LedgerRow]:
-    """Return the bundles on a side of another bundle, the nearest first."""
+    """Return up to `size` bundles before or after a given bundle, the nearest bundle first.
+
+    Args:
+        conn: connection to the state database.
+        bundles: the filter.
+        order: how the bundles are sorted.
+        direction: whether to return bundles before or after the given bundle.
+        start: the given bundle. If it is None, begin at the first (`AFTER`) or the last bundle
+            (`BEFORE`) of the sorted list.
+        size: maximum number of bundles.
+    """
     # Within one workflow, and between them where the order is by time alone.
-    downwards = (order is Order.OLDEST) is (way is Way.BEFORE)
-    sign, direction = ("<", "DESC") if downwards else (">", "ASC")
+    downwards = (order is Order.OLDEST) is (direction is Direction.BEFORE)
+    sign, sql_order = ("<", "DESC") if downwards else (">", "ASC")
     beyond = f"l.seq {sign} :place_seq"
-    outer = f"f.seq {direction}"
+    outer = f"f.seq {sql_order}"
     where = ""
     if start is not None and order is Order.WORKFLOW:
-        side, names = (">", "ASC") if way is Way.AFTER else ("<", "DESC")
+        side, names = (">", "ASC") if direction is Direction.AFTER else ("<", "DESC")
         where = f" AND (l.dag_id {side} :place_dag OR (l.dag_id = :place_dag AND {beyond}))"
         outer = f"w.dag_id {names}, {outer}"
     elif order is Order.WORKFLOW:
-        outer = f"w.dag_id {'ASC' if way is Way.AFTER else 'DESC'}, {outer}"
+        outer = f"w.dag_id {'ASC' if direction is Direction.AFTER else 'DESC'}, {outer}"
     elif start is not None:
         where = f" AND {beyond}"
     query = f"""
@@ -228,7 +269,7 @@ SELECT l.* FROM (
     CROSS JOIN LATERAL (
         SELECT l.seq FROM evidence_ledger AS l
         WHERE {_conditions(bundles)}{where}
-        ORDER BY l.seq {direction} LIMIT :size
+        ORDER BY l.seq {sql_order} LIMIT :size
     ) AS f
     ORDER BY {outer} LIMIT :size
 ) AS chosen

@@ -1,7 +1,8 @@
-"""The evidence ledger: a signed row per bundle, in the order of the chain.
+"""The evidence ledger: one signed row per bundle, in the order in which the bundles were sealed.
 
-The signature of every row is verified, since a page selects rows by their content: it would miss a
-changed row, or show an older row as the newest.
+Pages select rows by their content. If someone changes a row, a page might therefore not select this
+row, or show an older row as the newest. To detect such changes, the signatures of all rows are
+verified, not only those of the selected rows.
 """
 
 from __future__ import annotations
@@ -23,16 +24,22 @@ from include.state.tables import evidence_ledger
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """A bundle of the chain.
+    """A row of the evidence ledger, which describes one sealed bundle.
 
     Attributes:
-        seq: place in the chain, from 1, without gaps.
-        bundle: folder, relative to the store.
+        seq: sequence number in the ledger, from 1, without gaps.
+        bundle: folder of the bundle, relative to the evidence store.
+        dag_id: DAG id of the workflow.
+        run_id: Airflow id of the run.
+        outcome: outcome of the run; a value of `Outcome`.
         controls: ids of the controls that the run is evidence for.
-        sums_sha256: digest of the bundle's SHA256SUMS.
-        previous_sums_sha256: that of the bundle before; empty in the first row.
-        key_fingerprint: the key that signed SHA256SUMS.
-        row_signature: Ed25519 over all other columns.
+        started_at: when the run started.
+        sealed_at: when the bundle was sealed.
+        sums_sha256: SHA-256 digest of the bundle's SHA256SUMS, in hex.
+        previous_sums_sha256: SHA-256 digest of the previous bundle's SHA256SUMS, in hex; empty in
+            the first row.
+        key_fingerprint: fingerprint of the key that signed SHA256SUMS.
+        row_signature: Ed25519 signature over all other columns.
     """
 
     seq: int
@@ -50,22 +57,26 @@ class LedgerRow:
 
     @classmethod
     def of(cls, columns: Mapping[Any, Any]) -> Self:
-        """Return the row that the database has."""
+        """Return the ledger row that a row of a query result contains.
+
+        Args:
+            columns: column name -> value.
+        """
         return cls(**{**columns, "row_signature": bytes(columns["row_signature"])})
 
     @property
     def link(self) -> Link:
-        """Return the link of the next bundle to this bundle."""
+        """Return the link that the next bundle must have to this bundle."""
         return Link(self.bundle, self.sums_sha256)
 
     def signed_content(self) -> bytes:
-        """Return what ``row_signature`` covers: every other column."""
+        """Return the bytes that ``row_signature`` is calculated from: all other columns."""
         columns = {name: getattr(self, name) for name in _SIGNED}  # asdict takes ten times as long
         return canonical("evidence_ledger", columns)
 
     def is_authentic(self, keys: TrustedKeys) -> bool:
-        """Return whether a trusted key signed this row as it is."""
-        return keys.who_signed(self.row_signature, self.signed_content()) is not None
+        """Return whether a trusted key signed the present content of this row."""
+        return keys.signer_of(self.row_signature, self.signed_content()) is not None
 
 
 MOST_CHANGED = 10_000  # rows that a seal reads in search of an authentic one, those of about a year
@@ -74,9 +85,14 @@ _SIGNED = tuple(each.name for each in fields(LedgerRow) if each.name != "row_sig
 
 
 def canonical(record: str, columns: Mapping[str, Any]) -> bytes:
-    """Return the canonical bytes of a record that is signed: sorted JSON, moments in UTC.
+    """Return the bytes that the signature of a database record is calculated from.
 
-    The record's name keeps a signature from being passed off as that of another kind of record.
+    The bytes are JSON with sorted keys and with times in UTC. They begin with the record type, so a
+    signature for one record type is not valid for another type.
+
+    Args:
+        record: the record type, such as ``evidence_ledger``.
+        columns: value of each signed column, by column name.
     """
 
     def plain(value: Any) -> Any:
@@ -90,58 +106,71 @@ def canonical(record: str, columns: Mapping[str, Any]) -> bytes:
 
 
 def append(conn: Connection, signer: Signer, row: LedgerRow) -> LedgerRow:
-    """Sign and insert a row; the caller holds the evidence lock."""
+    """Sign a ledger row and insert it into the state database; return the signed row.
+
+    The caller must hold the lock `StateLock.EVIDENCE`.
+    """
     columns = asdict(row) | {"row_signature": signer.sign(row.signed_content())}
     conn.execute(evidence_ledger.insert().values(columns))
     return LedgerRow(**columns)
 
 
 def rows(conn: Connection) -> list[LedgerRow]:
-    """Return the whole ledger in order."""
+    """Return all rows of the ledger, ordered by sequence number."""
     return _rows(conn, select(evidence_ledger).order_by(evidence_ledger.c.seq))
 
 
 def head(conn: Connection) -> LedgerRow | None:
-    """Return the last row, None when nothing was sealed yet."""
+    """Return the last row of the ledger; None if the ledger is empty."""
     return _first(conn, select(evidence_ledger).order_by(evidence_ledger.c.seq.desc()).limit(1))
 
 
 def trusted_head(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
-    """Return the last row, which the next bundle follows; None when nothing was sealed yet.
+    """Return the last row of the ledger, to which the next bundle will link.
 
-    After an exchange of a stolen key, the rows that it signed are of a key that is not trusted.
-    Seals go on after them, with a finding (`evidence.register_untrusted`).
+    After a stolen signing key was replaced, the rows that the stolen key signed are no longer
+    trusted. If the last row is one of them, the next bundle still links to it, and the seal reports
+    the finding `evidence.register_untrusted`.
+
+    Returns:
+        The row, or None if the ledger is empty.
 
     Raises:
-        ControlFailed: the row names a trusted key and its signature does not fit: it was changed. A
-            bundle that followed it could not be repaired.
+        ControlFailed: the last row was changed: it names a trusted key, but its signature is not
+            valid. In this case no bundle may be sealed, because a bundle that links to a changed
+            row would make the chain of bundles invalid forever.
     """
     last = head(conn)
     if last is None or last.is_authentic(keys) or last.key_fingerprint not in keys.fingerprints:
         return last
-    raise changed(last)
+    raise changed_row_error(last)
 
 
-def changed(last: LedgerRow) -> ControlFailed:
-    """Return the error of a seal that would follow a changed row."""
+def changed_row_error(last: LedgerRow) -> ControlFailed:
+    """Return the error that refuses a seal because the ledger's last row was changed.
+
+    Args:
+        last: the changed row.
+    """
     return ControlFailed(
-        f"The last row of the evidence ledger, number {last.seq}, was changed: its signature does "
-        "not fit. No bundle can follow it.",
-        "Run `./parcelseal verify` and find out who changed the row. Put it back as it was. Or "
-        "delete it as the owner of its table, and run `./parcelseal recover-ledger`, which enters "
-        "its bundle again. Nothing is lost: the run can be sealed afterwards.",
+        f"The last row of the evidence ledger, number {last.seq}, was changed: its signature "
+        "is not valid. No further bundle can be sealed.",
+        "Run `./parcelseal verify` and find out who changed the row. Then restore the "
+        "original values of the row. Or delete the row as the owner of the table, and run "
+        "`./parcelseal recover-ledger`, which enters the bundle of the row again. Afterwards "
+        "the interrupted run can be sealed.",
     )
 
 
 def newest(conn: Connection, limit: int) -> list[LedgerRow]:
-    """Return the last rows, newest first."""
+    """Return the newest rows of the ledger, at most `limit`, newest first."""
     return _rows(conn, select(evidence_ledger).order_by(evidence_ledger.c.seq.desc()).limit(limit))
 
 
 def newest_authentic(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
-    """Return the newest row that a trusted key signed as it is.
+    """Return the newest row whose present content a trusted key signed.
 
-    Reads the last MOST_CHANGED rows; returns None when none of them is authentic.
+    Return None if none of the newest 10,000 rows is authentic. Older rows are not read.
     """
     last = head(conn)
     if last is None or last.is_authentic(keys):
@@ -149,30 +178,44 @@ def newest_authentic(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
     return next((row for row in newest(conn, MOST_CHANGED) if row.is_authentic(keys)), None)
 
 
-def of_bundles(conn: Connection, bundles: Collection[str]) -> list[LedgerRow]:
-    """Return the rows of some bundles, in the chain's order."""
+def rows_of_bundles(conn: Connection, bundles: Collection[str]) -> list[LedgerRow]:
+    """Return the ledger rows of bundles, ordered by sequence number.
+
+    Args:
+        conn: connection to the state database.
+        bundles: folders of the bundles, relative to the evidence store.
+    """
     # One array: a statement has at most 65,535 parameters.
     names = literal(list(bundles), ARRAY(Text))
     query = select(evidence_ledger).where(evidence_ledger.c.bundle == any_(names))
     return _rows(conn, query.order_by(evidence_ledger.c.seq))
 
 
-def places(conn: Connection) -> dict[str, int]:
-    """Return the place in the chain of each SHA256SUMS digest; no signature is checked."""
+def seqs_by_digest(conn: Connection) -> dict[str, int]:
+    """Return the sequence number of each ledger row, by the SHA256SUMS digest of its bundle.
+
+    The signatures of the rows are not checked.
+    """
     columns = evidence_ledger.c
     pairs = conn.execute(select(columns.sums_sha256, columns.seq))
     return {pair.sums_sha256: pair.seq for pair in pairs}
 
 
 def find(conn: Connection, dag_id: str, run_id: str) -> LedgerRow | None:
-    """Return the row of a run, None when it was not sealed."""
+    """Return the ledger row of a run; None if the run was not sealed."""
     ledger = evidence_ledger.c
     query = select(evidence_ledger).where(ledger.dag_id == dag_id, ledger.run_id == run_id)
     return _first(conn, query)
 
 
-def begun_with(conn: Connection, start: str, run_id: str) -> list[LedgerRow]:
-    """Return the rows of a run under workflow names with a prefix: its interim bundles."""
+def interim_rows(conn: Connection, start: str, run_id: str) -> list[LedgerRow]:
+    """Return the ledger rows of a run's interim bundles, ordered by sequence number.
+
+    Args:
+        conn: connection to the state database.
+        start: prefix of the workflow names under which the interim bundles are in the ledger.
+        run_id: Airflow id of the run.
+    """
     ledger = evidence_ledger.c
     query = select(evidence_ledger).where(
         ledger.dag_id.startswith(start, autoescape=True), ledger.run_id == run_id
@@ -181,12 +224,17 @@ def begun_with(conn: Connection, start: str, run_id: str) -> list[LedgerRow]:
 
 
 def find_bundle(conn: Connection, bundle: str) -> LedgerRow | None:
-    """Return the row of a bundle's folder, None when the ledger does not have it."""
+    """Return the ledger row of a bundle; None if the ledger has no such row.
+
+    Args:
+        conn: connection to the state database.
+        bundle: folder of the bundle, relative to the evidence store.
+    """
     return _first(conn, select(evidence_ledger).where(evidence_ledger.c.bundle == bundle))
 
 
-def at(conn: Connection, seq: int) -> LedgerRow | None:
-    """Return the row at one place of the chain."""
+def row_at(conn: Connection, seq: int) -> LedgerRow | None:
+    """Return the ledger row with a sequence number; None if the ledger has no such row."""
     return _first(conn, select(evidence_ledger).where(evidence_ledger.c.seq == seq))
 
 
@@ -198,90 +246,95 @@ def _first(conn: Connection, query: Any) -> LedgerRow | None:
     return next(iter(_rows(conn, query)), None)
 
 
-FIRST_NAMED = 20  # numbers of changed lines that are kept
+FIRST_NAMED = 20  # numbers of changed rows that are kept
 
-# PostgreSQL digests each line as it stands, so that lines which were verified once need only be
+# PostgreSQL digests each row, so that rows that were checked once only need to be
 # compared, all of them in one statement.
-_LINE = "sha256(convert_to(l::text, 'UTF8'))"
+_DIGEST = "sha256(convert_to(l::text, 'UTF8'))"
 _NEXT = text(f"""
-SELECT l.*, {_LINE} AS line FROM evidence_ledger AS l WHERE l.seq > :seq ORDER BY l.seq LIMIT :most
+SELECT l.*, {_DIGEST} AS digest FROM evidence_ledger AS l
+WHERE l.seq > :seq ORDER BY l.seq LIMIT :most
 """)  # noqa: S608 - only text of this module
 _KNOWN = text(f"""
-SELECT sha256(string_agg({_LINE}, ''::bytea ORDER BY l.seq)) FROM evidence_ledger AS l
+SELECT sha256(string_agg({_DIGEST}, ''::bytea ORDER BY l.seq)) FROM evidence_ledger AS l
 WHERE l.seq <= :seq
 """)  # noqa: S608
-_LINES = text("SELECT count(*) FROM evidence_ledger")
+_COUNT = text("SELECT count(*) FROM evidence_ledger")
 
 
 @dataclass(frozen=True)
-class Watched:
-    """The results of checks of the ledger's rows.
+class RowCheckState:
+    """The progress and result of a check of the ledger's row signatures.
 
     Attributes:
-        lines: how many there are.
-        looked_at: how many of them were checked with the keys, from the first line on.
-        changed: how many of these no trusted key signed as they are.
-        first: numbers of the first of them.
+        rows: number of rows in the ledger.
+        checked: number of rows whose signatures were checked, counted from the first row.
+        changed: number of checked rows that have no valid signature of a trusted key.
+        first_changed: sequence numbers of the first 20 rows that `changed` counts.
     """
 
-    lines: int = 0
-    looked_at: int = 0
+    rows: int = 0
+    checked: int = 0
     changed: int = 0
-    first: tuple[int, ...] = ()
+    first_changed: tuple[int, ...] = ()
 
     @property
     def complete(self) -> bool:
         """Return whether every row was checked."""
-        return self.looked_at >= self.lines
+        return self.checked >= self.rows
 
 
-class LedgerWatch:
-    """Checks the ledger line by line, and remembers the result. Not for several threads at once.
+class RowChecker:
+    """Checks the row signatures of the ledger in portions and remembers the result.
+
+    Only one thread at a time may use an instance.
 
     Args:
-        keys: whose signatures count.
+        keys: public keys whose signatures are accepted.
     """
 
     def __init__(self, keys: TrustedKeys) -> None:
         self._keys = keys
-        self.seen = Watched()
+        self.state = RowCheckState()
         self._forget()
 
     def _forget(self) -> None:
-        self._seq, self._looked_at, self._changed = 0, 0, 0
+        self._seq, self._checked, self._changed = 0, 0, 0
         self._first: list[int] = []
         self._digest = hashlib.sha256()
 
-    def begin(self, conn: Connection) -> Watched:
-        """Begin a round: if a checked line has changed, all lines are checked again.
+    def start(self, conn: Connection) -> RowCheckState:
+        """Return the progress of the check.
+
+        If a row that was already checked has changed since then, the check begins again.
 
         Args:
-            conn: the state database.
+            conn: connection to the state database.
         """
         digest = conn.execute(_KNOWN, {"seq": self._seq}).scalar_one()
         if self._seq and (digest is None or bytes(digest) != self._digest.digest()):
             self._forget()
         return self._counted(conn)
 
-    def go_on(self, conn: Connection, most: int) -> Watched:
-        """Check the next lines.
+    def check_next(self, conn: Connection, most: int) -> RowCheckState:
+        """Check the next rows that were not checked yet, and return the new progress.
 
         Args:
-            conn: the state database.
-            most: how many lines at most.
+            conn: connection to the state database.
+            most: maximum number of rows to check.
         """
-        for line in conn.execute(_NEXT, {"seq": self._seq, "most": most}).mappings():
-            columns = dict(line)
-            self._digest.update(bytes(columns.pop("line")))
+        for row_columns in conn.execute(_NEXT, {"seq": self._seq, "most": most}).mappings():
+            columns = dict(row_columns)
+            self._digest.update(bytes(columns.pop("digest")))
             row = LedgerRow.of(columns)
-            self._seq, self._looked_at = row.seq, self._looked_at + 1
+            self._seq, self._checked = row.seq, self._checked + 1
             if not row.is_authentic(self._keys):
                 self._changed += 1
                 if len(self._first) < FIRST_NAMED:
                     self._first.append(row.seq)
         return self._counted(conn)
 
-    def _counted(self, conn: Connection) -> Watched:
-        lines = int(conn.execute(_LINES).scalar_one())
-        self.seen = Watched(lines, self._looked_at, self._changed, tuple(self._first))
-        return self.seen
+    def _counted(self, conn: Connection) -> RowCheckState:
+        rows = int(conn.execute(_COUNT).scalar_one())
+        self.state = RowCheckState(rows, self._checked, self._changed, tuple(self._first))
+        return self.state

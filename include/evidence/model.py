@@ -1,4 +1,4 @@
-"""Outcome, findings, metrics and controls of a run: the shape of ``result.json``."""
+"""The data model of ``result.json``: outcome, findings, metrics and controls of a run."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, field_validator
 
+from include.evidence.indicators import figure_message, requirement_message
 from include.frozen import FrozenModel
 from include.messages import Message, _
-from include.policy.rules import Control
+from include.policy.rules import Control, clause_message, translated_message
 
 SCHEMA_VERSION = "1"
 
 
 class Outcome(StrEnum):
-    """The outcome of a control.
+    """The outcome of a run, a step or a control.
 
-    ``pass``: the control is met. ``attention``: it is met, and a person should look at something.
-    ``fail``: it is not met, or there is no proof that it is.
+    ``pass``: the control passed. ``attention``: the control passed, and a person has to examine a
+    finding. ``fail``: the control failed, or evidence is missing.
     """
 
     PASS = "pass"  # noqa: S105 - not a password
@@ -29,21 +30,25 @@ class Outcome(StrEnum):
 
     @classmethod
     def worst(cls, outcomes: list[Outcome]) -> Outcome:
-        """Return the worst of several outcomes; nothing looked at is a fail."""
+        """Return the worst of several outcomes. Return ``fail`` if the list is empty."""
         order = [cls.FAIL, cls.ATTENTION, cls.PASS]
         return next((outcome for outcome in order if outcome in outcomes), cls.FAIL)
 
 
 class Finding(FrozenModel):
-    """A deviation. It never contains a customer's value.
+    """A finding of a run: a fact that requires action. It never contains a customer's data.
 
     Attributes:
-        code: stable identifier, ``backup.recipients.too_few``.
+        code: stable identifier, such as ``backup.recipients.too_few``.
         severity: ``fail`` or ``attention``; never ``pass``.
-        subject: what it is about: database, object key, table, bundle.
-        message: what was seen.
-        action: what the reader should do.
-        clause: policy clause, ``4.2``.
+        subject: the database, object key, table, bundle, control or step that the finding is about.
+        subject_title: display name of the subject, if the subject is an id or the name of a file.
+        message: text that describes the finding.
+        action: advice to the reader, in words for compliance staff.
+        clause: number of the policy clause, such as ``4.2``; if empty, the finding refers to the
+            clause of the control.
+        for_engineers: the command, file, key or task that the action concerns, in words for
+            engineers; None if it concerns none of them. Backticks mark code.
     """
 
     code: str
@@ -52,6 +57,8 @@ class Finding(FrozenModel):
     message: Message
     action: Message
     clause: str = ""
+    for_engineers: Message | None = None
+    subject_title: Message | None = None
 
     @field_validator("severity")
     @classmethod
@@ -66,14 +73,14 @@ attention_finding = partial(Finding, severity=Outcome.ATTENTION)
 
 
 class Metric(FrozenModel):
-    """A figure of a run.
+    """A figure that a run measured.
 
     Attributes:
-        name: stable identifier, ``backup.rows``.
-        value: the figure; None when it was not measured.
-        unit: ``rows``, ``bytes``, ``seconds``, ``1`` for a ratio or count.
-        target: what the pack asks for, in the same unit, None without a target.
-        subject: what it is about, empty for the whole run.
+        name: stable identifier, such as ``backup.rows``.
+        value: the figure; None if it was not measured.
+        unit: ``rows``, ``bytes``, ``seconds``, or ``1`` for a ratio or count.
+        target: required value, in the same unit; None if no value is required.
+        subject: what the figure describes, such as a database; empty for a figure of the whole run.
     """
 
     name: str
@@ -84,7 +91,15 @@ class Metric(FrozenModel):
 
 
 class Approval(FrozenModel):
-    """A person's decision on an exact content."""
+    """A person's decision on an approval request.
+
+    Attributes:
+        step: name of the step that asked for the approval.
+        decision: option that the approver chose.
+        decided_by: user id of the approver.
+        decided_at: when the approver decided.
+        sha256: SHA-256 digest of the content that was decided on.
+    """
 
     step: str
     decision: str
@@ -94,25 +109,34 @@ class Approval(FrozenModel):
 
 
 class ControlState(StrEnum):
-    """Whether a control held: shown, shown not to, or not measured."""
+    """The state of a control in ``result.json``.
 
-    HELD = "held"
-    NOT_HELD = "not_held"
-    NOT_SHOWN = "not_shown"
+    The members were renamed after their values had been published, so names and values differ.
+    """
+
+    PASSED = "held"
+    FAILED = "not_held"
+    NO_EVIDENCE = "not_shown"
 
 
 class ControlStatus(FrozenModel):
-    """A control of the policy pack that a run is evidence for, and whether it held.
+    """The state of a control of the policy pack after a run that is evidence for it.
 
     Attributes:
-        indicator: name of the metric that decides.
-        target: what the pack asks of it, ``= 0``.
-        value: the metric's value in this run; None when it was not measured.
-        sources: law and standards behind it: instrument, version, article.
+        id: id of the control.
+        clause: number of the policy clause that the control belongs to.
+        clause_title: title of the clause; None if the policy pack does not state it.
+        title: display name of the control.
+        indicator: name of the metric that decides whether the control passed.
+        target: the target of the control in the policy pack, such as ``= 0``.
+        value: the metric's value in this run; None if it was not measured.
+        state: whether the control passed, failed or has no evidence.
+        sources: laws and standards that require the control, with version and article.
     """
 
     id: str
     clause: str
+    clause_title: Message | None = None
     title: Message
     indicator: str
     target: str
@@ -120,9 +144,37 @@ class ControlStatus(FrozenModel):
     state: ControlState
     sources: Sequence[Message] = []
 
+    @property
+    def clause_text(self) -> Message:
+        """Return the number and title of the clause, or only the number if it has no title."""
+        return clause_message(self.clause, self.clause_title)
+
+    @property
+    def figure(self) -> Message:
+        """Return the measured value as text, for example "overdue workpapers: 3"."""
+        return figure_message(self.indicator, self.target, self.value)
+
+    @property
+    def requirement(self) -> Message:
+        """Return the target as text, for example "at least 95%"."""
+        return requirement_message(self.target)
+
 
 class RunContext(FrozenModel):
-    """The run: its trigger, period, code and policy. Orchestration makes it once per run."""
+    """Facts about a run that are known when it starts. One instance is created per run.
+
+    Attributes:
+        dag_id: DAG id of the workflow.
+        run_id: Airflow id of the run.
+        started_at: when the run started.
+        period_start: start of the Airflow data interval; None if the run has no data interval.
+        period_end: end of the Airflow data interval; None if the run has no data interval.
+        code_version: version of ParcelSeal.
+        policy_hash: SHA-256 digest of the policy pack's files, in hex.
+        policy_name: name of the policy pack.
+        clock_source: description of the clock that gives the current time.
+        timezone: IANA name of the policy pack's timezone.
+    """
 
     dag_id: str
     run_id: str
@@ -137,14 +189,19 @@ class RunContext(FrozenModel):
 
 
 class StepRecord(BaseModel):
-    """The record of a step for the seal; stored in ``state``, never in XCom.
+    """The record of a step, which the seal and later steps of the run read.
+
+    Step records are stored in the state database, never in XCom.
 
     Attributes:
-        step: name of the step, ``backup``.
-        part: what it worked on, ``courier``; empty when there is one.
-        outcome: the step's own outcome.
-        data: plain JSON for the workflow's own conclusion and for ``result.json``; no customer
-            value.
+        step: name of the step, such as ``backup``.
+        part: name of what the task worked on if the step has several parallel tasks, such as the
+            database ``courier``; otherwise empty.
+        outcome: outcome of the step.
+        findings: findings of the step.
+        metrics: figures that the step measured.
+        data: the step's result as plain JSON, for later steps and for ``result.json``. It contains
+            no customer's data.
     """
 
     step: str
@@ -156,7 +213,17 @@ class StepRecord(BaseModel):
 
 
 class StepSummary(FrozenModel):
-    """A step in ``result.json``, beside the findings and metrics of the whole run."""
+    """A step in ``result.json``, without the step's findings and metrics.
+
+    ``result.json`` lists the findings and metrics of all steps together.
+
+    Attributes:
+        step: name of the step, such as ``backup``.
+        part: name of what the task worked on if the step has several parallel tasks, such as the
+            database ``courier``; otherwise empty.
+        outcome: outcome of the step.
+        data: the step's result as plain JSON, without customers' data.
+    """
 
     step: str
     part: str
@@ -165,17 +232,21 @@ class StepSummary(FrozenModel):
 
 
 class RegisterFigure(FrozenModel):
-    """A register of the state database as far as it was written when a bundle was sealed.
+    """The digest and row counts of a register in the state database at the time of a seal.
 
     Attributes:
-        rows: that the figure covers: those up to ``highest_id``, open erasures left out.
-        entries: erased records, of the register of erasures; elsewhere the same as ``rows``.
-        highest_id: of a row; 0 for an empty register.
-        open: first and last id of each range of rows that could still be settled, released or
-            closed. The digest covers only what stays of these rows.
-        ids: first and last id of each range of rows that the figure covers, where the register
-            lacked rows when it was taken: these may be put back. None for all rows.
-        sha256: over the digests of the rows, ordered by id; 64 hex digits.
+        rows: number of rows with ids up to ``highest_id``. In the erasure ledger, batches that are
+            not settled are left out.
+        entries: number of erased records in the erasure ledger; in other registers the same as
+            ``rows``.
+        highest_id: highest id of a row; 0 for an empty register.
+        open: rows that could still change, such as open findings and active legal holds, as ranges
+            (first id, last id). Of these rows, the digest covers only the columns that never
+            change.
+        ids: rows that the figure covers, as ranges (first id, last id); None for all rows. It is
+            set only if rows of the register were missing when the figure was computed. The figure
+            then stays valid if these rows are restored.
+        sha256: SHA-256 over the digests of the rows, ordered by id; 64 hex digits.
     """
 
     rows: int
@@ -187,12 +258,14 @@ class RegisterFigure(FrozenModel):
 
 
 class AcceptedLoss(FrozenModel):
-    """A person's decision to go on without rows that registers lost.
+    """A person's decision to continue although rows of registers were lost.
 
     Attributes:
-        lost: register -> the sealed figure that it does not contain any more.
-        because: the reason, in plain words without a customer's value.
-        unread: bundles whose figures nobody could read any more.
+        accepted_at: when the person decided.
+        accepted_by: the person.
+        because: the reason for the decision, without a customer's data.
+        lost: register name -> the sealed figure that the register no longer matches.
+        unread: folders of bundles whose figures could not be read.
     """
 
     accepted_at: AwareDatetime
@@ -203,17 +276,20 @@ class AcceptedLoss(FrozenModel):
 
 
 class RegisterState(FrozenModel):
-    """The registers of the state database when a bundle was sealed; later ones contain it.
+    """The figures of the registers of the state database, as sealed in a bundle.
 
     Attributes:
-        read_at: when they were read.
-        figures: by register: ``erasure``, ``erasure_request``, ``finding``, ``finding_event``,
-            ``legal_hold``. One is missing where it was being written all the time.
-        lost: register -> figure of an earlier bundle that it does not contain any more.
-        also_lost: register -> further such figures, each of which may show another loss.
-        unread: bundles whose figures could not be read: they did not verify. Later bundles repeat
-            their names until they verify again, or a person accepts the loss.
-        accepted: the newest loss that a person accepted; None where none ever was.
+        read_at: when the registers were read.
+        figures: register name -> figure. The names are ``erasure``, ``erasure_request``,
+            ``finding``, ``finding_event`` and ``legal_hold``. A register is left out if other
+            sessions were writing to it.
+        lost: register name -> figure of an earlier bundle that the register no longer matches.
+        also_lost: register name -> further figures that the register no longer matches. They may
+            show other losses than the figure in `lost`.
+        unread: folders of bundles whose figures could not be read because the bundles were not
+            valid. Later bundles list the same folders until these bundles are valid again or a
+            person accepts the loss of the figures.
+        accepted: the newest accepted loss; None if no person accepted a loss.
     """
 
     read_at: AwareDatetime
@@ -225,7 +301,22 @@ class RegisterState(FrozenModel):
 
 
 class Result(BaseModel):
-    """``result.json``: the machine-readable part of a bundle."""
+    """The content of ``result.json``, the machine-readable part of a bundle.
+
+    Attributes:
+        schema_version: version of the file format.
+        run: facts about the run.
+        controls: states of the controls that the run is evidence for.
+        outcome: outcome of the run.
+        finished_at: when the checks of the run ended.
+        metrics: figures that the run measured.
+        findings: findings of the run.
+        approvals: decisions on the run's approval requests.
+        steps: the steps of the run.
+        not_made: files, and sections of reports, that could not be created: name -> reason, in
+            English.
+        registers: figures of the registers of the state database; None if they were not read.
+    """
 
     schema_version: str = SCHEMA_VERSION
     run: RunContext
@@ -241,25 +332,32 @@ class Result(BaseModel):
 
 
 def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[ControlStatus]:
-    """Compare each control's indicator with its target.
+    """Compare the measured value of each control's indicator with the target of the control.
 
     Args:
-        controls: of the workflow that ran.
-        metrics: of the run; an indicator is the metric of its name that has no subject. One that is
-            absent or None was not measured, and then nobody has shown that the control held.
+        controls: controls of the workflow that ran.
+        metrics: metrics of the run. A control is judged by the metric that has the name of its
+            indicator and an empty subject. If this metric is missing or was not measured, the
+            control has no evidence.
+
+    Returns:
+        The state of each control, in the given order.
     """
     figures = {metric.name: metric.value for metric in metrics if not metric.subject}
     judged = []
     for control in controls:
         value = figures.get(control.indicator.name)
         if value is None:
-            state = ControlState.NOT_SHOWN
+            state = ControlState.NO_EVIDENCE
         else:
-            state = ControlState.HELD if control.indicator.met(value) else ControlState.NOT_HELD
+            state = (
+                ControlState.PASSED if control.indicator.is_met_by(value) else ControlState.FAILED
+            )
         judged.append(
             ControlStatus(
                 id=control.id,
                 clause=control.clause,
+                clause_title=control.clause_title and translated_message(control.clause_title),
                 title=control.message,
                 indicator=control.indicator.name,
                 target=control.indicator.target,
@@ -272,40 +370,57 @@ def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[Contro
 
 
 def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Finding]:
-    """Return findings for controls that are worse than the run's outcome says.
+    """Return findings for controls whose state is worse than the outcome of the run.
 
-    A target of the pack may be stricter than the workflow, or ask for a figure that this run does
-    not have; why it does not have it cannot be told from here.
+    Such a state has one of two causes. The policy pack has a stricter target than the workflow, or
+    it names an indicator that the run did not measure.
+
+    Args:
+        controls: states of the controls after the run.
+        outcome: outcome of the run without these findings.
     """
     findings = []
     for control in controls:
-        if control.state is ControlState.NOT_HELD and outcome is not Outcome.FAIL:
+        if control.state is ControlState.FAILED and outcome is not Outcome.FAIL:
             findings.append(
                 failure_finding(
                     code="control.not_held",
                     subject=control.id,
+                    subject_title=control.title,
                     message=_(
-                        "The indicator {name} is {value}; the policy pack asks for {target}.",
-                        name=control.indicator,
-                        value=control.value,
-                        target=control.target,
+                        "The control did not reach its target: {figure} (required: {requirement}).",
+                        figure=control.figure,
+                        requirement=control.requirement,
                     ),
-                    action=_("See what keeps the figure from its target, or revise the target."),
+                    action=_(
+                        "Find out why the control did not reach its target and correct the "
+                        "cause, or revise the target in the policy pack."
+                    ),
                     clause=control.clause,
                 )
             )
-        elif control.state is ControlState.NOT_SHOWN and outcome is Outcome.PASS:
+        elif control.state is ControlState.NO_EVIDENCE and outcome is Outcome.PASS:
             findings.append(
                 attention_finding(
                     code="control.not_shown",
                     subject=control.id,
-                    message=_("The indicator {name} was not measured.", name=control.indicator),
+                    subject_title=control.title,
+                    message=_(
+                        "This run did not measure the figure that decides whether the "
+                        "control passes."
+                    ),
                     action=_(
-                        "Find out why: controls.yaml names a figure that the workflow does not "
-                        "have (correct the name), the run left something out (run the whole "
-                        "workflow), or the policy pack requires nothing of the kind, as when no "
-                        "expectation has severity: fail (require something, or take the control "
-                        "out of controls.yaml)."
+                        "Find out the cause. If the run covered only some databases or steps, "
+                        "run the whole workflow. If the policy pack has no mandatory "
+                        "requirement that the workflow can measure, add one, or remove the "
+                        "control. If the control refers to a figure that does not exist, have "
+                        "the data engineers correct the control."
+                    ),
+                    for_engineers=_(
+                        "`controls.yaml` names the indicator `{indicator}` for this control. "
+                        "The indicator has no value if the workflow has no figure of this "
+                        "name, or if no expectation has `severity: fail`.",
+                        indicator=control.indicator,
                     ),
                     clause=control.clause,
                 )

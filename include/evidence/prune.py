@@ -1,15 +1,16 @@
-"""Remove the files of bundles past their term, and the step records of sealed runs.
+"""Delete the files of bundles past their retention period, and the step records of sealed runs.
 
-The ledger row of a pruned bundle stays as its tombstone: a cleared task of the run is still
-refused, and the run does not look missing. A signed checkpoint says up to which number files may be
-missing; the last pruned bundle keeps what the next bundle links to.
+The ledger row of a pruned bundle is kept and shows that the run was sealed. So if someone clears a
+task of the run in Airflow, the task is still refused, and the run is not reported as missing. A
+signed checkpoint states the sequence number up to which files may be missing. The last pruned
+bundle keeps SHA256SUMS, its signature and signer.pem, because the next bundle links to them.
 
-Bundles are pruned one by one, the oldest first. The checkpoint is committed first, then the files
-are removed, so that the chain verifies at every moment, and the next call finishes what a killed
-one left.
+Bundles are pruned one by one, the oldest first. The checkpoint is committed before the files are
+deleted. The chain of bundles can therefore be verified at any time, and if a call is killed, the
+next call deletes the remaining files.
 
-Only the steps and the seal of a run read what its steps left, and no step works in a sealed run. So
-these rows are of no use once the bundle verifies in the store.
+Step records are read only by the tasks and the seal of their own run, and no task may work in a
+sealed run. So when the bundle in the store is valid, the records are no longer needed.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from itertools import islice, pairwise
 from sqlalchemy import Connection, Engine, select, tuple_, union
 
 from include.evidence import ledger
-from include.evidence.adopt import evidence_transaction
 from include.evidence.check import Refused, check_bundle, check_row
 from include.evidence.checkpoint import (
     Checkpoint,
-    adopt_checkpoint,
-    keep_checkpoint,
     newest_checkpoint,
+    sign_checkpoint,
     store_checkpoint,
+    synchronize_checkpoint,
 )
 from include.evidence.folder import MOST_LISTED, SIGNATURE, SIGNER, SUMS, Link, StoreFolder
 from include.evidence.ledger import LedgerRow
+from include.evidence.ledger_recovery import evidence_transaction
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.verify import link_before
 from include.holds import registry
@@ -50,19 +51,19 @@ LARGEST = 64 * 1024 * 1024  # bytes of a bundle that a call reads
 
 
 @dataclass(frozen=True)
-class Forgotten:
-    """The result of one call.
+class DeletedStepRecords:
+    """The result of one call of `delete_step_records`.
 
     Attributes:
-        runs: number of runs whose rows were removed.
-        refused: bundles that do not verify; the rows of their runs stay.
+        runs: number of runs whose step records and artifacts were deleted.
+        refused: folders of bundles that are not valid. The step records of their runs are kept.
     """
 
     runs: int
     refused: tuple[str, ...] = ()
 
 
-def forget_sealed_runs(
+def delete_step_records(
     store: ObjectStore,
     state: Engine,
     trusted: Collection[bytes],
@@ -70,20 +71,22 @@ def forget_sealed_runs(
     besides: tuple[str, str] = ("", ""),
     most: int = RUNS,
     largest: int | None = LARGEST,
-) -> Forgotten:
-    """Remove the rows of sealed runs whose bundles verify in the store, the newest runs first.
+) -> DeletedStepRecords:
+    """Delete step records and artifacts of sealed runs from the state database, newest runs first.
 
-    Safe to repeat, after a kill, and in several processes at once: each run is a transaction. A
-    bundle that does not verify is checked again by later calls, after the bundles of newer runs.
+    The records of a run are deleted only if its bundle in the store is valid. The call can be
+    repeated after a kill, and several processes may call it at once, because each run has its own
+    transaction. Later calls check an invalid bundle again, after the bundles of newer runs.
 
     Args:
         store: the evidence store.
         state: the state database.
-        trusted: public keys (PEM) whose seals count.
-        besides: dag id and run id of a run that is left alone.
-        most: runs whose rows are removed, and bundles that may be refused.
-        largest: bytes of a bundle; a larger bundle is left to a call with a higher limit. None for
-            no limit.
+        trusted: public keys (PEM) whose seals are accepted.
+        besides: DAG id and run id of a run whose records are kept.
+        most: maximum number of runs whose records are deleted. The call also ends when it has found
+            this number of invalid bundles.
+        largest: maximum size of a bundle in bytes; None for no limit. The records of runs with
+            larger bundles are kept.
 
     Raises:
         StoreError: the store cannot be read.
@@ -103,13 +106,18 @@ def forget_sealed_runs(
             else:
                 refused.append(row.bundle)
             conn.commit()
-    return Forgotten(runs, tuple(refused))
+    return DeletedStepRecords(runs, tuple(refused))
 
 
 def _sealed_with_rows(conn: Connection, besides: tuple[str, str]) -> list[LedgerRow]:
-    """Return the ledger rows of runs that still have steps or artifacts, the newest first.
+    """Return the ledger rows of up to 100 sealed runs that still have step records or artifacts.
 
-    The newest first, so that bundles that do not verify keep no other run waiting.
+    The newest runs come first. Otherwise invalid bundles of old runs would delay the deletion for
+    newer runs.
+
+    Args:
+        conn: connection to the state database.
+        besides: DAG id and run id of a run that is left out.
     """
     runs = union(
         select(run_step.c.dag_id, run_step.c.run_id),
@@ -129,7 +137,10 @@ def _sealed_with_rows(conn: Connection, besides: tuple[str, str]) -> list[Ledger
 
 
 def _size(store: ObjectStore, row: LedgerRow) -> int:
-    """Return the bytes of a bundle, as far as a listing of `MOST_LISTED` files tells."""
+    """Return the size of a bundle in bytes.
+
+    If the folder has more files than a bundle can have, some files are not counted.
+    """
     return sum(stored.size for stored in islice(store.list(f"{row.bundle}/"), MOST_LISTED))
 
 
@@ -142,9 +153,16 @@ def _forget(conn: Connection, row: LedgerRow) -> None:
 def _problem_of(
     store: ObjectStore, keys: TrustedKeys, row: LedgerRow, previous: Link | None
 ) -> Message | None:
-    """Return why the store lacks the whole bundle of a row, as it was sealed; None if it has it."""
+    """Return why a bundle in the store is not valid; None if the bundle is valid.
+
+    Args:
+        store: the evidence store.
+        keys: public keys whose seals are accepted.
+        row: ledger row of the bundle.
+        previous: the link that the bundle must have to its predecessor; None for the first bundle.
+    """
     if not row.is_authentic(keys):
-        return _("its ledger row was changed")
+        return _("the row of this bundle in the evidence ledger was changed")
     folder = StoreFolder(store, row.bundle)
     try:
         check_row(row, check_bundle(folder, keys), folder, previous)
@@ -159,45 +177,47 @@ NEWEST = 30  # bundles of the ledger that always stay: registers are compared wi
 LONGEST_PAUSE = timedelta(days=31)  # between two seals; a longer one may be a wrong clock
 
 
-class Waits(StrEnum):
-    """The reason why a bundle past its term is not pruned."""
+class KeptBecause(StrEnum):
+    """The reason why a bundle past its retention period is not pruned."""
 
     HELD = "held"  # a legal hold is active
     LOCKED = "locked"  # the store's lock has not ended
-    CHANGED = "changed"  # the bundle does not verify
+    CHANGED = "changed"  # the bundle is not valid
     CLOCK = "clock"  # no bundle was sealed for so long that the clock may be wrong
-    MORE = "more"  # the next call goes on
+    MORE = "more"  # the call reached its limit; the next call continues
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """The result of one call.
+    """The result of one call of `Pruning.prune`.
 
     Attributes:
-        bundles: the bundles whose files were removed, the oldest first.
-        waits: why the next bundle past its term stays; None if there is none.
-        next_bundle: that bundle; empty if there is none.
-        problem: why it does not verify, if it does not.
+        bundles: folders of the bundles whose files were deleted, the oldest first.
+        kept_because: why the next bundle past its retention period was not pruned; None if all
+            bundles past their retention period were pruned.
+        next_bundle: folder of this next bundle; empty if `kept_because` is None.
+        problem: why `next_bundle` is not valid; None if it is valid or was not checked.
     """
 
     bundles: tuple[str, ...] = ()
-    waits: Waits | None = None
+    kept_because: KeptBecause | None = None
     next_bundle: str = ""
     problem: Message | None = None
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """The evidence that is pruned.
+    """Deletes the files of bundles past their retention period from an evidence store.
 
     Attributes:
         store: the evidence store.
         state: the state database.
         signer: signs checkpoints.
-        trusted: further public keys (PEM) whose seals count.
-        clock: the time.
-        lock_until: as for `seal`, where a killed seal is finished.
-        newest: bundles of the ledger that always stay, at least one.
+        trusted: further public keys (PEM) whose seals are accepted.
+        clock: gives the current time.
+        lock_until: end of Object Lock for bundles whose interrupted seal is finished before the
+            pruning; None for no lock.
+        newest: how many of the newest bundles in the ledger are never pruned; at least one.
     """
 
     store: ObjectStore
@@ -210,22 +230,25 @@ class Pruning:
 
     @property
     def keys(self) -> TrustedKeys:
-        """The public keys that count."""
+        """Return the public keys whose seals are accepted, including the key of the signer."""
         return TrustedKeys([self.signer.public_pem, *self.trusted])
 
     def prune(self, is_expired: Callable[[LedgerRow], bool], most: int = MOST) -> Pruned:
-        """Prune the bundles past their term; no bundle while any legal hold is active.
+        """Delete the files of bundles past their retention period. Do nothing during a legal hold.
 
-        A hold names no bundle, and the evidence that its case needs is unknown, so it keeps all.
-        Holds are read again for each bundle, under the lock that `hold add` waits for. Safe to
-        repeat, after a kill, and in several processes at once.
+        A legal hold does not say which bundles its case needs, so any active hold keeps all
+        bundles. Before each bundle is pruned, the holds are read again, under a lock. The command
+        `hold add` waits for this lock. The call can be repeated after a kill, and several processes
+        may call it at once.
 
         Args:
-            is_expired: whether the term of a ledger row's bundle is over.
-            most: bundles that are removed at most.
+            is_expired: returns whether the retention period of the bundle in a ledger row has
+                passed.
+            most: maximum number of bundles that are pruned.
 
         Raises:
-            ServiceError: a hold is being placed for too long, or the state database was lost.
+            ServiceError: another process is placing a hold and takes too long, or the connection to
+                the state database was lost.
             StoreError: the evidence store cannot be read or written.
         """
         removed: list[str] = []
@@ -237,47 +260,63 @@ class Pruning:
                 if row is None or not is_expired(row):
                     result = Pruned()
                 elif len(removed) == most:
-                    result = Pruned(waits=Waits.MORE, next_bundle=row.bundle)
+                    result = Pruned(kept_because=KeptBecause.MORE, next_bundle=row.bundle)
                 elif self._is_held(conn):  # before its files are read
-                    result = Pruned(waits=Waits.HELD, next_bundle=row.bundle)
-                elif (result := self._refusal(conn, row)) is None:
+                    result = Pruned(kept_because=KeptBecause.HELD, next_bundle=row.bundle)
+                elif (result := self._reason_to_keep(conn, row)) is None:
                     is_removed, result = self._remove(conn, guard, row, mark)
                     removed += [row.bundle] if is_removed else []
                 mark = newest_checkpoint(conn, self.keys)
                 conn.commit()
             if mark is not None:
                 store_checkpoint(self.store, mark)
-        return Pruned(tuple(removed), result.waits, result.next_bundle, result.problem)
+        return Pruned(tuple(removed), result.kept_because, result.next_bundle, result.problem)
 
     def _prepared(self, conn: Connection) -> Checkpoint | None:
-        """Finish killed seals, and return the newest checkpoint of state database and store."""
+        """Finish interrupted seals, and return the newest checkpoint.
+
+        Return None if no bundle was pruned.
+        """
         with evidence_transaction(self.store, conn, self.keys, self.lock_until):
-            return adopt_checkpoint(self.store, conn, self.keys)
+            return synchronize_checkpoint(self.store, conn, self.keys)
 
     def _next(self, conn: Connection, mark: Checkpoint | None) -> LedgerRow | None:
-        """Return the row after the last pruned one, or None if its bundle has to stay."""
+        """Return the ledger row after the row of the last pruned bundle.
+
+        Return None if the ledger ends there, or if the row belongs to one of the newest bundles,
+        which are never pruned.
+
+        Args:
+            conn: connection to the state database.
+            mark: checkpoint of the last pruned bundle; None if no bundle was pruned.
+        """
         seq = mark.up_to_seq + 1 if mark else 1
         last = ledger.head(conn)
-        return ledger.at(conn, seq) if last and last.seq - seq >= self.newest else None
+        return ledger.row_at(conn, seq) if last and last.seq - seq >= self.newest else None
 
-    def _refusal(self, conn: Connection, row: LedgerRow) -> Pruned | None:
-        """Return why a bundle has to stay, as far as its own content and the clock tell.
+    def _reason_to_keep(self, conn: Connection, row: LedgerRow) -> Pruned | None:
+        """Return a result that states why a bundle must be kept; None if it may be pruned.
 
-        Pruning must not be the way to get rid of a bundle that was changed. And under a clock that
-        is years ahead every bundle would be past its term.
+        A bundle is kept if the system clock may be wrong, if the bundle is not valid, or if its
+        files are locked. If the system clock were years ahead, every bundle would seem to be past
+        its retention period. An invalid bundle is kept, because pruning would remove the traces of
+        a change.
         """
         if self._is_clock_doubtful(conn):
-            return Pruned(waits=Waits.CLOCK, next_bundle=row.bundle)
+            return Pruned(kept_because=KeptBecause.CLOCK, next_bundle=row.bundle)
         previous = link_before(conn, row)
         conn.commit()
         if (problem := _problem_of(self.store, self.keys, row, previous)) is not None:
-            return Pruned(waits=Waits.CHANGED, next_bundle=row.bundle, problem=problem)
+            return Pruned(kept_because=KeptBecause.CHANGED, next_bundle=row.bundle, problem=problem)
         return self._locked(row)
 
     def _is_clock_doubtful(self, conn: Connection) -> bool:
-        """Return whether the time jumped ahead since the bundles that always stay.
+        """Return whether the system clock may be years ahead.
 
-        Other workflows also seal under a wrong clock, so the newest bundle alone proves nothing.
+        Return True if more than 31 days passed between the newest seal and now, or between any two
+        successive seals of the newest bundles. Return True as well if nothing was sealed. Earlier
+        seals are included because another workflow may already have sealed a bundle while the clock
+        was wrong.
         """
         sealed = (row.sealed_at for row in ledger.newest(conn, self.newest))
         moments = [self.clock.now(), *sealed]
@@ -288,24 +327,33 @@ class Pruning:
         for stored in self.store.list(f"{row.bundle}/"):
             until = self.store.stat(stored.key).locked_until
             if until and until > self.clock.now():
-                return Pruned(waits=Waits.LOCKED, next_bundle=row.bundle)
+                return Pruned(kept_because=KeptBecause.LOCKED, next_bundle=row.bundle)
         return None
 
     def _remove(
         self, conn: Connection, guard: HoldGuard, row: LedgerRow, mark: Checkpoint | None
     ) -> tuple[bool, Pruned | None]:
-        """Sign that a bundle is pruned, then remove its files, unless a hold was placed.
+        """Sign a checkpoint for a bundle, then delete the bundle's files.
+
+        Do nothing during a legal hold.
+
+        Args:
+            conn: connection to the state database.
+            guard: keeps new legal holds from being placed during the deletion.
+            row: ledger row of the bundle.
+            mark: checkpoint of the last pruned bundle; None if no bundle was pruned.
 
         Returns:
-            Whether the bundle is pruned, and why pruning cannot go on.
+            Whether the bundle was pruned, and a result with the reason why pruning must stop (None
+            if it can continue).
         """
         with guard.batch():
             if self._is_held(conn):
-                return False, Pruned(waits=Waits.HELD, next_bundle=row.bundle)
+                return False, Pruned(kept_because=KeptBecause.HELD, next_bundle=row.bundle)
             with conn.begin():
                 lock_for_transaction(conn, StateLock.EVIDENCE)
                 newest = newest_checkpoint(conn, self.keys)
-                if newest != mark or ledger.at(conn, row.seq) != row:
+                if newest != mark or ledger.row_at(conn, row.seq) != row:
                     return False, None  # another process prunes too: read the next row again
                 guard.confirm()
                 checkpoint = Checkpoint(
@@ -315,19 +363,42 @@ class Pruning:
                     self.clock.now(),
                     self.signer.fingerprint,
                 )
-                keep_checkpoint(conn, self.signer, checkpoint)
+                sign_checkpoint(conn, self.signer, checkpoint)
             return True, self._clear(conn, guard, checkpoint)
 
     def _finish(self, conn: Connection, guard: HoldGuard, mark: Checkpoint) -> Pruned | None:
-        """Remove what a killed call, or a lock of the store, left of pruned bundles."""
+        """Delete remaining files of pruned bundles, unless a legal hold is active.
+
+        Files remain if a call was killed, or if a lock of the store prevented their deletion.
+
+        Args:
+            conn: connection to the state database.
+            guard: keeps new legal holds from being placed during the deletion.
+            mark: checkpoint of the last pruned bundle.
+
+        Returns:
+            A result with the reason why pruning must stop; None if it can continue.
+        """
         with guard.batch():
             if self._is_held(conn):
-                return None  # the loop says so of the next bundle, if there is one
+                return None  # the loop reports the hold if there is another bundle to prune
             return self._clear(conn, guard, mark)
 
     def _clear(self, conn: Connection, guard: HoldGuard, mark: Checkpoint) -> Pruned | None:
-        """Remove the last pruned bundle's files except `KEPT`, and all of its predecessor."""
-        before = ledger.at(conn, mark.up_to_seq - 1)
+        """Delete most files of the last pruned bundle, and all files of the bundle before it.
+
+        The last pruned bundle keeps SHA256SUMS, its signature and signer.pem, because the next
+        bundle links to them.
+
+        Args:
+            conn: connection to the state database.
+            guard: keeps new legal holds from being placed during the deletion.
+            mark: checkpoint of the last pruned bundle.
+
+        Returns:
+            A result with the reason why pruning must stop; None if it can continue.
+        """
+        before = ledger.row_at(conn, mark.up_to_seq - 1)
         conn.commit()
         folders = [(mark.bundle, KEPT)]
         if before is not None:
@@ -340,10 +411,10 @@ class Pruning:
                 try:
                     self.store.delete(stored.key)
                 except ObjectLocked:  # by a lock that a stat does not tell
-                    return Pruned(waits=Waits.LOCKED, next_bundle=bundle)
+                    return Pruned(kept_because=KeptBecause.LOCKED, next_bundle=bundle)
         return None
 
     def _is_held(self, conn: Connection) -> bool:
-        held = bool(registry.active(conn))
+        held = bool(registry.active_holds(conn))
         conn.commit()
         return held

@@ -1,7 +1,8 @@
-"""Figures of the state database's registers, and what a register lacks of a sealed figure.
+"""Compute figures of the state database's registers, and find registers that lost rows.
 
-Rows of a register are never deleted, and each is settled, released or closed at most once. So a
-sealed figure can be computed again from the same rows later, as long as no row is missing.
+Rows of a register are never deleted. A row changes at most once: when a batch is settled, a legal
+hold is released, or a finding or request is closed. A sealed figure can therefore be computed again
+later for the same rows. The result differs only if rows are missing or were changed in another way.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ class Register:
     """A table of the state database whose rows are never deleted.
 
     Attributes:
-        name: of the register in figures.
-        title: for people, in the plural.
-        table: of the state database, with the column ``id``.
-        fixed: columns that never change. Never add one: the figures that are sealed do not cover
-            it, and no register would contain them any more.
-        later: columns that stay null until a row is settled, released or closed, and stay as they
-            are from then on. The first of them tells which rows are open; none in a register whose
-            rows never change.
-        counts_open: whether open rows count; an open batch of erasures may be withdrawn.
-        entries: SQL of the number that people are shown, such as erased records.
+        name: name of the register in figures.
+        title: display name of the register's entries, in the plural.
+        table: table of the state database, with the column ``id``.
+        fixed: columns that never change. Never add a column: sealed digests were computed without
+            it, so the register would seem to have lost rows.
+        later: columns that are null until a row is settled, released or closed, and do not change
+            afterwards. A row is open as long as the first of these columns is null. Empty if the
+            register's rows never change.
+        counts_open: whether figures include open rows. False for the erasure ledger, because an
+            open batch is withdrawn if its transaction was not committed.
+        entries: SQL expression for the number of entries that people see in messages, such as
+            erased records.
     """
 
     name: str
@@ -52,7 +55,7 @@ class Register:
 
 ERASURES = Register(
     "erasure",
-    _("erasures"),
+    _("entries of the erasure ledger"),
     erasure_batch,
     fixed=(
         *("id", "database", "collection", "action", "record_class", "rule", "dag_id", "run_id"),
@@ -84,12 +87,12 @@ FINDINGS = Register(
     "finding",
     _("findings"),
     finding,
-    fixed=("id", "kind", "reference", "what", "owner", "opened_at", "due_on"),
+    fixed=("id", "kind", "reference", "description", "owner", "opened_at", "due_on"),
     later=("closed_at",),
 )
 EVENTS = Register(
     "finding_event",
-    _("answers to findings and retests"),
+    _("answers and retests of findings"),
     finding_event,
     fixed=("id", "finding_id", "kind", "by", "at", "cause", "action", "due_on"),
 )
@@ -98,13 +101,15 @@ REGISTERS = (ERASURES, HOLDS, REQUESTS, FINDINGS, EVENTS)
 
 @dataclass(frozen=True)
 class Loss:
-    """A sealed figure that no longer fits the rows of its register.
+    """A register that lost or changed rows and therefore no longer matches a sealed figure.
 
     Attributes:
         register: the register.
-        sealed: the figure with the most rows.
-        entries: number of entries of this figure that the register still has.
-        others: further figures that do not fit. Only they may cover rows of an earlier loss.
+        sealed: the sealed figure that the register does not match. Of several such figures, it is
+            the figure with the highest id.
+        entries: number of entries that the register still has, of those that `sealed` counts.
+        others: further sealed figures that the register does not match. They may cover rows of an
+            earlier loss that `sealed` does not cover.
     """
 
     register: Register
@@ -114,17 +119,19 @@ class Loss:
 
     @property
     def message(self) -> Message:
-        """The loss for people: how many entries are missing, or that rows were changed."""
+        """Return the loss as text: how many entries are missing, or that rows were changed."""
         missing = self.sealed.entries - self.entries
         if missing > 0:
             return _(
-                "{missing} of {entries} sealed {register} are missing",
+                "compared with a sealed evidence bundle, {missing} of {entries} {register} are "
+                "missing",
                 missing=missing,
                 entries=self.sealed.entries,
                 register=self.register.title,
             )
         return _(
-            "sealed {register} were changed, or other rows have their numbers",
+            "compared with a sealed evidence bundle, {register} were changed, or other entries "
+            "now have their numbers",
             register=self.register.title,
         )
 
@@ -135,20 +142,23 @@ def take_figures(
     incomplete: Collection[str] = (),
     patience: float = PATIENCE,
 ) -> dict[str, RegisterFigure]:
-    """Return the figures of all registers as they are now.
+    """Compute the present figure of each register: the number and the digest of its rows.
 
-    A register that other sessions write to all the time keeps its previous figure, which stays
-    true. A new figure would lack the rows of transactions that have not ended.
+    A figure must include the rows of transactions that are still open. The function therefore waits
+    until it can lock the register against writes. If other sessions write to a register all the
+    time, the function returns the previous figure, which is still valid.
 
     Args:
         state: the state database.
-        previous: figures that the registers contain, by name.
-        incomplete: names of registers that lack rows. Their figures name the present ids, so that
-            they stay true when the missing rows are put back.
-        patience: seconds for which a register that other sessions write to is tried again.
+        previous: register name -> earlier figure that the register still matches.
+        incomplete: names of registers that lost rows. Their figures list the ids that are present.
+            These figures stay valid if the missing rows are restored.
+        patience: time in seconds for which the function retries to lock a register while other
+            sessions write to it.
 
     Returns:
-        Register -> figure. A register without a previous figure may be missing.
+        Register name -> figure. A register is left out if it has no previous figure and other
+        sessions write to it all the time.
     """
     figures = {}
     for register in REGISTERS:
@@ -163,17 +173,17 @@ def take_figures(
 
 
 def losses(conn: Connection, sealed: Mapping[str, Iterable[RegisterFigure]]) -> list[Loss]:
-    """Return the registers that do not contain all sealed figures, with those that they lack.
+    """Return the registers that differ from at least one of their sealed figures.
 
     Args:
-        conn: the state database.
-        sealed: register -> figures of earlier bundles.
+        conn: connection to the state database.
+        sealed: register name -> figures of earlier bundles.
     """
     lost = []
     for register in REGISTERS:
         different = {figure.model_dump_json(): figure for figure in sealed.get(register.name, ())}
         missing = []
-        for figure in sorted(different.values(), key=extent, reverse=True):
+        for figure in sorted(different.values(), key=coverage_key, reverse=True):
             now = _figure(conn, register, _Bounds(figure.highest_id, figure.open, figure.ids))
             if now.sha256 != figure.sha256:
                 missing.append((figure, now.entries))
@@ -184,8 +194,11 @@ def losses(conn: Connection, sealed: Mapping[str, Iterable[RegisterFigure]]) -> 
     return lost
 
 
-def extent(figure: RegisterFigure) -> tuple[int, int]:
-    """Return a key that sorts figures by how many rows they cover."""
+def coverage_key(figure: RegisterFigure) -> tuple[int, int]:
+    """Return a sort key for figures: the highest id, then the number of rows.
+
+    With this key, the figure that covers the most rows is the greatest.
+    """
     return figure.highest_id, figure.rows
 
 
@@ -194,7 +207,7 @@ _Ranges = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class _Bounds:
-    """The rows that a figure covers; see `RegisterFigure`."""
+    """The rows that a figure covers. For the attributes, see `RegisterFigure`."""
 
     highest_id: int
     open: _Ranges = ()
@@ -204,7 +217,17 @@ class _Bounds:
 def _bounds(
     state: Engine, register: Register, patience: float, is_incomplete: bool
 ) -> _Bounds | None:
-    """Return the rows of a register between two writes; None while it is written all the time."""
+    """Lock a register against writes for a moment, and return which rows a figure must cover.
+
+    Return None if other sessions write to the register for more than `patience` seconds.
+
+    Args:
+        state: the state database.
+        register: the register.
+        patience: time in seconds for which the function retries to lock the register.
+        is_incomplete: whether the register lost rows. If so, the result lists the ids that are
+            present.
+    """
     until = time.monotonic() + patience
     while True:
         try:
@@ -216,7 +239,7 @@ def _bounds(
             if not isinstance(error.orig, LockNotAvailable):
                 raise ServiceError(
                     f"The register {register.name} of the state database cannot be read.",
-                    "See the log of its server, then run again.",
+                    "See the log of the database server, then start the run again.",
                 ) from None
         if time.monotonic() >= until:
             return None
@@ -235,7 +258,16 @@ def _read_bounds(conn: Connection, register: Register, is_incomplete: bool) -> _
 
 
 def _ranges(conn: Connection, register: Register, highest: int, condition: str) -> _Ranges:
-    """Return the first and the last id of each range of rows under a condition."""
+    """Return the ids of rows that meet an SQL condition, as ranges of successive ids.
+
+    Each range consists of its first and last id.
+
+    Args:
+        conn: connection to the state database.
+        register: the register.
+        highest: highest id; rows with higher ids are left out.
+        condition: SQL condition on the columns of the register's table.
+    """
     query = f"""
 SELECT lower(r), upper(r) - 1 FROM unnest((
     SELECT range_agg(int8range(t.id, t.id, '[]')) FROM {register.table.name} t
@@ -247,7 +279,16 @@ SELECT lower(r), upper(r) - 1 FROM unnest((
 
 
 def _figure(conn: Connection, register: Register, bounds: _Bounds) -> RegisterFigure:
-    """Compute a figure from the rows that are there now."""
+    """Count certain rows of a register, and compute their digest.
+
+    Rows that are missing in the register cannot be counted. So the result differs from an earlier
+    figure of the same rows if one of them was deleted or changed in the meantime.
+
+    Args:
+        conn: connection to the state database.
+        register: the register.
+        bounds: ids of the rows that the figure covers.
+    """
     fixed = [register.table.c[name] for name in register.fixed]
     columns = [*fixed, *(register.table.c[name] for name in register.later)]
     is_open = "t.id <@ CAST(:open AS int8multirange)"
@@ -284,7 +325,10 @@ def _multirange(ranges: _Ranges) -> str:
 
 
 def _content(columns: Iterable[Column[object]]) -> str:
-    """Return SQL for the text of a row that does not depend on a session's settings."""
+    """Return an SQL expression that gives the columns of a row as text.
+
+    The text does not depend on settings of the database session, such as the timezone.
+    """
     return f"ROW({', '.join(map(_value, columns))})\\:\\:text"
 
 

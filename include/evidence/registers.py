@@ -1,8 +1,9 @@
-"""Compare the registers of the state database with sealed figures, and accept a loss.
+"""Compare the registers of the state database with sealed figures, and record accepted losses.
 
-A restored older state database, or deleted rows, leave no trace in the state database itself. So
-every bundle holds figures of the registers. Before a drill, restore, pruning or deletion relies on
-a register, it is compared with the newest bundles of the evidence store.
+If an older backup of the state database is restored, or if rows are deleted, the state database
+itself does not show this. Every bundle therefore contains figures of the registers. A run that
+relies on a register, such as a restore drill or a disposition, first compares the register with the
+newest bundles of the evidence store.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from include.approvals.reasons import says_something, value_free_reason
+from include.approvals.reasons import has_words, redact_reason
 from include.evidence import index, ledger
-from include.evidence.adopt import begun_bundles, pending_signatures
 from include.evidence.check import Refused, check_signature, read_result
 from include.evidence.checkpoint import Gap, gap_findings, pruned_up_to, unpruned_gaps
 from include.evidence.folder import RESULT, StoreFolder
+from include.evidence.ledger_recovery import begun_bundles, pending_signatures
 from include.evidence.model import (
     AcceptedLoss,
     Finding,
@@ -33,7 +34,7 @@ from include.evidence.register_figures import (
     REGISTERS,
     Loss,
     Register,
-    extent,
+    coverage_key,
     losses,
     take_figures,
 )
@@ -61,33 +62,43 @@ from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectStore
 from include.state.tables import register_loss
 
-NEWEST = 3  # bundles of the ledger whose figures are compared: two may have been sealed at once
+BUNDLES_READ = 3  # bundles of the ledger whose figures are compared: two may be sealed at once
 SEARCHED = 30  # newest rows of the ledger among which these bundles are searched
-UNRECORDED = 50  # newest signed bundles without a ledger row whose result.json is read
+UNRECORDED_READ = 50  # newest signed bundles without a ledger row whose result.json is read
 COMPARED = 8  # different figures of a register that are compared from these bundles
 ACTION = (
-    "Restore the state database from a newer backup. Without one: `./parcelseal recover-ledger` "
-    "names what is missing, and `--accept-losses` goes on without it."
+    "Restore the state database from a newer backup. If there is no newer backup, "
+    "`./parcelseal recover-ledger` lists the missing rows, and `--accept-losses` lets runs "
+    "continue without them."
 )
 
 
 @dataclass(frozen=True)
 class SealedStates:
-    """The newest sealed states of the registers.
+    """The register states in the newest sealed bundles, and the bundles that could not be read.
+
+    If a person accepted a loss, states from before the newest accepted loss are left out.
 
     Attributes:
-        recorded: of the newest bundles of the ledger, and of the newest accepted loss.
-        unrecorded: of bundles that the ledger lacks, the newest first.
-        unreadable: bundles whose figures are unknown: they do not verify, or no trusted key signed
-            their ledger rows. Those that a person accepted are left out.
-        hidden: bundles that do not verify, but whose sealed versions the store still has.
-        accepted: the newest loss that a person accepted.
-        to_enter: number of bundles that continue the chain and that the ledger lacks.
-        unchecked: number of folders that were not read, because too many others hold a signature
-            that no trusted key made.
-        untrusted: those of `unreadable` whose ledger row no trusted key signed.
-        gaps: numbers that the ledger lacks between its rows.
-        changed: bundles of a trusted key whose ledger rows no trusted key signed.
+        recorded: states in the newest bundles that have a ledger row. If a person accepted a loss,
+            the figures that were computed at the newest acceptance are the last item.
+        unrecorded: states in bundles with a trusted signature but without a ledger row, newest
+            first. They are followed by states in bundles that earlier runs could not read.
+        unreadable: names of bundles whose register figures are unknown, because the bundle is not
+            valid or is in `untrusted`. A bundle is left out if a person accepted the loss of its
+            figures.
+        hidden: bundles whose current files are not valid, but whose sealed versions are still
+            stored.
+        accepted: the newest accepted loss; None if no person accepted a loss.
+        missing_row_count: number of bundles that follow the ledger's last bundle and have no ledger
+            row.
+        unchecked: number of folders that were not read. This happens if too many other folders have
+            a signature of an untrusted key.
+        untrusted: names of bundles whose ledger row has no trusted signature, and for which the
+            store has no bundle with a trusted signature either.
+        gaps: ranges of sequence numbers whose rows are missing in the ledger.
+        changed: names of bundles whose ledger row has no trusted signature, but for which the store
+            has a bundle with a trusted signature.
     """
 
     recorded: tuple[RegisterState, ...]
@@ -95,7 +106,7 @@ class SealedStates:
     unreadable: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     accepted: AcceptedLoss | None = None
-    to_enter: int = 0
+    missing_row_count: int = 0
     unchecked: int = 0
     untrusted: tuple[str, ...] = ()
     gaps: tuple[Gap, ...] = ()
@@ -103,15 +114,16 @@ class SealedStates:
 
     @property
     def states(self) -> tuple[RegisterState, ...]:
-        """All states, those of the ledger first."""
+        """Return all states: first those in `recorded`, then those in `unrecorded`."""
         return (*self.recorded, *self.unrecorded)
 
     @property
-    def figures(self) -> dict[str, list[RegisterFigure]]:
-        """The figures that each register must contain.
+    def required_figures(self) -> dict[str, list[RegisterFigure]]:
+        """Return the sealed figures that each register must match, by register name.
 
-        A figure that a bundle reports as lost is always included. Of bundles that the ledger lacks,
-        only the figures with the most rows are included: they cover the rows of the others.
+        If a figure showed a loss, later bundles repeat it. Such repeated figures are always
+        included. Of the figures in bundles without a ledger row, only some are included: for each
+        register, the 8 figures with the highest ids. These also cover the rows of older figures.
         """
         by_register: dict[str, list[RegisterFigure]] = {}
         for register in REGISTERS:
@@ -122,7 +134,7 @@ class SealedStates:
                 for state in self.unrecorded
                 if name in state.figures
             }
-            required += sorted(unrecorded.values(), key=extent, reverse=True)[:COMPARED]
+            required += sorted(unrecorded.values(), key=coverage_key, reverse=True)[:COMPARED]
             for state in self.states:
                 required += [figure for figure in [state.lost.get(name)] if figure]
                 required += state.also_lost.get(name, ())
@@ -131,7 +143,11 @@ class SealedStates:
 
     @property
     def newest(self) -> Mapping[str, RegisterFigure]:
-        """The most recent figure of each register. A state lacks one that was being written."""
+        """Return the most recent figure of each register, by register name.
+
+        A state lacks the figure of a register to which other sessions were writing when the state
+        was read. For such a register, the figure of an older state is returned.
+        """
         figures: dict[str, RegisterFigure] = {}
         for state in sorted(self.states, key=lambda state: state.read_at):
             figures |= state.figures
@@ -140,13 +156,14 @@ class SealedStates:
 
 @dataclass(frozen=True)
 class EvidenceReader:
-    """The evidence that registers are compared with.
+    """Reads sealed figures from the evidence store and compares the registers with them.
 
     Attributes:
         store: the evidence store.
         state: the state database.
-        trusted: public keys (PEM) whose seals count.
-        workflows: names under which bundles are sealed; those of the ledger are added.
+        trusted: public keys (PEM) whose seals are accepted.
+        workflows: names of workflows whose folders are searched for bundles without a ledger row.
+            Workflows that have a ledger row are searched as well.
     """
 
     store: ObjectStore
@@ -155,10 +172,11 @@ class EvidenceReader:
     workflows: Collection[str]
 
     def sealed_states(self, now: datetime) -> SealedStates:
-        """Read the newest sealed states from the evidence store.
+        """Read the register states of the newest bundles from the evidence store.
 
-        Reads at most `NEWEST` bundles of the ledger, and at most `UNRECORDED` bundles that the
-        ledger lacks, as it does after an older state database was restored.
+        The function reads the states of the 3 newest valid bundles in the ledger. After an older
+        backup of the state database was restored, newer bundles have no ledger row. The function
+        reads up to 50 of these bundles as well.
 
         Raises:
             StoreError: the store cannot be read.
@@ -183,7 +201,7 @@ class EvidenceReader:
                 conn,
                 keys,
                 parts.prefixes,
-                most_forged=MOST_FORGED,
+                object_limit=MOST_FORGED,
                 unlisted=parts.unlisted,
             )
         recorded: list[RegisterState] = []
@@ -191,7 +209,7 @@ class EvidenceReader:
         untrusted: list[str] = []
         changed: list[str] = []
         for row in newest_rows:
-            if len(recorded) == NEWEST:
+            if len(recorded) == BUNDLES_READ:
                 break
             if row not in rows:
                 # Where a trusted key signed its bundle, that is compared like one without a row.
@@ -211,7 +229,7 @@ class EvidenceReader:
                 recorded.append(state)
         unrecorded = []
         last = head.link if head else None
-        for copies in beside.newest_first(last)[:UNRECORDED]:
+        for copies in beside.newest_first(last)[:UNRECORDED_READ]:
             try:
                 results = (copy.folder.read_result() for copy in copies)
                 result_json = next((result for result in results if result is not None), None)
@@ -244,7 +262,7 @@ class EvidenceReader:
             hidden=tuple(hidden),
             accepted=accepted[0][0] if accepted else None,
             # A seal of an older version that was killed left a bundle whose row was never written.
-            to_enter=sum(bundle.name not in begun for bundle in beside.chain_after(last)),
+            missing_row_count=sum(bundle.name not in begun for bundle in beside.chain_after(last)),
             unchecked=beside.unchecked,
             untrusted=tuple(untrusted),
             gaps=gaps,
@@ -252,20 +270,24 @@ class EvidenceReader:
         )
 
     def losses(self, sealed: SealedStates) -> list[Loss]:
-        """Return the sealed figures that their registers do not contain."""
-        with self.state.connect() as conn:
-            return losses(conn, sealed.figures)
-
-    def require_complete(self, now: datetime, registers: Collection[Register] = ()) -> None:
-        """Raise ControlFailed if a register lacks rows that were sealed.
+        """Return the registers that differ from at least one of their sealed figures.
 
         Args:
-            now: the moment.
-            registers: registers on which the caller relies; empty for all.
+            sealed: the register states in sealed bundles, which contain the figures.
+        """
+        with self.state.connect() as conn:
+            return losses(conn, sealed.required_figures)
+
+    def require_complete(self, now: datetime, registers: Collection[Register] = ()) -> None:
+        """Raise ControlFailed if a register lacks rows that sealed figures cover.
+
+        Args:
+            now: the current time.
+            registers: registers that the caller relies on; empty for all registers.
 
         Raises:
-            ControlFailed: sealed rows are missing or were changed, the figures of a bundle are
-                unknown, or the store holds too many folders that no trusted key signed.
+            ControlFailed: rows are missing or were changed, the figures of a bundle are unknown, or
+                the store has too many folders with an untrusted signature.
             StoreError: the evidence store cannot be read.
         """
         sealed = self.sealed_states(now)
@@ -278,17 +300,19 @@ class EvidenceReader:
             raise unread_error(sealed.unreadable, sealed.untrusted)
         if sealed.unchecked:
             raise ControlFailed(
-                f"{sealed.unchecked} folders of the evidence store could not be checked, so "
-                "nothing shows that the state database is complete: too many others hold a "
-                "signature that no trusted key made.",
-                "Find out who writes to the evidence store, and remove these folders from it.",
+                f"{sealed.unchecked} folders of the evidence store were not checked, because "
+                "too many other folders of the store are signed with an untrusted key. So it "
+                "is unknown whether the state database is complete.",
+                "Find out who wrote the folders that are signed with an untrusted key, and "
+                "remove them from the evidence store.",
             )
 
     def state_to_seal(self, clock: Clock) -> tuple[RegisterState, list[Finding]]:
-        """Return the state of the registers for a bundle, and the findings about it.
+        """Return the register state for a new bundle, and findings about losses.
 
-        Every later bundle repeats a figure that a register lost, until the rows are back or a
-        person accepts the loss.
+        Bundles that are not valid are reported as findings as well. If a register lost rows, every
+        later bundle repeats the sealed figure that shows the loss. This ends when the rows are
+        restored or a person accepts the loss.
 
         Raises:
             StoreError: the evidence store cannot be read.
@@ -310,46 +334,62 @@ class EvidenceReader:
     def _state_of(
         self, row: ledger.LedgerRow, keys: TrustedKeys, signature: bytes | None
     ) -> RegisterState | None:
-        """Return the state of the registers in a bundle; None in bundles of older versions.
+        """Return the register state in a bundle; None if the bundle has no register state.
+
+        Bundles of older versions of ParcelSeal have no register state.
 
         Args:
-            row: of the bundle.
-            keys: public keys whose seals count.
-            signature: its signature, while the store does not have it yet.
+            row: ledger row of the bundle.
+            keys: public keys whose seals are accepted.
+            signature: the bundle's signature if the store does not have it yet; otherwise None.
 
         Raises:
-            Refused: the bundle does not verify as far as its result.json goes.
+            Refused: the signature or the result.json of the bundle is not valid.
         """
         folder = StoreFolder(self.store, row.bundle, pending=lambda: signature)
         signed = check_signature(folder, keys)
         if signed.sha256 != row.sums_sha256:
-            raise Refused(_("SHA256SUMS is not the one that the ledger has"))
+            raise Refused(
+                _("the bundle's list of checksums is not the list that the evidence ledger records")
+            )
         return _parse_state(read_result(folder, signed))
 
 
 def _parse_state(result_json: bytes | None) -> RegisterState | None:
-    """Return the state of the registers in a result.json that verified; see `_state_of`."""
+    """Return the register state in a result.json whose digest was checked.
+
+    Return None if result.json has no register state, because an older version of ParcelSeal wrote
+    it.
+
+    Args:
+        result_json: content of the file; None if it is missing.
+
+    Raises:
+        Refused: result.json is missing, or it does not have the format of a result.json.
+    """
     if result_json is None:
         raise Refused(_("the file {name} is missing", name=RESULT))
     try:
         registers = json.loads(result_json).get("registers")
         return RegisterState.model_validate(registers) if registers else None
     except (ValueError, AttributeError) as error:
-        raise Refused(_("result.json is not one of ParcelSeal")) from error
+        raise Refused(_("the result file of the bundle was not written by ParcelSeal")) from error
 
 
 def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
-    if sealed.to_enter:
+    if sealed.missing_row_count:
         yield attention_finding(
             code="evidence.ledger_lost",
             subject="evidence_ledger",
             message=_(
-                "The evidence ledger lacked {count} sealed bundles. This seal enters them again.",
-                count=sealed.to_enter,
+                "{count} sealed bundles were missing from the evidence ledger. This run "
+                "entered them again.",
+                count=sealed.missing_row_count,
             ),
             action=_(
-                "Find out whether an older state database was restored or rows were deleted, and "
-                "what else is missing."
+                "Find out whether an older backup of the state database was restored or rows "
+                "of the evidence ledger were deleted, and whether other entries of the state "
+                "database are missing."
             ),
         )
     yield from gap_findings(sealed.gaps)
@@ -359,20 +399,24 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
             code="evidence.too_many_unknown_folders",
             subject="evidence_store",
             message=_(
-                "{count} folders of the evidence store could not be checked: too many others hold "
-                "a signature that no trusted key made.",
+                "{count} folders of the evidence store were not checked, because too many "
+                "other folders of the store are signed with an untrusted key.",
                 count=sealed.unchecked,
             ),
-            action=_("Find out who writes to the evidence store, and remove these folders."),
+            action=_(
+                "Find out who wrote the folders that are signed with an untrusted key, "
+                "and have them removed from the evidence store."
+            ),
         )
     for loss in lost:
         yield attention_finding(
             code="evidence.register_lost",
             subject=loss.register.name,
-            message=_("The state database is not complete: {loss}.", loss=loss.message),
+            message=_("The state database is incomplete: {loss}.", loss=loss.message),
             action=_(
-                "Restore the state database from a newer backup. If there is none, have the data "
-                "engineers name what is missing, and accept the loss."
+                "Ask the data engineers to restore the state database from a newer backup. If "
+                "there is no newer backup, ask them to list the missing entries and to record "
+                "that you accept the loss."
             ),
         )
     yield from unread_findings(sealed.unreadable, sealed.untrusted)
@@ -381,10 +425,12 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
             code="evidence.bundle_hidden",
             subject=bundle,
             message=_(
-                "Files of an evidence bundle were deleted or overwritten in the store. Their "
-                "sealed versions are still there."
+                "Files of an evidence bundle were deleted or overwritten in the evidence "
+                "store. The store still has the sealed versions of these files."
             ),
-            action=_("Verify all evidence and find out who changed it."),
+            action=_(
+                "Have all evidence verified, and find out who changed the files of the bundle."
+            ),
         )
     accepted = sealed.accepted
     if accepted is not None and accepted not in [state.accepted for state in sealed.states]:
@@ -392,7 +438,10 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
             code="evidence.register_loss_accepted",
             subject=", ".join([*sorted(accepted.lost), *accepted.unread[:1]]),
             message=accepted_message(accepted),
-            action=_("Enter the missing legal holds and erasure requests again."),
+            action=_(
+                "Have the legal holds and erasure requests that are missing from the "
+                "state database entered again."
+            ),
         )
 
 
@@ -405,29 +454,32 @@ def accept_losses(
     because: str,
     patience: float = PATIENCE,
 ) -> AcceptedLoss | None:
-    """Record that a person accepts the loss of sealed rows, or of figures that cannot be read.
+    """Record that a person accepts the loss of register rows, or of figures that cannot be read.
 
-    Returns None if no row is missing and all figures can be read.
+    Return None and record nothing if no row is missing and all figures can be read.
 
     Args:
-        reader: the evidence.
+        reader: reads the sealed figures.
         signer: signs the decision.
-        clock: the moment of the decision.
-        by: who accepts it.
-        because: why the rows cannot be brought back.
-        patience: seconds for which a register that other sessions write to is tried again.
+        clock: gives the time of the decision.
+        by: name of the person who accepts the loss.
+        because: reason why the rows cannot be restored.
+        patience: time in seconds for which the function retries to lock a register while other
+            sessions write to it.
 
     Raises:
-        ControlFailed: a register that lacks rows is being written all the time.
-        UsageError: nobody is named, or the reason says nothing.
+        ControlFailed: other sessions write all the time to a register that has lost rows.
+        UsageError: the name of the person is missing, or the reason is too short.
         StoreError: the evidence store cannot be read.
     """
     if not by.strip():
         raise UsageError(
             "The name of the person who accepts the loss is missing.", "Name the person with --by."
         )
-    if not says_something(because):
-        raise UsageError("The reason says nothing.", "Write it in plain words with --because.")
+    if not has_words(because):
+        raise UsageError(
+            "The reason for the acceptance of the loss is missing.", "State it with --because."
+        )
     sealed = reader.sealed_states(clock.now())
     lost = reader.losses(sealed)
     if not lost and not sealed.unreadable:
@@ -435,7 +487,7 @@ def accept_losses(
     accepted = AcceptedLoss(
         accepted_at=clock.now(),
         accepted_by=by.strip(),
-        because=value_free_reason(because),
+        because=redact_reason(because),
         lost={loss.register.name: loss.sealed for loss in lost},
         unread=sealed.unreadable,
     )
@@ -444,9 +496,9 @@ def accept_losses(
     figures = take_figures(reader.state, previous, accepted.lost, patience)
     if unread := accepted.lost.keys() - figures.keys():
         raise ControlFailed(
-            f"The register {min(unread)} of the state database is being written all the time, so "
-            "nothing shows which of its rows are left.",
-            "Stop the runs that write to it, and accept the loss again.",
+            f"The register {min(unread)} of the state database is written to without a pause, "
+            "so its remaining rows could not be counted.",
+            "Stop the runs that write to the register, then repeat the command.",
         )
     columns = loss_columns(accepted, figures, signer.fingerprint)
     with reader.state.begin() as conn:

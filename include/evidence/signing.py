@@ -1,4 +1,7 @@
-"""Ed25519 (RFC 8032) keys in PEM, as ``openssl genpkey -algorithm ed25519`` makes them."""
+"""Sign and verify data with Ed25519 keys (RFC 8032).
+
+Keys are in PEM, in the format of ``openssl genpkey -algorithm ed25519``.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +35,21 @@ def generate_key() -> bytes:
 
 @dataclass(frozen=True)
 class Signer:
-    """Holds the private key that seals evidence."""
+    """The private key with which evidence bundles are signed."""
 
     key: Ed25519PrivateKey
 
     @classmethod
     def from_pem(cls, pem: bytes, passphrase: bytes | None = None) -> Self:
-        """Read a private key.
+        """Return a signer with a private key in PEM.
+
+        Args:
+            pem: the private key.
+            passphrase: passphrase of the key; None if the key has no passphrase.
 
         Raises:
-            UsageError: no private key, another kind of key, or the wrong passphrase.
+            UsageError: the content is not a private key in PEM, the key is not an Ed25519 key, or
+                the passphrase is wrong or missing.
         """
         try:
             key = load_pem_private_key(pem, passphrase)
@@ -50,7 +58,8 @@ class Signer:
             raise UsageError(f"The evidence signing key {problem}.") from error
         except (ValueError, UnsupportedAlgorithm) as error:
             raise UsageError(
-                "The evidence signing key is no private key in PEM, or its passphrase is wrong.",
+                "The evidence signing key is not a private key in PEM format, or its "
+                "passphrase is wrong.",
                 MAKE_ONE,
             ) from error
         if not isinstance(key, Ed25519PrivateKey):
@@ -59,33 +68,43 @@ class Signer:
 
     @property
     def public_pem(self) -> bytes:
-        """The public key as PEM."""
+        """Return the public key in PEM."""
         return self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the public key in DER (SubjectPublicKeyInfo), 64 hex digits."""
+        """Return the SHA-256 digest of the DER-encoded public key as 64 hex digits.
+
+        The DER encoding is SubjectPublicKeyInfo.
+        """
         return _fingerprint(self.key.public_key())
 
     def sign(self, data: bytes) -> bytes:
-        """Return the 64 bytes of the signature over ``data``."""
+        """Return the Ed25519 signature over ``data``, 64 bytes long."""
         return self.key.sign(data)
 
 
 def fingerprint(public_pem: bytes) -> str:
-    """Return a public key's fingerprint: SHA-256 of its DER form, 64 hex digits.
+    """Return the SHA-256 digest of a public key in DER encoding as 64 hex digits.
+
+    The DER encoding is SubjectPublicKeyInfo.
 
     Raises:
-        UsageError: not an Ed25519 public key.
+        UsageError: the content is not an Ed25519 public key in PEM.
     """
     return _fingerprint(_load_public(public_pem))
 
 
 def verify(public_pem: bytes, signature: bytes, data: bytes) -> bool:
-    """Return whether the signature over ``data`` was made with the private half of the key.
+    """Return whether a signature over ``data`` was made with a certain private key.
+
+    Args:
+        public_pem: the public key that belongs to the private key, in PEM.
+        signature: the Ed25519 signature.
+        data: the signed bytes.
 
     Raises:
-        UsageError: not an Ed25519 public key.
+        UsageError: the content is not an Ed25519 public key in PEM.
     """
     return _verified(_load_public(public_pem), signature, data)
 
@@ -99,30 +118,41 @@ def _verified(key: Ed25519PublicKey, signature: bytes, data: bytes) -> bool:
 
 
 class TrustedKeys:
-    """The public keys whose seals count; more than one after a key was rotated.
+    """The public keys whose signatures are accepted.
+
+    They can include earlier keys that a newer key has replaced.
 
     Raises:
-        UsageError: one of them is no Ed25519 public key, or there is none.
+        UsageError: a key is not an Ed25519 public key in PEM, or no key was given.
     """
 
     def __init__(self, public_pems: Iterable[bytes]) -> None:
         keys = map(_load_public, public_pems)  # once: pages hold hundreds of rows against them
         self._by_fingerprint = {_fingerprint(key): key for key in keys}
         if not self._by_fingerprint:
-            raise UsageError("No trusted evidence key was named.")
+            raise UsageError("No trusted public key for evidence is configured.")
 
     @property
     def fingerprints(self) -> list[str]:
-        """The fingerprints of the keys, in the order given."""
+        """Return the fingerprints of the keys, in the order in which the keys were given."""
         return list(self._by_fingerprint)
 
     def signed_by(self, key_fingerprint: str, signature: bytes, data: bytes) -> bool:
-        """Return whether the named key is trusted and made this signature."""
+        """Return whether a key is trusted and signed ``data``.
+
+        Args:
+            key_fingerprint: fingerprint of the key.
+            signature: the Ed25519 signature.
+            data: the signed bytes.
+        """
         key = self._by_fingerprint.get(key_fingerprint)
         return key is not None and _verified(key, signature, data)
 
-    def who_signed(self, signature: bytes, data: bytes) -> str | None:
-        """Return the fingerprint of the trusted key that made the signature, if one did."""
+    def signer_of(self, signature: bytes, data: bytes) -> str | None:
+        """Return the fingerprint of the trusted key that signed ``data``.
+
+        Return None if no trusted key signed it.
+        """
         return next((fp for fp in self.fingerprints if self.signed_by(fp, signature, data)), None)
 
 
@@ -131,8 +161,8 @@ def _load_public(pem: bytes) -> Ed25519PublicKey:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(
-            "The evidence key is no public key in PEM.",
-            "Take it from the private one with `openssl pkey -pubout`.",
+            "The public evidence key is not a public key in PEM format.",
+            "Create the file from the private key with `openssl pkey -pubout`.",
         ) from error
     if not isinstance(key, Ed25519PublicKey):
         raise UsageError("The evidence key is not an Ed25519 public key.", MAKE_ONE)

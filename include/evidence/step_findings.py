@@ -1,9 +1,9 @@
-"""Findings, figures and results of a run's steps, and the files that they keep for its seal.
+"""Store the findings, figures, results and files of a run's steps until the run is sealed.
 
-Safe to repeat: a retried task replaces what its earlier try left. Files that are too large for the
-state database go into the bundle's folder ahead of the seal. Until then the folder has no signature
-and is no bundle; the seal takes in what its run names, after it has read it again, and removes
-everything else.
+All functions can be repeated: if Airflow retries a task, the new records replace those of the
+earlier attempt. Files that are too large for the state database are written to the bundle's folder
+before the seal. The seal checks the files that the steps recorded, includes them in the bundle, and
+deletes all other files in the folder.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from include.state.tables import run_artifact, run_step
 
 
 class StepResult(FrozenModel):
-    """The result of a step, as later steps and the report read it.
+    """The base class of step results, which later steps and the report read.
 
-    The state database and ``result.json`` store it as JSON, without customer values.
+    A result is stored as JSON in the state database and in ``result.json``, so it must not contain
+    customers' data.
     """
 
     def as_json(self) -> dict[str, Any]:
-        """Return the plain JSON form."""
+        """Return the result as plain JSON values."""
         return self.model_dump(mode="json")
 
 
@@ -40,7 +41,14 @@ Result = TypeVar("Result", bound=StepResult)
 
 
 def result_of(record: StepRecord | None, model: type[Result]) -> Result | None:
-    """Return the result in a step's record; None if the step was interrupted, failed or skipped."""
+    """Return the result in a step record; None if the step left no record or no result.
+
+    A step leaves no result if it was interrupted, failed or skipped.
+
+    Args:
+        record: the step record; None if the step left no record.
+        model: the class of the result.
+    """
     if record is None or not record.data:
         return None
     return model.model_validate(record.data)
@@ -48,19 +56,27 @@ def result_of(record: StepRecord | None, model: type[Result]) -> Result | None:
 
 @dataclass
 class StepFindings:
-    """Findings and figures of a step.
+    """Collects the findings and figures of a step.
 
     Attributes:
-        step: name of the step, ``backup``.
-        clause: policy clause of its findings, where a finding names no other.
-        part: what the step works on, ``courier``; empty when there is one.
+        step: name of the step, such as ``backup``.
+        clause: number of the policy clause that findings refer to if they name no other clause.
+        part: name of what the task works on if the step has several parallel tasks, such as the
+            database ``courier``; otherwise empty.
+        title: display name of the step; None if no finding is about the step itself.
+        findings: the findings so far.
+        metrics: the figures so far.
+        subject_titles: display names of the subjects of findings: id of the subject -> display
+            name.
     """
 
     step: str
     clause: str
     part: str = ""
+    title: Message | None = None
     findings: list[Finding] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
+    subject_titles: dict[str, Message] = field(default_factory=dict)
 
     def find(
         self,
@@ -71,47 +87,100 @@ class StepFindings:
         *,
         subject: str = "",
         clause: str = "",
+        for_engineers: Message | None = None,
     ) -> None:
-        """Add a finding; its subject is the step's part unless another is named."""
+        """Add a finding.
+
+        Args:
+            code: stable identifier, such as ``backup.recipients.too_few``.
+            severity: ``fail`` or ``attention``.
+            message: text that describes the finding.
+            action: what the reader should do, in words for compliance staff.
+            subject: what the finding is about, such as a database. If it is empty, the finding is
+                about `part`, or about the step if `part` is empty too.
+            clause: number of the policy clause; if it is empty, the clause of the step.
+            for_engineers: the command, file, key or task that the action concerns, in words for
+                engineers.
+        """
+        is_about_step = not (subject or self.part)
         self.findings.append(
             Finding(
                 code=code,
                 severity=severity,
                 subject=subject or self.part or self.step,
+                subject_title=self.title
+                if is_about_step
+                else self.subject_titles.get(subject or self.part),
                 message=message,
                 action=action,
                 clause=clause or self.clause,
+                for_engineers=for_engineers,
             )
         )
 
-    def fail(self, code: str, message: Message, action: Message, *, subject: str = "") -> None:
-        """Report a finding that fails the step; see `find`."""
-        self.find(code, Outcome.FAIL, message, action, subject=subject)
+    def fail(
+        self,
+        code: str,
+        message: Message,
+        action: Message,
+        *,
+        subject: str = "",
+        for_engineers: Message | None = None,
+    ) -> None:
+        """Add a finding with severity ``fail``. The outcome of the step is then ``fail``.
+
+        For arguments, see `find`.
+        """
+        self.find(code, Outcome.FAIL, message, action, subject=subject, for_engineers=for_engineers)
 
     def warn(
-        self, code: str, message: Message, action: Message, *, subject: str = "", clause: str = ""
+        self,
+        code: str,
+        message: Message,
+        action: Message,
+        *,
+        subject: str = "",
+        clause: str = "",
+        for_engineers: Message | None = None,
     ) -> None:
-        """Report a finding that needs attention; see `find`."""
-        self.find(code, Outcome.ATTENTION, message, action, subject=subject, clause=clause)
+        """Add a finding with severity ``attention``. For arguments, see `find`."""
+        self.find(
+            code,
+            Outcome.ATTENTION,
+            message,
+            action,
+            subject=subject,
+            clause=clause,
+            for_engineers=for_engineers,
+        )
 
     def measure(
         self, name: str, value: float | None, unit: str, target: float | None = None
     ) -> None:
-        """Add a figure about the step's part."""
+        """Add a figure about what the task works on, such as a database (see `part`).
+
+        Args:
+            name: stable identifier of the figure, such as ``backup.rows``.
+            value: the figure; None if it was not measured.
+            unit: ``rows``, ``bytes``, ``seconds``, or ``1`` for a ratio or count.
+            target: required value, in the same unit; None if no value is required.
+        """
         self.metrics.append(
             Metric(name=name, value=value, unit=unit, target=target, subject=self.part)
         )
 
     @property
     def has_failed(self) -> bool:
-        """Return whether a finding fails the step."""
+        """Return whether any finding so far has severity ``fail``."""
         return any(finding.severity is Outcome.FAIL for finding in self.findings)
 
     def record(self, result: StepResult | Mapping[str, Any]) -> StepRecord:
-        """Return the step's record; its outcome is the worst finding.
+        """Return the step's record with its findings, figures and result.
+
+        The outcome is the worst severity of the findings, or ``pass`` if the step has no findings.
 
         Args:
-            result: of the step; no customer value. Plain JSON where a step has no type yet.
+            result: result of the step, without customers' data.
         """
         data = result.as_json() if isinstance(result, StepResult) else dict(result)
         return StepRecord(
@@ -127,7 +196,10 @@ class StepFindings:
 def record_step(
     conn: Connection, dag_id: str, run_id: str, record: StepRecord, clock: Clock
 ) -> None:
-    """Keep a step's record, in place of an earlier one of the same step and part."""
+    """Store a step record.
+
+    An earlier record of the run with the same `step` and `part` is replaced.
+    """
     row = {"recorded_at": clock.now(), "record": json.loads(record.model_dump_json())}
     conn.execute(
         insert(run_step)
@@ -137,7 +209,7 @@ def record_step(
 
 
 def steps_of(conn: Connection, dag_id: str, run_id: str) -> list[StepRecord]:
-    """Return the records of a run, in the order in which they were last recorded."""
+    """Return the step records of a run, ordered by the time at which they were last stored."""
     records = conn.scalars(
         select(run_step.c.record)
         .where(run_step.c.dag_id == dag_id, run_step.c.run_id == run_id)
@@ -148,10 +220,19 @@ def steps_of(conn: Connection, dag_id: str, run_id: str) -> list[StepRecord]:
 
 
 def keep_artifact(conn: Connection, dag_id: str, run_id: str, name: str, content: bytes) -> None:
-    """Keep a file for the run's bundle, in place of an earlier one of that name.
+    """Store a file for the run's bundle in the state database.
+
+    The file replaces an earlier file with the same name.
+
+    Args:
+        conn: connection to the state database.
+        dag_id: DAG id of the workflow.
+        run_id: Airflow id of the run.
+        name: relative name of the file in the bundle.
+        content: content of the file.
 
     Raises:
-        UsageError: the name cannot be a file of a bundle.
+        UsageError: the file name is not allowed in a bundle.
     """
     check_file_names([name])
     conn.execute(
@@ -162,7 +243,7 @@ def keep_artifact(conn: Connection, dag_id: str, run_id: str, name: str, content
 
 
 def artifacts_of(conn: Connection, dag_id: str, run_id: str) -> dict[str, bytes]:
-    """Return the files that a run's steps kept, by name."""
+    """Return the files that a run's steps stored in the state database: name -> content."""
     rows = conn.execute(
         select(run_artifact.c.name, run_artifact.c.content)
         .where(run_artifact.c.dag_id == dag_id, run_artifact.c.run_id == run_id)
@@ -173,32 +254,36 @@ def artifacts_of(conn: Connection, dag_id: str, run_id: str) -> dict[str, bytes]
 
 @dataclass(frozen=True)
 class UnsealedFolder:
-    """The folder of a bundle that is yet to be sealed.
+    """The folder of a bundle that is not sealed yet. Steps write large files to it.
 
     Attributes:
         store: the evidence store.
-        bundle: its folder, relative to the store.
+        bundle: folder of the bundle, relative to the store.
     """
 
     store: ObjectStore
     bundle: str
 
     def writer(self, name: str) -> ObjectWriter:
-        """Open a new file, in place of one that an earlier try left.
+        """Open a file for writing. A file that an earlier attempt of the step left is replaced.
 
         Raises:
-            UsageError: the name cannot be a file of a bundle.
+            UsageError: the file name is not allowed in a bundle.
         """
         check_file_names([name])
         return self.store.open_writer(f"{self.bundle}/{name}")
 
     def sha256(self, name: str) -> str | None:
-        """Return the hex digest of a file as it is now; None when it is gone."""
+        """Return the SHA-256 digest of a stored file, in hex; None if the file does not exist."""
         try:
             return StoreFolder(self.store, self.bundle).sha256(name)
         except ObjectMissing:
             return None
 
     def reader(self, name: str) -> ObjectReader:
-        """Open a file; raises ObjectMissing."""
+        """Open a file for reading.
+
+        Raises:
+            ObjectMissing: the file is missing.
+        """
         return self.store.open_reader(f"{self.bundle}/{name}")

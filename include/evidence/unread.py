@@ -1,7 +1,9 @@
-"""Losses of registers: bundles whose figures are unknown, and the losses that a person accepted.
+"""Bundles whose register figures cannot be read, and losses that a person accepted.
 
-Unknown figures stop work until a person accepts that. Each later bundle repeats the names of these
-bundles, so that newer bundles do not make anybody forget them. Each decision is signed.
+If the figures of a bundle are unknown, runs that rely on registers are refused until a person
+accepts the loss of these figures. Each later bundle repeats the names of the unreadable bundles;
+otherwise newer bundles would hide the problem. A decision to accept a loss of figures or of
+register rows is signed.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 
 from include.evidence import ledger
-from include.evidence.check import Refused, is_of_folder
+from include.evidence.check import Refused, is_result_of_folder
+from include.evidence.control_evidence import AHEAD
 from include.evidence.model import (
     AcceptedLoss,
     Finding,
@@ -23,7 +26,6 @@ from include.evidence.model import (
     failure_finding,
 )
 from include.evidence.signing import TrustedKeys
-from include.evidence.standing import AHEAD
 from include.evidence.versions import find_sealed
 from include.messages import Message, _
 from include.services.errors import ControlFailed
@@ -34,14 +36,15 @@ _BUNDLES = "evidence_bundle"  # in the column `lost`, beside the names of regist
 
 
 def is_after(state: RegisterState, accepted: Sequence[AcceptedLoss]) -> bool:
-    """Return whether a state was read after the newest accepted loss.
+    """Return whether a bundle's register state was read after the newest loss was accepted.
 
-    A seal that knows the acceptance, or an acceptance that this state database lacks, came after
-    it, also if the clocks of the two machines differ.
+    The clocks of two machines may differ by some minutes, so the times alone do not decide. A state
+    that contains the newest accepted loss was read after this loss was accepted. The same holds if
+    a state contains an accepted loss that this state database does not have.
 
     Args:
-        state: of a bundle.
-        accepted: all accepted losses, the newest first.
+        state: register state in a bundle.
+        accepted: all accepted losses in the state database, newest first; at least one.
     """
     if state.accepted is not None and state.accepted not in accepted[1:]:
         return True
@@ -51,7 +54,13 @@ def is_after(state: RegisterState, accepted: Sequence[AcceptedLoss]) -> bool:
 def loss_columns(
     accepted: AcceptedLoss, figures: Mapping[str, RegisterFigure], fingerprint: str
 ) -> dict[str, Any]:
-    """Return the columns of a decision, without its signature."""
+    """Return the database row of an accepted loss, without its signature, as column -> value.
+
+    Args:
+        accepted: the accepted loss.
+        figures: register name -> figure after the loss.
+        fingerprint: fingerprint of the key that signs the decision.
+    """
     lost: dict[str, object] = {
         name: figure.model_dump(mode="json") for name, figure in accepted.lost.items()
     }
@@ -68,14 +77,25 @@ def loss_columns(
 
 
 def signed_content(columns: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a decision that its signature covers."""
+    """Return the bytes that the signature of an accepted loss is calculated from.
+
+    Args:
+        columns: values of the database row, by column, without the id and the signature.
+    """
     return ledger.canonical("register_loss", columns)
 
 
 def accepted_losses(
     conn: Connection, keys: TrustedKeys
 ) -> list[tuple[AcceptedLoss, dict[str, RegisterFigure]]]:
-    """Return accepted losses that a trusted key signed, newest first, with the figures since."""
+    """Return the losses of register rows or figures that a person accepted, newest first.
+
+    A loss is returned only if a trusted key signed the decision to accept it.
+
+    Returns:
+        Pairs of an accepted loss and the figures of the registers at the time of the decision, by
+        register name.
+    """
     accepted = []
     query = select(register_loss).order_by(register_loss.c.id.desc())
     for row in conn.execute(query).mappings():
@@ -95,19 +115,20 @@ def accepted_losses(
 
 
 ACCEPT = (
-    "If the bundle is lost for good: `./parcelseal recover-ledger --accept-losses` goes on "
-    "without its figures."
+    "If the bundle cannot be restored, `./parcelseal recover-ledger --accept-losses` records "
+    "that a person accepts this. Runs then continue without the bundle."
 )
 
 
 @dataclass
 class ReadAgain:
-    """The result of reading bundles again that could not be read.
+    """The result of another attempt to read bundles that could not be read before.
 
     Attributes:
-        states: of those that verify now.
-        unreadable: bundles that still do not verify.
-        untrusted: bundles whose ledger row no trusted key signed.
+        states: register states of the bundles that can be read now.
+        unreadable: folders of bundles that are still not valid.
+        untrusted: folders of bundles that are still not valid and whose ledger row was not signed
+            by a trusted key.
     """
 
     states: list[RegisterState] = field(default_factory=list)
@@ -122,14 +143,17 @@ def read_again(
     bundles: Iterable[str],
     parse: Callable[[bytes | None], RegisterState | None],
 ) -> ReadAgain:
-    """Read bundles again that could not be read, and those that they name themselves.
+    """Try again to read the register states of bundles that could not be read before.
+
+    A bundle that can be read now may list further unreadable bundles. These are read as well.
 
     Args:
         store: the evidence store.
         state: the state database.
-        keys: public keys whose seals count.
-        bundles: their folders.
-        parse: returns the state in a result.json; raises Refused.
+        keys: public keys whose seals are accepted.
+        bundles: folders of the bundles.
+        parse: returns the register state in a result.json, or None if it has none; raises Refused
+            if the content is None or not valid.
 
     Raises:
         StoreError: the store cannot be read.
@@ -144,7 +168,7 @@ def read_again(
         sums_sha256 = row.sums_sha256 if row and row.is_authentic(keys) else ""
         sealed = find_sealed(store, bundle, keys, sums_sha256=sums_sha256)
         result_json = sealed.read_result() if sealed else None
-        if result_json is not None and not is_of_folder(result_json, bundle):
+        if result_json is not None and not is_result_of_folder(result_json, bundle):
             result_json = None  # a copy of another bundle
         try:
             registers = parse(result_json)
@@ -159,33 +183,35 @@ def read_again(
 
 
 def unread_error(unreadable: Sequence[str], untrusted: Collection[str]) -> ControlFailed:
-    """Return the error of work that relies on registers while figures are unknown.
+    """Return the error that refuses a run because figures of the registers are unknown.
 
     Args:
-        unreadable: bundles whose figures are unknown; at least one.
-        untrusted: those of them whose ledger row no trusted key signed.
+        unreadable: folders of the bundles whose figures are unknown; at least one.
+        untrusted: those bundles of `unreadable` whose ledger row was not signed by a trusted key.
     """
     verifiable = [bundle for bundle in unreadable if bundle not in untrusted]
     if verifiable:
         return ControlFailed(
-            f"The evidence bundle {verifiable[0]} does not verify, so nothing shows that the state "
-            "database is complete.",
-            f"Run `./parcelseal verify --all` and find out who changed it. {ACCEPT}",
+            f"The evidence bundle {verifiable[0]} failed verification. It states how many "
+            "entries the state database had, so it is now unknown whether the state database "
+            "is complete.",
+            f"Run `./parcelseal verify --all` and find out who changed the bundle. {ACCEPT}",
         )
     return ControlFailed(
-        f"No trusted key signed the ledger row of the evidence bundle {unreadable[0]}, so nothing "
-        "shows that the state database is complete.",
-        "If the signing key was exchanged, add the earlier public key to `trusted_keys` of the "
+        f"The row of the evidence bundle {unreadable[0]} in the evidence ledger is not signed "
+        "with a trusted key, so it is unknown whether the state database is complete.",
+        "If the signing key was replaced, add the earlier public key to `trusted_keys` of the "
         f"evidence store. Otherwise find out who changed the row. {ACCEPT}",
     )
 
 
 def unread_findings(unreadable: Sequence[str], untrusted: Sequence[str]) -> Iterator[Finding]:
-    """Yield findings for bundles whose figures are unknown.
+    """Yield findings for bundles whose register figures are unknown.
 
     Args:
-        unreadable: these bundles.
-        untrusted: those of them whose ledger row no trusted key signed; they share one finding.
+        unreadable: folders of the bundles whose figures are unknown.
+        untrusted: those bundles of `unreadable` whose ledger row was not signed by a trusted key. A
+            single finding reports all of them; each other bundle has its own finding.
     """
     for bundle in unreadable:
         if bundle in untrusted:
@@ -194,57 +220,63 @@ def unread_findings(unreadable: Sequence[str], untrusted: Sequence[str]) -> Iter
             code="evidence.register_unread",
             subject=bundle,
             message=_(
-                "An evidence bundle does not verify, so its figures of the state database are "
-                "unknown."
+                "An evidence bundle failed verification. It states how many entries the state "
+                "database had, but this statement cannot be trusted."
             ),
-            action=_("Verify all evidence and find out who changed it."),
+            action=_(
+                "Have all evidence verified, and find out who changed the files of the bundle."
+            ),
         )
     if untrusted:
         yield attention_finding(
             code="evidence.register_untrusted",
             subject=untrusted[0],
             message=_(
-                "No trusted key signed {count} rows of the evidence ledger, so their bundles' "
-                "figures of the state database are unknown.",
+                "{count} rows of the evidence ledger are not signed with a trusted key. Their "
+                "bundles state how many entries the state database had, but these statements "
+                "cannot be trusted.",
                 count=len(untrusted),
             ),
             action=_(
-                "If the signing key was exchanged, have the data engineers trust the earlier "
-                "public key again. Otherwise find out who changed the rows."
+                "If the signing key was replaced, ask the data engineers to add the earlier "
+                "public key to the trusted keys. Otherwise find out who changed the rows of "
+                "the evidence ledger."
             ),
         )
 
 
 def changed_findings(bundles: Sequence[str]) -> Iterator[Finding]:
-    """Yield a failed finding if rows of the ledger were changed.
+    """Yield a single finding with severity ``fail`` if rows of the ledger were changed.
 
     Args:
-        bundles: bundles of a trusted key whose ledger rows no trusted key signed.
+        bundles: folders of the bundles whose rows were changed. The bundles have a trusted
+            signature, but their rows have none.
     """
     if bundles:
         yield failure_finding(
             code="evidence.ledger_changed",
             subject=bundles[0],
             message=_(
-                "{count} rows of the evidence ledger were changed: their signatures do not fit, "
-                "and a trusted key signed their bundles.",
+                "{count} rows of the evidence ledger were changed: the signatures of the rows "
+                "are not valid, but the bundles of these rows are signed with a trusted key.",
                 count=len(bundles),
             ),
-            action=_("Verify all evidence and find out who changed the state database."),
+            action=_("Have all evidence verified, and find out who changed the state database."),
         )
 
 
 def accepted_message(accepted: AcceptedLoss) -> Message:
-    """Return the message of the finding that a person accepted a loss."""
+    """Return the message of the finding about a loss that a person accepted."""
     if accepted.lost:
         return _(
-            "{who} accepted that rows of the state database are lost: {reason}",
-            who=accepted.accepted_by,
+            "{person} accepted that entries of the state database are lost. Reason: {reason}",
+            person=accepted.accepted_by,
             reason=accepted.because,
         )
     return _(
-        "{who} accepted that figures of {count} evidence bundles cannot be read: {reason}",
-        who=accepted.accepted_by,
+        "{person} accepted that {count} evidence bundles cannot be used to check whether the "
+        "state database is complete. Reason: {reason}",
+        person=accepted.accepted_by,
         count=len(accepted.unread),
         reason=accepted.because,
     )

@@ -1,7 +1,8 @@
-"""Find signed bundles of the evidence store that the ledger does not have.
+"""Find signed bundles of the evidence store that have no row in the evidence ledger.
 
-Such bundles exist after an older state database was restored, or after rows of the ledger were
-deleted. The search reads all versions, so neither a delete marker nor an overwrite hides a bundle.
+Such bundles exist if an older backup of the state database was restored or if rows of the ledger
+were deleted. The module reads all versions of the stored objects, so it finds a bundle even if
+newer versions or delete markers hide its files.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from include.evidence import ledger
-from include.evidence.check import SignedSums, is_of_folder
+from include.evidence.check import SignedSums, is_result_of_folder
 from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import (
     DEPTH,
@@ -43,12 +44,12 @@ MOST_FORGED_BYTES = 256 * 1024 * 1024  # bytes of these objects
 
 @dataclass(frozen=True)
 class UnrecordedBundle:
-    """A bundle that a trusted key signed and that the ledger lacks.
+    """A bundle that a trusted key signed, but that has no ledger row.
 
     Attributes:
-        name: its folder.
-        signed: its SHA256SUMS, with a checked signature.
-        folder: reads the sealed versions of its files.
+        name: folder of the bundle.
+        signed: SHA256SUMS of the bundle, whose signature was checked.
+        folder: reads the sealed versions of the bundle's files.
     """
 
     name: str
@@ -58,46 +59,69 @@ class UnrecordedBundle:
 
 @dataclass(frozen=True)
 class UnrecordedBundles:
-    """The result of a search.
+    """The result of a search for signed bundles without a ledger row.
 
     Attributes:
-        bundles: newest signature first; copies of a bundle are included.
-        unchecked: number of folders, or versions of their objects, that were not read because too
-            many others have no trusted signature or are copies.
+        bundles: the bundles, newest signature first. A bundle that was copied to other folders is
+            listed once for each folder.
+        unchecked: number of folders that were not read, or not read completely, because the search
+            reached a limit.
     """
 
     bundles: tuple[UnrecordedBundle, ...]
     unchecked: int = 0
 
     def has_bundle_of(self, row: LedgerRow) -> bool:
-        """Return whether the bundle of a row is among these; a copy of another bundle is not.
+        """Return whether the search found the bundle that a ledger row describes.
+
+        A copy of another bundle in the folder of this bundle does not count.
 
         Raises:
             StoreError: the store cannot be read.
         """
         of_row = (bundle for bundle in self.bundles if bundle.name == row.bundle)
         results = (bundle.folder.read_result() for bundle in of_row)
-        return any(result is not None and is_of_folder(result, row.bundle) for result in results)
+        return any(
+            result is not None and is_result_of_folder(result, row.bundle) for result in results
+        )
 
-    def after(self, link: Link | None) -> list[UnrecordedBundle]:
-        """Return the bundles whose SHA256SUMS names a link: one bundle, its copies, or a fork."""
+    def direct_followers(self, link: Link | None) -> list[UnrecordedBundle]:
+        """Return the bundles whose SHA256SUMS links to a given predecessor.
+
+        More than one bundle is returned if a bundle was copied to other folders, or if two bundles
+        were sealed after the same predecessor.
+
+        Args:
+            link: the link to the predecessor; None for bundles without a predecessor.
+        """
         return self._followers.get(link, [])
 
     def chain_after(self, link: Link | None) -> list[UnrecordedBundle]:
-        """Return the bundles that continue the chain from a link, in the chain's order."""
+        """Return all bundles after a given bundle in the chain of bundles, in chain order.
+
+        Each bundle links to its predecessor. If several bundles have the same predecessor, only one
+        of them is returned.
+
+        Args:
+            link: the link to the given bundle; None for the start of the chain.
+        """
         chain: list[UnrecordedBundle] = []
-        following = self.after(link)
+        following = self.direct_followers(link)
         while following:
             chain.append(following[0])
             links = dict.fromkeys(Link(each.name, each.signed.sha256) for each in following)
-            following = [bundle for each in links for bundle in self.after(each)]
+            following = [bundle for each in links for bundle in self.direct_followers(each)]
         return chain
 
     def newest_first(self, link: Link | None) -> list[list[UnrecordedBundle]]:
-        """Return the copies of each bundle, the newest bundle first.
+        """Return all bundles, newest first. Copies of the same bundle form one list.
 
-        Bundles that continue the chain from a link come before others. An intruder who has copies
-        of old bundles can store them, but cannot make them continue the chain.
+        The bundles that come after a given bundle in the chain of bundles are returned first,
+        before all other bundles. They are certainly newer: an intruder can store copies of old
+        bundles, but cannot append them to the chain.
+
+        Args:
+            link: the link to the given bundle; None for the start of the chain.
         """
         copies: dict[str, list[UnrecordedBundle]] = {
             bundle.signed.sha256: [] for bundle in reversed(self.chain_after(link))
@@ -107,14 +131,20 @@ class UnrecordedBundles:
         return list(copies.values())
 
     def joined(self, other: UnrecordedBundles) -> UnrecordedBundles:
-        """Return the bundles of two searches; the other search is the wider of the two."""
+        """Return the bundles that this search or another search found, without duplicates.
+
+        The number of unchecked folders is taken from the other search.
+
+        Args:
+            other: result of a search that covers more folders of the store.
+        """
         names = {(bundle.name, bundle.signed.sha256) for bundle in self.bundles}
         further = [each for each in other.bundles if (each.name, each.signed.sha256) not in names]
         return _sorted([*self.bundles, *further], other.unchecked)
 
     @cached_property
     def _followers(self) -> dict[Link | None, list[UnrecordedBundle]]:
-        """The bundles by the link that their SHA256SUMS names."""
+        """Return the bundles by the link in their SHA256SUMS: link -> bundles with this link."""
         followers: dict[Link | None, list[UnrecordedBundle]] = {}
         for bundle in self.bundles:
             followers.setdefault(bundle.signed.sums.previous, []).append(bundle)
@@ -123,11 +153,11 @@ class UnrecordedBundles:
 
 @dataclass(frozen=True)
 class StoreParts:
-    """Parts of the store that a search lists.
+    """The folders of the evidence store in which a search looks for bundles.
 
     Attributes:
-        prefixes: of keys; an empty prefix stands for the whole store.
-        unlisted: number of folders that are left out because there are too many.
+        prefixes: prefixes of object keys. An empty prefix means the whole store.
+        unlisted: number of folders that the search leaves out, because there are too many.
     """
 
     prefixes: tuple[str, ...]
@@ -140,30 +170,32 @@ def search_unrecorded(
     keys: TrustedKeys,
     prefixes: Collection[str],
     *,
-    most_forged: int | None,
+    object_limit: int | None,
     unlisted: int = 0,
 ) -> UnrecordedBundles:
-    """Search parts of the store for signed bundles that the ledger lacks.
+    """Search folders of the store for signed bundles that have no ledger row.
 
-    The search reads every file that may be a signature. Only folders without a trusted signature,
-    and copies of a bundle, count against the bounds: too many of them make the search incomplete
-    (`unchecked`). Copies of recorded bundles are not returned.
+    The search reads every file that may be a signature. A limit applies to the objects and bytes
+    that are read from folders without a trusted signature and from copies of bundles. If the limit
+    is reached, the search is incomplete: see `unchecked` of the result. Copies of bundles that have
+    a ledger row are not returned.
 
     Args:
         store: the evidence store.
-        conn: the state database. Without the evidence lock, a bundle that is sealed meanwhile is
-            recorded before its signature is stored, so it is not returned either.
-        keys: public keys whose seals count.
-        prefixes: of keys in the store; an empty prefix stands for the whole store.
-        most_forged: objects read from folders without a trusted signature and from copies; None
-            for no bound, also on their bytes.
-        unlisted: number of folders that the prefixes leave out.
+        conn: connection to the state database. The caller does not need the lock
+            `StateLock.EVIDENCE`: a seal that runs at the same time commits its ledger row before it
+            stores the signature, so its bundle is not returned.
+        keys: public keys whose seals are accepted.
+        prefixes: prefixes of object keys. An empty prefix means the whole store.
+        object_limit: maximum number of objects that are read from folders without a trusted
+            signature and from copies. None for no limit on objects and bytes.
+        unlisted: number of folders that the prefixes leave out. It is added to `unchecked`.
 
     Raises:
         StoreError: the store cannot be read.
     """
     folders = _signed_folders(store, prefixes)
-    rows = ledger.of_bundles(conn, list(folders))
+    rows = ledger.rows_of_bundles(conn, list(folders))
     recorded = {row.bundle for row in rows if row.is_authentic(keys)}
     marks = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
     recorded |= {mark.bundle for mark in marks}
@@ -174,7 +206,7 @@ def search_unrecorded(
     objects = total = 0
     # Smallest first, so that an intruder's large files use up the bounds last.
     for name in sorted(folders.keys() - recorded, key=lambda name: (_size(folders[name]), name)):
-        if most_forged is not None and (objects >= most_forged or total >= MOST_FORGED_BYTES):
+        if object_limit is not None and (objects >= object_limit or total >= MOST_FORGED_BYTES):
             unchecked += 1
             continue
         lacking = [
@@ -202,14 +234,22 @@ def _sorted(bundles: Iterable[UnrecordedBundle], unchecked: int) -> UnrecordedBu
 def _recorded_sums(
     conn: Connection, keys: TrustedKeys, pruned: Collection[str]
 ) -> Callable[[str], bool]:
-    """Return a function that tells whether an authentic row or checkpoint has a digest."""
-    places: dict[str, int] = {}
+    """Return a function that checks whether a SHA256SUMS digest is recorded in the state database.
+
+    A digest is recorded if an authentic ledger row contains it or if it is one of `pruned`.
+
+    Args:
+        conn: connection to the state database.
+        keys: public keys whose signatures are accepted.
+        pruned: digests in the checkpoints.
+    """
+    seqs: dict[str, int] = {}
 
     @cache
     def is_recorded(sums_sha256: str) -> bool:
-        if not places:
-            places.update(ledger.places(conn))
-        row = ledger.at(conn, places[sums_sha256]) if sums_sha256 in places else None
+        if not seqs:
+            seqs.update(ledger.seqs_by_digest(conn))
+        row = ledger.row_at(conn, seqs[sums_sha256]) if sums_sha256 in seqs else None
         return sums_sha256 in pruned or (row is not None and row.is_authentic(keys))
 
     return is_recorded
@@ -218,17 +258,19 @@ def _recorded_sums(
 def recent_parts(
     store: ObjectStore, workflows: Iterable[str], since: datetime | None, now: datetime
 ) -> StoreParts:
-    """Return the parts of the store that hold the bundles that were sealed since a moment.
+    """Return the folders of the store that can contain bundles sealed since a given time.
 
-    A folder's name has the month in which its run began, by the clock of another machine. So the
-    months have no end, and begin before both moments. Folders tell which workflows there are.
+    The path of a bundle contains the month in which its run started, by the clock of the machine
+    that ran it. A bundle may be sealed up to 6 months after this start. The search therefore begins
+    6 months before the earlier of `since` and `now`, and includes all later months. The function
+    lists the folders of the store to find workflows that are not in `workflows`.
 
     Args:
         store: the evidence store.
-        workflows: names under which bundles are sealed. They are always searched; of others at
-            most `MOST_PARTS` folders are listed.
-        since: when the last bundle that is known was sealed; None for the whole store.
-        now: the moment by this machine's clock, which may be wrong.
+        workflows: workflow names under which bundles are sealed. These are always searched. Of all
+            other workflows together, at most 2000 folders are listed.
+        since: when the last bundle of the ledger was sealed; None for the whole store.
+        now: the current time by this machine's clock, which may be wrong.
 
     Raises:
         StoreError: the store cannot be read.
@@ -260,7 +302,16 @@ def recent_parts(
 
 
 def _months_of(store: ObjectStore, name: str, oldest: int) -> tuple[list[str], int]:
-    """Return prefixes of a workflow's months, oldest first, and how many folders are left out."""
+    """Return the key prefixes of a workflow's month folders, from a given month on, oldest first.
+
+    Args:
+        store: the evidence store.
+        name: folder of the workflow.
+        oldest: the given month, counted in months since the year 0.
+
+    Returns:
+        At most 36 prefixes, and the number of folders that are left out.
+    """
     years = [year for year in store.folders(f"{name}/") if re.fullmatch("[0-9]{4}", year)]
     years = [year for year in sorted(years) if int(year) * 12 + 11 >= oldest]
     months = [
@@ -280,9 +331,9 @@ def _month(moment: datetime) -> int:
 
 
 def _signed_folders(store: ObjectStore, prefixes: Collection[str]) -> dict[str, Versions]:
-    """Return the folders that hold a signature and a SHA256SUMS, with the versions of both.
+    """Return the folders with a signature and SHA256SUMS, and the versions of their files.
 
-    Delete markers are left out, and so are versions larger than a seal writes.
+    Delete markers are left out, and so are versions that are too large to be written by a seal.
     """
     largest = {SIGNATURE: LARGEST_SIGNATURE, SUMS: LARGEST_SUMS, RESULT: LARGEST_RESULT}
     folders: dict[str, dict[str, list[ObjectVersion]]] = {}
@@ -302,7 +353,14 @@ def _disjoint(prefixes: Collection[str]) -> Iterator[str]:
 
 
 def _has_more(files: Versions) -> bool:
-    """Return whether a folder has more versions than a search reads."""
+    """Return whether a folder has versions of the signature or SHA256SUMS that are not read.
+
+    Of each file, `search_unrecorded` reads only the current version and a limited number of the
+    oldest versions.
+
+    Args:
+        files: file name -> stored versions of the file.
+    """
     return sum(len(files[name]) for name in (SIGNATURE, SUMS)) > len(_signed_objects(files))
 
 
@@ -311,5 +369,9 @@ def _size(files: Versions) -> int:
 
 
 def _signed_objects(files: Versions) -> list[ObjectVersion]:
-    """Return the versions of the signature and of SHA256SUMS that a search reads."""
+    """Return the versions of the signature and of SHA256SUMS that `search_unrecorded` reads.
+
+    Args:
+        files: file name -> stored versions of the file in one folder.
+    """
     return [version for name in (SIGNATURE, SUMS) for version in versions_to_try(files[name])]

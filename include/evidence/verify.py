@@ -1,4 +1,4 @@
-"""Verification of evidence: every bundle, the ledger, and the chain that binds them."""
+"""Verify evidence: the bundles, the rows of the evidence ledger, and the links between bundles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from sqlalchemy import Connection, select, text
 
 from include.evidence import ledger
-from include.evidence.adopt import pending_signature, pending_signatures
 from include.evidence.check import (
     Refused,
     SignedSums,
@@ -32,6 +31,7 @@ from include.evidence.folder import (
     link_to,
 )
 from include.evidence.ledger import LedgerRow
+from include.evidence.ledger_recovery import pending_signature, pending_signatures
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.versions import hidden_remarks
 from include.messages import Message, _, in_english
@@ -46,13 +46,14 @@ class Verification:
     """The result of a verification.
 
     Attributes:
-        verified: something was checked, and everything that was checked is valid.
-        bundles: how many bundles of the ledger are not pruned, or 1 for one bundle.
-        first_bad: the first bundle that is not valid, None if all are.
-        problem: what is wrong with it.
-        remarks: facts for the reader that are no failures.
-        commands: lines for a shell that check ``first_bad``, or the newest bundle, without
-            ParcelSeal.
+        verified: whether at least one bundle was checked and all checked bundles are valid.
+        bundles: number of bundles in the ledger that are not pruned; 1 if only one bundle was
+            verified.
+        first_bad: folder of the first bundle that is not valid; None if all bundles are valid.
+        problem: why the verification did not pass; None if it passed.
+        remarks: facts that the reader should know, but that do not make the verification fail.
+        commands: shell commands that check the bundle ``first_bad`` without ParcelSeal; if all
+            bundles are valid, commands for the newest bundle.
     """
 
     verified: bool
@@ -64,13 +65,24 @@ class Verification:
 
     @property
     def reason(self) -> str | None:
-        """The problem in English, in one line; None when verified."""
+        """Return the problem in English; None if the verification passed."""
         return in_english(self.problem) if self.problem else None
 
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Ledger and store at a moment without a seal under way."""
+    """The content of the ledger and the store, read while no seal was running.
+
+    Attributes:
+        store: the evidence store.
+        keys: public keys whose seals are accepted.
+        rows: ledger rows of the bundles that are not pruned, ordered by sequence number.
+        pruned: ledger rows of pruned bundles, ordered by sequence number.
+        checkpoint: the newest checkpoint; None if no bundle was pruned.
+        begun: folders of bundles whose seal has started and not finished.
+        signatures: signatures that the store may not have yet, by bundle folder.
+        folders: names of the stored files, by bundle folder.
+    """
 
     store: ObjectStore
     keys: TrustedKeys
@@ -98,20 +110,21 @@ class _Bad(Exception):
 
 
 def verify_all(store: ObjectStore, conn: Connection, trusted: Iterable[bytes]) -> Verification:
-    """Verify every bundle, every ledger row and the chain; reads the whole store.
+    """Verify every bundle of the store, every ledger row and the links between bundles.
 
-    Seals wait while ledger and store are listed, not while files are read.
+    Other processes cannot seal while the function lists the ledger and the store. They can seal
+    while it reads files.
 
     Args:
         store: the evidence store.
-        conn: the state database.
-        trusted: public keys (PEM) whose seals count.
+        conn: connection to the state database.
+        trusted: public keys (PEM) whose seals are accepted.
 
     Raises:
         UsageError: a trusted key cannot be read.
         StoreError: the store cannot be read.
     """
-    evidence = _take_stock(store, conn, TrustedKeys(trusted))
+    evidence = _read_evidence(store, conn, TrustedKeys(trusted))
     remarks = list(_remarks(evidence))
     count = len(evidence.rows)
     try:
@@ -122,7 +135,10 @@ def verify_all(store: ObjectStore, conn: Connection, trusted: Iterable[bytes]) -
         commands = commands_for(store, bad.bundle, evidence.keys.fingerprints)
         return Verification(False, count, bad.bundle, bad.problem, remarks, commands)
     if not evidence.rows:
-        nothing = _("there is no evidence to verify: the ledger and the store hold no bundle")
+        nothing = _(
+            "there is no evidence to verify: the evidence ledger and the evidence "
+            "store have no bundle"
+        )
         return Verification(False, 0, None, nothing, remarks)
     newest = evidence.rows[-1]
     commands = commands_for(store, newest.bundle, [newest.key_fingerprint])
@@ -132,7 +148,14 @@ def verify_all(store: ObjectStore, conn: Connection, trusted: Iterable[bytes]) -
 def verify_one(
     store: ObjectStore, bundle: str, trusted: Iterable[bytes], conn: Connection | None = None
 ) -> Verification:
-    """Verify one bundle of a store, with its ledger row and its link where the ledger is at hand.
+    """Verify one bundle of a store.
+
+    Args:
+        store: the evidence store.
+        bundle: folder of the bundle, relative to the store.
+        trusted: public keys (PEM) whose seals are accepted.
+        conn: connection to the state database, to verify the ledger row and the link to the
+            previous bundle as well; None to verify only the bundle.
 
     Raises:
         UsageError: a trusted key cannot be read.
@@ -146,7 +169,12 @@ def verify_one(
     commands = commands_for(store, bundle, keys.fingerprints)
     remarks = []
     if conn is None:
-        remarks.append(_("the ledger was not at hand; the chain was not checked"))
+        remarks.append(
+            _(
+                "the evidence ledger was not available, so this verification did not "
+                "check the chain of bundles"
+            )
+        )
     if folder.lacks_signature:
         remarks.append(_unsigned(bundle))
     try:
@@ -162,18 +190,19 @@ def verify_one(
 
 
 def verify_path(path: Path, trusted: Iterable[bytes] | None = None) -> Verification:
-    """Verify a bundle's folder on a disk, without ledger, as an outsider has it.
+    """Verify a copy of a bundle on a disk, without access to the evidence ledger.
 
     Args:
-        path: the folder.
-        trusted: public keys (PEM) whose seals count; None takes the bundle's own signer.pem, and
-            remarks that its fingerprint is still to be compared.
+        path: folder of the bundle.
+        trusted: public keys (PEM) whose seals are accepted. If None, the key in the bundle's
+            signer.pem is used, and a remark asks the reader to compare its fingerprint with the
+            published one.
 
     Raises:
-        UsageError: there is no such folder, or a trusted key cannot be read.
+        UsageError: the folder is missing, or a trusted key cannot be read.
     """
     if not path.is_dir():
-        raise UsageError(f"There is no folder {path}.")
+        raise UsageError(f"The folder {path} does not exist.")
     folder = DiskFolder(path)
     remarks = []
     fingerprints: list[str] = []
@@ -185,15 +214,21 @@ def verify_path(path: Path, trusted: Iterable[bytes] | None = None) -> Verificat
         if trusted is None:
             remarks.append(
                 _(
-                    "checked with the bundle's own key; compare its fingerprint {fingerprint} "
-                    "with the published one",
+                    "the bundle was checked with the public key that it contains; compare the "
+                    "key's fingerprint {fingerprint} with the fingerprint that the company "
+                    "published",
                     fingerprint=fingerprints[0],
                 )
             )
         signed = check_bundle(folder, keys)
         near = _check_neighbour(path, signed)
         if near is False:
-            remarks.append(_("the bundle before it was not at hand; the link was not checked"))
+            remarks.append(
+                _(
+                    "the previous bundle was not available, so it was not checked that this "
+                    "bundle follows it in the chain"
+                )
+            )
     except Refused as bad:
         problem = bad.message
     commands = check_commands(str(path), fingerprints, previous_at_hand=near is not False)
@@ -203,7 +238,12 @@ def verify_path(path: Path, trusted: Iterable[bytes] | None = None) -> Verificat
 
 
 def _check_chain(evidence: _Evidence) -> None:
-    """Check everything in the chain's order; raises _Bad for the first that does not hold."""
+    """Check all evidence from the oldest to the newest bundle.
+
+    Raises:
+        _Bad: a bundle, the checkpoint or the ledger is not valid. The error names the first bundle
+            with a problem.
+    """
     if evidence.checkpoint:
         _check_checkpoint(evidence, evidence.checkpoint)
         try:
@@ -212,7 +252,10 @@ def _check_chain(evidence: _Evidence) -> None:
             raise _Bad(evidence.checkpoint.bundle, refusal.message) from refusal
     for row in evidence.rows:
         if not row.is_authentic(evidence.keys):
-            raise _Bad(_bundle_meant_by(row, evidence), _("its ledger row was changed"))
+            raise _Bad(
+                _bundle_of_changed_row(row, evidence),
+                _("the row of this bundle in the evidence ledger was changed"),
+            )
     unrecorded = {bundle: _signed(evidence, bundle) for bundle in _unrecorded(evidence)}
     followers = {
         signed.sums.previous: bundle for bundle, signed in unrecorded.items() if signed is not None
@@ -224,7 +267,14 @@ def _check_chain(evidence: _Evidence) -> None:
         try:
             if row.seq != seq:
                 lost = followers.get(previous) or _linked_by(evidence, row) or row.bundle
-                raise _Bad(lost, _("its ledger row, number {seq}, is missing", seq=seq))
+                raise _Bad(
+                    lost,
+                    _(
+                        "the row of this bundle in the evidence ledger, number {number}, "
+                        "is missing",
+                        number=seq,
+                    ),
+                )
             folder = evidence.folder(row.bundle)
             check_row(row, check_bundle(folder, evidence.keys), folder, previous)
         except Refused as bad:
@@ -235,21 +285,30 @@ def _check_chain(evidence: _Evidence) -> None:
     waiting = {follower} & evidence.begun
     if unknown := sorted(unrecorded.keys() - waiting):
         first = follower if follower in unknown else unknown[0]
-        raise _Bad(first, _("the ledger does not have it"))
+        raise _Bad(first, _("the evidence ledger has no row for this bundle"))
 
 
 def _check_checkpoint(evidence: _Evidence, checkpoint: Checkpoint) -> None:
     if not checkpoint.is_authentic(evidence.keys):
-        raise _Bad(checkpoint.bundle, _("the checkpoint of pruned evidence was changed"))
+        raise _Bad(
+            checkpoint.bundle,
+            _("the signed checkpoint, which replaces removed bundles in the chain, was changed"),
+        )
     try:
         signed = check_signature(evidence.folder(checkpoint.bundle), evidence.keys)
     except Refused as bad:
         raise _Bad(checkpoint.bundle, bad.message) from bad
     if signed.sha256 != checkpoint.sums_sha256:
-        raise _Bad(checkpoint.bundle, _("SHA256SUMS is not the one that the checkpoint has"))
+        raise _Bad(
+            checkpoint.bundle,
+            _(
+                "the bundle's list of checksums is not the list that the "
+                "signed checkpoint of removed evidence records"
+            ),
+        )
 
 
-def _take_stock(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> _Evidence:
+def _read_evidence(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> _Evidence:
     folders: dict[str, set[str]] = {}
     with _no_seal_under_way(conn):
         every = ledger.rows(conn)
@@ -287,7 +346,7 @@ def _no_seal_under_way(conn: Connection) -> Iterator[None]:
 
 
 def _unrecorded(evidence: _Evidence) -> list[str]:
-    """Return signed folders that neither ledger nor checkpoint names."""
+    """Return folders that have a signature, but are named by no ledger row and no checkpoint."""
     recorded = {row.bundle for row in evidence.rows}
     if evidence.checkpoint:
         recorded.add(evidence.checkpoint.bundle)
@@ -302,8 +361,16 @@ def _signed(evidence: _Evidence, bundle: str) -> SignedSums | None:
         return None
 
 
-def _bundle_meant_by(row: LedgerRow, evidence: _Evidence) -> str:
-    """Return the bundle that a changed row was written for, going by the digest that it has."""
+def _bundle_of_changed_row(row: LedgerRow, evidence: _Evidence) -> str:
+    """Return the folder of the bundle that a ledger row described before someone changed the row.
+
+    The bundle is found by the SHA256SUMS digest in the row. If no bundle has this digest, return
+    the folder that the row names now.
+
+    Args:
+        row: the changed row.
+        evidence: the content of the ledger and the store.
+    """
     for bundle in sorted(evidence.folders):
         signed = _signed(evidence, bundle)
         if signed and signed.sha256 == row.sums_sha256:
@@ -312,7 +379,10 @@ def _bundle_meant_by(row: LedgerRow, evidence: _Evidence) -> str:
 
 
 def _linked_by(evidence: _Evidence, row: LedgerRow) -> str | None:
-    """Return the bundle that a row's bundle says comes before it."""
+    """Return the folder of the predecessor to which the bundle of a ledger row links.
+
+    Return None if the bundle has no predecessor or no valid signature.
+    """
     signed = _signed(evidence, row.bundle)
     return signed.sums.previous.bundle if signed and signed.sums.previous else None
 
@@ -320,7 +390,9 @@ def _linked_by(evidence: _Evidence, row: LedgerRow) -> str | None:
 def _refuse_pruned(conn: Connection, bundle: str, keys: TrustedKeys) -> None:
     row = ledger.find_bundle(conn, bundle)
     if row is not None and row.seq <= pruned_up_to(conn, keys):
-        raise Refused(_("its files were removed at the end of their retention period"))
+        raise Refused(
+            _("the files of the bundle were removed at the end of their retention period")
+        )
 
 
 def _check_in_ledger(
@@ -328,15 +400,19 @@ def _check_in_ledger(
 ) -> None:
     row = ledger.find_bundle(conn, bundle)
     if row is None:
-        raise Refused(_("the ledger does not have it"))
+        raise Refused(_("the evidence ledger has no row for this bundle"))
     if not row.is_authentic(keys):
-        raise Refused(_("its ledger row was changed"))
+        raise Refused(_("the row of this bundle in the evidence ledger was changed"))
     check_row(row, signed, folder, link_before(conn, row))
 
 
 def link_before(conn: Connection, row: LedgerRow) -> Link | None:
-    """Return the link of a bundle to its predecessor or a checkpoint; None for neither."""
-    before = ledger.at(conn, row.seq - 1)
+    """Return the link that the bundle of a ledger row must have to its predecessor.
+
+    The link comes from the previous ledger row or from a checkpoint. Return None if both are
+    missing.
+    """
+    before = ledger.row_at(conn, row.seq - 1)
     if before:
         return before.link
     marks = (mark for mark in checkpoints(conn) if mark.up_to_seq == row.seq - 1)
@@ -348,12 +424,27 @@ def _own_key(folder: DiskFolder) -> TrustedKeys:
         pem = folder.read(SIGNER, LARGEST_KEY)
         fingerprint(pem)
     except (ObjectMissing, ObjectDamaged, UsageError) as error:
-        raise Refused(_("signer.pem is missing or is no Ed25519 public key")) from error
+        raise Refused(
+            _("the bundle's public key is missing or is not a valid Ed25519 key")
+        ) from error
     return TrustedKeys([pem])
 
 
 def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
-    """Check the link to the neighbouring folder: False if it is missing, None without a link."""
+    """Check the link to the previous bundle, if the disk has the previous bundle's folder.
+
+    Args:
+        path: folder of the bundle. The link contains the path of the previous bundle, relative to
+            this folder.
+        signed: the bundle's SHA256SUMS.
+
+    Returns:
+        True if the link is valid, False if the folder of the previous bundle is missing, None if
+        the bundle has no link.
+
+    Raises:
+        Refused: the previous bundle was changed.
+    """
     previous = signed.sums.previous
     if previous is None:
         return None
@@ -364,7 +455,7 @@ def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
     except ObjectDamaged:
         digest = ""
     if digest != previous.sums_sha256:
-        raise Refused(_("the bundle before it, {bundle}, was changed", bundle=previous.bundle))
+        raise Refused(_("the previous bundle, {bundle}, was changed", bundle=previous.bundle))
     return True
 
 
@@ -373,18 +464,29 @@ def _remarks(evidence: _Evidence) -> Iterator[Message]:
     pruned = evidence.checkpoint.up_to_seq if evidence.checkpoint else 0
     if lost := pruned - len(evidence.pruned):
         yield _(
-            "the ledger lacks {count} rows of pruned bundles: a cleared task of their runs would "
-            "not be refused",
+            "{count} rows of removed bundles are missing from the evidence ledger: if a task "
+            "of the runs of these bundles is repeated, ParcelSeal cannot refuse it",
             count=lost,
         )
     for bundle, names in sorted(evidence.folders.items()):
         if SIGNATURE not in names and bundle not in recorded:
-            yield _("{bundle} is unfinished: it has no signature and is no bundle", bundle=bundle)
+            yield _(
+                "{bundle} is unfinished: it has no signature, so it is not an evidence bundle",
+                bundle=bundle,
+            )
         elif bundle in evidence.begun and bundle not in recorded:
-            yield _("{bundle} waits for its ledger row: the next seal enters it", bundle=bundle)
+            yield _(
+                "{bundle} has no row in the evidence ledger yet; the next run that seals "
+                "evidence enters the row",
+                bundle=bundle,
+            )
         elif evidence.folder(bundle).lacks_signature:
             yield _unsigned(bundle)
 
 
 def _unsigned(bundle: str) -> Message:
-    return _("{bundle} waits for its signature: the next seal puts it there", bundle=bundle)
+    return _(
+        "the signature of {bundle} is not in the evidence store yet; the next run that seals a "
+        "bundle will store it there",
+        bundle=bundle,
+    )

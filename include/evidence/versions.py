@@ -1,6 +1,7 @@
-"""Read bundles by their sealed versions, which newer versions or delete markers may hide.
+"""Read the sealed versions of a bundle's files, even if newer versions hide them.
 
-Object Lock keeps a version of an object. It does not prevent newer versions and delete markers.
+Object Lock protects a version of an object from deletion. It does not prevent someone from adding
+newer versions or delete markers.
 """
 
 from __future__ import annotations
@@ -37,9 +38,7 @@ Versions = Mapping[str, Sequence[ObjectVersion]]
 
 
 class SealedFolder(Folder):
-    """The files of a bundle in the versions that its SHA256SUMS lists.
-
-    `find_sealed` returns it.
+    """Reads those versions of a bundle's files whose digests are in its signed SHA256SUMS.
 
     Attributes:
         signed: the SHA256SUMS that a trusted key signed.
@@ -61,24 +60,28 @@ class SealedFolder(Folder):
 
     @property
     def hidden(self) -> list[str]:
-        """The files whose sealed version is not the current one, by name."""
+        """Return the names of files whose sealed version is not the current version."""
         names = [*self.signed.sums.files, SUMS, SIGNATURE]
         stored = (name for name in names if self._candidates(name))
         return [name for name in stored if not self._version(name).is_current]
 
     def names(self) -> set[str]:
-        """Return the relative names of all files that have a version."""
+        """Return the relative names of all files that have at least one readable version."""
         return {name for name in self._files if self._candidates(name)}
 
     def open(self, name: str) -> AbstractContextManager[Readable]:
-        """Open the sealed version of a file, or the current version if no version fits."""
+        """Open the sealed version of a file. If this version is missing, open the current version.
+
+        Raises:
+            ObjectMissing: the file has no version that can be read.
+        """
         version_id = self._version(name).version_id
         return self._store.open_reader(self._prefix + name, version_id=version_id)
 
     def sealed_version(self, name: str) -> ObjectVersion | None:
-        """Return the version of a file that was sealed, or None if no stored version fits.
+        """Return the version of a file whose digest is in SHA256SUMS; None if it is not stored.
 
-        The only version of a file is returned without reading it.
+        If a file has only one version, this version is returned and its digest is not checked.
         """
         if name not in self._chosen:
             candidates = self._candidates(name)
@@ -89,10 +92,10 @@ class SealedFolder(Folder):
         return self._chosen[name]
 
     def lock(self, until: datetime) -> None:
-        """Lock the sealed version of each file, the signature last.
+        """Lock the sealed version of each file until a given time. The signature is locked last.
 
-        A version that is locked for longer stays so. A file that is gone stops no later seal:
-        verification names it.
+        A version that is locked for longer keeps its lock. Missing files are skipped, because they
+        must not prevent later seals; verification reports them.
         """
         for name in [*self.signed.sums.files, SUMS, SIGNATURE]:
             version = self.sealed_version(name)
@@ -104,7 +107,7 @@ class SealedFolder(Folder):
                 continue
 
     def read_result(self) -> bytes | None:
-        """Return the sealed result.json, or None if no version of it is stored.
+        """Return the sealed result.json; None if its sealed version is not stored.
 
         Raises:
             StoreError: the store cannot be read.
@@ -135,13 +138,13 @@ class SealedFolder(Folder):
 def find_sealed(
     store: ObjectStore, bundle: str, keys: TrustedKeys, sums_sha256: str = ""
 ) -> SealedFolder | None:
-    """Return a bundle if a version of its signature fits a version of its SHA256SUMS.
+    """Return the sealed files of a bundle; None if no stored SHA256SUMS has a trusted signature.
 
     Args:
         store: the evidence store.
-        bundle: its folder.
-        keys: public keys whose seals count.
-        sums_sha256: the digest that its SHA256SUMS must have; empty for any.
+        bundle: folder of the bundle.
+        keys: public keys whose seals are accepted.
+        sums_sha256: digest that SHA256SUMS must have; empty for any digest.
 
     Raises:
         StoreError: the store cannot be read.
@@ -157,16 +160,17 @@ def sealed_folders(
     files: Versions,
     sums_sha256: str = "",
 ) -> Iterator[SealedFolder]:
-    """Yield a bundle once for each version of its SHA256SUMS that a version of a signature fits.
+    """Yield the sealed files of a bundle for each stored SHA256SUMS that has a trusted signature.
 
-    An intruder may store another genuine bundle's SHA256SUMS and signature on top of its own.
+    Several versions of SHA256SUMS can have a trusted signature: an intruder may copy SHA256SUMS and
+    the signature of another genuine bundle into the folder as newer versions.
 
     Args:
         store: the evidence store.
-        bundle: its folder.
-        keys: public keys whose seals count.
-        files: the versions of its files.
-        sums_sha256: the digest that its SHA256SUMS must have; empty for any.
+        bundle: folder of the bundle.
+        keys: public keys whose seals are accepted.
+        files: file name -> stored versions of the file.
+        sums_sha256: digest that SHA256SUMS must have; empty for any digest.
 
     Raises:
         StoreError: the store cannot be read.
@@ -183,7 +187,7 @@ def sealed_folders(
         if sums_sha256 not in ("", sha256):
             continue
         for signed_with, signature in signatures:
-            signed_by = keys.who_signed(signature, content) if signature else None
+            signed_by = keys.signer_of(signature, content) if signature else None
             if signed_by is None:
                 continue
             try:
@@ -195,7 +199,14 @@ def sealed_folders(
 
 
 def read_sealed_sums(store: ObjectStore, bundle: str, sums_sha256: str) -> bytes | None:
-    """Return the SHA256SUMS of a bundle that has a digest, or None if no stored version has it.
+    """Return the stored version of a bundle's SHA256SUMS that has a given digest.
+
+    Return None if no stored version has this digest.
+
+    Args:
+        store: the evidence store.
+        bundle: folder of the bundle.
+        sums_sha256: SHA-256 digest of the version, in hex.
 
     Raises:
         StoreError: the store cannot be read.
@@ -212,9 +223,17 @@ def read_sealed_sums(store: ObjectStore, bundle: str, sums_sha256: str) -> bytes
 def hidden_remarks(
     store: ObjectStore, bundle: str, keys: TrustedKeys, sums_sha256: str = ""
 ) -> list[Message]:
-    """Return a remark if sealed files of a bundle are hidden, and all of them are still stored.
+    """Return a remark if the current files of a bundle are not its sealed files.
 
-    Reads all files of the bundle.
+    This happens if someone stored newer versions or delete markers. Return an empty list if no
+    sealed file is hidden in this way, or if the sealed version of any file is missing. The function
+    reads all files of the bundle.
+
+    Args:
+        store: the evidence store.
+        bundle: folder of the bundle.
+        keys: public keys whose seals are accepted.
+        sums_sha256: digest that SHA256SUMS must have; empty for any digest.
 
     Raises:
         StoreError: the store cannot be read.
@@ -229,8 +248,8 @@ def hidden_remarks(
         return []
     return [
         _(
-            "{bundle}: {name} was deleted or overwritten in the store; the versions that were "
-            "sealed are intact",
+            "{bundle}: {name} was deleted or overwritten in the evidence store; the store "
+            "still has the sealed version of the file",
             bundle=bundle,
             name=", ".join(folder.hidden),
         )

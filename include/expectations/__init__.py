@@ -1,1 +1,1 @@
-"""Check records with Great Expectations on PostgreSQL, without reading values."""
+"""Check records in PostgreSQL against expectations. Only counts and keys leave the database."""

@@ -1,4 +1,4 @@
-"""Check records: which of them break which expectation, in one snapshot."""
+"""Check which records break which expectations, in one snapshot of the database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
-from include.expectations.broken import Finder, Names
+from include.expectations.broken import Finder, KeyReceiver
 from include.expectations.conditions import Condition, Records, condition_of
 from include.expectations.fit import misfits
 from include.expectations.types import ColumnType, read_types
@@ -47,13 +47,14 @@ SELECT to_char(now() AT TIME ZONE 'UTC', '{_ISO}'),
 
 @dataclass(frozen=True)
 class Activity:
-    """A server's clock and open transactions.
+    """The current time of a database server, and the start of its oldest open transaction.
 
     Attributes:
-        now: the server's present moment, in a form that PostgreSQL reads.
-        timezone: in which the server's sessions write moments by default.
-        oldest: start of the oldest open transaction of the database, or `now` when none was open;
-            None where the role or a standby does not show it.
+        now: the server's current time, as text that PostgreSQL can read.
+        timezone: default timezone in which the server's sessions print times.
+        oldest: start of the oldest transaction that is open in the database, or `now` if none is
+            open. It is None if the login may not see the transactions of other logins, or if the
+            server is a standby.
     """
 
     now: str
@@ -62,9 +63,11 @@ class Activity:
 
     @classmethod
     def read(cls, connection: psycopg.Connection[Any]) -> Activity:
-        """Read the activity, outside of a transaction and before the snapshot is taken.
+        """Read the current time of the server and the start of its oldest open transaction.
 
-        Transactions that begin after it begin after `now`.
+        The caller must call this function outside of a transaction, and before it opens the
+        transaction in which records are checked. All transactions that begin after the call then
+        begin later than `now`.
         """
         row = connection.execute(_ACTIVITY).fetchone()
         assert row is not None
@@ -72,8 +75,8 @@ class Activity:
 
 
 LOCKED = "55P03"  # SQLSTATE
-MOST_NAMED = 100_000  # records of one rule; more are counted only
-# Limits that the server's owner set are kept; ours are for those who set none.
+MOST_NAMED = 100_000  # keys of broken records per rule; further records are only counted
+# Timeouts that the server's owner set are kept; these are used only where none is set.
 _SETTINGS = """
 SELECT set_config('TimeZone', 'UTC', true),  -- keys are named by their text
     set_config('DateStyle', 'ISO, YMD', true),
@@ -95,10 +98,11 @@ _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
 class _Borrowed:
-    """A connection whose transaction belongs to somebody else.
+    """A connection whose transaction libraries cannot end, and which libraries cannot close.
 
-    SQLAlchemy's pool would end the transaction after each query, and Great Expectations close the
-    connection with each of its engines.
+    With an ordinary connection, SQLAlchemy's connection pool would end the caller's transaction
+    after each query, and Great Expectations would close the connection with each of its execution
+    engines.
     """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
@@ -108,43 +112,67 @@ class _Borrowed:
         return getattr(self._connection, name)
 
     def commit(self) -> None:
-        """Leave the transaction open."""
+        """Do nothing, so that the caller's transaction stays open."""
 
     def rollback(self) -> None:
-        """Leave the transaction open."""
+        """Do nothing, so that the caller's transaction stays open."""
 
     def close(self) -> None:
-        """Leave the connection open."""
+        """Do nothing, so that the caller's connection stays open."""
+
+
+@dataclass(frozen=True)
+class CheckFault:
+    """The reason why an expectation could not be checked.
+
+    Attributes:
+        reason: the reason, for the readers of a report.
+        detail: error code, or argument of the expectation, that engineers need to correct the
+            fault; None if unknown.
+    """
+
+    reason: Message
+    detail: Message | None = None
+
+    @property
+    def with_detail(self) -> Message:
+        """Return the reason, followed by the detail in parentheses if there is one."""
+        if self.detail is None:
+            return self.reason
+        return _("{reason} ({detail})", reason=self.reason, detail=self.detail)
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """The result of an expectation.
+    """The result of checking one expectation.
 
     Attributes:
         rule: the expectation.
-        rows: records looked at.
-        broken: records that are not as expected.
-        fault: why it could not be checked at all; None when it was.
-        named: whether broken records can be named one by one.
-        evr: Great Expectations' own result, without values; None with a fault.
+        rows: number of records that were checked.
+        broken: number of records that break the expectation.
+        fault: reason why the expectation could not be checked; None if it was checked.
+        keys_available: whether the primary keys of the records that break the expectation can be
+            listed.
+        evr: validation result of Great Expectations, without values of records; None if there is a
+            fault.
     """
 
     rule: Expectation
     rows: int = 0
     broken: int = 0
-    fault: Message | None = None
-    named: bool = True
+    fault: CheckFault | None = None
+    keys_available: bool = True
     evr: ExpectationValidationResult | None = None
 
 
 @dataclass
 class Snapshot:
-    """An open transaction in which records are checked.
+    """An open transaction that sees a single state of the database, in which records are checked.
 
     Args:
-        connection: in its transaction, which stays open; sees one state of the database.
-        activity: of the server, read just before it.
+        connection: connection on which the transaction is open.
+        activity: the server's time and the start of its oldest transaction, read just before this
+            transaction began.
     """
 
     connection: psycopg.Connection[Any]
@@ -157,7 +185,7 @@ class Snapshot:
             "postgresql+psycopg://",
             creator=lambda: _Borrowed(self.connection),
             poolclass=StaticPool,
-            use_native_hstore=False,  # would look up a type through the connection itself
+            use_native_hstore=False,  # it would look up the type with psycopg's connection
         )
 
         # Great Expectations repeats a failed query, which hides why the first failed.
@@ -167,40 +195,54 @@ class Snapshot:
         sa.event.listen(self.engine, "handle_error", note)
 
     def note(self, error: BaseException) -> None:
-        """Remember the kind of a failed query."""
+        """Remember the SQLSTATE of an error that a query raised.
+
+        `first_failure` returns it. For an error without SQLSTATE, an empty text is remembered.
+        """
         self._failures.append(getattr(error, "sqlstate", None) or "")
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo what fails inside, so that the snapshot lives on."""
+        """Run the block in a savepoint, so that the transaction stays usable if the block fails.
+
+        If the block fails, the transaction is rolled back to the savepoint.
+        """
         self._failures.clear()
         self.connection.execute("SAVEPOINT rule")
         try:
             yield
-        except Exception:  # whatever it was, the snapshot goes on behind it
+        except Exception:  # any failure: the snapshot must stay usable
             self.require_alive()
             self.connection.execute("ROLLBACK TO SAVEPOINT rule")
             raise
         self.connection.execute("RELEASE SAVEPOINT rule")
 
     def require_alive(self) -> None:
-        """Tell a lost server from a wrong rule.
+        """Raise an error if the connection to the database is lost.
+
+        Without this check, a lost connection would be reported as a fault of the expectation.
 
         Raises:
-            DatabaseUnavailable: the connection is gone.
+            DatabaseUnavailable: the connection is lost.
         """
         if self.connection.broken or self.connection.closed:
             raise _gone()
 
     @property
     def first_failure(self) -> str:
-        """SQLSTATE of the first query that failed in the last savepoint; empty without one."""
+        """Return the SQLSTATE of the first query error since the last savepoint was set.
+
+        The text is empty if no query failed, or if the error has no SQLSTATE.
+        """
         return next(iter(self._failures), "")
 
 
 @contextmanager
 def snapshot(address: DatabaseAddress) -> Iterator[Snapshot]:
-    """Open a database for checking; nothing in it can be changed through this.
+    """Connect to a database and open a read-only transaction in which records are checked.
+
+    Args:
+        address: address of the database, with the login.
 
     Raises:
         UsageError: user, password or database name is wrong.
@@ -210,9 +252,9 @@ def snapshot(address: DatabaseAddress) -> Iterator[Snapshot]:
     try:
         activity = Activity.read(connection)
         connection.execute(_SNAPSHOT)
-        # Few records are broken, which PostgreSQL cannot know: unless handing rows on costs nothing
-        # it expects to hand on most of them, and does without its workers. The memory is for keys
-        # of a million related records without temporary files.
+        # Few records are broken, but PostgreSQL expects that most rows are returned. It would then
+        # plan no parallel workers, so the settings make passing rows between workers cost nothing.
+        # The memory suffices for the keys of a million related records without temporary files.
         connection.execute(_SETTINGS)
         yield Snapshot(connection, activity)
     except (psycopg.Error, sa.exc.DBAPIError):
@@ -225,42 +267,44 @@ def snapshot(address: DatabaseAddress) -> Iterator[Snapshot]:
 
 def _gone() -> DatabaseUnavailable:
     return DatabaseUnavailable(
-        "The database went away while its records were checked.",
-        "See that the server runs, and that no limit of its own ended the session "
-        "(transaction_timeout, max_standby_streaming_delay); the check is repeated.",
+        "The connection to the database was lost while its records were checked.",
+        "Check that the server runs, and that no limit of the server ended the session "
+        "(transaction_timeout, max_standby_streaming_delay). The check is repeated.",
     )
 
 
 def load_engine() -> None:
-    """Import Great Expectations, which takes seconds the first time."""
+    """Import Great Expectations in advance, because its first import takes seconds."""
     import_module("include.expectations.gx")
 
 
 @dataclass
 class Check:
-    """One suite on one batch of records.
+    """Checks records of one collection against expectations.
 
     Args:
-        view: the open database.
-        records: what is checked.
-        expectations: of the suite.
-        now: the moment from which periods count back.
-        names: takes the keys of broken records.
-        part: what a record belongs to, a department. Beside its key nothing else of a record leaves
-            the database.
-        most: keys to name for each rule; None for all.
-        rows: how many records there are, where that is known.
-        counted: conditions of which only the number of records is wanted, by name.
+        view: open transaction in which the records are checked.
+        records: records to check.
+        expectations: expectations about the records.
+        now: time from which periods such as "older than a year" are measured.
+        names: object that receives the primary keys of records that break an expectation.
+        part: SQL expression whose value is passed on with each key, for example the record's
+            department; None if only keys are needed.
+        most: largest number of keys to pass on for each expectation; None for all keys.
+        rows: number of records to check; None if it is not known yet.
+        counted: further conditions by name. The records that meet them are counted in the same
+            scan, and their keys are not passed on.
 
     Attributes:
-        counts: of these; of none that could not be asked together with the rules.
+        counts: number of records that meet each condition of `counted`, by name; empty if the query
+            that checks all expectations together failed.
     """
 
     view: Snapshot
     records: Records
     expectations: Sequence[Expectation]
     now: datetime
-    names: Names
+    names: KeyReceiver
     part: sa.ColumnElement[Any] | None = None
     most: int | None = MOST_NAMED
     rows: int | None = None
@@ -270,10 +314,12 @@ class Check:
     _types: Mapping[str, ColumnType] = field(default_factory=dict)
 
     def run(self) -> list[RuleResult]:
-        """Count what breaks each expectation; one that cannot be checked does not stop others.
+        """Check the expectations.
+
+        A fault of one expectation does not prevent the check of the others.
 
         Returns:
-            The results, in the order of the expectations.
+            The result of each expectation, in the order of the expectations.
         """
         results: dict[str, RuleResult] = {}
         sound: list[Expectation] = []
@@ -284,7 +330,7 @@ class Check:
             if fault is None:
                 sound.append(expectation)
             else:
-                results[expectation.id] = RuleResult(expectation, fault=fault, named=False)
+                results[expectation.id] = RuleResult(expectation, fault=fault, keys_available=False)
         if sound:
             try:
                 with self.view.savepoint():
@@ -293,22 +339,25 @@ class Check:
                 self.view.require_alive()
                 self.names.forget([expectation.id for expectation in sound])
                 code = self.view.first_failure
-                # Whoever cancelled the query does not want to see it again for each rule.
-                cancelled = _reason(code, error) if code.startswith("57") else None
+                # The server or a user cancelled the query: running it again per rule would not
+                # help.
+                cancelled = _fault(code, error) if code.startswith("57") else None
                 results |= self._each(sound, cancelled)
         return [results[expectation.id] for expectation in self.expectations]
 
-    def _prepared(self, one: Expectation) -> Message | None:
-        missing = [name for name in one.columns() if name not in self.records.columns]
+    def _prepared(self, expectation: Expectation) -> CheckFault | None:
+        missing = [name for name in expectation.columns() if name not in self.records.columns]
         if missing:
-            return _("the table has no column {column}", column=missing[0])
-        if one.type == "expect_records_to_be_distinct" and not self.records.key:
-            return _("the table has no primary key, so that its records cannot be told apart")
-        if unfit := misfits(self.view.connection, one, self._types, self.records.timezone):
-            return unfit[0].message
-        condition = condition_of(one, self.records, self.now, self._types)
+            return CheckFault(_("the table has no column {column}", column=missing[0]))
+        if expectation.type == "expect_records_to_be_distinct" and not self.records.key:
+            return CheckFault(_("the table has no primary key to distinguish its records"))
+        if unfit := misfits(self.view.connection, expectation, self._types, self.records.timezone):
+            return CheckFault(
+                _("the expectation does not suit the type of its column"), unfit[0].message
+            )
+        condition = condition_of(expectation, self.records, self.now, self._types)
         if condition is not None:
-            self._conditions[one.id] = condition
+            self._conditions[expectation.id] = condition
         return None
 
     def _count(
@@ -317,7 +366,7 @@ class Check:
         from include.expectations import gx
 
         collection = self.records.collection
-        known = {
+        conditions = {
             expectation.id: self._conditions[expectation.id]
             for expectation in expectations
             if expectation.id in self._conditions
@@ -325,9 +374,9 @@ class Check:
 
         @cache
         def find() -> Mapping[str, int]:
-            found = self._find({**known, **counted})
-            self.counts.update({name: found[name] for name in counted})
-            return found
+            counts = self._find({**conditions, **counted})
+            self.counts.update({name: counts[name] for name in counted})
+            return counts
 
         results_of = gx.count(
             self.view.engine,
@@ -335,15 +384,17 @@ class Check:
             (collection.schema_name, collection.table),
             expectations,
             find,
-            known,
+            conditions,
             self.rows,
         )
         results = {}
         for expectation in expectations:
-            done = results_of[expectation.id]
-            named = bool(self.records.key) and not expectation.type.startswith("expect_table_")
+            result = results_of[expectation.id]
+            keys_available = bool(self.records.key) and not expectation.type.startswith(
+                "expect_table_"
+            )
             results[expectation.id] = RuleResult(
-                expectation, done.rows, done.broken, None, named, done.evr
+                expectation, result.rows, result.broken, None, keys_available, result.evr
             )
         return results
 
@@ -359,61 +410,80 @@ class Check:
             raise
 
     def _each(
-        self, expectations: Sequence[Expectation], cancelled: Message | None
+        self, expectations: Sequence[Expectation], cancelled: CheckFault | None
     ) -> dict[str, RuleResult]:
-        """Check one by one, and wait for a lock once; of none when the whole was cancelled."""
+        """Check the expectations one by one, after a query for all of them together has failed.
+
+        If another session locks a table, further expectations that need this table are skipped, so
+        that the check does not wait for the lock again.
+
+        Args:
+            expectations: expectations to check.
+            cancelled: reason for skipping all expectations if the server or a user cancelled the
+                query that checks them together; None if this query failed for another reason.
+        """
         results: dict[str, RuleResult] = {}
-        locked: dict[str | None, Message] = {}  # by collection; None is the records' own
+        # by collection; None for the collection of the checked records
+        locked: dict[str | None, CheckFault] = {}
         for expectation in expectations:
-            asked = getattr(expectation.kwargs, "collection", None)
-            fault = cancelled or locked.get(None) or locked.get(asked)
+            collection = getattr(expectation.kwargs, "collection", None)
+            fault = cancelled or locked.get(None) or locked.get(collection)
             if fault is None:
                 results[expectation.id] = self._alone(expectation)
-                # Whose SQL may ask any table does not tell which of them is locked.
-                if self.view.first_failure == LOCKED and (asked or not _has_sql(expectation)):
-                    locked[asked] = reason_of(LOCKED)
+                # For a rule with its own SQL, which may read any table, the locked table is
+                # unknown.
+                if self.view.first_failure == LOCKED and (collection or not _has_sql(expectation)):
+                    locked[collection] = fault_of(LOCKED)
             else:
-                results[expectation.id] = RuleResult(expectation, fault=fault, named=False)
+                results[expectation.id] = RuleResult(expectation, fault=fault, keys_available=False)
         return results
 
-    def _alone(self, one: Expectation) -> RuleResult:
+    def _alone(self, expectation: Expectation) -> RuleResult:
         try:
             with self.view.savepoint():
-                return self._count([one], {})[one.id]
+                return self._count([expectation], {})[expectation.id]
         except Exception as error:  # noqa: BLE001 - one rule's fault stops no other
             self.view.require_alive()
-            self.names.forget([one.id])
-            return RuleResult(one, fault=_reason(self.view.first_failure, error), named=False)
+            self.names.forget([expectation.id])
+            return RuleResult(
+                expectation, fault=_fault(self.view.first_failure, error), keys_available=False
+            )
 
 
-def _has_sql(one: Expectation) -> bool:
-    return any(getattr(one.kwargs, name, None) for name in ("condition", "where"))
+def _has_sql(expectation: Expectation) -> bool:
+    return any(getattr(expectation.kwargs, name, None) for name in ("condition", "where"))
 
 
-def reason_of(code: str) -> Message:
-    """Why a query failed, without PostgreSQL's words: they quote values.
+_STANDBY_CONFLICT = "40001"  # SQLSTATE
+_REASONS: Mapping[str, Message] = {
+    "22": _("the expectation cannot be applied to some values of the records"),
+    "42": _("the database does not support the query that checks the expectation"),
+    "57": _("the query that checks the expectation took too long or was cancelled"),
+    "2201B": _("the regular expression of the expectation is invalid"),
+    _STANDBY_CONFLICT: _("a standby database removed the records while they were read"),
+    "42501": _("the login is not allowed to read all records"),
+    LOCKED: _("another session locks the records"),
+}
+"""Reasons for failed queries, by SQLSTATE or by the first two characters of it."""
+_OTHER_REASON = _("the database refused the query that checks the expectation")
+
+
+def fault_of(code: str) -> CheckFault:
+    """Return the reason why a query failed, without PostgreSQL's message, which may quote values.
 
     Args:
-        code: SQLSTATE.
+        code: SQLSTATE of the error; empty if unknown.
     """
-    known: Mapping[str, Message] = {
-        "22": _("PostgreSQL cannot apply it to the values (SQLSTATE {code})", code=code),
-        "42": _("PostgreSQL does not understand it (SQLSTATE {code})", code=code),
-        "57": _("it took too long, or was cancelled (SQLSTATE {code})", code=code),
-        "2201B": _("its regular expression is invalid (SQLSTATE {code})", code=code),
-        "40001": _(
-            "a standby cleared away what it was reading: see hot_standby_feedback "
-            "(SQLSTATE {code})",
-            code=code,
-        ),
-        "42501": _("its records may not be read, or not all of them (SQLSTATE {code})", code=code),
-        LOCKED: _("another session holds a lock on what it reads (SQLSTATE {code})", code=code),
-    }
-    other = _("PostgreSQL refused it (SQLSTATE {code})", code=code)
-    return known.get(code) or known.get(code[:2], other)
+    reason = _REASONS.get(code) or _REASONS.get(code[:2], _OTHER_REASON)
+    if code == _STANDBY_CONFLICT:
+        return CheckFault(reason, _("SQLSTATE {code}, see hot_standby_feedback", code=code))
+    return CheckFault(reason, _("SQLSTATE {code}", code=code) if code else None)
 
 
-def _reason(code: str, error: Exception) -> Message:
+def _fault(code: str, error: Exception) -> CheckFault:
     if not code:
-        return _("Great Expectations could not compute it ({kind})", kind=type(error).__name__)
-    return reason_of(code)
+        return CheckFault(
+            _("the check program could not compute a result"),
+            _("{error} in Great Expectations", error=type(error).__name__),
+        )
+    return fault_of(code)

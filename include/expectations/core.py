@@ -1,8 +1,9 @@
-"""SQL conditions of Great Expectations' core expectations, for each type of column.
+"""Translate expectations that Great Expectations defines into SQL that fits the column types.
 
-Great Expectations compares a column with arguments of YAML's types. For many column types
-PostgreSQL has no such operator. It also pads char(n) before it matches a pattern, and takes a day
-for its first moment. This module casts arguments to the live type of the column.
+Great Expectations compares a column with arguments of YAML's types, but for many column types
+PostgreSQL has no operator for this comparison. Great Expectations also pads char(n) values before
+it matches a pattern, and treats a date as midnight at the start of the day. This module casts the
+arguments to the type that the column has in the database.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True)
 class Bound:
-    """One end of a range in SQL.
+    """The lower or upper limit of a range, as SQL.
 
     Attributes:
-        sql: SQL of the end, in the type in which the column is compared.
-        comparison: operator between a value in the range and ``sql``.
+        sql: SQL expression of the limit, in the type in which the column is compared.
+        comparison: operator that a value in the range fulfils, such as ``<=``: the value stands on
+            the left of the operator, ``sql`` on the right.
     """
 
     sql: str
@@ -47,21 +49,24 @@ def broken_sql(
     types: Mapping[str, ColumnType],
     timezone: str,
 ) -> str | None:
-    """Return the condition under which a record breaks a core expectation; null for null values.
+    """Return the SQL condition under which a record breaks an expectation of Great Expectations.
 
     Args:
-        expectation: an expectation that fits the types (`include.expectations.fit`).
+        expectation: an expectation that fits the types of its columns (`include.expectations.fit`).
         columns: SQL of the record's columns, by name.
         types: types of the columns, by name.
-        timezone: IANA name of the pack's timezone, in which days begin and end.
+        timezone: IANA name of the policy pack's timezone, in which days begin and end.
 
     Returns:
-        The condition, or None for an expectation that does not depend on the column's type.
+        The condition, which is null if the value of the column is null. The result is None if the
+        SQL of this expectation does not depend on column types.
     """
     kwargs = expectation.kwargs
     if isinstance(kwargs, ValueSet):
         column, kind = columns[kwargs.column], types[kwargs.column]
-        members = ", ".join(member(value, kind, timezone) for value in kwargs.value_set)
+        members = ", ".join(
+            value_set_member_sql(value, kind, timezone) for value in kwargs.value_set
+        )
         return f"NOT ({equal_form(column, kind)} IN ({members}))"
     if isinstance(kwargs, Regex):
         column, kind = columns[kwargs.column], types[kwargs.column]
@@ -81,12 +86,26 @@ def broken_sql(
 
 
 def text_form(column: str, kind: ColumnType) -> str:
-    """Return the canonical text of a column: char(n) without padding, money without a locale."""
+    """Return SQL that casts a column to text.
+
+    Values of char(n) lose their padding, and values of money have no currency sign.
+
+    Args:
+        column: SQL expression of the column.
+        kind: type of the column.
+    """
     return f"{column}::numeric::text" if kind.kind is Kind.MONEY else f"{column}::text"
 
 
 def length_form(column: str, kind: ColumnType) -> str:
-    """Return the length of a column in characters; in bytes for bytea, in bits for bit strings."""
+    """Return SQL for the length of a column's value.
+
+    The SQL counts bytes for bytea, bits for bit strings, and characters for all other types.
+
+    Args:
+        column: SQL expression of the column.
+        kind: type of the column.
+    """
     if kind.kind is Kind.BYTES:
         return f"octet_length({column})"
     if kind.kind is Kind.BITS:
@@ -95,7 +114,12 @@ def length_form(column: str, kind: ColumnType) -> str:
 
 
 def equal_form(column: str, kind: ColumnType) -> str:
-    """Return the SQL in which a column is compared with members of a set."""
+    """Return SQL that casts a column to the type in which it is compared with allowed values.
+
+    Args:
+        column: SQL expression of the column.
+        kind: type of the column.
+    """
     match kind.kind:
         case Kind.TEXT:
             return f"{column}::text"
@@ -107,12 +131,19 @@ def equal_form(column: str, kind: ColumnType) -> str:
             return f"{column}::{kind.sql}"
 
 
-def member(value: Value, kind: ColumnType, timezone: str) -> str:
-    """Return a member of a set as SQL; days and moments without an offset are in the timezone."""
-    literal = text_literal(written(value))
+def value_set_member_sql(value: Value, kind: ColumnType, timezone: str) -> str:
+    """Return SQL for one value of a set of allowed values, in the type of `equal_form`.
+
+    Args:
+        value: value in the policy pack.
+        kind: type of the column.
+        timezone: IANA name of the timezone in which dates, and times without an offset, are
+            interpreted.
+    """
+    literal = text_literal(castable_text(value))
     match kind.kind:
         case Kind.TEXT if kind.sql == "pg_catalog.bpchar":
-            return f"{text_literal(written(value).rstrip(' '))}::text"
+            return f"{text_literal(castable_text(value).rstrip(' '))}::text"
         case Kind.TEXT:
             return f"{literal}::text"
         case Kind.CASELESS:
@@ -125,15 +156,20 @@ def member(value: Value, kind: ColumnType, timezone: str) -> str:
             return f"{literal}::{kind.sql}"
 
 
-def written(value: Value) -> str:
-    """Return a value of a pack as text for PostgreSQL."""
+def castable_text(value: Value) -> str:
+    """Return a value of the policy pack as text that PostgreSQL can cast to a column type."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else repr(value)
 
 
 def order_form(column: str, kind: ColumnType) -> str:
-    """Return the SQL in which a column is compared with the ends of a range."""
+    """Return SQL that casts a column to the type in which it is compared with limits of a range.
+
+    Args:
+        column: SQL expression of the column.
+        kind: type of the column.
+    """
     match kind.kind:
         case Kind.TEXT:
             return f'{column}::text COLLATE "C"'
@@ -148,7 +184,16 @@ def order_form(column: str, kind: ColumnType) -> str:
 
 
 def bounds(kwargs: Between, kind: ColumnType, timezone: str) -> dict[str, Bound]:
-    """Return the ends of a range, by argument name (``min_value``, ``max_value``)."""
+    """Return the limits of a range, by name of the argument that defines them.
+
+    The names are ``min_value`` and ``max_value``. A missing limit is not in the result.
+
+    Args:
+        kwargs: arguments of the expectation.
+        kind: type of the column.
+        timezone: IANA name of the timezone in which dates, and times without an offset, are
+            interpreted.
+    """
     ends: dict[str, Bound] = {}
     if kwargs.min_value is not None:
         is_after = kwargs.strict_min and _is_whole_day(kwargs.min_value, kind)
@@ -168,7 +213,7 @@ def _is_whole_day(value: Value, kind: ColumnType) -> bool:
 
 
 def _end(value: Value, kind: ColumnType, timezone: str, days_after: int) -> str:
-    text = written(value)
+    text = castable_text(value)
     literal = text_literal(text)
     match kind.kind:
         case Kind.INTEGER if isinstance(value, int) and abs(value) <= _LARGEST:
@@ -200,7 +245,15 @@ def _outside(kwargs: Between, column: str, kind: ColumnType, timezone: str) -> s
 
 
 def _numbers_only(column: str, kind: ColumnType) -> list[str]:
-    """Return the condition that a number is not NaN, which PostgreSQL sorts above all numbers."""
+    """Return a list with the SQL condition that a number is not NaN ("not a number").
+
+    PostgreSQL sorts NaN above all numbers, so a range without an upper limit would contain NaN. The
+    list is empty for a type that has no NaN.
+
+    Args:
+        column: SQL expression of the column.
+        kind: type of the column.
+    """
     if kind.kind in (Kind.EXACT, Kind.FLOAT):
         return [f"{column}::{kind.sql} <> 'NaN'::{kind.sql}"]
     return []
@@ -224,7 +277,12 @@ def _not_greater(
 
 
 def are_comparable(a: ColumnType, b: ColumnType) -> bool:
-    """Return whether one column can be greater than the other."""
+    """Return whether PostgreSQL can decide which of two columns has the greater value.
+
+    Args:
+        a: type of the first column.
+        b: type of the second column.
+    """
     families = (NUMBERS, CALENDAR, {Kind.TEXT}, {Kind.CASELESS}, {Kind.TIME}, {Kind.INTERVAL})
     if any(a.kind in family and b.kind in family for family in families):
         return True

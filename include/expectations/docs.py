@@ -1,4 +1,4 @@
-"""Data Docs: Great Expectations' own page about one validation, as a file for engineers."""
+"""Render the result of a check as a page of Data Docs, Great Expectations' format for engineers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from include.expectations.check import RuleResult
 
 
 def data_docs(name: str, results: Sequence[RuleResult], run_id: str, at: datetime) -> bytes:
-    """Render the page of one collection, as HTML.
+    """Render the result of checking one collection as an HTML page.
 
-    It holds expectations and counts; no result it is made from holds a value of a record.
+    The page contains expectations and counts, and no values of records.
 
     Args:
-        name: of the suite, ``courier.customer``.
-        results: of one check, as they were judged; one that could not be checked has failed.
-        run_id: of the run.
-        at: when it was checked.
+        name: name of the suite, for example ``courier.customer``.
+        results: results of the check. An expectation that could not be checked is shown as failed.
+        run_id: id of the run.
+        at: time of the check.
     """
-    from include.expectations import gx  # sets its switches before its import
+    from include.expectations import gx  # it configures Great Expectations before the import
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -33,23 +33,23 @@ def data_docs(name: str, results: Sequence[RuleResult], run_id: str, at: datetim
         from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
         from great_expectations.render.view.view import DefaultJinjaPageView
 
-        found = [
+        validations = [
             result.evr
             or ExpectationValidationResult(
                 success=False, expectation_config=gx.configuration_of(result.rule), result={}
             )
             for result in results
         ]
-        good = sum(bool(result.success) for result in found)
+        passed = sum(bool(result.success) for result in validations)
         suite = ExpectationSuiteValidationResult(
-            success=bool(found) and good == len(found),
-            results=found,
+            success=bool(validations) and passed == len(validations),
+            results=validations,
             suite_name=name,
             statistics={
-                "evaluated_expectations": len(found),
-                "successful_expectations": good,
-                "unsuccessful_expectations": len(found) - good,
-                "success_percent": 100 * good / len(found) if found else None,
+                "evaluated_expectations": len(validations),
+                "successful_expectations": passed,
+                "unsuccessful_expectations": len(validations) - passed,
+                "success_percent": 100 * passed / len(validations) if validations else None,
             },
             meta={
                 "run_id": RunIdentifier(run_name=run_id, run_time=at),
@@ -58,5 +58,5 @@ def data_docs(name: str, results: Sequence[RuleResult], run_id: str, at: datetim
             },
         )
         page = ValidationResultsPageRenderer().render(suite)
-        view: Any = DefaultJinjaPageView()  # it is untyped
+        view: Any = DefaultJinjaPageView()  # Great Expectations has no types for it
         return str(view.render(page)).encode()

@@ -1,4 +1,7 @@
-"""Check whether expectations fit the live types of their columns, before any record is read."""
+"""Find expectations that do not fit the types of the database columns that they are about.
+
+No records are read for this.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from include.expectations.core import (
     Value,
     are_comparable,
     bounds,
-    member,
+    value_set_member_sql,
 )
 from include.expectations.types import (
     NUMBERS,
@@ -60,7 +63,7 @@ _EXAMPLES: Mapping[Kind, str] = {
     Kind.FLOAT: "12.5",
     Kind.MONEY: "12.5",
     Kind.BOOLEAN: "true",
-    Kind.DAY: '"2026-10-01"',  # in quotes: a report would format a day for its language
+    Kind.DAY: '"2026-10-01"',  # quoted, so that reports do not format the date by language
     Kind.LOCAL: '"2026-10-01", "2026-10-01T08:30"',
     Kind.MOMENT: '"2026-10-01", "2026-10-01T08:30+08:00"',
     Kind.TIME: '"08:30"',
@@ -70,10 +73,11 @@ _EXAMPLES: Mapping[Kind, str] = {
 
 @dataclass(frozen=True)
 class Misfit:
-    """An expectation, or one of its arguments, that does not fit the type of its column.
+    """The reason why an expectation does not fit the type of its column.
 
     Attributes:
-        loc: location of the argument in the expectation's kwargs; empty for the expectation itself.
+        loc: path inside the expectation's kwargs to the argument that does not fit; empty if an
+            expectation of this type cannot be applied to the column at all.
         message: the reason, without values of the database.
     """
 
@@ -87,13 +91,14 @@ def misfits(
     types: Mapping[str, ColumnType],
     timezone: str,
 ) -> list[Misfit]:
-    """Return the arguments of an expectation that do not fit the live types.
+    """Return the reasons why an expectation does not fit the types of its columns.
 
     Args:
-        connection: to the mapped database, in a transaction; constants are cast, no row is read.
+        connection: connection to the mapped database, on which a transaction is open. It is only
+            used to cast constants, and no record is read.
         expectation: an expectation whose columns exist.
-        types: types of the columns of its table, by name.
-        timezone: IANA name of the pack's timezone.
+        types: types of the table's columns, by name.
+        timezone: IANA name of the policy pack's timezone.
     """
     kwargs = expectation.kwargs
     if isinstance(kwargs, ColumnPair):
@@ -113,13 +118,15 @@ def misfits(
     if isinstance(kwargs, Regex):
         code = _failing(connection, f"'' ~ {text_literal(kwargs.regex)}")
         if code:
-            invalid = _("its regular expression is invalid (SQLSTATE {code})", code=code)
+            invalid = _(
+                "the regular expression of the expectation is invalid (SQLSTATE {code})", code=code
+            )
             return [Misfit(("regex",), invalid)]
     return []
 
 
 def _equal_columns(expectation: Expectation) -> Sequence[str]:
-    """Return the columns whose values are compared for equality with each other."""
+    """Return the columns whose values an expectation compares between records for equality."""
     kwargs = expectation.kwargs
     if isinstance(kwargs, ColumnList):
         return kwargs.column_list
@@ -175,8 +182,8 @@ def _members(
     values = kwargs.value_set
     faulty = {at for at, value in enumerate(values) if not _is_written_for(value, kind)}
     rest = [at for at in range(len(values)) if at not in faulty]
-    casts = {at: f"{member(values[at], kind, timezone)} IS NULL" for at in rest}
-    # An array, since a query has at most 1,664 columns.
+    casts = {at: f"{value_set_member_sql(values[at], kind, timezone)} IS NULL" for at in rest}
+    # One array instead of columns, since a query has at most 1,664 columns.
     if casts and _failing(connection, f"ARRAY[{', '.join(casts.values())}]"):
         faulty |= {at for at, cast in casts.items() if _failing(connection, cast)}
     return [Misfit(("value_set", at), _unfit(f"value_set[{at}]", kind)) for at in sorted(faulty)]
@@ -207,10 +214,15 @@ def _range(
 
 
 def _is_written_for(value: Value, kind: ColumnType) -> bool:
-    """Return whether a value of the pack has the form of a type; its cast may still fail.
+    """Return whether a value of the policy pack has the format that a column type requires.
 
-    PostgreSQL accepts more forms than a pack should use: ``today``, an offset that it then
-    ignores, 1 for true.
+    A value with this format may nevertheless be invalid for PostgreSQL. The required formats are
+    stricter than those of PostgreSQL, which accepts ``today`` as a date and 1 for true. In a
+    timestamp without timezone, PostgreSQL also accepts an offset and ignores it.
+
+    Args:
+        value: value in the policy pack.
+        kind: type of the column.
     """
     if isinstance(value, bool) or kind.kind is Kind.BOOLEAN:
         return isinstance(value, bool) and kind.kind is Kind.BOOLEAN
@@ -231,7 +243,14 @@ def _is_written_for(value: Value, kind: ColumnType) -> bool:
 
 
 def _failing(connection: psycopg.Connection[Any], constants: str) -> str:
-    """Return the SQLSTATE with which constants fail, or an empty text if they are valid."""
+    """Return the SQLSTATE of the error that PostgreSQL reports for SQL constants.
+
+    The text is empty if PostgreSQL accepts the constants.
+
+    Args:
+        connection: connection to the mapped database.
+        constants: SQL expressions without columns, separated by commas.
+    """
     try:
         with connection.transaction():
             connection.execute(_query(constants))
@@ -247,12 +266,12 @@ def _query(constants: str) -> bytes:
 def expectation_problems(
     pack: PolicyPack, database: MappedDatabase, connection: psycopg.Connection[Any]
 ) -> list[PackProblem]:
-    """Return the expectations of quality/*.yaml that do not fit the live types of a database.
+    """Return the problems of the expectations in quality/*.yaml that do not fit their columns.
 
     Args:
         pack: the policy pack.
-        database: the mapped database to check.
-        connection: to this database, in autocommit; no row is read.
+        database: mapped database. Only expectations about its collections are examined.
+        connection: connection to this database in autocommit mode; no record is read.
     """
     problems = []
     with connection.transaction():
@@ -276,7 +295,7 @@ def _of_suites(
         types = read_types(connection, collection.schema_name, collection.table)
         for number, expectation in enumerate(suite.expectations):
             if any(column not in types for column in expectation.columns()):
-                continue  # drift of the data map
+                continue  # the schema check reports missing columns
             base: Loc = (at, "expectations", number)
             timezone = pack.calendar.timezone
             for misfit in misfits(connection, expectation, types, timezone):

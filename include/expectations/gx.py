@@ -1,10 +1,11 @@
-"""Great Expectations: our expectations as classes of its own, and one validation of one batch.
+"""Convert expectations of the policy pack to those of Great Expectations, and validate records.
 
-Great Expectations resolves a graph of metrics: what an expectation asks for, and what that depends
-on. Ours all depend on one metric that finds the records that break the batch's rules, resolved once
-for all of them. The metrics of its core expectations are answered by that scan too: its own SQL
-compares columns with arguments of other types. No metric that holds a value of a record is ever
-asked for (result format BOOLEAN_ONLY).
+Great Expectations computes metrics, such as a count of records, and derives from them whether an
+expectation is met. One metric contains, for each expectation that ParcelSeal defines, the number of
+records that break it. ParcelSeal computes this metric in a single scan. The same scan also provides
+the metrics of the expectations that Great Expectations defines, because the SQL of Great
+Expectations would compare columns with arguments of other types. The result format BOOLEAN_ONLY
+ensures that no metric returns a value of a record.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.policy.expectations import Expectation, are_enough
+from include.policy.expectations import Expectation, is_within_mostly
 
-os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # before the import: it reads it once
-# Its loggers print the statements and errors of PostgreSQL, which quote values; during the import
-# they print hundreds of lines about its own documentation.
+# Set before the import, because Great Expectations reads it only then.
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+# The loggers of Great Expectations print statements and errors of PostgreSQL, which quote values.
+# During the import they print hundreds of lines about its documentation.
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
 with warnings.catch_warnings():
@@ -50,7 +52,10 @@ with warnings.catch_warnings():
 
 
 class NotComputed(Exception):
-    """Great Expectations could not compute a metric. Its words quote the statement and values."""
+    """Raised if Great Expectations could not compute a metric.
+
+    The error does not repeat the message of Great Expectations, which would quote SQL and values.
+    """
 
 
 FOUND, BROKEN, ROWS = "parcelseal.found", "parcelseal.broken", "table.row_count"
@@ -61,11 +66,12 @@ _FORMAT = {"result_format": "BOOLEAN_ONLY"}
 
 
 class RecordsBatch(SqlAlchemyBatchData):
-    """Records, and how those are found that break rules.
+    """The records to validate, and the function that finds those that break expectations.
 
     Attributes:
-        find: finds them, names them and counts them by rule.
-        records: the batch.
+        find: function that finds the records that break expectations, passes on their keys, and
+            returns the number of these records by id of the expectation.
+        records: subquery that returns the records to validate.
     """
 
     find: Find
@@ -73,19 +79,22 @@ class RecordsBatch(SqlAlchemyBatchData):
 
     @property
     def selectable(self) -> sa.Subquery:
-        """The records under their own name; Great Expectations would rename them."""
+        """Return the subquery that returns the records to validate.
+
+        The inherited property is overridden because it would give the subquery another alias.
+        """
         return self.records
 
 
-class KnowingEngine(SqlAlchemyExecutionEngine):
-    """Its engine, which does not ask PostgreSQL again for what our one scan has found.
+class AnsweringEngine(SqlAlchemyExecutionEngine):
+    """An execution engine that takes metrics from ParcelSeal's own scan instead of new queries.
 
-    Nor for the table's columns: it would refuse all rules of a table that has a column of a type
-    that SQLAlchemy does not know, though no rule names it.
+    The engine also provides the columns of the table, because Great Expectations would refuse a
+    table with a column type that SQLAlchemy does not know.
 
     Attributes:
-        answers: how to get the value of a metric that is known otherwise, by the metric's id.
-        columns: what it takes the table's columns for.
+        answers: function that returns the value of a metric, by id of the metric.
+        columns: columns of the table, in the format of Great Expectations.
     """
 
     answers: dict[Any, Callable[[], Any]]
@@ -97,23 +106,30 @@ class KnowingEngine(SqlAlchemyExecutionEngine):
         metrics: dict[Any, Any] | None = None,
         runtime_configuration: dict[Any, Any] | None = None,
     ) -> dict[Any, Any]:
-        """Answer what is known; its own engine computes the rest."""
-        wanted = list(metrics_to_resolve)
-        known = {
-            metric.id: self.answers[metric.id]() for metric in wanted if metric.id in self.answers
+        """Return the values of the requested metrics, by id of the metric.
+
+        Great Expectations computes only those metrics that are not in ``answers``.
+        """
+        requested = list(metrics_to_resolve)
+        answered = {
+            metric.id: self.answers[metric.id]()
+            for metric in requested
+            if metric.id in self.answers
         }
-        known |= {metric.id: self.columns for metric in wanted if metric.metric_name == COLUMNS}
-        left = [metric for metric in wanted if metric.id not in known]
-        if not left:
-            return known
-        return {**super().resolve_metrics(left, metrics, runtime_configuration), **known}
+        answered |= {
+            metric.id: self.columns for metric in requested if metric.metric_name == COLUMNS
+        }
+        remaining = [metric for metric in requested if metric.id not in answered]
+        if not remaining:
+            return answered
+        return {**super().resolve_metrics(remaining, metrics, runtime_configuration), **answered}
 
 
-KnowingEngine.__name__ = SqlAlchemyExecutionEngine.__name__  # metrics are registered by this name
+AnsweringEngine.__name__ = SqlAlchemyExecutionEngine.__name__  # metrics are registered by this name
 
 
 class FoundRecords(TableMetricProvider):
-    """How many records of the batch break each rule; their keys go elsewhere meanwhile."""
+    """The metric that contains, for each expectation, the number of records that break it."""
 
     metric_name = FOUND
 
@@ -125,7 +141,10 @@ class FoundRecords(TableMetricProvider):
 
 
 class BrokenRecords(TableMetricProvider):
-    """How many records break one rule."""
+    """The metric that contains the number of records that break one expectation.
+
+    The number is taken from the metric `FoundRecords`.
+    """
 
     metric_name = BROKEN
     value_keys = ("rule",)
@@ -146,12 +165,15 @@ class BrokenRecords(TableMetricProvider):
 
 
 class RecordExpectation(BatchExpectation):
-    """An expectation of ours: so many of the records may meet the condition of its rule.
+    """The base class of the expectations that ParcelSeal defines.
+
+    An expectation is met if the share of records that meet its condition reaches `mostly`.
 
     Attributes:
-        rule: id of the expectation in the pack.
-        mostly: share of the records that has to be as expected.
-        column: the column it is about, where it is about one; for people.
+        rule: id of the expectation in the policy pack.
+        mostly: share of the records that must meet the condition, from 0 to 1.
+        column: column that the expectation is about, for display; None if it is about several
+            columns or none.
     """
 
     rule: str
@@ -167,12 +189,12 @@ class RecordExpectation(BatchExpectation):
         execution_engine: ExecutionEngine[Any] | None = None,
         runtime_configuration: dict[Any, Any] | None = None,
     ) -> ValidationDependencies:
-        """Ask how many records break the rule."""
+        """Return the metrics that Great Expectations has to compute for this expectation."""
         needed = super().get_validation_dependencies(execution_engine, runtime_configuration)
-        asked = {"rule": self.rule}
+        rule_kwargs = {"rule": self.rule}
         needed.set_metric_configuration(
             BROKEN,
-            MetricConfiguration(BROKEN, self._get_domain_kwargs(), metric_value_kwargs=asked),
+            MetricConfiguration(BROKEN, self._get_domain_kwargs(), metric_value_kwargs=rule_kwargs),
         )
         return needed
 
@@ -184,15 +206,16 @@ class RecordExpectation(BatchExpectation):
     ) -> dict[str, Any]:
         rows, broken = int(metrics[ROWS]), int(metrics[BROKEN])
         return {
-            "success": are_enough(rows, broken, Decimal(str(self.mostly))),
+            "success": is_within_mostly(rows, broken, Decimal(str(self.mostly))),
             "result": {"element_count": rows, "unexpected_count": broken},
         }
 
 
 class ExpectColumnValuesToBeBetween(CoreBetween):
-    """Great Expectations' own expectation, with ends of a range in any type of PostgreSQL.
+    """The expectation that values are in a range whose limits may have any PostgreSQL type.
 
-    Great Expectations itself accepts only numbers and moments. It does not compare values here.
+    The class of Great Expectations accepts only numbers and times as limits. ParcelSeal's own scan
+    compares the values with the limits.
     """
 
     min_value: Any = None
@@ -212,20 +235,21 @@ for _name in (
     "ExpectRecordsToSatisfy",
     "ExpectRelatedRecords",
 ):
-    _made: type[RecordExpectation] = type(
+    _class: type[RecordExpectation] = type(
         _name, (RecordExpectation,), {"__module__": __name__, "__doc__": _name}
     )
-    OURS[_made.expectation_type] = _made
+    OURS[_class.expectation_type] = _class
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What Great Expectations found of one expectation.
+class ExpectationCounts:
+    """The counts that Great Expectations computed for one expectation.
 
     Attributes:
-        rows: records looked at.
-        broken: records that are not as expected; of an expectation about the whole table 0 or 1.
-        evr: its own result, without values.
+        rows: number of records that were checked.
+        broken: number of records that break the expectation. For an expectation about the whole
+            table, it is 1 if the table breaks the expectation, otherwise 0.
+        evr: validation result of Great Expectations, without values of records.
     """
 
     rows: int
@@ -233,25 +257,32 @@ class Counted:
     evr: ExpectationValidationResult
 
 
-def configuration_of(one: Expectation) -> ExpectationConfiguration:
-    """The expectation as Great Expectations writes it."""
-    if one.type in OURS:
-        kwargs = {"rule": one.id, "mostly": getattr(one.kwargs, "mostly", 1.0)}
-        if isinstance(column := getattr(one.kwargs, "column", None), str):
+def configuration_of(expectation: Expectation) -> ExpectationConfiguration:
+    """Convert an expectation of the policy pack to a configuration for Great Expectations."""
+    if expectation.type in OURS:
+        kwargs = {"rule": expectation.id, "mostly": getattr(expectation.kwargs, "mostly", 1.0)}
+        if isinstance(column := getattr(expectation.kwargs, "column", None), str):
             kwargs["column"] = column
     else:
-        kwargs = one.kwargs.model_dump(mode="json", exclude_none=True)
+        kwargs = expectation.kwargs.model_dump(mode="json", exclude_none=True)
         if "column_list" in kwargs:
-            kwargs["ignore_row_if"] = "any_value_is_missing"  # as everywhere else here
-    severity = FailureSeverity.CRITICAL if one.severity == "fail" else FailureSeverity.WARNING
-    meta = {"id": one.id, "clause": one.clause}
-    return ExpectationConfiguration(type=one.type, kwargs=kwargs, meta=meta, severity=severity)
+            kwargs["ignore_row_if"] = "any_value_is_missing"  # as in all other expectations
+    severity = (
+        FailureSeverity.CRITICAL if expectation.severity == "fail" else FailureSeverity.WARNING
+    )
+    meta = {"id": expectation.id, "clause": expectation.clause}
+    return ExpectationConfiguration(
+        type=expectation.type, kwargs=kwargs, meta=meta, severity=severity
+    )
 
 
-def not_validated(one: Expectation) -> ExpectationValidationResult:
-    """Return an empty result of an expectation, for figures of an earlier check."""
+def not_validated(expectation: Expectation) -> ExpectationValidationResult:
+    """Return a validation result without counts for an expectation that is not checked now.
+
+    The counts of such an expectation come from an earlier check.
+    """
     return ExpectationValidationResult(
-        success=False, expectation_config=configuration_of(one), result={}
+        success=False, expectation_config=configuration_of(expectation), result={}
     )
 
 
@@ -261,56 +292,62 @@ def count(
     table: tuple[str, str],
     expectations: Sequence[Expectation],
     find: Find,
-    found: Collection[str],
+    scanned_rules: Collection[str],
     rows: int | None,
-) -> dict[str, Counted]:
-    """Count what breaks each expectation, in as few scans as its metrics need.
+) -> dict[str, ExpectationCounts]:
+    """Count the records that break each expectation, in as few scans as possible.
 
     Args:
-        connection: SQLAlchemy's engine on the open snapshot.
-        records: the batch.
-        table: schema and name of its table.
-        expectations: of the suite.
-        find: finds the records that break rules; called when they are asked for.
-        found: the rules that it counts.
-        rows: how many records the batch has, where that is known.
+        connection: SQLAlchemy engine that uses the open transaction.
+        records: subquery that returns the records to check.
+        table: schema and name of the table that contains the records.
+        expectations: expectations about the records.
+        find: function that finds the records that break expectations, and returns their number by
+            id of the expectation. It is called when the first metric needs these numbers.
+        scanned_rules: ids of the expectations for which `find` returns numbers.
+        rows: number of records to check; None if it is not known yet.
 
     Returns:
-        The counts by rule.
+        The counts, by id of the expectation.
 
     Raises:
         NotComputed: one of the queries failed.
     """
     validator = _validator(connection, records, table, find)
     engine = validator.execution_engine
-    assert isinstance(engine, KnowingEngine)
+    assert isinstance(engine, AnsweringEngine)
     domain = {"batch_id": validator.active_batch_id}
-    wanted: dict[str, Any] = {}
+    dependencies: dict[str, Any] = {}
     metrics: list[MetricConfiguration] = []
-    for one in expectations:
-        configuration = configuration_of(one)
+    for rule in expectations:
+        configuration = configuration_of(rule)
         configuration.kwargs.update(domain)
         expectation = configuration.to_domain_obj()
         needed = expectation.get_validation_dependencies(engine, dict(_FORMAT))
-        wanted[one.id] = expectation, needed
+        dependencies[rule.id] = expectation, needed
         metrics += needed.metric_configurations.values()
         for name, metric in needed.metric_configurations.items():
             if name == ROWS and rows is not None:
                 engine.answers[metric.id] = partial(int, rows)
-            elif one.id in found and name == f"{getattr(expectation, 'map_metric', '')}.{COUNT}":
-                engine.answers[metric.id] = partial(_found, find, one.id)
-    # What is known is not asked for at all: Great Expectations would first find out what each
-    # depends on, down to the types of the table's columns.
+            elif (
+                rule.id in scanned_rules
+                and name == f"{getattr(expectation, 'map_metric', '')}.{COUNT}"
+            ):
+                engine.answers[metric.id] = partial(_found, find, rule.id)
+    # Great Expectations must not resolve known metrics: it would query their dependencies first,
+    # including the types of all columns.
     answers = {
         metric.id: engine.answers[metric.id] for metric in metrics if metric.id in engine.answers
     }
     computed = _computed(validator, [metric for metric in metrics if metric.id not in answers])
     computed |= {metric: answer() for metric, answer in answers.items()}
     results = {}
-    for rule, (expectation, needed) in wanted.items():
+    for rule_id, (expectation, needed) in dependencies.items():
         evr = expectation.metrics_validate(computed, dict(_FORMAT), engine)
-        values = {name: computed[one.id] for name, one in needed.metric_configurations.items()}
-        results[rule] = _counted(evr, values, getattr(expectation, "map_metric", None))
+        values = {
+            name: computed[metric.id] for name, metric in needed.metric_configurations.items()
+        }
+        results[rule_id] = _counted(evr, values, getattr(expectation, "map_metric", None))
     return results
 
 
@@ -319,13 +356,13 @@ def _found(find: Find, rule: str) -> int:
 
 
 def _computed(validator: Validator, metrics: list[MetricConfiguration]) -> dict[Any, Any]:
-    # No progress bar below so many edges of its graph: nobody watches.
-    found, aborted = validator.metrics_calculator.compute_metrics(
+    # With a high limit, Great Expectations shows no progress bar.
+    values, aborted = validator.metrics_calculator.compute_metrics(
         metrics, dict(_FORMAT), min_graph_edges_pbar_enable=1_000_000
     )
     if aborted:
         raise NotComputed
-    return found
+    return values
 
 
 def _validator(
@@ -334,7 +371,7 @@ def _validator(
     table: tuple[str, str],
     find: Find,
 ) -> Validator:
-    engine = KnowingEngine(engine=connection, create_temp_table=False)
+    engine = AnsweringEngine(engine=connection, create_temp_table=False)
     engine.answers = {}
     engine.columns = [{"name": column.name, "type": column.type} for column in records.c]
     data = RecordsBatch(
@@ -345,14 +382,14 @@ def _validator(
         source_table_name=table[1],
     )
     data.find, data.records = find, records
-    # Its own classes make these from a datasource; its types know no other way.
+    # Great Expectations builds these objects only from a datasource, and its types require one.
     batch: Any = {"data": data, "batch_definition": IDDict(schema=table[0], table=table[1])}
     return Validator(execution_engine=engine, batches=[Batch(**batch)])
 
 
 def _counted(
     evr: ExpectationValidationResult, values: Mapping[str, Any], map_metric: str | None
-) -> Counted:
+) -> ExpectationCounts:
     rows = int(values.get(ROWS) or 0)
     if isinstance(values.get(BROKEN), int):
         broken = values[BROKEN]
@@ -365,4 +402,4 @@ def _counted(
         "unexpected_count": broken,
         "unexpected_percent": 100 * broken / rows if rows else 0.0,
     }
-    return Counted(rows, broken, evr)
+    return ExpectationCounts(rows, broken, evr)

@@ -1,4 +1,4 @@
-"""Types of columns in the live database, and days and moments in the pack's timezone, as SQL."""
+"""Read the types of database columns, and build SQL for dates and times in a timezone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,12 @@ WHERE t.typtype <> 'd' ORDER BY b.attnum
 
 
 class Kind(StrEnum):
-    """How values of a type are compared with arguments of a policy pack."""
+    """The kinds of column types. Types of the same kind are compared with values in the same way.
+
+    The values are arguments of expectations in the policy pack. Not all names are obvious:
+    ``CASELESS`` is citext, ``EXACT`` is numeric, ``WORD`` are types such as uuid and inet,
+    ``LOCAL`` is timestamp without timezone, and ``MOMENT`` is timestamp with timezone.
+    """
 
     TEXT = "text"
     CASELESS = "caseless"
@@ -79,7 +84,7 @@ CALENDAR = frozenset({Kind.DAY, Kind.LOCAL, Kind.MOMENT})
 WRITTEN = frozenset(
     {Kind.TEXT, Kind.CASELESS, Kind.ENUM, Kind.WORD, Kind.INTEGER, Kind.EXACT, Kind.MONEY}
 )
-"""Kinds whose values have one canonical text."""
+"""Groups of types whose values have one canonical text."""
 RANGED = (
     NUMBERS | CALENDAR | {Kind.TEXT, Kind.CASELESS, Kind.ENUM, Kind.WORD, Kind.TIME, Kind.INTERVAL}
 )
@@ -87,13 +92,14 @@ RANGED = (
 
 @dataclass(frozen=True)
 class ColumnType:
-    """The type of a column.
+    """The type of a column in the database.
 
     Attributes:
-        title: the declared type, as PostgreSQL prints it.
-        sql: qualified name of the base type without a length, so that a cast to it cuts nothing.
-        kind: how its values are compared.
-        has_equality: whether PostgreSQL can compare its values for equality.
+        title: type with which the column is declared, as PostgreSQL prints it.
+        sql: name of the base type, with its schema and without a length, so that a cast to this
+            type does not shorten the value.
+        kind: kind of the type, which decides how values are compared.
+        has_equality: whether PostgreSQL can compare values of the type for equality.
     """
 
     title: str
@@ -105,12 +111,13 @@ class ColumnType:
 def read_types(
     connection: psycopg.Connection[Any], schema: str, table: str
 ) -> dict[str, ColumnType]:
-    """Return the types of a table's columns, by column.
+    """Return the types of a table's columns, by column name.
 
     Args:
-        connection: to the mapped database, in a transaction; no row is read.
-        schema: PostgreSQL schema.
-        table: in it.
+        connection: connection to the mapped database, on which a transaction is open. No record is
+            read.
+        schema: PostgreSQL schema of the table.
+        table: name of the table.
     """
     types = {}
     equality: dict[str, bool] = {}
@@ -128,9 +135,14 @@ def read_types(
 
 
 def _has_equality(connection: psycopg.Connection[Any], sql: str) -> bool:
-    """Return whether PostgreSQL can group by a type.
+    """Return whether PostgreSQL can compare values of a type for equality, as GROUP BY does.
 
-    An operator ``=`` alone proves no equality: for boxes it compares areas.
+    It is not sufficient that the type has an operator ``=``. For the type box, for example, this
+    operator compares areas.
+
+    Args:
+        connection: connection on which a transaction is open.
+        sql: name of the type with its schema.
     """
     # The catalogue quoted the name of the type.
     query = SQL("SELECT FROM (SELECT NULL::{} AS v) AS s GROUP BY v").format(SQL(sql))
@@ -143,7 +155,10 @@ def _has_equality(connection: psycopg.Connection[Any], sql: str) -> bool:
 
 
 def text_literal(text: str) -> str:
-    """Return a text as an SQL literal, independent of ``standard_conforming_strings``."""
+    """Return a text as an SQL literal.
+
+    The literal is correct whether ``standard_conforming_strings`` is on or off.
+    """
     quoted = text.replace("'", "''")
     if "\\" not in quoted:
         return f"'{quoted}'"
@@ -152,23 +167,26 @@ def text_literal(text: str) -> str:
 
 
 def in_zone(timestamp: str, timezone: str) -> str:
-    """Return a local timestamp as the moment that it is in a timezone, or a moment as a local one.
+    """Return SQL that converts a timestamp between local time and absolute time.
+
+    A timestamp without timezone is interpreted as local time of ``timezone``, and becomes a
+    timestamp with timezone. A timestamp with timezone becomes the local time of ``timezone``.
 
     Args:
-        timestamp: as SQL.
-        timezone: IANA name.
+        timestamp: SQL expression of the timestamp.
+        timezone: IANA name of the timezone.
     """
     return f"({timestamp} AT TIME ZONE {text_literal(timezone)})"
 
 
 def local_form(column: str, kind: ColumnType, timezone: str, as_day: bool) -> str:
-    """Return a day or moment as a local one: a date, or a timestamp without timezone.
+    """Return SQL that converts a column to a date or a timestamp in the local time of a timezone.
 
     Args:
-        column: as SQL.
-        kind: of the column.
-        timezone: IANA name of the pack's timezone.
-        as_day: whether a date is wanted.
+        column: SQL expression of the column.
+        kind: type of the column.
+        timezone: IANA name of the policy pack's timezone.
+        as_day: True if the result is a date, False if it is a timestamp without timezone.
     """
     local = in_zone(column, timezone) if kind.kind is Kind.MOMENT else column
     return f"{local}::date" if as_day else f"{local}::timestamp"
@@ -177,15 +195,17 @@ def local_form(column: str, kind: ColumnType, timezone: str, as_day: bool) -> st
 def before(
     now: datetime, period: Period, timezone: str, kind: Kind
 ) -> sa.ColumnElement[date] | sa.ColumnElement[datetime]:
-    """Return the day or moment that lies a period before another moment.
+    """Return SQL for the date or time that lies a given period before `now`.
 
-    PostgreSQL counts back once, not for every record, and in its own calendar.
+    PostgreSQL computes the result once per query, with its own calendar.
 
     Args:
-        now: the moment.
-        period: years to days are counted in the timezone, hours to seconds are of equal length.
-        timezone: IANA name.
-        kind: of the column that is compared: a day, a local timestamp or a moment.
+        now: time from which the period is subtracted.
+        period: length of time to subtract. Its years, months, weeks and days are calendar units in
+            the timezone. Its hours, minutes and seconds have a fixed length.
+        timezone: IANA name of the timezone.
+        kind: kind of the column type with which the result is compared. It decides whether the
+            result is a date, a timestamp without timezone, or a timestamp with timezone.
     """
     days = sa.func.make_interval(0, period.months, 0, period.days)
     seconds = sa.func.make_interval(0, 0, 0, 0, 0, 0, period.seconds)

@@ -1,8 +1,8 @@
-"""The register of findings, and the weekly reminders of their owners.
+"""The register of findings, and weekly reminders to the owners of findings.
 
-A finding has an owner and a due date. The owner answers with a cause and a corrective action; then
-another person tests again. Only a successful test closes it; an answer never does. Nothing is
-overwritten: every step is an event with person and time. A person who answered may not test it.
+Each finding has an owner and a due date. The owner answers with a cause and a corrective action.
+Then another person tests again, and only a passed retest closes the finding. The register stores
+each answer, retest and reminder as an event with person and time, and never overwrites an event.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from enum import StrEnum
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.approvals.people import is_among
-from include.approvals.reasons import says_something, value_free_reason
+from include.approvals.approvers import is_among
+from include.approvals.reasons import has_words, redact_reason
 from include.messages import Message, _
 from include.notify import outbox
 from include.notify.notice import Notice, to_role
@@ -30,7 +30,14 @@ REMIND_EVERY = timedelta(days=7)
 
 
 class Event(StrEnum):
-    """What happened to a finding."""
+    """The type of an event in the history of a finding.
+
+    Attributes:
+        ANSWERED: the owner gave a cause and a corrective action.
+        MET: a retest passed.
+        DEVIATES: a retest failed.
+        REMINDED: a reminder was sent to the owner.
+    """
 
     ANSWERED = "answered"
     MET = "met"
@@ -39,7 +46,13 @@ class Event(StrEnum):
 
 
 class State(StrEnum):
-    """Where a finding stands."""
+    """The status of a finding in the register.
+
+    Attributes:
+        OPEN: the owner has not answered, or the last retest failed.
+        ANSWERED: the owner answered with a corrective action, and a retest is due.
+        CLOSED: a retest passed.
+    """
 
     OPEN = "open"
     ANSWERED = "answered"
@@ -47,38 +60,39 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Found:
-    """A finding with its last answer and test.
+class Finding:
+    """A finding in the register, with its last answer and its retests.
 
     Attributes:
-        id: number in the register.
-        kind: of work that found it, ``audit``.
-        reference: names it within its kind; no customer's value.
-        what: what was found.
-        owner: role of roles.yaml that answers for it.
-        opened_at: when it was entered.
-        due_on: day by which it is to be corrected and tested again, as last moved.
-        first_due_on: the day that it had when it was opened.
-        moved: how often an answer moved the day.
-        state: open, answered (waits for its retest), closed.
-        cause: by the last answer; empty while nobody answered.
-        action: corrective action, likewise.
-        answered_by: who answered last.
-        answerers: everybody who ever answered.
-        closed_by: who tested it with success; empty while it is not closed.
-        reminded_at: when its owner was reminded last.
-        retests: how often it was tested again.
+        id: number of the finding in the register.
+        kind: type of work that produced the finding, such as ``audit``.
+        reference: text that identifies the finding among those of the same kind, without customer
+            data.
+        description: description of the deviation.
+        owner: role of roles.yaml that is responsible for the finding.
+        opened_at: time at which the finding was entered.
+        due_on: current due date of the corrective action and its retest.
+        first_due_on: due date at the time when the finding was entered.
+        due_date_changes: number of answers that changed the due date.
+        state: open, answered (the finding waits for a retest) or closed.
+        cause: cause that the last answer states; empty before the first answer.
+        action: corrective action that the last answer states; empty before the first answer.
+        answered_by: person who gave the last answer; empty before the first answer.
+        answerers: all people who gave an answer.
+        closed_by: person whose retest closed the finding; empty if it is not closed.
+        reminded_at: time of the last reminder to the owner; None before the first reminder.
+        retests: number of retests.
     """
 
     id: int
     kind: str
     reference: str
-    what: Message
+    description: Message
     owner: str
     opened_at: datetime
     due_on: date
     first_due_on: date
-    moved: int
+    due_date_changes: int
     state: State
     cause: str = ""
     action: str = ""
@@ -89,14 +103,17 @@ class Found:
     retests: int = 0
 
     def overdue(self, today: date) -> bool:
-        """Return whether its day has passed and it is not closed."""
+        """Return whether the finding is not closed although its due date has passed."""
         return self.state is not State.CLOSED and self.due_on < today
 
-    def to_be_reminded(self, now: datetime) -> bool:
-        """Whether its owner has to hear of it: due soon or over, and not told for a week of days.
+    def needs_reminder(self, now: datetime) -> bool:
+        """Return whether a reminder to the owner has to be sent now.
+
+        Reminders start seven days before the due date and repeat every seven days until the finding
+        is closed.
 
         Args:
-            now: the moment, in the timezone whose days count.
+            now: current time, in the timezone in which days are counted.
         """
         if self.state is State.CLOSED or self.due_on - REMIND_AHEAD > now.date():
             return False
@@ -110,16 +127,30 @@ def open_finding(
     *,
     kind: str,
     reference: str,
-    what: Message,
+    description: Message,
     owner: str,
     opened_at: datetime,
     due_on: date,
 ) -> int:
-    """Enter a finding and return its number; the same one again is the one that is there."""
+    """Enter a finding in the register, and return its number.
+
+    If the register already has a finding with the same kind and reference, nothing is entered, and
+    the number of the existing finding is returned.
+
+    Args:
+        conn: connection to the state database.
+        kind: type of work that produced the finding, such as ``audit``.
+        reference: text that identifies the finding among those of the same kind, without customer
+            data.
+        description: description of the deviation.
+        owner: role of roles.yaml that is responsible for the finding.
+        opened_at: current time.
+        due_on: due date of the corrective action and its retest.
+    """
     row = {
         "kind": kind,
         "reference": reference,
-        "what": what.model_dump(mode="json"),
+        "description": description.model_dump(mode="json"),
         "owner": owner,
         "opened_at": opened_at,
         "due_on": due_on,
@@ -138,116 +169,153 @@ def answer(
     by: str,
     at: datetime,
     due_on: date | None = None,
-) -> Found:
-    """Enter the cause and the corrective action.
+) -> Finding:
+    """Record an owner's answer to a finding: the cause and the corrective action.
 
     Args:
-        conn: the state database, in a transaction.
-        number: of the finding.
-        cause: in plain words; what could be a customer's number is blotted out.
-        action: the corrective action, likewise.
-        by: who answers.
-        at: the moment, in the timezone whose days count.
-        due_on: a later day, where the action needs it.
+        conn: connection to the state database, with an open transaction.
+        number: number of the finding in the register.
+        cause: the cause in words. Passages that look like customer numbers are redacted.
+        action: the corrective action in words. Passages that look like customer numbers are
+            redacted.
+        by: the person who answers.
+        at: current time, in the timezone in which days are counted.
+        due_on: a later due date; None to keep the current due date.
 
     Raises:
-        UsageError: there is no such finding, it is closed, words are missing, or the day is over or
-            before the one that stands.
+        UsageError: the finding does not exist or is closed; `cause`, `action` or `by` is empty; or
+            the new due date is in the past or before the current due date.
     """
-    found = one(conn, number, locked=True)
-    if found.state is State.CLOSED:
-        raise UsageError(f"Finding {number} is closed.", "A new deviation is a new finding.")
-    if not by.strip():
-        raise UsageError("Nobody is named who answers.", "Name the person with --by.")
-    for name, words in (("cause", cause), ("corrective action", action)):
-        if not says_something(words):
-            raise UsageError(f"The {name} says nothing.", "Write it in plain words.")
-    if due_on is not None and due_on < at.date():
-        raise UsageError(f"{due_on} is over.", "Name a day that is to come.")
-    if due_on is not None and due_on < found.due_on:
+    current = get_finding(conn, number, locked=True)
+    if current.state is State.CLOSED:
         raise UsageError(
-            f"{due_on} is before {found.due_on}, by which finding {number} is due.",
-            "Name a later day, or leave it out.",
+            f"Finding {number} is closed.", "If there is a new deviation, it needs a new finding."
         )
-    _happened(
+    if not by.strip():
+        raise UsageError("The person who answers is missing.", "Name the person with --by.")
+    for name, words in (("cause", cause), ("corrective action", action)):
+        if not has_words(words):
+            raise UsageError(f"The {name} contains no words.", "Describe it in plain words.")
+    if due_on is not None and due_on < at.date():
+        raise UsageError(f"The due date {due_on} has passed.", "Name today or a later day.")
+    if due_on is not None and due_on < current.due_on:
+        raise UsageError(
+            f"The due date {due_on} is before the current due date {current.due_on} of finding "
+            f"{number}.",
+            "Name a later day, or leave out the due date.",
+        )
+    _append_event(
         conn,
         number,
         Event.ANSWERED,
         by,
         at,
-        cause=value_free_reason(cause),
-        action=value_free_reason(action),
+        cause=redact_reason(cause),
+        action=redact_reason(action),
         due_on=due_on,
     )
-    return one(conn, number)
+    return get_finding(conn, number)
 
 
-def retest(conn: Connection, number: int, *, met: bool, by: str, at: datetime) -> Found:
-    """Enter what a second test came to: met closes the finding, deviating opens it again.
+def retest(conn: Connection, number: int, *, met: bool, by: str, at: datetime) -> Finding:
+    """Record the retest of a finding.
+
+    A passed retest closes the finding, a failed retest reopens it.
+
+    Args:
+        conn: connection to the state database, with an open transaction.
+        number: number of the finding in the register.
+        met: whether the retest passed.
+        by: the person who tested.
+        at: current time.
 
     Raises:
-        UsageError: there is no such finding, it is closed, nobody answered it, or a person who
-            answered it tests it.
+        UsageError: the finding does not exist, is closed or has no answer, the person is missing,
+            or the person who tested has answered the finding before.
     """
-    found = one(conn, number, locked=True)
-    if found.state is State.CLOSED:
-        raise UsageError(f"Finding {number} is closed.", "A new deviation is a new finding.")
-    if found.state is State.OPEN:
+    current = get_finding(conn, number, locked=True)
+    if current.state is State.CLOSED:
         raise UsageError(
-            f"Finding {number} has no corrective action yet: there is nothing to test again.",
+            f"Finding {number} is closed.", "If there is a new deviation, it needs a new finding."
+        )
+    if current.state is State.OPEN:
+        raise UsageError(
+            f"Finding {number} has no corrective action yet, so it cannot be retested.",
             f"Answer it first: ./parcelseal findings answer {number} --cause ... --action ...",
         )
     if not by.strip():
-        raise UsageError("Nobody is named who tested.", "Name the person with --by.")
-    if is_among(by, found.answerers):
+        raise UsageError("The person who retested is missing.", "Name the person with --by.")
+    if is_among(by, current.answerers):
         raise UsageError(
-            f"{by} answered finding {number} and cannot test it.", "Have somebody else test it."
+            f"{by} answered finding {number} and cannot retest it.",
+            "Have another person retest it.",
         )
-    _happened(conn, number, Event.MET if met else Event.DEVIATES, by, at)
+    _append_event(conn, number, Event.MET if met else Event.DEVIATES, by, at)
     if met:
         conn.execute(finding.update().where(finding.c.id == number).values(closed_at=at))
-    return one(conn, number)
+    return get_finding(conn, number)
 
 
 def record_reminder(conn: Connection, number: int, *, by: str, at: datetime) -> None:
-    """Record that the owner of a finding was reminded."""
-    _happened(conn, number, Event.REMINDED, by, at)
+    """Record that a reminder was sent to the owner of a finding.
+
+    Args:
+        conn: connection to the state database, with an open transaction.
+        number: number of the finding in the register.
+        by: name of the person or workflow that sent the reminder.
+        at: current time.
+    """
+    _append_event(conn, number, Event.REMINDED, by, at)
 
 
-def one(conn: Connection, number: int, *, locked: bool = False) -> Found:
-    """Return a finding.
+def get_finding(conn: Connection, number: int, *, locked: bool = False) -> Finding:
+    """Return a finding of the register.
+
+    Args:
+        conn: connection to the state database.
+        number: number of the finding.
+        locked: whether to lock the finding until the transaction ends.
 
     Raises:
-        UsageError: there is none of that number.
+        UsageError: the register has no finding with this number.
     """
     query = select(finding).where(finding.c.id == number)
-    possible = 0 < number < 2**63  # others the database could not even look for
+    possible = 0 < number < 2**63  # PostgreSQL would raise an error for a number beyond bigint
     rows = conn.execute(query.with_for_update() if locked else query) if possible else None
     row = rows.mappings().first() if rows else None
     if row is None:
-        raise UsageError(f"There is no finding {number}.", "See ./parcelseal findings list.")
-    return _told(conn, [dict(row)])[0]
+        raise UsageError(
+            f"There is no finding {number}.", "List the findings: ./parcelseal findings list."
+        )
+    return _load_events(conn, [dict(row)])[0]
 
 
-def listed(conn: Connection, kind: str | None = None, *, closed: bool = False) -> list[Found]:
-    """Return findings, the one that is due first at the head.
+def list_findings(
+    conn: Connection, kind: str | None = None, *, closed: bool = False
+) -> list[Finding]:
+    """Return findings of the register, ordered by due date.
 
     Args:
-        conn: the state database.
-        kind: of work; all where nothing is said.
-        closed: whether closed ones are among them.
+        conn: connection to the state database.
+        kind: type of work that produced the findings, such as ``audit``; None for all types.
+        closed: whether closed findings are included.
     """
     query = select(finding).order_by(finding.c.due_on, finding.c.id)
     if kind is not None:
         query = query.where(finding.c.kind == kind)
     if not closed:
         query = query.where(finding.c.closed_at.is_(None))
-    found = _told(conn, [dict(row) for row in conn.execute(query).mappings()])
-    return sorted(found, key=lambda one: (one.due_on, one.id))
+    findings = _load_events(conn, [dict(row) for row in conn.execute(query).mappings()])
+    return sorted(findings, key=lambda finding: (finding.due_on, finding.id))
 
 
-def _told(conn: Connection, rows: Sequence[dict[str, object]]) -> list[Found]:
-    """Return findings from rows of the register and their events."""
+def _load_events(conn: Connection, rows: Sequence[dict[str, object]]) -> list[Finding]:
+    """Return the findings of some rows of the register. Their events are read from the database.
+
+    Args:
+        conn: connection to the state database.
+        rows: rows of the findings in the register, as column -> value.
+    """
     events: dict[int, list[dict[str, object]]] = {}
     numbers = [int(str(row["id"])) for row in rows]
     query = (
@@ -257,36 +325,38 @@ def _told(conn: Connection, rows: Sequence[dict[str, object]]) -> list[Found]:
     )
     for event in conn.execute(query).mappings():
         events.setdefault(int(event["finding_id"]), []).append(dict(event))
-    return [_one(row, events.get(number, [])) for number, row in zip(numbers, rows, strict=True)]
+    return [
+        _finding_of(row, events.get(number, [])) for number, row in zip(numbers, rows, strict=True)
+    ]
 
 
-def _one(row: dict[str, object], events: Sequence[dict[str, object]]) -> Found:
+def _finding_of(row: dict[str, object], events: Sequence[dict[str, object]]) -> Finding:
     answerers: list[str] = []
     due = [row["due_on"]]
-    said: dict[str, object] = {"state": State.OPEN}
+    latest: dict[str, object] = {"state": State.OPEN}
     for event in events:
         match Event(str(event["kind"])):
             case Event.ANSWERED:
-                said |= {name: event[name] for name in ("cause", "action")}
-                said |= {"answered_by": event["by"], "state": State.ANSWERED}
+                latest |= {name: event[name] for name in ("cause", "action")}
+                latest |= {"answered_by": event["by"], "state": State.ANSWERED}
                 answerers.append(str(event["by"]))
                 if event["due_on"] is not None:
                     due.append(event["due_on"])
             case Event.MET:
-                said |= {"closed_by": event["by"], "state": State.CLOSED}
+                latest |= {"closed_by": event["by"], "state": State.CLOSED}
             case Event.DEVIATES:
-                said["state"] = State.OPEN
+                latest["state"] = State.OPEN
             case Event.REMINDED:
-                said["reminded_at"] = event["at"]
-    tests = sum(str(each["kind"]) in (Event.MET, Event.DEVIATES) for each in events)
+                latest["reminded_at"] = event["at"]
+    tests = sum(str(event["kind"]) in (Event.MET, Event.DEVIATES) for event in events)
     fields = {name: row[name] for name in ("id", "kind", "reference", "owner", "opened_at")}
-    what = Message.model_validate(row["what"])
-    fields |= {"due_on": due[-1], "moved": len(due) - 1, "first_due_on": due[0]}
+    description = Message.model_validate(row["description"])
+    fields |= {"due_on": due[-1], "due_date_changes": len(due) - 1, "first_due_on": due[0]}
     fields |= {"answerers": tuple(answerers)}
-    return Found(**fields, **said, what=what, retests=tests)  # type: ignore[arg-type]  # columns are the fields
+    return Finding(**fields, **latest, description=description, retests=tests)  # type: ignore[arg-type]  # columns are the fields
 
 
-def _happened(
+def _append_event(
     conn: Connection,
     number: int,
     kind: Event,
@@ -298,10 +368,10 @@ def _happened(
     conn.execute(insert(finding_event).values(values))
 
 
-_HEADING = _("Findings that you answer for")
+_HEADING = _("Findings for which you are responsible")
 
 
-def remind(
+def remind_owners(
     conn: Connection,
     notice: str,
     *,
@@ -310,53 +380,63 @@ def remind(
     run: Run,
     now: datetime,
 ) -> list[int]:
-    """Remind the owners of open findings that are due soon or over, each once a week.
+    """Send weekly reminders to the owners of findings that are due soon or overdue.
 
-    Whatever work they are of: there is one register, and nobody else reminds. It keeps that they
-    were reminded, and their notices are queued with it.
+    Findings of all kinds are included. For each finding, the event that records the reminder and
+    the notifications to the owner are written in the same transaction.
 
     Args:
-        conn: the state database, in a transaction.
-        notice: kind of the notices, ``audit.finding``.
-        roles: of roles.yaml; an owner that is none of them is not told.
-        rules: of notices.yaml.
-        run: that reminds.
-        now: the moment, in the timezone whose days count.
+        conn: connection to the state database, with an open transaction.
+        notice: type of the notifications, such as ``audit.finding``.
+        roles: id of a role -> role of roles.yaml. If the owner of a finding is not in this mapping,
+            no reminder is sent for the finding.
+        rules: rules of notices.yaml.
+        run: the run that sends the reminders.
+        now: current time, in the timezone in which days are counted.
 
     Returns:
-        Numbers of the findings whose owners were reminded.
+        The numbers of the findings whose owners were reminded.
     """
     due = [
         finding
-        for finding in listed(conn)
-        if finding.to_be_reminded(now) and finding.owner in roles  # others cannot be notified
+        for finding in list_findings(conn)
+        if finding.needs_reminder(now) and finding.owner in roles  # others cannot be notified
     ]
-    for found in due:
-        record_reminder(conn, found.id, by=run.dag_id, at=now)
-    outbox.queue(conn, _notices(due, notice, roles, now), run, now, rules)
+    for due_finding in due:
+        record_reminder(conn, due_finding.id, by=run.dag_id, at=now)
+    outbox.queue_notices(conn, _notices(due, notice, roles, now), run, now, rules)
     return [finding.id for finding in due]
 
 
-def still_open(conn: Connection, keys: Sequence[str]) -> set[str]:
-    """Of these keys of notices, those whose finding nobody closed since."""
-    open_ones = {str(finding.id) for finding in listed(conn)}
-    return {key for key in keys if key.partition("/")[0] in open_ones}
+def keep_open_keys(conn: Connection, keys: Sequence[str]) -> set[str]:
+    """Return only the keys of notifications about findings that are not closed.
+
+    Args:
+        conn: connection to the state database.
+        keys: keys of notifications that `remind_owners` queued.
+    """
+    open_numbers = {str(finding.id) for finding in list_findings(conn)}
+    return {key for key in keys if key.partition("/")[0] in open_numbers}
 
 
 def _notices(
-    due: Sequence[Found], kind: str, roles: Mapping[str, Role], now: datetime
+    due: Sequence[Finding], kind: str, roles: Mapping[str, Role], now: datetime
 ) -> Iterator[Notice]:
-    for found in due:
-        values = {"number": found.id, "what": found.what, "day": found.due_on}
-        if found.overdue(now.date()):
-            line = _("No. {number}, was due on {day} and is overdue: {what}", **values)
+    for due_finding in due:
+        values = {
+            "number": due_finding.id,
+            "finding": due_finding.description,
+            "day": due_finding.due_on,
+        }
+        if due_finding.overdue(now.date()):
+            line = _("OVERDUE: finding {number}, which was due on {day}: {finding}", **values)
         else:
-            line = _("No. {number}, due on {day}: {what}", **values)
+            line = _("Finding {number}, due on {day}: {finding}", **values)
         yield from to_role(
-            roles[found.owner],
+            roles[due_finding.owner],
             kind=kind,
-            key=f"{found.id}/{now.date()}",
+            key=f"{due_finding.id}/{now.date()}",
             heading=_HEADING,
             line=line,
-            due_on=found.due_on,
+            due_on=due_finding.due_on,
         )

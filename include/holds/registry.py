@@ -1,6 +1,8 @@
-"""The registry of legal holds: scope, reason, owner and release.
+"""The register of legal holds.
 
-A hold never ends by itself; its review date only asks whether it is still needed.
+Each entry states what the hold applies to, its reason, its owner and its release. A legal hold is
+active until a person releases it. The review date does not end it: on this date, the owner gets a
+reminder.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from include.state.connect import StateLock, lock_for_transaction
 from include.state.locks import lock_timeout, lock_timeout_as
 from include.state.tables import legal_hold
 
-PATIENCE = timedelta(minutes=10)  # a deletion ends long before, unless its session hangs
+PATIENCE = timedelta(minutes=10)  # a batch of deletions ends much earlier, unless it hangs
 
 
 class HoldKind(StrEnum):
-    """The kind of a hold's value."""
+    """The type of object that a legal hold names."""
 
     SUBJECT = "subject"
     WAYBILL = "waybill"
@@ -38,18 +40,23 @@ RECORD_KINDS = (HoldKind.SUBJECT, HoldKind.WAYBILL, HoldKind.CASE)  # their valu
 
 @dataclass(frozen=True)
 class Hold:
-    """A legal hold.
+    """A legal hold in the register.
 
     Attributes:
-        id: number in the registry.
-        kind: of the value.
-        value: a key, a record class, a case number, a restore point's id; as
-            ``<database>/<value>`` in that database, alone in every database. The name of a
-            database for the kind of that name. Never a name, phone number or other customer value.
-        reason: for the reader of a certificate.
-        owner: the responsible person.
-        case_ref: the case, claim or order behind it.
-        review_on: date on which its owner reviews it.
+        id: number of the hold in the register.
+        kind: type of object that the value names.
+        value: key of a record, name of a record class, case number, id of a restore point or name
+            of a database. With the prefix ``<database>/``, the hold applies only in this database,
+            otherwise in every database. The value is never a name, phone number or other customer
+            data.
+        reason: reason for the hold, which certificates of deletion show.
+        owner: person responsible for the hold.
+        case_ref: number of the case, claim or order that requires the hold.
+        placed_at: time at which the hold was placed.
+        review_on: date on which the owner reviews the hold.
+        released_at: time at which the hold was released; None for an active hold.
+        released_by: person who released the hold; None for an active hold.
+        release_reason: reason for the release; None for an active hold.
     """
 
     id: int
@@ -77,32 +84,34 @@ def add(
     review_on: date,
     patience: timedelta = PATIENCE,
 ) -> Hold:
-    """Place a hold; it counts from the commit on.
+    """Place a legal hold. It takes effect when the caller commits.
 
-    Waits for deletions in progress and blocks new deletions until the commit, so that no deletion
-    that did not know the hold commits after it. Sets the transaction's time limits.
+    The function waits for deletions in progress, and new deletions wait for the commit. So after
+    the commit, no deletion that ignores the hold commits. The function changes the timeouts of the
+    transaction.
 
     Args:
-        conn: the state database, in a transaction.
-        clock: when it is placed.
-        kind: of the value.
-        value: see `Hold`.
-        reason: for it.
-        owner: the responsible person.
-        case_ref: the case, claim or order behind it.
-        review_on: date on which its owner reviews it.
+        conn: connection to the state database, with an open transaction.
+        clock: source of the current time.
+        kind: type of object that the value names.
+        value: text that names the object, as described for `Hold.value`.
+        reason: reason for the hold, without customer data.
+        owner: person responsible for the hold.
+        case_ref: number of the case, claim or order that requires the hold.
+        review_on: date on which the owner reviews the hold.
         patience: how long to wait for deletions in progress.
 
     Raises:
-        UsageError: something was left empty or looks like a phone or ID number, or the review date
-            has passed.
-        ServiceError: a deletion did not end; nothing was placed, the transaction is lost.
+        UsageError: a text is empty or looks like a phone or ID number, or the review date is in the
+            past.
+        ServiceError: a deletion did not end in time. The hold was not placed, and the transaction
+            is aborted.
     """
     texts = {"value": value, "reason": reason, "owner": owner, "case_ref": case_ref}
     refuse_empty("A hold", texts)
     _refuse_customers(kind, texts)
     if review_on < clock.now().date():
-        raise UsageError(f"A hold's review date cannot be in the past: {review_on}.")
+        raise UsageError(f"The review date of the hold is in the past: {review_on}.")
     stripped = {name: text.strip() for name, text in texts.items()}
     placed = {"kind": str(kind), "placed_at": clock.now(), "review_on": review_on}
     wait_for_deletions(conn, "The hold was not placed", patience)
@@ -111,11 +120,18 @@ def add(
 
 
 def release(conn: Connection, clock: Clock, hold_id: int, *, released_by: str, reason: str) -> Hold:
-    """End a hold; the registry keeps it.
+    """Release a legal hold. The hold stays in the register.
+
+    Args:
+        conn: connection to the state database, with an open transaction.
+        clock: source of the current time.
+        hold_id: number of the hold in the register.
+        released_by: person who releases the hold.
+        reason: reason for the release, without customer data.
 
     Raises:
-        UsageError: no such hold, released already, or something was left empty or looks like a
-            phone or ID number.
+        UsageError: the hold does not exist or was already released, or a text is empty or looks
+            like a phone or ID number.
     """
     texts = {"released_by": released_by, "reason": reason}
     refuse_empty("A hold", texts)
@@ -130,53 +146,58 @@ def release(conn: Connection, clock: Clock, hold_id: int, *, released_by: str, r
     )
     released = row.mappings().first()
     if released is None:
-        raise UsageError(f"There is no active hold {hold_id}.", "See `./parcelseal hold list`.")
+        raise UsageError(
+            f"Hold {hold_id} does not exist or was released.", "See `./parcelseal hold list`."
+        )
     return _hold(dict(released))
 
 
-def active(conn: Connection) -> list[Hold]:
-    """Return the active holds, oldest first."""
+def active_holds(conn: Connection) -> list[Hold]:
+    """Return the active legal holds, oldest hold first."""
     return _holds(conn, _active())
 
 
-def with_released(conn: Connection, ids: Collection[int]) -> list[Hold]:
-    """Return the active holds, and some others by their ids."""
+def active_and_released_holds(conn: Connection, ids: Collection[int]) -> list[Hold]:
+    """Return all active legal holds, and the released holds with certain ids, oldest hold first.
+
+    Args:
+        conn: connection to the state database.
+        ids: ids of the released holds to return.
+    """
     return _holds(
         conn,
         select(legal_hold).where(or_(legal_hold.c.released_at.is_(None), legal_hold.c.id.in_(ids))),
     )
 
 
-def version(conn: Connection) -> tuple[object, ...]:
-    """Return a value that changes whenever a hold is placed or released.
-
-    Holds change in no other way.
-    """
+def registry_version(conn: Connection) -> tuple[object, ...]:
+    """Return a value that changes whenever a legal hold is placed or released."""
     released = func.count(legal_hold.c.released_at)
     row = conn.execute(select(func.count(), func.max(legal_hold.c.id), released)).one()
     return tuple(row)
 
 
-def every(conn: Connection) -> list[Hold]:
-    """Return all holds, released ones too, oldest first."""
+def all_holds(conn: Connection) -> list[Hold]:
+    """Return the active and the released legal holds, oldest hold first."""
     return _holds(conn, select(legal_hold))
 
 
-def due_for_review(conn: Connection, on: date) -> list[Hold]:
-    """Return active holds whose review date has come."""
+def holds_due_for_review(conn: Connection, on: date) -> list[Hold]:
+    """Return the active legal holds whose review date is `on` or an earlier day."""
     return _holds(conn, _active().where(legal_hold.c.review_on <= on))
 
 
-def restore_points_held(conn: Connection, database: str, points: Iterable[str]) -> set[str]:
-    """Return which restore points of a database may not be deleted.
+def restore_points_on_hold(conn: Connection, database: str, points: Iterable[str]) -> set[str]:
+    """Return the restore points of a database to which a legal hold applies.
 
     Args:
-        conn: the state database.
+        conn: connection to the state database.
         database: name of the database in the data map.
-        points: ids of its restore points.
+        points: ids of restore points of the database.
 
     Returns:
-        Those with a hold on them; all of them when the database is held.
+        Ids of the restore points on legal hold. If the database is on legal hold, these are all ids
+        in `points`.
     """
     rows = conn.execute(
         select(legal_hold.c.kind, legal_hold.c.value).where(
@@ -207,24 +228,28 @@ def _hold(row: dict[str, object]) -> Hold:
 
 
 def _refuse_customers(kind: HoldKind | None, texts: dict[str, str]) -> None:
-    for name, typed in texts.items():
-        what = f"A hold's {name.replace('_', ' ')}"
+    for name, text_typed in texts.items():
+        subject = f"A hold's {name.replace('_', ' ')}"
         if name == "value" and kind in RECORD_KINDS:
-            refuse_personal_key(what, typed.strip())
+            refuse_personal_key(subject, text_typed.strip())
         else:
-            refuse_personal(what, typed)
+            refuse_personal(subject, text_typed)
 
 
-def wait_for_deletions(conn: Connection, what: str, patience: timedelta = PATIENCE) -> None:
-    """Block deletions until this transaction ends, so that each later deletion sees its rows.
+def wait_for_deletions(conn: Connection, failure: str, patience: timedelta = PATIENCE) -> None:
+    """Wait for deletions in progress, and block new deletions until the open transaction ends.
+
+    A deletion that begins later therefore sees the rows that this transaction writes, for example a
+    new legal hold.
 
     Args:
-        conn: the state database, in a transaction; its time limits are set.
-        what: for the refusal, "The hold was not placed".
+        conn: connection to the state database, with an open transaction. The function changes the
+            timeouts of this transaction.
+        failure: start of the error message, such as "The hold was not placed".
         patience: how long to wait for deletions in progress.
 
     Raises:
-        ServiceError: a deletion did not end; the transaction is lost.
+        ServiceError: a deletion did not end in time. The transaction is aborted.
     """
     limits = text(
         "SELECT set_config('lock_timeout', :limit, true),"
@@ -232,8 +257,8 @@ def wait_for_deletions(conn: Connection, what: str, patience: timedelta = PATIEN
     )
     conn.execute(limits, {"limit": lock_timeout(patience)})
     refusal = ServiceError(
-        f"{what}: a deletion in progress did not end.",
-        "Stop the run of enforce_retention or backup_offsite that hangs, then try again.",
+        f"{failure}: a deletion in progress did not end.",
+        "Stop the hanging run of enforce_retention or backup_offsite, then try again.",
     )
     with lock_timeout_as(refusal):
         lock_for_transaction(conn, StateLock.HOLDS)

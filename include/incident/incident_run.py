@@ -1,4 +1,4 @@
-"""An incident as a run or a command works on it: timeline, rules, counted versions, words."""
+"""Access to an incident from a run or command: its timeline, rules, counts and texts."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TypeAlias
 from sqlalchemy import Connection, select
 
 from include.incident import register, timeline
-from include.incident.clocks.milestones import grades, valid
+from include.incident.clocks.milestones import confirmed_grades, valid_entries
 from include.incident.entries import Reviewed
-from include.incident.names import UPDATES, Phase
-from include.incident.register import Incident, as_opened
+from include.incident.incident_ids import UPDATES, Phase
+from include.incident.register import Incident, apply_snapshot
 from include.incident.rules import IncidentRules, Scenario
 from include.incident.scope import Scope
 from include.incident.tables import incident_scope
 from include.incident.timeline import Entry
 from include.messages import Message, _, verbatim
-from include.policy.rules import in_languages
+from include.policy.rules import translated_message
 from include.services.errors import ControlFailed, UsageError
 from include.workflow.run_context import RunContext
 
@@ -33,11 +33,11 @@ NUMBER = "incident"
 
 @dataclass(frozen=True)
 class IncidentRecord:
-    """An incident with its timeline.
+    """An incident of the register with its timeline.
 
     Attributes:
-        incident: the incident.
-        entries: its timeline, oldest entry first.
+        incident: row of the register.
+        entries: entries of the timeline, oldest first.
     """
 
     incident: Incident
@@ -45,63 +45,74 @@ class IncidentRecord:
 
     @property
     def valid(self) -> list[Entry]:
-        """The entries that no later entry corrected, oldest first."""
-        return valid(self.entries)
+        """The timeline entries without those that a correction declares to be mistakes.
+
+        The oldest entry comes first.
+        """
+        return valid_entries(self.entries)
 
     @property
     def grade(self) -> str | None:
-        """The last confirmed grade by the timeline; None before one was confirmed.
+        """The grade that was last confirmed on the timeline; None before the first confirmation.
 
-        The register's column is for lists alone: it is in no chain of digests.
+        `Incident.grade` is used only for lists, because no digest protects the register's grade.
         """
-        confirmed = grades(self.entries)
+        confirmed = confirmed_grades(self.entries)
         return confirmed[-1].grade if confirmed else None
 
 
 def record_in(conn: Connection, number: str) -> IncidentRecord:
-    """Return an incident as of this transaction.
+    """Read an incident with its timeline in the transaction of a connection.
 
     Raises:
-        UsageError: there is none of that number.
+        UsageError: the incident does not exist.
     """
-    incident = register.get(conn, number)
+    incident = register.get_incident(conn, number)
     return IncidentRecord(incident, timeline.entries(conn, incident.id))
 
 
 def record_of(run: IncidentRun, number: str) -> IncidentRecord:
-    """Return an incident as it is now.
+    """Read an incident with its timeline in a new transaction.
 
     Raises:
-        UsageError: there is none of that number.
+        UsageError: the incident does not exist.
     """
     with run.state.connect() as conn:
         return record_in(conn, number)
 
 
 def incident_number(run: IncidentRun) -> str:
-    """Return the number of the incident that an update is about, as people write it."""
+    """Return the incident number entered in the form of an update, trimmed and in capitals."""
     return str(run.parameters.get(NUMBER) or "").strip().upper()
 
 
 def incident_of(run: IncidentRun) -> IncidentRecord:
-    """Return the incident that a run leads, or that an update is about.
+    """Return the incident that a run registered, or the incident that the form of an update names.
 
     Raises:
-        ControlFailed: the run opened no incident.
-        UsageError: there is none of the number that the update names.
+        ControlFailed: the run registered no incident.
+        UsageError: the incident that the form names does not exist.
     """
     if run.run.dag_id == UPDATES:
         return record_of(run, incident_number(run))
     with run.state.connect() as conn:
-        opened = register.of_run(conn, run.run)
+        opened = register.find_by_run(conn, run.run)
         if opened is None:
             raise ControlFailed("This run opened no incident.", "Trigger the workflow again.")
         return record_in(conn, opened.number)
 
 
 def rules_of(run: IncidentRun, record: IncidentRecord) -> IncidentRules:
-    """Return the rules that an incident is measured by; see `as_opened`."""
-    return as_opened(run.rules, record.incident.kept, record.incident.clocks)
+    """Return the rules that apply to an incident.
+
+    These are the current rules, but parts of them are replaced by the rules that were stored when
+    the incident was opened; see `apply_snapshot`.
+
+    Args:
+        run: services and rules of the current run or command.
+        record: incident with its timeline.
+    """
+    return apply_snapshot(run.rules, record.incident.kept, record.incident.clocks)
 
 
 def scenario_of(run: IncidentRun) -> Scenario | None:
@@ -113,20 +124,20 @@ def scenario_of(run: IncidentRun) -> Scenario | None:
     name = str(run.parameters.get(SCENARIO) or "")
     if not name:
         return None
-    scenario = next((each for each in run.rules.scenarios if each.id == name), None)
+    scenario = next((item for item in run.rules.scenarios if item.id == name), None)
     if scenario is None:
         raise UsageError(f"incident.yaml has no scenario {name}.")
     return scenario
 
 
 def store_scope(conn: Connection, run: IncidentRun, incident_id: int, counted: Scope) -> None:
-    """Store a count; the version has to be new.
+    """Store a new version of an incident's scope.
 
     Args:
-        conn: the state database, in a transaction that holds the incident's lock.
-        run: the run or command.
-        incident_id: of the incident.
-        counted: what is affected.
+        conn: connection to the state database, in a transaction that holds the incident's lock.
+        run: services and rules of the current run or command.
+        incident_id: id of the incident.
+        counted: scope with a version number that is not stored yet.
     """
     conn.execute(
         incident_scope.insert().values(
@@ -140,7 +151,7 @@ def store_scope(conn: Connection, run: IncidentRun, incident_id: int, counted: S
 
 
 def scopes(conn: Connection, incident_id: int) -> list[Scope]:
-    """Return all counts of an incident, oldest first."""
+    """Return all versions of an incident's scope, oldest first."""
     query = (
         select(incident_scope.c.counts)
         .where(incident_scope.c.incident_id == incident_id)
@@ -150,45 +161,47 @@ def scopes(conn: Connection, incident_id: int) -> list[Scope]:
 
 
 def latest_scope(run: IncidentRun, incident_id: int) -> Scope | None:
-    """Return the newest count of what is affected; None if there is none."""
+    """Return the newest version of an incident's scope, or None before the first count."""
     with run.state.connect() as conn:
         counted = scopes(conn, incident_id)
     return counted[-1] if counted else None
 
 
 def require_scope(run: IncidentRun, incident_id: int) -> Scope:
-    """Return the newest count of what is affected.
+    """Return the newest version of an incident's scope.
 
     Raises:
-        ControlFailed: there is none.
+        ControlFailed: the affected records were never counted.
     """
     counted = latest_scope(run, incident_id)
     if counted is None:
         raise ControlFailed(
-            "Nobody counted what is affected.", "Clear the task `assess` of this run."
+            "The affected records were not counted.", "Clear the task `assess` of this run."
         )
     return counted
 
 
 def what_happened(run: IncidentRun, record: IncidentRecord) -> Message:
-    """Return what happened; in a drill, the story of the scenario in both languages."""
+    """Return the description of an incident. In a drill, it is the story of the scenario."""
     scenario = scenario_of(run)
-    return in_languages(scenario.story) if scenario else verbatim(record.incident.what)
+    return translated_message(scenario.story) if scenario else verbatim(record.incident.what)
 
 
 def action_lines(run: IncidentRun, reviewed: Entry) -> list[Message]:
-    """Corrective actions of a review, a line each: what, who answers for it, which finding.
+    """Return a display text for each corrective action that was entered in a review.
+
+    Each text has the action, the finding and the owner.
 
     Args:
-        run: the run or command.
-        reviewed: the entry of the review.
+        run: services and rules of the current run or command.
+        reviewed: timeline entry of the review.
     """
     return [
         _(
-            "{action} (finding {finding}, answered for by {owner})",
+            "{action} (finding {finding}, owner: {owner})",
             action=action.what,
             finding=action.finding,
-            owner=in_languages(run.roles[action.owner].title)
+            owner=translated_message(run.roles[action.owner].title)
             if action.owner in run.roles
             else action.owner,
         )
@@ -197,16 +210,19 @@ def action_lines(run: IncidentRun, reviewed: Entry) -> list[Message]:
 
 
 def drill_mark(run: IncidentRun) -> Message | None:
-    """Return the mark on every page of a drill's documents; None outside of drills."""
+    """Return the text that is printed on every page of a drill's documents.
+
+    It says that the document belongs to a drill. Return None if the run is not a drill.
+    """
     if scenario_of(run) is None:
         return None
     return _("DRILL: this is not a real incident. Do not hand it in.")
 
 
 def report_title(run: IncidentRun, record: IncidentRecord, authority: str, phase: str) -> Message:
-    """Return the title of a report to an authority."""
-    named = {one.id: one.message for one in rules_of(run, record).authorities}
-    to = named.get(authority, verbatim(authority))
+    """Return the title of a first or follow-up report to an authority."""
+    titles = {authority.id: authority.message for authority in rules_of(run, record).authorities}
+    title = titles.get(authority, verbatim(authority))
     if phase == Phase.FIRST:
-        return _("first report to: {authority}", authority=to)
-    return _("follow-up report to: {authority}", authority=to)
+        return _("first report to: {authority}", authority=title)
+    return _("follow-up report to: {authority}", authority=title)

@@ -1,7 +1,8 @@
-"""The register of incidents: each opens and ends once, by the rules of its opening.
+"""The register of incidents.
 
-Clocks, grades with their figures, authorities and the incident's type stay as they were when the
-incident opened. People, checklists and telephone numbers are those of the pack today.
+An incident is opened once and ends once. Its type, grades, authorities and time limits are stored
+when it is opened, and apply until it ends. Team members, checklists and contact details of
+authorities are always those of the current policy pack.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from sqlalchemy import Connection, func, select, update
 from include.frozen import FrozenModel
 from include.incident import timeline
 from include.incident.form import Form
-from include.incident.names import DRILL, Kind, State
+from include.incident.incident_ids import DRILL, Kind, State
 from include.incident.rules import Authority, ClockRule, Grade, IncidentRules, IncidentType
 from include.incident.selection import Selection
 from include.incident.tables import incident
 from include.incident.timeline import Entry, canonical, in_utc
 from include.messages import _
 from include.notify.outbox import Run
-from include.policy.period import earlier
-from include.policy.rules import Rule, in_languages
+from include.policy.period import subtract_period
+from include.policy.rules import Rule, translated_message
 from include.services.clock import Clock
 from include.services.errors import UsageError
 
 
-class Kept(Rule):
-    """What is kept of incident.yaml beside the clocks.
+class RulesSnapshot(Rule):
+    """The rules of incident.yaml, except time limits, that are stored when an incident is opened.
 
     Attributes:
-        type: of the incident.
-        grades: least first.
-        authorities: whom incidents are reported to.
+        type: type of the incident.
+        grades: grades, least severe first.
+        authorities: authorities to which incidents are reported.
     """
 
     type: IncidentType
@@ -44,30 +45,38 @@ class Kept(Rule):
     authorities: tuple[Authority, ...] = ()
 
 
-def as_opened(
-    today: IncidentRules, kept: Kept | None, clocks: tuple[ClockRule, ...]
+def apply_snapshot(
+    current_rules: IncidentRules, snapshot: RulesSnapshot | None, clocks: tuple[ClockRule, ...]
 ) -> IncidentRules:
-    """The rules of an incident.
+    """Return the current rules, with parts replaced by the rules stored with an incident.
+
+    Grades, authorities and time limits are those that were stored when the incident was opened. The
+    way to contact an authority is the current one.
 
     Args:
-        today: incident.yaml.
-        kept: when it was opened; None of incidents that are older than the keeping.
-        clocks: as they were then.
+        current_rules: current content of incident.yaml.
+        snapshot: rules stored with the incident; None if the version of ParcelSeal that opened the
+            incident did not store rules.
+        clocks: time limits stored with the incident.
     """
-    if kept is None:
-        return today.model_copy(update={"clocks": clocks})
-    types = [kind for kind in today.types if kind.id == kept.type.id] or [kept.type]
-    now = {authority.id: authority for authority in today.authorities}
+    if snapshot is None:
+        return current_rules.model_copy(update={"clocks": clocks})
+    types = [
+        incident_type
+        for incident_type in current_rules.types
+        if incident_type.id == snapshot.type.id
+    ] or [snapshot.type]
+    current = {authority.id: authority for authority in current_rules.authorities}
     authorities = [
-        authority.model_copy(update={"how": now[authority.id].how})
-        if authority.id in now
+        authority.model_copy(update={"how": current[authority.id].how})
+        if authority.id in current
         else authority
-        for authority in kept.authorities
+        for authority in snapshot.authorities
     ]
-    return today.model_copy(
+    return current_rules.model_copy(
         update={
             "types": tuple(types),
-            "grades": kept.grades,
+            "grades": snapshot.grades,
             "authorities": tuple(authorities),
             "clocks": clocks,
         }
@@ -75,54 +84,63 @@ def as_opened(
 
 
 def rules_digest(clocks: Any, kept: Any) -> str:
-    """SHA-256 (hex) of the rules of an incident, as the register has them.
+    """Return the SHA-256 (hex) of the stored rules of an incident.
 
     Args:
-        clocks: the column, JSON.
-        kept: the column, JSON; None where it is empty.
+        clocks: JSON value of the column ``clocks``.
+        kept: JSON value of the column ``kept``; None if the column is empty.
     """
     return hashlib.sha256(canonical({"clocks": clocks, "kept": kept})).hexdigest()
 
 
 def clocks_digest(clocks: Iterable[ClockRule]) -> str:
-    """SHA-256 (hex) of clocks as first entries held it before 0020: without what is default."""
+    """Return the SHA-256 (hex) of the rules of time limits.
+
+    Keys with their default value are not included in the digest. Before migration 0020, the first
+    timeline entry of an incident contained this digest.
+
+    Args:
+        clocks: rules of the time limits.
+    """
     rules = [rule.model_dump(mode="json", exclude_defaults=True) for rule in clocks]
     return hashlib.sha256(canonical({"clocks": rules})).hexdigest()
 
 
 def _digest(keys: Sequence[str]) -> str:
-    """Return the SHA-256 of the lines of keys, each with a line feed."""
     return hashlib.sha256("".join(f"{key}\n" for key in keys).encode()).hexdigest()
 
 
 _ENDS = {State.CLOSED: Kind.CLOSED, State.CANCELLED: Kind.CANCELLED}
-"""States that an entry of the timeline has to say."""
+"""State -> kind of the timeline entry that it requires."""
 
 
 class Incident(FrozenModel):
-    """One incident.
+    """A row of the register of incidents.
 
     Attributes:
-        id: in the state database.
-        number: for people, ``INC-2026-0001``.
-        run: that leads it.
-        type: of incident.yaml.
-        what: what happened, value-free.
-        noticed_by: who noticed, value-free.
-        opened_by: user id of who pressed Trigger; empty where nobody is known.
-        opened_at: when it was registered.
-        aware_at: when the company became aware.
-        began_at: when the leak began; None where nobody knows.
-        partner: number of the partner at which it happened.
-        selection: what is affected, as it was said first.
-        clocks: their rules, as they were when it was opened.
-        kept: other rules as they were then; None of incidents that are older than the keeping.
-        rules_sha256: of both, as they are stored (`rules_digest`).
-        duplicate_of: number of the incident that this one is.
-        state: where it stands.
-        grade: as a person confirmed it last; None before. For lists: `IncidentRecord.grade` is
-            that of the timeline.
-        ended_at: when it was closed or cancelled.
+        id: id in the state database.
+        number: display number, such as ``INC-2026-0001``.
+        run: run of `respond_to_incident` that handles the incident.
+        type: id of the incident type in incident.yaml.
+        what: description of the incident, without customer data.
+        noticed_by: person or system that noticed the incident, without customer data.
+        opened_by: user id of the person who triggered the run; empty if unknown.
+        opened_at: time at which the incident was registered.
+        aware_at: time at which the company became aware of the incident.
+        began_at: time at which the leak started; None if unknown.
+        partner: number of the partner that the form named, or None.
+        selection: criteria of affected records in the form that opened the incident.
+        clocks: time limits that were in incident.yaml when the incident was opened.
+        kept: other rules that were in incident.yaml when the incident was opened; None if the
+            version that opened it did not store rules.
+        rules_sha256: digest (hex) of the stored ``clocks`` and ``kept``, calculated by
+            `rules_digest`.
+        duplicate_of: number of the incident that this incident duplicates; None if it is not a
+            duplicate.
+        state: state of the incident.
+        grade: last confirmed grade; None before the first confirmation. Use it only for lists of
+            incidents: `IncidentRecord.grade` reads the grade from the signed timeline.
+        ended_at: time at which the incident was closed or cancelled; None if it has not ended.
     """
 
     id: int
@@ -138,7 +156,7 @@ class Incident(FrozenModel):
     partner: str | None
     selection: Selection
     clocks: tuple[ClockRule, ...]
-    kept: Kept | None
+    kept: RulesSnapshot | None
     rules_sha256: str
     duplicate_of: str | None
     state: State
@@ -146,8 +164,11 @@ class Incident(FrozenModel):
     ended_at: datetime | None
 
     @property
-    def is_led(self) -> bool:
-        """Return whether its steps are to be done: it is neither a duplicate nor cancelled."""
+    def requires_steps(self) -> bool:
+        """Whether the incident's steps have to be done.
+
+        False for a duplicate or a cancelled incident.
+        """
         return self.state in (State.OPEN, State.CLOSED)
 
 
@@ -162,28 +183,30 @@ def open_incident(
     zone: ZoneInfo,
     year: int,
 ) -> Incident:
-    """Register an incident; the same run again is the same incident.
+    """Register an incident, or return the incident that an earlier attempt of the run registered.
 
-    A form that is equal to that of an incident of the last while is that incident, also where it
-    was closed since: it is registered as its duplicate, told on its timeline, and led no further.
+    If the same form was submitted within the period `duplicate_within` of incident.yaml, the new
+    incident is registered as a duplicate of the earlier incident. The steps of the duplicate are
+    skipped, even if the earlier incident is already closed. An entry on the timeline of the earlier
+    incident records the duplicate.
 
     Args:
-        conn: the state database, in a transaction.
-        form: as it was filled in.
-        rules: incident.yaml.
-        run: that leads it.
-        by: user id of who pressed Trigger; empty where nobody is known.
-        clock: when.
-        zone: of the pack; the days of a period are those of its calendar.
-        year: of the number, in the pack's timezone.
+        conn: connection to the state database, in a transaction.
+        form: completed form.
+        rules: content of incident.yaml.
+        run: run that handles the incident.
+        by: user id of the person who triggered the run; empty if unknown.
+        clock: source of the current time.
+        zone: timezone of the policy pack, which defines the length of a day.
+        year: year in the incident number, in the policy pack's timezone.
     """
-    timeline.lock(conn)
-    if (found := of_run(conn, run)) is not None:
-        return found
+    timeline.lock_register(conn)
+    if (existing := find_by_run(conn, run)) is not None:
+        return existing
     now = clock.now().astimezone(UTC)
-    first = None if form.another else _alike(conn, form, rules, now, zone)
+    original = None if form.another else _find_duplicate(conn, form, rules, now, zone)
     row = {
-        "number": _number(conn, DRILL if form.scenario else rules.numbering, year),
+        "number": _next_number(conn, DRILL if form.scenario else rules.numbering, year),
         "dag_id": run.dag_id,
         "run_id": run.run_id,
         "type": form.type,
@@ -196,99 +219,137 @@ def open_incident(
         "partner": form.selection.partner,
         "selection": form.selection.as_json(),
         "fingerprint": form.fingerprint,
-        "clocks": [one.model_dump(mode="json") for one in rules.clocks],
-        "kept": Kept(
+        "clocks": [clock.model_dump(mode="json") for clock in rules.clocks],
+        "kept": RulesSnapshot(
             type=rules.type(form.type), grades=rules.grades, authorities=rules.authorities
         ).model_dump(mode="json"),
-        "duplicate_of": first.id if first else None,
-        "state": str(State.DUPLICATE if first else State.OPEN),
+        "duplicate_of": original.id if original else None,
+        "state": str(State.DUPLICATE if original else State.OPEN),
     }
     conn.execute(incident.insert().values(row))
-    made = of_run(conn, run)
-    assert made is not None
+    opened = find_by_run(conn, run)
+    assert opened is not None
     story = rules.scenario(form.scenario).story if form.scenario else None
-    words = _("Opened: {what}", what=in_languages(story) if story else form.what)
-    if first is not None:
-        words = _("The same as {number}: led there.", number=first.number)
-        again = _("Trigger was pressed again: {number}, a duplicate.", number=made.number)
+    words = _(
+        "Incident opened: {description}",
+        description=translated_message(story) if story else form.what,
+    )
+    if original is not None:
+        words = _(
+            "This entry duplicates {number}. The incident is handled under that number.",
+            number=original.number,
+        )
+        duplicate_words = _(
+            "The form of this incident was submitted again. The second submission was "
+            "registered as the duplicate {number}.",
+            number=opened.number,
+        )
         timeline.append(
-            conn, first.id, Kind.PRESSED_AGAIN, again, by=by or run.dag_id, clock=clock,
-            data={"number": made.number}, once=f"pressed:{made.number}",
+            conn, original.id, Kind.PRESSED_AGAIN, duplicate_words, by=by or run.dag_id,
+            clock=clock,
+            data={"number": opened.number}, once=f"pressed:{opened.number}",
         )  # fmt: skip
     timeline.append(
-        conn, made.id, Kind.OPENED, words, by=by or run.dag_id, clock=clock,
-        data={"noticed_by": form.noticed_by, "critical": rules.critical, **_begun(made)},
+        conn, opened.id, Kind.OPENED, words, by=by or run.dag_id, clock=clock,
+        data={"noticed_by": form.noticed_by, "critical": rules.critical}
+        | _first_entry_data(opened),
         once="opened",
     )  # fmt: skip
-    return made
+    return opened
 
 
-def of_run(conn: Connection, run: Run) -> Incident | None:
-    """The incident that a run leads."""
-    return _first(conn, incident.c.dag_id == run.dag_id, incident.c.run_id == run.run_id)
+def find_by_run(conn: Connection, run: Run) -> Incident | None:
+    """Return the incident that a run of `respond_to_incident` registered, or None."""
+    return _find_first(conn, incident.c.dag_id == run.dag_id, incident.c.run_id == run.run_id)
 
 
-def changed(incident: Incident, entries: Sequence[Entry]) -> list[str]:
-    """Return the fields in which the register differs from the first entry: it was changed.
+def changed_fields(incident: Incident, entries: Sequence[Entry]) -> list[str]:
+    """Return the names of the fields whose value in the register was changed after the opening.
 
-    A field that the version of the entry did not store is not compared.
+    The values in the register are compared with the first timeline entry, which has a copy of them.
+    Fields that this entry lacks, because an older version of ParcelSeal wrote it, are not compared.
+    ``state`` is returned if the register says that the incident was closed or cancelled, but no
+    timeline entry records it.
 
     Args:
-        incident: as the register has it.
-        entries: its timeline, oldest entry first.
+        incident: incident in the register.
+        entries: entries of the incident's timeline, oldest first.
     """
     if not entries or entries[0].kind is not Kind.OPENED:
         return []
     opened = entries[0].data
-    now = timeline.stored(_begun(incident) | {"clocks_sha256": clocks_digest(incident.clocks)})
-    fields = [name for name, value in now.items() if name in opened and opened[name] != value]
+    current = timeline.to_jsonb(
+        _first_entry_data(incident) | {"clocks_sha256": clocks_digest(incident.clocks)}
+    )
+    fields = [name for name, value in current.items() if name in opened and opened[name] != value]
     end = _ENDS.get(incident.state)
     if end is not None and not timeline.of_kind(entries, end):
         fields.append("state")
     return fields
 
 
-def get(conn: Connection, number: str) -> Incident:
-    """The incident of that number.
+def get_incident(conn: Connection, number: str) -> Incident:
+    """Return the incident with a number such as ``INC-2026-0001``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the incident does not exist.
     """
-    found = _first(conn, incident.c.number == number.strip().upper())
-    if found is None:
-        raise UsageError(f"There is no incident {number}.", "See ./parcelseal incident list.")
-    return found
+    existing = _find_first(conn, incident.c.number == number.strip().upper())
+    if existing is None:
+        raise UsageError(
+            f"The incident {number} does not exist.", "List incidents: ./parcelseal incident list."
+        )
+    return existing
 
 
-def listed(conn: Connection) -> list[Incident]:
-    """All incidents, the newest first."""
+def list_incidents(conn: Connection) -> list[Incident]:
+    """Return all incidents, newest first."""
     query = select(incident).order_by(incident.c.id.desc())
-    return _read(conn, conn.execute(query).mappings().all())
+    return _read_rows(conn, conn.execute(query).mappings().all())
 
 
-def graded(conn: Connection, incident_id: int, grade: str) -> None:
-    """Keep the grade that a person confirmed; what was said before stands on the timeline."""
+def set_grade(conn: Connection, incident_id: int, grade: str) -> None:
+    """Replace the grade of an incident in the register.
+
+    The earlier grades remain on the timeline.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        incident_id: id of the incident.
+        grade: id of the grade that a person has just confirmed.
+    """
     conn.execute(update(incident).where(incident.c.id == incident_id).values(grade=grade))
 
 
-def ended(conn: Connection, incident_id: int, state: State, at: datetime) -> None:
-    """Close or cancel an open incident; one that ended stays as it ended.
+def end_incident(conn: Connection, incident_id: int, state: State, at: datetime) -> None:
+    """Set the state of an open incident to closed or cancelled.
+
+    An incident that already ended is not changed.
 
     Raises:
-        UsageError: it ended otherwise before.
+        UsageError: the incident already ended with another state.
     """
     changed = conn.execute(
         update(incident)
         .where(incident.c.id == incident_id, incident.c.state == str(State.OPEN))
         .values(state=str(state), ended_at=at)
     ).rowcount
-    now = conn.scalar(select(incident.c.state).where(incident.c.id == incident_id))
-    if not changed and now != str(state):
-        raise UsageError(f"The incident is {now}: it cannot be {state}.", "Open a new one.")
+    current_state = conn.scalar(select(incident.c.state).where(incident.c.id == incident_id))
+    if not changed and current_state != str(state):
+        raise UsageError(
+            f"The incident is {current_state}, so it cannot become {state}.",
+            "Open a new incident.",
+        )
 
 
-def _begun(incident: Incident) -> dict[str, Any]:
-    """Return the beginning of an incident as JSON; of listed keys their number and digest."""
+def _first_entry_data(incident: Incident) -> dict[str, Any]:
+    """Return, as JSON values, the fields of an incident that its first timeline entry copies.
+
+    The list of entered keys is replaced by the number of keys and the digest of the list.
+
+    Args:
+        incident: incident in the register.
+    """
     selection = incident.selection.as_json()
     if keys := incident.selection.keys:
         selection["keys"] = {"count": len(keys), "sha256": _digest(keys)}
@@ -303,34 +364,37 @@ def _begun(incident: Incident) -> dict[str, Any]:
     }
 
 
-def _alike(
+def _find_duplicate(
     conn: Connection, form: Form, rules: IncidentRules, now: datetime, zone: ZoneInfo
 ) -> Incident | None:
-    return _first(
+    return _find_first(
         conn,
         incident.c.fingerprint == form.fingerprint,
         incident.c.state.in_([str(State.OPEN), str(State.CLOSED)]),
-        incident.c.opened_at > earlier(now, rules.duplicate_within, zone),
+        incident.c.opened_at > subtract_period(now, rules.duplicate_within, zone),
     )
 
 
-def _number(conn: Connection, begins: str, year: int) -> str:
-    """The next number of a year; the caller holds the lock."""
-    stem = f"{begins}-{year}-"
+def _next_number(conn: Connection, prefix: str, year: int) -> str:
+    """Return the next unused incident number of a year.
+
+    The caller must have locked the register.
+    """
+    stem = f"{prefix}-{year}-"
     query = select(func.count()).where(incident.c.number.startswith(stem, autoescape=True))
     return f"{stem}{conn.scalars(query).one() + 1:04d}"
 
 
-def _first(conn: Connection, *conditions: Any) -> Incident | None:
+def _find_first(conn: Connection, *conditions: Any) -> Incident | None:
     query = select(incident).where(*conditions).order_by(incident.c.id).limit(1)
-    found = _read(conn, conn.execute(query).mappings().all())
-    return found[0] if found else None
+    incidents = _read_rows(conn, conn.execute(query).mappings().all())
+    return incidents[0] if incidents else None
 
 
-def _read(conn: Connection, rows: Sequence[Mapping[Any, Any]]) -> list[Incident]:
+def _read_rows(conn: Connection, rows: Sequence[Mapping[Any, Any]]) -> list[Incident]:
     ids = {row["duplicate_of"] for row in rows if row["duplicate_of"] is not None}
     query = select(incident.c.id, incident.c.number).where(incident.c.id.in_(ids))
-    numbers: dict[int, str] = {one.id: one.number for one in conn.execute(query)} if ids else {}
+    numbers: dict[int, str] = {row.id: row.number for row in conn.execute(query)} if ids else {}
     return [
         Incident.model_validate(
             {

@@ -1,4 +1,4 @@
-"""The report of an incident: events, affected people, clocks, lessons and timeline."""
+"""Create the evidence report of an incident from its timeline and step records."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from include.approvals import registry
 from include.evidence.model import Metric, Outcome, StepRecord
 from include.incident import incident_run, register, report_findings
 from include.incident import timeline as timelines
-from include.incident.clocks import clock_words, response_times
-from include.incident.clocks.clock import Clock, Why, clocks_of
-from include.incident.clocks.milestones import declined, milestones
-from include.incident.clocks.response_times import Figures, Handled, score, score_sheet
+from include.incident.clocks import clock_texts, response_times
+from include.incident.clocks.clock import Clock, InactiveReason, clocks_of
+from include.incident.clocks.milestones import declined_reports, milestones
+from include.incident.clocks.response_times import (
+    IncidentTimes,
+    YearStatistics,
+    drill_score,
+    score_sheet,
+)
+from include.incident.communication import notices
 from include.incident.entries import Preserved, UpdateEntered
+from include.incident.incident_ids import CLAUSE, STEP_PRESERVE, TIMELINE_FILE, Kind, State
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -24,67 +31,85 @@ from include.incident.incident_run import (
     scenario_of,
     what_happened,
 )
-from include.incident.names import CLAUSE, STEP_PRESERVE, TIMELINE_FILE, Kind, State
 from include.incident.scope import Scope
-from include.incident.scope_words import scope_notes, scope_table
-from include.incident.telling import notifying
+from include.incident.scope_texts import scope_notes, scope_table
 from include.incident.timeline import last_of, of_kind
-from include.incident.updating import enter_update
+from include.incident.updates import enter_update
 from include.messages import Message, _
 from include.reports.conclusion import Conclusion
 from include.reports.model import Fact, Paragraph, Section, Steps, must_be_zero, table_of
 from include.workflow.run_records import RunRecords
 from include.workflow.step import Step
 
-_NOT_NAMED, _COMMAND = _("not named"), _("a command, in nobody's name,")
+_NOT_NAMED, _COMMAND = _("name not stated"), _("command line; the name was not stated")
 
 
-def about(run: IncidentRun, record: IncidentRecord) -> Section:
-    """What happened, who noticed, who opened it."""
-    one = record.incident
+def event_section(run: IncidentRun, record: IncidentRecord) -> Section:
+    """Return the report section about what happened, who noticed it and who opened the incident."""
+    incident = record.incident
     lines = [
-        _("What happened: {what}", what=what_happened(run, record)),
-        _("Noticed by: {who}", who=one.noticed_by or _NOT_NAMED),
-        _("Opened by {who} at {at}", who=one.opened_by or _COMMAND, at=one.opened_at),
+        _("Description: {description}", description=what_happened(run, record)),
+        _("Noticed by: {source}", source=incident.noticed_by or _NOT_NAMED),
+        _(
+            "Registered by: {person}, at {at}",
+            person=incident.opened_by or _COMMAND,
+            at=incident.opened_at,
+        ),
     ]
     if scenario_of(run) is not None:
         lines.insert(0, _("DRILL: this is not a real incident."))
-    return Section(heading=_("What happened"), blocks=[Paragraph(text=line) for line in lines])
+    return Section(
+        heading=_("Description of the incident"), blocks=[Paragraph(text=line) for line in lines]
+    )
 
 
-def score_of(run: IncidentRun, clocks: Sequence[Clock]) -> list[Section]:
-    """A drill's score sheet; nothing of a real incident."""
+def score_sections(run: IncidentRun, clocks: Sequence[Clock]) -> list[Section]:
+    """Return the report section with the score of a drill; an empty list for a real incident."""
     if scenario_of(run) is None:
         return []
-    points, most = score(clocks)
-    words = _("{points} of {most} clocks were met.", points=points, most=most)
-    return [Section(heading=_("Score sheet"), blocks=[Paragraph(text=words), score_sheet(clocks)])]
+    points, maximum = drill_score(clocks)
+    words = _("{met} of {total} time limits of the drill were met.", met=points, total=maximum)
+    return [
+        Section(
+            heading=_("Score sheet of the drill"),
+            blocks=[Paragraph(text=words), score_sheet(clocks)],
+        )
+    ]
 
 
-def times(clocks: Sequence[Clock]) -> Section:
-    """Return the section of due times and of when they were met."""
-    heading = _("Time limits and when they were met")
-    return Section(heading=heading, blocks=[clock_words.clock_table(clocks)])
+def deadline_section(clocks: Sequence[Clock]) -> Section:
+    """Return the report section that lists each time limit, its deadline, and when it was met."""
+    heading = _("Time limits, and when each was met")
+    return Section(heading=heading, blocks=[clock_texts.clock_table(clocks)])
 
 
-def affected(scope: Scope | None) -> list[Section]:
-    """Whom and what it hit; nothing where nobody counted."""
+def affected_sections(scope: Scope | None) -> list[Section]:
+    """Return the report section about affected people and records.
+
+    Return an empty list if nothing was counted yet.
+    """
     if scope is None:
         return []
-    notes = [Paragraph(text=one) for one in scope_notes(scope)]
-    return [Section(heading=_("What is affected"), blocks=[scope_table(scope), *notes])]
+    notes = [Paragraph(text=note) for note in scope_notes(scope)]
+    return [Section(heading=_("Scope of the incident"), blocks=[scope_table(scope), *notes])]
 
 
-def delivery(delivered: Mapping[str, int]) -> list[Section]:
-    """What became of the notices to people; nothing where there are none."""
+def delivery_sections(delivered: Mapping[str, int]) -> list[Section]:
+    """Return the report section with the delivery of notices to affected people.
+
+    Return an empty list if the incident has no notices.
+
+    Args:
+        delivered: number of notices by delivery state.
+    """
     if not delivered:
         return []
     titles = {
-        "pending": _("wait to be sent"),
+        "pending": _("waiting to be sent"),
         "sent": _("sent"),
-        "withdrawn": _("taken back"),
+        "withdrawn": _("withdrawn"),
         "undeliverable": _("could not be delivered"),
-        "in_doubt": _("may have arrived"),
+        "in_doubt": _("delivery could not be confirmed"),
     }
     table = table_of(
         _("Notices to people"),
@@ -97,13 +122,16 @@ def delivery(delivered: Mapping[str, int]) -> list[Section]:
     return [Section(heading=_("Notices to people"), blocks=[table])]
 
 
-def learned(run: IncidentRun, record: IncidentRecord) -> list[Section]:
-    """Lessons and corrective actions; nothing before the review."""
-    found = of_kind(record.entries, Kind.REVIEWED)
-    if not found:
+def lesson_sections(run: IncidentRun, record: IncidentRecord) -> list[Section]:
+    """Return the report section with the lessons and corrective actions of the review.
+
+    Return an empty list before the review.
+    """
+    reviews = of_kind(record.entries, Kind.REVIEWED)
+    if not reviews:
         return []
-    actions = [line for entry in found for line in action_lines(run, entry)]
-    blocks: list[Paragraph | Steps] = [Paragraph(text=entry.words) for entry in found]
+    actions = [line for entry in reviews for line in action_lines(run, entry)]
+    blocks: list[Paragraph | Steps] = [Paragraph(text=entry.words) for entry in reviews]
     return [
         Section(
             heading=_("Lessons and corrective actions"),
@@ -112,27 +140,33 @@ def learned(run: IncidentRun, record: IncidentRecord) -> list[Section]:
     ]
 
 
-def timeline_of(record: IncidentRecord) -> Section:
-    """Every entry, with the beginning of its digest; of a mistake that it is one."""
-    counting = {one.place for one in record.valid}
+def timeline_section(record: IncidentRecord) -> Section:
+    """Return the report section with every timeline entry and the first characters of its digest.
+
+    Entries that a correction declares to be mistakes are marked.
+
+    Args:
+        record: incident with its timeline.
+    """
+    valid_places = {entry.place for entry in record.valid}
     table = table_of(
-        _("Each entry holds the digest of the one before"),
+        _("Each entry contains the digest of the previous entry"),
         record.entries,
         [
             (_("Entry"), "number", lambda entry: entry.place),
             (
-                _("Happened"),
+                _("Time of the event"),
                 "text",
-                lambda entry: clock_words.happened(entry.happened_at, entry.recorded_at),
+                lambda entry: clock_texts.occurrence_text(entry.happened_at, entry.recorded_at),
             ),
-            (_("By"), "code", lambda entry: entry.by),
+            (_("Recorded by"), "code", lambda entry: entry.by),
             (
-                _("What was entered"),
+                _("Entered text"),
                 "text",
                 lambda entry: (
                     entry.words
-                    if entry.place in counting
-                    else _("(does not count) {words}", words=entry.words)
+                    if entry.place in valid_places
+                    else _("(declared a mistake; no longer valid) {entry}", entry=entry.words)
                 ),
             ),
             (_("Digest"), "code", lambda entry: entry.sha256[:12]),
@@ -141,20 +175,26 @@ def timeline_of(record: IncidentRecord) -> Section:
     return Section(heading=_("Timeline"), blocks=[table])
 
 
-def register_of(run: IncidentRun, records: Sequence[IncidentRecord]) -> list[Section]:
-    """How long all incidents took, by year; a drill knows of itself only, and says nothing."""
+def statistics_sections(run: IncidentRun, records: Sequence[IncidentRecord]) -> list[Section]:
+    """Return the report section with the response times of all incidents by year.
+
+    Return an empty list for a drill.
+    """
     if scenario_of(run) is not None:
         return []
     return [
-        Section(heading=_("All incidents"), blocks=response_times.blocks(*_figures(run, records)))
+        Section(
+            heading=_("All incidents"),
+            blocks=response_times.report_blocks(*_incident_statistics(run, records)),
+        )
     ]
 
 
-def _figures(
+def _incident_statistics(
     run: IncidentRun, records: Sequence[IncidentRecord]
-) -> tuple[list[Figures], list[Handled]]:
-    found = [
-        response_times.handled(
+) -> tuple[list[YearStatistics], list[IncidentTimes]]:
+    times = [
+        response_times.measure_incident(
             record.incident.number,
             record.incident.state,
             began_at=record.incident.began_at,
@@ -164,18 +204,24 @@ def _figures(
         )
         for record in records
     ]
-    return response_times.figures(found, run.zone), found
+    return response_times.yearly_statistics(times, run.zone), times
 
 
 _TITLE = _("Incident response")
-_DRILL = _("DRILL of the incident response")
+_DRILL = _("DRILL of an incident response")
 _UPDATE = _("Addition to an incident")
-NOTHING_OPENED = _("No incident was opened. See the findings, then trigger it again.")
-NOTHING_ENTERED = _("Nothing was entered. See the findings, then trigger it again.")
-_MENDED = {"incident.not_counted", "incident.list_not_frozen", "incident.not_extracted"}
+NOTHING_OPENED = _(
+    "No incident was opened. Read the findings of this run for the reason, then "
+    "trigger the workflow again."
+)
+NOTHING_ENTERED = _(
+    "Nothing was added to the incident. Read the findings of this run for the "
+    "reason, then trigger the workflow again."
+)
+_REPAIRABLE_CODES = {"incident.not_counted", "incident.list_not_frozen", "incident.not_extracted"}
 ENTER = Step(
     name="enter",
-    title=_("The update"),
+    title=_("Recording of the addition to the incident"),
     clause=CLAUSE,
     work=enter_update,
     result=UpdateEntered,
@@ -189,16 +235,22 @@ _STATES = {
 
 
 def conclude(run: IncidentRun, records: RunRecords) -> Conclusion:
-    """Conclude the run of an incident, or of a drill."""
+    """Return the report of a run of `respond_to_incident`, for a real incident or a drill.
+
+    If the run opened no incident, the report says so.
+    """
     with run.state.connect() as conn:
-        opened = register.of_run(conn, run.run)
-    if opened is None:  # the form, or the scenario, cannot be used
+        opened = register.find_by_run(conn, run.run)
+    if opened is None:  # the form was invalid, or the scenario does not exist
         return records.conclude(_TITLE, NOTHING_OPENED, lists_messages=False)
     return conclude_incident(run, opened.number, records.records)
 
 
 def conclude_update(run: IncidentRun, records: RunRecords) -> Conclusion:
-    """Conclude the run of an update."""
+    """Return the report of a run of `update_incident`.
+
+    If the run recorded no update, the report says so.
+    """
     entered = records.result(ENTER)
     if entered is None:
         return records.conclude(_UPDATE, NOTHING_ENTERED, lists_messages=False)
@@ -206,44 +258,48 @@ def conclude_update(run: IncidentRun, records: RunRecords) -> Conclusion:
 
 
 def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecord]) -> Conclusion:
-    """Judge the run of an incident from its timeline and what its steps left.
+    """Return the report of a run of `respond_to_incident` that registered a given incident.
 
     Args:
-        run: the run or command.
-        number: of the incident.
-        records: of the run.
+        run: the run that registered the incident, with its services and rules.
+        number: number of the incident.
+        records: step records of the run.
     """
     with run.state.connect() as conn:
         record = record_in(conn, number)
         approvals = registry.approvals_of(conn, run.run.dag_id, run.run.run_id)
-        delivered = notifying.delivery(conn, number)
-        every = [record_in(conn, incident.number) for incident in register.listed(conn)]
+        delivered = notices.count_by_state(conn, number)
+        all_records = [
+            record_in(conn, incident.number) for incident in register.list_incidents(conn)
+        ]
     scope = incident_run.latest_scope(run, record.incident.id)
-    led_elsewhere = record.incident.state is State.DUPLICATE
-    clocks = [] if led_elsewhere else clocks_of(run, record)
+    is_duplicate = record.incident.state is State.DUPLICATE
+    clocks = [] if is_duplicate else clocks_of(run, record)
     findings = [
-        *report_findings.late(clocks),
-        *report_findings.not_needed(run, record),
-        *report_findings.broken(record),
-        *report_findings.unfinished(record),
-        *report_findings.mistakes(record),
-        *([report_findings.duplicate(record)] if led_elsewhere else []),
+        *report_findings.late_clock_findings(clocks),
+        *report_findings.declined_report_findings(run, record),
+        *report_findings.integrity_findings(record),
+        *report_findings.unfinished_findings(record),
+        *report_findings.mistake_findings(record),
+        *([report_findings.duplicate_finding(record)] if is_duplicate else []),
     ]
-    return _measured([_mended(step, record, scope) for step in records]).conclude(
+    return _with_list_metrics(
+        [_downgrade_repaired(step, record, scope) for step in records]
+    ).conclude(
         _TITLE if scenario_of(run) is None else _DRILL,
         _summary(run, record, clocks),
         findings=findings,
         metrics=_metrics(record, clocks),
         facts=_facts(run, record, clocks, scope),
         sections=[
-            about(run, record),
-            *score_of(run, clocks),
-            *([] if led_elsewhere else [times(clocks)]),
-            *affected(scope),
-            *delivery(delivered),
-            *learned(run, record),
-            timeline_of(record),
-            *register_of(run, every),
+            event_section(run, record),
+            *score_sections(run, clocks),
+            *([] if is_duplicate else [deadline_section(clocks)]),
+            *affected_sections(scope),
+            *delivery_sections(delivered),
+            *lesson_sections(run, record),
+            timeline_section(record),
+            *statistics_sections(run, all_records),
         ],
         approvals=approvals,
         files={TIMELINE_FILE: timeline_file(record)},
@@ -251,8 +307,16 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
     )
 
 
-def _measured(records: Sequence[StepRecord]) -> RunRecords:
-    """Return the records; if the list of people is frozen, only it says how many are affected."""
+def _with_list_metrics(records: Sequence[StepRecord]) -> RunRecords:
+    """Return step records in which each metric of the preservation step appears only once.
+
+    The step that preserves evidence calculates these metrics from the stored list of affected
+    people, which is more exact than a count. Therefore the metrics are removed from all other step
+    records.
+
+    Args:
+        records: step records of the run.
+    """
     listed = {metric.name for record in records if record.step == STEP_PRESERVE
               for metric in record.metrics}  # fmt: skip
     return RunRecords(
@@ -260,34 +324,54 @@ def _measured(records: Sequence[StepRecord]) -> RunRecords:
             record
             if record.step == STEP_PRESERVE
             else record.model_copy(
-                update={"metrics": [each for each in record.metrics if each.name not in listed]}
+                update={
+                    "metrics": [metric for metric in record.metrics if metric.name not in listed]
+                }
             )
             for record in records
         ]
     )
 
 
-def _mended(step: StepRecord, record: IncidentRecord, scope: Scope | None) -> StepRecord:
-    """What a step could not do and an addition did since needs a look, and is no failure."""
-    secured = last_of(record.entries, Kind.PRESERVED)
-    done = (
+def _downgrade_repaired(
+    step: StepRecord, record: IncidentRecord, scope: Scope | None
+) -> StepRecord:
+    """Return a step record in which failures that were repaired later only need attention.
+
+    Failures are repaired if a later step or update counted all databases and preserved all
+    evidence. If the step has a failure that cannot be repaired in this way, return the step record
+    unchanged.
+
+    Args:
+        step: step record.
+        record: incident with its timeline.
+        scope: newest scope; None if nothing was counted yet.
+    """
+    preserved = last_of(record.entries, Kind.PRESERVED)
+    is_repaired = (
         scope is not None
-        and scope.complete
-        and secured is not None
-        and secured.as_(Preserved).complete
+        and scope.is_complete
+        and preserved is not None
+        and preserved.as_(Preserved).complete
     )
-    red = [finding for finding in step.findings if finding.severity is Outcome.FAIL]
-    if not done or not red or any(one.code not in _MENDED for one in red):
+    failures = [finding for finding in step.findings if finding.severity is Outcome.FAIL]
+    if (
+        not is_repaired
+        or not failures
+        or any(failure.code not in _REPAIRABLE_CODES for failure in failures)
+    ):
         return step
     findings = [
         finding.model_copy(
             update={
                 "severity": Outcome.ATTENTION,
-                "message": _("{message} It was done later.", message=finding.message),
-                "action": _("Nothing; see the timeline for when."),
+                "message": _("{message} This was corrected later.", message=finding.message),
+                "action": _(
+                    "No action is required. The timeline states the time of the correction."
+                ),
             }
         )
-        if finding in red
+        if finding in failures
         else finding
         for finding in step.findings
     ]
@@ -300,35 +384,45 @@ def conclude_entry(
     entry: int,
     records: Sequence[StepRecord],
 ) -> Conclusion:
-    """Judge what was added to an incident.
+    """Return the report of a run of `update_incident` that recorded an update.
 
     Args:
-        run: the run or command.
-        record: the incident.
-        entry: place of the entry that was made.
-        records: of the run.
+        run: the run that recorded the update, with its services and rules.
+        record: incident with its timeline.
+        entry: position of the update in the timeline.
+        records: step records of the run.
     """
-    made = next(one for one in record.entries if one.place == entry)
+    new_entry = next(item for item in record.entries if item.place == entry)
     scope = incident_run.latest_scope(run, record.incident.id)
     clocks = clocks_of(run, record)
-    return _measured(records).conclude(
+    return _with_list_metrics(records).conclude(
         _UPDATE,
-        _("{number}, entry {place}: {words}", number=record.incident.number, place=entry,
-          words=made.words),
-        findings=[*report_findings.corrected(record, made), *report_findings.broken(record)],
+        _(
+            "{number}, entry {position}: {text}",
+            number=record.incident.number,
+            position=entry,
+            text=new_entry.words,
+        ),
+        findings=[
+            *report_findings.corrected_step_findings(record, new_entry),
+            *report_findings.integrity_findings(record),
+        ],
         facts=_facts(run, record, clocks, scope),
         sections=[
-            times(clocks),
-            *affected(scope),
-            timeline_of(record),
+            deadline_section(clocks),
+            *affected_sections(scope),
+            timeline_section(record),
         ],
         files={TIMELINE_FILE: timeline_file(record)},
         lists_messages=False,
-    )  # fmt: skip
+    )
 
 
 def timeline_file(record: IncidentRecord) -> bytes:
-    """The timeline as a file of the bundle: one entry a line, with the digests that chain them."""
+    """Return the timeline as a file for the evidence bundle, with one JSON entry per line.
+
+    Each line also has the digest of its entry.
+    """
     lines = []
     for entry in record.entries:
         row = timelines.as_row(entry) | {"sha256": entry.sha256, "incident": record.incident.number}
@@ -339,87 +433,104 @@ def timeline_file(record: IncidentRecord) -> bytes:
 
 
 def _summary(run: IncidentRun, record: IncidentRecord, clocks: Sequence[Clock]) -> Message:
-    one, late = record.incident, [clock for clock in clocks if clock.is_late]
-    values = {"number": one.number, "type": rules_of(run, record).type(one.type).message}
+    incident, late = record.incident, [clock for clock in clocks if clock.is_late]
+    values = {"number": incident.number, "type": rules_of(run, record).type(incident.type).message}
     if scenario_of(run) is not None:
         return _(
-            "DRILL {number}, {type}: {late} of {all} periods ran out. Nothing left the sandbox.",
+            "DRILL {number}, {type}: {late} of {total} time limits were missed. No message "
+            "left the sandbox.",
             late=len(late),
-            all=len([clock for clock in clocks if clock.due_at]),
+            total=len([clock for clock in clocks if clock.due_at]),
             **values,
         )
-    if one.state is State.DUPLICATE:
+    if incident.state is State.DUPLICATE:
         return _(
-            "{number} is the same as {first}.", number=one.number, first=one.duplicate_of or ""
+            "{number} is a duplicate of {first}.",
+            number=incident.number,
+            first=incident.duplicate_of or "",
         )
-    if one.state is State.CANCELLED:
-        return _("{number}, {type}: cancelled, it was none.", **values)
+    if incident.state is State.CANCELLED:
+        return _("{number}, {type}: cancelled, because it was not an incident.", **values)
     if late:
-        return _("{number}, {type}: {late} periods ran out.", late=len(late), **values)
-    if one.state is State.OPEN:
-        return _("{number}, {type}: not closed yet; nothing ran out so far.", **values)
+        return _("{number}, {type}: {late} time limits were missed.", late=len(late), **values)
+    if incident.state is State.OPEN:
+        return _("{number}, {type}: not closed yet; no time limit was missed so far.", **values)
     if running := [clock for clock in clocks if clock.is_open]:
         return _(
-            "{number}, {type}: nothing ran out so far, but {count} periods still run.",
+            "{number}, {type}: no time limit was missed so far, but {count} time limits are "
+            "still running.",
             count=len(running),
             **values,
         )
-    if unneeded := declined(record.entries):
+    if unneeded := declined_reports(record.entries):
         return _(
-            "{number}, {type}: nothing ran out, but {count} reports were said not to be needed.",
+            "{number}, {type}: no time limit was missed, but {count} reports were declared not "
+            "required.",
             count=len(unneeded),
             **values,
         )
-    return _("{number}, {type}: everything that was due was done in time.", **values)
+    return _("{number}, {type}: every time limit was met.", **values)
 
 
 def _metrics(record: IncidentRecord, clocks: Sequence[Clock]) -> list[Metric]:
-    if record.incident.state is State.DUPLICATE:  # what is led elsewhere is judged there
+    if record.incident.state is State.DUPLICATE:  # the incident that it duplicates has the metrics
         return []
     reports = [clock for clock in clocks if clock.rule.ends == "reported"]
     people = [clock for clock in clocks if clock.rule.ends == "individuals_told"]
     return [
-        Metric(name="incident.clocks_ran_out", value=_shown_late(clocks), unit="1"),
+        Metric(name="incident.clocks_ran_out", value=_late_count(clocks), unit="1"),
         Metric(name="incident.reports_late", value=_reports_late(reports), unit="1"),
-        Metric(name="incident.people_told_late", value=_shown_late(people), unit="1"),
+        Metric(name="incident.people_told_late", value=_late_count(people), unit="1"),
     ]
 
 
 def _reports_late(reports: Sequence[Clock]) -> int | None:
-    """How many; None where none was, and one was not handed in because a person said so.
+    """Return the number of reports to authorities that were late.
 
-    Then nobody has shown that authorities were told in time.
+    If no report was late so far, return None in two cases: a time limit is still running, or a
+    person declared a report not needed. In these cases it is not certain that all authorities were
+    informed in time.
+
+    Args:
+        reports: time limits of the reports to authorities.
     """
-    late = _shown_late(reports)
-    return None if not late and any(clock.why is Why.NOT_NEEDED for clock in reports) else late
+    late = _late_count(reports)
+    return (
+        None
+        if not late and any(clock.inactive_reason is InactiveReason.NOT_NEEDED for clock in reports)
+        else late
+    )
 
 
-def _shown_late(clocks: Sequence[Clock]) -> int | None:
-    """Return how many ran out; None where none did and one still runs: nobody knows yet."""
-    late = _ran_out(clocks)
+def _late_count(clocks: Sequence[Clock]) -> int | None:
+    """Return the number of missed time limits.
+
+    Return None if no time limit was missed so far, but at least one is still running.
+    """
+    late = _count_late(clocks)
     return None if not late and any(clock.is_open for clock in clocks) else late
 
 
-def _ran_out(clocks: Sequence[Clock]) -> int:
+def _count_late(clocks: Sequence[Clock]) -> int:
     return sum(clock.is_late for clock in clocks)
 
 
 def _facts(
     run: IncidentRun, record: IncidentRecord, clocks: Sequence[Clock], scope: Scope | None
 ) -> list[Fact]:
-    one = record.incident
-    ran_out = _ran_out(clocks)
+    incident = record.incident
+    ran_out = _count_late(clocks)
     return [
         Fact(
             label=_("Grade"),
             value=rules_of(run, record).grade(record.grade).message if record.grade else None,
-            note=_STATES[one.state],
+            note=_STATES[incident.state],
         ),
         Fact(label=_("People affected"), value=scope.subjects if scope and scope.counted else None),
         Fact(
-            label=_("Periods that ran out"),
+            label=_("Missed time limits"),
             value=ran_out,
             status=must_be_zero(ran_out),
         ),
-        Fact(label=_("Became known"), value=one.aware_at),
+        Fact(label=_("Time of awareness"), value=incident.aware_at),
     ]

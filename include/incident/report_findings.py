@@ -1,4 +1,4 @@
-"""Findings of the evidence report of an incident: late, changed, or unfinished."""
+"""Findings in the evidence report of an incident, such as missed time limits and mistakes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,34 @@ from functools import partial
 from include.evidence.model import Finding, attention_finding, failure_finding
 from include.incident import register
 from include.incident import timeline as timelines
-from include.incident.clocks import clock_words
+from include.incident.clocks import clock_texts
 from include.incident.clocks.clock import Clock, ClockState
-from include.incident.clocks.milestones import declined
+from include.incident.clocks.milestones import declined_reports
 from include.incident.entries import EntryData, Reported
+from include.incident.incident_ids import CLAUSE, Kind, State
 from include.incident.incident_run import IncidentRecord, IncidentRun, report_title
-from include.incident.names import CLAUSE, Kind, State
+from include.incident.step_titles import step_title
 from include.incident.timeline import Entry, last_of
-from include.messages import Message, _
+from include.messages import Message, _, listed, verbatim
 
 _failure = partial(failure_finding, clause=CLAUSE)
 _attention = partial(attention_finding, clause=CLAUSE)
 
+_FIELD_TITLES = {
+    "type": _("type of the incident"),
+    "aware_at": _("time of awareness"),
+    "began_at": _("start of the incident"),
+    "selection": _("scope entered by the team"),
+    "duplicate_of": _("number of the incident that this entry duplicates"),
+    "rules_sha256": _("incident rules that apply"),
+    "clocks_sha256": _("time limits that apply"),
+    "state": _("state of the incident"),
+}
+"""Titles of the compared fields of the register."""
 
-def late(clocks: Sequence[Clock]) -> list[Finding]:
-    """Return a finding for each clock that ran out before its step was done."""
+
+def late_clock_findings(clocks: Sequence[Clock]) -> list[Finding]:
+    """Return a finding for each time limit that was missed."""
     return [
         _failure(
             code="incident.clock_ran_out",
@@ -31,131 +44,191 @@ def late(clocks: Sequence[Clock]) -> list[Finding]:
                 "“{title}” was due by {due}: {state}.",
                 title=clock.rule.message,
                 due=clock.due_at,
-                state=clock_words.state(clock),
+                state=clock_texts.state_text(clock),
             ),
-            action=_("Do it now, and enter when it was done.")
+            action=_("Complete this action now, then enter the time of completion.")
             if clock.state is ClockState.OVERDUE
-            else _("Say in the summary why, and what is changed so that it does not come again."),
+            else _(
+                "Explain in the summary of the incident why this time limit was missed, and "
+                "how the company prevents that it happens again."
+            ),
         )
         for clock in clocks
         if clock.is_late
     ]
 
 
-def not_needed(run: IncidentRun, record: IncidentRecord) -> list[Finding]:
-    """Return a finding for each report that a person said is not needed: no clock shows it now."""
+def declined_report_findings(run: IncidentRun, record: IncidentRecord) -> list[Finding]:
+    """Return a finding for each report to an authority that a person declared not needed.
+
+    The declaration ends the time limit of the report. Only this finding shows that the report is
+    missing.
+    """
     return [
         _attention(
             code="incident.report_not_needed",
             subject=f"{report.authority}/{report.phase}",
             message=_(
-                "Not handed in, because {who} said that it is not needed: {report}. {words}",
-                who=entry.by,
+                "A report was not handed in, because {person} declared it not required: "
+                "{report}. {reason}",
+                person=entry.by,
                 report=report_title(run, record, report.authority, str(report.phase)),
-                words=entry.words,
+                reason=entry.words,
             ),
             action=_(
-                "Have management confirm with the authority in writing that it is not needed, and "
-                "keep the answer; else hand it in."
+                "Have management confirm with the authority in writing that the report is not "
+                "required, and keep the answer. Otherwise hand in the report."
             ),
         )
-        for entry in declined(record.entries)
+        for entry in declined_reports(record.entries)
         for report in [entry.as_(Reported)]
     ]
 
 
-def corrected(record: IncidentRecord, made: Entry) -> list[Finding]:
-    """Return a finding for each step that has to be done again: it does not ask by itself."""
-    wrong = [entry for entry in record.entries if entry.place in made.as_(EntryData).voids]
+def corrected_step_findings(record: IncidentRecord, correction: Entry) -> list[Finding]:
+    """Return a finding for each timeline entry that a correction declares to be a mistake.
+
+    The work that such an entry records has to be done again. If the entry is the answer to a step,
+    the finding asks to clear the task of the step in Airflow, because Airflow does not repeat the
+    step otherwise.
+
+    Args:
+        record: incident with its timeline.
+        correction: timeline entry of the correction.
+    """
+    voided = [entry for entry in record.entries if entry.place in correction.as_(EntryData).voids]
     return [
         _attention(
             code="incident.corrected",
-            subject=f"{record.incident.number}/{one.place}",
-            message=_("It counts as not done: {words}", words=one.words),
+            subject=f"{record.incident.number}/{entry.place}",
+            message=_(
+                "An entry was declared a mistake, so the work that it records counts as "
+                "not done: {entry}",
+                entry=entry.words,
+            ),
             action=_(
-                "Clear the task {step} in the incident's run in Airflow: it asks again.",
-                step=one.as_(EntryData).step or "",
+                "Ask the data engineers to repeat the step “{step}” in Airflow, then answer "
+                "the step again.",
+                step=step_title(step),
             )
-            if one.as_(EntryData).step
-            else _("Tell them, then enter it again (update_incident, action told_otherwise)."),
+            if step
+            else _(
+                "Notify these people, then trigger “Addition to an incident” and choose "
+                "“People were notified in another way”."
+            ),
+            for_engineers=_(
+                "In Airflow, open the run that handles this incident, and clear its task `{task}`.",
+                task=step,
+            )
+            if step
+            else None,
         )
-        for one in wrong
-        if one.kind is not Kind.TOLD
+        for entry in voided
+        for step in [entry.as_(EntryData).step]
+        if entry.kind is not Kind.TOLD
     ]
 
 
-def mistakes(record: IncidentRecord) -> list[Finding]:
-    """Return a finding for each entry that was corrected."""
+def mistake_findings(record: IncidentRecord) -> list[Finding]:
+    """Return a finding for each timeline entry that any correction declares to be a mistake."""
     by_place = {entry.place: entry for entry in record.entries}
     return [
         _attention(
             code="incident.mistake",
             subject=f"{record.incident.number}/{wrong.place}",
             message=_(
-                "{who} entered at {at}: {wrong} {by} entered at {later} that this was a mistake.",
-                who=wrong.by,
+                "{corrector} recorded at {later} that an entry of {author}, made at {at}, was "
+                "a mistake: {entry}",
+                author=wrong.by,
                 at=wrong.recorded_at,
-                wrong=wrong.words,
-                by=entry.by,
+                entry=wrong.words,
+                corrector=entry.by,
                 later=entry.recorded_at,
             ),
-            action=_("Look at both entries, and at what was entered in its place and when."),
+            action=_(
+                "Review the mistaken entry, the entry that declares the mistake, and any "
+                "later entry that replaces it."
+            ),
         )
         for entry in record.entries
         if entry.kind is Kind.CORRECTED
-        for wrong in (by_place[place] for place in entry.as_(EntryData).voids)
+        for wrong in (by_place[void] for void in entry.as_(EntryData).voids)
         if wrong.kind is not Kind.TOLD
     ]
 
 
-def broken(record: IncidentRecord) -> list[Finding]:
-    """Return a finding if the timeline, or the register that clocks start from, was changed."""
+def integrity_findings(record: IncidentRecord) -> list[Finding]:
+    """Return a finding for each sign that the timeline or the register was changed.
+
+    A changed timeline does not match its digests. A changed row of the register differs from the
+    first timeline entry.
+
+    Args:
+        record: incident with its timeline.
+    """
     number = record.incident.number
     messages: dict[str, Message] = {}
-    if (fault := timelines.verify(number, record.entries)) is not None:
+    if (fault := timelines.verify_timeline(number, record.entries)) is not None:
         messages["incident.timeline_broken"] = _(
-            "The timeline does not hold at entry {place}: {reason}.",
-            place=fault.place,
+            "The verification of the timeline failed at entry {position}: {reason}.",
+            position=fault.place,
             reason=fault.reason,
         )
-    if fields := register.changed(record.incident, record.entries):
+    if fields := register.changed_fields(record.incident, record.entries):
         messages["incident.register_changed"] = _(
-            "The register says otherwise than the first entry of the timeline: {fields}.",
-            fields=", ".join(fields),
+            "The register of incidents differs from the first entry of the timeline: {fields}.",
+            fields=listed([_FIELD_TITLES.get(field) or verbatim(field) for field in fields]),
         )
-    action = _("Somebody changed the state database: find out who; restore a copy beside it.")
+    action = _(
+        "Find out who changed the state database. Ask the data engineers to restore a backup "
+        "into a separate database, and to compare the two."
+    )
     return [
         _failure(code=code, subject=number, message=message, action=action)
         for code, message in messages.items()
     ]
 
 
-def unfinished(record: IncidentRecord) -> list[Finding]:
-    """Return a finding if the run ends while its incident goes on."""
-    one = record.incident
+def unfinished_findings(record: IncidentRecord) -> list[Finding]:
+    """Return a finding if a run ended before its incident was closed and had a summary.
+
+    Args:
+        record: incident that the run handles, with its timeline.
+    """
+    incident = record.incident
     summarised = last_of(record.entries, Kind.SUMMARISED)
-    if not one.is_led or (one.state is State.CLOSED and summarised):
+    if not incident.requires_steps or (incident.state is State.CLOSED and summarised):
         return []
     return [
         _failure(
             code="incident.not_finished",
-            subject=one.number,
+            subject=incident.number,
             message=_(
-                "The run ends, but {number} is not closed and summarised.", number=one.number
+                "The run ended, but incident {number} is not closed, or its summary is missing.",
+                number=incident.number,
             ),
-            action=_("Find the task that failed in Airflow, remove the cause, clear that task."),
+            action=_(
+                "Ask the data engineers to correct the cause of the failed step, and to repeat "
+                "the step in Airflow."
+            ),
+            for_engineers=_(
+                "After the cause is corrected, clear the failed task of the run in Airflow."
+            ),
         )
     ]
 
 
-def duplicate(record: IncidentRecord) -> Finding:
-    """Return the finding that another run leads the incident."""
+def duplicate_finding(record: IncidentRecord) -> Finding:
+    """Return the finding that an incident is a duplicate of an incident of another run."""
     return _attention(
         code="incident.duplicate",
         subject=record.incident.number,
         message=_(
-            "The same form was sent twice: it is {number}, and led there.",
+            "The same form was submitted twice. The incident is handled under {number}.",
             number=record.incident.duplicate_of or "",
         ),
-        action=_("Was it another incident? Trigger it with “This is another incident”."),
+        action=_(
+            "If this is another incident, tick “This is another incident” and trigger the "
+            "workflow again."
+        ),
     )

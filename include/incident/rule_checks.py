@@ -1,4 +1,4 @@
-"""Check the names in incident.yaml against the data maps, and the rights of its login."""
+"""Check the names in incident.yaml against the data maps, and list the SQL queries of the file."""
 
 from __future__ import annotations
 
@@ -18,176 +18,203 @@ from include.incident.rules import (
 from include.policy import PolicyPack
 from include.policy.datamap import MappedDatabase
 from include.policy.mapping import Inventory, staff_faults
-from include.policy.section import Loc, PackNames, RuleSection, twice
+from include.policy.section import Loc, PackNames, RuleSection, find_duplicates
 
 
 def check_rules(rules: IncidentRules, pack: PackNames) -> Iterator[tuple[Loc, str]]:
-    """Yield the names of incident.yaml that nothing defines, or that it defines twice."""
+    """Yield the problems of incident.yaml, each as a location in the file and a message.
+
+    Problems are undefined names, names that are defined twice, and unconfirmed data categories. It
+    is also a problem if a number of a grade does not exceed the same number of the less severe
+    grades.
+
+    Args:
+        rules: content of incident.yaml.
+        pack: names that the other files of the policy pack define.
+    """
     yield from staff_faults(rules.staff, pack.inventory)
-    for place in ("team", "types", "grades", "authorities", "clocks", "scenarios"):
-        yield from twice(place, "id", [item.id for item in getattr(rules, place)])
-    yield from twice("scope", "database", [scope.database for scope in rules.scope])
-    for at, kind in enumerate(rules.types):
-        ids = [one.id for one in kind.checklist]
-        for loc, message in twice("checklist", "id", ids):
-            yield ("types", at, *loc), message
+    for section in ("team", "types", "grades", "authorities", "clocks", "scenarios"):
+        yield from find_duplicates(section, "id", [item.id for item in getattr(rules, section)])
+    yield from find_duplicates("scope", "database", [scope.database for scope in rules.scope])
+    for index, incident_type in enumerate(rules.types):
+        ids = [item.id for item in incident_type.checklist]
+        for loc, message in find_duplicates("checklist", "id", ids):
+            yield ("types", index, *loc), message
         for number, name in enumerate(ids):
             if name in CHECKLIST_FIELDS:
                 message = f"{name} is another field of the form: give it another id"
-                yield ("types", at, "checklist", number, "id"), message
-    yield from _rising(rules.grades)
-    yield from _people(rules, pack.roles)
-    yield from _names(rules)
-    yield from _scope(rules, pack.inventory)
+                yield ("types", index, "checklist", number, "id"), message
+    yield from _check_rising_figures(rules.grades)
+    yield from _check_people(rules, pack.roles)
+    yield from _check_names(rules)
+    yield from _check_scope(rules, pack.inventory)
     yield from unconfirmed_categories(rules, pack.databases)
 
 
 def unconfirmed_categories(
     rules: IncidentRules, databases: Mapping[str, MappedDatabase]
 ) -> Iterator[tuple[Loc, str]]:
-    """Yield a problem for each collection with unconfirmed categories, with its location.
+    """Yield a location and a message for each collection with unconfirmed data categories.
 
-    Notices tell people which types of their information are affected (PIPL (2021-11-01) 57). A
-    guessed category there may state a wrong fact, and leaving it out may conceal a true one.
+    Notices tell people which types of their information are affected: PIPL (2021-11-01), article
+    57. If a category was only guessed, a notice might name a type that is not affected, or omit a
+    type that is affected.
 
     Args:
-        rules: incident.yaml.
-        databases: the mapped databases, by name.
+        rules: content of incident.yaml.
+        databases: mapped databases, by name.
     """
-    for at, scope in enumerate(rules.scope):
+    for index, scope in enumerate(rules.scope):
         collections = databases[scope.database].collections if scope.database in databases else {}
         named: dict[str, Loc] = {scope.subject.collection: ("subject", "collection")}
         for number, records in enumerate(scope.records):
             named.setdefault(records.collection, ("records", number, "collection"))
-        for name, place in named.items():
+        for name, location in named.items():
             if name in collections and (fields := collections[name].unconfirmed):
                 message = (
                     f"notices to customers would name unconfirmed categories of "
                     f"{', '.join(fields)}: check them in the data map of {scope.database}, and "
                     "delete the fields from its meta.parcelseal.unconfirmed"
                 )
-                yield ("scope", at, *place), message
+                yield ("scope", index, *location), message
 
 
-def _rising(grades: Iterable[Grade]) -> Iterator[tuple[Loc, str]]:
-    """Grades are least first: a worse one is reached by more, or nothing would ever reach it."""
+def _check_rising_figures(grades: Iterable[Grade]) -> Iterator[tuple[Loc, str]]:
+    """Yield a problem for each number of a grade that a less severe grade reaches or exceeds.
+
+    With such a number, an incident could never have the less severe grade.
+    """
     for figure in FIGURES:
-        before: tuple[str, int] | None = None
-        for at, one in enumerate(grades):
-            value: int | None = getattr(one, figure)
+        previous: tuple[str, int] | None = None
+        for index, grade in enumerate(grades):
+            value: int | None = getattr(grade, figure)
             if value is None:
                 continue
-            if before is not None and value <= before[1]:
-                message = f"should be more than the {before[1]} of {before[0]}: least comes first"
-                yield ("grades", at, figure), message
-            before = one.id, value
+            if previous is not None and value <= previous[1]:
+                message = (
+                    f"should be greater than {previous[1]} (grade {previous[0]}): list the "
+                    "grades from the least to the most severe"
+                )
+                yield ("grades", index, figure), message
+            previous = grade.id, value
 
 
-def _people(rules: IncidentRules, roles: Collection[str]) -> Iterator[tuple[Loc, str]]:
-    duties = {one.id for one in rules.team}
-    for at, duty in enumerate(rules.team):
+def _check_people(rules: IncidentRules, roles: Collection[str]) -> Iterator[tuple[Loc, str]]:
+    duties = {duty.id for duty in rules.team}
+    for index, duty in enumerate(rules.team):
         if duty.role not in roles:
-            yield ("team", at, "role"), f"roles.yaml has no role {duty.role!r}"
+            yield ("team", index, "role"), f"roles.yaml has no role {duty.role!r}"
         if not duty.people.accounts and duty.people.where is None:
-            yield ("team", at, "people"), "should name accounts, or a condition where"
+            yield ("team", index, "people"), "should name accounts, or a condition where"
     if rules.management not in duties:
         yield ("management",), f"the team has no duty {rules.management!r}"
-    for step, named in rules.steps.items():
-        if named not in duties:
-            yield ("steps", step), f"the team has no duty {named!r}"
+    for step, duty_name in rules.steps.items():
+        if duty_name not in duties:
+            yield ("steps", step), f"the team has no duty {duty_name!r}"
     if rules.steps["decide"] == rules.steps["impact"]:
-        message = "whoever decides must not be who wrote the impact: name another duty"
+        message = "the steps `decide` and `impact` must have different duties"
         yield ("steps", "decide"), message
 
 
-def _names(rules: IncidentRules) -> Iterator[tuple[Loc, str]]:
+def _check_names(rules: IncidentRules) -> Iterator[tuple[Loc, str]]:
     grades, types = {grade.id for grade in rules.grades}, {kind.id for kind in rules.types}
-    authorities = {one.id for one in rules.authorities}
-    for place in ("authorities", "clocks"):
-        for at, one in enumerate(getattr(rules, place)):
-            yield from _unknown((place, at, "grades"), "grade", one.grades, grades)
-            yield from _unknown((place, at, "types"), "type", one.types, types)
-    for at, clock in enumerate(rules.clocks):
+    authorities = {authority.id for authority in rules.authorities}
+    for section in ("authorities", "clocks"):
+        for index, rule in enumerate(getattr(rules, section)):
+            yield from _unknown_names((section, index, "grades"), "grade", rule.grades, grades)
+            yield from _unknown_names((section, index, "types"), "type", rule.types, types)
+    for index, clock in enumerate(rules.clocks):
         if clock.authority is not None and clock.authority not in authorities:
-            yield ("clocks", at, "authority"), f"there is no authority {clock.authority!r}"
-    for at, scenario in enumerate(rules.scenarios):
+            yield ("clocks", index, "authority"), f"there is no authority {clock.authority!r}"
+    for index, scenario in enumerate(rules.scenarios):
         if scenario.type not in types:
-            yield ("scenarios", at, "type"), f"there is no type {scenario.type!r}"
-    for at, authority in enumerate(rules.authorities):
-        if not any(one.authority == authority.id for one in rules.clocks):
-            yield ("authorities", at, "id"), f"no clock is for {authority.id!r}"
+            yield ("scenarios", index, "type"), f"there is no type {scenario.type!r}"
+    for index, authority in enumerate(rules.authorities):
+        if not any(clock.authority == authority.id for clock in rules.clocks):
+            yield ("authorities", index, "id"), f"no clock is for {authority.id!r}"
 
 
-def _unknown(
-    place: Loc, what: str, named: Iterable[str], known: set[str]
+def _unknown_names(
+    location: Loc, kind: str, named: Iterable[str], defined: set[str]
 ) -> Iterator[tuple[Loc, str]]:
     for name in named:
-        if name not in known:
-            yield place, f"there is no {what} {name!r}"
+        if name not in defined:
+            yield location, f"there is no {kind} {name!r}"
 
 
-def _scope(rules: IncidentRules, inventory: Inventory) -> Iterator[tuple[Loc, str]]:
-    for at, one in enumerate(rules.scope):
-        if one.database not in inventory:
-            yield ("scope", at, "database"), f"the pack maps no database {one.database!r}"
+def _check_scope(rules: IncidentRules, inventory: Inventory) -> Iterator[tuple[Loc, str]]:
+    for index, scope in enumerate(rules.scope):
+        if scope.database not in inventory:
+            yield ("scope", index, "database"), f"the pack maps no database {scope.database!r}"
             continue
         columns: list[tuple[Loc, str, str]] = [
-            (("subject", "key"), one.subject.collection, one.subject.key)
+            (("subject", "key"), scope.subject.collection, scope.subject.key)
         ]
-        if one.subject.mail is not None:
-            columns.append((("subject", "mail"), one.subject.collection, one.subject.mail))
-        if one.access is not None:
-            named = (one.access.at, *one.access.columns)
-            columns += [(("access", "columns"), one.access.collection, name) for name in named]
-        if one.shares is not None:
-            columns.append((("shares", "at"), one.shares.collection, one.shares.at))
+        if scope.subject.mail is not None:
+            columns.append((("subject", "mail"), scope.subject.collection, scope.subject.mail))
+        if scope.access is not None:
+            named = (scope.access.at, *scope.access.columns)
+            columns += [(("access", "columns"), scope.access.collection, name) for name in named]
+        if scope.shares is not None:
+            columns.append((("shares", "at"), scope.shares.collection, scope.shares.at))
             columns += [
-                (("shares", "columns"), one.shares.collection, name) for name in one.shares.columns
+                (("shares", "columns"), scope.shares.collection, name)
+                for name in scope.shares.columns
             ]
-        for place, collection, column in columns:
-            if not inventory.has_column(one.database, collection, column):
-                message = f"{one.database} has no field {collection}.{column}"
-                yield ("scope", at, *place), message
-        for number, records in enumerate(one.records):
-            if not inventory.has_collection(one.database, records.collection):
-                message = f"{one.database} has no collection {records.collection!r}"
-                yield ("scope", at, "records", number, "collection"), message
-        for place, message in twice("records", "collection", [r.collection for r in one.records]):
-            yield ("scope", at, *place), message
-        for place, message in _lookups(one, inventory):
-            yield ("scope", at, *place), message
+        for location, collection, column in columns:
+            if not inventory.has_column(scope.database, collection, column):
+                message = f"{scope.database} has no field {collection}.{column}"
+                yield ("scope", index, *location), message
+        for number, records in enumerate(scope.records):
+            if not inventory.has_collection(scope.database, records.collection):
+                message = f"{scope.database} has no collection {records.collection!r}"
+                yield ("scope", index, "records", number, "collection"), message
+        for location, message in find_duplicates(
+            "records", "collection", [r.collection for r in scope.records]
+        ):
+            yield ("scope", index, *location), message
+        for location, message in _check_lookups(scope, inventory):
+            yield ("scope", index, *location), message
 
 
-def _lookups(rule: ScopeRule, inventory: Inventory) -> Iterator[tuple[Loc, str]]:
-    """Names that are looked up in a table which is not there, or by a column that is not."""
-    named: list[tuple[Loc, str, Named | None]] = [
+def _check_lookups(rule: ScopeRule, inventory: Inventory) -> Iterator[tuple[Loc, str]]:
+    """Yield a problem for each lookup that names a table or column that the data map lacks.
+
+    Args:
+        rule: rule of a database in incident.yaml.
+        inventory: names in the data maps.
+    """
+    lookups: list[tuple[Loc, str, Named | None]] = [
         (("subject", "department"), rule.subject.collection, rule.subject.department)
     ]
-    for at, records in enumerate(rule.records):
-        named.append((("records", at, "department"), records.collection, records.department))
+    for index, records in enumerate(rule.records):
+        lookups.append((("records", index, "department"), records.collection, records.department))
     if rule.access is not None:
-        named.append((("access", "account"), rule.access.collection, rule.access.account))
-    for place, collection, one in named:
-        if not isinstance(one, Lookup):
+        lookups.append((("access", "account"), rule.access.collection, rule.access.account))
+    for location, collection, name in lookups:
+        if not isinstance(name, Lookup):
             continue
         for key, holder, column in (
-            ("column", collection, one.column),
-            ("key", one.collection, one.key),
-            ("name", one.collection, one.name),
+            ("column", collection, name.column),
+            ("key", name.collection, name.key),
+            ("name", name.collection, name.name),
         ):
             if not inventory.has_column(rule.database, holder, column):
-                yield (*place, key), f"{rule.database} has no field {holder}.{column}"
+                yield (*location, key), f"{rule.database} has no field {holder}.{column}"
 
 
-INCIDENT = RuleSection("incident.yaml", IncidentRules, check_rules, page="incidents.md")
+INCIDENT = RuleSection("incident.yaml", IncidentRules, check_rules, page="explanation/incidents.md")
 
 
 def incident_queries(pack: PolicyPack, rules: IncidentRules) -> Iterator[tuple[str, str, str]]:
-    """Yield the queries of the incident workflows, each with its connection and database.
+    """Yield the queries of the incident workflows, to check that the logins may run them.
 
     Args:
-        pack: the policy pack.
-        rules: incident.yaml.
+        pack: policy pack.
+        rules: content of incident.yaml.
+
+    Yields:
+        The id of the Airflow connection, the name of the database, and the SQL query.
     """
     for scope in rules.scope:
         database = pack.database(scope.database)

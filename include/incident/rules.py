@@ -1,7 +1,7 @@
-"""The rules of incident.yaml: grades, people, clocks, checklists, and the scope of each database.
+"""The rules of incident.yaml: team, time limits, grades, checklists, and the scope per database.
 
-SQL of the scope is that of the pack's author, who is trusted as the author of a migration is;
-docs/incidents.md explains every key.
+The SQL in incident.yaml is written by the author of the policy pack, who is trusted like the author
+of a database migration. docs/reference/policy-pack/incident.md explains every key.
 """
 
 from __future__ import annotations
@@ -12,24 +12,35 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from include.messages import Message
-from include.policy.mapping import Group, Staff
+from include.policy.mapping import StaffGroup, StaffTable
 from include.policy.period import Period, PositivePeriod
 from include.policy.rates import ExactRate, parse_rate
-from include.policy.rules import Basis, Identifier, Name, Rule, Sql, Text, Texts, in_languages, some
+from include.policy.rules import (
+    Basis,
+    Identifier,
+    Name,
+    Rule,
+    Sql,
+    Text,
+    Texts,
+    Unit,
+    require_items,
+    translated_message,
+)
 from include.policy.section import SectionRules
 
 
 class Lookup(Rule):
-    """A name that stands in another table: the row has its key there.
+    """A rule to read a name from another table by a foreign key.
 
-    Said like this and not as a subquery, so that PostgreSQL looks each name up once and not for
-    every row of a log.
+    PostgreSQL looks up each name only once. With a subquery, it would look up the name for every
+    row of a log.
 
     Attributes:
-        column: of the row.
-        collection: with the names.
-        key: column there that equals the row's.
-        name: column there with the name, as people write it.
+        column: Column that contains the key, in the row for which a name is read.
+        collection: Collection that contains the names.
+        key: Column that contains the same key, in the collection with the names.
+        name: Column that contains the name, in the collection with the names.
     """
 
     column: Name
@@ -39,18 +50,22 @@ class Lookup(Rule):
 
 
 Named = Sql | Lookup
-"""A name as people write it: an SQL expression over the row, or where it is looked up."""
+"""A name as people write it: an SQL expression over the row, or a lookup in another table."""
 
 
 class Subject(Rule):
-    """Where the data subjects of a database are.
+    """Where the data subjects of a database are stored.
 
     Attributes:
-        collection: one row a person, named ``s`` in conditions.
-        key: column with the person's key.
-        minor: SQL condition over ``s``: under 14 at ``:moment``; None where the age is not known.
-        department: that answers for the record, over ``s``.
-        mail: column with an address for notices; None where people are told by other means.
+        collection: Collection with one row per data subject. In SQL, the alias of a row is ``s``.
+        key: Column with the key of the data subject.
+        minor: SQL condition over ``s`` that is true if the data subject was under 14 at
+            ``:moment``, the time at which the company became aware of the incident. Without it, the
+            age of every data subject counts as unknown.
+        department: Department that is responsible for the data subject: an SQL expression over
+            ``s``, or a lookup in another collection.
+        mail: Column with the mail address to which notices are sent. Without it, no notice is sent
+            by mail.
     """
 
     collection: Name
@@ -61,77 +76,84 @@ class Subject(Rule):
 
 
 class Records(Rule):
-    """Records about data subjects.
+    """A collection of records about data subjects.
 
     Attributes:
-        collection: rows, named ``r`` in expressions.
-        subjects: SQL expressions over ``r`` that give the keys of those whom a row is about.
-        at: SQL expression over ``r``: when it was made; None where rows have no moment.
-        department: over ``r``; the subject's where it has none.
-        named: SQL expressions over ``r``: what people call such a record when they list some, each
-            of which will do; none where such records are not listed.
+        collection: Collection of the records. In SQL, the alias of a record is ``r``.
+        subjects: SQL expressions over ``r`` that return the keys of the record's data subjects. A
+            plain column with a foreign key is fastest.
+        at: SQL expression over ``r`` that returns the time of the record. Without it, a time window
+            does not exclude any of these records.
+        department: Department of the record: an SQL expression over ``r``, or a lookup in another
+            collection; default: the department of the data subject.
+        named: SQL expressions over ``r`` that return keys, such as waybill numbers. With these
+            keys, a person can list single records as affected. Without ``named``, single records
+            cannot be listed.
     """
 
     collection: Name
-    subjects: Annotated[tuple[Sql, ...], AfterValidator(some)]
+    subjects: Annotated[tuple[Sql, ...], AfterValidator(require_items)]
     at: Sql | None = None
     department: Named | None = None
     named: tuple[Sql, ...] = ()
 
 
 class AccessLog(Rule):
-    """The log of accesses: whose records an account opened, and what is kept as evidence.
+    """The log of accesses to records of data subjects.
 
     Attributes:
-        collection: rows, named ``a`` in expressions.
-        subject: SQL expression over ``a``: key of the data subject.
-        account: as people write it, over ``a``.
-        at: column with the moment.
-        columns: of the evidence extract; keys and moments, nothing that says more of a customer.
+        collection: Collection of the log. In SQL, the alias of a log entry is ``a``.
+        subject: SQL expression over ``a`` that returns the key of the data subject.
+        account: Account that opened the record: an SQL expression over ``a``, or a lookup in
+            another collection.
+        at: Column with the time of the access.
+        columns: Columns of the log that the evidence extract contains. Choose keys and times, and
+            no other customer data.
     """
 
     collection: Name
     subject: Sql
     account: Named
     at: Name
-    columns: Annotated[tuple[Name, ...], AfterValidator(some)]
+    columns: Annotated[tuple[Name, ...], AfterValidator(require_items)]
 
 
 class ShareLog(Rule):
-    """The log of what partners were given.
+    """The log of data that was shared with partners.
 
     Attributes:
-        collection: rows, named ``g`` in expressions.
-        subject: SQL expression over ``g``: key of the data subject.
-        partner: SQL expression over ``g``: the partner's number, as text.
-        at: column with the moment.
-        columns: of the evidence extract; keys and moments, nothing that says more of a customer.
+        collection: Collection of the log. In SQL, the alias of a log entry is ``g``.
+        subject: SQL expression over ``g`` that returns the key of the data subject.
+        partner: SQL expression over ``g`` that returns the number of the partner as text.
+        at: Column with the time of the sharing.
+        columns: Columns of the log that the evidence extract contains. Choose keys and times, and
+            no other customer data.
     """
 
     collection: Name
     subject: Sql
     partner: Sql
     at: Name
-    columns: Annotated[tuple[Name, ...], AfterValidator(some)]
+    columns: Annotated[tuple[Name, ...], AfterValidator(require_items)]
 
 
 class ScopeRule(Rule):
-    """How what is affected in one database is counted.
+    """A rule that defines how the affected records of one database are counted.
 
     Attributes:
-        database: of the data map.
-        connection: id of the Airflow connection that reads it for incidents, where it is not that
-            of all: one connection is one database.
-        subject: the data subjects.
-        records: what there is about them, each collection once.
-        access: the log of accesses; None where there is none.
-        shares: the log of sharing; None where there is none.
+        database: Name of the database in the data map.
+        connection: Id of the Airflow connection that reads this database for incidents; default:
+            the ``connection`` at the top level of incident.yaml.
+        subject: Data subjects of the database.
+        records: Records about the data subjects. List each collection once.
+        access: Log of accesses to records, if the database has one.
+        shares: Log of data that was shared with partners, if the database has one.
     """
 
     database: Name
     connection: Text | None = None
     subject: Subject
-    records: Annotated[tuple[Records, ...], AfterValidator(some)]
+    records: Annotated[tuple[Records, ...], AfterValidator(require_items)]
     access: AccessLog | None = None
     shares: ShareLog | None = None
 
@@ -140,8 +162,8 @@ Milestone = Literal[
     "opened", "team_called", "graded", "contained", "preserved", "reported", "individuals_told",
     "closed", "summarised",
 ]  # fmt: skip
-"""What ends a clock. ``reported`` is of one authority; ``individuals_told`` is also reached by the
-recorded decision that people need not be told."""
+"""Milestones that end a clock. ``reported`` belongs to one authority. ``individuals_told`` is also
+reached by the recorded decision not to notify people."""
 
 HumanStep = Literal[
     "contain", "grade", "report", "impact", "decide", "report_rest", "close", "review", "summary"
@@ -149,20 +171,20 @@ HumanStep = Literal[
 HUMAN_STEPS: tuple[HumanStep, ...] = get_args(HumanStep)
 
 CHECKLIST_FIELDS: tuple[str, str] = ("contained_at", "notes")
-"""Fields beside the boxes of a checklist; no item may be called so."""
+"""Form fields besides the boxes of a checklist; no item may have such an id."""
 FIGURES: tuple[str, ...] = ("people", "sensitive", "minors")
-"""What grades are reached by."""
+"""Figures that determine the grade."""
 
-People = Annotated[int, Field(ge=0, le=10_000_000_000)]
+People = Annotated[int, Field(ge=0, le=10_000_000_000), Unit("data subjects")]
 Category = Annotated[str, StringConstraints(pattern=r"^(user|system)(\.[a-z_]+)*\z")]
 
 
 class Titled(Rule):
-    """Something with a stable name and a title.
+    """A rule with an id and a title.
 
     Attributes:
-        id: stable name.
-        title: by language.
+        id: Id that must not change, because evidence refers to it.
+        title: Title for display.
     """
 
     id: Identifier
@@ -170,32 +192,38 @@ class Titled(Rule):
 
     @property
     def message(self) -> Message:
-        """The title for a report."""
-        return in_languages(self.title)
+        """The title as a translated text for reports."""
+        return translated_message(self.title)
 
 
 class Duty(Titled):
-    """What somebody of the incident team answers for.
+    """A duty of the incident team.
 
     Attributes:
-        role: role of roles.yaml; the call to the team goes to its addresses.
-        people: those who do it.
-        deputies: those who are asked too where nobody answers in time.
+        role: Role of roles.yaml. The people of this duty are called at the addresses of this role.
+        people: People who have the duty.
+        deputies: People who may answer a step too if the people of the duty did not answer in time.
     """
 
     role: Identifier
-    people: Group
-    deputies: Group = Group()
+    people: StaffGroup
+    deputies: StaffGroup = StaffGroup()
 
 
 class Grade(Titled):
-    """How bad an incident is; reached by any of its figures, by none of them if it has none.
+    """A grade of severity.
+
+    An incident has the grade if it reaches at least one of the numbers below.
+
+    A grade without numbers applies to all incidents.
 
     Attributes:
-        people: data subjects at least.
-        sensitive: data subjects of whom sensitive information is affected, at least.
-        minors: data subjects under 14, at least.
-        basis: the source of the figures.
+        people: Smallest number of affected data subjects with which an incident has this grade.
+        sensitive: Smallest number of data subjects with affected sensitive data with which an
+            incident has this grade.
+        minors: Smallest number of affected data subjects under 14 with which an incident has this
+            grade.
+        basis: Law or standard that sets the numbers, or ``business`` for the company's own rule.
     """
 
     people: People | None = None
@@ -204,14 +232,15 @@ class Grade(Titled):
     basis: Basis
 
 
-class Applies(Titled):
-    """A rule for some incidents.
+class ConditionalRule(Titled):
+    """A rule that can be limited to certain incidents.
 
     Attributes:
-        grades: to which it applies; empty means all, and those not graded yet.
-        types: of incidents to which it applies; empty means all.
-        critical: only where the company's systems are critical information infrastructure (true),
-            or are not (false); null means both.
+        grades: Grades of incidents to which this rule applies. An empty list means all incidents,
+            including those without a grade.
+        types: Types of incidents to which this rule applies. An empty list means all types.
+        critical: ``true``: this rule applies only to critical information infrastructure.
+            ``false``: it applies only to other systems. ``null``: it applies to both.
     """
 
     grades: tuple[Identifier, ...] = ()
@@ -219,28 +248,31 @@ class Applies(Titled):
     critical: bool | None = None
 
 
-class Authority(Applies):
-    """An authority that is reported to.
+class Authority(ConditionalRule):
+    """An authority to which incidents are reported.
 
     Attributes:
-        how: how the report is handed in: portal, hotline, address.
-        basis: the source of the duty.
+        how: How to report to the authority: portal, hotline, address.
+        basis: Law that requires the report, or ``business`` for the company's own rule.
     """
 
     how: Texts
     basis: Basis
 
 
-class ClockRule(Applies):
-    """A time limit for something to be done.
+class ClockRule(ConditionalRule):
+    """A time limit.
 
     Attributes:
-        begins: with awareness of the incident, or with the end of its handling.
-        within: the time that there is.
-        ends: the milestone that stops it.
-        authority: whom a ``reported`` is to; None otherwise.
-        immediate: whether the source says "at once", so that the figure is the company's.
-        basis: the source of the duty, or ``business``.
+        begins: Event from which the time limit counts: ``awareness`` of the incident, or
+            ``closing`` of the incident.
+        within: Length of the time limit.
+        ends: Milestone that has to be reached within the time limit.
+        authority: Authority to which the report is handed in. It is required for the milestone
+            ``reported``, and not allowed for other milestones.
+        immediate: Whether the law demands the action *at once* without a period, so that the
+            company chose the length of the time limit.
+        basis: Law that sets the time limit, or ``business`` for the company's own rule.
     """
 
     begins: Literal["awareness", "closing"] = "awareness"
@@ -253,16 +285,17 @@ class ClockRule(Applies):
     @model_validator(mode="after")
     def _of_one_authority(self) -> ClockRule:
         if (self.ends == "reported") != (self.authority is not None):
-            raise ValueError("a clock that ends with `reported` names its authority, no other does")
+            raise ValueError("a clock needs `authority` if it ends with `reported`, and only then")
         return self
 
 
 class ChecklistItem(Rule):
-    """One thing to do to contain an incident.
+    """A measure of containment in the checklist of an incident type.
 
     Attributes:
-        id: stable name.
-        text: what to do, by language.
+        id: Id that must not change. It must not be ``notes`` or ``contained_at``, which are other
+            fields of the same form.
+        text: Text of the measure.
     """
 
     id: Identifier
@@ -270,47 +303,53 @@ class ChecklistItem(Rule):
 
     @property
     def message(self) -> Message:
-        """The text for a report."""
-        return in_languages(self.text)
+        """The measure as a translated text for reports."""
+        return translated_message(self.text)
 
 
 class IncidentType(Titled):
-    """A kind of incident and what contains it.
+    """A type of incident, and its checklist of containment measures.
 
     Attributes:
-        help: when to choose it, by language.
-        checklist: what is done at once.
-        partner: whether it happened at a partner, whose security review is opened again.
+        help: Help text of the form that explains when to choose this type.
+        checklist: Measures that contain an incident of this type.
+        partner: Whether incidents of this type happen at a partner. In this case the security
+            review of the partner is reopened.
     """
 
     help: Texts
-    checklist: Annotated[tuple[ChecklistItem, ...], AfterValidator(some), Field(max_length=30)]
+    checklist: Annotated[
+        tuple[ChecklistItem, ...], AfterValidator(require_items), Field(max_length=30)
+    ]
     partner: bool = False
 
 
 class HoldRule(Rule):
-    """The legal holds that an incident places.
+    """The rule for legal holds that an incident places.
 
     Attributes:
-        each_up_to: so many data subjects are held one by one; beyond, their database is held.
-        review_after: period until somebody asks whether a hold is still needed.
+        each_up_to: Largest number of data subjects for whom single legal holds are placed. If more
+            are affected, a hold is placed on their whole database.
+        review_after: Time after which a person has to review the hold.
     """
 
-    each_up_to: Annotated[int, Field(ge=0, le=100_000)] = 1_000
+    each_up_to: Annotated[int, Field(ge=0, le=100_000), Unit("data subjects")] = 1_000
     review_after: PositivePeriod = Period.parse("P90D")
 
 
 class Letter(Rule):
-    """What individual notices say beside the facts of the incident.
+    """The company's texts in notices to data subjects.
 
     Attributes:
-        heading: subject of the letter.
-        opening: its first paragraph.
-        closing: its last one.
-        contact: whom people may ask, and how.
-        unusable_at_most: share of affected people without an address of their own from which on
-            the decision to tell has to say that the list was looked at.
-        shared_by: so many people with one and the same address make it nobody's own.
+        heading: Subject of the notice.
+        opening: First paragraph of the notice.
+        closing: Last paragraph of the notice.
+        contact: Contact at the company for questions.
+        unusable_at_most: Largest acceptable share of affected data subjects to whom no notice can
+            be mailed, because their address is missing, invalid or shared. If the share is larger,
+            the person who decides on the notices has to confirm that the list was reviewed.
+        shared_by: Number of data subjects. If at least this number of data subjects have the same
+            address, no notice is sent to this address.
     """
 
     heading: Texts
@@ -318,87 +357,98 @@ class Letter(Rule):
     closing: Texts
     contact: Texts
     unusable_at_most: ExactRate = parse_rate("20%")
-    shared_by: Annotated[int, Field(ge=2, le=1_000)] = 5
+    shared_by: Annotated[int, Field(ge=2, le=1_000), Unit("data subjects")] = 5
 
 
-class Wake(Rule):
-    """How people are woken about clocks.
+class EscalationRules(Rule):
+    """The rule for notifications about time limits.
 
     Attributes:
-        before: periods before a clock runs out at which those who have to act are told, once each;
-            of a short clock those that lie after its beginning.
-        after: periods after it ran out, once each; management is told too.
+        before: Remaining times before a deadline at which the responsible people are notified, once
+            each. Values that are longer than the time limit are skipped.
+        after: Times after a missed deadline at which the responsible people and the management are
+            notified, once each.
     """
 
     before: tuple[PositivePeriod, ...] = tuple(
-        Period.parse(one) for one in ("P7D", "P1D", "PT1H", "PT15M")
+        Period.parse(text) for text in ("P7D", "P1D", "PT1H", "PT15M")
     )
     after: tuple[PositivePeriod, ...] = tuple(
-        Period.parse(one) for one in ("PT1S", "PT1H", "PT6H", "P1D", "P3D", "P7D")
+        Period.parse(text) for text in ("PT1S", "PT1H", "PT6H", "P1D", "P3D", "P7D")
     )
 
 
-class Counts(Rule):
-    """What a scenario says is affected.
+class ScenarioCounts(Rule):
+    """The counts that a drill's scenario assumes.
 
     Attributes:
-        subjects: people.
-        records: records.
-        sensitive: people of whom sensitive information is affected.
-        minors: people under 14.
-        categories: data categories.
+        subjects: Number of affected data subjects.
+        records: Number of affected records.
+        sensitive: Number of data subjects with affected sensitive data.
+        minors: Number of affected data subjects under 14.
+        categories: Data categories that are affected.
     """
 
     subjects: People
-    records: People
+    records: Annotated[int, Field(ge=0, le=10_000_000_000), Unit("records")]
     sensitive: People = 0
     minors: People = 0
     categories: tuple[Category, ...] = ()
 
 
 class Scenario(Titled):
-    """A drill around the table.
+    """The scenario of an incident drill in which people discuss an invented incident.
 
     Attributes:
-        type: of the incident.
-        story: what the players are told, by language.
-        aware_before: period between awareness and the beginning of the drill.
-        counts: what is affected; nothing is counted in a drill.
+        type: Type of the incident.
+        story: Description of the incident for the participants.
+        aware_before: Time between awareness of the incident and the start of the drill.
+        counts: Counts that the drill uses, because it counts no records in databases.
     """
 
     type: Identifier
     story: Texts
     aware_before: PositivePeriod | None = None
-    counts: Counts
+    counts: ScenarioCounts
 
 
 class IncidentRules(SectionRules):
-    """incident.yaml.
+    """The team, time limits, authorities and scope of incidents.
 
     Attributes:
-        connection: id of the Airflow connection that reads the mapped databases for incidents; a
-            database's own where it is not configured.
-        numbering: what numbers begin with: ``INC`` makes ``INC-2026-0001``.
-        company: the unit, as reports name it, by language.
-        place: where its systems are, as reports name it, by language.
-        critical: whether its systems are critical information infrastructure.
-        staff: where the people are.
-        team: who answers for what.
-        management: duty that is asked too where nobody answers, and told of clocks that ran out.
-        steps: human step -> duty that does it.
-        answer_within: how long a step waits before it asks deputies and management too.
-        duplicate_within: the same form again within this time is the same incident.
-        types: of incidents.
-        grades: least first.
-        authorities: whom incidents are reported to.
-        clocks: by when what has to be done.
-        wake: how people are woken about them.
-        sensitive: data categories that count as sensitive, with those below them.
-        scope: what is affected, by database.
-        hold: legal holds.
-        letter: individual notices.
-        actions_within: period in which corrective actions are due where nobody says otherwise.
-        scenarios: of drills.
+        connection: Id of the Airflow connection that reads the databases of the data maps for
+            incidents. If this connection does not exist, the connections that the data maps name
+            are used.
+        numbering: Prefix of the numbers of incidents. With ``INC`` the first number of 2026 is
+            ``INC-2026-0001``.
+        company: Name of the company in reports.
+        place: Location of the company's systems in reports.
+        critical: Whether the company's systems are critical information infrastructure.
+        staff: Table of the staff.
+        team: Duties of the incident team.
+        management: Duty of the management. People with this duty may answer every step that was not
+            answered in time, and receive the notifications about missed time limits.
+        steps: Duty that performs each step of the workflow. ``decide`` and ``impact`` need
+            different duties.
+        answer_within: Time after which deputies and management may answer a step too. For the steps
+            ``report_rest`` and ``close`` the time is eight times as long, for ``review`` and
+            ``summary`` 48 times as long.
+        duplicate_within: Time within which a second submission of the same form is registered as a
+            duplicate of the first incident.
+        types: Types of incidents, with the measures that contain them.
+        grades: Grades, from the least to the most severe. Each number of a grade is greater than
+            that of the grade before.
+        authorities: Authorities to which incidents are reported.
+        clocks: Time limits of the response to an incident.
+        wake: When people are notified about time limits.
+        sensitive: Data categories that count as sensitive, with all categories below them. Data of
+            people under 14 always counts as sensitive.
+        scope: How affected records are counted in each database. List each database once.
+        hold: Legal holds that an incident places.
+        letter: The company's texts in notices to data subjects.
+        actions_within: Time within which a corrective action is due. A person can enter another
+            date for an action.
+        scenarios: Scenarios of drills.
     """
 
     connection: Text = "incident_db"
@@ -406,19 +456,19 @@ class IncidentRules(SectionRules):
     company: Texts
     place: Texts
     critical: bool = False
-    staff: Staff
-    team: Annotated[tuple[Duty, ...], AfterValidator(some)]
+    staff: StaffTable
+    team: Annotated[tuple[Duty, ...], AfterValidator(require_items)]
     management: Identifier
     steps: Mapping[HumanStep, Identifier]
     answer_within: PositivePeriod = Period.parse("PT30M")
     duplicate_within: PositivePeriod = Period.parse("PT12H")
-    types: Annotated[tuple[IncidentType, ...], AfterValidator(some)]
-    grades: Annotated[tuple[Grade, ...], AfterValidator(some)]
+    types: Annotated[tuple[IncidentType, ...], AfterValidator(require_items)]
+    grades: Annotated[tuple[Grade, ...], AfterValidator(require_items)]
     authorities: tuple[Authority, ...] = ()
-    clocks: Annotated[tuple[ClockRule, ...], AfterValidator(some)]
-    wake: Wake = Wake()
+    clocks: Annotated[tuple[ClockRule, ...], AfterValidator(require_items)]
+    wake: EscalationRules = EscalationRules()
     sensitive: tuple[Category, ...] = ()
-    scope: Annotated[tuple[ScopeRule, ...], AfterValidator(some)]
+    scope: Annotated[tuple[ScopeRule, ...], AfterValidator(require_items)]
     hold: HoldRule = HoldRule()
     letter: Letter
     actions_within: PositivePeriod = Period.parse("P90D")
@@ -427,40 +477,64 @@ class IncidentRules(SectionRules):
     @model_validator(mode="after")
     def _every_step_is_somebodys(self) -> IncidentRules:
         if left := [step for step in HUMAN_STEPS if step not in self.steps]:
-            raise ValueError(f"steps names nobody for {', '.join(left)}")
+            raise ValueError(f"steps needs a duty for {', '.join(left)}")
         return self
 
     def type(self, name: str) -> IncidentType:
-        """The type of that name; raises KeyError."""
-        return {kind.id: kind for kind in self.types}[name]
+        """Return the incident type with a given id.
+
+        Raises:
+            KeyError: incident.yaml has no such type.
+        """
+        return {incident_type.id: incident_type for incident_type in self.types}[name]
 
     def duty(self, name: str) -> Duty:
-        """The duty of that name; raises KeyError."""
+        """Return the duty of the team with a given id.
+
+        Raises:
+            KeyError: incident.yaml has no such duty.
+        """
         return {duty.id: duty for duty in self.team}[name]
 
     def grade(self, name: str) -> Grade:
-        """The grade of that name; raises KeyError."""
+        """Return the grade with a given id.
+
+        Raises:
+            KeyError: incident.yaml has no such grade.
+        """
         return {grade.id: grade for grade in self.grades}[name]
 
     def authority(self, name: str) -> Authority:
-        """The authority of that name; raises KeyError."""
+        """Return the authority with a given id.
+
+        Raises:
+            KeyError: incident.yaml has no such authority.
+        """
         return {authority.id: authority for authority in self.authorities}[name]
 
     def scenario(self, name: str) -> Scenario:
-        """The scenario of that name; raises KeyError."""
+        """Return the scenario of a drill with a given id.
+
+        Raises:
+            KeyError: incident.yaml has no such scenario.
+        """
         return {scenario.id: scenario for scenario in self.scenarios}[name]
 
     @property
     def connections(self) -> tuple[str, ...]:
-        """The ids of the connections with which incidents read mapped databases."""
+        """The ids of the Airflow connections with which incident workflows read databases."""
         own = (scope.connection for scope in self.scope if scope.connection)
         return tuple(dict.fromkeys([self.connection, *own]))
 
     def connection_to(self, database: str) -> str:
-        """Return the id of the connection with which incidents read a mapped database."""
+        """Return the id of the Airflow connection with which incident workflows read a database."""
         own = {scope.database: scope.connection for scope in self.scope}
         return own.get(database) or self.connection
 
     def scope_of(self, database: str) -> ScopeRule:
-        """The scope rule of that database; raises KeyError."""
+        """Return the rule that defines how a database's affected records are counted.
+
+        Raises:
+            KeyError: incident.yaml has no scope for the database.
+        """
         return {scope.database: scope for scope in self.scope}[database]

@@ -1,9 +1,8 @@
-"""Counts of what is affected, by database; a later count never makes an incident smaller.
+"""The scope of an incident: the number of affected people and records in each database.
 
-The count of a database that cannot be read is unknown, not zero, and so is every total with it.
-
-A later count may select less. Each figure keeps the greater value of both counts: otherwise the
-grade would fall, and letters would leave out types of information.
+If a database cannot be read, its count is unknown, not zero. A later count may have narrower
+criteria, but the figures of the scope never become smaller: each figure keeps the greater value of
+both counts. Otherwise the grade would fall, and notices would omit types of information.
 """
 
 from __future__ import annotations
@@ -20,40 +19,46 @@ from include.incident.selection import Selection
 from include.messages import Message
 from include.services.errors import UsageError
 
-FICTION = "scenario"
-"""Name that stands for the databases of a drill."""
+DRILL_DATABASE = "scenario"
+"""Database name of the counts of a drill."""
 
 
-class Counted(StrictModel):
-    """What is affected in one database.
+class DatabaseCount(StrictModel):
+    """The counts of affected people and records in one database.
 
     Attributes:
-        database: of the data map.
-        everything: whether nothing narrowed it down: all that incident.yaml names there.
-        subjects: data subjects, each once.
-        records: records by collection; each once, also where it is about several people.
-        categories: people of whom an affected record has a value, by data category of the data map.
-            Whoever a record is about counts with all that stands on it.
-        sensitive: people of whom an affected record has a value of a sensitive category, and those
-            under 14: PIPL (2021-11-01) 28 counts all information about these.
-        minors: people under 14; None where incident.yaml does not say how their age is known.
-        age_unknown: people whose age nobody knows.
-        unlisted: people whom records name and who do not stand in the collection of people.
-        unseen: people of the frozen list whom this count does not find: where there are any,
-            figures of people are upper bounds and those of records lower ones.
-        undated: records without a moment; the time window does not leave them out.
-        first: moment of the oldest affected record; None where none has one.
-        last: of the newest.
-        departments: people by the department that answers for them, those without one left out;
-            empty where everybody is affected.
-        accounts: people whose records each account opened; those named that opened none are there.
-        log_rows: entries of the logs of accesses and sharing that say so.
-        log_first: the oldest of these.
-        log_last: the newest.
-        not_narrowed: collections that have no moment or department, so that all of them counts.
-        listed: keys that were listed for this database.
-        not_found: of these, the ones that it does not have.
-        not_found_at: places of the first of them in the list, from 1.
+        database: name of the database in the data map.
+        everything: whether all records are affected, because the criteria contain no filter.
+        subjects: number of affected data subjects.
+        records: number of affected records by collection. A record about several people is counted
+            once.
+        categories: number of affected people by data category. A person counts for a category if
+            one of the person's affected records has a value of it, even if this value describes
+            another person.
+        sensitive: number of affected people who are under 14 or have a value of a sensitive
+            category. All data of people under 14 is sensitive: PIPL (2021-11-01), article 28.
+        minors: number of affected people under 14; None if incident.yaml does not define ages.
+        age_unknown: number of affected people of unknown age.
+        unlisted: number of affected people whose key is in a record, but not in the table of data
+            subjects.
+        unseen: number of people on the stored list of affected people whom this count did not find.
+            If it is greater than 0, the numbers of people are upper bounds, and the numbers of
+            records are lower bounds.
+        undated: number of affected records without a time. They are included in every time window.
+        first: time of the oldest affected record; None if no record has a time.
+        last: time of the newest affected record; None if no record has a time.
+        departments: number of affected people by responsible department; empty if all records are
+            affected.
+        accounts: account that was entered -> number of people whose records the account opened; may
+            be zero.
+        log_rows: number of entries of the access log and the sharing log that name affected people.
+        log_first: time of the oldest of these log entries; None if no entry has a time.
+        log_last: time of the newest of these log entries; None if no entry has a time.
+        not_narrowed: collections without time or department. The filters do not apply to them, so
+            all their records are affected.
+        listed: number of keys in this database that a person listed as affected.
+        not_found: number of listed keys that do not exist in the database.
+        not_found_at: positions in the list, from 1, of the first keys that do not exist.
     """
 
     database: str
@@ -80,13 +85,13 @@ class Counted(StrictModel):
     not_found_at: tuple[int, ...] = ()
 
 
-class Unknown(StrictModel):
-    """A database in which nobody could count.
+class UncountedDatabase(StrictModel):
+    """A database whose affected records could not be counted.
 
     Attributes:
-        database: of the data map.
-        reason: why; no value of a record.
-        passing: whether it may be worth another try soon.
+        database: name of the database in the data map.
+        reason: reason as display text, which contains no value of a record.
+        passing: whether the reason is temporary, so another count may succeed.
     """
 
     database: str
@@ -95,149 +100,165 @@ class Unknown(StrictModel):
 
 
 class Scope(StrictModel):
-    """What is affected, over all databases. A person who stands in two of them counts twice.
+    """The scope of an incident: the criteria that a person entered, and the counts by database.
+
+    A person who is in two databases is counted twice.
 
     Attributes:
-        version: from 1.
-        selection: as it was said.
-        counted: by database.
-        unknown: databases in which nobody could count.
+        version: version of the scope, from 1.
+        selection: criteria of affected records that a person entered.
+        counted: counts of each database that was counted, now or earlier.
+        unknown: databases in which the newest count failed.
     """
 
     version: int
     selection: Selection
-    counted: tuple[Counted, ...] = ()
-    unknown: tuple[Unknown, ...] = ()
+    counted: tuple[DatabaseCount, ...] = ()
+    unknown: tuple[UncountedDatabase, ...] = ()
 
     @property
-    def complete(self) -> bool:
-        """Return whether every database was counted in."""
+    def is_complete(self) -> bool:
+        """Whether the newest count succeeded in every database of the scope."""
         return not self.unknown
 
     @property
     def subjects(self) -> int:
-        """People in the databases that were counted in."""
+        """Number of affected people in the counted databases."""
         return sum(count.subjects for count in self.counted)
 
     @property
     def records(self) -> int:
-        """Records in them."""
+        """Number of affected records in the counted databases."""
         return sum(sum(count.records.values()) for count in self.counted)
 
     @property
     def sensitive(self) -> int:
-        """People of whom sensitive information is affected, in them."""
+        """Number of people whose sensitive data is affected, in the counted databases."""
         return sum(count.sensitive for count in self.counted)
 
     @property
     def minors(self) -> int | None:
-        """People under 14 where their age is known; None where it is known nowhere."""
-        known = [count.minors for count in self.counted if count.minors is not None]
-        return sum(known) if known else None
+        """Number of affected people under 14; None if no counted database has ages."""
+        counts = [count.minors for count in self.counted if count.minors is not None]
+        return sum(counts) if counts else None
 
     @property
     def age_unknown(self) -> int:
-        """People whose age nobody knows."""
+        """Number of affected people of unknown age in the counted databases."""
         return sum(count.age_unknown for count in self.counted)
 
     @property
     def categories(self) -> dict[str, int]:
-        """People by data category, in them."""
-        found: dict[str, int] = {}
+        """Number of affected people by data category in the counted databases."""
+        totals: dict[str, int] = {}
         for count in self.counted:
             for category, people in count.categories.items():
-                found[category] = found.get(category, 0) + people
-        return dict(sorted(found.items()))
+                totals[category] = totals.get(category, 0) + people
+        return dict(sorted(totals.items()))
 
     @property
     def first(self) -> datetime | None:
-        """Moment of the oldest affected record."""
+        """Time of the oldest affected record; None if no record has a time."""
         return min((count.first for count in self.counted if count.first), default=None)
 
     @property
     def last(self) -> datetime | None:
-        """Moment of the newest affected record."""
+        """Time of the newest affected record; None if no record has a time."""
         return max((count.last for count in self.counted if count.last), default=None)
 
     @property
-    def nobody(self) -> bool:
-        """Whether all was counted and nobody found: rather a slip of the pen than good news."""
-        return self.complete and self.subjects == 0
+    def is_empty(self) -> bool:
+        """Whether no person is affected; False if a database of the scope could not be counted."""
+        return self.is_complete and self.subjects == 0
 
-    def affected(self) -> dict[str, int | None]:
-        """People by database; None where nobody could count."""
-        found: dict[str, int | None] = {count.database: count.subjects for count in self.counted}
-        return found | dict.fromkeys((unknown.database for unknown in self.unknown), None)
+    def people_by_database(self) -> dict[str, int | None]:
+        """Return the number of affected people by database; None for an uncounted database."""
+        counts: dict[str, int | None] = {count.database: count.subjects for count in self.counted}
+        return counts | dict.fromkeys((unknown.database for unknown in self.unknown), None)
 
     def as_json(self) -> dict[str, Any]:
-        """For the state database and reports; no floats."""
+        """Return the scope as JSON values without floats, for the state database and reports."""
         return self.model_dump(mode="json")
 
 
-def of_scenario(scenario: Scenario, version: int, selection: Selection) -> Scope:
-    """The scope of a drill: what the scenario says; nothing is counted."""
-    said = scenario.counts
-    counted = Counted(
-        database=FICTION,
-        subjects=said.subjects,
-        records={FICTION: said.records},
-        categories=dict.fromkeys(said.categories, said.subjects),
-        sensitive=said.sensitive,
-        minors=said.minors,
+def scenario_scope(scenario: Scenario, version: int, selection: Selection) -> Scope:
+    """Return the scope of a drill. Its counts are those of the scenario; no database is read.
+
+    Args:
+        scenario: scenario of incident.yaml.
+        version: version of the scope, from 1.
+        selection: criteria of affected records in the trigger form.
+    """
+    figures = scenario.counts
+    counted = DatabaseCount(
+        database=DRILL_DATABASE,
+        subjects=figures.subjects,
+        records={DRILL_DATABASE: figures.records},
+        categories=dict.fromkeys(figures.categories, figures.subjects),
+        sensitive=figures.sensitive,
+        minors=figures.minors,
     )
     return Scope(version=version, selection=selection, counted=(counted,))
 
 
-def refuse_less(before: Scope | None, more: Selection) -> None:
-    """Refuse a selection that leaves out a database in which people are affected.
+def refuse_narrower(before: Scope | None, selection: Selection) -> None:
+    """Refuse new criteria that leave out a database of the previous scope.
 
     Args:
-        before: what is affected, as it was counted last; None where nobody counted.
-        more: `selection.checked`.
+        before: scope of the newest count; None before the first count.
+        selection: new criteria that `check_selection` returned.
 
     Raises:
-        UsageError: it does; names the databases.
+        UsageError: the new criteria leave out databases; the message names them.
     """
-    known = before.affected() if before else {}
-    left = [database for database in known if database not in more.databases]
-    if left:
+    affected = before.people_by_database() if before else {}
+    omitted = [database for database in affected if database not in selection.databases]
+    if omitted:
         raise UsageError(
-            f"What is affected was entered without {', '.join(left)}, which is affected already.",
-            "Enter all that is affected as far as is known now, not only what came to it.",
+            f"The entered scope leaves out {', '.join(omitted)}, which is affected already.",
+            "Enter everything that is known to be affected, not only the additions.",
         )
 
 
-def widened(before: Scope | None, counted: Scope) -> tuple[Scope, list[str]]:
-    """The new count with, in every database, no figure less than before.
+def merge_counts(before: Scope | None, counted: Scope) -> tuple[Scope, list[str]]:
+    """Merge a new count with an earlier count, so that no figure becomes smaller.
 
-    What cannot be counted now and could be before stands with the figures of then, and as unknown.
+    If the new count failed for a database that was counted earlier, the earlier figures of this
+    database are kept, and the database is also listed in `Scope.unknown`.
 
     Args:
-        before: as it was counted last; None where nobody counted.
-        counted: by the wider selection.
+        before: earlier scope; None if nothing was counted before.
+        counted: new scope.
 
     Returns:
-        What is affected; and the databases in which the new count found fewer people.
+        The merged scope, and the names of the databases in which the new count found fewer people.
     """
-    known = {count.database: count for count in before.counted} if before else {}
-    unknown = {one.database for one in counted.unknown}
-    found = [
-        _more(known[count.database], count) if count.database in known else count
+    earlier = {count.database: count for count in before.counted} if before else {}
+    unknown = {uncounted.database for uncounted in counted.unknown}
+    merged = [
+        _greater_figures(earlier[count.database], count) if count.database in earlier else count
         for count in counted.counted
     ]
-    found += [one for name, one in known.items() if name in unknown]
+    merged += [count for name, count in earlier.items() if name in unknown]
     fewer = [
         count.database
         for count in counted.counted
-        if count.database in known and count.subjects < known[count.database].subjects
+        if count.database in earlier and count.subjects < earlier[count.database].subjects
     ]
-    return counted.model_copy(update={"counted": tuple(found)}), fewer
+    return counted.model_copy(update={"counted": tuple(merged)}), fewer
 
 
-def _more(before: Counted, now: Counted) -> Counted:
-    """Return the greater of each figure, and the longer of each period."""
+def _greater_figures(before: DatabaseCount, now: DatabaseCount) -> DatabaseCount:
+    """Return the newer counts of a database, but each figure is at least as great as before.
+
+    The time range is extended to include both counts.
+
+    Args:
+        before: earlier counts of the database.
+        now: newer counts of the database.
+    """
     update: dict[str, Any] = {}
-    for name in Counted.model_fields.keys() - _OF_THE_LAST_COUNT:
+    for name in DatabaseCount.model_fields.keys() - _REPLACED_FIELDS:
         old, new = getattr(before, name), getattr(now, name)
         if isinstance(new, dict):
             keys = dict.fromkeys([*old, *new])
@@ -249,5 +270,5 @@ def _more(before: Counted, now: Counted) -> Counted:
     return now.model_copy(update=update)
 
 
-_OF_THE_LAST_COUNT = {"database", "not_narrowed", "listed", "not_found", "not_found_at"}
-"""Fields that a later count replaces."""
+_REPLACED_FIELDS = {"database", "not_narrowed", "listed", "not_found", "not_found_at"}
+"""Fields with the value of the newest count."""

@@ -1,4 +1,4 @@
-"""Selections of affected records: read from what a person entered, and shown in words."""
+"""The criteria that define which records an incident affects: their check and display text."""
 
 from __future__ import annotations
 
@@ -8,43 +8,50 @@ from typing import Any
 
 from pydantic import AwareDatetime, model_validator
 
-from include.approvals.reasons import BLOTTED, names_a_person
+from include.approvals.reasons import REDACTED, has_personal_number
 from include.frozen import StrictModel
 from include.holds.keys import refuse_personal_key
 from include.incident.rules import IncidentRules, ScopeRule
 from include.messages import Message, _, listed
 from include.services.errors import UsageError
 
-MOST_KEYS = 100_000
-MOST_NAMES = 1_000  # of databases, collections, departments, accounts
-_MOST_TOLD = 20
+MAX_KEYS = 100_000
+MAX_NAMES = 1_000  # per list of databases, collections, departments or accounts
+_MAX_FAULTS = 20
 
 
 class Selection(StrictModel):
-    """What is affected.
+    """The criteria that a person entered in a form to define which records an incident affects.
 
-    Databases and collections say where, everything else narrows it down; what is left empty does
-    not, so that an empty selection is everything: the worst case. A record is affected that stands
-    in one of the collections, was made in the window, and for which one of the departments answers;
-    so is everybody whom it is about, for papers name all who stand on them. Accounts and a partner
-    narrow down people, not records: those whose records the log says were opened, or shared, in the
-    window, which then is not about when records were made; and of the records those about them.
+    An empty field does not narrow the scope, so criteria without any value cover all records. A
+    record is affected if it is in an entered collection, has a time in the time window, and belongs
+    to an entered department. All people whom an affected record names are affected.
 
-    Keys that were listed are affected in any case: they add to what window, departments, accounts
-    and partner select, and where none of these is said they are all. Of a person that means all
-    records in the collections, of a record just that one and everybody whom it is about.
+    With accounts or a partner, logs determine the affected people. A person is affected if one of
+    the accounts opened the person's records within the time window, or if the person's records were
+    shared with the partner within the time window. If accounts and a partner are entered, both have
+    to be true. The time window then applies to the log entries, and all records about the affected
+    people are affected.
+
+    Listed keys are affected in addition to the records that the other fields cover. If only keys
+    are entered, nothing else is affected. The key of a person stands for all records about the
+    person in the collections. The key of a record stands for this record and all people whom it
+    names.
 
     Attributes:
-        databases: of the data map; empty means those of the collections, or all that incident.yaml
-            can count in.
-        collections: of records, ``courier.waybill``; empty means all of a database.
-        since: records made, or opened by the accounts, from then on.
-        until: before then.
-        departments: that answer for the records.
-        accounts: whose doing it was: the log of accesses says whose records they opened.
-        partner: number of the partner that was given the records, by the log of sharing.
-        keys_of: collection of the listed keys, ``courier.waybill``; people's where nothing is said.
-        keys: ``<database>/<key>``, or the key alone where one database is named.
+        databases: names of databases in the data map. If empty, the databases of `collections` are
+            used, or all databases in the scope of incident.yaml.
+        collections: collections of records, such as ``courier.waybill``; empty means all
+            collections.
+        since: start of the time window.
+        until: end of the time window, exclusive.
+        departments: responsible departments.
+        accounts: accounts whose entries in the access log determine the affected people.
+        partner: number of the partner whose entries in the sharing log determine the affected
+            people.
+        keys_of: collection whose records the keys identify, such as ``courier.waybill``; None if
+            the keys identify people.
+        keys: keys as ``<database>/<key>``, or only ``<key>`` if a single database was entered.
     """
 
     databases: tuple[str, ...] = ()
@@ -64,22 +71,37 @@ class Selection(StrictModel):
         return self
 
     @property
-    def only_keys(self) -> bool:
-        """Return whether listed keys are all that is said, beside where."""
-        return bool(self.keys) and not (self.by_log or self.departments or self.since or self.until)
+    def is_only_keys(self) -> bool:
+        """Whether the criteria contain listed keys and no filter.
+
+        Filters are the time window, departments, accounts and the partner.
+        """
+        return bool(self.keys) and not (
+            self.uses_log or self.departments or self.since or self.until
+        )
 
     @property
-    def by_log(self) -> bool:
-        """Return whether a log says who is affected; then the window is about its entries."""
+    def uses_log(self) -> bool:
+        """Whether accounts or a partner were entered. A log then determines the affected people."""
         return bool(self.accounts) or self.partner is not None
 
     @property
-    def narrowed(self) -> bool:
-        """Return whether anything narrows it down beside databases and collections."""
-        return bool(self.by_log or self.departments or self.since or self.until or self.keys)
+    def is_narrowed(self) -> bool:
+        """Whether the criteria contain a filter or listed keys.
+
+        Filters are the time window, departments, accounts and the partner. Databases and
+        collections do not count as filters.
+        """
+        return bool(self.uses_log or self.departments or self.since or self.until or self.keys)
 
     def collections_of(self, rule: ScopeRule) -> list[str]:
-        """The collections of a database in which it looks."""
+        """Return the names of the collections of one database that the criteria cover.
+
+        If no collection of this database was entered, return all collections of the rule.
+
+        Args:
+            rule: rule of the database in incident.yaml.
+        """
         named = [
             record.collection
             for record in rule.records
@@ -88,85 +110,107 @@ class Selection(StrictModel):
         return named or [record.collection for record in rule.records]
 
     def as_json(self) -> dict[str, Any]:
-        """For the state database and reports."""
+        """Return the criteria as JSON values, for the state database and reports."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
-def checked(selection: Selection, rules: IncidentRules) -> Selection:
-    """Return the selection with the databases that it means.
+def check_selection(selection: Selection, rules: IncidentRules) -> Selection:
+    """Check entered criteria against incident.yaml, and return them with `databases` filled in.
+
+    Args:
+        selection: criteria as a person entered them.
+        rules: content of incident.yaml.
 
     Raises:
-        UsageError: it names what the pack does not have, or keys that look like a person's mobile
-            or ID number; says every such thing.
+        UsageError: a name is not in incident.yaml, a key looks like a phone or ID number, or
+            another value is not allowed; the message lists the faults.
     """
-    known = {scope.database: scope for scope in rules.scope}
-    faults = [f"no database {one}" for one in selection.databases if one not in known]
-    for one in selection.collections:
-        database, _, collection = one.partition(".")
-        if database not in known:
-            faults.append(f"no database {database} (of {one})")
-        elif collection not in {records.collection for records in known[database].records}:
-            faults.append(f"no records {one}")
+    scopes = {scope.database: scope for scope in rules.scope}
+    faults = [
+        f"no database {database}" for database in selection.databases if database not in scopes
+    ]
+    for qualified_name in selection.collections:
+        database, _, collection = qualified_name.partition(".")
+        if database not in scopes:
+            faults.append(f"no database {database} (of {qualified_name})")
+        elif collection not in {records.collection for records in scopes[database].records}:
+            faults.append(f"no records {qualified_name}")
     faults += [
-        f"more than {MOST_NAMES:,} {name}"
+        f"more than {MAX_NAMES:,} {name}"
         for name in ("databases", "collections", "departments", "accounts")
-        if len(getattr(selection, name)) > MOST_NAMES
+        if len(getattr(selection, name)) > MAX_NAMES
     ]
     named = selection.databases or tuple(
-        dict.fromkeys(one.partition(".")[0] for one in selection.collections)
+        dict.fromkeys(collection.partition(".")[0] for collection in selection.collections)
     )
-    found = selection.model_copy(update={"databases": named or tuple(known)})
-    faults += _unkeepable(found)
-    if len(selection.keys) > MOST_KEYS:
-        faults.append(f"more than {MOST_KEYS:,} keys: narrow it down otherwise")
+    checked = selection.model_copy(update={"databases": named or tuple(scopes)})
+    faults += _character_faults(checked)
+    if len(selection.keys) > MAX_KEYS:
+        faults.append(f"more than {MAX_KEYS:,} keys: narrow the scope down in another way")
     elif not faults:
-        faults = [*_of_keys(found, known), *_keys(found, set(known))]
+        faults = [*_keys_of_faults(checked, scopes), *_key_faults(checked, set(scopes))]
     if faults:
-        more = [f"and {len(faults) - _MOST_TOLD:,} more"] if len(faults) > _MOST_TOLD else []
+        note = [f"and {len(faults) - _MAX_FAULTS:,} more"] if len(faults) > _MAX_FAULTS else []
         raise UsageError(
-            f"What is affected cannot be found: {'; '.join([*faults[:_MOST_TOLD], *more])}.",
-            f"incident.yaml counts in: {', '.join(known)}.",
+            f"The entered scope is invalid: {'; '.join([*faults[:_MAX_FAULTS], *note])}.",
+            f"Databases in incident.yaml: {', '.join(scopes)}.",
         )
-    return found
+    return checked
 
 
-def located(selection: Selection) -> Iterator[tuple[int, str, str]]:
-    """Each listed key with its place from 1 and its database; the selection has been `checked`."""
-    only = _only(selection)
-    for place, given in enumerate(selection.keys, 1):
-        database, slash, key = given.partition("/")
+def locate_keys(selection: Selection) -> Iterator[tuple[int, str, str]]:
+    """Yield for each listed key its position in the list (from 1), its database, and the key.
+
+    Args:
+        selection: criteria that `check_selection` returned.
+    """
+    default_database = _default_database(selection)
+    for position, entered_key in enumerate(selection.keys, 1):
+        database, slash, key = entered_key.partition("/")
         if slash and database in selection.databases:
-            yield place, database, key
-        elif only is not None:
-            yield place, only, given
+            yield position, database, key
+        elif default_database is not None:
+            yield position, default_database, entered_key
 
 
 _FIRST_YEAR, _LAST_YEAR = 1900, 9000
 
 
-def moment(value: str | None, zone: Any) -> datetime | None:
-    """Read a moment of a form; one without offset is in the pack's timezone.
+def parse_moment(value: str | None, zone: Any) -> datetime | None:
+    """Parse a time that a person entered in a form.
+
+    Args:
+        value: ISO 8601 time; None or a blank text for no time.
+        zone: timezone of a time without UTC offset.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the value is not a valid time, or its year is outside 1900-9000.
     """
     if value is None or not value.strip():
         return None
-    found = datetime.fromisoformat(value.strip())
-    found = found if found.tzinfo else found.replace(tzinfo=zone)
-    if not _FIRST_YEAR <= found.year <= _LAST_YEAR:  # else it cannot be said in every timezone
-        raise ValueError(f"{value} is no moment of an incident")
-    return found
+    parsed = datetime.fromisoformat(value.strip())
+    parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)
+    if (
+        not _FIRST_YEAR <= parsed.year <= _LAST_YEAR
+    ):  # else it cannot be represented in every timezone
+        raise ValueError(f"{value} is not a valid time of an incident")
+    return parsed
 
 
-def _only(selection: Selection) -> str | None:
-    """The database of keys that name none; None where they have to."""
+def _default_database(selection: Selection) -> str | None:
+    """Return the database to which keys without a database prefix belong.
+
+    Return None if every key needs a prefix because several databases were entered.
+
+    Args:
+        selection: criteria that a person entered.
+    """
     if selection.keys_of is not None:
         return selection.keys_of.partition(".")[0]
     return selection.databases[0] if len(selection.databases) == 1 else None
 
 
-def _of_keys(selection: Selection, known: dict[str, ScopeRule]) -> Iterator[str]:
+def _keys_of_faults(selection: Selection, scopes: dict[str, ScopeRule]) -> Iterator[str]:
     if selection.keys_of is None:
         return
     if not selection.keys:
@@ -174,76 +218,98 @@ def _of_keys(selection: Selection, known: dict[str, ScopeRule]) -> Iterator[str]
         return
     database, _, collection = selection.keys_of.partition(".")
     if database not in selection.databases:
-        yield f"keys_of {selection.keys_of}: its database is none of those where it is looked"
+        yield f"keys_of {selection.keys_of}: its database is not selected"
         return
-    rule = known[database]
+    rule = scopes[database]
     records = {record.collection: record for record in rule.records}.get(collection)
     if records is None:
-        yield f"no records {selection.keys_of}, of which keys are listed"
+        yield f"incident.yaml has no records {selection.keys_of}, but keys of them are listed"
     elif not records.named:
-        yield f"incident.yaml does not say how records of {selection.keys_of} are named"
+        yield f"incident.yaml has no `named` for records of {selection.keys_of}"
 
 
-def _keys(selection: Selection, known: set[str]) -> Iterator[str]:
-    """What is wrong with listed keys; what they say is not repeated."""
-    only = _only(selection)
-    for place, given in enumerate(selection.keys, 1):
-        database, slash, key = given.partition("/")
-        named = slash and database in selection.databases
-        if slash and not named and database in known:
-            yield f"key {place} is of a database in which it is not looked"
-        elif not named and only is None:
-            yield f"key {place} names no database: write <database>/KEY"
-        elif named and selection.keys_of is not None and database != only:
-            yield f"key {place} is of another database than keys_of"
-        elif not (key if named else given).strip():
-            yield f"key {place} is empty"
+def _key_faults(selection: Selection, database_names: set[str]) -> Iterator[str]:
+    """Yield an error message for each listed key that is invalid.
+
+    The messages do not contain the keys.
+
+    Args:
+        selection: criteria that a person entered.
+        database_names: names of the databases in the scope of incident.yaml.
+    """
+    default_database = _default_database(selection)
+    for position, entered_key in enumerate(selection.keys, 1):
+        database, slash, key = entered_key.partition("/")
+        has_database = slash and database in selection.databases
+        if slash and not has_database and database in database_names:
+            yield f"key {position} belongs to a database that is not selected"
+        elif not has_database and default_database is None:
+            yield f"key {position} names no database: write <database>/KEY"
+        elif has_database and selection.keys_of is not None and database != default_database:
+            yield f"key {position} belongs to another database than keys_of"
+        elif not (key if has_database else entered_key).strip():
+            yield f"key {position} is empty"
         else:
             try:
-                refuse_personal_key(f"key {place}", given)
+                refuse_personal_key(f"key {position}", entered_key)
             except UsageError as error:
                 yield error.message.rstrip(".")
 
 
-def _unkeepable(selection: Selection) -> Iterator[str]:
-    """What no column of a database can hold, and no JSON of ours: NUL, half of a character."""
-    given = [("partner", selection.partner or ""), ("keys_of", selection.keys_of or "")]
-    for name in ("departments", "accounts", "keys"):
-        given += [(f"{name}, {at},", one) for at, one in enumerate(getattr(selection, name), 1)]
-    for name, one in given:
-        if "\x00" in one or any("\ud800" <= letter <= "\udfff" for letter in one):
-            yield f"{name} has a character that no database holds"
+def _character_faults(selection: Selection) -> Iterator[str]:
+    """Yield an error message for each value with a NUL character or a lone surrogate.
 
-
-NAMES_SHOWN = 20  # of accounts or departments; the others are counted
-
-
-def selection_line(chosen: Selection) -> Message:
-    """What was entered, in a line.
+    PostgreSQL cannot store these characters.
 
     Args:
-        chosen: `selection.checked`.
+        selection: criteria that a person entered.
     """
-    said = [_("systems: {names}", names=_names(chosen.databases))]
-    if chosen.collections:
-        said.append(_("tables: {names}", names=_names(chosen.collections)))
-    if chosen.since is not None:
-        said.append(_("from {moment}", moment=chosen.since))
-    if chosen.until is not None:
-        said.append(_("before {moment}", moment=chosen.until))
-    if chosen.departments:
-        said.append(_("departments: {names}", names=_names(chosen.departments)))
-    if chosen.accounts:
-        said.append(_("opened by the accounts: {names}", names=_names(chosen.accounts)))
-    if chosen.partner is not None:
-        said.append(_("given to the partner: {names}", names=_names([chosen.partner])))
-    if chosen.keys:
-        said.append(_("{count} listed keys", count=len(chosen.keys)))
-    return _("Entered as affected: {what}", what=listed(said))
+    values = [("partner", selection.partner or ""), ("keys_of", selection.keys_of or "")]
+    for name in ("departments", "accounts", "keys"):
+        values += [
+            (f"{name}, {position},", value)
+            for position, value in enumerate(getattr(selection, name), 1)
+        ]
+    for name, value in values:
+        if "\x00" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            yield f"{name} has a character that no database can store"
 
 
-def _names(found: Iterable[str]) -> str:
-    names = list(found)
-    shown = ", ".join(BLOTTED if names_a_person(name) else name for name in names[:NAMES_SHOWN])
-    more = len(names) - NAMES_SHOWN
-    return f"{shown} +{more}" if more > 0 else shown
+NAMES_SHOWN = 20  # accounts or departments shown by name; the rest is a number
+
+
+def selection_text(selection: Selection) -> Message:
+    """Return the entered criteria as a single line of text for forms and reports.
+
+    Args:
+        selection: criteria that `check_selection` returned.
+    """
+    parts = [_("systems: {names}", names=_names(selection.databases))]
+    if selection.collections:
+        parts.append(_("tables: {names}", names=_names(selection.collections)))
+    if selection.since is not None:
+        parts.append(_("records from {moment} on", moment=selection.since))
+    if selection.until is not None:
+        parts.append(_("records before {moment}", moment=selection.until))
+    if selection.departments:
+        parts.append(_("departments: {names}", names=_names(selection.departments)))
+    if selection.accounts:
+        parts.append(
+            _("records that these accounts opened: {names}", names=_names(selection.accounts))
+        )
+    if selection.partner is not None:
+        parts.append(
+            _(
+                "records that were shared with the partner: {partner}",
+                partner=_names([selection.partner]),
+            )
+        )
+    if selection.keys:
+        parts.append(
+            _("{count} records or people that are listed by key", count=len(selection.keys))
+        )
+    return _("Entered scope: {scope}", scope=listed(parts))
+
+
+def _names(values: Iterable[str]) -> Message:
+    return listed([REDACTED if has_personal_number(name) else name for name in values], NAMES_SHOWN)

@@ -1,8 +1,8 @@
-"""The tables of incidents: what happened, what is affected, and what was done about it when.
+"""The SQLAlchemy tables of incidents: register, timelines, counts and lists of affected people.
 
-The timeline is append-only: triggers of the migrations refuse every change of an entry, and each
-has the digest of the one before. They refuse changes of scopes and lists of people, too, which only
-ever grow. An incident's own row changes in its state, its grade and its end.
+Database triggers refuse every change of a timeline entry, and of a stored count or list of people.
+Each timeline entry contains the digest of the previous entry. In a row of the register, only the
+state, the grade and the end time may change.
 """
 
 from __future__ import annotations
@@ -31,20 +31,22 @@ incident = Table(
     Column("dag_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("type", Text, nullable=False),
-    Column("what", Text, nullable=False),  # in the words of who pressed Trigger, value-free
+    Column(
+        "what", Text, nullable=False
+    ),  # as the triggering person wrote it, without customer values
     Column("noticed_by", Text, nullable=False),
     Column("opened_by", Text, nullable=False),
     Column("opened_at", MOMENT, nullable=False),
-    Column("aware_at", MOMENT, nullable=False),  # clocks begin here
-    Column("began_at", MOMENT),  # of the leak, where known
+    Column("aware_at", MOMENT, nullable=False),  # time limits start here
+    Column("began_at", MOMENT),  # start of the leak, if known
     Column("partner", Text),  # number in the register, of an incident at a partner
-    Column("selection", JSONB, nullable=False),  # what is affected, as it was said
-    Column("fingerprint", Text, nullable=False),  # of the form: the same again is the same incident
-    Column("clocks", JSONB, nullable=False),  # rules, as they were when it was opened
-    Column("kept", JSONB),  # other rules, likewise; none before 0020
+    Column("selection", JSONB, nullable=False),  # affected records as entered
+    Column("fingerprint", Text, nullable=False),  # of the form; detects a form sent twice
+    Column("clocks", JSONB, nullable=False),  # rules for time limits at the opening
+    Column("kept", JSONB),  # other rules at the opening; NULL before migration 0020
     Column("duplicate_of", BigInteger, ForeignKey("incident.id")),
     Column("state", Text, nullable=False),
-    Column("grade", Text),  # as a person confirmed it last
+    Column("grade", Text),  # last confirmed grade
     Column("ended_at", MOMENT),  # closed or cancelled
     UniqueConstraint("dag_id", "run_id"),
     CheckConstraint("state IN ('open', 'closed', 'cancelled', 'duplicate')", name="state"),
@@ -63,16 +65,16 @@ incident_entry = Table(  # the timeline
     Column("recorded_at", MOMENT, nullable=False),
     Column("happened_at", MOMENT, nullable=False),
     Column("by", Text, nullable=False),  # user id, or the name of the step
-    Column("once", Text),  # what makes it the same entry when a task is repeated
-    Column("words", JSONB, nullable=False),  # a message of the catalogue
+    Column("once", Text),  # identifies the entry when a task is repeated
+    Column("words", JSONB, nullable=False),  # a translatable message
     Column("data", JSONB, nullable=False),
-    Column("previous", Text, nullable=False),  # sha256 of the entry before; zeros for the first
+    Column("previous", Text, nullable=False),  # digest of the previous entry; zeros for the first
     Column("sha256", Text, nullable=False),
     UniqueConstraint("incident_id", "once"),
     CheckConstraint("place > 0", name="place"),
 )
 
-incident_scope = Table(  # what was counted; each version stands
+incident_scope = Table(  # counts; versions are never changed
     "incident_scope",
     metadata,
     Column("incident_id", BigInteger, ForeignKey(incident.c.id), primary_key=True),
@@ -88,6 +90,6 @@ incident_subject = Table(  # keys of affected people: no name, no address
     Column("incident_id", BigInteger, ForeignKey(incident.c.id), primary_key=True),
     Column("database", Text, primary_key=True),
     Column("key", Text, primary_key=True),
-    Column("version", Integer, nullable=False),  # of the scope that found them first
+    Column("version", Integer, nullable=False),  # of the scope that found the person first
     Index("incident_subject_version_idx", "incident_id", "version"),
 )

@@ -1,8 +1,9 @@
-"""Who may do a step: the duty's people, without suspects and those who were taken off.
+"""Determine the people who may answer a step of an incident.
 
-Whose account did it, by the trigger form, is never asked: it may be the person, or whoever has the
-password. Who is taken off or put on later stands on the timeline with who said so and why. Where
-the staff table is what was hit, those are asked whom the pack names by account.
+These are the people with the duty of the step, without excluded accounts. An account that was
+entered as a suspect in a form is excluded: its owner may have caused the incident, or a thief may
+have the password. Timeline entries record later changes of the team. If the staff table cannot be
+read, the accounts named in the policy pack may answer.
 """
 
 from __future__ import annotations
@@ -13,97 +14,105 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.sql import SQL
 
-from include.approvals.people import is_among, members, same_person, without
-from include.incident.entries import EntryData, OfPerson, Scoped
+from include.approvals.approvers import exclude_people, group_members, is_among, same_person
+from include.incident.entries import EntryData, Scoped, TeamChange
+from include.incident.incident_ids import Kind
 from include.incident.incident_run import IncidentRecord, IncidentRun
-from include.incident.names import Kind
 from include.incident.rules import Duty, HumanStep
 from include.incident.timeline import Entry
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import quoted
-from include.policy.mapping import Group
+from include.policy.mapping import StaffGroup
 from include.services.errors import ServiceError, UsageError
 
 
 @dataclass(frozen=True)
 class Team:
-    """Who may do one step now.
+    """The people who are currently allowed to answer a step, or to enter an update of an incident.
 
     Attributes:
-        people: user ids of those who may answer; deputies and management after silence.
-        left_out: user ids of suspects and those who were taken off.
-        silent: how often nobody answered so far.
-        involved: user ids of those who would be asked, were it not about their own work.
+        people: user ids of these people. Deputies and management are included if the step was not
+            answered in time before.
+        excluded: user ids of suspects and of people who were removed from the team.
+        unanswered_count: number of times that the step was not answered in time.
+        involved: user ids of team members who may not answer, because the answer is about their own
+            work.
     """
 
     people: Sequence[str]
-    left_out: Sequence[str]
-    silent: int = 0
+    excluded: Sequence[str]
+    unanswered_count: int = 0
     involved: Sequence[str] = ()
 
-    def may(self, account: str) -> bool:
-        """Return whether that person is of the team now."""
+    def is_member(self, account: str) -> bool:
+        """Return whether the owner of an account is one of `people`."""
         return self.member(account) is not None
 
     def member(self, account: str) -> str | None:
-        """That person's user id as the team has it; None where the person is not of it."""
+        """Return a user id in the spelling of `people`, or None if the user is not in `people`.
+
+        Args:
+            account: user id in any spelling.
+        """
         return next((person for person in self.people if same_person(person, account)), None)
 
 
 def team_of(
     run: IncidentRun, record: IncidentRecord, step: HumanStep, never: Iterable[str] = ()
 ) -> Team:
-    """Look up who may do a step.
+    """Determine the people who may answer a step of an incident.
 
     Args:
-        run: the run or command.
-        record: the incident.
-        step: the human step.
-        never: user ids of people whose own work it is about.
+        run: services and rules of the current run or command.
+        record: incident with its timeline.
+        step: step that a person has to answer.
+        never: user ids of people who may not answer, because the answer is about their own work.
 
     Raises:
-        ServiceError: the database of the staff table is not there, and the pack names nobody by
-            account.
+        ServiceError: the staff database is not available, and the policy pack names no accounts.
     """
-    silent = sum(
+    unanswered_count = sum(
         entry.kind is Kind.UNANSWERED and entry.as_(EntryData).step == step
         for entry in record.entries
     )
     duty = run.rules.duty(run.rules.steps[step])
-    suspects, involved = _left_out(record), [*never]
-    out = [*suspects, *involved]
-    assigned = [person.account for person in _assigned(record) if person.duty == duty.id]
-    others = [duty.deputies, run.rules.duty(run.rules.management).people]
+    suspects, involved = _excluded_accounts(record), [*never]
+    excluded_accounts = [*suspects, *involved]
+    assigned = [person.account for person in _assignments(record) if person.duty == duty.id]
+    escalation_groups = [duty.deputies, run.rules.duty(run.rules.management).people]
     try:
-        found = [*_members(run, [duty.people]), *assigned]
-        if silent or not without(found, out):  # or everybody is a suspect, or wrote it
-            found += _members(run, others)
+        accounts = [*_members(run, [duty.people]), *assigned]
+        if unanswered_count or not exclude_people(
+            accounts, excluded_accounts
+        ):  # or no holder of the duty may answer
+            accounts += _members(run, escalation_groups)
     except ServiceError:
-        found = [*_named([duty.people, *others]), *assigned]
-        if not without(found, out):
+        accounts = [*_pack_accounts([duty.people, *escalation_groups]), *assigned]
+        if not exclude_people(accounts, excluded_accounts):
             raise
-    people = tuple(dict.fromkeys(without(found, out)))
-    writers = set(without(found, suspects)) - set(without(found, out))
-    return Team(people, tuple(suspects), silent, tuple(sorted(writers)))
+    people = tuple(dict.fromkeys(exclude_people(accounts, excluded_accounts)))
+    writers = set(exclude_people(accounts, suspects)) - set(
+        exclude_people(accounts, excluded_accounts)
+    )
+    return Team(people, tuple(suspects), unanswered_count, tuple(sorted(writers)))
 
 
-def everybody(run: IncidentRun, record: IncidentRecord) -> Team:
-    """Whoever has any duty of the team, or is a deputy or of its management; suspects left out.
+def whole_team(run: IncidentRun, record: IncidentRecord) -> Team:
+    """Return the people with any duty of the team and all deputies, without excluded accounts.
 
     Raises:
-        ServiceError: the database of the staff table is not there, and the pack names nobody by
-            account.
+        ServiceError: the staff database is not available, and the policy pack names no accounts.
     """
-    people, out = _of_duties(run, record, run.rules.team)
-    return Team(people, out)
+    people, excluded = _duty_holders(run, record, run.rules.team)
+    return Team(people, excluded)
 
 
-def is_known(run: IncidentRun, account: str) -> bool:
-    """Return whether there is such a person: in the staff table, or named by the pack.
+def is_known_account(run: IncidentRun, account: str) -> bool:
+    """Return whether an account exists in the staff table or is named in the policy pack.
 
-    Where the staff table cannot be read, only whom the pack names is known.
+    If the staff table cannot be read, only the accounts in the policy pack are known.
     """
-    if is_among(account, _named(_groups(run.rules.team))):
+    if is_among(account, _pack_accounts(_groups(run.rules.team))):
         return True
     database, rule = _staff_database(run), run.rules.staff
     table = database.collections[rule.collection]
@@ -112,54 +121,56 @@ def is_known(run: IncidentRun, account: str) -> bool:
     )
     try:
         with run.services.staff(database, run.rules.connection_to(database.name)) as connection:
-            return is_among(account, [named or "" for (named,) in connection.execute(query)])
+            return is_among(account, [stored or "" for (stored,) in connection.execute(query)])
     except (ServiceError, UsageError, psycopg.Error):
         return False
 
 
-def leading(run: IncidentRun, record: IncidentRecord) -> Team:
-    """Who leads the incident or is of its management, and their deputies; suspects left out.
+def leaders(run: IncidentRun, record: IncidentRecord) -> Team:
+    """Return the people who may close the incident, the management, and the deputies of both.
 
-    Where nobody of these is left, everybody of the team.
+    Excluded accounts are left out. If nobody remains, return the whole team.
 
     Raises:
-        ServiceError: the database of the staff table is not there, and the pack names nobody by
-            account.
+        ServiceError: the staff database is not available, and the policy pack names no accounts.
     """
     duties = [run.rules.duty(name) for name in (run.rules.steps["close"], run.rules.management)]
-    people, out = _of_duties(run, record, duties, leading=True)
-    return Team(people, out) if people else everybody(run, record)
+    people, excluded = _duty_holders(run, record, duties, leading=True)
+    return Team(people, excluded) if people else whole_team(run, record)
 
 
-def _of_duties(
+def _duty_holders(
     run: IncidentRun, record: IncidentRecord, duties: Sequence[Duty], *, leading: bool = False
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the people of some duties with their deputies, and who is left out.
+    """Return the user ids of people with a duty and their deputies, and the excluded accounts.
 
     Args:
-        run: the run or command.
-        record: the incident.
-        duties: the duties; all of the team, unless `leading`.
-        leading: whether these are the duties that lead; then there may be nobody left.
+        run: services and rules of the current run or command.
+        record: incident with its timeline.
+        duties: duties whose people are returned.
+        leading: if true, people assigned during the incident are returned only if they were
+            assigned to one of `duties`, and the result may be empty. If false, all assigned people
+            are returned.
 
     Raises:
-        ServiceError: the staff table cannot be read, and the pack names nobody by account.
+        ServiceError: the staff table cannot be read, the policy pack names no accounts, and
+            `leading` is false.
     """
     groups, names = _groups(duties), {duty.id for duty in duties}
-    out = _left_out(record)
+    excluded = _excluded_accounts(record)
     assigned = [
-        person.account for person in _assigned(record) if not leading or person.duty in names
+        person.account for person in _assignments(record) if not leading or person.duty in names
     ]
     try:
-        people = without([*_members(run, groups), *assigned], out)
+        people = exclude_people([*_members(run, groups), *assigned], excluded)
     except ServiceError:
-        people = without([*_named(groups), *assigned], out)
+        people = exclude_people([*_pack_accounts(groups), *assigned], excluded)
         if not people and not leading:
             raise
-    return tuple(dict.fromkeys(people)), tuple(out)
+    return tuple(dict.fromkeys(people)), tuple(excluded)
 
 
-def _groups(duties: Iterable[Duty]) -> list[Group]:
+def _groups(duties: Iterable[Duty]) -> list[StaffGroup]:
     return [group for duty in duties for group in (duty.people, duty.deputies)]
 
 
@@ -168,50 +179,62 @@ def _staff_database(run: IncidentRun) -> MappedDatabase:
     return run.pack.database_of(staff.collection, staff.database)
 
 
-def _members(run: IncidentRun, groups: Sequence[Group]) -> list[str]:
+def _members(run: IncidentRun, groups: Sequence[StaffGroup]) -> list[str]:
     database, rule = _staff_database(run), run.rules.staff
     if not any(group.where for group in groups):
-        return _named(groups)
+        return _pack_accounts(groups)
     try:
         with run.services.staff(database, run.rules.connection_to(database.name)) as connection:
-            found = [members(connection, database, rule, group) for group in groups]
-    except UsageError as error:  # its password was changed, or it was dropped
+            accounts_by_group = [
+                group_members(connection, database, rule, group) for group in groups
+            ]
+    except UsageError as error:  # the login's password was changed, or the login was dropped
         raise ServiceError(error.message, error.action) from None
     except psycopg.Error as error:
         raise ServiceError(
             f"The staff table cannot be read (SQLSTATE {error.sqlstate}).",
             "Restore it, or correct `team` in incident.yaml.",
         ) from None
-    return [account for group in found for account in group]
+    return [account for group in accounts_by_group for account in group]
 
 
-def _named(groups: Iterable[Group]) -> list[str]:
+def _pack_accounts(groups: Iterable[StaffGroup]) -> list[str]:
     return [account for group in groups for account in group.accounts]
 
 
-def _assigned(record: IncidentRecord) -> list[OfPerson]:
-    return [entry.as_(OfPerson) for entry in record.entries if entry.kind is Kind.ASSIGNED]
+def _assignments(record: IncidentRecord) -> list[TeamChange]:
+    return [entry.as_(TeamChange) for entry in record.entries if entry.kind is Kind.ASSIGNED]
 
 
-def _left_out(record: IncidentRecord) -> list[str]:
-    """Suspects of the form or of an addition, and who was taken off; without who was put on again.
+def _excluded_accounts(record: IncidentRecord) -> list[str]:
+    """Return the suspects and the people who were removed from the team.
 
-    Whose accounts are named in a later count is a suspect from then on.
+    People who were assigned again later are left out. The suspects are the accounts that were
+    entered to define which records are affected. If accounts are added with a wider scope, they are
+    suspects from that time on.
+
+    Args:
+        record: incident with its timeline.
     """
-    out = list(record.incident.selection.accounts)
-    named = list(out)
+    excluded = list(record.incident.selection.accounts)
+    suspects = list(excluded)
     for entry in record.entries:
         for suspect in entry.as_(Scoped).accounts if entry.kind is Kind.SCOPED else ():
-            if not is_among(suspect, named):
-                named.append(suspect)
-                out.append(suspect)
+            if not is_among(suspect, suspects):
+                suspects.append(suspect)
+                excluded.append(suspect)
         if entry.kind is Kind.TAKEN_OFF:
-            out.append(entry.as_(OfPerson).account)
+            excluded.append(entry.as_(TeamChange).account)
         elif entry.kind is Kind.ASSIGNED:
-            out = without(out, [entry.as_(OfPerson).account])
-    return out
+            excluded = exclude_people(excluded, [entry.as_(TeamChange).account])
+    return excluded
 
 
-def who_answered(entries: Iterable[Entry], kind: Kind) -> set[str]:
-    """User ids of those whose answers of a kind count."""
+def answer_authors(entries: Iterable[Entry], kind: Kind) -> set[str]:
+    """Return the user ids of the people who wrote the timeline entries of a given kind.
+
+    Args:
+        entries: entries of one incident.
+        kind: kind of event that the entries record.
+    """
     return {entry.by for entry in entries if entry.kind is kind}

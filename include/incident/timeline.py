@@ -1,8 +1,10 @@
-"""The timeline of an incident: entries are appended, never changed; each seals the one before.
+"""The append-only timeline of an incident, whose entries form a chain of digests.
 
-An entry's digest is SHA-256 over its canonical JSON, which holds the digest of the entry before;
-the first one holds zeros. With the last digest, which every bundle of the incident holds, anybody
-can show that no entry was changed, left out or put in between (`include.incident.evidence.kept`).
+The digest of an entry is the SHA-256 of its canonical JSON, which contains the digest of the
+previous entry; the first entry contains zeros instead. Every evidence bundle of the incident
+contains the digest of the newest entry. With this digest,
+`include.incident.evidence.evidence_check` proves that no earlier entry was changed, removed or
+inserted.
 """
 
 from __future__ import annotations
@@ -18,31 +20,31 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from sqlalchemy import Connection, select, text
 
-from include.incident.names import Kind
+from include.incident.incident_ids import Kind
 from include.incident.tables import incident, incident_entry
 from include.messages import Message, _
 from include.reports.i18n import visible
 from include.services.clock import Clock
 from include.services.errors import UsageError
 
-FIRST = "0" * 64
+FIRST_PREVIOUS = "0" * 64
 Data = TypeVar("Data", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry.
+    """An entry of a timeline.
 
     Attributes:
-        place: from 1, without gaps.
-        kind: what it is about.
-        recorded_at: when it was written.
-        happened_at: when it happened, by who says so.
+        place: position in the timeline, from 1, without gaps.
+        kind: kind of event that the entry records.
+        recorded_at: time at which the entry was written.
+        happened_at: time of the event, as the author of the entry stated it.
         by: user id of a person, or the name of a step.
-        words: for readers; no customer's value.
-        data: what the kind says of it (`Kind`); no customer's value, no floats.
-        previous: digest of the entry before.
-        sha256: digest of this one.
+        words: display text, without customer data.
+        data: JSON values that the kind of entry defines, without customer data and floats.
+        previous: digest (hex) of the previous entry.
+        sha256: digest (hex) of this entry.
     """
 
     place: int
@@ -56,17 +58,17 @@ class Entry:
     sha256: str
 
     def as_(self, model: type[Data]) -> Data:
-        """Return the data as the model of its kind; see `include.incident.entries`."""
+        """Parse the data of the entry with one of the models of `include.incident.entries`."""
         return model.model_validate(self.data)
 
 
 @dataclass(frozen=True)
-class Broken:
-    """The first entry at which a timeline does not hold.
+class BrokenEntry:
+    """The first entry of a timeline whose digest or position is wrong.
 
     Attributes:
-        place: of the entry.
-        reason: what is wrong with it.
+        place: position of the entry in the timeline.
+        reason: display text that describes the fault.
     """
 
     place: int
@@ -85,30 +87,30 @@ def append(
     data: Mapping[str, Any] | None = None,
     once: str | None = None,
 ) -> Entry:
-    """Append an entry; whoever else does so waits until this transaction ends.
+    """Append an entry to a timeline. Other writers wait until this transaction ends.
 
     Args:
-        conn: the state database, in a transaction.
-        incident_id: of the incident.
-        kind: what it is about.
-        words: for readers; no customer's value.
+        conn: connection to the state database, in a transaction.
+        incident_id: id of the incident.
+        kind: kind of event that the entry records.
+        words: display text, without customer data.
         by: user id of a person, or the name of a step.
-        clock: when it is written.
-        happened_at: when it happened, timezone-aware; now where nothing is said.
-        data: JSON without floats.
-        once: what makes it the same entry when a task is repeated; then the one that is there comes
-            back as it is.
+        clock: source of the current time.
+        happened_at: time of the event, timezone-aware; default: now.
+        data: JSON values that the kind of entry defines, without floats.
+        once: key that identifies the entry if a task is repeated. If the timeline already has an
+            entry with this key, that entry is returned and nothing is written.
 
     Raises:
-        UsageError: there is no such incident, or it happened later than now.
+        UsageError: the incident does not exist, or the event is in the future.
     """
     now = clock.now().astimezone(UTC)
     moment = (happened_at or now).astimezone(UTC)
     if moment > now:
-        raise UsageError(f"{moment.isoformat()} is yet to come.", "Enter when it happened.")
+        raise UsageError(f"{moment.isoformat()} is in the future.", "Enter the time of the event.")
     number = lock_incident(conn, incident_id)
-    if once is not None and (found := entered(conn, incident_id, once)) is not None:
-        return found
+    if once is not None and (existing := find_entry(conn, incident_id, once)) is not None:
+        return existing
     last = conn.execute(
         select(incident_entry.c.place, incident_entry.c.sha256)
         .where(incident_entry.c.incident_id == incident_id)
@@ -121,9 +123,9 @@ def append(
         "recorded_at": now,
         "happened_at": moment,
         "by": visible(by),
-        "words": stored(words.model_dump(mode="json")),
-        "data": stored(dict(data or {})),
-        "previous": last.sha256 if last else FIRST,
+        "words": to_jsonb(words.model_dump(mode="json")),
+        "data": to_jsonb(dict(data or {})),
+        "previous": last.sha256 if last else FIRST_PREVIOUS,
     }
     row["sha256"] = digest(number, row)
     written = incident_entry.insert().values(row | {"incident_id": incident_id, "once": once})
@@ -132,27 +134,30 @@ def append(
 
 
 def lock_incident(conn: Connection, incident_id: int) -> str:
-    """Let nobody else append to a timeline until this transaction ends; the incident's number.
+    """Lock an incident's timeline against other writers until this transaction ends.
+
+    Returns:
+        The number of the incident.
 
     Raises:
-        UsageError: there is no such incident.
+        UsageError: the incident does not exist.
     """
-    locked = select(incident.c.number).where(incident.c.id == incident_id).with_for_update()
-    number: str | None = conn.scalar(locked)
+    query = select(incident.c.number).where(incident.c.id == incident_id).with_for_update()
+    number: str | None = conn.scalar(query)
     if number is None:
-        raise UsageError(f"There is no incident {incident_id}.")
+        raise UsageError(f"The incident {incident_id} does not exist.")
     return number
 
 
-def entered(conn: Connection, incident_id: int, once: str) -> Entry | None:
-    """The entry that was made once under that name; None where there is none yet."""
+def find_entry(conn: Connection, incident_id: int, once: str) -> Entry | None:
+    """Return the timeline entry that was appended with the key `once`, or None."""
     query = select(incident_entry).filter_by(incident_id=incident_id, once=once)
-    found = conn.execute(query).mappings().first()
-    return _entry(found) if found is not None else None
+    row = conn.execute(query).mappings().first()
+    return _entry(row) if row is not None else None
 
 
 def entries(conn: Connection, incident_id: int) -> list[Entry]:
-    """The timeline of an incident, oldest entry first."""
+    """Return the timeline of an incident, oldest entry first."""
     query = (
         select(incident_entry)
         .where(incident_entry.c.incident_id == incident_id)
@@ -161,42 +166,47 @@ def entries(conn: Connection, incident_id: int) -> list[Entry]:
     return [_entry(row) for row in conn.execute(query).mappings()]
 
 
-def of_kind(found: Sequence[Entry], *kinds: Kind) -> list[Entry]:
-    """Entries of some kinds, oldest first."""
-    return [entry for entry in found if entry.kind in kinds]
+def of_kind(entries: Sequence[Entry], *kinds: Kind) -> list[Entry]:
+    """Return the timeline entries of the given kinds, in the same order."""
+    return [entry for entry in entries if entry.kind in kinds]
 
 
-def last_of(found: Sequence[Entry], *kinds: Kind) -> Entry | None:
-    """The newest entry of some kinds."""
-    return next((entry for entry in reversed(found) if entry.kind in kinds), None)
+def last_of(entries: Sequence[Entry], *kinds: Kind) -> Entry | None:
+    """Return the newest entry of the given kinds, or None."""
+    return next((entry for entry in reversed(entries) if entry.kind in kinds), None)
 
 
-def verify(number: str, found: Sequence[Entry]) -> Broken | None:
-    """Say at which entry a timeline does not hold, None where all of it does.
+def verify_timeline(number: str, entries: Sequence[Entry]) -> BrokenEntry | None:
+    """Return the first entry with a wrong digest or position, or None if the timeline is intact.
 
     Args:
-        number: of the incident.
-        found: its entries, oldest first.
+        number: number of the incident.
+        entries: entries of the timeline, oldest first.
     """
-    previous = FIRST
-    for place, one in enumerate(found, 1):
-        if one.place != place:
-            return Broken(place, _("an entry is missing"))
-        if one.previous != previous:
-            return Broken(place, _("it does not follow the entry before"))
-        if one.sha256 != digest(number, as_row(one)):
-            return Broken(place, _("it was changed"))
-        previous = one.sha256
+    previous = FIRST_PREVIOUS
+    for position, entry in enumerate(entries, 1):
+        if entry.place != position:
+            return BrokenEntry(position, _("an entry before it is missing"))
+        if entry.previous != previous:
+            return BrokenEntry(
+                position, _("the entry does not contain the digest of the previous entry")
+            )
+        if entry.sha256 != digest(number, as_row(entry)):
+            return BrokenEntry(position, _("the entry was changed"))
+        previous = entry.sha256
     return None
 
 
-def head(found: Sequence[Entry]) -> str:
-    """Digest of the newest entry, zeros where there is none: what a bundle keeps."""
-    return found[-1].sha256 if found else FIRST
+def last_digest(entries: Sequence[Entry]) -> str:
+    """Return the digest of the newest timeline entry; zeros if the timeline is empty."""
+    return entries[-1].sha256 if entries else FIRST_PREVIOUS
 
 
 def as_row(entry: Entry) -> dict[str, Any]:
-    """Return an entry's fields as they are digested and written to a file."""
+    """Return the fields of an entry without its digest, as JSON values.
+
+    They are used to calculate the digest and to write the timeline file.
+    """
     row = {field.name: getattr(entry, field.name) for field in dataclasses.fields(Entry)}
     del row["sha256"]
     words = entry.words.model_dump(mode="json")
@@ -204,9 +214,13 @@ def as_row(entry: Entry) -> dict[str, Any]:
 
 
 def digest(number: str, row: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of an entry's canonical JSON.
+    """Return the SHA-256 (hex) of an entry's canonical JSON.
 
-    Keys sorted, no blanks between, UTF-8, moments in UTC with microseconds.
+    Times in the JSON are in UTC with microseconds.
+
+    Args:
+        number: number of the incident.
+        row: fields of the entry that `as_row` returned.
     """
     content = {"incident": number} | {
         key: in_utc(value) if isinstance(value, datetime) else value for key, value in row.items()
@@ -215,41 +229,48 @@ def digest(number: str, row: Mapping[str, Any]) -> str:
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
-    """JSON that is the same wherever it is made: keys sorted, no blanks, UTF-8, no floats."""
+    """Return a value as canonical JSON: sorted keys, no spaces, UTF-8.
+
+    Raises:
+        TypeError: the value contains a float.
+    """
     _refuse_floats(content)
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def lock(conn: Connection) -> None:
-    """Let nobody else open an incident until this transaction ends."""
+def lock_register(conn: Connection) -> None:
+    """Lock the register of incidents, so that other runs wait until this transaction ends."""
     conn.execute(text("LOCK TABLE incident IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def in_utc(moment: datetime) -> str:
-    """A moment as entries are digested with: UTC, with microseconds."""
+    """Return a time as ISO 8601 text in UTC with microseconds, as digests of entries use it."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def stored(value: Any) -> Any:
-    """What JSONB takes and gives back unchanged."""
+def to_jsonb(value: Any) -> Any:
+    """Return a JSON value in which characters that JSONB cannot store are replaced by escapes.
+
+    These are control, surrogate and text direction characters.
+    """
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, Mapping):
-        return {visible(str(key)): stored(one) for key, one in value.items()}
+        return {visible(str(key)): to_jsonb(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [stored(one) for one in value]
+        return [to_jsonb(item) for item in value]
     return value
 
 
 def _refuse_floats(value: Any) -> None:
     if isinstance(value, float):
-        raise TypeError("a float is not the same in every JSON")
+        raise TypeError("JSON does not represent a float in the same way everywhere")
     if isinstance(value, Mapping):
-        for one in value.values():
-            _refuse_floats(one)
+        for item in value.values():
+            _refuse_floats(item)
     elif isinstance(value, list | tuple):
-        for one in value:
-            _refuse_floats(one)
+        for item in value:
+            _refuse_floats(item)
 
 
 def _entry(row: Mapping[Any, Any]) -> Entry:

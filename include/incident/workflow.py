@@ -1,4 +1,4 @@
-"""Declarations of `respond_to_incident` and `update_incident`."""
+"""Declarations of the workflows `respond_to_incident` and `update_incident`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 import psycopg
 
-from include.approvals.people import members
+from include.approvals.approvers import group_members
 from include.evidence.step_findings import StepFindings
-from include.incident import report, watching
-from include.incident.assessing import assess, widen
+from include.incident import report, watch
+from include.incident.communication.addresses import alerts_due, letter_addresses, letters_due
+from include.incident.communication.notices import notify_subjects
 from include.incident.entries import (
     AuthoritiesNamed,
     IncidentOpened,
@@ -22,10 +23,9 @@ from include.incident.entries import (
     Preserved,
     ScopeCounted,
 )
-from include.incident.evidence.preserving import preserve
+from include.incident.evidence.preservation import preserve_evidence
 from include.incident.form import trigger_form, update_form
-from include.incident.incident_run import SCENARIO, IncidentRun, incident_of
-from include.incident.names import (
+from include.incident.incident_ids import (
     ALERT,
     CLAUSE,
     FINDING_KIND,
@@ -38,18 +38,19 @@ from include.incident.names import (
     UPDATES,
     WORKFLOW,
 )
-from include.incident.opening import open_incident
+from include.incident.incident_opening import open_incident
+from include.incident.incident_run import SCENARIO, IncidentRun, incident_of
 from include.incident.rule_checks import INCIDENT, incident_queries
 from include.incident.rules import IncidentRules
+from include.incident.scope_assessment import assess_scope, widen_scope
+from include.incident.step_titles import STEP_TITLES
 from include.incident.steps import report as report_step
 from include.incident.steps.assessment import CONTAIN, GRADING, IMPACT
 from include.incident.steps.closing import CLOSING, REVIEW
-from include.incident.steps.decide import DECISION
+from include.incident.steps.decision import DECISION
 from include.incident.steps.report import REPORT, REPORT_REST, SUMMARY
 from include.incident.tables import incident, incident_entry
-from include.incident.telling.addresses import addresses, alerts_due, letters_due
-from include.incident.telling.notifying import notify
-from include.incident.updating import is_widened
+from include.incident.updates import is_widened
 from include.messages import _
 from include.workflow.declaration import (
     AccessGroup,
@@ -65,37 +66,48 @@ LOGIN = DatabaseLogin("incident_db", Path(__file__).with_name("sample_grants.sql
 
 
 def login_queries(run: IncidentRun) -> Iterator[LoginQuery]:
-    """Yield the queries over all columns that incident.yaml names."""
+    """Yield the queries of incident.yaml, to check that the logins may read the columns."""
     for connection, database, sql in incident_queries(run.pack, run.rules):
         yield LoginQuery(connection, database, sql)
 
 
 def respondents(run: IncidentRun) -> list[Sequence[str]]:
-    """Return the user ids of everyone who may answer a step, by duty."""
+    """Return the user ids of people who may answer steps, as two lists for each duty.
+
+    The first list has the people with the duty, the second list has their deputies. If the staff
+    table cannot be read, only accounts named in the policy pack are returned.
+    """
     rules = run.rules
     groups = [group for duty in rules.team for group in (duty.people, duty.deputies)]
     holder = run.pack.database_of(rules.staff.collection, rules.staff.database)
     with suppress(psycopg.Error), run.services.staff(holder) as connection:
-        return [members(connection, holder, rules.staff, group) for group in groups]
+        return [group_members(connection, holder, rules.staff, group) for group in groups]
     return [group.accounts for group in groups]
 
 
 def is_drill(parameters: Mapping[str, Any]) -> bool:
-    """Return whether a run plays a scenario."""
+    """Return whether a person chose the scenario of a drill in the trigger form of a run.
+
+    Args:
+        parameters: parameters of the run.
+    """
     return bool(parameters.get(SCENARIO))
 
 
 def name_authorities(run: IncidentRun, findings: StepFindings) -> AuthoritiesNamed:
-    """Name the authorities that it is reported to."""
+    """Return the ids of the authorities to which the incident has to be reported.
+
+    The list is empty for a duplicate or cancelled incident.
+    """
     del findings
     record = incident_of(run)
-    named = report_step.authorities(run, record) if record.incident.is_led else []
-    return AuthoritiesNamed(authorities=[authority.id for authority in named])
+    authorities = report_step.authorities(run, record) if record.incident.requires_steps else []
+    return AuthoritiesNamed(authorities=[authority.id for authority in authorities])
 
 
 OPEN = Step(
     name=STEP_OPEN,
-    title=_("The opening"),
+    title=STEP_TITLES[STEP_OPEN],
     clause=CLAUSE,
     work=open_incident,
     result=IncidentOpened,
@@ -103,17 +115,21 @@ OPEN = Step(
 )
 ASSESS = Step(
     name=STEP_ASSESS,
-    title=_("The count of what is affected"),
+    title=STEP_TITLES[STEP_ASSESS],
     clause=CLAUSE,
-    work=assess,
+    work=assess_scope,
     result=ScopeCounted,
 )
 PRESERVE = Step(
-    name=STEP_PRESERVE, title=_("The evidence"), clause=CLAUSE, work=preserve, result=Preserved
+    name=STEP_PRESERVE,
+    title=STEP_TITLES[STEP_PRESERVE],
+    clause=CLAUSE,
+    work=preserve_evidence,
+    result=Preserved,
 )
 AUTHORITIES = Step(
     name="authorities",
-    title=_("The authorities"),
+    title=STEP_TITLES["authorities"],
     clause=CLAUSE,
     work=name_authorities,
     result=AuthoritiesNamed,
@@ -121,19 +137,22 @@ AUTHORITIES = Step(
 )
 NOTIFY = Step(
     name=STEP_NOTIFY,
-    title=_("The queueing of notices"),
+    title=STEP_TITLES[STEP_NOTIFY],
     clause=CLAUSE,
-    work=notify,
+    work=notify_subjects,
     result=NoticesQueued,
 )
 WATCH = Watch(
-    name=STEP_WATCH, look=watching.look, at_most=timedelta(minutes=5), goes_on=watching.goes_on
+    name=STEP_WATCH,
+    check=watch.watch_once,
+    max_interval=timedelta(minutes=5),
+    keeps_watching=watch.report_failed_tasks,
 )
 WIDEN = Step(
     name="widen",
-    title=_("The count of what is affected besides"),
+    title=STEP_TITLES["widen"],
     clause=CLAUSE,
-    work=widen,
+    work=widen_scope,
     result=ScopeCounted,
     applies=is_widened,
 )
@@ -173,15 +192,17 @@ RESPOND_TO_INCIDENT = Workflow[IncidentRules](
     without_rules=report.NOTHING_OPENED,
     needs_rules=True,
     is_drill=is_drill,
-    after_sending=watching.settle,
+    after_sending=watch.settle_notifications,
     rules=INCIDENT,
     login=LOGIN,
     reads_while_sealing=True,
     queries=login_queries,
     pages_read=(incident, incident_entry),
     notifications=(
-        NotificationKind(ALERT, alerts_due),
-        NotificationKind(INDIVIDUAL, letters_due, addresses),
+        NotificationKind(ALERT, _("incident alert"), alerts_due),
+        NotificationKind(
+            INDIVIDUAL, _("notice to an affected person"), letters_due, letter_addresses
+        ),
     ),
     finding_kind=FINDING_KIND,
     respondents=respondents,
@@ -210,7 +231,7 @@ UPDATE_INCIDENT = Workflow[IncidentRules](
     conclude=report.conclude_update,
     without_rules=report.NOTHING_ENTERED,
     needs_rules=True,
-    after_sending=watching.settle,
+    after_sending=watch.settle_notifications,
     rules=INCIDENT,
     login=LOGIN,
     reads_while_sealing=True,

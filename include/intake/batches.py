@@ -1,8 +1,8 @@
-"""Pending batches of an incoming table: content hash, people who entered and may review them.
+"""Read the pending batches of an incoming table, and find the people who may review them.
 
-Everything is counted and hashed inside PostgreSQL: no value of a row leaves it here. Messages of
-PostgreSQL are in the server's language and may quote values, so errors take only names from them
-that the pack has anyway.
+PostgreSQL counts and hashes the rows, so no value leaves the database. PostgreSQL's error messages
+are in the server's language and may quote values. ParcelSeal's own errors therefore repeat only
+names that the data map contains.
 """
 
 from __future__ import annotations
@@ -18,75 +18,88 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
-from include.approvals.people import as_compared, is_among, same_person
-from include.approvals.reasons import names_a_person
-from include.intake.names import Incoming, is_name
+from include.approvals.approvers import is_among, normalize_person, same_person
+from include.approvals.reasons import has_personal_number
+from include.intake.incoming import Incoming, is_batch_name
 from include.policy.fragments import pack_sql
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
 
 @contextmanager
-def refusals(connection: psycopg.Connection[Any], incoming: Incoming) -> Iterator[None]:
-    """Make the project's own errors of rights that are missing and of locks that others hold.
+def report_database_errors(
+    connection: psycopg.Connection[Any], incoming: Incoming
+) -> Iterator[None]:
+    """Run the block, and convert PostgreSQL errors about rights, locks and timeouts.
+
+    The errors that ParcelSeal raises instead quote no values of the database.
+
+    Args:
+        connection: connection on which the block executes SQL.
+        incoming: incoming table that the block reads or writes.
 
     Raises:
-        UsageError: a right is missing, or row security hides rows.
-        ServiceError: another session holds a lock, or a statement took too long.
+        UsageError: the login lacks a right, or row security hides rows.
+        ServiceError: another session holds a lock, or a statement took too long or was cancelled.
     """
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
-        kind, name = _named(error, incoming)
+        kind, name = _object_of_error(error, incoming)
         right = f"USAGE on the schema {name}" if kind == "schema" else f"a right on {kind} {name}"
         raise UsageError(
             f"The user {connection.info.user} lacks {right}, or row security would hide "
             f"rows of it (SQLSTATE {error.sqlstate}).",
-            "Grant it: the configuration check prints the statement when it tries the connections "
-            "(--connect). Where a table has row security, the user needs BYPASSRLS.",
+            "Grant the right: ./parcelseal config check --connect prints the statement. If a table "
+            "has row security, the user needs BYPASSRLS.",
         ) from None
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-        kind, name = _named(error, incoming)
+        kind, name = _object_of_error(error, incoming)
         raise ServiceError(
             f"Another session holds a lock on {kind} {name} (SQLSTATE {error.sqlstate}).",
-            "No record was let in, and the task is repeated. See in pg_locks who holds it.",
+            "No record was accepted. The task is retried. pg_locks names the session.",
         ) from None
     except psycopg.errors.QueryCanceled as error:
         raise ServiceError(
             f"A statement about {incoming.rule.collection} took too long, or was cancelled "
             f"(SQLSTATE {error.sqlstate}).",
-            "No record was let in, and the task is repeated. See in pg_stat_activity what keeps "
-            "it.",
+            "No record was accepted. The task is retried. pg_stat_activity shows what delays it.",
         ) from None
 
 
-def _named(error: psycopg.Error, incoming: Incoming) -> tuple[str, str]:
-    """Kind and name of what an error is about, as far as PostgreSQL tells."""
+def _object_of_error(error: psycopg.Error, incoming: Incoming) -> tuple[str, str]:
+    """Return the type and the name of the table or schema that a PostgreSQL error is about.
+
+    If the error names no table or schema of the data map, the result is a general description.
+    """
     collections = incoming.database.collections.values()
-    said = f"{error.diag.table_name or ''} {error.diag.message_primary or ''}"
+    error_text = f"{error.diag.table_name or ''} {error.diag.message_primary or ''}"
     for kind, names in (
         ("the table", {collection.table for collection in collections}),
         ("schema", {collection.schema_name for collection in collections}),
     ):
         for name in sorted(names, key=len, reverse=True):
-            if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said):
+            if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", error_text):
                 return kind, name
-    return "a table that the review reads beside", incoming.rule.collection
+    return "a table that the review reads in addition to", incoming.rule.collection
 
 
 Connection = psycopg.Connection[Any]
-CLOCKS_APART = timedelta(minutes=5)  # what clocks of two machines may differ by
+CLOCK_TOLERANCE = timedelta(minutes=5)  # tolerated difference between the clocks of servers
 
-# What a row's text depends on; without them the same row could have another hash elsewhere.
+# Settings that change the text of a row, so that the same row always has the same hash
 _SETTINGS = {
     "TimeZone": "UTC",
-    "row_security": "off",  # rows that are hidden from us are an error, not a smaller batch
+    "row_security": "off",  # rows hidden by row security must raise an error
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "iso_8601",
     "bytea_output": "hex",
     "extra_float_digits": "1",
-    "work_mem": "64MB",  # the rows of a batch are kept aside while their records are made
+    "work_mem": "64MB",  # a promotion materializes the rows of the batch
 }
-_LIMITS = {"lock_timeout": "1min", "statement_timeout": "2h"}  # where the server's owner set none
+_LIMITS = {
+    "lock_timeout": "1min",
+    "statement_timeout": "2h",
+}  # unless the server has its own limits
 _LIMIT = """
 SELECT set_config(%(name)s, CASE WHEN current_setting(%(name)s) = '0' THEN %(limit)s
                             ELSE current_setting(%(name)s) END, true)
@@ -95,14 +108,14 @@ SELECT set_config(%(name)s, CASE WHEN current_setting(%(name)s) = '0' THEN %(lim
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch that waits for its review.
+    """A batch of incoming rows that waits for its review.
 
     Attributes:
-        name: as the incoming table has it.
-        rows: pending ones.
-        undated: of these, without a time of entry that can be read.
-        ahead: of these, entered in the future.
-        due: until when it should be reviewed; None when no row has a time of entry.
+        name: name of the batch in the incoming table.
+        rows: number of rows of the batch that wait for review (pending rows).
+        undated: number of pending rows without a valid time of entry.
+        ahead: number of pending rows whose time of entry is in the future.
+        due: deadline of the review; None if no pending row has a valid time of entry.
     """
 
     name: str
@@ -113,14 +126,19 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """The batches that wait for review.
+class PendingBatches:
+    """The batches of an incoming table that wait for their review.
+
+    The name of a batch is valid if it is short, has no special characters, and contains no phone or
+    ID number.
 
     Attributes:
-        batches: with a name that evidence can carry, oldest first.
-        nameless: how many others there are.
-        personal: of these, named by a phone or ID number.
-        unnamed: rows of the others.
+        batches: batches with a valid name, ordered by their earliest time of entry.
+        nameless: number of batches whose name is missing or not valid.
+        personal: number of those batches in `nameless` whose name is not valid only because it
+            contains a phone or ID number.
+        unnamed: number of rows in the batches whose name is missing, too long or has special
+            characters.
     """
 
     batches: list[Batch]
@@ -130,16 +148,17 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Content:
-    """The content of a batch at a moment.
+class BatchContent:
+    """The hash, size and entry times of a batch at the time when the batch was read.
 
     Attributes:
-        sha256: of every column that can be promoted, of every pending row.
-        rows: pending ones; 0 has no hash worth the name.
-        oldest: when the first of them was entered; None when no row has a time of entry.
-        newest: when the last of them was.
-        due: until when they should be reviewed.
-        undated: rows without a time of entry that can be read.
+        sha256: SHA-256 of all rows that wait for review (pending rows). It covers all columns
+            except those that change when a decision is executed.
+        rows: number of pending rows; if it is 0, the hash has no meaning.
+        oldest: earliest time of entry; None if no pending row has a valid one.
+        newest: latest time of entry; None if no pending row has a valid one.
+        due: deadline of the review; None if no pending row has a valid time of entry.
+        undated: number of pending rows without a valid time of entry.
     """
 
     sha256: str
@@ -152,22 +171,24 @@ class Content:
 
 @contextmanager
 def unit_of_work(connection: Connection, incoming: Incoming, *, write: bool) -> Iterator[None]:
-    """Work on one unchanging view of the database, and commit at the end.
+    """Run the block in one transaction that sees a single state of the database, then commit.
 
-    REPEATABLE READ instead of a lock on each row: what is read is one snapshot, and writing to a
-    row that somebody changed after it fails with SQLSTATE 40001 and undoes everything. That is as
-    safe as locking 100,000 rows first and does not write each of them twice.
+    The isolation level REPEATABLE READ makes a lock on each row unnecessary: if the block writes to
+    a row that another session changed after the transaction began, PostgreSQL raises SQLSTATE
+    40001, and the transaction is rolled back. To lock the rows first would not be safer, and
+    PostgreSQL would have to write each row twice.
 
     Args:
-        connection: outside of a transaction.
-        incoming: its schema is where names of the pack's SQL are looked up.
-        write: whether the work changes anything.
+        connection: connection on which no transaction is open.
+        incoming: incoming table and its rule. The SQL of the policy pack may name tables in the
+            schema of this table without the schema.
+        write: whether the transaction may write.
 
     Raises:
-        UsageError: a right is missing.
+        UsageError: the login lacks a right, or row security hides rows.
         ServiceError: another session holds a lock, or a statement took too long.
     """
-    with refusals(connection, incoming), connection.transaction():
+    with report_database_errors(connection, incoming), connection.transaction():
         mode = SQL("READ WRITE" if write else "READ ONLY")
         begin = SQL("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, {}").format(mode)
         connection.execute(begin)
@@ -180,13 +201,14 @@ def unit_of_work(connection: Connection, incoming: Incoming, *, write: bool) -> 
         yield
 
 
-def waiting(connection: Connection, incoming: Incoming, now: datetime) -> Waiting:
-    """Return the batches that nobody has decided on, oldest first.
+def find_pending(connection: Connection, incoming: Incoming, now: datetime) -> PendingBatches:
+    """Return the batches of an incoming table that wait for their review.
 
     Args:
-        connection: inside of `unit_of_work`.
-        incoming: the table.
-        now: rows that were entered later were entered in the future.
+        connection: connection on which `unit_of_work` has opened a transaction.
+        incoming: incoming table and its rule of intake.yaml.
+        now: current time. A row counts as entered in the future if its time of entry is later than
+            this time by more than `CLOCK_TOLERANCE`.
     """
     rule = incoming.rule
     query = incoming.sql(
@@ -196,20 +218,30 @@ def waiting(connection: Connection, incoming: Incoming, now: datetime) -> Waitin
         "GROUP BY d.batch ORDER BY min(d.at), 1",
         at=incoming.entered_at,
     )
-    parameters = {"deadline": rule.deadline.text, "ahead": now + CLOCKS_APART}
-    found = [Batch(*row) for row in connection.execute(query, parameters)]
-    plain = [batch for batch in found if batch.name is not None and is_name(batch.name)]
-    named = [batch for batch in plain if not names_a_person(batch.name)]
-    unnamed = sum(batch.rows for batch in found) - sum(batch.rows for batch in plain)
-    return Waiting(named, len(found) - len(named), len(plain) - len(named), unnamed)
+    parameters = {"deadline": rule.deadline.text, "ahead": now + CLOCK_TOLERANCE}
+    pending = [Batch(*row) for row in connection.execute(query, parameters)]
+    with_plain_name = [
+        batch for batch in pending if batch.name is not None and is_batch_name(batch.name)
+    ]
+    reviewable = [batch for batch in with_plain_name if not has_personal_number(batch.name)]
+    unnamed = sum(batch.rows for batch in pending) - sum(batch.rows for batch in with_plain_name)
+    return PendingBatches(
+        reviewable, len(pending) - len(reviewable), len(with_plain_name) - len(reviewable), unnamed
+    )
 
 
-def content(connection: Connection, incoming: Incoming, batch: str) -> Content:
-    """Hash and count a batch's pending rows; call it inside of `unit_of_work`.
+def read_content(connection: Connection, incoming: Incoming, batch: str) -> BatchContent:
+    """Count and hash the rows of a batch that wait for review.
 
-    The hash is SHA-256 over the table's and its columns' names and, sorted, the SHA-256 of each
-    row's text. It covers every column of the live table but those that a decision writes, so a
-    column that the data map lacks cannot be exchanged unseen either.
+    PostgreSQL hashes the names of the table and its columns, followed by the sorted SHA-256 of each
+    row's text. The hash covers every column of the database table except those that change when a
+    decision is executed. A change of a column that is not in the data map is therefore detected,
+    too.
+
+    Args:
+        connection: connection on which `unit_of_work` has opened a transaction.
+        incoming: incoming table and its rule of intake.yaml.
+        batch: name of the batch.
     """
     rule = incoming.rule
     columns = _columns(connection, incoming)
@@ -229,11 +261,14 @@ def content(connection: Connection, incoming: Incoming, batch: str) -> Content:
     )
     row = connection.execute(query).fetchone()
     assert row is not None
-    return Content(*row)
+    return BatchContent(*row)
 
 
 def _columns(connection: Connection, incoming: Incoming) -> list[str]:
-    """Columns of the live table in its order, without those that a decision writes."""
+    """Return the columns of the incoming table that do not change when a decision is executed.
+
+    The columns are in the same order as in the database.
+    """
     rule = incoming.rule
     written = {
         rule.state.column,
@@ -249,28 +284,33 @@ def _columns(connection: Connection, incoming: Incoming) -> list[str]:
     return [name for (name,) in rows if name not in written]
 
 
-MOST_REVIEWERS = 1000  # names on one question
+MAX_REVIEWERS = 1000  # maximum number of people who may review a batch
 
 
-UNKNOWN_STAFF = "staff:"  # before the key of somebody without an account
+UNKNOWN_STAFF_PREFIX = "staff:"  # prefix of the staff key of a person without an account
 
 
 @dataclass(frozen=True)
-class People:
-    """The people of one batch.
+class BatchPeople:
+    """The people who entered the rows of a batch, and the people who may review the batch.
 
     Attributes:
-        enterers: Airflow user ids of those who entered rows; ``staff:<key>`` where one has none.
-        reviewers: user id -> staff key of those who may review this batch: entitled by the pack
-            and not among those who entered a row of it.
+        enterers: Airflow user ids of the people who entered rows; ``staff:<key>`` for a person
+            without a user id.
+        reviewers: primary key in the staff table of each person who may review the batch, by
+            Airflow user id. The policy pack entitles these people to review, and they entered none
+            of the rows.
     """
 
     enterers: list[str]
     reviewers: Mapping[str, Any]
 
 
-def people_of(connection: psycopg.Connection[Any], incoming: Incoming, batch: str) -> People:
-    """Look up who entered the pending rows of a batch, and who else may review them."""
+def load_people(connection: psycopg.Connection[Any], incoming: Incoming, batch: str) -> BatchPeople:
+    """Return the people who entered the rows of a batch that wait for review, and the reviewers.
+
+    The reviewers are the people who are entitled to review and entered none of these rows.
+    """
     query = incoming.sql(
         "SELECT DISTINCT e.by, p.{account}::text "
         "FROM (SELECT DISTINCT {entered_by} AS by FROM {table} WHERE {waits}) AS e "
@@ -278,21 +318,26 @@ def people_of(connection: psycopg.Connection[Any], incoming: Incoming, batch: st
         waits=incoming.pending(batch),
     )
     entered = connection.execute(query).fetchall()
-    accounts = sorted({account or f"{UNKNOWN_STAFF}{key}" for key, account in entered})
+    accounts = sorted({account or f"{UNKNOWN_STAFF_PREFIX}{key}" for key, account in entered})
     keys = {key for key, _account in entered}
-    # by key too: one person may have two accounts
-    others = {
+    # compared by key too, because a person may have two accounts
+    eligible = {
         account: key
-        for account, key in reviewers(connection, incoming).items()
+        for account, key in load_reviewers(connection, incoming).items()
         if key not in keys and not is_among(account, accounts)
     }
-    return People(accounts, others)
+    return BatchPeople(accounts, eligible)
 
 
-def reviewers(connection: psycopg.Connection[Any], incoming: Incoming) -> dict[str, Any]:
-    """Return all who may review by the pack's condition: user id -> staff key, in key order.
+def load_reviewers(connection: psycopg.Connection[Any], incoming: Incoming) -> dict[str, Any]:
+    """Return the people whom the policy pack entitles to review incoming rows.
 
-    An account that several people have, in whatever spelling, identifies nobody and is left out.
+    A user id that belongs to several people in the staff table is left out. User ids that differ
+    only in case or white space count as the same user id.
+
+    Returns:
+        The primary key in the staff table by Airflow user id, sorted by key; at most
+        `MAX_REVIEWERS` people.
     """
     query = incoming.sql(
         "SELECT p.{account}::text, p.{person}, coalesce(({condition}), false) FROM {staff} AS p "
@@ -300,24 +345,24 @@ def reviewers(connection: psycopg.Connection[Any], incoming: Incoming) -> dict[s
         condition=pack_sql(incoming.rule.people.reviewers),
     )
     rows = connection.execute(query, {}).fetchall()
-    holders = Counter(as_compared(account) for account, _key, _may in rows)
-    found = [(account, key) for account, key, may in rows if may]
-    return dict([row for row in found if holders[as_compared(row[0])] == 1][:MOST_REVIEWERS])
+    holders = Counter(normalize_person(account) for account, _key, _may in rows)
+    entitled = [(account, key) for account, key, may in rows if may]
+    return dict([row for row in entitled if holders[normalize_person(row[0])] == 1][:MAX_REVIEWERS])
 
 
 def staff_key(connection: psycopg.Connection[Any], incoming: Incoming, account: str) -> Any:
-    """Return the staff key of an account.
+    """Return the primary key in the staff table of the person to whom an Airflow account belongs.
 
     Raises:
-        ControlFailed: nobody has it, or several do.
+        ControlFailed: the account belongs to no person or to several people of the staff table.
     """
     query = incoming.sql(
         "SELECT p.{person}, p.{account}::text FROM {staff} AS p WHERE p.{account} IS NOT NULL"
     )
-    found = [row for row in connection.execute(query) if same_person(row[1], account)]
-    if len(found) != 1:
+    people = [row for row in connection.execute(query) if same_person(row[1], account)]
+    if len(people) != 1:
         raise ControlFailed(
-            f"{len(found)} people of the staff table have the account {account}.",
-            "Correct the staff table; the decision stands and is acted on by the next try.",
+            f"The staff table has {len(people)} people with the account {account}, not one.",
+            "Correct the staff table. The decision remains valid, and the next try executes it.",
         )
-    return found[0][0]
+    return people[0][0]

@@ -1,7 +1,7 @@
-"""Rules for incoming rows: what they find, and the pack's own conditions as one of their kind.
+"""Check incoming rows against the conditions of intake.yaml and against expectations.
 
-The rules of the incoming collection's quality suite are checked by `include.expectations`, in the
-transaction that looks at the batch.
+The expectations are those of quality/*.yaml about the incoming collection. `include.expectations`
+checks them in the same transaction that reads the batch.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from psycopg.sql import SQL, Composable, Identifier
 from pydantic import Field
 from sqlalchemy import ColumnElement, literal_column
 
-from include.expectations.broken import Kept
+from include.expectations.broken import KeyList
 from include.expectations.check import Check as Checking
-from include.expectations.check import RuleResult, Snapshot, reason_of
+from include.expectations.check import RuleResult, Snapshot, fault_of
 from include.expectations.conditions import Records
 from include.frozen import FrozenModel
-from include.intake.names import Incoming
+from include.intake.incoming import Incoming
 from include.messages import Message, verbatim
 from include.policy.expectations import Expectation
 from include.policy.fragments import pack_sql
@@ -34,22 +34,26 @@ Severity = Literal["fail", "warn"]
 Key = tuple[Any, ...]
 
 
-def _none() -> Iterator[Key]:
+def _no_keys() -> Iterator[Key]:
     return iter(())
 
 
 class Verdict(FrozenModel):
-    """The result of holding one rule against a batch.
+    """The result of checking a batch against one condition of intake.yaml or one expectation.
 
     Attributes:
-        rule: its id.
-        title: requirement of the rule.
-        severity: rows that break a ``fail`` rule are not let in; a ``warn`` is for the reviewer.
-        rows: number of rows that were checked.
-        broken: number of rows that break the rule; None if the rule could not be checked.
-        fault: why not, without an error's own words; empty if it was checked.
-        keys: returns the primary keys of the broken rows, as text, while the transaction lasts; not
-            part of the record.
+        rule: id of the condition or expectation.
+        title: what the condition or expectation requires.
+        severity: ``fail`` if rows that break the condition or expectation must not become formal
+            records, ``warn`` if the reviewer is only informed.
+        rows: number of checked rows.
+        broken: number of rows that break the condition or expectation; None if it could not be
+            checked.
+        fault: reason why the condition or expectation could not be checked, without the database's
+            message; empty if it was checked.
+        keys: function that returns, as text, the primary keys of the rows that break the condition
+            or expectation. It only works during the transaction in which the batch was checked. The
+            step record does not contain it.
     """
 
     rule: str
@@ -58,30 +62,44 @@ class Verdict(FrozenModel):
     rows: int
     broken: int | None
     fault: Message = verbatim("")
-    keys: Callable[[], Iterator[Key]] = Field(default=_none, exclude=True, repr=False)
+    keys: Callable[[], Iterator[Key]] = Field(default=_no_keys, exclude=True, repr=False)
 
 
 class Checker(Protocol):
-    """Rules that can be held against the pending rows of a batch."""
+    """An object that checks the rows of a batch against conditions or expectations."""
 
     def check(
         self, connection: psycopg.Connection[Any], where: Composable, now: datetime
     ) -> Sequence[Verdict]:
-        """Count broken rows by rule; ``where`` is a condition on the incoming table."""
+        """Check the rows of a batch, and return one result for each condition or expectation.
+
+        Args:
+            connection: connection on which the transaction is open that reads the batch.
+            where: SQL condition on the incoming table that selects the rows of the batch.
+            now: current time.
+        """
         ...
 
 
 @dataclass(frozen=True)
-class OwnChecks:
-    """The conditions of intake.yaml."""
+class ConditionChecks:
+    """Checks rows against the conditions of intake.yaml.
+
+    Attributes:
+        incoming: incoming table and its rule, which contains the conditions.
+    """
 
     incoming: Incoming
 
     def check(
         self, connection: psycopg.Connection[Any], where: Composable, now: datetime
     ) -> Sequence[Verdict]:
-        """Count in one scan; where a condition cannot be evaluated, one by one."""
-        del now  # conditions are about the row
+        """Count the rows that break each condition of intake.yaml, in a single scan of the table.
+
+        If PostgreSQL reports an error, each condition is checked again in its own scan, so that the
+        error only concerns the condition that causes it.
+        """
+        del now  # conditions do not use the time
         checks = self.incoming.rule.checks
         if not checks:
             return []
@@ -90,15 +108,24 @@ class OwnChecks:
                 return self._count(connection, checks, where)
         except psycopg.Error:
             return [
-                verdict for check in checks for verdict in self._alone(connection, check, where)
+                verdict
+                for check in checks
+                for verdict in self._count_single(connection, check, where)
             ]
 
     def _keys(
         self, connection: psycopg.Connection[Any], checks: Sequence[Check], where: Composable
     ) -> list[list[Key]]:
-        """The keys of rows whose condition is not true, by check; unknown is not true.
+        """Return, for each condition, the primary keys of the rows that break it.
 
-        One scan for all checks. Nobody asks for them while a batch is only looked at.
+        A row breaks a condition if the condition is false or null. A single scan finds the keys for
+        all conditions. This scan is a separate query, because the keys are not needed to display a
+        batch.
+
+        Args:
+            connection: connection on which the transaction is open that reads the batch.
+            checks: the conditions.
+            where: SQL condition on the incoming table that selects the rows of the batch.
         """
         broken = [SQL("({}) IS NOT TRUE").format(pack_sql(check.condition)) for check in checks]
         query = SQL(
@@ -106,19 +133,21 @@ class OwnChecks:
             "WHERE {where}) AS judged WHERE true = ANY (broken)"
         ).format(
             key=SQL(", ").join(
-                SQL("{}::text AS {}").format(self.incoming.column(one), Identifier(f"k{place}"))
-                for place, one in enumerate(self.incoming.key)
+                SQL("{}::text AS {}").format(
+                    self.incoming.column(column_or_flag), Identifier(f"k{index}")
+                )
+                for index, column_or_flag in enumerate(self.incoming.key)
             ),
             broken=SQL(", ").join(broken),
             table=self.incoming.table,
             where=where,
         )
-        found: list[list[Key]] = [[] for _ in checks]
+        keys_by_check: list[list[Key]] = [[] for _ in checks]
         for *key, breaks in connection.execute(query, {}):
-            for keys, one in zip(found, breaks, strict=True):
-                if one:
+            for keys, column_or_flag in zip(keys_by_check, breaks, strict=True):
+                if column_or_flag:
                     keys.append(tuple(key))
-        return found
+        return keys_by_check
 
     def _count(
         self, connection: psycopg.Connection[Any], checks: Sequence[Check], where: Composable
@@ -134,10 +163,10 @@ class OwnChecks:
         )
         row = connection.execute(query, {}).fetchone()
         assert row is not None
-        found = cache(partial(self._keys, connection, checks, where))
+        broken_keys = cache(partial(self._keys, connection, checks, where))
 
-        def keys(place: int) -> Iterator[Key]:
-            return iter(found()[place])
+        def keys(index: int) -> Iterator[Key]:
+            return iter(broken_keys()[index])
 
         return [
             Verdict(
@@ -146,19 +175,19 @@ class OwnChecks:
                 severity=FAIL,
                 rows=row[0],
                 broken=count,
-                keys=partial(keys, place),
+                keys=partial(keys, index),
             )
-            for place, (check, count) in enumerate(zip(checks, row[1:], strict=True))
+            for index, (check, count) in enumerate(zip(checks, row[1:], strict=True))
         ]
 
-    def _alone(
+    def _count_single(
         self, connection: psycopg.Connection[Any], check: Check, where: Composable
     ) -> list[Verdict]:
         try:
             with connection.transaction():
                 return self._count(connection, [check], where)
         except psycopg.Error as error:
-            fault = reason_of(error.sqlstate or "")
+            fault = fault_of(error.sqlstate or "").with_detail
             return [
                 Verdict(
                     rule=check.id, title=check.message, severity=FAIL, rows=0, broken=None,
@@ -169,12 +198,12 @@ class OwnChecks:
 
 @dataclass(frozen=True)
 class SuiteChecks:
-    """The expectations of quality/*.yaml for the incoming collection.
+    """Checks rows against the expectations of quality/*.yaml about the incoming collection.
 
     Attributes:
-        incoming: the table.
-        expectations: of its suites.
-        timezone: IANA name of the pack's timezone.
+        incoming: incoming table and its rule of intake.yaml.
+        expectations: expectations about the incoming collection.
+        timezone: IANA name of the policy pack's timezone.
     """
 
     incoming: Incoming
@@ -184,19 +213,19 @@ class SuiteChecks:
     def check(
         self, connection: psycopg.Connection[Any], where: Composable, now: datetime
     ) -> Sequence[Verdict]:
-        """Check with Great Expectations, once for all rules and their keys."""
+        """Check all expectations with Great Expectations, and return one result for each."""
         if not self.expectations:
             return []
-        kept = Kept()
-        checking = self._checking(connection, where, now, kept)
-        return [_verdict(kept, result) for result in checking.run()]
+        broken_keys = KeyList()
+        checking = self._checking(connection, where, now, broken_keys)
+        return [_verdict(broken_keys, result) for result in checking.run()]
 
     def _checking(
         self,
         connection: psycopg.Connection[Any],
         where: Composable,
         now: datetime,
-        kept: Kept,
+        broken_keys: KeyList,
     ) -> Checking:
         collection = self.incoming.collection
         name = (collection.schema_name, collection.table)
@@ -210,30 +239,39 @@ class SuiteChecks:
             condition,
             timezone=self.timezone,
         )
-        return Checking(Snapshot(connection), records, self.expectations, now, kept, most=None)
+        return Checking(
+            Snapshot(connection), records, self.expectations, now, broken_keys, most=None
+        )
 
 
-def _verdict(kept: Kept, found: RuleResult) -> Verdict:
-    rule = found.rule
-    broken = None if found.fault is not None else found.broken
-    fault = found.fault or verbatim("")
+def _verdict(broken_keys: KeyList, result: RuleResult) -> Verdict:
+    rule = result.rule
+    broken = None if result.fault is not None else result.broken
+    fault = result.fault.with_detail if result.fault is not None else verbatim("")
 
     def keys() -> Iterator[Key]:
-        return iter(kept.keys[rule.id])
+        return iter(broken_keys.keys[rule.id])
 
     return Verdict(
-        rule=rule.id, title=rule.message, severity=rule.severity, rows=found.rows, broken=broken,
+        rule=rule.id, title=rule.message, severity=rule.severity, rows=result.rows, broken=broken,
         fault=fault, keys=keys,
     )  # fmt: skip
 
 
-def all_verdicts(
+def check_rules(
     checkers: Sequence[Checker],
     connection: psycopg.Connection[Any],
     where: Composable,
     now: datetime,
 ) -> list[Verdict]:
-    """Hold every rule against a batch."""
+    """Check a batch with all checkers, and return the result of each condition and expectation.
+
+    Args:
+        checkers: checkers of the conditions and of the expectations.
+        connection: connection on which the transaction is open that reads the batch.
+        where: SQL condition on the incoming table that selects the rows of the batch.
+        now: current time.
+    """
     return [verdict for checker in checkers for verdict in checker.check(connection, where, now)]
 
 
@@ -243,8 +281,20 @@ def broken_by_rule(
     where: Composable,
     now: datetime,
 ) -> tuple[list[Verdict], dict[str, list[Key]]]:
-    """Hold every rule against a batch, and name the rows that may not be let in, by rule."""
-    verdicts = all_verdicts(checkers, connection, where, now)
+    """Check a batch, and find the rows that must not become formal records.
+
+    Args:
+        checkers: checkers of the conditions and of the expectations.
+        connection: connection on which the transaction is open that reads the batch.
+        where: SQL condition on the incoming table that selects the rows of the batch.
+        now: current time.
+
+    Returns:
+        Two values: the result of each condition and expectation; and the primary keys of the rows
+        that break a condition or expectation of severity ``fail``, by id of the condition or
+        expectation.
+    """
+    verdicts = check_rules(checkers, connection, where, now)
     keys: dict[str, list[Key]] = {}
     for verdict in verdicts:
         if verdict.broken and verdict.severity == FAIL:
@@ -252,6 +302,11 @@ def broken_by_rule(
     return verdicts, keys
 
 
-def kept_out(keys: Mapping[str, Sequence[Key]]) -> set[Key]:
-    """Return the rows that may not be let in, each once however many rules it breaks."""
-    return {tuple(key) for found in keys.values() for key in found}
+def blocked_rows(keys: Mapping[str, Sequence[Key]]) -> set[Key]:
+    """Return the primary keys of all rows that must not become formal records.
+
+    Args:
+        keys: primary keys of the rows that break a condition or expectation of severity ``fail``,
+            by id of the condition or expectation.
+    """
+    return {tuple(key) for rows in keys.values() for key in rows}

@@ -1,8 +1,12 @@
-"""Letting a batch in, or turning it down: one transaction, exactly once.
+"""Execute the decision on a batch in one transaction, exactly once.
 
-A row is promoted by the same statement that takes it out of `pending`, so no retry can do it again.
-The moment of the decision is written as the review's time: a task that was killed after the commit
-finds its own work by it and reports the same figures.
+To promote a row means to create its formal records. To settle a batch means to execute the decision
+on it: each of its rows is promoted, quarantined or rejected.
+
+The statement that promotes a row also changes the row's state from ``pending``, so that a retry
+cannot promote the row again. The time of the decision is stored in the row as the time of review.
+If a task was killed after the commit, its retry finds the rows by this time and reports the same
+counts.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.intake.checks import Key
-from include.intake.names import Incoming
+from include.intake.incoming import Incoming
 from include.policy.fragments import pack_sql
 from include.policy.intake import Target
 from include.services.errors import ControlFailed, ServiceError, UsageError
@@ -25,14 +29,16 @@ _ROW = "batch_rows"
 
 
 @dataclass(frozen=True)
-class Settled:
-    """The result of a decision about a batch.
+class SettledRows:
+    """The numbers of rows of a batch that were promoted, quarantined or rejected by a decision.
 
     Attributes:
-        promoted: incoming rows with a formal record.
-        set_aside: rows that break a rule, in a batch that was let in.
-        rejected: rows of a batch that was turned down.
-        records: formal records by collection; empty when only counted afterwards.
+        promoted: number of incoming rows that became formal records.
+        set_aside: number of rows of an approved batch that were quarantined because they break a
+            condition of intake.yaml or an expectation.
+        rejected: number of rows of a rejected batch.
+        records: number of formal records by collection; empty if an earlier attempt of the task
+            created them.
     """
 
     promoted: int = 0
@@ -42,11 +48,11 @@ class Settled:
 
     @property
     def rows(self) -> int:
-        """All rows that the decision settled."""
+        """Return the number of rows that were promoted, quarantined or rejected."""
         return self.promoted + self.set_aside + self.rejected
 
 
-def settled_by(
+def earlier_settlement(
     connection: psycopg.Connection[Any],
     incoming: Incoming,
     batch: str,
@@ -54,8 +60,20 @@ def settled_by(
     reviewer: Any,
     at: datetime,
     approved: bool,
-) -> Settled:
-    """Return what a decision has done already; nothing yet is no rows."""
+) -> SettledRows:
+    """Count the rows of a batch that an earlier attempt of the task has settled.
+
+    To settle a row means to promote, quarantine or reject it. The settled rows have the reviewer
+    and the time of the decision in their review columns.
+
+    Args:
+        connection: connection on which `unit_of_work` has opened a transaction.
+        incoming: incoming table and its rule of intake.yaml.
+        batch: name of the batch.
+        reviewer: primary key of the reviewer in the staff table.
+        at: time of the decision.
+        approved: whether the decision approves the batch.
+    """
     query = incoming.sql(
         "SELECT count(*) FILTER (WHERE {state} = {promoted}), "
         "count(*) FILTER (WHERE {state} IN ({rejected}, {set_aside})) FROM {table} WHERE "
@@ -64,7 +82,7 @@ def settled_by(
     )
     row = connection.execute(query, {"reviewer": reviewer, "at": at}).fetchone()
     assert row is not None
-    return Settled(row[0], row[1]) if approved else Settled(row[0], rejected=row[1])
+    return SettledRows(row[0], row[1]) if approved else SettledRows(row[0], rejected=row[1])
 
 
 def promote(
@@ -75,46 +93,54 @@ def promote(
     reviewer: Any,
     at: datetime,
     broken: Collection[Key],
-) -> Settled:
-    """Make the formal records of a batch and settle its rows; call it inside of `unit_of_work`.
+) -> SettledRows:
+    """Create the formal records of an approved batch.
 
-    One statement numbers the good rows, inserts into every target and marks these rows. Foreign
-    keys are checked at its end, so targets may refer to each other in a circle. A second statement
-    marks what is left pending, the rows that are set aside.
+    A first statement inserts the formal records of the valid rows into every target table, with new
+    numbers, and sets the state of these rows to promoted. PostgreSQL checks foreign keys at the end
+    of the statement, so target tables may refer to each other in cycles. A second statement
+    quarantines the rows that are then still pending.
 
     Args:
-        connection: may write to targets and the incoming table.
-        incoming: the table.
-        batch: its name.
-        reviewer: staff key of who let it in.
-        at: when.
-        broken: primary keys of rows that break a rule; they are set aside.
+        connection: connection on which `unit_of_work` has opened a transaction. Its login may write
+            to the target tables and the incoming table.
+        incoming: incoming table and its rule of intake.yaml.
+        batch: name of the batch.
+        reviewer: primary key of the reviewer in the staff table.
+        at: time of the decision.
+        broken: primary keys of the rows that are quarantined, because they break a condition of
+            intake.yaml or an expectation.
 
     Raises:
-        ControlFailed: the database does not take a record, or took another number of rows; the
-            SQLSTATE is named, its words may quote a value.
-        ServiceError: a row was changed meanwhile; repeat it.
+        ControlFailed: the database refuses a record, or a statement changed an unexpected number of
+            rows. The error contains only the SQLSTATE, since the database's message may quote a
+            value.
+        ServiceError: another session changed a row at the same time, or a lock took too long. The
+            step can be repeated.
+        UsageError: the login lacks a right, or the rule does not fit the tables.
     """
-    statement = _statement(connection, incoming, batch, leave_out=bool(broken))
+    statement = _statement(connection, incoming, batch, exclude_broken=bool(broken))
     parameters = {"reviewer": reviewer, "at": at, **incoming.listed_keys(broken)}
     row = _execute(connection, statement, parameters, batch).fetchone()
     assert row is not None
-    rows, marked, *made = row
+    rows, marked, *record_counts = row
     if rows != marked:
         raise ControlFailed(
-            f"The incoming table let only {marked} of {rows} rows of {batch} be marked.",
-            "A trigger or row security stands in the way. Nothing was promoted.",
+            f"In the incoming table, only {marked} of {rows} rows of {batch} could be updated.",
+            "Nothing was promoted. Check whether a trigger or row security prevents the update.",
         )
     records: dict[str, int] = {}
-    for target, count in zip(incoming.rule.targets, made, strict=True):
+    for target, count in zip(incoming.rule.targets, record_counts, strict=True):
         records[target.collection] = records.get(target.collection, 0) + count
-    aside = _mark(connection, incoming, batch, incoming.rule.state.set_aside, reviewer, at)
-    if aside != len(broken):
+    set_aside_count = _mark(
+        connection, incoming, batch, incoming.rule.state.quarantined_value, reviewer, at
+    )
+    if set_aside_count != len(broken):
         raise ControlFailed(
-            f"{len(broken)} rows of {batch} break a rule, and {aside} were set aside.",
-            "Their keys cannot be told from others. Nothing was promoted.",
+            f"{len(broken)} rows of {batch} break a rule, but {set_aside_count} were set aside.",
+            "Nothing was promoted. Check whether the primary key in the data map is unique.",
         )
-    return Settled(rows, set_aside=aside, records=records)
+    return SettledRows(rows, set_aside=set_aside_count, records=records)
 
 
 def reject(
@@ -124,10 +150,19 @@ def reject(
     *,
     reviewer: Any,
     at: datetime,
-) -> Settled:
-    """Turn a batch down; call it inside of `unit_of_work`."""
+) -> SettledRows:
+    """Reject all rows of a batch that wait for review.
+
+    Args:
+        connection: connection on which `unit_of_work` has opened a transaction. Its login may write
+            to the incoming table.
+        incoming: incoming table and its rule of intake.yaml.
+        batch: name of the batch.
+        reviewer: primary key of the reviewer in the staff table.
+        at: time of the decision.
+    """
     state = incoming.rule.state.rejected
-    return Settled(rejected=_mark(connection, incoming, batch, state, reviewer, at))
+    return SettledRows(rejected=_mark(connection, incoming, batch, state, reviewer, at))
 
 
 def _mark(
@@ -148,37 +183,47 @@ def _mark(
 
 
 def _execute(
-    connection: psycopg.Connection[Any], statement: Composed, given: dict[str, Any], batch: str
+    connection: psycopg.Connection[Any], statement: Composed, parameters: dict[str, Any], batch: str
 ) -> psycopg.Cursor[Any]:
     try:
-        return connection.execute(statement, given)
+        return connection.execute(statement, parameters)
     except (psycopg.IntegrityError, psycopg.DataError) as error:
         raise ControlFailed(
-            f"The database does not take a record of {batch} (SQLSTATE {error.sqlstate}).",
-            "Nothing was promoted. Add a check to intake.yaml that names such rows, or mend them.",
+            f"The database refuses a record of {batch} (SQLSTATE {error.sqlstate}).",
+            "Nothing was promoted. Correct the rows, or add a check to intake.yaml that rejects "
+            "such rows.",
         ) from None
     except psycopg.errors.SerializationFailure:
         raise ServiceError(
             f"A row of {batch} was changed while it was being settled.",
-            "Nothing was written. The task is repeated and looks at the batch anew.",
+            "Nothing was written. The task is retried and reads the batch again.",
         ) from None
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
         raise ServiceError(
             f"{batch} could not be settled in time (SQLSTATE {error.sqlstate}).",
-            "Nothing was written, and the task is repeated. See in pg_locks who keeps its rows, or "
-            "the tables of its records, locked.",
+            "Nothing was written. The task is retried. pg_locks names the session that locks the "
+            "rows of the batch or the tables of its records.",
         ) from None
     except psycopg.ProgrammingError as error:
         raise UsageError(
             f"The database refuses the promotion of {batch} (SQLSTATE {error.sqlstate}).",
-            "Check intake.yaml, and the rights of its connection: docs/intake.md lists them.",
+            "Check intake.yaml and the rights of its connection, which "
+            "docs/explanation/intake.md lists.",
         ) from None
 
 
 def _statement(
-    connection: psycopg.Connection[Any], incoming: Incoming, batch: str, *, leave_out: bool
+    connection: psycopg.Connection[Any], incoming: Incoming, batch: str, *, exclude_broken: bool
 ) -> Composed:
-    """Return the statement that promotes; rows of the parameters `listed_keys` may be left out."""
+    """Return the SQL statement that creates the formal records of a batch.
+
+    Args:
+        connection: connection to the mapped database.
+        incoming: incoming table and its rule of intake.yaml.
+        batch: name of the batch.
+        exclude_broken: whether rows are excluded whose primary keys are passed as query parameters
+            (`Incoming.listed_keys`).
+    """
     rule = incoming.rule
     inserts = [
         SQL("t{number} AS ({insert} RETURNING 1)").format(
@@ -203,47 +248,61 @@ def _statement(
     ).format(
         r=SQL("SELECT %(reviewer)s AS reviewer, %(at)s::timestamptz AS at"),
         rows=Identifier(_ROW),
-        source=_source(connection, incoming, batch, leave_out=leave_out),
+        source=_source(connection, incoming, batch, exclude_broken=exclude_broken),
         parts=SQL(", ").join([*inserts, marked]),
         counts=SQL(", ").join(counts),
     )
 
 
 def _source(
-    connection: psycopg.Connection[Any], incoming: Incoming, batch: str, *, leave_out: bool
+    connection: psycopg.Connection[Any], incoming: Incoming, batch: str, *, exclude_broken: bool
 ) -> Composable:
-    """Return the query of the batch's good rows, each with the numbers of its formal records."""
+    """Return the query for the rows of a batch that become formal records.
+
+    The query also assigns the numbers of the formal records.
+
+    Args:
+        connection: connection to the mapped database.
+        incoming: incoming table and its rule of intake.yaml.
+        batch: name of the batch.
+        exclude_broken: whether rows are excluded whose primary keys are passed as query parameters
+            (`Incoming.listed_keys`).
+    """
     keys = [
         SQL("nextval({}::regclass) AS {}").format(
             Literal(_sequence(connection, incoming, collection, column)), Identifier(name)
         )
         for name, (collection, column) in incoming.rule.keys.items()
     ]
-    columns = map(incoming.column, _needed(incoming))
+    columns = map(incoming.column, _needed_columns(incoming))
     source = incoming.sql(
         "SELECT {columns} FROM {table} AS i WHERE {waits}",
         columns=SQL(", ").join([*columns, *keys]),
         waits=incoming.pending(batch),
     )
-    return source + SQL(" AND NOT ") + incoming.is_listed if leave_out else source
+    return source + SQL(" AND NOT ") + incoming.key_is_listed if exclude_broken else source
 
 
-def _needed(incoming: Incoming) -> list[str]:
-    """Columns that the key or some expression names; the rest need not be kept aside.
+def _needed_columns(incoming: Incoming) -> list[str]:
+    """Return the columns of the incoming table that are needed to create formal records.
 
-    A name that stands in an expression for something else costs memory and nothing more.
+    These are the columns of the primary key, and all columns whose names occur in the SQL
+    expressions of the targets in intake.yaml. A name in an expression may also mean something else
+    than the column. The column is then read in vain, which only costs memory.
     """
     texts = [
         text
         for target in incoming.rule.targets
         for text in (*target.columns.values(), target.each or "", target.where or "")
     ]
-    said = "\n".join(texts)
-    return [name for name in incoming.collection.fields if name in incoming.key or name in said]
+    expressions = "\n".join(texts)
+    return [
+        name for name in incoming.collection.fields if name in incoming.key or name in expressions
+    ]
 
 
 def _insert(incoming: Incoming, target: Target) -> Composable:
-    # OVERRIDING: a number of an identity is taken from its own sequence a moment before
+    # OVERRIDING, because the values of identity columns were taken from their sequences before
     statement = SQL(
         "INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} "
         "FROM {rows} AS i CROSS JOIN r"
@@ -269,7 +328,7 @@ def _sequence(
     ).fetchone()
     if row is None or row[0] is None:
         raise UsageError(
-            f"{collection}.{column} takes no numbers from a sequence.",
+            f"{collection}.{column} has no sequence.",
             "In intake.yaml, name an identity or serial column under `keys`.",
         )
     return str(row[0])

@@ -1,4 +1,4 @@
-"""The conclusion and report of a run of `review_intake`."""
+"""Build the report of a run of the workflow `review_intake`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import cached_property
 from include.approvals import registry
 from include.approvals.registry import APPROVE
 from include.evidence.model import Approval, Finding, Metric, Outcome
-from include.intake.names import CLAUSE
+from include.intake.incoming import CLAUSE
 from include.intake.review import CHECK, FIND, REVIEW, BatchCheck, Review
 from include.intake.settle import SETTLE, VERIFY, Settlement, Verification
-from include.messages import Message, _
+from include.messages import Message, _, listed
 from include.reports.conclusion import Conclusion, missing_record
 from include.reports.model import (
     Bar,
@@ -29,48 +29,54 @@ from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
 TITLE = _("Review before storing")
-MOST_RULES = 30  # bars of broken rules; the table of batches counts them all
+MAX_RULES = 30  # bars in the chart of broken rules; the table of batches has all rules
 
 
 @dataclass(frozen=True)
 class _Results:
-    """The results of the steps of a run.
+    """The results of a run's steps from which the report is built.
 
     Attributes:
-        records: of the run.
-        asked: batches that the run asks about.
-        not_asked: number of other batches that wait.
-        verification: counts after all settlements; None if they were not made.
+        records: step records of the run.
+        submitted_batches: names of the batches that this run submits for review.
+        not_asked: number of pending batches that this run does not submit for review.
+        verification: result of the last step, which verifies the run; None if it has no result.
     """
 
     records: RunRecords
-    asked: Sequence[str]
+    submitted_batches: Sequence[str]
     not_asked: int
     verification: Verification | None
 
     @cached_property
     def checks(self) -> dict[str, BatchCheck]:
-        """The checks by batch."""
+        """Return the result of the check of each batch, by name of the batch."""
         return self.records.results(CHECK)
 
     @cached_property
     def decisions(self) -> dict[str, Review]:
-        """The answers that count, by batch."""
+        """Return the reviewer's valid decision on each decided batch, by name of the batch."""
         reviews = self.records.results(REVIEW)
-        return {part: review for part, review in reviews.items() if review.counts}
+        return {part: review for part, review in reviews.items() if review.is_valid}
 
     @cached_property
     def settlements(self) -> dict[str, Settlement]:
-        """The settlements by batch."""
+        """Return the result of executing the decision on each batch, by name of the batch."""
         return self.records.results(SETTLE)
 
     @property
     def decided(self) -> int:
-        """The number of batches of this run that were decided on."""
-        return sum(part in self.decisions for part in self.asked)
+        """Return the number of the submitted batches that have a valid decision."""
+        return sum(part in self.decisions for part in self.submitted_batches)
 
     def waited(self, part: str) -> float | None:
-        """Return the seconds from the entry of a batch to its decision; None if not known."""
+        """Return the seconds between the earliest entry in a batch and the decision on the batch.
+
+        The result is None if the batch has no valid decision or no valid time of entry.
+
+        Args:
+            part: name of the batch, such as ``customers/IN-000013``.
+        """
         decision, check = self.decisions.get(part), self.checks.get(part)
         if decision is None or check is None or check.oldest is None:
             return None
@@ -78,23 +84,24 @@ class _Results:
 
 
 def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
-    """Conclude a run: no batch waits past its deadline, and each record let in had its reviewer."""
+    """Build the report of a run of `review_intake` from its step records and approvals."""
     with run.state.connect() as conn:
         approvals = registry.approvals_of(conn, run.run.dag_id, run.run.run_id)
     deadlines = [rule.deadline.span for rule in run.pack.intake]
     hours = min(deadlines).total_seconds() / 3600 if deadlines else None
-    return concluded(records, hours=hours, approvals=approvals)
+    return conclude_records(records, hours=hours, approvals=approvals)
 
 
-def concluded(
+def conclude_records(
     records: RunRecords, *, hours: float | None = None, approvals: Sequence[Approval] = ()
 ) -> Conclusion:
-    """Return the conclusion of the records of a run.
+    """Build the report of a run of `review_intake` from its step records.
 
     Args:
-        records: of the run.
-        hours: the shortest deadline of the pack, for the chart; None if it has no intake.
-        approvals: decisions of this run.
+        records: step records of the run.
+        hours: shortest deadline for a review in the policy pack, in hours, which the chart shows;
+            None if the policy pack has no intake rules.
+        approvals: decisions on the approval requests of this run.
     """
     waiting = records.result(FIND)
     results = _Results(
@@ -103,7 +110,7 @@ def concluded(
         waiting.not_asked if waiting else 0,
         records.result(VERIFY),
     )
-    findings = _missing(results)
+    findings = _missing_records(results)
     verification = results.verification
     return records.conclude(
         TITLE,
@@ -133,87 +140,100 @@ def concluded(
     )
 
 
-def _missing(results: _Results) -> list[Finding]:
+def _missing_records(results: _Results) -> list[Finding]:
     records = results.records
     if records.find(FIND.name) is None:
-        return [missing_record(FIND.title, "review_intake", "intake.missing", CLAUSE)]
+        return [
+            missing_record(
+                FIND.title, "review_intake", "intake.missing", CLAUSE, show_subject=False
+            )
+        ]
     findings = []
-    for part in results.asked:
+    for part in results.submitted_batches:
         for step in (CHECK, REVIEW, SETTLE):
             record = records.find(step.name, part)
             if record is None:
                 code = f"intake.{step.name}.missing"
-                findings.append(missing_record(step.title_of(part), part, code, CLAUSE))
+                findings.append(
+                    missing_record(step.title_of(part), part, code, CLAUSE, show_subject=False)
+                )
                 break
             if record.outcome is Outcome.FAIL:
-                break  # its findings say why the batch went no further
+                break  # the findings of this step state why no further step ran
     if records.find(VERIFY.name) is None:
         findings.append(
-            missing_record(VERIFY.title, "review_intake", "intake.verify.missing", CLAUSE)
+            missing_record(
+                VERIFY.title, "review_intake", "intake.verify.missing", CLAUSE, show_subject=False
+            )
         )
     return findings
 
 
 def _summary(results: _Results, outcome: Outcome) -> Message:
-    asked, verification = len(results.asked), results.verification
+    asked_count, verification = len(results.submitted_batches), results.verification
     if verification and verification.past_deadline:
         return _(
-            "{count} batches still wait for their review, past their deadline.",
+            "{count} batches still wait for review after their deadline.",
             count=verification.past_deadline,
         )
     if outcome is Outcome.FAIL:
-        return _("Something is wrong with the review of collected records: see the findings.")
+        return _("The review of collected records failed: see the findings.")
     if verification is None:
-        return _("The policy pack names no incoming table (intake.yaml).")
-    if not asked:
-        return _("No collected record waits for its review.")
-    if results.decided < asked:
+        return _("The policy pack names no incoming table, so no records have to be reviewed.")
+    if not asked_count:
+        return _("No collected records wait for review.")
+    if results.decided < asked_count:
         return _(
-            "{decided} of {asked} batches were reviewed; the others wait within their deadline.",
+            "{decided} of {total} batches were reviewed; the deadline of the others has not "
+            "passed.",
             decided=results.decided,
-            asked=asked + results.not_asked,
+            total=asked_count + results.not_asked,
         )
     if results.not_asked:
         return _(
-            "All {asked} batches that were asked about were reviewed; {more} more wait within "
-            "their deadline.",
-            asked=asked,
+            "All {count} batches of this run were reviewed; {more} more batches wait for "
+            "review, and their deadlines have not passed.",
+            count=asked_count,
             more=results.not_asked,
         )
-    return _("All {asked} batches that waited were reviewed.", asked=asked)
+    return _("All {count} waiting batches were reviewed.", count=asked_count)
 
 
 def _facts(results: _Results) -> list[Fact]:
-    waited = len(results.asked) + results.not_asked
-    settled = [results.settlements[part] for part in results.asked if part in results.settlements]
+    waiting_count = len(results.submitted_batches) + results.not_asked
+    settlements = [
+        results.settlements[part]
+        for part in results.submitted_batches
+        if part in results.settlements
+    ]
     verification = results.verification
-    late = verification.past_deadline if verification else None
+    overdue = verification.past_deadline if verification else None
     unreviewed = verification.unreviewed if verification else None
     return [
         Fact(
             label=_("Batches reviewed"),
-            value=_("{made} of {wanted}", made=results.decided, wanted=waited),
-            status=Outcome.PASS if results.decided == waited else Outcome.ATTENTION,
+            value=_("{count} of {total}", count=results.decided, total=waiting_count),
+            status=Outcome.PASS if results.decided == waiting_count else Outcome.ATTENTION,
         ),
         Fact(
             label=_("Batches past their deadline"),
-            value=late,
-            status=must_be_zero(late),
-            note=_("still waiting at the end of the run"),
+            value=overdue,
+            status=must_be_zero(overdue),
+            note=_("batches that still wait at the end of the run"),
         ),
         Fact(
-            label=_("Records let in"),
-            value=sum(settlement.promoted for settlement in settled),
+            label=_("Records accepted"),
+            value=sum(settlement.promoted for settlement in settlements),
             unit="records",
         ),
         Fact(
-            label=_("Records set aside"),
-            value=sum(settlement.set_aside for settlement in settled),
+            label=_("Records quarantined"),
+            value=sum(settlement.set_aside for settlement in settlements),
             unit="records",
-            note=_("they break a rule"),
+            note=_("records that break a rule"),
         ),
         Fact(
-            label=_("Records let in without independent review"),
+            label=_("Records accepted without independent review"),
             value=unreviewed,
             status=must_be_zero(unreviewed),
         ),
@@ -222,13 +242,15 @@ def _facts(results: _Results) -> list[Fact]:
 
 def _batches(results: _Results) -> Section:
     rows = [
-        (part, results.checks.get(part), results.settlements.get(part)) for part in results.asked
+        (part, results.checks.get(part), results.settlements.get(part))
+        for part in results.submitted_batches
     ]
     table = table_of(
         _(
-            "Oldest first; a person is named by user id. Rules broken: when the batch was "
-            "checked, before the question; let in, set aside and rejected: when it was "
-            "settled, by the rules as they were broken then"
+            "The oldest batch is first; people are shown by user id. The number of broken "
+            "rules is from the check before the review. The numbers of accepted, quarantined "
+            "and rejected records are from the execution of the decision, which checks the "
+            "rules again."
         ),
         rows,
         [
@@ -237,16 +259,16 @@ def _batches(results: _Results) -> Section:
             (_("Entered"), "datetime", lambda row: row[1].oldest if row[1] else None),
             (
                 _("Entered by"),
-                "code",
-                lambda row: ", ".join(row[1].enterers) or None if row[1] else None,
+                "text",
+                lambda row: listed(row[1].enterers) if row[1] and row[1].enterers else None,
             ),
             (
-                _("Rules broken at the check"),
+                _("Rules broken before the review"),
                 "number",
                 lambda row: sum(bool(rule.broken) for rule in row[1].rules) if row[1] else None,
             ),
-            (_("Let in"), "number", lambda row: row[2].promoted if row[2] else None),
-            (_("Set aside"), "number", lambda row: row[2].set_aside if row[2] else None),
+            (_("Accepted"), "number", lambda row: row[2].promoted if row[2] else None),
+            (_("Quarantined"), "number", lambda row: row[2].set_aside if row[2] else None),
             (_("Rejected"), "number", lambda row: row[2].rejected if row[2] else None),
         ],
     )
@@ -255,14 +277,17 @@ def _batches(results: _Results) -> Section:
 
 def _decisions(results: _Results) -> Section:
     table = table_of(
-        _("Each is bound to the hash of the batch; result.json names it"),
-        [(part, results.decisions.get(part)) for part in results.asked],
+        _(
+            "Each decision is valid only for the content that the reviewer saw; the evidence "
+            "bundle contains the hash of this content"
+        ),
+        [(part, results.decisions.get(part)) for part in results.submitted_batches],
         [
             (_("Batch"), "code", lambda row: row[0]),
             (_("Decision"), "text", lambda row: _decision(row[1])),
             (_("Decided by"), "code", lambda row: row[1].decided_by if row[1] else None),
             (_("Decided"), "datetime", lambda row: row[1].decided_at if row[1] else None),
-            (_("Waited"), "duration", lambda row: results.waited(row[0])),
+            (_("Waiting time"), "duration", lambda row: results.waited(row[0])),
             (_("Reason"), "text", lambda row: row[1].reason or "—" if row[1] else None),
         ],
     )
@@ -278,7 +303,7 @@ def _decision(review: Review | None) -> Message:
 def _rules(results: _Results) -> list[Section]:
     broken: dict[str, int] = {}
     titles: dict[str, Message] = {}
-    for part in results.asked:
+    for part in results.submitted_batches:
         checked = results.checks.get(part)
         for verdict in checked.rules if checked else ():
             broken[verdict.rule] = broken.get(verdict.rule, 0) + (verdict.broken or 0)
@@ -292,13 +317,14 @@ def _rules(results: _Results) -> list[Section]:
             blocks=[
                 BarChart(
                     caption=_(
-                        "By rule, when the batches were checked; what was let in since can make "
-                        "more be set aside"
+                        "Numbers of records that broke each rule when the batches were checked "
+                        "before the review. Records that were accepted after this check can "
+                        "cause further records to be quarantined."
                     ),
                     category=_("Rule"),
                     unit="records",
                     bars=[
-                        Bar(label=titles[rule], value=count) for count, rule in worst[:MOST_RULES]
+                        Bar(label=titles[rule], value=count) for count, rule in worst[:MAX_RULES]
                     ],
                 )
             ],
@@ -308,7 +334,7 @@ def _rules(results: _Results) -> list[Section]:
 
 def _waits(results: _Results, hours: float | None) -> list[Section]:
     bars = []
-    for part in results.asked:
+    for part in results.submitted_batches:
         waited = results.waited(part)
         if waited is None or (due := results.checks[part].due) is None:
             continue
@@ -320,7 +346,7 @@ def _waits(results: _Results, hours: float | None) -> list[Section]:
     target = Target(value=hours * 3600, label=_("deadline")) if hours else None
     return [
         Section(
-            heading=_("How long the batches waited"),
+            heading=_("Waiting time of the batches"),
             blocks=[
                 BarChart(
                     caption=_("From entry to decision"),
@@ -336,24 +362,28 @@ def _waits(results: _Results, hours: float | None) -> list[Section]:
 
 def _meaning() -> Section:
     return Section(
-        heading=_("What this report proves, and what it does not"),
+        heading=_("Scope and limits of this report"),
         blocks=[
             Paragraph(
                 text=_(
-                    "A batch is let in by one decision of a reviewer who entered none of its "
-                    "records and whom the policy pack entitles."
+                    "Each batch was accepted by one decision of a reviewer who is entitled by "
+                    "the policy pack and did not enter any of its records."
                 )
             ),
             Steps(
                 items=[
                     _(
-                        "Every record was held against the rules; one that could not be checked "
-                        "is a finding. Reviewers saw a masked sample."
+                        "Every record was checked against the rules; a rule that could not be "
+                        "checked is a finding. Reviewers saw a masked sample."
                     ),
-                    _("What was let in is, by hash, what was decided on."),
                     _(
-                        "Independent review is shown for the records of this run; other ways into "
-                        "the formal tables are not looked at here."
+                        "The hash of the accepted records proves that they are the records on "
+                        "which the reviewer decided."
+                    ),
+                    _(
+                        "This report proves independent review only for the records that this "
+                        "run accepted, not for records that reached the formal tables in "
+                        "another way."
                     ),
                 ]
             ),

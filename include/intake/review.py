@@ -1,4 +1,4 @@
-"""Steps of `review_intake` until the decision: find, check, ask, take the answer."""
+"""The steps of `review_intake` before a decision: find and check batches, and request reviews."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from include.approvals import registry
-from include.approvals.question import Answer, AskAgain, Question
-from include.approvals.registry import Cause, Decision, Refusal, Request
+from include.approvals.registry import Decision, Refusal, RefusalCause, Request
+from include.approvals.required_action import Answer, InvalidAnswer, RequiredAction
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult
-from include.intake import batches, question
-from include.intake.checks import FAIL, Verdict, broken_by_rule, kept_out
-from include.intake.names import CLAUSE, rule_and_batch
-from include.intake.question import Facts, body, subject
+from include.intake import batches, review_page
+from include.intake.checks import FAIL, Verdict, blocked_rows, broken_by_rule
+from include.intake.incoming import CLAUSE, MAX_BATCH_NAME_LENGTH, split_part
+from include.intake.review_page import BatchFacts, page_body, page_subject
 from include.intake.table import IncomingTable, on_table, on_tables
 from include.messages import Message, _
 from include.policy import PolicyPack
@@ -25,12 +25,14 @@ _DEFAULT_WAIT = timedelta(hours=20)
 
 
 class WaitingBatches(StepResult):
-    """The batches that wait for review.
+    """The batches that wait for review when a run starts.
 
     Attributes:
-        batches: those that this run asks about, oldest first: ``customers/IN-000013``.
-        left: number of others by rule, beyond the limit of one run.
-        unfit: number of batches that cannot be asked about.
+        batches: names of the batches that this run submits for review, oldest first, such as
+            ``customers/IN-000013``.
+        left: number of batches that this run does not submit, by id of the intake rule, because a
+            run submits only a limited number of batches per rule.
+        unfit: number of batches that cannot be reviewed.
     """
 
     batches: list[str]
@@ -39,24 +41,24 @@ class WaitingBatches(StepResult):
 
     @property
     def not_asked(self) -> int:
-        """The number of batches that wait and were not asked about."""
+        """Return the number of pending batches that this run does not submit for review."""
         return sum(self.left.values()) + self.unfit
 
 
 class BatchCheck(StepResult):
-    """A batch at its check.
+    """The result of checking a batch before its review.
 
     Attributes:
-        batch: its name.
-        rows: number of pending rows.
-        oldest: when the first row was entered; None if no row has a time of entry.
-        newest: when the last row was entered.
-        due: by when the batch should be reviewed.
-        enterers: user ids of those who entered the rows.
-        sha256: of the content.
-        clean: number of rows that break no rule which keeps them out.
-        rules: a verdict for each rule.
-        request: number of the request for a decision; None if nobody can be asked.
+        batch: name of the batch.
+        rows: number of rows that wait for review (pending rows).
+        oldest: earliest time of entry; None if no pending row has a valid one.
+        newest: latest time of entry; None if no pending row has a valid one.
+        due: deadline of the review; None if no pending row has a valid time of entry.
+        enterers: user ids of the people who entered the rows.
+        sha256: SHA-256 of the batch's content.
+        clean: number of rows that can become formal records.
+        rules: result of each condition of intake.yaml and each expectation.
+        request: number of the approval request; None if the batch cannot be reviewed.
     """
 
     batch: str
@@ -72,170 +74,208 @@ class BatchCheck(StepResult):
 
 
 class Review(StepResult):
-    """The answer about a batch.
+    """The reviewer's answer to the request to review a batch.
 
     Attributes:
-        decision: the chosen option; empty if nobody answered.
-        decided_by: user id; empty if nobody answered.
-        decided_at: when.
-        reason: the reviewer's words; None if the answer does not count.
-        refused: why the answer does not count; None if it does.
+        decision: option that the reviewer chose; empty if nobody answered.
+        decided_by: user id of the reviewer; empty if nobody answered.
+        decided_at: time of the answer.
+        reason: reason that the reviewer gave; None if the answer is not valid.
+        refused: why the answer is not valid; None if it is valid.
     """
 
     decision: str
     decided_by: str
     decided_at: datetime
     reason: str | None = None
-    refused: Cause | None = None
+    refused: RefusalCause | None = None
 
     @property
-    def counts(self) -> bool:
-        """Whether the answer decides about the batch."""
+    def is_valid(self) -> bool:
+        """Return whether the reviewer's answer is a valid decision."""
         return self.refused is None
 
 
-def find(tables: Sequence[IncomingTable], findings: StepFindings) -> WaitingBatches:
-    """Find the batches that wait for review, and choose those to ask about, oldest first."""
-    asked: list[str] = []
+def find_batches(tables: Sequence[IncomingTable], findings: StepFindings) -> WaitingBatches:
+    """Find the batches that wait for review, and choose the oldest of each table for this run."""
+    submitted_batches: list[str] = []
     left: dict[str, int] = {}
     rows = unfit = 0
     for table in tables:
         incoming = table.incoming
         with table.snapshot() as connection:
-            waiting = batches.waiting(connection, incoming, table.clock.now())
-        most = incoming.rule.most_batches
+            waiting = batches.find_pending(connection, incoming, table.clock.now())
+        max_batches = incoming.rule.most_batches
         dated = [batch for batch in waiting.batches if not batch.undated]
-        asked += [incoming.part(batch.name) for batch in dated[:most]]
+        submitted_batches += [incoming.batch_label(batch.name) for batch in dated[:max_batches]]
         rows += sum(batch.rows for batch in waiting.batches)
         unfit += len(waiting.batches) - len(dated) + waiting.nameless
-        left[incoming.rule.id] = len(dated[most:])
-        _unfit(findings, table, waiting)
+        left[incoming.rule.id] = len(dated[max_batches:])
+        _report_unfit(findings, table, waiting)
         if left[incoming.rule.id]:
             findings.warn(
                 "intake.not_asked",
                 _(
-                    "{count} batches wait beyond the {most} of one run.",
+                    "A run submits at most {maximum} batches for review; {count} more batches "
+                    "wait.",
                     count=left[incoming.rule.id],
-                    most=most,
+                    maximum=max_batches,
                 ),
-                _("Run the workflow again today, or raise most_batches in intake.yaml."),
+                _(
+                    "Run this workflow again today, or have the maximum number of batches per "
+                    "run raised."
+                ),
                 subject=incoming.rule.id,
+                for_engineers=_(
+                    "`most_batches` in `intake.yaml` is the maximum number of batches per run."
+                ),
             )
-    findings.measure("intake.waiting_batches", len(asked) + sum(left.values()) + unfit, "1")
+    findings.measure(
+        "intake.waiting_batches", len(submitted_batches) + sum(left.values()) + unfit, "1"
+    )
     findings.measure("intake.waiting_rows", rows, "rows")
-    return WaitingBatches(batches=asked, left=left, unfit=unfit)
+    return WaitingBatches(batches=submitted_batches, left=left, unfit=unfit)
 
 
 FIND = Step(
     name="batches",
-    title=_("The search for batches"),
+    title=_("The search for batches that wait for review"),
     clause=CLAUSE,
-    work=on_tables(find),
+    work=on_tables(find_batches),
     result=WaitingBatches,
     parts=lambda waiting: waiting.batches,
 )
 
 
-def _unfit(findings: StepFindings, table: IncomingTable, waiting: batches.Waiting) -> None:
-    """Report batches that cannot be asked about, and those whose deadline is meaningless."""
+def _report_unfit(
+    findings: StepFindings, table: IncomingTable, waiting: batches.PendingBatches
+) -> None:
+    """Report batches that cannot be reviewed, and batches whose deadline is wrong.
+
+    The deadline is wrong if the time of entry of a row is in the future.
+    """
     incoming = table.incoming
     if waiting.unnamed:
         findings.fail(
             "intake.unnamed",
             _(
-                "{count} pending records of {table} belong to no batch that has a plain name.",
+                "{count} pending records of {collection} have no valid batch name, so they cannot "
+                "be reviewed.",
                 count=waiting.unnamed,
-                table=incoming.rule.collection,
+                collection=incoming.rule.collection,
             ),
-            _("Have them entered in a batch; nobody can review them as they are."),
+            _("Have the records entered again in a batch with a valid name."),
             subject=incoming.rule.id,
+            for_engineers=_(
+                "A batch name has at most {maximum} characters: letters, digits and `_ . : / -`.",
+                maximum=MAX_BATCH_NAME_LENGTH,
+            ),
         )
     if waiting.personal:
         findings.fail(
             "intake.personal_name",
             _(
-                "{count} batches of {table} have a phone or ID number in their name; nobody is "
-                "asked about them.",
+                "{count} batches of {collection} have a phone or ID number in their name, so they "
+                "were not submitted for review.",
                 count=waiting.personal,
-                table=incoming.rule.collection,
+                collection=incoming.rule.collection,
             ),
-            _("Have them renamed in the incoming table: a batch's name is kept in the evidence."),
+            _(
+                "Have the batches renamed. Otherwise the evidence would contain the phone or ID "
+                "numbers that are in their names."
+            ),
             subject=incoming.rule.id,
         )
     for batch in waiting.batches:
         if batch.undated:
-            _undated(findings, batch.undated, batch.rows, incoming.part(batch.name))
+            _report_undated(findings, batch.undated, batch.rows, incoming.batch_label(batch.name))
         if batch.ahead:
             findings.fail(
                 "intake.entered_ahead",
                 _(
-                    "{count} of the batch's {rows} pending records were entered in the future: "
-                    "their deadline says nothing.",
+                    "{count} of the batch's {rows} pending records have a time of entry in the "
+                    "future, so their deadline is wrong.",
                     count=batch.ahead,
                     rows=batch.rows,
                 ),
-                _("Have the batch reviewed, and correct the clock or the form it came from."),
-                subject=incoming.part(batch.name),
+                _(
+                    "Have the batch reviewed, and correct the clock of the system that recorded "
+                    "the time of entry."
+                ),
+                subject=incoming.batch_label(batch.name),
             )
 
 
-def _undated(findings: StepFindings, undated: int, rows: int, part: str) -> None:
+def _report_undated(findings: StepFindings, undated: int, rows: int, part: str) -> None:
     findings.fail(
         "intake.undated",
         _(
-            "{count} of the batch's {rows} pending records have no time of entry that can be read; "
-            "nobody is asked about it.",
+            "{count} of the batch's {rows} pending records have no readable time of entry, so the "
+            "batch was not submitted for review.",
             count=undated,
             rows=rows,
         ),
-        _("Correct when they were entered: the deadline of the review counts from it."),
+        _("Correct the time of entry of these records: the review deadline counts from it."),
         subject=part,
     )
 
 
-def check(table: IncomingTable, findings: StepFindings) -> BatchCheck:
-    """Hash the batch, hold its rules against it, enter the request for a decision.
+def check_batch(table: IncomingTable, findings: StepFindings) -> BatchCheck:
+    """Hash a batch, check its rows, and create the approval request for its review.
 
-    The step fails if nobody can be asked: a rule cannot be checked, or no reviewer is left.
+    The rows are checked against the conditions of intake.yaml and against expectations. If the
+    batch cannot be reviewed, for example because nobody is entitled to review it, the step fails
+    and no approval request is created.
 
     Raises:
-        ControlFailed: no row of the batch is pending any more.
+        ControlFailed: the batch has no pending rows any more.
     """
     incoming = table.incoming
-    batch = rule_and_batch(findings.part)[1]
+    batch = split_part(findings.part)[1]
     with table.snapshot() as connection:
-        content = batches.content(connection, incoming, batch)
+        content = batches.read_content(connection, incoming, batch)
         if not content.rows:
-            raise ControlFailed(f"No record of {batch} is pending any more.", "Nothing to do.")
-        who = batches.people_of(connection, incoming, batch)
+            raise ControlFailed(
+                f"The batch {batch} has no pending records any more.", "No action is required."
+            )
+        people = batches.load_people(connection, incoming, batch)
         where = incoming.pending(batch)
         verdicts, broken = broken_by_rule(table.checkers, connection, where, table.clock.now())
-    _faults(findings, verdicts)
+    _report_rule_faults(findings, verdicts)
     if content.undated:
-        _undated(findings, content.undated, content.rows, findings.part)
-    unknown = [account for account in who.enterers if account.startswith(batches.UNKNOWN_STAFF)]
+        _report_undated(findings, content.undated, content.rows, findings.part)
+    unknown = [
+        account for account in people.enterers if account.startswith(batches.UNKNOWN_STAFF_PREFIX)
+    ]
     if unknown:
         findings.fail(
             "intake.no_enterer",
-            _("Nobody knows who entered {count} of the batch's sources.", count=len(unknown)),
-            _("Correct the rows or the staff table; who entered records may not review them."),
+            _(
+                "The batch has records of {count} accounts that belong to no known employee.",
+                count=len(unknown),
+            ),
+            _(
+                "Correct the accounts in the records or in the list of employees. They must "
+                "show who entered the records, because these people may not review them."
+            ),
         )
-    if not who.reviewers:
+    if not people.reviewers:
         findings.fail(
             "intake.no_reviewer",
-            _("Nobody who did not enter records of this batch may review it."),
-            _("Name another reviewer, or correct `people` in intake.yaml."),
+            _("The batch has no entitled reviewer who did not enter its records."),
+            _("Name another reviewer, or have the rule that selects reviewers corrected."),
+            for_engineers=_("The condition `people` in `intake.yaml` selects the reviewers."),
         )
     request = None
     if not findings.has_failed:
         with table.state.begin() as conn:
-            request = registry.ask(
+            request = registry.create_request(
                 conn,
                 table.clock,
                 kind=KIND,
                 subject=findings.part,
                 sha256=content.sha256,
-                requested_by=who.enterers,
+                requested_by=people.enterers,
                 dag_id=table.run.run.dag_id,
                 run_id=table.run.run.run_id,
                 deadline=content.due,
@@ -246,9 +286,9 @@ def check(table: IncomingTable, findings: StepFindings) -> BatchCheck:
         oldest=content.oldest,
         newest=content.newest,
         due=content.due,
-        enterers=who.enterers,
+        enterers=people.enterers,
         sha256=content.sha256,
-        clean=content.rows - len(kept_out(broken)),
+        clean=content.rows - len(blocked_rows(broken)),
         rules=verdicts,
         request=request,
     )
@@ -258,67 +298,78 @@ CHECK = Step(
     name="check",
     title=_("The check of {part}", part=""),
     clause=CLAUSE,
-    work=on_table(check),
+    work=on_table(check_batch),
     result=BatchCheck,
-    ends_run="Nobody can be asked about it: see the run's report.",
+    ends_run="The batch cannot be submitted for review: see the run's report.",
 )
 
 
 def checked_batch(table: IncomingTable, part: str) -> tuple[BatchCheck, int]:
-    """Return the last check of a batch in this run, and the number of its request.
+    """Return the last check of a batch in this run, and the number of the approval request.
+
+    Args:
+        table: incoming table of the batch.
+        part: name of the batch, such as ``customers/IN-000013``.
 
     Raises:
-        NotEnded: the check began again and has not ended.
-        ControlFailed: the batch was not checked, or nobody can be asked about it.
+        NotEnded: the check was started again and is still running.
+        ControlFailed: the batch was not checked in this run, or it cannot be reviewed.
     """
     checked = table.run.require(CHECK, part)
     if checked.request is None:
-        raise ControlFailed(f"Nobody can be asked about {part}.", "Run the workflow again.")
+        raise ControlFailed(
+            f"{part} cannot be submitted for review.",
+            "Correct the findings of its check, then run the workflow again.",
+        )
     return checked, checked.request
 
 
-def ask(table: IncomingTable, findings: StepFindings) -> Question | Review:
-    """Ask a reviewer who entered none of the records: counts, failures by rule, a masked sample.
+def ask_reviewer(table: IncomingTable, findings: StepFindings) -> RequiredAction | Review:
+    """Return the required action that asks the entitled people to review a batch.
 
-    The page shows the very content that was checked. Nobody is asked if a task that was killed
-    afterwards took the decision on this content.
+    The form of the required action shows counts and a masked sample of the rows. An earlier attempt
+    of the task may already have stored a decision. In this case the result of this decision is
+    returned instead.
 
     Raises:
-        ControlFailed: the batch changed since its check, or nobody may be asked.
+        ControlFailed: the batch changed since it was checked, or nobody may review it.
     """
     incoming = table.incoming
     checked, request_id = checked_batch(table, findings.part)
     batch = checked.batch
     with table.state.connect() as conn:
-        request = registry.request(conn, request_id)
+        request = registry.load_request(conn, request_id)
         decision = registry.decision_on(conn, request_id)
         outdated = registry.outdated_answers(conn, request)
     if decision is not None:
-        return _reviewed(findings, request, decision, outdated)
+        return _review_result(findings, request, decision, outdated)
     with table.snapshot() as connection:
-        content = batches.content(connection, incoming, batch)
+        content = batches.read_content(connection, incoming, batch)
         if content.sha256 != checked.sha256:
             raise ControlFailed(
-                f"{batch} changed between its check and the question.", "The next run asks anew."
+                f"{batch} changed between its check and the request for its review.",
+                "The next run submits the batch again.",
             )
-        who = batches.people_of(connection, incoming, batch)
-        rows = question.masked_rows(
-            connection, incoming, batch, content.sha256, content.rows, table.names
+        people = batches.load_people(connection, incoming, batch)
+        rows = review_page.masked_rows(
+            connection, incoming, batch, content.sha256, content.rows, table.key_names
         )
-    if not who.reviewers:  # an empty list would let everybody answer
-        raise ControlFailed(f"Nobody may review {batch}.", "Name another reviewer.")
+    if not people.reviewers:  # Airflow would accept an answer of anybody for an empty list
+        raise ControlFailed(
+            f"The batch {batch} has no entitled reviewer.", "Name another reviewer."
+        )
     assert content.oldest is not None
     assert content.newest is not None
     assert content.due is not None
-    facts = Facts(
+    facts = BatchFacts(
         batch,
         content.rows,
         content.oldest,
         content.newest,
         content.due,
         table.clock.now() > content.due,
-        who.enterers,
-        list(who.reviewers),
+        people.enterers,
+        list(people.reviewers),
         content.sha256,
         checked.clean,
         checked.rules,
@@ -326,25 +377,28 @@ def ask(table: IncomingTable, findings: StepFindings) -> Question | Review:
     timezone = table.run.zone.key
     findings.warn(
         "intake.waiting",
-        _("The question was asked and nobody has answered yet."),
-        _("Answer it in Airflow, or run the workflow again."),
+        _("The batch was submitted for review, and no reviewer has decided yet."),
+        _("Decide on the batch in Airflow, or run this workflow again."),
     )
-    page = body(facts, rows, timezone)
-    return Question(subject(facts, timezone), page, list(who.reviewers), request.content)
+    page = page_body(facts, rows, timezone)
+    return RequiredAction(
+        page_subject(facts, timezone), page, list(people.reviewers), request.content
+    )
 
 
-def take(table: IncomingTable, findings: StepFindings, answer: Answer) -> Review:
-    """Enter the reviewer's answer, or that nobody answered in time.
+def store_answer(table: IncomingTable, findings: StepFindings, answer: Answer) -> Review:
+    """Store the reviewer's answer, or store that nobody answered in time.
 
     Raises:
-        AskAgain: the form showed another content than the batch's last check read.
+        InvalidAnswer: the form that the reviewer answered shows other content than the last check
+            of the batch.
     """
     incoming = table.incoming
     checked, request_id = checked_batch(table, findings.part)
     with table.snapshot() as connection:
-        entitled = batches.people_of(connection, incoming, checked.batch).reviewers
+        entitled = batches.load_people(connection, incoming, checked.batch).reviewers
     with table.state.begin() as conn:
-        request = registry.request(conn, request_id)
+        request = registry.load_request(conn, request_id)
         decision = registry.decide(
             conn,
             request,
@@ -356,48 +410,61 @@ def take(table: IncomingTable, findings: StepFindings, answer: Answer) -> Review
             content=answer.content,
         )
         outdated = registry.outdated_answers(conn, request)
-    if isinstance(decision, Refusal) and decision.cause is Cause.OTHER_CONTENT:
-        raise AskAgain(_("{part} changed after the form was made.", part=findings.part))
-    return _reviewed(findings, request, decision, outdated)
+    if isinstance(decision, Refusal) and decision.cause is RefusalCause.OTHER_CONTENT:
+        raise InvalidAnswer(
+            _("{part} changed after the review form was created.", part=findings.part)
+        )
+    return _review_result(findings, request, decision, outdated)
 
 
-def response(pack: PolicyPack) -> timedelta:
-    """Return how long a run waits for its reviewers: the shortest time of the pack's intakes."""
+def response_time(pack: PolicyPack) -> timedelta:
+    """Return how long a run waits for a reviewer's answer.
+
+    It is the shortest response time that a rule of intake.yaml sets, or a default if intake.yaml
+    has no rule.
+    """
     return min((rule.response.span for rule in pack.intake), default=_DEFAULT_WAIT)
 
 
 REVIEW = HumanTask(
     name="review",
     title=_("The review of {part}", part=""),
-    question_title=_("The question about {part}", part=""),
+    request_title=_("Request to review {part}", part=""),
     clause=CLAUSE,
     result=Review,
-    ask=on_table(ask),
-    take=on_table(take),
-    response=response,
+    ask=on_table(ask_reviewer),
+    take=on_table(store_answer),
+    response=response_time,
 )
 
 
-def _reviewed(
+def _review_result(
     findings: StepFindings, request: Request, answer: Decision | Refusal, outdated: int
 ) -> Review:
     if outdated:
         findings.warn(
             "intake.other_content",
-            _("{count} answers to an earlier content of the batch did not count.", count=outdated),
-            _("Ask who repeated the check while the review waited, and what changed."),
+            _(
+                "{count} decisions are not valid, because the records of the batch changed "
+                "after the reviewers saw them.",
+                count=outdated,
+            ),
+            _(
+                "Find out who checked the batch again while it waited for review, and how its "
+                "records changed."
+            ),
         )
     if isinstance(answer, Refusal):
-        _refused(findings, answer)
+        _report_refusal(findings, answer)
     elif request.deadline is not None and answer.decided_at > request.deadline:
         findings.warn(
             "intake.decided_late",
             _(
-                "The batch was decided on at {at}; it should have been by {due}.",
-                at=answer.decided_at,
-                due=request.deadline,
+                "The batch was decided on at {decided_at}, after its deadline {deadline}.",
+                decided_at=answer.decided_at,
+                deadline=request.deadline,
             ),
-            _("See why it waited; ask for more reviewers if it happens again."),
+            _("Find out why the decision was late. Name more reviewers if it happens again."),
         )
     return Review(
         decision=answer.decision,
@@ -408,47 +475,67 @@ def _reviewed(
     )
 
 
-def _refused(findings: StepFindings, answer: Refusal) -> None:
+def _report_refusal(findings: StepFindings, answer: Refusal) -> None:
     severity, message = {
-        Cause.NOBODY: (Outcome.ATTENTION, _("Nobody reviewed the batch in time; it waits on.")),
-        Cause.OWN_REQUEST: (
-            Outcome.FAIL,
-            _("{who} answered for records of their own; it does not count.", who=answer.decided_by),
-        ),
-        Cause.NOT_ENTITLED: (
-            Outcome.FAIL,
-            _("{who} answered and may not review; it does not count.", who=answer.decided_by),
-        ),
-        Cause.NO_REASON: (
+        RefusalCause.NOBODY: (
             Outcome.ATTENTION,
-            _("{who} rejected the batch and gave no reason; it waits on.", who=answer.decided_by),
+            _("No reviewer answered the request in time, so the batch still waits for review."),
         ),
-        Cause.DECIDED_BEFORE: (
+        RefusalCause.OWN_REQUEST: (
             Outcome.FAIL,
-            _("{who} answered a second time; the first decision stands.", who=answer.decided_by),
+            _(
+                "{person} decided on records that they entered themselves. The decision is not "
+                "valid.",
+                person=answer.decided_by,
+            ),
+        ),
+        RefusalCause.NOT_ENTITLED: (
+            Outcome.FAIL,
+            _(
+                "{person} decided without being entitled to review. The decision is not valid.",
+                person=answer.decided_by,
+            ),
+        ),
+        RefusalCause.NO_REASON: (
+            Outcome.ATTENTION,
+            _(
+                "{person} rejected the batch without a reason. The batch still waits for review.",
+                person=answer.decided_by,
+            ),
+        ),
+        RefusalCause.DECIDED_BEFORE: (
+            Outcome.FAIL,
+            _(
+                "{person} decided on the batch a second time. The first decision remains valid.",
+                person=answer.decided_by,
+            ),
         ),
     }[answer.cause]
     findings.find(f"intake.{answer.cause}", severity, message, _action(answer.cause))
 
 
-def _action(cause: Cause) -> Message:
-    if cause is Cause.NOBODY:
-        return _("Remind the reviewers; the next run asks again.")
-    if cause is Cause.NO_REASON:
-        return _("Tell the reviewer; the next run asks again.")
-    return _("Ask the person why; raise an incident if it was no mistake.")
+def _action(cause: RefusalCause) -> Message:
+    if cause is RefusalCause.NOBODY:
+        return _("Remind the reviewers. The next run submits the batch for review again.")
+    if cause is RefusalCause.NO_REASON:
+        return _("Inform the reviewer. The next run submits the batch for review again.")
+    return _("Ask the person for the cause. If it was not a mistake, open an incident.")
 
 
-def _faults(findings: StepFindings, verdicts: Sequence[Verdict]) -> None:
+def _report_rule_faults(findings: StepFindings, verdicts: Sequence[Verdict]) -> None:
     for verdict in verdicts:
         if verdict.broken is None:
             findings.find(
                 "intake.rule_fault",
                 Outcome.FAIL if verdict.severity == FAIL else Outcome.ATTENTION,
                 _(
-                    "The rule {rule} could not be checked: {fault}.",
-                    rule=verdict.rule,
+                    "The rule “{rule}” could not be checked: {fault}.",
+                    rule=verdict.title,
                     fault=verdict.fault,
                 ),
-                _("Correct the rule or the data map; the batch waits until it can be checked."),
+                _(
+                    "Ask the data engineers to correct this rule. Until then, the batch waits "
+                    "for review."
+                ),
+                for_engineers=_("Correct the rule `{rule}` or the data map.", rule=verdict.rule),
             )

@@ -1,4 +1,4 @@
--- What courier_intake needs to let incoming records in, and nothing more (docs/intake.md).
+-- What courier_intake needs to let incoming records in, and nothing more (docs/explanation/intake.md).
 -- Foreign keys are checked with the owner's rights and need none here.
 
 GRANT USAGE ON SCHEMA public TO courier_intake;

@@ -1,4 +1,4 @@
-"""Steps of `review_intake` after the decision: act on it, and check the result."""
+"""The steps of `review_intake` after the decision: execute the decision, and verify the result."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from include.approvals import registry
 from include.approvals.registry import Decision
 from include.evidence.step_findings import StepFindings, StepResult
 from include.intake import batches
-from include.intake.checks import FAIL, Key, broken_by_rule, kept_out
-from include.intake.names import CLAUSE, rule_and_batch
-from include.intake.promote import Settled, promote, reject, settled_by
+from include.intake.checks import FAIL, Key, blocked_rows, broken_by_rule
+from include.intake.incoming import CLAUSE, split_part
+from include.intake.promote import SettledRows, earlier_settlement, promote, reject
 from include.intake.review import REVIEW, BatchCheck, Review, checked_batch
-from include.intake.table import IncomingTable, on_table, resolve, table_of
+from include.intake.table import IncomingTable, load_table, on_table, resolve_quarantine
 from include.messages import _
 from include.services.errors import ControlFailed
-from include.state.locks import exclusive
+from include.state.locks import hold_exclusive_lock
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 from include.workflow.step import Step
@@ -30,15 +30,17 @@ Progress = Callable[[str], None]
 
 
 class Settlement(StepResult):
-    """The settlement of a batch.
+    """The numbers of rows of a batch after the step that executes the decision on the batch.
 
     Attributes:
-        left: number of rows that stay pending; None if the batch was settled.
-        promoted: number of rows that were let in.
-        set_aside: number of rows that break a rule and were not let in.
-        rejected: number of rows that the reviewer turned down.
+        left: number of rows that still wait for review; None if the decision was executed.
+        promoted: number of rows that became formal records.
+        set_aside: number of rows that were quarantined because they break a condition of
+            intake.yaml or an expectation.
+        rejected: number of rows that the reviewer rejected.
         records: number of formal records by collection.
-        changed: whether the batch changed after the decision, so that nothing was done.
+        changed: whether the decision was not executed because the batch had changed after the
+            decision.
     """
 
     left: int | None = None
@@ -50,12 +52,12 @@ class Settlement(StepResult):
 
 
 class Verification(StepResult):
-    """The counts after all settlements.
+    """The counts of the step that verifies all incoming tables after the decisions were executed.
 
     Attributes:
-        past_deadline: number of batches that still wait, past their deadline.
-        promoted: number of rows that this run let in.
-        unreviewed: number of these whose formal record shows no independent review.
+        past_deadline: number of batches that wait for review after their deadline.
+        promoted: number of rows that became formal records in this run.
+        unreviewed: number of these rows that have no review, as `_count_unreviewed` defines it.
     """
 
     past_deadline: int
@@ -64,130 +66,171 @@ class Verification(StepResult):
 
 
 class ContentChanged(ControlFailed):
-    """A batch is not what was decided on.
+    """Raised if a decision is not executed because the batch has changed after the decision.
 
     Attributes:
-        gone: none of its rows is pending any more, so somebody else has settled them.
+        is_settled: whether the batch has no pending rows any more, because another run executed a
+            decision on it or because the rows were deleted.
     """
 
-    def __init__(self, batch: str, *, gone: bool) -> None:
-        super().__init__(f"{batch} changed after the decision.")
-        self.gone = gone
+    def __init__(self, batch: str, *, is_settled: bool) -> None:
+        super().__init__(f"The batch {batch} changed after the decision.")
+        self.is_settled = is_settled
 
 
 def settle(
     table: IncomingTable, findings: StepFindings, progress: Progress | None = None
 ) -> Settlement:
-    """Let the batch in or turn it down, exactly once; without a decision it stays pending.
+    """Execute the decision on a batch, exactly once. A batch without a decision stays pending.
 
-    Safe to repeat and to kill at any point: see `include.intake.promote`.
+    The function can be interrupted at any point and repeated: see `include.intake.promote`.
 
     Args:
-        table: of the batch.
-        findings: of the step.
-        progress: is called with ``before commit``, where an error undoes everything, and with
-            ``committed``.
+        table: incoming table of the batch.
+        findings: findings of the step.
+        progress: callback that is called with ``before commit`` immediately before the transaction
+            is committed, when an exception still rolls it back, and with ``committed`` after the
+            commit.
     """
     part = findings.part
-    with exclusive(table.state, f"intake:{part}", f"the batch {part}"):
+    with hold_exclusive_lock(table.state, f"intake:{part}", f"the batch {part}"):
         checked, request_id = checked_batch(table, part)
         with table.state.connect() as conn:
             decision = registry.decision_on(conn, request_id)
         if decision is None:
             return Settlement(left=checked.rows)
         try:
-            done = _settle(table, checked.batch, decision, progress or (lambda _: None))
+            settled = _settle_batch(table, checked.batch, decision, progress or (lambda _: None))
         except ContentChanged as changed:
-            return _void(findings, checked, decision, changed)
-    if done.set_aside:
+            return _report_void(findings, checked, decision, changed)
+    if settled.set_aside:
         findings.warn(
             "intake.set_aside",
-            _("{count} records break a rule and were not let in.", count=done.set_aside),
-            _("Have them corrected and entered again; the quarantine names them by key."),
+            _("{count} records break a rule and were quarantined.", count=settled.set_aside),
+            _(
+                "Have the quarantined records corrected and entered again. The quarantine "
+                "register lists them by key."
+            ),
         )
-    if done.rejected:
+    if settled.rejected:
         findings.warn(
             "intake.rejected",
-            _("{who} rejected the batch.", who=decision.decided_by),
-            _("Read the reason, have the batch corrected and entered again."),
+            _("{person} rejected the batch.", person=decision.decided_by),
+            _("Read the reason of the rejection, and have the batch corrected and entered again."),
         )
-    findings.measure("intake.promoted", done.promoted, "rows")
-    findings.measure("intake.set_aside", done.set_aside, "rows")
-    findings.measure("intake.rejected", done.rejected, "rows")
+    findings.measure("intake.promoted", settled.promoted, "rows")
+    findings.measure("intake.set_aside", settled.set_aside, "rows")
+    findings.measure("intake.rejected", settled.rejected, "rows")
     return Settlement(
-        promoted=done.promoted,
-        set_aside=done.set_aside,
-        rejected=done.rejected,
-        records=dict(done.records),
+        promoted=settled.promoted,
+        set_aside=settled.set_aside,
+        rejected=settled.rejected,
+        records=dict(settled.records),
     )
 
 
 SETTLE = Step(
     name="settle",
-    title=_("The settlement of {part}", part=""),
+    title=_("The execution of the decision on {part}", part=""),
     clause=CLAUSE,
     work=on_table(settle),
     result=Settlement,
 )
 
 
-def _void(
+def _report_void(
     findings: StepFindings, checked: BatchCheck, decision: Decision, changed: ContentChanged
 ) -> Settlement:
-    """Report that a decision is void; the batch stays as it is."""
-    if changed.gone:
+    """Report that the decision on a batch was not executed because the batch had changed.
+
+    Args:
+        findings: findings of the step.
+        checked: result of the check of the batch before the decision.
+        decision: the decision.
+        changed: the error that states the change.
+
+    Returns:
+        The result of the step, without promoted or rejected rows.
+    """
+    if changed.is_settled:
         findings.warn(
             "intake.settled_elsewhere",
-            _("Another run settled the batch or its records were deleted; nothing was done."),
-            _("See the other run's report; do not run the workflow twice at once."),
+            _(
+                "Another run already executed the decision on the batch, or the records of the "
+                "batch were deleted. This run changed nothing."
+            ),
+            _("Read the report of the other run. Do not run the workflow twice at the same time."),
         )
         return Settlement(left=0, changed=True)
     findings.fail(
         "intake.changed",
         _(
-            "The batch changed after {who} decided on it; nothing was done.",
-            who=decision.decided_by,
+            "The batch changed after the decision of {person}, so the run did not execute the "
+            "decision.",
+            person=decision.decided_by,
         ),
-        _("Find out who changed it. It stays pending, and the next run asks again."),
+        _(
+            "Find out who changed the batch. The batch still waits for review, and the next run "
+            "submits it again."
+        ),
     )
     return Settlement(left=checked.rows, changed=True)
 
 
-def _settle(table: IncomingTable, batch: str, decision: Decision, progress: Progress) -> Settled:
+def _settle_batch(
+    table: IncomingTable, batch: str, decision: Decision, progress: Progress
+) -> SettledRows:
     incoming = table.incoming
     with table.writer.connect(autocommit=True) as connection:
         with batches.unit_of_work(connection, incoming, write=True):
             reviewer = batches.staff_key(connection, incoming, decision.decided_by)
-            act = {"reviewer": reviewer, "at": decision.decided_at}
-            done = settled_by(connection, incoming, batch, approved=decision.approved, **act)
-            if not done.rows:
+            decision_values = {"reviewer": reviewer, "at": decision.decided_at}
+            settled = earlier_settlement(
+                connection, incoming, batch, approved=decision.approved, **decision_values
+            )
+            if not settled.rows:
                 _require_unchanged(table, connection, batch, decision)
                 if decision.approved:
-                    broken = _broken(table, connection, batch)
-                    done = promote(connection, incoming, batch, broken=broken, **act)
+                    broken = _broken_rows(table, connection, batch)
+                    settled = promote(connection, incoming, batch, broken=broken, **decision_values)
                 else:
-                    done = reject(connection, incoming, batch, **act)
+                    settled = reject(connection, incoming, batch, **decision_values)
             progress("before commit")
             table.run.task.confirm_open()
         progress("committed")
-    return done
+    return settled
 
 
 def _require_unchanged(
     table: IncomingTable, connection: psycopg.Connection[Any], batch: str, decision: Decision
 ) -> None:
-    """Compare the batch with what was decided on, in the transaction that acts on it."""
-    content = batches.content(connection, table.incoming, batch)
+    """Raise an error if a batch has changed since its approval request was created.
+
+    The function reads the batch in the same transaction that then executes the decision.
+
+    Raises:
+        ContentChanged: the batch has changed.
+    """
+    content = batches.read_content(connection, table.incoming, batch)
     with table.state.connect() as conn:
-        asked = registry.request(conn, decision.request_id)
-        if asked.sha256 != content.sha256:
-            raise ContentChanged(batch, gone=not content.rows)
+        request = registry.load_request(conn, decision.request_id)
+        if request.sha256 != content.sha256:
+            raise ContentChanged(batch, is_settled=not content.rows)
         if decision.approved:
-            registry.require(conn, decision.request_id, content.sha256)
+            registry.require_approval(conn, decision.request_id, content.sha256)
 
 
-def _broken(table: IncomingTable, connection: psycopg.Connection[Any], batch: str) -> set[Key]:
-    """Rows that break a rule now: what was good when it was checked may be a duplicate since."""
+def _broken_rows(table: IncomingTable, connection: psycopg.Connection[Any], batch: str) -> set[Key]:
+    """Check a batch again, and quarantine the rows that must not become formal records.
+
+    The batch is checked again, because a row may have become a duplicate since the first check.
+
+    Returns:
+        The primary keys of the rows that break a condition or expectation of severity ``fail``.
+
+    Raises:
+        ControlFailed: a condition or expectation of severity ``fail`` cannot be checked.
+    """
     where = table.incoming.pending(batch)
     verdicts, keys = broken_by_rule(table.checkers, connection, where, table.clock.now())
     faulty = [
@@ -200,78 +243,91 @@ def _broken(table: IncomingTable, connection: psycopg.Connection[Any], batch: st
         )
     for rule, broken in keys.items():
         table.quarantine(rule, broken)
-    return kept_out(keys)
+    return blocked_rows(keys)
 
 
 def verify(run: RunContext[None], findings: StepFindings) -> Verification:
-    """Count by queries of its own what waits too long and what was let in unreviewed.
+    """Count overdue batches and formal records without a review, for all incoming tables.
 
-    Entries of the quarantine register whose rows are dealt with are resolved.
+    The step uses other queries than the steps that executed the decisions. The quarantine register
+    may still have entries for rows that are no longer quarantined; the step closes these entries.
     """
-    tables = [table_of(run, rule.id) for rule in run.pack.intake]
-    return verified(tables, run.records(), findings)
+    tables = [load_table(run, rule.id) for rule in run.pack.intake]
+    return verify_tables(tables, run.records(), findings)
 
 
-def verified(
+def verify_tables(
     tables: Sequence[IncomingTable], records: RunRecords, findings: StepFindings
 ) -> Verification:
-    """Count by queries of its own what still waits too long and what this run let in unreviewed.
+    """Count overdue batches, and formal records of this run without an independent review.
 
     Args:
-        tables: every incoming table.
-        records: of this run's steps.
-        findings: of the step.
+        tables: all incoming tables.
+        records: step records of this run.
+        findings: findings of the step.
     """
-    late: list[str] = []
+    overdue: list[str] = []
     promoted = unreviewed = resolved = 0
     for table in tables:
         now = table.clock.now()
         with table.snapshot() as connection:
-            waiting = batches.waiting(connection, table.incoming, now).batches
-            late += [
-                table.incoming.part(batch.name)
+            waiting = batches.find_pending(connection, table.incoming, now).batches
+            overdue += [
+                table.incoming.batch_label(batch.name)
                 for batch in waiting
                 if batch.due and batch.due < now
             ]
-            for batch, at in _decided(table, records.results(REVIEW)):
-                rows, bad = _unreviewed(connection, table, batch, at)
-                promoted, unreviewed = promoted + rows, unreviewed + bad
-            resolved += resolve(table, connection)
+            for batch, at in _decided_batches(table, records.results(REVIEW)):
+                rows, unreviewed_rows = _count_unreviewed(connection, table, batch, at)
+                promoted, unreviewed = promoted + rows, unreviewed + unreviewed_rows
+            resolved += resolve_quarantine(table, connection)
     findings.measure("intake.resolved", resolved, "rows")
     reported = sum(settled.promoted for settled in records.results(SETTLE).values())
     if reported != promoted:
         findings.fail(
             "intake.not_found",
             _(
-                "{said} records were let in, and {found} are found afterwards.",
-                said=reported,
-                found=promoted,
+                "The run accepted {reported} records, but the verification after the run "
+                "counted {counted} accepted records.",
+                reported=reported,
+                counted=promoted,
             ),
-            _("See what changed the incoming table meanwhile, or rounds its times."),
+            _(
+                "Ask the data engineers whether the incoming table was changed during the run, "
+                "or whether it stores rounded times."
+            ),
         )
-    for part in late:
+    for part in overdue:
         findings.fail(
             "intake.past_deadline",
-            _("The batch still waits for its review, past its deadline."),
-            _("Have it reviewed today: answer the question in Airflow when it is asked again."),
+            _("The batch still waits for review after its deadline."),
+            _(
+                "Decide on the batch in Airflow today, as soon as the required action "
+                "appears again."
+            ),
             subject=part,
         )
     if unreviewed:
         findings.fail(
             "intake.unreviewed",
             _(
-                "{count} of {rows} records let in have no formal record reviewed by another.",
+                "For {count} of {rows} accepted records, no formal record shows that a person "
+                "other than the one who entered the record reviewed it.",
                 count=unreviewed,
                 rows=promoted,
             ),
-            _("See what else writes to the formal tables; correct the targets in intake.yaml."),
+            _(
+                "Find out which other program or person writes to the formal tables, or have the "
+                "intake rule corrected."
+            ),
+            for_engineers=_("`targets` in `intake.yaml` defines the formal records."),
         )
-    return Verification(past_deadline=len(late), promoted=promoted, unreviewed=unreviewed)
+    return Verification(past_deadline=len(overdue), promoted=promoted, unreviewed=unreviewed)
 
 
 VERIFY = Step(
     name="verify",
-    title=_("The count afterwards"),
+    title=_("The verification of accepted records"),
     clause=CLAUSE,
     work=verify,
     result=Verification,
@@ -279,27 +335,49 @@ VERIFY = Step(
 )
 
 
-def _decided(table: IncomingTable, reviews: dict[str, Review]) -> list[tuple[str, datetime]]:
-    """Return the batches of a table that this run has a decision on: name, time of decision."""
-    parts = [(*rule_and_batch(part), review) for part, review in reviews.items()]
+def _decided_batches(
+    table: IncomingTable, reviews: dict[str, Review]
+) -> list[tuple[str, datetime]]:
+    """Return the batches of a table on which this run has received a valid decision.
+
+    Args:
+        table: incoming table.
+        reviews: answers of the reviewers in this run, by name of the batch.
+
+    Returns:
+        The name of each batch and the time of the decision.
+    """
+    parts = [(*split_part(part), review) for part, review in reviews.items()]
     return [
         (batch, review.decided_at)
         for rule, batch, review in parts
-        if rule == table.incoming.rule.id and review.counts
+        if rule == table.incoming.rule.id and review.is_valid
     ]
 
 
-def _unreviewed(
+def _count_unreviewed(
     connection: psycopg.Connection[Any], table: IncomingTable, batch: str, at: datetime
 ) -> tuple[int, int]:
-    """Count rows that a decision let in, and those whose formal record does not show it."""
+    """Count the rows of a batch that became formal records, and those of them without a review.
+
+    A row has a review only if a formal record names a reviewer other than the person of the entry.
+
+    Args:
+        connection: connection on which `unit_of_work` has opened a transaction.
+        table: incoming table of the batch.
+        batch: name of the batch.
+        at: time of the decision on the batch.
+
+    Returns:
+        The number of the rows, and the number of those without a review.
+    """
     incoming, rule = table.incoming, table.incoming.rule
     collection, column = rule.keys[rule.back_reference.key]
     target = next(
         candidate for candidate in rule.targets if rule.back_reference.key in candidate.keys
     )
     stamp = target.reviewed
-    shown = (
+    is_reviewed = (
         incoming.sql(
             "f.{by} = i.{reviewed_by} AND f.{at} = i.{reviewed_at}",
             by=Identifier(stamp.by),
@@ -314,7 +392,7 @@ def _unreviewed(
         "FROM {table} AS i LEFT JOIN {formal} AS f ON f.{column} = i.{back_reference} "
         "WHERE i.{batch} = {name} AND i.{state} = {promoted} AND i.{reviewed_at} = %(at)s",
         column=Identifier(column),
-        shown=shown,
+        shown=is_reviewed,
         formal=incoming.table_of(collection),
         name=Literal(batch),
     )

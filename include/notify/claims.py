@@ -1,8 +1,9 @@
-"""Claim messages that are due: lock them, compose them, and ask whether they are still wanted.
+"""Claim due messages: reserve them for this process, and collect their notifications.
 
-Whoever claims a message writes so, durably, before anything leaves: a message that was claimed and
-not recorded afterwards may have been sent. Claims skip what another process has locked, so several
-deliver at once and none waits; the unique index on recipient, channel and day has the last word.
+A claim is committed before the message is sent. A claimed message without a recorded outcome may
+therefore have been sent. Claims skip rows that another process has locked. Several processes can
+therefore deliver at the same time without waiting. A unique index on recipient, channel and day
+ensures that a recipient gets only one digest per channel on a day.
 """
 
 from __future__ import annotations
@@ -14,62 +15,67 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from include.notify.asking import Asked, Confirm, LookUp, ask
-from include.notify.letters import Item, Letter
-from include.notify.notice import IN_DOUBT, NOT_WANTED, OPTED_OUT, ChannelKind, fault
+from include.notify.letters import NotificationLine, OutgoingMessage
+from include.notify.notice import IN_DOUBT, NO_LONGER_DUE, OPTED_OUT, ChannelKind, address_fault
+from include.notify.workflow_answers import (
+    LookUpAddresses,
+    StillDue,
+    WorkflowAnswers,
+    ask_workflows,
+)
 from include.policy.rules import NoticeRules
 
-DISSOLVE = text(
+_DISSOLVE = text(
     """
     WITH old AS (
-        SELECT id FROM notice_message WHERE state = 'deferred' AND NOT urgent AND day < :day
+        SELECT id FROM notification_message WHERE state = 'deferred' AND NOT urgent AND day < :day
         FOR UPDATE SKIP LOCKED
     ), freed AS (
-        UPDATE notice SET message = NULL FROM old
-        WHERE notice.message = old.id AND notice.state = 'pending'
+        UPDATE notification SET message = NULL FROM old
+        WHERE notification.message = old.id AND notification.state = 'pending'
     )
-    UPDATE notice_message m SET state = 'dissolved', next_try_at = NULL, settled_at = :now
+    UPDATE notification_message m SET state = 'dissolved', next_try_at = NULL, settled_at = :now
     FROM old WHERE m.id = old.id
     """
 )
-# Of a deferred one the server said that it does not have it. One that is still being sent after its
-# lease was cut off between sending and recording, or the server never answered: in doubt.
-AGAIN = text(
+# The server has not accepted a deferred message. A message in state 'sending' after its lease is in
+# doubt: its process was killed before recording, or the server never answered.
+_CLAIM_AGAIN = text(
     """
     SELECT id, message_id, recipient, urgent, text, tries, created_at, copies,
         state = 'sending' AS doubtful
-    FROM notice_message
+    FROM notification_message
     WHERE channel = :channel AND (state = 'deferred' AND next_try_at <= :now
         OR state = 'sending' AND claimed_until <= :now)
         AND (urgent OR :telling OR state = 'sending' AND :report) AND (text <> '') = :letters
     ORDER BY urgent DESC, id LIMIT :size FOR UPDATE SKIP LOCKED
     """
 )
-# The first notice of a recipient stands for all of them: who has its lock, makes the message. Those
-# of one text are a message of their own; those without any are the digest.
-DUE = text(
+# The process that locks a recipient's first notice creates the message. Notices with a text form a
+# message for each text; notices without a text form the digest.
+_FIND_DUE = text(
     """
-    SELECT n.recipient, coalesce(n.text, '') AS text FROM notice n
+    SELECT n.recipient, coalesce(n.text, '') AS text FROM notification n
     WHERE n.state = 'pending' AND n.message IS NULL AND n.channel = :channel
         AND n.urgent = :urgent AND (n.text IS NOT NULL) = :letters
         AND n.recipient >= :after AND (n.recipient, coalesce(n.text, '')) > (:after, :after_text)
         AND n.kind <> ALL(:unsure)
         AND NOT EXISTS (
-            SELECT FROM notice o WHERE o.recipient = n.recipient AND o.channel = n.channel
+            SELECT FROM notification o WHERE o.recipient = n.recipient AND o.channel = n.channel
             AND o.state = 'pending' AND o.message IS NULL AND o.urgent = n.urgent
             AND o.text IS NOT DISTINCT FROM n.text AND o.kind <> ALL(:unsure) AND o.id < n.id
         )
         AND (n.urgent OR NOT EXISTS (
-            SELECT FROM notice_message m WHERE m.recipient = n.recipient
+            SELECT FROM notification_message m WHERE m.recipient = n.recipient
             AND m.channel = n.channel AND m.day = :day AND m.text = coalesce(n.text, '')
             AND NOT m.urgent AND m.state <> 'dissolved'
         ))
     ORDER BY n.recipient, text LIMIT :size FOR UPDATE OF n SKIP LOCKED
     """
 )
-MAKE = text(
+_CREATE_MESSAGES = text(
     """
-    INSERT INTO notice_message AS m
+    INSERT INTO notification_message AS m
         (message_id, recipient, channel, day, urgent, text, state, created_at)
     SELECT to_char(cast(:day AS date), 'YYYYMMDD') || '.'
             || replace(gen_random_uuid()::text, '-', '') || '@' || :domain,
@@ -81,51 +87,54 @@ MAKE = text(
         false AS doubtful
     """
 )
-# Of each recipient so many as one message holds, those that are due first; the others follow.
-# Each part is worked out once, whatever PostgreSQL knows of a table that was just filled.
-ATTACH = text(
+# A message gets the notices that are due first, up to its limit; the others follow later.
+# MATERIALIZED keeps the plan stable without statistics of freshly filled tables.
+_ATTACH_NOTICES = text(
     """
     WITH given AS MATERIALIZED (
         SELECT * FROM unnest(cast(:ids AS bigint[]), cast(:recipients AS text[]),
             cast(:texts AS text[]), cast(:mosts AS int[])) AS m (message, recipient, text, most)
     ), held AS MATERIALIZED (
-        SELECT message, count(*) AS notices FROM notice
+        SELECT message, count(*) AS notices FROM notification
         WHERE message = ANY(cast(:ids AS bigint[])) AND state = 'pending' GROUP BY message
     ), ranked AS MATERIALIZED (
         SELECT n.id, g.message, g.most - coalesce(h.notices, 0) AS room,
             row_number() OVER (PARTITION BY g.message ORDER BY n.due_on, n.id) AS place
-        FROM notice n JOIN given g ON g.recipient = n.recipient AND g.text = coalesce(n.text, '')
+        FROM notification n
+            JOIN given g ON g.recipient = n.recipient AND g.text = coalesce(n.text, '')
         LEFT JOIN held h ON h.message = g.message
         WHERE n.state = 'pending' AND n.message IS NULL AND n.channel = :channel
             AND n.urgent = :urgent AND n.kind <> ALL(:unsure)
     ), mine AS (
-        SELECT n.id, r.message FROM ranked r JOIN notice n ON n.id = r.id
+        SELECT n.id, r.message FROM ranked r JOIN notification n ON n.id = r.id
         WHERE r.place <= r.room AND n.state = 'pending' AND n.message IS NULL
         ORDER BY n.id FOR UPDATE OF n SKIP LOCKED
     )
-    UPDATE notice SET message = mine.message FROM mine WHERE notice.id = mine.id
+    UPDATE notification SET message = mine.message FROM mine WHERE notification.id = mine.id
     """
 )
-FOLLOW = text(
+_COUNT_FOLLOWING = text(
     """
-    SELECT m.id, count(*) FROM notice_message m JOIN notice n USING (recipient, channel, urgent)
+    SELECT m.id, count(*)
+    FROM notification_message m JOIN notification n USING (recipient, channel, urgent)
     WHERE m.id = ANY(:ids) AND n.state = 'pending' AND n.message IS NULL
         AND m.text = coalesce(n.text, '') AND n.kind <> ALL(:unsure) GROUP BY m.id
     """
 )
-CONTENT = text(
+_READ_NOTICES = text(
     """
     SELECT n.id, n.message, n.kind, n.key, n.name, n.address, n.looked_up,
         n.heading::text AS heading, n.line::text AS line, n.text, n.due_on,
         n.kind = ANY(:optional) AND o.recipient IS NOT NULL AS refused
-    FROM notice n LEFT JOIN notice_optout o ON o.recipient = n.recipient AND o.kind = n.kind
+    FROM notification n
+        LEFT JOIN notification_optout o ON o.recipient = n.recipient AND o.kind = n.kind
     WHERE n.message = ANY(:ids) AND n.state = 'pending' ORDER BY n.id
     """
 )
-# Of one that waits as a whole, the moment of its next try tells it from one that is being sent.
-TAKE = text(
+# A message that waits for a retry has `next_try_at`; a message that is being sent has none
+_MARK_SENDING = text(
     """
-    UPDATE notice_message SET state = 'sending', tries = tries + 1, claimed_until = :until,
+    UPDATE notification_message SET state = 'sending', tries = tries + 1, claimed_until = :until,
         copies = copies + CASE WHEN id = ANY(:copies) THEN 1 ELSE 0 END,
         next_try_at = CASE WHEN id = ANY(:held) THEN cast(:until AS timestamptz) END
     WHERE id = ANY(:ids)
@@ -133,25 +142,26 @@ TAKE = text(
 )
 
 
-Place = tuple[str, str]
-"""Where a search stands: recipient, and digest of the text or nothing."""
+SearchPosition = tuple[str, str]
+"""The position of a search: recipient, and digest of the text or an empty text."""
 
-START: Place = ("", "")
-LEASE = timedelta(minutes=5)  # whoever is alive renews it in time
-MOST_NOTICES = 200  # in one message; nobody reads more, and a server may refuse it by its size
-MOST_COPIES = 2  # of a message in doubt; what did not arrive by then is told to people
+START: SearchPosition = ("", "")
+LEASE = timedelta(minutes=5)  # a living process renews it in time
+MAX_NOTICES = 200  # per message; readers skip longer ones, and servers may refuse them
+MAX_COPIES = 2  # of a message in doubt; afterwards it is reported
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claimed(Letter):
-    """A message that this process may send.
+class ClaimedMessage(OutgoingMessage):
+    """A message that this process has claimed. No other process sends it during the claim.
 
     Attributes:
-        id: of the message.
-        tries: number of tries, this one included.
-        created_at: when the message was made.
-        doubtful: whether it may have been sent before.
-        copies: how often it was sent while it was in doubt, this time included.
+        id: id of the message in the state database.
+        tries: number of attempts to send the message, including the current attempt.
+        created_at: time at which the message was created.
+        doubtful: whether an earlier attempt may have sent the message.
+        copies: number of attempts to send the message although it may already have arrived,
+            including the current attempt.
     """
 
     id: int
@@ -161,11 +171,13 @@ class Claimed(Letter):
     copies: int
 
 
-class Unsent(NamedTuple):
-    """A notice that did not reach its recipient, or may not have.
+class UnsentNotice(NamedTuple):
+    """A notification that did not reach its recipient, or may not have reached its recipient.
 
     Attributes:
-        cause: one of `include.notify.notice`.
+        kind: kind of the notification.
+        recipient: id of the recipient.
+        cause: code of the reason, as defined in `include.notify.notice`.
     """
 
     kind: str
@@ -174,214 +186,314 @@ class Unsent(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Terms:
-    """The terms of a claim.
+class ClaimTerms:
+    """The conditions that decide which messages are claimed.
 
     Attributes:
-        telling: whether what can wait may be sent: a workday, and no quiet hours.
-        report: whether messages in doubt are reported instead of sent again.
-        unsure: kinds of which nobody can say now whether they are still wanted, or where they go;
-            they wait. With the kind of error.
-        small: by recipient, how many notices a message may hold, where a server refused more.
+        channel: channel of the messages.
+        domain: domain for message ids. It is the part of each id after the ``@``.
+        rules: content of notices.yaml.
+        still_due: kind of notification -> callback that returns which notifications are still due.
+        look_up: kind of notice -> callback that returns the addresses of its recipients.
+        now: current time.
+        day: today's date in the policy pack's timezone.
+        may_send_digests: whether digests may be sent now. They are sent outside of quiet hours, and
+            only on workdays if notices.yaml says so.
+        report_in_doubt: whether a message that may have arrived is reported instead of sent again.
+        size: largest number of messages in one claim.
+        unavailable_kinds: kind of notification -> class of the error, if the workflow of this kind
+            failed to answer. Notifications of these kinds wait.
+        size_limits: recipient -> largest number of notifications in a message. An entry is added
+            when a server refuses a message to the recipient as too large.
     """
 
     channel: ChannelKind
     domain: str
     rules: NoticeRules
-    confirm: Mapping[str, Confirm]
-    look_up: Mapping[str, LookUp]
+    still_due: Mapping[str, StillDue]
+    look_up: Mapping[str, LookUpAddresses]
     now: datetime
     day: date
-    telling: bool
-    report: bool
+    may_send_digests: bool
+    report_in_doubt: bool
     size: int
-    unsure: dict[str, str]
-    small: Mapping[str, int] = field(default_factory=dict)
+    unavailable_kinds: dict[str, str]
+    size_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
-class Taken:
-    """The result of a claim.
+class ClaimResult:
+    """The messages that were claimed, and the notifications that cannot be sent.
 
     Attributes:
-        messages: to be sent now.
-        undeliverable: notices whose address cannot be used.
-        in_doubt: notices of messages that may have been sent and are not sent again.
-        withdrawn: notices that nobody wants any more.
-        last: where the search stopped; None when it is at its end.
+        messages: messages to send now.
+        undeliverable: notifications without a usable address.
+        in_doubt: notifications of messages that may have arrived. They are not sent again.
+        withdrawn: number of notifications that were withdrawn because they are no longer due, or
+            because their recipient opted out.
+        last: position after which the next search for due messages starts; None if this search
+            found all of them.
     """
 
-    messages: list[Claimed] = field(default_factory=list)
-    undeliverable: list[Unsent] = field(default_factory=list)
-    in_doubt: list[Unsent] = field(default_factory=list)
+    messages: list[ClaimedMessage] = field(default_factory=list)
+    undeliverable: list[UnsentNotice] = field(default_factory=list)
+    in_doubt: list[UnsentNotice] = field(default_factory=list)
     withdrawn: int = 0
-    last: Place | None = None
+    last: SearchPosition | None = None
 
 
-def dissolve_old(conn: Connection, day: date, now: datetime) -> None:
-    """Let go of digests of earlier days that no server took: they join today's."""
-    conn.execute(DISSOLVE, {"day": day, "now": now})
+def dissolve_old_digests(conn: Connection, day: date, now: datetime) -> None:
+    """Dissolve unsent digests of earlier days.
+
+    Their notifications become part of today's digest.
+    """
+    conn.execute(_DISSOLVE, {"day": day, "now": now})
 
 
-def claim_again(conn: Connection, terms: Terms, *, letters: bool) -> Taken:
-    """Take messages that wait for another try, or that were cut off: letters, or digests."""
-    rows = conn.execute(AGAIN, _values(terms) | {"letters": letters}).mappings().all()
-    taken = Taken(last=START if len(rows) == terms.size else None)
-    lost = {row["id"] for row in rows if row["doubtful"] and _enough(terms, row)}
-    if lost:
-        taken.in_doubt = report_in_doubt(conn, sorted(lost), terms.now)
-    left = [row for row in rows if row["id"] not in lost]
-    # A digest takes everything for its recipient; one that may have been sent stays as it is.
-    if digests := [row for row in left if not row["doubtful"] and not row["urgent"]]:
+def claim_again(conn: Connection, terms: ClaimTerms, *, letters: bool) -> ClaimResult:
+    """Claim messages whose last attempt to send was deferred by the server or was interrupted.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        terms: conditions of the claim.
+        letters: True to claim notices to data subjects, False to claim all other messages.
+    """
+    rows = conn.execute(_CLAIM_AGAIN, _parameters(terms) | {"letters": letters}).mappings().all()
+    result = ClaimResult(last=START if len(rows) == terms.size else None)
+    in_doubt_ids = {row["id"] for row in rows if row["doubtful"] and _is_reported(terms, row)}
+    if in_doubt_ids:
+        result.in_doubt = report_in_doubt(conn, sorted(in_doubt_ids), terms.now)
+    remaining = [row for row in rows if row["id"] not in in_doubt_ids]
+    # A digest gets all new notices of its recipient, unless it may have been sent already
+    if digests := [row for row in remaining if not row["doubtful"] and not row["urgent"]]:
         _attach(conn, terms, digests, urgent=False)
-    _fill(conn, terms, left, taken)
-    return taken
+    _add_content(conn, terms, remaining, result)
+    return result
 
 
 def claim_new(
-    conn: Connection, terms: Terms, after: Place, *, urgent: bool, letters: bool
-) -> Taken:
-    """Make messages of what is due, from a place on: letters, or digests."""
-    values = _values(terms) | {"urgent": urgent, "letters": letters}
-    found = conn.execute(DUE, values | {"after": after[0], "after_text": after[1]}).all()
-    taken = Taken(last=(found[-1][0], found[-1][1]) if len(found) == terms.size else None)
-    if not found:
-        return taken
+    conn: Connection, terms: ClaimTerms, after: SearchPosition, *, urgent: bool, letters: bool
+) -> ClaimResult:
+    """Create messages for due notifications, and claim them.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        terms: conditions of the claim.
+        after: position after which the search for due notifications continues.
+        urgent: True to create urgent messages, False to create digests.
+        letters: True to create notices to data subjects, False to create other messages.
+    """
+    values = _parameters(terms) | {"urgent": urgent, "letters": letters}
+    recipients = conn.execute(_FIND_DUE, values | {"after": after[0], "after_text": after[1]}).all()
+    result = ClaimResult(
+        last=(recipients[-1][0], recipients[-1][1]) if len(recipients) == terms.size else None
+    )
+    if not recipients:
+        return result
     values |= {
-        "recipients": [notice[0] for notice in found],
-        "texts": [notice[1] for notice in found],
+        "recipients": [notice[0] for notice in recipients],
+        "texts": [notice[1] for notice in recipients],
     }
     values["domain"] = terms.domain
-    rows = conn.execute(MAKE, values).mappings().all()
+    rows = conn.execute(_CREATE_MESSAGES, values).mappings().all()
     if rows:
         _attach(conn, terms, rows, urgent=urgent)
-        _fill(conn, terms, rows, taken)
-    return taken
+        _add_content(conn, terms, rows, result)
+    return result
 
 
-def report_in_doubt(conn: Connection, ids: Sequence[int], now: datetime) -> list[Unsent]:
-    """Settle messages that may have been sent, and return what is in them."""
-    _end(conn, ids, "in_doubt", now)
+def report_in_doubt(conn: Connection, ids: Sequence[int], now: datetime) -> list[UnsentNotice]:
+    """Record that messages may have arrived. They are then reported and not sent again.
+
+    Args:
+        conn: connection to the state database.
+        ids: ids of the messages.
+        now: current time.
+
+    Returns:
+        The notifications of these messages that were still pending.
+    """
+    _end_messages(conn, ids, "in_doubt", now)
     rows = conn.execute(
         text(
-            "UPDATE notice SET state = 'in_doubt', cause = 'in_doubt', settled_at = :now"
+            "UPDATE notification SET state = 'in_doubt', cause = 'in_doubt', settled_at = :now"
             " WHERE message = ANY(:ids) AND state = 'pending' RETURNING kind, recipient, cause"
         ),
         {"ids": list(ids), "now": now},
     )
-    return [Unsent(*row) for row in rows]
+    return [UnsentNotice(*row) for row in rows]
 
 
-def _enough(terms: Terms, row: Any) -> bool:
-    """Whether a message in doubt is not sent again: by the policy, or there were copies enough."""
-    return terms.report or row["copies"] >= MOST_COPIES
+def _is_reported(terms: ClaimTerms, row: Any) -> bool:
+    """Return whether a message that may have arrived is reported instead of sent again.
+
+    notices.yaml decides this. A message that was already sent again `MAX_COPIES` times is always
+    reported.
+
+    Args:
+        terms: conditions of the claim.
+        row: row of the message in the state database.
+    """
+    return terms.report_in_doubt or row["copies"] >= MAX_COPIES
 
 
-def _values(terms: Terms) -> dict[str, Any]:
+def _parameters(terms: ClaimTerms) -> dict[str, Any]:
     return {
         "channel": terms.channel,
         "now": terms.now,
         "day": terms.day,
-        "telling": terms.telling,
-        "report": terms.report,
+        "telling": terms.may_send_digests,
+        "report": terms.report_in_doubt,
         "size": terms.size,
-        "unsure": sorted(terms.unsure),
+        "unsure": sorted(terms.unavailable_kinds),
     }
 
 
-def _attach(conn: Connection, terms: Terms, rows: Sequence[Any], *, urgent: bool) -> None:
-    values = _values(terms) | {"urgent": urgent}
-    values |= {name: [row[key] for row in rows] for name, key in _PAIR.items()}
-    values["mosts"] = [terms.small.get(row["recipient"], MOST_NOTICES) for row in rows]
-    conn.execute(ATTACH, values)
+def _attach(conn: Connection, terms: ClaimTerms, rows: Sequence[Any], *, urgent: bool) -> None:
+    values = _parameters(terms) | {"urgent": urgent}
+    values |= {name: [row[key] for row in rows] for name, key in _ROW_KEYS.items()}
+    values["mosts"] = [terms.size_limits.get(row["recipient"], MAX_NOTICES) for row in rows]
+    conn.execute(_ATTACH_NOTICES, values)
 
 
-_PAIR = {"ids": "id", "recipients": "recipient", "texts": "text"}
+_ROW_KEYS = {"ids": "id", "recipients": "recipient", "texts": "text"}
 
 
-def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> None:
-    """Look at what is in the messages, and keep those that are to be sent."""
+def _add_content(
+    conn: Connection, terms: ClaimTerms, rows: Sequence[Any], result: ClaimResult
+) -> None:
+    """Load the notifications of claimed messages, and withdraw those that are no longer due.
+
+    Messages that still contain notifications are added to ``result.messages``.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        terms: conditions of the claim.
+        rows: rows of the claimed messages in the state database.
+        result: result of the claim, which is changed.
+    """
     if not rows:
         return
     values = {"ids": [row["id"] for row in rows], "optional": list(terms.rules.may_opt_out)}
-    found = conn.execute(CONTENT, values).mappings().all()
-    asked = ask(conn, found, terms.confirm, terms.look_up, terms.unsure)
+    notices = conn.execute(_READ_NOTICES, values).mappings().all()
+    answers = ask_workflows(conn, notices, terms.still_due, terms.look_up, terms.unavailable_kinds)
     content: dict[int, list[Any]] = {row["id"]: [] for row in rows}
     waiting: dict[int, list[int]] = {}
-    refused, done, sent_perhaps = [], [], []
+    refused, settled, maybe_sent = [], [], []
     doubtful = {row["id"] for row in rows if row["doubtful"]}
-    for one in found:
-        if one["refused"]:
-            refused.append(one["id"])
-        elif one["kind"] in asked.unsure:
-            waiting.setdefault(one["message"], []).append(one["id"])
-        elif one["id"] in asked.wanted:
-            content[one["message"]].append(one)
-        elif one["message"] in doubtful:
-            sent_perhaps.append(one["id"])
+    for notice_row in notices:
+        if notice_row["refused"]:
+            refused.append(notice_row["id"])
+        elif notice_row["kind"] in answers.unavailable_kinds:
+            waiting.setdefault(notice_row["message"], []).append(notice_row["id"])
+        elif notice_row["id"] in answers.still_due:
+            content[notice_row["message"]].append(notice_row)
+        elif notice_row["message"] in doubtful:
+            maybe_sent.append(notice_row["id"])
         else:
-            done.append(one["id"])
-    _settled(conn, refused, "withdrawn", OPTED_OUT, terms.now)
-    _settled(conn, done, "withdrawn", NOT_WANTED, terms.now)
-    # Wanted again one day, it would be told under a second id: that it was told stays possible.
-    _settled(conn, sent_perhaps, "in_doubt", NOT_WANTED, terms.now)
-    taken.withdrawn += len(refused) + len(done) + len(sent_perhaps)
-    # One that may have been sent is not torn apart: it waits as a whole until it can be confirmed.
+            settled.append(notice_row["id"])
+    _settle(conn, refused, "withdrawn", OPTED_OUT, terms.now)
+    _settle(conn, settled, "withdrawn", NO_LONGER_DUE, terms.now)
+    # A later message with the notice would have another id, although the first may have arrived
+    _settle(conn, maybe_sent, "in_doubt", NO_LONGER_DUE, terms.now)
+    result.withdrawn += len(refused) + len(settled) + len(maybe_sent)
+    # A message in doubt is not split: it waits as a whole until its workflow answers
     held = [row["id"] for row in rows if row["doubtful"] and row["id"] in waiting]
     free = [number for message, ids in waiting.items() if message not in held for number in ids]
     if free:
-        conn.execute(text("UPDATE notice SET message = NULL WHERE id = ANY(:ids)"), {"ids": free})
-    follow = _following(conn, terms, rows)
+        conn.execute(
+            text("UPDATE notification SET message = NULL WHERE id = ANY(:ids)"), {"ids": free}
+        )
+    following_counts = _following(conn, terms, rows)
     empty = []
     for row in rows:
-        inside = content[row["id"]]
+        message_notices = content[row["id"]]
         if row["id"] in held:
             continue
-        address, cause = _address(terms, inside, asked) if inside else ("", "")
-        if cause and row["doubtful"]:  # it may have arrived while there was an address
-            _settled(conn, [notice["id"] for notice in inside], "in_doubt", IN_DOUBT, terms.now)
-            taken.in_doubt += [
-                Unsent(notice["kind"], row["recipient"], IN_DOUBT) for notice in inside
+        address, cause = _address(terms, message_notices, answers) if message_notices else ("", "")
+        if cause and row["doubtful"]:  # it may have arrived at an earlier address
+            _settle(
+                conn, [notice["id"] for notice in message_notices], "in_doubt", IN_DOUBT, terms.now
+            )
+            result.in_doubt += [
+                UnsentNotice(notice["kind"], row["recipient"], IN_DOUBT)
+                for notice in message_notices
             ]
         elif cause:
-            _settled(conn, [notice["id"] for notice in inside], "undeliverable", cause, terms.now)
-            taken.undeliverable += [
-                Unsent(notice["kind"], row["recipient"], cause) for notice in inside
+            _settle(
+                conn,
+                [notice["id"] for notice in message_notices],
+                "undeliverable",
+                cause,
+                terms.now,
+            )
+            result.undeliverable += [
+                UnsentNotice(notice["kind"], row["recipient"], cause) for notice in message_notices
             ]
-        if cause or not inside:
+        if cause or not message_notices:
             empty.append(row)
         else:
-            words = asked.texts.get(row["text"], "")
-            more = follow.get(row["id"], 0)
-            taken.messages.append(_message(terms, row, inside, address, words, more))
-    _end_empty(conn, empty, terms.now)
-    ids = [*(message.id for message in taken.messages), *held]
-    copies = [message.id for message in taken.messages if message.doubtful]
+            letter_text = answers.texts.get(row["text"], "")
+            following = following_counts.get(row["id"], 0)
+            result.messages.append(
+                _message(terms, row, message_notices, address, letter_text, following)
+            )
+    _end_empty_messages(conn, empty, terms.now)
+    ids = [*(message.id for message in result.messages), *held]
+    copies = [message.id for message in result.messages if message.doubtful]
     parameters = {"ids": ids, "copies": copies, "held": held, "until": terms.now + LEASE}
-    conn.execute(TAKE, parameters)
+    conn.execute(_MARK_SENDING, parameters)
 
 
-def _address(terms: Terms, inside: Sequence[Any], asked: Asked) -> tuple[str, str]:
-    """Return the newest known address of a message, and why it cannot be used."""
-    known = [asked.addresses.get(notice["id"], notice["address"]) for notice in inside]
-    address = next(filter(None, reversed(known)), "")
-    # Where mail may go is said of the lists of people at work; a customer's address is anywhere.
-    looked_up = any(notice["looked_up"] for notice in inside)
-    return address, fault(terms.channel, address, () if looked_up else terms.rules.domains)
+def _address(
+    terms: ClaimTerms, notices: Sequence[Any], answers: WorkflowAnswers
+) -> tuple[str, str]:
+    """Return the address of a message, and the reason if the address cannot be used.
+
+    Each notification in the message may have an address. The address of the newest notification
+    that has one is used. The reason is empty if the address can be used.
+
+    Args:
+        terms: conditions of the claim.
+        notices: rows of the notifications in the message, oldest first.
+        answers: answers of the workflows, with the addresses that they returned.
+    """
+    addresses = [answers.addresses.get(notice["id"], notice["address"]) for notice in notices]
+    address = next(filter(None, reversed(addresses)), "")
+    # The allowed domains concern staff; a customer's address may have any domain
+    looked_up = any(notice["looked_up"] for notice in notices)
+    return address, address_fault(terms.channel, address, () if looked_up else terms.rules.domains)
 
 
-def _following(conn: Connection, terms: Terms, rows: Sequence[Any]) -> dict[int, int]:
-    """By message, how many notices did not fit in; a second copy says nothing of it."""
+def _following(conn: Connection, terms: ClaimTerms, rows: Sequence[Any]) -> dict[int, int]:
+    """Return how many notifications to the recipient of each message did not fit in the message.
+
+    They are sent in a further message. Messages that may already have been sent are not in the
+    result.
+
+    Args:
+        conn: connection to the state database.
+        terms: conditions of the claim.
+        rows: rows of the claimed messages in the state database.
+
+    Returns:
+        Id of the message -> number of further notifications to its recipient.
+    """
     ids = [row["id"] for row in rows if not row["doubtful"]]
-    found = conn.execute(FOLLOW, {"ids": ids, "unsure": sorted(terms.unsure)})
-    return {row[0]: row[1] for row in found}
+    counts = conn.execute(_COUNT_FOLLOWING, {"ids": ids, "unsure": sorted(terms.unavailable_kinds)})
+    return {row[0]: row[1] for row in counts}
 
 
 def _message(
-    terms: Terms, row: Any, inside: Sequence[Any], address: str, words: str, more: int
-) -> Claimed:
-    names = [notice["name"] for notice in inside if notice["name"]]
-    return Claimed(
+    terms: ClaimTerms,
+    row: Any,
+    notices: Sequence[Any],
+    address: str,
+    letter_text: str,
+    following: int,
+) -> ClaimedMessage:
+    names = [notice["name"] for notice in notices if notice["name"]]
+    return ClaimedMessage(
         id=row["id"],
         message_id=row["message_id"],
         recipient=row["recipient"],
@@ -393,35 +505,48 @@ def _message(
         copies=row["copies"] + row["doubtful"],
         name=names[-1] if names else "",
         address=address,
-        text=words,
-        items=[Item(*(notice[name] for name in Item.__dataclass_fields__)) for notice in inside],
-        refusable=all(notice["kind"] in terms.rules.may_opt_out for notice in inside),
-        more=more,
+        text=letter_text,
+        items=[
+            NotificationLine(*(notice[name] for name in NotificationLine.__dataclass_fields__))
+            for notice in notices
+        ],
+        refusable=all(notice["kind"] in terms.rules.may_opt_out for notice in notices),
+        more=following,
     )
 
 
-def _settled(conn: Connection, ids: list[int], state: str, cause: str, now: datetime) -> None:
+def _settle(conn: Connection, ids: list[int], state: str, cause: str, now: datetime) -> None:
     if ids:
         conn.execute(
             text(
-                "UPDATE notice SET state = :state, cause = :cause, settled_at = :now,"
+                "UPDATE notification SET state = :state, cause = :cause, settled_at = :now,"
                 " message = NULL WHERE id = ANY(:ids)"
             ),
             {"ids": ids, "state": state, "cause": cause, "now": now},
         )
 
 
-def _end_empty(conn: Connection, rows: Sequence[Any], now: datetime) -> None:
-    """End messages in which nothing is left; one that may have been sent keeps its day."""
-    _end(conn, [row["id"] for row in rows if not row["doubtful"]], "dissolved", now)
-    _end(conn, [row["id"] for row in rows if row["doubtful"]], "in_doubt", now)
+def _end_empty_messages(conn: Connection, rows: Sequence[Any], now: datetime) -> None:
+    """Close messages that no longer contain a notification to send.
+
+    All their notifications were withdrawn, wait, or cannot be delivered. If an earlier attempt may
+    have sent such a message, the message still counts as the digest of its day. Its recipient
+    therefore gets no second digest on that day.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        rows: rows of these messages in the state database.
+        now: current time.
+    """
+    _end_messages(conn, [row["id"] for row in rows if not row["doubtful"]], "dissolved", now)
+    _end_messages(conn, [row["id"] for row in rows if row["doubtful"]], "in_doubt", now)
 
 
-def _end(conn: Connection, ids: Sequence[int], state: str, now: datetime) -> None:
+def _end_messages(conn: Connection, ids: Sequence[int], state: str, now: datetime) -> None:
     if ids:
         conn.execute(
             text(
-                "UPDATE notice_message SET state = :state, claimed_until = NULL,"
+                "UPDATE notification_message SET state = :state, claimed_until = NULL,"
                 " next_try_at = NULL, settled_at = :now WHERE id = ANY(:ids)"
             ),
             {"ids": list(ids), "state": state, "now": now},

@@ -1,6 +1,7 @@
-"""Deliver what is queued: one digest per recipient, channel and day; urgent messages at once.
+"""Deliver queued notifications: urgent notifications at once, all others in a daily digest.
 
-docs/decisions/0017 says what holds when a process is killed between sending and recording.
+There is one digest per recipient, channel and day. docs/decisions/0017 describes what happens if a
+process is killed after it sent a message and before it recorded the outcome.
 """
 
 from __future__ import annotations
@@ -18,47 +19,51 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine
 
-from include.notify import marks
-from include.notify.asking import Confirm, LookUp
-from include.notify.channels import Channel, Line
+from include.messages import Message
+from include.notify import outcomes
+from include.notify.channels import Channel, ChannelConnection
 from include.notify.claims import (
     LEASE,
     START,
-    Claimed,
-    Place,
-    Taken,
-    Terms,
-    Unsent,
+    ClaimedMessage,
+    ClaimResult,
+    ClaimTerms,
+    SearchPosition,
+    UnsentNotice,
     claim_again,
     claim_new,
-    dissolve_old,
+    dissolve_old_digests,
 )
 from include.notify.notice import NO_ROBOT, REFUSED, ChannelKind
+from include.notify.workflow_answers import LookUpAddresses, StillDue
 from include.policy.rules import NoticeRules, Quiet
 from include.services.clock import Clock
+from include.services.delivery_status import DeliveryStatus, Reply
 from include.services.errors import UsageError
-from include.services.fate import Fate, Reply
 from include.workdays.calendar import Workdays
 
 
 @dataclass
-class Delivery:
+class DeliveryResult:
     """The result of a delivery.
 
     Attributes:
-        sent: messages that a server answers for.
-        notices: notices in them.
-        deferred: notices that are due and not sent: a server put them off, could not be reached,
-            or nobody could say whether they are still wanted.
-        in_hand: messages that another process is sending, or was when it was killed.
-        in_hand_until: when those of a killed one can be taken by others.
-        undeliverable: notices that cannot be sent.
-        in_doubt: notices that may have arrived and are not sent again.
-        withdrawn: notices that nobody wants any more.
-        waiting: notices whose time has not come: quiet hours, no workday, a digest was sent today.
-        recipients: of undeliverable and in doubt ones, with the cause.
-        down: channels whose server could not be used, with the codes of its answer.
-        unsure: kinds of which nobody could say whether they are still wanted, with the kind of
+        sent: number of messages that a server accepted.
+        notices: number of notifications in the accepted messages.
+        deferred: number of due notifications that were not sent, because a server deferred them, a
+            server was unreachable, or a workflow did not answer.
+        undeliverable: number of notifications that cannot be sent.
+        in_doubt: number of notifications that may have arrived and are not sent again.
+        withdrawn: number of notifications that were withdrawn because they are no longer due.
+        waiting: number of notifications that are not due yet. Reasons are quiet hours, a day off,
+            or a digest that was sent earlier today.
+        sent_by_others: number of messages that another process is sending, or was sending when it
+            was killed.
+        sent_by_others_until: time from which this process may claim the messages of
+            ``sent_by_others``; None if there are no such messages.
+        recipients: undeliverable notifications and notifications that may have arrived.
+        unusable_channels: channel whose server could not be used -> codes of the server's answer.
+        unavailable_kinds: kind of notification whose workflow failed to answer -> class of the
             error.
     """
 
@@ -69,53 +74,71 @@ class Delivery:
     in_doubt: int = 0
     withdrawn: int = 0
     waiting: int = 0
-    in_hand: int = 0
-    in_hand_until: datetime | None = None
-    recipients: list[Unsent] = field(default_factory=list)
-    down: dict[str, str] = field(default_factory=dict)
-    unsure: dict[str, str] = field(default_factory=dict)
+    sent_by_others: int = 0
+    sent_by_others_until: datetime | None = None
+    recipients: list[UnsentNotice] = field(default_factory=list)
+    unusable_channels: dict[str, str] = field(default_factory=dict)
+    unavailable_kinds: dict[str, str] = field(default_factory=dict)
 
-    def failed(self, unsent: list[Unsent]) -> None:
-        """Count notices that cannot be sent."""
+    def add_undeliverable(self, unsent: list[UnsentNotice]) -> None:
+        """Count undeliverable notifications, and add them to ``recipients``.
+
+        Args:
+            unsent: the undeliverable notifications.
+        """
         self.undeliverable += len(unsent)
         self.recipients += unsent
 
-    def doubted(self, unsent: list[Unsent]) -> None:
-        """Count notices that may have arrived."""
+    def add_in_doubt(self, unsent: list[UnsentNotice]) -> None:
+        """Count notifications that may have arrived, and add them to ``recipients``.
+
+        Args:
+            unsent: notifications that may have arrived.
+        """
         self.in_doubt += len(unsent)
         self.recipients += unsent
 
-    def held(self, messages: int, until: datetime | None) -> None:
-        """Count messages that another process is sending."""
-        self.in_hand += messages
-        if until and (self.in_hand_until is None or until > self.in_hand_until):
-            self.in_hand_until = until
+    def add_sent_by_others(self, messages: int, until: datetime | None) -> None:
+        """Count messages that another process is sending.
+
+        Args:
+            messages: number of these messages.
+            until: time from which this process may claim the messages; None if there are no
+                messages.
+        """
+        self.sent_by_others += messages
+        if until and (self.sent_by_others_until is None or until > self.sent_by_others_until):
+            self.sent_by_others_until = until
 
 
-__all__ = ["Confirm", "Delivery", "Office", "Unsent", "deliver"]
+__all__ = ["DeliveryConfig", "DeliveryResult", "StillDue", "UnsentNotice", "deliver"]
 
 BATCH = 200  # messages that are claimed at once
-_SILENT = 5  # messages in a row that a server left without an answer: it is down, or too slow
-_WATCH = 15  # seconds between two looks at the lease of what is in hand
+_MAX_SILENT = 5  # consecutive messages without an answer: the server is down or too slow
+_LEASE_CHECK_SECONDS = 15  # seconds between checks of the lease of claimed messages
 _RENEW = LEASE / 5
 
 
 @dataclass(frozen=True)
-class Office:
+class DeliveryConfig:
     """The configuration of a delivery.
 
     Attributes:
-        state: the state database.
-        channels: by kind; what goes by another waits.
-        rules: notices.yaml.
-        workdays: of calendar.yaml.
-        quiet: likewise.
-        zone: of the pack; days are those there.
-        clock: the time. Clocks of machines that deliver at once may differ by less than `LEASE`.
-        confirm: by kind of notice, says just before a batch is sent which are still wanted; a
-            kind without one always is. One that fails lets its kind wait.
-        addresses: by kind of notice, says at the same moment where letters go whose address is
-            looked up, and is asked anew with every try. Without one, or where it fails, they wait.
+        state: engine of the state database.
+        channels: type of the channel -> channel. Notifications for other channels wait.
+        rules: content of notices.yaml.
+        workdays: workdays of calendar.yaml.
+        quiet: quiet hours of calendar.yaml.
+        zone: timezone of the policy pack.
+        clock: source of the current time. The clocks of machines that deliver at the same time may
+            differ by less than `LEASE`.
+        still_due: kind of notification -> callback that returns, just before sending, which
+            notifications are still due. If a kind has no callback, all its notifications are due.
+            If the callback fails, they wait.
+        addresses: kind of notice -> callback that returns the current addresses of the data
+            subjects. It is called for each attempt to send. If it fails or is missing, the notices
+            wait.
+        titles: kind of notification -> display name.
     """
 
     state: Engine
@@ -125,294 +148,342 @@ class Office:
     quiet: Quiet
     zone: ZoneInfo
     clock: Clock
-    confirm: Mapping[str, Confirm] = field(default_factory=dict)
-    addresses: Mapping[str, LookUp] = field(default_factory=dict)
+    still_due: Mapping[str, StillDue] = field(default_factory=dict)
+    addresses: Mapping[str, LookUpAddresses] = field(default_factory=dict)
+    titles: Mapping[str, Message] = field(default_factory=dict)
 
 
-def deliver(office: Office, *, letters: bool = True) -> Delivery:
-    """Send everything that is due; safe to repeat, and to run in several processes at once.
+def deliver(config: DeliveryConfig, *, letters: bool = True) -> DeliveryResult:
+    """Send all due messages. The call can be repeated, and several processes can run it at once.
 
     Args:
-        office: what messages are sent with.
-        letters: whether letters go too. Who wakes people leaves them to whoever queued them:
-            100,000 take minutes, and from a slow server a day.
+        config: delivery configuration.
+        letters: whether notices to data subjects are sent, too. Sending 100,000 notices takes
+            minutes, or even a day if the server is slow. A caller whose urgent messages must not
+            wait that long passes False. The task `send` of the workflow that queued the notices
+            sends them later.
+
+    Returns:
+        The numbers of sent and unsent notifications, and the reasons for unsent ones.
 
     Raises:
-        UsageError: something is to be sent by a channel that is not configured; the others' is
-            sent.
+        UsageError: a channel with due messages is not configured. Messages of the other channels
+            are sent before the error is raised.
         ServiceError: the state database cannot be used.
     """
-    done = Delivery()
-    with office.state.begin() as conn:
-        dissolve_old(conn, _moment(office)[0], office.clock.now())
+    delivery = DeliveryResult()
+    with config.state.begin() as conn:
+        dissolve_old_digests(conn, _today(config)[0], config.clock.now())
     unusable: list[UsageError] = []
-    # Chats first: they are few and quick, and somebody may have to be woken.
-    for kind in sorted(office.channels, key=lambda one: one == "mail"):
-        if _due(office, kind, letters):  # no server is troubled otherwise, none that is down told
+    # Deliver chat messages first: they are few and quick, and may be urgent
+    for kind in sorted(config.channels, key=lambda channel: channel == "mail"):
+        if _has_due_messages(config, kind, letters):  # do not connect without due messages
             try:
-                _Round(office, kind, letters, done).run()
+                _ChannelDelivery(config, kind, letters, delivery).run()
             except UsageError as error:
                 unusable.append(error)
     if unusable:
         raise unusable[0]
     for kind in get_args(ChannelKind):
-        with office.state.begin() as conn:
-            look = _look(office, kind, letters)
-            here, later = marks.left(conn, look)
-            done.held(*marks.in_hand(conn, look))
-        done.deferred += here if kind in office.channels else 0
-        done.waiting += later if kind in office.channels else here + later
-    return done
+        with config.state.begin() as conn:
+            query = _query(config, kind, letters)
+            due, waiting = outcomes.count_unsent(conn, query)
+            delivery.add_sent_by_others(*outcomes.count_sent_by_others(conn, query))
+        delivery.deferred += due if kind in config.channels else 0
+        delivery.waiting += waiting if kind in config.channels else due + waiting
+    return delivery
 
 
-def _reports(rules: NoticeRules, kind: ChannelKind) -> bool:
-    """Return whether messages of a channel that are in doubt are reported instead of sent again."""
+def _reports_in_doubt(rules: NoticeRules, kind: ChannelKind) -> bool:
+    """Return whether notices.yaml says that messages that may have arrived are reported.
+
+    If not, such messages are sent again.
+
+    Args:
+        rules: content of notices.yaml.
+        kind: type of the channel.
+    """
     return (rules.in_doubt.mail if kind == "mail" else rules.in_doubt.robot) == "report"
 
 
-def _due(office: Office, kind: ChannelKind, letters: bool) -> bool:
-    """Return whether anything of a channel is to be done now."""
-    report = _reports(office.rules, kind)
-    with office.state.begin() as conn:
-        return marks.anything(conn, _look(office, kind, letters), report=report)
+def _has_due_messages(config: DeliveryConfig, kind: ChannelKind, letters: bool) -> bool:
+    report = _reports_in_doubt(config.rules, kind)
+    with config.state.begin() as conn:
+        return outcomes.has_due_messages(conn, _query(config, kind, letters), report=report)
 
 
-def _look(office: Office, kind: ChannelKind, letters: bool) -> marks.Look:
-    day, telling = _moment(office)
-    return marks.Look(kind, day, office.clock.now(), telling, letters)
+def _query(config: DeliveryConfig, kind: ChannelKind, letters: bool) -> outcomes.DeliveryQuery:
+    day, may_send_digests = _today(config)
+    return outcomes.DeliveryQuery(kind, day, config.clock.now(), may_send_digests, letters)
 
 
-def _moment(office: Office) -> tuple[date, bool]:
-    """Return today's date in the pack's timezone, and whether digests may be sent now."""
-    local = office.clock.now().astimezone(office.zone)
-    works = not office.rules.workdays_only or office.workdays.is_workday(local.date())
-    return local.date(), works and not office.quiet.covers(local)
+def _today(config: DeliveryConfig) -> tuple[date, bool]:
+    """Return today's date in the policy pack's timezone, and whether digests may be sent now.
+
+    Digests are not sent in quiet hours. If notices.yaml says so, they are only sent on workdays.
+    """
+    local = config.clock.now().astimezone(config.zone)
+    is_workday = not config.rules.workdays_only or config.workdays.is_workday(local.date())
+    return local.date(), is_workday and not config.quiet.covers(local)
 
 
 @dataclass
-class _Station:
-    """A line with the connection for its marks; one thread at a time works at it."""
+class _DeliveryConnections:
+    """A connection to a server, and a database connection to record what this server accepted.
 
-    line: Line
+    Only one thread uses the two connections at a time.
+    """
+
+    connection: ChannelConnection
     conn: Connection
 
 
 @dataclass
 class _Batch:
-    """Messages in hand.
+    """Messages that this process has claimed together.
 
     Attributes:
-        left: those that nobody has begun with.
-        ids: those that nobody is done with.
-        until: end of the lease of all of them.
+        unstarted: messages that no thread has started to send.
+        ids: ids of the messages whose outcome is not recorded yet.
+        until: time at which the claim of all these messages ends if it is not extended.
     """
 
-    left: SimpleQueue[Claimed]
+    unstarted: SimpleQueue[ClaimedMessage]
     ids: set[int]
     until: datetime
 
 
-_Claim = Callable[[Connection, Terms, Place], Taken]
+_Claim = Callable[[Connection, ClaimTerms, SearchPosition], ClaimResult]
 
 
-def _again(conn: Connection, terms: Terms, _after: Place, *, letters: bool) -> Taken:
+def _claim_again(
+    conn: Connection, terms: ClaimTerms, _after: SearchPosition, *, letters: bool
+) -> ClaimResult:
     return claim_again(conn, terms, letters=letters)
 
 
-def _what_can_wait(conn: Connection, terms: Terms, after: Place, *, letters: bool) -> Taken:
-    if not terms.telling:
-        return Taken()
+def _claim_digests(
+    conn: Connection, terms: ClaimTerms, after: SearchPosition, *, letters: bool
+) -> ClaimResult:
+    if not terms.may_send_digests:
+        return ClaimResult()
     return claim_new(conn, terms, after, urgent=False, letters=letters)
 
 
-class _Round:
-    """One channel's part of a delivery."""
+class _ChannelDelivery:
+    """The delivery of all due messages of one channel."""
 
-    def __init__(self, office: Office, kind: ChannelKind, letters: bool, done: Delivery) -> None:
-        self.office, self.kind, self.letters, self.done = office, kind, letters, done
-        self.channel = office.channels[kind]
-        self.report = _reports(office.rules, kind)
+    def __init__(
+        self, config: DeliveryConfig, kind: ChannelKind, letters: bool, delivery: DeliveryResult
+    ) -> None:
+        self.config, self.kind, self.letters, self.delivery = config, kind, letters, delivery
+        self.channel = config.channels[kind]
+        self.report = _reports_in_doubt(config.rules, kind)
         self.domain = self.channel.domain
-        self.silent = 0
-        self.small: dict[str, int] = {}  # by recipient, what a message may hold
-        self.halved = False  # whether a message is to be made anew, and smaller
+        self.silent_replies = 0
+        self.size_limits: dict[str, int] = {}  # by recipient, the maximum number of notices
+        self.needs_resend = False  # whether a smaller message must be created
         self.stop = Event()
         self.lock = Lock()
 
     def run(self) -> None:
         """Send the due messages of this channel."""
-        # What is cut off and not sent again must not be claimed before its turn comes.
-        lines = 1 if self.report else self.channel.lines
+        # If copies are not allowed, messages are claimed one by one
+        lines = 1 if self.report else self.channel.connections
         with ExitStack() as stack, ThreadPoolExecutor(lines) as pool:
-            stations = []
+            senders = []
             for _number in range(lines):
                 line = self.channel.open()
                 stack.callback(line.close)
-                conn = stack.enter_context(marks.open_marks(self.office.state))
-                stations.append(_Station(line, conn))
-            self.watch = stack.enter_context(marks.open_marks(self.office.state))
-            ready = stations[0].line.ready()
-            if ready.fate is Fate.UNAVAILABLE:
-                self._down(ready)
-            for claim in self._turns():
-                self.halved = True
-                while self.halved and not self.stop.is_set():
-                    self.halved = False
-                    self._send_all(pool, stations, claim)
-        if self.kind in self.done.down:
+                conn = stack.enter_context(outcomes.open_record_connection(self.config.state))
+                senders.append(_DeliveryConnections(line, conn))
+            self.watch = stack.enter_context(outcomes.open_record_connection(self.config.state))
+            ready = senders[0].connection.ready()
+            if ready.status is DeliveryStatus.UNAVAILABLE:
+                self._mark_down(ready)
+            for claim in self._claim_functions():
+                self.needs_resend = True
+                while self.needs_resend and not self.stop.is_set():
+                    self.needs_resend = False
+                    self._send_all(pool, senders, claim)
+        if self.kind in self.delivery.unusable_channels:
             self._give_up()
 
-    def _turns(self) -> Iterator[_Claim]:
-        """Yield the claims in their order: urgent messages never wait for letters."""
-        for letters in (False, True) if self.letters else (False,):
-            yield partial(_again, letters=letters)
-            yield partial(claim_new, urgent=True, letters=letters)
-            yield partial(_what_can_wait, letters=letters)
+    def _claim_functions(self) -> Iterator[_Claim]:
+        """Yield the functions that claim messages, in the order in which they are called.
 
-    def _terms(self) -> Terms:
-        day, telling = _moment(self.office)
-        return Terms(
+        Notices to data subjects come last. Urgent messages therefore never wait for them.
+        """
+        for letters in (False, True) if self.letters else (False,):
+            yield partial(_claim_again, letters=letters)
+            yield partial(claim_new, urgent=True, letters=letters)
+            yield partial(_claim_digests, letters=letters)
+
+    def _terms(self) -> ClaimTerms:
+        day, may_send_digests = _today(self.config)
+        return ClaimTerms(
             channel=self.kind,
             domain=self.domain,
-            rules=self.office.rules,
-            confirm=self.office.confirm,
-            look_up=self.office.addresses,
-            now=self.office.clock.now(),
+            rules=self.config.rules,
+            still_due=self.config.still_due,
+            look_up=self.config.addresses,
+            now=self.config.clock.now(),
             day=day,
-            telling=telling,
-            report=self.report,
+            may_send_digests=may_send_digests,
+            report_in_doubt=self.report,
             size=1 if self.report else BATCH,
-            unsure=self.done.unsure,
-            small=self.small,
+            unavailable_kinds=self.delivery.unavailable_kinds,
+            size_limits=self.size_limits,
         )
 
     def _send_all(
         self,
         pool: ThreadPoolExecutor,
-        stations: Sequence[_Station],
+        senders: Sequence[_DeliveryConnections],
         claim: _Claim,
     ) -> None:
-        after: Place | None = START
-        while after is not None and not self.stop.is_set():
-            with self.office.state.begin() as conn:
+        position: SearchPosition | None = START
+        while position is not None and not self.stop.is_set():
+            with self.config.state.begin() as conn:
                 terms = self._terms()
-                taken = claim(conn, terms, after)
-            self.done.failed(taken.undeliverable)
-            self.done.doubted(taken.in_doubt)
-            self.done.withdrawn += taken.withdrawn
-            after = taken.last
-            if taken.messages:
-                self._send_batch(pool, stations, taken.messages, terms.now + LEASE)
+                result = claim(conn, terms, position)
+            self.delivery.add_undeliverable(result.undeliverable)
+            self.delivery.add_in_doubt(result.in_doubt)
+            self.delivery.withdrawn += result.withdrawn
+            position = result.last
+            if result.messages:
+                self._send_batch(pool, senders, result.messages, terms.now + LEASE)
 
     def _send_batch(
         self,
         pool: ThreadPoolExecutor,
-        stations: Sequence[_Station],
-        messages: Sequence[Claimed],
+        senders: Sequence[_DeliveryConnections],
+        messages: Sequence[ClaimedMessage],
         until: datetime,
     ) -> None:
-        left: SimpleQueue[Claimed] = SimpleQueue()
+        unstarted: SimpleQueue[ClaimedMessage] = SimpleQueue()
         for message in messages:
-            left.put(message)
-        batch = _Batch(left, {message.id for message in messages}, until)
-        work = [
-            pool.submit(self._work_off, station, batch) for station in stations[: len(messages)]
+            unstarted.put(message)
+        batch = _Batch(unstarted, {message.id for message in messages}, until)
+        futures = [
+            pool.submit(self._send_messages, sender, batch) for sender in senders[: len(messages)]
         ]
         try:
-            while (seen := wait(work, _WATCH, FIRST_EXCEPTION)).not_done:
-                for ended in seen.done:
-                    ended.result()
-                self._hold(self.watch, batch)  # a slow server must not outlast the lease
-            for ended in work:
-                ended.result()
+            while (progress := wait(futures, _LEASE_CHECK_SECONDS, FIRST_EXCEPTION)).not_done:
+                for future in progress.done:
+                    future.result()
+                self._extend_lease(self.watch, batch)  # a slow server must not exceed the lease
+            for future in futures:
+                future.result()
         except BaseException:
             self.stop.set()
             raise
         finally:
-            wait(work)
-            if untouched := list(_rest(left)):  # nobody tried: they are no message's worth of doubt
-                now = self.office.clock.now()
-                with self.office.state.begin() as conn:
-                    marks.released(conn, untouched, now)
+            wait(futures)
+            if untouched := list(_drain(unstarted)):  # not started, so not in doubt
+                now = self.config.clock.now()
+                with self.config.state.begin() as conn:
+                    outcomes.release(conn, untouched, now)
 
-    def _work_off(self, station: _Station, batch: _Batch) -> None:
+    def _send_messages(self, sender: _DeliveryConnections, batch: _Batch) -> None:
         while not self.stop.is_set():
             try:
-                one = batch.left.get_nowait()
+                message = batch.unstarted.get_nowait()
             except Empty:
                 return
-            if self._ours(station, batch, one):
-                at = self.office.clock.now().astimezone(self.office.zone)
-                reply = station.line.send(replace(one, at=at))
-                self._record(station, one, reply)
+            if self._is_claimed(sender, batch, message):
+                at = self.config.clock.now().astimezone(self.config.zone)
+                reply = sender.connection.send(replace(message, at=at))
+                self._record(sender, message, reply)
             with self.lock:
-                batch.ids.discard(one.id)
+                batch.ids.discard(message.id)
 
-    def _ours(self, station: _Station, batch: _Batch, one: Claimed) -> bool:
-        """Return whether a message is still this process's; holds the batch for longer in time."""
-        self._hold(station.conn, batch)
+    def _is_claimed(
+        self, sender: _DeliveryConnections, batch: _Batch, message: ClaimedMessage
+    ) -> bool:
+        """Return whether this process still has the claim of a message and may send it.
+
+        If the claim ends soon, it is extended first, for all messages that were claimed together.
+
+        Args:
+            sender: connections on which the message is sent and recorded.
+            batch: messages that were claimed together.
+            message: one of these messages.
+        """
+        self._extend_lease(sender.conn, batch)
         with self.lock:
-            return one.id in batch.ids
+            return message.id in batch.ids
 
-    def _hold(self, conn: Connection, batch: _Batch) -> None:
-        now = self.office.clock.now()
+    def _extend_lease(self, conn: Connection, batch: _Batch) -> None:
+        now = self.config.clock.now()
         with self.lock:
             if now + LEASE - batch.until >= _RENEW:
-                mine, batch.until = marks.extended(conn, list(batch.ids), batch.until, now)
-                batch.ids &= mine
+                own_ids, batch.until = outcomes.extend_lease(
+                    conn, list(batch.ids), batch.until, now
+                )
+                batch.ids &= own_ids
 
-    def _record(self, station: _Station, one: Claimed, reply: Reply) -> None:
-        now, rules, done = self.office.clock.now(), self.office.rules, self.done
-        conn, code = station.conn, reply.code
-        failed: list[Unsent] = []
-        doubted: list[Unsent] = []
-        match reply.fate:
-            case Fate.ACCEPTED:
-                marks.sent(conn, one, code, now)
-            case Fate.REFUSED if one.doubtful:  # the copy; what became of the first, nobody knows
-                doubted = marks.in_doubt(conn, one, code, rules, now, report=True)
-            case Fate.REFUSED if reply.too_large:
-                failed = marks.too_large(conn, one, code, now)
-                self.small[one.recipient] = max(1, len(one.items) // 2)
-                self.halved = self.halved or not failed
-            case Fate.REFUSED:
+    def _record(self, sender: _DeliveryConnections, message: ClaimedMessage, reply: Reply) -> None:
+        now, rules, delivery = self.config.clock.now(), self.config.rules, self.delivery
+        conn, code = sender.conn, reply.code
+        failed: list[UnsentNotice] = []
+        doubted: list[UnsentNotice] = []
+        match reply.status:
+            case DeliveryStatus.ACCEPTED:
+                outcomes.record_sent(conn, message, code, now)
+            case DeliveryStatus.REFUSED if (
+                message.doubtful
+            ):  # the copy is refused; the outcome of the first is unknown
+                doubted = outcomes.record_in_doubt(conn, message, code, rules, now, report=True)
+            case DeliveryStatus.REFUSED if reply.too_large:
+                failed = outcomes.split_or_give_up(conn, message, code, now)
+                self.size_limits[message.recipient] = max(1, len(message.items) // 2)
+                self.needs_resend = self.needs_resend or not failed
+            case DeliveryStatus.REFUSED:
                 cause = NO_ROBOT if code == NO_ROBOT else f"{REFUSED} {code}"
-                failed = marks.refused(conn, one, code, cause, now)
-            case Fate.IN_DOUBT:
-                doubted = marks.in_doubt(conn, one, code, rules, now, report=self.report)
-            case _ if one.doubtful:
-                doubted = marks.in_doubt(conn, one, code, rules, now, report=False, unsent=True)
-            case Fate.DEFERRED:
-                failed = marks.deferred(conn, one, code, rules, now)
-            case Fate.UNAVAILABLE:
-                marks.released(conn, [one], now, code)
-        silent = not code and reply.fate in (Fate.DEFERRED, Fate.IN_DOUBT)
+                failed = outcomes.record_refused(conn, message, code, cause, now)
+            case DeliveryStatus.IN_DOUBT:
+                doubted = outcomes.record_in_doubt(
+                    conn, message, code, rules, now, report=self.report
+                )
+            case _ if message.doubtful:
+                doubted = outcomes.record_in_doubt(
+                    conn, message, code, rules, now, report=False, unsent=True
+                )
+            case DeliveryStatus.DEFERRED:
+                failed = outcomes.schedule_retry(conn, message, code, rules, now)
+            case DeliveryStatus.UNAVAILABLE:
+                outcomes.release(conn, [message], now, code)
+        is_silent = not code and reply.status in (DeliveryStatus.DEFERRED, DeliveryStatus.IN_DOUBT)
         with self.lock:
-            self.silent = self.silent + 1 if silent else 0
-            done.failed(failed)
-            done.doubted(doubted)
-            if reply.fate is Fate.ACCEPTED:
-                done.sent += 1
-                done.notices += len(one.items)
-            if reply.fate is Fate.UNAVAILABLE or self.silent >= _SILENT:
-                self._down(reply)
+            self.silent_replies = self.silent_replies + 1 if is_silent else 0
+            delivery.add_undeliverable(failed)
+            delivery.add_in_doubt(doubted)
+            if reply.status is DeliveryStatus.ACCEPTED:
+                delivery.sent += 1
+                delivery.notices += len(message.items)
+            if reply.status is DeliveryStatus.UNAVAILABLE or self.silent_replies >= _MAX_SILENT:
+                self._mark_down(reply)
 
-    def _down(self, reply: Reply) -> None:
-        self.done.down[self.kind] = reply.code
+    def _mark_down(self, reply: Reply) -> None:
+        self.delivery.unusable_channels[self.kind] = reply.code
         self.stop.set()
 
     def _give_up(self) -> None:
-        """Give up and report notices whose server could not be used for too long."""
-        look = _look(self.office, self.kind, self.letters)
-        limit = look.now - self.office.rules.give_up_after.span
-        with self.office.state.begin() as conn:
-            found = marks.give_up(conn, look, limit)
-        self.done.failed(found)
+        """Give up notifications if their server was unusable for longer than notices.yaml allows.
+
+        They are added to the result as undeliverable.
+        """
+        query = _query(self.config, self.kind, self.letters)
+        limit = query.now - self.config.rules.give_up_after.span
+        with self.config.state.begin() as conn:
+            given_up = outcomes.give_up_notices(conn, query, limit)
+        self.delivery.add_undeliverable(given_up)
 
 
-def _rest(left: SimpleQueue[Claimed]) -> Iterator[Claimed]:
+def _drain(messages: SimpleQueue[ClaimedMessage]) -> Iterator[ClaimedMessage]:
     while True:
         try:
-            yield left.get_nowait()
+            yield messages.get_nowait()
         except Empty:
             return

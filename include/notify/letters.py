@@ -1,7 +1,7 @@
-"""Write messages in every language of the policy pack: digests, and letters with their own text.
+"""Write digests, urgent messages and notices in every language of the policy pack.
 
-A letter with its own text is written once for all recipients: nothing in it is about one of them
-alone, not even a name in the greeting.
+A notice goes to data subjects. Its text is the same for all recipients, and its greeting contains
+no name. In this code, a notice is named *letter*, because the class `Notice` is any notification.
 """
 
 from __future__ import annotations
@@ -24,29 +24,50 @@ from include.reports.i18n import Translator
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def rendered(template: str, **values: Any) -> str:
-    """Render a template; values are text, and in HTML never markup."""
+def render_template(template: str, **values: Any) -> str:
+    """Render a template of this package.
+
+    In HTML templates, special characters in values are escaped.
+
+    Args:
+        template: file name of the template.
+        values: values of the variables in the template.
+    """
     return _environment().get_template(template).render(values)
 
 
 def translator(language: str, timezone: str) -> Translator:
-    """The translator of a language, as HTML names it, and a timezone."""
-    return _made(language.replace("-", "_"), timezone)
+    """Return the translator of messages into a language.
+
+    Args:
+        language: language tag, such as ``zh-CN``.
+        timezone: IANA name of the timezone in which times are shown.
+    """
+    return _cached_translator(language.replace("-", "_"), timezone)
 
 
-@lru_cache(maxsize=4096)  # the same course is told to thousands
-def translated(language: str, timezone: str, message: str) -> str:
-    """A message of the catalogue, as JSON, in a language."""
+@lru_cache(maxsize=4096)  # thousands of reminders name the same course
+def translate_message(language: str, timezone: str, message: str) -> str:
+    """Return the translation of a message.
+
+    Args:
+        language: language tag, such as ``zh-CN``.
+        timezone: IANA name of the timezone in which times are shown.
+        message: JSON form of a translatable message.
+    """
     return translator(language, timezone).text(Message.model_validate(json.loads(message)))
 
 
 def one_line(text: str) -> str:
-    """A text whose line breaks are blanks: it can neither begin a header nor a second line."""
+    """Return a text in which line breaks are replaced by spaces.
+
+    A text with line breaks could otherwise add headers to a mail.
+    """
     return " ".join(text.split())
 
 
 @lru_cache
-def _made(locale: str, timezone: str) -> Translator:
+def _cached_translator(locale: str, timezone: str) -> Translator:
     return Translator(locale, timezone)
 
 
@@ -69,13 +90,13 @@ Paragraphs = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Page:
-    """A letter as it is sent.
+class RenderedLetter:
+    """A notice to data subjects that is written in all languages and ready to be sent.
 
     Attributes:
-        subject: one line in the first language.
-        plain: the letter in every language, as plain text.
-        html: the same as a page of its own.
+        subject: subject in the first language.
+        plain: notice in all languages as plain text.
+        html: notice in all languages as an HTML page.
     """
 
     subject: str
@@ -84,13 +105,17 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Side:
-    """A letter in one language.
+class LetterInLanguage:
+    """The texts of a notice to data subjects in one language.
 
     Attributes:
-        language: as HTML and mail name it, ``zh-CN``.
-        parts: title and paragraphs of each.
-        foot: who sends it, and whom to ask.
+        language: language tag, such as ``zh-CN``.
+        heading: heading of the notice.
+        greeting: greeting without a name.
+        opening: paragraphs after the greeting.
+        parts: title and paragraphs of each section of the notice.
+        closing: paragraphs after the sections.
+        foot: sender and contact, at the end of the notice.
     """
 
     language: str
@@ -103,64 +128,73 @@ class Side:
 
 
 @lru_cache(maxsize=64)
-def page(content: str, languages: tuple[str, ...], timezone: str, sender: str) -> Page:
-    """Write a letter.
+def render_letter(
+    content: str, languages: tuple[str, ...], timezone: str, sender: str
+) -> RenderedLetter:
+    """Write a notice to data subjects in all languages.
 
     Args:
-        content: its `LetterText`, as `include.notify.texts.content` writes it.
-        languages: in their order.
-        timezone: IANA name; times are shown in it.
-        sender: who sends it: name or address, as the mail's head has it.
+        content: text of the notice, as `include.notify.texts.canonical_text` returns it.
+        languages: language tags in their order in the notice.
+        timezone: IANA name of the timezone in which times are shown.
+        sender: name or address of the sender.
     """
-    words = LetterText.model_validate_json(content)
-    sides = [_side(words, language, timezone, one_line(sender)) for language in languages]
-    values = {"sides": sides, "subject": sides[0].heading, "main": languages[0]}
-    return Page(
-        subject=sides[0].heading,
-        plain=rendered("letter.txt.j2", **values),
-        html=rendered("letter.html.j2", **values),
+    text = LetterText.model_validate_json(content)
+    letters = [
+        _letter_in_language(text, language, timezone, one_line(sender)) for language in languages
+    ]
+    values = {"sides": letters, "subject": letters[0].heading, "main": languages[0]}
+    return RenderedLetter(
+        subject=letters[0].heading,
+        plain=render_template("letter.txt.j2", **values),
+        html=render_template("letter.html.j2", **values),
     )
 
 
-def _side(words: LetterText, language: str, timezone: str, sender: str) -> Side:
-    said = translator(language, timezone).text
+def _letter_in_language(
+    text: LetterText, language: str, timezone: str, sender: str
+) -> LetterInLanguage:
+    translate = translator(language, timezone).text
 
     def paragraphs(message: Message | None) -> Paragraphs:
-        return _paragraphs(said(message)) if message else []
+        return _paragraphs(translate(message)) if message else []
 
-    contact = _paragraphs(said(words.contact))
-    sent = said(_("This letter was sent by {sender}. If you have questions:", sender=sender))
-    return Side(
+    contact = _paragraphs(translate(text.contact))
+    sent = translate(_("{sender} sent this notice. Contact for questions:", sender=sender))
+    return LetterInLanguage(
         language=language,
-        heading=one_line(said(words.heading)),
-        greeting=said(_("Dear customer,")),
-        opening=paragraphs(words.opening),
-        parts=[(one_line(said(part.title)), paragraphs(part.words)) for part in words.parts],
-        closing=paragraphs(words.closing),
+        heading=one_line(translate(text.heading)),
+        greeting=translate(_("Dear customer,")),
+        opening=paragraphs(text.opening),
+        parts=[(one_line(translate(part.title)), paragraphs(part.words)) for part in text.parts],
+        closing=paragraphs(text.closing),
         foot=[[sent], *contact],
     )
 
 
 def _paragraphs(text: str) -> Paragraphs:
-    found = [
-        [line for one in part.split("\n") if (line := one_line(one))]
+    paragraphs = [
+        [line for raw_line in part.split("\n") if (line := one_line(raw_line))]
         for part in _BLANK_LINE.split(text)
     ]
-    return [paragraph for paragraph in found if paragraph]
+    return [paragraph for paragraph in paragraphs if paragraph]
 
 
-LONGEST_NAME = 80  # characters of a name that a greeting shows
-_FAR = date.max
+MAX_NAME_LENGTH = 80  # characters of a name in a greeting
+_NO_DUE_DATE = date.max
 
 
 @dataclass(frozen=True)
-class Item:
-    """One notice of a message.
+class NotificationLine:
+    """A notification that is a line of a message.
 
     Attributes:
-        heading: a message of the catalogue as JSON, as the state database has it.
-        line: likewise.
-        due_on: by which lines are sorted and which stands before them.
+        id: id of the notification in the state database.
+        kind: kind of the notification.
+        key: key of the notification, unique within its kind.
+        heading: text of the heading above the line, as the JSON form of a translatable message.
+        line: text of the line, as the JSON form of a translatable message.
+        due_on: due date, or None. It is shown before the line, and lines are sorted by it.
     """
 
     id: int
@@ -172,21 +206,21 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Letter:
-    """One message to one recipient, in no language yet.
+class OutgoingMessage:
+    """A message to one recipient before its translation: a digest, an urgent message or a notice.
 
     Attributes:
-        message_id: that names it for ever; the same again is the same message.
-        recipient: staff number, ``role:compliance``.
-        name: for the greeting; may be empty.
-        address: by which the channel reaches the recipient.
-        urgent: whether it stands beside the digest of the day.
-        at: when it is sent, in the company's timezone.
-        items: what it says, at least one.
-        refusable: whether the recipient may refuse every kind that is in it.
-        more: how many lines did not fit and follow.
-        text: what it says instead, to somebody outside of the company: a `LetterText` as
-            `include.notify.texts.content` writes it; empty for a digest.
+        message_id: unique id. A message that is sent again keeps its id.
+        recipient: id of the recipient, such as a staff number or ``role:compliance``.
+        name: name for the greeting; may be empty.
+        address: mail address, or id of the Airflow connection of a chat robot.
+        urgent: whether the message is sent apart from the digest of the day.
+        at: time of sending, in the policy pack's timezone.
+        items: notifications in the message, at least one.
+        refusable: whether the recipient may opt out of all kinds of notification in the message.
+        more: number of notifications that did not fit and follow in another message.
+        text: text of a notice to data subjects, as `include.notify.texts.canonical_text` returns
+            it; empty for other messages.
     """
 
     message_id: str
@@ -195,171 +229,217 @@ class Letter:
     address: str = field(repr=False)
     urgent: bool
     at: datetime
-    items: Sequence[Item]
+    items: Sequence[NotificationLine]
     refusable: bool = False
     more: int = 0
     text: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
-class Block:
-    """The lines under one heading: day and words, both in one language."""
+class LinesUnderHeading:
+    """A heading in one language, and the lines below it.
+
+    Attributes:
+        heading: translated heading.
+        lines: due date and text of each line. The due date is empty if the line has none.
+    """
 
     heading: str
     lines: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Part:
-    """A message in one language.
+class MessageInLanguage:
+    """The content of a message in one language.
 
     Attributes:
-        language: as HTML and mail name it, ``zh-CN``.
-        words: translates a sentence of the templates.
+        language: language tag, such as ``zh-CN``.
+        translate: callback that translates a text of the templates.
+        greeting: translated greeting.
+        blocks: headings with their lines.
     """
 
     language: str
-    words: Callable[..., str]
+    translate: Callable[..., str]
     greeting: str
-    blocks: Sequence[Block]
+    blocks: Sequence[LinesUnderHeading]
 
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes letters in the languages of a policy pack.
+    """Writes messages in the languages of a policy pack.
 
     Args:
-        languages: in their order, ``zh-CN`` and ``en``.
-        timezone: IANA name; times are shown in it.
+        languages: language tags in the order in which the languages follow in a message, such as
+            ``zh-CN`` and ``en``.
+        timezone: IANA name of the timezone in which times are shown.
     """
 
     languages: Sequence[str]
     timezone: str
 
-    def parts(self, letter: Letter) -> list[Part]:
-        """The letter in every language."""
-        return [self._part(letter, language) for language in self.languages]
+    def parts(self, message: OutgoingMessage) -> list[MessageInLanguage]:
+        """Return the translated content of a message, once for every language."""
+        return [self._in_language(message, language) for language in self.languages]
 
-    def subject(self, letter: Letter) -> str:
-        """Return the subject in the first language: the heading, and the number of lines."""
-        if letter.text:
-            return self._page(letter).subject
+    def subject(self, message: OutgoingMessage) -> str:
+        """Return the subject of a message in the first language.
+
+        The subject of a notice is its heading. The subject of any other message consists of the
+        first heading in the message and the number of notifications.
+        """
+        if message.text:
+            return self._render_letter(message).subject
         language = self.languages[0]
-        headings = _grouped(letter.items)
-        first = translated(language, self.timezone, next(iter(headings)))
-        count = len(letter.items)
+        headings = _group_by_heading(message.items)
+        first = translate_message(language, self.timezone, next(iter(headings)))
+        count = len(message.items)
         if len(headings) == 1:
-            said = _("{heading} ({count})", heading=first, count=count)
+            subject = _("{heading} ({count})", heading=first, count=count)
         else:
-            said = _("{heading}, and more ({count})", heading=first, count=count)
-        if letter.urgent:
-            said = _("Urgent: {subject}", subject=said)
-        return one_line(translator(language, self.timezone).text(said))
+            subject = _("{heading}, and more ({count})", heading=first, count=count)
+        if message.urgent:
+            subject = _("Urgent: {subject}", subject=subject)
+        return one_line(translator(language, self.timezone).text(subject))
 
-    def html(self, letter: Letter, sender: str, ask: str) -> str:
-        """Return the letter as an HTML page.
+    def html(self, message: OutgoingMessage, sender: str, contact: str) -> str:
+        """Return the message as an HTML page.
 
         Args:
-            letter: what to say.
-            sender: who sends it, as the mail's head has it.
-            ask: address for questions.
+            message: message to write.
+            sender: name or address of the sender.
+            contact: address for questions.
         """
-        if letter.text:
-            return self._page(letter, sender).html
-        return self._rendered("mail.html.j2", letter, sender, ask)
+        if message.text:
+            return self._render_letter(message, sender).html
+        return self._rendered("mail.html.j2", message, sender, contact)
 
-    def text(self, letter: Letter, sender: str, ask: str) -> str:
-        """The letter as plain text."""
-        if letter.text:
-            return self._page(letter, sender).plain
-        return self._rendered("mail.txt.j2", letter, sender, ask)
+    def text(self, message: OutgoingMessage, sender: str, contact: str) -> str:
+        """Return the message as plain text.
 
-    def chat(self, letter: Letter, longest: int) -> str:
-        """The letter for a group chat, in as many bytes as its robot takes.
+        Args:
+            message: message to write.
+            sender: name or address of the sender.
+            contact: address for questions.
+        """
+        if message.text:
+            return self._render_letter(message, sender).plain
+        return self._rendered("mail.txt.j2", message, sender, contact)
 
-        What does not fit is left out and counted: a second message would break what holds for the
-        first, that it is known to be sent or not.
+    def chat(self, message: OutgoingMessage, max_bytes: int) -> str:
+        """Return the message for a group chat.
+
+        If the message is too long, it is written in the first language only. Lines that still do
+        not fit are omitted, and their number is stated. They are not sent in a second message. If
+        only one of two messages arrived, nobody could tell whether the notifications were
+        delivered.
+
+        Args:
+            message: message to write.
+            max_bytes: largest size that the robot of the chat accepts, in bytes of UTF-8.
         """
 
-        def follow(part: Part) -> list[str]:
-            said = part.words("And {count} more: they follow.", count=letter.more)
-            return [said] if letter.more else []
-
-        parts = self.parts(letter)
-        for shown in (parts, parts[:1]):
-            text = "\n\n".join(
-                "\n".join([one.greeting, *_chat_lines(one), *follow(one)]) for one in shown
+        def follow(part: MessageInLanguage) -> list[str]:
+            text_translator = part.translate(
+                "{count} more items follow in another message.", count=message.more
             )
-            if len(text.encode()) <= longest:
+            return [text_translator] if message.more else []
+
+        parts = self.parts(message)
+        for chosen in (parts, parts[:1]):
+            text = "\n\n".join(
+                "\n".join(
+                    [language_part.greeting, *_chat_lines(language_part), *follow(language_part)]
+                )
+                for language_part in chosen
+            )
+            if len(text.encode()) <= max_bytes:
                 return text
         (part,) = parts[:1]
         lines = [part.greeting, *_chat_lines(part)]
-        said, total = translator(part.language, self.timezone), len(letter.items) + letter.more
-        for kept in range(len(lines), 0, -1):
-            left = total - sum(line.startswith("- ") for line in lines[:kept])
-            more = said.text(_("… and {count} more: see the report of the run.", count=left))
-            text = "\n".join([*lines[:kept], more])
-            if len(text.encode()) <= longest:
+        text_translator, total = (
+            translator(part.language, self.timezone),
+            len(message.items) + message.more,
+        )
+        for count in range(len(lines), 0, -1):
+            remaining = total - sum(line.startswith("- ") for line in lines[:count])
+            more = text_translator.text(
+                _("… and {count} more: see the report of the run.", count=remaining)
+            )
+            text = "\n".join([*lines[:count], more])
+            if len(text.encode()) <= max_bytes:
                 return text
         return more
 
-    def _page(self, letter: Letter, sender: str = "") -> Page:
-        return page(letter.text, tuple(self.languages), self.timezone, sender)
+    def _render_letter(self, message: OutgoingMessage, sender: str = "") -> RenderedLetter:
+        return render_letter(message.text, tuple(self.languages), self.timezone, sender)
 
-    def _rendered(self, template: str, letter: Letter, sender: str, ask: str) -> str:
-        return rendered(
+    def _rendered(self, template: str, message: OutgoingMessage, sender: str, contact: str) -> str:
+        return render_template(
             template,
-            parts=self.parts(letter),
-            subject=self.subject(letter),
+            parts=self.parts(message),
+            subject=self.subject(message),
             sender=one_line(sender),
-            ask=ask,
-            more=letter.more,
-            refusable=letter.refusable,
+            ask=contact,
+            more=message.more,
+            refusable=message.refusable,
             main=self.languages[0],
         )
 
-    def _part(self, letter: Letter, language: str) -> Part:
-        mine = translator(language, self.timezone)
+    def _in_language(self, message: OutgoingMessage, language: str) -> MessageInLanguage:
+        language_translator = translator(language, self.timezone)
 
-        def words(text: str, **values: Any) -> str:
-            return mine.text(Message(text=text, values=values))
+        def translate(text: str, **values: Any) -> str:
+            return language_translator.text(Message(text=text, values=values))
 
-        name = one_line(letter.name)[:LONGEST_NAME]
+        name = one_line(message.name)[:MAX_NAME_LENGTH]
         blocks = [
-            Block(
-                one_line(translated(language, self.timezone, heading)),
+            LinesUnderHeading(
+                one_line(translate_message(language, self.timezone, heading)),
                 [
-                    _line(item, one_line(translated(language, self.timezone, item.line)), mine)
+                    _line(
+                        item,
+                        one_line(translate_message(language, self.timezone, item.line)),
+                        language_translator,
+                    )
                     for item in items
                 ],
             )
-            for heading, items in _grouped(letter.items).items()
+            for heading, items in _group_by_heading(message.items).items()
         ]
-        greeting = mine.text(_("Dear {name},", name=name) if name else _("Hello,"))
-        return Part(language, words, greeting, blocks)
+        greeting = language_translator.text(_("Dear {name},", name=name) if name else _("Hello,"))
+        return MessageInLanguage(language, translate, greeting, blocks)
 
 
-def _line(one: Item, said: str, mine: Translator) -> tuple[str, str]:
-    """A line and, where it does not say so itself, the day by which it is due."""
-    if one.due_on is None or one.due_on.isoformat() in said:
-        return "", said
-    return mine.text(_("due {day}", day=one.due_on)), said
+def _line(item: NotificationLine, text: str, language_translator: Translator) -> tuple[str, str]:
+    """Return the due date and the text of a line for display.
+
+    The due date is empty if the line has no due date, or if the text already contains it.
+
+    Args:
+        item: notification that the line shows.
+        text: translated text of the line.
+        language_translator: translator into the language of the line.
+    """
+    if item.due_on is None or item.due_on.isoformat() in text:
+        return "", text
+    return language_translator.text(_("due {day}", day=item.due_on)), text
 
 
-def _chat_lines(part: Part) -> list[str]:
+def _chat_lines(part: MessageInLanguage) -> list[str]:
     lines = []
     for block in part.blocks:
-        lines += [block.heading, *(f"- {_dated(day, said)}" for day, said in block.lines)]
+        lines += [block.heading, *(f"- {_dated_line(day, text)}" for day, text in block.lines)]
     return lines
 
 
-def _dated(day: str, said: str) -> str:
-    return f"[{day}] {said}" if day else said
+def _dated_line(day: str, text: str) -> str:
+    return f"[{day}] {text}" if day else text
 
 
-def _grouped(items: Sequence[Item]) -> dict[str, list[Item]]:
-    """Items by heading; the one that is due first at the head, with its heading."""
-    found: dict[str, list[Item]] = {}
-    for one in sorted(items, key=lambda one: (one.due_on or _FAR, one.id)):
-        found.setdefault(one.heading, []).append(one)
-    return found
+def _group_by_heading(items: Sequence[NotificationLine]) -> dict[str, list[NotificationLine]]:
+    """Return the notifications under each heading, sorted by due date."""
+    groups: dict[str, list[NotificationLine]] = {}
+    for item in sorted(items, key=lambda item: (item.due_on or _NO_DUE_DATE, item.id)):
+        groups.setdefault(item.heading, []).append(item)
+    return groups

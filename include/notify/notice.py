@@ -1,7 +1,7 @@
-"""A notice: its recipient, usable address, kind and state; and notices for a role.
+"""The notification to one recipient, and the rules for its address.
 
-The rules of addresses are stricter than RFC 5322: an address that no company's mail system hands
-out is a slip of the pen, or an attack.
+The rules for mail addresses are stricter than RFC 5322. They refuse unusual addresses that no mail
+system of a company would issue, because such an address is a mistake or an attack.
 """
 
 from __future__ import annotations
@@ -20,31 +20,38 @@ MALFORMED = "malformed"
 FORBIDDEN = "domain"
 NO_ROBOT = "no_robot"
 REFUSED = "refused"  # followed by the codes of the answer
-NOT_WRITTEN = "not_written"  # stands for the codes: no mail could be made of it
+NOT_WRITTEN = "not_written"  # in place of the codes: the mail could not be written
 TOO_LARGE = "too_large"
 GAVE_UP = "gave_up"
 IN_DOUBT = "in_doubt"
-NOT_WANTED = "not_wanted"
+NO_LONGER_DUE = "not_wanted"
 OPTED_OUT = "opted_out"
 
 _CAUSES = {
-    NO_ADDRESS: _("no address is known"),
-    MALFORMED: _("what is known is no mail address"),
-    FORBIDDEN: _("mail may not leave for that domain (notices.yaml)"),
-    NO_ROBOT: _("there is no such connection of a robot"),
-    TOO_LARGE: _("the server takes no message of that size"),
-    GAVE_UP: _("the server put it off for too long"),
-    IN_DOUBT: _("nobody knows whether it arrived"),
-    NOT_WANTED: _("it was done before it was sent"),
-    OPTED_OUT: _("the recipient does not want it"),
+    NO_ADDRESS: _("no address is registered"),
+    MALFORMED: _("the registered address is not a valid e-mail address"),
+    FORBIDDEN: _("the policy does not allow mail to this domain"),
+    NO_ROBOT: _("the connection of the chat robot does not exist"),
+    TOO_LARGE: _("the message is too large for the server"),
+    GAVE_UP: _("the mail server deferred the message for too long"),
+    IN_DOUBT: _("delivery could not be confirmed"),
+    NO_LONGER_DUE: _(
+        "the recipient had already done the required action before the message was sent"
+    ),
+    OPTED_OUT: _("the recipient opted out"),
 }
 
 
-def explained(cause: str) -> Message:
-    """Return a cause for people; a cause of a workflow's own is shown unchanged."""
-    word, _space, code = cause.partition(" ")
+def explain_cause(cause: str) -> Message:
+    """Return a text for people that explains why a notification did not arrive.
+
+    Args:
+        cause: code of the reason, such as ``gave_up`` or ``refused 550``. A reason in the words of
+            a workflow is returned unchanged.
+    """
+    word, _separator, code = cause.partition(" ")
     if word == REFUSED:
-        return _("the server refused it: {code}", code=code or "-")
+        return _("the server refused the message: {code}", code=code or "-")
     return _CAUSES.get(word) or Message(text="{cause}", values={"cause": cause})
 
 
@@ -53,31 +60,36 @@ ChannelKind = Literal["mail", "robot"]
 
 @dataclass(frozen=True)
 class Notice:
-    """One line of a message. The same kind and key again is the same notice, and is told once.
+    """A notification to one recipient.
+
+    It is one line of a message. It is sent only once: kind and key identify it.
 
     Attributes:
-        kind: what it is about, ``training.reminder``; names the workflow that can say whether it is
-            still wanted when it is sent.
-        key: what makes it the same one within its kind; no customer's value.
-        recipient: staff number, ``role:compliance``, ``partner:3``, ``subject:courier/123`` (a
-            customer: database and primary key). Everything for one recipient goes into one
-            message a day.
-        heading: part of the message under which it stands.
-        line: what it says; no customer's value.
-        name: for the greeting; may be empty.
-        address: mail address, or id of the robot's Airflow connection. One that cannot be used
-            is reported, and tried again once the same notice is queued with another.
-        channel: by which it goes.
-        urgent: sent at once, at any hour, beside the digest of the day.
-        due_on: by which lines are sorted; None stands last.
-        text: digest of a text that was kept with `outbox.keep_text`: this notice is a letter with
-            those words, and of its heading and line only lists speak. By mail alone.
-        looked_up: no address stands here, and none in the state database: the workflow of the
-            kind says it when the letter is sent (`Office.addresses`). For letters alone.
+        kind: kind of the notification, such as ``training.reminder``. The workflow of the kind
+            confirms that the notification is still due.
+        key: unique key within the kind, without customer data.
+        recipient: id of the recipient: a staff number, ``role:compliance``, ``partner:3``, or for a
+            customer ``subject:courier/123`` (database and primary key). All notifications to a
+            recipient are combined in a daily message.
+        heading: heading above the line.
+        line: text of the line, without customer data.
+        name: name for the greeting; may be empty.
+        address: mail address, or id of the Airflow connection of a chat robot. A notification with
+            an unusable address is reported, and can be queued again with another address.
+        channel: channel of the message.
+        urgent: whether the notification is sent at once, at any hour, apart from the daily message.
+        due_on: due date. The lines of a message are sorted by due date; lines without a due date
+            come last.
+        text: SHA-256 of a text that was stored with `include.notify.texts.store_text`. If it is
+            set, the notification is a notice to a data subject with this text, and is sent by mail.
+            Heading and line then appear only in lists.
+        looked_up: whether the workflow of the kind returns the address when the notice is sent
+            (`DeliveryConfig.addresses`). The address is then not stored. This is allowed only for
+            notices to data subjects.
 
     Raises:
-        ValueError: a letter would go by another channel, or an address or a name would be kept
-            of somebody whose address is looked up.
+        ValueError: a notice to a data subject has another channel than mail, or a notification with
+            a looked-up address has an address or a name.
     """
 
     kind: str
@@ -94,32 +106,37 @@ class Notice:
     looked_up: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a notice that must not be stored in the state database."""
+        """Refuse combinations of attributes that must not be stored in the state database.
+
+        Raises:
+            ValueError: a notice to a data subject has another channel than mail, or a notification
+                with a looked-up address has an address or a name or is not such a notice.
+        """
         if self.text and self.channel != "mail":
-            raise ValueError("a letter goes by mail")
+            raise ValueError("a letter can only be sent by mail")
         if self.looked_up and (not self.text or self.address or self.name):
-            raise ValueError("only a letter is looked up, and then it has no address and no name")
+            raise ValueError(
+                "only the address of a letter is looked up; it has no address and no name"
+            )
 
 
-# Letters of any script: whether a server takes those is known when it is asked (SMTPUTF8).
+# Characters of any script are allowed; the server may refuse them (SMTPUTF8)
 _ATOM = r"[\w!#$%&'*+/=?^`{|}~-]+"
 _LOCAL = re.compile(rf"{_ATOM}(\.{_ATOM})*")
 _LABEL = r"[^\W_]([\w-]*[^\W_])?"
 _DOMAIN = re.compile(rf"({_LABEL}\.)+{_LABEL}")
 _CONNECTION = re.compile(r"[A-Za-z0-9_.-]+")
-LONGEST, LONGEST_LOCAL, LONGEST_LABEL = 254, 64, 63
+MAX_ADDRESS_BYTES, MAX_LOCAL_BYTES, MAX_LABEL_LENGTH = 254, 64, 63
 
 
-def fault(channel: ChannelKind, address: str, domains: Sequence[str] = ()) -> str:
-    """Say why nothing can be sent to an address; empty when it can.
+def address_fault(channel: ChannelKind, address: str, domains: Sequence[str] = ()) -> str:
+    """Return the code of the reason why an address cannot be used; empty if it can be used.
 
     Args:
-        channel: by which it would go.
-        address: as it was given.
-        domains: to which mail may go, with their subdomains; empty means any.
-
-    Returns:
-        One of the causes of `include.notify.notice`.
+        channel: channel of the message.
+        address: mail address, or id of the Airflow connection of a chat robot.
+        domains: allowed mail domains. Their subdomains are allowed, too. If no domain is given,
+            every domain is allowed.
     """
     if not address.strip():
         return NO_ADDRESS
@@ -127,11 +144,11 @@ def fault(channel: ChannelKind, address: str, domains: Sequence[str] = ()) -> st
         return "" if _CONNECTION.fullmatch(address) else MALFORMED
     local, _at, domain = address.rpartition("@")
     well_formed = (
-        len(address.encode()) <= LONGEST
-        and len(local.encode()) <= LONGEST_LOCAL
+        len(address.encode()) <= MAX_ADDRESS_BYTES
+        and len(local.encode()) <= MAX_LOCAL_BYTES
         and _LOCAL.fullmatch(local)
         and _DOMAIN.fullmatch(domain)
-        and all(len(label) <= LONGEST_LABEL for label in domain.split("."))
+        and all(len(label) <= MAX_LABEL_LENGTH for label in domain.split("."))
     )
     if not well_formed:
         return MALFORMED
@@ -151,27 +168,27 @@ def to_role(
     due_on: date | None = None,
     urgent: bool = False,
 ) -> Iterator[Notice]:
-    """Yield the same notice for every address of a role, each a separate recipient.
+    """Yield a notification for every mail address and for the chat robot of a role.
 
-    A role without address and robot has one that cannot be delivered: that is reported, so that
-    nobody takes it for told.
+    Each address is a separate recipient. If the role has neither an address nor a robot, a
+    notification without an address is yielded. The missing address is then reported.
 
     Args:
-        role: of roles.yaml.
-        kind: of the notice.
-        key: what makes it the same one; the second address adds ``#1`` to it, the robot
-            ``#robot``.
-        heading: part of the message under which it stands.
-        line: what it says.
-        due_on: day by which it is due.
-        urgent: whether it is sent at once.
+        role: role of roles.yaml.
+        kind: kind of the notification.
+        key: key of the notification. ``#1`` is appended for the second address, and ``#robot`` for
+            the robot.
+        heading: heading above the line.
+        line: text of the line.
+        due_on: due date.
+        urgent: whether the notification is sent at once.
     """
     recipient = f"role:{role.id}"
-    for place, address in enumerate(role.mail or (() if role.robot else ("",))):
+    for number, address in enumerate(role.mail or (() if role.robot else ("",))):
         yield Notice(
             kind=kind,
-            key=f"{key}#{place}" if place else key,
-            recipient=f"{recipient}:{place + 1}" if place else recipient,
+            key=f"{key}#{number}" if number else key,
+            recipient=f"{recipient}:{number + 1}" if number else recipient,
             heading=heading,
             line=line,
             address=address,

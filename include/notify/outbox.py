@@ -1,7 +1,7 @@
-"""Queue notifications, each once per kind and key however often a step is repeated.
+"""Queue notifications, each only once per kind and key even if a step is repeated.
 
-All functions take a connection of the state database inside a transaction, so that what is queued
-stands or falls with what the caller keeps beside it.
+All functions take a connection to the state database inside a transaction. The notifications are
+therefore committed together with the caller's data, or not at all.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, or_, 
 from sqlalchemy.dialects.postgresql import insert
 
 from include.messages import Message
-from include.notify.notice import GAVE_UP, OPTED_OUT, Notice, fault
-from include.notify.status import Untold, alike, statuses, undelivered
-from include.notify.tables import notice, notice_optout
-from include.notify.texts import keep_text, stored
+from include.notify.notice import GAVE_UP, OPTED_OUT, Notice, address_fault
+from include.notify.status import UndeliveredNotice, statuses, undelivered, with_key_prefix
+from include.notify.tables import notification, notification_optout
+from include.notify.texts import store_text, to_jsonb_text
 from include.policy.rules import NoticeRules
 from include.reports.i18n import visible
 from include.services.errors import UsageError
 from include.state.connect import StateLock, lock_for_transaction
 
 __all__ = [
-    "Queued", "Run", "Untold", "keep_text", "listed", "opt_in", "opt_out", "pending", "queue",
-    "retry", "retry_all", "statuses", "undelivered", "untold", "withdraw",
-    "withdraw_alike",
+    "QueueCounts", "Run", "UndeliveredNotice", "list_notices", "opt_in", "opt_out", "pending",
+    "queue_notices", "retry", "retry_all", "statuses", "store_text", "undelivered",
+    "unqueued_keys", "withdraw", "withdraw_by_prefix",
 ]  # fmt: skip
-_MANY = 1000
+_ANALYZE_FROM = 1000
 _COLUMNS = (
     "at", "kind", "key", "recipient", "name", "address", "looked_up", "channel", "urgent",
     "heading", "line", "text", "due_on", "cause",
 )  # fmt: skip
-# One that could not be delivered is tried again with another address, or where only its time
-# had run out: nothing is wrong with that address. What is looked up may be another address now. One
-# that was taken back, and is wanted again, is told after all: a completion was entered by mistake,
-# somebody came back from leave.
+# An undeliverable notice is queued again with another address, after it was given up, or if its
+# address is looked up. A withdrawn notice is queued again if it is due again: a completion was
+# entered by mistake, or a person came back from leave.
 _QUEUE = text(
     f"""
     WITH given AS (
         SELECT DISTINCT ON (kind, key) q.*, (o.recipient IS NOT NULL AND q.kind = ANY(:optional))
             AS refused
-        FROM queued_notice q LEFT JOIN notice_optout o USING (recipient, kind)
+        FROM queued_notice q LEFT JOIN notification_optout o USING (recipient, kind)
         ORDER BY kind, key, at
     ), kept AS (
-        INSERT INTO notice AS n (kind, key, recipient, name, address, looked_up, channel, urgent,
+        INSERT INTO notification AS n
+            (kind, key, recipient, name, address, looked_up, channel, urgent,
             heading, line, text, due_on, dag_id, run_id, queued_at, state, cause, settled_at)
         SELECT kind, key, recipient, name, address, looked_up, channel, urgent, heading, line,
             text, due_on, :dag_id, :run_id, :at,
@@ -70,38 +70,38 @@ _QUEUE = text(
     )
     SELECT count(*) FILTER (WHERE made), count(*) FILTER (WHERE NOT made),
         count(*) FILTER (WHERE state = 'undeliverable') FROM kept
-    """  # noqa: S608 - two words of our own
+    """  # noqa: S608 - constants only
 ).bindparams(bindparam("optional"))
 
 
-# A message that waits for its next try lets go of them; one that is on its way does not.
+# Notices of a deferred message can be withdrawn, notices of a message being sent cannot
 _WITHDRAWN = text(
     """
-    SELECT id FROM notice n WHERE kind = :kind AND key = ANY(:keys) AND state = 'pending'
-        AND NOT EXISTS (SELECT FROM notice_message m WHERE m.id = n.message
+    SELECT id FROM notification n WHERE kind = :kind AND key = ANY(:keys) AND state = 'pending'
+        AND NOT EXISTS (SELECT FROM notification_message m WHERE m.id = n.message
             AND m.state = 'sending')
     ORDER BY id FOR UPDATE
     """
 )
 _WITHDRAWN_ALIKE = """
-    SELECT id FROM notice n WHERE {} AND state = 'pending' AND text IS DISTINCT FROM :but
-        AND NOT EXISTS (SELECT FROM notice_message m WHERE m.id = n.message
+    SELECT id FROM notification n WHERE {} AND state = 'pending' AND text IS DISTINCT FROM :but
+        AND NOT EXISTS (SELECT FROM notification_message m WHERE m.id = n.message
             AND m.state = 'sending')
     ORDER BY id FOR UPDATE
     """
 _WITHDRAW = text(
-    "UPDATE notice SET state = 'withdrawn', cause = :cause, settled_at = :at, message = NULL"
+    "UPDATE notification SET state = 'withdrawn', cause = :cause, settled_at = :at, message = NULL"
     " WHERE id = ANY(:ids)"
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """Who queues something.
+    """The run that queues notifications.
 
     Attributes:
-        dag_id: the workflow.
-        run_id: its run.
+        dag_id: DAG id of the workflow.
+        run_id: id of the run.
     """
 
     dag_id: str
@@ -109,13 +109,14 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Queued:
-    """The numbers of queued notices.
+class QueueCounts:
+    """The numbers of notifications that a call queued.
 
     Attributes:
-        new: that were not there.
-        again: that were taken back, or could not be delivered and have another address now.
-        undeliverable: of both, those whose address cannot be used.
+        new: number of new notifications.
+        again: number of withdrawn or undeliverable notifications that were queued again.
+        undeliverable: number of notifications in ``new`` and ``again`` whose address cannot be
+            used.
     """
 
     new: int = 0
@@ -123,43 +124,54 @@ class Queued:
     undeliverable: int = 0
 
 
-def untold(conn: Connection, kind: str, keys: Iterable[str]) -> set[str]:
-    """Of these keys, those that were never queued, were taken back, or could not be delivered.
+def unqueued_keys(conn: Connection, kind: str, keys: Iterable[str]) -> set[str]:
+    """Return those of the given keys whose notification should be queued.
 
-    The last may have another address now: `queue` looks at it.
+    These are keys that were never queued, and keys whose notification was undeliverable or
+    withdrawn. If a notification was withdrawn because of an opt-out, its key is left out.
+    `queue_notices` decides whether an undeliverable notification is queued again.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        kind: kind of the notifications.
+        keys: keys to check.
     """
-    wanted = list(dict.fromkeys(keys))
-    if not wanted:
+    candidates = list(dict.fromkeys(keys))
+    if not candidates:
         return set()
     conn.execute(text("CREATE TEMP TABLE IF NOT EXISTS asked_notice (key text) ON COMMIT DROP"))
     conn.execute(text("TRUNCATE asked_notice"))
-    with _cursor(conn).copy("COPY asked_notice FROM STDIN") as into:
-        for key in wanted:
-            into.write_row((key,))
+    with _cursor(conn).copy("COPY asked_notice FROM STDIN") as copy:
+        for key in candidates:
+            copy.write_row((key,))
     query = text(
-        "SELECT a.key FROM asked_notice a WHERE NOT EXISTS (SELECT FROM notice n"
+        "SELECT a.key FROM asked_notice a WHERE NOT EXISTS (SELECT FROM notification n"
         " WHERE n.kind = :kind AND n.key = a.key AND n.state <> 'undeliverable'"
         " AND NOT (n.state = 'withdrawn' AND n.cause <> :refused))"
     )
     return set(conn.scalars(query, {"kind": kind, "refused": OPTED_OUT}))
 
 
-def queue(
+def queue_notices(
     conn: Connection,
     notices: Iterable[Notice],
     run: Run,
     at: datetime,
     rules: NoticeRules | None = None,
-) -> Queued:
-    """Queue notices; a notice that exists already is not changed.
+) -> QueueCounts:
+    """Queue notifications. A notification that is already queued or sent is not changed.
+
+    An undeliverable notification is queued again if its address has changed, if it was given up
+    after failed attempts, or if its address is looked up when it is sent. A withdrawn notification
+    is queued again if the reason for its withdrawal was not an opt-out.
 
     Args:
-        conn: the state database, in a transaction.
-        notices: any number; of those with the same kind and key the first counts.
-        run: who queues them.
-        at: the moment.
-        rules: of notices.yaml, to tell at once to which domains nothing goes and what people may
-            refuse; without them that is told when they would be sent.
+        conn: connection to the state database, in a transaction.
+        notices: notifications. If several have the same kind and key, the first is used.
+        run: run that queues the notifications.
+        at: time of queueing.
+        rules: content of notices.yaml, to check allowed domains and opt-outs now. If it is None,
+            they are checked only when the notifications are sent.
     """
     conn.execute(
         text(
@@ -171,73 +183,94 @@ def queue(
     )
     conn.execute(text("TRUNCATE queued_notice"))
     domains = rules.domains if rules else ()
-    given = 0
-    with _cursor(conn).copy(f"COPY queued_notice ({', '.join(_COLUMNS)}) FROM STDIN") as into:
-        for given, one in enumerate(notices, 1):
-            into.write_row(
+    count = 0
+    with _cursor(conn).copy(f"COPY queued_notice ({', '.join(_COLUMNS)}) FROM STDIN") as copy:
+        for count, notification in enumerate(notices, 1):
+            copy.write_row(
                 (
-                    given,
-                    *(visible(part) for part in (one.kind, one.key, one.recipient, one.name)),
-                    visible(one.address),
-                    one.looked_up,
-                    one.channel,
-                    one.urgent,
-                    stored(one.heading),
-                    stored(one.line),
-                    one.text or None,
-                    one.due_on,
-                    "" if one.looked_up else fault(one.channel, one.address, domains),
+                    count,
+                    *(
+                        visible(part)
+                        for part in (
+                            notification.kind,
+                            notification.key,
+                            notification.recipient,
+                            notification.name,
+                        )
+                    ),
+                    visible(notification.address),
+                    notification.looked_up,
+                    notification.channel,
+                    notification.urgent,
+                    to_jsonb_text(notification.heading),
+                    to_jsonb_text(notification.line),
+                    notification.text or None,
+                    notification.due_on,
+                    ""
+                    if notification.looked_up
+                    else address_fault(notification.channel, notification.address, domains),
                 )
             )
-    if not given:
-        return Queued()
+    if not count:
+        return QueueCounts()
     lock_for_transaction(conn, StateLock.NOTICES)
     optional = list(rules.may_opt_out) if rules else []
     values = {"dag_id": run.dag_id, "run_id": run.run_id, "at": at, "optional": optional}
-    made, again, undeliverable = conn.execute(_QUEUE, values).one()
-    if made > _MANY:  # or the next delivery would be planned for an empty table
-        conn.execute(text("ANALYZE notice"))
-    return Queued(made, again, undeliverable)
+    new, again, undeliverable = conn.execute(_QUEUE, values).one()
+    if new > _ANALYZE_FROM:  # for the planner, which would assume an empty table
+        conn.execute(text("ANALYZE notification"))
+    return QueueCounts(new, again, undeliverable)
 
 
 def pending(conn: Connection, kind: str) -> list[str]:
-    """Keys that are queued and not sent."""
-    query = select(notice.c.key).where(notice.c.kind == kind, notice.c.state == "pending")
-    return list(conn.scalars(query.order_by(notice.c.id)))
+    """Return the keys of the pending notifications of a kind, in the order of queueing."""
+    query = select(notification.c.key).where(
+        notification.c.kind == kind, notification.c.state == "pending"
+    )
+    return list(conn.scalars(query.order_by(notification.c.id)))
 
 
 def withdraw(conn: Connection, kind: str, keys: Iterable[str], cause: str, at: datetime) -> int:
-    """Withdraw unsent notices; a notice that is being sent is sent.
+    """Withdraw pending notifications. A notification that is being sent is not withdrawn.
 
     Args:
-        conn: the state database, in a transaction.
-        kind: of the notices.
-        keys: those that nobody wants any more.
-        cause: why, in a word or two; no customer's value.
-        at: the moment.
+        conn: connection to the state database, in a transaction.
+        kind: kind of the notifications.
+        keys: keys of notifications that are no longer due.
+        cause: reason in a word or two, without customer data.
+        at: current time.
 
     Returns:
-        How many were taken back.
+        The number of withdrawn notifications.
     """
     waiting = conn.scalars(_WITHDRAWN, {"kind": kind, "keys": list(keys)})
     return _withdraw(conn, list(waiting), cause, at)
 
 
-def withdraw_alike(
-    conn: Connection, kind: str, prefix: str, cause: str, at: datetime, *, but: str | None = None
+def withdraw_by_prefix(
+    conn: Connection,
+    kind: str,
+    prefix: str,
+    cause: str,
+    at: datetime,
+    *,
+    keep_text_digest: str | None = None,
 ) -> int:
-    """As `withdraw`, all whose keys begin alike.
+    """Withdraw pending notifications whose keys begin with a prefix, and return their number.
+
+    A notification that is being sent is not withdrawn.
 
     Args:
-        conn: the state database, in a transaction.
-        kind: of the notices.
-        prefix: with which their keys begin.
-        cause: why, in a word or two; no customer's value.
-        at: the moment.
-        but: digest of the letter text whose notices stay.
+        conn: connection to the state database, in a transaction.
+        kind: kind of the notifications.
+        prefix: text with which the keys begin.
+        cause: reason in a word or two, without customer data.
+        at: current time.
+        keep_text_digest: SHA-256 of the text of a notice to data subjects. Notices with this text
+            are not withdrawn. None to withdraw all notifications.
     """
-    query, values = alike(_WITHDRAWN_ALIKE, kind, prefix)
-    return _withdraw(conn, list(conn.scalars(query, values | {"but": but})), cause, at)
+    query, values = with_key_prefix(_WITHDRAWN_ALIKE, kind, prefix)
+    return _withdraw(conn, list(conn.scalars(query, values | {"but": keep_text_digest})), cause, at)
 
 
 def _withdraw(conn: Connection, ids: list[int], cause: str, at: datetime) -> int:
@@ -249,92 +282,143 @@ def _withdraw(conn: Connection, ids: list[int], cause: str, at: datetime) -> int
 def opt_out(
     conn: Connection, recipient: str, kind: str, *, rules: NoticeRules, by: str, at: datetime
 ) -> None:
-    """Record that a recipient does not want a kind of notice, and withdraw the waiting ones.
+    """Record that a recipient opts out of a kind of notification.
+
+    Pending notifications of this kind to the recipient are withdrawn.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        recipient: id of the recipient.
+        kind: kind of the notification.
+        rules: content of notices.yaml.
+        by: user id of the person who records the opt-out.
+        at: current time.
 
     Raises:
-        UsageError: the policy makes that kind a duty, or nobody is named.
+        UsageError: the policy does not allow opting out of the kind, or ``recipient`` or ``by`` is
+            empty.
     """
     if kind not in rules.may_opt_out:
         optional = ", ".join(rules.may_opt_out) or "none"
         raise UsageError(
-            f"{visible(kind)} cannot be refused: the policy makes it a duty.",
-            f"Kinds that notices.yaml lets people refuse: {optional}.",
+            f"{visible(kind)} cannot be refused, since the policy requires it.",
+            f"Kinds that may be refused by notices.yaml: {optional}.",
         )
     if not by.strip() or not recipient.strip():
-        raise UsageError("Nobody is named.", "Name the recipient, and with --by who enters it.")
+        raise UsageError(
+            "The recipient is missing.", "Name the recipient, and your user id with --by."
+        )
     row = {"recipient": recipient.strip(), "kind": kind, "at": at, "entered_by": by.strip()}
-    conn.execute(insert(notice_optout).values(row).on_conflict_do_nothing())
-    query = select(notice.c.key).where(
-        notice.c.kind == kind, notice.c.recipient == recipient.strip(), notice.c.state == "pending"
+    conn.execute(insert(notification_optout).values(row).on_conflict_do_nothing())
+    query = select(notification.c.key).where(
+        notification.c.kind == kind,
+        notification.c.recipient == recipient.strip(),
+        notification.c.state == "pending",
     )
     withdraw(conn, kind, conn.scalars(query).all(), OPTED_OUT, at)
 
 
 def opt_in(conn: Connection, recipient: str, kind: str) -> None:
-    """Forget that a recipient did not want a kind of notice."""
+    """Delete the record that a recipient opted out of a kind of notification.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        recipient: id of the recipient.
+        kind: kind of the notification.
+    """
     conn.execute(
-        delete(notice_optout).where(
-            notice_optout.c.recipient == recipient, notice_optout.c.kind == kind
+        delete(notification_optout).where(
+            notification_optout.c.recipient == recipient, notification_optout.c.kind == kind
         )
     )
 
 
 def retry(conn: Connection, number: int) -> str:
-    """Queue one again that could not be delivered, or may have arrived; its kind.
+    """Queue an undeliverable notification, or one that may have arrived, again. Return its kind.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        number: id of the notification.
 
     Raises:
-        UsageError: there is no such notice, or nothing is to be tried again.
+        UsageError: the notification does not exist, or is in another state.
     """
-    possible = 0 < number < 2**63
-    query = select(notice.c.kind, notice.c.state).where(notice.c.id == number).with_for_update()
-    row = conn.execute(query).first() if possible else None
+    is_valid_id = 0 < number < 2**63
+    query = (
+        select(notification.c.kind, notification.c.state)
+        .where(notification.c.id == number)
+        .with_for_update()
+    )
+    row = conn.execute(query).first() if is_valid_id else None
     if row is None:
-        raise UsageError(f"There is no notice {number}.", "See ./parcelseal notices list.")
+        raise UsageError(
+            f"The notice {number} does not exist.", "List notices: ./parcelseal notices list."
+        )
     if row.state not in ("undeliverable", "in_doubt"):
         raise UsageError(
-            f"Notice {number} is {row.state}: there is nothing to try again.",
-            "Only undeliverable and in_doubt ones are tried again.",
+            f"Notice {number} is {row.state} and cannot be sent again.",
+            "Only undeliverable and in_doubt notices can be sent again.",
         )
-    conn.execute(notice.update().where(notice.c.id == number).values(_AFRESH))
+    conn.execute(notification.update().where(notification.c.id == number).values(_PENDING_AGAIN))
     return str(row.kind)
 
 
-_AFRESH = {"state": "pending", "cause": "", "settled_at": None, "message": None}
+_PENDING_AGAIN = {"state": "pending", "cause": "", "settled_at": None, "message": None}
 
 
 def retry_all(conn: Connection, recipient: str = "", cause: str = "") -> int:
-    """Queue all again that could not be delivered, or may have arrived; how many.
+    """Queue all notifications again that are undeliverable or may have arrived.
+
+    The caller limits the notifications by recipient, by cause, or by both.
 
     Args:
-        conn: the state database, in a transaction.
-        recipient: only this one's.
-        cause: only those, as the list shows it: ``refused`` or ``refused 552 5.3.4``.
+        conn: connection to the state database, in a transaction.
+        recipient: id of the recipient; empty for all recipients.
+        cause: reason why the notifications did not arrive, such as ``refused`` or ``refused 552
+            5.3.4``; empty for all reasons.
+
+    Returns:
+        The number of notifications that were queued again.
 
     Raises:
-        UsageError: neither is named, or there are none.
+        UsageError: recipient and cause are both empty, or no notification matches.
     """
     if not (recipient or cause):
-        raise UsageError("Nothing is named.", "Name a number, --recipient or --cause.")
-    wanted: list[ColumnElement[bool]] = [notice.c.state.in_(("undeliverable", "in_doubt"))]
+        raise UsageError(
+            "The notices to send again are missing.", "Name a number, --recipient or --cause."
+        )
+    conditions: list[ColumnElement[bool]] = [
+        notification.c.state.in_(("undeliverable", "in_doubt"))
+    ]
     if recipient:
-        wanted.append(notice.c.recipient == visible(recipient))
+        conditions.append(notification.c.recipient == visible(recipient))
     if cause:
-        word = func.split_part(notice.c.cause, " ", 1)
-        wanted.append(or_(notice.c.cause == visible(cause), word == visible(cause)))
-    done = conn.execute(notice.update().where(*wanted).values(_AFRESH)).rowcount
-    if not done:
-        raise UsageError("There is no such notice to try again.", "See ./parcelseal notices list.")
-    return done
+        cause_word = func.split_part(notification.c.cause, " ", 1)
+        conditions.append(or_(notification.c.cause == visible(cause), cause_word == visible(cause)))
+    count = conn.execute(notification.update().where(*conditions).values(_PENDING_AGAIN)).rowcount
+    if not count:
+        raise UsageError(
+            "No undelivered notice matches.", "List notices: ./parcelseal notices list."
+        )
+    return count
 
 
-def listed(conn: Connection, states: Sequence[str], limit: int) -> list[dict[str, Any]]:
-    """Notices in any of these states, the newest first; without their addresses."""
+def list_notices(conn: Connection, states: Sequence[str], limit: int) -> list[dict[str, Any]]:
+    """Return the newest notifications in the given states, newest first, without their addresses.
+
+    Args:
+        conn: connection to the state database.
+        states: states of the notifications.
+        limit: largest number of notifications.
+    """
     columns = (
         "id", "kind", "key", "recipient", "channel", "urgent", "heading", "line", "due_on",
         "queued_at", "state", "cause", "settled_at", "dag_id", "run_id",
     )  # fmt: skip
-    query = select(*(notice.c[name] for name in columns)).where(notice.c.state.in_(states))
-    rows = conn.execute(query.order_by(notice.c.id.desc()).limit(limit)).mappings()
+    query = select(*(notification.c[name] for name in columns)).where(
+        notification.c.state.in_(states)
+    )
+    rows = conn.execute(query.order_by(notification.c.id.desc()).limit(limit)).mappings()
     return [
         dict(row) | {name: Message.model_validate(row[name]) for name in ("heading", "line")}
         for row in rows

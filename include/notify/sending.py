@@ -1,111 +1,127 @@
 """The step that sends notifications, its result, and its section of the report.
 
-The result is read from the state database, not from the delivery alone: a task that was killed and
-repeated reports the same as one that was not.
+The result is read from the state database. A repeated task therefore reports all messages of the
+run, including those that an interrupted attempt sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from pydantic import Field
 from sqlalchemy import Connection, text
 
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings, StepResult, result_of
-from include.messages import _
-from include.notify.claims import Unsent
-from include.notify.delivery import Delivery, Office, deliver
-from include.notify.notice import IN_DOUBT, explained
+from include.messages import Message, _, listed, verbatim
+from include.notify.claims import UnsentNotice
+from include.notify.delivery import DeliveryConfig, DeliveryResult, deliver
+from include.notify.notice import IN_DOUBT, explain_cause
 from include.reports.model import Block, Columns, Paragraph, Section, table_of
 
-STEP_SEND, SEND_TITLE = "send", _("The sending")
-MOST_NAMED = 20  # recipients in one finding
-MOST_KEPT = 500  # notices that the record has by name; the command line lists all
+STEP_SEND, SEND_TITLE = "send", _("Sending of messages")
+_SERVERS: Mapping[str, Message] = {
+    "mail": _("mail server"),
+    "robot": _("server of the chat robot"),
+}
+_CHANNELS: Mapping[str, Message] = {"mail": _("Mail server"), "robot": _("Chat robot")}
+_RETRY = _("Send a notification again: `./parcelseal notices retry NUMBER`.")
+MAX_NAMED = 20  # recipients in a finding
+MAX_RECORDED = 500  # notices in the record; the command line lists all
 
 _SENT = text(
     """
-    SELECT kind, count(*), count(DISTINCT recipient) FROM notice
+    SELECT kind, count(*), count(DISTINCT recipient) FROM notification
     WHERE state = 'sent' AND settled_at >= :since GROUP BY kind ORDER BY kind
     """
 )
 _MESSAGES = text(
-    "SELECT count(*) FROM notice_message WHERE state = 'sent' AND settled_at >= :since"
+    "SELECT count(*) FROM notification_message WHERE state = 'sent' AND settled_at >= :since"
 )
 _UNSENT = text(
     """
-    SELECT kind, recipient, cause FROM notice
+    SELECT kind, recipient, cause FROM notification
     WHERE state = :state AND settled_at >= :since AND cause <> '' ORDER BY id
     """
 )
 
 
 class SentMessages(StepResult):
-    """The messages that were sent since the run began, and notices that did not arrive.
+    """The messages that were sent since the run began, and the notifications that did not arrive.
 
     Attributes:
-        messages: number of messages, those of other workflows in the same digests included.
-        kinds: kind, number of notices and number of recipients of the sent notices.
-        deferred: number of notices that are due and wait for another try.
-        waiting: number of notices that wait for their time.
-        undeliverable: notices that could not be sent, at most `MOST_KEPT`.
-        undeliverable_count: number of all of them.
-        in_doubt: notices that may have arrived, at most `MOST_KEPT`.
-        in_doubt_count: number of all of them.
+        messages: number of messages, including digests that contain notifications of other
+            workflows.
+        kinds: for each kind of notification: the kind, the number of sent notifications and the
+            number of their recipients.
+        deferred: number of notifications that are due and wait for a retry.
+        waiting: number of notifications that are not due yet.
+        undeliverable: notifications that could not be sent, at most `MAX_RECORDED`.
+        undeliverable_count: number of all notifications that could not be sent.
+        in_doubt: notifications that may have arrived, at most `MAX_RECORDED`.
+        in_doubt_count: number of all notifications that may have arrived.
+        titles: kind of notification -> display name.
     """
 
     messages: int
     kinds: list[tuple[str, int, int]]
     deferred: int
     waiting: int
-    undeliverable: list[Unsent]
+    undeliverable: list[UnsentNotice]
     undeliverable_count: int
-    in_doubt: list[Unsent]
+    in_doubt: list[UnsentNotice]
     in_doubt_count: int
+    titles: Mapping[str, Message] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Sending:
-    """A step's record, and whether it is worth another try soon.
+    """The record of the step that sends notifications, and whether its task has to be retried.
 
     Attributes:
-        again: why, in English for the task's log; empty where all that was due is settled.
+        record: record of the step.
+        retry_reason: reason why the task has to be retried, for the task's log, in English; empty
+            if no retry is needed.
     """
 
     record: StepRecord
-    again: str = ""
+    retry_reason: str = ""
 
 
-def send(office: Office, since: datetime, clause: str, *, mail_is_caught: bool = False) -> Sending:
-    """Deliver what is due and report the result.
+def send(
+    config: DeliveryConfig, since: datetime, clause: str, *, mail_is_caught: bool = False
+) -> Sending:
+    """Deliver due messages, and report which messages were sent and which notifications were not.
 
     Args:
-        office: what messages are sent with.
-        since: when the run began; the result covers whatever was settled from then on.
-        clause: of the policy that findings name.
+        config: delivery configuration.
+        since: start of the run. The result covers all notifications that were sent or given up
+            since then.
+        clause: policy clause of the findings.
         mail_is_caught: whether mail is written to files instead of being sent.
 
     Raises:
-        UsageError: a channel is not configured, and something is to be sent by it.
+        UsageError: a channel with due messages is not configured.
     """
-    done = deliver(office)
-    findings = StepFindings(STEP_SEND, clause)
-    with office.state.connect() as conn:
+    delivery = deliver(config)
+    findings = StepFindings(STEP_SEND, clause, title=SEND_TITLE)
+    with config.state.connect() as conn:
         kinds = [tuple(row) for row in conn.execute(_SENT, {"since": since})]
         messages = int(conn.scalar(_MESSAGES, {"since": since}) or 0)
         undeliverable = _unsent(conn, "undeliverable", since)
         in_doubt = _unsent(conn, "in_doubt", since)
-    letters = frozenset(office.addresses)
-    _tell_letters(findings, [notice for notice in undeliverable if notice.kind in letters])
-    _tell_unsent(
+    letters = frozenset(config.addresses)
+    _report_letters(findings, [notice for notice in undeliverable if notice.kind in letters])
+    _report_unsent(
         findings, [notice for notice in undeliverable if notice.kind not in letters], in_doubt
     )
-    _tell_waiting(findings, done)
-    _tell_in_hand(findings, done, office.zone)
+    _report_waiting(findings, delivery, config.titles)
+    _report_in_hand(findings, delivery, config.zone)
     findings.measure("notices.sent", messages, "1")
-    findings.measure("notices.deferred", done.deferred, "1")
+    findings.measure("notices.deferred", delivery.deferred, "1")
     findings.measure("notices.undeliverable", len(undeliverable), "1")
     findings.measure("notices.in_doubt", len(in_doubt), "1")
     if mail_is_caught:
@@ -113,134 +129,191 @@ def send(office: Office, since: datetime, clause: str, *, mail_is_caught: bool =
     result = SentMessages(
         messages=messages,
         kinds=kinds,
-        deferred=done.deferred,
-        waiting=done.waiting,
-        undeliverable=undeliverable[:MOST_KEPT],
+        deferred=delivery.deferred,
+        waiting=delivery.waiting,
+        undeliverable=undeliverable[:MAX_RECORDED],
         undeliverable_count=len(undeliverable),
-        in_doubt=in_doubt[:MOST_KEPT],
+        in_doubt=in_doubt[:MAX_RECORDED],
         in_doubt_count=len(in_doubt),
+        titles=config.titles,
     )
-    return Sending(findings.record(result), _again(done, office.zone))
+    return Sending(findings.record(result), _retry_reason(delivery, config.zone))
 
 
-def _unsent(conn: Connection, state: str, since: datetime) -> list[Unsent]:
-    return [Unsent(*row) for row in conn.execute(_UNSENT, {"state": state, "since": since})]
+def _title_of(kind: str, titles: Mapping[str, Message]) -> Message:
+    """Return the display name of a kind of notification.
+
+    If no workflow declares a display name, the name of the kind itself is returned.
+    """
+    return titles.get(kind) or verbatim(kind)
+
+
+def _unsent(conn: Connection, state: str, since: datetime) -> list[UnsentNotice]:
+    return [UnsentNotice(*row) for row in conn.execute(_UNSENT, {"state": state, "since": since})]
 
 
 def report_caught_mail(findings: StepFindings, messages: int) -> None:
-    """Report mail that was written to files: a forgotten connection must not look like success."""
+    """Report that mail was written to files because no mail server of the company is connected.
+
+    Args:
+        findings: findings of the step.
+        messages: number of messages that were written to files. If it is 0, nothing is reported.
+    """
     if not messages:
         return
+    findings.subject_titles["mail"] = _CHANNELS["mail"]
     findings.warn(
         "notices.local_only",
         _(
-            "The connection mail leads to no mail server of yours: {count} messages were written "
-            "to files, and nobody got them.",
+            "No mail server of the company is connected. {count} messages were written to "
+            "files, and no person received them.",
             count=messages,
         ),
-        _("Point the connection mail at your mail server: docs/connections.md."),
+        _("Ask the data engineers to connect the company's mail server."),
         subject="mail",
+        for_engineers=_(
+            "The connection `mail` leads to no mail server; see docs/reference/connections.md."
+        ),
     )
 
 
-def _tell_unsent(
-    findings: StepFindings, undeliverable: Sequence[Unsent], in_doubt: Sequence[Unsent]
+def _report_unsent(
+    findings: StepFindings, undeliverable: Sequence[UnsentNotice], in_doubt: Sequence[UnsentNotice]
 ) -> None:
     for cause in sorted({notice.cause for notice in undeliverable}):
-        recipients = _named([notice for notice in undeliverable if notice.cause == cause])
+        recipients = _list_recipients([notice for notice in undeliverable if notice.cause == cause])
         findings.warn(
             "notices.undeliverable",
             _(
-                "Notices that could not be sent ({cause}): {count}, for {recipients}.",
-                cause=explained(cause),
+                "{count} notifications could not be sent ({cause}); recipients: {recipients}.",
+                cause=explain_cause(cause),
                 count=sum(notice.cause == cause for notice in undeliverable),
                 recipients=recipients,
             ),
             _(
-                "Correct the addresses where they are kept; then the next run tells them, or "
-                "./parcelseal notices retry NUMBER does."
+                "Correct the addresses in the register or staff list that contains them. The "
+                "next run then sends the notifications."
             ),
             subject=cause.partition(" ")[0],
+            for_engineers=_RETRY,
         )
     if in_doubt:
         findings.warn(
             "notices.in_doubt",
             _(
-                "Notices that may have arrived or not: {count}, for {recipients}.",
+                "The delivery of {count} notifications could not be confirmed; recipients: "
+                "{recipients}.",
                 count=len(in_doubt),
-                recipients=_named(in_doubt),
+                recipients=_list_recipients(in_doubt),
             ),
-            _("Ask them; where nothing came: ./parcelseal notices retry NUMBER."),
+            _(
+                "Ask the recipients whether they received the notifications. Have the data "
+                "engineers send missing ones again."
+            ),
             subject=IN_DOUBT,
+            for_engineers=_RETRY,
         )
 
 
-def _tell_letters(findings: StepFindings, undeliverable: Sequence[Unsent]) -> None:
-    """Report undeliverable letters to customers: without names, and no later run sends them."""
+def _report_letters(findings: StepFindings, undeliverable: Sequence[UnsentNotice]) -> None:
+    """Report notices to data subjects that could not be sent, by reason and without names.
+
+    No later run sends these notices. A person has to notify the data subjects in another way.
+
+    Args:
+        findings: findings of the step.
+        undeliverable: notices that could not be sent.
+    """
     for cause in sorted({notice.cause for notice in undeliverable}):
         findings.warn(
             "notices.letters_undeliverable",
             _(
-                "Letters that could not be sent ({cause}): {count}.",
-                cause=explained(cause),
+                "{count} notices to data subjects could not be sent ({cause}).",
+                cause=explain_cause(cause),
                 count=sum(notice.cause == cause for notice in undeliverable),
             ),
             _(
-                "Tell these people otherwise, and enter that. Or correct their addresses, then "
-                "./parcelseal notices retry NUMBER. Who they are: ./parcelseal notices list "
-                "--state undeliverable."
+                "Notify these people in another way and record it, or correct their addresses "
+                "and have the data engineers send the notices again."
             ),
             subject=f"letters:{cause.partition(' ')[0]}",
+            for_engineers=_(
+                "List the recipients: `./parcelseal notices list --state undeliverable`. Send "
+                "a notice again: `./parcelseal notices retry NUMBER`."
+            ),
         )
 
 
-def _named(unsent: Sequence[Unsent]) -> str:
-    names = list(dict.fromkeys(notice.recipient for notice in unsent))
-    return ", ".join(names[:MOST_NAMED]) + ("…" if len(names) > MOST_NAMED else "")
+def _list_recipients(notices: Sequence[UnsentNotice]) -> Message:
+    names = list(dict.fromkeys(notice.recipient for notice in notices))
+    more = ["…"] if len(names) > MAX_NAMED else []
+    return listed([*names[:MAX_NAMED], *more])
 
 
-def _tell_waiting(findings: StepFindings, done: Delivery) -> None:
-    for channel, code in sorted(done.down.items()):
+def _report_waiting(
+    findings: StepFindings, delivery: DeliveryResult, titles: Mapping[str, Message]
+) -> None:
+    for channel, code in sorted(delivery.unusable_channels.items()):
+        findings.subject_titles[channel] = _CHANNELS[channel]
         findings.warn(
             "notices.server_down",
-            _("The server of {channel} could not be used ({code}).", channel=channel, code=code)
+            _("The {server} could not be used ({code}).", server=_SERVERS[channel], code=code)
             if code
-            else _("The server of {channel} could not be reached.", channel=channel),
-            _("See that it runs and that its connection is right: docs/notices.md."),
+            else _("The {server} could not be reached.", server=_SERVERS[channel]),
+            _(
+                "Ask the data engineers to check that the server is running and that its "
+                "connection is correct."
+            ),
             subject=channel,
+            for_engineers=_(
+                "Check the connection of the channel `{channel}`; see docs/explanation/notices.md.",
+                channel=channel,
+            ),
         )
-    for kind, error in sorted(done.unsure.items()):
+    for kind, error in sorted(delivery.unavailable_kinds.items()):
+        title = _title_of(kind, titles)
+        findings.subject_titles[kind] = title
         findings.warn(
             "notices.unsure",
             _(
-                "Nobody could say which notices of {kind} are still wanted, or where they go "
-                "({error}); they wait.",
-                kind=kind,
-                error=error,
+                "Notifications of this type are delayed: {kind}. ParcelSeal could not confirm "
+                "that they are still required, or could not look up the addresses of their "
+                "recipients.",
+                kind=title,
             ),
-            _("See that the database they are about can be reached."),
+            _(
+                "Ask the data engineers to check that the database of these notifications can be "
+                "reached."
+            ),
             subject=kind,
+            for_engineers=_("Error of the kind `{kind}`: `{error}`.", kind=kind, error=error),
         )
-    if done.deferred:
+    if delivery.deferred:
         findings.warn(
             "notices.deferred",
-            _("Notices that are due and wait for another try: {count}.", count=done.deferred),
-            _("Nothing is lost: the next run of any workflow that tells people sends them."),
+            _(
+                "{count} notifications are due and are waiting for another attempt.",
+                count=delivery.deferred,
+            ),
+            _(
+                "No action is needed. The next run of any workflow that sends notifications also "
+                "tries to send these."
+            ),
         )
 
 
-def _tell_in_hand(findings: StepFindings, done: Delivery, zone: ZoneInfo) -> None:
-    if done.in_hand_until is not None:
+def _report_in_hand(findings: StepFindings, delivery: DeliveryResult, zone: ZoneInfo) -> None:
+    if delivery.sent_by_others_until is not None:
         findings.warn(
             "notices.in_hand",
             _(
-                "Another process has {count} messages in hand until {time}.",
-                count=done.in_hand,
-                time=_clock(done.in_hand_until, zone),
+                "Another process is sending {count} messages until {time}.",
+                count=delivery.sent_by_others,
+                time=_clock(delivery.sent_by_others_until, zone),
             ),
             _(
-                "Where that one was killed, the next run of any workflow that tells people sends "
-                "them after that time."
+                "Wait until that time. If the process was killed, the next run of any workflow "
+                "that sends notifications sends these messages."
             ),
         )
 
@@ -249,35 +322,42 @@ def _clock(moment: datetime, zone: ZoneInfo) -> str:
     return f"{moment.astimezone(zone):%H:%M}"
 
 
-def _again(done: Delivery, zone: ZoneInfo) -> str:
-    if done.down:
-        return f"The server of {' and '.join(sorted(done.down))} could not be used."
-    if done.unsure:
-        return f"Nobody could say which notices of {', '.join(sorted(done.unsure))} are wanted."
-    if done.deferred:
-        return "A server put messages off."
-    if done.in_hand_until is not None:
-        until = _clock(done.in_hand_until, zone)
-        return f"Another process has {done.in_hand} messages in hand until {until}."
+def _retry_reason(delivery: DeliveryResult, zone: ZoneInfo) -> str:
+    if delivery.unusable_channels:
+        return (
+            f"The server of {' and '.join(sorted(delivery.unusable_channels))} could not be used."
+        )
+    if delivery.unavailable_kinds:
+        kinds = ", ".join(sorted(delivery.unavailable_kinds))
+        return f"It is unknown which notices of {kinds} are still due."
+    if delivery.deferred:
+        return "A server deferred messages."
+    if delivery.sent_by_others_until is not None:
+        until = _clock(delivery.sent_by_others_until, zone)
+        return f"Another process is sending {delivery.sent_by_others} messages until {until}."
     return ""
 
 
-def messages(record: StepRecord) -> Section:
+def messages_section(record: StepRecord) -> Section:
     """Return the section "Messages" of a report.
 
     Args:
-        record: of the step `send`; if that did not finish, the section says so.
+        record: record of the step `send`. If the step did not finish, the section says that it did
+            not finish.
     """
     sent = result_of(record, SentMessages)
     if sent is None:
-        text = _("The step that sends did not finish; what was sent is told by the next run.")
+        text = _(
+            "The sending step did not finish. The next run reports the messages that were sent."
+        )
         return Section(heading=_HEADING, blocks=[Paragraph(text=text)])
     blocks: list[Block] = [
         Paragraph(
             text=_(
-                "Messages sent since the run began, those of other workflows in the same digests "
-                "included: {messages}. Notices that wait for their time: {waiting}; that are due "
-                "and wait for another try: {deferred}.",
+                "Messages sent since the run started, including notifications of other "
+                "workflows in the same messages: {messages}. Notifications waiting for their "
+                "time: {waiting}. Notifications due and waiting for another attempt: "
+                "{deferred}.",
                 messages=sent.messages,
                 waiting=sent.waiting,
                 deferred=sent.deferred,
@@ -286,26 +366,32 @@ def messages(record: StepRecord) -> Section:
     ]
     if sent.kinds:
         columns: Columns[tuple[str, int, int]] = (
-            (_("Kind"), "code", lambda row: row[0]),
-            (_("Notices"), "number", lambda row: row[1]),
+            (_("Kind"), "text", lambda row: _title_of(row[0], sent.titles)),
+            (_("Notifications"), "number", lambda row: row[1]),
             (_("Recipients"), "number", lambda row: row[2]),
         )
         blocks.append(table_of(_("Sent"), sent.kinds, columns))
     for caption, unsent, count in (
         (_("Could not be delivered"), sent.undeliverable, sent.undeliverable_count),
-        (_("May have arrived or not"), sent.in_doubt, sent.in_doubt_count),
+        (_("Delivery not confirmed"), sent.in_doubt, sent.in_doubt_count),
     ):
         if unsent:
-            blocks.append(table_of(caption, unsent, _UNSENT_COLUMNS))
+            blocks.append(table_of(caption, unsent, _unsent_columns(sent)))
         if count > len(unsent):
-            more = _("And {count} more: ./parcelseal notices list.", count=count - len(unsent))
+            more = _(
+                "{count} more are not shown here; the data engineers can list them.",
+                count=count - len(unsent),
+            )
             blocks.append(Paragraph(text=more))
     return Section(heading=_HEADING, blocks=blocks)
 
 
 _HEADING = _("Messages")
-_UNSENT_COLUMNS: Columns[Unsent] = (
-    (_("Recipient"), "code", lambda notice: notice.recipient),
-    (_("Kind"), "code", lambda notice: notice.kind),
-    (_("Cause"), "text", lambda notice: explained(notice.cause)),
-)
+
+
+def _unsent_columns(sent: SentMessages) -> Columns[UnsentNotice]:
+    return (
+        (_("Message recipient"), "code", lambda notice: notice.recipient),
+        (_("Kind"), "text", lambda notice: _title_of(notice.kind, sent.titles)),
+        (_("Cause"), "text", lambda notice: explain_cause(notice.cause)),
+    )

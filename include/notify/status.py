@@ -1,4 +1,7 @@
-"""The status of all notices whose keys have a common prefix, such as those of an incident."""
+"""Count and list notifications whose keys begin with a common prefix.
+
+For example, the keys of all notifications about an incident begin with the number of the incident.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,35 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-_UNTOLD = ("undeliverable", "in_doubt", "withdrawn")
+_UNDELIVERED_STATES = ("undeliverable", "in_doubt", "withdrawn")
 _LAST = 0x10FFFF
-_COUNTS = "SELECT state, cause, count(*) FROM notice WHERE {} GROUP BY state, cause ORDER BY 1, 2"
+_COUNTS = (
+    "SELECT state, cause, count(*) FROM notification WHERE {} GROUP BY state, cause ORDER BY 1, 2"
+)
 _MOMENTS = (
     "SELECT min(settled_at) FILTER (WHERE state = 'sent') AS sent, max(settled_at) AS last"
-    " FROM notice WHERE {}"
+    " FROM notification WHERE {}"
 )
-_UNREACHED = "SELECT count(*) FROM notice WHERE {} AND state = ANY(:states) AND settled_at > :since"
+_UNREACHED = (
+    "SELECT count(*) FROM notification WHERE {} AND state = ANY(:states) AND settled_at > :since"
+)
 _PAGE = (
-    "SELECT key, recipient, state, cause FROM notice WHERE {} AND state = ANY(:states)"
+    "SELECT key, recipient, state, cause FROM notification WHERE {} AND state = ANY(:states)"
     " ORDER BY key USING ~<~ LIMIT :page"
 )
 
 
 @dataclass(frozen=True)
-class Untold:
-    """A notice that did not reach its recipient, or may not have.
+class UndeliveredNotice:
+    """A notification that did not reach its recipient, or may not have reached its recipient.
 
     Attributes:
-        state: ``undeliverable``, ``in_doubt``, ``withdrawn``; ``pending`` where that was asked for.
-        cause: as `include.notify.notice` has them; empty of one that waits.
+        key: key of the notification, unique within its kind.
+        recipient: id of the recipient.
+        state: ``undeliverable``, ``in_doubt`` or ``withdrawn``; also ``pending`` if the caller of
+            `undelivered` requested pending notifications.
+        cause: code of the reason, as defined in `include.notify.notice`; empty for a pending
+            notification.
     """
 
     key: str
@@ -39,61 +50,65 @@ class Untold:
 
 
 def statuses(conn: Connection, kind: str, prefix: str) -> Mapping[tuple[str, str], int]:
-    """Return how many notices of a kind are in which state, and why.
+    """Count the notifications of a kind by state and reason.
 
     Args:
-        conn: the state database.
-        kind: of the notices.
-        prefix: with which their keys begin: ``INC-2026-0001/``.
+        conn: connection to the state database.
+        kind: kind of the notifications.
+        prefix: text with which their keys begin, such as ``INC-2026-0001/``.
 
     Returns:
-        By state and cause (``("undeliverable", "refused 550 5.1.1")``, ``("sent", "")``).
+        Number of notifications by state and reason. An example of a key is ``("undeliverable",
+        "refused 550 5.1.1")``. The reason of sent notifications is empty.
     """
-    query, values = alike(_COUNTS, kind, prefix)
+    query, values = with_key_prefix(_COUNTS, kind, prefix)
     return {(state, cause): count for state, cause, count in conn.execute(query, values)}
 
 
 def first_sent(conn: Connection, kind: str, prefix: str) -> datetime | None:
-    """Return when the first notice of a kind left, whenever anybody looks; None where none did.
+    """Return the time at which the first notification of a kind was sent.
 
     Args:
-        conn: the state database.
-        kind: of the notices.
-        prefix: with which their keys begin.
+        conn: connection to the state database.
+        kind: kind of the notifications.
+        prefix: text with which their keys begin.
+
+    Returns:
+        The time, or None if no notification was sent yet.
     """
-    query, values = alike(_MOMENTS, kind, prefix)
+    query, values = with_key_prefix(_MOMENTS, kind, prefix)
     moment: datetime | None = conn.execute(query, values).one().sent
     return moment
 
 
 def last_settled(conn: Connection, kind: str, prefix: str) -> datetime | None:
-    """Return when the last notice of a kind that does not wait any more left, or was given up.
+    """Return the time at which the last notification of a kind was sent or given up.
 
     Args:
-        conn: the state database.
-        kind: of the notices.
-        prefix: with which their keys begin.
+        conn: connection to the state database.
+        kind: kind of the notifications.
+        prefix: text with which their keys begin.
 
     Returns:
-        None where there is none, or all of them wait.
+        The time, or None if no notification was sent or given up yet.
     """
-    query, values = alike(_MOMENTS, kind, prefix)
+    query, values = with_key_prefix(_MOMENTS, kind, prefix)
     moment: datetime | None = conn.execute(query, values).one().last
     return moment
 
 
 def unreached_since(conn: Connection, kind: str, prefix: str, since: datetime) -> int:
-    """Return how many notices of a kind did not reach anybody, as became known after a moment.
+    """Count the notifications of a kind whose delivery failed after a given time.
 
     Args:
-        conn: the state database.
-        kind: of the notices.
-        prefix: with which their keys begin.
-        since: the moment.
+        conn: connection to the state database.
+        kind: kind of the notifications.
+        prefix: text with which their keys begin.
+        since: the given time.
     """
-    query, values = alike(_UNREACHED, kind, prefix)
-    found = conn.scalar(query, values | {"states": list(_UNTOLD), "since": since})
-    return int(found or 0)
+    query, values = with_key_prefix(_UNREACHED, kind, prefix)
+    count = conn.scalar(query, values | {"states": list(_UNDELIVERED_STATES), "since": since})
+    return int(count or 0)
 
 
 def undelivered(
@@ -101,47 +116,55 @@ def undelivered(
     kind: str,
     prefix: str,
     *,
-    states: Sequence[str] = _UNTOLD,
+    states: Sequence[str] = _UNDELIVERED_STATES,
     page: int = 1_000,
-) -> Iterator[Untold]:
-    """Notices of a kind that were not delivered, ordered by key; of any number, in flat memory.
+) -> Iterator[UndeliveredNotice]:
+    """Yield the undelivered notifications of a kind, sorted by key.
+
+    They are read page by page. Memory use therefore does not depend on their number.
 
     Args:
-        conn: the state database.
-        kind: of the notices.
-        prefix: with which their keys begin.
-        states: those that are wanted; ``pending`` too where one that waits counts as not told.
-        page: how many are read at once.
+        conn: connection to the state database.
+        kind: kind of the notifications.
+        prefix: text with which their keys begin.
+        states: states of the notifications; ``pending`` may be included.
+        page: number of rows that are read at once.
     """
-    query, values = alike(_PAGE, kind, prefix)
+    query, values = with_key_prefix(_PAGE, kind, prefix)
     values |= {"states": list(states), "page": page}
     rows = conn.execute(query, values).all()
     while rows:
-        yield from (Untold(*row) for row in rows)
+        yield from (UndeliveredNotice(*row) for row in rows)
         values["first"] = f"{rows[-1].key}\x01"
         rows = conn.execute(query, values).all() if len(rows) == page else []
 
 
-def alike(query: str, kind: str, prefix: str) -> tuple[TextClause, dict[str, Any]]:
-    """A query about keys that begin so: by code points, as the index has them.
+def with_key_prefix(query: str, kind: str, prefix: str) -> tuple[TextClause, dict[str, Any]]:
+    """Return a query with the condition that the keys of notifications begin with a prefix.
+
+    The condition compares code points, as the index on the keys does. The query can therefore use
+    the index.
 
     Args:
-        query: with ``{}`` where the kind and the keys are limited.
-        kind: of the notices.
-        prefix: with which their keys begin.
+        query: SQL with ``{}`` in place of the condition on kind and key.
+        kind: kind of the notifications.
+        prefix: text with which their keys begin.
 
     Returns:
-        The query, and the values of its limits.
+        The query and its parameters.
     """
-    end = after_all(prefix)
+    end = end_of_prefix(prefix)
     limits = "kind = :kind AND key ~>=~ :first" + (" AND key ~<~ :end" if end else "")
     return text(query.format(limits)), {"kind": kind, "first": prefix, "end": end}
 
 
-def after_all(prefix: str) -> str:
-    """The first text, by code points, behind all that begin so; empty where none is."""
-    kept = prefix.rstrip(chr(_LAST))
-    if not kept:
+def end_of_prefix(prefix: str) -> str:
+    """Return the smallest text that sorts after all texts which begin with a prefix.
+
+    Texts are compared by code points. The result is empty if no such text exists.
+    """
+    prefix_part = prefix.rstrip(chr(_LAST))
+    if not prefix_part:
         return ""
-    code = ord(kept[-1]) + 1
-    return kept[:-1] + chr(0xE000 if code == 0xD800 else code)  # half characters are none
+    code = ord(prefix_part[-1]) + 1
+    return prefix_part[:-1] + chr(0xE000 if code == 0xD800 else code)  # surrogates are skipped

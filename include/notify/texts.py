@@ -1,7 +1,7 @@
-"""The words of a letter that many people get: kept once, and named by their digest.
+"""Store the text of a notice to many data subjects once, and identify it by its SHA-256.
 
-A letter with such a text goes to a person outside of the company, so it is none of the digests in
-which people at work read their lines.
+A notice goes to people outside of the company, so it is never part of a digest for staff. In this
+code, a notice is named *letter*, because the class `Notice` is any notification.
 """
 
 from __future__ import annotations
@@ -18,38 +18,49 @@ from sqlalchemy.dialects.postgresql import insert
 
 from include.frozen import StrictModel
 from include.messages import Message
-from include.notify.tables import notice_text
+from include.notify.tables import notification_text
 from include.reports.i18n import visible
 
-_NOT_STORED = re.compile(r"\\u0000|\\ud[89a-f]", re.IGNORECASE)  # by JSONB
+_UNSTORABLE = re.compile(
+    r"\\u0000|\\ud[89a-f]", re.IGNORECASE
+)  # characters that JSONB cannot store
 
 
-def stored(message: Message) -> str:
-    """Return a message as JSON for JSONB; characters that it cannot store are escaped."""
-    return json.dumps(storable(message.model_dump(mode="json")))
+def to_jsonb_text(message: Message) -> str:
+    """Return the JSON form of a translatable message, which PostgreSQL can store as JSONB.
+
+    Characters that JSONB cannot store are replaced by visible escape sequences.
+    """
+    return json.dumps(to_storable(message.model_dump(mode="json")))
 
 
-def storable(plain: Any) -> Any:
-    """Values of JSON whose texts JSONB takes; done twice, it changes nothing more."""
-    return _written_out(plain) if _NOT_STORED.search(json.dumps(plain)) else plain
+def to_storable(plain: Any) -> Any:
+    """Replace characters in JSON values that JSONB cannot store by visible escape sequences.
+
+    A second call does not change the result.
+
+    Args:
+        plain: JSON value, such as a text, a list or a dict.
+    """
+    return _escape_unstorable(plain) if _UNSTORABLE.search(json.dumps(plain)) else plain
 
 
-def _written_out(value: Any) -> Any:
+def _escape_unstorable(value: Any) -> Any:
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, dict):
-        return {key: _written_out(one) for key, one in value.items()}
+        return {key: _escape_unstorable(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_written_out(item) for item in value]
+        return [_escape_unstorable(item) for item in value]
     return value
 
 
 class LetterPart(StrictModel):
-    """A part of a letter.
+    """A section of a notice to data subjects, with its own heading.
 
     Attributes:
-        title: stands above it.
-        words: a blank line in them begins a paragraph, a line break a line.
+        title: heading of the section.
+        words: text of the section. Blank lines separate its paragraphs.
     """
 
     title: Message
@@ -57,14 +68,14 @@ class LetterPart(StrictModel):
 
 
 class LetterText(StrictModel):
-    """The text of a letter, the same for all recipients.
+    """The text of a notice to data subjects, the same for all recipients.
 
     Attributes:
-        heading: the subject of the mail, and what stands above the letter.
-        opening: after the greeting; as the words of a part.
-        parts: in their order.
-        closing: after them; None where there is nothing to add.
-        contact: whom the reader may ask, and how; stands at the letter's foot.
+        heading: subject of the mail and heading of the notice.
+        opening: text after the greeting. Blank lines separate its paragraphs.
+        parts: sections in the order in which they appear.
+        closing: text after the sections, or None.
+        contact: contact for questions, at the end of the notice.
     """
 
     heading: Message
@@ -75,81 +86,97 @@ class LetterText(StrictModel):
 
 
 class TextChanged(Exception):
-    """A text in the state database is not the one that its digest names."""
+    """The error that the text of a notice in the state database does not match its SHA-256."""
 
 
-def content(words: LetterText) -> str:
-    """A letter's text as JSON that is the same wherever it is written, and after JSONB had it.
+def canonical_text(letter_text: LetterText) -> str:
+    """Return the text of a notice as canonical JSON. Storage as JSONB does not change it.
 
     Raises:
-        ValueError: a value is no number that JSON knows.
+        ValueError: the text contains a number that is not valid in JSON.
     """
-    plain = storable(_settled(words.model_dump(mode="json")))
+    plain = to_storable(_normalize(letter_text.model_dump(mode="json")))
     return json.dumps(
         plain, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
     )
 
 
-def digest(words: LetterText) -> str:
-    """Return the SHA-256 of `content` in hex, to which a decision about the text is bound.
+def text_digest(letter_text: LetterText) -> str:
+    """Return the SHA-256 (hex) of `canonical_text`. The approval of a notice refers to this value.
 
     Raises:
-        ValueError: as `content`.
+        ValueError: the text contains a number that is not valid in JSON.
     """
-    return hashlib.sha256(content(words).encode()).hexdigest()
+    return hashlib.sha256(canonical_text(letter_text).encode()).hexdigest()
 
 
-def keep_text(conn: Connection, words: LetterText) -> str:
-    """Keep a letter's text; the same again is the one that is there.
+def store_text(conn: Connection, letter_text: LetterText) -> str:
+    """Store the text of a notice if it is not stored yet, and return its SHA-256.
+
+    Notifications refer to the text by its SHA-256.
 
     Args:
-        conn: the state database, in a transaction.
-        words: of the letter; no customer's value.
-
-    Returns:
-        Its `digest`, by which notices name it.
+        conn: connection to the state database, in a transaction.
+        letter_text: text of the notice, without customer data.
 
     Raises:
-        ValueError: as `content`.
+        ValueError: the text contains a number that is not valid in JSON.
     """
-    sha256 = digest(words)
-    row = {"sha256": sha256, "content": json.loads(content(words))}
-    conn.execute(insert(notice_text).values(row).on_conflict_do_nothing())
+    sha256 = text_digest(letter_text)
+    row = {"sha256": sha256, "content": json.loads(canonical_text(letter_text))}
+    conn.execute(insert(notification_text).values(row).on_conflict_do_nothing())
     return sha256
 
 
-def kept_texts(conn: Connection, digests: Iterable[str]) -> dict[str, str]:
-    """Return the texts of these digests, each as its `content`.
+def load_texts(conn: Connection, digests: Iterable[str]) -> dict[str, str]:
+    """Load the texts of notices, in the form that `canonical_text` returns.
+
+    Args:
+        conn: connection to the state database.
+        digests: SHA-256 of the texts.
+
+    Returns:
+        SHA-256 -> text.
 
     Raises:
-        TextChanged: one is not what its digest names: somebody changed it since it was kept.
+        TextChanged: a text was changed since it was stored.
     """
-    wanted = sorted(set(digests))
-    if not wanted:
+    unique_digests = sorted(set(digests))
+    if not unique_digests:
         return {}
-    query = text("SELECT sha256, content::text FROM notice_text WHERE sha256 = ANY(:wanted)")
-    found = {sha256: _read(words) for sha256, words in conn.execute(query, {"wanted": wanted})}
-    for sha256, words in found.items():
+    query = text("SELECT sha256, content::text FROM notification_text WHERE sha256 = ANY(:wanted)")
+    texts = {
+        sha256: _canonical(words)
+        for sha256, words in conn.execute(query, {"wanted": unique_digests})
+    }
+    for sha256, words in texts.items():
         if hashlib.sha256(words.encode()).hexdigest() != sha256:
             raise TextChanged
-    return found
+    return texts
 
 
-def _read(words: str) -> str:
+def _canonical(words: str) -> str:
     try:
-        return content(LetterText.model_validate_json(words))
+        return canonical_text(LetterText.model_validate_json(words))
     except ValidationError as error:
         raise TextChanged from error
 
 
-def _settled(value: Any) -> Any:
-    """Whole numbers as such, for JSONB gives 1e22 back as one; line ends as a form has them."""
+def _normalize(value: Any) -> Any:
+    """Return a JSON value in a form that stays the same when it is stored as JSONB and read again.
+
+    The SHA-256 of a text can therefore be computed before and after storage. A float without a
+    fraction becomes an integer: 2.0 becomes 2. The line breaks CR LF and CR become LF.
+
+    Args:
+        value: JSON value, such as a text, a list or a dict.
+    """
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
         return value.replace("\r\n", "\n").replace("\r", "\n")
     if isinstance(value, dict):
-        return {key: _settled(one) for key, one in value.items()}
+        return {key: _normalize(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_settled(item) for item in value]
+        return [_normalize(item) for item in value]
     return value

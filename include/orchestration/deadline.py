@@ -1,4 +1,4 @@
-"""Airflow's deadline alerts: a run that misses its time limit is reported to its owner, once."""
+"""Airflow's deadline alerts: if a run misses its time limit, the owner is notified once."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from airflow.sdk.definitions.callback import SyncCallback  # not in the stub of 
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 
-from include.composition import workplace_of
+from include.composition import services_from
 from include.messages import _
 from include.notify import outbox
 from include.notify.delivery import deliver
 from include.notify.notice import to_role
 from include.notify.outbox import Run
-from include.orchestration.notices import office
+from include.orchestration.notifications import delivery_config
 from include.orchestration.run import airflow_connections
 from include.registry import workflow
+from include.service_container import Services
 from include.services.connections import ConnectionSpec
 from include.services.errors import ServiceError, UsageError
-from include.workplace import Workplace
 
 LATE = "runs.late"
-"""The kind of the notification. No workflow is asked whether it is still due: the run was late."""
+"""The kind of the notification. The notification stays due: a late run cannot become punctual."""
 
 
 def deadline_alert(limit: timedelta) -> DeadlineAlert:
-    """Return Airflow's alert for runs that did not end within a limit after they were queued.
+    """Return Airflow's alert for runs that have not ended within a time limit.
 
-    Airflow calls `report_late` on an executor; with Celery in the queue `default`, whose workers
-    reach the mail server.
+    The time limit counts from the moment at which the run was queued.
+
+    Airflow runs the callback `report_late` on an executor. With Celery, the callback runs on the
+    queue `default`, whose workers can reach the mail server.
     """
     return DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
@@ -43,26 +45,27 @@ def deadline_alert(limit: timedelta) -> DeadlineAlert:
 
 
 def ignore_deadline_in_dag_test(dag: Any) -> None:
-    """Let `dag.test` run a DAG as if it had no deadline.
+    """Make `dag.test` run a DAG without its deadline.
 
-    Airflow 3.3.2 cannot end a successful run of `dag.test` otherwise: it looks for the ids of
-    deadlines that only DAGs from its database have. Nothing would look at the deadline there.
+    With a deadline, Airflow 3.3.2 cannot end a successful run of `dag.test`: Airflow reads deadline
+    ids that only DAGs from its database have. No process checks deadlines in `dag.test` anyway.
     """
     run_test = dag.test
 
-    def run_without_deadline(*arguments: Any, **named: Any) -> Any:
+    def run_without_deadline(*arguments: Any, **keywords: Any) -> Any:
         dag.deadline = None
-        return run_test(*arguments, **named)
+        return run_test(*arguments, **keywords)
 
     dag.test = run_without_deadline
 
 
-def services() -> Workplace:
-    """Return the services of a callback.
+def callback_services() -> Services:
+    """Return the services for a deadline callback.
 
-    Airflow 3.3.2 denies callbacks all connections but those of the environment and of the workers'
-    secrets backend. So a connection that neither has is taken for one of the local profile, if
-    `./parcelseal up` started this Airflow: then Airflow's home is in the profile's.
+    Airflow 3.3.2 gives callbacks access only to connections from the environment and from the
+    workers' secrets backend, and denies all others. If `./parcelseal up` started this Airflow, a
+    denied connection is read from the local profile instead. `AIRFLOW_HOME` is then the folder
+    ``airflow`` of the local profile.
     """
     lookup = airflow_connections()
 
@@ -70,46 +73,47 @@ def services() -> Workplace:
         try:
             return lookup(conn_id)
         except AirflowSecretsBackendAccessDenied:
-            if os.environ.get("AIRFLOW_HOME") != str(workplace_of(os.environ).home / "airflow"):
+            if os.environ.get("AIRFLOW_HOME") != str(services_from(os.environ).home / "airflow"):
                 raise
             return None
 
-    return workplace_of(os.environ, find)
+    return services_from(os.environ, find)
 
 
 def report_late(context: dict[str, Any]) -> None:
-    """Queue the notification of a late run and send it.
+    """Queue the notification that a run missed its time limit, and send it.
 
-    What cannot be sent now waits for the next task `send`. A late drill is not reported: the owner
-    would take the notification for a real one.
+    If the notification cannot be sent now, the next task `send` sends it. A late drill is not
+    reported, because the owner could mistake the drill for a real run.
 
     Args:
-        context: of the missed deadline, from Airflow.
+        context: Airflow's context of the missed deadline.
 
     Raises:
         UsageError: the policy pack lacks the role that owns the workflow.
     """
-    place, late = services(), context["dag_run"]
-    declared = workflow(late["dag_id"])
-    if declared.is_drill is not None and declared.is_drill(late.get("conf") or {}):
+    services, dag_run = callback_services(), context["dag_run"]
+    declared = workflow(dag_run["dag_id"])
+    if declared.is_drill is not None and declared.is_drill(dag_run.get("conf") or {}):
         return
-    if (owner := place.pack.roles.get(declared.owner)) is None:
+    if (owner := services.pack.roles.get(declared.owner)) is None:
         raise UsageError(f"roles.yaml has no role {declared.owner}, which owns {declared.id}.")
-    run = Run(declared.id, late["dag_run_id"])
+    run = Run(declared.id, dag_run["dag_run_id"])
     notices = to_role(
         owner,
         kind=LATE,
         key=f"{run.dag_id}/{run.run_id}",
-        heading=_("Late runs"),
+        heading=_("Runs that missed their time limit"),
         line=_(
-            "{workflow}: the run {run} had not ended by {moment}. Look at its tasks in Airflow.",
+            "{workflow}: the run {run} missed its time limit of {moment} and has not ended. "
+            "Find the late task of the run in Airflow.",
             workflow=declared.title,
             run=run.run_id,
             moment=datetime.fromisoformat(str(context["deadline"]["deadline_time"])),
         ),
         urgent=True,
     )
-    with place.state.begin() as conn:
-        outbox.queue(conn, notices, run, place.clock.now(), place.pack.notices)
+    with services.state.begin() as conn:
+        outbox.queue_notices(conn, notices, run, services.clock.now(), services.pack.notices)
     with suppress(ServiceError, UsageError):
-        deliver(office(place))
+        deliver(delivery_config(services))

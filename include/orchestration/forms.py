@@ -1,7 +1,8 @@
-"""Forms of Airflow: what the fields of a question are to its page and its REST API.
+"""Convert the fields of a form to Airflow parameters, which Airflow's pages show.
 
-Its page (3.3) shows `description` below a field, not `description_md`; wants an answer in every
-field whose type is not nullable before any choice can be made; takes one type beside null.
+Airflow's pages (3.3) show the `description` of a parameter below its field, and ignore
+`description_md`. A person must fill in every field that may not be null before choosing an option.
+The schema of a parameter may contain only one type besides null.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from typing import Any
 from airflow.sdk import Param
 
 from include.approvals.form import Field, FormSections
-from include.approvals.question import in_both
+from include.approvals.required_action import in_both_languages
 
 
 def params_of(form: Iterable[Field]) -> dict[str, Param]:
-    """Return the parameters that show a form, by the fields' names."""
-    return {one.name: _param(one) for one in form}
+    """Return the Airflow parameters of a form: field name -> parameter."""
+    return {field.name: _param(field) for field in form}
 
 
 def trigger_params(form: FormSections) -> dict[str, Param]:
-    """Return the parameters of a trigger form, which Airflow checks before a run exists."""
+    """Return the Airflow parameters of a trigger form: field name -> parameter.
+
+    Airflow validates the parameters before it creates a run.
+    """
     params: dict[str, Param] = {}
     for section, fields in form.items():
         params |= params_of(fields)
@@ -37,43 +41,48 @@ def trigger_params(form: FormSections) -> dict[str, Param]:
     return params
 
 
-def _param(one: Field) -> Param:
-    schema: dict[str, Any] = {"title": in_both(one.title)}
-    kind, more = _TYPES[one.kind](one)
-    schema["type"] = kind if one.required or one.kind == "yes_no" else ["null", kind]
-    return Param(_plain(one), in_both(one.help) if one.help else None, **schema, **more)
+def _param(field: Field) -> Param:
+    schema: dict[str, Any] = {"title": in_both_languages(field.title)}
+    kind, more = _TYPES[field.kind](field)
+    schema["type"] = kind if field.required or field.kind == "yes_no" else ["null", kind]
+    return Param(
+        _plain(field), in_both_languages(field.help) if field.help else None, **schema, **more
+    )
 
 
-def _plain(one: Field) -> Any:
-    """The value as JSON has it; a switch is on or off, never neither."""
-    if one.kind == "yes_no":
-        return bool(one.value)
-    if isinstance(one.value, datetime):
-        return one.value.isoformat()
-    return list(one.value) if isinstance(one.value, tuple) else one.value
+def _plain(field: Field) -> Any:
+    """Return the initial value of a field as a JSON type.
+
+    For a yes-or-no field without an initial value, the result is False.
+    """
+    if field.kind == "yes_no":
+        return bool(field.value)
+    if isinstance(field.value, datetime):
+        return field.value.isoformat()
+    return list(field.value) if isinstance(field.value, tuple) else field.value
 
 
-def _text(one: Field) -> tuple[str, dict[str, Any]]:
-    return "string", {"maxLength": one.longest}
+def _text(field: Field) -> tuple[str, dict[str, Any]]:
+    return "string", {"maxLength": field.max_length}
 
 
-def _long_text(one: Field) -> tuple[str, dict[str, Any]]:
-    return "string", {"maxLength": one.longest, "format": "multiline"}
+def _long_text(field: Field) -> tuple[str, dict[str, Any]]:
+    return "string", {"maxLength": field.max_length, "format": "multiline"}
 
 
-def _choice(one: Field) -> tuple[str, dict[str, Any]]:
-    return "string", {"enum": list(one.options), "values_display": _titles(one)}
+def _choice(field: Field) -> tuple[str, dict[str, Any]]:
+    return "string", {"enum": list(field.options), "values_display": _titles(field)}
 
 
-def _list(one: Field) -> tuple[str, dict[str, Any]]:
+def _list(field: Field) -> tuple[str, dict[str, Any]]:
     more: dict[str, Any] = {"items": {"type": "string"}}
-    if one.options:  # `examples`, since `enum` would be of the list and not of what stands in it
-        more |= {"examples": list(one.options), "values_display": _titles(one)}
+    if field.options:  # `examples`, since `enum` would constrain the list and not its items
+        more |= {"examples": list(field.options), "values_display": _titles(field)}
     return "array", more
 
 
-def _titles(one: Field) -> dict[str, str]:
-    return {option: in_both(title) for option, title in one.options.items()}
+def _titles(field: Field) -> dict[str, str]:
+    return {option: in_both_languages(title) for option, title in field.options.items()}
 
 
 _TYPES = {

@@ -1,11 +1,13 @@
-"""Import the modules that tasks need before Airflow forks the tasks.
+"""Import the modules that tasks need before Airflow forks the processes of the tasks.
 
-Airflow forks every task and every parse of a DAG file from a process that lives long. Importing our
-modules in each of them takes 0.5 to 1 second of CPU, which is more than most tasks work; and tasks
-that check records need Great Expectations, which takes 2 to 3 seconds more. Only modules and
-translations are loaded ahead: policy pack, connections and databases are read by each task, so that
-what was changed counts at once. Changed code counts once scheduler and DAG processor are started
-again.
+Airflow executes each task, and parses each DAG file, in a process that it forks from a long-lived
+process. If each forked process imported ParcelSeal's modules, this would take 0.5 to 1 second of
+CPU time, more than the work of most tasks. Tasks that check records also need Great Expectations,
+which takes 2 to 3 seconds more.
+
+Only modules and translations are preloaded. Each task reads the policy pack, connections and
+databases itself, so changes to them take effect immediately. Changed code takes effect after a
+restart of the scheduler and the DAG processor.
 """
 
 from __future__ import annotations
@@ -27,14 +29,15 @@ SCHEDULER = "SchedulerJob"  # Airflow's name of the job
 
 @hookimpl
 def on_starting(component: Any) -> None:
-    """Import modules at the start of an Airflow component.
+    """Import the modules of tasks when an Airflow component starts.
 
-    Airflow calls this hook in scheduler, DAG processor and triggerer, before they fork, and in each
-    task. Great Expectations and the AWS Encryption SDK are imported in a scheduler whose executor
-    forks the tasks; elsewhere a task imports them if it checks records or encrypts.
+    Airflow calls this hook at the start of each task, and in scheduler, DAG processor and triggerer
+    before they fork. Great Expectations and the AWS Encryption SDK are imported only in a scheduler
+    whose executor forks the tasks. With other executors, each task imports them when it needs them.
 
     Args:
-        component: Airflow's job, or a marker in a task.
+        component: Airflow's job object of the component. At the start of a task, this is another
+            object, which is not a scheduler.
     """
     preload()
     is_scheduler = getattr(component, "job_type", None) == SCHEDULER
@@ -44,12 +47,9 @@ def on_starting(component: Any) -> None:
 
 
 def preload() -> None:
-    """Import every module that DAGs and their tasks begin with, and read translations.
-
-    Safe to repeat.
-    """
+    """Import the modules of DAGs and tasks, and load translations. Repeated calls do no harm."""
     workflows()
-    import_module("holidays")  # steps import it when they ask for a workday
+    import_module("holidays")  # steps import it when they compute a workday
     package = include.orchestration
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         import_module(module.name)

@@ -1,4 +1,4 @@
-"""From an Airflow task to domain code: connections, the run's context, its steps, its seal."""
+"""Connect domain code to Airflow tasks: provide services, record steps, and seal runs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from typing import Any
 from airflow.sdk import Connection, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
-from include.approvals.question import AskAgain
-from include.composition import workplace_of
-from include.drill_sandbox.workplace import SandboxedWorkplace, live_of, sandboxed
-from include.evidence.adopt import lock_end
+from include.approvals.required_action import InvalidAnswer
+from include.composition import services_from
+from include.drill_sandbox.sandboxed_services import SandboxedServices, live_of, sandboxed
 from include.evidence.bundle import finish_seal
+from include.evidence.bundle_reader import SealedRun, read_sealed
 from include.evidence.ledger import LedgerRow, find
+from include.evidence.ledger_recovery import lock_end
 from include.evidence.model import Outcome, RunContext, StepRecord
-from include.evidence.shelf import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.step_findings import StepResult, artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
-from include.orchestration.left_over import is_interrupted
-from include.orchestration.retrying import PermanentFailure, is_in_process, must_end_soon
+from include.notify.sending import SEND_TITLE, STEP_SEND
+from include.orchestration.interrupted_runs import is_interrupted
+from include.orchestration.redacted_errors import redact_traceback
+from include.orchestration.retry_policy import PermanentFailure, is_in_process, must_end_soon
 from include.orchestration.run_bundle import forget_earlier_runs, seal_bundle
 from include.orchestration.run_lock import RunSealed, at_work, refuse_unrecorded, sealing, unsealed
 from include.orchestration.step_records import failed, interrupted, interrupted_run, unanswered
-from include.orchestration.unforeseen import value_free
-from include.reports.conclusion import Conclusion
+from include.registry import WORKFLOWS, workflow
+from include.reports.conclusion import TASK_LOG, Conclusion
+from include.service_container import Lookup, Services
 from include.services import stopping
 from include.services.connections import ConnectionSpec, with_short_timeouts
 from include.services.database import unreadable_text
@@ -41,161 +44,185 @@ from include.services.errors import (
     is_permanent,
     sqlstate_of,
 )
-from include.workplace import Lookup, Workplace
+from include.workflow.databases import DATABASES_STEP, DATABASES_TITLE
+from include.workflow.step import Watch
 
 INSUFFICIENT_PRIVILEGE = "42501"  # SQLSTATE
-_LACKS_RIGHT = _(
-    "Grant the database login the right that it lacks: the configuration check prints it when it "
-    "tries the connections."
-)
-Conclude = Callable[[Workplace, Sequence[StepRecord], dict[str, bytes]], Conclusion]
+_LACKS_RIGHT = _("Ask the data engineers to grant the missing right to the database login.")
+_MISSING_GRANTS = _("`./parcelseal config check --connect` prints the missing grants.")
+Conclude = Callable[[Services, Sequence[StepRecord], dict[str, bytes]], Conclusion]
 
 
-def workplace() -> Workplace:
-    """Return the workplace of this task: Airflow's connections, else the local profile's."""
+def task_services() -> Services:
+    """Return the services of the running task: connections, settings and policy pack.
+
+    The connections are Airflow's. If Airflow does not have a connection, the local profile provides
+    it.
+    """
     lookup = airflow_connections()
-    if is_in_process():  # a person waits
+    if is_in_process():  # a person waits for the command
         lookup = with_short_timeouts(lookup)
-    return workplace_of(os.environ, lookup)
+    return services_from(os.environ, lookup)
 
 
-def drill_workplace(*, begins: bool = False) -> Workplace:
-    """Return the workplace of this task if its run is a drill; see `sandboxed`."""
-    return sandboxed(workplace(), *run_key(), begins=begins)
+def drill_services(*, creates_schema: bool = False) -> Services:
+    """Return the services for a task of a drill, whose steps work in a sandbox.
+
+    The caller must ensure that the run is a drill.
+
+    Args:
+        creates_schema: whether the task is the first step of the drill, which creates the schema of
+            the sandbox.
+    """
+    return sandboxed(task_services(), *run_key(), creates_schema=creates_schema)
 
 
 def airflow_connections() -> Lookup:
-    """Return what finds Airflow's connections; each is asked for once."""
+    """Return a function that looks up Airflow's connections by id, and caches each connection."""
     return cache(_from_airflow)
 
 
 def _from_airflow(conn_id: str) -> ConnectionSpec | None:
     try:
-        found = Connection.get(conn_id)
+        connection = Connection.get(conn_id)
     except AirflowNotFoundException:
         return None
-    kind = (found.conn_type or "").replace("-", "_")
+    kind = (connection.conn_type or "").replace("-", "_")
     return ConnectionSpec(
         conn_id=conn_id,
         conn_type="postgres" if kind == "postgresql" else kind,
-        host=found.host or "",
-        port=found.port,
-        login=found.login or "",
-        password=found.password or "",
-        schema=found.schema or "",
-        extra=found.extra_dejson or {},
+        host=connection.host or "",
+        port=connection.port,
+        login=connection.login or "",
+        password=connection.password or "",
+        schema=connection.schema or "",
+        extra=connection.extra_dejson or {},
     )
 
 
 def run_key() -> tuple[str, str]:
-    """Return dag id and run id of the running task."""
+    """Return the DAG id and the run id of the run to which the running task belongs."""
     run = get_current_context()["dag_run"]
     return run.dag_id, run.run_id
 
 
-def open_run(make: Callable[[], Workplace] | None = None) -> Workplace:
-    """Return the workplace of a task, after checking that the run is not sealed.
+def open_run(make_services: Callable[[], Services] | None = None) -> Services:
+    """Return the services of a task, after checking that its run is not sealed.
 
-    Every task but `seal` and `gate` begins with it: work in a sealed run is in no evidence.
+    Every task except `seal` and `gate` starts with this check, because a bundle that is already
+    sealed cannot show the work of the task.
 
     Args:
-        make: makes the workplace; `workplace` where none is given.
+        make_services: makes the services of the task; by default `task_services`.
 
     Raises:
-        AirflowFailException: the run is sealed; no retry changes that.
+        AirflowFailException: the run is sealed. Airflow does not retry the task.
     """
     stopping.check()
-    place = (make or workplace)()
-    with _unsealed(place):
-        _refuse_cleared(place)
-        return place
+    services = (make_services or task_services)()
+    with _unsealed(services):
+        _refuse_cleared(services)
+        return services
 
 
 @contextmanager
-def _unsealed(place: Workplace) -> Iterator[None]:
-    """Refuse a sealed run, and keep it from being sealed until the block ends."""
-    with unsealed(live_of(place).state, *run_key()):
+def _unsealed(services: Services) -> Iterator[None]:
+    """Raise an error if the task's run is sealed; otherwise prevent its seal during the block.
+
+    The shared lock of `include.orchestration.run_lock` prevents the seal.
+    """
+    with unsealed(live_of(services).state, *run_key()):
         yield
 
 
-def _refuse_cleared(place: Workplace) -> None:
-    """Refuse a task that was cleared after its run was sealed, also if the ledger lacks the run."""
+def _refuse_cleared(services: Services) -> None:
+    """Raise an error if the running task is repeated although its run is sealed.
+
+    The check reads the evidence store, because the evidence ledger may have lost the row of the
+    run.
+    """
     if get_current_context()["ti"].try_number > 1:
-        refuse_unrecorded(live_of(place), run_context(live_of(place)))
+        refuse_unrecorded(live_of(services), run_context(live_of(services)))
 
 
-def confirm_open(place: Workplace) -> None:
-    """Confirm that the run is not sealed, before what a step did is committed elsewhere.
+def confirm_open(services: Services) -> None:
+    """Check that the running task's run is not sealed.
+
+    A step calls this function before it commits its work to another database than the state
+    database.
 
     Raises:
-        RunSealed: it is; no retry changes that.
+        RunSealed: the run is sealed. Airflow does not retry the task.
     """
-    with _unsealed(place):
+    with _unsealed(services):
         pass
 
 
-def keep_record(place: Workplace, record: StepRecord) -> None:
-    """Keep a step's record for the seal, in place of an earlier one.
+def keep_record(services: Services, record: StepRecord) -> None:
+    """Store the record of a step. An earlier record of the same step is replaced.
 
     Args:
-        place: of the task.
-        record: of a step of this run.
+        services: services of the task.
+        record: record of a step of this run.
 
     Raises:
         AirflowFailException: the run is sealed.
     """
-    with _unsealed(place), place.state.begin() as conn:
-        record_step(conn, *run_key(), record, place.clock)
+    with _unsealed(services), services.state.begin() as conn:
+        record_step(conn, *run_key(), record, services.clock)
 
 
-def step(
+def execute_step(
     name: str,
     part: str,
     title: Message,
-    work: Callable[[Workplace], StepRecord],
+    work: Callable[[Services], StepRecord],
     clause: str,
-    make: Callable[[], Workplace] | None = None,
-    taken: StepResult | None = None,
+    make_services: Callable[[], Services] | None = None,
+    interim_data: StepResult | None = None,
 ) -> dict[str, Any]:
-    """Do one step and keep its record for the seal, whatever happens.
+    """Execute a step and store its record, even if the step fails.
 
-    Before the work begins, the record says that the step was interrupted, so a killed task shows.
-    A step of a sealed run does nothing, and no seal takes place while a step is at work. If an
-    answer does not count, the record gives the reason until another answer does.
+    Before the work begins, a record is stored that marks the step as interrupted. If the task is
+    killed, the report shows this record. If the run is sealed, the step is not executed. While the
+    step works, the run cannot be sealed. If an answer to a human step is invalid, the record gives
+    the reason until a valid answer is entered.
 
     Args:
-        name: of the step, as its record has it.
-        part: what it works on; empty when there is one.
-        title: the step for people.
-        work: returns the step's record.
-        clause: of the policy.
-        make: makes the workplace, in which the record is kept too; `workplace` where none is given.
-        taken: data of the record while the step has no result; a repeated task reads it.
+        name: name of the step in its record.
+        part: item that the mapped step works on, such as a database; empty if the step is not
+            mapped.
+        title: display name of the step.
+        work: executes the step and returns its record.
+        clause: policy clause of the step's findings.
+        make_services: makes the services of the task; by default `task_services`. The record is
+            stored in the state database of these services.
+        interim_data: data of the record while the step has no result. A retried task can read it.
 
     Returns:
         Name, part and outcome of the step, for XCom.
 
     Raises:
         AirflowFailException: the step failed with a permanent error, or the run is sealed.
-        ServiceError: a service failed, or an unexpected error occurred; Airflow retries the task.
-        AskAgain: an answer that the work took does not count.
+        ServiceError: a service failed, or an unexpected error occurred. Airflow retries the task.
+        InvalidAnswer: an answer is invalid.
     """
     stopping.check()
-    place = (make or workplace)()
+    services = (make_services or task_services)()
 
     def keep_failed(record: StepRecord) -> None:
-        data = {} if taken is None else taken.as_json()
-        keep_record(place, record.model_copy(update={"data": data}))
+        data = {} if interim_data is None else interim_data.as_json()
+        keep_record(services, record.model_copy(update={"data": data}))
 
-    with at_work(live_of(place).state, *run_key()):
-        _refuse_cleared(place)
+    with at_work(live_of(services).state, *run_key()):
+        _refuse_cleared(services)
         keep_failed(interrupted(name, part, title, clause))
         try:
-            record = work(place)
+            record = work(services)
         except RunSealed:
             raise
-        except AskAgain as again:
-            keep_record(place, unanswered(name, part, title, again.reason, clause))
+        except InvalidAnswer as again:
+            keep_record(services, unanswered(name, part, title, again.reason, clause))
             raise
         except ParcelSealError as error:
             reason, action = verbatim(error.message), verbatim(error.action)
@@ -203,58 +230,64 @@ def step(
             if is_permanent(error):
                 raise PermanentFailure(error) from None
             raise
-        except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
+        except Exception as error:  # noqa: BLE001 - raised again, without text that may quote a value
             if unreadable := unreadable_text(error):
                 reason, action = verbatim(unreadable.message), verbatim(unreadable.action)
                 keep_failed(failed(name, part, title, reason, clause, action))
                 raise PermanentFailure(unreadable) from None
-            advice = _LACKS_RIGHT if sqlstate_of(error) == INSUFFICIENT_PRIVILEGE else None
-            keep_failed(failed(name, part, title, verbatim(type(error).__name__), clause, advice))
-            words = f"Unexpected error:\n{value_free(error)}"
+            advice, for_engineers = None, TASK_LOG
+            if sqlstate_of(error) == INSUFFICIENT_PRIVILEGE:
+                advice, for_engineers = _LACKS_RIGHT, _MISSING_GRANTS
+            reason = verbatim(type(error).__name__)
+            keep_failed(failed(name, part, title, reason, clause, advice, for_engineers))
+            message = f"Unexpected error:\n{redact_traceback(error)}"
             if is_permanent(error):
-                raise PermanentFailure(UsageError(words, advice.text if advice else "")) from None
-            raise ServiceError(words) from None
-        keep_record(place, record)
+                raise PermanentFailure(UsageError(message, advice.text if advice else "")) from None
+            raise ServiceError(message) from None
+        keep_record(services, record)
     return {"step": name, "part": part, "outcome": str(record.outcome)}
 
 
 def seal_run(
     conclude: Conclude,
-    make: Callable[[], Workplace] | None = None,
+    make_services: Callable[[], Services] | None = None,
     announce: Callable[[SealedRun], None] | None = None,
 ) -> dict[str, Any]:
-    """Write the run's sealed bundle from the records of its steps, and return what was sealed.
+    """Seal the running task's run, and return the main figures of its evidence bundle.
 
-    The first seal of a run stands. Whatever its steps left since, outcome and findings are read
-    back from the bundle.
+    The bundle is written from the records of the run's steps. The first seal of a run is final.
+    Outcome and findings are read from the sealed bundle, so step records that are stored later
+    change nothing.
 
     Args:
-        conclude: judges the records; is given the artifacts by name too. It is not asked about a
-            run that is sealed.
-        make: makes the workplace; `workplace` where none is given. A drill's bundle is sealed in
-            the live store and ledger, then its state is dropped.
-        announce: called after the seal with the sealed run; a retried or cleared task calls it
+        conclude: derives the conclusion of the run from its records and artifacts. It is not called
+            if the run is already sealed.
+        make_services: makes the services of the task; by default `task_services`. A drill's bundle
+            is stored in the live evidence store and ledger; after that, the drill's state database
+            is dropped.
+        announce: called with the sealed run after the seal. A retried or cleared task calls it
             again.
 
     Returns:
         The bundle's path, the digest of its SHA256SUMS, the outcome and the number of findings.
 
     Raises:
-        ControlFailed: the sealed bundle was changed since.
-        RunSealed: the run is sealed, and the ledger lost its row.
-        ServiceError: a service failed, or another try seals the run; repeat it.
+        ControlFailed: the bundle was changed after it was sealed.
+        RunSealed: the run is sealed, and its row is missing in the ledger.
+        ServiceError: a service failed, or another attempt is sealing the run. Airflow retries the
+            task.
     """
-    place = (make or workplace)()
-    live = live_of(place)
+    services = (make_services or task_services)()
+    live = live_of(services)
     key = run_key()
-    # A step that begins meanwhile waits until the run is sealed, and refuses then.
+    # A step that begins meanwhile waits until the run is sealed, and is then refused.
     with sealing(live.state, *key):
-        if (sealed := finished_run(live, *key)) is None:
-            _refuse_cleared(place)  # the seal of another run enters the lost row, with a finding
-            sealed = _seal_records(place, conclude)
-        if isinstance(place, SandboxedWorkplace):
-            place.drop()
-    if live is place:  # a drill changes nothing live but the ledger
+        if (sealed := read_sealed_run(live, *key)) is None:
+            _refuse_cleared(services)  # the seal of another run enters the lost row, with a finding
+            sealed = _seal_records(services, conclude)
+        if isinstance(services, SandboxedServices):
+            services.drop()
+    if live is services:  # a drill changes nothing live but the ledger
         forget_earlier_runs(live, key)
     if announce is not None:
         announce(sealed)
@@ -266,11 +299,20 @@ def seal_run(
     }
 
 
-def finished_run(live: Workplace, dag_id: str, run_id: str) -> SealedRun | None:
-    """Return the verified result of a run that is in the ledger; None when it is not.
+def read_sealed_run(live: Services, dag_id: str, run_id: str) -> SealedRun | None:
+    """Return the verified result of a sealed run; None if the ledger does not contain the run.
 
-    A seal that was killed before its signature reached the store is completed. Raises ControlFailed
-    when the bundle was changed, and StoreError.
+    If a task was killed after it signed the bundle and before it stored the signature in the
+    evidence store, this function stores the signature first.
+
+    Args:
+        live: the live services, with the state database and the evidence store.
+        dag_id: workflow id of the bundle.
+        run_id: Airflow's id of the run.
+
+    Raises:
+        ControlFailed: the bundle was changed.
+        StoreError: the evidence store cannot be read.
     """
     with live.state.connect() as conn:
         if find(conn, dag_id, run_id) is None:
@@ -282,18 +324,18 @@ def finished_run(live: Workplace, dag_id: str, run_id: str) -> SealedRun | None:
         return read_sealed(store, conn, live.trusted, dag_id, run_id)
 
 
-def _seal_records(place: Workplace, conclude: Conclude) -> SealedRun:
+def _seal_records(services: Services, conclude: Conclude) -> SealedRun:
     dag_id, run_id = run_key()
-    more = []
-    if isinstance(place, SandboxedWorkplace):
-        more = [] if place.is_there() else [_lost()]
-        place = replace(place, begins=True)
-    with place.state.connect() as conn:
-        records = [*steps_of(conn, dag_id, run_id), *more]
+    lost_records = []
+    if isinstance(services, SandboxedServices):
+        lost_records = [] if services.has_schema() else [_lost_state()]
+        services = replace(services, creates_schema=True)
+    with services.state.connect() as conn:
+        records = [*steps_of(conn, dag_id, run_id), *lost_records]
         artifacts = artifacts_of(conn, dag_id, run_id)
     if not is_interrupted():
-        records += _without_record(records)
-    conclusion = conclude(place, records, artifacts)
+        records += _unrecorded_failures(records)
+    conclusion = conclude(services, records, artifacts)
     artifacts |= conclusion.files
     if is_interrupted():
         conclusion = replace(
@@ -301,90 +343,128 @@ def _seal_records(place: Workplace, conclude: Conclude) -> SealedRun:
             outcome=Outcome.FAIL,
             findings=[interrupted_run(), *conclusion.findings],
         )
-    live = live_of(place)
-    # After a signal or a long outage too little time is left: PDF files may take a minute.
+    live = live_of(services)
+    # PDF files may take a minute, which is too long after a signal or a long outage.
     pdf = stopping.interruption() is None and not must_end_soon()
     return seal_bundle(live, run_context(live), conclusion, artifacts, records, pdf=pdf)
 
 
-def _lost() -> StepRecord:
-    reason = _("its state was cleared away, or never made, before it was sealed")
+def _lost_state() -> StepRecord:
+    """Return the record of a failed step, because the state database of a drill is missing.
+
+    The report of the drill shows this record.
+    """
+    reason = _(
+        "the data of the drill was deleted before the evidence was sealed, or was never created"
+    )
     return failed("drill", "", _("The drill"), reason, "", _("Start another drill."))
 
 
 def seal_interim(
     workflow: str,
-    place: Workplace,
+    services: Services,
     conclusion: Conclusion,
     files: Mapping[str, bytes],
     *,
     records: Sequence[StepRecord] = (),
     pdf: bool = True,
 ) -> LedgerRow:
-    """Seal a separate bundle before the run's next step.
+    """Seal an interim bundle before the run continues with its next step.
 
-    The bundle has its own workflow id, so that it does not take the place of the run's bundle. If
-    the run has sealed such a bundle before, that bundle is kept.
+    The interim bundle is stored under its own workflow id, so it does not replace the bundle of the
+    run. If the run has already sealed an interim bundle with this id, the existing bundle is kept.
 
     Args:
-        workflow: id of the bundle; no DAG has this id.
-        place: of the task.
-        conclusion: of the bundle.
-        files: its artifacts by name.
-        records: the steps in its ``result.json``.
-        pdf: whether to render its report as PDF too, which takes time.
+        workflow: workflow id of the interim bundle; no DAG has this id.
+        services: services of the task.
+        conclusion: outcome, findings and report of the bundle.
+        files: artifacts of the bundle: name -> content.
+        records: step records in the bundle's ``result.json``.
+        pdf: whether the report is also rendered as PDF, which takes time.
 
     Returns:
-        Its row of the ledger.
+        The bundle's row in the evidence ledger.
 
     Raises:
         AirflowFailException: the run itself is sealed.
     """
-    open_run(lambda: place)
-    context = run_context(place).model_copy(update={"dag_id": workflow})
-    return seal_bundle(place, context, conclusion, files, records, pdf=pdf).row
+    open_run(lambda: services)
+    context = run_context(services).model_copy(update={"dag_id": workflow})
+    return seal_bundle(services, context, conclusion, files, records, pdf=pdf).row
 
 
-def _without_record(records: Sequence[StepRecord]) -> list[StepRecord]:
-    """Return a failed record for failed tasks when no step says that anything failed.
+def _unrecorded_failures(records: Sequence[StepRecord]) -> list[StepRecord]:
+    """Build a record for each failed task of the run, unless a step has recorded a failure.
 
-    A task may fail before its step begins. Then the records alone look as if nothing had happened.
+    A task may fail before its step begins and stores a record. Without these records, the report
+    would then not show any failure.
+
+    Args:
+        records: all records that the steps of the run have stored.
     """
     if any(record.outcome is Outcome.FAIL for record in records):
         return []
     dag_id, run_id = run_key()
     states = get_current_context()["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id])
-    red = sorted(task for task, state in states.get(run_id, {}).items() if state == "failed")
-    reason = _("it left no record")
-    return [failed(task, "", _("The task {task}", task=task), reason, "") for task in red]
+    tasks = sorted(task for task, state in states.get(run_id, {}).items() if state == "failed")
+    return [_unrecorded_failure(dag_id, task) for task in tasks]
 
 
-def require_held(sealed: dict[str, Any]) -> None:
-    """Fail the run when its sealed outcome is ``fail``.
+def _unrecorded_failure(dag_id: str, task: str) -> StepRecord:
+    """Build the record of a failed task whose step stored no record.
+
+    Args:
+        dag_id: DAG id of the workflow.
+        task: task id; for a mapped task, the task id followed by ``_`` and the map index.
+    """
+    name, _separator, index = task.rpartition("_")
+    titles = {DATABASES_STEP: DATABASES_TITLE, STEP_SEND: SEND_TITLE}
+    if dag_id in WORKFLOWS:
+        steps = (step for step in workflow(dag_id).steps if not isinstance(step, Watch))
+        titles |= {step.name: step.title for step in steps}
+    title = titles.get(task) or (titles.get(name) if index.isdecimal() else None)
+    if title is None:
+        title = _("A step of the run")
+    elif "part" in title.values:
+        title = title.model_copy(update={"values": {"part": _("one part of this run")}})
+    reason = _("the step left no record")
+    for_engineers = _(
+        "The task `{task}` failed before it started its step. The log of the task in Airflow "
+        "states the cause.",
+        task=task,
+    )
+    return failed(task, "", title, reason, "", for_engineers=for_engineers)
+
+
+def require_passed(sealed: dict[str, Any]) -> None:
+    """Make the run fail if its sealed outcome is ``fail``.
+
+    Args:
+        sealed: result of `seal_run`.
 
     Raises:
-        AirflowFailException: the control did not hold.
+        AirflowFailException: the control failed.
     """
     if sealed["outcome"] == Outcome.FAIL:
         raise AirflowFailException(
-            f"The control did not hold: {sealed['findings']} findings. Read the report in the "
+            f"The control failed: {sealed['findings']} findings. Read the report in the "
             f"bundle {sealed['bundle']}."
         )
 
 
-def run_context(place: Workplace) -> RunContext:
-    """Return who runs, when, from which code and policy."""
+def run_context(services: Services) -> RunContext:
+    """Return the ids, times, code version and policy version of the running task's run."""
     run = get_current_context()["dag_run"]
-    started: datetime = run.start_date or place.clock.now()
+    started: datetime = run.start_date or services.clock.now()
     return RunContext(
         dag_id=run.dag_id,
         run_id=run.run_id,
         started_at=started,
         period_start=run.data_interval_start,
         period_end=run.data_interval_end,
-        code_version=place.code_version,
-        policy_hash=place.pack.sha256,
-        policy_name=place.pack.name,
-        clock_source=place.clock.source,
-        timezone=place.pack.calendar.timezone,
+        code_version=services.code_version,
+        policy_hash=services.pack.sha256,
+        policy_name=services.pack.name,
+        clock_source=services.clock.source,
+        timezone=services.pack.calendar.timezone,
     )

@@ -1,12 +1,13 @@
-"""Judge a run's controls, render its report, seal its bundle, and remove sealed step records."""
+"""Render the report of a run with its controls, seal its bundle, and delete old step records."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 
-from include.evidence.adopt import lock_end
 from include.evidence.bundle import seal
+from include.evidence.bundle_reader import SealedRun, read_sealed
+from include.evidence.ledger_recovery import lock_end
 from include.evidence.model import (
     Outcome,
     Result,
@@ -16,19 +17,18 @@ from include.evidence.model import (
     judge,
     unexplained,
 )
-from include.evidence.prune import forget_sealed_runs
-from include.evidence.shelf import SealedRun, read_sealed
-from include.orchestration.retrying import must_end_soon
+from include.evidence.prune import delete_step_records
+from include.orchestration.retry_policy import must_end_soon
 from include.reports.conclusion import Conclusion
 from include.reports.model import Report
+from include.service_container import Services
 from include.services import stopping
-from include.workplace import Workplace
 
 _SUMMARY = {"step", "part", "outcome", "data"}
 
 
 def seal_bundle(
-    place: Workplace,
+    services: Services,
     context: RunContext,
     conclusion: Conclusion,
     artifacts: Mapping[str, bytes],
@@ -36,12 +36,21 @@ def seal_bundle(
     *,
     pdf: bool = True,
 ) -> SealedRun:
-    """Seal a bundle, and read the run's sealed result back."""
+    """Render the report of a run, seal its bundle, and return the run as read from the bundle.
+
+    Args:
+        services: services of the task.
+        context: ids, times and versions of the run.
+        conclusion: outcome, findings and report of the run.
+        artifacts: files of the bundle: name -> content.
+        records: step records in the bundle's ``result.json``.
+        pdf: whether the report is also rendered as PDF, which takes time.
+    """
     from include.reports.render import render_all
 
-    reader = place.registers()
-    controls = judge(place.pack.controls_of(context.dag_id), conclusion.metrics)
-    registers, lost = reader.state_to_seal(place.clock)
+    reader = services.registers()
+    controls = judge(services.pack.controls_of(context.dag_id), conclusion.metrics)
+    registers, lost = reader.state_to_seal(services.clock)
     findings = [*conclusion.findings, *unexplained(controls, conclusion.outcome), *lost]
     outcome = Outcome.worst([conclusion.outcome, *(finding.severity for finding in findings)])
     report = Report(
@@ -49,7 +58,7 @@ def seal_bundle(
         summary=conclusion.summary,
         run=context,
         outcome=outcome,
-        finished_at=place.clock.now(),
+        finished_at=services.clock.now(),
         controls=controls,
         facts=conclusion.facts,
         sections=conclusion.sections,
@@ -68,21 +77,21 @@ def seal_bundle(
         not_made=rendered.not_made,
         registers=registers,
     )
-    store = place.store("evidence_store")
-    with place.state.connect() as conn:
+    store = services.store("evidence_store")
+    with services.state.connect() as conn:
         seal(
             store,
             conn,
-            place.signer,
+            services.signer,
             result=result,
             files={**artifacts, **rendered.files},
             stored=conclusion.stored,
-            clock=place.clock,
-            lock_until=lock_end(store, place.clock, place.pack.evidence),
-            trusted=place.trusted,
+            clock=services.clock,
+            lock_until=lock_end(store, services.clock, services.pack.evidence),
+            trusted=services.trusted,
             workflows=reader.workflows,
         )
-        sealed = read_sealed(store, conn, place.trusted, context.dag_id, context.run_id)
+        sealed = read_sealed(store, conn, services.trusted, context.dag_id, context.run_id)
     assert sealed is not None
     return sealed
 
@@ -90,23 +99,25 @@ def seal_bundle(
 log = logging.getLogger(__name__)
 
 
-def forget_earlier_runs(live: Workplace, run: tuple[str, str]) -> None:
-    """Remove what the steps of earlier sealed runs left in the state database.
+def forget_earlier_runs(live: Services, run: tuple[str, str]) -> None:
+    """Delete the step records and artifacts of runs that were sealed before this run.
 
-    The run is sealed already, so no failure here may fail its task: the next seal tries again.
+    They are deleted from the state database. If the deletion fails, the task still succeeds,
+    because its run is already sealed. The next seal then deletes them.
 
     Args:
-        live: the live workplace.
-        run: dag id and run id of the run that was sealed just now; the next seal checks its bundle.
+        live: the live services.
+        run: DAG id and run id of the run that was just sealed. Its records are kept until the next
+            seal has verified its bundle.
     """
     if stopping.interruption() is not None or must_end_soon():
         return
     try:
-        done = forget_sealed_runs(
+        removal = delete_step_records(
             live.store("evidence_store"), live.state, live.trusted, besides=run
         )
     except Exception as error:  # noqa: BLE001 - the text may quote a value
         log.warning("Records of earlier runs were not removed: %s.", type(error).__name__)
         return
-    for bundle in done.refused:
+    for bundle in removal.refused:
         log.warning("The bundle %s does not verify; the records of its run stay.", bundle)

@@ -1,8 +1,9 @@
-"""Keep steps of a run from working while the run is sealed.
+"""Lock a run so that none of its steps works while the task `seal` seals the run.
 
-Steps share a lock while they work; the seal needs it exclusively. The lock belongs to a database
-session, so it ends with a worker that dies. A worker may lose the session and work on, so a step
-checks again that its run is not sealed, before it commits its work.
+Each step holds a shared lock while it works. The task `seal` takes the lock exclusively. The lock
+belongs to a database session, so the database server releases it when a worker dies. A worker may
+also lose its session and continue to work. So a step checks again that its run is not sealed before
+it commits its work.
 """
 
 from __future__ import annotations
@@ -17,60 +18,69 @@ from airflow.sdk.exceptions import AirflowFailException
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from include.evidence.bundle_reader import refuse_sealed
 from include.evidence.folder import bundle_path
 from include.evidence.model import RunContext
-from include.evidence.shelf import refuse_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.unrecorded import search_unrecorded
+from include.service_container import Services
 from include.services.errors import ControlFailed, ServiceError
-from include.state.locks import LockHeld, exclusive, share, shared
-from include.workplace import Workplace
+from include.state.locks import (
+    LockHeld,
+    hold_exclusive_lock,
+    hold_shared_lock,
+    share_lock_in_transaction,
+)
 
 SEAL = "the seal of this run"
 SEAL_PATIENCE = timedelta(minutes=5)  # for which a seal and a step wait for each other
 
 
 class RunSealed(AirflowFailException):
-    """A run is sealed and accepts no more work; Airflow does not retry the task."""
+    """Raised when a task would work in a run that is already sealed.
+
+    Airflow does not retry the task.
+    """
 
 
 @dataclass
-class _Work:
-    """The step that is at work in this thread.
+class _WorkingStep:
+    """The step that this thread executes, and its shared lock.
 
     Attributes:
-        key: dag id and run id.
-        lock: the connection whose session shares the lock; None once it is lost.
+        key: DAG id and run id.
+        lock: database connection whose session holds the shared lock; None after the connection was
+            lost.
     """
 
     key: tuple[str, str]
     lock: Connection | None
 
 
-_at_work: ContextVar[_Work | None] = ContextVar("at_work", default=None)
+_at_work: ContextVar[_WorkingStep | None] = ContextVar("at_work", default=None)
 
 
 @contextmanager
 def at_work(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
-    """Keep a run from being sealed while the block does the work of a step.
+    """Prevent the seal of a run while the block executes a step of the run.
 
-    Does not check whether the run is sealed already; `unsealed` does.
+    This function does not check whether the run is already sealed; `unsealed` does that.
 
     Args:
         state: the live state database.
-        dag_id: the workflow.
-        run_id: its run.
+        dag_id: DAG id of the workflow.
+        run_id: Airflow's id of the run.
 
     Raises:
-        ServiceError: another process seals the run; retry.
+        ServiceError: another process is sealing the run. The task can be retried.
     """
     key = dag_id, run_id
     work = _at_work.get()
     if work is not None and work.key == key:
         yield
         return
-    with shared(state, _lock(*key), SEAL, SEAL_PATIENCE) as lock:
-        token = _at_work.set(_Work(key, lock))
+    with hold_shared_lock(state, _lock(*key), SEAL, SEAL_PATIENCE) as lock:
+        token = _at_work.set(_WorkingStep(key, lock))
         try:
             yield
         finally:
@@ -79,12 +89,12 @@ def at_work(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def unsealed(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
-    """Refuse a sealed run, and keep an open run from being sealed while the block runs.
+    """Raise RunSealed if a run is sealed; otherwise prevent its seal while the block executes.
 
     Args:
         state: the live state database.
-        dag_id: the workflow.
-        run_id: its run.
+        dag_id: DAG id of the workflow.
+        run_id: Airflow's id of the run.
 
     Raises:
         RunSealed: the run is sealed.
@@ -95,7 +105,7 @@ def unsealed(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
         yield  # another session would wait behind a seal that waits for this step
         return
     with state.begin() as conn:
-        share(conn, _lock(*key), SEAL, SEAL_PATIENCE)
+        share_lock_in_transaction(conn, _lock(*key), SEAL, SEAL_PATIENCE)
         try:
             refuse_sealed(conn, *key)
         except ControlFailed as refusal:
@@ -103,27 +113,29 @@ def unsealed(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
                 raise RunSealed(str(refusal)) from None
             raise RunSealed(
                 "This run was sealed while this step was still at work, so no evidence shows what "
-                "the step did. Check what it changed. Start a new run of the workflow; it does "
-                "what this run lacks."
+                "the step did. Check what it changed. Start a new run of the workflow; it "
+                "completes the remaining work."
             ) from None
         yield
 
 
-def refuse_unrecorded(live: Workplace, run: RunContext) -> None:
-    """Refuse a sealed run that the ledger lacks, as after an older state database was restored.
+def refuse_unrecorded(live: Services, run: RunContext) -> None:
+    """Raise RunSealed if a run is sealed but has no row in the evidence ledger.
+
+    The ledger loses the row of a run if an older state database is restored.
 
     Args:
-        live: the live workplace, with the state database and the evidence store.
-        run: the run.
+        live: the live services, with the state database and the evidence store.
+        run: ids and start of the run.
 
     Raises:
-        RunSealed: the run's folder holds a signed bundle.
-        StoreError: the evidence store cannot be read; retry.
+        RunSealed: the run's folder in the evidence store contains a signed bundle.
+        StoreError: the evidence store cannot be read. The task can be retried.
     """
     bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
     store, keys = live.store("evidence_store"), TrustedKeys(live.trusted)
     with live.state.connect() as conn:
-        sealed = search_unrecorded(store, conn, keys, [f"{bundle}/"], most_forged=None).bundles
+        sealed = search_unrecorded(store, conn, keys, [f"{bundle}/"], object_limit=None).bundles
     if sealed:
         raise RunSealed(
             f"This run is sealed: its bundle {bundle} is in the evidence store, and the evidence "
@@ -132,38 +144,43 @@ def refuse_unrecorded(live: Workplace, run: RunContext) -> None:
         )
 
 
-def _is_unsealed(work: _Work) -> bool:
-    """Return whether the lock is still held, which keeps the run from being sealed.
+def _is_unsealed(working_step: _WorkingStep) -> bool:
+    """Return whether the step still holds the shared lock, which prevents the seal of its run.
 
     Raises:
-        RunSealed: the run was sealed before the step began.
+        RunSealed: the run was sealed before the step took the lock.
     """
-    if work.lock is None:
+    if working_step.lock is None:
         return False
     try:
-        refuse_sealed(work.lock, *work.key)
+        refuse_sealed(working_step.lock, *working_step.key)
     except ControlFailed as refusal:
         raise RunSealed(str(refusal)) from None
     except SQLAlchemyError:
-        work.lock = None
-    return work.lock is not None
+        working_step.lock = None
+    return working_step.lock is not None
 
 
 @contextmanager
 def sealing(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
-    """Lock a run against its steps and other seals while the block runs.
+    """Lock a run exclusively while the block seals it. No step of the run can work meanwhile.
+
+    Other attempts to seal the run have to wait as well.
 
     Args:
         state: the live state database.
-        dag_id: the workflow.
-        run_id: its run.
+        dag_id: DAG id of the workflow.
+        run_id: Airflow's id of the run.
 
     Raises:
-        ServiceError: a step is still at work, or another process seals the run; retry.
+        ServiceError: a step of the run still works, or another process is sealing the run. The task
+            can be retried.
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(exclusive(state, _lock(dag_id, run_id), SEAL, SEAL_PATIENCE))
+            stack.enter_context(
+                hold_exclusive_lock(state, _lock(dag_id, run_id), SEAL, SEAL_PATIENCE)
+            )
         except LockHeld:
             raise ServiceError(
                 "A step of this run is still at work, or another process seals the run.",

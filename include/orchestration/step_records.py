@@ -1,9 +1,10 @@
-"""Records of steps that have no result: interrupted, failed or without an answer that counts."""
+"""Build the records of steps that have no result: failed, interrupted or unanswered steps."""
 
 from __future__ import annotations
 
 from include.evidence.model import Finding, Outcome, StepRecord, failure_finding
 from include.messages import Message, _
+from include.reports.conclusion import ASK_ENGINEERS, TASK_LOG
 
 
 def failed(
@@ -13,61 +14,79 @@ def failed(
     reason: Message,
     clause: str,
     action: Message | None = None,
+    for_engineers: Message = TASK_LOG,
 ) -> StepRecord:
     """Return the record of a step that failed.
 
     Args:
-        name: of the step.
-        part: what it works on; empty when there is one.
-        title: the step for people.
-        reason: why it failed; no customer data.
-        clause: of the policy.
-        action: what the reader should do; general advice if None or empty.
+        name: name of the step.
+        part: item that the mapped step works on, such as a database; empty if the step is not
+            mapped.
+        title: display name of the step.
+        reason: why the step failed, without customer data.
+        clause: policy clause of the finding.
+        action: advice to the reader; None or an empty text for the general advice.
+        for_engineers: where data engineers find the cause.
     """
     finding = failure_finding(
         code=f"{name}.failed",
         subject=part or name,
+        subject_title=None if part else title,
         message=_("{step} failed: {reason}", step=title, reason=reason),
-        action=action
-        if action and action.text
-        else _("Open the run's task log in Airflow, remove the cause, run the workflow again."),
+        action=action if action and action.text else ASK_ENGINEERS,
         clause=clause,
+        for_engineers=for_engineers,
     )
     return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])
 
 
 def interrupted(name: str, part: str, title: Message, clause: str) -> StepRecord:
-    """Return the record of a step that has not ended; see `failed`."""
+    """Return the record of a step that has not ended.
+
+    This record is stored before the step works. When the step ends, the record of its result
+    replaces it. The arguments are those of `failed`.
+    """
     return failed(name, part, title, _("the step was interrupted"), clause)
 
 
 def interrupted_run() -> Finding:
-    """Return the finding about a run that a signal or a crash ended."""
+    """Return a finding which states that a signal or a crash ended the run before its seal."""
     return failure_finding(
         code="run.interrupted",
         subject="run",
+        subject_title=_("This run"),
         message=_(
-            "The run was interrupted before it ended: somebody stopped it, or its process crashed."
+            "The run was interrupted before its end: a person stopped it, or its process crashed."
         ),
-        action=_("Run the workflow again. Later steps of this run have no result."),
+        action=_("Run the workflow again. The later steps of this run have no result."),
     )
 
 
 def unanswered(name: str, part: str, title: Message, reason: Message, clause: str) -> StepRecord:
-    """Return the record of a step whose last answer did not count.
+    """Return the record of a human step whose last answer was invalid.
 
     Args:
-        name: of the step.
-        part: what it works on; empty when there is one.
-        title: the step for people.
-        reason: why the answer did not count; no customer data.
-        clause: of the policy.
+        name: name of the step.
+        part: item that the mapped step works on, such as a database; empty if the step is not
+            mapped.
+        title: display name of the step.
+        reason: why the answer was invalid, without customer data.
+        clause: policy clause of the finding.
     """
     finding = failure_finding(
         code=f"{name}.unanswered",
         subject=part or name,
-        message=_("{step}: no answer counted. The last one: {reason}", step=title, reason=reason),
-        action=_("Answer the question in Airflow. If it is not asked again, start a new run."),
+        subject_title=None if part else title,
+        message=_(
+            "{step}: there is no valid decision yet. The last answer to the approval form was "
+            "not accepted: {reason}",
+            step=title,
+            reason=reason,
+        ),
+        action=_(
+            "Decide in the form of the required action in Airflow. If no form is open, "
+            "start a new run."
+        ),
         clause=clause,
     )
     return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])

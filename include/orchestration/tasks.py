@@ -1,4 +1,4 @@
-"""The Airflow tasks of a workflow, made from its declaration."""
+"""Create the Airflow tasks of a workflow from its declaration."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from pydantic import AwareDatetime
 from sqlalchemy import Connection
 
-from include.approvals.question import Answer, AskAgain, Question
 from include.approvals.reasons import COMMAND_LINE
-from include.drill_sandbox.workplace import SandboxedWorkplace, clear_leftovers, live_of
+from include.approvals.required_action import Answer, InvalidAnswer, RequiredAction
+from include.drill_sandbox.sandboxed_services import SandboxedServices, clear_leftovers, live_of
+from include.evidence.bundle_reader import SealedRun
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.shelf import SealedRun
 from include.evidence.step_findings import StepFindings, StepResult, result_of, steps_of
 from include.messages import verbatim
 from include.notify.delivery import deliver
 from include.notify.outbox import Run
-from include.orchestration import notices, watching
+from include.orchestration import notifications, run_watch
 from include.orchestration.assets import outlets_of, raise_events
 from include.orchestration.deadline import deadline_alert, ignore_deadline_in_dag_test
 from include.orchestration.forms import params_of, trigger_params
-from include.orchestration.human import HumanStep
+from include.orchestration.human_step import HumanStep
+from include.orchestration.redacted_errors import redact_traceback
 from include.orchestration.run import (
     confirm_open,
-    drill_workplace,
-    finished_run,
+    drill_services,
+    execute_step,
     keep_record,
     open_run,
-    require_held,
+    read_sealed_run,
+    require_passed,
     run_key,
     seal_interim,
     seal_run,
-    workplace,
+    task_services,
 )
-from include.orchestration.run import step as do_step
 from include.orchestration.run_lock import at_work
-from include.orchestration.starter import started_by
-from include.orchestration.unforeseen import value_free
-from include.orchestration.watching import ENDED, others
+from include.orchestration.run_trigger import triggering_user
+from include.orchestration.run_watch import ENDED, other_task_states
 from include.orchestration.workflow import (
     DEFAULT_ARGS,
     SEAL_ARGS,
@@ -56,6 +56,7 @@ from include.orchestration.workflow import (
 )
 from include.registry import workflows
 from include.reports.conclusion import Conclusion
+from include.service_container import Services
 from include.services.errors import ParcelSealError, ServiceError, UsageError
 from include.workflow.databases import databases_step
 from include.workflow.declaration import AnyWorkflow
@@ -69,16 +70,17 @@ from include.workflow.run_context import (
 )
 from include.workflow.run_records import RunRecords
 from include.workflow.step import HumanTask, Step, Watch
-from include.workplace import Workplace
 
-WATCH_RETRIES = 100  # of a task that looks for weeks: each worker that is stopped takes one
+WATCH_RETRIES = 100  # a watch lasts for weeks, and each restart of its worker uses one retry
 
 
-class TakenAnswer(StepResult):
-    """The answer that an interrupted human task took: the data of its record.
+class EnteredAnswer(StepResult):
+    """Interim data that a human task stores in its record while it enters an answer.
+
+    If the attempt is killed, the next attempt reads the data.
 
     Attributes:
-        answered_at: when the answer was given; None if the record has other data.
+        answered_at: when the person answered; None if the record has other data.
     """
 
     answered_at: AwareDatetime | None = None
@@ -91,13 +93,14 @@ def dag_settings(
     page: str,
     params: Mapping[str, Param] | None = None,
 ) -> dict[str, Any]:
-    """Return the arguments of Airflow's `dag` for a workflow.
+    """Return the arguments of Airflow's `dag` decorator for a workflow.
 
     Args:
-        workflow: its declaration.
-        schedule: cron expression in the policy pack's timezone; None to run on demand only.
-        page: Markdown for the person on call: the docstring of the DAG file.
-        params: of a run, beside those of the declaration.
+        workflow: declaration of the workflow.
+        schedule: cron expression in the policy pack's timezone; None if the workflow runs only on
+            demand.
+        page: documentation for the person on call, in Markdown: the docstring of the DAG file.
+        params: parameters of a run, in addition to those that the declaration defines.
     """
     timetable: CronTriggerTimetable | None = cron(schedule) if schedule else None
     paused = {"is_paused_upon_creation": False} if workflow.starts_unpaused else {}
@@ -127,18 +130,22 @@ def _declared_params(workflow: AnyWorkflow) -> dict[str, Param]:
 
 
 class Tasks:
-    """The tasks of a workflow, for the body of its DAG.
+    """Creates the Airflow tasks of a workflow. Use it in the function that defines the DAG.
 
-    Each step of the declaration is a method: ``tasks.check()`` makes the task `check`, and
-    ``tasks.review(checked)`` the human task about what the task `check` worked on. Besides there
-    are `databases`, `send` and `seal_after`.
+    Each step of the declaration is a method: ``tasks.check()`` creates the task `check`, and
+    ``tasks.review(checked)`` creates a human task about the part, such as a database, that `check`
+    worked on. The methods `databases`, `send` and `seal_after` create tasks that are not in the
+    declaration.
     """
 
     def __init__(self, workflow: AnyWorkflow) -> None:
         self._workflow = workflow
 
     def __getattr__(self, name: str) -> Any:
-        """Return the maker of a step's task; a mapped one takes the part that it works on."""
+        """Return a function that creates the task of the step with the given name.
+
+        Each instance of a mapped task receives its part, such as a database, as argument.
+        """
         try:
             step = self._workflow.step(name)
         except KeyError:
@@ -150,46 +157,50 @@ class Tasks:
         return task_of(self._workflow, step)
 
     def send(self, *, runs_always: bool = True) -> Any:
-        """Make the task that sends queued notifications, also those of other workflows.
+        """Create the task that sends the queued notifications of all workflows.
 
         Args:
-            runs_always: whether it runs although an earlier task failed.
+            runs_always: whether the task runs even if an earlier task failed.
         """
         workflow, clause = self._workflow, self._workflow.clauses[-1]
         rule = TriggerRule.ALL_DONE if runs_always else TriggerRule.ALL_SUCCESS
 
         @task(trigger_rule=rule, **SEND_ARGS)
         def send() -> dict[str, Any]:
-            """Send the queued notifications that are still due, one message a day and person."""
-            sent = notices.send(clause, _drill_services(workflow))
+            """Send the queued notifications that are still due, one message per person and day."""
+            result = notifications.send(clause, _drill_services_factory(workflow))
             _after_sending(workflow, _services(workflow))
-            return sent
+            return result
 
         return send()
 
     def databases(self) -> Any:
-        """Make the task that names the databases of a run, for ``expand``."""
+        """Create the task that selects the databases of a run.
+
+        Its result is passed to ``expand`` of the tasks that are mapped over the databases.
+        """
         return task_of(self._workflow, databases_step(self._workflow.clauses[0]))()
 
     def seal_after(self, last: Any) -> None:
-        """Make the tasks `seal` and `gate`, which follow the last task of every run.
+        """Create the tasks `seal` and `gate`, which are the last tasks of every run.
 
-        Then set the pools, priorities and queues of operations.yaml. Call it last.
+        Call this method last: it then sets the pools, priorities and queues of operations.yaml for
+        all tasks of the DAG.
 
         Args:
-            last: task or tasks before them.
+            last: task or tasks after which `seal` runs.
         """
         workflow = self._workflow
 
         @task(**SEAL_ARGS | {"outlets": outlets_of(workflow)})  # type: ignore[untyped-decorator] # of Airflow
         def seal() -> dict[str, Any]:
-            """Write the sealed bundle, whatever happened before."""
+            """Seal the evidence bundle of the run, even if earlier tasks failed."""
             return seal_workflow(workflow)
 
         @task(retries=0)
         def gate(sealed: dict[str, Any]) -> None:
-            """Fail the run if its sealed outcome is a failure."""
-            require_held(sealed)
+            """Make the run fail if the control failed."""
+            require_passed(sealed)
 
         sealed = seal()
         last >> sealed
@@ -200,22 +211,23 @@ class Tasks:
 
 
 def tasks_of(workflow: AnyWorkflow) -> Tasks:
-    """Return the tasks of a workflow."""
+    """Return the object whose methods create the Airflow tasks of a workflow."""
     return Tasks(workflow)
 
 
 def task_of(workflow: AnyWorkflow, step: Step[Any, Any]) -> Callable[..., Any]:
-    """Return a TaskFlow task that does a step.
+    """Return the function that creates the Airflow task of a step.
 
-    Its argument is the part that the step works on, or what an earlier task of that part returned.
-    The task is skipped if that task returned nothing because it failed.
+    The argument of the task is the part that the step works on, such as a database, or the result
+    of an earlier task for this part. The task is skipped if the earlier task failed and therefore
+    has no result.
     """
 
     def work(about: str | dict[str, Any] | None = "") -> Any:
         if about is None:
             raise AirflowSkipException("An earlier task failed: see its log.")
         if step.applies and not step.applies(get_current_context()["params"]):
-            raise AirflowSkipException("The parameters of this run ask for nothing of this task.")
+            raise AirflowSkipException("The parameters of this run do not require this task.")
         return run_step(workflow, step, about if isinstance(about, str) else str(about["part"]))
 
     work.__name__ = step.name
@@ -223,73 +235,87 @@ def task_of(workflow: AnyWorkflow, step: Step[Any, Any]) -> Callable[..., Any]:
     rule = TriggerRule.ALL_DONE if step.runs_always else TriggerRule.ALL_SUCCESS
     own_queue: Any = {"queue": step.queue} if step.queue else {}
     decorator: Any = task(task_id=step.name, trigger_rule=rule, **own_queue)
-    made: Callable[..., Any] = decorator(work)
-    return made
+    decorated: Callable[..., Any] = decorator(work)
+    return decorated
 
 
 def run_step(workflow: AnyWorkflow, step: Step[Any, Any], part: str = "") -> Any:
-    """Do a step of the running task's run; see `include.orchestration.run.step`.
+    """Execute a step in the running task; see `include.orchestration.run.execute_step`.
 
-    Under a pack that leaves out the workflow's section the step passes without a result.
+    If the policy pack omits the workflow's section, the step passes without doing anything, or
+    fails if the workflow needs the section.
 
     Args:
-        workflow: its declaration.
-        step: of the workflow.
-        part: what the step works on; empty if there is one.
+        workflow: declaration of the workflow.
+        step: the step of the workflow.
+        part: item that the mapped step works on, such as a database; empty if the step is not
+            mapped.
 
     Returns:
-        What may stand in XCom: name, part and outcome, or the parts that a step with `Step.parts`
-        names.
+        The value for XCom. For a step with `Step.parts`, the parts that the step returns; for any
+        other step, its name, part and outcome.
 
     Raises:
-        AirflowFailException: the step's outcome ends the run; see also `run.step`.
+        AirflowFailException: the outcome of the step ends the run; see also `execute_step`.
     """
     results: list[Any] = []
-    begins = step is workflow.steps[0]
+    is_first_step = step is workflow.steps[0]
 
-    def work(services: Workplace) -> StepRecord:
-        if begins and isinstance(services, SandboxedWorkplace):
+    def work(services: Services) -> StepRecord:
+        if is_first_step and isinstance(services, SandboxedServices):
             clear_leftovers(services.live)
         run = _context(workflow, services)
         if run is None:
             return _no_result(workflow, step, part)
-        findings = StepFindings(step.name, step.clause, part)
+        findings = StepFindings(step.name, step.clause, part, step.title_of(part))
         results.append(step.work(run, findings))
         return findings.record(results[0])
 
-    make = _drill_services(workflow, begins=begins)
-    done = do_step(step.name, part, step.title_of(part), work, step.clause, make)
+    make_services = _drill_services_factory(workflow, creates_schema=is_first_step)
+    summary = execute_step(step.name, part, step.title_of(part), work, step.clause, make_services)
     if step.sends_urgent:
         _send_urgent(workflow, _services(workflow))
-    if step.ends_run and done["outcome"] == Outcome.FAIL and not any(map(step.goes_on, results)):
+    if (
+        step.ends_run
+        and summary["outcome"] == Outcome.FAIL
+        and not any(map(step.continues_on_failure, results))
+    ):
         raise AirflowFailException(step.ends_run)
     if step.parts is None:
-        return done
+        return summary
     return [part for result in results for part in step.parts(result)]
 
 
 class HumanTaskMaker:
-    """Makes the task that asks people; see `include.orchestration.human`.
+    """Creates the Airflow task of a human task; see `include.orchestration.human_step`.
 
     Args:
-        workflow: its declaration.
-        human: the human task.
+        workflow: declaration of the workflow.
+        human: declaration of the human task.
     """
 
     def __init__(self, workflow: AnyWorkflow, human: HumanTask[Any, Any]) -> None:
         self._arguments = _human_step_arguments(workflow, human)
 
     def __call__(self, about: Any) -> HumanStep:
-        """Return the task that asks about the part of the task before."""
+        """Return the task that asks people about one part.
+
+        Args:
+            about: the part, such as a database, or the result of the previous task for this part.
+        """
         return HumanStep(about=about, **self._arguments)
 
     def expand(self, *, about: Any) -> Any:
-        """Return the task that asks about each of some parts."""
+        """Return the mapped task that asks people about each part in a separate task instance.
+
+        Args:
+            about: the parts, or the results of the previous mapped task.
+        """
         return HumanStep.partial(**self._arguments).expand(about=about)
 
 
 def _human_step_arguments(workflow: AnyWorkflow, human: HumanTask[Any, Any]) -> dict[str, Any]:
-    def ask(part: str) -> Question | None:
+    def ask(part: str) -> RequiredAction | None:
         return ask_people(workflow, human, part)
 
     def take(part: str, answer: Answer) -> dict[str, Any]:
@@ -303,7 +329,7 @@ def _human_step_arguments(workflow: AnyWorkflow, human: HumanTask[Any, Any]) -> 
         "optional": human.optional,
         "choices": human.choices,
         "form": params_of(human.form) if human.form else None,
-        "in_advance": _command_form(human),
+        "command_form": _command_form(human),
         "response_timeout": human.response(policy()),
     }
     if human.queue:
@@ -318,79 +344,111 @@ def _human_step_arguments(workflow: AnyWorkflow, human: HumanTask[Any, Any]) -> 
 def _command_form(
     human: HumanTask[Any, Any],
 ) -> Callable[[str, datetime], Mapping[str, Any]] | None:
-    fill = human.in_advance
-    return None if fill is None else lambda words, at: fill(words, at, COMMAND_LINE)
+    fill = human.command_form
+    return None if fill is None else lambda text, at: fill(text, at, COMMAND_LINE)
 
 
-def ask_people(workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str) -> Question | None:
-    """Store the record of a human task; return its question, or None if no answer is required."""
+def ask_people(
+    workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str
+) -> RequiredAction | None:
+    """Return the required action of a human task, or None if no decision is required.
+
+    The record of the task is stored, unless the human task stores a record only after an answer.
+
+    Args:
+        workflow: declaration of the workflow.
+        human: declaration of the human task.
+        part: item that the decision is about, such as a database; empty if the task is not mapped.
+    """
     if human.entered is not None:
         return _ask_without_record(workflow, human, part)
-    questions: list[Question] = []
+    actions: list[RequiredAction] = []
 
-    def work(services: Workplace) -> StepRecord:
+    def work(services: Services) -> StepRecord:
         run = _context(workflow, services)
         if run is None:
             return _no_result(workflow, human, part)
-        findings = StepFindings(human.name, human.clause, part)
-        asked = human.ask(run, findings)
-        if not isinstance(asked, Question):
-            return findings.record(asked)
-        questions.append(asked)
+        findings = StepFindings(human.name, human.clause, part, human.title_of(part))
+        action = human.ask(run, findings)
+        if not isinstance(action, RequiredAction):
+            return findings.record(action)
+        actions.append(action)
         return findings.record(human.waiting or {})
 
-    title, make = human.question_title_of(part), _drill_services(workflow)
-    do_step(human.name, part, title, work, human.clause, make)
-    return questions[0] if questions else None
+    title, make_services = human.request_title_of(part), _drill_services_factory(workflow)
+    execute_step(human.name, part, title, work, human.clause, make_services)
+    return actions[0] if actions else None
 
 
 def _ask_without_record(
     workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str
-) -> Question | None:
-    """Make the question of a human task that keeps a record of its answer only.
+) -> RequiredAction | None:
+    """Return the required action of a human task that stores a record only after an answer.
 
-    If nobody is asked, the result replaces the record of a failed try.
+    If no decision is required, the result is None. If a failed attempt left a record in this case,
+    it is replaced.
+
+    Args:
+        workflow: declaration of the workflow.
+        human: declaration of the human task.
+        part: item that the decision is about, such as a database; empty if the task is not mapped.
     """
-    services = open_run(_drill_services(workflow))
+    services = open_run(_drill_services_factory(workflow))
     with at_work(live_of(services).state, *run_key()):
         confirm_open(services)
         run = _required_context(workflow, services)
         failure = _failure(services, human.name, part)
-        findings = StepFindings(human.name, human.clause, part)
-        with explained():
-            asked = _entered(run, human, findings, failure) or human.ask(run, findings)
-        if isinstance(asked, Question):
-            return asked
+        findings = StepFindings(human.name, human.clause, part, human.title_of(part))
+        with redacted_errors():
+            action = _entered_result(run, human, findings, failure) or human.ask(run, findings)
+        if isinstance(action, RequiredAction):
+            return action
         if failure is not None:
-            keep_record(services, findings.record(asked))
+            keep_record(services, findings.record(action))
         return None
 
 
-def _failure(services: Workplace, name: str, part: str) -> StepRecord | None:
-    """Return the record of a try of a step that failed or was interrupted, or None."""
+def _failure(services: Services, name: str, part: str) -> StepRecord | None:
+    """Return the stored record of a step if it failed or was interrupted, and otherwise None.
+
+    Args:
+        services: services of the task.
+        name: name of the step.
+        part: item that the mapped step works on, such as a database; empty if the step is not
+            mapped.
+    """
     with services.state.connect() as conn:
         record = RunRecords(steps_of(conn, *run_key())).find(name, part)
     return record if record is not None and record.outcome is Outcome.FAIL else None
 
 
-def _entered(
+def _entered_result(
     run: RunContext[Any],
     human: HumanTask[Any, Any],
     findings: StepFindings,
     failure: StepRecord | None,
 ) -> StepResult | None:
-    """Return the result of an answer that a killed try entered, or None."""
-    taken = result_of(failure, TakenAnswer)
-    if human.entered is None or taken is None or taken.answered_at is None:
+    """Return the result of an answer that an earlier attempt entered before it was killed.
+
+    The result is None if there was no such attempt.
+
+    Args:
+        run: context of the run.
+        human: declaration of the human task.
+        findings: receives the findings of the task.
+        failure: record of the earlier attempt if it failed or was interrupted, otherwise None.
+    """
+    answer = result_of(failure, EnteredAnswer)
+    if human.entered is None or answer is None or answer.answered_at is None:
         return None
-    return human.entered(run, findings, taken.answered_at)
+    return human.entered(run, findings, answer.answered_at)
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Fail a task at once if no retry removes the error, and report no text that may quote a value.
+def redacted_errors() -> Iterator[None]:
+    """Replace an unexpected error with an error that has another text, without values of records.
 
-    Only a failed service is retried.
+    Airflow retries the task only if a service failed or the error was unexpected.
     """
     try:
         yield
@@ -398,100 +456,116 @@ def explained() -> Iterator[None]:
         raise
     except ParcelSealError as error:
         raise AirflowFailException(str(error)) from None
-    except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
-        raise ServiceError(f"Unexpected error:\n{value_free(error)}") from None
+    except Exception as error:  # noqa: BLE001 - raised again, without text that may quote a value
+        raise ServiceError(f"Unexpected error:\n{redact_traceback(error)}") from None
 
 
 def take_answer(
     workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str, answer: Answer
 ) -> dict[str, Any]:
-    """Take the answer to a human task and keep its record.
+    """Enter the answer to a human task, and store the record of the task.
+
+    Args:
+        workflow: declaration of the workflow.
+        human: declaration of the human task.
+        part: item that the decision is about, such as a database; empty if the task is not mapped.
+        answer: answer of a person, or the empty answer after a timeout.
 
     Returns:
-        Name, part and outcome: what may stand in XCom.
+        Name, part and outcome of the task, for XCom.
 
     Raises:
-        AskAgain: the answer does not count, or an earlier step that it depends on runs again.
+        InvalidAnswer: the answer is invalid, or an earlier step that the answer depends on was
+            started again and has not ended.
     """
 
-    def work(services: Workplace) -> StepRecord:
+    def work(services: Services) -> StepRecord:
         run = _context(workflow, services)
         if run is None:
             return _no_result(workflow, human, part)
-        findings = StepFindings(human.name, human.clause, part)
+        findings = StepFindings(human.name, human.clause, part, human.title_of(part))
         try:
             return findings.record(human.take(run, findings, answer))
         except NotEnded as error:
-            raise AskAgain(verbatim(error.message)) from None
+            raise InvalidAnswer(verbatim(error.message)) from None
 
-    taken = None
+    interim_data = None
     if human.entered is not None and answer.at is not None:
-        taken = TakenAnswer(answered_at=answer.at)
-    title, make = human.title_of(part), _drill_services(workflow)
-    return do_step(human.name, part, title, work, human.clause, make, taken)
+        interim_data = EnteredAnswer(answered_at=answer.at)
+    title, make_services = human.title_of(part), _drill_services_factory(workflow)
+    return execute_step(human.name, part, title, work, human.clause, make_services, interim_data)
 
 
 def watch_of(workflow: AnyWorkflow, watch: Watch[Any]) -> Callable[..., Any]:
-    """Return the task that watches a run; its argument is what the task before returned."""
+    """Return the function that creates the Airflow task of a watch.
+
+    A watch checks its run at intervals. Its task accepts the result of the previous task as
+    argument, but does not use it.
+    """
 
     def work(about: Any = None) -> int:
         del about
         return watch_run(workflow, watch)
 
     work.__name__ = watch.name
-    work.__doc__ = watch.look.__doc__
-    made: Callable[..., Any] = task(task_id=watch.name, retries=WATCH_RETRIES)(work)
-    return made
+    work.__doc__ = watch.check.__doc__
+    decorated: Callable[..., Any] = task(task_id=watch.name, retries=WATCH_RETRIES)(work)
+    return decorated
 
 
 def watch_run(workflow: AnyWorkflow, watch: Watch[Any]) -> int:
-    """Look at the running task's run; see `include.orchestration.watching.watch`."""
-    services = open_run(_drill_services(workflow))
+    """Execute a watch in the running task; see `include.orchestration.run_watch.watch`.
 
-    def look() -> datetime | None:
+    Returns:
+        The number of other tasks that had ended before the last check.
+    """
+    services = open_run(_drill_services_factory(workflow))
+
+    def check() -> datetime | None:
         with at_work(live_of(services).state, *run_key()):
             confirm_open(services)
-            result = watch.look(_required_context(workflow, services))
-            if result.has_unsent:  # letters that the ended task `send` could not send
-                _send_urgent(workflow, services, letters=others().get("send") in ENDED)
-        return result.again_at
+            result = watch.check(_required_context(workflow, services))
+            if result.has_unsent:  # the task `send` may have ended without sending all letters
+                has_send_ended = other_task_states().get("send") in ENDED
+                _send_urgent(workflow, services, letters=has_send_ended)
+        return result.next_check_at
 
-    def goes_on(states: Mapping[str, str]) -> bool:
+    def keeps_watching(states: Mapping[str, str]) -> bool:
         failed = sorted(name for name, state in states.items() if state == "failed")
-        if not watch.goes_on(_required_context(workflow, services), failed):
+        if not watch.keeps_watching(_required_context(workflow, services), failed):
             return False
         _send_urgent(workflow, services)
         return True
 
-    return watching.watch(services.clock, look, watch.at_most, goes_on)
+    return run_watch.watch(services.clock, check, watch.max_interval, keeps_watching)
 
 
-def _send_urgent(workflow: AnyWorkflow, services: Workplace, *, letters: bool = False) -> None:
-    """Send urgent notifications; those that cannot leave now wait for the task `send`.
+def _send_urgent(workflow: AnyWorkflow, services: Services, *, letters: bool = False) -> None:
+    """Send the queued urgent notifications. If this fails, the task `send` sends them later.
 
     Args:
-        workflow: its declaration.
-        services: of the task.
-        letters: whether letters to customers are sent too, after the notifications to staff.
+        workflow: declaration of the workflow.
+        services: services of the task.
+        letters: whether to send queued notices to customers, too, after the notifications to staff.
     """
     try:
         for are_letters in (False, True) if letters else (False,):
-            deliver(notices.office(services), letters=are_letters)
+            deliver(notifications.delivery_config(services), letters=are_letters)
     except (ServiceError, UsageError):  # the task `send` reports it
         return
     _after_sending(workflow, services)
 
 
-def _after_sending(workflow: AnyWorkflow, services: Workplace) -> None:
+def _after_sending(workflow: AnyWorkflow, services: Services) -> None:
     if workflow.after_sending is not None and (run := _context(workflow, services)) is not None:
         workflow.after_sending(run)
 
 
 def seal_workflow(workflow: AnyWorkflow) -> dict[str, Any]:
-    """Seal the evidence of the running task's run; see `include.orchestration.run.seal_run`."""
+    """Seal the running task's run; see `include.orchestration.run.seal_run`."""
 
     def conclude(
-        services: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
+        services: Services, records: Sequence[StepRecord], artifacts: dict[str, bytes]
     ) -> Conclusion:
         run = _context(workflow, services)
         if run is None:
@@ -499,41 +573,49 @@ def seal_workflow(workflow: AnyWorkflow) -> dict[str, Any]:
         assert workflow.conclude is not None
         return workflow.conclude(run, RunRecords(records, artifacts))
 
-    make = _drill_services(workflow)
+    make_services = _drill_services_factory(workflow)
 
     def announce(sealed: SealedRun) -> None:
         events = get_current_context()["outlet_events"]
-        raise_events(events, workflow, sealed, is_drill=make is not None)
+        raise_events(events, workflow, sealed, is_drill=make_services is not None)
 
-    return seal_run(conclude, make, announce)
+    return seal_run(conclude, make_services, announce)
 
 
-def _drill_services(
-    workflow: AnyWorkflow, *, begins: bool = False
-) -> Callable[[], Workplace] | None:
-    """Return a factory for the services of a drill; None if the run is not a drill."""
+def _drill_services_factory(
+    workflow: AnyWorkflow, *, creates_schema: bool = False
+) -> Callable[[], Services] | None:
+    """Return a function that makes the services of the drill; None if the run is not a drill."""
     is_drill = workflow.is_drill is not None and workflow.is_drill(get_current_context()["params"])
-    return partial(drill_workplace, begins=begins) if is_drill else None
+    return partial(drill_services, creates_schema=creates_schema) if is_drill else None
 
 
-def _services(workflow: AnyWorkflow) -> Workplace:
-    return (_drill_services(workflow) or workplace)()
+def _services(workflow: AnyWorkflow) -> Services:
+    return (_drill_services_factory(workflow) or task_services)()
 
 
 def _no_result(
     workflow: AnyWorkflow, step: Step[Any, Any] | HumanTask[Any, Any], part: str
 ) -> StepRecord:
-    """Return the record of a step under a pack that leaves out the workflow's section.
+    """Return a step record with the outcome ``pass`` and without a result.
+
+    Such a record is stored if the policy pack omits the workflow's section.
+
+    Args:
+        workflow: declaration of the workflow.
+        step: declaration of the step or human task.
+        part: item that the mapped step works on, such as a database; empty if the step is not
+            mapped.
 
     Raises:
-        UsageError: the workflow needs the section.
+        UsageError: the workflow needs its section of the policy pack.
     """
     if workflow.needs_rules and workflow.rules is not None:
         raise workflow.rules.missing()
     return StepRecord(step=step.name, part=part, outcome=Outcome.PASS)
 
 
-def _required_context(workflow: AnyWorkflow, services: Workplace) -> RunContext[Any]:
+def _required_context(workflow: AnyWorkflow, services: Services) -> RunContext[Any]:
     run = _context(workflow, services)
     if run is None:
         assert workflow.rules is not None
@@ -541,7 +623,7 @@ def _required_context(workflow: AnyWorkflow, services: Workplace) -> RunContext[
     return run
 
 
-def _context(workflow: AnyWorkflow, services: Workplace) -> RunContext[Any] | None:
+def _context(workflow: AnyWorkflow, services: Services) -> RunContext[Any] | None:
     context = get_current_context()
     instance, run = context["ti"], context["dag_run"]
     state = TaskState(
@@ -557,14 +639,14 @@ def _context(workflow: AnyWorkflow, services: Workplace) -> RunContext[Any] | No
     return workflow.context(
         services,
         Run(*run_key()),
-        triggered_by=started_by(),
+        triggered_by=triggering_user(),
         parameters=dict(context["params"]),
         task=state,
     )
 
 
 def _on_partner_incident(
-    services: Workplace, conn: Connection, incident: PartnerIncident
+    services: Services, conn: Connection, incident: PartnerIncident
 ) -> PartnerReaction | None:
     for workflow in workflows():
         if workflow.on_partner_incident is None:
@@ -574,12 +656,12 @@ def _on_partner_incident(
     return None
 
 
-def _interim_bundle(services: Workplace, workflow: str) -> LedgerRow | None:
-    sealed = finished_run(services, workflow, run_key()[1])
+def _interim_bundle(services: Services, workflow: str) -> LedgerRow | None:
+    sealed = read_sealed_run(services, workflow, run_key()[1])
     return None if sealed is None else sealed.row
 
 
-def _interim_seal(services: Workplace) -> InterimSeal:
+def _interim_seal(services: Services) -> InterimSeal:
     def seal(
         workflow: str,
         conclusion: Conclusion,

@@ -1,4 +1,4 @@
-"""Arguments that the tasks of all DAGs share, and schedules in the pack's timezone."""
+"""Default arguments of tasks, settings of operations.yaml, and schedules of workflows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TriggerRule
 
-from include.composition import workplace_of
+from include.composition import services_from
 from include.notify.sending import STEP_SEND
-from include.orchestration.retrying import RetryPolicy
+from include.orchestration.retry_policy import RetryPolicy
 from include.policy import PolicyPack
 from include.policy.rules import TaskOperations, WorkflowOperations
 from include.services.errors import UsageError
@@ -23,16 +23,17 @@ DEFAULT_ARGS: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=10),
     "retry_policy": RetryPolicy(),
 }
-"""Retries over 15 to 30 minutes: a service that is away for ten minutes fails no run of a night. A
-permanent error fails its task at once."""
+"""Retries over 15 to 30 minutes, so that an outage of ten minutes fails no nightly run. A permanent
+error fails its task at once."""
 
 SEAL_ARGS: dict[str, Any] = {
     "trigger_rule": TriggerRule.ALL_DONE,
     "retries": 12,
     "queue": Queue.SEALING,
 }
-"""Of the task that seals, whatever happened before. Only the workers of its queue have the key. It
-waits more than an hour for the store: a run without a bundle is a gap that nothing fills later."""
+"""Arguments of the task that seals; it also runs after failed tasks. Only the workers of its queue
+have the key. Its retries wait more than an hour for the store, since a missing bundle cannot be
+sealed later."""
 
 SEND_ARGS: dict[str, Any] = {
     "retries": 3,
@@ -41,17 +42,20 @@ SEND_ARGS: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=10),
     "queue": Queue.DEFAULT,
 }
-"""Of tasks that send. Only the workers of their queue reach the mail server. The last try begins
-after messages that a killed task had claimed are free again."""
+"""Arguments of tasks that send. Only the workers of their queue reach the mail server. The last try
+begins after the claims of a killed task on its messages have expired."""
 
 
 def policy() -> PolicyPack:
-    """Return the policy pack; a bad one is a DAG import error that names every fault."""
-    return workplace_of(os.environ).pack
+    """Return the policy pack that the environment names.
+
+    If the policy pack is invalid, Airflow shows a DAG import error that lists all faults.
+    """
+    return services_from(os.environ).pack
 
 
 def databases_param() -> Param:
-    """Return the parameter that names databases: a choice of the mapped ones."""
+    """Return the run parameter that limits a run to some of the mapped databases."""
     mapped = list(policy().databases)
     return Param(
         [],
@@ -64,16 +68,17 @@ def databases_param() -> Param:
 
 
 def operate(dag: DAG, operations: WorkflowOperations, usual_queue: str) -> None:
-    """Set pools, priorities and queues of a workflow's tasks as the policy pack says.
+    """Apply the pools, priorities and queues of operations.yaml to the tasks of a workflow.
 
     Args:
-        dag: with all of its tasks.
-        operations: of the workflow.
-        usual_queue: of its tasks. Tasks with another queue, and `send`, which needs the mail server
-            of the zone `default`, keep theirs unless they are named.
+        dag: the DAG with all of its tasks.
+        operations: settings of the workflow in operations.yaml.
+        usual_queue: queue of the workflow. A task with another queue keeps its queue, unless
+            operations.yaml sets a queue for this task. The task `send` also keeps its queue,
+            because it needs the mail server of the trust zone `default`.
 
     Raises:
-        UsageError: the pack names a task that the workflow does not have.
+        UsageError: operations.yaml names a task that the workflow does not have.
     """
     names = {str(task.label) for task in dag.tasks}
     if unknown := [name for name in operations.tasks if name not in names]:
@@ -82,20 +87,20 @@ def operate(dag: DAG, operations: WorkflowOperations, usual_queue: str) -> None:
             f"It has: {', '.join(sorted(names))}.",
         )
     for task in dag.tasks:
-        own = operations.tasks.get(str(task.label), TaskOperations())
+        settings = operations.tasks.get(str(task.label), TaskOperations())
         is_movable = task.queue == usual_queue and task.label != STEP_SEND
-        if queue := own.queue or (operations.queue if is_movable else None):
+        if queue := settings.queue or (operations.queue if is_movable else None):
             task.queue = queue
-        if pool := own.pool or operations.pool:
+        if pool := settings.pool or operations.pool:
             task.pool = pool
-        if priority := own.priority or operations.priority:
+        if priority := settings.priority or operations.priority:
             task.priority_weight = priority
 
 
 def cron(expression: str) -> CronTriggerTimetable:
-    """Return a cron schedule in the pack's timezone.
+    """Return an Airflow timetable for a cron expression in the policy pack's timezone.
 
-    A workflow that is new begins at the next such time, or at once when the last one is less than a
-    tenth of the way to the next ago (Airflow's own rule).
+    A new workflow first runs at the next scheduled time. With Airflow's default, it would run
+    immediately if less than a tenth of the current interval has passed.
     """
     return CronTriggerTimetable(expression, timezone=policy().calendar.timezone)

@@ -1,4 +1,8 @@
-"""The step of `review_partners` that checks the obligations of every partner."""
+"""The step of the workflow `review_partners` that checks the obligations of every partner.
+
+The obligations are the confidentiality agreement, the data-processing agreement and the security
+review.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +18,20 @@ from include.evidence.step_findings import StepFindings, StepResult, record_step
 from include.messages import Message, _
 from include.notify import outbox
 from include.notify.outbox import Run
-from include.notify.tables import notice
+from include.notify.tables import notification
 from include.partners import history, reminders
-from include.partners.history import Known, Review, abroad, countries
+from include.partners.history import Review, ReviewHistory, country_list, outside_china
 from include.partners.partner_status import (
     ObligationKind,
     PartnerObligations,
-    State,
     Term,
-    after,
+    TermState,
+    add_period,
     blocking_reason,
-    bound_of,
-    of,
+    obligations_of,
+    sharing_status,
 )
-from include.partners.register import Partner, Register, register_of
+from include.partners.register import Partner, Register, load_register
 from include.partners.rules import (
     CLAUSE_BOUND,
     CLAUSE_REVIEW,
@@ -37,69 +41,87 @@ from include.partners.rules import (
     UNBOUND,
     UNREVIEWED,
     PartnerRules,
-    shown,
+    format_score,
 )
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
 _NEVER_FAILS = ("partners.name", "partners.nda_from_missing")
-_CODES = {
-    (ObligationKind.NDA, State.LAPSED): "partners.nda_lapsed",
-    (ObligationKind.NDA, State.MISSING): "partners.nda_missing",
-    (ObligationKind.NDA, State.NOT_YET): "partners.nda_not_begun",
-    (ObligationKind.AGREEMENT, State.LAPSED): "partners.agreement_lapsed",
-    (ObligationKind.AGREEMENT, State.MISSING): "partners.agreement_missing",
-    (ObligationKind.REVIEW, State.LAPSED): "partners.review_lapsed",
-    (ObligationKind.REVIEW, State.MISSING): "partners.review_missing",
-    (ObligationKind.FAILED, State.LAPSED): "partners.review_failed",
-    (ObligationKind.REOPENED, State.LAPSED): "partners.review_reopened",
+_AGREEMENT_CODES = {
+    (ObligationKind.NDA, TermState.LAPSED): "partners.nda_lapsed",
+    (ObligationKind.NDA, TermState.MISSING): "partners.nda_missing",
+    (ObligationKind.NDA, TermState.NOT_YET): "partners.nda_not_begun",
+    (ObligationKind.AGREEMENT, TermState.LAPSED): "partners.agreement_lapsed",
+    (ObligationKind.AGREEMENT, TermState.MISSING): "partners.agreement_missing",
+}
+_REVIEW_CODES = {
+    (ObligationKind.REVIEW, TermState.LAPSED): "partners.review_lapsed",
+    (ObligationKind.REVIEW, TermState.MISSING): "partners.review_missing",
+    (ObligationKind.FAILED, TermState.LAPSED): "partners.review_failed",
+    (ObligationKind.REOPENED, TermState.LAPSED): "partners.review_reopened",
 }
 
 
-class TermState(BaseModel):
-    """A term of a partner on the day of the run.
+class TermRecord(BaseModel):
+    """An agreement or security review of a partner, as the step record stores it.
 
     Attributes:
         what: kind of the obligation.
-        begins: its first day, None without a beginning.
-        until: its last day, None if the register does not name one.
-        state: whether it is in force.
+        begins: first day on which the agreement or review is in force; None if unknown.
+        until: last day on which the agreement or review is in force; None if unknown, or if the
+            review failed or was reopened.
+        state: state on the day of the run, for example ``valid`` or ``lapsed``.
     """
 
     what: ObligationKind
     begins: date | None
     until: date | None
-    state: State
+    state: TermState
 
 
 class CheckedPartner(BaseModel):
-    """A partner of the register.
+    """A partner of the partner register, with its obligations on the day of the run.
 
     Attributes:
-        partner: its number.
-        name: of the company.
-        tier: in the register.
-        live: whether it has access.
-        nda: the confidentiality agreement.
-        agreement: the data-processing agreement.
-        review: the security review.
-        allowed: whether customer information may be shared with it.
-        ends_in: days until its next term ends, if that is soon.
+        partner: number of the partner.
+        name: name of the partner's company.
+        tier: tier of the partner in the register; None if partners.yaml does not define the tier.
+        live: whether the partner has access to customer information.
+        nda: confidentiality agreement; None if the register has several rows for the partner.
+        agreement: data-processing agreement; None if the register has several rows for the partner.
+        review: security review; None if the register has several rows for the partner.
+        allowed: whether customer information may be shared with the partner.
+        ends_in: number of days until the first agreement or review of the partner ends; None if it
+            ends later than `PartnerCheck.soon_days` days from the run.
     """
 
     partner: str
     name: str
     tier: int | None
     live: bool
-    nda: TermState | None
-    agreement: TermState | None
-    review: TermState | None
+    nda: TermRecord | None
+    agreement: TermRecord | None
+    review: TermRecord | None
     allowed: bool
     ends_in: int | None
 
 
 class OpenReview(BaseModel):
-    """A review without a decision; `because` is empty if its turn came, `score` is exact."""
+    """A security review of a partner that is not decided yet.
+
+    Attributes:
+        id: number of the review.
+        partner: number of the partner.
+        name: name of the partner's company.
+        because: reason for which the review was reopened; empty for a periodic review.
+        opened_at: time at which the review was opened.
+        issued_at: time at which the questionnaire was issued; None if it was not issued yet.
+        returned_at: time at which the questionnaire was returned; None if it was not returned yet.
+        score: score of the answers as a text in percent; None if the review has no answers, or if
+            no question applies.
+        passes: whether the answers are sufficient for the review to pass; None if the review has no
+            answers.
+    """
 
     id: int
     partner: str
@@ -113,23 +135,32 @@ class OpenReview(BaseModel):
 
 
 class NamedSubProcessor(BaseModel):
-    """A company that processes customer information for a partner."""
+    """A company that processes customer information for a partner, as the partner stated.
+
+    Attributes:
+        partner: number of the partner.
+        name: name of the sub-processor.
+        country: country or region of the sub-processor.
+        purpose: description of what the sub-processor processes for the partner.
+    """
 
     partner: str
     name: str
     country: str
-    what_for: str
+    purpose: str
 
 
 class PartnerCheck(StepResult):
-    """The obligations of every partner.
+    """The result of checking the obligations of every partner.
 
     Attributes:
-        partners: sorted by number.
-        reviews: that are open.
-        sub_processors: of partners with access, by their last passed review.
-        unnamed: rows of the register without a usable number.
-        soon_days: days within which a term ends soon.
+        partners: partners sorted by number.
+        reviews: security reviews that are not decided yet.
+        sub_processors: sub-processors of the partners that have access to customer information, as
+            each partner stated them in its latest security review that passed.
+        unnamed: number of rows of the partner register without a usable partner number.
+        soon_days: number of days. If an agreement or review ends within this time, the report shows
+            that it ends soon.
     """
 
     partners: list[CheckedPartner]
@@ -140,34 +171,40 @@ class PartnerCheck(StepResult):
 
 
 def check_partners(run: RunContext[PartnerRules], findings: StepFindings) -> PartnerCheck:
-    """Check every partner's agreements and reviews, and queue each reminder once.
+    """Check every partner's agreements and reviews, and queue the reminders that are due.
 
-    One transaction queues the reminders and stores the record, so a repeated step queues nothing
-    twice and reports the same.
+    One transaction queues the reminders and stores the step record. If the step is repeated, it
+    therefore queues no reminder a second time, and its record is the same.
+
+    Args:
+        run: context of the run.
+        findings: findings of the step.
 
     Raises:
-        UsageError: the register cannot be read.
-        ServiceError: its database cannot be reached.
+        UsageError: the partner register cannot be read.
+        ServiceError: the database of the partner register cannot be reached.
     """
-    register = register_of(run)
+    register = load_register(run)
     with run.state.begin() as conn:
-        known = history.known(conn)
-        obligations = bound_of(run, known, register.partners)
+        histories = history.load_histories(conn)
+        obligations = obligations_of(run, histories, register.partners)
         for partner in obligations:
-            _terms(findings, partner, run.today)
-            _abroad(findings, partner)
-        _oddities(findings, register)
-        _nobody(findings, register)
-        _reviews(findings, run, known, register.partners)
-        due = reminders.reached(run, obligations)
-        outbox.queue(conn, reminders.notices(run, due), run.run, run.clock.now(), run.notices)
+            _report_terms(findings, partner, run.today)
+            _report_sub_processors_abroad(findings, partner)
+        _report_register_faults(findings, register)
+        _report_empty_register(findings, register)
+        _report_waiting_reviews(findings, run, histories, register.partners)
+        due = reminders.due_reminders(run, obligations)
+        outbox.queue_notices(
+            conn, reminders.notices(run, due), run.run, run.clock.now(), run.notices
+        )
         _measure(findings, register, obligations, run.today)
-        findings.measure("partners.reminders", _queued_by(conn, run.run), "1")
+        findings.measure("partners.reminders", _count_queued(conn, run.run), "1")
         check = PartnerCheck(
-            partners=[_row(run, partner) for partner in obligations],
+            partners=[_checked_partner(run, partner) for partner in obligations],
             reviews=[
-                _review(run, reviews.open, register.partners)
-                for reviews in known.values()
+                _open_review(run, reviews.open, register.partners)
+                for reviews in histories.values()
                 if reviews.open
             ],
             sub_processors=_sub_processors(obligations),
@@ -187,154 +224,238 @@ CHECK = Step(
 )
 
 
-def _terms(findings: StepFindings, obligations: PartnerObligations, today: date) -> None:
-    """Report the lapsed obligations of a partner with access."""
+def _report_terms(findings: StepFindings, obligations: PartnerObligations, today: date) -> None:
+    """Report a partner's agreements and reviews that are not in force.
+
+    Nothing is reported for a partner without access to customer information.
+    """
     if not obligations.partner.live:
         return
     for term in obligations.terms:
         reason = blocking_reason(term, today)
         if reason is None:
             continue
-        agreed = term.what in (ObligationKind.NDA, ObligationKind.AGREEMENT)
-        findings.find(
-            _CODES[term.what, term.state(today)],
-            Outcome.FAIL,
-            _("{partner}: {what}", partner=obligations.partner.called, what=reason),
-            _renew() if agreed else _review_it(obligations.partner.number),
-            subject=obligations.partner.number,
-            clause=CLAUSE_BOUND if agreed else CLAUSE_REVIEW,
-        )
+        number = obligations.partner.number
+        message = _("{partner}: {reason}", partner=obligations.partner.display_name, reason=reason)
+        if term.kind in (ObligationKind.NDA, ObligationKind.AGREEMENT):
+            findings.find(
+                _AGREEMENT_CODES[term.kind, term.state(today)],
+                Outcome.FAIL,
+                message,
+                _RENEW,
+                subject=number,
+                clause=CLAUSE_BOUND,
+            )
+        else:
+            findings.find(
+                _REVIEW_CODES[term.kind, term.state(today)],
+                Outcome.FAIL,
+                message,
+                _REVIEW,
+                subject=number,
+                clause=CLAUSE_REVIEW,
+                for_engineers=_issue_command(number),
+            )
 
 
-def _renew() -> Message:
-    return _("Renew it, or take the partner's access away; sharing is refused until then.")
+_RENEW = _(
+    "Conclude or renew the agreement, or withdraw the partner's access. Do not share customer "
+    "information with the partner until then."
+)
+_REVIEW = _(
+    "Review the partner, or withdraw its access. Do not share customer information with the "
+    "partner until then."
+)
 
 
-def _review_it(number: str) -> Message:
+def _issue_command(number: str) -> Message:
     return _(
-        "Review the partner, or take its access away; sharing is refused until then. The review "
-        "begins with ./parcelseal partners questionnaire {partner} --out FILE --by ID",
+        "`./parcelseal partners questionnaire {partner} --out FILE --by ID` writes the "
+        "questionnaire of the review.",
         partner=number,
     )
 
 
-def _abroad(findings: StepFindings, obligations: PartnerObligations) -> None:
-    """Report sub-processors outside of China; the other answers do not excuse them."""
-    passed = obligations.known.passed
+def _decide_command(number: str) -> Message:
+    return _(
+        "`./parcelseal partners decide {partner} --passed --by ID --reason TEXT` records the "
+        "decision; with `--failed`, that the review failed.",
+        partner=number,
+    )
+
+
+def _report_sub_processors_abroad(findings: StepFindings, obligations: PartnerObligations) -> None:
+    """Report those sub-processors of a partner that are outside of China.
+
+    They are reported even if all the partner's answers in the questionnaire are as expected.
+    Nothing is reported for a partner without access to customer information.
+
+    Args:
+        findings: findings of the step.
+        obligations: the partner, its obligations and its reviews.
+    """
+    passed = obligations.reviews.passed
     if not obligations.partner.live or passed is None:
         return
-    named = abroad(passed.sub_processors)
-    if named:
+    foreign_companies = outside_china(passed.sub_processors)
+    if foreign_companies:
         findings.warn(
             "partners.sub_processor_abroad",
             _(
-                "{partner}: sub-processors that are not given as in China: {count} ({countries}).",
-                partner=obligations.partner.called,
-                count=len(named),
-                countries=countries(named),
+                "{partner}: in the questionnaire, {count} sub-processors have a country or "
+                "region other than mainland China ({countries}).",
+                partner=obligations.partner.display_name,
+                count=len(foreign_companies),
+                countries=country_list(foreign_companies),
             ),
             _(
-                "See whether customer information may be provided there (Personal Information "
-                "Protection Law (2021-11-01) 38-40) and whether the partner's answers say so; "
-                "else open the review again, which refuses sharing at once: ./parcelseal partners "
-                "reopen {partner} --because TEXT --by ID",
-                partner=obligations.partner.number,
+                "Check whether the partner may provide customer information to these countries "
+                "or regions (Personal Information Protection Law (2021-11-01), articles 38 to "
+                "40), and whether its other answers in the questionnaire agree with this list. "
+                "If not, have the security review reopened, which blocks sharing at once."
             ),
             subject=obligations.partner.number,
+            for_engineers=_(
+                "`./parcelseal partners reopen {partner} --because TEXT --by ID` reopens the "
+                "review.",
+                partner=obligations.partner.number,
+            ),
         )
 
 
-def _oddities(findings: StepFindings, register: Register) -> None:
-    for oddity in register.oddities:
-        partner = register.partners[oddity.partner]
-        fails = partner.live and oddity.code not in _NEVER_FAILS
+def _report_register_faults(findings: StepFindings, register: Register) -> None:
+    for fault in register.faults:
+        partner = register.partners[fault.partner]
+        fails = partner.live and fault.code not in _NEVER_FAILS
         findings.find(
-            oddity.code,
+            fault.code,
             Outcome.FAIL if fails else Outcome.ATTENTION,
-            _("{partner}: {what}", partner=partner.called, what=oddity.message),
-            oddity.action,
-            subject=oddity.partner,
+            _("{partner}: {fault}", partner=partner.display_name, fault=fault.message),
+            fault.action,
+            subject=fault.partner,
+            for_engineers=fault.for_engineers,
         )
     if register.unnamed:
         findings.fail(
             "partners.without_number",
             _(
-                "{count} rows of the register have no number by which a partner can be named.",
+                "{count} entries of the partner register have no valid partner number.",
                 count=register.unnamed,
             ),
-            _("Give each a number without blanks, slashes and #; until then it counts as none."),
+            _(
+                "Give each of these entries of the partner register a partner number that "
+                "contains no space, slash or #. Until then, such an entry counts as a partner "
+                "without agreements and without a security review."
+            ),
         )
 
 
-def _nobody(findings: StepFindings, register: Register) -> None:
-    """Report a register without partners, or without partners with access: it may be wrong."""
+def _report_empty_register(findings: StepFindings, register: Register) -> None:
+    """Report a partner register that has no partners, or in which no partner has access to data.
+
+    In both cases the query that reads the register may be wrong.
+    """
     if register.unnamed:
-        return  # an unnamed partner may have access, and is a failure already
+        return  # a row without a number may be a partner with access, and already fails the step
     if not register.partners:
         findings.fail(
             "partners.nobody",
-            _("The register has no partner: whether partners are bound was not seen."),
+            _("The partner register is empty, so no partner was checked."),
             _(
-                "Correct the query of partners.yaml or its rights; a company without partners "
-                "leaves partners.yaml out."
+                "Correct the query of the partner register, or the rights with which it is "
+                "read. If the company has no partners, remove the partner rules from the "
+                "policy pack."
             ),
+            for_engineers=_("The query of the register is in `partners.yaml`."),
         )
     elif not any(partner.live for partner in register.partners.values()):
         findings.warn(
             "partners.nobody_with_access",
-            _("By the register, none of its {count} partners has access.",
-              count=len(register.partners)),
-            _("See whether that is so; only partners with access are looked at."),
-        )  # fmt: skip
+            _(
+                "According to the partner register, none of the {count} partners has access to "
+                "customer information.",
+                count=len(register.partners),
+            ),
+            _(
+                "Check whether it is correct that no partner has access. Only partners with "
+                "access to customer information are checked."
+            ),
+        )
 
 
-def _reviews(
+def _report_waiting_reviews(
     findings: StepFindings,
     run: RunContext[PartnerRules],
-    known: Mapping[str, Known],
+    histories: Mapping[str, ReviewHistory],
     partners: Mapping[str, Partner],
 ) -> None:
-    """Report open reviews that wait for the partner or for a decision."""
-    for number, reviews in known.items():
+    """Report open reviews that have waited too long for the partner's answers or for a decision.
+
+    If the partner of an open review is no longer in the partner register, the review is always
+    reported.
+
+    Args:
+        findings: findings of the step.
+        run: context of the run.
+        histories: security reviews of each partner, by partner number.
+        partners: partners of the partner register, by number.
+    """
+    for number, reviews in histories.items():
         review = reviews.open
         if review is None:
             continue
         if number not in partners:
             findings.warn(
                 "partners.gone",
-                _("Review {id} is open, and the register has no such partner.", id=review.id),
                 _(
-                    "End it: ./parcelseal partners decide {partner} --failed --by ID --reason TEXT",
-                    partner=number,
+                    "Security review {id} is open, but its partner is not in the partner register.",
+                    id=review.id,
                 ),
+                _("End the security review with the decision that it failed."),
                 subject=number,
                 clause=CLAUSE_REVIEW,
+                for_engineers=_decide_command(number),
             )
             continue
         since = review.returned_at or (review.issued.issued_at if review.issued else None)
-        if since is None or _within(run, since):
+        if since is None or _is_in_time(run, since):
             continue
         if review.returned_at is None:
             code = "partners.questionnaire_out"
-            message = _("{partner}: the questionnaire has been out since {day}.",
-                        partner=partners[number].called, day=_day(run, since))  # fmt: skip
-            action = _("Ask the partner for it, or decide that the review failed.")
+            message = _(
+                "{partner}: the questionnaire of the security review was issued on {day} and "
+                "has not been returned.",
+                partner=partners[number].display_name,
+                day=_day(run, since),
+            )
+            action = _(
+                "Ask the partner to return the questionnaire, or decide that the security "
+                "review failed."
+            )
         else:
             code = "partners.undecided"
-            message = _("{partner}: the answers have been back since {day}, and nobody decided.",
-                        partner=partners[number].called, day=_day(run, since))  # fmt: skip
-            action = _(
-                "Have somebody who did not hand them in decide: ./parcelseal partners decide "
-                "{partner} --passed --by ID --reason TEXT (or --failed)",
-                partner=number,
+            message = _(
+                "{partner}: the questionnaire was returned on {day}, and it was not yet "
+                "decided whether the security review passed.",
+                partner=partners[number].display_name,
+                day=_day(run, since),
             )
-        findings.find(
-            code, Outcome.ATTENTION, message, action, subject=number, clause=CLAUSE_REVIEW
+            action = _(
+                "Decide whether the security review passed. The person who returned the "
+                "questionnaire must not decide."
+            )
+        findings.warn(
+            code,
+            message,
+            action,
+            subject=number,
+            clause=CLAUSE_REVIEW,
+            for_engineers=_decide_command(number),
         )
 
 
-def _within(run: RunContext[PartnerRules], since: datetime) -> bool:
-    return run.today <= after(_day(run, since), run.rules.return_within)
+def _is_in_time(run: RunContext[PartnerRules], since: datetime) -> bool:
+    return run.today <= add_period(_day(run, since), run.rules.return_within)
 
 
 def _day(run: RunContext[PartnerRules], moment: datetime) -> date:
@@ -342,28 +463,38 @@ def _day(run: RunContext[PartnerRules], moment: datetime) -> date:
 
 
 def _measure(
-    findings: StepFindings, register: Register, bound: Sequence[PartnerObligations], today: date
+    findings: StepFindings,
+    register: Register,
+    obligations_list: Sequence[PartnerObligations],
+    today: date,
 ) -> None:
-    """Measure the indicators of the controls. A register without rows is not measured, not zero.
+    """Record the indicators of the controls that concern partners.
 
-    A partner without a usable number counts as unbound and unreviewed.
+    If the partner register has no rows, the indicators are recorded as not measured. A row without
+    a usable partner number counts as a partner without agreements and without a review.
+
+    Args:
+        findings: findings of the step.
+        register: the partner register.
+        obligations_list: obligations of each partner.
+        today: day of the run.
     """
-    live = [obligations for obligations in bound if obligations.partner.live]
+    live = [obligations for obligations in obligations_list if obligations.partner.live]
     unnamed = register.unnamed
-    has_rows = bool(bound or unnamed)
+    has_rows = bool(obligations_list or unnamed)
     unbound = sum(not obligations.is_bound(today) for obligations in live) + unnamed
     unreviewed = sum(not obligations.is_reviewed(today) for obligations in live) + unnamed
     findings.measure(UNBOUND, unbound if has_rows else None, "1")
     findings.measure(UNREVIEWED, unreviewed if has_rows else None, "1")
-    findings.measure("partners.registered", len(bound), "1")
+    findings.measure("partners.registered", len(obligations_list), "1")
     findings.measure("partners.live", len(live), "1")
-    blocked = sum(not of(obligations, today).allowed for obligations in live)
+    blocked = sum(not sharing_status(obligations, today).is_allowed for obligations in live)
     findings.measure("partners.live_blocked", blocked, "1")
 
 
-def _queued_by(conn: Connection, run: Run) -> int:
-    """Count the reminders that this run queued, also in an earlier try of the step."""
-    table = notice.c
+def _count_queued(conn: Connection, run: Run) -> int:
+    """Return the number of reminders that this run has queued, in all attempts of the step."""
+    table = notification.c
     query = select(func.count()).where(
         table.dag_id == run.dag_id,
         table.run_id == run.run_id,
@@ -372,41 +503,43 @@ def _queued_by(conn: Connection, run: Run) -> int:
     return int(conn.scalar(query) or 0)
 
 
-def _row(run: RunContext[PartnerRules], obligations: PartnerObligations) -> CheckedPartner:
+def _checked_partner(
+    run: RunContext[PartnerRules], obligations: PartnerObligations
+) -> CheckedPartner:
     partner, today = obligations.partner, run.today
-    left = [
+    days_left = [
         (term.last_day - today).days
         for term in obligations.terms
-        if term.state(today) is State.VALID and term.last_day
+        if term.state(today) is TermState.VALID and term.last_day
     ]
-    ends_in = min(left, default=None)
+    ends_in = min(days_left, default=None)
     soon = ends_in is not None and ends_in <= run.rules.ladder[0]
     return CheckedPartner(
         partner=partner.number,
         name=partner.name,
         tier=partner.tier,
         live=partner.live,
-        nda=_term_state(obligations.term(ObligationKind.NDA), today),
-        agreement=_term_state(obligations.term(ObligationKind.AGREEMENT), today),
-        review=_term_state(obligations.review, today),
-        allowed=of(obligations, today).allowed,
+        nda=_term_record(obligations.term(ObligationKind.NDA), today),
+        agreement=_term_record(obligations.term(ObligationKind.AGREEMENT), today),
+        review=_term_record(obligations.review, today),
+        allowed=sharing_status(obligations, today).is_allowed,
         ends_in=ends_in if soon else None,
     )
 
 
-def _term_state(term: Term | None, today: date) -> TermState | None:
+def _term_record(term: Term | None, today: date) -> TermRecord | None:
     if term is None:
         return None
-    is_dated = term.what not in (ObligationKind.FAILED, ObligationKind.REOPENED)
-    return TermState(
-        what=term.what,
+    is_dated = term.kind not in (ObligationKind.FAILED, ObligationKind.REOPENED)
+    return TermRecord(
+        what=term.kind,
         begins=term.first_day,
         until=term.last_day if is_dated else None,
         state=term.state(today),
     )
 
 
-def _review(
+def _open_review(
     run: RunContext[PartnerRules], review: Review, partners: Mapping[str, Partner]
 ) -> OpenReview:
     score = review.score
@@ -420,7 +553,7 @@ def _review(
         opened_at=review.opened_at.astimezone(run.zone),
         issued_at=_local(run, review.issued.issued_at if review.issued else None),
         returned_at=_local(run, review.returned_at),
-        score=shown(share) if share is not None else None,
+        score=format_score(share) if share is not None else None,
         passes=score.passes if score else None,
     )
 
@@ -431,8 +564,8 @@ def _local(run: RunContext[PartnerRules], at: datetime | None) -> datetime | Non
 
 def _sub_processors(partners: Sequence[PartnerObligations]) -> list[NamedSubProcessor]:
     return [
-        NamedSubProcessor(partner=obligations.partner.number, **asdict(named))
+        NamedSubProcessor(partner=obligations.partner.number, **asdict(sub_processor))
         for obligations in partners
-        if obligations.partner.live and obligations.known.passed is not None
-        for named in obligations.known.passed.sub_processors
+        if obligations.partner.live and obligations.reviews.passed is not None
+        for sub_processor in obligations.reviews.passed.sub_processors
     ]

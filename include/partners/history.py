@@ -1,4 +1,4 @@
-"""Reviews of partners in the state database, their results, and sub-processors abroad."""
+"""Load the security reviews of partners, and find sub-processors outside of China."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from include.messages import Message, listed
 from include.partners import questionnaire
-from include.partners.questionnaire import Given, Issued, SubProcessor
-from include.partners.rules import Answer, Score, score
+from include.partners.questionnaire import IssuedQuestionnaire, SubmittedAnswer, SubProcessor
+from include.partners.rules import Answer, Score, compute_score
 from include.partners.tables import partner_answer, partner_review, partner_sub_processor
 from include.policy.rates import parse_rate
-from include.workbooks.forms import same
+from include.workbooks.forms import normalize_text
 
-_MOST = 5  # countries that are named
+_MAX_COUNTRIES = 5  # maximum number of countries in a text
 _CHINA = frozenset(
     map(
-        same,
+        normalize_text,
         (
             "China",
             "Mainland China",
@@ -39,48 +40,62 @@ _CHINA = frozenset(
 )
 
 
-def abroad(named: Iterable[SubProcessor]) -> list[SubProcessor]:
-    """Return the companies outside of China; an unrecognised country counts as outside.
+def outside_china(sub_processors: Iterable[SubProcessor]) -> list[SubProcessor]:
+    """Return those sub-processors that are outside of China.
 
-    Hong Kong, Macao and Taiwan are told too: to give information there is to provide it outside of
-    the territory in the sense of the Personal Information Protection Law (2021-11-01) 38.
+    A country name that is not known counts as outside. Hong Kong, Macao and Taiwan count as
+    outside: under article 38 of the Personal Information Protection Law (2021-11-01), providing
+    information there is a cross-border transfer.
     """
-    return [company for company in named if same(company.country).replace("’", "'") not in _CHINA]
+    return [
+        company
+        for company in sub_processors
+        if normalize_text(company.country).replace("’", "'") not in _CHINA
+    ]
 
 
-def countries(named: Iterable[SubProcessor]) -> str:
-    """Return the first of their countries or regions, each once, as they were written."""
-    found: dict[str, str] = {}
-    for company in named:
-        found.setdefault(same(company.country), company.country)
-    names = list(found.values())
-    return ", ".join(names[:_MOST]) + (", …" if len(names) > _MOST else "")
+def country_list(sub_processors: Iterable[SubProcessor]) -> Message:
+    """Return the countries or regions of sub-processors as display text.
+
+    Each country is listed once. If there are more than five countries, an ellipsis replaces the
+    others.
+    """
+    spellings: dict[str, str] = {}
+    for company in sub_processors:
+        spellings.setdefault(normalize_text(company.country), company.country)
+    names = list(spellings.values())
+    more = ["…"] if len(names) > _MAX_COUNTRIES else []
+    return listed([*names[:_MAX_COUNTRIES], *more])
 
 
 @dataclass(frozen=True)
 class Review:
-    """One review of a partner.
+    """A security review of a partner, from its opening to its decision.
 
     Attributes:
-        id: its number.
+        id: number of the review.
         partner: number of the partner.
-        opened_at: when.
-        opened_by: who opened it.
-        because: why it was opened again; empty where its turn came.
-        reopened_at: when it was opened again; None where its turn came.
-        issued: the questionnaire; None before one was issued.
-        returned_at: when it came back last; None while it is out.
-        returned_by: who handed it in last.
-        answered_on: day on which the partner answered.
-        file_sha256: hex digest of the file.
-        replaced: files that were handed in before, oldest first: digest, who and when.
-        decided_at: when it was decided on; None while it is open.
-        decided_by: who decided.
-        passed: what it came to; None while it is open.
-        share: the score; None where nothing was answered.
-        reason: of the decision.
-        answers: by id of the question.
-        sub_processors: that the partner named.
+        opened_at: time at which the review was opened.
+        opened_by: person who opened the review.
+        because: reason for which the review was reopened; empty for a periodic review.
+        reopened_at: time at which the review was reopened; None for a periodic review.
+        issued: the questionnaire; None if it was not issued yet.
+        returned_at: time at which the newest questionnaire file was returned; None if no file was
+            returned yet.
+        returned_by: person who handed in the newest file.
+        answered_on: day on which the partner answered, as stated in the newest file.
+        file_sha256: SHA-256 (hex) of the newest file.
+        replaced: digest, person and time of earlier files, oldest first. A file is in this list if
+            a later file replaced it, or if its answers were discarded.
+        decided_at: time of the decision; None while the review is open.
+        decided_by: person who decided on the review.
+        passed: whether the review passed; None while the review is open.
+        share: score of the answers, from 0 to 1, as stored with the decision; None if there were no
+            answers.
+        reason: reason for the decision.
+        answers: answers by id of the question.
+        sub_processors: companies that process customer information for the partner, as the partner
+            stated.
     """
 
     id: int
@@ -89,7 +104,7 @@ class Review:
     opened_by: str
     because: str = ""
     reopened_at: datetime | None = None
-    issued: Issued | None = None
+    issued: IssuedQuestionnaire | None = None
     returned_at: datetime | None = None
     returned_by: str = ""
     answered_on: date | None = None
@@ -100,37 +115,37 @@ class Review:
     passed: bool | None = None
     share: Fraction | None = None
     reason: str = ""
-    answers: Mapping[str, Given] = field(default_factory=dict)
+    answers: Mapping[str, SubmittedAnswer] = field(default_factory=dict)
     sub_processors: tuple[SubProcessor, ...] = ()
 
     @property
     def is_open(self) -> bool:
-        """Whether it was not decided on."""
+        """Return whether the review is not decided yet."""
         return self.decided_at is None
 
     @property
     def score(self) -> Score | None:
-        """The score of its answers; None while there are none."""
+        """Return the score of the answers, or None if no answers were returned."""
         if self.issued is None or self.returned_at is None:
             return None
-        given = {name: one.answer for name, one in self.answers.items()}
-        return score(self.issued.asked, given, self.issued.mark)
+        answers = {name: answer.answer for name, answer in self.answers.items()}
+        return compute_score(self.issued.asked, answers, self.issued.pass_share)
 
     @property
     def handed_in_by(self) -> Iterable[str]:
-        """Everybody who handed in a file of it."""
+        """Return the people who handed in files with the partner's answers in this review."""
         last = [self.returned_by] if self.returned_by else []
         return [*last, *(file["by"] for file in self.replaced)]
 
 
 @dataclass(frozen=True)
-class Known:
-    """The reviews of one partner, and what they amount to.
+class ReviewHistory:
+    """Those security reviews of a partner that decide whether its review is in force.
 
     Attributes:
-        open: the one that is open; None where none is.
-        last: the one that was decided on last; None where none was.
-        passed: the one that passed last, likewise.
+        open: review that is not decided yet; None if every review is decided.
+        last: review that was decided last; None if no review was decided.
+        passed: latest review that passed; None if no review passed.
     """
 
     open: Review | None = None
@@ -138,30 +153,54 @@ class Known:
     passed: Review | None = None
 
     def failed_on(self, zone: tzinfo) -> date | None:
-        """The day since which the last decision is that it failed; None where it is not."""
+        """Return the day of the last decision about a review, if the review failed.
+
+        The result is None if the review that was decided last passed, or if no review was decided.
+
+        Args:
+            zone: timezone in which the day is determined.
+        """
         last = self.last
         if last is None or last.passed or last.decided_at is None:
             return None
         return last.decided_at.astimezone(zone).date()
 
     def passed_on(self, zone: tzinfo) -> date | None:
-        """The day on which one passed last; None where none did."""
+        """Return the day of the decision on the latest review that passed.
+
+        The result is None if no review passed.
+
+        Args:
+            zone: timezone in which the day is determined.
+        """
         if self.passed is None or self.passed.decided_at is None:
             return None
         return self.passed.decided_at.astimezone(zone).date()
 
     def reopened_on(self, zone: tzinfo) -> date | None:
-        """The day since which the open one is one that was opened again; None where it is not."""
+        """Return the day on which the open review was reopened.
+
+        The result is None if no review is open, or if the open review is a periodic one.
+
+        Args:
+            zone: timezone in which the day is determined.
+        """
         if self.open is None or self.open.reopened_at is None:
             return None
         return self.open.reopened_at.astimezone(zone).date()
 
 
-NOTHING = Known()
+NO_REVIEWS = ReviewHistory()
 
 
-def history(conn: Connection, partner: str | None = None) -> list[Review]:
-    """Reviews with their answers, the oldest first; of one partner, where one is named."""
+def load_reviews(conn: Connection, partner: str | None = None) -> list[Review]:
+    """Return security reviews of partners with their answers, oldest first.
+
+    Args:
+        conn: connection to the state database.
+        partner: number of the partner whose reviews are loaded; None for the reviews of all
+            partners.
+    """
     query = select(partner_review).order_by(partner_review.c.id)
     if partner is not None:
         query = query.where(partner_review.c.partner == partner)
@@ -169,62 +208,77 @@ def history(conn: Connection, partner: str | None = None) -> list[Review]:
     return _with_answers(conn, rows)
 
 
-def known(conn: Connection, partner: str | None = None) -> dict[str, Known]:
-    """Return the reviews by partner; of one partner, if it is named."""
-    found: dict[str, Known] = {}
-    for review in history(conn, partner):
-        before = found.get(review.partner, NOTHING)
+def load_histories(conn: Connection, partner: str | None = None) -> dict[str, ReviewHistory]:
+    """Return the review history of each partner that has reviews, by partner number.
+
+    Args:
+        conn: connection to the state database.
+        partner: number of the only partner to load; None for all partners.
+    """
+    histories: dict[str, ReviewHistory] = {}
+    for review in load_reviews(conn, partner):
+        before = histories.get(review.partner, NO_REVIEWS)
         if review.is_open:
-            found[review.partner] = Known(review, before.last, before.passed)
+            histories[review.partner] = ReviewHistory(review, before.last, before.passed)
         else:
-            found[review.partner] = Known(
+            histories[review.partner] = ReviewHistory(
                 before.open, review, review if review.passed else before.passed
             )
-    return found
+    return histories
 
 
-def open_one(conn: Connection, partner: str) -> Review | None:
-    """The open review of a partner, locked to the end of the transaction."""
+def lock_open_review(conn: Connection, partner: str) -> Review | None:
+    """Return a partner's open review, or None if the partner has none.
+
+    The review stays locked until the transaction ends.
+    """
     query = (
         select(partner_review)
         .where(partner_review.c.partner == partner, partner_review.c.decided_at.is_(None))
         .with_for_update()
     )
     rows = [dict(row) for row in conn.execute(query).mappings()]
-    found = _with_answers(conn, rows)
-    return found[0] if found else None
+    reviews = _with_answers(conn, rows)
+    return reviews[0] if reviews else None
 
 
-def one(conn: Connection, number: int) -> Review:
-    """The review of that number, which has to be there."""
+def load_review(conn: Connection, number: int) -> Review:
+    """Return the security review with the given number. The caller must know that it exists."""
     query = select(partner_review).where(partner_review.c.id == number)
     return _with_answers(conn, [dict(conn.execute(query).mappings().one())])[0]
 
 
 def _with_answers(conn: Connection, rows: list[dict[str, Any]]) -> list[Review]:
     numbers = [row["id"] for row in rows]
-    answers: dict[int, dict[str, Given]] = {}
-    others: dict[int, list[SubProcessor]] = {}
+    answers: dict[int, dict[str, SubmittedAnswer]] = {}
+    sub_processors: dict[int, list[SubProcessor]] = {}
     if numbers:
         table = partner_answer.c
         query = select(partner_answer).where(table.review_id.in_(numbers)).order_by(table.question)
         for row in conn.execute(query):
-            given = Given(Answer(row.answer), row.note)
-            answers.setdefault(row.review_id, {})[row.question] = given
-        sub = partner_sub_processor.c
-        query = select(partner_sub_processor).where(sub.review_id.in_(numbers)).order_by(sub.place)
+            answer = SubmittedAnswer(Answer(row.answer), row.note)
+            answers.setdefault(row.review_id, {})[row.question] = answer
+        columns = partner_sub_processor.c
+        query = (
+            select(partner_sub_processor)
+            .where(columns.review_id.in_(numbers))
+            .order_by(columns.position)
+        )
         for row in conn.execute(query):
-            named = SubProcessor(row.name, row.country, row.what_for)
-            others.setdefault(row.review_id, []).append(named)
+            company = SubProcessor(row.name, row.country, row.purpose)
+            sub_processors.setdefault(row.review_id, []).append(company)
     return [
-        _review(row, answers.get(row["id"], {}), tuple(others.get(row["id"], ()))) for row in rows
+        _review(row, answers.get(row["id"], {}), tuple(sub_processors.get(row["id"], ())))
+        for row in rows
     ]
 
 
 def _review(
-    row: Mapping[str, Any], answers: Mapping[str, Given], others: tuple[SubProcessor, ...]
+    row: Mapping[str, Any],
+    answers: Mapping[str, SubmittedAnswer],
+    sub_processors: tuple[SubProcessor, ...],
 ) -> Review:
-    fields = {name: row[name] for name in _PLAIN if row[name] is not None}
+    fields = {name: row[name] for name in _SAME_NAME_COLUMNS if row[name] is not None}
     return Review(
         **fields,
         because=row["reopened_because"] or "",
@@ -232,11 +286,11 @@ def _review(
         replaced=tuple(row["replaced"]),
         share=parse_rate(row["score"]) if row["score"] else None,
         answers=answers,
-        sub_processors=others,
+        sub_processors=sub_processors,
     )
 
 
-_PLAIN = (  # columns that a review has under the same name
+_SAME_NAME_COLUMNS = (  # columns that have the same names as attributes of Review
     "id", "partner", "opened_at", "opened_by", "reopened_at", "returned_at", "returned_by",
     "answered_on", "file_sha256", "decided_at", "decided_by", "passed", "reason",
 )  # fmt: skip

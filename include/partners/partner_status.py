@@ -1,11 +1,12 @@
-"""The terms that bind partners, the rungs of their reminders, and whether sharing is allowed.
+"""Compute the obligations of partners, their reminder dates, and whether sharing is allowed.
 
-The workflow that shares customer information asks here before it gives anything out (policy 4.3,
-4.4; Personal Information Protection Law (2021-11-01) 21). Sharing is refused if anything about a
-partner is not known.
+A workflow that shares customer information has to call `load_partner_status` before each sharing
+(policy 4.3, 4.4; Personal Information Protection Law (2021-11-01) 21). Sharing is refused if a
+required fact about the partner is unknown.
 
-An agreement is in force on its last day and has lapsed on the day after it. A review is valid for
-the period of the partner's tier: a year from 2026-03-31 ends with 2027-03-31.
+An agreement is in force on its last day, and has lapsed on the day after it. A passed review is
+valid for the review period of the partner's tier. If this period is one year, a review that passed
+on 2026-03-31 is valid until 2027-03-31.
 """
 
 from __future__ import annotations
@@ -18,18 +19,22 @@ from enum import StrEnum
 
 from include.messages import Message, _
 from include.partners import history
-from include.partners.history import NOTHING, Known
-from include.partners.register import Partner, register_of
+from include.partners.history import NO_REVIEWS, ReviewHistory
+from include.partners.register import Partner, load_register
 from include.partners.rules import PartnerRules
 from include.policy.period import Period
 from include.workflow.run_context import RunContext
 
 _DAY = timedelta(days=1)
-RUNS_EVERY = timedelta(days=7)  # the schedule of `review_partners`
+RUN_INTERVAL = timedelta(days=7)  # the schedule of `review_partners`
 
 
 class ObligationKind(StrEnum):
-    """A kind of obligation, or the reason why a review is not in force."""
+    """The kinds of obligations that a partner has.
+
+    A security review that failed (``FAILED``) and a review that was reopened (``REOPENED``) are
+    separate kinds. The reason why sharing is refused is not the same as for an overdue review.
+    """
 
     NDA = "nda"
     AGREEMENT = "agreement"
@@ -38,8 +43,13 @@ class ObligationKind(StrEnum):
     REOPENED = "reopened"
 
 
-class State(StrEnum):
-    """The state of a term on a day."""
+class TermState(StrEnum):
+    """The state of an agreement or review on a given day.
+
+    The state is ``MISSING`` if the last day in force is unknown. Otherwise it is ``NOT_YET`` before
+    the first day in force, ``VALID`` from the first to the last day, and ``LAPSED`` after the last
+    day.
+    """
 
     VALID = "valid"
     NOT_YET = "not_yet"
@@ -49,31 +59,39 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Term:
-    """An obligation that must be in force before sharing is allowed.
+    """An agreement or review of a partner that must be in force before sharing is allowed.
 
     Attributes:
-        what: it is.
-        last_day: on which it holds; None where nobody says.
-        first_day: on which it holds; None where it has no beginning.
+        kind: kind of the obligation.
+        last_day: last day on which the agreement or review is in force; None if unknown.
+        first_day: first day on which the agreement or review is in force; None if unknown.
     """
 
-    what: ObligationKind
+    kind: ObligationKind
     last_day: date | None
     first_day: date | None = None
 
-    def state(self, today: date) -> State:
-        """The state of a term on a day."""
+    def state(self, today: date) -> TermState:
+        """Return the state of the agreement or review on the day ``today``."""
         if self.last_day is None:
-            return State.MISSING
+            return TermState.MISSING
         if today > self.last_day:
-            return State.LAPSED
+            return TermState.LAPSED
         if self.first_day is not None and today < self.first_day:
-            return State.NOT_YET
-        return State.VALID
+            return TermState.NOT_YET
+        return TermState.VALID
 
 
-def after(day: date, period: Period) -> date:
-    """The day that a period of days, months or years leads to; a shorter month ends earlier."""
+def add_period(day: date, period: Period) -> date:
+    """Return the day that is a number of days, months or years after a day.
+
+    If the resulting month does not have the day, the last day of this month is used. For example,
+    one month after 31 January is the last day of February.
+
+    Args:
+        day: day from which the period is counted.
+        period: the days, months or years to add.
+    """
     months = day.year * 12 + day.month - 1 + period.months
     year, month = divmod(months, 12)
     last = calendar.monthrange(year, month + 1)[1]
@@ -81,238 +99,279 @@ def after(day: date, period: Period) -> date:
 
 
 def review_term(
-    last: date | None,
+    last_passed_on: date | None,
     every: Period | None,
     *,
     failed_on: date | None = None,
     reopened_on: date | None = None,
 ) -> Term:
-    """Return the term of a partner's review.
+    """Return the obligation *security review* of a partner, with its last day in force.
 
-    A failed review, and one that was opened again, does not hold from that day on, whatever an
-    earlier one came to.
+    If the open review was reopened, or else if the newest decision is that a review failed, this is
+    the day before that event. Otherwise the validity of a passed review counts from the day of its
+    pass.
 
     Args:
-        last: day of the last review that counts as passed.
-        every: period for which it holds; None where the partner's tier is not known.
-        failed_on: day on which the last review was found to fail.
-        reopened_on: day on which the review was opened again.
+        last_passed_on: day on which a review last passed; None if no review passed.
+        every: period for which a passed review is valid; None if the partner's tier is unknown.
+        failed_on: day on which the review that was decided last failed; None if it passed, or if no
+            review was decided.
+        reopened_on: day on which the open review was reopened; None if it was not reopened.
     """
     if reopened_on is not None:
         return Term(ObligationKind.REOPENED, reopened_on - _DAY)
     if failed_on is not None:
         return Term(ObligationKind.FAILED, failed_on - _DAY)
-    if last is None or every is None:
+    if last_passed_on is None or every is None:
         return Term(ObligationKind.REVIEW, None)
-    return Term(ObligationKind.REVIEW, after(last, every))
+    return Term(ObligationKind.REVIEW, add_period(last_passed_on, every))
 
 
-def rung(
-    last_day: date | None, today: date, next_telling: date, ladder: Sequence[int], every: int
+def reminder_offset(
+    last_day: date | None, today: date, next_send_day: date, ladder: Sequence[int], every: int
 ) -> int | None:
-    """Return the rung that is reached: days from the last day on, negative before it.
+    """Return which reminder about an agreement or review is due today, as a number of days.
 
-    A rung before the last day comes with the last run from which people can still be told in time,
-    not with the first one after it. From the lapse on there is one every so many days, without end;
-    so there is where no last day is known.
+    The days are counted from the last day on which the agreement or review is in force, and are
+    negative before this day. Each reminder before the last day is due in the last run that can
+    still send it in time. After the last day, or if the last day is unknown, a reminder is due
+    every `every` days.
 
     Args:
-        last_day: on which something holds; None where nobody says.
-        today: the day.
-        next_telling: the next day on which people could be told, if not now.
-        ladder: days before the last day, falling.
-        every: days between rungs from the lapse on.
+        last_day: last day in force; None if unknown.
+        today: today's date.
+        next_send_day: first day after today on which reminders can be sent.
+        ladder: numbers of days before the last day on which reminders are sent, in falling order.
+        every: number of days between two reminders after the last day.
 
     Returns:
-        The rung; None before the first.
+        The number of days; None if it is too early for the first reminder. If the last day is
+        unknown, the number has no meaning, but it changes every `every` days.
     """
     if last_day is None:
         return today.toordinal() // every * every
     if today > last_day:
         return 1 + ((today - last_day).days - 1) // every * every
-    reached = [days for days in ladder if last_day - timedelta(days=days) < next_telling]
-    return -min(reached) if reached else None
+    offsets = [days for days in ladder if last_day - timedelta(days=days) < next_send_day]
+    return -min(offsets) if offsets else None
 
 
 @dataclass(frozen=True)
 class PartnerObligations:
-    """A partner and what binds it.
+    """A partner, its obligations and its security reviews.
 
     Attributes:
-        partner: of the register.
-        terms: confidentiality agreement, data-processing agreement, review; none where the
-            register does not say one thing of it.
-        known: its reviews.
+        partner: the partner, as the partner register describes it.
+        terms: obligations that must be in force: confidentiality agreement, data-processing
+            agreement and security review. The tuple is empty if the register has several rows for
+            the partner.
+        reviews: security reviews of the partner.
     """
 
     partner: Partner
     terms: tuple[Term, ...]
-    known: Known
+    reviews: ReviewHistory
 
-    def term(self, *wanted: ObligationKind) -> Term | None:
-        """The first term of one of these kinds."""
-        return next((term for term in self.terms if term.what in wanted), None)
+    def term(self, *kinds: ObligationKind) -> Term | None:
+        """Return the first obligation whose kind is in ``kinds``; None if no kind matches."""
+        return next((term for term in self.terms if term.kind in kinds), None)
 
     @property
     def review(self) -> Term | None:
-        """The term of its review."""
+        """Return the obligation in ``terms`` that is about the security review.
+
+        The result is None if ``terms`` is empty.
+        """
         return self.term(ObligationKind.REVIEW, ObligationKind.FAILED, ObligationKind.REOPENED)
 
     def is_bound(self, today: date) -> bool:
-        """Return whether both agreements are in force."""
-        found = [self.term(kind) for kind in (ObligationKind.NDA, ObligationKind.AGREEMENT)]
-        return all(term is not None and term.state(today) is State.VALID for term in found)
+        """Return whether both agreements, on confidentiality and on data processing, are in force.
+
+        Args:
+            today: day on which both agreements must be in force.
+        """
+        terms = [self.term(kind) for kind in (ObligationKind.NDA, ObligationKind.AGREEMENT)]
+        return all(term is not None and term.state(today) is TermState.VALID for term in terms)
 
     def is_reviewed(self, today: date) -> bool:
-        """Return whether its review holds."""
-        return self.review is not None and self.review.state(today) is State.VALID
+        """Return whether the partner's security review is in force on the day ``today``."""
+        return self.review is not None and self.review.state(today) is TermState.VALID
 
 
 @dataclass(frozen=True)
 class PartnerStatus:
-    """Whether a partner may be given customer information.
+    """The decision whether customer information may be shared with a partner, and its reasons.
 
     Attributes:
-        partner: its number.
-        reasons: why not; none where it may.
+        partner: number of the partner.
+        reasons: reasons for which sharing is refused; empty if sharing is allowed.
     """
 
     partner: str
     reasons: tuple[Message, ...]
 
     @property
-    def allowed(self) -> bool:
-        """Whether nothing stands against it."""
+    def is_allowed(self) -> bool:
+        """Return whether customer information may be shared with the partner."""
         return not self.reasons
 
 
-def bind(partner: Partner, known: Known, rules: PartnerRules, zone: tzinfo) -> PartnerObligations:
-    """Return the obligations of a partner.
+def partner_obligations(
+    partner: Partner, history: ReviewHistory, rules: PartnerRules, zone: tzinfo
+) -> PartnerObligations:
+    """Return the agreements and the security review that a partner must have in force.
 
     Args:
-        partner: of the register.
-        known: its reviews.
-        rules: partners.yaml.
-        zone: whose days count.
+        partner: the partner, as the partner register describes it.
+        history: security reviews of the partner.
+        rules: content of partners.yaml.
+        zone: timezone that decides on which day a review was decided.
     """
-    if not partner.clear:
-        return PartnerObligations(partner, (), known)
+    if not partner.is_unambiguous:
+        return PartnerObligations(partner, (), history)
     tier = rules.tier(partner.tier)
-    done = [day for day in (partner.last_review_on, known.passed_on(zone)) if day is not None]
+    reviewed_on = [
+        day for day in (partner.last_review_on, history.passed_on(zone)) if day is not None
+    ]
     review = review_term(
-        max(done, default=None),
+        max(reviewed_on, default=None),
         tier.review_every if tier else None,
-        failed_on=known.failed_on(zone),
-        reopened_on=known.reopened_on(zone),
+        failed_on=history.failed_on(zone),
+        reopened_on=history.reopened_on(zone),
     )
     terms = (
         Term(ObligationKind.NDA, partner.nda_until, partner.nda_from),
         Term(ObligationKind.AGREEMENT, partner.agreement_until),
         review,
     )
-    return PartnerObligations(partner, terms, known)
+    return PartnerObligations(partner, terms, history)
 
 
-def standing(
+def partner_status(
     number: str,
     partners: Mapping[str, Partner],
-    known: Mapping[str, Known],
+    histories: Mapping[str, ReviewHistory],
     rules: PartnerRules,
     today: date,
     zone: tzinfo,
 ) -> PartnerStatus:
-    """Return whether a partner may receive customer information today.
+    """Decide whether customer information may be shared with a partner today.
 
     Args:
-        number: of the partner.
-        partners: of the register, by number.
-        known: reviews of each.
-        rules: partners.yaml.
-        today: the day.
-        zone: whose days count.
+        number: number of the partner.
+        partners: partners of the partner register, by number.
+        histories: security reviews of each partner, by partner number.
+        rules: content of partners.yaml.
+        today: today's date.
+        zone: timezone that decides on which day a review was decided.
     """
     partner = partners.get(number)
     if partner is None:
-        return PartnerStatus(number, (_("The register has no such partner."),))
-    return of(bind(partner, known.get(number, NOTHING), rules, zone), today)
+        return PartnerStatus(number, (_("The partner is not in the partner register."),))
+    return sharing_status(
+        partner_obligations(partner, histories.get(number, NO_REVIEWS), rules, zone), today
+    )
 
 
-def bound_of(
-    run: RunContext[PartnerRules], known: Mapping[str, Known], partners: Mapping[str, Partner]
+def obligations_of(
+    run: RunContext[PartnerRules],
+    histories: Mapping[str, ReviewHistory],
+    partners: Mapping[str, Partner],
 ) -> list[PartnerObligations]:
-    """Return the obligations of partners, sorted by number.
+    """Return the obligations of each partner, sorted by partner number.
 
     Args:
-        run: the context.
-        known: reviews of each partner.
-        partners: of the register, by number.
+        run: context of the run.
+        histories: security reviews of each partner, by partner number.
+        partners: partners of the partner register, by number.
     """
     return [
-        bind(partner, known.get(partner.number, NOTHING), run.rules, run.zone)
-        for partner in sorted(partners.values(), key=_natural)
+        partner_obligations(partner, histories.get(partner.number, NO_REVIEWS), run.rules, run.zone)
+        for partner in sorted(partners.values(), key=_natural_order)
     ]
 
 
-def standing_of(run: RunContext[PartnerRules], number: str) -> PartnerStatus:
-    """Return whether a partner may receive customer information now; call it before each sharing.
+def load_partner_status(run: RunContext[PartnerRules], number: str) -> PartnerStatus:
+    """Decide whether customer information may be shared with a partner now.
+
+    A workflow has to call this function before each sharing.
 
     Args:
-        run: the context.
-        number: of the partner in the register.
+        run: context of the run.
+        number: number of the partner in the partner register.
 
     Raises:
-        UsageError: the register cannot be read.
-        ServiceError: a database cannot be reached.
+        UsageError: the partner register cannot be read.
+        ServiceError: the state database or the database of the register cannot be reached.
     """
-    partners = register_of(run).partners
+    partners = load_register(run).partners
     with run.state.connect() as conn:
-        known = history.known(conn, number)
-    return standing(number, partners, known, run.rules, run.today, run.zone)
+        histories = history.load_histories(conn, number)
+    return partner_status(number, partners, histories, run.rules, run.today, run.zone)
 
 
-def _natural(partner: Partner) -> tuple[int, int, str]:
-    """Sort 9 before 10, and numbers before other names."""
+def _natural_order(partner: Partner) -> tuple[int, int, str]:
+    """Return a sort key with which numeric partner numbers are sorted by value: 9 before 10.
+
+    Partners whose number is not numeric come last.
+    """
     number = partner.number
     is_number = number.isascii() and number.isdecimal()
     return (0, int(number), number) if is_number else (1, 0, number)
 
 
-def of(bound: PartnerObligations, today: date) -> PartnerStatus:
-    """Return whether sharing with a partner is allowed by its obligations."""
-    partner = bound.partner
-    if not partner.clear:
-        return PartnerStatus(partner.number, (_("The register has more than one row of it."),))
-    reasons = [blocking_reason(term, today) for term in bound.terms]
+def sharing_status(obligations: PartnerObligations, today: date) -> PartnerStatus:
+    """Decide whether customer information may be shared with a partner on the day ``today``.
+
+    Args:
+        obligations: the partner and its obligations.
+        today: the day for which the decision is made.
+    """
+    partner = obligations.partner
+    if not partner.is_unambiguous:
+        return PartnerStatus(
+            partner.number, (_("The partner register has several entries for the partner."),)
+        )
+    reasons = [blocking_reason(term, today) for term in obligations.terms]
     if not partner.live:
-        reasons.append(_("It has no access."))
+        reasons.append(_("The partner has no access to customer information."))
     return PartnerStatus(partner.number, tuple(reason for reason in reasons if reason is not None))
 
 
 def blocking_reason(term: Term, today: date) -> Message | None:
-    """Return why a term blocks sharing, or None if it is in force."""
-    state, what = term.state(today), term.what
-    if state is State.VALID:
+    """Return why an agreement or review blocks sharing on the day ``today``.
+
+    The result is None if the agreement or review is in force on this day.
+
+    Args:
+        term: the agreement or review.
+        today: the day for which the reason is determined.
+    """
+    state, kind = term.state(today), term.kind
+    if state is TermState.VALID:
         return None
-    if state is State.NOT_YET:
-        return _("The confidentiality agreement begins on {day}.", day=term.first_day)
-    if state is State.MISSING:
-        return _MISSING[what]
+    if state is TermState.NOT_YET:
+        return _("The confidentiality agreement takes effect on {day}.", day=term.first_day)
+    if state is TermState.MISSING:
+        return _MISSING[kind]
     day = term.last_day
-    match what:
+    match kind:
         case ObligationKind.NDA:
             return _("The confidentiality agreement ended on {day}.", day=day)
         case ObligationKind.AGREEMENT:
             return _("The data-processing agreement ended on {day}.", day=day)
         case ObligationKind.REVIEW:
-            return _("The security review was due on {day}.", day=day)
+            return _("The due date of the security review, {day}, has passed.", day=day)
         case ObligationKind.FAILED:
             return _("The last security review failed.")
         case ObligationKind.REOPENED:
-            return _("The security review was opened again and is not decided on.")
+            return _("The security review was reopened, and there is no decision yet.")
 
 
 _MISSING = {
-    ObligationKind.NDA: _("No end of a confidentiality agreement is known."),
-    ObligationKind.AGREEMENT: _("No end of a data-processing agreement is known."),
-    ObligationKind.REVIEW: _("No day of a security review, or no tier, is known."),
+    ObligationKind.NDA: _("The end date of the confidentiality agreement is not known."),
+    ObligationKind.AGREEMENT: _("The end date of the data-processing agreement is not known."),
+    ObligationKind.REVIEW: _(
+        "The date of the last security review or the tier of the partner is not known."
+    ),
 }

@@ -1,7 +1,8 @@
-"""The questionnaire for partners as an Excel workbook: its form, written and read back.
+"""Write the questionnaire for partners as an Excel workbook, and read the returned workbook.
 
-The words of the form are part of the file's format and stand in no catalogue: a better translation
-must not make a workbook unreadable that was issued before it. A change of a word changes `FORMAT`.
+The fixed words of the workbook, such as its column titles, are part of the file format. They are
+not in the message catalogue, because a changed translation would make issued workbooks unreadable.
+If one of these words is changed, `FORMAT` has to be changed, too.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from include.approvals.reasons import value_free_reason
+from include.approvals.reasons import redact_reason
 from include.messages import Message, _
-from include.partners.rules import Answer, Asked
+from include.partners.rules import Answer, IssuedQuestion
 from include.policy.rates import parse_rate
 from include.reports.i18n import Translator
 from include.workbooks import returned
@@ -33,10 +34,10 @@ from include.workbooks.forms import (
     Note,
     RowFaults,
     Table,
-    beside,
-    both,
-    plain,
-    same,
+    escape_text,
+    in_one_line,
+    in_two_lines,
+    normalize_text,
 )
 from include.workbooks.returned import AS_ISSUED, ReturnedBook, ReturnedSheet, ReturnedTable
 
@@ -48,7 +49,7 @@ INSTRUCTIONS = "填写说明 Instructions"
 QUESTIONS = "问卷 Questionnaire"
 SUB_PROCESSORS = "分包方 Sub-processors"
 ISSUE = "签发 Issue"
-"""The very hidden sheet that says which questionnaire the workbook is."""
+"""The hidden sheet (Excel's state very hidden) that identifies the questionnaire of a workbook."""
 
 NUMBER, ID, QUESTION, SOURCE = "序号 No.", "编号 Id", "问题 Question", "依据 Source"
 ANSWER, NOTE = "答案 Answer", "备注 Note"
@@ -59,7 +60,7 @@ ANSWERED_BY, ANSWERED_ON = "填写人 Answered by", "填写日期 Answered on"
 ANY_SUB_PROCESSORS = "是否有分包方 Are there sub-processors?"
 ANY_ROW, SUB_HEADER_ROW = 3, 5
 NAME, COUNTRY, WHAT_FOR = "名称 Name", "国家或地区 Country or region", "处理内容 What they process"
-MOST_SUB_PROCESSORS = 40
+MAX_SUB_PROCESSORS = 40
 
 CHOICES = Choices(
     {
@@ -68,7 +69,7 @@ CHOICES = Choices(
         Answer.NOT_APPLICABLE: ("不适用", "N/A"),
     }
 )
-WORDS, answer_of = CHOICES.words, CHOICES.meaning
+ANSWER_TEXTS, answer_of = CHOICES.words, CHOICES.meaning
 
 ANY_ANSWER = Choice(CHOICES, required=True)
 YES_OR_NO = Choice(
@@ -79,70 +80,79 @@ YES_OR_NO = Choice(
 )
 
 
-def _note(longest: int) -> Note:
+def _note(max_length: int) -> Note:
     return Note(
-        longest,
+        max_length,
         lambda count, most: _(
-            "This has {count} characters; {most} are taken.", count=count, most=most
+            "The text has {count} characters. At most {limit} are allowed.",
+            count=count,
+            limit=most,
         ),
-        _("Shorten it."),
+        _("Shorten the text."),
         private=True,
     )
 
 
-LONGEST_NOTE = 1_000  # characters
-NOTE_ENTRY, NAME_ENTRY = _note(LONGEST_NOTE), _note(200)
-ISSUED_LAST = _("Fill in the questionnaire that was issued to this partner last.")
+MAX_NOTE_LENGTH = 1_000  # characters
+NOTE_ENTRY, NAME_ENTRY = _note(MAX_NOTE_LENGTH), _note(200)
+ISSUED_LAST = _("Fill in the questionnaire that was last issued to this partner.")
 
 BY = Field(
-    ANSWERED_BY, _("Nobody is named who answered."), _("Write who answered for the partner.")
+    ANSWERED_BY,
+    _("The name of the person who answered is missing."),
+    _("Enter the name of the person who answered for the partner."),
 )
 ON = Field(
     ANSWERED_ON,
-    _("The day is not given."),
-    _("Write the day on which it was answered, such as 2026-10-09."),
-    early=lambda day, issued: _(
-        "{day} is before the questionnaire was issued ({issued}).", day=day, issued=issued
+    _("The date is missing."),
+    _("Enter the date of the answers, such as 2026-10-09."),
+    early_message=lambda day, issued: _(
+        "The date {day} is earlier than the day on which the questionnaire was issued ({issued}).",
+        day=day,
+        issued=issued,
     ),
 )
 
 SUB_PROCESSORS_TABLE = Table(
     SUB_HEADER_ROW,
     (
-        Column(NUMBER, 34, returns="anyhow"),  # as wide as the question over it
+        # as wide as the text of the question above the column
+        Column(NUMBER, 34, returned="ignored"),
         Column(NAME, 40, NAME_ENTRY),
         Column(COUNTRY, 28, NAME_ENTRY),
         Column(WHAT_FOR, 60, NOTE_ENTRY),
     ),
-    tuple(Line((number,)) for number in range(1, MOST_SUB_PROCESSORS + 1)),
+    tuple(Line((number,)) for number in range(1, MAX_SUB_PROCESSORS + 1)),
 )
 
 _QUESTION_FAULTS = RowFaults(
-    strange=_("The row is of no question that was issued: added, or its id changed."),
-    restore=_("Remove it, or give it back the id with which it was issued."),
-    twice=lambda key: _("The question {id} is there twice.", id=key),
+    unknown=_(
+        "This row is not part of the issued questionnaire: it was added, or its id was changed."
+    ),
+    restore=_("Remove the row, or restore its original id."),
+    duplicate=lambda key: _("The question {id} appears twice.", id=key),
     missing=lambda key: _("The row of the question {id} is missing.", id=key),
-    changed=lambda key, _head: _("Question or source of {head} were changed.", head=key),
+    changed=lambda key, _head: _("The question {id} or its source was changed.", id=key),
 )
 
 
 @dataclass(frozen=True)
-class Issued:
-    """A questionnaire as it was issued to one partner.
+class IssuedQuestionnaire:
+    """A questionnaire as it was issued to a partner.
 
-    A workbook comes back to the same words or is refused: they are texts of the policy pack, with
-    their translations.
+    If the texts of a returned workbook differ from the issued texts, the workbook is refused.
 
     Attributes:
-        review: number of the review that it belongs to.
+        review: number of the review.
         partner: number of the partner.
-        name: of the company.
-        tier: of the partner.
-        pass_mark: share of the answered weight from which it passes, exact.
-        issued_at: moment of issue.
-        timezone: IANA name in which moments are shown.
-        asked: the questions.
-        sub_processors: whether they are asked for.
+        name: name of the partner's company.
+        tier: tier of the partner.
+        pass_mark: lowest score with which the review passes, as exact text such as ``0.85`` or
+            ``2/3``.
+        issued_at: time of issue.
+        timezone: IANA name of the timezone in which times are shown.
+        asked: questions, in the order of the questionnaire.
+        sub_processors: whether the workbook has a sheet for sub-processors.
     """
 
     review: int
@@ -152,49 +162,56 @@ class Issued:
     pass_mark: str
     issued_at: datetime
     timezone: str
-    asked: tuple[Asked, ...]
+    asked: tuple[IssuedQuestion, ...]
     sub_processors: bool
 
     @property
-    def mark(self) -> Fraction:
-        """The pass mark as a fraction."""
+    def pass_share(self) -> Fraction:
+        """Return the lowest score with which the review passes, as a fraction from 0 to 1."""
         return parse_rate(self.pass_mark)
 
     @property
     def sheets(self) -> tuple[str, ...]:
-        """The names of its sheets, in their order."""
+        """Return the names of the workbook's sheets, first sheet first."""
         more = (SUB_PROCESSORS,) if self.sub_processors else ()
         return (INSTRUCTIONS, QUESTIONS, *more, ISSUE)
 
     @property
     def sha256(self) -> str:
-        """Hex digest of every word and weight of the questionnaire."""
+        """Return the SHA-256 (hex) of the questionnaire with all its texts and weights."""
         content = json.dumps(to_json(self), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def binding(self) -> Binding:
-        """The hidden sheet, to which a workbook comes back."""
+        """Return the content of the hidden sheet, which identifies the questionnaire.
+
+        A returned workbook is refused if its hidden sheet has other content.
+        """
         return Binding(
             ISSUE,
             (
                 ("format", FORMAT),
-                ("partner", plain(self.partner)),
+                ("partner", escape_text(self.partner)),
                 ("review", str(self.review)),
                 ("issued_sha256", self.sha256),
             ),
             {
-                "partner": lambda here, due: _(
-                    "The questionnaire is that of partner {here}, not of {due}.", here=here, due=due
+                "partner": lambda actual, expected: _(
+                    "The questionnaire belongs to partner {actual}, not to partner {expected}.",
+                    actual=actual,
+                    expected=expected,
                 ),
-                "review": lambda here, due: _(
-                    "The questionnaire is of review {here}, not of {due}.", here=here, due=due
+                "review": lambda actual, expected: _(
+                    "The questionnaire belongs to review {actual}, not to review {expected}.",
+                    actual=actual,
+                    expected=expected,
                 ),
-                "issued_sha256": lambda here, due: _(
-                    "The questionnaire is another than the one issued: digest {here} instead of "
-                    "{due}.",
-                    here=here,
-                    due=due,
+                "issued_sha256": lambda actual, expected: _(
+                    "The questionnaire differs from the issued questionnaire: its digest is "
+                    "{actual}, not {expected}.",
+                    actual=actual,
+                    expected=expected,
                 ),
             },
             ISSUED_LAST,
@@ -202,106 +219,120 @@ class Issued:
 
     @property
     def table(self) -> Table:
-        """The questions."""
+        """Return the layout of the sheet with the questions: its columns and rows."""
         return Table(
             HEADER_ROW,
             (
-                Column(NUMBER, 7, returns="anyhow"),
-                Column(ID, 22, returns="same"),
-                Column(QUESTION, 60, returns="same"),
-                Column(SOURCE, 42, returns="same"),
+                Column(NUMBER, 7, returned="ignored"),
+                Column(ID, 22, returned="normalized"),
+                Column(QUESTION, 60, returned="normalized"),
+                Column(SOURCE, 42, returned="normalized"),
                 Column(ANSWER, 16, ANY_ANSWER),
                 Column(NOTE, 46, NOTE_ENTRY),
             ),
             tuple(
-                Line((number, *_locked(asked)), {ANSWER: answers_to(asked)})
-                for number, asked in enumerate(self.asked, 1)
+                Line((number, *_locked(question)), {ANSWER: answer_choice(question)})
+                for number, question in enumerate(self.asked, 1)
             ),
             key=ID,
             faults=_QUESTION_FAULTS,
         )
 
 
-def _locked(asked: Asked) -> tuple[str, str, str]:
-    return plain(asked.id), plain(both(asked.text)), plain(both(asked.basis))
+def _locked(question: IssuedQuestion) -> tuple[str, str, str]:
+    return (
+        escape_text(question.id),
+        escape_text(in_two_lines(question.text)),
+        escape_text(in_two_lines(question.basis)),
+    )
 
 
-def answers_to(asked: Asked) -> Choice[Answer]:
-    """Return the answers from which one is chosen."""
-    return ANY_ANSWER if asked.may_not_apply else YES_OR_NO
+def answer_choice(question: IssuedQuestion) -> Choice[Answer]:
+    """Return the answers that a partner can choose for a question."""
+    return ANY_ANSWER if question.may_not_apply else YES_OR_NO
 
 
-_ISSUED = TypeAdapter(Issued)
+_ISSUED_ADAPTER = TypeAdapter(IssuedQuestionnaire)
 
 
-def to_json(issued: Issued) -> Any:
-    """Return an issued questionnaire as plain JSON."""
-    return _ISSUED.dump_python(issued, mode="json")
+def to_json(issued: IssuedQuestionnaire) -> Any:
+    """Convert an issued questionnaire to values that can be written as JSON."""
+    return _ISSUED_ADAPTER.dump_python(issued, mode="json")
 
 
-def from_json(content: Any) -> Issued:
-    """Return an issued questionnaire from its JSON."""
-    return _ISSUED.validate_python(content)
+def from_json(content: Any) -> IssuedQuestionnaire:
+    """Convert the result of `to_json` back to an issued questionnaire."""
+    return _ISSUED_ADAPTER.validate_python(content)
 
 
 _STEPS = (
-    _("Answer every question of the next sheet: choose Yes, No or N/A from the list in the cell."),
-    _("Yes means that it is so today and that you can show it. N/A is taken only where the list "
-      "of the cell offers it."),
-    _("Every answer but Yes needs a note: what is missing and by when it will be mended, or why "
-      "the question does not apply."),
-    _("On the sheet of sub-processors, say whether anybody else processes our customers' "
-      "information for you, and name every one of them."),
-    _("Write nothing about any customer: no names, addresses, telephone or ID numbers."),
-    _("Only the yellow cells are filled in. Sheets, rows and columns are not added, removed or "
-      "renamed, and no formulas, links or macros put in: the file would be refused."),
-    _("Save as .xlsx without a password, with Excel, WPS or LibreOffice, and send the file back "
-      "to whom you have it from. The file's name does not matter."),
-)  # fmt: skip
+    _("Answer every question on the next sheet: choose Yes, No or N/A from the list in the cell."),
+    _(
+        "Yes means that the statement is true today and that you can prove it. N/A is allowed "
+        "only where the list in the cell offers it."
+    ),
+    _(
+        "Every answer other than Yes needs a note: what is missing and by when you will correct "
+        "it, or why the question does not apply."
+    ),
+    _(
+        "On the sheet of sub-processors, state whether other companies process our customers' "
+        "information for you, and list all of them."
+    ),
+    _("Do not enter customer information: no names, addresses, telephone numbers or ID numbers."),
+    _(
+        "Fill in only the yellow cells. Do not add, remove or rename sheets, rows or columns, "
+        "and do not insert formulas, links or macros. A file with such changes is refused."
+    ),
+    _(
+        "Save the file as .xlsx without a password, with Excel, WPS or LibreOffice, and return "
+        "it to the sender. Any file name is allowed."
+    ),
+)
 
 
-def write(issued: Issued) -> bytes:
-    """Return the workbook to be filled in (.xlsx)."""
+def write_workbook(issued: IssuedQuestionnaire) -> bytes:
+    """Return the workbook (.xlsx) that a partner fills in."""
     from include.workbooks.drawing import draw, draw_cover, draw_table
 
     cover = Cover(_("Security review of partners: questionnaire"), _facts(issued), (BY, ON), _STEPS)
     sheets: dict[str, Callable[[Worksheet], None]] = {
         INSTRUCTIONS: lambda sheet: draw_cover(sheet, cover, issued.issued_at),
-        QUESTIONS: lambda sheet: draw_table(sheet, issued.table, beside(_("Questions"))),
+        QUESTIONS: lambda sheet: draw_table(sheet, issued.table, in_one_line(_("Questions"))),
     }
     if issued.sub_processors:
         sheets[SUB_PROCESSORS] = lambda sheet: _sub_processors(sheet, issued)
-    title = f"{plain(issued.partner)} · {issued.review}"
+    title = f"{escape_text(issued.partner)} · {issued.review}"
     return draw(title, issued.issued_at, sheets, issued.binding)
 
 
-def _facts(issued: Issued) -> list[tuple[Message, str]]:
+def _facts(issued: IssuedQuestionnaire) -> list[tuple[Message, str]]:
     name = f"{issued.name} ({issued.partner})" if issued.name else issued.partner
     moment = Translator("en", issued.timezone).datetime(issued.issued_at)
     return [
-        (_("Partner"), plain(name)),
+        (_("Partner"), escape_text(name)),
         (_("Review no."), str(issued.review)),
         (_("Issued"), moment),
         (_("Digest of the questionnaire (SHA-256)"), issued.sha256),
     ]
 
 
-def _sub_processors(sheet: Worksheet, issued: Issued) -> None:
+def _sub_processors(sheet: Worksheet, issued: IssuedQuestionnaire) -> None:
     from include.workbooks.drawing import draw_choice, draw_table
 
     draw_choice(sheet, ANY_ROW, ANY_SUB_PROCESSORS, YES_OR_NO)
-    title = beside(_("Who processes our customers' information for you"))
+    title = in_one_line(_("Companies that process our customers' information for you"))
     footer = f"{sheet.title} · {issued.partner}"
     draw_table(sheet, SUB_PROCESSORS_TABLE, title, footer)
 
 
 @dataclass(frozen=True)
-class Given:
-    """An answer to a question.
+class SubmittedAnswer:
+    """A partner's answer to a question of the questionnaire.
 
     Attributes:
-        answer: yes, no, or that the question does not apply.
-        note: the partner's words, without what could be a customer's number.
+        answer: chosen answer.
+        note: text that the partner added, in which phone, ID and similar numbers are redacted.
     """
 
     answer: Answer
@@ -310,87 +341,94 @@ class Given:
 
 @dataclass(frozen=True)
 class SubProcessor:
-    """Who processes customer information for a partner.
+    """A company that processes customer information for a partner.
 
     Attributes:
-        name: of the company.
-        country: or region where it is.
-        what_for: what it processes.
+        name: name of the sub-processor.
+        country: country or region of the sub-processor.
+        purpose: description of what the sub-processor processes for the partner.
     """
 
     name: str
     country: str
-    what_for: str
+    purpose: str
 
 
 @dataclass(frozen=True)
-class Returned:
-    """The answers of a partner.
+class ReturnedAnswers:
+    """The content of a returned questionnaire.
 
     Attributes:
-        answered_on: the day.
-        answers: by id of the question; there is one for every question.
-        sub_processors: in the order of the sheet.
+        answered_on: day on which the partner answered.
+        answers: answer to every question, by id of the question.
+        sub_processors: sub-processors in the order of the sheet.
     """
 
     answered_on: date
-    answers: Mapping[str, Given]
+    answers: Mapping[str, SubmittedAnswer]
     sub_processors: tuple[SubProcessor, ...]
 
 
-def issue_of(content: bytes, name: str) -> tuple[str, str]:
-    """Return partner and review that a workbook says that it belongs to.
-
-    Raises:
-        WorkbookRefused: it is no workbook, or does not say it.
-    """
-    return returned.issue_of(content, name, ISSUE, ("partner", "review"), ISSUED_LAST)
-
-
-def read(content: bytes, name: str, issued: Issued) -> Returned:
-    """Read a filled-in questionnaire back.
+def read_binding(content: bytes, name: str) -> tuple[str, str]:
+    """Return the partner number and the review number from the hidden sheet of a workbook.
 
     Args:
-        content: the file.
-        name: its name, for messages.
-        issued: as it was issued.
+        content: bytes of the returned file.
+        name: file name, for error messages.
 
     Raises:
-        WorkbookRefused: with every fault.
+        WorkbookRefused: the file is not a workbook, or its hidden sheet is missing.
+    """
+    return returned.read_binding(content, name, ISSUE, ("partner", "review"), ISSUED_LAST)
+
+
+def read_answers(content: bytes, name: str, issued: IssuedQuestionnaire) -> ReturnedAnswers:
+    """Read the answers from a returned questionnaire.
+
+    Args:
+        content: bytes of the file.
+        name: file name, for error messages.
+        issued: the questionnaire as it was issued.
+
+    Raises:
+        WorkbookRefused: the workbook has faults. The error lists all of them.
     """
     book = ReturnedBook(content, name, issued.sheets, issued.binding, _clean)
     answered_on = None
     if cover := book.sheets.get(INSTRUCTIONS):
-        cover.text(BY)  # only that it is signed: the name itself stays in the file
+        cover.text(BY)  # must be filled in; the name is not stored
         answered_on = cover.day(ON, issued.issued_at, issued.timezone)
     questions = book.sheets.get(QUESTIONS)
     answers = _answers(questions, issued) if questions else {}
-    others = book.sheets.get(SUB_PROCESSORS)
-    sub_processors = _returned_sub_processors(others) if others else []
+    sub_processor_sheet = book.sheets.get(SUB_PROCESSORS)
+    sub_processors = _returned_sub_processors(sub_processor_sheet) if sub_processor_sheet else []
     book.refuse_faults()
-    assert answered_on is not None  # else it has a fault
-    return Returned(answered_on, answers, tuple(sub_processors))
+    assert answered_on is not None  # a missing day is a fault
+    return ReturnedAnswers(answered_on, answers, tuple(sub_processors))
 
 
 def _clean(text: str) -> str:
-    return value_free_reason(text, LONGEST_NOTE)
+    return redact_reason(text, MAX_NOTE_LENGTH)
 
 
-def _answers(sheet: ReturnedSheet, issued: Issued) -> dict[str, Given]:
+def _answers(sheet: ReturnedSheet, issued: IssuedQuestionnaire) -> dict[str, SubmittedAnswer]:
     table = ReturnedTable(sheet, issued.table)
     answers = {}
-    for asked in issued.asked:
-        if not (row := table.rows.get(plain(asked.id), 0)):
+    for question in issued.asked:
+        if not (row := table.rows.get(escape_text(question.id), 0)):
             continue
-        answer = table.choice(row, ANSWER, answers_to(asked))
+        answer = table.choice(row, ANSWER, answer_choice(question))
         note = table.note(row, NOTE, NOTE_ENTRY)
-        unsaid = not same(note) and not table.is_formula(row, NOTE)
-        if answer not in (None, Answer.YES) and unsaid:
-            message = _("An answer other than Yes has no note.")
-            action = _("Write what is missing and by when it is mended, or why it does not apply.")
+        is_note_missing = not normalize_text(note) and not table.is_formula(row, NOTE)
+        if answer not in (None, Answer.YES) and is_note_missing:
+            message = _("The answer is not Yes, but the note is missing.")
+            action = _(
+                "Enter in the note what is missing and by when it will be corrected, or why "
+                "the question does not apply."
+            )
             table.fault(row, NOTE, message, action)
         if answer is not None:
-            answers[asked.id] = Given(answer, note)
+            answers[question.id] = SubmittedAnswer(answer, note)
     return answers
 
 
@@ -398,18 +436,28 @@ def _returned_sub_processors(sheet: ReturnedSheet) -> list[SubProcessor]:
     table = ReturnedTable(sheet, SUB_PROCESSORS_TABLE)
     if not table.columns:
         return []
-    if same(sheet.grid.text(ANY_ROW, 1)) != same(ANY_SUB_PROCESSORS):
+    if normalize_text(sheet.grid.text(ANY_ROW, 1)) != normalize_text(ANY_SUB_PROCESSORS):
         message = _("The row {label} is missing.", label=ANY_SUB_PROCESSORS)
         sheet.fault(ANY_ROW, 1, message, AS_ISSUED)
         return []
-    claimed = sheet.choice(ANY_ROW, 2, YES_OR_NO)
+    has_sub_processors = sheet.choice(ANY_ROW, 2, YES_OR_NO)
     sub_processors = [_sub_processor(table, row) for row in table.filled_rows()]
-    if claimed is Answer.YES and not sub_processors:
-        message = _("There are sub-processors, and none is named.")
-        sheet.fault(ANY_ROW, 2, message, _("Name every one of them below."))
-    elif claimed is Answer.NO and sub_processors:
-        message = _("There are no sub-processors, and some are named.")
-        sheet.fault(ANY_ROW, 2, message, _("Answer Yes, or clear the rows below."))
+    if has_sub_processors is Answer.YES and not sub_processors:
+        message = _("The answer is Yes, but no sub-processor is listed.")
+        sheet.fault(
+            ANY_ROW, 2, message, _("List all sub-processors in the rows below the question.")
+        )
+    elif has_sub_processors is Answer.NO and sub_processors:
+        message = _("The answer is No, but sub-processors are listed.")
+        sheet.fault(
+            ANY_ROW,
+            2,
+            message,
+            _(
+                "Answer Yes to the question about sub-processors, "
+                "or clear the rows that list sub-processors."
+            ),
+        )
     return sub_processors
 
 
@@ -422,7 +470,7 @@ def _sub_processor(table: ReturnedTable, row: int) -> SubProcessor:
     texts = []
     for head, entry in entries.items():
         texts.append(table.note(row, head, entry))
-        if not same(texts[-1]) and not table.is_formula(row, head):
-            action = _("Fill it in, or clear the whole row.")
-            table.fault(row, head, _("{head} is missing.", head=head), action)
+        if not normalize_text(texts[-1]) and not table.is_formula(row, head):
+            action = _("Fill in the cell, or clear the whole row.")
+            table.fault(row, head, _("The cell “{head}” is empty.", head=head), action)
     return SubProcessor(*texts)

@@ -1,7 +1,8 @@
-"""Reminders about partners, and whether they are still due when they are sent.
+"""Create the reminders about partners, and check before sending whether they are still due.
 
-A key names partner, term, its day and the rung: the same rung is told once, whatever is repeated.
-A new day (an agreement that was renewed, a review that was passed) begins a new ladder.
+The key of a reminder consists of the partner's number, the kind of the obligation, the last day in
+force of the obligation, and the number of days since then. Each reminder is sent once. If an
+agreement is renewed or a review passes, the last day changes and the reminders start again.
 """
 
 from __future__ import annotations
@@ -14,174 +15,204 @@ from include.messages import Message, _
 from include.notify.notice import Notice, to_role
 from include.partners import history
 from include.partners.partner_status import (
-    RUNS_EVERY,
+    RUN_INTERVAL,
     ObligationKind,
     PartnerObligations,
-    State,
     Term,
+    TermState,
     blocking_reason,
-    bound_of,
-    rung,
+    obligations_of,
+    reminder_offset,
 )
-from include.partners.register import register_of
+from include.partners.register import load_register
 from include.partners.rules import CONTACT, REMINDER, PartnerRules
 from include.workflow.run_context import RunContext
 
-_OWN = _("Partner reviews")
-_THEIRS = _("Your agreements with us")
-_UNKNOWN = "none"  # in a key, in place of a day that nobody knows
+_OWNER_HEADING = _("Partner reviews")
+_PARTNER_HEADING = _("Your agreements with us")
+_NO_DAY = "none"  # in a key, for an unknown last day
 
 
 @dataclass(frozen=True)
 class Reminder:
-    """A rung that a partner's term has reached.
+    """A reminder that an agreement or review of a partner ends soon or has ended.
 
     Attributes:
-        bound: the partner.
-        term: what ends or has ended.
-        rung: days from the last day on, negative before it.
+        obligations: the partner and its obligations.
+        term: agreement or review that ends soon or has ended.
+        offset_days: number of days from the last day on which the agreement or review is in force
+            to the reminder; negative before that day.
     """
 
-    bound: PartnerObligations
+    obligations: PartnerObligations
     term: Term
-    rung: int
+    offset_days: int
 
     @property
     def day(self) -> str:
-        """The last day, as it stands in the key."""
-        return self.term.last_day.isoformat() if self.term.last_day else _UNKNOWN
+        """Return the last day on which the agreement or review is in force, as text for `key`."""
+        return day_in_key(self.term)
 
     @property
     def due_on(self) -> date | None:
-        """The day that people are told as due; a failed review, or one opened again, has none."""
-        if self.term.what in (ObligationKind.FAILED, ObligationKind.REOPENED):
+        """Return the due date that the reminder states; None for a failed or reopened review."""
+        if self.term.kind in (ObligationKind.FAILED, ObligationKind.REOPENED):
             return None
         return self.term.last_day
 
     @property
     def key(self) -> str:
-        """What makes it the same reminder: ``3/nda/2027-01-31/-30``."""
-        return f"{self.bound.partner.number}/{self.term.what}/{self.day}/{self.rung}"
+        """Return the key that identifies the reminder, such as ``3/nda/2027-01-31/-30``."""
+        return f"{self.obligations.partner.number}/{self.term.kind}/{self.day}/{self.offset_days}"
 
 
-def reached(
-    run: RunContext[PartnerRules], bound: Iterable[PartnerObligations]
+def due_reminders(
+    run: RunContext[PartnerRules], all_obligations: Iterable[PartnerObligations]
 ) -> Iterator[Reminder]:
-    """Yield the rungs that partners with access reached today, at most one for each term."""
+    """Yield the reminders that are due today, at most one for each obligation of a partner.
+
+    Only partners that have access to customer information get reminders.
+    """
     today = run.today
-    telling = run.workdays.on_or_after(today + RUNS_EVERY)
-    for obligations in bound:
+    next_send_day = run.workdays.on_or_after(today + RUN_INTERVAL)
+    for obligations in all_obligations:
         if not obligations.partner.live:
             continue
         for term in obligations.terms:
-            if term.state(today) is State.NOT_YET:
-                continue  # it comes by itself; the report says so until then
-            step = rung(term.last_day, today, telling, run.rules.ladder, run.rules.lapsed_every)
-            if step is not None:
-                yield Reminder(obligations, term, step)
+            if term.state(today) is TermState.NOT_YET:
+                continue  # needs no action; the report shows the first day
+            offset = reminder_offset(
+                term.last_day, today, next_send_day, run.rules.ladder, run.rules.lapsed_every
+            )
+            if offset is not None:
+                yield Reminder(obligations, term, offset)
 
 
 def notices(run: RunContext[PartnerRules], reminders: Iterable[Reminder]) -> Iterator[Notice]:
-    """Yield the reminders of the owner, and of the partner's contact if the pack says so."""
+    """Yield the notifications that send the reminders.
+
+    Each reminder is sent to the role that is the owner in partners.yaml. If ``tell_partners`` is
+    set in partners.yaml, it is also sent to the partner's contact, except for a reminder about a
+    reopened review.
+    """
     for reminder in reminders:
-        said = _ours(reminder.term, run.today)
+        text = _owner_text(reminder.term, run.today)
         yield from to_role(
             run.roles[run.rules.owner],
             kind=REMINDER,
             key=reminder.key,
-            heading=_OWN,
-            line=_("{partner}: {what}", partner=reminder.bound.partner.title, what=said),
+            heading=_OWNER_HEADING,
+            line=_(
+                "{partner}: {reminder}",
+                partner=reminder.obligations.partner.title,
+                reminder=text,
+            ),
             due_on=reminder.due_on,
         )
-        if run.rules.tell_partners and reminder.term.what is not ObligationKind.REOPENED:
-            # Of an incident a partner hears from people, not from a reminder
+        if run.rules.tell_partners and reminder.term.kind is not ObligationKind.REOPENED:
+            # After an incident, people inform the partner, so no reminder is sent
             yield Notice(
                 kind=CONTACT,
                 key=reminder.key,
-                recipient=f"partner:{reminder.bound.partner.number}",
-                heading=_THEIRS,
-                line=_theirs(reminder.term, run.today),
-                name=reminder.bound.partner.name,
-                address=reminder.bound.partner.mail,
+                recipient=f"partner:{reminder.obligations.partner.number}",
+                heading=_PARTNER_HEADING,
+                line=_partner_text(reminder.term, run.today),
+                name=reminder.obligations.partner.name,
+                address=reminder.obligations.partner.mail,
                 due_on=reminder.due_on,
             )
 
 
-def _ours(term: Term, today: date) -> Message:
-    if (lapsed := blocking_reason(term, today)) is not None:
-        return _("{reason} Nothing may be shared until that is mended.", reason=lapsed)
-    match term.what:
+def _owner_text(term: Term, today: date) -> Message:
+    if (reason := blocking_reason(term, today)) is not None:
+        return _(
+            "{reason} Do not share customer information with the partner until this is resolved.",
+            reason=reason,
+        )
+    match term.kind:
         case ObligationKind.NDA:
             return _("The confidentiality agreement ends on {day}.", day=term.last_day)
         case ObligationKind.AGREEMENT:
             return _("The data-processing agreement ends on {day}.", day=term.last_day)
         case _:
             return _(
-                "The security review is due on {day}: issue its questionnaire.", day=term.last_day
+                "The security review is due by {day}. Issue its questionnaire to the partner.",
+                day=term.last_day,
             )
 
 
-def _theirs(term: Term, today: date) -> Message:
-    if (lapsed := blocking_reason(term, today)) is not None:
-        return _("{reason} We share nothing with you until that is mended.", reason=lapsed)
-    match term.what:
+def _partner_text(term: Term, today: date) -> Message:
+    if (reason := blocking_reason(term, today)) is not None:
+        return _(
+            "{reason} We share no customer information with you until this is resolved.",
+            reason=reason,
+        )
+    match term.kind:
         case ObligationKind.NDA:
             return _(
-                "The confidentiality agreement ends on {day}: please renew it with us.",
+                "The confidentiality agreement ends on {day}. Please renew it with us.",
                 day=term.last_day,
             )
         case ObligationKind.AGREEMENT:
             return _(
-                "The data-processing agreement ends on {day}: please renew it with us.",
+                "The data-processing agreement ends on {day}. Please renew it with us.",
                 day=term.last_day,
             )
         case _:
             return _(
-                "The security review is due on {day}: please answer our questionnaire.",
+                "The security review is due by {day}. Please answer our questionnaire.",
                 day=term.last_day,
             )
 
 
 def still_due(run: RunContext[PartnerRules], keys: Sequence[str]) -> set[str]:
-    """Return the keys of reminders that are still due.
+    """Return the keys of reminders whose agreement or review is still due on the same day.
 
-    A reminder is not due any more once its term has another last day or has ended meanwhile (it
-    would state something wrong), a later rung of the term waits too, or the partner has no access.
+    A reminder is no longer due in each of these cases:
+
+    - The last day of its agreement or review has changed.
+    - The agreement or review has ended after the reminder was created.
+    - ``keys`` contains a later reminder about the same agreement or review.
+    - The partner has no access to customer information any more.
+
+    Args:
+        run: context of the run that sends the reminders.
+        keys: keys of queued reminders.
     """
-    partners = register_of(run).partners
+    partners = load_register(run).partners
     with run.state.connect() as conn:
-        known = history.known(conn)
-    live = {
-        (bound.partner.number, str(term.what), day_of(term)): term
-        for bound in bound_of(run, known, partners)
-        if bound.partner.live
-        for term in bound.terms
+        histories = history.load_histories(conn)
+    terms = {
+        (obligations.partner.number, str(term.kind), day_in_key(term)): term
+        for obligations in obligations_of(run, histories, partners)
+        if obligations.partner.live
+        for term in obligations.terms
     }
     latest: dict[tuple[str, str, str], int] = {}
     for key in keys:
-        about, step = _parts(key)
-        latest[about] = max(step, latest.get(about, step))
-    return {key for key in keys if _is_due(key, live, latest, run.today)}
+        term_key, offset = _parse_key(key)
+        latest[term_key] = max(offset, latest.get(term_key, offset))
+    return {key for key in keys if _is_due(key, terms, latest, run.today)}
 
 
-def day_of(term: Term) -> str:
-    """The last day of a term, as it stands in keys."""
-    return term.last_day.isoformat() if term.last_day else _UNKNOWN
+def day_in_key(term: Term) -> str:
+    """Return the last day of an agreement or review as the text that reminder keys contain."""
+    return term.last_day.isoformat() if term.last_day else _NO_DAY
 
 
-def _parts(key: str) -> tuple[tuple[str, str, str], int]:
-    number, what, day, step = key.partition("#")[0].split("/")
-    return (number, what, day), int(step)
+def _parse_key(key: str) -> tuple[tuple[str, str, str], int]:
+    number, kind, day, offset = key.partition("#")[0].split("/")
+    return (number, kind, day), int(offset)
 
 
 def _is_due(
     key: str,
-    live: dict[tuple[str, str, str], Term],
+    terms: dict[tuple[str, str, str], Term],
     latest: dict[tuple[str, str, str], int],
     today: date,
 ) -> bool:
-    about, step = _parts(key)
-    term = live.get(about)
-    if term is None or step < latest[about]:
+    term_key, offset = _parse_key(key)
+    term = terms.get(term_key)
+    if term is None or offset < latest[term_key]:
         return False
-    return (step < 0) == (term.state(today) is State.VALID)
+    return (offset < 0) == (term.state(today) is TermState.VALID)

@@ -1,4 +1,4 @@
-"""The report of `review_partners`."""
+"""Build the report of the workflow `review_partners`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from include.partners.check import (
     NamedSubProcessor,
     OpenReview,
     PartnerCheck,
-    TermState,
+    TermRecord,
 )
-from include.partners.partner_status import ObligationKind, State
+from include.partners.partner_status import ObligationKind, TermState
 from include.partners.rules import CLAUSE_BOUND, UNBOUND, UNREVIEWED, PartnerRules
 from include.reports.conclusion import Conclusion
 from include.reports.model import (
@@ -33,13 +33,13 @@ from include.reports.model import (
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
-_NOBODY_SAYS = _("not known")
+_NOT_KNOWN = _("not known")
 _NOT_YET = _("not yet")
-_REVIEWS = {ObligationKind.FAILED: _("failed"), ObligationKind.REOPENED: _("opened again")}
+_REVIEW_RESULTS = {ObligationKind.FAILED: _("failed"), ObligationKind.REOPENED: _("reopened")}
 
 
 def conclude(run: RunContext[PartnerRules], records: RunRecords) -> Conclusion:
-    """Judge a run by the records of its steps."""
+    """Return the outcome and the report of a run, built from its step records."""
     del run
     steps = {(CHECK.name, ""): CHECK.title, (STEP_SEND, ""): SEND_TITLE}
     check = records.result(CHECK)
@@ -52,74 +52,100 @@ def conclude(run: RunContext[PartnerRules], records: RunRecords) -> Conclusion:
     )
 
 
-def _figure(metrics: Sequence[Metric], name: str) -> int | None:
+def _metric_value(metrics: Sequence[Metric], name: str) -> int | None:
     values = [metric.value for metric in metrics if metric.name == name and not metric.subject]
     return int(values[0]) if values and values[0] is not None else None
 
 
 def _summary(check: PartnerCheck | None, metrics: Sequence[Metric]) -> Message:
-    blocked, live = _figure(metrics, "partners.live_blocked"), _figure(metrics, "partners.live")
+    blocked, live = (
+        _metric_value(metrics, "partners.live_blocked"),
+        _metric_value(metrics, "partners.live"),
+    )
     if check is None or live is None:
-        return _("Nobody could see which partners are bound and reviewed.")
+        return _("The agreements and reviews of partners could not be checked.")
     if check.unnamed:
         return _(
-            "{blocked} of {live} partners with access may be given nothing; {unnamed} rows of the "
-            "register cannot be told apart.",
+            "{blocked} of {live} partners with access must not receive customer information. "
+            "{unnamed} entries of the partner register have no valid partner number.",
             blocked=blocked,
             live=live,
             unnamed=check.unnamed,
         )
     if blocked:
         return _(
-            "{blocked} of {live} partners with access may be given nothing: an agreement has "
-            "lapsed, or their review does not hold.",
+            "{blocked} of {live} partners with access must not receive customer information: "
+            "an agreement or the security review is missing or no longer valid.",
             blocked=blocked,
             live=live,
         )
     if not check.partners:
-        return _("The register has no partner: nobody could see whether partners are bound.")
+        return _("The partner register is empty, so no partner was checked.")
     if not live:
-        return _("By the register no partner has access: there was none to look at.")
-    return _("All {live} partners with access are bound and reviewed.", live=live)
+        return _(
+            "According to the partner register, no partner has access to customer "
+            "information, so no partner was checked."
+        )
+    return _(
+        "All {live} partners with access have valid agreements and a valid security review.",
+        live=live,
+    )
 
 
 def _facts(metrics: Sequence[Metric]) -> list[Fact]:
     return [
-        Fact(label=_("Partners with access"), value=_figure(metrics, "partners.live")),
-        _counted(_("Without agreement in force"), _figure(metrics, UNBOUND)),
-        _counted(_("Without review that holds"), _figure(metrics, UNREVIEWED)),
-        Fact(label=_("Reminders queued by this run"), value=_figure(metrics, "partners.reminders")),
+        Fact(label=_("Partners with access"), value=_metric_value(metrics, "partners.live")),
+        _count_fact(_("Partners without valid agreements"), _metric_value(metrics, UNBOUND)),
+        _count_fact(
+            _("Partners without a valid security review"), _metric_value(metrics, UNREVIEWED)
+        ),
+        Fact(
+            label=_("Reminders queued by this run"),
+            value=_metric_value(metrics, "partners.reminders"),
+        ),
     ]
 
 
-def _counted(label: Message, value: int | None) -> Fact:
-    return Fact(label=label, value=value, status=must_be_zero(value), note=_("with access"))
+def _count_fact(label: Message, value: int | None) -> Fact:
+    return Fact(
+        label=label,
+        value=value,
+        status=must_be_zero(value),
+        note=_("only partners with access are counted"),
+    )
 
 
 def _sections(check: PartnerCheck) -> list[Section]:
     partners, reviews = sorted(check.partners, key=_urgency), check.reviews
-    blocks: list[Block] = [_chart(partners, check.soon_days), _table(partners)]
+    blocks: list[Block] = [_chart(partners, check.soon_days), _obligations_table(partners)]
     if not partners:
-        blocks = [Paragraph(text=_("The register has no partner."))]
+        blocks = [Paragraph(text=_("The partner register is empty."))]
     sections = [Section(heading=_("Partners"), blocks=blocks)]
     if reviews:
-        sections.append(Section(heading=_("Reviews that are open"), blocks=[_open(reviews)]))
+        sections.append(
+            Section(heading=_("Open security reviews"), blocks=[_open_reviews_table(reviews)])
+        )
     if check.sub_processors:
         consent = Paragraph(
             text=_(
-                "As partners with access named them in the last review that passed. "
-                "The company's consent to each, which the Personal Information "
-                "Protection Law (2021-11-01) 21 asks for, is to be kept with the "
-                "agreement; it is not recorded here."
+                "Partners with access named these sub-processors in their last passed review. "
+                "The Personal Information Protection Law (2021-11-01) 21 requires the "
+                "company's consent to each sub-processor. Keep the consent with the agreement; "
+                "it is not recorded here."
             )
         )
-        blocks = [consent, _others(check.sub_processors)]
-        sections.append(Section(heading=_("Who processes for partners"), blocks=blocks))
+        blocks = [consent, _sub_processors_table(check.sub_processors)]
+        sections.append(Section(heading=_("Sub-processors of partners"), blocks=blocks))
     return sections
 
 
 def _urgency(partner: CheckedPartner) -> tuple[bool, bool, bool, int]:
-    """Sorts refused ones first, then what ends soon, then the rest; without access last."""
+    """Return a sort key that puts the most urgent partners first.
+
+    First come partners that have access to customer information although sharing is blocked. Next
+    come partners with an agreement or review that ends soon, by the number of days left. Then
+    follow other partners that have access. Partners without access come last.
+    """
     ends_in = partner.ends_in if partner.live and partner.allowed else None
     return (not partner.live, partner.allowed, ends_in is None, ends_in or 0)
 
@@ -129,24 +155,32 @@ def _chart(partners: Sequence[CheckedPartner], days: int) -> BarChart:
     blocked = sum(not partner.allowed for partner in live)
     soon = sum(partner.allowed and partner.ends_in is not None for partner in live)
     return BarChart(
-        caption=_("Partners by what binds them"),
+        caption=_("Partners by status of their agreements and security review"),
         category=_("State"),
         bars=[
             Bar(
-                label=_("Sharing is refused"),
+                label=_("Sharing is blocked"),
                 value=blocked,
                 status=must_be_zero(blocked),
             ),
-            Bar(label=_("Something ends within {days} days", days=days), value=soon),
-            Bar(label=_("In order for longer"), value=len(live) - blocked - soon),
+            Bar(
+                label=_("An agreement or security review ends within {days} days", days=days),
+                value=soon,
+            ),
+            Bar(
+                label=_(
+                    "Agreements and security review valid for more than {days} days", days=days
+                ),
+                value=len(live) - blocked - soon,
+            ),
             Bar(label=_("Without access"), value=len(partners) - len(live)),
         ],
     )
 
 
-def _table(partners: Sequence[CheckedPartner]) -> Table:
+def _obligations_table(partners: Sequence[CheckedPartner]) -> Table:
     return table_of(
-        _("What binds each partner"),
+        _("Agreements and security review of each partner"),
         partners,
         [
             (_("Partner"), "code", lambda partner: partner.partner),
@@ -154,22 +188,22 @@ def _table(partners: Sequence[CheckedPartner]) -> Table:
             (
                 _("Tier"),
                 "number",
-                lambda partner: _NOBODY_SAYS if partner.tier is None else partner.tier,
+                lambda partner: _NOT_KNOWN if partner.tier is None else partner.tier,
             ),
             (_("Access"), "text", lambda partner: partner.live),
-            (_("Confidentiality agreement"), "text", lambda partner: _term(partner.nda)),
-            (_("Data-processing agreement"), "text", lambda partner: _term(partner.agreement)),
-            (_("Security review"), "text", lambda partner: _term(partner.review)),
-            (_("Sharing"), "text", _verdict),
+            (_("Confidentiality agreement"), "text", lambda partner: _term_cell(partner.nda)),
+            (_("Data-processing agreement"), "text", lambda partner: _term_cell(partner.agreement)),
+            (_("Security review"), "text", lambda partner: _term_cell(partner.review)),
+            (_("Sharing"), "text", _sharing_cell),
         ],
     )
 
 
-def _verdict(partner: CheckedPartner) -> Cell:
+def _sharing_cell(partner: CheckedPartner) -> Cell:
     if not partner.live:
         return _("no access")
     if not partner.allowed:
-        return _("refused")
+        return _("not allowed")
     match partner.ends_in:
         case None:
             return _("allowed")
@@ -181,37 +215,49 @@ def _verdict(partner: CheckedPartner) -> Cell:
             return _("allowed, ends in {days} days", days=days)
 
 
-def _term(term: TermState | None) -> Cell:
+def _term_cell(term: TermRecord | None) -> Cell:
     if term is None:
-        return _NOBODY_SAYS
-    if term.what in _REVIEWS:
-        return _REVIEWS[term.what]
+        return _NOT_KNOWN
+    if term.what in _REVIEW_RESULTS:
+        return _REVIEW_RESULTS[term.what]
     if term.until is None:
-        return _NOBODY_SAYS
-    if term.state is State.NOT_YET and term.begins is not None:
-        return _("from {day} on", day=term.begins)
+        return _NOT_KNOWN
+    if term.state is TermState.NOT_YET and term.begins is not None:
+        return _("valid from {day}", day=term.begins)
     day = term.until
-    return _("until {day}", day=day) if term.state is State.VALID else _("lapsed, {day}", day=day)
+    return (
+        _("valid until {day}", day=day)
+        if term.state is TermState.VALID
+        else _("ended on {day}", day=day)
+    )
 
 
-def _open(reviews: Sequence[OpenReview]) -> Table:
+def _open_reviews_table(reviews: Sequence[OpenReview]) -> Table:
     return table_of(
-        _("Not decided on yet"),
+        _("Security reviews without a decision"),
         reviews,
         [
             (_("Review no."), "number", lambda review: review.id),
             (_("Partner"), "code", lambda review: review.partner),
             (_("Company"), "text", lambda review: review.name),
-            (_("Why"), "text", lambda review: review.because or _("its turn came")),
+            (
+                _("Reason for the review"),
+                "text",
+                lambda review: review.because or _("periodic review"),
+            ),
             (_("Opened"), "datetime", lambda review: review.opened_at),
             (_("Questionnaire issued"), "datetime", lambda review: review.issued_at or _NOT_YET),
-            (_("Answers back"), "datetime", lambda review: review.returned_at or _NOT_YET),
-            (_("Score"), "text", _score),
+            (
+                _("Questionnaire returned"),
+                "datetime",
+                lambda review: review.returned_at or _NOT_YET,
+            ),
+            (_("Score"), "text", _score_cell),
         ],
     )
 
 
-def _score(review: OpenReview) -> Cell:
+def _score_cell(review: OpenReview) -> Cell:
     if review.score is None:
         return _NOT_YET
     if review.passes:
@@ -219,14 +265,18 @@ def _score(review: OpenReview) -> Cell:
     return _("{score}, does not pass", score=review.score)
 
 
-def _others(named: Sequence[NamedSubProcessor]) -> Table:
+def _sub_processors_table(sub_processors: Sequence[NamedSubProcessor]) -> Table:
     return table_of(
         _("Sub-processors"),
-        named,
+        sub_processors,
         [
             (_("Partner"), "code", lambda company: company.partner),
             (_("Sub-processor"), "text", lambda company: company.name),
             (_("Country or region"), "text", lambda company: company.country),
-            (_("What they process"), "text", lambda company: company.what_for),
+            (
+                _("Information that the sub-processor processes"),
+                "text",
+                lambda company: company.purpose,
+            ),
         ],
     )

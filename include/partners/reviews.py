@@ -1,7 +1,8 @@
-"""Reviews of partners: opened (also after an incident), issued, returned, and decided.
+"""Open, issue, decide and reopen security reviews of partners, and store the partners' answers.
 
-What was decided on is never changed, by nobody: triggers of the state database refuse it. A
-correction is a new review. What comes back counts until the decision; a later file takes its place.
+Triggers of the state database refuse changes of a decided review. To correct a decision, a person
+has to open a new review. As long as a review is not decided, a partner can return another file. Its
+answers replace those of the earlier file.
 """
 
 from __future__ import annotations
@@ -14,23 +15,28 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, delete, insert, null, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_leave
 
-from include.approvals.people import is_among
-from include.approvals.reasons import names_a_person, says_something, value_free_reason
+from include.approvals.approvers import is_among
+from include.approvals.reasons import has_personal_number, has_words, redact_reason
 from include.messages import _
 from include.partners import questionnaire
-from include.partners.history import Review, one, open_one
-from include.partners.questionnaire import Issued, Returned, issue_of, read
-from include.partners.register import Partner, register_of
-from include.partners.rules import Asked, PartnerRules, Score
+from include.partners.history import Review, load_review, lock_open_review
+from include.partners.questionnaire import (
+    IssuedQuestionnaire,
+    ReturnedAnswers,
+    read_answers,
+    read_binding,
+)
+from include.partners.register import Partner, load_register
+from include.partners.rules import IssuedQuestion, PartnerRules, Score
 from include.partners.tables import partner_answer, partner_review, partner_sub_processor
-from include.policy.rates import exact
+from include.policy.rates import exact_text
 from include.services.errors import ParcelSealError, UsageError
 from include.workflow.run_context import PartnerIncident, PartnerReaction, RunContext
 
-_OWN = _("the company's own rule")
+_OWN_RULE = _("the company's own rule")
 
 
-def issue(
+def issue_questionnaire(
     conn: Connection,
     partner: Partner,
     rules: PartnerRules,
@@ -38,90 +44,97 @@ def issue(
     by: str,
     at: datetime,
     timezone: str,
-    anew: bool = False,
+    reissue: bool = False,
 ) -> Review:
-    """Issue the questionnaire of a partner's open review; opens one where none is open.
+    """Issue the questionnaire for a partner's open review. Open a review if none is open.
 
-    Issued again, it is the same one, whatever the pack asks by now.
+    If the questionnaire was already issued, nothing is changed and the review is returned. This is
+    so even if the questions of the policy pack have changed. With `reissue`, the questionnaire is
+    replaced.
 
     Args:
-        conn: the state database, in a transaction.
-        partner: of the register.
-        rules: partners.yaml.
-        by: who issues it.
-        at: the moment.
-        timezone: of the pack.
-        anew: whether it asks what the pack asks now; one that was issued before, and what came back
-            of it, counts no more.
+        conn: connection to the state database, on which a transaction is open.
+        partner: the partner, as the partner register describes it.
+        rules: content of partners.yaml.
+        by: name or staff number of the person who issues the questionnaire.
+        at: time of issue.
+        timezone: IANA name of the policy pack's timezone.
+        reissue: whether an issued questionnaire is replaced by a questionnaire with the questions
+            of the current policy pack. Answers to the replaced questionnaire are discarded.
 
     Raises:
-        UsageError: the partner has no tier of the pack, or its rows in the register differ.
+        UsageError: the name of the person is missing, the policy pack does not have the partner's
+            tier, or the register has several rows for the partner.
     """
-    _named(by)
+    _require_name(by)
     tier = rules.tier(partner.tier)
-    if not partner.clear or tier is None:
+    if not partner.is_unambiguous or tier is None:
         raise UsageError(
-            f"The register does not say of which tier partner {partner.number} is.",
-            "Correct the register: ./parcelseal partners list.",
+            f"The register does not state one valid tier of partner {partner.number}.",
+            "Correct the register. ./parcelseal partners list shows its faults.",
         )
-    review = open_one(conn, partner.number) or _new(conn, partner.number, by, at)
-    if review.issued is not None and not anew:
+    review = lock_open_review(conn, partner.number) or _open_review(conn, partner.number, by, at)
+    if review.issued is not None and not reissue:
         return review
-    issued = Issued(
+    issued = IssuedQuestionnaire(
         review=review.id,
         partner=partner.number,
         name=partner.name,
         tier=tier.tier,
-        pass_mark=exact(tier.pass_mark),
+        pass_mark=exact_text(tier.pass_mark),
         issued_at=at,
         timezone=timezone,
-        asked=tuple(Asked.of(question, _OWN) for question in rules.questionnaire),
+        asked=tuple(
+            IssuedQuestion.from_rules(question, _OWN_RULE) for question in rules.questionnaire
+        ),
         sub_processors=rules.sub_processors,
     )
-    _forget_answers(conn, review)
-    _set(
+    _discard_answers(conn, review)
+    _update(
         conn,
         review,
         issued=questionnaire.to_json(issued),
         issued_sha256=issued.sha256,
         issued_at=at,
     )
-    return one(conn, review.id)
+    return load_review(conn, review.id)
 
 
-def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetime) -> Review:
-    """Take a questionnaire back, or refuse it with every fault; nothing is kept of a refused one.
+def accept_questionnaire(
+    conn: Connection, content: bytes, name: str, *, by: str, at: datetime
+) -> Review:
+    """Store the answers of a returned questionnaire, or refuse the file and list all its faults.
 
     Args:
-        conn: the state database, in a transaction.
-        content: the file; it stays with who handed it in, and its digest says which one it was.
-        name: its name, for messages.
-        by: who hands it in.
-        at: the moment.
+        conn: connection to the state database, on which a transaction is open.
+        content: bytes of the file. Only the SHA-256 of the file and its answers are stored.
+        name: file name, for error messages.
+        by: name or staff number of the person who hands the file in.
+        at: time of the return.
 
     Raises:
-        UsageError: it has faults, is of no open review, or was answered on a day to come.
+        UsageError: the file has faults, belongs to no open review, or is dated in the future.
     """
-    _named(by)
-    partner, number = issue_of(content, name)
-    review = open_one(conn, partner)
+    _require_name(by)
+    partner, number = read_binding(content, name)
+    review = lock_open_review(conn, partner)
     if review is None or review.issued is None or str(review.id) != number:
         raise UsageError(
-            f"{name} is of review {number} of partner {partner}, which is not open.",
+            f"{name} belongs to review {number} of partner {partner}, which is not open.",
             f"Issue a questionnaire: ./parcelseal partners questionnaire {partner} --out FILE.",
         )
-    returned = read(content, name, review.issued)  # refuses with every fault
+    returned = read_answers(content, name, review.issued)  # the error lists all faults
     day = at.astimezone(ZoneInfo(review.issued.timezone)).date()
     if returned.answered_on > day:
         raise UsageError(
-            f"{name} says that it was answered on {returned.answered_on}, which is to come.",
-            "Have the day on which it was answered written.",
+            f"{name} was answered on {returned.answered_on}, which is in the future.",
+            "Ask the partner to correct the date in the workbook.",
         )
     digest = hashlib.sha256(content).hexdigest()
     if digest == review.file_sha256:
-        return review  # the same file again
-    _forget_answers(conn, review)
-    _set(
+        return review  # the same file was returned again
+    _discard_answers(conn, review)
+    _update(
         conn,
         review,
         returned_at=at,
@@ -129,92 +142,94 @@ def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetim
         answered_on=returned.answered_on,
         file_sha256=digest,
     )
-    _keep(conn, review.id, returned)
-    return one(conn, review.id)
+    _insert_answers(conn, review.id, returned)
+    return load_review(conn, review.id)
 
 
 def decide(
     conn: Connection, partner: str, *, passed: bool, by: str, reason: str, at: datetime
 ) -> Review:
-    """Decide on a partner's open review; from then on it is history.
+    """Decide that a partner's open review passes or fails. The decision cannot be changed later.
 
     Args:
-        conn: the state database, in a transaction.
+        conn: connection to the state database, on which a transaction is open.
         partner: number of the partner.
-        passed: what it comes to. One may fail without any answer; none passes without.
-        by: who decides: nobody who handed in any of its files.
-        reason: in plain words.
-        at: the moment.
+        passed: whether the review passes. A review without answers can only fail.
+        by: name or staff number of the approver, who must not have handed in a questionnaire file
+            of the review.
+        reason: reason in plain words.
+        at: time of the decision.
 
     Raises:
-        UsageError: no review is open, nobody or the wrong one decides, the reason says nothing, or
-            it should pass with answers that do not.
+        UsageError: no review is open, the approver is missing or not allowed, the reason is empty,
+            or ``passed`` is True although the answers do not reach the pass mark.
     """
-    _named(by)
-    review = open_one(conn, partner)
+    _require_name(by)
+    review = lock_open_review(conn, partner)
     if review is None:
         raise UsageError(
             f"No review of partner {partner} is open.",
-            "What was decided stands; a new review, also to correct one, begins with its "
+            "A decision cannot be changed. To correct it, start a new review with its "
             f"questionnaire: ./parcelseal partners questionnaire {partner} --out FILE "
-            "--by ID. Only after an incident use partners reopen: nothing may be shared with the "
-            "partner until it passes.",
+            "--by ID. Use partners reopen only after an incident: it blocks sharing until the "
+            "review passes.",
         )
-    if not says_something(reason):
-        raise UsageError("The reason says nothing.", "Write it in plain words: --reason.")
+    if not has_words(reason):
+        raise UsageError("The reason has no words.", "Write it in plain words: --reason.")
     if is_among(by, review.handed_in_by):
         raise UsageError(
-            f"{by.strip()} handed the questionnaire in and cannot decide on it.",
-            "Have somebody else decide.",
+            f"{by.strip()} returned the questionnaire and must not decide on it.",
+            "Ask another person to decide.",
         )
-    found = review.score
-    if passed and (found is None or not found.passes):
-        raise UsageError(*_why_not(review, found))
-    share = exact(found.share) if found is not None and found.share is not None else None
-    _set(
+    score = review.score
+    if passed and (score is None or not score.passes):
+        raise UsageError(*_refusal(review, score))
+    share = exact_text(score.share) if score is not None and score.share is not None else None
+    _update(
         conn,
         review,
         decided_at=at,
         decided_by=by.strip(),
         passed=passed,
         score=share,
-        reason=value_free_reason(reason),
+        reason=redact_reason(reason),
     )
-    return one(conn, review.id)
+    return load_review(conn, review.id)
 
 
 def reopen(
     conn: Connection, partner: str, *, because: str, by: str, at: datetime, incident: str = ""
 ) -> Review:
-    """Open a partner's review again, as after an incident; until it passes, nothing is shared.
+    """Reopen a partner's security review, for example after an incident.
 
-    One that is open already becomes one that was opened again, and what was issued and answered
-    before counts no more, whatever the words: the same ones may be of a second incident. Only while
-    nothing was issued since, the same words again change nothing.
+    Sharing with the partner is blocked until the review passes. If a review is open, this review is
+    marked as reopened. Its questionnaire and answers are discarded, because they are older than the
+    incident. Otherwise a new review is opened. A second call with the same reason changes nothing
+    if no questionnaire was issued after the first call.
 
     Args:
-        conn: the state database, in a transaction.
+        conn: connection to the state database, on which a transaction is open.
         partner: number of the partner.
-        because: why, in plain words.
-        by: who opens it.
-        at: the moment.
-        incident: number of the incident that is why; it stands before the words, from which
-            numbers are blotted out.
+        because: reason in plain words. Phone, ID and similar numbers in it are redacted.
+        by: name or staff number of the person who asks for the review.
+        at: time of the call.
+        incident: number of the incident, which is stored in front of the reason; empty if there is
+            no incident.
 
     Raises:
-        UsageError: nobody is named, or the reason says nothing.
+        UsageError: ``by`` is empty, or the reason is empty.
     """
-    _named(by)
-    if not says_something(because):
-        raise UsageError("The reason says nothing.", "Write it in plain words: --because.")
-    why = f"{incident}: {value_free_reason(because)}" if incident else value_free_reason(because)
-    review = open_one(conn, partner) or _new(conn, partner, by, at)
-    answering = review.issued is not None or review.returned_at is not None
-    if not answering and f"; {why}; " in f"; {review.because}; ":
-        return review  # said again, and nothing happened since: it is blocked as it was
-    # What was answered before it became known cannot be an answer to it
-    _forget_answers(conn, review)
-    _set(
+    _require_name(by)
+    if not has_words(because):
+        raise UsageError("The reason has no words.", "Write it in plain words: --because.")
+    why = f"{incident}: {redact_reason(because)}" if incident else redact_reason(because)
+    review = lock_open_review(conn, partner) or _open_review(conn, partner, by, at)
+    is_issued_or_returned = review.issued is not None or review.returned_at is not None
+    if not is_issued_or_returned and f"; {why}; " in f"; {review.because}; ":
+        return review  # a repeated call: the review already blocks sharing
+    # Answers that are older than the incident must not decide the review
+    _discard_answers(conn, review)
+    _update(
         conn,
         review,
         reopened_because=f"{review.because}; {why}" if review.because else why,
@@ -224,43 +239,49 @@ def reopen(
         issued_sha256=None,
         issued_at=None,
     )
-    return one(conn, review.id)
+    return load_review(conn, review.id)
 
 
-def _named(by: str) -> None:
+def _require_name(by: str) -> None:
     if not by.strip():
-        raise UsageError("Nobody is named.", "Name the person with --by.")
-    if names_a_person(by):
-        raise UsageError("--by holds a mobile or ID number.", "Write a name or a staff number.")
+        raise UsageError("The person is not named.", "Name the person with --by.")
+    if has_personal_number(by):
+        raise UsageError(
+            "The name in --by contains a mobile or ID number.", "Write a name or a staff number."
+        )
 
 
-def _why_not(review: Review, found: Score | None) -> tuple[str, str]:
-    action = "Decide that it failed, or have the partner mend it and answer again."
-    if found is None:
-        return f"The questionnaire of partner {review.partner} is not back.", action
-    if found.failed:
-        return f"Critical questions were answered with no: {', '.join(found.failed)}.", action
+def _refusal(review: Review, score: Score | None) -> tuple[str, str]:
+    action = "Decide that the review failed, or ask the partner to correct it and answer again."
+    if score is None:
+        return f"The questionnaire of partner {review.partner} has not been returned.", action
+    if score.failed:
+        return f"Critical questions were answered with no: {', '.join(score.failed)}.", action
     return f"The score of partner {review.partner} is below the pass mark.", action
 
 
-def _new(conn: Connection, partner: str, by: str, at: datetime) -> Review:
+def _open_review(conn: Connection, partner: str, by: str, at: datetime) -> Review:
     statement = (
         insert_or_leave(partner_review)
         .values(partner=partner, opened_at=at, opened_by=by.strip())
         .on_conflict_do_nothing()
     )
     conn.execute(statement)
-    found = open_one(conn, partner)  # somebody else's, where two opened one at once
-    assert found is not None
-    return found
+    review = lock_open_review(conn, partner)  # a concurrent transaction may have opened it
+    assert review is not None
+    return review
 
 
-def _set(conn: Connection, review: Review, **values: Any) -> None:
+def _update(conn: Connection, review: Review, **values: Any) -> None:
     conn.execute(update(partner_review).where(partner_review.c.id == review.id).values(values))
 
 
-def _forget_answers(conn: Connection, review: Review) -> None:
-    """Take away what was returned; which file it was stays."""
+def _discard_answers(conn: Connection, review: Review) -> None:
+    """Delete the answers of a review.
+
+    The SHA-256 of the file with the answers, the person who handed in the file, and the time of the
+    return are kept.
+    """
     if review.returned_at is None:
         return
     last = {
@@ -270,54 +291,64 @@ def _forget_answers(conn: Connection, review: Review) -> None:
     }
     for table in (partner_answer, partner_sub_processor):
         conn.execute(delete(table).where(table.c.review_id == review.id))
-    none = dict.fromkeys(("returned_at", "returned_by", "answered_on", "file_sha256"))
-    _set(conn, review, replaced=[*map(dict, review.replaced), last], **none)
+    cleared = dict.fromkeys(("returned_at", "returned_by", "answered_on", "file_sha256"))
+    _update(conn, review, replaced=[*map(dict, review.replaced), last], **cleared)
 
 
-def _keep(conn: Connection, number: int, returned: Returned) -> None:
+def _insert_answers(conn: Connection, number: int, returned: ReturnedAnswers) -> None:
     answers = [
-        {"review_id": number, "question": name, "answer": str(given.answer), "note": given.note}
-        for name, given in returned.answers.items()
-    ]
-    conn.execute(insert(partner_answer), answers)
-    others = [
         {
             "review_id": number,
-            "place": place,
-            "name": given.name,
-            "country": given.country,
-            "what_for": given.what_for,
+            "question": name,
+            "answer": str(answer.answer),
+            "note": answer.note,
         }
-        for place, given in enumerate(returned.sub_processors, 1)
+        for name, answer in returned.answers.items()
     ]
-    if others:
-        conn.execute(insert(partner_sub_processor), others)
+    conn.execute(insert(partner_answer), answers)
+    sub_processors = [
+        {
+            "review_id": number,
+            "position": position,
+            "name": sub_processor.name,
+            "country": sub_processor.country,
+            "purpose": sub_processor.purpose,
+        }
+        for position, sub_processor in enumerate(returned.sub_processors, 1)
+    ]
+    if sub_processors:
+        conn.execute(insert(partner_sub_processor), sub_processors)
 
 
 def reopen_review(
     run: RunContext[PartnerRules], conn: Connection, incident: PartnerIncident
 ) -> PartnerReaction:
-    """Open the review of a partner again; nothing is shared with the partner until it passes.
+    """Reopen the security review of a partner at which an incident happened.
+
+    Sharing with the partner is blocked until the review passes. If the partner is not in the
+    partner register, no review is reopened. The result then asks a person to find the right partner
+    number.
 
     Args:
-        run: of the register.
-        conn: the state database, in a transaction.
-        incident: at the partner.
+        run: context of the run.
+        conn: connection to the state database, on which a transaction is open.
+        incident: incident at the partner.
     """
     partner = incident.partner
     if not _is_registered(run, partner):
         return PartnerReaction(
             None,
             _(
-                "The register has no partner {partner}: no security review was opened again. Look "
-                "for its number (./parcelseal partners list), then reopen its review.",
+                "The partner register has no partner {partner}, so no security review was "
+                "reopened. Find the partner's number in the partner register, then have its "
+                "security review reopened.",
                 partner=partner,
             ),
         )
     review = reopen(
         conn,
         partner,
-        because=incident.because,
+        because=incident.description,
         by=incident.by,
         at=incident.at,
         incident=incident.incident,
@@ -325,19 +356,21 @@ def reopen_review(
     return PartnerReaction(
         review.id,
         _(
-            "The security review of partner {partner} was opened again: nothing is shared with it "
-            "until it passes.",
+            "The security review of partner {partner} was reopened. Do not share customer "
+            "information with the partner until the review passes.",
             partner=partner,
         ),
     )
 
 
 def _is_registered(run: RunContext[PartnerRules], partner: str) -> bool:
-    """Return whether the register has the partner, or cannot be read.
+    """Return whether the partner register has the partner; True if the register cannot be read.
 
-    A review too many is noticed and decided on; a partner that leaks and is served on is not.
+    After an incident, the review is therefore also reopened if the register cannot be read. People
+    notice a review that was reopened without need. They would not notice that data is still shared
+    with the partner.
     """
     try:
-        return partner in register_of(run).partners
+        return partner in load_register(run).partners
     except ParcelSealError:
         return True

@@ -1,7 +1,7 @@
-"""The tables of partners: their reviews, what they answered, who processes for them.
+"""The tables of the state database for reviews of partners, their answers and sub-processors.
 
-A review that was decided on is history: triggers of the migration refuse every change of it, of its
-answers and of its sub-processors. A correction is a new review.
+Database triggers refuse every change of a decided review, of its answers and of its sub-processors.
+To correct a decision, a person has to open a new review.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ partner_review = Table(
     "partner_review",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("partner", Text, nullable=False),  # number in the register
+    Column("partner", Text, nullable=False),  # number of the partner in the register
     Column("opened_at", MOMENT, nullable=False),
     Column("opened_by", Text, nullable=False),
-    Column("reopened_because", Text),  # null: its turn came
+    Column("reopened_because", Text),  # null for a periodic review
     Column("reopened_at", MOMENT),
     Column("reopened_by", Text),
     Column("issued_at", MOMENT),
-    Column("issued_sha256", Text),  # of what was issued
-    Column("issued", JSONB),  # the questions as they were issued
+    Column("issued_sha256", Text),  # digest of the issued questionnaire
+    Column("issued", JSONB),  # the questionnaire with its questions
     Column("returned_at", MOMENT),
     Column("returned_by", Text),
     Column("answered_on", Date),
     Column("file_sha256", Text),
-    Column("replaced", JSONB, nullable=False, server_default=text("'[]'")),  # returned before
+    Column(
+        "replaced", JSONB, nullable=False, server_default=text("'[]'")
+    ),  # files that later files replaced
     Column("decided_at", MOMENT),
     Column("decided_by", Text),
     Column("passed", Boolean),
-    Column("score", Text),  # exact: 17/20; null where nothing was answered
+    Column("score", Text),  # exact fraction such as 17/20; null without answers
     Column("reason", Text),
     CheckConstraint("num_nulls(decided_at, decided_by, passed, reason) IN (0, 4)", name="decided"),
     CheckConstraint("num_nulls(issued_at, issued_sha256, issued) IN (0, 3)", name="issued"),
@@ -75,12 +77,12 @@ partner_answer = Table(
     CheckConstraint("answer IN ('yes', 'no', 'not_applicable')", name="answer"),
 )
 
-partner_sub_processor = Table(  # who processes customer information for a partner
+partner_sub_processor = Table(  # companies that process customer information for a partner
     "partner_sub_processor",
     metadata,
     Column("review_id", BigInteger, ForeignKey(partner_review.c.id), primary_key=True),
-    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
     Column("name", Text, nullable=False),
     Column("country", Text, nullable=False),
-    Column("what_for", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
 )

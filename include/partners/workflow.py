@@ -1,4 +1,4 @@
-"""Declaration of `review_partners`."""
+"""The declaration of the workflow `review_partners`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ from include.workflow.run_context import RunContext
 
 
 def login_queries(run: RunContext[PartnerRules]) -> Iterator[LoginQuery]:
-    """Yield the queries of partners.yaml."""
+    """Yield the query that reads the partner register.
+
+    The caller checks whether the database login of the workflow may run it.
+    """
     register = run.rules.source
     yield LoginQuery(run.rules.connection, register.database, register.sql)
 
@@ -46,13 +49,13 @@ REVIEW_PARTNERS = Workflow[PartnerRules](
     access=AccessGroup.PEOPLE,
     steps=(CHECK,),
     conclude=report.conclude,
-    without_rules=_("The policy pack has no partners.yaml: no partner is checked."),
+    without_rules=_("The policy pack has no partner rules, so no partner was checked."),
     rules=PARTNERS,
     login=DatabaseLogin("partners_db", Path(__file__).with_name("sample_grants.sql")),
     queries=login_queries,
     on_partner_incident=reopen_review,
     notifications=(
-        NotificationKind(REMINDER, still_due),
-        NotificationKind(CONTACT, still_due),
+        NotificationKind(REMINDER, _("partner reminder to the owner"), still_due),
+        NotificationKind(CONTACT, _("partner reminder to the partner"), still_due),
     ),
 )

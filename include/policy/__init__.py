@@ -1,4 +1,4 @@
-"""The policy pack: what a company changes, and its typed loader."""
+"""The policy pack: YAML files that a company adapts, and the loader that validates them."""
 
 from include.policy.loader import SHIPPED
 from include.policy.model import PackFile, PolicyPack

@@ -1,4 +1,7 @@
-"""What single files of a pack cannot say of themselves: names stand once and lead somewhere."""
+"""Checks across the files of a policy pack.
+
+The checks ensure that names are unique, and that each name to which a file refers exists.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,20 @@ from include.policy.mapping import Inventory
 from include.policy.problems import PackProblem
 from include.policy.purposes import Purpose
 from include.policy.retention import RetentionRule
-from include.policy.rules import Control, Role
+from include.policy.rules import LANGUAGES, Control, Role
 
 
 @dataclass
 class CrossChecks:
-    """Checks between the files of a pack; what is wrong goes to ``problems``.
+    """Checks across the files of a policy pack. Each check adds its problems to ``problems``.
 
     Attributes:
-        documents: files that were read, by their path in the pack; shipped ones too.
-        inventory: names of the data maps.
-        problems: is added to.
-        personal: database, collection and name of the personal fields, where the maps are sound.
-        doubtful: problems that a data map that is no YAML may have caused.
+        documents: files that were read, by path in the pack; includes files shipped with
+            ParcelSeal.
+        inventory: names in the data maps.
+        problems: list to which the checks add problems.
+        personal: database, collection and name of each personal field in valid data maps.
+        doubtful: those problems that may be wrong, because a data map could not be read.
     """
 
     documents: dict[str, Document]
@@ -34,89 +38,132 @@ class CrossChecks:
     personal: Container[tuple[str, str, object]] = ()
     doubtful: list[PackProblem] = dataclasses.field(default_factory=list)
 
-    def roles(self, roles: Mapping[int, Role], controls: Mapping[int, Control]) -> None:
-        """Ids stand once, and who owns a control is a role."""
-        self._once("roles.yaml", (((at, "id"), one.id) for at, one in roles.items()))
-        self._once("controls.yaml", (((at, "id"), one.id) for at, one in controls.items()))
-        known = {one.id for one in roles.values()}
-        for at, control in controls.items():
-            if control.owner and "roles.yaml" in self.documents and control.owner not in known:
-                self.add("controls.yaml", (at, "owner"), f"roles.yaml has no {control.owner!r}")
-
-    def retention(self, rules: Mapping[int, RetentionRule]) -> None:
-        """Record classes stand once and lead to collections of the data map."""
-        classes = (((at, "class"), one.record_class) for at, one in rules.items())
-        self._once("retention.yaml", classes)
-        for at, rule in rules.items():
-            self.holder("retention.yaml", (at,), rule.database, rule.collection)
-
-    def suites(
-        self, file: str, seen: set[tuple[str, str, str]], incoming: Container[str]
-    ) -> dict[int, str]:
-        """The databases of a file's suites, by place; those that lead nowhere are left out.
-
-        Reads the document itself, so that a fault of form hides no name that leads nowhere.
+    def check_roles(self, roles: Mapping[int, Role], controls: Mapping[int, Control]) -> None:
+        """Check that role ids and control ids are unique, and that each control owner is a role.
 
         Args:
-            file: path in the pack.
-            seen: database, collection and id of the expectations of the files before; is added to.
-            incoming: collections that intake.yaml names.
+            roles: roles of roles.yaml, by position in the file.
+            controls: controls of controls.yaml, by position in the file.
         """
-        found = {}
-        for at, suite in _mappings(self.documents[file].data):
-            collection, database = suite.get("collection"), suite.get("database")
-            if not isinstance(collection, str) or not isinstance(database, str | None):
-                continue  # its form is wrong, and that is said
-            holder = self.holder(file, (at,), database, collection)
-            if not holder:
-                continue
-            found[at] = holder
-            if suite.get("incoming") is True and collection not in incoming:
-                message = "intake.yaml has no such incoming table, so that nobody would check it"
-                self.add(file, (at, "incoming"), message)
-            self._breakdown(file, (at, "breakdown"), holder, collection, suite.get("breakdown"))
-            self._changed(file, at, holder, collection, suite)
-            for number, one in _mappings(suite.get("expectations")):
-                loc = (at, "expectations", number)
-                self._expectation(file, (*loc, "kwargs"), holder, collection, one.get("kwargs"))
-                if isinstance(name := one.get("id"), str):
-                    if name.startswith("over_collected_"):
-                        message = "ids that begin so are made from purposes.yaml"
-                        self.add(file, (*loc, "id"), message)
-                    if (holder, collection, name) in seen:
-                        message = f"{collection} has a rule {name!r} already"
-                        self.add(file, (*loc, "id"), message)
-                    seen.add((holder, collection, name))
-        return found
+        self._check_unique("roles.yaml", (((at, "id"), role.id) for at, role in roles.items()))
+        control_ids = (((at, "id"), control.id) for at, control in controls.items())
+        self._check_unique("controls.yaml", control_ids)
+        role_ids = {role.id for role in roles.values()}
+        for at, control in controls.items():
+            if control.owner and "roles.yaml" in self.documents and control.owner not in role_ids:
+                message = f"roles.yaml has no {control.owner!r}"
+                self.add_problem("controls.yaml", (at, "owner"), message)
 
-    def _changed(
+    def check_clause_titles(self, controls: Mapping[int, Control]) -> None:
+        """Check that no two controls state different titles for the same clause.
+
+        Args:
+            controls: controls of controls.yaml, by position in the file.
+        """
+        titles: dict[str, dict[str, str]] = {}
+        for at, control in controls.items():
+            if control.clause_title is None:
+                continue
+            first = titles.setdefault(control.clause, control.clause_title)
+            for language in LANGUAGES:
+                if control.clause_title[language] != first[language]:
+                    message = (
+                        f"another control of clause {control.clause} states {first[language]!r} "
+                        f"in {language}"
+                    )
+                    self.add_problem("controls.yaml", (at, "clause_title"), message)
+                    break
+
+    def check_retention(self, rules: Mapping[int, RetentionRule]) -> None:
+        """Check that names of record classes are unique, and that their collections exist.
+
+        Args:
+            rules: rules of retention.yaml, by position in the file.
+        """
+        classes = (((at, "class"), rule.record_class) for at, rule in rules.items())
+        self._check_unique("retention.yaml", classes)
+        for at, rule in rules.items():
+            self.find_database("retention.yaml", (at,), rule.database, rule.collection)
+
+    def check_suites(
+        self, file: str, rule_ids: set[tuple[str, str, str]], incoming: Container[str]
+    ) -> dict[int, str]:
+        """Check the names that the suites of a file use.
+
+        The check reads the unvalidated content of the file, so it reports wrong names even in an
+        invalid suite.
+
+        Args:
+            file: path of the file in the pack.
+            rule_ids: database, collection and id of the expectations in files that were checked
+                before. The expectations of this file are added to the set.
+            incoming: collections that intake.yaml names.
+
+        Returns:
+            The database of each suite, by the position of the suite in the file. A suite is left
+            out if its collection does not exist.
+        """
+        databases = {}
+        for at, suite in _mappings(self.documents[file].data):
+            collection, named_database = suite.get("collection"), suite.get("database")
+            if not isinstance(collection, str) or not isinstance(named_database, str | None):
+                continue  # the validation of the suite reports values of other types
+            database = self.find_database(file, (at,), named_database, collection)
+            if not database:
+                continue
+            databases[at] = database
+            if suite.get("incoming") is True and collection not in incoming:
+                message = "intake.yaml has no such incoming table, so its records are never checked"
+                self.add_problem(file, (at, "incoming"), message)
+            breakdown_loc = (at, "breakdown")
+            self._check_breakdown(file, breakdown_loc, database, collection, suite.get("breakdown"))
+            self._check_change_column(file, at, database, collection, suite)
+            for number, expectation in _mappings(suite.get("expectations")):
+                loc = (at, "expectations", number)
+                kwargs = expectation.get("kwargs")
+                self._check_kwargs(file, (*loc, "kwargs"), database, collection, kwargs)
+                if isinstance(name := expectation.get("id"), str):
+                    if name.startswith("over_collected_"):
+                        message = "ids with this prefix are reserved for rules of purposes.yaml"
+                        self.add_problem(file, (*loc, "id"), message)
+                    if (database, collection, name) in rule_ids:
+                        message = f"{collection} has a rule {name!r} already"
+                        self.add_problem(file, (*loc, "id"), message)
+                    rule_ids.add((database, collection, name))
+        return databases
+
+    def _check_change_column(
         self, file: str, at: int, database: str, collection: str, suite: dict[str, Any]
     ) -> None:
         changed = suite.get("changed")
         if not isinstance(changed, dict):
             return
         if isinstance(column := changed.get("column"), str):
-            self.field(file, (at, "changed", "column"), database, collection, column)
+            self.check_field(file, (at, "changed", "column"), database, collection, column)
         if suite.get("incoming") is True:
-            message = "review_intake checks whole batches: leave changed out"
-            self.add(file, (at, "changed"), message)
+            message = "review_intake checks whole batches: remove changed"
+            self.add_problem(file, (at, "changed"), message)
 
-    def purposes(self, purposes: Mapping[int, Purpose]) -> None:
-        """Purposes stand once and name fields of the data map."""
+    def check_purposes(self, purposes: Mapping[int, Purpose]) -> None:
+        """Check that ids of purposes are unique, and that the fields of the purposes exist.
+
+        Args:
+            purposes: purposes of purposes.yaml, by position in the file.
+        """
         file = "purposes.yaml"
-        self._once(file, (((at, "id"), one.id) for at, one in purposes.items()))
+        self._check_unique(file, (((at, "id"), purpose.id) for at, purpose in purposes.items()))
         for at, purpose in purposes.items():
             for database, collections in purpose.fields.items():
                 for collection, fields in collections.items():
                     loc = (at, "fields", database)
-                    if not self.holder(file, loc, database, collection, (collection,)):
+                    if not self.find_database(file, loc, database, collection, (collection,)):
                         continue
                     for number, name in enumerate(fields):
                         if not self.inventory.has_field(database, collection, name):
                             message = f"collection {collection!r} has no field {name!r}"
-                            self.add(file, (*loc, collection, number), message)
+                            self.add_problem(file, (*loc, collection, number), message)
 
-    def holder(
+    def find_database(
         self,
         file: str,
         loc: Loc,
@@ -124,90 +171,132 @@ class CrossChecks:
         collection: str,
         key: Loc = ("collection",),
     ) -> str | None:
-        """The database that has a collection; a problem and None where there is not just one.
+        """Return the database of a collection that a rule names.
+
+        If the database or the collection does not exist, or if several databases have the
+        collection, add a problem and return None.
 
         Args:
-            file: path in the pack.
-            loc: of the rule that names it.
-            database: as the rule names it, if it does.
-            collection: as the rule names it.
-            key: where below ``loc`` the collection is named.
+            file: path of the file in the pack.
+            loc: path of the rule in the file.
+            database: database that the rule names, or None if it names none.
+            collection: collection that the rule names.
+            key: path of the collection's name below ``loc``.
         """
-        holders = self.inventory.databases_with(collection)
+        databases = self.inventory.databases_with(collection)
         if database is not None and database not in self.inventory:
             at = (*loc, "database") if key == ("collection",) else loc
-            self.add(file, at, f"the pack maps no database {database!r}")
+            self.add_problem(file, at, f"the pack maps no database {database!r}")
         elif database in self.inventory.unreadable:
             return database
-        elif not holders or (database is not None and database not in holders):
-            self.add(file, (*loc, *key), f"no data map has a collection {collection!r}")
+        elif not databases or (database is not None and database not in databases):
+            self.add_problem(file, (*loc, *key), f"no data map has a collection {collection!r}")
             if database is None and self.inventory.unreadable:
                 self.doubtful.append(self.problems[-1])
-        elif database is None and len(holders) > 1:
-            message = f"several databases have it: name one as database: {', '.join(holders)}"
-            self.add(file, (*loc, *key), message)
+        elif database is None and len(databases) > 1:
+            message = f"several databases have it: name one as database: {', '.join(databases)}"
+            self.add_problem(file, (*loc, *key), message)
         else:
-            return database or holders[0]
+            return database or databases[0]
         return None
 
-    def field(self, file: str, loc: Loc, database: str, collection: str, name: str) -> None:
-        """A problem where the collection has no such field."""
-        if not self.inventory.has_column(database, collection, name):
-            self.add(file, loc, f"collection {collection!r} has no field {name!r}")
+    def check_field(self, file: str, loc: Loc, database: str, collection: str, name: str) -> None:
+        """Add a problem if a collection does not have a field.
 
-    def add(self, file: str, loc: tuple[Any, ...], message: str) -> None:
-        """Note a problem at a place of a file."""
+        Args:
+            file: path of the file in the pack.
+            loc: path, in the file, of the name of the field.
+            database: database of the collection.
+            collection: name of the collection.
+            name: name of the field.
+        """
+        if not self.inventory.has_column(database, collection, name):
+            self.add_problem(file, loc, f"collection {collection!r} has no field {name!r}")
+
+    def add_problem(self, file: str, loc: tuple[Any, ...], message: str) -> None:
+        """Add a problem to ``problems``.
+
+        Args:
+            file: path of the file in the pack.
+            loc: path, in the file, of the value that causes the problem.
+            message: description of the problem.
+        """
         self.problems.append(self.documents[file].problem(loc, message))
 
-    def _expectation(
+    def _check_kwargs(
         self, file: str, loc: Loc, database: str, collection: str, kwargs: object
     ) -> None:
         if not isinstance(kwargs, dict):
             return
         for path, column in columns_in(kwargs).items():
-            self.field(file, (*loc, *path), database, collection, column)
+            self.check_field(file, (*loc, *path), database, collection, column)
         for key in ("field", "valid_from", "retired_on"):
             if "collection" in kwargs and key in kwargs:
-                self._other(file, loc, database, kwargs["collection"], key, kwargs[key])
+                self._check_other_collection(
+                    file, loc, database, kwargs["collection"], key, kwargs[key]
+                )
 
-    def _breakdown(self, file: str, loc: Loc, database: str, collection: str, by: object) -> None:
-        if not isinstance(by, dict):
+    def _check_breakdown(
+        self, file: str, loc: Loc, database: str, collection: str, breakdown: object
+    ) -> None:
+        if not isinstance(breakdown, dict):
             return
-        if isinstance(by.get("column"), str):
-            self.field(file, (*loc, "column"), database, collection, by["column"])
-            self._impersonal(file, (*loc, "column"), database, collection, by["column"])
-        if isinstance(by.get("collection"), str) and isinstance(by.get("label"), str):
-            self._other(file, loc, database, by["collection"], "label", by["label"])
-            self._impersonal(file, (*loc, "label"), database, by["collection"], by["label"])
+        column, label = breakdown.get("column"), breakdown.get("label")
+        other = breakdown.get("collection")
+        if isinstance(column, str):
+            self.check_field(file, (*loc, "column"), database, collection, column)
+            self._check_not_personal(file, (*loc, "column"), database, collection, column)
+        if isinstance(other, str) and isinstance(label, str):
+            self._check_other_collection(file, loc, database, other, "label", label)
+            self._check_not_personal(file, (*loc, "label"), database, other, label)
 
-    def _impersonal(
+    def _check_not_personal(
         self, file: str, loc: Loc, database: str, collection: str, field: object
     ) -> None:
-        """What a report shows as it is may not be a person's own data."""
-        if (database, collection, field) in self.personal:
-            self.add(file, loc, f"field {field!r} is personal, and reports would show its values")
+        """Add a problem if a field is personal, because reports would show its values.
 
-    def _other(
+        Args:
+            file: path of the file in the pack.
+            loc: path, in the file, of the name of the field.
+            database: database of the collection.
+            collection: name of the collection.
+            field: name of the field, as written in the file.
+        """
+        if (database, collection, field) in self.personal:
+            self.add_problem(
+                file, loc, f"field {field!r} is personal, and reports would show its values"
+            )
+
+    def _check_other_collection(
         self, file: str, loc: Loc, database: str, collection: object, key: str, name: object
     ) -> None:
-        """Check a field of another collection of the same database."""
+        """Add a problem if a rule names another collection, or a field of it, that does not exist.
+
+        Args:
+            file: path of the file in the pack.
+            loc: path of the rule in the file.
+            database: database of both collections.
+            collection: name of the other collection, as written in the file.
+            key: key of the rule that names the field.
+            name: name of the field, as written in the file.
+        """
         if not isinstance(collection, str) or not isinstance(name, str):
             return
         if self.inventory.has_collection(database, collection):
-            self.field(file, (*loc, key), database, collection, name)
+            self.check_field(file, (*loc, key), database, collection, name)
         else:
             message = f"the data map of {database} has no collection {collection!r}"
-            self.add(file, (*loc, "collection"), message)
+            self.add_problem(file, (*loc, "collection"), message)
 
-    def _once(self, file: str, keys: Iterable[tuple[Loc, str]]) -> None:
-        seen: set[str] = set()
-        for loc, value in keys:
-            if value in seen:
-                self.add(file, loc, f"{value!r} stands twice")
-            seen.add(value)
+    def _check_unique(self, file: str, values: Iterable[tuple[Loc, str]]) -> None:
+        previous: set[str] = set()
+        for loc, value in values:
+            if value in previous:
+                self.add_problem(file, loc, f"{value!r} occurs twice")
+            previous.add(value)
 
 
 def _mappings(items: object) -> Iterator[tuple[int, dict[str, Any]]]:
-    for at, one in enumerate(items if isinstance(items, list) else []):
-        if isinstance(one, dict):
-            yield at, one
+    for at, item in enumerate(items if isinstance(items, list) else []):
+        if isinstance(item, dict):
+            yield at, item

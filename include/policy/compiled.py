@@ -1,14 +1,14 @@
-"""Compiled packs: what a pack's files say, checked once, for processes that need parts of it.
+"""Compile a policy pack into one file. A process can read a part of this file without the rest.
 
-Reading 300 data maps takes 13 seconds. A compiled pack is one file that holds the databases without
-their collections, the content of the other files, and, each on its own, the collections, retention
-rules and suites of a database. They are read at first use.
+Reading 300 data maps takes 13 seconds. A compiled pack is a ZIP file. Its index contains the
+databases without their collections, and the content of the other files except suites and
+retention.yaml. The collections, retention rules and suites of each database are separate ZIP
+members, which are read at first use.
 
-The file is named after the digests of the pack's files and of the code that checked them, so that a
-change of either needs a new one. It begins with the digest of its own content: one that is damaged
-or cut off is made anew. Its content is JSON, and goes through the types that the loader uses. Only
-a folder of the running user that no other user may enter is used: a file there is worth as much as
-any other file that this user may write, and holds no executable content.
+The name of the ZIP file is a digest of the pack's files and of ParcelSeal's code. If one of them
+changes, a new file is written. The file begins with the digest of its content, so a damaged file is
+detected and written again. The content is JSON and is validated with the models that the loader
+uses. Compiled packs are stored only in a folder that no other user can access.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from include.policy.datamap import (
 )
 from include.policy.document import DocumentError
 from include.policy.expectations import Suite
-from include.policy.files import digest, yaml_names
+from include.policy.files import file_digest, yaml_names
 from include.policy.intake import IntakeRule
 from include.policy.loader import RETENTION, PackContent, SectionsOf, load_pack, read_pack
-from include.policy.model import ByDatabase, PackFile, PolicyPack, StoredSections
+from include.policy.model import CompiledSections, PackFile, PolicyPack, RulesByDatabase
 from include.policy.problems import PackProblem
-from include.policy.purposes import Purpose, with_unneeded
+from include.policy.purposes import Purpose, add_over_collection_checks
 from include.policy.retention import Disposition, RetentionRule
 from include.policy.rules import (
     BackupRules,
@@ -59,8 +59,8 @@ from include.policy.rules import (
 )
 
 FORMAT = 2
-MOST_BYTES = 32 << 20  # of a compiled pack; 300 data maps of 71 tables take half a MiB
-MOST_PACKS = 3  # that stay in the folder
+MOST_BYTES = 32 << 20  # size of a compiled pack; 300 data maps of 71 tables take half a MiB
+MOST_PACKS = 3  # maximum number of compiled packs in the folder
 _SUFFIX = ".pack"
 _CODE = Path(__file__).resolve().parent.parent
 _log = logging.getLogger(__name__)
@@ -74,18 +74,19 @@ _Item = TypeVar("_Item")
 
 
 class _Index(Rule):
-    """What every process reads of a compiled pack.
+    """The part of a compiled pack that every process reads.
 
     Attributes:
-        files: what was read, by path.
-        databases: without their collections.
-        collections: their names, of each database.
-        faults: problems of the databases whose data maps are faulty, by name.
-        content: of the files outside of datamap/, quality/ and retention.yaml, by name.
-        sections: connections of each file of a single workflow.
-        retention: database of each rule of retention.yaml.
-        suites: database of each suite.
-        remarks: of the pack.
+        files: files of the pack, sorted by path.
+        databases: databases without their collections.
+        collections: names of the collections of each database, in the order of ``databases``.
+        faults: problems of faulty data maps, by name of the database.
+        content: file name -> content of the file, except for data maps, suites and retention.yaml.
+        sections: pack files that only a single workflow reads: name of the file -> ids of the
+            connections that the file names.
+        retention: name of the database of each rule in retention.yaml, in the order of the rules.
+        suites: name of the database of each suite, in the order of the suites.
+        remarks: remarks about the pack, which are not problems.
     """
 
     files: tuple[PackFile, ...]
@@ -100,7 +101,10 @@ class _Index(Rule):
 
 
 class _Archive:
-    """The members of a compiled pack; it stays in memory, so that its file may be removed."""
+    """The ZIP members of a compiled pack.
+
+    The whole content is in memory, so the ZIP file may be deleted while the pack is used.
+    """
 
     def __init__(self, content: bytes) -> None:
         self._zip = zipfile.ZipFile(io.BytesIO(content))
@@ -109,43 +113,51 @@ class _Archive:
         return self._zip.read(member)
 
     def collection_reader(self, member: str) -> Callable[[str], MappedCollection]:
-        """Return what reads collections of a database; the first that is asked for reads all."""
+        """Return a function that takes the name of a collection and returns the collection.
+
+        The first call of the returned function reads all collections of the database.
+
+        Args:
+            member: ZIP member with the collections of the database.
+        """
         collections = cache(lambda: _COLLECTIONS.validate_json(self.read(member)))
         return lambda name: collections()[name]
 
-    def items(self, member: str, form: TypeAdapter[_Item]) -> tuple[_Item, ...]:
-        """Return the items of a list as the loader does; see `_item`."""
-        return tuple(_item(data, form) for data in json.loads(self.read(member)))
+    def items(self, member: str, adapter: TypeAdapter[_Item]) -> tuple[_Item, ...]:
+        """Return the items of the list in a ZIP member, validated with a pydantic type adapter."""
+        return tuple(_validate(data, adapter) for data in json.loads(self.read(member)))
 
 
-def compiled_pack(folder: Path, sections: SectionsOf, forms: Path) -> PolicyPack:
-    """Read a policy pack in its compiled form; compile it first if its files changed.
+def load_compiled_pack(folder: Path, sections: SectionsOf, cache_folder: Path) -> PolicyPack:
+    """Read a policy pack from its compiled file. Compile the pack first if a YAML file changed.
 
-    If the folder cannot be used, read the files. The pack may have databases with faults.
+    If the cache folder cannot be used, the pack is read from its YAML files. Databases of the
+    returned pack may have faulty data maps.
 
     Args:
-        folder: the pack, absolute.
-        sections: returns the files of single workflows; called if the pack is compiled now.
-        forms: folder of the compiled packs; is made if it is missing.
+        folder: absolute path of the pack.
+        sections: function that returns the declarations of those pack files that only a single
+            workflow reads. It is called only if the pack has to be compiled.
+        cache_folder: folder of the compiled packs; created if it is missing.
 
     Raises:
-        PackError: as ``read_pack``.
+        PackError: the pack has problems, as in ``read_pack``.
     """
     try:
-        digests = {name: digest(folder / name) for name in yaml_names(folder)}
+        digests = {name: file_digest(folder / name) for name in yaml_names(folder)}
     except (OSError, DocumentError):
-        return load_pack(folder, sections())  # it says what is wrong
-    path = forms / f"{_key(digests)}{_SUFFIX}"
+        return load_pack(folder, sections())  # raises an error that lists the problems
+    path = cache_folder / f"{_key(digests)}{_SUFFIX}"
     try:
-        _make_private(forms)
-        content = _stored(path)
+        _create_private_folder(cache_folder)
+        content = _read_stored(path)
         if content is None:
-            with _lock(forms):
-                content = _stored(path) or _compile(folder, sections, digests, path)
+            with _lock(cache_folder):
+                content = _read_stored(path) or _compile(folder, sections, digests, path)
     except OSError as error:
         _log.warning("The policy pack is not compiled: %s", error)
         return read_pack(folder, sections()).pack
-    return _opened(content, folder, sections)
+    return _unpack(content, folder, sections)
 
 
 def _key(digests: Mapping[str, str]) -> str:
@@ -155,7 +167,11 @@ def _key(digests: Mapping[str, str]) -> str:
 
 @cache
 def _code_digest() -> str:
-    """Return a digest of the code and the shipped files, by name, size and time of change."""
+    """Return a digest that changes whenever ParcelSeal's code, its shipped files or Python change.
+
+    The digest covers names, sizes and modification times of the files, and the versions of Python,
+    pydantic and fideslang.
+    """
     lines: list[object] = [sys.version, *(version(name) for name in ("pydantic", "fideslang"))]
     for at, folders, names in os.walk(_CODE):
         folders.sort()
@@ -166,42 +182,59 @@ def _code_digest() -> str:
     return sha256(json.dumps(lines).encode()).hexdigest()
 
 
-def _make_private(forms: Path) -> None:
-    """Make the folder of compiled packs.
+def _create_private_folder(folder: Path) -> None:
+    """Create the folder of compiled packs, with access for the current user only.
 
     Raises:
-        OSError: it cannot be made, or another user may write there.
+        OSError: the folder cannot be created, or another user has access to it.
     """
-    forms.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = forms.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077 or forms.is_symlink():
-        raise PermissionError(f"{forms} should be a folder of this user with mode 700")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or folder.is_symlink():
+        raise PermissionError(f"{folder} should be a folder of this user with mode 700")
 
 
 @contextmanager
-def _lock(forms: Path) -> Iterator[None]:
-    """Let one process compile at a time; the lock of a killed process is free."""
-    with (forms / "lock").open("w") as stream:
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold a file lock during a ``with`` block. Only one process at a time compiles a pack.
+
+    The kernel releases the lock if the process is killed.
+
+    Args:
+        folder: folder of the compiled packs, which contains the lock file.
+    """
+    with (folder / "lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 
-def _stored(path: Path) -> bytes | None:
-    """Return the content of a compiled pack, or None where there is none or it is damaged."""
+def _read_stored(path: Path) -> bytes | None:
+    """Return the content of a compiled pack's file, or None if the file is missing or damaged."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         return None
-    own, content = raw[:32], raw[32:]
-    return content if sha256(content).digest() == own else None
+    digest, content = raw[:32], raw[32:]
+    return content if sha256(content).digest() == digest else None
 
 
 def _compile(folder: Path, sections: SectionsOf, digests: Mapping[str, str], path: Path) -> bytes:
-    """Load a pack and return its compiled form; keep it unless a file changed meanwhile."""
+    """Compile a pack, store it and return its content.
+
+    The compiled pack is not stored if it is larger than 32 MiB, or if a file of the pack changed
+    after the digests were calculated.
+
+    Args:
+        folder: folder of the pack.
+        sections: function that returns the declarations of those pack files that only a single
+            workflow reads.
+        digests: path in the pack -> digest of the file.
+        path: file in which the compiled pack is stored.
+    """
     loaded = read_pack(folder, sections())
-    content = _form(loaded)
-    read = {file.path: file.sha256 for file in loaded.pack.files if not file.shipped}
-    if read != digests:
+    content = _pack(loaded)
+    read_digests = {file.path: file.sha256 for file in loaded.pack.files if not file.shipped}
+    if read_digests != digests:
         _log.warning("The policy pack changed while it was compiled; its next use compiles it.")
     elif len(content) > MOST_BYTES:
         _log.warning(
@@ -214,7 +247,14 @@ def _compile(folder: Path, sections: SectionsOf, digests: Mapping[str, str], pat
 
 
 def _store(content: bytes, path: Path) -> None:
-    """Write a compiled pack at once as a whole, and remove old ones and parts of killed writers."""
+    """Write a compiled pack atomically, and delete older packs from the folder.
+
+    The 3 newest packs are kept. Incomplete files that killed processes left are deleted.
+
+    Args:
+        content: content of the compiled pack.
+        path: file to which the content is written.
+    """
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
         stream.write(sha256(content).digest() + content)
     Path(stream.name).replace(path)
@@ -223,11 +263,12 @@ def _store(content: bytes, path: Path) -> None:
         old.unlink(missing_ok=True)
 
 
-def _form(loaded: PackContent) -> bytes:
+def _pack(loaded: PackContent) -> bytes:
+    """Return the content of the compiled file for a loaded pack."""
     pack = loaded.pack
     content = dict(loaded.files)
     rules = content.pop(RETENTION, [])
-    owners = [pack.holder_of(rule.collection, rule.database) for rule in pack.retention]
+    owners = [pack.database_name_of(rule.collection, rule.database) for rule in pack.retention]
     index = _Index(
         files=pack.files,
         databases=tuple(
@@ -249,15 +290,24 @@ def _form(loaded: PackContent) -> bytes:
             if not database.is_faulty:
                 collections = _COLLECTIONS.dump_json(database.collections, exclude_defaults=True)
                 archive.writestr(f"{number}/collections", collections)
-            own = [rule for rule, owner in zip(rules, owners, strict=True) if owner == name]
-            archive.writestr(f"{number}/retention", json.dumps(own))
+            own_rules = [rule for rule, owner in zip(rules, owners, strict=True) if owner == name]
+            archive.writestr(f"{number}/retention", json.dumps(own_rules))
             suites = [suite for owner, suite in loaded.suites if owner == name]
             archive.writestr(f"{number}/suites", json.dumps(suites))
     return stream.getvalue()
 
 
-def _opened(content: bytes, folder: Path, sections: SectionsOf) -> PolicyPack:
-    """Return the pack of a compiled form; the parts of single databases are read at first use."""
+def _unpack(content: bytes, folder: Path, sections: SectionsOf) -> PolicyPack:
+    """Return the policy pack that a compiled file contains.
+
+    The collections, retention rules and suites of a database are read when they are first used.
+
+    Args:
+        content: content of the compiled file.
+        folder: folder of the pack.
+        sections: function that returns the declarations of those pack files that only a single
+            workflow reads.
+    """
     archive = _Archive(content)
     index = _Index.model_validate_json(archive.read("index"))
     databases: dict[str, MappedDatabase] = {}
@@ -273,13 +323,13 @@ def _opened(content: bytes, folder: Path, sections: SectionsOf) -> PolicyPack:
             **{name: getattr(facts, name) for name in _FACTS}, collections=collections
         )
 
-    def section(name: str, form: type[_Item]) -> _Item:
-        return _item(index.content.get(name, {}), TypeAdapter(form))
+    def section(name: str, model: type[_Item]) -> _Item:
+        return _validate(index.content.get(name, {}), TypeAdapter(model))
 
-    def items(name: str, form: type[_Item]) -> tuple[_Item, ...]:
+    def items(name: str, model: type[_Item]) -> tuple[_Item, ...]:
         data = index.content.get(name, [])
         assert isinstance(data, list)
-        return tuple(_item(each, TypeAdapter(form)) for each in data)
+        return tuple(_validate(item, TypeAdapter(model)) for item in data)
 
     purposes = items("purposes.yaml", Purpose)
 
@@ -288,10 +338,10 @@ def _opened(content: bytes, folder: Path, sections: SectionsOf) -> PolicyPack:
         return archive.items(f"{members[database]}/retention", rules)
 
     def suites_of(database: str) -> tuple[Suite, ...]:
-        written = archive.items(f"{members[database]}/suites", TypeAdapter(Suite))
-        placed = [suite.model_copy(update={"database": database}) for suite in written]
+        stored = archive.items(f"{members[database]}/suites", TypeAdapter(Suite))
+        suites = [suite.model_copy(update={"database": database}) for suite in stored]
         sound = {} if database in index.faults else {database: databases[database]}
-        return with_unneeded(placed, purposes, sound)
+        return add_over_collection_checks(suites, purposes, sound)
 
     return PolicyPack.model_construct(
         folder=folder,
@@ -301,20 +351,25 @@ def _opened(content: bytes, folder: Path, sections: SectionsOf) -> PolicyPack:
         controls=items("controls.yaml", Control),
         backup=section("backup.yaml", BackupRules),
         evidence=section("evidence.yaml", EvidenceRules),
-        retention=ByDatabase(index.retention, retention_of),
+        retention=RulesByDatabase(index.retention, retention_of),
         disposition=section("disposition.yaml", Disposition),
         intake=items("intake.yaml", IntakeRule),
-        sections=StoredSections(index.sections, section, sections),
+        sections=CompiledSections(index.sections, section, sections),
         calendar=section("calendar.yaml", Calendar),
         notices=section("notices.yaml", NoticeRules),
         operations=section("operations.yaml", Operations),
         roles={role.id: role for role in items("roles.yaml", Role)},
-        suites=ByDatabase(index.suites, suites_of),
+        suites=RulesByDatabase(index.suites, suites_of),
         purposes=purposes,
         remarks=index.remarks,
     )
 
 
-def _item(data: object, form: TypeAdapter[_Item]) -> _Item:
-    """Return plain content as its type, exactly as the loader does it."""
-    return form.validate_json(json.dumps(data), strict=True)
+def _validate(data: object, adapter: TypeAdapter[_Item]) -> _Item:
+    """Validate JSON data as strictly as the loader validates YAML; return the validated object.
+
+    Args:
+        data: Python values from JSON.
+        adapter: pydantic type adapter for the data.
+    """
+    return adapter.validate_json(json.dumps(data), strict=True)

@@ -1,4 +1,8 @@
-"""The mapped databases: what a data map says, typed, and our own keys under its ``meta``."""
+"""Models of the content of data maps: databases, collections, fields, and ParcelSeal's own keys.
+
+ParcelSeal's own keys are those that fideslang does not define. They are under ``meta`` in the
+Dataset.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,20 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
+from include.messages import Message
 from include.policy.problems import PackError, PackProblem
-from include.policy.rules import Name, Positive, Rule, Text
+from include.policy.rules import Name, Positive, Rule, Text, Texts
 
 META_KEY = "parcelseal"
-"""The one key of ours inside a fideslang Dataset's ``meta``."""
+"""ParcelSeal's key inside a fideslang Dataset's ``meta``."""
 
 
-class NewestClock(Rule):
-    """A column whose greatest value is the time of a collection's newest record.
+class NewestRecordField(Rule):
+    """A column whose greatest value shows how recent the data in a restored copy is.
 
     Attributes:
-        collection: collection of the same database.
-        field: timestamp or date column in it.
+        collection: Collection of the same database.
+        field: Date or timestamp column of the collection.
     """
 
     collection: Name
@@ -29,14 +34,14 @@ class NewestClock(Rule):
 
 
 class CollectionMeta(Rule):
-    """``meta.parcelseal.collections.<name>``: what the data map cannot say of a table.
+    """Settings of one collection. They override the settings of its database.
 
     Attributes:
-        schema_name: PostgreSQL schema.
-        table: table, where the collection is named otherwise.
-        data_class: the company's class of the data.
-        department: department that answers for it.
-        owner: person or role that answers for it.
+        schema_name: PostgreSQL schema of the table.
+        table: Name of the table in PostgreSQL, if it differs from the name of the collection.
+        data_class: Confidentiality class of the data, as the company names it.
+        department: Department that is responsible for the data.
+        owner: Person or role that is responsible for the data.
     """
 
     schema_name: Annotated[Name | None, Field(alias="schema")] = None
@@ -47,23 +52,29 @@ class CollectionMeta(Rule):
 
 
 class DatabaseMeta(Rule):
-    """``meta.parcelseal`` of a Dataset; every key has a default.
+    """ParcelSeal's own keys in the data map of a database.
 
     Attributes:
-        connection: id of the Airflow connection.
-        schema_name: PostgreSQL schema of collections that name none.
-        site: site where the primary stands; a backup has to be at another.
-        owner: person or role that answers for the database.
-        department: department that answers for it.
-        data_class: class of collections that name none.
-        rto_minutes: recovery time objective, else of backup.yaml.
-        rpo_hours: recovery point objective, else of backup.yaml.
-        newest: columns that show how fresh a copy is.
-        collections: exceptions, by collection.
-        unconfirmed: fields whose data categories are a draft's guesses, by collection; keys inside
-            JSON columns with dots.
+        title: Display name of the database in each language; default: the `name` of the Dataset.
+        connection: Id of the Airflow connection to the database.
+        schema_name: PostgreSQL schema of the collections for which ``collections`` states no
+            schema.
+        site: Site of the primary server. A backup store does not count as separate (clause 4.2) if
+            the store is at the same site or states no site.
+        owner: Person or role that is responsible for the data.
+        department: Department that is responsible for the data.
+        data_class: Confidentiality class, as the company names it, of the collections for which
+            ``collections`` states no class.
+        rto_minutes: Recovery time objective in minutes; default: the value in backup.yaml.
+        rpo_hours: Recovery point objective in hours; default: the value in backup.yaml.
+        newest: Columns whose greatest value shows how recent the data in a restored copy is.
+        collections: Settings of single collections, by name.
+        unconfirmed: Fields whose data categories ``config map`` guessed and that are not confirmed
+            yet, by collection. A key inside a JSON column is written with dots, for example
+            ``payload.phone``.
     """
 
+    title: Texts | None = None
     connection: Text = "customer_db"
     schema_name: Annotated[Name, Field(alias="schema")] = "public"
     site: Text | None = None
@@ -72,20 +83,22 @@ class DatabaseMeta(Rule):
     data_class: Annotated[Text | None, Field(alias="class")] = None
     rto_minutes: Positive | None = None
     rpo_hours: Positive | None = None
-    newest: tuple[NewestClock, ...] = ()
+    newest: tuple[NewestRecordField, ...] = ()
     collections: Mapping[str, CollectionMeta] = {}
     unconfirmed: Mapping[str, tuple[Name, ...]] = {}
 
 
 class Reference(Rule):
-    """Another field that this field's values lead to, or are led to from.
+    """A reference from one field to another field, as stated in the data map.
 
     Attributes:
-        database: name of the database; it may be one that the pack does not map.
-        collection: collection there, empty when that database is not mapped.
-        field: field there; ``collection.field`` as written when it is not mapped.
-        direction: Fides' order of looking records up, ``to`` the other field or ``from`` it; it
-            does not say which of the two is the foreign key. None where the map is silent.
+        database: name of the other field's database. The pack may have no data map for it.
+        collection: collection of the other field; empty if the pack has no data map for `database`.
+        field: name of the other field. If the pack has no data map for `database`, it is
+            ``collection.field`` as written in the data map that states the reference.
+        direction: ``to`` if Fides finds the record of the other field from this field, ``from`` if
+            it finds the record of this field from the other field. Either field may be the foreign
+            key. None if the data map does not state the direction.
     """
 
     database: str
@@ -95,20 +108,22 @@ class Reference(Rule):
 
 
 class MappedField(Rule):
-    """A column, or a key inside a JSON column.
+    """A column of a mapped table, or a key inside a JSON column.
 
     Attributes:
-        name: name of the column.
-        categories: fideslang data categories, those of its collection and database included.
-        uses: fideslang data uses, likewise.
-        subjects: fideslang data subjects: its own, or else those of the nearest level above it
-            that names any.
-        is_confirmed: whether a person has confirmed its categories.
-        primary_key: whether it belongs to the primary key.
-        data_type: fideslang data type, where named.
-        identity: kind of identity it holds (``email``), where named.
-        references: keys to and from other fields.
-        fields: keys inside a JSON column.
+        name: name of the column or key.
+        categories: fideslang data categories, including those of the field's collection and
+            database.
+        uses: fideslang data uses, including those of the field's collection and database.
+        subjects: fideslang data subjects of the field. If the field has none, the data subjects of
+            its collection are used; if the collection has none, those of its database.
+        is_confirmed: whether a person has confirmed the data categories.
+        primary_key: whether the column belongs to the primary key.
+        data_type: fideslang data type; None if the data map does not state it.
+        identity: type of identity in the field, such as ``email``; None if the data map does not
+            state it.
+        references: references to and from other fields.
+        fields: keys inside a JSON column, by name.
     """
 
     name: str
@@ -124,8 +139,14 @@ class MappedField(Rule):
 
     @property
     def is_personal(self) -> bool:
-        """Whether it holds data about a person: any category of ``user``."""
-        return any(one == "user" or one.startswith("user.") for one in self.categories)
+        """Return whether the field contains personal data.
+
+        This is the case if one of its data categories is ``user`` or is below ``user`` in the
+        taxonomy.
+        """
+        return any(
+            category == "user" or category.startswith("user.") for category in self.categories
+        )
 
 
 class MappedCollection(Rule):
@@ -133,12 +154,13 @@ class MappedCollection(Rule):
 
     Attributes:
         name: name of the collection in the data map.
-        schema_name: PostgreSQL schema.
-        table: name of the table, as PostgreSQL spells it.
-        data_class: the company's class of the data, None when nobody classified it.
-        department: department that answers for it.
-        owner: person or role that answers for it.
-        description: of the data map.
+        schema_name: PostgreSQL schema of the table.
+        table: name of the table in PostgreSQL.
+        data_class: confidentiality class of the data, as the company names it; None if the data is
+            not classified.
+        department: department that is responsible for the data.
+        owner: person or role that is responsible for the data.
+        description: description in the data map.
         fields: columns by name, in the order of the data map.
     """
 
@@ -153,22 +175,29 @@ class MappedCollection(Rule):
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:
-        """Fields with an unconfirmed personal category; dots separate keys inside JSON columns."""
+        """Return the personal fields whose data categories are not confirmed.
+
+        A key inside a JSON column is written with dots, for example ``payload.phone``.
+        """
         return tuple(_unconfirmed(self.fields, ""))
 
     @property
     def primary_key(self) -> tuple[str, ...]:
-        """Columns of the primary key, in the order of the data map; empty when none is marked."""
+        """Return the columns of the primary key, in the order of the data map.
+
+        The result is empty if the data map states no primary key.
+        """
         return tuple(name for name, field in self.fields.items() if field.primary_key)
 
     def fields_about(self, subjects: Sequence[str]) -> dict[str, MappedField]:
-        """Return the fields with personal data of some data subjects, by column.
+        """Return the columns with personal data of the given data subjects, by column name.
 
-        Fields of other data subjects do not count, such as the clerk who entered a customer's
-        record. A field without a data subject counts for all.
+        A column about other data subjects is left out, such as the name of the clerk who entered a
+        customer's record. A column for which the data map states no data subject is always
+        included.
 
         Args:
-            subjects: fideslang data subjects; empty for all.
+            subjects: fideslang data subjects; empty for all data subjects.
         """
         return {
             name: field
@@ -182,21 +211,21 @@ class DatabaseFacts(Rule):
     """A mapped database without its collections.
 
     Attributes:
-        name: the Dataset's fides_key; what ``--database`` takes.
-        title: the Dataset's name for people; its fides_key when it has none.
-        connection: id of the Airflow connection.
-        schema_name: PostgreSQL schema of collections that name none.
-        site: site of the primary, None when not named.
-        owner: person or role that answers for the database.
-        department: department that answers for it.
-        data_class: class of collections that name none.
+        name: fides_key of the Dataset, which is also the value of the option ``--database``.
+        title: display name of the database.
+        connection: id of the Airflow connection to the database.
+        schema_name: PostgreSQL schema of collections for which the data map states no schema.
+        site: site of the primary server; None if the data map does not state it.
+        owner: person or role that is responsible for the database.
+        department: department that is responsible for the database.
+        data_class: confidentiality class of collections for which the data map states no class.
         rto: recovery time objective.
         rpo: recovery point objective.
-        newest: columns that show how fresh a copy is.
+        newest: columns whose greatest value shows how recent the data in a restored copy is.
     """
 
     name: str
-    title: str
+    title: Message
     connection: str
     schema_name: str
     site: str | None = None
@@ -205,21 +234,25 @@ class DatabaseFacts(Rule):
     data_class: str | None = None
     rto: timedelta
     rpo: timedelta
-    newest: tuple[NewestClock, ...] = ()
+    newest: tuple[NewestRecordField, ...] = ()
 
 
 class MappedDatabase(DatabaseFacts):
-    """A database that the pack puts under the policy.
+    """A database that a data map of the pack describes.
 
     Attributes:
-        collections: by name, in the order of the data map; of a compiled pack read at first use.
+        collections: collections by name, in the order of the data map. If the pack is compiled,
+            they are read at first use.
     """
 
     collections: Mapping[str, MappedCollection]
 
     @property
     def is_faulty(self) -> bool:
-        """Whether its data map has problems, so that no workflow may work on it."""
+        """Return whether the data map of this database has problems.
+
+        No workflow may use a database with a faulty data map.
+        """
         return isinstance(self.collections, FaultyCollections)
 
 
@@ -227,21 +260,21 @@ _Item = TypeVar("_Item")
 
 
 class LazyMapping(Mapping[str, _Item]):
-    """Items whose names are known; each is read when it is asked for.
+    """A mapping whose names are fixed and whose items are read at each access.
 
     Args:
-        names: of the items, in their order.
-        read: returns the item of one of these names.
+        names: names of the items, in order.
+        read: function that takes the name of an item and returns the item.
     """
 
     def __init__(self, names: Iterable[str], read: Callable[[str], _Item]) -> None:
         self._names = dict.fromkeys(names)
-        self._item = read
+        self._read_item = read
 
     def __getitem__(self, name: str) -> _Item:
         if name not in self._names:
             raise KeyError(name)
-        return self._item(name)
+        return self._read_item(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -254,12 +287,14 @@ class LazyMapping(Mapping[str, _Item]):
 
 
 class FaultyCollections(LazyMapping[MappedCollection]):
-    """The collections of a database whose data map is faulty: names only.
+    """The collections of a faulty data map: only their names can be read.
+
+    Reading a collection raises PackError.
 
     Args:
-        names: of the collections, as far as the map can be read.
-        folder: of the pack.
-        problems: of the data map.
+        names: names of the collections, as far as they could be read from the data map.
+        folder: folder of the pack.
+        problems: problems of the data map.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, problems: Sequence[PackProblem]) -> None:

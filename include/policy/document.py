@@ -1,13 +1,15 @@
 """Read YAML files safely, with the line of every key and item.
 
-YAML 1.1 and YAML 1.2 read some plain values differently: ``010`` is 8 or 10, ``yes`` is true or
-text, ``0o10`` is text or 8. A pack decides which records are deleted, so such a value is refused.
-``true``, ``false``, ``null``, ``~`` and the numbers of JSON keep their meaning. All other values
-are text, also ``12:30`` and ``2026-11-25`` (YAML 1.2.2, 10.3.2, core schema).
+YAML 1.1 and YAML 1.2 read some unquoted values differently: ``010`` is 8 or 10, ``yes`` is true or
+text, ``0o10`` is text or 8. Such a value is refused, because a pack decides which records are
+deleted. ``true``, ``false``, ``null``, ``~`` and numbers in JSON format keep their meaning. All
+other unquoted values are text, including ``12:30`` and ``2026-11-25`` (YAML 1.2.2, 10.3.2, core
+schema).
 
-Also refused, beside YAML's own errors: duplicate keys, keys that are not text, tags, more than one
-document, files that are not UTF-8, too large or nested too deep, and aliases that expand to more
-nodes than a pack can need. The result is exactly what JSON can express.
+The reader refuses tags, duplicate keys, keys that are not text, and more than one document per
+file. Files must be UTF-8 and must not be too large or nested too deeply. The number of values is
+limited; values that an alias repeats count again. The result consists only of values that JSON can
+express.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _CONSTANTS |= dict.fromkeys(("false", "False", "FALSE"), False)
 _BOOLEANS_OF_1_1 = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+][0-9]+)?", re.ASCII)
-# Numbers of YAML 1.1 or 1.2. Sexagesimal numbers are left out: 12:30 is a time for its writer.
+# Numbers of YAML 1.1 or 1.2, except sexagesimal numbers: an author who writes 12:30 means a time.
 _NUMBER = re.compile(
     r"[-+]?(?:0b[01_]+|0x[0-9A-Fa-f_]+|0o[0-7]+|\.(?:inf|Inf|INF)"
     r"|(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?)|\.(?:nan|NaN|NAN)",
@@ -43,11 +45,14 @@ _NUMBER = re.compile(
 
 
 class AmbiguousScalar(ValueError):
-    """A value that YAML readers interpret differently; the message says what to write instead."""
+    """The error for a value that YAML 1.1 and YAML 1.2 read differently.
+
+    The message states what to write instead.
+    """
 
 
 def plain_value(text: str) -> str | int | float | bool | None:
-    """Return the value of a plain scalar.
+    """Return the Python value of an unquoted YAML scalar.
 
     Args:
         text: the scalar as written in the file.
@@ -62,7 +67,7 @@ def plain_value(text: str) -> str | int | float | bool | None:
         )
     if text in _CONSTANTS:
         return _CONSTANTS[text]
-    if meaning := _boolean_of_1_1(text):
+    if meaning := _yaml_1_1_boolean(text):
         raise AmbiguousScalar(_choice(text, [meaning]))
     if not _NUMBER.fullmatch(text):
         return text
@@ -72,10 +77,10 @@ def plain_value(text: str) -> str | int | float | bool | None:
         return int(text)
     if _FLOAT.fullmatch(text):
         return _exact(text)
-    raise AmbiguousScalar(_choice(text, list(dict.fromkeys(_readings(text)))))
+    raise AmbiguousScalar(_choice(text, list(dict.fromkeys(_possible_numbers(text)))))
 
 
-def _boolean_of_1_1(text: str) -> str | None:
+def _yaml_1_1_boolean(text: str) -> str | None:
     forms = (text.lower(), text.upper(), text.capitalize())
     return _BOOLEANS_OF_1_1.get(text.lower()) if text in forms else None
 
@@ -89,8 +94,12 @@ def _exact(text: str) -> float:
     return value
 
 
-def _readings(text: str) -> Iterator[str]:
-    """Yield the numbers that YAML 1.1 and 1.2 read."""
+def _possible_numbers(text: str) -> Iterator[str]:
+    """Yield each number that YAML 1.1 or YAML 1.2 may read in an unquoted scalar, as text.
+
+    Args:
+        text: the scalar as written in the file.
+    """
     digits = text.replace("_", "").lstrip("+")
     sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
     prefix = digits[:2]
@@ -117,7 +126,7 @@ def _choice(text: str, meanings: list[str]) -> str:
 MAX_BYTES = 5 * 1024 * 1024
 MAX_NODES = 200_000
 MAX_DEPTH = 60
-_MOST_TRIES = 5  # to free an item of its faults; each may bring out more
+_MOST_TRIES = 5  # attempts to remove the faults of an item; each attempt may reveal more
 
 _Item = TypeVar("_Item")
 
@@ -128,7 +137,10 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _TextLoader(_Base):  # type: ignore[misc] # PyYAML is untyped
-    """Compose each plain scalar as text, since PyYAML's own rules are those of YAML 1.1."""
+    """A YAML loader that keeps each unquoted scalar as text.
+
+    PyYAML itself would convert unquoted scalars by the rules of YAML 1.1.
+    """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own attribute
 
@@ -136,18 +148,25 @@ class _TextLoader(_Base):  # type: ignore[misc] # PyYAML is untyped
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAG = _TAG + "str"
 _MERGE_KEY = "<<"
-_WORDS = {bool: "a truth value", int: "a number", float: "a number", type(None): "nothing (null)"}
+_TYPE_NAMES = {
+    bool: "a boolean value",
+    int: "a number",
+    float: "a number",
+    type(None): "nothing (null)",
+}
 
 
 @dataclass(frozen=True)
 class Document:
-    """One file of a pack.
+    """The content of one YAML file of a pack.
 
     Attributes:
         file: path inside the pack.
-        data: content in plain Python: dict, list, str, int, float, bool, None.
-        lines: the 1-based line of every key and item, by path; the root is ``()``.
-        refused: paths of values that were refused; their text stands in ``data``.
+        data: content as Python values: dict, list, str, int, float, bool, None.
+        lines: path of a key or item -> its line in the file, counted from 1. The path of the root
+            is ``()``.
+        refused: paths of values that were refused because YAML 1.1 and YAML 1.2 read them
+            differently. In ``data`` these values are text.
         faults: problems of the refused values.
     """
 
@@ -157,64 +176,86 @@ class Document:
     refused: frozenset[Loc] = frozenset()
     faults: tuple[PackProblem, ...] = ()
 
-    def at(self, loc: Loc) -> Any:
-        """The value at a path that is in ``lines``."""
+    def value_at(self, loc: Loc) -> Any:
+        """Return the value at a path of keys and indexes in the document.
+
+        Args:
+            loc: the path; one of those in ``lines``.
+        """
         value = self.data
         for step in loc:
             value = value[step]
         return value
 
-    def known(self, loc: Loc) -> Loc:
-        """The part of a path that the document has; steps it does not have are left out.
+    def existing_path(self, loc: Loc) -> Loc:
+        """Return the part of a path that exists in the document.
 
-        Validators put names of their own (union members) between the document's steps.
-        """
-        found: Loc = ()
-        for step in loc:
-            if (*found, step) in self.lines:
-                found = (*found, step)
-        return found
-
-    def problem(self, loc: Loc, message: str, missing: str = "") -> PackProblem:
-        """A problem at a path; ``missing`` names a key that should be there."""
-        known = self.known(loc)
-        shown = (*known, missing) if missing else known
-        return PackProblem(self.file, self.lines[known], path_text(shown), message)
-
-    def problems(self, error: ValidationError, base: Loc = ()) -> Iterator[PackProblem]:
-        """Yield the problems of a pydantic error, each with its line and path.
-
-        A refused value is not reported a second time.
+        Pydantic's errors contain paths with names of union members. The document has no such keys,
+        so they are removed from the path.
 
         Args:
-            error: from validating the part of the document that is at ``base``.
-            base: path of that part.
+            loc: path of keys and indexes, as in an error of pydantic.
         """
-        for one in error.errors(include_url=False, include_input=False):
-            loc = (*base, *one["loc"])
-            if self.known(loc) in self.refused:
+        path: Loc = ()
+        for step in loc:
+            if (*path, step) in self.lines:
+                path = (*path, step)
+        return path
+
+    def problem(self, loc: Loc, message: str, missing: str = "") -> PackProblem:
+        """Return a problem with the file, line and path of a value in the document.
+
+        Args:
+            loc: path of the value. It may contain names of union members, which pydantic adds.
+            message: description of the problem.
+            missing: name of a required key that is missing in the mapping at `loc`; empty if none
+                is missing.
+        """
+        path = self.existing_path(loc)
+        reported_path = (*path, missing) if missing else path
+        return PackProblem(self.file, self.lines[path], path_text(reported_path), message)
+
+    def problems(self, error: ValidationError, base: Loc = ()) -> Iterator[PackProblem]:
+        """Yield the problems that a pydantic error reports, each with its line and path.
+
+        Values in ``refused`` are left out, because ``faults`` already reports them.
+
+        Args:
+            error: error from the validation of the value at ``base``.
+            base: path of the validated value.
+        """
+        for details in error.errors(include_url=False, include_input=False):
+            loc = (*base, *details["loc"])
+            if self.existing_path(loc) in self.refused:
                 continue
-            message = one["msg"].removeprefix("Value error, ")
+            message = details["msg"].removeprefix("Value error, ")
             missing = ""
-            match one["type"]:
+            match details["type"]:
                 case "default_factory_not_called":
-                    continue  # what kept it from being called is said already
+                    continue  # the error that prevented the call is reported separately
                 case "missing":
-                    missing, message = str(loc[-1]), "is required and missing"
+                    missing, message = str(loc[-1]), "is required but missing"
                 case "extra_forbidden":
-                    message = "this key is not known here"
+                    message = "this key is unknown"
                 case "union_tag_invalid":
-                    message = f"{one['ctx']['tag']!r} is none of {one['ctx']['expected_tags']}"
+                    context = details["ctx"]
+                    message = f"{context['tag']!r} is none of {context['expected_tags']}"
                 case "union_tag_not_found":
-                    missing, message = "type", "is required and missing"
-                case "string_type" if type(self.at(self.known(loc))) in _WORDS:
-                    word = _WORDS[type(self.at(self.known(loc)))]
-                    message = f'should be text, YAML reads it as {word}: write it in "quotes"'
+                    missing, message = "type", "is required but missing"
+                case "string_type" if type(self.value_at(self.existing_path(loc))) in _TYPE_NAMES:
+                    kind = _TYPE_NAMES[type(self.value_at(self.existing_path(loc)))]
+                    message = f'should be text, YAML reads it as {kind}: write it in "quotes"'
             yield self.problem(loc, message, missing)
 
 
 def path_text(loc: Loc) -> str:
-    """``collections[3].fields[0].name``; steps that are not plain words stand in quotes."""
+    """Format a path for display, such as ``collections[3].fields[0].name``.
+
+    A key is quoted if it contains characters other than letters, digits, ``-`` and ``_``.
+
+    Args:
+        loc: path of keys and indexes in a document.
+    """
     text = ""
     for step in loc:
         if isinstance(step, int):
@@ -227,18 +268,19 @@ def path_text(loc: Loc) -> str:
 
 
 def read_document(raw: bytes, file: str) -> Document:
-    """Read the content of one YAML file.
+    """Parse the content of one YAML file of a pack.
 
     Args:
-        raw: its bytes.
-        file: its name in problems.
+        raw: bytes of the file.
+        file: name of the file, as problems and errors state it.
 
     Returns:
-        The document. Values that were refused are its ``faults``, so that the problems of all
-        other values can be found too.
+        The document. Values that were refused are text in the document, and its ``faults`` describe
+        them. The caller can therefore check all other values.
 
     Raises:
-        DocumentError: the structure is faulty; has every problem.
+        DocumentError: the file is not valid YAML, or its structure is not allowed. The error lists
+            every problem.
     """
     root = _compose(_decode(raw, file), file)
     builder = _Builder(file)
@@ -250,10 +292,14 @@ def read_document(raw: bytes, file: str) -> Document:
 
 
 def read_bytes(path: Path, file: str) -> bytes:
-    """The bytes of a file of a pack.
+    """Return the bytes of a file of a pack.
+
+    Args:
+        path: path of the file on the disk.
+        file: path of the file in the pack, for the error.
 
     Raises:
-        DocumentError: it cannot be read, is no plain file or larger than 5 MiB.
+        DocumentError: the path cannot be read, is not a regular file or is larger than 5 MiB.
     """
     try:
         if not path.is_file():
@@ -268,7 +314,11 @@ def read_bytes(path: Path, file: str) -> bytes:
 
 
 class DocumentError(Exception):
-    """A file could not be read as a document; carries the problems."""
+    """The error for a file that cannot be read as a document of a pack.
+
+    Attributes:
+        problems: problems of the file.
+    """
 
     def __init__(self, problems: list[PackProblem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -276,7 +326,13 @@ class DocumentError(Exception):
 
     @classmethod
     def single(cls, file: str, line: int | None, message: str) -> DocumentError:
-        """An error of one problem."""
+        """Return an error with a single problem.
+
+        Args:
+            file: path of the file in the pack.
+            line: line of the problem, counted from 1; None if the problem concerns the whole file.
+            message: description of the problem.
+        """
         return cls([PackProblem(file, line, "", message)])
 
 
@@ -302,14 +358,14 @@ def _compose(text: str, file: str) -> yaml.Node:
         line = None if position is None else text[:position].count("\n") + 1
         raise DocumentError.single(file, line, f"is not valid YAML: {reason}") from error
     except RecursionError as error:  # PyYAML without its C parser
-        raise DocumentError.single(file, None, "is nested too deep") from error
+        raise DocumentError.single(file, None, "is nested too deeply") from error
     if root is None:
         raise DocumentError.single(file, None, "is empty")
     return root
 
 
 class _Builder:
-    """Turns composed nodes into plain data and remembers lines."""
+    """Converts parsed YAML nodes to Python values, and records the line of each node."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -319,7 +375,17 @@ class _Builder:
         self._nodes = 0
 
     def build(self, node: yaml.Node, loc: Loc, depth: int, line: int | None = None) -> Any:
-        """The data of a node; problems are collected, size and depth end the reading."""
+        """Return the Python value of a YAML node, and collect the problems of the node.
+
+        Args:
+            node: the parsed node.
+            loc: path of the node in the document.
+            depth: number of mappings and lists that contain the node.
+            line: line to record for the node; None for the line at which the node begins.
+
+        Raises:
+            DocumentError: the document has too many nodes or is nested too deeply.
+        """
         self.lines[loc] = line or node.start_mark.line + 1
         self._count(node, depth)
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
@@ -346,23 +412,27 @@ class _Builder:
     def _pairs(
         self, node: yaml.MappingNode, loc: Loc, depth: int
     ) -> dict[str, tuple[int, yaml.Node]]:
-        """Key -> (line, value node), merge keys (``<<``) resolved; own keys win."""
+        """Return the line and the value node of each key of a mapping: key -> (line, value node).
+
+        Keys from merged mappings (``<<``) are included. The mapping's own keys override merged
+        keys.
+        """
         merged: dict[str, tuple[int, yaml.Node]] = {}
-        own: dict[str, tuple[int, yaml.Node]] = {}
+        own_pairs: dict[str, tuple[int, yaml.Node]] = {}
         for key_node, value in node.value:
             line = key_node.start_mark.line + 1
             if _is_merge_key(key_node):
                 merged = {**self._merged(value, loc, depth + 1), **merged}
             elif not _is_text(key_node):
                 self._add(line, loc, 'a key should be text: write it in "quotes"')
-            elif key_node.value in own:
-                first = own[key_node.value][0]
+            elif key_node.value in own_pairs:
+                first = own_pairs[key_node.value][0]
                 self._add(
-                    line, (*loc, key_node.value), f"this key stands twice, first in line {first}"
+                    line, (*loc, key_node.value), f"this key occurs twice, first in line {first}"
                 )
             else:
-                own[key_node.value] = (line, value)
-        return {**merged, **own}
+                own_pairs[key_node.value] = (line, value)
+        return {**merged, **own_pairs}
 
     def _merged(self, node: yaml.Node, loc: Loc, depth: int) -> dict[str, tuple[int, yaml.Node]]:
         self._count(node, depth)
@@ -370,7 +440,7 @@ class _Builder:
             return self._pairs(node, loc, depth)
         if isinstance(node, yaml.SequenceNode):
             merged: dict[str, tuple[int, yaml.Node]] = {}
-            for item in node.value:  # the earlier of two mappings wins
+            for item in node.value:  # earlier mappings take precedence (YAML 1.1 merge)
                 merged = {**self._merged(item, loc, depth + 1), **merged}
             return merged
         self._add(node.start_mark.line + 1, loc, "only a mapping can be merged with <<")
@@ -379,7 +449,7 @@ class _Builder:
     def _scalar(self, node: yaml.ScalarNode, loc: Loc) -> Any:
         if node.tag != _TEXT_TAG:
             return self._refuse_tag(node, loc)
-        if node.style:  # in quotes, or a block
+        if node.style:  # a quoted or block scalar
             return node.value
         try:
             return plain_value(node.value)
@@ -401,7 +471,11 @@ def _is_merge_key(node: yaml.Node) -> bool:
 
 
 def _is_text(node: yaml.Node) -> bool:
-    """Return whether a key is text for every reader of YAML."""
+    """Return whether a key of a mapping is text in both YAML 1.1 and YAML 1.2.
+
+    Args:
+        node: YAML node of the key.
+    """
     if not isinstance(node, yaml.ScalarNode) or node.tag != _TEXT_TAG:
         return False
     try:
@@ -410,35 +484,44 @@ def _is_text(node: yaml.Node) -> bool:
         return False
 
 
-def without_faults(form: TypeAdapter[_Item], item: object, example: object) -> _Item | None:
-    """An item without what is wrong in it, for checks that look at the rest of it.
+def drop_faults(adapter: TypeAdapter[_Item], item: object, example: object) -> _Item | None:
+    """Return an item without its faulty values. Later checks can then use its other values.
 
     Args:
-        form: of the item.
-        item: as it was read.
-        example: a sound one, from which required values come where they are missing or faulty.
+        adapter: type of the item.
+        item: the item as Python values that JSON can express.
+        example: valid item of the same type. Its values replace required values that are missing or
+            were removed.
 
     Returns:
-        None where nothing sound is left.
+        The validated item, or None if it is still faulty after 5 attempts.
     """
     rest = deepcopy(item)
-    for _try in range(_MOST_TRIES):
+    for _attempt in range(_MOST_TRIES):
         try:
-            return form.validate_json(json.dumps(rest), strict=True)
+            return adapter.validate_json(json.dumps(rest), strict=True)
         except ValidationError as error:
-            for one in error.errors(include_url=False, include_input=False):
-                if one["type"] == "missing":
-                    _put(rest, one["loc"], example)
+            for details in error.errors(include_url=False, include_input=False):
+                if details["type"] == "missing":
+                    _copy_value(rest, details["loc"], example)
                 else:
-                    _drop(rest, one["loc"])
+                    _delete_value(rest, details["loc"])
     return None
 
 
-def _holder(data: object, loc: Loc) -> Any:
-    """What holds the last step of a path; steps that only pydantic knows are passed over."""
+def _parent(data: object, loc: Loc) -> Any:
+    """Return the mapping or list that contains the last key or index of a path.
+
+    Keys and indexes of the path that do not exist in `data` are skipped, because pydantic adds
+    names of union members to its paths.
+
+    Args:
+        data: content of the document, as Python values.
+        loc: path of keys and indexes, as in an error of pydantic.
+    """
     for step in loc[:-1]:
         if isinstance(data, dict | list) and _has(data, step):
-            data = data[step]  # type: ignore[index] # it has it
+            data = data[step]  # type: ignore[index] # _has checked the key or index
     return data
 
 
@@ -448,13 +531,13 @@ def _has(data: object, step: str | int) -> bool:
     return isinstance(data, list) and isinstance(step, int) and step < len(data)
 
 
-def _drop(data: object, loc: Loc) -> None:
-    holder = _holder(data, loc)
-    if loc and _has(holder, loc[-1]):
-        del holder[loc[-1]]
+def _delete_value(data: object, loc: Loc) -> None:
+    parent = _parent(data, loc)
+    if loc and _has(parent, loc[-1]):
+        del parent[loc[-1]]
 
 
-def _put(data: object, loc: Loc, example: object) -> None:
-    holder, donor = _holder(data, loc), _holder(example, loc)
-    if isinstance(holder, dict) and _has(donor, loc[-1]):
-        holder[loc[-1]] = deepcopy(donor[loc[-1]])
+def _copy_value(data: object, loc: Loc, example: object) -> None:
+    target, source = _parent(data, loc), _parent(example, loc)
+    if isinstance(target, dict) and _has(source, loc[-1]):
+        target[loc[-1]] = deepcopy(source[loc[-1]])

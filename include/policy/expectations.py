@@ -1,7 +1,7 @@
-"""quality/*.yaml: what collected records are expected to be.
+"""Models of quality/*.yaml: the expectations for the records of each collection.
 
-An expectation has the form of Great Expectations' own configuration (``type``, ``kwargs``) and
-beside it what a company has to say of it: a stable id, how bad it is, the clause, a title.
+An expectation uses the configuration format of Great Expectations (``type``, ``kwargs``). The
+policy pack adds an id, the severity, the number of the policy clause and a title.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from include.policy.kwargs import (
     Distinct,
     ExistsAt,
     Lengths,
+    NotBlank,
+    NullableColumn,
     Recent,
     Regex,
     Related,
@@ -33,29 +35,44 @@ from include.policy.kwargs import (
     Satisfy,
     Uncollected,
     ValueSet,
-    says_now,
+    uses_now,
 )
 from include.policy.period import Period
-from include.policy.rules import Clause, Identifier, Name, Rule, Texts, in_languages, some
+from include.policy.rules import (
+    Clause,
+    Identifier,
+    Name,
+    Rule,
+    Texts,
+    require_items,
+    translated_message,
+)
 
 
-def are_enough(rows: int, broken: int, mostly: Decimal) -> bool:
-    """Whether so many broken records leave the share that has to be as expected, without rounding.
+def is_within_mostly(rows: int, broken: int, mostly: Decimal) -> bool:
+    """Return whether enough records meet an expectation, without rounding their share.
 
-    Where there is no record, none is broken.
+    Return True if there are no records.
+
+    Args:
+        rows: number of checked records.
+        broken: number of records that break the expectation.
+        mostly: required share of records that meet the expectation, from 0 to 1.
     """
     return rows == 0 or broken <= rows * (1 - mostly)
 
 
 class Expectation(Rule):
-    """One expectation of a suite.
+    """A condition that records of a collection have to meet.
 
     Attributes:
-        id: stable name of the rule within its collection.
-        severity: ``fail`` turns the run red when more records break it than ``mostly`` allows,
-            ``warn`` asks for attention.
-        clause: policy clause.
-        title: what is expected, by language.
+        id: Stable name, unique in its collection.
+        type: Type of the expectation, named as in Great Expectations.
+        kwargs: Arguments of the expectation. Each type has its own arguments.
+        severity: Outcome if more records break the expectation than ``mostly`` allows: with
+            ``fail`` the run fails, with ``warn`` it needs attention.
+        clause: Number of the policy clause, in quotes.
+        title: The condition in words, for reports.
     """
 
     id: Identifier
@@ -67,166 +84,212 @@ class Expectation(Rule):
 
     @property
     def message(self) -> Message:
-        """The title for a report."""
-        return in_languages(self.title)
+        """Return the title as a message for reports."""
+        return translated_message(self.title)
 
     @property
     def mostly(self) -> Decimal:
-        """The share that has to be as expected, exactly as written."""
+        """Return the exact share of records, from 0 to 1, that must meet the expectation."""
         return Decimal(str(getattr(self.kwargs, "mostly", 1)))
 
     @property
     def digest(self) -> str:
-        """Hex digest of what is checked; title, severity and threshold do not belong to it."""
-        checked = self.kwargs.model_dump(mode="json", exclude={"mostly"})
-        return hashlib.sha256(json.dumps([self.type, checked], sort_keys=True).encode()).hexdigest()
+        """Return the SHA-256 digest of ``type`` and ``kwargs``, in hexadecimal.
+
+        A change of the title, the severity or ``mostly`` does not change the digest.
+        """
+        kwargs = self.kwargs.model_dump(mode="json", exclude={"mostly"})
+        return hashlib.sha256(json.dumps([self.type, kwargs], sort_keys=True).encode()).hexdigest()
 
     @property
     def depends_on_time(self) -> bool:
-        """Whether time alone may break a record: its SQL asks for ``:now``.
+        """Return whether a valid record may later break the expectation without being changed.
 
-        False where the author says `scope: changed`, as of what time can only make good.
+        The time matters if the SQL of the expectation uses ``:now``. Return False if the pack
+        states ``scope: changed``, because its author then knows that a valid record stays valid.
         """
         kwargs = self.kwargs
-        told = getattr(kwargs, "scope", "all")
-        return told == "all" and says_now(kwargs.model_dump(include={"condition", "where"}))
+        scope = getattr(kwargs, "scope", "all")
+        return scope == "all" and uses_now(kwargs.model_dump(include={"condition", "where"}))
 
     def columns(self) -> tuple[str, ...]:
-        """The record's columns that it names."""
+        """Return the columns of the checked record that the arguments of the expectation name."""
         return tuple(columns_in(self.kwargs.model_dump(mode="json")).values())
 
 
 def columns_in(kwargs: Mapping[str, Any]) -> dict[tuple[str | int, ...], str]:
-    """The record's columns that an expectation's kwargs name, by their place in them."""
-    found: dict[tuple[str | int, ...], str] = {}
+    """Return those columns of the checked record that are named in an expectation's ``kwargs``.
+
+    Returns:
+        Path of the name in the ``kwargs`` -> name of the column.
+    """
+    columns: dict[tuple[str | int, ...], str] = {}
     for key in ("column", "column_A", "column_B", "key", "at"):
         if isinstance(name := kwargs.get(key), str):
-            found[key,] = name
+            columns[key,] = name
     for key in ("column_list", "columns"):
         items = kwargs.get(key)
         if isinstance(items, list):
-            found |= {(key, at): one for at, one in enumerate(items) if isinstance(one, str)}
-    return found
+            columns |= {(key, at): name for at, name in enumerate(items) if isinstance(name, str)}
+    return columns
 
 
 class NotNull(Expectation):
-    """A required column."""
+    """Requires that a value is not null."""
 
     type: Literal["expect_column_values_to_not_be_null"]
-    kwargs: Column
+    kwargs: NullableColumn
 
 
 class InSet(Expectation):
-    """A closed list of values."""
+    """Requires that a value is in a list of allowed values."""
 
     type: Literal["expect_column_values_to_be_in_set"]
     kwargs: ValueSet
 
 
 class MatchRegex(Expectation):
-    """The form of a text."""
+    """Requires that a text matches a regular expression."""
 
-    type: Literal["expect_column_values_to_match_regex", "expect_column_values_to_not_match_regex"]
+    type: Literal["expect_column_values_to_match_regex"]
+    kwargs: Regex
+
+
+class NotMatchRegex(Expectation):
+    """Requires that a text does not match a regular expression."""
+
+    type: Literal["expect_column_values_to_not_match_regex"]
     kwargs: Regex
 
 
 class LengthsBetween(Expectation):
-    """The length of a text."""
+    """Requires that the number of characters of a text is within a range."""
 
     type: Literal["expect_column_value_lengths_to_be_between"]
     kwargs: Lengths
 
 
 class ValuesBetween(Expectation):
-    """A range."""
+    """Requires that a value is within a range."""
 
     type: Literal["expect_column_values_to_be_between"]
     kwargs: Between
 
 
 class Unique(Expectation):
-    """A column without repeated values; every one of the repeated records is broken."""
+    """Requires unique values. All records that share a value break the expectation."""
 
     type: Literal["expect_column_values_to_be_unique"]
     kwargs: Column
 
 
 class CompoundUnique(Expectation):
-    """Columns that together are never repeated."""
+    """Requires unique combinations of values.
+
+    All records that share a combination break the expectation.
+    """
 
     type: Literal["expect_compound_columns_to_be_unique"]
     kwargs: ColumnList
 
 
 class PairGreater(Expectation):
-    """One column above the other, as an end after its beginning."""
+    """Requires that a column has a greater value than another column.
+
+    For example, the end of a contract has to be after its start.
+    """
 
     type: Literal["expect_column_pair_values_a_to_be_greater_than_b"]
     kwargs: ColumnPair
 
 
 class TableRows(Expectation):
-    """A table that is not empty, or not too full."""
+    """Requires that the number of rows in the table is within a range."""
 
     type: Literal["expect_table_row_count_to_be_between"]
     kwargs: RowCount
 
 
-class Formatted(Expectation):
-    """A text that is there, a mobile number (after +86, spaces and hyphens), an e-mail address."""
+class NotBlankValues(Expectation):
+    """Requires that a value is not null and contains at least one visible character.
 
-    type: Literal[
-        "expect_column_values_to_not_be_blank",
-        "expect_column_values_to_be_mobile_numbers",
-        "expect_column_values_to_be_email_addresses",
-    ]
+    Spaces, line breaks and zero-width characters are not visible.
+    """
+
+    type: Literal["expect_column_values_to_not_be_blank"]
+    kwargs: NotBlank
+
+
+class MobileNumbers(Expectation):
+    """Requires that a value is a mobile number of mainland China, with or without +86.
+
+    The number may contain spaces and hyphens.
+    """
+
+    type: Literal["expect_column_values_to_be_mobile_numbers"]
+    kwargs: ColumnWhere
+
+
+class EmailAddresses(Expectation):
+    """Requires that a value is an e-mail address."""
+
+    type: Literal["expect_column_values_to_be_email_addresses"]
     kwargs: ColumnWhere
 
 
 class ResidentIds(Expectation):
-    """A resident ID number (GB 11643-1999)."""
+    """Requires that a value is a resident ID number (GB 11643-1999)."""
 
     type: Literal["expect_column_values_to_be_resident_id_numbers"]
     kwargs: Annotated[ResidentId | ResidentIdDivision, Field(discriminator="part")]
 
 
 class Existing(Expectation):
-    """A value that another collection lists, such as an administrative division."""
+    """Requires that another collection contains the value, such as the code of a city."""
 
     type: Literal["expect_column_values_to_exist_in"]
     kwargs: ExistsAt
 
 
 class RecentValues(Expectation):
-    """A record that was confirmed within a period."""
+    """Requires that a date or timestamp is not older than a given period."""
 
     type: Literal["expect_column_values_to_be_recent"]
     kwargs: Recent
 
 
 class DistinctRecords(Expectation):
-    """No record twice."""
+    """Requires that no two records have the same values in the listed columns.
+
+    If several records have the same values, all but one of them break the expectation.
+    """
 
     type: Literal["expect_records_to_be_distinct"]
     kwargs: Distinct
 
 
 class SatisfyingRecords(Expectation):
-    """A condition of the company's own."""
+    """Requires that a record meets an SQL condition that the company wrote."""
 
     type: Literal["expect_records_to_satisfy"]
     kwargs: Satisfy
 
 
 class RelatedRecords(Expectation):
-    """Records of another collection: a consent that covers the purpose."""
+    """Requires that a related record exists or, with ``present: false``, that none exists.
+
+    An example of a related record is a customer's consent.
+    """
 
     type: Literal["expect_related_records"]
     kwargs: Related
 
 
 class Unneeded(Expectation):
-    """A field that no purpose needs holds no value; made from purposes.yaml."""
+    """Requires that a field has no value, because no purpose of processing needs it.
+
+    ParcelSeal makes these expectations from purposes.yaml.
+    """
 
     type: Literal["expect_column_values_to_not_be_collected"] = (
         "expect_column_values_to_not_be_collected"
@@ -238,13 +301,16 @@ AnyExpectation = Annotated[
     NotNull
     | InSet
     | MatchRegex
+    | NotMatchRegex
     | LengthsBetween
     | ValuesBetween
     | Unique
     | CompoundUnique
     | PairGreater
     | TableRows
-    | Formatted
+    | NotBlankValues
+    | MobileNumbers
+    | EmailAddresses
     | ResidentIds
     | Existing
     | RecentValues
@@ -257,12 +323,15 @@ AnyExpectation = Annotated[
 
 
 class Breakdown(Rule):
-    """By what broken records are counted in a report: departments, branches.
+    """How reports group the records that break an expectation, for example by department.
 
     Attributes:
-        column: column of the record.
-        collection: where its values are named; None when they are names themselves.
-        label: the field that holds the name.
+        column: Column of the record. For each value of this column, reports count the records that
+            break an expectation.
+        collection: Collection that has a display name for each value of ``column``; default:
+            reports show the values themselves.
+        label: Field of ``collection`` that contains the display name. If the field is personal, it
+            is never shown.
     """
 
     column: Name
@@ -270,9 +339,9 @@ class Breakdown(Rule):
     label: Name | None = None
 
     @model_validator(mode="after")
-    def _both(self) -> Breakdown:
+    def _label_with_collection(self) -> Breakdown:
         if (self.collection is None) != (self.label is None):
-            raise ValueError("collection and label go together")
+            raise ValueError("collection and label are required together")
         return self
 
 
@@ -296,12 +365,13 @@ Margin = Annotated[
 
 
 class ChangeColumn(Rule):
-    """The column that identifies the changed records of a collection.
+    """The column that an incremental check uses to find the changed records of a collection.
 
     Attributes:
-        column: a moment, a date, or a number that grows with every change.
-        late_arrivals: margin below the watermark that an incremental check reads again, since
-            records may be committed or loaded late: a period, or a number for a numeric column.
+        column: Timestamp, date or number that grows with every change of a record.
+        late_arrivals: An incremental check starts this far below the watermark, so that it also
+            reads records that were committed or loaded late. A period, or a number if ``column`` is
+            a number.
     """
 
     column: Name
@@ -309,16 +379,18 @@ class ChangeColumn(Rule):
 
 
 class Suite(Rule):
-    """The expectations for the records of one collection.
+    """A suite: the expectations for the records of one collection.
 
     Attributes:
-        database: database of the data map; needed where several have the collection.
-        collection: collection of the data map.
-        breakdown: by what broken records are counted.
-        changed: the change column; without it every check examines all records.
-        incoming: the collection is checked batch by batch by `review_intake`, not by
-            `check_quality`.
-        expectations: at least one.
+        database: Database of the data map; required if several databases have the collection.
+        collection: Collection of the data map.
+        breakdown: How reports group the records that break an expectation, for example by
+            department.
+        changed: Column that an incremental check uses to find changed records. Without it, every
+            check reads all records.
+        incoming: Whether `review_intake` checks the collection batch by batch. Otherwise
+            `check_quality` checks it.
+        expectations: Conditions that the records have to meet.
     """
 
     database: Name | None = None
@@ -326,4 +398,4 @@ class Suite(Rule):
     breakdown: Breakdown | None = None
     changed: ChangeColumn | None = None
     incoming: bool = False
-    expectations: Annotated[tuple[AnyExpectation, ...], AfterValidator(some)]
+    expectations: Annotated[tuple[AnyExpectation, ...], AfterValidator(require_items)]

@@ -1,4 +1,4 @@
-"""The YAML files of a pack's folder, and the digests of their bytes."""
+"""List the YAML files in a policy pack's folder, and calculate the digest of a file."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ _YAML = (".yaml", ".yml")
 
 
 def yaml_names(folder: Path) -> Iterator[str]:
-    """Yield what a pack has under a name of YAML, wherever the loader would look."""
+    """Yield the relative paths of all YAML files in a pack's folder and its subfolders.
+
+    The paths of folders whose names end in ``.yaml`` or ``.yml`` are yielded as well. Hidden files
+    and folders are skipped.
+    """
     for at, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = at[len(str(folder)) :].lstrip(os.sep).replace(os.sep, "/")
-        prefix = f"{inside}/" if inside else ""
+        subfolder = at[len(str(folder)) :].lstrip(os.sep).replace(os.sep, "/")
+        prefix = f"{subfolder}/" if subfolder else ""
         yield from (prefix + name for name in (*files, *folders) if _is_yaml(name))
-    for each in (DATAMAP, QUALITY):  # may be links, into which walking does not go
-        if (folder / each).is_symlink():
-            paths = (folder / each).iterdir()
-            yield from (f"{each}/{path.name}" for path in paths if _is_yaml(path.name))
+    for name in (DATAMAP, QUALITY):  # os.walk does not follow links
+        if (folder / name).is_symlink():
+            paths = (folder / name).iterdir()
+            yield from (f"{name}/{path.name}" for path in paths if _is_yaml(path.name))
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file of a pack, in hex.
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 digest of a file of a pack, in hexadecimal.
 
     Raises:
-        DocumentError: it cannot be read, is no plain file or too large.
+        DocumentError: the path cannot be read, is not a regular file or is larger than 5 MiB.
     """
     return hashlib.sha256(read_bytes(path, path.name)).hexdigest()
 

@@ -1,7 +1,7 @@
-"""intake.yaml: incoming tables whose records count only once somebody has reviewed them.
+"""Models of intake.yaml: incoming tables whose records become formal after a review.
 
-Expressions and conditions are SQL of the pack's author, who is trusted as the author of a
-migration is; docs/intake.md says which names they may use.
+Expressions and conditions are SQL. ParcelSeal trusts the SQL of the pack's author as it would trust
+a database migration. docs/explanation/intake.md lists the names that this SQL may use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from include.messages import Message
 from include.policy.period import Period, PositivePeriod
-from include.policy.rules import Identifier, Name, Rule, Sql, Text, Texts, in_languages, some
+from include.policy.rules import (
+    Identifier,
+    Name,
+    Rule,
+    Sql,
+    Text,
+    Texts,
+    Unit,
+    require_items,
+    translated_message,
+)
 
 if TYPE_CHECKING:
     from include.policy.mapping import Inventory
@@ -24,15 +34,15 @@ LEVELS = Literal["S-1", "S-2", "S-3", "S-4", "I", "II"]
 
 
 class BatchState(Rule):
-    """Where an incoming row says what became of it.
+    """The column that shows the state of an incoming record, and its value for each state.
 
     Attributes:
-        column: of the incoming collection.
-        pending: value of a row that nobody has decided on.
-        promoted: value of a row that has a formal record.
-        rejected: value of a row that was turned down.
-        quarantined: value of a row that breaks a rule in a batch that was let in; ``rejected``
-            where the table has no word of its own.
+        column: Column of the incoming collection with the state of the record.
+        pending: Value of a record on which nobody has decided yet.
+        promoted: Value of an incoming record from which a formal record was made.
+        rejected: Value of a record in a rejected batch.
+        quarantined: Value of a record that breaks an expectation or a check although its batch was
+            approved; default: the value of ``rejected``.
     """
 
     column: Name
@@ -42,17 +52,17 @@ class BatchState(Rule):
     quarantined: Text | None = None
 
     @property
-    def set_aside(self) -> str:
-        """The value of a row that breaks a rule."""
+    def quarantined_value(self) -> str:
+        """Return the value of the state column for a quarantined record."""
         return self.quarantined or self.rejected
 
 
 class Stamp(Rule):
-    """Two columns that say who and when.
+    """Two columns of a record: who did something, such as a review, and when.
 
     Attributes:
-        by: column with a key of the staff collection.
-        at: timestamp column.
+        by: Column with the person, as a key of the staff collection.
+        at: Timestamp column with the time. A timestamp without a timezone is read as UTC.
     """
 
     by: Name
@@ -60,11 +70,12 @@ class Stamp(Rule):
 
 
 class BackReference(Rule):
-    """The column by which an incoming row names its formal record.
+    """The column of an incoming record that refers to its formal record.
 
     Attributes:
-        column: of the incoming collection.
-        key: name of an allocated key.
+        column: Column of the incoming collection into which the key of the formal record is
+            written.
+        key: Name of this key in ``targets[].keys``.
     """
 
     column: Name
@@ -72,15 +83,17 @@ class BackReference(Rule):
 
 
 class Check(Rule):
-    """A condition that each incoming row has to satisfy, beside the rules of its quality suite.
+    """A condition that each incoming record has to meet, in addition to its quality suite.
 
-    A condition that is unknown (null) is broken: what cannot be told to be good is not let in.
-    ``expect_records_to_satisfy`` of a suite takes unknown for met, as rules of values do.
+    A record breaks the condition if the result is unknown (null), because a record of unknown
+    quality must not become formal. This differs from ``expect_records_to_satisfy`` in a suite,
+    which counts an unknown result as met.
 
     Attributes:
-        id: stable name.
-        title: what a broken row lacks, by language.
-        condition: SQL condition over the row ``i``.
+        id: Stable name of the condition.
+        title: The condition in words, for reports.
+        condition: SQL condition over the incoming row ``i``. A result of null counts as broken:
+            write ``coalesce(..., true)`` for an optional value.
     """
 
     id: Identifier
@@ -89,50 +102,51 @@ class Check(Rule):
 
     @property
     def message(self) -> Message:
-        """The title for a report."""
-        return in_languages(self.title)
+        """Return the title as a message for reports."""
+        return translated_message(self.title)
 
 
 class Mask(Rule):
-    """How a value of a data category is shown to a reviewer.
+    """How values of one data category are masked: which characters of a value a reviewer sees.
 
     Attributes:
-        category: fideslang category; it counts for those below it too.
-        first: characters shown at the beginning.
-        last: characters shown at the end.
-        hidden: characters that have to be hidden at least, or all are; with 0 the first ones are
-            shown as they are, for a category that tells nobody who it is.
+        category: Data category. It includes all categories below it.
+        first: Number of characters that are shown at the beginning of the value.
+        last: Number of characters that are shown at the end of the value.
+        hidden: Smallest number of characters that are hidden. If fewer would be hidden, the whole
+            value is hidden. With 0, the first characters are always shown.
     """
 
     category: Annotated[str, StringConstraints(pattern=r"^user(\.[a-z_]+)*\z")]
-    first: Annotated[int, Field(ge=0, le=20)] = 0
-    last: Annotated[int, Field(ge=0, le=20)] = 0
-    hidden: Annotated[int, Field(ge=0, le=50)] = 1
+    first: Annotated[int, Field(ge=0, le=20), Unit("characters")] = 0
+    last: Annotated[int, Field(ge=0, le=20), Unit("characters")] = 0
+    hidden: Annotated[int, Field(ge=0, le=50), Unit("characters")] = 1
 
 
 class Sample(Rule):
-    """The masked rows that a reviewer sees.
+    """The sample of a batch that a reviewer sees, with masked values.
 
     Attributes:
-        level: inspection level of GB/T 2828.1-2012 (ISO 2859-1:1999), table 1, which says how many
-            rows a batch of a size shows.
-        fields: columns that are shown.
-        masks: of personal ones; a category without one is hidden whole.
+        level: Inspection level of GB/T 2828.1-2012 (ISO 2859-1:1999), table 1. The level and the
+            size of the batch decide how many records the reviewer sees.
+        fields: Columns that the reviewer sees.
+        masks: Masks of personal columns. If a data category has no mask, its values are hidden
+            completely.
     """
 
     level: LEVELS = "S-4"
-    fields: Annotated[tuple[Name, ...], AfterValidator(some)]
+    fields: Annotated[tuple[Name, ...], AfterValidator(require_items)]
     masks: tuple[Mask, ...] = ()
 
 
 class People(Rule):
-    """The staff: who enters, who reviews.
+    """The staff who enter and review incoming records.
 
     Attributes:
-        collection: of the same database.
-        key: column that `Stamp.by` leads to.
-        account: column with the person's user id in Airflow.
-        reviewers: SQL condition over the staff row ``p`` of those who may review.
+        collection: Collection with the staff, in the same database.
+        key: Column of the staff collection to which ``entered.by`` and ``reviewed.by`` refer.
+        account: Column with the user id of the staff member in Airflow.
+        reviewers: SQL condition over the staff row ``p`` that selects the reviewers.
     """
 
     collection: Name
@@ -142,18 +156,23 @@ class People(Rule):
 
 
 class Target(Rule):
-    """A formal collection that rows are promoted to.
+    """A formal collection into which approved incoming records are inserted.
 
     Attributes:
-        collection: of the same database.
-        keys: name -> column; the next number of the column's identity or sequence, which
-            expressions of every target call ``i.<name>``.
-        columns: column -> SQL expression over the row ``i``, its keys, ``r.reviewer``, ``r.at``.
-        each: SQL source that is joined to the row: several records for one row,
-            ``unnest(i.uses) AS p(use)``, or a table to look something up in.
-        where: SQL condition of rows that this target gets; all of them without one.
-        record_class: column of the company's class of the record, which has to be among `columns`.
-        reviewed: columns of reviewer and time in the formal record, for the check afterwards.
+        collection: Formal collection in the same database.
+        keys: Columns of the collection whose identity or sequence supplies a new key, by a name of
+            your choice. The expressions of every target may use the key as ``i.<name>``.
+        columns: SQL expression for each column of the formal record. It may use the incoming row
+            ``i``, the new keys, ``r.reviewer`` and ``r.at``.
+        each: SQL table or function that is joined to the incoming row, such as a table of names, or
+            ``unnest(i.uses) AS p(use)`` to make several formal records from one row. A join is
+            several times faster than a subquery per row.
+        where: SQL condition that selects the incoming rows for which records are inserted into this
+            collection; default: all rows.
+        record_class: Column with the confidentiality class of the record, as the company names it.
+            It must be one of ``columns``.
+        reviewed: Columns of the formal record with its reviewer and the time of the review. After a
+            run, ParcelSeal uses these columns to verify the formal records.
     """
 
     collection: Name
@@ -173,27 +192,32 @@ class Target(Rule):
 
 
 class IntakeRule(Rule):
-    """One incoming table.
+    """An incoming table whose records become formal after a review.
 
     Attributes:
-        id: stable name, first part of a batch's name in evidence.
-        database: database of the data map; needed where several have the collection.
-        collection: the incoming collection; its primary key has to be in the data map.
-        batch: column that names the batch.
-        state: what became of a row.
-        entered: who entered it, and when.
-        reviewed: who decided, and when.
-        back_reference: the formal record of a row.
-        deadline: from entry to review.
-        response: how long a run waits for its reviewers.
-        most_batches: batches that one run asks about, oldest first.
-        connection: id of the Airflow connection that may write.
-        people: staff.
-        sample: masked rows for the reviewer.
-        checks: conditions beside the quality suite.
-        entered_anew: SQL conditions over a row ``i`` that was set aside and a row ``n`` that was
-            entered later and became formal: any of them says that both are the same entry.
-        targets: formal collections, in the order in which rows are made.
+        id: Stable name. It is the first part of the names of batches in evidence.
+        database: Database of the data map; required if several databases have the collection.
+        collection: Collection of the incoming records. Its data map has to mark the primary key.
+        batch: Column with the name of the batch. A name has at most 100 characters: letters,
+            digits, ``_ . : / -``, and no mobile or ID number.
+        state: Column that shows the state of an incoming record, and its value for each state.
+        entered: Columns with the person who entered the record and the time of entry.
+        reviewed: Columns into which the reviewer who decided and the time of the decision are
+            written.
+        back_reference: Column into which the key of the formal record is written.
+        deadline: Time within which a record has to be reviewed after its entry.
+        response: Time for which a run waits for a decision of the reviewers.
+        most_batches: Largest number of batches for which one run requests a review, oldest first.
+            The run reports the other batches.
+        connection: Id of the Airflow connection with the right to write. If this connection does
+            not exist, the connection that the data map names is used.
+        people: Staff who enter and review records.
+        sample: Sample of a batch that the reviewer sees, with masked values.
+        checks: Conditions that incoming records have to meet, in addition to the expectations in
+            quality/*.yaml.
+        entered_anew: SQL conditions over a quarantined row ``i`` and a later row ``n`` that became
+            formal. If a condition is true, ``n`` is the corrected entry of ``i``.
+        targets: Formal collections into which records are inserted, in this order.
     """
 
     id: Identifier
@@ -206,17 +230,17 @@ class IntakeRule(Rule):
     back_reference: BackReference
     deadline: PositivePeriod = Period.parse("PT72H")
     response: PositivePeriod = Period.parse("PT20H")
-    most_batches: Annotated[int, Field(ge=1, le=1000)] = 50
+    most_batches: Annotated[int, Field(ge=1, le=1000), Unit("batches")] = 50
     connection: Text = "intake_db"
     people: People
     sample: Sample
     checks: tuple[Check, ...] = ()
     entered_anew: tuple[Sql, ...] = ()
-    targets: Annotated[tuple[Target, ...], AfterValidator(some)]
+    targets: Annotated[tuple[Target, ...], AfterValidator(require_items)]
 
     @property
     def keys(self) -> dict[str, tuple[str, str]]:
-        """Allocated keys: name -> collection and column."""
+        """Return the collection and column of each key that the targets supply, by key name."""
         return {
             name: (target.collection, column)
             for target in self.targets
@@ -224,45 +248,61 @@ class IntakeRule(Rule):
         }
 
 
-def faults(rules: Mapping[int, IntakeRule], inventory: Inventory) -> Iterator[tuple[Loc, str]]:
-    """Say what of intake.yaml the data maps do not have; each fault with its place."""
-    seen: set[str] = set()
+def find_faults(rules: Mapping[int, IntakeRule], inventory: Inventory) -> Iterator[tuple[Loc, str]]:
+    """Yield the faults of intake.yaml that are found only by a comparison with the data maps.
+
+    Args:
+        rules: rules of intake.yaml, by position in the file.
+        inventory: names in the data maps.
+
+    Yields:
+        Path of the faulty value in intake.yaml, and a message.
+    """
+    rule_ids: set[str] = set()
     for at, rule in rules.items():
-        if rule.id in seen:
-            yield (at, "id"), f"{rule.id!r} stands twice"
-        seen.add(rule.id)
-        holders = inventory.databases_with(rule.collection)
+        if rule.id in rule_ids:
+            yield (at, "id"), f"{rule.id!r} occurs twice"
+        rule_ids.add(rule.id)
+        databases = inventory.databases_with(rule.collection)
         if rule.database is not None and rule.database not in inventory:
             yield (at, "database"), f"the pack maps no database {rule.database!r}"
-        elif not holders or (rule.database is not None and rule.database not in holders):
+        elif not databases or (rule.database is not None and rule.database not in databases):
             yield (at, "collection"), f"no data map has a collection {rule.collection!r}"
-        elif rule.database is None and len(holders) > 1:
-            message = f"several databases have it: name one as database: {', '.join(holders)}"
+        elif rule.database is None and len(databases) > 1:
+            message = f"several databases have it: name one as database: {', '.join(databases)}"
             yield (at, "collection"), message
         else:
-            for loc, message in _names(rule, rule.database or holders[0], inventory):
+            for loc, message in _name_faults(rule, rule.database or databases[0], inventory):
                 yield (at, *loc), message
-        yield from (((at, *loc), message) for loc, message in _keys(rule))
+        yield from (((at, *loc), message) for loc, message in _key_faults(rule))
         for number, mask in enumerate(rule.sample.masks):
             if mask.category not in inventory.categories:
                 message = f"the taxonomy has no data_category {mask.category!r}"
                 yield (at, "sample", "masks", number, "category"), message
-        checks: set[str] = set()
-        for number, one in enumerate(rule.checks):
-            if one.id in checks:
-                yield (at, "checks", number, "id"), f"{one.id!r} stands twice"
-            checks.add(one.id)
+        ids: set[str] = set()
+        for number, check in enumerate(rule.checks):
+            if check.id in ids:
+                yield (at, "checks", number, "id"), f"{check.id!r} occurs twice"
+            ids.add(check.id)
 
 
 def check_ids(rules: Iterable[IntakeRule], inventory: Inventory) -> Iterator[tuple[str, str, str]]:
-    """Database, collection and id of the checks, which its suite's rules may not have too."""
+    """Yield the database, collection and id of each check in intake.yaml.
+
+    The caller needs them because no expectation of a collection may have the same id as a check of
+    this collection.
+    """
     for rule in rules:
-        holders = [rule.database] if rule.database else inventory.databases_with(rule.collection)
-        yield from ((one, rule.collection, check.id) for one in holders for check in rule.checks)
+        databases = [rule.database] if rule.database else inventory.databases_with(rule.collection)
+        yield from (
+            (database, rule.collection, check.id) for database in databases for check in rule.checks
+        )
 
 
-def _names(rule: IntakeRule, database: str, inventory: Inventory) -> Iterator[tuple[Loc, str]]:
-    wanted: list[tuple[Loc, str, str]] = [
+def _name_faults(
+    rule: IntakeRule, database: str, inventory: Inventory
+) -> Iterator[tuple[Loc, str]]:
+    columns: list[tuple[Loc, str, str]] = [
         (("batch",), rule.collection, rule.batch),
         (("state", "column"), rule.collection, rule.state.column),
         (("entered", "by"), rule.collection, rule.entered.by),
@@ -275,32 +315,36 @@ def _names(rule: IntakeRule, database: str, inventory: Inventory) -> Iterator[tu
         *((("sample", "fields", n), rule.collection, f) for n, f in enumerate(rule.sample.fields)),
     ]
     for n, target in enumerate(rule.targets):
-        place: Loc = ("targets", n)
-        wanted += [((*place, "columns", one), target.collection, one) for one in target.columns]
-        wanted += [
-            ((*place, "keys", name), target.collection, one) for name, one in target.keys.items()
+        target_loc: Loc = ("targets", n)
+        columns += [
+            ((*target_loc, "columns", column), target.collection, column)
+            for column in target.columns
+        ]
+        columns += [
+            ((*target_loc, "keys", name), target.collection, column)
+            for name, column in target.keys.items()
         ]
         if target.reviewed:
-            wanted += [
-                ((*place, "reviewed", "by"), target.collection, target.reviewed.by),
-                ((*place, "reviewed", "at"), target.collection, target.reviewed.at),
+            columns += [
+                ((*target_loc, "reviewed", "by"), target.collection, target.reviewed.by),
+                ((*target_loc, "reviewed", "at"), target.collection, target.reviewed.at),
             ]
-    for loc, collection, column in wanted:
+    for loc, collection, column in columns:
         if not inventory.has_collection(database, collection):
             yield loc, f"the database {database} has no collection {collection!r}"
         elif not inventory.has_column(database, collection, column):
             yield loc, f"collection {collection!r} has no field {column!r}"
 
 
-def _keys(rule: IntakeRule) -> Iterator[tuple[Loc, str]]:
-    seen: set[str] = set()
+def _key_faults(rule: IntakeRule) -> Iterator[tuple[Loc, str]]:
+    key_names: set[str] = set()
     for n, target in enumerate(rule.targets):
         for name in target.keys:
-            if name in seen:
-                yield ("targets", n, "keys", name), f"{name!r} stands twice"
-            seen.add(name)
+            if name in key_names:
+                yield ("targets", n, "keys", name), f"{name!r} occurs twice"
+            key_names.add(name)
         if target.record_class and target.record_class not in target.columns:
             yield ("targets", n, "record_class"), f"columns has no {target.record_class!r}"
-    if rule.back_reference.key not in seen:
+    if rule.back_reference.key not in key_names:
         message = f"no target allocates a key {rule.back_reference.key!r}"
         yield ("back_reference", "key"), message

@@ -1,4 +1,4 @@
-"""The ``kwargs`` of expectations: what each type has to be told."""
+"""Models of the ``kwargs`` of expectations: the arguments of each expectation type."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from include.policy.period import PositivePeriod
-from include.policy.rules import Name, Rule, Text, some
+from include.policy.rules import Name, Rule, Text, require_items
 
-Names = Annotated[tuple[Name, ...], AfterValidator(some)]
+Names = Annotated[tuple[Name, ...], AfterValidator(require_items)]
 Condition = Annotated[Text, Field(max_length=2000)]
 """A boolean SQL expression over the columns of the record; ``:now`` is the moment of the check."""
 NOW = re.compile(r"(?<![:\w]):now\b")
@@ -20,83 +20,134 @@ NOW = re.compile(r"(?<![:\w]):now\b")
 Scope = Literal["changed", "all"]
 
 
-def says_now(given: Mapping[str, Any]) -> bool:
-    """Whether the SQL among an expectation's kwargs asks for the moment of the check."""
-    written = (given.get(key) for key in ("condition", "where"))
-    return any(NOW.search(sql) for sql in written if sql)
+def uses_now(kwargs: Mapping[str, Any]) -> bool:
+    """Return whether the SQL in an expectation's arguments uses ``:now``, the time of the check."""
+    conditions = (kwargs.get(key) for key in ("condition", "where"))
+    return any(NOW.search(sql) for sql in conditions if sql)
 
 
-def _scope(given: Mapping[str, Any]) -> Scope:
-    """Time breaks records that nobody touched: what asks for it looks at all unless told not to."""
-    return "all" if says_now(given) else "changed"
+def _default_scope(kwargs: Mapping[str, Any]) -> Scope:
+    """Return the default of ``scope``: ``all`` if the SQL uses ``:now``, otherwise ``changed``.
+
+    With ``:now``, an unchanged record may break the expectation as time passes, so all records have
+    to be checked again.
+    """
+    return "all" if uses_now(kwargs) else "changed"
 
 
 class Kwargs(Rule):
-    """What every expectation takes.
+    """Arguments that every expectation about records accepts.
 
     Attributes:
-        mostly: share of the records (0 to 1) that has to be as expected.
+        mostly: Share of the records that has to meet the expectation, above 0 and at most 1.
     """
 
     mostly: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class Column(Kwargs):
-    """About one column of the record."""
+    """Arguments of an expectation about one column of the record.
+
+    Attributes:
+        column: Column of the record. A record in which the column is null is skipped.
+    """
 
     column: Name
 
 
+class NullableColumn(Column):
+    """Arguments of the expectation that a column is not null.
+
+    Attributes:
+        column: Column of the record. A record in which the column is null breaks the expectation.
+    """
+
+
 class ColumnWhere(Column):
-    """About one column of some of the records; ``where`` says of which."""
+    """Arguments of an expectation about one column of selected records.
+
+    Attributes:
+        where: SQL condition that selects the records to check; default: all records.
+    """
 
     where: Condition | None = None
 
 
+class NotBlank(ColumnWhere):
+    """Arguments of the expectation that a text has a visible character.
+
+    Attributes:
+        column: Column of the record. A record in which the column is null breaks the expectation.
+    """
+
+
 class Uncollected(Column):
-    """A column that holds no value, or a key that its JSON does not have."""
+    """Arguments of the expectation that a column, or a key inside a JSON column, has no value.
+
+    Attributes:
+        column: Column of the record. A record in which the column is null meets the expectation.
+        path: Path of a key inside the JSON column, as a list of names; empty for the whole column.
+    """
 
     path: tuple[Name, ...] = ()
 
 
 class ValueSet(Column):
-    """The values a column may have; null is not looked at."""
+    """Arguments of the expectation that a value is in a list of allowed values.
 
-    value_set: Annotated[tuple[str | int | float | bool, ...], AfterValidator(some)]
+    A record in which the column is null is skipped.
+
+    Attributes:
+        value_set: Allowed values.
+    """
+
+    value_set: Annotated[tuple[str | int | float | bool, ...], AfterValidator(require_items)]
 
 
 class Regex(Column):
-    """A POSIX regular expression, as for PostgreSQL's ``~``; null values are skipped.
+    """Arguments of the expectations about a regular expression.
 
-    It is matched against the canonical text of the value, for char(n) without padding.
+    PostgreSQL's operator ``~`` matches the regular expression against the text representation of
+    the value. For char(n) this text has no padding. A record in which the column is null is
+    skipped.
+
+    Attributes:
+        regex: POSIX regular expression.
     """
 
     regex: Text
 
 
-def _in_order(least: Any, most: Any) -> None:
+def _check_range(least: Any, most: Any) -> None:
     if least is None and most is None:
         raise ValueError("min_value or max_value is required")
     if least is not None and most is not None:
         if isinstance(least, str) is not isinstance(most, str):
-            raise ValueError("min_value and max_value are of different kinds")
+            raise ValueError("min_value and max_value have different types")
         if _is_above(least, most):
             raise ValueError(f"min_value {least} is above max_value {most}")
 
 
 def _is_above(least: Any, most: Any) -> bool:
-    """Return whether a range is empty; False if its order depends on the column's type."""
+    """Return whether the minimum of a range is above its maximum.
+
+    The order of some values depends on the type of the column. For such values, return False.
+
+    Args:
+        least: the minimum; None if the range has none.
+        most: the maximum; None if the range has none.
+    """
     if not isinstance(least, str):
         return bool(least > most)
     if not (_LIKE_A_DAY.match(least) and _LIKE_A_DAY.match(most)):
         return False
     ends = datetime.fromisoformat(least), datetime.fromisoformat(most)
-    if len(most) == len("2026-10-01"):  # the whole day
+    if len(most) == len("2026-10-01"):  # a date includes its whole day
         ends = ends[0], ends[1] + timedelta(days=1)
     return (ends[0].tzinfo is None) == (ends[1].tzinfo is None) and ends[0] > ends[1]
 
 
-def _bound(value: int | float | str) -> int | float | str:
+def _check_bound(value: int | float | str) -> int | float | str:
     if isinstance(value, str) and _LIKE_A_DAY.match(value):
         try:
             datetime.fromisoformat(value)
@@ -107,30 +158,38 @@ def _bound(value: int | float | str) -> int | float | str:
 
 
 class Lengths(Column):
-    """Characters of a text, both ends included."""
+    """Arguments of the expectation about the number of characters of a text.
+
+    Both limits are included in the range.
+
+    Attributes:
+        min_value: Smallest number of characters.
+        max_value: Largest number of characters.
+    """
 
     min_value: Annotated[int, Field(ge=0)] | None = None
     max_value: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _range(self) -> Lengths:
-        _in_order(self.min_value, self.max_value)
+        _check_range(self.min_value, self.max_value)
         return self
 
 
 _LIKE_A_DAY = re.compile(r"\d{4}-\d{1,2}-\d", re.ASCII)
-Bound = Annotated[int | float | Name, AfterValidator(_bound)]
+Bound = Annotated[int | float | Name, AfterValidator(_check_bound)]
 
 
 class Between(Column):
-    """Lowest and highest value of a column.
+    """Arguments of the expectation that a value is within a range.
 
     Attributes:
-        min_value: a number, or a text in the form of the column's type: a day, a moment, a label.
-        max_value: as ``min_value``. For timestamps, a day includes all of that day in the pack's
-            timezone.
-        strict_min: whether ``min_value`` itself is outside of the range.
-        strict_max: whether ``max_value`` itself is outside of the range.
+        min_value: Lowest value: a number, or a text in the format of the column's type, such as a
+            date, a timestamp or a label of an enum type.
+        max_value: Highest value, in the format of ``min_value``. If the column is a timestamp and
+            this value is a date, the whole day in the pack's timezone is included.
+        strict_min: Whether ``min_value`` itself is outside of the range.
+        strict_max: Whether ``max_value`` itself is outside of the range.
     """
 
     min_value: Bound | None = None
@@ -140,30 +199,49 @@ class Between(Column):
 
     @model_validator(mode="after")
     def _range(self) -> Between:
-        _in_order(self.min_value, self.max_value)
+        _check_range(self.min_value, self.max_value)
         return self
 
 
 class RowCount(Rule):
-    """Rows of the whole table, both ends included."""
+    """Arguments of the expectation about the number of rows in a table.
+
+    Both limits are included in the range.
+
+    Attributes:
+        min_value: Smallest number of rows.
+        max_value: Largest number of rows.
+    """
 
     min_value: Annotated[int, Field(ge=0)] | None = None
     max_value: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _range(self) -> RowCount:
-        _in_order(self.min_value, self.max_value)
+        _check_range(self.min_value, self.max_value)
         return self
 
 
 class ColumnList(Kwargs):
-    """Columns that are looked at together."""
+    """Arguments of the expectation that a combination of values occurs in only one record.
+
+    Attributes:
+        column_list: Columns whose combined values have to be unique.
+    """
 
     column_list: Annotated[Names, Field(min_length=2)]
 
 
 class ColumnPair(Kwargs):
-    """Two columns that are compared; records in which one is null are not looked at."""
+    """Arguments of the expectation that a column has a greater value than another column.
+
+    A record in which one of the columns is null is skipped.
+
+    Attributes:
+        column_A: Column with the greater value.
+        column_B: Column with the smaller value.
+        or_equal: Whether both values may be equal.
+    """
 
     column_A: Name  # noqa: N815 - Great Expectations' own spelling
     column_B: Name  # noqa: N815
@@ -171,24 +249,26 @@ class ColumnPair(Kwargs):
 
 
 class ResidentId(ColumnWhere):
-    """Which part of a resident ID number (GB 11643-1999) is looked at.
+    """Arguments of the expectations about the digits of a resident ID number (GB 11643-1999).
 
     Attributes:
-        part: ``form`` (17 digits and a digit or X), ``birth_date`` (digits 7 to 14 are a real date,
-            not in the future) or ``check_character``; the last two only look at numbers of the
-            right form, so that one fault is one finding.
+        part: Property of the number that is checked: ``form`` (17 digits and a digit or X),
+            ``birth_date`` (digits 7 to 14 are a date that is not in the future) or
+            ``check_character``. ``birth_date`` and ``check_character`` check only numbers that meet
+            ``form``, so a faulty number is reported only once.
     """
 
     part: Literal["form", "birth_date", "check_character"]
 
 
 class ExistsIn(ColumnWhere):
-    """Values that a field of another collection of the same database lists.
+    """Arguments of the expectation that a value occurs in another collection.
 
     Attributes:
-        collection: the list.
-        field: its values.
-        retired_on: its field with the day on which a value was withdrawn; empty where it was not.
+        collection: Collection of the same database that lists the allowed values.
+        field: Field of this collection that contains the allowed values.
+        retired_on: Field of this collection with the date on which a value was withdrawn; null if
+            the value was not withdrawn.
     """
 
     collection: Name
@@ -197,12 +277,16 @@ class ExistsIn(ColumnWhere):
 
 
 class ExistsAt(ExistsIn):
-    """Values that have to stand in a list, on the day of the record where the list has days.
+    """Arguments of the expectation that a value was valid on the date of the record.
+
+    Another collection lists the values, with the dates between which each value is valid.
 
     Attributes:
-        valid_from: the list's field with the day from which a value holds; empty for always.
-        at: the record's column with its day or moment; days are compared, both ends included. A
-            record without one is held against the whole list.
+        valid_from: Field of the other collection with the date from which a value is valid; null if
+            the value was always valid.
+        at: Date or timestamp column of the record. The value has to be valid on this day in the
+            pack's timezone. The days in ``valid_from`` and ``retired_on`` count as valid. If the
+            column is null, the value only has to be in the list.
     """
 
     valid_from: Name | None = None
@@ -211,31 +295,47 @@ class ExistsAt(ExistsIn):
     @model_validator(mode="after")
     def _dated(self) -> ExistsAt:
         if (self.at is None) != (self.valid_from is None and self.retired_on is None):
-            raise ValueError("at goes together with valid_from or retired_on")
+            raise ValueError("at requires valid_from or retired_on")
         return self
 
 
 class ResidentIdDivision(ExistsIn):
-    """Digits 1 to 6 of a resident ID number: a code of an administrative division.
+    """Arguments of the expectation that a resident ID number has the code of a real division.
 
-    GB 11643-1999 takes the address code from GB/T 2260. Codes retire and numbers stay: one that
-    was withdrawn before the holder was born (digits 7 to 14) cannot have been given to them, every
-    other listed one can. Numbers of another form are not looked at.
+    Digits 1 to 6 of the number are the code of an administrative division. GB 11643-1999 takes this
+    code from GB/T 2260. A withdrawn code stays in existing ID numbers. A number with a withdrawn
+    code therefore breaks the expectation only if the code was withdrawn before the holder's birth
+    (digits 7 to 14). A value that is not a resident ID number is skipped.
+
+    Attributes:
+        part: ``division``: digits 1 to 6 have to be in the list, and must not have been withdrawn
+            before the holder's birth.
     """
 
     part: Literal["division"]
 
 
 class Recent(ColumnWhere):
-    """A moment or date that may be at most a period ago."""
+    """Arguments of the expectation that a date or timestamp is not older than a given period.
+
+    Attributes:
+        period: Greatest age, counted back from the time of the check in the pack's timezone. With
+            ``P30D`` and a check on 31 October at 10:00, a timestamp before 1 October 10:00 is too
+            old, and so is a date before 1 October.
+    """
 
     period: PositivePeriod
 
 
 class Distinct(Kwargs):
-    """Columns in which no two records are alike; the later twin (by key) is the broken one.
+    """Arguments of the expectation that no two records have the same values in some columns.
 
-    Records in which one of the columns is null are not looked at.
+    If two records have the same values, the record with the greater primary key breaks the
+    expectation. A record in which one of the columns is null is skipped.
+
+    Attributes:
+        columns: Columns whose combined values are compared.
+        where: SQL condition that selects the records to check; default: all records.
     """
 
     columns: Names
@@ -243,31 +343,38 @@ class Distinct(Kwargs):
 
 
 class Satisfy(Kwargs):
-    """A condition that every record meets; one that is neither true nor false is met.
+    """Arguments of the expectation that a record meets an SQL condition.
+
+    A record meets the condition if the result is unknown (null).
 
     Attributes:
-        scope: what incremental checks examine: ``changed`` records, or ``all`` where the answer
-            changes without the record, as with another table. Without it ``all`` where ``:now`` is
-            asked for, else ``changed``.
+        condition: SQL condition over the columns of the record. ``:now`` is the time of the check.
+        where: SQL condition that selects the records to check; default: all records.
+        scope: Records that an incremental check reads: ``changed`` or ``all``. Use ``all`` if a
+            record that did not change may come to break the expectation, because time passes or
+            another table changes. Default: ``all`` if the SQL uses ``:now``, otherwise ``changed``.
     """
 
     condition: Condition
     where: Condition | None = None
-    scope: Scope = Field(default_factory=_scope)  # after the SQL, on which it depends
+    scope: Scope = Field(default_factory=_default_scope)  # after the SQL, on which it depends
 
 
 class Related(Kwargs):
-    """Records of another collection that have to be there, or may not be.
+    """Arguments of the expectation that related records exist, or do not exist.
 
     Attributes:
-        collection: the other collection, of the same database.
-        field: its field that leads to this record.
-        key: this record's column that it leads to.
-        condition: SQL over the other record, which is named ``other``; this one is ``record``.
-        present: whether at least one has to be there, or none may.
-        scope: what incremental checks examine: ``changed`` records only, so that a change of the
-            other collection waits for a full check, or ``all``. Without it ``all`` where ``:now``
-            is asked for, else ``changed``.
+        collection: Other collection of the same database.
+        field: Field of the other collection that refers to the checked record.
+        key: Column of the checked record to which ``field`` refers.
+        condition: SQL condition over the related record ``other`` and the checked record
+            ``record``.
+        where: SQL condition that selects the records to check; default: all records.
+        present: ``true``: at least one related record has to exist. ``false``: no related record
+            may exist.
+        scope: Records that an incremental check reads: ``changed`` or ``all``. With ``changed``,
+            only a full check notices changes of the other collection. Default: ``all`` if the SQL
+            uses ``:now``, otherwise ``changed``.
     """
 
     collection: Name
@@ -276,4 +383,4 @@ class Related(Kwargs):
     condition: Condition | None = None
     where: Condition | None = None
     present: bool = True
-    scope: Scope = Field(default_factory=_scope)  # after the SQL, on which it depends
+    scope: Scope = Field(default_factory=_default_scope)  # after the SQL, on which it depends

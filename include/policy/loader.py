@@ -1,4 +1,4 @@
-"""Reading a policy pack: all of it or none, with every problem at once."""
+"""Read all files of a policy pack, and report all of its problems at once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from include.policy.datamap import DatabaseFacts, FaultyCollections, MappedDatab
 from include.policy.document import (
     Document,
     DocumentError,
+    drop_faults,
     read_bytes,
     read_document,
-    without_faults,
 )
 from include.policy.expectations import Suite
 from include.policy.files import DATAMAP, QUALITY
@@ -29,7 +29,7 @@ from include.policy.intake import IntakeRule
 from include.policy.manifests import DataMap, read_datamap
 from include.policy.model import PackFile, PolicyPack
 from include.policy.problems import PackError, PackProblem
-from include.policy.purposes import Purpose, with_unneeded
+from include.policy.purposes import Purpose, add_over_collection_checks
 from include.policy.retention import Disposition, RetentionRule
 from include.policy.rules import (
     BackupRules,
@@ -44,10 +44,10 @@ from include.policy.rules import (
 from include.policy.section import PackNames, RuleSection, SectionRules
 
 SHIPPED = Path(__file__).parent / "pack"
-"""The shipped pack; its files stand in for those that a pack leaves out."""
+"""The shipped pack, which supplies the files that a pack leaves out."""
 
 RETENTION = "retention.yaml"
-_WITH_DEFAULT = (
+WITH_DEFAULT = (
     "backup.yaml",
     "calendar.yaml",
     "controls.yaml",
@@ -55,9 +55,9 @@ _WITH_DEFAULT = (
     "notices.yaml",
     "roles.yaml",
 )
-# They name collections of a company's databases, or say how its Airflow runs, so shipped files are
-# no default. Neither are those of the sections.
-_WITHOUT_DEFAULT = (
+# Files without a shipped default, because they name collections of the company's databases or
+# describe its Airflow installation. The sections have no shipped defaults either.
+WITHOUT_DEFAULT = (
     "disposition.yaml",
     "intake.yaml",
     "operations.yaml",
@@ -65,23 +65,24 @@ _WITHOUT_DEFAULT = (
     RETENTION,
 )
 _YAML = (".yaml", ".yml")
+_DATAMAP_PAGE = "docs/reference/policy-pack/datamap.md"
 
-_Read = TypeVar("_Read")
-
+_Content = TypeVar("_Content")
 
 Sections = Sequence[RuleSection[Any]]
 SectionsOf = Callable[[], Sections]
-"""Returns the files of single workflows. It imports the workflows."""
+"""A function that returns the files of single workflows. Calling it imports the workflows."""
 
 
 @dataclass(frozen=True)
 class PackContent:
-    """A loaded pack beside what its files say, from which it can be built again.
+    """A loaded policy pack, with the unvalidated content of its files for the compiled pack.
 
     Attributes:
-        pack: checked and typed.
-        files: plain content of the files outside of datamap/ and quality/, by name.
-        suites: database and plain content of each suite of quality/*.yaml.
+        pack: the validated pack.
+        files: content of the files outside of quality/, as Python values that JSON can express, by
+            path in the pack.
+        suites: database and content of each suite in quality/*.yaml.
     """
 
     pack: PolicyPack
@@ -90,18 +91,18 @@ class PackContent:
 
 
 def load_pack(folder: Path, sections: Sections) -> PolicyPack:
-    """Read and check a policy pack.
+    """Read and validate a policy pack.
 
-    Only ``datamap/*.yaml`` is required. The shipped pack supplies the other files that the pack
-    leaves out, except those that name collections of the company's databases (retention.yaml,
-    disposition.yaml, intake.yaml, purposes.yaml, quality/*.yaml and the sections).
+    Only ``datamap/*.yaml`` is required. If the pack lacks a file of `WITH_DEFAULT`, the file that
+    is shipped with ParcelSeal is used. All other files have no default, because they name
+    collections of the company's databases or describe its Airflow installation.
 
     Args:
-        folder: the pack.
-        sections: files of single workflows.
+        folder: folder of the pack.
+        sections: declarations of those pack files that only a single workflow reads.
 
     Raises:
-        PackError: the pack cannot be used; has every problem with file, line and path.
+        PackError: the pack cannot be used; the error lists all problems with file, line and path.
     """
     pack = read_pack(folder, sections).pack
     pack.require_sound()
@@ -109,29 +110,35 @@ def load_pack(folder: Path, sections: Sections) -> PolicyPack:
 
 
 def read_pack(folder: Path, sections: Sections) -> PackContent:
-    """Read and check a policy pack as `load_pack` does; return its plain content too.
+    """Read and validate a policy pack, and return the unvalidated content of its files as well.
 
-    If only some data maps are faulty, the pack has their problems (`PolicyPack.faults`).
+    Unlike `load_pack`, this function accepts a pack with faulty data maps if at least one data map
+    is sound. The problems of the faulty data maps are in `PolicyPack.faults`.
+
+    Args:
+        folder: folder of the pack.
+        sections: declarations of those pack files that only a single workflow reads.
 
     Raises:
-        PackError: another file is faulty, or every data map is, or one does not name its databases.
+        PackError: a file other than a data map is faulty, every data map is faulty, or a faulty
+            data map does not show the names of its databases.
     """
     folder = folder.absolute()
     reader = _Reader(folder, sections)
     if not folder.is_dir():
-        raise PackError(folder, [PackProblem("", None, "", "there is no such folder")])
+        raise PackError(folder, [PackProblem("", None, "", "the folder does not exist")])
     if not (folder / DATAMAP).is_dir():
-        message = "is missing: a pack needs a data map, see docs/policy-pack.md"
+        message = f"is missing: a pack needs a data map, see {_DATAMAP_PAGE}"
         raise PackError(folder, [PackProblem(f"{DATAMAP}/", None, "", message)])
-    backup = reader.section("backup.yaml", TypeAdapter(BackupRules)) or BackupRules()
-    evidence = reader.section("evidence.yaml", TypeAdapter(EvidenceRules)) or EvidenceRules()
-    datamap = reader.datamap(backup.defaults)
-    calendar = reader.section("calendar.yaml", TypeAdapter(Calendar))
-    roles = reader.items("roles.yaml", TypeAdapter(Role))
-    controls = reader.items("controls.yaml", TypeAdapter(Control))
-    retention = reader.items(RETENTION, TypeAdapter(RetentionRule))
-    purposes = reader.items("purposes.yaml", TypeAdapter(Purpose))
-    intake = reader.items("intake.yaml", TypeAdapter(IntakeRule))
+    backup = reader.read_file("backup.yaml", TypeAdapter(BackupRules)) or BackupRules()
+    evidence = reader.read_file("evidence.yaml", TypeAdapter(EvidenceRules)) or EvidenceRules()
+    datamap = reader.read_datamaps(backup.defaults)
+    calendar = reader.read_file("calendar.yaml", TypeAdapter(Calendar))
+    roles = reader.read_items("roles.yaml", TypeAdapter(Role))
+    controls = reader.read_items("controls.yaml", TypeAdapter(Control))
+    retention = reader.read_items(RETENTION, TypeAdapter(RetentionRule))
+    purposes = reader.read_items("purposes.yaml", TypeAdapter(Purpose))
+    intake = reader.read_items("intake.yaml", TypeAdapter(IntakeRule))
     personal = {
         (database.name, collection.name, field.name)
         for database in datamap.databases.values()
@@ -140,37 +147,39 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
         if field.is_personal
     }
     checks = CrossChecks(reader.documents, datamap.inventory, reader.problems, personal)
-    checks.roles(roles, controls)
-    checks.retention(retention)
-    for loc, message in retentions.faults(retention, datamap.inventory):
-        checks.add(RETENTION, loc, message)
-    disposition = reader.section("disposition.yaml", TypeAdapter(Disposition)) or Disposition()
+    checks.check_roles(roles, controls)
+    checks.check_clause_titles(controls)
+    checks.check_retention(retention)
+    for loc, message in retentions.find_faults(retention, datamap.inventory):
+        checks.add_problem(RETENTION, loc, message)
+    disposition = reader.read_file("disposition.yaml", TypeAdapter(Disposition)) or Disposition()
     for loc, message in retentions.approval_faults(disposition.approval, datamap.inventory):
-        checks.add("disposition.yaml", loc, message)
-    checks.purposes(purposes)
-    for loc, message in intakes.faults(intake, datamap.inventory):
-        checks.add("intake.yaml", loc, message)
-    notices = reader.section("notices.yaml", TypeAdapter(NoticeRules)) or NoticeRules()
-    operations = reader.section("operations.yaml", TypeAdapter(Operations)) or Operations()
+        checks.add_problem("disposition.yaml", loc, message)
+    checks.check_purposes(purposes)
+    for loc, message in intakes.find_faults(intake, datamap.inventory):
+        checks.add_problem("intake.yaml", loc, message)
+    notices = reader.read_file("notices.yaml", TypeAdapter(NoticeRules)) or NoticeRules()
+    operations = reader.read_file("operations.yaml", TypeAdapter(Operations)) or Operations()
     names = PackNames(
         datamap.databases, datamap.inventory, frozenset(role.id for role in roles.values())
     )
-    own: dict[str, SectionRules] = {}
+    section_rules: dict[str, SectionRules] = {}
     for section in sections:
-        rules = reader.section(section.file, TypeAdapter(section.model))
+        rules = reader.read_file(section.file, TypeAdapter(section.model))
         if rules is not None:
-            own[section.file] = rules
+            section_rules[section.file] = rules
             for loc, message in section.cross_check(rules, names):
-                checks.add(section.file, loc, message)
-    taken = set(intakes.check_ids(intake.values(), datamap.inventory))
-    suites = reader.suites(checks, reader.named("intake.yaml", "collection"), taken)
+                checks.add_problem(section.file, loc, message)
+    check_ids = set(intakes.check_ids(intake.values(), datamap.inventory))
+    incoming = reader.values_of("intake.yaml", "collection")
+    suites = reader.read_suites(checks, incoming, check_ids)
     reader.check_unknown_files()
-    faults = reader.faults(datamap, checks.doubtful)
+    faults = reader.faults_by_database(datamap, checks.doubtful)
     faulty = {each.name: each for facts in datamap.faulty.values() for each in facts}
     sound = {name: each for name, each in datamap.databases.items() if name not in faults}
     if reader.problems and not (faults and sound):
         raise PackError(folder, reader.problems)
-    stopped = {
+    faulty_databases = {
         name: MappedDatabase.model_construct(
             **{fact: getattr(facts, fact) for fact in DatabaseFacts.model_fields},
             collections=FaultyCollections(
@@ -181,8 +190,8 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
     }
     pack = PolicyPack(
         folder=folder,
-        files=tuple(sorted(reader.files, key=lambda one: one.path)),
-        databases=sound | stopped,
+        files=tuple(sorted(reader.files, key=lambda file: file.path)),
+        databases=sound | faulty_databases,
         faults=faults,
         controls=tuple(controls.values()),
         backup=backup,
@@ -190,12 +199,12 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
         retention=tuple(retention.values()),
         disposition=disposition,
         intake=tuple(intake.values()),
-        sections=own,
+        sections=section_rules,
         calendar=calendar or Calendar(),
         notices=notices,
         operations=operations,
-        roles={one.id: one for one in roles.values()},
-        suites=with_unneeded(suites, tuple(purposes.values()), sound),
+        roles={role.id: role for role in roles.values()},
+        suites=add_over_collection_checks(suites, tuple(purposes.values()), sound),
         purposes=tuple(purposes.values()),
         remarks=tuple(datamap.remarks),
     )
@@ -203,66 +212,87 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
     return PackContent(
         pack,
         {name: data for name, data in content.items() if not name.startswith(f"{QUALITY}/")},
-        reader.placed_suites,
+        reader.suite_contents,
     )
 
 
 class _Reader:
-    """One reading of one folder: what was read, and what was wrong with it."""
+    """Reads each file of a pack once, and collects the content and the problems of all files."""
 
     def __init__(self, folder: Path, sections: Sections) -> None:
         self.folder = folder
-        self.names = {*_WITH_DEFAULT, *_WITHOUT_DEFAULT, *(section.file for section in sections)}
+        self.names = {*WITH_DEFAULT, *WITHOUT_DEFAULT, *(section.file for section in sections)}
         self.files: list[PackFile] = []
         self.problems: list[PackProblem] = []
         self.documents: dict[str, Document] = {}
-        self.placed_suites: list[tuple[str, Any]] = []
+        self.suite_contents: list[tuple[str, Any]] = []
         self._unreadable: dict[str, bytes] = {}
 
-    def section(self, name: str, form: TypeAdapter[_Read]) -> _Read | None:
-        """One file as its type; None when it is faulty or neither here nor shipped."""
-        document = self._section_document(name)
+    def read_file(self, name: str, adapter: TypeAdapter[_Content]) -> _Content | None:
+        """Return the validated content of a file; None if the file is faulty or does not exist.
+
+        Args:
+            name: path of the file in the pack.
+            adapter: pydantic type adapter for the content.
+        """
+        document = self._pack_document(name)
         if document is None:
             return None
         try:
-            # as JSON: strict about types, and a list is a tuple
-            return form.validate_json(json.dumps(document.data), strict=True)
+            # Strict validation accepts a list for a tuple only from JSON.
+            return adapter.validate_json(json.dumps(document.data), strict=True)
         except ValidationError as error:
             self.problems += document.problems(error)
             return None
 
-    def items(self, name: str, form: TypeAdapter[_Read]) -> dict[int, _Read]:
-        """The items of a file that is a list, by place; each fault of form is noted.
+    def read_items(self, name: str, adapter: TypeAdapter[_Content]) -> dict[int, _Content]:
+        """Return the items of a file that contains a list, by position in the list.
 
-        So that it hides nothing that the checks between files find, a faulty item is there too,
-        without what is wrong in it; one that is not even so an item is left out.
+        Problems of the items are collected. A faulty item is returned without its faulty values, so
+        checks across files can use its other values. An item that is still invalid is left out.
+
+        Args:
+            name: path of the file in the pack.
+            adapter: pydantic type adapter for one item.
         """
-        document = self._section_document(name)
+        document = self._pack_document(name)
         if document is None:
             return {}
         if not isinstance(document.data, list):
             self.problems.append(document.problem((), "should be a list"))
             return {}
-        found = {}
+        items = {}
         for at, item in enumerate(document.data):
             try:
-                found[at] = form.validate_json(json.dumps(item), strict=True)
+                items[at] = adapter.validate_json(json.dumps(item), strict=True)
             except ValidationError as error:
                 self.problems += document.problems(error, (at,))
-                rest = without_faults(form, item, _example(name))
+                rest = drop_faults(adapter, item, _shipped_example(name))
                 if rest is not None:
-                    found[at] = rest
-        return found
+                    items[at] = rest
+        return items
 
-    def named(self, file: str, key: str) -> set[str]:
-        """What the items of a file say under a key, whatever else is wrong with them."""
+    def values_of(self, file: str, key: str) -> set[str]:
+        """Return the values that the items of a file, including faulty items, have for a key.
+
+        Args:
+            file: path of a file that contains a list.
+            key: key in the items of the list.
+        """
         document = self.documents.get(file)
         items = document.data if document and isinstance(document.data, list) else []
-        return {str(one[key]) for one in items if isinstance(one, dict) and key in one}
+        return {str(item[key]) for item in items if isinstance(item, dict) and key in item}
 
-    def _section_document(self, name: str) -> Document | None:
-        """A file of the pack, the shipped one in its place, or None."""
-        shipped = name in _WITH_DEFAULT and not self._exists(name)
+    def _pack_document(self, name: str) -> Document | None:
+        """Return the content of a pack file.
+
+        If the pack lacks the file, read the file that is shipped with ParcelSeal. Return None if
+        neither file exists or if the file cannot be read.
+
+        Args:
+            name: path of the file in the pack.
+        """
+        shipped = name in WITH_DEFAULT and not self._exists(name)
         path = (SHIPPED if shipped else self.folder) / name
         if not shipped and not self._exists(name):
             return None
@@ -271,14 +301,18 @@ class _Reader:
             self.documents[name] = document
         return document
 
-    def datamap(self, targets: Targets) -> DataMap:
-        """The data maps, checked together."""
+    def read_datamaps(self, targets: Targets) -> DataMap:
+        """Read and validate the data maps of the pack, and collect the problems in them.
+
+        Args:
+            targets: recovery targets of databases for which the data map states none.
+        """
         paths = self._yaml_files(DATAMAP)
         if not paths:
-            message = "holds no .yaml file: a pack needs a data map, see docs/policy-pack.md"
+            message = f"holds no .yaml file: a pack needs a data map, see {_DATAMAP_PAGE}"
             self.problems.append(PackProblem(f"{DATAMAP}/", None, "", message))
-        read = [self._document(path, f"{DATAMAP}/{path.name}", False) for path in paths]
-        documents = [one for one in read if one is not None]
+        results = [self._document(path, f"{DATAMAP}/{path.name}", False) for path in paths]
+        documents = [document for document in results if document is not None]
         datamap = read_datamap(documents, targets, self._unreadable)
         if len(documents) == len(paths) > 0 and not datamap.problems and not datamap.databases:
             message = "no file maps a database (dataset: [...])"
@@ -286,14 +320,17 @@ class _Reader:
         self.problems += datamap.problems
         return datamap
 
-    def faults(
+    def faults_by_database(
         self, datamap: DataMap, doubtful: Sequence[PackProblem]
     ) -> dict[str, tuple[PackProblem, ...]]:
-        """Return the problems of faulty databases; empty if another thing is faulty too.
+        """Return the problems of faulty data maps, by name of the database.
+
+        Return an empty dict if a file other than a data map has problems.
 
         Args:
             datamap: the data maps.
-            doubtful: problems of other files that unreadable data maps may have caused.
+            doubtful: problems of other files that may be wrong, because a data map could not be
+                read. They count as problems of the unreadable data maps.
         """
         faults: dict[str, tuple[PackProblem, ...]] = {}
         for problem in self.problems:
@@ -306,42 +343,46 @@ class _Reader:
                 faults[name] = (*faults.get(name, ()), problem)
         return faults
 
-    def suites(
-        self, checks: CrossChecks, incoming: set[str], taken: set[tuple[str, str, str]]
+    def read_suites(
+        self, checks: CrossChecks, incoming: set[str], check_ids: set[tuple[str, str, str]]
     ) -> list[Suite]:
-        """The suites of quality/, checked together; none where the pack has no such folder.
+        """Read and validate the suites in quality/.
+
+        Return an empty list if the pack has no folder quality/.
 
         Args:
-            checks: between files.
-            incoming: collections that intake.yaml names.
-            taken: database, collection and id of rules that stand elsewhere.
+            checks: checks across the files of the pack.
+            incoming: names of the collections that intake.yaml names.
+            check_ids: database, collection and id of the checks in intake.yaml.
         """
         if not self._exists(QUALITY):
             return []
-        found: list[Suite] = []
-        seen = set(taken)
+        suites: list[Suite] = []
+        rule_ids = set(check_ids)
         for path in self._yaml_files(QUALITY):
             name = f"{QUALITY}/{path.name}"
-            suites = self.items(name, TypeAdapter(Suite))
+            items = self.read_items(name, TypeAdapter(Suite))
             if name in self.documents:
-                placed = checks.suites(name, seen, incoming)
+                databases = checks.check_suites(name, rule_ids, incoming)
                 data = self.documents[name].data
-                self.placed_suites += [(placed[at], data[at]) for at in suites if at in placed]
-                found += [
-                    suite.model_copy(update={"database": placed[at]})
-                    for at, suite in suites.items()
-                    if at in placed
+                self.suite_contents += [
+                    (databases[at], data[at]) for at in items if at in databases
                 ]
-        return found
+                suites += [
+                    suite.model_copy(update={"database": databases[at]})
+                    for at, suite in items.items()
+                    if at in databases
+                ]
+        return suites
 
     def _yaml_files(self, folder: str) -> list[Path]:
         try:
-            found = list((self.folder / folder).iterdir())
+            paths = list((self.folder / folder).iterdir())
         except OSError as error:
             message = f"cannot be read: {error.strerror}"
             raise PackError(self.folder, [PackProblem(f"{folder}/", None, "", message)]) from error
         return sorted(
-            path for path in found if path.suffix in _YAML and not path.name.startswith(".")
+            path for path in paths if path.suffix in _YAML and not path.name.startswith(".")
         )
 
     def _exists(self, name: str) -> bool:
@@ -366,31 +407,34 @@ class _Reader:
         return document
 
     def check_unknown_files(self) -> None:
-        """A YAML file that nothing reads is a mistyped name until somebody says otherwise."""
+        """Add a problem for each YAML file that no workflow reads; its name may be misspelled."""
         for name in self._yaml_names():
             parent, _, rest = name.partition("/")
             if name in self.names or (parent in (DATAMAP, QUALITY) and rest and "/" not in rest):
                 continue
             folders = f"{DATAMAP}/*.yaml, {QUALITY}/*.yaml"
-            message = f"nothing reads this file; a pack has {folders}, {_list(self.names)}"
+            names = ", ".join(sorted(self.names))
+            message = f"no workflow reads this file; a pack has {folders}, {names}"
             self.problems.append(PackProblem(name, None, "", message))
 
     def _yaml_names(self) -> Iterator[str]:
         for at, folders, names in os.walk(self.folder):
-            folders[:] = [one for one in folders if not one.startswith(".")]
+            folders[:] = [folder for folder in folders if not folder.startswith(".")]
             for name in names:
                 if name.lower().endswith(_YAML) and not name.startswith("."):
                     yield (Path(at) / name).relative_to(self.folder).as_posix()
 
 
-def _example(name: str) -> Any:
-    """The first item of the shipped file: what stands in where a required value is faulty."""
+def _shipped_example(name: str) -> Any:
+    """Return the first item of a shipped file. It has a valid value for each required key.
+
+    Return None if the file cannot be read or does not contain a list.
+
+    Args:
+        name: path of the file in a pack.
+    """
     try:
         data = read_document(read_bytes(SHIPPED / name, name), name).data
     except DocumentError:
         return None
     return data[0] if isinstance(data, list) and data else None
-
-
-def _list(names: set[str]) -> str:
-    return ", ".join(sorted(names))

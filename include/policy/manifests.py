@@ -1,8 +1,8 @@
-"""Data maps: fideslang manifests checked as a whole and turned into mapped databases.
+"""Read the data maps of a pack: validate fideslang manifests, and convert them to databases.
 
-What a manifest says is checked on the plain document, so that one wrong key does not hide the
-next: fideslang's own models, its taxonomy (with the pack's own categories), names, references
-between collections, and our keys under ``meta``.
+The checks read the unvalidated content of the files, so a wrong key does not hide another wrong
+key. They cover fideslang's models, its taxonomy (including the categories that the pack adds),
+names, references between collections, and ParcelSeal's keys under ``meta``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from include.policy.datamap import META_KEY, DatabaseFacts, DatabaseMeta, MappedDatabase
-from include.policy.document import Document, Loc, without_faults
+from include.policy.document import Document, Loc, drop_faults
 from include.policy.mapping import Inventory, database_facts, mapped_database, table_of
 from include.policy.problems import PackProblem
 from include.policy.rules import Targets
@@ -25,7 +25,7 @@ from include.policy.rules import Targets
 if TYPE_CHECKING:
     from fideslang.models import Dataset, FidesModel
 
-# The name is a folder of evidence and of backups: no path may hide in it.
+# Evidence and backups use the name as a folder, so that it must not contain a path.
 _NAME_START = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _NAME_REST = _NAME_START | frozenset(".-")
 _FIDES_KEY = re.compile(rb"""^[ \t-]*fides_key:[ \t]*["']?([^\s"'#]+)""", re.MULTILINE)
@@ -40,15 +40,16 @@ _TAXONOMY_KEYS = {
 
 @dataclass
 class DataMap:
-    """What the documents of ``datamap/`` say.
+    """The content of the files in ``datamap/``.
 
     Attributes:
-        databases: by name, those of sound documents.
-        faulty: names of the databases in other documents, by file; without those that are no name
-            of a database.
-        inventory: names of databases, collections and fields, of faulty documents too.
-        problems: what has to be put right.
-        remarks: what fideslang ignores or nobody can check.
+        databases: databases from files without problems, by name.
+        faulty: databases from files with problems, by file. Databases without a valid name are left
+            out.
+        inventory: names of databases, collections and fields, including those in faulty files.
+        problems: problems that the author of the pack has to correct.
+        remarks: remarks about keys that ParcelSeal or fideslang ignores, references that cannot be
+            checked, and unconfirmed data categories.
     """
 
     databases: dict[str, MappedDatabase] = field(default_factory=dict)
@@ -59,8 +60,17 @@ class DataMap:
 
 
 @dataclass
-class _Entry:
-    """One Dataset of a document, raw and as far as it could be read."""
+class _DatasetEntry:
+    """A fideslang Dataset in a file of ``datamap/``.
+
+    Attributes:
+        document: content of the file.
+        base: path of the Dataset in the file.
+        raw: unvalidated content of the Dataset.
+        name: fides_key of the Dataset; empty if it is missing.
+        dataset: the Dataset as fideslang read it; None if it is not valid.
+        meta: ParcelSeal's valid keys in the Dataset.
+    """
 
     document: Document
     base: Loc
@@ -73,32 +83,33 @@ class _Entry:
 def read_datamap(
     documents: Sequence[Document], targets: Targets, unreadable: Mapping[str, bytes] = {}
 ) -> DataMap:
-    """Check the documents of ``datamap/`` together.
+    """Validate the files of ``datamap/`` together, and convert them to mapped databases.
 
     Args:
-        documents: fideslang Datasets, bare or as ``dataset:`` lists of Fides manifests.
-        targets: recovery targets of databases that name none.
-        unreadable: content of files that are no documents, by file.
+        documents: content of the files. Each is a single fideslang Dataset or a Fides manifest with
+            a ``dataset:`` list.
+        targets: recovery targets of databases for which the data map states none.
+        unreadable: content of files that could not be parsed, by file.
     """
     datamap = DataMap()
     for file, content in unreadable.items():
-        names = [name for name in _written_names(content) if _is_name(name)]
+        names = [name for name in _database_names_in(content) if _is_valid_name(name)]
         meta = DatabaseMeta()
         datamap.faulty[file] = [database_facts(name, name, meta, targets) for name in names]
         datamap.inventory.unreadable += names
-    taxonomy = {key: set(known) for key, known in _default_taxonomy().items()}
-    entries: list[_Entry] = []
+    taxonomy = {kind: set(keys) for kind, keys in _default_taxonomy().items()}
+    entries: list[_DatasetEntry] = []
     for document in documents:
         entries += _entries(document, datamap, taxonomy)
     datamap.inventory.categories = frozenset(taxonomy["data_category"])
-    seen: dict[str, _Entry] = {}
+    entries_by_name: dict[str, _DatasetEntry] = {}
     for entry in entries:
-        _check_name(entry, seen, datamap)
+        _check_name(entry, entries_by_name, datamap)
         datamap.inventory.add(entry.name, entry.raw)
     for entry in entries:
-        _check_shape(entry, datamap)
+        _validate_with_fideslang(entry, datamap)
         _check_taxonomy(entry, taxonomy, datamap)
-        _check_names_once(entry, datamap)
+        _check_unique_names(entry, datamap)
         _check_references(entry, datamap)
         _check_meta(entry, datamap)
     faulty = {problem.file for problem in datamap.problems}
@@ -109,44 +120,51 @@ def read_datamap(
             datamap.databases[entry.name] = mapped_database(
                 entry.dataset, entry.raw, entry.meta, targets, datamap.inventory
             )
-        elif _is_name(entry.name):
+        elif _is_valid_name(entry.name):
             facts = database_facts(entry.name, entry.name, entry.meta, targets)
             datamap.faulty.setdefault(entry.document.file, []).append(facts)
     return datamap
 
 
-def _written_names(content: bytes) -> list[str]:
-    """Return the names of databases in a text that may be no YAML."""
+def _database_names_in(content: bytes) -> list[str]:
+    """Return the database names (``fides_key``) in a file, even if the file is not valid YAML."""
     return [match.decode("utf-8", "replace") for match in _FIDES_KEY.findall(content)]
 
 
-def _is_name(name: str) -> bool:
+def _is_valid_name(name: str) -> bool:
     return bool(name) and name[0] in _NAME_START and _NAME_REST.issuperset(name)
 
 
 @lru_cache
 def _default_taxonomy() -> dict[str, frozenset[str]]:
-    from fideslang.default_taxonomy import DEFAULT_TAXONOMY  # 0.3 s that only loading needs
+    # The import takes 0.3 s, and only loading a pack needs it.
+    from fideslang.default_taxonomy import DEFAULT_TAXONOMY
 
     return {
-        kind: frozenset(one.fides_key for one in getattr(DEFAULT_TAXONOMY, kind) or ())
+        kind: frozenset(item.fides_key for item in getattr(DEFAULT_TAXONOMY, kind) or ())
         for kind in set(_TAXONOMY_KEYS.values())
     }
 
 
 def _entries(
     document: Document, datamap: DataMap, taxonomy: dict[str, set[str]]
-) -> Iterator[_Entry]:
-    """The Datasets of a document; its own taxonomy entries are added to ``taxonomy``."""
+) -> Iterator[_DatasetEntry]:
+    """Yield the Datasets of a file, and add the taxonomy entries of the file to ``taxonomy``.
+
+    Args:
+        document: content of the file.
+        datamap: receives the problems and remarks.
+        taxonomy: type of entry, such as ``data_category`` -> known keys.
+    """
     from fideslang import model_list
 
     data = document.data
     if isinstance(data, dict) and ("fides_key" in data or "collections" in data):
-        yield _Entry(document, (), data, str(data.get("fides_key", "")))
+        yield _DatasetEntry(document, (), data, str(data.get("fides_key", "")))
         return
     if not isinstance(data, dict) or not any(key in model_list for key in data):
         message = (
-            "is no data map: neither a fideslang Dataset (fides_key, collections) "
+            "is not a data map: it is neither a fideslang Dataset (fides_key, collections) "
             "nor a Fides manifest (dataset: [...])"
         )
         datamap.problems.append(document.problem((), message))
@@ -162,7 +180,7 @@ def _entries(
             for at, item in enumerate(items):
                 if isinstance(item, dict):
                     name = str(item.get("fides_key", ""))
-                    yield _Entry(document, (key, at), item, name)
+                    yield _DatasetEntry(document, (key, at), item, name)
                 else:
                     datamap.problems.append(document.problem((key, at), "should be a mapping"))
         elif key in taxonomy:
@@ -188,77 +206,94 @@ def _own_taxonomy(
             datamap.problems += document.problems(error, (kind, at))
 
 
-def _check_name(entry: _Entry, seen: dict[str, _Entry], datamap: DataMap) -> None:
+def _check_name(
+    entry: _DatasetEntry, entries_by_name: dict[str, _DatasetEntry], datamap: DataMap
+) -> None:
     name, loc = entry.name, (*entry.base, "fides_key")
     if not name:
-        return  # fideslang says so
-    if not _is_name(name):
+        return  # fideslang reports a missing name
+    if not _is_valid_name(name):
         message = (
             "names a database and its folders: use letters, digits, - . _ and begin with a letter, "
             "digit or _"
         )
         datamap.problems.append(entry.document.problem(loc, message))
-    if name in seen:
-        other = seen[name]
-        line = other.document.lines[other.document.known((*other.base, "fides_key"))]
+    if name in entries_by_name:
+        other = entries_by_name[name]
+        line = other.document.lines[other.document.existing_path((*other.base, "fides_key"))]
         message = f"another data map has this name: {other.document.file}:{line}"
         datamap.problems.append(entry.document.problem(loc, message))
-    seen.setdefault(name, entry)
+    entries_by_name.setdefault(name, entry)
 
 
-def _check_shape(entry: _Entry, datamap: DataMap) -> None:
-    """Let fideslang judge; what it does not know and ignores becomes a remark."""
+def _validate_with_fideslang(entry: _DatasetEntry, datamap: DataMap) -> None:
+    """Validate a Dataset with fideslang's models.
+
+    Args:
+        entry: the Dataset.
+        datamap: receives the problems, and a remark for each key that fideslang ignores.
+    """
     from fideslang import models
 
-    # keys become arguments of fideslang's constructors, where this one is taken
-    if taken := [loc for _level, loc, raw in _parts(entry) if "self" in raw]:
-        message = "fideslang cannot take a key of this name"
-        datamap.problems += (entry.document.problem((*loc, "self"), message) for loc in taken)
+    # fideslang passes keys as arguments to its constructors, which already have a "self"
+    if self_keys := [loc for _level, loc, raw in _elements(entry) if "self" in raw]:
+        message = "fideslang does not allow a key with this name"
+        datamap.problems += (entry.document.problem((*loc, "self"), message) for loc in self_keys)
         return
     try:
         entry.dataset = models.Dataset.model_validate(entry.raw)
     except ValidationError as error:
         datamap.problems += (
-            one
-            for one in entry.document.problems(error, entry.base)
-            if "Duplicate entries found" not in one.message  # said below, with the line
+            problem
+            for problem in entry.document.problems(error, entry.base)
+            # _check_unique_names reports duplicates with their lines
+            if "Duplicate entries found" not in problem.message
         )
-    known = {
+    fideslang_keys = {
         0: {*models.Dataset.model_fields, "fidesops_meta"},
         1: {*models.DatasetCollection.model_fields, "fidesops_meta"},
         2: {*models.DatasetField.model_fields, "fidesops_meta"},
     }
-    for level, loc, raw in _parts(entry):
+    for level, loc, raw in _elements(entry):
         for key in raw:
-            if key not in known[level]:
+            if key not in fideslang_keys[level]:
                 message = "fideslang does not know this key and ignores it"
                 datamap.remarks.append(entry.document.problem((*loc, key), message))
 
 
-def _parts(entry: _Entry) -> Iterator[tuple[int, Loc, dict[str, Any]]]:
-    """The Dataset (level 0), its collections (1) and all fields (2), with their paths."""
+def _elements(entry: _DatasetEntry) -> Iterator[tuple[int, Loc, dict[str, Any]]]:
+    """Yield a Dataset (level 0), its collections (level 1) and their fields (level 2).
+
+    The keys inside a field also have level 2.
+
+    Args:
+        entry: the Dataset.
+
+    Yields:
+        Level, path in the file, and unvalidated content.
+    """
     yield 0, entry.base, entry.raw
     for at, collection in _mappings(entry.raw.get("collections")):
         loc = (*entry.base, "collections", at)
         yield 1, loc, collection
-        for field_loc, one in _fields(collection, loc):
-            yield 2, field_loc, one
+        for field_loc, raw_field in _fields(collection, loc):
+            yield 2, field_loc, raw_field
 
 
 def _fields(raw: dict[str, Any], loc: Loc) -> Iterator[tuple[Loc, dict[str, Any]]]:
-    for at, one in _mappings(raw.get("fields")):
-        here = (*loc, "fields", at)
-        yield here, one
-        yield from _fields(one, here)
+    for at, raw_field in _mappings(raw.get("fields")):
+        field_loc = (*loc, "fields", at)
+        yield field_loc, raw_field
+        yield from _fields(raw_field, field_loc)
 
 
 def _mappings(items: Any) -> Iterator[tuple[int, dict[str, Any]]]:
     if isinstance(items, list):
-        yield from ((at, one) for at, one in enumerate(items) if isinstance(one, dict))
+        yield from ((at, item) for at, item in enumerate(items) if isinstance(item, dict))
 
 
-def _check_taxonomy(entry: _Entry, taxonomy: dict[str, set[str]], datamap: DataMap) -> None:
-    for _level, loc, raw in _parts(entry):
+def _check_taxonomy(entry: _DatasetEntry, taxonomy: dict[str, set[str]], datamap: DataMap) -> None:
+    for _level, loc, raw in _elements(entry):
         for key, kind in _TAXONOMY_KEYS.items():
             values = raw.get(key)
             for at, value in enumerate(values if isinstance(values, list) else ()):
@@ -267,73 +302,91 @@ def _check_taxonomy(entry: _Entry, taxonomy: dict[str, set[str]], datamap: DataM
                     datamap.problems.append(entry.document.problem((*loc, key, at), message))
 
 
-def _check_names_once(entry: _Entry, datamap: DataMap) -> None:
-    """Names of siblings differ and are not empty."""
-    for level, loc, raw in _parts(entry):
-        below = "collections" if level == 0 else "fields"
-        first: dict[str, int] = {}
-        for at, one in _mappings(raw.get(below)):
-            name, here = one.get("name"), (*loc, below, at, "name")
+def _check_unique_names(entry: _DatasetEntry, datamap: DataMap) -> None:
+    """Check that names are not empty and that no name occurs twice in the same list.
+
+    The check covers the collections of the Dataset, the fields of each collection, and the keys
+    inside each field.
+    """
+    for level, loc, raw in _elements(entry):
+        list_key = "collections" if level == 0 else "fields"
+        first_lines: dict[str, int] = {}
+        for at, item in _mappings(raw.get(list_key)):
+            name, name_loc = item.get("name"), (*loc, list_key, at, "name")
             if name == "":
-                datamap.problems.append(entry.document.problem(here, "should not be empty"))
-            elif isinstance(name, str) and name in first:
-                message = f"{name!r} stands twice, first in line {first[name]}"
-                datamap.problems.append(entry.document.problem(here, message))
+                datamap.problems.append(entry.document.problem(name_loc, "should not be empty"))
+            elif isinstance(name, str) and name in first_lines:
+                message = f"{name!r} occurs twice, first in line {first_lines[name]}"
+                datamap.problems.append(entry.document.problem(name_loc, message))
             elif isinstance(name, str):
-                first[name] = entry.document.lines[entry.document.known(here)]
+                first_lines[name] = entry.document.lines[entry.document.existing_path(name_loc)]
 
 
-def _check_references(entry: _Entry, datamap: DataMap) -> None:
-    for level, loc, raw in _parts(entry):
+def _check_references(entry: _DatasetEntry, datamap: DataMap) -> None:
+    for level, loc, raw in _elements(entry):
         if level < 2:
             continue
         for key in ("fides_meta", "fidesops_meta"):
             meta = raw.get(key)
-            for at, one in _mappings(meta.get("references") if isinstance(meta, dict) else None):
-                dataset, target = one.get("dataset"), one.get("field")
+            references = meta.get("references") if isinstance(meta, dict) else None
+            for at, reference in _mappings(references):
+                dataset, target = reference.get("dataset"), reference.get("field")
                 if not isinstance(dataset, str) or not isinstance(target, str):
-                    continue  # fideslang says so
-                here = (*loc, key, "references", at)
+                    continue  # fideslang reports values of other types
+                item_loc = (*loc, key, "references", at)
                 if dataset not in datamap.inventory:
                     message = f"cannot be checked: the pack maps no database {dataset!r}"
-                    datamap.remarks.append(entry.document.problem((*here, "dataset"), message))
-                elif why_not := datamap.inventory.why_not(dataset, target):
-                    datamap.problems.append(entry.document.problem((*here, "field"), why_not))
+                    datamap.remarks.append(entry.document.problem((*item_loc, "dataset"), message))
+                elif reason := datamap.inventory.unresolved_reason(dataset, target):
+                    datamap.problems.append(entry.document.problem((*item_loc, "field"), reason))
 
 
-def _check_meta(entry: _Entry, datamap: DataMap) -> None:
-    """Our own keys: their form, and that what they name is there."""
+def _check_meta(entry: _DatasetEntry, datamap: DataMap) -> None:
+    """Validate ParcelSeal's keys, and check that they name existing collections and fields."""
     meta = entry.raw.get("meta")
-    ours = meta.get(META_KEY) if isinstance(meta, dict) else None
+    own_keys = meta.get(META_KEY) if isinstance(meta, dict) else None
     base = (*entry.base, "meta", META_KEY)
     doubtful: set[str] = set()
-    if ours is not None:
+    if own_keys is not None:
         try:
-            # as JSON: strict about types, and a list is a tuple
-            entry.meta = DatabaseMeta.model_validate_json(json.dumps(ours), strict=True)
+            # Strict validation accepts a list for a tuple only from JSON.
+            entry.meta = DatabaseMeta.model_validate_json(json.dumps(own_keys), strict=True)
         except ValidationError as error:
             datamap.problems += entry.document.problems(error, base)
-            entry.meta = _where_tables_are(ours)
-            doubtful = _doubtful_tables(error, entry)
-    if isinstance(ours, dict):
-        _check_newest(entry, ours, base, datamap)
-        _check_exceptions(entry, ours, base, datamap)
-        _check_unconfirmed(entry, ours, base, datamap)
-    _check_tables_once(entry, doubtful, datamap)
+            entry.meta = _valid_table_keys(own_keys)
+            doubtful = _collections_with_faulty_table(error, entry)
+    if isinstance(own_keys, dict):
+        _check_newest(entry, own_keys, base, datamap)
+        _check_exceptions(entry, own_keys, base, datamap)
+        _check_unconfirmed(entry, own_keys, base, datamap)
+    _check_unique_tables(entry, doubtful, datamap)
 
 
-def _where_tables_are(ours: Any) -> DatabaseMeta:
-    """What faulty keys of ours say of schemas and tables, as far as it is sound."""
-    wanted = ("schema", "collections")
-    said = {key: ours[key] for key in wanted if key in ours} if isinstance(ours, dict) else {}
-    return without_faults(TypeAdapter(DatabaseMeta), said, {}) or DatabaseMeta()
+def _valid_table_keys(own_keys: Any) -> DatabaseMeta:
+    """Return the valid values of those ParcelSeal keys that state schemas and tables.
+
+    Args:
+        own_keys: unvalidated content of ParcelSeal's keys in a Dataset.
+    """
+    table_keys = ("schema", "collections")
+    values = (
+        {key: own_keys[key] for key in table_keys if key in own_keys}
+        if isinstance(own_keys, dict)
+        else {}
+    )
+    return drop_faults(TypeAdapter(DatabaseMeta), values, {}) or DatabaseMeta()
 
 
-def _doubtful_tables(error: ValidationError, entry: _Entry) -> set[str]:
-    """Collections whose table is unknown until the faults are corrected."""
+def _collections_with_faulty_table(error: ValidationError, entry: _DatasetEntry) -> set[str]:
+    """Return the collections whose table is unknown because ParcelSeal's keys are faulty.
+
+    Args:
+        error: error from the validation of ParcelSeal's keys.
+        entry: the Dataset with these keys.
+    """
     doubtful: set[str] = set()
-    for one in error.errors(include_url=False, include_input=False):
-        match one["loc"]:
+    for details in error.errors(include_url=False, include_input=False):
+        match details["loc"]:
             case () | ("schema",) | ("collections",):
                 doubtful |= {str(raw.get("name")) for _at, raw in _collections(entry)}
             case ("collections", name, *_rest):
@@ -341,16 +394,18 @@ def _doubtful_tables(error: ValidationError, entry: _Entry) -> set[str]:
     return doubtful
 
 
-def _collections(entry: _Entry) -> Iterator[tuple[int, dict[str, Any]]]:
+def _collections(entry: _DatasetEntry) -> Iterator[tuple[int, dict[str, Any]]]:
     return _mappings(entry.raw.get("collections"))
 
 
-def _check_newest(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: DataMap) -> None:
-    for at, clock in _mappings(ours.get("newest")):
+def _check_newest(
+    entry: _DatasetEntry, own_keys: dict[str, Any], base: Loc, datamap: DataMap
+) -> None:
+    for at, clock in _mappings(own_keys.get("newest")):
         loc = (*base, "newest", at)
         collection, column = clock.get("collection"), clock.get("field")
         if not isinstance(collection, str) or not collection:
-            continue  # a fault of form, said above
+            continue  # _check_meta reports a faulty form
         if not datamap.inventory.has_collection(entry.name, collection):
             message = f"the database has no collection {collection!r}"
             datamap.problems.append(entry.document.problem((*loc, "collection"), message))
@@ -363,24 +418,37 @@ def _check_newest(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: DataM
             datamap.problems.append(entry.document.problem((*loc, "field"), message))
 
 
-def _check_exceptions(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: DataMap) -> None:
-    exceptions = ours.get("collections")
+def _check_exceptions(
+    entry: _DatasetEntry, own_keys: dict[str, Any], base: Loc, datamap: DataMap
+) -> None:
+    exceptions = own_keys.get("collections")
     for name in exceptions if isinstance(exceptions, dict) else ():
         if not datamap.inventory.has_collection(entry.name, name):
             message = "the database has no such collection"
             datamap.problems.append(entry.document.problem((*base, "collections", name), message))
 
 
-def _check_unconfirmed(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: DataMap) -> None:
-    """Check that the unconfirmed fields exist, and add a remark for each collection."""
-    listed = ours.get("unconfirmed")
+def _check_unconfirmed(
+    entry: _DatasetEntry, own_keys: dict[str, Any], base: Loc, datamap: DataMap
+) -> None:
+    """Check that the fields listed under ``unconfirmed`` exist, and add a remark that names them.
+
+    The list contains the fields whose data categories are not confirmed.
+
+    Args:
+        entry: the Dataset.
+        own_keys: unvalidated content of ParcelSeal's keys in the Dataset.
+        base: path of these keys in the file.
+        datamap: receives the problems and remarks.
+    """
+    listed = own_keys.get("unconfirmed")
     for name, fields in listed.items() if isinstance(listed, dict) else ():
         loc = (*base, "unconfirmed", name)
         if not datamap.inventory.has_collection(entry.name, name):
             message = "the database has no such collection"
             datamap.problems.append(entry.document.problem(loc, message))
         elif isinstance(fields, list):
-            named = [one for one in fields if isinstance(one, str)]
+            named = [name for name in fields if isinstance(name, str)]
             for at, field_name in enumerate(named):
                 if not datamap.inventory.has_field(entry.name, name, field_name):
                     message = f"collection {name!r} has no field {field_name!r}"
@@ -390,10 +458,10 @@ def _check_unconfirmed(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: 
                 datamap.remarks.append(entry.document.problem(loc, message))
 
 
-def _check_tables_once(entry: _Entry, doubtful: set[str], datamap: DataMap) -> None:
+def _check_unique_tables(entry: _DatasetEntry, doubtful: set[str], datamap: DataMap) -> None:
     tables: dict[tuple[str, str], str] = {}
-    for at, one in _collections(entry):
-        collection = one.get("name")
+    for at, raw in _collections(entry):
+        collection = raw.get("name")
         if not isinstance(collection, str) or not collection or collection in doubtful:
             continue
         table = table_of(collection, entry.meta)

@@ -1,4 +1,7 @@
-"""Mapped databases from checked fideslang Datasets, and the groups of people in them."""
+"""Convert validated fideslang Datasets to mapped databases.
+
+The module also contains the models with which a pack names some of its staff.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
 
+from include.messages import verbatim
 from include.policy.datamap import (
     DatabaseFacts,
     DatabaseMeta,
@@ -16,71 +20,92 @@ from include.policy.datamap import (
     MappedField,
     Reference,
 )
-from include.policy.rules import Name, Rule, Sql, Targets, Text
+from include.policy.rules import Name, Rule, Sql, Targets, Text, translated_message
 
 if TYPE_CHECKING:
     from fideslang.models import Dataset, DatasetCollection, DatasetField
 
 
 class Inventory:
-    """Which databases, collections and fields the data maps name.
+    """The names of databases, collections and fields in the data maps.
+
+    If the data map of a database is unreadable, checks accept every name in this database, because
+    the data map may contain the name.
 
     Attributes:
-        categories: data categories of the taxonomy, those of the data maps included.
-        unreadable: databases of maps that are no YAML: they may have every collection and field.
+        categories: data categories of the taxonomy, including those that data maps add.
+        unreadable: names of databases whose data map could not be parsed.
     """
 
     def __init__(self) -> None:
         self.categories: frozenset[str] = frozenset()
         self.unreadable: list[str] = []
-        # database -> collection -> fields, keys inside JSON columns with dots: payload.phone
+        # database -> collection -> fields; keys inside JSON columns have dots: payload.phone
         self._names: dict[str, dict[str, set[str]]] = {}
         self._columns: dict[tuple[str, str], set[str]] = {}
         self._keys: dict[tuple[str, str], set[str]] = {}
 
     def add(self, database: str, raw: dict[str, Any]) -> None:
-        """Take in the names of a raw Dataset; what is malformed is passed over."""
+        """Add the names of collections and fields in a Dataset. Malformed items are skipped.
+
+        Args:
+            database: name of the database.
+            raw: unvalidated content of the Dataset.
+        """
         collections = self._names.setdefault(database, {})
-        for one in _named(raw.get("collections")):
-            fields = collections.setdefault(one["name"], set())
-            fields.update(_field_paths(one))
-            columns = self._columns.setdefault((database, one["name"]), set())
-            columns.update(column["name"] for column in _named(one.get("fields")))
-            keys = self._keys.setdefault((database, one["name"]), set())
-            keys.update(column["name"] for column in _named(one.get("fields")) if _is_key(column))
+        for collection in _named_items(raw.get("collections")):
+            name, fields = collection["name"], _named_items(collection.get("fields"))
+            collections.setdefault(name, set()).update(_field_paths(collection))
+            columns = self._columns.setdefault((database, name), set())
+            columns.update(column["name"] for column in fields)
+            keys = self._keys.setdefault((database, name), set())
+            keys.update(column["name"] for column in fields if _is_key(column))
 
     def __contains__(self, database: str) -> bool:
         return database in self._names or database in self.unreadable
 
     def databases_with(self, collection: str) -> list[str]:
-        """The databases that have a collection of that name."""
-        return [name for name, found in self._names.items() if collection in found]
+        """Return the names of the databases that have a collection of this name."""
+        return [name for name, collections in self._names.items() if collection in collections]
 
     def has_collection(self, database: str, collection: str) -> bool:
-        """Whether a database has the collection."""
+        """Return whether a database has a collection of this name."""
         return database in self.unreadable or collection in self._names.get(database, {})
 
     def collections_of(self, database: str) -> tuple[str, ...]:
-        """The names of a database's collections; empty where its map is no YAML."""
+        """Return the names of a database's collections; empty if its data map is unreadable."""
         return tuple(self._names.get(database, {}))
 
     def has_column(self, database: str, collection: str, column: str) -> bool:
-        """Whether a collection has a field of that name, keys inside JSON columns left out."""
+        """Return whether a collection has a column of this name."""
         columns = self._columns.get((database, collection), set())
         return database in self.unreadable or column in columns
 
     def is_key(self, database: str, collection: str, column: str) -> bool:
-        """Whether a field belongs to its collection's primary key."""
+        """Return whether a column belongs to the primary key of its collection.
+
+        If the data map of the database is unreadable, return True.
+        """
         keys = self._keys.get((database, collection), set())
         return database in self.unreadable or column in keys
 
     def has_field(self, database: str, collection: str, field: str) -> bool:
-        """Whether a collection has a field of that name; keys inside JSON columns with dots."""
+        """Return whether a collection has a field.
+
+        A key inside a JSON column is written with dots, for example ``payload.phone``.
+        """
         fields = self._names.get(database, {}).get(collection, set())
         return database in self.unreadable or field in fields
 
     def resolve(self, database: str, target: str) -> tuple[str, str] | None:
-        """Split ``collection.field`` at the dot that makes sense; both may have dots in them."""
+        """Split a text ``collection.field`` into the names of a collection and a field that exist.
+
+        Both names may contain dots themselves. Return None if no such field exists.
+
+        Args:
+            database: name of the database.
+            target: the text.
+        """
         return next(
             (
                 (target[:at], target[at + 1 :])
@@ -90,8 +115,15 @@ class Inventory:
             None,
         )
 
-    def why_not(self, database: str, target: str) -> str | None:
-        """Why ``collection.field`` leads nowhere in a mapped database; None when it leads."""
+    def unresolved_reason(self, database: str, target: str) -> str | None:
+        """Return why a text ``collection.field`` names no field of a database.
+
+        Return None if the text names a field.
+
+        Args:
+            database: name of the database.
+            target: the text.
+        """
         if database in self.unreadable or self.resolve(database, target):
             return None
         for at in _dots(target):
@@ -101,13 +133,20 @@ class Inventory:
 
 
 def _dots(text: str) -> list[int]:
-    """Positions of dots, the last first: the longest collection name wins."""
+    """Return the positions of the dots in a text, last dot first.
+
+    The caller tries to split the text at each of these positions. It tries the longest collection
+    name first, so the last dot comes first.
+    """
     return [at for at in range(len(text) - 1, -1, -1) if text[at] == "."]
 
 
-def _named(items: Any) -> list[dict[str, Any]]:
-    found = items if isinstance(items, list) else []
-    return [one for one in found if isinstance(one, dict) and isinstance(one.get("name"), str)]
+def _named_items(items: Any) -> list[dict[str, Any]]:
+    return [
+        item
+        for item in (items if isinstance(items, list) else [])
+        if isinstance(item, dict) and isinstance(item.get("name"), str)
+    ]
 
 
 def _is_key(field: dict[str, Any]) -> bool:
@@ -116,20 +155,25 @@ def _is_key(field: dict[str, Any]) -> bool:
 
 
 def _field_paths(raw: dict[str, Any], prefix: str = "") -> Iterable[str]:
-    for one in _named(raw.get("fields")):
-        yield prefix + one["name"]
-        yield from _field_paths(one, f"{prefix}{one['name']}.")
+    for field in _named_items(raw.get("fields")):
+        yield prefix + field["name"]
+        yield from _field_paths(field, f"{prefix}{field['name']}.")
 
 
 def table_of(collection: str, meta: DatabaseMeta) -> tuple[str, str]:
-    """Schema and table of a collection.
+    """Return the PostgreSQL schema and table of a collection.
 
-    Where ``meta.parcelseal.collections`` says nothing, ``schema.table`` is split at its first
-    dot, and any other name is a table of the database's schema.
+    If ``meta.parcelseal.collections`` has a schema or table for the collection, use these.
+    Otherwise read a name with a dot as ``schema.table``, and any other name as a table in the
+    default schema of the database.
+
+    Args:
+        collection: name of the collection.
+        meta: ParcelSeal's keys in the data map.
     """
-    said = meta.collections.get(collection)
-    if said and (said.schema_name or said.table):
-        return said.schema_name or meta.schema_name, said.table or collection
+    exceptions = meta.collections.get(collection)
+    if exceptions and (exceptions.schema_name or exceptions.table):
+        return exceptions.schema_name or meta.schema_name, exceptions.table or collection
     schema, dot, table = collection.partition(".")
     if schema and dot and table:
         return schema, table
@@ -143,38 +187,41 @@ def mapped_database(
     targets: Targets,
     inventory: Inventory,
 ) -> MappedDatabase:
-    """The typed view of a Dataset without faults.
+    """Convert a valid Dataset to a mapped database.
 
     Args:
-        dataset: as fideslang read it (it sorts collections and fields by name).
-        raw: as written, for the order.
-        meta: our keys.
-        targets: recovery targets where the Dataset names none.
-        inventory: of all Datasets.
+        dataset: Dataset as fideslang read it, with collections and fields sorted by name.
+        raw: content of the Dataset as written in the file, from which the order of collections and
+            fields is taken.
+        meta: ParcelSeal's keys in the Dataset.
+        targets: recovery targets of databases for which the data map states none.
+        inventory: names in all data maps.
     """
-    by_name = {one.name: one for one in dataset.collections}
+    by_name = {collection.name: collection for collection in dataset.collections}
     facts = database_facts(dataset.fides_key, dataset.name or dataset.fides_key, meta, targets)
     return MappedDatabase(
         **{name: getattr(facts, name) for name in DatabaseFacts.model_fields},
         collections={
-            one["name"]: _collection(dataset, by_name[one["name"]], one, meta, inventory)
-            for one in raw["collections"]
+            collection["name"]: _collection(
+                dataset, by_name[collection["name"]], collection, meta, inventory
+            )
+            for collection in raw["collections"]
         },
     )
 
 
 def database_facts(name: str, title: str, meta: DatabaseMeta, targets: Targets) -> DatabaseFacts:
-    """Return a database without its collections.
+    """Return what a data map states about a database, without the collections.
 
     Args:
-        name: its fides_key.
-        title: its name for people.
-        meta: our keys.
-        targets: recovery targets where our keys name none.
+        name: fides_key of the Dataset.
+        title: display name of the database if ``meta`` states none.
+        meta: ParcelSeal's keys in the Dataset.
+        targets: recovery targets of databases for which the data map states none.
     """
     return DatabaseFacts(
         name=name,
-        title=title,
+        title=translated_message(meta.title) if meta.title else verbatim(title),
         connection=meta.connection,
         schema_name=meta.schema_name,
         site=meta.site,
@@ -195,44 +242,54 @@ def _collection(
     inventory: Inventory,
 ) -> MappedCollection:
     schema, table = table_of(collection.name, meta)
-    said = meta.collections.get(collection.name)
-    by_name = {one.name: one for one in collection.fields}
-    guessed = frozenset(meta.unconfirmed.get(collection.name, ()))
+    exceptions = meta.collections.get(collection.name)
+    by_name = {field.name: field for field in collection.fields}
+    unconfirmed = frozenset(meta.unconfirmed.get(collection.name, ()))
     return MappedCollection(
         name=collection.name,
         schema_name=schema,
         table=table,
-        data_class=(said and said.data_class) or meta.data_class,
-        department=(said and said.department) or meta.department,
-        owner=(said and said.owner) or meta.owner,
+        data_class=(exceptions and exceptions.data_class) or meta.data_class,
+        department=(exceptions and exceptions.department) or meta.department,
+        owner=(exceptions and exceptions.owner) or meta.owner,
         description=collection.description,
         fields={
-            one["name"]: _field(by_name[one["name"]], (dataset, collection), inventory, guessed)
-            for one in raw["fields"]
+            field["name"]: _field(
+                by_name[field["name"]], (dataset, collection), inventory, unconfirmed
+            )
+            for field in raw["fields"]
         },
     )
 
 
 def _field(
     field: DatasetField,
-    above: tuple[Dataset | DatasetCollection | DatasetField, ...],
-    inv: Inventory,
+    parents: tuple[Dataset | DatasetCollection | DatasetField, ...],
+    inventory: Inventory,
     unconfirmed: frozenset[str],
     prefix: str = "",
 ) -> MappedField:
-    """Map a field.
+    """Convert a field of a Dataset to a mapped field.
 
-    Categories and uses of its collection, its database and the field around it hold for it too. Of
-    data subjects those of the nearest level hold: the clerk who typed a customer's record in is the
-    subject of one column in a table about customers.
+    A field inherits the data categories and data uses of its database, its collection and the field
+    that contains it. If a field states no data subjects, it inherits those of the nearest level
+    that states any. Data subjects are not combined, because a table about customers may have a
+    column about the clerk who entered the record.
+
+    Args:
+        field: the field.
+        parents: Dataset, collection and fields that contain the field, outermost first.
+        inventory: names in all data maps.
+        unconfirmed: paths of fields whose data categories are not confirmed.
+        prefix: path of the containing field, followed by a dot; empty for a column.
     """
-    chain = (*above, field)
+    chain = (*parents, field)
     path = prefix + field.name
     meta = field.fides_meta
     return MappedField(
         name=field.name,
-        categories=_once(one for part in chain for one in part.data_categories or ()),
-        uses=_once(one for part in chain for one in part.data_uses or ()),
+        categories=_unique(category for part in chain for category in part.data_categories or ()),
+        uses=_unique(use for part in chain for use in part.data_uses or ()),
         subjects=next(
             (tuple(part.data_subjects) for part in reversed(chain) if part.data_subjects), ()
         ),
@@ -241,11 +298,12 @@ def _field(
         data_type=meta.data_type if meta else None,
         identity=meta.identity if meta else None,
         references=tuple(
-            _reference(one.dataset, one.field, one.direction and one.direction.value, inv)
-            for one in (meta and meta.references) or ()
+            _reference(ref.dataset, ref.field, ref.direction and ref.direction.value, inventory)
+            for ref in (meta and meta.references) or ()
         ),
         fields={
-            one.name: _field(one, chain, inv, unconfirmed, f"{path}.") for one in field.fields or ()
+            inner.name: _field(inner, chain, inventory, unconfirmed, f"{path}.")
+            for inner in field.fields or ()
         },
     )
 
@@ -255,7 +313,7 @@ def _reference(database: str, target: str, direction: Any, inventory: Inventory)
     return Reference(database=database, collection=collection, field=field, direction=direction)
 
 
-def _once(items: Iterable[str]) -> tuple[str, ...]:
+def _unique(items: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(items))
 
 
@@ -263,31 +321,34 @@ Loc = tuple[str | int, ...]
 
 
 def as_tuple(value: Any) -> Any:
-    """One text is a list of one."""
+    """Convert a text to a tuple with one item, and a list to a tuple.
+
+    Return other values unchanged.
+    """
     if isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
 
 
-class Group(Rule):
-    """People of one duty, by user id in Airflow.
+class StaffGroup(Rule):
+    """A group of staff, given as user ids in Airflow, as an SQL condition, or as both.
 
     Attributes:
-        accounts: user ids.
-        where: SQL condition over the staff row ``p`` of the ``staff`` beside it.
+        accounts: User ids of the people in Airflow.
+        where: SQL condition over the row ``p`` of the staff table that selects the people.
     """
 
     accounts: Annotated[tuple[Text, ...], BeforeValidator(as_tuple)] = ()
     where: Sql | None = None
 
 
-class Staff(Rule):
-    """Where the people are.
+class StaffTable(Rule):
+    """The table of the company's staff, which contains people's user ids in Airflow.
 
     Attributes:
-        database: database of the data map; needed where several have the collection.
-        collection: staff table.
-        account: column with the person's user id in Airflow.
+        database: Database of the data map; required if several databases have the collection.
+        collection: Collection with one record per staff member.
+        account: Column with the user id of the staff member in Airflow.
     """
 
     database: Name | None = None
@@ -295,18 +356,26 @@ class Staff(Rule):
     account: Name
 
 
-def staff_faults(staff: Staff | None, inventory: Inventory) -> Iterator[tuple[Loc, str]]:
-    """Say what of a staff table the data maps do not have; places begin at ``staff``."""
+def staff_faults(staff: StaffTable | None, inventory: Inventory) -> Iterator[tuple[Loc, str]]:
+    """Yield a fault if the collection or column of the staff table does not exist.
+
+    Args:
+        staff: the staff table as the pack names it; None if the pack names none.
+        inventory: names in the data maps.
+
+    Yields:
+        Path of the faulty value, starting with ``staff``, and a message.
+    """
     if staff is None:
         return
-    holders = inventory.databases_with(staff.collection)
+    databases = inventory.databases_with(staff.collection)
     named = staff.database
-    if not holders or (named is not None and named not in holders):
+    if not databases or (named is not None and named not in databases):
         message = f"no data map has a collection {staff.collection!r}"
         yield ("staff", "collection"), message
-    elif named is None and len(holders) > 1:
-        message = f"several databases have it: name one as database: {', '.join(holders)}"
+    elif named is None and len(databases) > 1:
+        message = f"several databases have it: name one as database: {', '.join(databases)}"
         yield ("staff", "collection"), message
-    elif not inventory.has_column(named or holders[0], staff.collection, staff.account):
+    elif not inventory.has_column(named or databases[0], staff.collection, staff.account):
         message = f"collection {staff.collection!r} has no field {staff.account!r}"
         yield ("staff", "account"), message

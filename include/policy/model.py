@@ -1,4 +1,4 @@
-"""A loaded policy pack."""
+"""The model of a loaded policy pack."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
+from include.messages import Message
 from include.policy.datamap import LazyMapping, MappedDatabase
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
@@ -23,18 +24,21 @@ from include.policy.rules import (
     Operations,
     Role,
     Rule,
+    Texts,
+    clause_message,
+    translated_message,
 )
 from include.policy.section import Rules, RuleSection, SectionRules
 from include.services.errors import UsageError
 
 
 class PackFile(Rule):
-    """A file that was read.
+    """A file of the policy pack that the loader read.
 
     Attributes:
-        path: POSIX path inside the pack.
-        sha256: hex digest of its bytes.
-        shipped: the pack has no such file, ParcelSeal's own was read.
+        path: relative path inside the pack, with ``/`` as separator.
+        sha256: SHA-256 digest of the file, in hex.
+        shipped: whether the pack lacks the file, so the file shipped with ParcelSeal was read.
     """
 
     path: str
@@ -45,12 +49,13 @@ class PackFile(Rule):
 _Rule = TypeVar("_Rule")
 
 
-class ByDatabase(Sequence[_Rule], Generic[_Rule]):
-    """Rules of a compiled pack, those of a database read when they are asked for.
+class RulesByDatabase(Sequence[_Rule], Generic[_Rule]):
+    """The rules of a compiled pack as a sequence. A database's rules are read when first used.
 
     Args:
-        databases: the database of each rule, in the order of the pack.
-        read: returns the rules of a database in that order.
+        databases: name of the database of each rule, in the order of the rules in the pack.
+        read: function that takes the name of a database and returns its rules, in the order of the
+            pack.
     """
 
     def __init__(self, databases: Sequence[str], read: Callable[[str], tuple[_Rule, ...]]) -> None:
@@ -59,38 +64,41 @@ class ByDatabase(Sequence[_Rule], Generic[_Rule]):
         self._read = cache(read)
 
     def of(self, database: str) -> tuple[_Rule, ...]:
-        """Return the rules of a database."""
+        """Return the rules of a database; empty if it has none."""
         return self._read(database) if database in self._names else ()
 
     def __len__(self) -> int:
         return len(self._databases)
 
     def __iter__(self) -> Iterator[_Rule]:
-        rest = {name: iter(self.of(name)) for name in self._names}
-        return (next(rest[name]) for name in self._databases)
+        rules_by_database = {name: iter(self.of(name)) for name in self._names}
+        return (next(rules_by_database[name]) for name in self._databases)
 
     @overload
-    def __getitem__(self, at: int) -> _Rule: ...
+    def __getitem__(self, index: int) -> _Rule: ...
     @overload
-    def __getitem__(self, at: slice) -> tuple[_Rule, ...]: ...
-    def __getitem__(self, at: int | slice) -> _Rule | tuple[_Rule, ...]:
-        return tuple(self)[at]
+    def __getitem__(self, index: slice) -> tuple[_Rule, ...]: ...
+    def __getitem__(self, index: int | slice) -> _Rule | tuple[_Rule, ...]:
+        return tuple(self)[index]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
-    __hash__ = None  # type: ignore[assignment] # as of a list
+    __hash__ = None  # type: ignore[assignment] # compared by content, like a list
 
 
-class StoredSections(LazyMapping[SectionRules]):
-    """The files of single workflows in a compiled pack, each read when it is asked for.
+class CompiledSections(LazyMapping[SectionRules]):
+    """The pack files of a compiled pack that only a single workflow reads, by file name.
 
-    A task reads the file of its own workflow with `of`, which imports no other workflow.
+    Each file is read when it is first used. A task reads the file of its own workflow with `of`, so
+    no other workflow has to be imported.
 
     Args:
-        connections: `SectionRules.connections` of each file.
-        read: returns a file as its type.
-        sections: returns the files of all workflows; imports the workflows.
+        connections: file name -> ids of the connections that the file names.
+        read: function that takes a file name and a model, and returns the content of the file as an
+            instance of the model.
+        sections: function that returns the `RuleSection` of all workflows. Calling it imports the
+            workflows.
     """
 
     def __init__(
@@ -102,10 +110,16 @@ class StoredSections(LazyMapping[SectionRules]):
         super().__init__(connections, self._section)
         self.connections = connections
         self._read, self._sections = read, sections
-        self._files: dict[str, SectionRules] = {}  # that were read
+        self._loaded: dict[str, SectionRules] = {}
 
     def of(self, section: RuleSection[Rules]) -> Rules | None:
-        """Return the content of a file, or None if the pack leaves it out."""
+        """Return the content of a pack file that only a single workflow reads.
+
+        Return None if the pack lacks the file.
+
+        Args:
+            section: declaration of the file.
+        """
         if section.file not in self:
             return None
         rules = self._file(section.file, section.model)
@@ -113,9 +127,9 @@ class StoredSections(LazyMapping[SectionRules]):
         return rules
 
     def _file(self, file: str, model: type[SectionRules]) -> SectionRules:
-        if file not in self._files:
-            self._files[file] = self._read(file, model)
-        return self._files[file]
+        if file not in self._loaded:
+            self._loaded[file] = self._read(file, model)
+        return self._loaded[file]
 
     def _section(self, file: str) -> SectionRules:
         [model] = [section.model for section in self._sections() if section.file == file]
@@ -123,28 +137,30 @@ class StoredSections(LazyMapping[SectionRules]):
 
 
 class PolicyPack(Rule):
-    """Everything a company changes, checked and typed.
+    """A validated policy pack: all rules that a company can change.
 
     Attributes:
-        folder: where it was read from.
-        files: what was read, by path.
-        databases: the mapped databases by name, at least one; reading a collection of one that has
-            faults raises PackError.
-        faults: problems of the databases whose data maps are faulty, by name.
-        controls: of controls.yaml, in its order.
-        backup: of backup.yaml.
-        evidence: of evidence.yaml.
-        retention: of retention.yaml; empty when the pack has none.
-        disposition: of disposition.yaml.
-        intake: of intake.yaml; empty when the pack has none.
-        sections: of single workflows, by file; use `section`.
-        calendar: of calendar.yaml.
-        notices: of notices.yaml.
-        operations: of operations.yaml.
-        roles: of roles.yaml, by id.
-        suites: of quality/*.yaml, with their databases, and what purposes.yaml adds to them.
-        purposes: of purposes.yaml.
-        remarks: what the reader of ``config check`` should know and no workflow stumbles over.
+        folder: folder from which the pack was read.
+        files: files that were read, sorted by path.
+        databases: mapped databases by name, at least one. Reading the collections of a database
+            with a faulty data map raises PackError.
+        faults: problems of faulty data maps, by name of the database.
+        controls: controls of controls.yaml, in the order of the file.
+        backup: rules of backup.yaml.
+        evidence: rules of evidence.yaml.
+        retention: rules of retention.yaml; empty if the pack has no such file.
+        disposition: rules of disposition.yaml.
+        intake: rules of intake.yaml; empty if the pack has no such file.
+        sections: content of the files that only a single workflow reads, by file name. Use the
+            method `section` to read one.
+        calendar: rules of calendar.yaml.
+        notices: rules of notices.yaml.
+        operations: rules of operations.yaml.
+        roles: roles of roles.yaml, by id.
+        suites: suites of quality/*.yaml, each with its database, including expectations that
+            ParcelSeal makes from purposes.yaml.
+        purposes: purposes of purposes.yaml.
+        remarks: remarks that ``config check`` shows; no workflow depends on them.
     """
 
     folder: Path
@@ -168,51 +184,63 @@ class PolicyPack(Rule):
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """Return the name of the pack's folder."""
         return self.folder.name
 
     @property
     def sha256(self) -> str:
-        """Hex digest that names this policy: equal on every machine that has the same files."""
+        """Return a SHA-256 digest over all files of the pack, in hexadecimal.
+
+        The digest is the same on all machines.
+        """
         return files_digest(self.files)
 
     def database(self, name: str) -> MappedDatabase:
-        """The mapped database of that name.
+        """Return the mapped database of a given name.
 
         Raises:
-            UsageError: the pack maps none of that name.
-            PackError: its data map is faulty.
+            UsageError: the pack maps no database of this name.
+            PackError: the data map of the database is faulty.
         """
         if name in self.faults:
             raise PackError(self.folder, self.faults[name])
         if name not in self.databases:
-            known = ", ".join(self.databases)
-            raise UsageError(f"The policy pack maps no database {name}.", f"It maps: {known}.")
+            names = ", ".join(self.databases)
+            raise UsageError(f"The policy pack maps no database {name}.", f"It maps: {names}.")
         return self.databases[name]
 
     def require_sound(self) -> None:
-        """Refuse a pack with faulty data maps.
+        """Raise PackError if a data map of the pack is faulty.
 
         Raises:
-            PackError: there are some; has every problem.
+            PackError: a data map is faulty; the error lists all problems.
         """
         if self.faults:
-            problems = [problem for each in self.faults.values() for problem in each]
+            problems = [problem for faults in self.faults.values() for problem in faults]
             raise PackError(self.folder, list(dict.fromkeys(problems)))
 
     def section(self, section: RuleSection[Rules]) -> Rules | None:
-        """The content of a workflow's own file; None when the pack leaves it out."""
-        if isinstance(self.sections, StoredSections):
+        """Return the content of a pack file that only a single workflow reads.
+
+        Return None if the pack lacks the file.
+
+        Args:
+            section: declaration of the file.
+        """
+        if isinstance(self.sections, CompiledSections):
             return self.sections.of(section)
         rules = self.sections.get(section.file)
         assert rules is None or isinstance(rules, section.model)
         return rules
 
     def require(self, section: RuleSection[Rules]) -> Rules:
-        """The content of a workflow's own file.
+        """Return the content of a pack file that only a single workflow reads.
+
+        Args:
+            section: declaration of the file.
 
         Raises:
-            UsageError: the pack leaves the file out.
+            UsageError: the pack lacks the file.
         """
         rules = self.section(section)
         if rules is None:
@@ -220,78 +248,121 @@ class PolicyPack(Rule):
         return rules
 
     def suites_of(self, database: str, *, incoming: bool = False) -> tuple[Suite, ...]:
-        """The suites of a database's formal collections, or of its incoming ones."""
+        """Return the suites of a database, either for formal or for incoming collections.
+
+        Args:
+            database: name of the database.
+            incoming: True for the suites of incoming collections, False for those of formal
+                collections.
+        """
         suites = self.suites
-        if isinstance(suites, ByDatabase):
+        if isinstance(suites, RulesByDatabase):
             suites = suites.of(database)
         return tuple(
             suite for suite in suites if suite.database == database and suite.incoming is incoming
         )
 
     def intake_rule(self, rule_id: str) -> IntakeRule:
-        """The incoming table of that id.
+        """Return the rule of intake.yaml that has a given id.
 
         Raises:
-            UsageError: the pack has none of that id.
+            UsageError: the pack has no rule with this id.
         """
-        for one in self.intake:
-            if one.id == rule_id:
-                return one
+        for rule in self.intake:
+            if rule.id == rule_id:
+                return rule
         raise UsageError(f"The policy pack has no intake {rule_id}.")
 
     @property
     def workflow_connections(self) -> set[str]:
-        """Connections with which workflows have rights of their own on mapped databases."""
-        if isinstance(self.sections, StoredSections):
-            named = list(self.sections.connections.values())
+        """Return the ids of the connections that pack files name for single workflows.
+
+        A workflow uses its connection instead of the connection that the data map of a database
+        names.
+        """
+        if isinstance(self.sections, CompiledSections):
+            by_section = list(self.sections.connections.values())
         else:
-            named = [rules.connections for rules in self.sections.values()]
-        own = {connection for names in named for connection in names}
-        intake = {rule.connection for rule in self.intake}
-        return own | intake | ({self.disposition.connection} if self.retention else set())
+            by_section = [rules.connections for rules in self.sections.values()]
+        connections = {connection for names in by_section for connection in names}
+        connections |= {rule.connection for rule in self.intake}
+        return connections | ({self.disposition.connection} if self.retention else set())
 
     def database_of(self, collection: str, database: str | None) -> MappedDatabase:
-        """The mapped database that a rule means: the named one, else the one with the collection.
+        """Return the database to which a rule refers.
+
+        Args:
+            collection: name of the collection that the rule names.
+            database: name of the database that the rule names; None if it names none. In this case,
+                the only database with the collection is returned.
 
         Raises:
-            UsageError: there is none, or there are several.
-            PackError: its data map is faulty.
+            UsageError: no database, or more than one, has the collection.
+            PackError: the data map of the database is faulty.
         """
-        return self.database(self.holder_of(collection, database))
+        return self.database(self.database_name_of(collection, database))
 
-    def holder_of(self, collection: str, database: str | None) -> str:
-        """Return the name of the database that a rule means, also if its data map is faulty.
+    def database_name_of(self, collection: str, database: str | None) -> str:
+        """Return the name of the database to which a rule refers, even if its data map is faulty.
+
+        Args:
+            collection: name of the collection that the rule names.
+            database: name of the database that the rule names; None if it names none. In this case,
+                the name of the only database with the collection is returned.
 
         Raises:
-            UsageError: there is none, or there are several.
+            UsageError: no database, or more than one, has the collection.
         """
         if database is not None:
             return database
-        holders = [name for name, each in self.databases.items() if collection in each.collections]
-        if not holders:  # a map that is no YAML may have it
-            unread = (name for name in self.faults if not self.databases[name].collections)
-            holders = [*unread][:1]
-        if len(holders) != 1:
-            raise UsageError(f"{len(holders)} mapped databases have the collection {collection}.")
-        return holders[0]
+        names = [name for name, each in self.databases.items() if collection in each.collections]
+        if not names:  # a data map that could not be parsed may have the collection
+            unparsed = (name for name in self.faults if not self.databases[name].collections)
+            names = [*unparsed][:1]
+        if len(names) != 1:
+            raise UsageError(f"{len(names)} mapped databases have the collection {collection}.")
+        return names[0]
 
     def retention_of(self, database: str) -> tuple[RetentionRule, ...]:
-        """The record classes of a database, in the order of retention.yaml."""
-        if isinstance(self.retention, ByDatabase):
+        """Return the record classes of a database, in the order of retention.yaml."""
+        if isinstance(self.retention, RulesByDatabase):
             return self.retention.of(database)
         return tuple(
-            one
-            for one in self.retention
-            if self.holder_of(one.collection, one.database) == database
+            rule
+            for rule in self.retention
+            if self.database_name_of(rule.collection, rule.database) == database
         )
 
+    def clause_message(self, clause: str) -> Message:
+        """Return the number and title of a clause as a message.
+
+        Return only the number if no control states the title of the clause.
+        """
+        title = self._clause_title(clause)
+        return clause_message(clause, translated_message(title) if title else None)
+
+    def _clause_title(self, clause: str) -> Texts | None:
+        titles = (control.clause_title for control in self.controls if control.clause == clause)
+        return next(filter(None, titles), None)
+
     def controls_of(self, workflow: str) -> tuple[Control, ...]:
-        """The controls for which a workflow's bundles are the evidence."""
-        return tuple(one for one in self.controls if one.workflow == workflow)
+        """Return the controls for which a workflow's bundles are the evidence.
+
+        Each returned control has the title of its clause, even if another control in controls.yaml
+        states this title.
+        """
+        return tuple(
+            control.model_copy(update={"clause_title": self._clause_title(control.clause)})
+            for control in self.controls
+            if control.workflow == workflow
+        )
 
 
 def files_digest(files: Iterable[PackFile]) -> str:
-    """SHA-256 over the lines that ``sha256sum`` prints of the files, sorted by path (bytes)."""
-    lines = sorted((one.path.encode(), one.sha256) for one in files)
+    """Return a SHA-256 digest over the digests and paths of files.
+
+    The digest is that of the text which ``sha256sum`` prints for these files, sorted by path.
+    """
+    lines = sorted((file.path.encode(), file.sha256) for file in files)
     listing = b"".join(digest.encode() + b"  " + path + b"\n" for path, digest in lines)
     return hashlib.sha256(listing).hexdigest()

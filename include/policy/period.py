@@ -1,9 +1,12 @@
-"""ISO 8601 periods in calendar units, and the moments that lie a period apart.
+"""ISO 8601 periods, and calendar arithmetic with periods.
 
-Hours, minutes and seconds are exact. Months and days are those of the calendar in a timezone: the
-same time of day on another date, whatever was done to the clocks on the wall in between. PRC Civil
-Code (2021-01-01) 203 and Regulation (EEC, Euratom) 1182/71 (1971-07-01) 3 let such a period run to
-the end of its last day; ours ends at the time of day at which it began, so never after theirs.
+Hours, minutes and seconds are exact durations. Months and days follow the calendar of a timezone:
+the result has the same time of day on another date, even across a daylight saving change.
+
+Two laws say that a period of months or days runs to the end of its last day: PRC Civil Code
+(2021-01-01), article 203, and Regulation (EEC, Euratom) 1182/71 (1971-07-01), article 3. In
+ParcelSeal it ends on this day at the time of day at which it began. So it never ends later than the
+law allows.
 """
 
 from __future__ import annotations
@@ -29,13 +32,13 @@ _ISO = re.compile(
 
 @dataclass(frozen=True)
 class Period:
-    """A length of time as policies state it.
+    """A length of time in calendar units and seconds.
 
     Attributes:
-        text: as written, ``P2Y``.
-        months: calendar months, years included (12 each).
-        days: calendar days, weeks included (7 each).
-        seconds: the part after ``T``.
+        text: the period as written in the pack, such as ``P2Y``.
+        months: calendar months, including 12 for each year.
+        days: calendar days, including 7 for each week.
+        seconds: seconds, including those of hours and minutes.
     """
 
     text: str
@@ -45,20 +48,25 @@ class Period:
 
     @property
     def span(self) -> timedelta:
-        """A fixed length of time, for timeouts; a month counts 30 days."""
+        """Return the length of the period as a fixed duration, for timeouts.
+
+        A month counts as 30 days.
+        """
         return timedelta(days=self.months * 30 + self.days, seconds=self.seconds)
 
     @classmethod
     def parse(cls, text: object) -> Period:
-        """Read ``PnYnMnWnDTnHnMnS``; whole numbers only, at least one of them.
+        """Parse an ISO 8601 duration ``PnYnMnWnDTnHnMnS``.
+
+        At least one component is required, and all numbers are integers.
 
         Raises:
-            ValueError: it is not such a duration.
+            ValueError: the text is not such a duration.
         """
-        found = _ISO.fullmatch(text) if isinstance(text, str) else None
-        if not found or not isinstance(text, str):
+        match = _ISO.fullmatch(text) if isinstance(text, str) else None
+        if not match or not isinstance(text, str):
             raise ValueError("should be an ISO 8601 duration such as P2Y, P90D, P7D or PT4H")
-        years, months, weeks, days, hours, minutes, seconds = (int(n or 0) for n in found.groups())
+        years, months, weeks, days, hours, minutes, seconds = (int(n or 0) for n in match.groups())
         return cls(
             text, years * 12 + months, weeks * 7 + days, hours * 3600 + minutes * 60 + seconds
         )
@@ -67,103 +75,117 @@ class Period:
         return self.text
 
 
-def _lasting(period: Period) -> Period:
+def _require_positive(period: Period) -> Period:
     if not (period.months or period.days or period.seconds):
-        raise ValueError("should be longer than nothing")
+        raise ValueError("should be longer than zero")
     return period
 
 
 IsoPeriod = Annotated[
     Period, PlainValidator(Period.parse), PlainSerializer(lambda period: period.text)
 ]
-"""A Period in a model, written as its text."""
+"""A Period as a field of a model, serialised as its text."""
 
-PositivePeriod = Annotated[IsoPeriod, AfterValidator(_lasting)]
+PositivePeriod = Annotated[IsoPeriod, AfterValidator(_require_positive)]
 """A Period of at least a second."""
 
 
 def utc(moment: datetime) -> datetime:
-    """The moment in UTC: Python compares and subtracts two of one timezone by their wall clocks.
+    """Convert a time to UTC. Two times in UTC can be compared and subtracted correctly.
+
+    Python compares and subtracts two times of the same timezone by local time, which is wrong
+    across a daylight saving change.
 
     Raises:
-        ValueError: it has no timezone.
+        ValueError: the time has no timezone.
     """
     if moment.tzinfo is None:
         raise ValueError(f"{moment.isoformat()} has no timezone")
     return moment.astimezone(UTC)
 
 
-def later(moment: datetime, period: Period, zone: ZoneInfo) -> datetime:
-    """The moment a period after another one, in UTC.
+def add_period(moment: datetime, period: Period, zone: ZoneInfo) -> datetime:
+    """Return a time plus a period, in UTC.
 
-    A date that its month does not have is the last one of that month. A time of day that is left
-    out, since clocks are put forward, is the moment of that change; one that comes twice, since
-    they are put back, is the first one.
+    If the day does not exist in the resulting month, such as 31 April, the last day of the month is
+    used. If the local time is skipped because clocks are put forward, the result is the moment of
+    this change. If the local time occurs twice because clocks are put back, the result is the first
+    occurrence.
 
     Args:
-        moment: timezone-aware.
-        period: months are moved first, then days, then the exact part.
-        zone: whose calendar counts.
+        moment: time with a timezone.
+        period: period to add; its months are added first, then its days, then its seconds.
+        zone: timezone of the calendar.
 
     Raises:
-        UsageError: no calendar reaches that far.
+        UsageError: the result is outside of the supported years.
     """
-    return _moved(moment, period, zone, 1)
+    return _shift(moment, period, zone, 1)
 
 
-def earlier(moment: datetime, period: Period, zone: ZoneInfo) -> datetime:
-    """The moment a period before another one, in UTC; otherwise as `later`."""
-    return _moved(moment, period, zone, -1)
+def subtract_period(moment: datetime, period: Period, zone: ZoneInfo) -> datetime:
+    """Return a time minus a period, in UTC. The rules are those of `add_period`."""
+    return _shift(moment, period, zone, -1)
 
 
-def _moved(moment: datetime, period: Period, zone: ZoneInfo, way: int) -> datetime:
+def _shift(moment: datetime, period: Period, zone: ZoneInfo, sign: int) -> datetime:
     start = utc(moment)
     try:
         if period.months or period.days:
-            start = _instant(_dated(_wall(start, zone), period, way), zone)
-        return start + way * timedelta(seconds=period.seconds)
+            start = _from_local(_shift_date(_to_local(start, zone), period, sign), zone)
+        return start + sign * timedelta(seconds=period.seconds)
     except (OverflowError, ValueError) as error:
         raise UsageError(
-            f"No calendar reaches {period} from {moment.isoformat()}.",
+            f"The date {period} from {moment.isoformat()} is out of range.",
             "Give a shorter period in the policy pack.",
         ) from error
 
 
-def _dated(wall: datetime, period: Period, way: int) -> datetime:
-    year, month = divmod(wall.year * 12 + wall.month - 1 + way * period.months, 12)
-    day = min(wall.day, monthrange(year, month + 1)[1])
-    return wall.replace(year=year, month=month + 1, day=day) + way * timedelta(days=period.days)
+def _shift_date(local: datetime, period: Period, sign: int) -> datetime:
+    year, month = divmod(local.year * 12 + local.month - 1 + sign * period.months, 12)
+    day = min(local.day, monthrange(year, month + 1)[1])
+    return local.replace(year=year, month=month + 1, day=day) + sign * timedelta(days=period.days)
 
 
-def _wall(moment: datetime, zone: ZoneInfo) -> datetime:
-    """The time of day and date on the wall, naive.
+def _to_local(moment: datetime, zone: ZoneInfo) -> datetime:
+    """Return the local date and time of a moment, without a timezone.
 
-    All of the first pass through an hour that comes twice reads as its beginning. So a later
-    moment never reads earlier, and nobody who knew later has to be done sooner.
+    If clocks are put back, an hour occurs twice. Each time in the first of these hours is converted
+    to the start of the hour. Otherwise a moment in the second hour could get an earlier local time
+    than a moment in the first hour. A period that begins later could then end earlier.
     """
     local = moment.astimezone(zone)
-    again = local.replace(fold=1)
-    if not local.fold and again.utcoffset() != local.utcoffset():
-        local = _change(moment, again.astimezone(UTC), zone).astimezone(zone)
+    second_occurrence = local.replace(fold=1)
+    if not local.fold and second_occurrence.utcoffset() != local.utcoffset():
+        change = _find_offset_change(moment, second_occurrence.astimezone(UTC), zone)
+        local = change.astimezone(zone)
     return local.replace(tzinfo=None, fold=0)
 
 
-def _instant(wall: datetime, zone: ZoneInfo) -> datetime:
-    before, after = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-    return before if before <= after else _change(after, before, zone)
+def _from_local(local: datetime, zone: ZoneInfo) -> datetime:
+    first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    return first if first <= second else _find_offset_change(second, first, zone)
 
 
-def _change(low: datetime, high: datetime, zone: ZoneInfo) -> datetime:
-    """The first second of another offset from UTC; there is one between the two moments."""
+def _find_offset_change(low: datetime, high: datetime, zone: ZoneInfo) -> datetime:
+    """Return the moment between two moments at which a timezone's UTC offset changes.
+
+    The result is exact to the second.
+
+    Args:
+        low: moment before the change.
+        high: moment after the change.
+        zone: the timezone.
+    """
 
     def offset(second: int) -> timedelta | None:
         return datetime.fromtimestamp(second, zone).utcoffset()
 
     begin, end = math.floor(low.timestamp()), math.ceil(high.timestamp())
-    known = offset(begin)
+    offset_before = offset(begin)
     while end - begin > 1:
         middle = (begin + end) // 2
-        if offset(middle) == known:
+        if offset(middle) == offset_before:
             begin = middle
         else:
             end = middle

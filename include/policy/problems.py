@@ -1,4 +1,4 @@
-"""What is wrong with a policy pack: every problem at once, each with file, line and path."""
+"""Problems of a policy pack, each with its file, line and path."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from include.services.errors import UsageError
 
 @dataclass(frozen=True)
 class PackProblem:
-    """One thing in a pack that has to be put right.
+    """A problem of a policy pack that the author of the pack has to correct.
 
     Attributes:
-        file: path inside the pack, ``datamap/courier.yaml``; empty for the pack itself.
-        line: 1-based line in that file, None when the whole file is meant.
-        path: where in the document, ``collections[3].fields[0].name``; may be empty.
-        message: what is wrong, in one line.
+        file: path inside the pack, such as ``datamap/courier.yaml``; empty if the problem concerns
+            the whole pack.
+        line: line in the file, counted from 1; None if the problem concerns the whole file.
+        path: path of the faulty value in the file, such as ``collections[3].fields[0].name``; empty
+            if the problem concerns the whole file.
+        message: description of the problem, in a single line.
     """
 
     file: str
@@ -26,21 +28,23 @@ class PackProblem:
     message: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (place, self.path, self.message) if part)
+        file_and_line = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (file_and_line, self.path, self.message) if part)
 
 
 class PackError(UsageError):
-    """The policy pack cannot be used.
+    """The error for a policy pack that cannot be used because of problems.
 
     Attributes:
-        folder: the pack's folder.
-        problems: all of them, by file and line.
+        folder: folder of the pack.
+        problems: all problems, sorted by file and line.
     """
 
     def __init__(self, folder: Path, problems: Sequence[PackProblem]) -> None:
         self.folder = folder
-        self.problems = sorted(problems, key=lambda one: (one.file, one.line or 0, one.path))
+        self.problems = sorted(
+            problems, key=lambda problem: (problem.file, problem.line or 0, problem.path)
+        )
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__(
             "\n".join([f"The policy pack in {folder} has {count}:", *map(str, self.problems)])

@@ -1,4 +1,7 @@
-"""purposes.yaml: why each personal field is collected (PIPL articles 6 and 17)."""
+"""Models of purposes.yaml: purposes of processing and the fields that they need.
+
+Source of the requirement: PIPL (2021-11-01), articles 6 and 17.
+"""
 
 from __future__ import annotations
 
@@ -12,41 +15,49 @@ from pydantic import AfterValidator
 from include.policy.datamap import MappedDatabase, MappedField
 from include.policy.expectations import Suite, Unneeded
 from include.policy.kwargs import Uncollected
-from include.policy.rules import Identifier, Name, Rule, Text, Texts, some
+from include.policy.rules import Identifier, Name, Rule, Text, Texts, require_items
 
 _PLAIN = re.compile(r"[a-z0-9_]+")
 
 
 class Purpose(Rule):
-    """One purpose and the fields that it needs.
+    """A purpose of processing, and the fields that it needs.
 
     Attributes:
-        id: stable name, ``delivery``.
-        title: the purpose, by language.
-        basis: what makes it lawful: ``consent``, ``contract``, ``law``, ... (PIPL article 13).
-        fields: database -> collection -> fields.
+        id: Stable name of the purpose.
+        title: Name of the purpose, as reports show it.
+        basis: Legal basis (PIPL 2021-11-01, article 13).
+        note: Remark for readers of the pack.
+        fields: Names of the fields that the purpose needs, by database and collection. A key inside
+            a JSON column is written with dots, for example ``prefs.creed``. A listed column
+            includes all its keys. Databases that no purpose names are not checked.
     """
 
     id: Identifier
     title: Texts
     basis: Literal["consent", "contract", "law", "emergency", "public_interest", "published"]
     note: Text | None = None
-    fields: Mapping[Name, Mapping[Name, Annotated[tuple[Name, ...], AfterValidator(some)]]]
+    fields: Mapping[Name, Mapping[Name, Annotated[tuple[Name, ...], AfterValidator(require_items)]]]
 
 
-def with_unneeded(
+def add_over_collection_checks(
     suites: Sequence[Suite], purposes: Sequence[Purpose], databases: Mapping[str, MappedDatabase]
 ) -> tuple[Suite, ...]:
-    """Join the suites of one collection, and add what purposes.yaml says of it.
+    """Merge the suites of each collection, and add expectations that follow from purposes.yaml.
 
-    Each personal field of a database that purposes.yaml names, and that no purpose needs, is
-    expected to hold no value.
+    For each personal field that no purpose needs, the function adds the expectation that the field
+    has no value. Only fields in databases that purposes.yaml names are checked.
+
+    Args:
+        suites: suites of quality/*.yaml.
+        purposes: purposes of purposes.yaml.
+        databases: mapped databases by name.
     """
-    joined: dict[tuple[str, str, bool], Suite] = {}
+    merged: dict[tuple[str, str, bool], Suite] = {}
     for suite in suites:
         key = (suite.database or "", suite.collection, suite.incoming)
-        before = joined.get(key)
-        joined[key] = suite if before is None else _joined(before, suite)
+        earlier = merged.get(key)
+        merged[key] = suite if earlier is None else _merge(earlier, suite)
     needed = {
         (database, collection, field)
         for purpose in purposes
@@ -54,51 +65,60 @@ def with_unneeded(
         for collection, fields in collections.items()
         for field in fields
     }
-    for database in {one[0] for one in needed} & set(databases):
+    for database in {name for name, _collection, _field in needed} & set(databases):
         for collection in databases[database].collections.values():
             unneeded = tuple(
-                _unneeded(path)
+                _over_collection_check(path)
                 for field in collection.fields.values()
-                for path in _personal(field, (), needed, (database, collection.name))
+                for path in _unneeded_paths(field, (), needed, (database, collection.name))
             )
             if unneeded:
                 key = (database, collection.name, False)
                 added = Suite(database=database, collection=collection.name, expectations=unneeded)
-                joined[key] = _joined(joined[key], added) if key in joined else added
-    return tuple(joined[key] for key in sorted(joined))
+                merged[key] = _merge(merged[key], added) if key in merged else added
+    return tuple(merged[key] for key in sorted(merged))
 
 
-def _joined(one: Suite, other: Suite) -> Suite:
-    return one.model_copy(
+def _merge(first: Suite, second: Suite) -> Suite:
+    return first.model_copy(
         update={
-            "expectations": (*one.expectations, *other.expectations),
-            "breakdown": one.breakdown or other.breakdown,
-            "changed": one.changed or other.changed,
+            "expectations": (*first.expectations, *second.expectations),
+            "breakdown": first.breakdown or second.breakdown,
+            "changed": first.changed or second.changed,
         }
     )
 
 
-def _personal(
+def _unneeded_paths(
     field: MappedField,
-    above: tuple[str, ...],
+    parent_path: tuple[str, ...],
     needed: Container[tuple[str, str, str]],
-    place: tuple[str, str],
+    collection: tuple[str, str],
 ) -> Iterator[tuple[str, ...]]:
-    """The personal fields that no purpose needs; a column or key speaks for the keys inside it."""
-    path = (*above, field.name)
-    if (*place, ".".join(path)) in needed:
+    """Yield the paths of those personal fields in a column or JSON key that no purpose needs.
+
+    A purpose needs the fields that it lists, and all fields inside them.
+
+    Args:
+        field: the column, or key inside a JSON column.
+        parent_path: names of the fields that contain the field.
+        needed: database, collection and path of the fields that purposes list.
+        collection: database and name of the collection.
+    """
+    path = (*parent_path, field.name)
+    if (*collection, ".".join(path)) in needed:
         return
     if field.is_personal:
         yield path
         return
     for inner in field.fields.values():
-        yield from _personal(inner, path, needed, place)
+        yield from _unneeded_paths(inner, path, needed, collection)
 
 
-def _unneeded(path: tuple[str, ...]) -> Unneeded:
+def _over_collection_check(path: tuple[str, ...]) -> Unneeded:
     field = ".".join(path)
     name = field
-    if not _PLAIN.fullmatch(field):  # one id for one field, whatever its script
+    if not _PLAIN.fullmatch(field):  # a digest keeps ids of names in other scripts unique
         name = f"{''.join(_PLAIN.findall(field))}.{sha256(field.encode()).hexdigest()[:8]}"
     return Unneeded(
         id=f"over_collected_{name}",
@@ -106,8 +126,8 @@ def _unneeded(path: tuple[str, ...]) -> Unneeded:
         severity="fail",
         clause="4.1",
         title={
-            "en": f"The field {field}, which no purpose needs, holds no value",
-            "zh-CN": f"字段 {field} 不属于任何收集目的，应为空",
+            "en": f"The field {field}, which no purpose needs, is empty",
+            "zh-CN": f"字段 {field} 不属于任何处理目的，应为空",
         },
         type="expect_column_values_to_not_be_collected",
     )

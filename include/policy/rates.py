@@ -1,7 +1,7 @@
-"""Rates as exact fractions: ``0.07``, ``7%`` and ``1/30`` are read without a rounding step.
+"""Parse and format rates such as ``0.07``, ``7%`` and ``1/30`` as exact fractions.
 
-In doubles, 0.07 * 100 is 7.000000000000001, and a sample planned with it expects one deviation too
-many. Here no rate ever passes through a float.
+No function here converts a rate to a float. With floats, 0.07 * 100 is 7.000000000000001, and a
+sampling plan with this number would expect one deviation too many.
 """
 
 from __future__ import annotations
@@ -17,70 +17,83 @@ from pydantic import PlainSerializer, PlainValidator
 from include.services.errors import UsageError
 
 _DECIMAL = re.compile(r"(?P<number>\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})\s*(?P<percent>%?)")
-_RATIO = re.compile(r"(?P<above>\d{1,30})\s*/\s*(?P<below>\d{1,30})")
+_RATIO = re.compile(r"(?P<numerator>\d{1,30})\s*/\s*(?P<denominator>\d{1,30})")
 _COMMA = re.compile(r"\d+,\d+\s*%?")
 _MOST_DIGITS = 30
-HOW = "Write a decimal with a point or a percentage: 0.07 or 7%."
+HOW_TO_WRITE = "Write a decimal with a point or a percentage: 0.07 or 7%."
 
 
-def parse_rate(text: str, what: str = "rate") -> Fraction:
-    """Read a rate from 0 to 1.
+def parse_rate(text: str, label: str = "rate") -> Fraction:
+    """Parse a rate from 0 to 1.
 
     Args:
-        text: ``0.07``, ``7%`` or ``1/30``; full-width digits and signs count as their plain ones.
-        what: names the value in the error.
+        text: the rate, such as ``0.07``, ``7%`` or ``1/30``. Full-width digits and signs are
+            accepted.
+        label: name of the value in error messages.
 
     Raises:
-        UsageError: not such a number, or not between 0 and 1.
+        UsageError: the text is not a number in one of these formats, or the number is above 1.
     """
-    given = unicodedata.normalize("NFKC", text).strip()
-    if found := _DECIMAL.fullmatch(given):
-        rate = Fraction(found["number"].rstrip(".")) / (100 if found["percent"] else 1)
-    elif (found := _RATIO.fullmatch(given)) and int(found["below"]):
-        rate = Fraction(int(found["above"]), int(found["below"]))
-    elif _COMMA.fullmatch(given):
-        raise UsageError(f"The {what} {text} has a comma.", HOW)
+    normalized = unicodedata.normalize("NFKC", text).strip()
+    if match := _DECIMAL.fullmatch(normalized):
+        rate = Fraction(match["number"].rstrip(".")) / (100 if match["percent"] else 1)
+    elif (match := _RATIO.fullmatch(normalized)) and int(match["denominator"]):
+        rate = Fraction(int(match["numerator"]), int(match["denominator"]))
+    elif _COMMA.fullmatch(normalized):
+        raise UsageError(f"The {label} {text} has a comma.", HOW_TO_WRITE)
     else:
-        raise UsageError(f"The {what} {_shown(text)} is no rate.", HOW)
+        raise UsageError(f"The {label} {_text_for_error(text)} is not a rate.", HOW_TO_WRITE)
     if rate > 1:
         raise UsageError(
-            f"The {what} {text} is above 1.",
-            f"{HOW} 7 without a percent sign would be 700%.",
+            f"The {label} {text} is above 1.",
+            f"{HOW_TO_WRITE} 7 without a percent sign would be 700%.",
         )
     return rate
 
 
-def between(rate: Fraction, what: str) -> Fraction:
-    """Return a rate that is neither 0 nor 1.
+def require_between_0_and_1(rate: Fraction, label: str) -> Fraction:
+    """Return a rate if it is above 0 and below 1; otherwise raise UsageError.
+
+    Args:
+        rate: the rate, from 0 to 1.
+        label: name of the rate in the error message.
 
     Raises:
-        UsageError: it is one of them: nothing could be decided by a sample.
+        UsageError: the rate is 0 or 1. No sample could show whether such a rate is met.
     """
     if not 0 < rate < 1:
-        raise UsageError(f"The {what} is {rate}; it has to lie between 0 and 1.", HOW)
+        raise UsageError(f"The {label} is {rate}; it must be between 0 and 1.", HOW_TO_WRITE)
     return rate
 
 
-def percent(rate: Fraction, places: int = 4) -> str:
-    """Return a rate for people, rounded up: ``7%``, ``0.25%``.
+def percent_text(rate: Fraction, places: int = 4) -> str:
+    """Format a rate as a percentage such as ``7%`` or ``0.25%``, rounded up.
 
     Args:
-        rate: from 0.
-        places: digits after the point at most.
+        rate: the rate, 0 or more.
+        places: largest number of digits after the decimal point.
     """
-    return f"{_plain(ceiling(rate * 100, places))}%"
+    return f"{_plain(round_up(rate * 100, places))}%"
 
 
-def exact(rate: Fraction) -> str:
-    """Return a rate as ``parse_rate`` reads it back: a decimal where it ends, else a ratio."""
+def exact_text(rate: Fraction) -> str:
+    """Format a rate exactly, as text that ``parse_rate`` accepts.
+
+    The text is a decimal number if this is exact, otherwise a ratio such as ``1/30``.
+    """
     for places in range(_MOST_DIGITS):
         if 10**places % rate.denominator == 0:
-            return _plain(ceiling(rate, places))
+            return _plain(round_up(rate, places))
     return f"{rate.numerator}/{rate.denominator}"
 
 
-def ceiling(value: Fraction, places: int) -> Decimal:
-    """Round up at so many digits after the point: a limit may be told too high, never too low."""
+def round_up(value: Fraction, places: int) -> Decimal:
+    """Return a number rounded up to a number of decimal digits. A limit is thus never too low.
+
+    Args:
+        value: the number.
+        places: number of digits after the decimal point.
+    """
     scaled = -(-value.numerator * 10**places // value.denominator)
     return Decimal(scaled).scaleb(-places)
 
@@ -90,7 +103,7 @@ def _plain(number: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _shown(text: str) -> str:
+def _text_for_error(text: str) -> str:
     return text if text.strip() and len(text) <= 40 else "(empty)" if not text.strip() else "given"
 
 
@@ -98,7 +111,7 @@ def _rate(value: Any) -> Fraction:
     if isinstance(value, Fraction):
         return value
     if not isinstance(value, str):
-        # YAML reads 0.07 as a float, which is another number
+        # YAML reads 0.07 as a float, which is not exactly 0.07
         raise ValueError("should be text, so that it is read exactly: 7% or '0.07'")  # noqa: TRY004
     try:
         return parse_rate(value)
@@ -106,5 +119,5 @@ def _rate(value: Any) -> Fraction:
         raise ValueError(f"{error.message.rstrip('.')}: {error.action}") from None
 
 
-ExactRate = Annotated[Fraction, PlainValidator(_rate), PlainSerializer(exact)]
+ExactRate = Annotated[Fraction, PlainValidator(_rate), PlainSerializer(exact_text)]
 """A rate from 0 to 1, read without rounding."""

@@ -1,7 +1,8 @@
-"""retention.yaml and disposition.yaml: how long records are kept, and how they are disposed of.
+"""Models of retention.yaml and disposition.yaml: retention periods and disposition.
 
-Expressions and conditions are SQL of the pack's author, who is trusted as the author of a migration
-is. They speak of one record, which is called ``t``; docs/retention.md explains every key.
+Expressions and conditions are SQL over a record that is named ``t``. ParcelSeal trusts the SQL of
+the pack's author as it would trust a database migration. docs/reference/policy-pack/
+retention.md and disposition.md explain every key.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pydantic import (
 )
 
 from include.messages import Message
-from include.policy.mapping import Group, Staff, as_tuple, staff_faults
+from include.policy.mapping import StaffGroup, StaffTable, as_tuple, staff_faults
 from include.policy.period import IsoPeriod, Period, PositivePeriod
 from include.policy.rules import (
     Identifier,
@@ -32,9 +33,10 @@ from include.policy.rules import (
     Sql,
     Text,
     Texts,
-    in_languages,
-    some,
+    Unit,
+    require_items,
     time_of_day,
+    translated_message,
 )
 
 if TYPE_CHECKING:
@@ -42,9 +44,11 @@ if TYPE_CHECKING:
 
 Loc = tuple[str | int, ...]
 MaskKind = Literal["name", "phone", "address", "erase"]
-"""What is hidden of a value, by GB/T 41833-2022: of a name all but its first character, of a phone
-number at least six digits, of an address the unit; ``erase`` leaves nothing."""
-LONGEST_MONTHS = 1200  # a hundred years; a longer period is a mistake, and no date can hold it
+"""The kind of mask, by GB/T 41833-2022.
+
+A masked name keeps its first character. A phone number loses at least six digits, an address loses
+the unit, and ``erase`` removes the whole value."""
+LONGEST_MONTHS = 1200  # a hundred years; longer periods are mistakes and leave the range of dates
 LONGEST_DAYS = 36_525
 
 
@@ -55,16 +59,16 @@ def _no_longer_than_a_century(period: Period) -> Period:
 
 
 KeptFor = Annotated[IsoPeriod, AfterValidator(_no_longer_than_a_century)]
-"""A period of retention; ``P0D`` means that a record goes as soon as its clock has started."""
+"""A retention period; with ``P0D``, a record expires as soon as its clock has started."""
 Sqls = Annotated[tuple[Sql, ...], BeforeValidator(as_tuple)]
 
 
 class SqlClock(Rule):
-    """A clock that is computed.
+    """An SQL expression for the date from which a retention period counts.
 
     Attributes:
-        sql: expression over the record ``t``: a date or timestamp, null while the clock has not
-            started.
+        sql: SQL expression over the record ``t`` that returns a date or timestamp. The retention
+            period has not begun if the result is null.
     """
 
     sql: Sql
@@ -72,22 +76,25 @@ class SqlClock(Rule):
 
 Clock = Annotated[
     Annotated[
-        Annotated[tuple[Name, ...], AfterValidator(some), BeforeValidator(as_tuple)],
+        Annotated[tuple[Name, ...], AfterValidator(require_items), BeforeValidator(as_tuple)],
         Tag("columns"),
     ]
     | Annotated[SqlClock, Tag("sql")],
     Discriminator(lambda value: "sql" if isinstance(value, dict | SqlClock) else "columns"),
 ]
-"""Columns of which the latest counts, those that are null passed over; or an expression."""
+"""Columns of which the latest value counts (nulls are skipped), or an SQL expression."""
 
 
 class Minimum(Rule):
-    """What a law asks at least: a record goes only when this has passed too.
+    """A minimum retention period that a law requires.
+
+    A record does not expire before the minimum has passed.
 
     Attributes:
-        clock: starts it; the class's own where nothing is said.
-        period: how long after that.
-        basis: the law.
+        clock: Column, list of columns or expression from which the minimum counts; default: the
+            ``clock`` of the record class.
+        period: Length of the minimum.
+        basis: Law that requires the minimum.
     """
 
     clock: Clock | None = None
@@ -96,16 +103,17 @@ class Minimum(Rule):
 
 
 class Keys(Rule):
-    """What a record is found by when somebody puts a hold on it, or asks to be erased.
+    """SQL expressions that legal holds and erasure requests use to find records.
 
-    Each is a list of expressions over the record ``t``. A hold finds it when one of them equals the
-    hold's value as `include.retention.postgres.key_types` compares them, a request when its text
-    does.
+    A legal hold finds a record if one of these expressions equals the value of the hold;
+    `include.retention.postgres.key_types` defines how values of different types are compared. An
+    erasure request finds a record if the text of an expression equals the value of the request.
 
     Attributes:
-        subject: keys of the data subjects that it is about.
-        waybill: keys of the waybills that it is about.
-        case: numbers of the cases, claims or complaints that it is about.
+        subject: SQL expressions over the record ``t`` that return the keys of its data subjects.
+        waybill: SQL expressions over the record ``t`` that return the keys of its waybills.
+        case: SQL expressions over the record ``t`` that return the numbers of its cases, claims or
+            complaints.
     """
 
     subject: Sqls = ()
@@ -114,11 +122,12 @@ class Keys(Rule):
 
 
 class Suspension(Rule):
-    """A condition under which a record stays although its period is over: an open claim.
+    """A condition under which expired records are kept, such as an open claim.
 
     Attributes:
-        where: condition over the record ``t``.
-        title: why, by language.
+        where: SQL condition over the record ``t``. An expired record is kept while the condition is
+            true.
+        title: Reason why the records are kept, as reports show it.
     """
 
     where: Sql
@@ -126,8 +135,8 @@ class Suspension(Rule):
 
     @property
     def message(self) -> Message:
-        """The title for a report."""
-        return in_languages(self.title)
+        """Return the title as a message for reports."""
+        return translated_message(self.title)
 
 
 def _percent(value: Any) -> Any:
@@ -135,20 +144,25 @@ def _percent(value: Any) -> Any:
         try:
             return Decimal(value[:-1])
         except InvalidOperation:
-            raise ValueError("should be a share, 5%") from None
+            raise ValueError("should be a percentage such as 5%") from None
     return value
 
 
 class Limit(Rule):
-    """From what on a plan needs a second person: the circuit breaker.
+    """The circuit breaker: a disposition plan that exceeds one of these limits needs an approval.
 
     Attributes:
-        records: records of one class in one run.
-        percent: share of the class's records, ``5%``.
-        times_trend: times the median of the last runs of the class.
+        records: Largest number of records of one record class that a run disposes of without an
+            approval.
+        percent: Largest share of the records of a record class, in percent, that a run disposes of
+            without an approval. The limit does not apply to 100 records or fewer.
+        times_trend: A run needs an approval to dispose of more than this number times the usual
+            number of records of the record class. The usual number is the median of the last runs
+            (up to ten). The limit does not apply with fewer than three earlier runs, or to 100
+            records or fewer.
     """
 
-    records: Annotated[int, Field(ge=0, le=10**12)] = 10_000
+    records: Annotated[int, Field(ge=0, le=10**12), Unit("records")] = 10_000
     percent: Annotated[
         Decimal, BeforeValidator(_percent), Field(ge=0, le=100, allow_inf_nan=False)
     ] = Decimal(5)
@@ -156,33 +170,44 @@ class Limit(Rule):
 
 
 class RetentionRule(Rule):
-    """One record class of retention.yaml.
+    """A record class: its retention period, and what happens with expired records.
 
-    A record goes when ``clock + period`` has passed, and every `minimum` too: the later of the end
-    of the purpose plus a time and what a law asks.
+    A record is expired when ``clock + period`` and every ``minimum`` have passed.
 
     Attributes:
-        record_class: name of the class, ``electronic_waybill``.
-        title: its name, by language; the name of the class where there is none.
-        database: database of the data map; needed where several have the collection.
-        collection: collection of the data map.
-        where: condition over ``t``: which records of the collection are of the class; all where
-            nothing is said. A record of several classes stays until the last of them lets it go.
-        clock: columns that start the clock, or an expression.
-        period: how long after that a record is kept.
-        minimum: what a law asks at least.
-        action: what is done then.
-        mask: column -> what of it is hidden; with the action ``mask`` only.
-        stamp: column that says when a record was masked.
-        basis: the source of the period, or ``business`` for the company's own choice.
-        keys: what its records are found by.
-        suspended: when its records stay nevertheless.
-        detach: ``collection.field``: columns of foreign keys to this collection that are set to
-            null when their record goes; without it a record that is referred to stays.
-        triggers_update: collections whose records the application's triggers may update when a
-            record of the class goes or is masked, such as a counter of orders; else it stays.
-        on_request: whether a data subject's request erases its records before their time.
-        limit: circuit breaker; of disposition.yaml where nothing is said.
+        record_class: Name of the record class.
+        title: Name of the record class in reports; default: the value of ``class``.
+        database: Database of the data map; required if several databases have the collection.
+        collection: Collection of the data map.
+        where: SQL condition over the record ``t`` that selects the records of the class; default:
+            all records. A record that belongs to several classes is kept until it is expired in
+            each of them.
+        clock: Column with the date from which the retention period counts. If it is a list of
+            columns, the latest date counts, and nulls are skipped. A mapping ``{sql: expression}``
+            computes the date. The record does not expire while the date is null.
+        period: Retention period in calendar units, such as ``P3Y``; at most a hundred years. With
+            ``P0D`` a record expires at once.
+        minimum: Minimum retention periods that laws require. A record does not expire before every
+            minimum has passed.
+        action: What happens with expired records. ``delete`` deletes and ``mask`` masks them.
+            ``drop_partition`` drops partitions in which every record is expired, and deletes the
+            other expired records. ``keep`` changes nothing.
+        mask: With the action ``mask``: the type of mask for each masked column (GB/T 41833-2022).
+        stamp: With the action ``mask``: column into which the time of masking is written.
+        basis: Law or standard that sets the period, or ``business`` if the company chose it.
+        keys: SQL expressions that legal holds and erasure requests use to find records.
+        suspended: Condition under which expired records are kept, such as an open claim.
+        detach: Foreign keys to this collection, as ``collection.field``, that are set to null when
+            the referenced record is deleted. Without an entry, a referenced record is kept. A
+            restore sets these foreign keys to null too, so keep the entry as long as backups may
+            contain the record.
+        triggers_update: Collections whose records the application's triggers may update when a
+            record is deleted or masked. If a trigger would update a record of another collection,
+            the expired record is kept.
+        on_request: Whether an erasure request disposes of a record before its retention period
+            ends. A request never disposes of a record before a ``minimum`` has passed.
+        limit: Limits of this class above which a plan needs an approval; default: the limits in
+            disposition.yaml.
     """
 
     record_class: Annotated[Identifier, Field(alias="class")]
@@ -209,12 +234,12 @@ class RetentionRule(Rule):
 
     @property
     def message(self) -> Message | str:
-        """The class for a report: its title, or its name."""
-        return in_languages(self.title) if self.title else self.record_class
+        """Return the title of the record class for reports; its name if it has no title."""
+        return translated_message(self.title) if self.title else self.record_class
 
     @property
     def deletes(self) -> bool:
-        """Whether its records go as a whole."""
+        """Return whether the record class's expired records are deleted, and not masked or kept."""
         return self.action in ("delete", "drop_partition")
 
     @model_validator(mode="after")
@@ -229,18 +254,18 @@ class RetentionRule(Rule):
 
 
 class Approval(Rule):
-    """Who is asked when the circuit breaker trips.
+    """The people who decide on a disposition plan that exceeds a limit.
 
     Attributes:
-        staff: staff table, for groups that have a condition.
-        owners: those whose work the retention schedule is; none of them may approve.
-        approvers: those who may.
-        response: how long a run waits for them.
+        staff: Table of the staff. It is required if ``owners`` or ``approvers`` have a condition.
+        owners: Owners of the retention schedule. They may not approve a plan.
+        approvers: People who may approve a plan.
+        response: Time for which a run waits for a decision.
     """
 
-    staff: Staff | None = None
-    owners: Group = Group()
-    approvers: Group = Group()
+    staff: StaffTable | None = None
+    owners: StaffGroup = StaffGroup()
+    approvers: StaffGroup = StaffGroup()
     response: PositivePeriod = Period.parse("PT20H")
 
     @model_validator(mode="after")
@@ -257,60 +282,66 @@ def _window_time(value: Any) -> time:
 
 
 WindowTime = Annotated[time, PlainValidator(_window_time)]
-"""A time of day in the pack's timezone; one with an offset cannot be compared with it."""
+"""A time of day in the pack's timezone, without an offset."""
 
 
 class Window(Rule):
-    """When records may be deleted, in the pack's timezone; it may span midnight.
+    """The hours in which records may be disposed of. They may extend past midnight.
 
     Attributes:
-        begins: first moment of the day, ``01:00``.
-        ends: from then on nothing new is begun.
+        begins: Time of day from which batches may start, for example ``"01:00"``.
+        ends: Time of day at which the window ends, for example ``"06:00"``. From then on, no batch
+            starts. If this time is before ``begins``, the window ends on the next day.
     """
 
     begins: WindowTime
     ends: WindowTime
 
     @model_validator(mode="after")
-    def _lasts(self) -> Window:
+    def _is_not_empty(self) -> Window:
         if self.begins == self.ends:
-            raise ValueError("should not end when it begins; at any time: leave it out")
+            raise ValueError("should not end when it begins; to run at any time, remove it")
         return self
 
     def has(self, moment: time) -> bool:
-        """Whether a time of day lies in it."""
+        """Return whether a time of day is in the window."""
         if self.begins <= self.ends:
             return self.begins <= moment < self.ends
         return moment >= self.begins or moment < self.ends
 
 
 class Batch(Rule):
-    """How much is deleted in one transaction, and for how long it may hold locks.
+    """Size and timeouts of one transaction that disposes of records.
 
     Attributes:
-        rows: records at most.
-        milliseconds: time that one transaction is meant to take; batches are sized by it.
-        lock_timeout_ms: how long it waits for a lock that somebody else holds.
-        statement_timeout_s: after which a statement is given up.
+        rows: Largest number of records in a transaction.
+        milliseconds: Intended duration of a transaction, in milliseconds. ParcelSeal changes the
+            number of records so that a transaction takes about this time.
+        lock_timeout_ms: Longest time in milliseconds for which a transaction waits for a lock of
+            another session.
+        statement_timeout_s: Time in seconds after which the database cancels a statement.
     """
 
-    rows: Annotated[int, Field(ge=1, le=100_000)] = 5_000
+    rows: Annotated[int, Field(ge=1, le=100_000), Unit("records")] = 5_000
     milliseconds: Annotated[int, Field(ge=10, le=10_000)] = 250
     lock_timeout_ms: Annotated[int, Field(ge=10, le=60_000)] = 1_000
     statement_timeout_s: Annotated[int, Field(ge=1, le=3_600)] = 60
 
 
 class Disposition(Rule):
-    """disposition.yaml: how records are disposed of.
+    """How ParcelSeal disposes of expired records.
 
     Attributes:
-        connection: id of the Airflow connection that may delete; the database's own where it is not
-            configured.
-        window: when; at any time where nothing is said.
-        budget: how long one run works on one database; the next goes on.
-        batch: size and patience of one transaction.
-        limit: circuit breaker of classes that name none.
-        approval: who is asked when it trips.
+        connection: Id of the Airflow connection with the right to delete. If this connection does
+            not exist, the connection that the data map names is used.
+        window: Hours in which records may be disposed of; default: at any time.
+        budget: Longest time for which a run disposes of records of one database. The next run
+            continues.
+        batch: Size and timeouts of a transaction.
+        limit: Limits above which a plan needs an approval, for record classes without limits of
+            their own in retention.yaml.
+        approval: People who decide on a plan that exceeds a limit. By default nobody may approve,
+            so a plan that exceeds a limit is not executed.
     """
 
     connection: Text = "retention_db"
@@ -321,17 +352,27 @@ class Disposition(Rule):
     approval: Approval = Approval()
 
 
-def faults(rules: Mapping[int, RetentionRule], inventory: Inventory) -> Iterator[tuple[Loc, str]]:
-    """Say what of retention.yaml does not fit the data maps; each fault with its place."""
+def find_faults(
+    rules: Mapping[int, RetentionRule], inventory: Inventory
+) -> Iterator[tuple[Loc, str]]:
+    """Yield the faults of retention.yaml that are found only by a comparison with the data maps.
+
+    Args:
+        rules: rules of retention.yaml, by position in the file.
+        inventory: names in the data maps.
+
+    Yields:
+        Path of the faulty value in retention.yaml, and a message.
+    """
     masked: dict[tuple[str, str], str] = {}
     for at, rule in rules.items():
-        database = _holder(rule, inventory)
+        database = _database_of(rule, inventory)
         if database is None:
-            continue  # said already
+            continue  # CrossChecks.check_retention reports it
         if rule.action == "mask":
             first = masked.setdefault((database, rule.collection), rule.record_class)
             if first != rule.record_class:
-                # The ledger names a masked record once: a replay would know one of its masks only.
+                # The ledger records a masked record once, so a replay could apply only one mask.
                 yield (at, "action"), f"the class {first!r} masks records of the collection already"
         columns: list[tuple[Loc, str]] = []
         if isinstance(rule.clock, tuple):
@@ -348,24 +389,32 @@ def faults(rules: Mapping[int, RetentionRule], inventory: Inventory) -> Iterator
             if inventory.is_key(database, rule.collection, name):
                 yield (at, "mask", name), "a column of the primary key cannot be masked"
         for number, target in enumerate(rule.detach):
-            if reason := inventory.why_not(database, target):
+            if reason := inventory.unresolved_reason(database, target):
                 yield (at, "detach", number), reason
         for number, name in enumerate(rule.triggers_update):
             if database not in inventory.databases_with(name):
                 yield (at, "triggers_update", number), f"{database} has no collection {name!r}"
         if rule.on_request and not rule.keys.subject:
-            message = "nobody's records can be found without keys: {subject: ...}"
+            message = "records of a person cannot be found without keys: {subject: ...}"
             yield (at, "on_request"), message
 
 
 def approval_faults(rule: Approval, inventory: Inventory) -> Iterator[tuple[Loc, str]]:
-    """Say what of disposition.yaml the data maps do not have."""
+    """Yield a fault if the staff table that disposition.yaml names does not exist.
+
+    Args:
+        rule: the key ``approval`` of disposition.yaml.
+        inventory: names in the data maps.
+
+    Yields:
+        Path of the faulty value in disposition.yaml, and a message.
+    """
     for loc, message in staff_faults(rule.staff, inventory):
         yield ("approval", *loc), message
 
 
-def _holder(rule: RetentionRule, inventory: Inventory) -> str | None:
-    holders: Sequence[str] = inventory.databases_with(rule.collection)
+def _database_of(rule: RetentionRule, inventory: Inventory) -> str | None:
+    databases: Sequence[str] = inventory.databases_with(rule.collection)
     if rule.database is not None:
-        return rule.database if rule.database in holders else None
-    return holders[0] if len(holders) == 1 else None
+        return rule.database if rule.database in databases else None
+    return databases[0] if len(databases) == 1 else None

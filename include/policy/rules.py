@@ -1,7 +1,8 @@
-"""The rules of a pack: controls, backup, calendar, roles, evidence, notices.
+"""Models of a pack's rules: controls, backup, calendar, roles, evidence, notifications.
 
-Each class is one mapping of a YAML file; docs/policy-pack.md explains every key for its writers.
-Figures of law carry their source there and in the shipped files.
+Each class models a mapping in a YAML file. `python -m include.reference` generates the reference of
+the keys from the docstrings. Docstrings and shipped files name the source of each number that a law
+sets.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
@@ -28,40 +30,51 @@ from pydantic import (
 )
 
 from include.frozen import StrictModel
-from include.messages import Message
-from include.policy.period import Period, PositivePeriod, later
+from include.messages import Message, verbatim
+from include.policy.citation import cite
+from include.policy.period import Period, PositivePeriod, add_period
 
 LANGUAGES = ("en", "zh-CN")
-"""The languages in which every text of a pack has to be there."""
-
+"""The languages that every text of a pack has to have."""
 
 _Item = TypeVar("_Item")
 
 
-def _both_languages(texts: dict[str, str]) -> dict[str, str]:
-    if absent := [one for one in LANGUAGES if one not in texts]:
-        raise ValueError(f"the text is missing in {' and '.join(absent)}")
+def _require_languages(texts: dict[str, str]) -> dict[str, str]:
+    if missing := [language for language in LANGUAGES if language not in texts]:
+        raise ValueError(f"the text is missing in {' and '.join(missing)}")
     return texts
 
 
-def some(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
-    """Validator: at least one item."""
-    # unlike min_length not counted when an item is faulty: that is one fault, not two
+def require_items(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    """Return a tuple, or raise ValueError if it is empty."""
+    # The constraint min_length would treat a tuple with a faulty item as empty and report it twice
     if not items:
         raise ValueError("should not be empty")
     return items
 
 
-def _same_in_all(text: Any) -> Any:
+def _repeat_in_all_languages(text: Any) -> Any:
     return dict.fromkeys(LANGUAGES, text) if isinstance(text, str) else text
 
 
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a number in a pack file. The generated reference of the policy pack shows it.
+
+    Attributes:
+        name: plural name of the unit, such as ``days``.
+    """
+
+    name: str
+
+
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
-Texts = Annotated[dict[str, Text], AfterValidator(_both_languages)]
+Texts = Annotated[dict[str, Text], AfterValidator(_require_languages)]
 Name = Annotated[str, StringConstraints(min_length=1)]
 """The name of a table or column: any characters, spaces too."""
 Sql = Annotated[str, StringConstraints(min_length=1, pattern=r"\S", max_length=10_000)]
-"""SQL of the pack's author, who is trusted as the author of a migration is."""
+"""SQL of the pack's author, who is trusted like the author of a migration."""
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]*\z", max_length=100)]
 Clause = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]?(\.[1-9][0-9]?)*\z")]
 Count = Annotated[int, Field(ge=0, le=10_000)]
@@ -69,7 +82,7 @@ Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Rule(StrictModel, populate_by_name=True):
-    """Base of everything a pack states: frozen, and no key goes unnoticed."""
+    """Base class of all policy pack models. Instances are immutable; unknown keys are refused."""
 
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -83,34 +96,42 @@ def _edition(text: str) -> str:
 
 
 class Source(Rule):
-    """Where a rule comes from.
+    """The law, regulation or standard that a rule comes from.
 
     Attributes:
-        instrument: name of the law, regulation or standard, by language; one text when it is
-            the same in all.
-        version: edition, as year or date of effect; articles are renumbered between editions.
-        article: article, section or annex in that edition.
+        instrument: Name of the law, regulation or standard. One text is enough if the name is the
+            same in both languages.
+        version: Edition: a year, or the date on which the edition took effect. The number of an
+            article may differ between editions.
+        article: Article, section or annex in this edition.
     """
 
-    instrument: Annotated[Texts, BeforeValidator(_same_in_all)]
+    instrument: Annotated[Texts, BeforeValidator(_repeat_in_all_languages)]
     version: Annotated[Text, AfterValidator(_edition)]
     article: Text
 
     @property
-    def message(self) -> Message:
-        """The source as one text, "Personal Information Protection Law (2021-11-01) 51(3)"."""
-        cited = {
-            language: f"{name} ({self.version}) {self.article}"
+    def citations(self) -> dict[str, str]:
+        """Return the citation in each language.
+
+        The English citation, with the key ``en``, is for example "PIPL (2021-11-01), article 51".
+        """
+        return {
+            language: cite(name, self.version, self.article, language)
             for language, name in self.instrument.items()
         }
-        return Message(text="{source}", values={"source": in_languages(cited)})
+
+    @property
+    def message(self) -> Message:
+        """Return the citation as a message for reports, in all languages."""
+        return Message(text="{source}", values={"source": translated_message(self.citations)})
 
 
 Basis = Annotated[
     Annotated[Literal["business"], Tag("business")] | Annotated[Source, Tag("source")],
     Discriminator(lambda value: "business" if isinstance(value, str) else "source"),
 ]
-"""The source of what is asked, or the company's own rule."""
+"""The source of a rule, or ``business`` for the company's own rule."""
 
 _COMPARISONS: dict[str, Callable[[Decimal, Decimal], bool]] = {
     "=": operator.eq,
@@ -123,89 +144,119 @@ _TARGET = re.compile(r"(?P<sign><=|>=|=|<|>) ?(?P<figure>[0-9]+(\.[0-9]+)?)(?P<p
 
 
 class Indicator(Rule):
-    """A figure that says whether a control works.
+    """The metric that shows whether a control works, and the target of this metric.
 
     Attributes:
-        name: name of the metric, ``restore_points_missing``.
-        target: what it should be: ``= 0``, ``<= 26``, ``>= 95%``.
+        name: Name of a metric that the workflow measures. If no run measures it, every run has the
+            outcome *needs attention*.
+        target: Value that the metric has to have, for example ``= 0``, ``<= 26`` or ``>= 95%``.
     """
 
     name: Identifier
     target: Annotated[str, StringConstraints(pattern=rf"^{_TARGET.pattern}\z")]
 
-    def met(self, value: float) -> bool:
-        """Say whether a figure is as it should be; a target in percent is held against a ratio."""
-        found = _TARGET.fullmatch(self.target)
-        assert found is not None
-        figure = Decimal(found["figure"]) / (100 if found["percent"] else 1)
-        return _COMPARISONS[found["sign"]](Decimal(str(value)), figure)
+    def is_met_by(self, value: float) -> bool:
+        """Return whether a measured value meets the target.
+
+        Args:
+            value: the measured value; a ratio if the target is in percent.
+        """
+        match = _TARGET.fullmatch(self.target)
+        assert match is not None
+        figure = Decimal(match["figure"]) / (100 if match["percent"] else 1)
+        return _COMPARISONS[match["sign"]](Decimal(str(value)), figure)
 
 
 class Control(Rule):
-    """One control: what the policy asks, and the workflow that shows it.
+    """A control of the policy, and the workflow whose evidence proves the control.
 
     Attributes:
-        id: stable name, ``backup.offsite``.
-        clause: clause of the policy, ``4.2``.
-        title: one sentence, by language.
-        workflow: dag_id of the workflow whose bundles are the evidence.
-        cadence: at least one bundle in each such period.
-        indicator: what is measured, with its target.
-        sources: law and standards behind it.
-        owner: role that answers for it, of roles.yaml; None when nobody is named.
+        id: Stable name of the control.
+        clause: Number of the policy clause, in quotes.
+        clause_title: Title of the clause in reports and on the compliance pages. If the clause has
+            several controls, only one of them has to state the title.
+        title: One sentence that states the control.
+        workflow: DAG id of the workflow whose bundles are the evidence.
+        cadence: Length of a period. Each period needs at least one evidence bundle.
+        indicator: Metric that each run compares with a target.
+        sources: Laws and standards that require the control.
+        owner: Role of roles.yaml that is responsible for the control.
     """
 
     id: Identifier
     clause: Clause
+    clause_title: Texts | None = None
     title: Texts
     workflow: Identifier
     cadence: PositivePeriod
     indicator: Indicator
-    sources: Annotated[tuple[Source, ...], AfterValidator(some)]
+    sources: Annotated[tuple[Source, ...], AfterValidator(require_items)]
     owner: Identifier | None = None
 
     @property
     def message(self) -> Message:
-        """The title for a report."""
-        return in_languages(self.title)
+        """Return the title as a message for reports."""
+        return translated_message(self.title)
 
 
-def in_languages(texts: dict[str, str]) -> Message:
-    """A message that carries its own translations."""
-    return Message(text=texts["en"], translations=texts)
+def clause_message(number: str, title: Message | None) -> Message:
+    """Return the number and title of a policy clause, such as "4.1 Collection of information".
+
+    Without a title, return only the number.
+    """
+    if title is None:
+        return verbatim(number)
+    return Message(text="{number} {title}", values={"number": number, "title": title})
+
+
+def translated_message(texts: dict[str, str]) -> Message:
+    """Return a message with given translations. The translation catalogue is not used for it.
+
+    Braces in the texts are shown as they are.
+
+    Args:
+        texts: language, such as ``en`` -> text.
+    """
+    literal = {
+        language: text.replace("{", "{{").replace("}", "}}") for language, text in texts.items()
+    }
+    return Message(text=literal["en"], translations=literal)
 
 
 class Recipients(Rule):
-    """Public keys to which every backup is encrypted.
+    """The number and validity of the public keys to which backups are encrypted.
 
     Attributes:
-        minimum: how many there must be.
-        warn_days_before_expiry: days before a key's end from which it is a finding.
+        minimum: Smallest number of public keys to which a backup is encrypted, for example one of
+            operations and one in offline escrow. The private key of each can decrypt the backup.
+        warn_days_before_expiry: Number of days. If the certificate of a public key expires within
+            this time, the run reports a finding.
     """
 
-    minimum: Annotated[int, Field(ge=1, le=100)] = 2
+    minimum: Annotated[int, Field(ge=1, le=100), Unit("keys")] = 2
     warn_days_before_expiry: Count = 30
 
 
 class Keep(Rule):
-    """Which restore points pruning keeps: the newest of each of the last days, weeks, months.
+    """The restore points that pruning keeps: the newest of each recent day, week and month.
 
     Attributes:
-        daily: days.
-        weekly: weeks.
-        monthly: months.
-        floor: restore points per database that are never pruned, however old.
+        daily: Number of days. The newest restore point of each of these days is kept.
+        weekly: Number of weeks. The newest restore point of each of these weeks is kept.
+        monthly: Number of months. The newest restore point of each of these months is kept.
+        floor: Number of newest restore points of a database that are never pruned; at most the sum
+            of ``daily``, ``weekly`` and ``monthly``.
     """
 
-    daily: Count = 7
-    weekly: Count = 5
-    monthly: Count = 3
+    daily: Annotated[Count, Unit("days")] = 7
+    weekly: Annotated[Count, Unit("weeks")] = 5
+    monthly: Annotated[Count, Unit("months")] = 3
     floor: Annotated[int, Field(ge=1, le=10_000, validate_default=True)] = 3
 
     @field_validator("floor")
     @classmethod
-    def _reachable(cls, floor: int, info: ValidationInfo) -> int:
-        # a figure that is wrong itself has been reported already: let it pass here
+    def _floor_is_reachable(cls, floor: int, info: ValidationInfo) -> int:
+        # an invalid number was already reported: use the floor so that this check passes
         kept = sum(info.data.get(key, floor) for key in ("daily", "weekly", "monthly"))
         if kept < floor:
             raise ValueError(f"daily + weekly + monthly keep {kept}, below the floor of {floor}")
@@ -213,12 +264,14 @@ class Keep(Rule):
 
 
 class Drill(Rule):
-    """How restore drills are done.
+    """How a restore drill chooses a restore point, and how it tests the restored database.
 
     Attributes:
-        choose: ``latest`` restore point, or a random one ``undrilled`` so far.
-        newest_record_window_hours: the newest record of a restored database may be this many
-            hours older than its snapshot.
+        choose: With ``latest``, a drill restores the newest restore point. With ``undrilled``, it
+            restores a random restore point that no earlier drill has restored successfully. If
+            earlier drills have restored every restore point, it restores the newest restore point.
+        newest_record_window_hours: Largest acceptable difference, in hours, between the time of the
+            backup and the newest record in the restored database.
     """
 
     choose: Literal["latest", "undrilled"] = "latest"
@@ -226,11 +279,13 @@ class Drill(Rule):
 
 
 class Targets(Rule):
-    """Recovery targets of a database that names none.
+    """Recovery targets of databases for which the data map states none.
 
     Attributes:
-        rto_minutes: minutes in which it has to be restored.
-        rpo_hours: hours of changes that may be lost.
+        rto_minutes: Recovery time objective: the longest acceptable duration of a restore, in
+            minutes.
+        rpo_hours: Recovery point objective: the longest acceptable age of the newest restore point,
+            in hours.
     """
 
     rto_minutes: Positive = 240
@@ -238,17 +293,19 @@ class Targets(Rule):
 
 
 class BackupRules(Rule):
-    """backup.yaml.
+    """Encryption keys, retention and restore drills of backups.
 
     Attributes:
-        recipients: keys that can open backups.
-        keep: what pruning keeps.
-        expire_days: age in days at which a restore point goes even if ``keep`` would keep it;
-            35 to 90, so that deleted people do not live on in backups (the floor, a legal hold
-            and a lock come first).
-        lock_days: days for which a stored object cannot be deleted (Object Lock).
-        drill: how drills are done.
-        defaults: recovery targets.
+        recipients: Public keys to which backups are encrypted.
+        keep: Restore points that are not pruned.
+        expire_days: Age in days at which a restore point is deleted even if ``keep`` would keep it,
+            so that the data of erased customers also disappears from the backups (PIPL 2021-11-01,
+            articles 19 and 47). The restore point is kept if ``keep.floor``, a legal hold or a lock
+            requires it.
+        lock_days: Number of days for which S3 Object Lock prevents the deletion of a stored restore
+            point; not more than ``expire_days``.
+        drill: How restore drills choose and test a restore point.
+        defaults: Recovery targets of databases for which the data map states none.
     """
 
     recipients: Recipients = Recipients()
@@ -276,8 +333,8 @@ def _timezone(name: str) -> str:
 
 
 def _country(code: str) -> str:
-    # every DAG file imports this module, and the library loads dateutil; its
-    # list_supported_countries() would import the holidays of each country, in 0.1 s
+    # Imported here because every DAG file imports this module, and the library loads dateutil.
+    # list_supported_countries() would import the holidays of each country, in 0.1 s.
     from holidays.registry import EntityLoader
 
     if code not in EntityLoader.get_country_codes(include_aliases=True):
@@ -303,7 +360,7 @@ _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 
 
 def time_of_day(text: Any) -> str:
-    """Validator: a time of day by hours and minutes, without an offset."""
+    """Return a time of day such as ``22:00``, or raise ValueError if it is not valid."""
     if not isinstance(text, str) or not _TIME_OF_DAY.fullmatch(text):
         raise ValueError(
             "should be a time of day from 00:00 to 23:59, in the pack's timezone: 22:00, without "
@@ -313,39 +370,47 @@ def time_of_day(text: Any) -> str:
 
 
 TimeOfDay = Annotated[str, AfterValidator(time_of_day)]
-"""A time of day in the pack's timezone, by hours and minutes: 22:00."""
+"""A time of day in the pack's timezone with hours and minutes: 22:00."""
 
 
 class Quiet(Rule):
-    """Hours in which nobody is told what can wait.
+    """The hours in which only urgent notifications are sent.
 
     Attributes:
-        begins: time of day in the pack's timezone, ``21:00``.
-        ends: likewise; before ``begins`` it is that of the next day.
+        begins: Start of the quiet hours, in the pack's timezone.
+        ends: End of the quiet hours, in the pack's timezone. If it is before ``begins``, it is on
+            the next day.
     """
 
     begins: TimeOfDay = "21:00"
     ends: TimeOfDay = "08:00"
 
     def covers(self, moment: datetime) -> bool:
-        """Whether a local moment lies in them."""
-        at = moment.strftime("%H:%M")
+        """Return whether a time is in the quiet hours.
+
+        Args:
+            moment: time in the pack's timezone.
+        """
+        local_time = moment.strftime("%H:%M")
         if self.begins <= self.ends:
-            return self.begins <= at < self.ends
-        return at >= self.begins or at < self.ends
+            return self.begins <= local_time < self.ends
+        return local_time >= self.begins or local_time < self.ends
 
 
 class Calendar(Rule):
-    """calendar.yaml.
+    """Timezone, workdays and quiet hours.
 
     Attributes:
-        timezone: IANA name; schedules and report times are in it.
-        holidays: country whose public holidays are no workdays, by ISO 3166 code; None: none are.
-        closed: further days off, of the company.
-        opened: further workdays, of the company; or make-up days that are not known yet.
-        announced: years whose make-up days stand in ``opened`` and ``closed``, since ParcelSeal
-            does not know them yet.
-        quiet: hours in which messages that can wait are not sent.
+        timezone: IANA timezone of schedules and of times in reports.
+        holidays: Country (ISO 3166 code) whose public holidays are days off. Make-up workdays that
+            the country sets each year are workdays. With ``null``, only weekends are days off.
+        closed: Further days off of the company.
+        opened: Further workdays of the company, and make-up workdays that were announced after the
+            release of the Python library ``holidays``.
+        announced: Years for which ``opened`` and ``closed`` contain all make-up workdays. For other
+            years, reports state that the make-up workdays are unknown if the library does not know
+            them.
+        quiet: Hours in which only urgent notifications are sent.
     """
 
     timezone: Annotated[str, AfterValidator(_timezone)] = "Asia/Shanghai"
@@ -357,24 +422,25 @@ class Calendar(Rule):
 
     @model_validator(mode="after")
     def _open_or_closed(self) -> Calendar:
-        if both := sorted(set(self.closed) & set(self.opened)):
-            raise ValueError(f"{both[0]} is both closed and opened")
+        if conflicts := sorted(set(self.closed) & set(self.opened)):
+            raise ValueError(f"{conflicts[0]} is both closed and opened")
         return self
 
     @property
     def zone(self) -> ZoneInfo:
-        """The timezone itself."""
+        """Return the timezone as a `ZoneInfo`."""
         return ZoneInfo(self.timezone)
 
 
 class Role(Rule):
-    """One role of roles.yaml.
+    """A function of the company that is responsible for controls and receives notifications.
 
     Attributes:
-        id: ``information_management``.
-        title: its name, by language.
-        mail: addresses that receive its reports and notices.
-        robot: id of the Airflow connection of a group chat's robot that is told too.
+        id: Stable name of the role, to which controls refer.
+        title: Name of the role, as reports and pages show it.
+        mail: Mail addresses that receive the reports and notifications of the role.
+        robot: Id of the Airflow connection of a chat robot. The robot posts the notifications of
+            the role in a group chat, in addition to the mail.
     """
 
     id: Identifier
@@ -383,20 +449,24 @@ class Role(Rule):
     robot: Text | None = None
 
 
-# Records of sharing and entrusting stay for at least three years: Network Data Security Management
-# Regulations (2025-01-01) 12. So do those of impact assessments: PIPL (2021-11-01) 56.
-_LEAST = Period.parse("P3Y")
-_LEAST_DAYS = 1096  # three years with a leap day
-_SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)  # from which two periods are compared
+# Records of sharing and entrusting are kept for at least three years: Network Data Security
+# Management Regulations (2025-01-01) 12. So are impact assessments: PIPL (2021-11-01) 56.
+_SHORTEST_TERM = Period.parse("P3Y")
+_SHORTEST_TERM_DAYS = 1096  # three years with a leap day
+# Periods are compared by their number of days from this date.
+_REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _days(period: Period) -> int:
-    """Return the days of a period; of years rather one too few, as a leap day comes late."""
-    return (later(_SOME_DAY, period, ZoneInfo("UTC")) - _SOME_DAY).days
+    """Return the number of days in a period that begins on 2026-01-01.
+
+    These numbers serve to compare two periods.
+    """
+    return (add_period(_REFERENCE_DAY, period, ZoneInfo("UTC")) - _REFERENCE_DAY).days
 
 
-def _long_enough(period: Period) -> Period:
-    if _days(period) < _days(_LEAST):
+def _require_legal_term(period: Period) -> Period:
+    if _days(period) < _days(_SHORTEST_TERM):
         raise ValueError(
             "is shorter than three years (Network Data Security Management Regulations 12, PIPL 56)"
         )
@@ -404,23 +474,27 @@ def _long_enough(period: Period) -> Period:
 
 
 class EvidenceRules(Rule):
-    """evidence.yaml.
+    """How long evidence bundles are kept and locked.
 
     Attributes:
-        keep: how long a bundle is kept after its seal, at least three years. After it, and unless
-            a legal hold is active, `enforce_retention` removes the bundle's files.
-        lock_days: days for which a store that locks objects (S3 with Object Lock) refuses to delete
-            a bundle, at least three years and not beyond `keep`.
+        keep: Time for which a bundle is kept after its seal. It is at least three years (Network
+            Data Security Management Regulations 2025-01-01, article 12; PIPL 2021-11-01, article
+            56). The default is six years: the company's five years for workpapers, certificates of
+            deletion and incident records, and one year for the duration of an incident. Afterwards
+            `enforce_retention` deletes the files, unless a legal hold is active.
+        lock_days: Number of days for which an S3 store with Object Lock refuses to delete a bundle;
+            at least three years, and not longer than ``keep``. A store in a directory cannot lock
+            files.
     """
 
-    keep: Annotated[PositivePeriod, AfterValidator(_long_enough)] = Period.parse("P6Y")
-    lock_days: Annotated[int, Field(ge=_LEAST_DAYS, le=36_500)] = 1098
+    keep: Annotated[PositivePeriod, AfterValidator(_require_legal_term)] = Period.parse("P6Y")
+    lock_days: Annotated[int, Field(ge=_SHORTEST_TERM_DAYS, le=36_500)] = 1098
 
     @field_validator("lock_days")
     @classmethod
     def _not_beyond_the_term(cls, lock_days: int, info: ValidationInfo) -> int:
         keep = info.data.get("keep")
-        if keep is not None and lock_days > max(_days(keep), _LEAST_DAYS):
+        if keep is not None and lock_days > max(_days(keep), _SHORTEST_TERM_DAYS):
             raise ValueError(f"the lock outlasts keep ({keep})")
         return lock_days
 
@@ -429,15 +503,17 @@ Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9
 
 
 class InDoubt(Rule):
-    """What is done with a message of which nobody knows whether it went out.
+    """What happens with a message if ParcelSeal cannot know whether the server accepted it.
 
-    A process may be killed, or a connection cut, after the server took a message and before that
-    was recorded. ``resend`` sends it again (at least once; mail has the same Message-ID, by which
-    a second copy is known), ``report`` does not and names it in the report (at most once).
+    An example is a process that is killed, or loses its connection, after the server accepted a
+    message and before ParcelSeal recorded this.
 
     Attributes:
-        mail: of the channel mail.
-        robot: of the channel robot, whose messages have nothing that tells a second copy.
+        mail: For mail: ``resend`` sends the mail again with the same Message-ID, so it arrives at
+            least once. ``report`` names the mail in the report and does not send it again, so it
+            arrives at most once.
+        robot: For group chats: ``resend`` or ``report``, as for ``mail``. A group chat cannot
+            recognise a second copy.
     """
 
     mail: Literal["resend", "report"] = "resend"
@@ -445,22 +521,29 @@ class InDoubt(Rule):
 
 
 class NoticeRules(Rule):
-    """notices.yaml.
+    """Language, timing and retries of notifications.
 
     Attributes:
-        languages: of every message, in this order.
-        workdays_only: whether what can wait is told on workdays only.
-        retry_after: pauses before a deferred message is tried again; the last one repeats.
-        give_up_after: time after its first deferral at which a notice is reported instead.
-        in_doubt: what is done when nobody knows whether a message went out.
-        domains: mail goes to addresses of these domains and their subdomains only; empty means any.
-            Letters to customers, whose addresses are looked up, are not held against it.
-        may_opt_out: kinds of notices that a recipient may refuse; all others are duties.
+        languages: Languages of every message, in this order. The subject is in the first language
+            only.
+        workdays_only: Whether notifications that are not urgent are sent on workdays only.
+        retry_after: If the server defers a message: pauses between the attempts to send it. The
+            first pause follows the first attempt, and so on; the last pause applies to all further
+            attempts. After a pause, the next run of a workflow sends the message.
+        give_up_after: Time after which a message is reported as undeliverable. It counts from the
+            first time that the server deferred the message.
+        in_doubt: What happens with a message if ParcelSeal cannot know whether it arrived.
+        domains: Domains, with their subdomains, to which mail to staff and partners may be sent. An
+            empty list allows all domains. Notices to customers are not limited.
+        may_opt_out: Types of notifications that a recipient may refuse.
     """
 
-    languages: Annotated[tuple[Literal["zh-CN", "en"], ...], AfterValidator(some)] = ("zh-CN", "en")
+    languages: Annotated[tuple[Literal["zh-CN", "en"], ...], AfterValidator(require_items)] = (
+        "zh-CN",
+        "en",
+    )
     workdays_only: bool = True
-    retry_after: Annotated[tuple[PositivePeriod, ...], AfterValidator(some)] = (
+    retry_after: Annotated[tuple[PositivePeriod, ...], AfterValidator(require_items)] = (
         Period.parse("PT1M"),
         Period.parse("PT5M"),
         Period.parse("PT15M"),
@@ -473,41 +556,55 @@ class NoticeRules(Rule):
 
 
 class TaskOperations(Rule):
-    """Where tasks run, and how urgent they are; None for what was declared.
+    """The Airflow pool, priority and queue of a task.
 
     Attributes:
-        pool: of Airflow, whose slots they take.
-        priority: Airflow's ``priority_weight``; a higher one starts first when slots are rare.
-        queue: of the workers that do them.
+        pool: Airflow pool in which the task takes a slot.
+        priority: Airflow's ``priority_weight`` of the task. Airflow adds the weights of all later
+            tasks of the run to this weight.
+        queue: Queue of the workers that run the task. It overrides the queue of the workflow.
     """
 
-    pool: Text | None = None
-    priority: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    queue: Text | None = None
+    pool: Annotated[Text | None, Field(examples=["dumps"])] = None
+    priority: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, Field(examples=[10])] = (
+        None
+    )
+    queue: Annotated[Text | None, Field(examples=["backup"])] = None
 
 
 class WorkflowOperations(TaskOperations):
-    """How a workflow runs. Its queue is for tasks that have no queue of their own.
+    """How Airflow runs a workflow and its tasks.
 
     Attributes:
-        time_limit: from the queueing of a run until it should have ended; None for no
-            limit.
-        tasks: by name of the task; before what the workflow has.
+        pool: Airflow pool in which each task of the workflow takes a slot.
+        priority: Airflow's ``priority_weight`` of each task of the workflow. Airflow adds the
+            weights of all later tasks of the run to this weight.
+        queue: Queue of the workers that run the tasks of the workflow. It does not apply to the
+            task `send`, nor to tasks for which the code declares a queue of their own.
+        time_limit: Longest time between the queueing of a run and its end. If a run takes longer,
+            the workflow's owner is notified once.
+        tasks: Settings of single tasks, which override those of the workflow. The name of a task is
+            the name in Airflow's graph, without the task group.
     """
 
-    time_limit: PositivePeriod | None = None
+    time_limit: Annotated[PositivePeriod | None, Field(examples=["PT4H"])] = None
     tasks: Mapping[Identifier, TaskOperations] = {}
 
 
 class Operations(Rule):
-    """operations.yaml.
+    """How Airflow runs the workflows of this installation.
 
     Attributes:
-        workflows: by id of the workflow; one that is left out runs as it was declared.
+        workflows: Settings by DAG id. A workflow without settings runs as it is declared in the
+            code.
     """
 
     workflows: Mapping[Identifier, WorkflowOperations] = {}
 
     def of(self, workflow: str) -> WorkflowOperations:
-        """Return how a workflow runs."""
+        """Return the settings of a workflow; if the pack has none for it, return the defaults.
+
+        Args:
+            workflow: DAG id of the workflow.
+        """
         return self.workflows.get(workflow) or WorkflowOperations()

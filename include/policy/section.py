@@ -1,9 +1,10 @@
-"""Sections of a policy pack that belong to one workflow each."""
+"""Sections of a policy pack: files that only a single workflow reads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from include.policy.rules import Rule, Text
@@ -17,22 +18,27 @@ Loc = tuple[str | int, ...]
 
 
 class SectionRules(Rule):
-    """The content of a section.
+    """Base class for the content of a pack file that only a single workflow reads.
 
     Attributes:
-        connection: id of the Airflow connection with which the workflow reads mapped databases. If
-            it is not configured, the workflow uses the connection of each database.
+        connection: Id of the Airflow connection with which the workflow reads mapped databases. If
+            this connection does not exist, the workflow uses the connections that the data maps
+            name.
     """
 
     connection: Text
 
     @property
     def connections(self) -> tuple[str, ...]:
-        """The ids of the connections with which the workflow reads mapped databases."""
+        """Return the ids of the connections with which the workflow reads mapped databases."""
         return (self.connection,)
 
     def connection_to(self, database: str) -> str:
-        """Return the id of the connection with which the workflow reads a mapped database."""
+        """Return the id of the connection with which the workflow reads a mapped database.
+
+        Args:
+            database: name of the database.
+        """
         del database
         return self.connection
 
@@ -42,12 +48,12 @@ Rules = TypeVar("Rules", bound=SectionRules)
 
 @dataclass(frozen=True)
 class PackNames:
-    """The names that a section may refer to.
+    """The names in a policy pack that a section may use.
 
     Attributes:
-        databases: the mapped databases, by name.
-        inventory: their collections and columns.
-        roles: ids of roles.yaml.
+        databases: mapped databases, by name.
+        inventory: names in the data maps.
+        roles: ids of the roles in roles.yaml.
     """
 
     databases: Mapping[str, MappedDatabase]
@@ -57,13 +63,13 @@ class PackNames:
 
 @dataclass(frozen=True)
 class RuleSection(Generic[Rules]):
-    """A file of the policy pack that one workflow reads; a pack may leave it out.
+    """The declaration of a pack file that only a single workflow reads. A pack may lack the file.
 
     Attributes:
-        file: name of the file, ``partners.yaml``.
-        model: type of its content.
-        cross_check: yields the problems that only the rest of the pack shows, each with its
-            location in the file.
+        file: name of the file, such as ``partners.yaml``.
+        model: class of the file's content.
+        cross_check: function that compares the content with other files of the pack, and yields the
+            path and message of each problem.
         page: page of docs/ that explains the file.
     """
 
@@ -73,18 +79,24 @@ class RuleSection(Generic[Rules]):
     page: str
 
     def missing(self) -> UsageError:
-        """Return the error about a pack without this file."""
-        return UsageError(f"The policy pack has no {self.file}.", f"Write one: docs/{self.page}.")
+        """Return the error for a pack that does not have this file."""
+        return UsageError(
+            f"The policy pack has no {self.file}.",
+            f"Write one: docs/reference/policy-pack/{Path(self.file).stem}.md.",
+        )
 
 
-def twice(place: str, key: str, names: list[str]) -> Iterator[tuple[Loc, str]]:
-    """Yield a problem for each name that an earlier item of a list has too.
+def find_duplicates(list_key: str, key: str, names: list[str]) -> Iterator[tuple[Loc, str]]:
+    """Yield a problem for each item whose name an earlier item of the same list already has.
 
     Args:
-        place: the list.
-        key: key of the names.
-        names: of the items, in order.
+        list_key: key of the list in the file.
+        key: key of the name in each item.
+        names: names of the items, in order.
+
+    Yields:
+        Path of the repeated name in the file, and a message.
     """
     for number, name in enumerate(names):
         if name in names[:number]:
-            yield (place, number, key), f"{name} stands twice"
+            yield (list_key, number, key), f"{name} occurs twice"

@@ -1,1 +1,1 @@
-"""`check_quality`: formal records are checked again and again (policy 4.1, 5.1)."""
+"""The workflow `check_quality`, which regularly checks formal records (policy clauses 4.1, 5.1)."""

@@ -1,4 +1,4 @@
-"""Checking the formal records of one database: counts, broken records, quarantine."""
+"""Check the formal records of a database, and update the database's quarantine entries."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
 from include.quality import history
 from include.quality.collection import CheckedCollection, CollectionCheck
-from include.quality.history import RuleCheck, notice_dropped
+from include.quality.history import RuleCheck, close_entries_without_suite
 from include.schema import json_keys
-from include.schema.drift import DriftKind, drift
+from include.schema.drift import DriftKind, find_drift
 from include.schema.findings import findings as drift_findings
 from include.schema.live import LiveSchema, read_schema
-from include.state.locks import exclusive
+from include.state.locks import hold_exclusive_lock
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
 CLAUSE = "4.1"
-PATIENCE = timedelta(minutes=30)  # with a check by hand that runs into the daily one
-# In mapped schemas. Other schemas may belong to another application.
+PATIENCE = timedelta(minutes=30)  # a manual check may have to wait for the daily check
+# Counted only in mapped schemas, because other schemas may belong to another application.
 UNDECLARED = {DriftKind.UNDECLARED_COLUMN, DriftKind.UNDECLARED_TABLE}
 OVER_COLLECTED = "expect_column_values_to_not_be_collected"
 
 
 class QualityCheck(StepResult):
-    """The check of a database.
+    """The result of checking a database.
 
     Attributes:
-        collections: with a suite, in the order of the policy pack.
-        rules: number of rules that were judged.
+        collections: results of the collections for which the policy pack has expectations, in the
+            order of the policy pack.
+        rules: number of expectations that got an outcome.
     """
 
     collections: list[CheckedCollection]
@@ -44,23 +45,33 @@ class QualityCheck(StepResult):
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of a check, and Great Expectations' results by collection for Data Docs."""
+    """The result of checking a database, and the data for its Data Docs.
+
+    Attributes:
+        result: result for the step record.
+        validations: results of Great Expectations, by name of the collection.
+    """
 
     result: QualityCheck
     validations: dict[str, list[RuleResult]]
 
 
 def check(run: RunContext[None], findings: StepFindings) -> QualityCheck:
-    """Count what breaks each expectation, and enter broken records in the register by key.
+    """Check the records of a database, and update the database's quarantine entries.
+
+    The quarantine register lists the keys of the records that break expectations. The function also
+    writes the Data Docs of each collection.
 
     Raises:
-        ServiceError: another check of this database did not end in time; see `check_database`.
+        ServiceError: another check of this database did not end within the waiting time. See
+            `check_database` for further errors.
     """
-    from include.expectations.docs import data_docs  # only this step renders its pages
+    # Imported here, because only this step renders pages.
+    from include.expectations.docs import data_docs
 
     database = run.database(findings.part)
-    what = f"a check of {database.name}"
-    with exclusive(run.state, f"quality:{database.name}", what, PATIENCE):
+    purpose = f"a check of {database.name}"
+    with hold_exclusive_lock(run.state, f"quality:{database.name}", purpose, PATIENCE):
         at = run.clock.now()
         checked = check_database(run, findings, database, at)
     for collection in checked.result.collections:
@@ -76,18 +87,19 @@ def check(run: RunContext[None], findings: StepFindings) -> QualityCheck:
 def check_database(
     run: RunContext[None], findings: StepFindings, database: MappedDatabase, at: datetime
 ) -> Checked:
-    """Check every suite of a database on one snapshot, and its schema against the data map.
+    """Compare the records of a database with the expectations, in one snapshot of the database.
 
-    May be repeated: what an earlier try entered is found again.
+    The schema of the database is also compared with the data map. The function may be called again
+    in the same run: it does not list a record twice in the quarantine register.
 
     Args:
-        run: the run that checks.
-        findings: of the step.
-        database: the data map.
-        at: the moment of the check.
+        run: context of the run.
+        findings: findings of the step.
+        database: data map of the database.
+        at: time of the check.
 
     Raises:
-        UsageError: user, password or database name is wrong.
+        UsageError: the user, the password or the database name is wrong.
         DatabaseUnavailable: the server does not answer.
     """
     address, suites = run.services.database(database.connection), run.pack.suites_of(database.name)
@@ -97,22 +109,24 @@ def check_database(
         if other.connection == database.connection and not other.is_faulty
     ]
     checks: list[RuleCheck] = []
-    kept: list[RuleCheck] = []
+    history_rows: list[RuleCheck] = []
     summaries: list[CheckedCollection] = []
     validations: dict[str, list[RuleResult]] = {}
-    load_engine()  # takes seconds: not while the snapshot holds the server's clean-up back
+    load_engine()  # takes seconds, in which an open snapshot would delay the server's vacuum
     with snapshot(address) as view, run.state.connect() as conn:
         live = read_schema(view.connection)
-        drifts = drift(live, database, others)
+        drifts = find_drift(live, database, others)
         findings.findings += drift_findings(drifts)
-        undeclared = sum(each.kind in UNDECLARED for each in drifts)
-        places = json_keys.places(live, database)
-        clean: list[json_keys.JsonPlace] = []  # looked at together with the records
+        undeclared = sum(change.kind in UNDECLARED for change in drifts)
+        mapped_objects = json_keys.mapped_objects(live, database)
+        clean_objects: list[json_keys.MappedObject] = []  # examined together with the records
         indexed = _indexed(live, database)
         for suite in suites:
             collection = database.collections[suite.collection]
             table = live.tables.get((collection.schema_name, collection.table))
-            inside = [place for place in places if place.collection.name == collection.name]
+            inside = [
+                mapped for mapped in mapped_objects if mapped.collection.name == collection.name
+            ]
             checking = CollectionCheck(
                 database,
                 collection,
@@ -129,34 +143,34 @@ def check_database(
             )
             validations[collection.name] = checking.check()
             checks += checking.checks
-            clean += checking.clean
-            kept += checking.kept
+            clean_objects += checking.clean_objects
+            history_rows += checking.history_rows
             summaries.append(checking.summary())
-        left = [place for place in places if place not in clean]
-        unknown = json_keys.undeclared_keys(view.connection, database.name, left)
+        unexamined = [mapped for mapped in mapped_objects if mapped not in clean_objects]
+        unknown = json_keys.undeclared_keys(view.connection, database.name, unexamined)
         findings.findings += json_keys.findings(unknown)
-        undeclared += sum(each.keys for each in unknown)
-        looked_everywhere = not any(each.fault for each in unknown)
+        undeclared += sum(member.keys for member in unknown)
+        examined_all = not any(member.sqlstate for member in unknown)
         collections = {suite.collection for suite in suites}
-        notice_dropped(findings, conn, run, at, database.name, collections)
+        close_entries_without_suite(findings, conn, run, at, database.name, collections)
         with conn.begin():
             history.record(
                 conn,
-                checks + kept,
+                checks + history_rows,
                 database=database.name,
                 dag_id=run.run.dag_id,
                 run_id=run.run.run_id,
                 at=at,
             )
     # Zero counts only if all JSON columns were examined.
-    counted = undeclared if looked_everywhere or undeclared else None
+    counted = undeclared if examined_all or undeclared else None
     has_purposes = any(database.name in purpose.fields for purpose in run.pack.purposes)
     _measure(findings, suites, checks, counted, has_purposes=has_purposes)
     return Checked(QualityCheck(collections=summaries, rules=len(checks)), validations)
 
 
 def _indexed(live: LiveSchema, database: MappedDatabase) -> frozenset[tuple[str, str]]:
-    """Return the collections and fields with an index."""
+    """Return the pairs of collection and field for which the live database has an index."""
     return frozenset(
         (name, field)
         for name, collection in database.collections.items()
@@ -181,19 +195,19 @@ def _measure(
     over = [check.broken for check in checks if (check.collection, check.rule) in unneeded]
     findings.measure("quality.rules", len(checks), "1")
     findings.measure("quality.rules_required", len(required), "1")
-    # Without a required rule nothing is shown, which differs from no unmet rule.
+    # Without required rules the count is missing: zero would claim that all rules were met.
     findings.measure("quality.rules_broken", unmet if required else None, "1")
     findings.measure("quality.rules_unchecked", broken.count(None), "1")
     findings.measure("quality.broken", _sum(broken), "rows")
     findings.measure("quality.undeclared", undeclared, "1")
-    if unneeded or has_purposes:  # no unneeded field at all is a figure too
+    if unneeded or has_purposes:  # zero is a result if the pack has purposes
         findings.measure("quality.over_collected", _sum(over), "rows")
 
 
 def _sum(figures: Sequence[int | None]) -> int | None:
-    """Return the sum; None if one of them is unknown."""
-    known = [figure for figure in figures if figure is not None]
-    return sum(known) if len(known) == len(figures) else None
+    """Return the sum of record counts, or None if one of the counts is None."""
+    available = [figure for figure in figures if figure is not None]
+    return sum(available) if len(available) == len(figures) else None
 
 
 CHECK = Step(

@@ -1,4 +1,4 @@
-"""Check one collection: choose the records to examine, check them, update the register."""
+"""Check the records of one collection, and update the collection's quarantine entries."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from include.erasure import ledger
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.expectations.broken import Key
-from include.expectations.check import MOST_NAMED, Check, RuleResult, Snapshot, reason_of
+from include.expectations.check import MOST_NAMED, Check, CheckFault, RuleResult, Snapshot, fault_of
 from include.expectations.conditions import RECORD, Condition, Records, quoted
-from include.messages import Message, _
+from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import Expectation, Suite
 from include.quality import history
-from include.quality.history import RuleCheck, close_dropped
+from include.quality.history import RuleCheck, close_entries_of_removed_rules
 from include.quality.incremental import (
     IncrementalCheck,
     IncrementalFigures,
@@ -33,23 +33,29 @@ from include.quality.incremental import (
 from include.quality.judge import (
     Counts,
     Figures,
-    as_judged,
     count,
+    department_expression,
     is_about_the_table,
     judge,
-    part_of,
+    with_collection_counts,
 )
 from include.quality.watermark import Watermark, tracking
 from include.quarantine import register
 from include.quarantine.keys import KeyNames
-from include.schema.json_keys import JsonPlace
+from include.schema.json_keys import MappedObject
 from include.schema.live import LiveSchema, LiveTable
 from include.workflow.run_context import RunContext
 
 
 @dataclass
 class _Staged:
-    """Names broken records as the register does, and hands them on to it."""
+    """Receives the keys of records that break expectations, for the quarantine register.
+
+    Attributes:
+        stage: temporary tables that collect the names of these records until they are written to
+            the register.
+        names: converter of a record's primary key to its name in the register.
+    """
 
     stage: register.Stage
     names: KeyNames
@@ -62,15 +68,27 @@ class _Staged:
 
 
 class Scope(StrEnum):
-    """The records that a check examined for a rule."""
+    """The records that a check examined for an expectation: all, only changed ones, or none.
+
+    If a check examined no records for an expectation, it uses the counts of the newest full check.
+    """
 
     ALL = "all"
     CHANGED = "changed"
-    LAST_FULL = "last_full"  # none: the figures are those of the last full check
+    LAST_FULL = "last_full"  # no record in this check: the counts are those of the last full check
 
 
 class RuleFigures(BaseModel):
-    """The figures of a rule; None if it was not checked. Earlier versions recorded no scope."""
+    """The counts and the outcome of one expectation.
+
+    Attributes:
+        rule: id of the expectation.
+        rows: number of records to which the expectation applies; None if it was not checked.
+        broken: number of records that break the expectation; None if it was not checked.
+        outcome: outcome of the expectation.
+        examined: records that the check examined; None in step records that earlier versions of the
+            program wrote.
+    """
 
     rule: str
     rows: int | None
@@ -80,18 +98,21 @@ class RuleFigures(BaseModel):
 
 
 class CheckedCollection(BaseModel):
-    """The figures of a collection.
+    """The counts and outcomes of a collection.
 
     Attributes:
-        collection: of the data map.
+        collection: name of the collection in the data map.
         rows: number of records; None if they were not counted.
-        looked_at: records that were examined.
+        looked_at: number of records that were examined.
         whole: whether all records were examined.
-        whole_because: why; None in an incremental check and in records of earlier versions.
-        resolved: records that are good again, or gone.
-        incremental: the scope of an incremental check; None if all records were examined.
-        parts: broken records by department, the most first.
-        rules: in the order of the policy pack.
+        whole_because: reason for a full check; None in an incremental check and in step records
+            that earlier versions of the program wrote.
+        resolved: number of quarantine entries that the check closed, because their records meet the
+            expectation again or were deleted.
+        incremental: facts about an incremental check; None if all records were examined.
+        parts: pairs of a department and the number of its records in the quarantine register,
+            highest number first.
+        rules: counts and outcomes of the expectations, in the order of the policy pack.
     """
 
     collection: str
@@ -107,25 +128,28 @@ class CheckedCollection(BaseModel):
 
 @dataclass
 class CollectionCheck:
-    """One suite on its table.
+    """A check of one collection against its expectations.
 
     Args:
-        suite: what is expected.
-        table: as it is now; None when it is gone.
-        live: all tables.
-        view: the snapshot that is checked.
-        conn: to the state database, in no transaction.
-        run: the run that checks.
-        at: the moment of the check.
-        findings: of the step.
-        indexed: collections and fields by which PostgreSQL finds records without reading them all.
-        places: in its JSON columns, of which the data map names the keys.
+        database: the data map that contains the collection.
+        collection: the collection in the data map.
+        suite: the expectations for the collection, from the policy pack.
+        table: the collection's table in the database; None if it does not exist.
+        live: all tables in the database.
+        view: the snapshot of the database from which the records are read.
+        conn: connection to the state database, outside of a transaction.
+        run: context of the run.
+        at: time of the check.
+        findings: findings of the step.
+        indexed: pairs of collection and field for which the database has an index.
+        mapped_objects: JSON columns of the collection whose keys the data map declares.
 
     Attributes:
-        clean: the places that were looked at with the records and have no other keys.
-        kept: what the next check has to know beside the rules.
-        because: why all records were examined; None in an incremental check.
-        incremental: what was examined otherwise.
+        clean_objects: JSON columns that were examined with the records and have no undeclared keys.
+        history_rows: rows of the check history that are about the whole collection or a JSON
+            column, not about one expectation. The next check needs them.
+        full_check_reason: reason for a full check; None in an incremental check.
+        incremental: scope of an incremental check; None in a full check.
     """
 
     database: MappedDatabase
@@ -139,28 +163,32 @@ class CollectionCheck:
     at: datetime
     findings: StepFindings
     indexed: frozenset[tuple[str, str]] = frozenset()
-    places: Sequence[JsonPlace] = ()
-    clean: list[JsonPlace] = field(default_factory=list)
-    kept: list[RuleCheck] = field(default_factory=list)
+    mapped_objects: Sequence[MappedObject] = ()
+    clean_objects: list[MappedObject] = field(default_factory=list)
+    history_rows: list[RuleCheck] = field(default_factory=list)
     checks: list[RuleCheck] = field(default_factory=list)
     counts: Counts | None = None
     looked_at: int = 0
     resolved: int = 0
     whole: bool = True
-    because: Message | None = None
+    full_check_reason: Message | None = None
     incremental: IncrementalCheck | None = None
-    judged: list[tuple[Figures, Outcome]] = field(default_factory=list)
+    outcomes: list[tuple[Figures, Outcome]] = field(default_factory=list)
     _part: sa.ColumnElement[Any] | None = None
 
     @property
     def rows(self) -> int | None:
-        """Number of records of the collection; None if it was not examined."""
+        """Return the number of records in the collection; None if the records were not counted."""
         return self.counts.rows if self.counts else None
 
     def check(self) -> list[RuleResult]:
-        """Check, enter what is broken, judge; return Great Expectations' results."""
+        """Check the records, update the quarantine register, and decide the outcomes.
+
+        Returns:
+            The results of Great Expectations, one for each expectation.
+        """
         if self.table is None:
-            return self._nothing(_("the table is gone"))
+            return self._unexamined(CheckFault(_("the table no longer exists")))
         records = Records(
             self.collection,
             self.database,
@@ -175,51 +203,64 @@ class CollectionCheck:
             last = self.incremental.last
             self.counts = Counts(last.all_rows, last.rows, by_last_full=True)
         elif not self._count(records):
-            return self._nothing(reason_of(self.view.first_failure))
+            return self._unexamined(fault_of(self.view.first_failure))
         self._notice_empty()
-        self._part = part_of(self.view, records, self.suite, self.findings, self._subject)
-        results, broken = self._look(records, stage)
+        self._part = department_expression(
+            self.view, records, self.suite, self.findings, self._subject
+        )
+        results, broken = self._examine(records, stage)
         for result in results:
             self._judge(result, broken.get(result.rule.id))
         rules = [expectation.id for expectation in self.suite.expectations]
-        close_dropped(self.findings, self.conn, self._place, rules)
-        self.kept = [history.clean_place(place) for place in self.clean]
+        close_entries_of_removed_rules(self.findings, self.conn, self._collection_run, rules)
+        self.history_rows = [history.clean_object_row(mapped) for mapped in self.clean_objects]
         if self.rows is not None:
             name = self.collection.name
-            self.kept.append(history.all_records(name, self.rows, watermark, whole=self.whole))
-        return as_judged(results, self.judged)
+            self.history_rows.append(
+                history.record_count_row(name, self.rows, watermark, whole=self.whole)
+            )
+        return with_collection_counts(results, self.outcomes)
 
     def _choose(self, records: Records, table: LiveTable) -> Watermark | None:
-        """Choose the records to examine; return the watermark for the next check."""
+        """Decide between a full and an incremental check.
+
+        For an incremental check, the method sets the attribute `incremental`. For a full check, it
+        sets `full_check_reason`.
+
+        Returns:
+            The watermark for the next check; None if the next check has to examine all records.
+        """
         zone = self.run.pack.calendar.timezone
         tracked = tracking(self.view, self.collection, table, self.live, self.suite.changed, zone)
         if isinstance(tracked, Message):
-            self.because = tracked
+            self.full_check_reason = tracked
             return None
         watermark = tracked.watermark()
         if isinstance(watermark, Message):
-            self.because = watermark
+            self.full_check_reason = watermark
             return None
         chosen = incremental_check(
             self.conn, records, tracked, watermark, self.suite.expectations, self.run, self.at
         )
         if isinstance(chosen, Message):
-            self.because = chosen
+            self.full_check_reason = chosen
         else:
             self.incremental = chosen
         return watermark
 
     def summary(self) -> CheckedCollection:
-        """Return the figures of the report; they hold no customer value."""
+        """Return the counts and outcomes for the report, without customer data."""
         with self.conn.begin():
-            parts = register.by_part(self.conn, self.database.name, self.collection.name)
+            parts = register.count_by_department(
+                self.conn, self.database.name, self.collection.name
+            )
         checked = any(check.broken is not None for check in self.checks)
         return CheckedCollection(
             collection=self.collection.name,
             rows=self.rows,
             looked_at=self.looked_at,
             whole=self.whole,
-            whole_because=self.because,
+            whole_because=self.full_check_reason,
             resolved=self.resolved,
             incremental=self.incremental and self.incremental.figures,
             parts=parts if self.suite.breakdown and checked else [],
@@ -236,7 +277,11 @@ class CollectionCheck:
         )
 
     def _examined(self, rule: str) -> Scope:
-        """Return the records that were examined for a rule."""
+        """Return which records the check examines for an expectation.
+
+        Args:
+            rule: id of the expectation.
+        """
         if self.incremental is None:
             return Scope.ALL
         (expectation,) = [
@@ -246,48 +291,72 @@ class CollectionCheck:
             return Scope.ALL
         return Scope.LAST_FULL if compares_records(expectation) else Scope.CHANGED
 
-    def _look(
+    def _examine(
         self, records: Records, stage: register.Stage
     ) -> tuple[list[RuleResult], Mapping[str, int]]:
-        """Check the records and enter what is broken.
+        """Check the records, and enter those that break expectations in the quarantine register.
+
+        Args:
+            records: records of the collection.
+            stage: temporary tables that collect the names of records that break expectations until
+                they are written to the quarantine register.
 
         Returns:
-            The results in the order of the expectations, and how many records stand in the register
-            after it, by rule, for rules of which it lists any.
+            The results in the order of the expectations, and the number of open quarantine entries
+            of each expectation whose broken records the register names.
         """
         expectations = self.suite.expectations
         with self.conn.begin():
-            begun = history.begin(self.conn, self._place)
+            began = history.begin(self.conn, self._collection_run)
         if self.incremental is not None:
-            return self._look_at_changed(records, self.incremental, stage, begun)
+            return self._examine_changed(records, self.incremental, stage, began)
         self.whole = True
-        results = self._check(records, expectations, stage, self.rows, self.places)
+        results = self._check(records, expectations, stage, self.rows, self.mapped_objects)
         self.looked_at = max((result.rows for result in results), default=0)
-        change = stage.enter(self._place, _listed(results), "all", begun=begun)
+        change = stage.enter(self._collection_run, _listed(results), "all", check_number=began)
         self.resolved = change.resolved
         return results, change.open
 
-    def _look_at_changed(
-        self, records: Records, check: IncrementalCheck, stage: register.Stage, begun: int
+    def _examine_changed(
+        self, records: Records, check: IncrementalCheck, stage: register.Stage, began: int
     ) -> tuple[list[RuleResult], Mapping[str, int]]:
-        """Check changed records; keep the register's entries of all other records."""
+        """Check only changed records, and keep the quarantine entries of all other records.
+
+        An expectation whose scope is ``all`` is nevertheless checked on all records.
+
+        Args:
+            records: all records of the collection.
+            check: the incremental check, with the changed records and the results of the newest
+                full check.
+            stage: temporary tables that collect the names of records that break expectations until
+                they are written to the quarantine register.
+            began: sequence number of this check, as `include.quality.history.begin` returned it.
+
+        Returns:
+            The same as `_examine`.
+        """
         self.whole = False
         groups: dict[Scope, list[Expectation]] = {scope: [] for scope in Scope}
         for rule in self.suite.expectations:
             groups[self._examined(rule.id)].append(rule)
-        # A place with undeclared keys may have been cleaned in a record that did not change.
-        places = [place for place in self.places if check.last.was_clean(place)]
-        results = self._check(check.records, groups[Scope.CHANGED], stage, len(check.keys), places)
+        # If a column had undeclared keys, unchanged records may have lost them unnoticed. Such
+        # a column is examined separately.
+        mapped_objects = [mapped for mapped in self.mapped_objects if check.last.was_clean(mapped)]
+        results = self._check(
+            check.records, groups[Scope.CHANGED], stage, len(check.keys), mapped_objects
+        )
         results += self._check(records, groups[Scope.ALL], stage, check.last.all_rows, [])
         self.looked_at = len(check.keys)
         names = self._key_names(records)
-        stage.looked_at(names.of(key) for key in check.keys)
+        stage.add_checked_keys(names.of(key) for key in check.keys)
         every = [rule.id for rule in groups[Scope.ALL]]
         unexamined = [rule.id for rule in groups[Scope.LAST_FULL] if not is_about_the_table(rule)]
-        change = stage.enter(self._place, _listed(results), "looked_at", every, begun, unexamined)
+        change = stage.enter(
+            self._collection_run, _listed(results), "checked", every, began, unexamined
+        )
         self.resolved = change.resolved
-        results += [_as_before(rule, check) for rule in groups[Scope.LAST_FULL]]
-        results.sort(key=lambda one: self.suite.expectations.index(one.rule))
+        results += [_last_full_result(rule, check) for rule in groups[Scope.LAST_FULL]]
+        results.sort(key=lambda result: self.suite.expectations.index(result.rule))
         return results, change.open
 
     def _check(
@@ -296,7 +365,7 @@ class CollectionCheck:
         expectations: Sequence[Expectation],
         stage: register.Stage,
         rows: int | None,
-        places: Sequence[JsonPlace],
+        mapped_objects: Sequence[MappedObject],
     ) -> list[RuleResult]:
         if not expectations:
             return []
@@ -308,11 +377,18 @@ class CollectionCheck:
             _Staged(stage, self._key_names(records)),
             self._part,
             rows=rows,
-            # Those of a column that is no jsonb may not be JSON at all: they are asked alone.
-            counted={_name(place): _others(place) for place in places if place.binary},
+            # Only jsonb: a column of another type may contain invalid JSON and is queried
+            # separately.
+            counted={
+                _name(mapped): _undeclared_keys(mapped)
+                for mapped in mapped_objects
+                if mapped.binary
+            },
         )
         results = checking.run()
-        self.clean += [place for place in places if checking.counts.get(_name(place)) == 0]
+        self.clean_objects += [
+            mapped for mapped in mapped_objects if checking.counts.get(_name(mapped)) == 0
+        ]
         return results
 
     def _key_names(self, records: Records) -> KeyNames:
@@ -326,12 +402,12 @@ class CollectionCheck:
 
     def _kept_digests(self) -> frozenset[str]:
         if len(self.run.services.erasure_keys.keys) == 1:
-            return frozenset()  # never rotated
+            return frozenset()  # the HMAC key was never rotated
         with self.conn.begin():
-            return register.digests(self.conn, self.database.name, self.collection.name)
+            return register.open_digests(self.conn, self.database.name, self.collection.name)
 
     def _count(self, records: Records) -> bool:
-        """Count the records; False where they may not be read."""
+        """Count the records of the collection. Return False if the records cannot be read."""
         self.counts = count(self.view, records, self.suite.expectations, self.at)
         return self.counts is not None
 
@@ -346,71 +422,95 @@ class CollectionCheck:
         with self.conn.begin():
             last = history.last_count(self.conn, self.database.name, self.collection.name)
             before, at = last or (0, self.at)
-            erased = ledger.deleted_since(self.conn, self.database.name, self.collection.name, at)
+            erased = ledger.count_deleted_since(
+                self.conn, self.database.name, self.collection.name, at
+            )
         if before and erased >= before:
             self.findings.warn(
                 "quality.empty",
-                _("The table has no records: by the schedule, {count} were deleted.", count=erased),
-                _("No action if that is right. Checks show nothing until the table has records."),
+                _(
+                    "The table has no records: {count} records were deleted after their "
+                    "retention period.",
+                    count=erased,
+                ),
+                _(
+                    "If the deletion was correct, no action is needed. Checks of this table "
+                    "give no result until it has records again."
+                ),
                 subject=self._subject,
             )
         elif before:
             self.findings.warn(
                 "quality.emptied",
-                _("The table had records at the last check and has none."),
-                _("Find out who emptied it; if nobody meant to, restore it from a backup."),
+                _("The table had records at the last check, and is now empty."),
+                _(
+                    "Find out why the table was emptied. If this was a mistake, restore the "
+                    "records from a backup."
+                ),
                 subject=self._subject,
             )
         else:
             self.findings.warn(
                 "quality.empty",
-                _("The table has no records, so that nothing is shown of them."),
-                _("See whether it is the right table; else leave its suite out."),
+                _("The table has no records, so the check gives no result."),
+                _(
+                    "Check that the data map names the right table. If this table should be "
+                    "empty, remove its expectations from the policy pack."
+                ),
                 subject=self._subject,
             )
 
     @property
-    def _place(self) -> register.Place:
+    def _collection_run(self) -> register.CheckedCollection:
         run = self.run.run
-        return register.Place(
+        return register.CheckedCollection(
             self.database.name, self.collection.name, run.dag_id, run.run_id, self.at
         )
 
-    def _nothing(self, reason: Message) -> list[RuleResult]:
-        """The results where no record could be looked at."""
+    def _unexamined(self, fault: CheckFault) -> list[RuleResult]:
+        """Return one result for each expectation if the collection could not be read.
+
+        Args:
+            fault: reason why the collection could not be read, which each result states.
+        """
         self.whole, self.counts = False, None
         results = [
-            RuleResult(expectation, fault=reason, named=False)
+            RuleResult(expectation, fault=fault, keys_available=False)
             for expectation in self.suite.expectations
         ]
         for result in results:
             self._judge(result, None)
         return results
 
-    def _broken(self, found: RuleResult, listed: int | None) -> int | None:
-        if found.fault is not None:
+    def _broken(self, result: RuleResult, listed: int | None) -> int | None:
+        if result.fault is not None:
             return None
-        # A mapped key of a view may repeat itself: then there are fewer entries than records.
-        return found.broken if listed is None or self.whole else listed
+        # The mapped key of a view may not be unique: then there are fewer entries than records.
+        return result.broken if listed is None or self.whole else listed
 
-    def _judge(self, found: RuleResult, listed: int | None) -> None:
-        """Judge a rule.
+    def _judge(self, result: RuleResult, listed: int | None) -> None:
+        """Decide the outcome of an expectation, and store the outcome with the counts.
 
         Args:
-            found: of it.
-            listed: broken records that stand in the register now; None when it lists none of them.
+            result: result of the expectation.
+            listed: number of records that break the expectation according to the quarantine
+                register; None if the register lists no records for the expectation.
         """
-        rule = found.rule
-        if found.fault is None and self.counts and rule.id in self.counts.unknown:
-            found = replace(found, fault=_("the records that it is about could not be counted"))
-        broken = self._broken(found, listed)
+        rule = result.rule
+        if result.fault is None and self.counts and rule.id in self.counts.unknown:
+            reason = _("the records to which the expectation applies could not be counted")
+            result = replace(result, fault=CheckFault(reason))
+        broken = self._broken(result, listed)
         rows = self.counts.of(rule.id) if self.counts else 0
         by_last_full = self.counts is not None and self.counts.by_last_full
         if by_last_full and broken is not None and not is_about_the_table(rule):
-            rows = max(rows, broken)  # records came since they were counted
+            rows = max(rows, broken)  # records were added since the last full check
         figures = Figures(rows, broken, listed is not None, self.rows == 0, by_last_full)
-        outcome = judge(self.findings, f"{self._subject}.{rule.id}", rule, figures, found.fault)
-        self.judged.append((figures, outcome))
+        subject = f"{self._subject}.{rule.id}"
+        # The message contains the title of the rule.
+        self.findings.subject_titles[subject] = verbatim(self._subject)
+        outcome = judge(self.findings, subject, rule, figures, result.fault)
+        self.outcomes.append((figures, outcome))
         self.checks.append(
             RuleCheck(
                 self.collection.name,
@@ -428,18 +528,27 @@ class CollectionCheck:
         return f"{self.database.name}.{self.collection.name}"
 
 
-def _name(place: JsonPlace) -> str:
-    return f"keys of {place.field}"  # which no rule is called
+def _name(mapped: MappedObject) -> str:
+    return f"keys of {mapped.field}"  # ids of rules contain no spaces
 
 
-def _others(place: JsonPlace) -> Condition:
-    """Records that may have keys at a place that nobody declared."""
-    others = place.others(quoted(RECORD, place.column))
-    return Condition(sa.literal_column(others, sa.Boolean), named=False)
+def _undeclared_keys(mapped: MappedObject) -> Condition:
+    """Return the SQL condition under which a record may have undeclared keys in a JSON column.
+
+    Args:
+        mapped: the JSON column, or an object inside it, with its declared keys.
+    """
+    has_others = mapped.may_have_undeclared_keys(quoted(RECORD, mapped.column))
+    return Condition(sa.literal_column(has_others, sa.Boolean), needs_keys=False)
 
 
-def _as_before(rule: Expectation, check: IncrementalCheck) -> RuleResult:
-    """Return the last full check's result of a rule that changed records do not decide."""
+def _last_full_result(rule: Expectation, check: IncrementalCheck) -> RuleResult:
+    """Return the result of an expectation in the newest full check.
+
+    Args:
+        rule: the expectation.
+        check: the incremental check, with the results of the newest full check.
+    """
     from include.expectations import gx
 
     last = check.last
@@ -447,15 +556,22 @@ def _as_before(rule: Expectation, check: IncrementalCheck) -> RuleResult:
         rule,
         last.rows[rule.id],
         last.broken[rule.id],
-        named=not is_about_the_table(rule),
+        keys_available=not is_about_the_table(rule),
         evr=gx.not_validated(rule),
     )
 
 
 def _listed(results: Sequence[RuleResult]) -> list[str]:
-    """The rules whose broken records stand in the register by name."""
+    """Return the ids of the expectations for which all records that break them can be listed.
+
+    The quarantine register cannot list these records if there are more than `MOST_NAMED` of them,
+    or if they have no primary key.
+
+    Args:
+        results: results of the expectations.
+    """
     return [
         result.rule.id
         for result in results
-        if result.fault is None and result.named and result.broken <= MOST_NAMED
+        if result.fault is None and result.keys_available and result.broken <= MOST_NAMED
     ]

@@ -1,4 +1,7 @@
-"""Results of earlier checks, and the closing of entries whose rules were dropped from the pack."""
+"""Store and read the results of quality checks.
+
+The module also closes quarantine entries whose expectations were removed from the policy pack.
+"""
 
 from __future__ import annotations
 
@@ -24,35 +27,37 @@ from sqlalchemy import (
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.expectations.check import MOST_NAMED
-from include.messages import Message, _
+from include.messages import Message, _, listed
 from include.policy.expectations import Expectation
 from include.quality.watermark import Watermark
 from include.quarantine import register
-from include.schema.json_keys import JsonPlace
+from include.schema.json_keys import MappedObject
 from include.state.tables import evidence_ledger, quality_check
 from include.workflow.run_context import RunContext
 
 FULL_EVERY = timedelta(days=7)
-"""A full check finds changes that the change column does not show."""
-_EARLY = timedelta(hours=12)  # a daily run may begin a little earlier than a week before
-MOST_RUNS = 30  # of the trend
-# No expectation has such ids: theirs have no spaces.
+"""Interval of full checks, which find changes that the change column does not show."""
+_EARLY = timedelta(hours=12)  # a daily run may start a little earlier in the day
+MOST_RUNS = 30  # number of runs in the trend
+# Ids of expectations contain no spaces, so these names are never the id of an expectation.
 _CLEAN, _ALL, _BEGUN = "no undeclared keys: ", "all records", "has begun"
 
 
 @dataclass(frozen=True)
 class RuleCheck:
-    """One rule in one run.
+    """The result of one expectation in one run.
 
     Attributes:
-        collection: of the data map.
+        collection: name of the collection in the data map.
         rule: id of the expectation.
-        definition: digest of what was checked.
-        whole: the check examined all records of the collection.
-        rows: number of records to which the rule applies; None if it was not checked.
-        broken: number of these records that break the rule, after the run.
-        outcome: outcome of the rule.
-        watermark: watermark of the collection, only in the row with its number of records.
+        definition: digest of the definition of the expectation that was checked.
+        whole: whether the check examined all records of the collection.
+        rows: number of records to which the expectation applies; None if it was not checked.
+        broken: number of records that break the expectation at the end of the run; None if it was
+            not checked.
+        outcome: outcome of the expectation.
+        watermark: watermark of the collection, only in the row that `record_count_row` returns;
+            None in all other rows.
     """
 
     collection: str
@@ -66,41 +71,58 @@ class RuleCheck:
 
 
 @dataclass(frozen=True)
-class Trend:
-    """All rules of a database in one run; None when one of them could not be checked."""
+class RunTotal:
+    """The number of times that records of a database broke expectations in one run.
+
+    It is a point of a trend chart.
+
+    Attributes:
+        at: time of the run.
+        broken: sum, over all expectations, of the records that broke the expectation; None if an
+            expectation was not checked.
+    """
 
     at: datetime
     broken: int | None
 
 
-def clean_place(place: JsonPlace) -> RuleCheck:
-    """Return the record of a place in a JSON column that has no undeclared keys."""
-    rule = _CLEAN + place.field
-    return RuleCheck(place.collection.name, rule, place.digest, False, None, 0, Outcome.PASS)
-
-
-def all_records(
-    collection: str, rows: int, watermark: Watermark | None, *, whole: bool
-) -> RuleCheck:
-    """Return the record of a collection: its number of records and its watermark.
+def clean_object_row(mapped: MappedObject) -> RuleCheck:
+    """Return the history row that states that a JSON column has no undeclared keys.
 
     Args:
-        collection: of the data map.
-        rows: of the collection, by the last full check.
-        watermark: None when the next check has to examine all records.
-        whole: this check was a full one.
+        mapped: the JSON column, or an object inside it, with its declared keys.
+    """
+    rule = _CLEAN + mapped.field
+    return RuleCheck(mapped.collection.name, rule, mapped.digest, False, None, 0, Outcome.PASS)
+
+
+def record_count_row(
+    collection: str, rows: int, watermark: Watermark | None, *, whole: bool
+) -> RuleCheck:
+    """Return the history row that stores the number of records and the watermark of a collection.
+
+    Args:
+        collection: name of the collection in the data map.
+        rows: number of records that the newest full check counted.
+        watermark: the watermark; None if the next check must examine all records.
+        whole: whether this check is a full check.
     """
     definition, value = (watermark.definition, watermark.value) if watermark else ("", None)
     return RuleCheck(collection, _ALL, definition, whole, rows, 0, Outcome.PASS, value)
 
 
-def begin(conn: Connection, place: register.Place) -> int:
-    """Record that a run is about to enter a collection in the register.
+def begin(conn: Connection, collection_run: register.CheckedCollection) -> int:
+    """Record that a run will now write quarantine entries of a collection.
+
+    Args:
+        conn: connection to the state database.
+        collection_run: collection, run and time of the check.
 
     Returns:
-        A number greater than those of all runs that began before, whatever their clocks said.
+        The sequence number of this check. It is greater than that of every earlier check, even if
+        the system clock was wrong.
     """
-    key = {**asdict(place), "rule": _BEGUN}
+    key = {**asdict(collection_run), "rule": _BEGUN}
     at = key.pop("at")
     conn.execute(delete(quality_check).where(*(quality_check.c[name] == key[name] for name in key)))
     new = insert(quality_check).values(
@@ -123,28 +145,42 @@ def record(
     run_id: str,
     at: datetime,
 ) -> None:
-    """Keep what a run found, in place of what an earlier try of it found."""
-    told = {"dag_id": dag_id, "run_id": run_id, "database": database, "checked_at": at}
-    mine = [quality_check.c[key] == told[key] for key in ("dag_id", "run_id", "database")]
-    conn.execute(delete(quality_check).where(*mine, quality_check.c.rule != _BEGUN))
-    conn.execute(update(quality_check).where(*mine).values(broken=0, checked_at=at))  # it has ended
+    """Store the results of a run. Results of an earlier attempt of the same run are replaced.
+
+    Args:
+        conn: connection to the state database.
+        checks: results of the expectations, and the rows about whole collections and JSON columns.
+        database: name of the database in the data map.
+        dag_id: id of the workflow.
+        run_id: id of the run.
+        at: time of the check.
+    """
+    run_columns = {"dag_id": dag_id, "run_id": run_id, "database": database, "checked_at": at}
+    is_own_run = [
+        quality_check.c[key] == run_columns[key] for key in ("dag_id", "run_id", "database")
+    ]
+    conn.execute(delete(quality_check).where(*is_own_run, quality_check.c.rule != _BEGUN))
+    conn.execute(
+        update(quality_check).where(*is_own_run).values(broken=0, checked_at=at)
+    )  # broken=0 in the row `_BEGUN` states that the run has ended
     if checks:
         conn.execute(
             insert(quality_check),
-            [{**check.__dict__, "outcome": str(check.outcome), **told} for check in checks],
+            [{**check.__dict__, "outcome": str(check.outcome), **run_columns} for check in checks],
         )
 
 
 @dataclass(frozen=True)
 class LastCheck:
-    """The last sealed check of a collection.
+    """The newest check of a collection whose evidence bundle is sealed.
 
     Attributes:
-        watermark: up to where it read changed records.
-        rows: records that each rule was about, by the last full check.
-        broken: records that broke each rule.
-        definitions: of what was checked, by rule.
-        full_at: when the last full check was made.
+        watermark: value of the change column up to which the check has read the records.
+        rows: for each expectation, the number of records to which it applied at the newest full
+            check.
+        broken: for each expectation, the number of records that broke it at the end of the check.
+        definitions: for each expectation, the digest of the definition that was checked.
+        full_at: time of the newest full check.
     """
 
     watermark: Watermark
@@ -155,12 +191,16 @@ class LastCheck:
 
     @property
     def all_rows(self) -> int:
-        """Records of the collection, by the last full check."""
+        """Return the number of records that the newest full check counted in the collection."""
         return self.rows[_ALL]
 
-    def was_clean(self, place: JsonPlace) -> bool:
-        """Return whether a place in a JSON column had no keys beside those that are declared."""
-        return self.definitions.get(_CLEAN + place.field) == place.digest
+    def was_clean(self, mapped: MappedObject) -> bool:
+        """Return whether this check found no undeclared keys in a JSON column.
+
+        Args:
+            mapped: the JSON column, or an object inside it, with its declared keys.
+        """
+        return self.definitions.get(_CLEAN + mapped.field) == mapped.digest
 
 
 def last_check(
@@ -170,36 +210,35 @@ def last_check(
     expectations: Sequence[Expectation],
     now: datetime,
 ) -> LastCheck | Message:
-    """Return the last sealed check of a collection, or why the next one has to be a full one.
+    """Return the newest sealed check of a collection, or the reason why a full check is required.
 
-    Only runs with a sealed bundle count, so that a watermark moves when its evidence is there.
-
-    A full check is due when there is no such run, a rule is new or was changed or could not be
-    checked, the last full check is a week ago, or another run began since and may have changed the
-    register (with other rules, by another clock, before this one's snapshot).
+    Only checks of runs with a sealed bundle count, so the bundles are evidence for all records up
+    to the watermark. A full check is required in these cases, among others: no sealed run exists;
+    an expectation is new, was changed or could not be checked; the newest full check is a week old;
+    another run started after the newest sealed run and may have changed the quarantine register.
 
     Args:
-        conn: to the state database.
-        database: of the data map.
-        collection: of the data map.
-        expectations: of the collection.
-        now: the present moment.
+        conn: connection to the state database.
+        database: name of the database in the data map.
+        collection: name of the collection in the data map.
+        expectations: expectations of the collection.
+        now: current time.
     """
     rows = _latest_sealed(conn, database, collection)
     if not rows:
-        return _("no check of it was sealed yet")
+        return _("no sealed evidence of an earlier check exists")
     if any(row.rule == _BEGUN and row.broken is None for row in rows):
-        return _("the last check of it did not end")
+        return _("the last check did not finish")
     definitions = {row.rule: row.definition for row in rows}
     broken = {row.rule: row.broken for row in rows}
     for rule in expectations:
         if definitions.get(rule.id) != rule.digest:
-            return _("the expectation {rule} is new or was changed", rule=rule.id)
+            return _("the expectation “{title}” is new or was changed", title=rule.message)
         if broken[rule.id] is None or broken[rule.id] > MOST_NAMED:
             return _(
-                "the last check could not check the expectation {rule}, or could not name all "
-                "records that break it",
-                rule=rule.id,
+                "the last check could not check the expectation “{title}”, or could not list all "
+                "records that do not meet it",
+                title=rule.message,
             )
     full_at = conn.scalar(
         _sealed(select(quality_check.c.checked_at))
@@ -212,16 +251,16 @@ def last_check(
         .limit(1)
     )
     if full_at is None or now - full_at >= FULL_EVERY - _EARLY:
-        return _("all of them are examined every seventh day")
+        return _("a full check is due every seven days")
     if now < full_at:
-        return _("the clock was set back since the last check")
+        return _("the system clock was set back since the last check")
     if _another_since(conn, database, collection, min(row.number for row in rows)):
-        return _("another check began after the last sealed one")
+        return _("another check started after the last check whose evidence was sealed")
     (counted,) = [row for row in rows if row.rule == _ALL] or [None]
     if counted is None or counted.watermark is None:
-        return _("the last check left no watermark")
+        return _("the last check recorded no watermark")
     if not counted.rows:
-        return _("it had no records at the last check")
+        return _("the collection had no records at the last check")
     return LastCheck(
         Watermark.parse(counted.definition, counted.watermark),
         {row.rule: row.rows for row in rows},
@@ -232,7 +271,14 @@ def last_check(
 
 
 def _another_since(conn: Connection, database: str, collection: str, number: int) -> bool:
-    """Return whether a run began, or kept something, after the last sealed one began."""
+    """Return whether another run started, or stored results, after the newest sealed run.
+
+    Args:
+        conn: connection to the state database.
+        database: name of the database in the data map.
+        collection: name of the collection in the data map.
+        number: sequence number of the newest sealed run, as `begin` returned it.
+    """
     last = _last_sealed(database, collection)
     other = exists().where(
         quality_check.c.database == database,
@@ -244,7 +290,10 @@ def _another_since(conn: Connection, database: str, collection: str, number: int
 
 
 def last_count(conn: Connection, database: str, collection: str) -> tuple[int, datetime] | None:
-    """Return how many records a collection had and when, by sealed evidence; None if unknown."""
+    """Return the number of records of a collection in the newest sealed evidence, and its time.
+
+    Return None if no sealed evidence states a number for the collection.
+    """
     last = conn.execute(
         _sealed(select(quality_check.c.rows, quality_check.c.checked_at))
         .where(
@@ -258,12 +307,15 @@ def last_count(conn: Connection, database: str, collection: str) -> tuple[int, d
     return None if last is None or last.rows is None else (last.rows, last.checked_at)
 
 
-def trend(conn: Connection, database: str) -> list[Trend]:
-    """Return the results of the last runs, oldest first."""
-    mine = quality_check.c.database == database
+def trend(conn: Connection, database: str) -> list[RunTotal]:
+    """Return how often records broke expectations in each of the newest runs, oldest run first.
+
+    The result is for a trend chart and has at most `MOST_RUNS` items.
+    """
+    is_of_database = quality_check.c.database == database
     latest = (
         select(quality_check.c.checked_at)
-        .where(mine)
+        .where(is_of_database)
         .distinct()
         .order_by(quality_check.c.checked_at.desc())
         .limit(MOST_RUNS)
@@ -271,12 +323,13 @@ def trend(conn: Connection, database: str) -> list[Trend]:
     unchecked = func.count().filter(quality_check.c.broken.is_(None))
     query = (
         select(quality_check.c.checked_at, func.sum(quality_check.c.broken), unchecked)
-        .where(mine, quality_check.c.checked_at.in_(latest))
+        .where(is_of_database, quality_check.c.checked_at.in_(latest))
         .group_by(quality_check.c.checked_at)
         .order_by(quality_check.c.checked_at)
     )
     return [
-        Trend(at, None if missing else int(broken)) for at, broken, missing in conn.execute(query)
+        RunTotal(at, None if missing else int(broken))
+        for at, broken, missing in conn.execute(query)
     ]
 
 
@@ -296,7 +349,8 @@ def _last_sealed(database: str, collection: str) -> Subquery:
     return (
         _sealed(select(quality_check.c.dag_id, quality_check.c.run_id))
         .where(quality_check.c.database == database, quality_check.c.collection == collection)
-        .order_by(evidence_ledger.c.seq.desc())  # not by the clock, which may have been set back
+        # Ordered by number and not by time, because a clock may have been set back.
+        .order_by(evidence_ledger.c.seq.desc())
         .limit(1)
         .subquery()
     )
@@ -310,27 +364,43 @@ def _sealed(query: Select[Any]) -> Select[Any]:
     return query.join(evidence_ledger, same)
 
 
-def close_dropped(
-    findings: StepFindings, conn: Connection, place: register.Place, rules: Sequence[str]
+def close_entries_of_removed_rules(
+    findings: StepFindings,
+    conn: Connection,
+    collection_run: register.CheckedCollection,
+    rules: Sequence[str],
 ) -> None:
-    """Close the entries of rules that the pack no longer has; their records may still be broken."""
+    """Close the quarantine entries of removed expectations, and report how many were closed.
+
+    A closed entry does not mean that its record was corrected.
+
+    Args:
+        findings: findings of the step.
+        conn: connection to the state database, outside of a transaction.
+        collection_run: collection, run and time of the check.
+        rules: ids of the expectations that the policy pack has for the collection.
+    """
     with conn.begin():
-        closed = register.close_others(conn, place, rules)
+        closed = register.resolve_removed_rules(conn, collection_run, rules)
     if closed:
         findings.warn(
             "quality.rule_dropped",
             _(
-                "{count} entries of the quarantine register were closed because the policy pack "
-                "has their rules no longer: {rules}. Nobody found their records good.",
+                "{count} entries of the quarantine register were closed, because the policy "
+                "pack no longer has the expectations that these records did not meet. The "
+                "records may still not meet them.",
                 count=sum(closed.values()),
-                rules=", ".join(sorted(closed)),
             ),
-            _("See that the rules were left out on purpose."),
-            subject=f"{place.database}.{place.collection}",
+            _("Check that the expectations were removed on purpose."),
+            subject=f"{collection_run.database}.{collection_run.collection}",
+            for_engineers=_(
+                "The removed rules are {rules}.",
+                rules=listed([f"`{rule}`" for rule in sorted(closed)]),
+            ),
         )
 
 
-def notice_dropped(
+def close_entries_without_suite(
     findings: StepFindings,
     conn: Connection,
     run: RunContext[None],
@@ -338,14 +408,27 @@ def notice_dropped(
     database: str,
     collections: set[str],
 ) -> None:
-    """Close the entries of collections for which the pack has no suite any more.
+    """Close the quarantine entries of collections without expectations in the policy pack.
 
-    If it has one again, the next check examines all records: this run is noted as one of theirs.
+    The check history gets a run without results for each of these collections. If expectations are
+    added later, they have no earlier result, and the first check of the collection is a full check.
+
+    Args:
+        findings: findings of the step.
+        conn: connection to the state database, outside of a transaction.
+        run: context of the run.
+        at: time of the check.
+        database: name of the database in the data map.
+        collections: collections of the database for which the policy pack has expectations.
     """
     with conn.begin():
-        left = register.forsaken(conn, database, run.run.dag_id, collections)
-    for name in left:
-        place = register.Place(database, name, run.run.dag_id, run.run.run_id, at)
+        dropped_collections = register.other_collections_with_entries(
+            conn, database, run.run.dag_id, collections
+        )
+    for name in dropped_collections:
+        collection_run = register.CheckedCollection(
+            database, name, run.run.dag_id, run.run.run_id, at
+        )
         with conn.begin():
-            begin(conn, place)
-        close_dropped(findings, conn, place, ())
+            begin(conn, collection_run)
+        close_entries_of_removed_rules(findings, conn, collection_run, ())

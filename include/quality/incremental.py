@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from include.expectations.broken import Key
-from include.expectations.check import MOST_NAMED, reason_of
+from include.expectations.check import MOST_NAMED, fault_of
 from include.expectations.conditions import SOURCE, Records
 from include.messages import Message, _
 from include.policy.expectations import Expectation
@@ -22,13 +22,14 @@ from include.quality.history import FULL_EVERY, LastCheck
 from include.quality.watermark import VERSION, ChangeTracking, Watermark
 from include.workflow.run_context import RunContext
 
-MOST_CHANGED = 0.2  # share of the records above which one scan of all costs less
+MOST_CHANGED = 0.2  # if a larger share of the records changed, a scan of all records is faster
 
 
 def compares_records(rule: Expectation) -> bool:
-    """Return whether a rule compares records with each other, or counts them.
+    """Return whether an expectation compares records with each other, or counts them.
 
-    Changed records alone do not decide such a rule: only a full check examines it.
+    Only a full check examines such an expectation, because its result does not depend on the
+    changed records alone.
     """
     return (
         isinstance(rule.kwargs, ColumnList | Distinct | RowCount)
@@ -37,22 +38,28 @@ def compares_records(rule: Expectation) -> bool:
 
 
 def examines_all(rule: Expectation) -> bool:
-    """Return whether every check examines all records for a rule (its `scope` is ``all``)."""
+    """Return whether even an incremental check examines all records for an expectation.
+
+    This is the case if the expectation's `scope` is ``all`` or its result depends on the time.
+    """
     kwargs = rule.kwargs
     return rule.depends_on_time or (isinstance(kwargs, Satisfy | Related) and kwargs.scope == "all")
 
 
 class IncrementalFigures(BaseModel):
-    """The records that an incremental check read.
+    """Facts about the records that an incremental check read.
 
     Attributes:
         column: the change column.
-        since: its lowest value that was read.
-        margin: for late arrivals, as in the policy pack.
-        full_at: when the last full check was made.
-        full_due: when the next one is due.
-        sees_open_transactions: whether open transactions limit the watermark.
-        has_timezone: whether the column's values have a timezone.
+        since: lowest value of the change column that was read.
+        margin: difference between the last watermark and `since`, from the policy pack. Records
+            that were added late, with a value before the watermark, are found if their value is
+            within it.
+        full_at: time of the newest full check.
+        full_due: time when the next full check is due.
+        sees_open_transactions: whether the watermark is not later than the start of the oldest open
+            transaction. If so, a later check reads the records that this transaction commits later.
+        has_timezone: whether the values of the change column have a timezone.
     """
 
     column: str
@@ -69,11 +76,11 @@ class IncrementalCheck:
     """The scope of an incremental check of a collection.
 
     Attributes:
-        records: the records that changed or may have changed.
-        keys: their keys, each column as text.
-        last: the last sealed check.
-        tracking: reads the change column.
-        since: the lowest value of the change column that is read.
+        records: the records that changed, or may have changed, since the newest sealed check.
+        keys: primary keys of these records. The value of each key column is text.
+        last: the newest sealed check.
+        tracking: reader of the change column.
+        since: lowest value of the change column to read.
     """
 
     records: Records
@@ -84,7 +91,7 @@ class IncrementalCheck:
 
     @property
     def figures(self) -> IncrementalFigures:
-        """The figures of the report; they hold no customer value."""
+        """Return the facts about this check for the report, without customer data."""
         return IncrementalFigures(
             column=self.tracking.changed.column,
             since=self.since,
@@ -105,41 +112,41 @@ def incremental_check(
     run: RunContext[None],
     at: datetime,
 ) -> IncrementalCheck | Message:
-    """Return the scope of an incremental check, or the reason for a full one.
+    """Return the scope of an incremental check, or the reason why a full check is required.
 
     Args:
-        conn: to the state database, outside of a transaction.
+        conn: connection to the state database, outside of a transaction.
         records: the records of the collection.
-        tracking: reads the change column.
+        tracking: reader of the change column.
         watermark: the watermark of this run's snapshot.
         expectations: the expectations of the collection.
-        run: the run that checks.
-        at: the moment of the check.
+        run: context of the run.
+        at: time of the check.
     """
     if run.parameters.get("full"):
         return _("a full check was requested")
-    place = (records.database.name, records.collection.name)
+    collection_key = (records.database.name, records.collection.name)
     with conn.begin():
-        last = history.last_check(conn, *place, expectations, at)
+        last = history.last_check(conn, *collection_key, expectations, at)
     if isinstance(last, Message):
         return last
     if last.watermark.version != VERSION:
-        return _("another version made the last check")
+        return _("the last check was made by another version of ParcelSeal")
     if last.watermark.identity != watermark.identity:
         return _(
-            "the table was rewritten, altered, emptied or restored, or the policy pack names "
-            "another change column or timezone"
+            "the table was rewritten, altered, emptied or restored since the last check, or "
+            "the policy pack now names another change column or timezone"
         )
-    behind = tracking.is_behind(last.watermark)
-    if isinstance(behind, Message):
-        return behind
-    if behind:
+    is_behind = tracking.is_behind(last.watermark)
+    if isinstance(is_behind, Message):
+        return is_behind
+    if is_behind:
         return _(
-            "all values of its column {column} are older than at the last check, as after a "
-            "restore",
+            "all values of the column {column} are older than at the last check; the table may "
+            "have been restored from a backup",
             column=tracking.changed.column,
         )
-    since = tracking.bound(last.watermark)
+    since = tracking.lowest_value_to_read(last.watermark)
     if isinstance(since, Message):
         return since
     changed = sa.literal_column(tracking.condition(since, SOURCE), sa.Boolean)
@@ -149,13 +156,20 @@ def incremental_check(
         return keys
     if len(keys) > most:
         return _(
-            "more than {most} records changed, or have no value in the change column", most=most
+            "more than {limit} records changed, or have no value in the change column", limit=most
         )
     return IncrementalCheck(replace(records, where=changed, few=True), keys, last, tracking, since)
 
 
 def _keys(tracking: ChangeTracking, records: Records, most: int) -> list[Key] | Message:
-    """Return the keys of records, at most ``most + 1``."""
+    """Return the primary keys of the records to examine, or the reason why they cannot be read.
+
+    Args:
+        tracking: reader of the change column.
+        records: the records to examine.
+        most: largest number of records for an incremental check. If there are more, ``most + 1``
+            keys are returned.
+    """
     view = tracking.view
     source = records.table.alias(SOURCE)
     key = [sa.cast(source.c[name], sa.Text) for name in records.key]
@@ -165,4 +179,4 @@ def _keys(tracking: ChangeTracking, records: Records, most: int) -> list[Key] | 
         with view.savepoint(), view.engine.connect() as connection:
             return [tuple(row) for row in connection.execute(query)]
     except SQLAlchemyError:
-        return reason_of(view.first_failure)
+        return fault_of(view.first_failure).with_detail

@@ -1,4 +1,4 @@
-"""Count the records of a collection by rule, and judge each expectation by the figures."""
+"""Count the records to which each expectation applies, and decide the outcomes."""
 
 from __future__ import annotations
 
@@ -12,65 +12,85 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
-from include.expectations.check import RuleResult, Snapshot
+from include.expectations.check import CheckFault, RuleResult, Snapshot
 from include.expectations.conditions import OTHER, RECORD, Records, quoted, selected, table_of
 from include.messages import Message, _
-from include.policy.expectations import Expectation, Suite, are_enough
+from include.policy.expectations import Expectation, Suite, is_within_mostly
 from include.policy.kwargs import Uncollected
+from include.reports.conclusion import ASK_ENGINEERS
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of records.
+    """The record counts of a collection.
 
     Attributes:
-        rows: all records of the collection.
-        about: records to which a rule applies, by rule; all records if the rule is missing.
-        unknown: rules whose records could not be counted.
-        by_last_full: the last full check counted them.
+        rows: number of all records.
+        rows_by_rule: number of records to which an expectation applies, by expectation id. An
+            expectation without an entry applies to all records.
+        unknown: ids of the expectations whose records could not be counted.
+        by_last_full: whether the counts are those of the newest full check.
     """
 
     rows: int
-    about: Mapping[str, int] = field(default_factory=dict)
+    rows_by_rule: Mapping[str, int] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
     by_last_full: bool = False
 
     def of(self, rule: str) -> int:
-        """Return the number of records to which a rule applies."""
-        return self.about.get(rule, self.rows)
+        """Return the number of records to which an expectation applies.
+
+        Args:
+            rule: id of the expectation.
+        """
+        return self.rows_by_rule.get(rule, self.rows)
 
 
 def count(
     view: Snapshot, records: Records, expectations: Sequence[Expectation], now: datetime
 ) -> Counts | None:
-    """Count the records; return None where they cannot be counted, or not all of them."""
-    wanted = {
+    """Count the records to which each expectation applies. Return None if a query fails.
+
+    Args:
+        view: the snapshot of the database from which the records are read.
+        records: the records of the collection.
+        expectations: the expectations.
+        now: time from which periods such as "older than a year" are measured.
+    """
+    conditions = {
         expectation.id: condition
         for expectation in expectations
         if (condition := selected(expectation, now)) is not None
     }
-    different = {str(one): one for one in wanted.values()}
-    found = _count(view, records, list(different.values()))
-    if found is not None:
-        rows, *about = found
-        amounts = dict(zip(different, about, strict=True))
+    distinct = {str(condition): condition for condition in conditions.values()}
+    counts = _count(view, records, list(distinct.values()))
+    if counts is not None:
+        rows, *selected_rows = counts
+        amounts = dict(zip(distinct, selected_rows, strict=True))
     elif view.first_failure.startswith("57"):
-        return None  # whoever cancelled the query does not want to see it again
-    else:  # one of the conditions is wrong, as its own rule will say
-        alone = _count(view, records, [])
-        if alone is None:
+        return None  # the query was cancelled: do not run it again
+    else:  # one condition is invalid, and the check of its rule reports it
+        all_records = _count(view, records, [])
+        if all_records is None:
             return None
-        (rows,) = alone
-        each = {name: _count(view, records, [one]) for name, one in different.items()}
-        amounts = {name: one[1] for name, one in each.items() if one is not None}
-    known = {rule: amounts[str(one)] for rule, one in wanted.items() if str(one) in amounts}
-    return Counts(rows, known, unknown=frozenset(wanted.keys() - known.keys()))
+        (rows,) = all_records
+        separate = {sql: _count(view, records, [condition]) for sql, condition in distinct.items()}
+        amounts = {sql: numbers[1] for sql, numbers in separate.items() if numbers is not None}
+    by_rule = {
+        rule: amounts[str(condition)]
+        for rule, condition in conditions.items()
+        if str(condition) in amounts
+    }
+    return Counts(rows, by_rule, unknown=frozenset(conditions.keys() - by_rule.keys()))
 
 
 def _count(
     view: Snapshot, records: Records, conditions: Sequence[sa.ColumnElement[bool]]
 ) -> list[int] | None:
-    """Count all records and those that meet each condition; return None where that fails."""
+    """Count all records and, for each condition, the records that meet the condition.
+
+    Return None if the query fails.
+    """
     number = sa.func.count()
     query = sa.select(number, *(number.filter(condition) for condition in conditions))
     try:
@@ -80,53 +100,60 @@ def _count(
         return None
 
 
-LONGEST = 200  # characters of a name; it stands beside every broken record
+LONGEST = 200  # characters of a department's name, which is stored with every broken record
 
 
-def part_of(
+def department_expression(
     view: Snapshot, records: Records, suite: Suite, findings: StepFindings, subject: str
 ) -> sa.ColumnElement[Any] | None:
-    """SQL for what a record belongs to; None where nobody asked, or it cannot be read.
+    """Return the SQL expression that gives the department of a record.
+
+    Return None if the suite defines no breakdown by department, or if the columns of the breakdown
+    cannot be read.
 
     Args:
-        view: the snapshot that is checked.
-        records: of the suite.
-        suite: says what its records belong to.
-        findings: gets a finding where that cannot be read.
-        subject: of the finding.
+        view: the snapshot of the database from which the records are read.
+        records: the records of the collection.
+        suite: the expectations of the collection, with the breakdown by department.
+        findings: findings of the step; a finding is added if the breakdown cannot be read.
+        subject: subject of this finding.
     """
-    part = _named(records, suite)
+    part = _breakdown(records, suite)
     if part is None:
         return None
     try:
         with view.savepoint(), view.engine.connect() as conn:
             conn.execute(sa.select(part).select_from(records.selectable).limit(0))
-    except SQLAlchemyError:  # renamed, or no right to it: no reason to judge no rule
+    # A column was renamed or is unreadable. The rules can be checked nevertheless.
+    except SQLAlchemyError:
         findings.warn(
             "quality.no_breakdown",
-            _("What the broken records belong to could not be read."),
-            _("Correct the breakdown in the policy pack, or grant the reader what it names."),
+            _("The departments of the broken records could not be read."),
+            _(
+                "Correct the breakdown by department in the policy pack, or grant the login "
+                "the right to read the column of the department."
+            ),
             subject=subject,
         )
         return None
     return part
 
 
-def _named(records: Records, suite: Suite) -> sa.ColumnElement[Any] | None:
+def _breakdown(records: Records, suite: Suite) -> sa.ColumnElement[Any] | None:
     by = suite.breakdown
     if by is None or by.column not in records.columns:
         return None
-    mine: sa.ColumnElement[Any] = sa.literal_column(quoted(RECORD, by.column))
-    if by.collection is None or by.label is None:  # the pack's check lets no personal one pass
-        return _short(mine)
+    own_value: sa.ColumnElement[Any] = sa.literal_column(quoted(RECORD, by.column))
+    if by.collection is None or by.label is None:  # the pack loader refuses personal columns
+        return _short(own_value)
     other = records.database.collections[by.collection]
     key = other.primary_key
     if len(key) != 1:
-        return _short(mine)
+        return _short(own_value)
     named = table_of(other, (*key, by.label)).alias(OTHER)
     label: sa.ColumnElement[Any] = sa.literal_column(quoted(OTHER, by.label))
-    same = sa.literal_column(quoted(OTHER, key[0])) == mine
-    # The least, since only the data map says that there is one.
+    same = sa.literal_column(quoted(OTHER, key[0])) == own_value
+    # The minimum gives one label even if the key is unique only according to the data map.
     return sa.select(sa.func.min(_short(label))).select_from(named).where(same).scalar_subquery()
 
 
@@ -136,15 +163,16 @@ def _short(name: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a rule after a run.
+    """The counts of an expectation after a run.
 
     Attributes:
-        rows: records that the rule is about, of all of the collection: those that its ``where``
-            selects and that have a value, where null has no answer.
-        broken: of them; None when it could not be checked.
-        listed: whether the broken ones stand in the register.
-        empty: the collection has no record, which is said once and not for each rule.
-        by_last_full: the last full check counted the records.
+        rows: number of records to which the expectation applies: those that its ``where`` selects.
+            If the expectation ignores null, it does not apply to records whose columns are null.
+        broken: number of records that break the expectation; None if it could not be checked.
+        listed: whether the quarantine register lists the records that break the expectation.
+        empty: whether the collection has no record. An empty collection is reported once, and not
+            for each expectation.
+        by_last_full: whether `rows` was counted by the newest full check.
     """
 
     rows: int
@@ -155,107 +183,168 @@ class Figures:
 
 
 def judge(
-    findings: StepFindings, subject: str, rule: Expectation, figures: Figures, fault: Message | None
+    findings: StepFindings,
+    subject: str,
+    rule: Expectation,
+    figures: Figures,
+    fault: CheckFault | None,
 ) -> Outcome:
-    """Hold a rule's figures against its tolerance, and note a finding where they do not fit."""
+    """Return the outcome of an expectation, and add a finding if the expectation is not met.
+
+    An expectation is not met if more records break it than its tolerance allows.
+
+    Args:
+        findings: findings of the step.
+        subject: subject of the finding.
+        rule: the expectation.
+        figures: counts of the expectation.
+        fault: reason why the expectation could not be checked; None if it was checked.
+    """
     bad = Outcome.FAIL if rule.severity == "fail" else Outcome.ATTENTION
     if figures.broken is None:
         findings.find(
             "quality.unchecked",
             bad,
             _(
-                "Expected: {title}. This could not be checked: {reason}.",
+                "The expectation “{title}” could not be checked: {reason}.",
                 title=rule.message,
-                reason=fault or _("nobody knows why"),
+                reason=fault.reason if fault is not None else _("the reason is not known"),
             ),
-            _(
-                "Mend the cause (the rule {rule} in the policy pack, the table, a right, a lock), "
-                "and check again.",
-                rule=rule.id,
-            ),
+            ASK_ENGINEERS,
             subject=subject,
             clause=rule.clause,
+            for_engineers=_rule_reference(rule, fault.detail if fault is not None else None),
         )
         return bad
-    if not holds(rule, figures.rows, figures.broken):
-        what, todo = _said(rule, figures.rows, figures)
-        findings.find("quality.broken", bad, what, todo, subject=subject, clause=rule.clause)
+    if not is_within_tolerance(rule, figures.rows, figures.broken):
+        message, action, for_engineers = _finding_texts(rule, figures.rows, figures)
+        findings.find(
+            "quality.broken",
+            bad,
+            message,
+            action,
+            subject=subject,
+            clause=rule.clause,
+            for_engineers=for_engineers,
+        )
         return bad
     if not figures.rows and not figures.empty and not is_about_the_table(rule):
         findings.warn(
             "quality.about_nothing",
-            _("Expected: {title}. No record is one that this is about.", title=rule.message),
+            _("The expectation “{title}” applies to none of the records.", title=rule.message),
             _(
-                "See why no record has a value there, or whether the condition `where` of the "
-                "rule {rule} is right.",
-                rule=rule.id,
+                "Find out why no record has a value in the field, or correct the condition of the "
+                "expectation."
             ),
             subject=subject,
             clause=rule.clause,
+            for_engineers=_(
+                "The condition of the expectation is `where` of the rule `{rule}`.", rule=rule.id
+            ),
         )
         return Outcome.ATTENTION
     return Outcome.PASS
 
 
-def holds(rule: Expectation, rows: int, broken: int) -> bool:
-    """Return whether no more records break a rule than it tolerates."""
-    return broken == 0 if is_about_the_table(rule) else are_enough(rows, broken, rule.mostly)
+def is_within_tolerance(rule: Expectation, rows: int, broken: int) -> bool:
+    """Return whether the number of records that break an expectation is within its tolerance.
+
+    Args:
+        rule: the expectation.
+        rows: number of records to which the expectation applies.
+        broken: number of records that break the expectation.
+    """
+    return broken == 0 if is_about_the_table(rule) else is_within_mostly(rows, broken, rule.mostly)
 
 
 def is_about_the_table(rule: Expectation) -> bool:
-    """Return whether it is about the table as a whole and no record can break it."""
+    """Return whether an expectation is about the whole table, and not about single records."""
     return rule.type.startswith("expect_table_")
 
 
-def _said(rule: Expectation, rows: int, figures: Figures) -> tuple[Message, Message]:
+def _rule_reference(rule: Expectation, detail: Message | None = None) -> Message:
+    if detail is None:
+        return _("Rule `{rule}` of the policy pack.", rule=rule.id)
+    return _("Rule `{rule}` of the policy pack: {detail}.", rule=rule.id, detail=detail)
+
+
+def _finding_texts(
+    rule: Expectation, rows: int, figures: Figures
+) -> tuple[Message, Message, Message]:
+    """Return the texts of a finding about an expectation: message, action and hint for engineers.
+
+    Args:
+        rule: the expectation.
+        rows: number of records to which the expectation applies.
+        figures: counts of the expectation.
+    """
     if is_about_the_table(rule):
         return (
-            _("Expected: {title}. The table has {rows} records.", title=rule.message, rows=rows),
-            _("Find out what filled or emptied the table."),
+            _(
+                "The expectation “{title}” is not met: the table has {rows} records.",
+                title=rule.message,
+                rows=rows,
+            ),
+            _("Find out why the number of records in the table differs from the expectation."),
+            _rule_reference(rule),
         )
-    told = {
+    values = {
         "title": rule.message,
         "broken": figures.broken,
         "rows": rows,
         "tolerated": int(rows * (1 - rule.mostly)),
     }
-    what = (
+    message = (
         _(
-            "Expected: {title}. {broken} of {rows} records (counted by the last full check) break "
-            "this; {tolerated} are tolerated.",
-            **told,
+            "{broken} of {rows} records do not meet the expectation “{title}”; {tolerated} are "
+            "tolerated. These numbers of records are from the last full check.",
+            **values,
         )
         if figures.by_last_full
         else _(
-            "Expected: {title}. {broken} of {rows} records break this; {tolerated} are tolerated.",
-            **told,
+            "{broken} of {rows} records do not meet the expectation “{title}”; {tolerated} are "
+            "tolerated.",
+            **values,
         )
     )
     if not figures.listed:
-        return what, _(
-            "They are too many to be named, or have no key. Mend the cause at its source; see "
-            "the rule {rule}.",
-            rule=rule.id,
+        action = _(
+            "Correct the broken records in the system where they are entered. They cannot be "
+            "listed: there are too many of them, or they have no primary key."
         )
+        return message, action, _rule_reference(rule)
     if isinstance(rule.kwargs, Uncollected):
-        return what, _(
-            "Stop collecting it and delete what is there, or say in purposes.yaml what it is for. "
-            "`./parcelseal quarantine list --rule {rule}` names the records.",
+        action = _(
+            "Stop collecting this information and delete the information that was collected, "
+            "or add its purpose to the policy pack. The quarantine register lists the records "
+            "that contain it."
+        )
+        for_engineers = _(
+            "`./parcelseal quarantine list --rule {rule}` lists the records; the purposes are in "
+            "`purposes.yaml`.",
             rule=rule.id,
         )
-    return what, _(
-        "`./parcelseal quarantine list --rule {rule}` names the records; put them right at their "
-        "source: correct, review, ask for consent, or delete.",
-        rule=rule.id,
+        return message, action, for_engineers
+    action = _(
+        "In the system where the broken records are entered, correct, review or delete them, "
+        "or obtain the missing consent. The quarantine register lists these records."
     )
+    for_engineers = _(
+        "`./parcelseal quarantine list --rule {rule}` lists the records.", rule=rule.id
+    )
+    return message, action, for_engineers
 
 
-def as_judged(
+def with_collection_counts(
     results: Sequence[RuleResult], outcomes: Sequence[tuple[Figures, Outcome]]
 ) -> list[RuleResult]:
-    """Return the results for Data Docs, with figures and success of the whole collection.
+    """Return the results for Data Docs, with counts and outcomes that cover the whole collection.
 
-    Great Expectations itself examined the changed records only in an incremental check.
+    In an incremental check, the counts of Great Expectations itself cover only the changed records.
+
+    Args:
+        results: results of Great Expectations.
+        outcomes: counts and outcome of each result, in the same order.
     """
     for result, (figures, outcome) in zip(results, outcomes, strict=True):
         if result.evr is not None and figures.broken is not None:

@@ -1,17 +1,18 @@
-"""Conclude a run of `check_quality`, and write its report."""
+"""The conclusion and the report of a run of `check_quality`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from include.evidence.model import Finding, Metric, Outcome, StepRecord, attention_finding
-from include.messages import Message, _, verbatim
+from include.messages import Message, _, listed, verbatim
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Expectation, Suite
+from include.policy.period import Period
 from include.quality import history
 from include.quality.check import CHECK, CLAUSE, QualityCheck
 from include.quality.collection import CheckedCollection, RuleFigures, Scope
-from include.quality.history import Trend
+from include.quality.history import RunTotal
 from include.reports.conclusion import Conclusion, metric_of, missing_record
 from include.reports.model import (
     Bar,
@@ -28,27 +29,38 @@ from include.reports.model import (
     must_be_zero,
     table_of,
 )
-from include.workflow.databases import requested_databases
+from include.workflow.databases import select_databases
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
 
-def of_rows(collections: Sequence[CheckedCollection]) -> Message:
-    """Return the number of records of all collections."""
+def rows_note(collections: Sequence[CheckedCollection]) -> Message:
+    """Return the note below a key figure, such as "of 100 records".
+
+    The number is the sum over all collections. The note names the collections whose records could
+    not be counted.
+    """
     count = sum(collection.rows or 0 for collection in collections)
     if unknown := [collection.collection for collection in collections if collection.rows is None]:
-        names = ", ".join(unknown)
-        return _("of {count}; these were not counted: {names}", count=count, names=names)
+        names = listed(unknown)
+        return _(
+            "of {count} records; the records of these collections could not be counted: {names}",
+            count=count,
+            names=names,
+        )
     if all(collection.whole for collection in collections):
-        return _("of {count}", count=count)
-    return _("of {count} by the last full check", count=count)
+        return _("of {count} records", count=count)
+    return _("of {count} records that the last full check counted", count=count)
 
 
-def examined(collection: CheckedCollection) -> Message:
-    """Return how many records were examined. Runs of earlier versions recorded less."""
-    name, rows, looked = collection.collection, collection.rows, collection.looked_at
-    if rows is None or (collection.whole and rows and not looked):
-        return _("{collection}: it was not examined", collection=name)
+def examined_title(collection: CheckedCollection) -> Message:
+    """Return the title of a collection's table in the report.
+
+    It states how many records were examined, and why.
+    """
+    name, rows, examined = collection.collection, collection.rows, collection.looked_at
+    if rows is None or (collection.whole and rows and not examined):
+        return _("{collection}: not examined", collection=name)
     if collection.whole and collection.whole_because is None:
         return _("{collection}: all {rows} records", collection=name, rows=rows)
     if collection.whole:
@@ -59,16 +71,19 @@ def examined(collection: CheckedCollection) -> Message:
             reason=collection.whole_because,
         )
     return _(
-        "{collection}: incremental check of {looked} changed records, of {rows} by the last full "
-        "check",
+        "{collection}: incremental check of {examined} changed records; {rows} records at the "
+        "last full check",
         collection=name,
-        looked=looked,
+        examined=examined,
         rows=rows,
     )
 
 
-def not_seen(collection: CheckedCollection) -> list[Block]:
-    """Return the changes that an incremental check cannot see; nothing after a full check."""
+def unseen_changes(collection: CheckedCollection) -> list[Block]:
+    """Return report blocks about changes that an incremental check cannot see.
+
+    Return an empty list for a full check.
+    """
     incremental = collection.incremental
     if incremental is None:
         return []
@@ -76,41 +91,51 @@ def not_seen(collection: CheckedCollection) -> list[Block]:
     items = [
         _("records that were changed or loaded without a new value in the change column"),
         _(
-            "records that were loaded late, with a value below {since} in that column",
+            "records that were loaded late, with a value below {since} in the change column",
             since=verbatim(since),
         ),
-        _("records of a partition that was emptied and loaded again, or attached"),
-        _("records that were deleted: their entries stay in the quarantine register"),
-        _("that a primary key changed: the entry of the old key stays in the quarantine register"),
         _(
-            "changes in other collections, such as a consent that was withdrawn, unless the record "
-            "itself changed too"
+            "records in a partition of the table that was emptied and loaded again, or that was "
+            "attached to the table"
         ),
-        _("records that break an expectation because time went on, such as an overdue review"),
+        _("broken records that were deleted: the quarantine register keeps their entries"),
+        _(
+            "records whose primary key was changed: the quarantine register keeps the entry with "
+            "the old key"
+        ),
+        _(
+            "records that break an expectation because of a change in another collection, such "
+            "as a withdrawn consent, and that did not change themselves"
+        ),
+        _(
+            "records that no longer meet an expectation because time has passed, such as an "
+            "overdue review"
+        ),
     ]
     if any(rule.examined is Scope.LAST_FULL for rule in collection.rules):
         items.append(
             _(
-                "new breaches of expectations that compare records with each other or count them: "
-                "their figures are those of the last full check"
+                "new breaches of expectations that compare several records with each other or "
+                "count records: the report shows the result of the last full check"
             )
         )
     if not incremental.sees_open_transactions:
-        items.append(_late(incremental.margin))
+        items.append(_late_commits(incremental.margin))
     elif not incremental.has_timezone:
         items.append(
             _(
-                "records whose transaction was open for longer than the margin for late arrivals "
-                "({margin}), if the application writes the column in another timezone than the "
-                "server's or UTC",
-                margin=verbatim(incremental.margin),
+                "records that were written in a transaction that stayed open longer than the "
+                "margin for late arrivals ({margin:duration}), if the application writes the "
+                "change column in a timezone other than the server's or UTC",
+                margin=_seconds(incremental.margin),
             )
         )
     return [
         Paragraph(
             text=_(
-                "This check of {collection} was incremental: it examined changed records. The last "
-                "full check was on {full}; the next one is due on {due}. Until then no check sees:",
+                "This check of {collection} was incremental: it examined changed records only. "
+                "The last full check was on {full}; the next full check is due on {due}. Until "
+                "then, checks do not detect:",
                 collection=collection.collection,
                 full=incremental.full_at.date(),
                 due=incremental.full_due.date(),
@@ -119,28 +144,33 @@ def not_seen(collection: CheckedCollection) -> list[Block]:
         Steps(items=items),
         Code(
             lines=[f"{column} >= {since}", f"{column} IS NULL"],
-            caption=_("For engineers: the records that were examined"),
+            caption=_("For engineers: condition of the examined records"),
         ),
     ]
 
 
-def _late(margin: str) -> Message:
-    if margin.isdecimal():  # the column holds numbers, of which no transaction's start is known
+def _late_commits(margin: str) -> Message:
+    if margin.isdecimal():  # numbers cannot be compared with the start of a transaction
         return _(
-            "records that were committed after the last check and whose number is more than "
-            "{margin} below the greatest one that it read",
+            "records that were committed after the last check and whose number in the change "
+            "column is more than {margin} below the greatest number that this check found",
             margin=verbatim(margin),
         )
     return _(
-        "records whose transaction was open for longer than the margin for late arrivals "
-        "({margin}): the database does not show open transactions to this check",
-        margin=verbatim(margin),
+        "records that were written in a transaction that stayed open longer than the margin "
+        "for late arrivals ({margin:duration}): the database does not show open transactions "
+        "to this check",
+        margin=_seconds(margin),
     )
+
+
+def _seconds(period: str) -> float:
+    return Period.parse(period).span.total_seconds()
 
 
 TITLE = _("Quality check")
 MOST_PARTS = 10  # departments in a chart
-# control indicator -> the figure of a database that it adds up
+# name of each indicator -> metric of the databases that it adds up
 _INDICATORS = {
     "expectations_not_met": "quality.rules_broken",
     "values_outside_purposes": "quality.over_collected",
@@ -149,17 +179,18 @@ _INDICATORS = {
 _EXAMINED = {
     Scope.ALL: _("all records"),
     Scope.CHANGED: _("changed records"),
-    Scope.LAST_FULL: _("by the last full check"),
+    Scope.LAST_FULL: _("records as of the last full check"),
 }
 
 
 def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
-    """Judge a run: every suite of every wanted database was checked.
+    """Return the conclusion of a run about all expectations for the requested databases.
 
-    A record that is missing fails. Mapped databases that the run was not asked for are reported.
+    The outcome is "failed" if the step record of a requested database is missing, or if no database
+    was requested. Mapped databases that the run did not check are reported.
     """
-    databases, left_out = requested_databases(
-        run.pack.databases.values(), run.wanted_databases, "quality.left_out", CLAUSE
+    databases, left_out = select_databases(
+        run.pack.databases.values(), run.requested_databases, "quality.left_out", CLAUSE
     )
     steps = [records.find(CHECK.name, database.name) for database in databases]
     suites = {
@@ -174,7 +205,7 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         for database, step in zip(databases, steps, strict=True)
         if step is None
     ]
-    findings += [*_nothing_expected(databases, suites), *left_out]
+    findings += [*_databases_without_suite(databases, suites), *left_out]
     outcome = records.outcome(findings) if databases else Outcome.FAIL
     checks = records.results(CHECK)
     with run.state.connect() as conn:
@@ -201,7 +232,7 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     )
 
 
-def _nothing_expected(
+def _databases_without_suite(
     databases: Sequence[MappedDatabase], suites: Mapping[str, Sequence[Suite]]
 ) -> list[Finding]:
     return [
@@ -209,10 +240,12 @@ def _nothing_expected(
             code="quality.nothing_expected",
             subject=database.name,
             message=_(
-                "The policy pack expects nothing of the records of {name}.", name=database.title
+                "The policy pack has no expectations for the records of {name}.",
+                name=database.title,
             ),
-            action=_("Write expectations under quality/ in the policy pack."),
+            action=_("Add expectations for the records to the policy pack."),
             clause=CLAUSE,
+            for_engineers=_("Expectations are in the folder `quality` of the policy pack."),
         )
         for database in databases
         if all(suite.incoming for suite in suites[database.name])
@@ -220,13 +253,23 @@ def _nothing_expected(
 
 
 def _figures(steps: Sequence[StepRecord | None], name: str) -> list[float]:
-    """Return a figure of all databases for which it was measured."""
+    """Return the values of a metric from those steps that measured it.
+
+    Args:
+        steps: step record of each database; None if it is missing.
+        name: name of the metric.
+    """
     metrics = [metric_of(step, name) for step in steps]
     return [metric.value for metric in metrics if metric and metric.value is not None]
 
 
 def _sum(steps: Sequence[StepRecord | None], name: str) -> float | None:
-    """Return the sum of a figure; None if it was not measured for each database."""
+    """Return the sum of a metric over all steps; None if one of the steps did not measure it.
+
+    Args:
+        steps: step record of each database; None if it is missing.
+        name: name of the metric.
+    """
     figures = _figures(steps, name)
     return sum(figures) if steps and len(figures) == len(steps) else None
 
@@ -234,7 +277,17 @@ def _sum(steps: Sequence[StepRecord | None], name: str) -> float | None:
 def _indicator(
     name: str, figure: str, steps: Sequence[StepRecord | None], *, all_asked: bool
 ) -> Metric:
-    """Return a control's figure; zero counts only if all databases were measured."""
+    """Return the indicator of a control: the sum of a metric over the checked databases.
+
+    The value is zero only if every mapped database was checked and measured. If one was not, a sum
+    of zero proves nothing, and the value is None.
+
+    Args:
+        name: name of the indicator.
+        figure: name of the metric.
+        steps: step record of each requested database; None if it is missing.
+        all_asked: whether the run checks all mapped databases.
+    """
     total = sum(_figures(steps, figure))
     is_complete = all_asked and _sum(steps, figure) is not None
     return Metric(name=name, value=total if total or is_complete else None, unit="1")
@@ -242,12 +295,12 @@ def _indicator(
 
 def _summary(outcome: Outcome, *, missing: bool) -> Message:
     if missing:
-        return _("Not every database was checked.")
+        return _("Some databases were not checked.")
     if outcome is Outcome.FAIL:
-        return _("Records are not as the policy expects them: see the findings.")
+        return _("Some records do not meet the expectations of the policy: see the findings.")
     if outcome is Outcome.ATTENTION:
-        return _("Records are as the policy requires; something needs attention.")
-    return _("Records are as the policy expects them.")
+        return _("The records meet all required expectations; some findings need attention.")
+    return _("The records meet the expectations of the policy.")
 
 
 def _facts(
@@ -259,24 +312,27 @@ def _facts(
     )
     return [
         Fact(
-            label=_("Required expectations that are not met"),
+            label=_("Required expectations not met"),
             value=unmet,
             status=must_be_zero(unmet),
-            note=_("of {count}", count=int(_sum(steps, "quality.rules_required") or 0)),
+            note=_(
+                "of {count} expectations that have to be met",
+                count=int(_sum(steps, "quality.rules_required") or 0),
+            ),
         ),
         Fact(
-            label=_("Records looked at"),
+            label=_("Records examined"),
             value=sum(each.looked_at for each in collections) if collections else None,
             unit="rows",
-            note=of_rows(collections),
+            note=rows_note(collections),
         ),
         Fact(
             label=_("Breaches"),
             value=_sum(steps, "quality.broken"),
-            note=_("one record may break several rules"),
+            note=_("one record may break several expectations"),
         ),
         Fact(
-            label=_("Found good again, or gone"),
+            label=_("Corrected or deleted records"),
             value=sum(each.resolved for each in collections) if collections else None,
             unit="rows",
         ),
@@ -292,28 +348,28 @@ def _database(
     database: MappedDatabase,
     check: QualityCheck | None,
     suites: Sequence[Suite],
-    trend: Sequence[Trend],
+    trend: Sequence[RunTotal],
 ) -> Section:
     heading = _("Database {name}", name=database.title)
     if check is None:
-        return Section(heading=heading, blocks=[Paragraph(text=_("It was not checked."))])
+        return Section(heading=heading, blocks=[Paragraph(text=_("The database was not checked."))])
     rules = {(suite.collection, rule.id): rule for suite in suites for rule in suite.expectations}
     blocks: list[Block] = []
     if left := sorted(set(database.collections) - {suite.collection for suite in suites}):
         blocks.append(
             Paragraph(
                 text=_(
-                    "The policy pack expects nothing of the records of {count} of {all} "
-                    "collections; they were not looked at here: {names}.",
+                    "The policy pack has no expectations for {count} of {total} collections, so "
+                    "their records were not checked: {names}.",
                     count=len(left),
-                    all=len(database.collections),
-                    names=", ".join(left),
+                    total=len(database.collections),
+                    names=listed(left),
                 )
             )
         )
     for collection in check.collections:
         blocks.append(_rules_table(collection, rules))
-        blocks += not_seen(collection)
+        blocks += unseen_changes(collection)
         if collection.parts:
             blocks.append(_parts_chart(collection))
     blocks.append(
@@ -330,7 +386,7 @@ def _rules_table(
 ) -> Table:
     results = [(each, rules.get((collection.collection, each.rule))) for each in collection.rules]
     return table_of(
-        examined(collection),
+        examined_title(collection),
         results,
         [
             (
@@ -361,13 +417,13 @@ def _share(result: RuleFigures) -> float | None:
 
 
 def _parts_chart(collection: CheckedCollection) -> BarChart:
-    shown, rest = collection.parts[:MOST_PARTS], collection.parts[MOST_PARTS:]
+    largest, rest = collection.parts[:MOST_PARTS], collection.parts[MOST_PARTS:]
     return BarChart(
         caption=_("Broken records of {collection} by department", collection=collection.collection),
         category=_("Department"),
         unit="rows",
         bars=[
-            *(Bar(label=name if name else _("none"), value=count) for name, count in shown),
+            *(Bar(label=name if name else _("none"), value=count) for name, count in largest),
             *([Bar(label=_("others"), value=sum(count for _n, count in rest))] if rest else []),
         ],
     )
@@ -375,24 +431,26 @@ def _parts_chart(collection: CheckedCollection) -> BarChart:
 
 def _meaning() -> Section:
     return Section(
-        heading=_("What this means"),
+        heading=_("Meaning of the results"),
         blocks=[
             Steps(
                 items=[
                     _(
-                        "Every expectation comes from the policy pack. It is met when no more of "
-                        "the records that it is about break it than it tolerates."
+                        "Every expectation comes from the policy pack. An expectation is met "
+                        "if the number of records that break it does not exceed the number "
+                        "that it tolerates."
                     ),
                     _(
-                        "Broken records stand in the quarantine register by their key, never by "
-                        "their content, until a check finds them good."
+                        "The quarantine register lists broken records by their key, never by "
+                        "their content, until a check finds that they meet the expectation."
                     ),
                     _(
-                        "A full check examines all records, at least every seventh day. Between "
-                        "two full checks, an incremental check examines the records that changed, "
-                        "by a change column that the policy pack names. Records that broke an "
-                        "expectation stay broken until a check examines them again. A collection "
-                        "without a change column is examined in full every time."
+                        "A full check examines all records. It takes place at least every "
+                        "seven days. Between full checks, incremental checks examine the "
+                        "changed records only, which they recognise by the change column that "
+                        "the policy pack names. A broken record counts as broken until a check "
+                        "examines it again. A collection without a change column is always "
+                        "checked in full."
                     ),
                 ]
             )

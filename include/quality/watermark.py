@@ -1,4 +1,4 @@
-"""The watermark of a collection: the value up to which a check has read its change column."""
+"""The watermark of a collection: the value of the change column up to which records are checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.expectations import conditions
-from include.expectations.check import Activity, Snapshot, reason_of
+from include.expectations.check import Activity, Snapshot, fault_of
 from include.messages import Message, _
 from include.policy.datamap import MappedCollection
 from include.policy.expectations import ChangeColumn
@@ -26,9 +26,10 @@ _NUMBERS = {"int2", "int4", "int8"}
 _LEAST = -(2**63)
 
 # Each partition needs an index of its own or its parent's. A restored, promoted, emptied or
-# rewritten table has another identity, and so has one whose columns changed: its records may differ
-# although their change column does not. Files of partitions do not count, so that a new partition
-# of each month causes no full check: one that was emptied and loaded again is not recognized.
+# rewritten table gets another identity, and so does a table with changed columns: its records may
+# differ although their change column does not. The identity ignores files of partitions, so that a
+# new monthly partition causes no full check. A partition that was emptied and reloaded is not
+# detected.
 _CATALOG = SQL("""
 WITH RECURSIVE parts AS (
     SELECT c.oid, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -59,12 +60,20 @@ SELECT (
 
 
 def version_of(files: Iterable[Path], *others: str) -> str:
-    """Return a digest of the code that judges records; another version may judge differently."""
+    """Return a digest of the code that checks records.
+
+    If the digest of an earlier check is different, another version of the code made that check, and
+    may have decided differently.
+
+    Args:
+        files: files of the code.
+        others: further texts that the digest covers.
+    """
     content = b"".join(file.read_bytes() for file in files)
     return hashlib.sha256(content + "".join(others).encode()).hexdigest()[:12]
 
 
-# The modules of include.expectations that judge a record, with all that they import of it.
+# The modules of include.expectations that judge a record, with all modules they import there.
 JUDGING = ("broken", "conditions", "core", "fit", "formats", "gx", "types")
 VERSION = version_of(
     (Path(conditions.__file__).parent / f"{name}.py" for name in JUDGING),
@@ -77,10 +86,10 @@ class Watermark:
     """The value of the change column up to which the records of a collection were checked.
 
     Attributes:
-        version: digest of the code that judges records.
-        identity: digest of server, database, table, columns, key and change column, and of the
-            pack's timezone.
-        value: value of the change column; the next check reads records with a greater value.
+        version: digest of the code that checks records.
+        identity: digest of server, database, table, columns, primary key and change column, and of
+            the pack's timezone.
+        value: the value of the change column, as text.
     """
 
     version: str
@@ -89,28 +98,32 @@ class Watermark:
 
     @property
     def definition(self) -> str:
-        """Return version and identity in one text; the value belongs to these only."""
+        """Return version and identity as one text.
+
+        The values of two watermarks can be compared only if their definitions are the same.
+        """
         return f"{self.version} {self.identity}"
 
     @classmethod
     def parse(cls, definition: str, value: str) -> Watermark:
-        """Read a watermark from the state database."""
+        """Create a watermark from the definition and the value that the state database stores."""
         code_version, _space, identity = definition.partition(" ")
         return cls(code_version, identity, value)
 
 
 @dataclass(frozen=True)
 class ChangeTracking:
-    """Reads the change column of one collection on one snapshot.
+    """Reads the change column of one collection in one snapshot.
 
     Args:
-        view: the snapshot.
-        collection: of the data map.
-        table: the live table, which has a primary key.
+        view: the snapshot of the database.
+        collection: the collection in the data map.
+        table: the table in the database. It must have a primary key.
         changed: the change column, from the policy pack.
-        type: type of the column, a name in ``pg_type``.
-        activity: clock and open transactions of the server, read before the snapshot.
-        identity: as in `Watermark`.
+        type: type of the change column, as named in ``pg_type``.
+        activity: the server's time and the start of its oldest transaction, read before the
+            snapshot was taken.
+        identity: digest of server, database, table and columns, as in `Watermark`.
     """
 
     view: Snapshot
@@ -122,10 +135,11 @@ class ChangeTracking:
     identity: str
 
     def watermark(self) -> Watermark | Message:
-        """Return the watermark of the snapshot.
+        """Return the watermark of the snapshot, or the reason why the snapshot has none.
 
-        The watermark is the greatest value that is not in the future, but at most the start of the
-        oldest open transaction, which may still commit records with older moments.
+        The watermark is the greatest value of the change column that is not in the future. It is
+        never later than the start of the oldest open transaction: records that this transaction
+        commits after the snapshot may have values after that start.
         """
         cap = self._moment(self.activity.oldest)
         query = SQL(
@@ -137,13 +151,20 @@ class ChangeTracking:
             return rows
         if rows[0] is None:
             return _(
-                "no record has a value in its column {column}, or all of them lie in the future",
+                "the column {column} has no values, or only values in the future",
                 column=self.changed.column,
             )
         return Watermark(VERSION, self.identity, rows[0])
 
     def is_behind(self, last: Watermark) -> bool | Message:
-        """Return whether all values are older than a watermark, as after a restore."""
+        """Return whether all values of the change column are lower than a watermark.
+
+        This means that an older backup was probably restored. If the values cannot be read, the
+        reason is returned instead.
+
+        Args:
+            last: watermark of an earlier check.
+        """
         query = SQL("SELECT coalesce(max({column}) < {last}, true) FROM {table} WHERE {past}")
         rows = self._read(
             query.format(
@@ -152,8 +173,15 @@ class ChangeTracking:
         )
         return rows if isinstance(rows, Message) else bool(rows[0])
 
-    def bound(self, last: Watermark) -> str | Message:
-        """Return the lowest value to read: the watermark less the margin for late arrivals."""
+    def lowest_value_to_read(self, last: Watermark) -> str | Message:
+        """Return the lowest value of the change column that the next check has to read.
+
+        This value is the watermark `last` minus the margin for late arrivals. If PostgreSQL cannot
+        compute it, the reason is returned instead.
+
+        Args:
+            last: watermark of the newest sealed check.
+        """
         margin = self.changed.late_arrivals
         if isinstance(margin, int):
             least = SQL("{last}::numeric - {margin}").format(
@@ -171,9 +199,14 @@ class ChangeTracking:
         return rows if isinstance(rows, Message) else str(rows[0])
 
     def condition(self, bound: str, alias: str) -> str:
-        """Return SQL over an alias that selects the records to examine.
+        """Return the SQL condition that selects the records to examine.
 
-        Records without a value are examined by every check.
+        The condition also selects the records whose change column is null, because it is unknown
+        whether they changed.
+
+        Args:
+            bound: lowest value of the change column.
+            alias: alias of the table in the query.
         """
         column = conditions.quoted(alias, self.changed.column)
         kind = self.type
@@ -185,7 +218,11 @@ class ChangeTracking:
 
     @property
     def sees_open_transactions(self) -> bool:
-        """Whether the start of the oldest open transaction limits the watermark."""
+        """Return whether the watermark is not later than the start of the oldest open transaction.
+
+        This is not the case if the start of that transaction cannot be read, or if the change
+        column contains numbers.
+        """
         return self.activity.oldest is not None and self.type not in _NUMBERS
 
     @property
@@ -200,18 +237,27 @@ class ChangeTracking:
         return SQL("{}::{}").format(Literal(watermark.value), Identifier(self.type))
 
     def _past(self) -> Composable:
-        """Return the condition that a value is not in the future, as by a wrong clock."""
+        """Return the SQL condition that a value of the change column is not in the future.
+
+        A value can be in the future if a program whose clock was wrong wrote it.
+        """
         present = self._moment(self.activity.now)
         return SQL("TRUE") if present is None else SQL("{} <= {}").format(self._column, present)
 
     def _moment(self, moment: str | None) -> Composable | None:
-        """Return a moment in the type of the column; None for a column of numbers."""
+        """Return a time as an SQL expression that has the type of the change column.
+
+        Return None if the time is None or if the change column contains numbers.
+
+        Args:
+            moment: time as text that PostgreSQL can read.
+        """
         if moment is None or self.type in _NUMBERS:
             return None
         at = SQL("{}::timestamptz").format(Literal(moment))
         if self.type == "timestamptz":
             return at
-        # Without a timezone: in the timezone of the server's sessions, or in UTC; the earlier.
+        # A value without a timezone may be in the server's timezone or in UTC: use the earlier one.
         local = SQL("least({at} AT TIME ZONE {zone}, {at} AT TIME ZONE 'UTC')::{type}")
         return local.format(at=at, zone=Literal(self.activity.timezone), type=Identifier(self.type))
 
@@ -227,35 +273,37 @@ def tracking(
     changed: ChangeColumn | None,
     timezone: str,
 ) -> ChangeTracking | Message:
-    """Return the change tracking of a collection, or the reason for full checks only.
+    """Return the reader of a collection's change column.
+
+    If the collection cannot be checked incrementally, return the reason.
 
     Args:
         view: the snapshot.
         collection: the collection in the data map.
-        table: its live table.
-        live: all live tables.
+        table: the collection's table in the database.
+        live: all tables in the database.
         changed: the change column, from the policy pack; None if the pack names none.
-        timezone: of the policy pack; rules take the day of a moment in it.
+        timezone: IANA name of the pack's timezone, which decides to which day a time belongs.
     """
     if changed is None:
         return _("the policy pack names no change column")
     column = table.columns.get(changed.column)
     if column is None:
         return _("the table has no column {column}", column=changed.column)
-    if not table.primary_key:  # the key of the data map alone may be null, or repeat
+    if not table.primary_key:  # a key that only the data map states may be null or occur twice
         return _("the table has no primary key in PostgreSQL")
     if table.kind not in {"table", "partitioned"} or any(
         (table.schema, table.name) in other.parents for other in live.tables.values()
     ):
-        return _("it is a view or foreign table, or other tables inherit from it")
+        return _("the table is a view or foreign table, or other tables inherit from it")
     if column.is_array or column.base not in _MOMENTS | _NUMBERS:
         return _(
-            "its column {column} is not a timestamp, date or whole number", column=changed.column
+            "the column {column} is not a timestamp, date or whole number", column=changed.column
         )
     if isinstance(changed.late_arrivals, Period) is (column.base in _NUMBERS):
         return _(
-            "the margin for late arrivals does not fit its column {column}: it must be a period "
-            "for a column of times, and a number for a column of numbers",
+            "the margin for late arrivals does not suit the column {column}: a column of times "
+            "needs a period, and a column of numbers needs a number",
             column=changed.column,
         )
     parameters = {
@@ -267,7 +315,7 @@ def tracking(
     if isinstance(row, Message):
         return row
     if not row[0]:
-        return _("no index begins with its column {column}", column=changed.column)
+        return _("no index of the table starts with the column {column}", column=changed.column)
     text = f"{row[1]} {table.primary_key} {changed!r} {timezone}"
     identity = hashlib.sha256(text.encode()).hexdigest()[:32]
     assert view.activity is not None
@@ -277,10 +325,16 @@ def tracking(
 def _read(
     view: Snapshot, query: Composed | SQL, parameters: dict[str, str] | None = None
 ) -> Any | Message:
-    """Return the only row of a query, or the reason why PostgreSQL refused the query."""
+    """Return the first row of a query's result, or the reason why PostgreSQL refused the query.
+
+    Args:
+        view: the snapshot.
+        query: the SQL query.
+        parameters: parameters of the query, by name; None if it has none.
+    """
     try:
         with view.savepoint():
             return view.connection.execute(query, parameters).fetchone()
     except psycopg.Error as error:
         view.require_alive()
-        return reason_of(error.sqlstate or "")
+        return fault_of(error.sqlstate or "").with_detail

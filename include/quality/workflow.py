@@ -1,4 +1,4 @@
-"""Declaration of `check_quality`."""
+"""Declaration of the workflow `check_quality`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from include.workflow.declaration import AccessGroup, Cadence, Workflow
 
 
 def checked_collections(sealed: SealedRecords) -> Iterator[AssetEvent]:
-    """Yield each collection that a run checked, with the outcome of its rules."""
+    """Yield an asset event for each collection that a run checked.
+
+    The outcome of the event is the worst outcome of the collection's expectations.
+    """
     for database, check in sealed.records.results(CHECK).items():
         for collection in check.collections:
             outcomes = [rule.outcome for rule in collection.rules]

@@ -1,1 +1,4 @@
-"""Records that break a rule, by key and never by value, until a later check finds them good."""
+"""The quarantine, a register of the records that break an expectation.
+
+It stores the keys of these records, and no other values of them.
+"""

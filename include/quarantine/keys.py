@@ -1,4 +1,8 @@
-"""Name records in the quarantine register: by the key, or by a keyed HMAC of it."""
+"""Names that identify records in the quarantine register.
+
+The name of a record is its primary key. If the primary key identifies a person or is very long, the
+name is a keyed hash (HMAC) of the primary key.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,26 @@ from include.erasure.ledger import ErasureKeys
 from include.policy.datamap import MappedCollection
 from include.quarantine.register import digest_text, key_text
 
-LONGEST = 1_000  # bytes of a name; PostgreSQL's indexes take no row of 2,704
-# Categories of keys that name a record and do not identify a person.
-_PLAIN = {"user.unique_id", "user.account", "user.workplace"}
+MAX_NAME_BYTES = 1_000  # a row of a PostgreSQL index must be shorter than 2,704 bytes
+# Data categories of keys that identify a record but no person.
+_IMPERSONAL_CATEGORIES = {"user.unique_id", "user.account", "user.workplace"}
 
 
-def tells_a_person(collection: MappedCollection, key: Sequence[str]) -> bool:
-    """Return whether a key is personal data, such as a phone number, or is not declared."""
+def identifies_person(collection: MappedCollection, key: Sequence[str]) -> bool:
+    """Return whether a primary key contains personal data, such as phone numbers.
+
+    A column that is not in the data map is treated as personal data.
+
+    Args:
+        collection: the collection in the data map.
+        key: columns of its primary key.
+    """
     fields = [collection.fields.get(name) for name in key]
     return any(
         column is None
         or any(
-            category == "user" or (category.startswith("user.") and category not in _PLAIN)
+            category == "user"
+            or (category.startswith("user.") and category not in _IMPERSONAL_CATEGORIES)
             for category in column.categories
         )
         for column in fields
@@ -30,38 +42,48 @@ def tells_a_person(collection: MappedCollection, key: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class KeyNames:
-    """Names of the records of one collection.
+    """Computes the names that identify a collection's records in the quarantine register.
 
     Attributes:
-        keys: of the HMAC.
-        database: of the data map.
-        collection: of the data map.
-        columns: of the primary key.
-        kept: digests in the register, some of an older key of the HMAC.
+        keys: HMAC keys of the erasure ledger.
+        database: name of the database in the data map.
+        collection: the collection in the data map.
+        columns: columns of the primary key.
+        registered: names in the register that are HMACs. Some may be calculated with an older key.
     """
 
     keys: ErasureKeys
     database: str
     collection: MappedCollection
     columns: Sequence[str]
-    kept: frozenset[str] = frozenset()
+    registered: frozenset[str] = frozenset()
 
     @cached_property
     def _personal(self) -> bool:
-        return tells_a_person(self.collection, self.columns)
+        return identifies_person(self.collection, self.columns)
 
     def of(self, key: Sequence[str]) -> str:
-        """Return the name of a record, from its key as PostgreSQL prints it."""
+        """Return the name of a record in the quarantine register.
+
+        If the register already contains a name of the record that was calculated with an older HMAC
+        key, return that name.
+
+        Args:
+            key: values of the primary key as texts, as PostgreSQL prints them.
+        """
         if not self._personal:
-            named = key_text(key)
-            if len(named.encode()) <= LONGEST:
-                return named
+            name = key_text(key)
+            if len(name.encode()) <= MAX_NAME_BYTES:
+                return name
         current = self.keys.current
-        if self.kept:  # otherwise the entry would be resolved, and the record entered again
-            older = (self._digest(each, key) for each in self.keys.keys if each != current)
-            for named in older:
-                if named in self.kept:
-                    return named
+        # With a new name, the entry of the record would be resolved and entered again.
+        if self.registered:
+            older_names = (
+                self._digest(key_id, key) for key_id in self.keys.keys if key_id != current
+            )
+            for name in older_names:
+                if name in self.registered:
+                    return name
         return self._digest(current, key)
 
     def _digest(self, key_id: str, key: Sequence[str]) -> str:

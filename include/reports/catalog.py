@@ -1,7 +1,8 @@
-"""Keeps the translation catalogue in step with the code: ``python -m include.reports.catalog``.
+"""Update the translation catalogues from the code: ``python -m include.reports.catalog``.
 
-Extracts every ``_("...")`` of include/, dags/ and plugins/ and of the templates, merges them into
-the ``.po`` files and keeps what is translated. ``--check`` changes nothing and names what is wrong.
+The command extracts every ``_("...")`` from the templates and from the code in include/, dags/ and
+plugins/. It merges these messages into the ``.po`` files and keeps existing translations. With
+``--check`` it changes no file and lists the problems of the catalogues.
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ from include.reports.i18n import LOCALE_DIR, LOCALES
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("dags", "include", "plugins")
 _METHODS = [("**.py", "python"), ("**.j2", "jinja2")]
-_WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)  # git knows when; a moving date is only noise in it
+_WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)  # constant: a changing date would add noise to git
 _KINDS = {"", "bytes", "duration", "percent"}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One entry that a reader of this language would stumble over."""
+    """A faulty entry of a translation catalogue.
+
+    Attributes:
+        text: source text of the message.
+        reason: description of the fault.
+        files: source files that use the message; empty if no file uses the message.
+    """
 
     text: str
     reason: str
@@ -39,14 +46,18 @@ class Problem:
 
 
 def extract(root: Path = ROOT) -> Catalog:
-    """Collect every message of the code and the templates."""
+    """Collect the translatable messages of the code and the templates below a directory.
+
+    Args:
+        root: folder of the repository.
+    """
     template = Catalog(project="ParcelSeal", charset="utf-8")
     for folder in FOLDERS:
         if (root / folder).is_dir():
-            found = extract_from_dir(
+            messages = extract_from_dir(
                 root / folder, _METHODS, keywords={"_": None}, strip_comment_tags=True
             )
-            for file, _line, message, _comments, _context in found:
+            for file, _line, message, _comments, _context in messages:
                 template.add(message, locations=[(f"{folder}/{Path(file).as_posix()}", 0)])
     return template
 
@@ -54,10 +65,19 @@ def extract(root: Path = ROOT) -> Catalog:
 def problems(
     locale: str, template: Catalog | None = None, path: Path | None = None
 ) -> list[Problem]:
-    """Name every message that is missing, fuzzy, obsolete, or has other fields than its source."""
+    """Return the faulty entries of a translation catalogue.
+
+    An entry is faulty if it is missing, untranslated, fuzzy or obsolete. It is also faulty if its
+    translation has other fields than its source text, or if a field has an unknown format.
+
+    Args:
+        locale: locale of the catalogue, such as ``zh_CN``.
+        template: messages of the code; if it is None, they are extracted from the code.
+        path: ``.po`` file; None for the file of the locale.
+    """
     template = template or extract()
     catalogue = _read(locale, path)
-    found = []
+    faulty = []
     for message in template:
         text = str(message.id)
         if not text:
@@ -65,24 +85,33 @@ def problems(
         files = tuple(sorted({file for file, _line in message.locations}))
         entry = catalogue.get(text)
         if entry is None or not entry.string:
-            found.append(Problem(text, "not translated", files))
+            faulty.append(Problem(text, "not translated", files))
         elif entry.fuzzy:
-            found.append(Problem(text, "marked fuzzy", files))
+            faulty.append(Problem(text, "marked fuzzy", files))
         elif fields(text) != fields(str(entry.string)):
-            found.append(Problem(text, f"other fields in {entry.string!r}", files))
+            faulty.append(Problem(text, f"other fields in {entry.string!r}", files))
         if unknown := {kind for _name, kind in fields(text)} - _KINDS:
-            found.append(Problem(text, f"unknown format {sorted(unknown)}", files))
-    known = {message.id for message in template}
-    stale = [entry.id for entry in catalogue if entry.id and entry.id not in known]
-    found += [Problem(str(text), "obsolete", ()) for text in [*stale, *catalogue.obsolete]]
-    return found
+            faulty.append(Problem(text, f"unknown format {sorted(unknown)}", files))
+    source_ids = {message.id for message in template}
+    stale = [entry.id for entry in catalogue if entry.id and entry.id not in source_ids]
+    faulty += [Problem(str(text), "obsolete", ()) for text in [*stale, *catalogue.obsolete]]
+    return faulty
 
 
 def update(locale: str, template: Catalog | None = None, path: Path | None = None) -> None:
-    """Merge the code's messages into a catalogue; translations of unchanged messages stay."""
+    """Merge the messages of the code into a translation catalogue.
+
+    Translations of unchanged messages are kept. A new message has no translation: gettext's guess
+    from similar messages is not used.
+
+    Args:
+        locale: locale of the catalogue, such as ``zh_CN``.
+        template: messages of the code; if it is None, they are extracted from the code.
+        path: ``.po`` file; None for the file of the locale.
+    """
     path = path or po_path(locale)
     catalogue = _read(locale, path)
-    # A guessed translation is worse than a missing one: it looks finished.
+    # A guessed translation looks finished and would be overlooked, unlike a missing translation.
     catalogue.update(template or extract(), no_fuzzy_matching=True, update_creation_date=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
@@ -97,7 +126,10 @@ def update(locale: str, template: Catalog | None = None, path: Path | None = Non
 
 
 def fields(text: str) -> set[tuple[str, str]]:
-    """The ``{name:kind}`` fields of a sentence as (name, kind) pairs."""
+    """Return the ``{name:kind}`` fields of a message as pairs of name and kind.
+
+    The kind is empty for a field without a format.
+    """
     return {
         (name, kind or "")
         for _literal, name, kind, _conversion in string.Formatter().parse(text)
@@ -106,7 +138,7 @@ def fields(text: str) -> set[tuple[str, str]]:
 
 
 def po_path(locale: str) -> Path:
-    """Where a catalogue is."""
+    """Return the path of the ``.po`` file of a locale."""
     return LOCALE_DIR / locale / "LC_MESSAGES" / "messages.po"
 
 
@@ -131,21 +163,21 @@ def _read(locale: str, path: Path | None) -> Catalog:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Update the catalogues, or check them; returns 1 when something is left to translate."""
+    """Update or check the translation catalogues. Return 1 if problems remain, else 0."""
     parser = argparse.ArgumentParser(prog="python -m include.reports.catalog", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing")
     check = parser.parse_args(arguments).check
     template = extract()
-    left = []
+    remaining = []
     for locale in LOCALES:
         if locale == "en":
             continue
         if not check:
             update(locale, template)
-        left += problems(locale, template)
-    for problem in left:
+        remaining += problems(locale, template)
+    for problem in remaining:
         sys.stderr.write(f"{problem}\n")
-    return 1 if left else 0
+    return 1 if remaining else 0
 
 
 if __name__ == "__main__":

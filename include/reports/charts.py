@@ -1,10 +1,10 @@
-"""Charts as inline SVG: text stays text, colours follow the page, same input gives same bytes.
+"""Draw the charts of reports as inline SVG with selectable text and reproducible bytes.
 
 This module computes positions; ``templates/chart.svg.j2`` draws them. Presentation attributes hold
-the light colours (for print and PDF), and classes let the page's style sheet replace them. There is
-no ``style`` attribute, so the page's content security policy can name its one style sheet by hash.
-Colour is never the only signal: each outcome has its own marker shape, bars that did not
-pass are hatched, and values are printed.
+the light colours (for print and PDF). The shapes also have classes, so that the style sheet of a
+report can replace the colours. There is no ``style`` attribute, so the content security policy of a
+report can allow its only style sheet by hash. Colour is never the only signal: each outcome has its
+own marker shape, bars with another outcome than passed are hatched, and values are printed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from include.evidence.indicators import NOT_MEASURED
 from include.evidence.model import Outcome
 from include.messages import _
-from include.reports.i18n import NOT_MEASURED, Translator
+from include.reports.i18n import Translator
 from include.reports.jinja import TEMPLATES, environment
 from include.reports.model import BarChart, Target, TrendChart
 
@@ -33,14 +34,14 @@ COLOURS = {
     "attention": "#8a5300",
     "fail": "#b02a25",
 }
-# For the PDF; the page's style sheet has its own. No blanks: WeasyPrint does not strip them.
+# Fonts of the PDF; the page's style sheet has its own. No spaces: WeasyPrint does not strip them.
 _FONT = (
     "Noto Sans,Segoe UI,Helvetica Neue,Arial,Noto Sans CJK SC,PingFang SC,Microsoft YaHei,"
     "sans-serif"
 )
 WIDTH = 680  # SVG units; the page scales the drawing
 _SIZE = 12.0  # font size in SVG units
-_MIDDLE = 0.36 * _SIZE  # from the middle of a line of text down to its baseline
+_MIDDLE = 0.36 * _SIZE  # distance from the middle of a text line down to its baseline
 _HATCHES = {Outcome.ATTENTION: 11, Outcome.FAIL: 6}  # units between the lines
 
 Anchor = Literal["start", "middle", "end"]
@@ -82,7 +83,11 @@ class _Marker:
 
 @dataclass
 class _Drawing:
-    """The shapes of a chart, in SVG units; lines are below bars, then markers, then texts."""
+    """The shapes of a chart, in SVG units.
+
+    They are drawn in this order: lines, bars, rules (lines above the bars), markers, texts.
+    Therefore no shape covers a text.
+    """
 
     height: float
     lines: list[_Line] = field(default_factory=list)
@@ -92,7 +97,13 @@ class _Drawing:
     texts: list[_Text] = field(default_factory=list)
 
     def svg(self, title: str, description: str, identifier: str) -> str:
-        """Draw the shapes as an accessible ``<svg>`` element."""
+        """Draw the shapes as an accessible ``<svg>`` element.
+
+        Args:
+            title: title of the chart for screen readers.
+            description: description of the chart for screen readers.
+            identifier: prefix of the ids in the element, unique on the page.
+        """
         hatched = {bar.status for bar in self.bars} & _HATCHES.keys()
         template = environment(TEMPLATES).get_template("chart.svg.j2")
         return template.render(
@@ -110,7 +121,13 @@ class _Drawing:
 
 
 def bar_chart(chart: BarChart, translator: Translator, identifier: str) -> str:
-    """Draw horizontal bars as an ``<svg>`` element; ``identifier`` is unique on the page."""
+    """Draw a chart of horizontal bars as an ``<svg>`` element.
+
+    Args:
+        chart: bars and target of the chart.
+        translator: translator into the reader's language.
+        identifier: prefix of the ids in the element, unique on the page.
+    """
     labels = [translator.value(bar.label) for bar in chart.bars]
     left = min(260.0, max([_width(label) for label in labels], default=0.0) + 12)
     row, top, bottom = 28, 8, 26 if chart.target else 8
@@ -153,7 +170,13 @@ def bar_chart(chart: BarChart, translator: Translator, identifier: str) -> str:
 
 
 def trend_chart(chart: TrendChart, translator: Translator, identifier: str) -> str:
-    """Draw values over time as an ``<svg>`` element; ``identifier`` is unique on the page."""
+    """Draw a chart of values over time as an ``<svg>`` element.
+
+    Args:
+        chart: values and target of the chart.
+        translator: translator into the reader's language.
+        identifier: prefix of the ids in the element, unique on the page.
+    """
     points = sorted(chart.points, key=lambda point: point.at)
     measured = [point.value for point in points if point.value is not None]
     divisor, tick_text = _scale(measured, chart.target, chart.unit, translator)
@@ -181,9 +204,10 @@ def trend_chart(chart: TrendChart, translator: Translator, identifier: str) -> s
         words = _target_label(chart.target, chart.unit, translator)
         drawing.texts.append(_Text(left + 6, y - 5, words))
     levels = [0.0 if point.value is None else point.value / divisor for point in points]
-    stretches: list[list[tuple[float, float]]] = [[]]  # the line breaks where nothing was measured
+    # The line has a gap where no value was measured.
+    stretches: list[list[tuple[float, float]]] = [[]]
     for point, x, value in zip(points, xs, levels, strict=False):
-        if point.value is None:  # hollow, on the axis: a gap in the line is easily overlooked
+        if point.value is None:  # a hollow marker on the axis, since a gap is easily overlooked
             drawing.markers.append(_Marker(x, foot, None, hollow=True))
             stretches.append([])
             continue
@@ -191,12 +215,12 @@ def trend_chart(chart: TrendChart, translator: Translator, identifier: str) -> s
         stretches[-1].append((x, level(value)))
     drawing.lines += [_Line(stretch, "accent", 2) for stretch in stretches if len(stretch) > 1]
     texts = [translator.quantity(point.value, chart.unit) for point in points]
-    for index in _not_crowded(xs, texts):
+    for index in _labels_without_overlap(xs, texts):
         dx, dy, anchor = _beside_the_line(levels, index, ticks[-1])
         at = xs[index] + dx, level(levels[index]) + dy
         drawing.texts.append(_Text(*at, texts[index], anchor))
     dates = _dates([point.at.astimezone(translator.zone) for point in points])
-    for index in _not_crowded(xs, dates):
+    for index in _labels_without_overlap(xs, dates):
         drawing.texts.append(_Text(xs[index], foot + 20, dates[index], "middle", "muted"))
     if not points:
         nothing = translator.text(NOT_MEASURED)
@@ -212,7 +236,13 @@ def _highest(values: Sequence[float], target: Target | None) -> float:
 
 
 def _ticks(highest: float) -> list[float]:
-    """Round steps from 0 to at least ``highest``, three to six of them."""
+    """Return three to six tick values for an axis.
+
+    They are round numbers from 0 to a value that is not less than ``highest``.
+
+    Args:
+        highest: highest value that the axis has to show.
+    """
     raw = highest / 4
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999) * power
@@ -222,7 +252,17 @@ def _ticks(highest: float) -> list[float]:
 def _scale(
     values: Sequence[float], target: Target | None, unit: str, translator: Translator
 ) -> tuple[float, Callable[[float], str]]:
-    """Divisor and tick words of the axis, so that ticks are round in the unit people read."""
+    """Return the divisor of an axis and the function that formats its tick values.
+
+    The divisor converts values to the unit in which the axis is labelled, such as hours or MiB. The
+    ticks are then round numbers in that unit.
+
+    Args:
+        values: values of the chart.
+        target: target line of the chart; None if it has none.
+        unit: unit of the values, as in `include.reports.model.Fact`.
+        translator: translator into the reader's language.
+    """
     highest = _highest(values, target)
     if unit == "bytes":
         power = min(5, int(math.log(max(1.0, highest), 1024)))
@@ -251,7 +291,16 @@ def _list(translator: Translator, pairs: Iterable[tuple[str, str]]) -> str:
 def _beside_the_line(
     levels: Sequence[float], index: int, top: float
 ) -> tuple[float, float, Anchor]:
-    """Return where a value's text goes, so that the line does not cross it: dx, dy, anchor."""
+    """Return where to print a value so that its text does not cover the line of a trend chart.
+
+    Args:
+        levels: values of the line, in units of the axis.
+        index: index of the value.
+        top: highest tick of the axis.
+
+    Returns:
+        The offsets dx and dy of the text from the value in SVG units, and the text anchor.
+    """
     level = levels[index]
     before, after = levels[max(0, index - 1)], levels[min(len(levels) - 1, index + 1)]
     low, high = level < top * 0.15, level > top * 0.9
@@ -273,8 +322,15 @@ def _dates(moments: Sequence[datetime]) -> list[str]:
     return [moment.strftime("%m-%d %H:%M") for moment in moments]
 
 
-def _not_crowded(xs: Sequence[float], texts: Sequence[str]) -> list[int]:
-    """Return the indices whose texts do not touch, chosen from the newest back."""
+def _labels_without_overlap(xs: Sequence[float], texts: Sequence[str]) -> list[int]:
+    """Return the indices of the texts that can be printed without overlap.
+
+    If two texts overlap, the text of the newer value is printed.
+
+    Args:
+        xs: x coordinates of the centres of the texts, in ascending order.
+        texts: texts of the values.
+    """
     kept: list[int] = []
     free = math.inf
     for index in range(len(texts) - 1, -1, -1):
@@ -286,13 +342,23 @@ def _not_crowded(xs: Sequence[float], texts: Sequence[str]) -> list[int]:
 
 
 def _width(text: str) -> float:
-    """Estimated width in SVG units, the same on every machine whatever its fonts."""
+    """Return the estimated width of a text in SVG units.
+
+    The estimate does not depend on the installed fonts.
+    """
     wide = sum(unicodedata.east_asian_width(sign) in "WF" for sign in text)
     return _SIZE * (wide + 0.58 * (len(text) - wide))
 
 
 def _shorten(text: str, room: float) -> str:
-    """Cut in the middle: names that are long usually differ at both ends."""
+    """Replace the middle of a text by an ellipsis if the text is wider than the available space.
+
+    The middle is cut because long names usually differ at both ends.
+
+    Args:
+        text: text to shorten.
+        room: available width in SVG units.
+    """
     if _width(text) <= room:
         return text
     keep = len(text)

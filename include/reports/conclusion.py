@@ -1,4 +1,4 @@
-"""The conclusion of a run: the outcome and content of its bundle."""
+"""The conclusion of a run: its outcome and the content of its evidence bundle."""
 
 from __future__ import annotations
 
@@ -9,16 +9,26 @@ from include.evidence.model import Approval, Finding, Metric, Outcome, StepRecor
 from include.messages import Message, _
 from include.reports.model import Fact, Section
 
+ASK_ENGINEERS = _("Ask the data engineers to remove the cause, then run the workflow again.")
+TASK_LOG = _("The log of the failed task in Airflow names the cause.")
+
 
 @dataclass(frozen=True)
 class Conclusion:
-    """Outcome and content of a run's evidence.
+    """The outcome of a run and the content of its evidence bundle.
 
     Attributes:
-        summary: one sentence for the head of the report.
-        approvals: decisions of people in this run.
-        files: further files for the bundle, by name.
-        stored: hex digests of files that the run stored in its bundle before the seal, by name.
+        title: title of the report.
+        summary: result of the run in one sentence, at the head of the report.
+        outcome: outcome of the run.
+        findings: findings of the run.
+        metrics: measured values of the run.
+        facts: key figures of the report.
+        sections: sections of the report that follow the findings.
+        approvals: decisions that people made in this run.
+        files: content of further files of the bundle, by file name.
+        stored: hexadecimal SHA-256 digests of files that the run stored in the bundle before it was
+            sealed, by file name.
     """
 
     title: Message
@@ -34,24 +44,44 @@ class Conclusion:
 
 
 def metric_of(record: StepRecord | None, name: str) -> Metric | None:
-    """Return a metric of a step, None if the step or the metric is missing."""
+    """Return a metric of a step record, or None if the record or the metric is missing."""
     metrics = record.metrics if record else []
     return next((metric for metric in metrics if metric.name == name), None)
 
 
 def worst(records: Sequence[StepRecord], findings: Sequence[Finding]) -> Outcome:
-    """Return the worst outcome of any step or finding; nothing at all is a fail."""
+    """Return the worst outcome of all steps and findings.
+
+    Without any step and finding, the outcome is failed.
+    """
     return Outcome.worst(
         [*(record.outcome for record in records), *(finding.severity for finding in findings)]
     )
 
 
-def missing_record(step: Message, subject: str, code: str, clause: str) -> Finding:
-    """Return the finding about a step that left no record: it was killed, or never began."""
+def missing_record(
+    step: Message, subject: str, code: str, clause: str, *, show_subject: bool = True
+) -> Finding:
+    """Return a finding for a step that left no record, because it was killed or never started.
+
+    Args:
+        step: title of the step.
+        subject: what the step works on, such as a database or a batch; otherwise the workflow's id.
+        code: code of the finding.
+        clause: number of the policy clause.
+        show_subject: whether the message names the subject. It may be False if the step's title
+            names the subject, or if the subject is the workflow.
+    """
+    message = (
+        _("{step} of {subject} did not finish.", step=step, subject=subject)
+        if show_subject
+        else _("{step} did not finish.", step=step)
+    )
     return failure_finding(
         code=code,
         subject=subject,
-        message=_("{step} of {subject} did not finish.", step=step, subject=subject),
-        action=_("Open the run's task log in Airflow, remove the cause, run the workflow again."),
+        message=message,
+        action=ASK_ENGINEERS,
         clause=clause,
+        for_engineers=TASK_LOG,
     )

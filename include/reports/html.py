@@ -1,8 +1,9 @@
-"""Render a report as one self-contained HTML file: no script, no request, readable for decades.
+"""Render a report as a self-contained HTML file without scripts and external resources.
 
-Paper does not scroll: WeasyPrint would break ids and Chinese words in the middle while a column of
-sentences beside them has room to spare. So the width of columns is estimated, in em of the table's
-font; the estimate may be coarse, but must never keep too many columns for the page.
+In a PDF, WeasyPrint would break ids and Chinese words of a wide table across lines, instead of
+making a column of sentences narrower. Therefore this module estimates column widths, in em of the
+table's font, and marks the columns that must not break. The estimate may be coarse, but the marked
+columns must always fit on the page.
 """
 
 from __future__ import annotations
@@ -34,22 +35,23 @@ from include.reports.model import (
 )
 
 PAPER = 60.0  # em across an A4 page in the table's font
-PADDING = 1.15  # em of a cell, left and right together
-SENTENCE = 9.0  # em that a column of sentences needs at least to be read
-SHORT = 7.0  # em up to which a text is a word or two
-TITLE = 12.0  # em up to which the name of a row, in its first column, stays in one line
-ICON = 2.0  # em before the word of an outcome
-WIDE, NARROW, MONO = 1.0, 0.55, 0.53  # em of a Chinese, another, and an id's character
+PADDING = 1.15  # em of a cell's left and right padding together
+SENTENCE = 9.0  # smallest readable width of a column of sentences, in em
+SHORT = 7.0  # largest width of a short text, in em
+TITLE = 12.0  # largest width of a row's name in the first column that does not break, in em
+ICON = 2.0  # em of the icon before the name of an outcome
+WIDE, NARROW, MONO = 1.0, 0.55, 0.53  # em: Chinese, other, and monospaced characters
 
-_BREAKS = re.compile(r"[\s\u2e80-\uffef]+")  # a line may end at a space and at any Chinese sign
+# a line may break at a space and at any Chinese character
+_BREAKS = re.compile(r"[\s\u2e80-\uffef]+")
 
 
-def kept_columns(kinds: Sequence[ColumnKind], rows: Sequence[Sequence[str]]) -> set[int]:
-    """The columns of ids and short words that fit unbroken beside all others.
+def unbroken_columns(kinds: Sequence[ColumnKind], rows: Sequence[Sequence[str]]) -> set[int]:
+    """Return the indices of columns with ids or short texts that fit on paper without line breaks.
 
     Args:
-        kinds: of the columns.
-        rows: cells as they are shown, the heading first; an outcome as its word.
+        kinds: formats of the columns, such as ``code``.
+        rows: displayed texts of the cells by row, beginning with the heading.
     """
     longest = [
         max(_width(row[at], kind) for row in rows) + PADDING for at, kind in enumerate(kinds)
@@ -86,10 +88,10 @@ def _width(text: str, kind: ColumnKind) -> float:
     return letters + (ICON if kind == "outcome" else 0)
 
 
-MAX_ROWS = 500  # of a table, and of findings: a page that nobody can open proves nothing
+MAX_ROWS = 500  # rows of a table and of findings; browsers cannot open much larger pages
 
-# What an outsider types in the bundle's folder; the same lines as include.evidence.folder, which
-# a test compares. The line of the bundle before is left out: its folder may not be at hand.
+# Commands with which an outsider verifies the bundle's folder. A test compares them with
+# include.evidence.folder. The line of the previous bundle is left out: its folder may be missing.
 CHECK_COMMANDS = (
     r"grep -v '  \.\./' SHA256SUMS | sha256sum -c -",
     "openssl pkeyutl -verify -pubin -inkey signer.pem -rawin -in SHA256SUMS"
@@ -98,9 +100,9 @@ CHECK_COMMANDS = (
 )
 
 _STATES = {
-    ControlState.HELD: Outcome.PASS,
-    ControlState.NOT_SHOWN: Outcome.ATTENTION,
-    ControlState.NOT_HELD: Outcome.FAIL,
+    ControlState.PASSED: Outcome.PASS,
+    ControlState.NO_EVIDENCE: Outcome.ATTENTION,
+    ControlState.FAILED: Outcome.FAIL,
 }
 _CHART_KINDS: dict[str, ColumnKind] = {
     "bytes": "bytes",
@@ -113,14 +115,14 @@ _NUMERIC = {"number", "bytes", "duration", "percent"}
 
 
 def render_html(report: Report, locale: str) -> str:
-    """Render a report in one language.
+    """Render a report as an HTML page in one language.
 
     Args:
-        report: what to say.
+        report: content of the report.
         locale: ``en`` or ``zh_CN``.
 
     Raises:
-        ValueError: unknown locale, or a time without timezone.
+        ValueError: the locale is unknown, or the report has a time without a timezone.
     """
     translator = Translator(locale, report.run.timezone)
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
@@ -145,31 +147,40 @@ def render_html(report: Report, locale: str) -> str:
 
 
 def styles(sheet: str) -> dict[str, str]:
-    """A style sheet as a template puts it in, and its hash for the page's security policy."""
+    """Return the template variables for a style sheet: ``style`` and ``style_hash``.
+
+    The content security policy of the page uses the hash to allow the style sheet.
+
+    Args:
+        sheet: content of the style sheet.
+    """
     text = f"\n{sheet}"
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    sheet_as_it_is = Markup(text)  # noqa: S704 - our own file, and its hash is in the policy
-    return {"style": sheet_as_it_is, "style_hash": digest}
+    unescaped_sheet = Markup(text)  # noqa: S704 - our own file, and its hash is in the policy
+    return {"style": unescaped_sheet, "style_hash": digest}
 
 
 def _verdict(report: Report) -> Message:
-    """Say in one line how far the controls held; never more than their states say."""
+    """Return the headline of a report, which says whether the controls of the run passed.
+
+    If the status of a control is failed or "no evidence", the headline never says that it passed.
+    """
     states = {control.state for control in report.controls}
     if report.outcome is Outcome.FAIL:
-        if ControlState.NOT_HELD in states or not states:
-            return _("The control did not hold")
-        if ControlState.NOT_SHOWN in states:
-            return _("Nobody can show that the control held")
+        if ControlState.FAILED in states or not states:
+            return _("The control failed")
+        if ControlState.NO_EVIDENCE in states:
+            return _("There is no evidence that the control passed")
         return _("The indicators are within their targets, but the run failed: see the findings")
-    if ControlState.NOT_SHOWN in states:
-        return _("No control failed, but not every control was shown to hold")
+    if ControlState.NO_EVIDENCE in states:
+        return _("No control failed, but some have no evidence")
     if report.outcome is Outcome.ATTENTION:
-        return _("The control held, and something needs attention")
-    return _("The control held")
+        return _("The control passed, but some findings need attention")
+    return _("The control passed")
 
 
 def translator_function(translator: Translator) -> Any:
-    """``_()`` of the templates: translates at once, where the code's ``_`` makes a Message."""
+    """Return the function that templates call as ``_()``. It returns the translated text."""
 
     def translate(text: str, **values: Any) -> str:
         return translator.text(Message(text=text, values=values))
@@ -178,30 +189,35 @@ def translator_function(translator: Translator) -> Any:
 
 
 def _has_status(chart: BarChart | TrendChart) -> bool:
-    marks = chart.bars if isinstance(chart, BarChart) else chart.points
-    return any(mark.status is not None for mark in marks)
+    values = chart.bars if isinstance(chart, BarChart) else chart.points
+    return any(value.status is not None for value in values)
 
 
-def _judged(mark: Bar | TrendPoint) -> Outcome | Message | None:
-    return mark.status or (None if mark.value is None else _("not judged"))
+def _status_cell(value: Bar | TrendPoint) -> Outcome | Message | None:
+    return value.status or (None if value.value is None else _("not judged"))
 
 
 class View:
-    """What a template asks for beside plain fields."""
+    """Formats values for the templates of reports, in the language of a translator."""
 
     def __init__(self, translator: Translator) -> None:
         self._translator = translator
 
     def chart(self, chart: BarChart | TrendChart, identifier: str) -> Markup:
-        """A chart as SVG."""
+        """Return a chart as an ``<svg>`` element.
+
+        Args:
+            chart: content of the chart.
+            identifier: prefix of the ids in the element, unique on the page.
+        """
         if isinstance(chart, BarChart):
-            drawn = charts.bar_chart(chart, self._translator, identifier)
+            svg = charts.bar_chart(chart, self._translator, identifier)
         else:
-            drawn = charts.trend_chart(chart, self._translator, identifier)
-        return Markup(drawn)  # noqa: S704 - its template escaped every text
+            svg = charts.trend_chart(chart, self._translator, identifier)
+        return Markup(svg)  # noqa: S704 - its template escaped every text
 
     def chart_columns(self, chart: BarChart | TrendChart) -> list[Column]:
-        """Columns of the table beside a chart."""
+        """Return the columns of the table that repeats the data of a chart as text."""
         kind = _CHART_KINDS.get(chart.unit, "number")
         if isinstance(chart, BarChart):
             first = Column(label=chart.category)
@@ -213,64 +229,92 @@ class View:
         return columns
 
     def chart_rows(self, chart: BarChart | TrendChart) -> list[list[Cell]]:
-        """Rows of the table beside a chart."""
+        """Return the rows of the table that repeats the data of a chart as text."""
         rows: list[list[Cell]]
         if isinstance(chart, BarChart):
-            rows = [[bar.label, bar.value, _judged(bar)] for bar in chart.bars]
+            rows = [[bar.label, bar.value, _status_cell(bar)] for bar in chart.bars]
         else:
-            rows = [[point.at, point.value, _judged(point)] for point in chart.points]
+            rows = [[point.at, point.value, _status_cell(point)] for point in chart.points]
         return rows if _has_status(chart) else [row[:2] for row in rows]
 
     def state(self, control: ControlStatus) -> tuple[Outcome, Message]:
-        """A control's state as sign and word."""
+        """Return the icon and the name of a control's status.
+
+        The icon is that of the returned outcome. For example, the status "no evidence" has the icon
+        of "needs attention".
+        """
         return _STATES[control.state], CONTROL_STATES[control.state]
 
     def figure(self, fact: Fact) -> tuple[str, str]:
-        """A fact's value, and of a time its offset apart, to be set smaller."""
+        """Return the displayed text of a key figure and, for a time, its UTC offset.
+
+        The page shows the UTC offset in a smaller font. It is empty if the figure is not a time.
+        """
         text = self._translator.quantity(fact.value, fact.unit)
         moment, _space, offset = text.rpartition(" ")
         return (moment, offset) if offset.startswith("UTC") else (text, "")
 
-    def indicator(self, control: ControlStatus) -> str | float:
-        """A control's figure in the unit of its target; in percent not rounded up to it."""
-        value = control.value
-        if value is not None and control.target.endswith("%"):
-            return f"{value * 100:.6g}%"
-        return "" if value is None else value
-
     def cell(self, value: Cell, kind: ColumnKind) -> str:
-        """A cell that is no outcome, as text."""
+        """Return the displayed text of a table cell that does not contain an outcome.
+
+        For a cell with an outcome, use `cell_outcome`.
+
+        Args:
+            value: content of the cell.
+            kind: format of the column.
+        """
         if kind in ("bytes", "duration", "percent"):
             return self._translator.quantity(value, kind)
         return self._translator.value(value)
 
     def cell_outcome(self, value: Cell, kind: ColumnKind) -> Outcome | None:
-        """An outcome that has been through JSON is a plain string again."""
+        """Return the outcome that a table cell holds, or None for a cell with another value.
+
+        A string in an outcome column is the name of an outcome that was stored as JSON.
+
+        Args:
+            value: content of the cell.
+            kind: format of the column.
+        """
         if isinstance(value, Outcome):
             return value
         if kind == "outcome" and isinstance(value, str):
             return Outcome(value)
         return None
 
-    def kept(self, columns: list[Column], rows: list[list[Cell]]) -> set[int]:
-        """The columns that do not break on paper."""
+    def unbroken_columns(self, columns: list[Column], rows: list[list[Cell]]) -> set[int]:
+        """Return the indices of the columns whose text must not be broken across lines on paper."""
         kinds = [column.kind for column in columns]
         heading = [self._translator.text(column.label) for column in columns]
         cells = [
             [self.shown(value, kind) for value, kind in zip(row, kinds, strict=True)]
             for row in rows[:MAX_ROWS]
         ]
-        return kept_columns(kinds, [heading, *cells])
+        return unbroken_columns(kinds, [heading, *cells])
 
     def shown(self, value: Cell, kind: ColumnKind) -> str:
-        """A cell as plain text, an outcome as its word."""
+        """Return the displayed text of a table cell.
+
+        For an outcome, this is its translated name.
+
+        Args:
+            value: content of the cell.
+            kind: format of the column.
+        """
         outcome = self.cell_outcome(value, kind)
         return self._translator.outcome(outcome) if outcome else self.cell(value, kind)
 
     def numeric(self, kind: ColumnKind) -> bool:
-        """Return whether a column is aligned by its digits."""
+        """Return whether a column holds numbers, which are aligned to the right.
+
+        Args:
+            kind: format of the column.
+        """
         return kind in _NUMERIC
 
     def missing(self, value: Message | Value | None) -> bool:
-        """Return whether a value was not measured."""
+        """Return whether a value was not measured.
+
+        A value was not measured if it is None or NaN (not a number).
+        """
         return value is None or (isinstance(value, float) and value != value)

@@ -1,7 +1,8 @@
-"""Words, numbers and times in the reader's language.
+"""Translate messages, and format numbers and times in the reader's language.
 
-The catalogue is the ``.po`` file itself, read with Babel on first use (milliseconds): what is
-reviewed in git is what readers get, and no compiled ``.mo`` can be forgotten or go stale.
+Babel reads each ``.po`` file when it is first used, which takes milliseconds. There is no compiled
+``.mo`` file that could be outdated, so readers always get the translations that were reviewed in
+git.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ from babel import Locale
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
 
+from include.evidence.indicators import NOT_MEASURED, requirement_message
 from include.evidence.model import ControlState, Finding, Outcome
 from include.messages import Message, Value, _
 
 LOCALES = ("en", "zh_CN")
 LOCALE_DIR = Path(__file__).parent / "locale"
-NOT_MEASURED = _("not measured")
 
 _OUTCOMES = {
-    Outcome.PASS: _("Pass"),
-    Outcome.ATTENTION: _("Attention"),
-    Outcome.FAIL: _("Fail"),
+    Outcome.PASS: _("Passed"),
+    Outcome.ATTENTION: _("Needs attention"),
+    Outcome.FAIL: _("Failed"),
 }
 CONTROL_STATES = {
-    ControlState.HELD: _("held"),
-    ControlState.NOT_SHOWN: _("not shown"),
-    ControlState.NOT_HELD: _("did not hold"),
+    ControlState.PASSED: _("passed"),
+    ControlState.NO_EVIDENCE: _("no evidence"),
+    ControlState.FAILED: _("failed"),
 }
 _UNITS = {
     "rows": _("rows"),
@@ -59,8 +60,8 @@ _SPANS: tuple[tuple[int, Callable[[float], Message]], ...] = (
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _YES, _NO = _("yes"), _("no")
 
-# Controls (but tab and line feed), lone surrogates and the characters that turn text around:
-# shown as code points, so that a name cannot make a page say something else than its text.
+# Control characters (except tab and line feed), lone surrogates and characters that change the text
+# direction are shown as code points, so that a name cannot change how a page reads.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
 )
@@ -68,29 +69,32 @@ _ISO_DATETIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\
 
 
 def language_tag(locale: str) -> str:
-    """BCP 47 form of a locale, ``zh-CN`` for ``zh_CN``; used in file names and ``lang``."""
+    """Return the BCP 47 language tag of a locale for file names and ``lang``, such as ``zh-CN``."""
     return locale.replace("_", "-")
 
 
 def visible(text: str) -> str:
-    r"""Show control, surrogate and direction characters as ``\u202e``."""
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    r"""Replace control, surrogate and text direction characters by an escape such as ``\u202e``."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 @lru_cache
 def _catalogue(locale: str) -> Mapping[str, str]:
-    """Source sentence -> translation, without fuzzy entries; empty for English."""
+    """Return the translations of a locale by source text.
+
+    Fuzzy entries are left out. The result is empty for English, which is the source language.
+    """
     if locale == "en":
         return {}
     if locale not in LOCALES:
         raise ValueError(f"no catalogue for locale {locale!r}; there are {', '.join(LOCALES)}")
-    collecting = gc.isenabled()
-    gc.disable()  # else it goes over all that is there again and again, four times as long
+    gc_was_enabled = gc.isenabled()
+    gc.disable()  # reading with garbage collection takes four times as long
     try:
         with (LOCALE_DIR / locale / "LC_MESSAGES" / "messages.po").open("rb") as stream:
             catalogue = read_po(stream, locale=locale)
     finally:
-        if collecting:
+        if gc_was_enabled:
             gc.enable()
     return {
         str(entry.id): str(entry.string)
@@ -100,9 +104,9 @@ def _catalogue(locale: str) -> Mapping[str, str]:
 
 
 def warm() -> None:
-    """Read translations and formats of every language ahead, in a process that others fork from.
+    """Read the translations and formats of every language before the process is forked.
 
-    Else each of them reads them anew, which takes 0.1 seconds.
+    Otherwise each forked process would read them itself, which takes 0.1 seconds.
     """
     for locale in LOCALES:
         _catalogue(locale)
@@ -111,10 +115,10 @@ def warm() -> None:
 
 
 class _Sentence(string.Formatter):
-    """``str.format`` with plain ``{name}`` or ``{name:kind}`` fields.
+    """A formatter like ``str.format`` that supports only ``{name}`` and ``{name:kind}`` fields.
 
-    Attribute and index access is not followed, and a field without a value stays visible:
-    a sentence with a defect must not cost the whole report.
+    Any other field, and a field without a value, is displayed as its name in braces. A faulty
+    message therefore does not prevent the report from being written.
     """
 
     def __init__(self, translator: Translator) -> None:
@@ -138,14 +142,14 @@ class _Missing:
 
 
 class Translator:
-    """Renders messages and values in one language and timezone.
+    """Renders messages and values in one language and one timezone.
 
     Args:
         locale: ``en`` or ``zh_CN``.
-        timezone: IANA name; times are shown in it, with the offset.
+        timezone: IANA name of the timezone in which times are displayed.
 
     Raises:
-        ValueError: there is no catalogue for the locale.
+        ValueError: the locale has no translation catalogue.
     """
 
     def __init__(self, locale: str, timezone: str = "Asia/Shanghai") -> None:
@@ -156,34 +160,53 @@ class Translator:
         self._sentence = _Sentence(self)
 
     def gettext(self, text: str) -> str:
-        """Translate a source sentence as it stands; English when there is no translation."""
+        """Translate a text without fields. Return the text unchanged if it has no translation."""
         return self._catalogue.get(text, text)
 
     def text(self, message: Message) -> str:
-        """Translate a message and put its values in, each in the reader's format.
+        """Translate a message and insert its values in the reader's format.
 
-        ``{size:bytes}``, ``{age:duration}`` (seconds) and ``{rate:percent}`` (0 to 1) name
-        the format of a number; everything else follows the value's type.
+        In the fields ``{size:bytes}``, ``{age:duration}`` (seconds) and ``{rate:percent}`` (0 to
+        1), the part after the colon states the format of a number. In all other fields, the type of
+        the value decides the format.
         """
-        own = message.translations.get(language_tag(self.locale))
-        template = own or self.gettext(message.text)
+        own_translation = message.translations.get(language_tag(self.locale))
+        template = own_translation or self.gettext(message.text)
         if not message.values and "{" not in template and "}" not in template:
             return visible(template)
         try:
-            return self._sentence.vformat(template, (), dict(message.values))
-        except ValueError:  # a lone brace: show the sentence as it is
+            return visible(self._sentence.vformat(template, (), dict(message.values)))
+        except ValueError:  # the text has a single brace: show it unchanged
             return visible(template)
 
     def finding(self, finding: Finding) -> str:
-        """Return the subject and message of a finding; the message need not name the subject."""
-        if not finding.subject:
+        """Return the subject and the message of a finding as one text: "subject: message"."""
+        if not (subject := self.subject(finding)):
             return self.text(finding.message)
-        return self.text(
-            _("{subject}: {message}", subject=finding.subject, message=finding.message)
-        )
+        return self.text(_("{subject}: {message}", subject=subject, message=finding.message))
+
+    def subject(self, finding: Finding) -> str:
+        """Return the subject of a finding: its translated title, or else its name."""
+        if finding.subject_title is not None:
+            return self.text(finding.subject_title)
+        return visible(finding.subject)
+
+    def requirement(self, target: str) -> str:
+        """Return the target of a control in words.
+
+        Args:
+            target: target in the policy pack. For example, the words for ``>= 95%`` are "at least
+                95%".
+        """
+        return self.text(requirement_message(target))
 
     def value(self, value: Message | Value | None, kind: str = "") -> str:
-        """Format anything a message, fact or cell may hold."""
+        """Format a value of a message, a key figure or a table cell.
+
+        Args:
+            value: value to format; None is displayed as "not measured".
+            kind: format of a number, such as ``bytes`` or ``percent``; empty for a plain number.
+        """
         if value is None:
             return self.text(NOT_MEASURED)
         if isinstance(value, Message):
@@ -198,7 +221,7 @@ class Translator:
             return self.datetime(value)
         if isinstance(value, date):
             return value.isoformat()
-        if _ISO_DATETIME.fullmatch(value):  # a time that has been through JSON
+        if _ISO_DATETIME.fullmatch(value):  # JSON turned the time into text
             return self.datetime(datetime.fromisoformat(value))
         return visible(value)
 
@@ -214,14 +237,22 @@ class Translator:
                 return self.number(value)
 
     def number(self, value: float) -> str:
-        """Group thousands; three decimals, or three significant digits below 1."""
+        """Format a number with grouped thousands and at most three decimals.
+
+        A number between -1 and 1 gets at most three significant digits. Infinite numbers and NaN
+        are displayed as "not measured".
+        """
         if value != value or value in (float("inf"), float("-inf")):
             return self.text(NOT_MEASURED)
         pattern = "@##" if 0 < abs(value) < 1 else "#,##0.###"
         return str(format_decimal(value, format=pattern, locale=self._babel))
 
     def percent(self, ratio: float) -> str:
-        """A ratio from 0 to 1 as per cent; what is short of 100 % is never rounded up to it."""
+        """Format a ratio from 0 to 1 as a percentage.
+
+        A ratio below 1 is never rounded up to 100%, and a ratio above 0 is never rounded down to
+        0%.
+        """
         digits = 2
         while digits < 8 and round(ratio, digits + 2) in (0.0, 1.0) and ratio not in (0, 1):
             digits += 1
@@ -229,7 +260,7 @@ class Translator:
         return str(format_percent(ratio, format=pattern, locale=self._babel))
 
     def bytes(self, size: float) -> str:
-        """A size in binary units, ``1.5 GiB``."""
+        """Format a number of bytes in binary units, such as ``1.5 GiB``."""
         power = 0
         while abs(size) >= 1024 and power < len(_BYTE_UNITS) - 1:
             size /= 1024
@@ -237,7 +268,7 @@ class Translator:
         return f"{self.number(round(size, 2 if power else 0))} {_BYTE_UNITS[power]}"
 
     def duration(self, seconds: float) -> str:
-        """A length of time in its two largest units, ``2 h 5 min``."""
+        """Format a number of seconds in its two largest units, such as ``2 h 5 min``."""
         if seconds < 0:
             return f"-{self.duration(-seconds)}"
         if 0 < seconds < 1:
@@ -253,16 +284,23 @@ class Translator:
         return " ".join(part for part in parts[:2] if part)
 
     def span(self, count: float, size: int) -> str:
-        """A count of one unit of time; ``size`` is 86400, 3600, 60 or 1 seconds."""
+        """Format a number of days, hours, minutes or seconds.
+
+        Args:
+            count: number of units.
+            size: length of the unit in seconds.
+        """
         return self.text(dict(_SPANS)[size](count))
 
     def quantity(self, value: Message | Value | None, unit: str) -> str:
-        """A value with its unit.
+        """Format a value with its unit.
 
         Args:
-            value: the figure; text and times are formatted without the unit.
-            unit: ``bytes``, ``seconds``, ``percent``; a counted thing such as ``rows``; empty
-                or ``1`` for a bare number. A unit without translation is shown as it is.
+            value: value to format; texts and times are formatted without the unit.
+            unit: ``bytes``, ``seconds``, ``duration`` (in seconds), ``percent`` or ``ratio``
+                (values from 0 to 1); or the name of counted objects, such as ``rows``; or empty or
+                ``1`` for a number without a unit. A name without a translation is displayed
+                unchanged.
         """
         if isinstance(value, bool) or not isinstance(value, int | float):
             return self.value(value)
@@ -272,11 +310,16 @@ class Translator:
         return f"{figure} {self.unit(unit)}"
 
     def unit(self, unit: str) -> str:
-        """The word for a unit."""
+        """Return the translated name of a unit, or the unit itself if it has no translation."""
         return self.text(_UNITS[unit]) if unit in _UNITS else visible(unit)
 
     def datetime(self, moment: datetime, timezone: str | None = None, seconds: bool = False) -> str:
-        """A time in the report's (or the given) timezone with its offset.
+        """Format a time with its UTC offset.
+
+        Args:
+            moment: time with a timezone.
+            timezone: IANA name of the displayed timezone; None for the timezone of the translator.
+            seconds: whether to display seconds.
 
         Raises:
             ValueError: the time has no timezone.
@@ -289,5 +332,5 @@ class Translator:
         return f"{local.strftime(form)} UTC{offset[:3]}:{offset[3:5]}"
 
     def outcome(self, outcome: Outcome) -> str:
-        """The word for an outcome."""
+        """Return the translated name of an outcome."""
         return self.text(_OUTCOMES[outcome])

@@ -1,7 +1,7 @@
 """The model of a report, independent of language and file format.
 
-A workflow builds one `Report`; `include.reports.render.render_all` makes the files of it.
-``None`` always means *not measured* and is shown as that, never as an empty cell or a pass.
+A workflow builds a `Report`, and `include.reports.render.render_all` renders it as files. A value
+of ``None`` always means *not measured*. Reports never show it as an empty cell or as passed.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ ColumnKind = Literal[
 
 RowT = TypeVar("RowT")
 Columns = Sequence[tuple[Message, ColumnKind, Callable[[RowT], Cell]]]
-"""Label, kind and the cell of a row, for each column of a table."""
+"""Label, kind, and the function that returns the cell of a row, for each column of a table."""
 
 
 class Fact(StrictModel):
-    """A head card, which a compliance officer reads in the first ten seconds.
+    """A key figure at the head of the report.
 
     Attributes:
-        label: what it is, "Last restore point".
-        value: what was seen; None when it was not measured.
-        unit: ``rows``, ``bytes``, ``seconds``, ``percent`` (value 0 to 1) ...; see
-            `include.reports.i18n.Translator.quantity`.
-        status: whether the figure is as it should be, None when there is no target.
-        note: one short line under the figure, such as its target.
+        label: name of the figure, such as "Last restore point".
+        value: measured value; None if it was not measured.
+        unit: unit of the value, such as ``rows``, ``bytes`` or ``seconds``, as
+            `include.reports.i18n.Translator.quantity` describes it.
+        status: whether the value meets the target of the figure (passed) or not (failed); None for
+            a figure without a target.
+        note: short text below the figure, such as its target.
     """
 
     label: Message
@@ -47,23 +48,29 @@ class Fact(StrictModel):
 
 
 def must_be_zero(figure: float | None) -> Outcome | None:
-    """Return the status of a figure that must be zero; None if it was not measured."""
+    """Return the status of a figure whose target is zero: passed if it is zero, otherwise failed.
+
+    Return None if the figure was not measured.
+    """
     if figure is None:
         return None
     return Outcome.FAIL if figure else Outcome.PASS
 
 
 class Paragraph(StrictModel):
-    """One paragraph of running text."""
+    """A paragraph of a report."""
 
     kind: Literal["paragraph"] = "paragraph"
     text: Message
 
 
 class Column(StrictModel):
-    """A table column; its kind decides format and alignment.
+    """A column of a table.
 
-    ``duration`` is in seconds, ``percent`` a ratio from 0 to 1, ``code`` a name, key or hash.
+    Attributes:
+        label: heading of the column.
+        kind: format and alignment of the cells; ``duration`` is a number of seconds, ``percent`` a
+            ratio from 0 to 1, ``code`` a name, key or hash.
     """
 
     label: Message
@@ -71,10 +78,10 @@ class Column(StrictModel):
 
 
 class Table(StrictModel):
-    """A table; the first cell of a row names the row.
+    """A table of a report. The first cell of each row names the row.
 
     Raises:
-        ValueError: a row has not one cell per column.
+        ValueError: a row has more or fewer cells than the table has columns.
     """
 
     kind: Literal["table"] = "table"
@@ -98,12 +105,13 @@ def table_of(
     rows: Iterable[RowT],
     columns: Columns[RowT],
 ) -> Table:
-    """Return a table of records, each a row.
+    """Return a table with one row for each record.
 
     Args:
         caption: title of the table.
-        rows: the records.
-        columns: of the table.
+        rows: objects that the table shows, one in each row.
+        columns: for each column, its label, its kind, and the function that returns the cell for an
+            object of `rows`.
     """
     return Table(
         caption=caption,
@@ -115,12 +123,12 @@ def table_of(
 def text_table(
     caption: Message, labels: Iterable[Message], rows: Iterable[Iterable[Cell]]
 ) -> Table:
-    """Return a table of columns that are all text.
+    """Return a table in which every column contains text.
 
     Args:
         caption: title of the table.
-        labels: of the columns.
-        rows: the cells of each row.
+        labels: headings of the columns.
+        rows: cells of each row.
     """
     return Table(
         caption=caption,
@@ -130,7 +138,13 @@ def text_table(
 
 
 class Bar(StrictModel):
-    """One bar; a plain string as label is a name and is not translated."""
+    """A bar of a bar chart.
+
+    Attributes:
+        label: name of the bar; a plain string is not translated.
+        value: length of the bar in the unit of the chart; None if it was not measured.
+        status: outcome that decides colour and hatching; None for a bar without an outcome.
+    """
 
     label: Message | str
     value: float | int | None
@@ -138,7 +152,13 @@ class Bar(StrictModel):
 
 
 class TrendPoint(StrictModel):
-    """One measurement in time; ``at`` carries its timezone."""
+    """A measured value of a trend chart.
+
+    Attributes:
+        at: time of the measurement, with a timezone.
+        value: value in the unit of the chart; None if it was not measured.
+        status: outcome that decides the marker; None for a value without an outcome.
+    """
 
     at: datetime
     value: float | int | None
@@ -146,19 +166,27 @@ class TrendPoint(StrictModel):
 
 
 class Target(StrictModel):
-    """The line that values are held against, in the unit of the chart."""
+    """The target line of a chart.
+
+    Attributes:
+        value: target in the unit of the chart.
+        label: name of the target.
+    """
 
     value: float | int
     label: Message
 
 
 class BarChart(StrictModel):
-    """Horizontal bars from zero, in the order given.
+    """A chart of horizontal bars that start at zero, in the order of `bars`.
 
     Attributes:
-        caption: what is shown; also the chart's name for a screen reader.
-        category: head of the label column in the data table, "Department".
-        unit: as in `Fact`.
+        caption: title of the chart, also for screen readers.
+        category: kind of things that the bars represent, such as "Department", as a column heading
+            for the table that repeats the data of the chart.
+        unit: unit of the values, as in `Fact`.
+        bars: bars from top to bottom.
+        target: target line; None if the chart has no target.
     """
 
     kind: Literal["bars"] = "bars"
@@ -170,7 +198,14 @@ class BarChart(StrictModel):
 
 
 class TrendChart(StrictModel):
-    """Values over time from zero; one point or none is drawn as just that."""
+    """A chart of values over time, whose value axis starts at zero.
+
+    Attributes:
+        caption: title of the chart, also for screen readers.
+        unit: unit of the values, as in `Fact`.
+        points: measured values.
+        target: target line; None if the chart has no target.
+    """
 
     kind: Literal["trend"] = "trend"
     caption: Message
@@ -180,14 +215,14 @@ class TrendChart(StrictModel):
 
 
 class Steps(StrictModel):
-    """An ordered list: what to do, what was done."""
+    """A numbered list of instructions."""
 
     kind: Literal["steps"] = "steps"
     items: list[Message]
 
 
 class Code(StrictModel):
-    """Verbatim lines for engineers; never translated."""
+    """Lines for engineers, such as commands. They are displayed unchanged and never translated."""
 
     kind: Literal["code"] = "code"
     lines: list[str]
@@ -200,25 +235,27 @@ Block = Annotated[
 
 
 class Section(StrictModel):
-    """A headed part of the report, after the findings."""
+    """A part of the report with its own heading. Sections follow the findings."""
 
     heading: Message
     blocks: list[Block]
 
 
 class Report(StrictModel):
-    """A whole report in no language yet.
+    """The content of a report, independent of the language.
 
     Attributes:
-        title: what was checked, "Off-site backup".
-        summary: one sentence: what held, or what did not.
-        run: who ran, when, from which code and policy.
-        outcome: of the whole run.
-        finished_at: when the checks ended, which is how old the proof is.
-        controls: what of the policy this is evidence for, and whether it held.
-        facts: the head cards, in reading order.
-        findings: what is not as it should be.
-        not_made: parts that could not be made -> why, in English.
+        title: subject of the run, such as "Off-site backup".
+        summary: result of the run in a single sentence.
+        run: trigger, times, code version and policy version of the run.
+        outcome: outcome of the run.
+        finished_at: end of the run's measurements, from which the age of the evidence counts.
+        controls: controls for which the run is evidence, with their status.
+        facts: key figures, in reading order.
+        sections: sections that follow the findings.
+        findings: findings of the run.
+        not_made: reason in English why a file, or a part of the report, could not be created; by
+            name of the file or part.
     """
 
     title: Message

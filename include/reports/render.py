@@ -1,4 +1,4 @@
-"""Render a report in both languages: HTML and, where WeasyPrint is installed, PDF."""
+"""Render a report in both languages as HTML and, where WeasyPrint can run, as PDF."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # 3a would claim that the tags are complete, which nothing here can prove.
 PDF_VARIANT = "pdf/a-3u"
 TIMEOUT_S = 180
-_LENGTH = 8  # bytes of a file's length before it, in what the child writes
+_LENGTH = 8  # bytes that state the length of a file, before the file in the output
 _LIBRARIES = ("libpango-1.0.so.0", "libpangoft2-1.0.so.0", "libharfbuzz-subset.so.0")
 _NO_PANGO = _(
     "Pango, which lays out PDF text, is not installed. Install it: "
@@ -35,16 +35,22 @@ _NO_FONT = _(
     "No installed font has Chinese characters. Install one: "
     "apt-get install -y libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-noto-cjk"
 )
-_FAILED = _("The PDF library stopped with an error; the log of this run has its last line.")
+_FAILED = _(
+    "The PDF library stopped with an error. The log of this run contains the last line "
+    "of the error message."
+)
 _TOO_LONG = _("The PDF library did not finish in time.")
 
 
-class PdfNotMade(ServiceError):
-    """No PDF came out; the message is the reason, in one line."""
+class PdfNotCreated(ServiceError):
+    """Raised if a PDF file could not be created. The message states the reason in a single line."""
 
 
 def pdf_unavailable_reason() -> str | None:
-    """Why no PDF can be made on this machine, with the command that helps; None if it can."""
+    """Return the reason why this machine cannot make PDF files, or None if it can.
+
+    The reason includes a command that installs the missing library or font.
+    """
     if not _libraries_load(_LIBRARIES):
         return _NO_PANGO.text
     if not _has_chinese_font():
@@ -53,44 +59,50 @@ def pdf_unavailable_reason() -> str | None:
 
 
 def render_pdf(html: str, timeout_s: float = TIMEOUT_S) -> bytes:
-    """Make a PDF/A-3u file of a self-contained page.
+    """Convert a self-contained HTML page to a PDF/A-3u file.
+
+    Args:
+        html: content of the page.
+        timeout_s: longest duration of the conversion, in seconds.
 
     Raises:
-        PdfNotMade: the library failed or took too long, or the page asked for something outside
-            itself.
+        PdfNotCreated: the PDF library failed or took too long, or the page loads an external
+            resource.
     """
-    return _made([html], timeout_s)[0]
+    return _run_child([html], timeout_s)[0]
 
 
 def render_pdfs(pages: Mapping[str, str]) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Make PDF/A-3u files of self-contained pages; each stands for itself.
+    """Convert self-contained HTML pages to PDF/A-3u files.
 
-    One child makes them all, since its start costs as much as a page.
+    If a page cannot be converted, the other pages are converted nevertheless. One child process
+    converts all pages, because starting a process takes as long as converting a page.
 
     Args:
-        pages: HTML by name of the file that is made of it.
+        pages: HTML of each page, by the name of its PDF file.
 
     Returns:
-        What was made, by name, and why the others were not.
+        The content of the created PDF files, and the reasons why the other files are missing; both
+        by the name of the PDF file.
     """
     files: dict[str, bytes] = {}
     not_made: dict[str, str] = {}
     if not pages:
         return files, not_made
     try:
-        return dict(zip(pages, _made(list(pages.values())), strict=True)), not_made
-    except PdfNotMade as error:
+        return dict(zip(pages, _run_child(list(pages.values())), strict=True)), not_made
+    except PdfNotCreated as error:
         if len(pages) == 1:
             return files, dict.fromkeys(pages, error.message)
     for name, html in pages.items():
         try:
             files[name] = render_pdf(html)
-        except PdfNotMade as error:
+        except PdfNotCreated as error:
             not_made[name] = error.message
     return files, not_made
 
 
-def _made(pages: list[str], timeout_s: float = TIMEOUT_S) -> list[bytes]:
+def _run_child(pages: list[str], timeout_s: float = TIMEOUT_S) -> list[bytes]:
     command = [sys.executable, "-m", "include.reports.render"]
     root = Path(__file__).parents[2]  # the child finds the package from here
     try:
@@ -103,17 +115,20 @@ def _made(pages: list[str], timeout_s: float = TIMEOUT_S) -> list[bytes]:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise PdfNotMade(_TOO_LONG.text) from error
-    files = [] if child.returncode else _unframed(child.stdout)
+        raise PdfNotCreated(_TOO_LONG.text) from error
+    files = [] if child.returncode else _split_files(child.stdout)
     if len(files) != len(pages) or not all(file.startswith(b"%PDF-") for file in files):
         lines = child.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         log.error("PDF child ended with %s: %s", child.returncode, lines[-1])
-        raise PdfNotMade(_FAILED.text)
+        raise PdfNotCreated(_FAILED.text)
     return files
 
 
-def _unframed(output: bytes) -> list[bytes]:
-    """The files that the child wrote, each after its length."""
+def _split_files(output: bytes) -> list[bytes]:
+    """Return the PDF files that the child process wrote to its output.
+
+    In the output, each file is preceded by its length, which is a number of 8 bytes.
+    """
     files, at = [], 0
     while at < len(output):
         at += _LENGTH
@@ -133,9 +148,9 @@ def _libraries_load(names: tuple[str, ...]) -> bool:
 
 
 def _has_chinese_font() -> bool:
-    """Ask fontconfig, as Pango will; Debian's Pango package brings ``fc-list``."""
+    """Return whether fontconfig, which Pango uses, finds a font with Chinese characters."""
     try:
-        found = subprocess.run(
+        listing = subprocess.run(  # Debian's Pango package includes fc-list
             ["fc-list", "--format=%{file}\n", ":lang=zh-cn:scalable=true"],
             capture_output=True,
             check=False,
@@ -143,16 +158,16 @@ def _has_chinese_font() -> bool:
         )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False
-    return bool(found.stdout.strip())
+    return bool(listing.stdout.strip())
 
 
 def _convert(html: str) -> bytes:
-    """Runs in the child."""
+    """Convert an HTML page to PDF. Only the child process calls this function."""
     from weasyprint import HTML
     from weasyprint.urls import FatalURLFetchingError, URLFetcher
 
     class Refuse(URLFetcher):  # type: ignore[misc] # weasyprint publishes no types
-        """A report holds all it needs; whatever asks for more is a defect of the page."""
+        """Refuses every request for an external resource. A report must be self-contained."""
 
         def fetch(self, url: str, headers: Any = None) -> Any:
             raise FatalURLFetchingError(f"a report may not load {url[:200]}")
@@ -169,8 +184,8 @@ def _convert(html: str) -> bytes:
 
 def _main() -> None:
     for html in json.loads(sys.stdin.buffer.read()):
-        made = _convert(html)
-        sys.stdout.buffer.write(len(made).to_bytes(_LENGTH) + made)
+        pdf = _convert(html)
+        sys.stdout.buffer.write(len(pdf).to_bytes(_LENGTH) + pdf)
 
 
 if __name__ == "__main__":
@@ -179,11 +194,12 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True)
 class Rendered:
-    """The files of a report.
+    """The files of a rendered report.
 
     Attributes:
-        files: file name -> content, ``report.zh-CN.html``.
-        not_made: file name -> why it is missing, with what was missing before.
+        files: content by file name, such as ``report.zh-CN.html``.
+        not_made: reason in English why a file, or a part of the report, could not be created; by
+            name of the file or part.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -191,16 +207,16 @@ class Rendered:
 
 
 def render_all(report: Report, *, pdf: bool = True) -> Rendered:
-    """Render a report in every language; a PDF that cannot be made becomes a reason.
+    """Render a report in every language.
 
-    The HTML files name everything that was not made, the PDF files included.
+    If files could not be created, the HTML files list them with the reasons.
 
     Args:
-        report: what to say.
-        pdf: False leaves the PDF files out; they cost most of the time.
+        report: content of the report.
+        pdf: whether to create PDF files, which takes most of the time.
 
     Raises:
-        ValueError: the report holds a time without timezone.
+        ValueError: the report has a time without a timezone.
     """
     pages = {f"report.{language_tag(locale)}": render_html(report, locale) for locale in LOCALES}
     files: dict[str, bytes] = {}

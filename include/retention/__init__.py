@@ -1,1 +1,1 @@
-"""Delete expired records that are not under legal hold: plan, approve, execute, verify."""
+"""Delete and mask expired records that are not under legal hold: plan, approve, execute, verify."""

@@ -1,23 +1,28 @@
-"""A mapped database under the retention schedule."""
+"""A database with its retention schedule, its settings and the connections to it.
+
+Both the steps of a run and the commands use this module.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from include.messages import Message
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import Disposition, RetentionRule
+from include.policy.rules import translated_message
 from include.services.database import DatabaseAddress
 from include.workflow.run_context import RunContext
 
 
 @dataclass(frozen=True)
 class RetentionDatabase:
-    """A mapped database under the retention schedule, in a run or for a command.
+    """A mapped database with its retention schedule, in a run or for a command.
 
     Attributes:
-        run: the context.
-        name: of the database in the data map.
+        run: context of the run or command.
+        name: name of the database in the data map.
     """
 
     run: RunContext[None]
@@ -25,35 +30,46 @@ class RetentionDatabase:
 
     @property
     def run_key(self) -> tuple[str, str]:
-        """Dag id and run id; empty outside of a run."""
+        """The DAG id and the run id. Both are empty for a command outside of a run."""
         return self.run.run.dag_id, self.run.run.run_id
 
     @property
     def mapped(self) -> MappedDatabase:
-        """The database in the data map."""
+        """The description of the database in the data map."""
         return self.run.database(self.name)
 
     @property
     def rules(self) -> Sequence[RetentionRule]:
-        """Its record classes."""
+        """The record classes of the database."""
         return self.run.pack.retention_of(self.name)
 
     @property
+    def class_titles(self) -> dict[str, Message]:
+        """The titles of the record classes, by name of the record class.
+
+        Record classes without a title are left out.
+        """
+        return {
+            rule.record_class: translated_message(rule.title) for rule in self.rules if rule.title
+        }
+
+    @property
     def disposition(self) -> Disposition:
-        """The rules of disposition.yaml."""
+        """The settings for dispositions in disposition.yaml of the policy pack."""
         return self.run.pack.disposition
 
     @property
     def reader(self) -> DatabaseAddress:
-        """The database with the login that reads."""
+        """The address of the database with the read-only login."""
         return self.run.reader(self.name)
 
     @property
     def writer(self) -> DatabaseAddress:
-        """The database with the login that may delete.
+        """The address of the database with the login that may delete.
 
-        Without record classes it is the login that reads: the login that may delete has no rights
-        there, and may lead to another database of the data map.
+        If the database has no record classes, this is the address with the read-only login instead.
+        The login that may delete has no rights in such a database. The connection of that login may
+        also lead to another database of the data map.
         """
         if not self.rules:
             return self.reader

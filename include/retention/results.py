@@ -1,6 +1,7 @@
-"""The results of the steps of `enforce_retention`, and the names that the steps share.
+"""The results of the steps of `enforce_retention`, and the names of these steps.
 
-They have numbers, file numbers and people of the registries; never a key or a value of a record.
+A result contains counts, and the file numbers and names of people from the registers. It contains
+no key or other value of a record.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from typing import Literal
 from pydantic import AwareDatetime
 
 from include.approvals.reasons import COMMAND_LINE
-from include.approvals.registry import APPROVE, Cause
+from include.approvals.registry import APPROVE, RefusalCause
 from include.evidence.step_findings import StepResult
 from include.frozen import FrozenModel
 from include.holds.records import StoredRestorePoint
 from include.holds.registry import HoldKind
-from include.retention.certificate.count.inspection import Left, Orphans
+from include.retention.certificate.count.inspection import Orphans, RemainingRecords
 from include.retention.execution.counts import Stop
-from include.retention.planning.breaker import Tripped
+from include.retention.planning.breaker import ExceededLimit
 from include.retention.planning.plan import PlannedClass, Reaction
 
 CLAUSE = "5.3"
@@ -32,15 +33,15 @@ RequestState = Literal[
 
 
 class EffectiveHold(FrozenModel):
-    """A hold that keeps expired records, without its value, which is a key of records.
+    """A legal hold that keeps records that would otherwise be disposed of.
 
     Attributes:
-        hold: number in the registry.
-        kind: of the hold.
-        reason: for it.
-        owner: who placed it.
-        case: the case, claim or order behind it.
-        review_on: when its owner has to review it.
+        hold: number of the hold in the register.
+        kind: type of object that the hold names, such as a data subject.
+        reason: reason for the hold.
+        owner: person responsible for the hold.
+        case: number of the case, claim or order that requires the hold.
+        review_on: date on which the owner reviews the hold.
     """
 
     hold: int
@@ -52,27 +53,28 @@ class EffectiveHold(FrozenModel):
 
 
 class PlanResult(StepResult):
-    """The plan of a database.
+    """The result of the planning step for one database.
 
     Attributes:
-        as_of: moment for which it was made.
-        sha256: of the plan's file.
-        classes: in the order of retention.yaml.
-        tripped: classes that exceed a limit.
+        as_of: time for which the plan was made.
+        sha256: SHA-256 of the plan file.
+        classes: record classes in the order of retention.yaml.
+        tripped: limits that record classes exceed. If there is at least one, the plan needs an
+            approval.
         started_by: user id of the person who started the run; None for a scheduled run.
-        key_id: erasure key under which records are named.
-        holds_that_counted: number of the holds that the plan respects.
-        holds: those of them that keep expired records.
-        reactions: triggers, rules and publications of the tables that the plan may change.
-        request: id of the request for approval; None if nobody is asked.
-        asked_at: when approval was requested.
-        asked_for: user ids of the owners; none of them may approve.
+        key_id: id of the HMAC key from which the seed of the plan's digests is derived.
+        holds_that_counted: number of active legal holds that the plan respects.
+        holds: legal holds that keep records.
+        reactions: triggers, rules and publications on the tables that the plan changes.
+        request: id of the approval request; None if no approval was requested.
+        asked_at: time at which approval was requested.
+        asked_for: user ids of the owners of the plan; owners may not approve their plan.
     """
 
     as_of: AwareDatetime
     sha256: str
     classes: list[PlannedClass]
-    tripped: list[Tripped]
+    tripped: list[ExceededLimit]
     started_by: str | None
     key_id: str
     holds_that_counted: int
@@ -84,15 +86,16 @@ class PlanResult(StepResult):
 
 
 class ApprovalResult(StepResult):
-    """The approval of a plan.
+    """The result of the approval step for one database.
 
     Attributes:
-        asked: whether a person was asked.
-        decision: the chosen answer; empty if nobody answered in time, None before an answer.
-        decided_by: user id of the person who answered.
-        decided_at: when.
-        reason: the person's words; None unless the decision counts.
-        refused: why the answer does not count; None if it does.
+        asked: whether the plan needed an approval.
+        decision: the option that the approver chose in the form; empty if nobody decided in time,
+            None before the decision.
+        decided_by: user id of the person who decided.
+        decided_at: time of the decision.
+        reason: reason that the person gave; None for an invalid decision.
+        refused: reason why the decision is invalid; None for a valid decision.
     """
 
     asked: bool
@@ -100,42 +103,52 @@ class ApprovalResult(StepResult):
     decided_by: str | None = None
     decided_at: AwareDatetime | None = None
     reason: str | None = None
-    refused: Cause | None = None
+    refused: RefusalCause | None = None
 
     @property
     def is_approved(self) -> bool:
-        """Whether a decision that counts approved the plan."""
+        """Whether a valid decision approved the plan."""
         return self.decision == APPROVE and self.reason is not None
 
     @property
     def is_from_command_line(self) -> bool:
-        """Whether `--answer` gave the answer, which its reason begins with."""
+        """Whether the decision was given on the command line with the option `--answer`.
+
+        The reason of such a decision begins with a text that says so.
+        """
         return (self.reason or "").startswith(COMMAND_LINE)
 
 
 class ExecutionResult(StepResult):
-    """The execution of a plan. All counts are of records by class, unless they say otherwise.
+    """The result of the execution step for one database.
 
     Attributes:
-        done: erased by this run, by the ledger, over all tries.
-        executed_as: database user.
-        counted: erased by this try, by the database.
-        entered: entered in the ledger by this try.
-        partitions: dropped partitions of the plan.
-        waiting: erasable records in excess of the plan.
-        staying: planned records that remain, by reason: ``held``, ``suspended``, ``kept_longer``,
-            ``kept_by_reference``, ``due``, ``not_due``.
-        stopped: why the execution stopped early.
-        refused: records that the database refused, by class and SQLSTATE with a blank between.
-        inserted: rows that triggers or rules inserted, by table.
-        updated: rows that triggers or rules updated as retention.yaml allows, by table.
-        busy: batches that were given up because other sessions held locks.
-        locked: erasable records that stayed because other sessions held locks.
-        knots: minimum number of records in cycles of references that are too large.
-        given_up: classes that were skipped after the database refused too many of their records.
-        slow: classes with a statement that took too long.
-        longest_transaction_ms: duration of the longest transaction.
-        not_approved: classes that nobody approved.
+        done: number of records that all attempts of this run erased according to the erasure
+            ledger, by record class.
+        executed_as: database user of the execution.
+        counted: number of records that this attempt erased according to the database, by record
+            class.
+        entered: number of records that this attempt wrote to the erasure ledger, by record class.
+        partitions: number of planned partitions that were dropped, by record class.
+        waiting: number of records that could be erased but were not planned, by record class.
+        staying: number of planned records that remain, by record class and reason. The reasons are
+            ``held``, ``suspended``, ``kept_longer``, ``kept_by_reference``, ``due`` and
+            ``not_due``.
+        stopped: reason why the execution stopped early; None if it was completed.
+        refused: number of records that the database refused to change. The key is the name of the
+            record class and the SQLSTATE, separated by a space.
+        inserted: number of rows that triggers or rules inserted, by table.
+        updated: number of rows that triggers or rules updated as retention.yaml allows, by table.
+        busy: number of batches that failed because other sessions held locks, by record class.
+        locked: number of records that were not erased, by record class. Either other sessions
+            locked these records, or statements took too long.
+        knots: number of records in reference cycles that are too large for one transaction, by
+            record class. The true number may be higher.
+        given_up: record classes that were skipped because the database refused too many of their
+            records.
+        slow: record classes for which a statement took too long.
+        longest_transaction_ms: duration of the longest transaction in milliseconds.
+        not_approved: record classes that need an approval and have none.
     """
 
     done: dict[str, int]
@@ -158,7 +171,7 @@ class ExecutionResult(StepResult):
     not_approved: list[str]
 
     def refusals(self, record_class: str) -> dict[str, int]:
-        """Return the records of a class that the database refused, by SQLSTATE."""
+        """Return how many records of a record class the database refused to change, by SQLSTATE."""
         refusals = {}
         for key, records in self.refused.items():
             name, code = key.rsplit(" ", 1)
@@ -168,17 +181,17 @@ class ExecutionResult(StepResult):
 
 
 class RequestResult(FrozenModel):
-    """The state of a data subject's request, by its file number.
+    """The state of an erasure request after the verification.
 
     Attributes:
-        request: its id.
-        reference: of the request's file.
-        received_on: when the data subject asked.
-        due_on: last day on which erasing is in time.
-        left: remaining records in classes that a request erases.
-        unexplained: of these, those that nothing keeps.
-        taken_over: of these, those that belong to another data subject by now.
-        state: what the count afterwards means for it.
+        request: id of the erasure request.
+        reference: file number of the request.
+        received_on: day on which the company received the request.
+        due_on: last day on which the erasure is in time.
+        left: number of remaining records in record classes that are erased on request.
+        unexplained: number of these remaining records that have no reason to remain.
+        taken_over: number of these remaining records that now belong to another data subject.
+        state: state of the request.
     """
 
     request: int
@@ -192,15 +205,17 @@ class RequestResult(FrozenModel):
 
 
 class LedgerEntries(FrozenModel):
-    """The entries of this run in the erasure ledger.
+    """The batches that this run wrote to the erasure ledger for one database.
+
+    A batch is settled if the ledger records that its records were erased.
 
     Attributes:
         batches: number of settled batches.
-        first: their lowest number; None without one.
-        last: their highest number.
-        begun: when the first one was erased.
-        ended: when the last one was erased.
-        key_ids: erasure keys under which records are named.
+        first: lowest id of a settled batch; None if no batch is settled.
+        last: highest id of a settled batch; None if no batch is settled.
+        begun: time of the first erasure; None if no batch is settled.
+        ended: time of the last erasure; None if no batch is settled.
+        key_ids: ids of the HMAC keys with which the records are identified.
     """
 
     batches: int
@@ -212,23 +227,25 @@ class LedgerEntries(FrozenModel):
 
 
 class VerificationResult(StepResult):
-    """The count afterwards.
+    """The result of the verification step for one database.
 
     Attributes:
-        left: remaining expired records, by class.
-        orphans: records whose foreign key leads nowhere.
-        done: erased by this run, by the ledger; records by class.
-        unexplained: remaining expired records that nothing keeps.
-        requests: those that are open, or that this run closed.
-        requests_open: their number.
+        left: numbers of expired records that remain, one item for each record class.
+        orphans: numbers of records whose foreign key refers to a record that does not exist.
+        done: number of records that this run erased according to the erasure ledger, by record
+            class.
+        unexplained: number of expired records that remain without a reason.
+        requests: erasure requests that are open or that this run closed.
+        requests_open: number of requests that are still open.
         requests_closed: number of requests that this run closed.
-        requests_overdue: number of requests that are late.
-        verified_at: when the count ended.
-        ledger: entries of this run.
-        copies: restore points that hold erased records; None if the store could not be read.
+        requests_overdue: number of requests that are overdue or were completed late.
+        verified_at: time at which the verification ended.
+        ledger: batches of this run in the erasure ledger.
+        copies: restore points that may contain erased records; None if the off-site store could not
+            be read.
     """
 
-    left: list[Left]
+    left: list[RemainingRecords]
     orphans: list[Orphans]
     done: dict[str, int]
     unexplained: int

@@ -1,25 +1,25 @@
-"""The steps of `enforce_retention`: registers, locks and declarations; the pruning of evidence."""
+"""The steps of `enforce_retention`, including the removal of old evidence bundles."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from include.approvals.question import Answer, Question
-from include.evidence.adopt import lock_end
+from include.approvals.required_action import Answer, RequiredAction
+from include.evidence.ledger_recovery import lock_end
 from include.evidence.model import Outcome
 from include.evidence.prune import (
     LONGEST_PAUSE,
-    Forgotten,
+    DeletedStepRecords,
+    KeptBecause,
     Pruned,
     Pruning,
-    Waits,
-    forget_sealed_runs,
+    delete_step_records,
 )
 from include.evidence.register_figures import ERASURES, HOLDS, REQUESTS
 from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import Message, _
 from include.policy import PolicyPack
-from include.policy.period import later
+from include.policy.period import add_period
 from include.reports.model import Fact
 from include.retention.certificate import verify_step
 from include.retention.database import RetentionDatabase
@@ -37,29 +37,32 @@ from include.retention.results import (
     VerificationResult,
 )
 from include.services.errors import ParcelSealError
-from include.state.locks import exclusive
+from include.state.locks import hold_exclusive_lock
 from include.workflow.declaration import Queue
 from include.workflow.run_context import RunContext
 from include.workflow.step import HumanTask, Step
 
-RUNS_A_DAY = 100  # sealed runs whose step records one run removes, however large their bundles are
+MAX_FORGOTTEN_RUNS = 100  # sealed runs whose step records one run removes
 _NOTES: dict[str, Message] = {
-    Waits.HELD: _("others wait: a legal hold is active"),
-    Waits.LOCKED: _("others wait: the store still locks them"),
-    Waits.CHANGED: _("others wait: a bundle does not verify"),
-    Waits.CLOCK: _("others wait: the clock may be wrong"),
-    Waits.MORE: _("others follow in the next run"),
+    KeptBecause.HELD: _("other expired bundles were kept, because a legal hold is active"),
+    KeptBecause.LOCKED: _(
+        "other expired bundles were kept, because the evidence store still locks them"
+    ),
+    KeptBecause.CHANGED: _("other expired bundles were kept, because a bundle failed verification"),
+    KeptBecause.CLOCK: _("other expired bundles were kept, because the system clock may be wrong"),
+    KeptBecause.MORE: _("other expired bundles will be removed by the next run"),
 }
 
 
 class PruningResult(StepResult):
-    """The evidence that was pruned.
+    """The result of the removal of old evidence bundles.
 
     Attributes:
         bundles: number of bundles whose files were removed.
-        last: the newest of them; empty if there is none.
-        waits: why the next bundle past its term stays, one of `Waits`; empty if there is none.
-        keep: term of the policy pack, ``P6Y``.
+        last: newest bundle whose files were removed; empty if none were removed.
+        waits: reason (`KeptBecause`) why the oldest bundle past its retention period is kept; empty
+            without such a bundle.
+        keep: retention period of evidence bundles in the policy pack, such as ``P6Y``.
         runs_forgotten: number of sealed runs whose step records were removed.
     """
 
@@ -71,9 +74,14 @@ class PruningResult(StepResult):
 
 
 def prune_evidence(run: RunContext[None], findings: StepFindings) -> PruningResult:
-    """Remove the files of evidence past its term; while a legal hold is active, none.
+    """Remove the files of evidence bundles whose retention period has ended.
 
-    The step records of sealed runs go too, if their bundles verify.
+    An active legal hold prevents the removal. If the signature of a sealed run's bundle is valid,
+    the step records of the run are removed, too.
+
+    Args:
+        run: context of the run.
+        findings: collector of the findings of the step.
     """
     services = run.services
     services.require_complete_registers(HOLDS)
@@ -87,94 +95,110 @@ def prune_evidence(run: RunContext[None], findings: StepFindings) -> PruningResu
         lock_end(store, run.clock, rules),
     )
     own = run.run.dag_id, run.run.run_id
-    forgotten = forget_sealed_runs(  # first: it needs the files that the pruning removes
-        store, run.state, services.trusted, besides=own, most=RUNS_A_DAY, largest=None
+    deleted = delete_step_records(  # needs the files that the pruning removes
+        store, run.state, services.trusted, besides=own, most=MAX_FORGOTTEN_RUNS, largest=None
     )
-    pruned = pruning.prune(lambda row: later(row.sealed_at, rules.keep, run.zone) <= now)
-    return report_pruned(findings, pruned, forgotten, rules.keep.text)
+    pruned = pruning.prune(lambda row: add_period(row.sealed_at, rules.keep, run.zone) <= now)
+    return report_pruned(findings, pruned, deleted, rules.keep.text)
 
 
 def report_pruned(
-    findings: StepFindings, pruned: Pruned, forgotten: Forgotten, keep: str
+    findings: StepFindings, pruned: Pruned, deleted: DeletedStepRecords, keep: str
 ) -> PruningResult:
-    """Return the result. A hold and a lock are no findings: the next run tries again.
+    """Return the result of a removal of evidence bundles, and report its problems as findings.
+
+    A legal hold or a lock of the evidence store may prevent a removal. This is not reported as a
+    finding, since the next run tries again.
 
     Args:
-        findings: of the step.
-        pruned: which bundles were removed, and why others were not.
-        forgotten: of how many sealed runs the step records were removed.
-        keep: the term of the policy pack, ``P6Y``.
+        findings: collector of the findings of the step.
+        pruned: bundles whose files were removed, and the reason why other bundles are kept.
+        deleted: sealed runs whose step records were removed.
+        keep: retention period of evidence bundles in the policy pack, such as ``P6Y``.
     """
     if pruned.problem is not None:
         findings.find(
             "evidence.prune_refused",
             Outcome.FAIL,
             _(
-                "The evidence bundle {bundle} is past its term and does not verify: {problem}. It "
-                "stays, and so do newer bundles.",
+                "The evidence bundle {bundle} is past its term but failed verification: "
+                "{problem}. This bundle and newer bundles remain.",
                 bundle=pruned.next_bundle,
                 problem=pruned.problem,
             ),
             _("Verify all evidence, and find out who changed this bundle."),
             subject=pruned.next_bundle,
         )
-    elif pruned.waits is Waits.CLOCK:
+    elif pruned.kept_because is KeptBecause.CLOCK:
         findings.find(
             "evidence.prune_postponed",
             Outcome.ATTENTION,
             _(
-                "No evidence was sealed for more than {days} days, so the clock may be wrong. No "
-                "evidence past its term was removed.",
+                "No evidence was sealed for more than {days} days, so the system clock may be "
+                "wrong. Evidence past its term was not removed.",
                 days=LONGEST_PAUSE.days,
             ),
-            _("Compare the clock of the worker. If it is right, a later run goes on."),
+            _("Check the system clock of the worker. If it is correct, a later run continues."),
         )
     return PruningResult(
         bundles=len(pruned.bundles),
         last=pruned.bundles[-1] if pruned.bundles else "",
-        waits=str(pruned.waits or ""),
+        waits=str(pruned.kept_because or ""),
         keep=keep,
-        runs_forgotten=forgotten.runs,
+        runs_forgotten=deleted.runs,
     )
 
 
-def facts(pruned: PruningResult | None) -> list[Fact]:
-    """Return the line of a report about evidence past its term; none if there was none."""
+def pruning_facts(pruned: PruningResult | None) -> list[Fact]:
+    """Return a fact for the report about the evidence bundles whose files were removed.
+
+    The list is empty if no bundle was past its retention period.
+
+    Args:
+        pruned: result of the removal; None if the step has no result.
+    """
     if pruned is None or not (pruned.bundles or pruned.waits):
         return []
-    label = _("Evidence bundles past their term, removed")
+    label = _("Removed evidence bundles past their term")
     return [Fact(label=label, value=pruned.bundles, note=_NOTES.get(pruned.waits))]
 
 
 def plan(run: RunContext[None], findings: StepFindings) -> PlanResult:
-    """Count the records to delete and mask, and those that stay; keep the plan as a file."""
+    """Make the disposition plan of a database: count the records to delete, mask and keep."""
     run.services.require_complete_registers(ERASURES, HOLDS, REQUESTS)
     database = RetentionDatabase(run, findings.part)
     return plan_step.plan(database, findings, run.parameters.get("as_of"))
 
 
-def ask(run: RunContext[None], findings: StepFindings) -> Question | ApprovalResult:
-    """Ask a second person to approve a plan that exceeds a limit: counts by class, and its hash.
+def request_approval(
+    run: RunContext[None], findings: StepFindings
+) -> RequiredAction | ApprovalResult:
+    """Request the approval of a disposition plan that exceeds a limit.
 
-    If a task was killed after it took the decision, its decision stands.
+    Returns:
+        The approval form, or a result if no form is needed: either no approval is required, or the
+        task was killed after it had recorded a decision. In the second case, the result has this
+        decision.
     """
     database, planned = RetentionDatabase(run, findings.part), run.require(PLAN, findings.part)
-    if (result := approval.decided(database, findings, planned)) is not None:
+    if (result := approval.find_decision(database, findings, planned)) is not None:
         return result
-    return approval.ask(database, planned) or ApprovalResult(asked=False)
+    return approval.approval_form(database, planned) or ApprovalResult(asked=False)
 
 
-def take(run: RunContext[None], findings: StepFindings, answer: Answer) -> ApprovalResult:
-    """Enter an answer, or that nobody answered in time."""
+def enter_answer(run: RunContext[None], findings: StepFindings, answer: Answer) -> ApprovalResult:
+    """Record an approver's decision on the plan, or that no approver decided in time."""
     planned = run.require(PLAN, findings.part)
-    return approval.take(RetentionDatabase(run, findings.part), findings, planned, answer)
+    return approval.enter_answer(RetentionDatabase(run, findings.part), findings, planned, answer)
 
 
 def execute(run: RunContext[None], findings: StepFindings) -> ExecutionResult:
-    """Delete and mask the planned records in short transactions, unless something keeps them."""
+    """Delete and mask the records of the disposition plan in short transactions."""
     run.services.require_complete_registers(ERASURES, HOLDS, REQUESTS)
     name = findings.part
-    with exclusive(run.state, f"retention:{name}", f"retention of {name}") as confirm_lock:
+    with hold_exclusive_lock(
+        run.state, f"retention:{name}", f"retention of {name}"
+    ) as confirm_lock:
 
         def confirm_alone() -> None:
             confirm_lock()
@@ -185,7 +209,7 @@ def execute(run: RunContext[None], findings: StepFindings) -> ExecutionResult:
 
 
 def verify(run: RunContext[None], findings: StepFindings) -> VerificationResult:
-    """Count the remaining records by independent queries, and list the backups that hold them."""
+    """Count the remaining records with independent queries. Close completed erasure requests."""
     name = findings.part
     planned, executed = run.require(PLAN, name), run.records().result(EXECUTE, name)
     try:
@@ -202,18 +226,18 @@ def _response_time(pack: PolicyPack) -> timedelta:
 
 PLAN = Step(
     name=STEP_PLAN,
-    title=_("The plan of {part}", part=""),
+    title=_("Disposition plan of {part}", part=""),
     clause=CLAUSE,
     work=plan,
     result=PlanResult,
 )
 APPROVE = HumanTask(
     name=STEP_APPROVE,
-    title=_("The approval for {part}", part=""),
-    question_title=_("The question about the plan of {part}", part=""),
+    title=_("Approval of the disposition plan of {part}", part=""),
+    request_title=_("Approval request for the disposition plan of {part}", part=""),
     clause=CLAUSE,
-    ask=ask,
-    take=take,
+    ask=request_approval,
+    take=enter_answer,
     response=_response_time,
     result=ApprovalResult,
     waiting=ApprovalResult(asked=True),
@@ -221,14 +245,14 @@ APPROVE = HumanTask(
 )
 EXECUTE = Step(
     name=STEP_EXECUTE,
-    title=_("The execution in {part}", part=""),
+    title=_("Execution of the disposition plan of {part}", part=""),
     clause=CLAUSE,
     work=execute,
     result=ExecutionResult,
 )
 VERIFY = Step(
     name=STEP_VERIFY,
-    title=_("The count afterwards in {part}", part=""),
+    title=_("Verification of the disposition in {part}", part=""),
     clause=CLAUSE,
     work=verify,
     result=VerificationResult,
@@ -236,9 +260,9 @@ VERIFY = Step(
 )
 PRUNE_EVIDENCE = Step(
     name="prune_evidence",
-    title=_("The removal of old evidence"),
+    title=_("Removal of evidence past its term"),
     clause=CLAUSE,
     work=prune_evidence,
     result=PruningResult,
-    queue=Queue.SEALING,  # it signs how far evidence was removed
+    queue=Queue.SEALING,  # the step signs which evidence was removed
 )

@@ -1,4 +1,4 @@
-"""Declaration of `enforce_retention`."""
+"""The declaration of the workflow `enforce_retention`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psycopg
 
 from include.messages import _
 from include.retention.certificate import report
-from include.retention.planning.approval import people_of
+from include.retention.planning.approval import read_people
 from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
 from include.workflow.assets import Asset, AssetEvent, SealedRecords
 from include.workflow.declaration import AccessGroup, Cadence, DatabaseLogin, Queue, Workflow
@@ -18,7 +18,7 @@ from include.workflow.run_context import RunContext
 
 
 def respondents(run: RunContext[None]) -> list[Sequence[str]]:
-    """Return the user ids of everyone who may approve a plan beyond its limits."""
+    """Return the user ids of the people who may approve plans that exceed a limit."""
     rule = run.pack.disposition.approval
     if not run.pack.retention:
         return []
@@ -26,12 +26,16 @@ def respondents(run: RunContext[None]) -> list[Sequence[str]]:
         return [rule.approvers.accounts]
     holder = run.pack.database_of(rule.staff.collection, rule.staff.database)
     with suppress(psycopg.Error), run.services.staff(holder) as connection:
-        return [people_of(connection, holder, rule, ()).approvers]
+        return [read_people(connection, holder, rule, ()).approvers]
     return [()]
 
 
 def certificates(sealed: SealedRecords) -> Iterator[AssetEvent]:
-    """Yield the deletion certificate of each database whose expired records were counted."""
+    """Yield an Airflow asset event for the certificate of deletion of each verified database.
+
+    Args:
+        sealed: step records of the run, as sealed in its evidence bundle.
+    """
     for database, count in sealed.records.results(VERIFY).items():
         plan = sealed.records.result(PLAN, database)
         steps = [(step.name, database) for step in (PLAN, APPROVE, EXECUTE, VERIFY)]
@@ -66,6 +70,8 @@ ENFORCE_RETENTION = Workflow[None](
     login=DatabaseLogin(
         "retention_db",
         Path(__file__).with_name("sample_grants.sql"),
+        "Disposes of expired records. The login needs the rights for the tables in "
+        "`retention.yaml`, which are listed below.",
         named=lambda pack: {pack.disposition.connection},
     ),
     respondents=respondents,

@@ -1,1 +1,1 @@
-"""The rights that workflows need in databases: declared once, checked live, listed in the docs."""
+"""Declarations of the database rights that workflows need, and checks that logins have them."""

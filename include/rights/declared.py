@@ -1,7 +1,7 @@
-"""Declarations of the database rights that the workflows need, with reasons.
+"""Declarations of the database rights that workflows need, with the reason for each right.
 
-`./parcelseal config check --connect` compares it with the live databases, and
-docs/connections.md lists it.
+`./parcelseal config check --connect` checks whether logins have these rights, and
+docs/reference/connections.md lists them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from include.workflow.declaration import DatabaseLogin
 
 @dataclass(frozen=True)
 class Right:
-    """A right that a login needs.
+    """A database right that a login needs.
 
     Attributes:
-        connection: id of the login's connection, or the way to it in the policy pack.
-        workflows: names of the workflows that need it.
-        grant: the statement that grants it, with ``{names}`` for parts that depend on the database.
-        reason: why the workflows need it.
+        connection: id of the login's connection. If the policy pack names the connection, it is
+            instead the key in the policy pack that contains the id.
+        workflows: names of the workflows that need the right.
+        grant: SQL statement that grants the right, with placeholders in braces, such as
+            ``{table}``.
+        reason: reason why the workflows need the right.
     """
 
     connection: str
@@ -31,7 +33,7 @@ class Right:
 
     @property
     def privilege(self) -> str:
-        """Return the privilege of a statement ``GRANT``."""
+        """The privilege that the SQL statement grants, such as ``SELECT``."""
         return self.grant.split()[1]
 
 
@@ -57,20 +59,21 @@ READ_ALL_ROWS = Right(
     "of each mapped database",
     READERS,
     "ALTER ROLE {role} BYPASSRLS",
-    "row-level security would hide rows from a backup",
+    "without this right, row-level security would hide rows from a backup",
 )
 RETENTION_SCHEMA = _retention_right(
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
-    "each schema of a table with record classes, and of a table that refers to one",
+    "for each schema with a table that holds record classes, or with a table whose foreign key "
+    "refers to such a table",
 )
 RETENTION_READ = _retention_right(
     "GRANT SELECT ({columns}) ON {table} TO {role}",
-    "ctid and tableoid, primary keys, columns that retention.yaml names, and foreign keys that "
-    "refer to its tables, with the primary keys of the referring tables",
+    "for ctid and tableoid, the primary keys and the columns that retention.yaml names; in tables "
+    "that refer to these tables, for the foreign keys and the primary keys",
 )
 RETENTION_DELETE = _retention_right(
     "GRANT DELETE ON {table} TO {role}",
-    "the tables of classes that are deleted",
+    "for the tables of record classes whose records are deleted",
 )
 RETENTION_LOCK = _retention_right(
     "GRANT UPDATE ({columns}) ON {table} TO {role}",
@@ -78,49 +81,54 @@ RETENTION_LOCK = _retention_right(
 )
 RETENTION_CHANGE = _retention_right(
     "GRANT UPDATE ({columns}) ON {table} TO {role}",
-    "masked and stamped columns, and the columns that `detach` names",
+    "for masked and stamped columns, and the columns that `detach` names",
 )
 RETENTION_ALL_ROWS = _retention_right(
     "ALTER ROLE {role} BYPASSRLS",
-    "row-level security would hide expired records, and records that refer to them",
+    "without this right, row-level security would hide "
+    "expired records, and records that refer to them",
 )
 RETENTION_OWNER = _retention_right(
     "GRANT {owner} TO {role} WITH INHERIT FALSE, SET TRUE",
-    "tables with partitions, on PostgreSQL 16, 17 and 18: statements name partitions, which rights "
-    "on the table do not cover, and only the owner drops a partition",
+    "for partitioned tables, on PostgreSQL 16, 17 and 18. The statements name partitions, and "
+    "rights on the partitioned table do not cover these; only the owner can drop a partition",
 )
 RETENTION_OWNER_15 = _retention_right(
     "GRANT {owner} TO {role}",
-    "the same on PostgreSQL 15, where the role inherits the owner's rights unless it is NOINHERIT",
+    "for partitioned tables, on PostgreSQL 15. There the role inherits the owner's rights "
+    "unless it "
+    "has the attribute NOINHERIT",
 )
 INTAKE_SCHEMA = _intake_right(
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
-    "each schema of a formal table",
+    "for each schema with a formal table",
 )
 INTAKE_READ = _intake_right(
     "GRANT SELECT ({columns}) ON {table} TO {role}",
-    "the mapped columns of the incoming table, and the columns of other tables that intake.yaml "
-    "and the quality suite of the incoming table name (the check does not test the suite's)",
+    "for the mapped columns of the incoming table, and the columns of other tables that "
+    "intake.yaml "
+    "or the quality suite of the incoming table names",
 )
 INTAKE_ALL_ROWS = _intake_right(
     "ALTER ROLE {role} BYPASSRLS",
-    "row-level security would hide incoming records, or rows that intake.yaml names",
+    "without this right, row-level security would hide "
+    "incoming records, or rows of the tables that intake.yaml names",
 )
 INTAKE_UPDATE = _intake_right(
     "GRANT UPDATE ({columns}) ON {table} TO {role}",
-    "state, review and back-reference columns of the incoming table",
+    "for the columns of the incoming table that hold the state, the review and the back-reference",
 )
 INTAKE_INSERT = _intake_right(
     "GRANT INSERT ({columns}) ON {table} TO {role}",
-    "the columns of formal tables that intake.yaml fills",
+    "for the columns of formal tables into which intake.yaml writes",
 )
 INTAKE_NUMBER = _intake_right(
     "GRANT USAGE ON SEQUENCE {sequence} TO {role}",
-    "sequences that generate new keys of formal tables",
+    "for the sequences that generate keys of formal tables",
 )
 STATE_CREATE = _state_right(
     "GRANT CREATE ON DATABASE {database} TO {role}",
-    "migrations, and the separate schema of an incident drill",
+    "migrations create schemas, and an incident drill creates a separate schema",
 )
 STATE_SCHEMA = _state_right(
     "GRANT CREATE ON SCHEMA {schema} TO {role}",
@@ -132,28 +140,37 @@ STATE_OWN = _state_right(
 )
 PAGES_SCHEMA = _pages_right(
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
-    "the schema of these tables, public",
+    "for the schema `public`, which contains the tables that the pages show",
 )
 PAGES_READ = _pages_right(
     "GRANT SELECT ON {table} TO {role}",
-    "the tables that the pages show; `./parcelseal migrate --pages-role ROLE` grants them",
+    "for the tables that the pages show; `./parcelseal migrate --pages-role ROLE` grants "
+    "these rights",
 )
 PAGES_COLUMNS = _pages_right(
     "GRANT SELECT ({columns}) ON {table} TO {role}",
-    "tables that the pages read in part; granted likewise",
+    "for tables of which the pages read some columns; the same command grants these rights",
 )
 DRILL_CREATE = Right(
     "drill_db",
     "drill_restore",
     "ALTER ROLE {role} CREATEDB",
-    "a drill restores into a database of its own",
+    "a drill creates a database and restores into it",
 )
 
 _DECLARED = tuple(value for value in list(globals().values()) if isinstance(value, Right))
 
 
 def query_rights(*logins: DatabaseLogin) -> tuple[Right, Right, Right]:
-    """Return the rights of logins for queries of the pack: on schemas, on columns, to all rows."""
+    """Return declarations of the rights that logins need to execute queries of the policy pack.
+
+    Args:
+        logins: declarations of the logins and their connections.
+
+    Returns:
+        Three declarations: USAGE on the schemas of the queries, SELECT on the columns in the
+        queries, and access to all rows (BYPASSRLS).
+    """
     right = partial(
         Right,
         ", ".join(login.connection for login in logins),
@@ -162,22 +179,23 @@ def query_rights(*logins: DatabaseLogin) -> tuple[Right, Right, Right]:
     return (
         right(
             "GRANT USAGE ON SCHEMA {schema} TO {role}",
-            "each schema that the queries of the pack name; for incidents, the schemas of `scope` "
-            "and `staff`",
+            "for each schema that the queries of the policy pack name; for incidents, the schemas "
+            "in the queries `scope` and `staff`",
         ),
         right(
             "GRANT SELECT ({columns}) ON {table} TO {role}",
-            "the columns that the queries of the pack name; for incidents, also mapped personal "
-            "columns",
+            "for the columns that the queries of the policy pack name; for incidents, also for the "
+            "personal columns in the data map",
         ),
         right(
             "ALTER ROLE {role} BYPASSRLS",
-            "row-level security would hide rows from the queries of the pack",
+            "without this right, row-level security would hide "
+            "rows from the queries of the policy pack",
         ),
     )
 
 
 def declared_rights() -> tuple[Right, ...]:
-    """Return all rights, for docs/connections.md."""
+    """Return all declared rights, for docs/reference/connections.md."""
     logins = dict.fromkeys(each.login for each in workflows() if each.login and each.queries)
     return *_DECLARED, *query_rights(*logins)

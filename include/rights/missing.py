@@ -1,10 +1,9 @@
-"""Find the rights that a login lacks, with the statement that grants each of them.
+"""Find the database rights that a login lacks, and the SQL statements that grant them.
 
-Only PostgreSQL's catalogue is read, and queries of the pack are explained but not executed.
-
-PostgreSQL checks rights when it explains a query, and names only the first table without a right.
-Therefore the statements grant rights on each table and column whose name occurs in the query's
-text, so that one check is enough.
+The module reads only PostgreSQL's catalogue. It does not execute a query of the policy pack, but
+lets PostgreSQL plan it (EXPLAIN). If rights are missing, PostgreSQL names only the first table on
+which a right is missing. The module therefore checks the rights on all tables and columns that the
+query mentions, so one check finds all missing rights.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
                   AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE')))
 ORDER BY 1
 """
-_MOST_NAMED = 20  # large objects with a statement of their own; more get one statement for all
+_MOST_NAMED = 20  # large objects with separate statements; more than these get one common statement
 _ALL_LARGE_OBJECTS = """DO $$ DECLARE number oid; BEGIN
     FOR number IN SELECT oid FROM pg_largeobject_metadata LOOP
         EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO %I', number, {role});
@@ -65,12 +64,12 @@ FROM (SELECT %s::oid UNION SELECT relid FROM pg_partition_tree(%s::oid)) t (reli
 
 @dataclass(frozen=True)
 class MissingRight:
-    """A right that a login lacks.
+    """A database right that a login lacks.
 
     Attributes:
-        right: its declaration.
-        message: what is missing, in one line.
-        grant: the statement that grants it, with a semicolon at its end.
+        right: declaration of the right.
+        message: one line that says which right is missing.
+        grant: SQL statement that grants the right, with a semicolon at its end.
     """
 
     right: Right
@@ -79,10 +78,10 @@ class MissingRight:
 
 
 class Login:
-    """A role's session on a database, to find the rights that the role lacks.
+    """A login with an open database session, in which its missing rights are looked up.
 
     Args:
-        connection: the session; only the catalogue is read.
+        connection: the session. Only PostgreSQL's catalogue is read.
     """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
@@ -90,16 +89,27 @@ class Login:
         self.role = str(scalar(connection, "SELECT current_user::text"))
 
     def lacks(self, right: Right, message: str, **names: Composable) -> MissingRight:
-        """Return a missing right; names are those in its statement, except this login's role."""
+        """Return the description of a right that this login lacks.
+
+        Args:
+            right: declaration of the right.
+            message: name of the right and its object, such as "USAGE on schema public".
+            names: values for the placeholders in the GRANT statement, except the login.
+        """
         text = SQL(right.grant + ";").format(**names, role=Identifier(self.role))
         return MissingRight(right, f"{self.role} lacks {message}", text.as_string(self.connection))
 
     def ask(self, query: str, *parameters: Any) -> bool:
-        """Return the Boolean result of a query; null counts as false."""
+        """Return the Boolean result of an SQL query; False if the result is null.
+
+        Args:
+            query: SQL query that returns a single value, with ``%s`` for each parameter.
+            parameters: values of the parameters.
+        """
         return bool(scalar(self.connection, query, parameters))
 
     def table(self, schema: str, name: str) -> int | None:
-        """Return the oid of a table, or None if there is none."""
+        """Return the oid of a table; None if the table does not exist."""
         query = (
             "SELECT c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
             "WHERE n.nspname = %s AND c.relname = %s"
@@ -108,7 +118,7 @@ class Login:
         return oid
 
     def lacks_schema(self, right: Right, schema: str) -> Iterator[MissingRight]:
-        """Yield USAGE of a schema, if the login lacks it."""
+        """Yield the missing right USAGE on a schema, or nothing if this login has the right."""
         if not self.ask(
             "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s", schema
         ):
@@ -117,13 +127,13 @@ class Login:
     def lacks_columns(
         self, right: Right, schema: str, table: str, columns: Iterable[str]
     ) -> Iterator[MissingRight]:
-        """Yield the columns of a table on which the login lacks a privilege, as one right.
+        """Yield one missing right that lists all columns on which this login lacks a privilege.
 
         Args:
-            right: the declaration.
-            schema: of the table.
-            table: its name.
-            columns: their names, system columns too.
+            right: declaration of the right. Its GRANT statement states the privilege.
+            schema: schema of the table.
+            table: name of the table.
+            columns: names of the columns that are needed, including system columns.
         """
         oid = self.table(schema, table)
         if oid is None:
@@ -145,12 +155,13 @@ class Login:
     def lacks_all_rows(
         self, right: Right, tables: Iterable[tuple[str, str]]
     ) -> Iterator[MissingRight]:
-        """Yield BYPASSRLS if row-level security hides rows of a table.
+        """Yield the right BYPASSRLS if row-level security hides rows of a table from this login.
 
-        Sessions set `row_security = off`, and PostgreSQL refuses to hide rows.
+        Workflows need this right, because their sessions set `row_security = off`. With this
+        setting, PostgreSQL refuses a query instead of hiding rows.
 
         Args:
-            right: the declaration of BYPASSRLS for these tables.
+            right: declaration of the right BYPASSRLS.
             tables: schema and name of each table.
         """
         for schema, name in tables:
@@ -163,7 +174,7 @@ class Login:
 
 
 def lacks_reading(login: Login) -> Iterator[MissingRight]:
-    """Yield the missing rights of a login to back up its whole database."""
+    """Yield the rights that a login lacks to back up the whole database of its session."""
     if tables := login.connection.execute(_UNREADABLE).fetchall():
         schema, name = tables[0]
         more = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
@@ -192,14 +203,14 @@ def lacks_reading(login: Login) -> Iterator[MissingRight]:
 
 
 def lacks_drill(login: Login) -> Iterator[MissingRight]:
-    """Yield the missing rights of a login to create scratch databases."""
+    """Yield the right to create scratch databases, if a login lacks it."""
     query = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
     if not login.ask(query):
         yield login.lacks(declared.DRILL_CREATE, "CREATEDB")
 
 
 def lacks_state(login: Login) -> Iterator[MissingRight]:
-    """Yield the missing rights of a login to migrate and use the state database."""
+    """Yield the rights that a login lacks to migrate and use the state database."""
     if not login.ask("SELECT has_database_privilege(current_database(), 'CREATE')"):
         name = scalar(login.connection, "SELECT current_database()::text")
         yield login.lacks(
@@ -224,12 +235,13 @@ def lacks_state(login: Login) -> Iterator[MissingRight]:
 def lacks_pages(
     login: Login, tables: Iterable[str], columns: Iterable[tuple[str, Iterable[str]]]
 ) -> Iterator[MissingRight]:
-    """Yield the missing rights of a login to serve the compliance pages.
+    """Yield the rights that the login of the compliance pages lacks.
 
     Args:
-        login: the login of ``pages_db``.
-        tables: tables that the pages read in full.
-        columns: columns that the pages read in further tables, by table.
+        login: login of the connection ``pages_db``.
+        tables: names of the tables of which the pages read all columns.
+        columns: for each table of which the pages read only some columns: name of the table, and
+            names of these columns.
     """
     yield from login.lacks_schema(declared.PAGES_SCHEMA, "public")
     for name in tables:
@@ -259,16 +271,17 @@ SELECT attname::text FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NO
 
 
 def lacks_query(login: Login, query: str, rights: Sequence[Right]) -> Iterator[MissingRight]:
-    """Yield the missing rights of a login for a query.
+    """Yield the rights that a login lacks to execute a query.
 
     Args:
-        login: the login that executes the query.
-        query: a SELECT of the pack; parameters as ``:name``.
-        rights: the declarations of USAGE on its schemas, SELECT on its columns, and BYPASSRLS.
+        login: login that executes the query.
+        query: a SELECT of the policy pack, with parameters as ``:name``.
+        rights: declarations of three rights: USAGE on the schemas of the query, SELECT on its
+            columns, and BYPASSRLS.
 
     Raises:
-        UsageError: the database lacks a table or column of the query, or the query is refused for
-            another right, such as that to execute a function.
+        UsageError: the database lacks a table or column of the query; or the login lacks another
+            type of right, such as EXECUTE on a function.
     """
     schema_right, read_right, rows_right = rights
     words = _words(query)
@@ -302,12 +315,13 @@ def _words(query: str) -> set[str]:
 
 
 def _refusal(login: Login, query: str, *, hides_rows: bool) -> str | None:
-    """Return PostgreSQL's reason if the login lacks a right for a query, None if it may execute it.
+    """Return why PostgreSQL would refuse a query because of missing rights; otherwise None.
 
     Args:
-        login: the login that executes the query.
-        query: a SELECT of the pack.
-        hides_rows: whether row-level security may hide rows; otherwise it is a reason too.
+        login: login that executes the query.
+        query: a SELECT of the policy pack.
+        hides_rows: whether row-level security may hide rows. If False, PostgreSQL refuses the query
+            if row-level security hides rows of its tables.
 
     Raises:
         UsageError: the database lacks a table or column of the query.
@@ -324,7 +338,7 @@ def _refusal(login: Login, query: str, *, hides_rows: bool) -> str | None:
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise UsageError(
             f"A query of the policy pack fails: {error.diag.message_primary}.",
-            "Does the connection lead to the right database? Otherwise correct the policy pack.",
+            "Check that the connection leads to the right database, or correct the policy pack.",
         ) from None
     except psycopg.OperationalError:
         raise

@@ -1,7 +1,7 @@
-"""Find the rights that the logins of `enforce_retention` and `review_intake` lack.
+"""Find the database rights that the logins of `enforce_retention` and `review_intake` lack.
 
-The statements are derived from retention.yaml or intake.yaml, the data map and the live foreign
-keys.
+The needed rights are derived from retention.yaml or intake.yaml, the data map, and the foreign keys
+of the database.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ Table = tuple[str, str]  # schema and name
 def lacks_retention(
     login: Login, database: MappedDatabase, rules: Sequence[RetentionRule]
 ) -> Iterator[MissingRight]:
-    """Yield the missing rights of a login to dispose of the expired records of a database.
+    """Yield the rights that a login lacks to dispose of expired records of a database.
 
     Args:
-        login: the login of the disposition's connection.
+        login: login of the connection that disposition.yaml names.
         database: the database in the data map.
-        rules: its record classes.
+        rules: record classes of the database.
     """
     mapped = {(each.schema_name, each.table) for each in database.collections.values()}
     read: dict[Table, set[str]] = defaultdict(set)
@@ -71,7 +71,7 @@ def lacks_retention(
         if oid is None:
             continue
         read[table].update(_SYSTEM, _key(login, oid), _named(rule))
-        if rule.action == "keep":  # it may keep records of other classes: it is planned too
+        if rule.action == "keep":  # a `keep` class may keep records of other classes
             continue
         for schema, name, columns in login.connection.execute(_REFERRING, [oid]).fetchall():
             read[schema, name].update(_SYSTEM, columns)
@@ -123,7 +123,11 @@ def _key(login: Login, oid: int) -> list[str]:
 
 
 def _named(rule: RetentionRule) -> set[str]:
-    """Return the columns of the class's own table that a rule names."""
+    """Return the columns of a record class's table that occur in the definition of the class.
+
+    Args:
+        rule: the record class.
+    """
     texts = [*rule.keys.subject, *rule.keys.waybill, *rule.keys.case]
     texts += [text for text in (rule.where, rule.suspended and rule.suspended.where) if text]
     names = {*rule.mask, *([rule.stamp] if rule.stamp else [])}
@@ -149,14 +153,14 @@ WHERE c.oid = pg_get_serial_sequence(%s, %s)::regclass
 def lacks_intake(
     login: Login, database: MappedDatabase, rule: IntakeRule
 ) -> Iterator[MissingRight]:
-    """Yield the missing rights of a login to accept incoming records of a table.
+    """Yield the rights that a login lacks to make formal records from an incoming table's records.
 
-    Rights for the rules of the quality suite, which may read other tables, are not checked.
+    Rights that are needed only by the expectations of the quality suite are not checked.
 
     Args:
-        login: the login of the rule's connection.
+        login: login of the connection that the intake rule names.
         database: the database in the data map.
-        rule: the rule of the incoming table.
+        rule: rule of the incoming table in intake.yaml.
     """
     incoming = database.collections[rule.collection]
     table = incoming.schema_name, incoming.table
@@ -198,7 +202,16 @@ def _lacks_sequence(login: Login, table: str, column: str) -> Iterator[MissingRi
 
 
 def _source(database: MappedDatabase, rule: IntakeRule, target: Target) -> str:
-    """Return the query for the rows of a target, with null for new keys and the reviewer."""
+    """Return the query that selects the rows of an incoming table for a formal table.
+
+    The query is used only to check rights. It therefore has null for the keys of new rows and for
+    the reviewer.
+
+    Args:
+        database: the database in the data map.
+        rule: rule of the incoming table in intake.yaml.
+        target: the formal table and its columns, as defined in the rule.
+    """
     columns = [
         Identifier(name).as_string() for name in database.collections[rule.collection].fields
     ]

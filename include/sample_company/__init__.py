@@ -1,6 +1,8 @@
-"""The sample courier database: realistic, deterministic, with planted defects and an answer sheet.
+"""Generate the sample database of a courier company: realistic, reproducible records.
 
-docs/sample-database.md describes it.
+Some records have deliberate defects, which the controls of the sample company should find. The
+answer sheet (`include.sample_company.answers`) lists them. docs/reference/sample-database.md
+describes the database.
 """
 
 from __future__ import annotations

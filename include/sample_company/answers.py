@@ -1,4 +1,8 @@
-"""The answer sheet: what was planted in a sample, by rule and primary key."""
+"""The answer sheet of a sample database: the list of planted rows and of other expected results.
+
+A planted row is a row that the generator made unusual on purpose, for example with an invalid phone
+number. Tests compare the results of workflows with the answer sheet.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,17 @@ from include.sample_company.rules import RULES
 
 
 class RowSet(FrozenModel):
-    """The rows that a rule is about.
+    """All rows of one table that meet a rule of `include.sample_company.rules`.
 
     Attributes:
-        table: table they are in.
-        key: columns that name a row.
-        rule: the condition that these rows meet and no other row of the table does.
-        count: how many rows.
-        ranges: keys of one column, as runs of consecutive numbers, both ends included.
-        rows: keys of several columns.
+        table: name of the table.
+        key: names of the columns that form the key of a row.
+        rule: condition of the rule in words. The rows of this set meet the condition, and no other
+            row of the table does.
+        count: number of rows.
+        ranges: keys of the rows if the key is a single column, as ranges of consecutive numbers.
+            Each range consists of its first and its last number.
+        rows: keys of the rows if the key has several columns.
     """
 
     table: str
@@ -34,19 +40,23 @@ class RowSet(FrozenModel):
     rows: tuple[tuple[int, ...], ...] = ()
 
     def keys(self) -> Iterator[int]:
-        """Each key of a one-column set, ascending."""
+        """Yield the keys of the rows in ascending order. The key must be a single column."""
         for first, last in self.ranges:
             yield from range(first, last + 1)
 
 
 class Canary(FrozenModel):
-    """A marked value, to be searched for wherever no customer value may be.
+    """A unique value of one customer, with which tests find out whether customer data has leaked.
+
+    Tests search for the value in outputs that must not contain customer data, such as logs and
+    reports.
 
     Attributes:
-        value: the text; nothing else in the sample contains it.
-        kind: name, phone, id_number, email, street or token.
-        customer_id: the customer it was made for.
-        places: ``table.column`` and primary key of where it was put, at the least.
+        value: text that no other value of the sample database contains.
+        kind: type of the value: name, phone, id_number, email, street or token.
+        customer_id: id of the customer to whom the value belongs.
+        places: ``table.column`` and primary key of each known record that contains the value.
+            Records that are not listed may contain it, too.
     """
 
     value: str
@@ -56,19 +66,21 @@ class Canary(FrozenModel):
 
 
 class IncidentAnswer(FrozenModel):
-    """What one incident affects.
+    """The expected result of computing the scope of a sample incident.
 
     Attributes:
-        name: of the incident.
-        selection: what is entered; moments as ISO texts with their offset.
-        subjects: customers.
-        records: records by collection.
-        sensitive: customers of whom an ID number or a religion is affected, or who are under 14.
-        minors: customers under 14.
-        age_unknown: customers without a birth date.
-        grade: that these figures reach.
-        log_rows: entries of the logs that say so.
-        not_found: listed keys that are not there.
+        name: name of the incident.
+        selection: what a person enters to describe the scope, such as accounts, times or keys.
+            Times are ISO texts with UTC offset.
+        subjects: number of affected customers.
+        records: name of the collection -> number of affected records.
+        sensitive: number of affected customers who are under 14, or whose ID number or religion is
+            affected.
+        minors: number of affected customers under 14.
+        age_unknown: number of affected customers without a birth date.
+        grade: grade of the incident that follows from these numbers.
+        log_rows: number of log entries that name affected customers.
+        not_found: number of keys in ``selection`` that do not exist in the database.
     """
 
     name: str
@@ -84,17 +96,21 @@ class IncidentAnswer(FrozenModel):
 
 
 class AnswerSheet(FrozenModel):
-    """What a sample holds; the same for the same seed, size and moment.
+    """The settings of a sample database, and the results that tests expect from it.
+
+    The same seed, number of customers and time give the same answer sheet.
 
     Attributes:
-        seed: of the sample.
-        customers: how many.
-        as_of: the moment of the sample; periods count back from it.
-        tables: rows of each table.
-        planted: row sets by the name of their rule (``include.sample_company.rules``).
-        canaries: every marked value.
-        duties: courses that people have to take, as of no day: nothing was taken since the moment.
-        incidents: whom some incidents would affect.
+        seed: seed of the random numbers.
+        customers: number of customers.
+        as_of: time for which the database was generated. Ages of records are measured from it.
+        tables: name of the table -> number of rows.
+        planted: name of a rule of `include.sample_company.rules` -> rows that meet the rule because
+            the generator made them so.
+        canaries: unique values of customers, with which tests search for leaked customer data.
+        duties: courses that current employees have to take, with their due dates. Courses that are
+            completed after ``as_of`` are not taken into account.
+        incidents: expected scopes of the sample incidents.
     """
 
     seed: int
@@ -107,8 +123,8 @@ class AnswerSheet(FrozenModel):
     incidents: tuple[IncidentAnswer, ...] = ()
 
 
-class Notes:
-    """Collects the answer sheet while the rows are made."""
+class AnswerSheetBuilder:
+    """Collects the content of the answer sheet while the sample database is generated."""
 
     def __init__(self) -> None:
         self._ranges: dict[str, list[tuple[int, int]]] = {name: [] for name in RULES}
@@ -118,30 +134,56 @@ class Notes:
         self.incidents: tuple[IncidentAnswer, ...] = ()
 
     def add(self, rule: str, keys: Ints | Iterable[int]) -> None:
-        """Note rows of a rule; keys ascend from call to call and within one."""
-        found = np.asarray(keys if isinstance(keys, np.ndarray) else list(keys), np.int64)
-        if not found.size:
+        """Add rows that meet a rule, in a table whose key is a single column.
+
+        Args:
+            rule: name of the rule of `include.sample_company.rules` that the rows meet.
+            keys: keys of the rows in ascending order. They must be greater than the keys of all
+                earlier calls for the same rule.
+        """
+        numbers = np.asarray(keys if isinstance(keys, np.ndarray) else list(keys), np.int64)
+        if not numbers.size:
             return
-        breaks = np.flatnonzero(np.diff(found) != 1)
-        firsts = found[np.concatenate(([0], breaks + 1))].tolist()
-        lasts = found[np.concatenate((breaks, [len(found) - 1]))].tolist()
+        breaks = np.flatnonzero(np.diff(numbers) != 1)
+        firsts = numbers[np.concatenate(([0], breaks + 1))].tolist()
+        lasts = numbers[np.concatenate((breaks, [len(numbers) - 1]))].tolist()
         ranges = self._ranges[rule]
         if ranges and firsts[0] == ranges[-1][1] + 1:
             firsts[0] = ranges.pop()[0]
         ranges.extend(zip(firsts, lasts, strict=True))
 
     def add_rows(self, rule: str, keys: Iterable[tuple[int, ...]]) -> None:
-        """Note rows of a rule whose key has several columns."""
+        """Add rows that meet a rule, in a table whose key has several columns.
+
+        Args:
+            rule: name of the rule of `include.sample_company.rules` that the rows meet.
+            keys: keys of the rows.
+        """
         self._rows[rule].extend(keys)
 
-    def canary(self, customer: int, kind: str, value: str, place: str, key: int) -> None:
-        """Note where a marked value was put."""
-        self._canaries.setdefault((customer, kind, value), []).append((place, key))
+    def add_canary(self, customer: int, kind: str, value: str, column: str, key: int) -> None:
+        """Add a record that contains a canary value (see `Canary`) to the answer sheet.
+
+        Args:
+            customer: id of the customer to whom the value belongs.
+            kind: type of the value, as in `Canary`.
+            value: the canary value.
+            column: table and column that contain the value, as ``table.column``.
+            key: primary key of the record.
+        """
+        self._canaries.setdefault((customer, kind, value), []).append((column, key))
 
     def sheet(
         self, seed: int, customers: int, as_of: datetime, tables: dict[str, int]
     ) -> AnswerSheet:
-        """The finished answer sheet."""
+        """Return the answer sheet with everything that was added.
+
+        Args:
+            seed: seed of the random numbers.
+            customers: number of customers.
+            as_of: time for which the database was generated.
+            tables: name of the table -> number of rows.
+        """
         return AnswerSheet(
             seed=seed,
             customers=customers,

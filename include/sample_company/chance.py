@@ -1,6 +1,8 @@
-"""Chance without state: every random figure is a function of the seed, a salt and a row's number.
+"""Stateless random numbers: each number is calculated from the seed, a salt and a row number.
 
-So a row comes out the same in whatever chunk it is made, and one table can ask what another says.
+The salt names the purpose of the number. The rows of a table are generated in blocks, but the
+division into blocks does not change their values. The code that generates one table can also
+compute the values of another table.
 """
 
 from __future__ import annotations
@@ -22,13 +24,18 @@ CLEAN = 255
 
 
 class Chance:
-    """The dice of one seed."""
+    """A generator of random numbers that depend only on a seed, a salt and a row number."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def bits(self, rows: Ints, salt: str) -> Bits:
-        """64 independent random bits for each row: SplitMix64 of the row's number."""
+        """Return 64 independent random bits for each row number, computed with SplitMix64.
+
+        Args:
+            rows: row numbers.
+            salt: name of the purpose of the bits. Another salt gives other bits.
+        """
         start = (self.seed * 0x9E3779B97F4A7C15 + crc32(salt.encode()) * 0xD1342543DE82EF95) % 2**64
         x = rows.astype(np.uint64)
         x *= np.uint64(0x9E3779B97F4A7C15)
@@ -41,34 +48,56 @@ class Chance:
         return x
 
     def below(self, rows: Ints, limit: int, salt: str) -> Ints:
-        """A number from 0 to ``limit - 1`` for each row."""
+        """Return a random number from 0 to ``limit - 1`` for each row number.
+
+        Args:
+            rows: row numbers.
+            limit: number of possible results.
+            salt: name of the purpose of the numbers. Another salt gives other numbers.
+        """
         return pick(self.bits(rows, salt), limit)
 
     def unit(self, rows: Ints, salt: str) -> npt.NDArray[np.float64]:
-        """A number in [0, 1) for each row."""
+        """Return a random number that is at least 0 and less than 1 for each row number.
+
+        Args:
+            rows: row numbers.
+            salt: name of the purpose of the numbers. Another salt gives other numbers.
+        """
         return fraction(self.bits(rows, salt))
 
 
 def pick(bits: Bits, limit: int, shift: int = 0) -> Ints:
-    """A number below ``limit`` (at most 2^16) from 24 of the bits, those from ``shift`` on."""
+    """Return numbers from 0 to ``limit - 1``, computed from 24 bits of each element of ``bits``.
+
+    Args:
+        bits: random bits.
+        limit: number of possible results, at most 2^16.
+        shift: position of the lowest of the 24 bits.
+    """
     part = (bits >> np.uint64(shift)) & np.uint64(0xFFFFFF)
     return ((part * np.uint64(limit)) >> np.uint64(24)).astype(np.int64)
 
 
 def fraction(bits: Bits) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) from the upper 53 bits."""
+    """Return a number from 0 to 1 for each element of ``bits``, computed from its upper 53 bits.
+
+    The number 1 itself is never returned.
+    """
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-class Plan:
-    """Which rows are planted with what: an exact number in each thousand, scattered by the seed.
+class VariantPlan:
+    """Chooses the rows of a table that get a deliberate variant, such as an invalid phone number.
 
-    Each row has at most one kind, so that a planted row breaks its own rule and no other.
+    Among each thousand consecutive rows, each variant gets exactly the number of rows that
+    ``per_thousand`` says. The seed decides which rows get it. A row has at most one variant. A row
+    that breaks one rule of the answer sheet because of its variant therefore breaks no other rule.
 
     Args:
-        chance: the dice.
-        salt: names the table.
-        per_thousand: kinds and how many rows of a thousand have each.
+        chance: generator of the random numbers.
+        salt: name of the table.
+        per_thousand: name of the variant -> number of rows per thousand that get it.
     """
 
     def __init__(self, chance: Chance, salt: str, per_thousand: dict[str, int]) -> None:
@@ -82,32 +111,50 @@ class Plan:
             self._first[kind] = at
             self._table[at : at + count] = self.codes[kind]
             at += count
-        # Half of the slots stay clean, so that each planted row has a clean partner.
+        # Half of the slots stay clean, so that each planted row has its own clean partner.
         if at > BLOCK // 2:
             raise ValueError(f"more than half of the rows of {salt} would be planted")
 
-    def kinds(self, rows: Ints) -> npt.NDArray[np.uint8]:
-        """The code of each row's kind (rows count from 1); row 1 is always clean."""
-        found = self._table[self._slots(rows)]
-        found[rows == 1] = CLEAN
-        return found
+    def variants(self, rows: Ints) -> npt.NDArray[np.uint8]:
+        """Return the code of each row's variant; ``CLEAN`` for a row without a variant.
+
+        A variant is a deliberate change of a row, such as an invalid phone number; see the class.
+
+        Args:
+            rows: row numbers from 1. Row 1 never has a variant.
+        """
+        variants = self._table[self._slots(rows)]
+        variants[rows == 1] = CLEAN
+        return variants
 
     def code(self, kind: str) -> int:
-        """The code that ``kinds`` gives for a kind; one that no row has if it is not planted."""
+        """Return the code with which `variants` represents a variant.
+
+        Args:
+            kind: name of the variant. If the plan has no such variant, the result is a code that no
+                row has.
+        """
         return self.codes.get(kind, CLEAN - 1)
 
     def partners(self, rows: Ints) -> Ints:
-        """For each planted row a clean row of the same thousand, its own."""
+        """Return, for each row with a variant, another row that has no variant.
+
+        For example, a duplicate customer is a copy of the customer that this function returns for
+        it. Both rows are among the same thousand rows. Two rows never get the same other row.
+
+        Args:
+            rows: numbers of the rows that have a variant.
+        """
         block, _ = np.divmod(rows - 1, BLOCK)
         units, shift = self._shuffle(block)
-        place = (_INVERSES[units] * (self._slots(rows) + BLOCK // 2 - shift)) % BLOCK
-        partner: Ints = block * BLOCK + place + 1
+        offset = (_INVERSES[units] * (self._slots(rows) + BLOCK // 2 - shift)) % BLOCK
+        partner: Ints = block * BLOCK + offset + 1
         return partner
 
     def _slots(self, rows: Ints) -> Ints:
-        block, place = np.divmod(rows - 1, BLOCK)
+        block, offset = np.divmod(rows - 1, BLOCK)
         units, shift = self._shuffle(block)
-        slots: Ints = (_UNITS[units] * place + shift) % BLOCK
+        slots: Ints = (_UNITS[units] * offset + shift) % BLOCK
         return slots
 
     def _shuffle(self, block: Ints) -> tuple[Ints, Ints]:
@@ -115,8 +162,8 @@ class Plan:
         return pick(bits, len(_UNITS)), pick(bits, BLOCK, 24)
 
 
-def coprime_step(modulus: int, wish: int) -> int:
-    """The least number from ``wish`` on that shares no factor with ``modulus``."""
-    while gcd(wish, modulus) != 1:
-        wish += 1
-    return wish
+def coprime_step(modulus: int, start: int) -> int:
+    """Return the smallest number that is at least ``start`` and coprime to ``modulus``."""
+    while gcd(start, modulus) != 1:
+        start += 1
+    return start

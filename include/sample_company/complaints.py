@@ -1,4 +1,4 @@
-"""Complaints, some of them open and some past their retention period."""
+"""Generate complaints. Some are still open, and some are past their retention period."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from include.sample_company import people as who
-from include.sample_company.answers import Notes
-from include.sample_company.chance import CLEAN, Ints, Mask, Plan
+from include.sample_company import identities
+from include.sample_company.answers import AnswerSheetBuilder
+from include.sample_company.chance import CLEAN, Ints, Mask, VariantPlan
 from include.sample_company.columns import (
     DAY,
     Table,
@@ -35,69 +35,83 @@ _KINDS = (b"lost", b"damaged", b"late", b"privacy", b"attitude")
 _WORDS = tuple(
     word.encode() for word in ("快件丢失", "外包装破损", "派送延误", "面单信息泄露", "服务态度差")
 )
-_OLD_DAYS = (1680, 1150)  # opened between these, days ago
+_OLD_DAYS = (1680, 1150)  # days ago; old complaints were opened between them
 
 
-def build(world: World, notes: Notes) -> list[Table]:
-    """Make the complaints."""
+def build(world: World, sheet_builder: AnswerSheetBuilder) -> list[Table]:
+    """Return the table of complaints.
+
+    Args:
+        world: settings of the sample database.
+        sheet_builder: collects the rows for the answer sheet while the rows are generated.
+    """
     return [
         Table(
             "complaint",
             "complaint_id, customer_id, waybill_id, waybill_created_at, kind, description, "
             "opened_at, closed_at, handled_by",
-            _complaints(world, notes), world.complaints,
+            _complaints(world, sheet_builder), world.complaints,
         )
     ]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What some complaints are about.
+class _ComplaintColumns:
+    """The properties of complaints, from which the columns of the complaint table are computed.
+
+    Each attribute is an array with one element per complaint.
 
     Attributes:
-        old: those without a waybill, past their retention period.
-        open: those that are planted as open.
-        waybill: the waybill of each.
-        made: when that was made.
-        opened: when the complaint was.
-        customer: whose it is.
+        old: whether the complaint is past its retention period on purpose. Such a complaint has no
+            waybill.
+        open: whether the complaint is still open on purpose.
+        waybill: number of the waybill that the complaint is about.
+        created: creation time of the waybill, in seconds since 1970.
+        opened: opening time of the complaint, in seconds since 1970.
+        customer: number of the customer who complained.
     """
 
     old: Mask
     open: Mask
     waybill: Ints
-    made: Ints
+    created: Ints
     opened: Ints
     customer: Ints
 
 
 def complainers(world: World) -> Iterator[tuple[Ints, Ints]]:
-    """Each complaint again: customer and moment, some thousand at a time."""
+    """Yield the customer and the opening time of all complaints.
+
+    Each element consists of two arrays with an entry for each of up to `CHUNK` complaints: the
+    numbers of the customers, and the opening times in seconds since 1970.
+    """
     marked = canary_waybills(world)
     for ids in chunks(1, world.complaints):
-        told = _told(world, ids, marked)
-        yield told.customer, told.opened
+        facts = _facts(world, ids, marked)
+        yield facts.customer, facts.opened
 
 
-def _told(world: World, ids: Ints, marked: dict[int, int]) -> _Told:
+def _facts(world: World, ids: Ints, marked: dict[int, int]) -> _ComplaintColumns:
     rates, chance = world.rates, world.chance
-    plan = Plan(chance, "complaint", {"open": rates.open_complaints, "old": rates.old_complaints})
+    plan = VariantPlan(
+        chance, "complaint", {"open": rates.open_complaints, "old": rates.old_complaints}
+    )
     first_marked = world.complaints - len(marked) + 1
-    kinds = plan.kinds(ids)
+    variants = plan.variants(ids)
     if not world.waybills:
-        kinds[:] = plan.code("old")
-    kinds[ids >= first_marked] = CLEAN
-    old = kinds == plan.code("old")
+        variants[:] = plan.code("old")
+    variants[ids >= first_marked] = CLEAN
+    old = variants == plan.code("old")
     share = chance.unit(ids, "complaint")
     waybill = 1 + ((ids - 1 + share) * (world.waybills / world.complaints)).astype(np.int64)
     waybill = np.clip(waybill, 1, max(world.waybills, 1))
-    labelled = (kinds == plan.code("open")) & (chance.below(ids, 4, "label") == 0)
+    labelled = (variants == plan.code("open")) & (chance.below(ids, 4, "label") == 0)
     waybill[labelled] = [with_label(world, number) for number in waybill[labelled].tolist()]
-    for place, number in enumerate(marked.values()):
-        waybill[ids == first_marked + place] = number
-    made = created_at(world, waybill)
+    for index, number in enumerate(marked.values()):
+        waybill[ids == first_marked + index] = number
+    created = created_at(world, waybill)
     opened = np.minimum(
-        made + 5 * DAY + (share * 10 * DAY).astype(np.int64), (made + world.now) // 2
+        created + 5 * DAY + (share * 10 * DAY).astype(np.int64), (created + world.now) // 2
     )
     long_ago = world.now - _OLD_DAYS[0] * DAY
     opened = np.where(
@@ -106,51 +120,52 @@ def _told(world: World, ids: Ints, marked: dict[int, int]) -> _Told:
     customer = np.where(
         old,
         world.customer_for(ids, opened, "complainer"),
-        senders(world, waybill, made, marked),
+        senders(world, waybill, created, marked),
     )
-    return _Told(old, kinds == plan.code("open"), waybill, made, opened, customer)
+    return _ComplaintColumns(old, variants == plan.code("open"), waybill, created, opened, customer)
 
 
-def _complaints(world: World, notes: Notes) -> Iterator[bytes]:
+def _complaints(world: World, sheet_builder: AnswerSheetBuilder) -> Iterator[bytes]:
     chance = world.chance
     marked = canary_waybills(world)
     first_marked = world.complaints - len(marked) + 1
-    clerks = np.array([one.employee_id for one in core(world, CUSTOMER_SERVICE)], np.int64)
-    disputed: set[int] = set()  # waybills about which a complaint is open
+    employees = core(world, CUSTOMER_SERVICE)
+    clerks = np.array([employee.employee_id for employee in employees], np.int64)
+    disputed: set[int] = set()  # numbers of waybills with an open complaint
     for ids in chunks(1, world.complaints):
-        told = _told(world, ids, marked)
-        old, waybill, opened = told.old, told.waybill, told.opened
+        facts = _facts(world, ids, marked)
+        old, waybill, opened = facts.old, facts.waybill, facts.opened
         closed = opened + DAY + chance.below(ids, 144, "answered") * HOUR
-        still = told.open | (closed > world.now)
-        notes.add("open_complaint", ids[still])
-        notes.add("expired_complaint", ids[~still & world.past(closed, 3)])
-        disputed.update(waybill[still & ~old].tolist())
-        someone = who.people(world, told.customer)
+        is_open = facts.open | (closed > world.now)
+        sheet_builder.add("open_complaint", ids[is_open])
+        sheet_builder.add("expired_complaint", ids[~is_open & world.past(closed, 3)])
+        disputed.update(waybill[is_open & ~old].tolist())
+        people = identities.people(world, facts.customer)
         kind = chance.below(ids, len(_KINDS), "complaint kind")
         yield rows(
             len(ids),
             digits(ids, 10),
-            digits(told.customer, 10),
+            digits(facts.customer, 10),
             null_where(old, digits(waybill, 10)),
-            null_where(old, stamps(told.made)),
+            null_where(old, stamps(facts.created)),
             choose(_KINDS, kind),
-            ("客户".encode(), *someone.name, "（".encode(), someone.phone, "）反映：".encode(),
+            ("客户".encode(), *people.name, "（".encode(), people.phone, "）反映：".encode(),
              choose(_WORDS, kind), "。".encode()),
             stamps(opened),
-            null_where(still, stamps(closed)),
+            null_where(is_open, stamps(closed)),
             digits(clerks[chance.below(ids, len(clerks), "clerk")], 5),
         )  # fmt: skip
-        for place, canary in enumerate(marked):
-            number = first_marked + place
+        for index, canary in enumerate(marked):
+            number = first_marked + index
             if number in ids:
                 for label, value in (
-                    ("name", who.canary_name(world, canary)),
-                    ("phone", who.canary_phone(world, canary)),
+                    ("name", identities.canary_name(world, canary)),
+                    ("phone", identities.canary_phone(world, canary)),
                 ):
-                    notes.canary(canary, label, value, "complaint.description", number)
-    held = np.array(sorted(disputed), np.int64)
-    notes.add("contact_not_masked_open_complaint", not_masked(world, held))
-    expired = held[world.past(created_at(world, held), 2)]
-    notes.add("expired_waybill_open_complaint", expired)
+                    sheet_builder.add_canary(canary, label, value, "complaint.description", number)
+    waybills = np.array(sorted(disputed), np.int64)
+    sheet_builder.add("contact_not_masked_open_complaint", not_masked(world, waybills))
+    expired = waybills[world.past(created_at(world, waybills), 2)]
+    sheet_builder.add("expired_waybill_open_complaint", expired)
     # A proof has the number of its waybill.
-    notes.add("expired_delivery_proof_open_complaint", with_expired_proof(world, held))
+    sheet_builder.add("expired_delivery_proof_open_complaint", with_expired_proof(world, waybills))

@@ -1,4 +1,4 @@
-"""Customers, their addresses, the notices they were shown and the consents they gave."""
+"""Generate customers with their addresses, privacy notices and consents."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from include.sample_company import people as who
-from include.sample_company.answers import Notes
+from include.sample_company import identities
+from include.sample_company.answers import AnswerSheetBuilder
 from include.sample_company.chance import Ints, Mask
 from include.sample_company.columns import (
     DAY,
@@ -34,8 +34,8 @@ from include.sample_company.staff import (
 )
 from include.sample_company.world import World
 
-NOTICES = ((2555, "2.0"), (1460, "3.0"), (730, "4.0"), (200, "5.0"))  # days ago, version
-DELIVERY, MARKETING, PARTNER_SHARING = 3, 2, 1  # consent_id = 4 * customer_id less this
+NOTICES = ((2555, "2.0"), (1460, "3.0"), (730, "4.0"), (200, "5.0"))  # published days ago, version
+DELIVERY, MARKETING, PARTNER_SHARING = 3, 2, 1  # consent_id is 4 * customer_id minus this number
 _DEFECTS = (
     "invalid_id_check_digit", "invalid_id_birth_date", "invalid_phone", "missing_name",
     "missing_phone", "missing_id_number", "over_collected_religion", "stale_customer",
@@ -43,7 +43,7 @@ _DEFECTS = (
     "consent_withdrawn", "minor_without_guardian_consent", "unknown_id_division",
 )  # fmt: skip
 _KINDS = (*_DEFECTS, "duplicate_customer", "minor", "closed", "formatted_phone")
-_BAD_PHONES = (b"12", b"1380", b"+86 1", b"1390O")  # and eight more digits
+_BAD_PHONES = (b"12", b"1380", b"+86 1", b"1390O")  # prefixes of eight digits
 _RELIGIONS = ("佛教".encode(), "基督教".encode(), "伊斯兰教".encode())
 _LABELS = ("家".encode(), "公司".encode(), "学校".encode())
 _ADDRESS_COLUMNS = (
@@ -52,8 +52,13 @@ _ADDRESS_COLUMNS = (
 )
 
 
-def build(world: World, notes: Notes) -> list[Table]:
-    """Make the tables of the customers' own data."""
+def build(world: World, sheet_builder: AnswerSheetBuilder) -> list[Table]:
+    """Return the tables of divisions, notices, customers, addresses and consents.
+
+    Args:
+        world: settings of the sample database.
+        sheet_builder: collects the rows for the answer sheet while the rows are generated.
+    """
     return [
         _divisions(world),
         _notices(world),
@@ -62,67 +67,73 @@ def build(world: World, notes: Notes) -> list[Table]:
             "customer_id, name, phone, id_number, email, birth_date, religion, status, "
             "record_class, department_id, default_address_id, marketing_subscribed, preferences, "
             "created_at, updated_at, verified_at, closed_at, entered_by, reviewed_by, reviewed_at",
-            _customers(world, notes), world.customers,
+            _customers(world, sheet_builder), world.customers,
         ),
-        Table("address", _ADDRESS_COLUMNS, _addresses(world, notes), _about_addresses(world)),
+        Table(
+            "address", _ADDRESS_COLUMNS,
+            _addresses(world, sheet_builder), _estimated_addresses(world),
+        ),
         Table(
             "consent",
             "consent_id, customer_id, purpose, notice_version_id, given_at, withdrawn_at, channel, "
             "by_guardian",
-            _consents(world, notes), round(world.customers * 1.3),
+            _consents(world, sheet_builder), round(world.customers * 1.3),
         ),
     ]  # fmt: skip
 
 
 def consents_to_sharing(world: World, ids: Ints) -> Mask:
-    """Which customers consented to sharing with partners."""
+    """Return for each customer whether the customer has ever consented to sharing with partners."""
     willing = world.chance.below(ids, 1000, "partner sharing") < world.rates.partner_sharing
     plan = world.customer_plan
-    never = np.isin(world.kinds(ids), [plan.code("consent_missing"), plan.code("closed")])
+    never = np.isin(world.variants(ids), [plan.code("consent_missing"), plan.code("closed")])
     return willing & ~never | world.late_returns(ids)
 
 
 def consent_given(world: World, ids: Ints) -> Ints:
-    """When customers gave their consents: minutes after they signed up."""
+    """Return the time at which each customer gave consents, in seconds since 1970.
+
+    A customer gives all consents at once, five minutes after sign-up.
+    """
     return world.customer_created(ids) + 300
 
 
 def branches_of(world: World, ids: Ints) -> Ints:
-    """The branch that answers for each customer's record."""
-    found: Ints = np.array(BRANCHES)[world.chance.below(ids, len(BRANCHES), "branch")]
-    return found
+    """Return, for each customer, the number of the branch that is responsible for the customer."""
+    branches: Ints = np.array(BRANCHES)[world.chance.below(ids, len(BRANCHES), "branch")]
+    return branches
 
 
 def consents_of(world: World, ids: Ints) -> Ints:
-    """How many consents each customer gave."""
-    kinds, plan = world.kinds(ids), world.customer_plan
-    marketing = _subscribed(world, ids) & (kinds != plan.code("consent_not_covering_purpose"))
-    delivery = kinds != plan.code("consent_missing")
-    found: Ints = np.sum([delivery, marketing, consents_to_sharing(world, ids)], axis=0)
-    return found
+    """Return the number of consents of each customer."""
+    variants, plan = world.variants(ids), world.customer_plan
+    marketing = _subscribed(world, ids) & (variants != plan.code("consent_not_covering_purpose"))
+    delivery = variants != plan.code("consent_missing")
+    counts: Ints = np.sum([delivery, marketing, consents_to_sharing(world, ids)], axis=0)
+    return counts
 
 
-def _customers(world: World, notes: Notes) -> Iterator[bytes]:
+def _customers(world: World, sheet_builder: AnswerSheetBuilder) -> Iterator[bytes]:
     enterers = _numbers(world, CUSTOMER_SERVICE)
     reviewers = _numbers(world, INFORMATION_MANAGEMENT)
     plan, chance = world.customer_plan, world.chance
     for ids in chunks(1, world.customers):
-        kinds = world.kinds(ids)
-        is_kind = {kind: kinds == plan.code(kind) for kind in _KINDS}
+        variants = world.variants(ids)
+        is_kind = {kind: variants == plan.code(kind) for kind in _KINDS}
         for kind in _DEFECTS:
-            notes.add(kind, ids[is_kind[kind]])
+            sheet_builder.add(kind, ids[is_kind[kind]])
         minor = is_kind["minor"] | is_kind["minor_without_guardian_consent"]
         closed = is_kind["closed"]
-        notes.add("minor", ids[minor])
-        notes.add("closed_customer", ids[closed])
+        sheet_builder.add("minor", ids[minor])
+        sheet_builder.add("closed_customer", ids[closed])
         twins = ids[is_kind["duplicate_customer"]]
         partners = plan.partners(twins)
         later, earlier = np.maximum(twins, partners), np.minimum(twins, partners)
         pairs = zip(later.tolist(), earlier.tolist(), strict=True)
-        notes.add_rows("duplicate_customer", sorted(pairs))
+        sheet_builder.add_rows("duplicate_customer", sorted(pairs))
 
-        someone = who.people(world, ids)
-        id_number, birth = who.id_numbers(world, ids)
+        people = identities.people(world, ids)
+        id_number, birth = identities.id_numbers(world, ids)
         id_number, no_birth = _spoil_id(ids, id_number, is_kind)
         created = world.customer_created(ids)
         recent = world.now - (chance.unit(ids, "verified") * 300 * DAY).astype(np.int64)
@@ -135,7 +146,7 @@ def _customers(world: World, notes: Notes) -> Iterator[bytes]:
             verified,
         )
         closing = np.where(closed, world.closed_at(ids), 0)
-        notes.add("expired_customer", ids[closed & world.past(closing, 3)])
+        sheet_builder.add("expired_customer", ids[closed & world.past(closing, 3)])
         verified = np.where(closed, np.minimum(verified, closing), verified)
         updated = np.maximum(verified, closing)
         entered = enterers[chance.below(ids, len(enterers), "entered")]
@@ -143,16 +154,16 @@ def _customers(world: World, notes: Notes) -> Iterator[bytes]:
         reviewed = np.where(is_kind["reviewer_is_enterer"], entered, reviewed)
         no_reviewer = is_kind["no_reviewer"]
         status = np.where(closed, 2, (chance.below(ids, 20, "status") == 0).astype(np.int64))
-        name: Column = someone.name
+        name: Column = people.name
         if is_kind["missing_name"].any():
-            name = [put(part, is_kind["missing_name"], b"") for part in someone.name]
+            name = [put(part, is_kind["missing_name"], b"") for part in people.name]
         yield rows(
             len(ids),
             digits(ids, 10),
             name,
-            _phone(world, ids, someone.phone, is_kind),
+            _phone(world, ids, people.phone, is_kind),
             null_where(is_kind["missing_id_number"], id_number),
-            _emails(world, ids, someone.pinyin),
+            _emails(world, ids, people.pinyin),
             null_where(no_birth, birth),
             null_where(
                 ~is_kind["over_collected_religion"],
@@ -172,22 +183,26 @@ def _customers(world: World, notes: Notes) -> Iterator[bytes]:
             null_where(no_reviewer, digits(reviewed, 5)),
             null_where(no_reviewer, stamps(created + 1800)),
         )
-        _note_canaries(world, notes, ids, id_number)
+        _note_canaries(world, sheet_builder, ids, id_number)
 
 
-def _note_canaries(world: World, notes: Notes, ids: Ints, id_number: Strings) -> None:
+def _note_canaries(
+    world: World, sheet_builder: AnswerSheetBuilder, ids: Ints, id_number: Strings
+) -> None:
     for canary in world.canaries[np.isin(world.canaries, ids)].tolist():
         number = id_number[canary - ids[0]].decode()
         for kind, value in (
-            ("name", who.canary_name(world, canary)),
-            ("phone", who.canary_phone(world, canary)),
+            ("name", identities.canary_name(world, canary)),
+            ("phone", identities.canary_phone(world, canary)),
             ("id_number", number),
-            ("email", who.canary_email(world, canary)),
+            ("email", identities.canary_email(world, canary)),
         ):
-            notes.canary(canary, kind, value, f"customer.{kind}", canary)
-        notes.canary(canary, "token", world.token(canary), "customer.preferences", canary)
-        street = who.canary_street(world, canary)
-        notes.canary(canary, "street", street, "address.street", canary * 2 - 1)
+            sheet_builder.add_canary(canary, kind, value, f"customer.{kind}", canary)
+        sheet_builder.add_canary(
+            canary, "token", world.token(canary), "customer.preferences", canary
+        )
+        street = identities.canary_street(world, canary)
+        sheet_builder.add_canary(canary, "street", street, "address.street", canary * 2 - 1)
 
 
 def _spoil_id(ids: Ints, id_number: Strings, is_kind: dict[str, Mask]) -> tuple[Strings, Mask]:
@@ -196,28 +211,28 @@ def _spoil_id(ids: Ints, id_number: Strings, is_kind: dict[str, Mask]) -> tuple[
     if not (wrong | no_date | nowhere).any():
         return id_number, no_date
     text = characters(id_number)
-    for place in np.flatnonzero(wrong):
-        right = who.ID_CHECKS.index(chr(text[place, 17]).upper())
-        text[place, 17] = ord(who.ID_CHECKS[(right + 1 + int(ids[place]) % 10) % 11])
+    for index in np.flatnonzero(wrong):
+        valid = identities.ID_CHECKS.index(chr(text[index, 17]).upper())
+        text[index, 17] = ord(identities.ID_CHECKS[(valid + 1 + int(ids[index]) % 10) % 11])
     text[no_date, 10:14] = np.frombuffer(b"0230", np.uint8)
-    text[no_date, 17] = who.check_characters(text[no_date, :17])
-    # The last two digits counted down from 99: no code of the pools, and no two alike
+    text[no_date, 17] = identities.check_characters(text[no_date, :17])
+    # The last two digits become 99 minus their value: unique codes that are not in the pools.
     text[nowhere, 4:6] = 2 * ord("0") + 9 - text[nowhere, 4:6]
-    text[nowhere, 17] = who.check_characters(text[nowhere, :17])
+    text[nowhere, 17] = identities.check_characters(text[nowhere, :17])
     return strings(text), no_date
 
 
 def _phone(world: World, ids: Ints, phone: Strings, is_kind: dict[str, Mask]) -> Column:
     bad, formatted = is_kind["invalid_phone"], is_kind["formatted_phone"]
     if bad.any():
-        # Too short, too long, a letter O: no two alike, so that none is taken for a duplicate.
+        # Too short, too long or with a letter O; each is unique, so that none is a duplicate.
         start = choose(_BAD_PHONES, ids[bad] % len(_BAD_PHONES))
         middle = digits(ids[bad] % 10**8, 8)
         phone = put(phone, bad, np.char.add(start, middle))
     if formatted.any():
         written = [
             f"+86 {p[:3]}-{p[3:7]}-{p[7:]}".encode()
-            for p in (one.decode() for one in phone[formatted])
+            for p in (number.decode() for number in phone[formatted])
         ]
         phone = put(phone, formatted, np.array(written, "S"))
     return null_where(is_kind["missing_phone"], phone)
@@ -228,14 +243,14 @@ def _emails(world: World, ids: Ints, pinyin: Strings) -> Column:
     bits = world.chance.below(ids, 60, "email")
     local, number, host = pinyin, digits(ids, 10), choose(hosts, bits % 3)
     for canary in world.canaries[np.isin(world.canaries, ids)]:
-        mine = ids == canary
-        address = who.canary_email(world, canary).encode()
+        is_canary = ids == canary
+        address = identities.canary_email(world, canary).encode()
         local, number, host = (
-            put(local, mine, address),
-            put(number, mine, b""),
-            put(host, mine, b""),
+            put(local, is_canary, address),
+            put(number, is_canary, b""),
+            put(host, is_canary, b""),
         )
-        bits[mine] = 0
+        bits[is_canary] = 0
     return null_where(bits >= 45, (local, number, host))
 
 
@@ -254,75 +269,77 @@ def _preferences(world: World, ids: Ints) -> Column:
 
 def _subscribed(world: World, ids: Ints) -> Mask:
     plan = world.customer_plan
-    kinds = world.kinds(ids)
+    variants = world.variants(ids)
     likes = world.chance.below(ids, 1000, "marketing") < world.rates.marketing
-    likes &= ~np.isin(kinds, [plan.code("consent_missing"), plan.code("closed")])
+    likes &= ~np.isin(variants, [plan.code("consent_missing"), plan.code("closed")])
     return likes | np.isin(
-        kinds, [plan.code("consent_not_covering_purpose"), plan.code("consent_withdrawn")]
+        variants, [plan.code("consent_not_covering_purpose"), plan.code("consent_withdrawn")]
     )
 
 
-def _addresses(world: World, notes: Notes) -> Iterator[bytes]:
+def _addresses(world: World, sheet_builder: AnswerSheetBuilder) -> Iterator[bytes]:
     plan, pools = world.customer_plan, world.pools
     for ids in chunks(1, world.customers):
-        second = ids[who.has_second_address(world, ids)]
+        second = ids[identities.has_second_address(world, ids)]
         address = np.sort(np.concatenate((ids * 2 - 1, second * 2)))
         owner = (address + 1) // 2
         default = address % 2 == 1
-        kinds = world.kinds(owner)
-        unknown = (kinds == plan.code("unknown_division")) & default
-        notes.add("unknown_division", address[unknown])
-        notes.add("expired_address", address[kinds == plan.code("closed")])
-        place = who.places(world, address)
-        code = pools.codes[place.division]
+        variants = world.variants(owner)
+        unknown = (variants == plan.code("unknown_division")) & default
+        sheet_builder.add("unknown_division", address[unknown])
+        sheet_builder.add("expired_address", address[variants == plan.code("closed")])
+        columns = identities.places(world, address)
+        code = pools.codes[columns.division]
         yield rows(
             len(address),
             digits(address, 10),
             digits(owner, 10),
             choose((*_LABELS, rb"\N"), world.chance.below(address, 4, "label")),
             put(code, unknown, choose((b"999999", b"110199", b"000000"), address[unknown] % 3)),
-            pools.provinces[place.division],
-            pools.cities[place.division],
-            pools.districts[place.division],
-            place.line,
+            pools.provinces[columns.division],
+            pools.cities[columns.division],
+            pools.districts[columns.division],
+            columns.line,
             choose((b"f", b"t"), default.astype(np.int64)),
             stamps(world.customer_created(owner) + 120),
         )
 
 
-def _about_addresses(world: World) -> int:
+def _estimated_addresses(world: World) -> int:
     return round(world.customers * (1 + world.rates.second_address / 1000))
 
 
-def _consents(world: World, notes: Notes) -> Iterator[bytes]:
+def _consents(world: World, sheet_builder: AnswerSheetBuilder) -> Iterator[bytes]:
     plan = world.customer_plan
     purposes = (b"delivery", b"marketing", b"partner_sharing")
     published = np.array([world.now - ago * DAY for ago, _ in NOTICES])
     for ids in chunks(1, world.customers):
-        kinds = world.kinds(ids)
-        marketing = _subscribed(world, ids) & (kinds != plan.code("consent_not_covering_purpose"))
+        variants = world.variants(ids)
+        marketing = _subscribed(world, ids) & (
+            variants != plan.code("consent_not_covering_purpose")
+        )
         consent = np.sort(np.concatenate((
-            ids[kinds != plan.code("consent_missing")] * 4 - DELIVERY,
+            ids[variants != plan.code("consent_missing")] * 4 - DELIVERY,
             ids[marketing] * 4 - MARKETING,
             ids[consents_to_sharing(world, ids)] * 4 - PARTNER_SHARING,
         )))  # fmt: skip
         owner, purpose = (consent + 3) // 4, (consent + 3) % 4
-        kinds = world.kinds(owner)
-        given = consent_given(world, owner)
-        closed = kinds == plan.code("closed")
-        revoked = (kinds == plan.code("consent_withdrawn")) & (purpose == 1)
-        ended = np.where(closed, world.closed_at(owner), given + (world.now - given) // 2)
-        notes.add("expired_consent", consent[closed & world.past(ended, 3)])
+        variants = world.variants(owner)
+        given_at = consent_given(world, owner)
+        closed = variants == plan.code("closed")
+        revoked = (variants == plan.code("consent_withdrawn")) & (purpose == 1)
+        ended = np.where(closed, world.closed_at(owner), given_at + (world.now - given_at) // 2)
+        sheet_builder.add("expired_consent", consent[closed & world.past(ended, 3)])
         yield rows(
             len(consent),
             digits(consent, 11),
             digits(owner, 10),
             choose(purposes, purpose),
-            digits(np.searchsorted(published, given, "right"), 1),
-            stamps(given),
+            digits(np.searchsorted(published, given_at, "right"), 1),
+            stamps(given_at),
             null_where(~(closed | revoked), stamps(ended)),
             choose((b"app", b"web", b"counter"), world.chance.below(owner, 3, "channel")),
-            choose((b"f", b"t"), (kinds == plan.code("minor")).astype(np.int64)),
+            choose((b"f", b"t"), (variants == plan.code("minor")).astype(np.int64)),
         )
 
 
@@ -351,4 +368,5 @@ def _notices(world: World) -> Table:
 
 
 def _numbers(world: World, department: int) -> Ints:
-    return np.array([one.employee_id for one in core(world, department)], np.int64)
+    employees = core(world, department)
+    return np.array([employee.employee_id for employee in employees], np.int64)

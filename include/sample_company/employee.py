@@ -1,7 +1,7 @@
-"""Employees of the sample company, and the courses that each has to take by when.
+"""Employees of the sample company, and the due dates of their courses.
 
-The answer sheet computes the courses here in plain Python, and tests compare the workflow's SQL
-with them. Nothing else uses this module.
+This module computes the due dates in plain Python for the answer sheet. Tests compare them with the
+due dates that the training workflow computes in SQL. The workflow itself does not use this module.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from include.frozen import FrozenModel
 
 @dataclass(frozen=True)
 class Staff:
-    """An employee.
+    """An employee of the sample company.
 
     Attributes:
-        employee_id: from 1; the first of each department is its head.
-        kind: ``core`` (here throughout, trained) or one of ``PLANTED``.
-        department_id: department.
-        manager_id: head of the department; None for the head of the company.
-        joined_on: first day.
-        left_on: last day, None while employed.
-        leave: first and last day of a leave that is running, or None.
-        has_data_access: may open customer records.
+        employee_id: number from 1. The first employee of each department is its head.
+        kind: ``core`` for an employee who has been trained and employed for years. Otherwise the
+            name in ``PLANTED`` of what is special about the employee, such as ``newcomer``.
+        department_id: number of the department.
+        manager_id: number of the employee's superior; None for the head of the company.
+        joined_on: first day of employment.
+        left_on: last day of employment; None for a current employee.
+        leave: first and last day of the current leave; None if the employee is not on leave.
+        has_data_access: whether the employee may open customer records.
     """
 
     employee_id: int
@@ -39,18 +40,18 @@ class Staff:
     has_data_access: bool
 
 
-GRACE = timedelta(days=14)  # after a leave
+GRACE = timedelta(days=14)  # to complete a course after a leave
 
 
 class Duty(FrozenModel):
-    """One course that somebody who has not left has to take.
+    """The obligation of a current employee to take a course by a due date.
 
     Attributes:
-        person: staff number.
-        course: code.
-        due_on: day by which it is due.
-        supervisor: staff number; None for the head of the company.
-        leave: first and last day of a leave.
+        person: staff number of the employee.
+        course: code of the course.
+        due_on: due date.
+        supervisor: staff number of the employee's supervisor; None for the head of the company.
+        leave: first and last day of the current leave; None if the employee is not on leave.
     """
 
     person: str
@@ -65,33 +66,40 @@ def duties(
     courses: tuple[tuple[str, str, str, int, int | None], ...],
     passed: Mapping[tuple[int, int], date],
 ) -> Iterator[Duty]:
-    """Say who has to take what by when.
+    """Yield the courses that current employees have to take, with their due dates.
 
     Args:
-        staff: everybody.
-        courses: code, title, topic, days after joining, months until it is repeated.
-        passed: last day on which an employee passed a course, by employee and course from 1.
+        staff: all employees.
+        courses: for each course: code, title, topic, number of days, number of months. An employee
+            has to take the course within this number of days after joining, and to repeat it after
+            this number of months (None if it is never repeated).
+        passed: (number of the employee, number of the course) -> last day on which the employee
+            passed the course. Both numbers count from 1.
     """
-    for one in staff:
-        if one.left_on is not None:
+    for employee in staff:
+        if employee.left_on is not None:
             continue
         for number, (code, _title, _topic, within, repeat) in enumerate(courses, 1):
-            last = passed.get((one.employee_id, number))
+            last = passed.get((employee.employee_id, number))
             if last is not None and repeat is None:
                 continue
-            due = one.joined_on + timedelta(days=within) if last is None else _after(last, repeat)
-            if one.leave and one.leave[0] <= due <= one.leave[1] + GRACE:
-                due = one.leave[1] + GRACE
+            if last is None:
+                due = employee.joined_on + timedelta(days=within)
+            else:
+                due = _add_months(last, repeat)
+            if employee.leave and employee.leave[0] <= due <= employee.leave[1] + GRACE:
+                due = employee.leave[1] + GRACE
+            manager = employee.manager_id
             yield Duty(
-                person=_number(one.employee_id),
+                person=_number(employee.employee_id),
                 course=code,
                 due_on=due,
-                supervisor=None if one.manager_id is None else _number(one.manager_id),
-                leave=one.leave,
+                supervisor=None if manager is None else _number(manager),
+                leave=employee.leave,
             )
 
 
-def _after(day: date, months: int | None) -> date:
+def _add_months(day: date, months: int | None) -> date:
     assert months is not None
     years, month = divmod(day.month - 1 + months, 12)
     year = day.year + years

@@ -1,8 +1,8 @@
-"""Whom some incidents would affect, by what the generator knows, in plain Python.
+"""Compute the scopes of the sample incidents from the generator's own data, in plain Python.
 
-Written for the answer sheet and used by nothing else: what the workflow counts in SQL is held
-against it. What a selection means stands in docs/incidents.md; grades are those of the shipped
-incident.yaml.
+Only the answer sheet uses this module. Tests compare these scopes with those that the incident
+workflow counts in SQL. docs/explanation/incident-scope.md explains how a scope is described. The
+grades follow the incident.yaml of the shipped policy pack.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from include.sample_company.columns import DAY, chunks
 from include.sample_company.complaints import complainers
 from include.sample_company.customers import branches_of, consents_of
 from include.sample_company.governance import openings, sharings
-from include.sample_company.people import has_second_address
+from include.sample_company.identities import has_second_address
 from include.sample_company.staff import DEPARTMENTS
 from include.sample_company.waybills import canary_waybills, contacts, created_at
 from include.sample_company.world import World
@@ -31,7 +31,7 @@ _BRANCH = 9  # 北京分公司
 _PARTNER = 3
 _LEAKED_DAYS, _PAPER_DAYS = 90, 3
 _MOST_LISTED = 200
-# Data subjects, of whom sensitive, and under 14, from which on a grade is reached; least first.
+# The grades with their lowest numbers of data subjects, sensitive subjects and subjects under 14.
 _GRADES: tuple[tuple[str, tuple[int | None, int | None, int | None]], ...] = (
     ("larger", (1_000_000, 100_000, 10_000)),
     ("major", (10_000_000, None, None)),
@@ -41,12 +41,17 @@ _GRADES: tuple[tuple[str, tuple[int | None, int | None, int | None]], ...] = (
 
 @dataclass
 class _Case:
-    """An incident on its way: who is affected, customer by customer, and by which records.
+    """A sample incident while its scope is computed.
 
     Attributes:
-        people: whether each customer is affected, by number.
-        all_records: whether all records of these people are, else the waybills counted here.
-        waybills: that were counted.
+        name: name of the incident.
+        selection: what a person enters to describe the scope, such as accounts, times or keys.
+        people: whether each customer is affected; the index is the customer number.
+        all_records: True if all records of the affected customers are affected, False if only
+            waybills are affected.
+        waybills: number of affected waybills; only used if ``all_records`` is False.
+        log_rows: number of log entries that name affected customers.
+        not_found: number of keys in ``selection`` that do not exist in the database.
     """
 
     name: str
@@ -59,14 +64,16 @@ class _Case:
 
 
 def incidents(world: World) -> tuple[IncidentAnswer, ...]:
-    """Say whom each of some incidents affects; none where there are no customers.
+    """Return the expected scopes of the sample incidents.
+
+    The result is empty if the sample has no customers.
 
     Args:
-        world: the sample, its staff known.
+        world: settings of the sample database. Its employees must already be generated.
     """
     if not world.customers:
         return ()
-    cases = [*_by_log(world), *_by_paper(world), *_by_key(world)]
+    cases = [*_log_incidents(world), *_waybill_incidents(world), *_key_list_incident(world)]
     everything = _case(world, "everything", {})
     everything.people[1:] = True
     return tuple(_counted(world, [*cases, everything]))
@@ -76,36 +83,45 @@ def _case(world: World, name: str, selection: dict[str, Any]) -> _Case:
     return _Case(name, selection, np.zeros(world.customers + 1, np.bool_))
 
 
-def _by_log(world: World) -> Iterator[_Case]:
-    """An account that leaked, and a partner that did."""
+def _log_incidents(world: World) -> Iterator[_Case]:
+    """Yield two incidents whose scope is read from logs.
+
+    The first incident affects the customers whose records one employee opened in the last 90 days.
+    The second incident affects the customers whose data was shared with one partner.
+    """
     since, until = world.now - _LEAKED_DAYS * DAY, world.now
-    opened = [
-        (employee[mine], customer[mine])
+    accesses = [
+        (employee[in_period], customer[in_period])
         for employee, customer, moment in openings(world)
-        for mine in ((moment >= since) & (moment < until),)
+        for in_period in ((moment >= since) & (moment < until),)
     ]
-    opened.append((np.array([], np.int64), np.array([], np.int64)))  # for there may be none
-    employees = np.concatenate([one for one, _ in opened])
-    account = int(np.argmax(np.bincount(employees, minlength=2)))  # who opened most
+    # The sample may have no access.
+    accesses.append((np.array([], np.int64), np.array([], np.int64)))
+    employees = np.concatenate([employee for employee, _ in accesses])
+    account = int(np.argmax(np.bincount(employees, minlength=2)))  # employee with most accesses
     leaked = _case(
         world,
         "account",
         {"accounts": [f"E{account:05d}"], "since": _iso(since), "until": _iso(until)},
     )
-    mine = employees == account
-    leaked.people[np.concatenate([one for _, one in opened])[mine]] = True
-    leaked.log_rows = int(mine.sum())
+    by_account = employees == account
+    leaked.people[np.concatenate([customer for _, customer in accesses])[by_account]] = True
+    leaked.log_rows = int(by_account.sum())
     yield leaked
-    given = _case(world, "partner", {"partner": str(_PARTNER)})
+    shared = _case(world, "partner", {"partner": str(_PARTNER)})
     for partner, customer, _moment in sharings(world):
-        mine = partner == _PARTNER
-        given.people[customer[mine]] = True
-        given.log_rows += int(mine.sum())
-    yield given
+        to_partner = partner == _PARTNER
+        shared.people[customer[to_partner]] = True
+        shared.log_rows += int(to_partner.sum())
+    yield shared
 
 
-def _by_paper(world: World) -> Iterator[_Case]:
-    """The papers of one branch and some days, and a few that were found."""
+def _waybill_incidents(world: World) -> Iterator[_Case]:
+    """Yield two incidents about printed waybills.
+
+    The first incident affects all waybills of a branch in the last three days. The second incident
+    affects a list of up to six waybills.
+    """
     since = world.now - _PAPER_DAYS * DAY
     papers = _case(
         world,
@@ -117,31 +133,35 @@ def _by_paper(world: World) -> Iterator[_Case]:
         },
     )
     papers.all_records = False
-    places = sorted({world.waybills * part // 7 + 1 for part in range(6)})[: world.waybills]
-    found = _case(
+    numbers = sorted({world.waybills * part // 7 + 1 for part in range(6)})[: world.waybills]
+    listed = _case(
         world,
         "found_papers",
         {
             "keys_of": "courier.waybill",
-            "keys": [*(f"courier/{place}" for place in places), f"courier/{world.waybills + 1}"],
+            "keys": [*(f"courier/{number}" for number in numbers), f"courier/{world.waybills + 1}"],
         },
     )
-    found.all_records, found.waybills, found.not_found = False, len(places), 1
+    listed.all_records, listed.waybills, listed.not_found = False, len(numbers), 1
     marked = canary_waybills(world)
     for ids in chunks(1, world.waybills):
         created = created_at(world, ids)
         sender, receiver = contacts(world, ids, created, marked)
-        answering = (branches_of(world, sender) == _BRANCH) | (
+        of_branch = (branches_of(world, sender) == _BRANCH) | (
             branches_of(world, receiver) == _BRANCH
         )
-        for case, mine in ((papers, answering & (created >= since)), (found, np.isin(ids, places))):
-            case.people[sender[mine]] = case.people[receiver[mine]] = True
-        papers.waybills += int((answering & (created >= since)).sum())
-    yield from (papers, found)
+        lost = of_branch & (created >= since)
+        for case, affected in ((papers, lost), (listed, np.isin(ids, numbers))):
+            case.people[sender[affected]] = case.people[receiver[affected]] = True
+        papers.waybills += int(lost.sum())
+    yield from (papers, listed)
 
 
-def _by_key(world: World) -> Iterator[_Case]:
-    """The first minors, by their keys."""
+def _key_list_incident(world: World) -> Iterator[_Case]:
+    """Yield an incident whose scope is a list of customer numbers.
+
+    They are the numbers of up to 200 customers who are under 14.
+    """
     listed: list[int] = []
     for ids in chunks(1, world.customers):
         listed += ids[_minor(world, ids)].tolist()
@@ -157,42 +177,45 @@ def _by_key(world: World) -> Iterator[_Case]:
 def _counted(world: World, cases: list[_Case]) -> Iterator[IncidentAnswer]:
     records = [dict.fromkeys(COLLECTIONS, 0) for _ in cases]
     marked = canary_waybills(world)
-    figures = [[0, 0, 0] for _ in cases]  # sensitive, minors, unknown age
+    figures = [[0, 0, 0] for _ in cases]  # numbers of sensitive subjects, minors and unknown ages
     plan = world.customer_plan
     for ids in chunks(1, world.customers):
-        kinds = world.kinds(ids)
-        # Who has no ID number has no religion either: each customer is planted with one thing.
-        sensitive = kinds != plan.code("missing_id_number")
-        minor, unborn = _minor(world, ids), kinds == plan.code("invalid_id_birth_date")
+        variants = world.variants(ids)
+        # A customer has at most one planted variant, so without an ID number also no religion.
+        sensitive = variants != plan.code("missing_id_number")
+        minor, without_birth_date = (
+            _minor(world, ids),
+            variants == plan.code("invalid_id_birth_date"),
+        )
         addresses, consents = 1 + has_second_address(world, ids), consents_of(world, ids)
-        for case, found, figure in zip(cases, records, figures, strict=True):
-            mine = case.people[ids]
+        for case, counts, figure in zip(cases, records, figures, strict=True):
+            affected = case.people[ids]
             if case.all_records:
-                found["customer"] += int(mine.sum())
-                found["address"] += int(addresses[mine].sum())
-                found["consent"] += int(consents[mine].sum())
-            whole = sensitive if case.all_records else np.zeros_like(sensitive)
-            figure[0] += int(((whole | minor) & mine).sum())
-            figure[1] += int((minor & mine).sum())
-            figure[2] += int((unborn & mine).sum())
+                counts["customer"] += int(affected.sum())
+                counts["address"] += int(addresses[affected].sum())
+                counts["consent"] += int(consents[affected].sum())
+            by_record = sensitive if case.all_records else np.zeros_like(sensitive)
+            figure[0] += int(((by_record | minor) & affected).sum())
+            figure[1] += int((minor & affected).sum())
+            figure[2] += int((without_birth_date & affected).sum())
     for ids in chunks(1, world.waybills):
         sender, receiver = contacts(world, ids, created_at(world, ids), marked)
-        for case, found in zip(cases, records, strict=True):
+        for case, counts in zip(cases, records, strict=True):
             if case.all_records:
-                found["waybill"] += int((case.people[sender] | case.people[receiver]).sum())
+                counts["waybill"] += int((case.people[sender] | case.people[receiver]).sum())
     for customer, _moment in complainers(world):
-        for case, found in zip(cases, records, strict=True):
+        for case, counts in zip(cases, records, strict=True):
             if case.all_records:
-                found["complaint"] += int(case.people[customer].sum())
-    for case, found, (sensitive_of, minors, unknown) in zip(cases, records, figures, strict=True):
+                counts["complaint"] += int(case.people[customer].sum())
+    for case, counts, (sensitive_of, minors, unknown) in zip(cases, records, figures, strict=True):
         if not case.all_records:
-            found["waybill"] = case.waybills
+            counts["waybill"] = case.waybills
         subjects = int(case.people.sum())
         yield IncidentAnswer(
             name=case.name,
             selection=case.selection,
             subjects=subjects,
-            records=found,
+            records=counts,
             sensitive=sensitive_of,
             minors=minors,
             age_unknown=unknown,
@@ -213,10 +236,10 @@ def _grade(*figures: int) -> str:
 
 def _minor(world: World, ids: Ints) -> Mask:
     plan = world.customer_plan
-    kinds = [plan.code("minor"), plan.code("minor_without_guardian_consent")]
-    return np.isin(world.kinds(ids), kinds)
+    variants = [plan.code("minor"), plan.code("minor_without_guardian_consent")]
+    return np.isin(world.variants(ids), variants)
 
 
 def _iso(seconds: int) -> str:
-    """A moment as somebody in Shanghai would enter it."""
+    """Convert seconds since 1970 to an ISO text in the timezone Asia/Shanghai."""
     return datetime.fromtimestamp(seconds, ZoneInfo("Asia/Shanghai")).isoformat()

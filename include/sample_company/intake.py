@@ -1,4 +1,8 @@
-"""The incoming table: batches already decided, and pending ones with bad rows among them."""
+"""Generate the table of incoming records, in batches of 30 records.
+
+The last four batches wait for their review, and some of their records have deliberate defects. All
+other batches have already been reviewed.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,20 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from include.sample_company import people as who
-from include.sample_company.answers import Notes
+from include.sample_company import identities
+from include.sample_company.answers import AnswerSheetBuilder
 from include.sample_company.chance import Ints
 from include.sample_company.columns import Strings, Table, text_rows
 from include.sample_company.staff import CUSTOMER_SERVICE, INFORMATION_MANAGEMENT, core
 from include.sample_company.world import HOUR, World
 
 BATCH = 30
-PENDING = 4  # batches; the oldest waits past its deadline
-_AGES = (100, 40, 15, 3)  # hours that the pending batches wait
-_OLD_DAYS = 200  # since the first batch was entered; it was rejected
-_KEPT_DAYS = 180  # after the review
-_MOST = 600  # batches
-_BAD = {
+PENDING = 4  # pending batches; the oldest waits past its deadline
+_AGES = (100, 40, 15, 3)  # hours since the pending batches were entered
+_OLD_DAYS = 200  # days since the first batch was entered, which was rejected
+_KEPT_DAYS = 180  # days for which records are kept after the review
+_MOST = 600  # largest number of batches
+_DEFECTS = {
     2: "intake_invalid_phone",
     5: "intake_invalid_id_number",
     9: "intake_unknown_division",
@@ -29,7 +33,7 @@ _BAD = {
     20: "intake_no_consent",
     27: "intake_duplicate",
 }
-_CANARY_PLACE = 11
+_CANARY_POSITION = 11
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,17 @@ class _Form:
     consent: str = "{delivery}"
 
 
-def build(world: World, notes: Notes) -> list[Table]:
-    """Make the incoming records: decided batches first, then the pending ones."""
+def build(world: World, sheet_builder: AnswerSheetBuilder) -> list[Table]:
+    """Return the table of incoming records. Reviewed batches come first, then pending batches.
+
+    Args:
+        world: settings of the sample database.
+        sheet_builder: collects the rows with deliberate defects for the answer sheet.
+    """
     batches = min(max(world.customers // 1500, 2), _MOST) + PENDING
     records: list[tuple[object, ...]] = []
     for batch in range(batches):
-        records.extend(_batch(world, notes, batch, batches))
+        records.extend(_batch(world, sheet_builder, batch, batches))
     return [
         Table(
             "intake_record",
@@ -60,7 +69,9 @@ def build(world: World, notes: Notes) -> list[Table]:
     ]  # fmt: skip
 
 
-def _batch(world: World, notes: Notes, batch: int, batches: int) -> list[tuple[object, ...]]:
+def _batch(
+    world: World, sheet_builder: AnswerSheetBuilder, batch: int, batches: int
+) -> list[tuple[object, ...]]:
     enterers = core(world, CUSTOMER_SERVICE)
     reviewers = core(world, INFORMATION_MANAGEMENT)
     waiting = batch - (batches - PENDING)
@@ -68,7 +79,7 @@ def _batch(world: World, notes: Notes, batch: int, batches: int) -> list[tuple[o
     old = batch == 0
     first = batch * BATCH + 1
     ids = np.arange(first, first + BATCH, dtype=np.int64)
-    # Decided batches are the latest customers' own forms; pending ones are people not yet known.
+    # Reviewed batches are about the newest customers, and pending batches about new people.
     customers = world.customers - (batches - PENDING) * BATCH + ids
     promoted = not pending and not old and customers[0] >= 1
     if not promoted:
@@ -81,15 +92,15 @@ def _batch(world: World, notes: Notes, batch: int, batches: int) -> list[tuple[o
         entered = datetime.fromtimestamp(int(world.customer_created(customers[:1])[0]), UTC)
     reviewed = None if pending else datetime.fromtimestamp(entered.timestamp() + HOUR, UTC)
     if reviewed and reviewed < world.as_of - timedelta(days=_KEPT_DAYS):
-        notes.add("expired_incoming_record", ids)
+        sheet_builder.add("expired_incoming_record", ids)
     forms = _forms(world, customers)
     if pending:
         forms = [
-            _spoiled(world, notes, form, int(n), waiting)
+            _plant_defect(world, sheet_builder, form, int(n), waiting)
             for n, form in zip(ids, forms, strict=True)
         ]
         if hours > 72:
-            notes.add("intake_overdue", ids)
+            sheet_builder.add("intake_overdue", ids)
     status = "pending" if pending else "promoted" if promoted else "rejected"
     return [
         (
@@ -105,17 +116,17 @@ def _batch(world: World, notes: Notes, batch: int, batches: int) -> list[tuple[o
 
 
 def _forms(world: World, customers: Ints) -> list[_Form]:
-    someone = who.people(world, customers)
-    id_number, _ = who.id_numbers(world, customers)
-    place = who.places(world, customers * 2 - 1)
+    people = identities.people(world, customers)
+    id_number, _ = identities.id_numbers(world, customers)
+    address = identities.places(world, customers * 2 - 1)
     return [
         _Form(
-            name=_join(someone.name, n),
-            phone=someone.phone[n].decode(),
+            name=_join(people.name, n),
+            phone=people.phone[n].decode(),
             id_number=id_number[n].decode(),
-            email=f"{someone.pinyin[n].decode()}{customer:010d}@example.com",
-            division_code=world.pools.codes[place.division[n]].decode(),
-            street=_join(place.line, n),
+            email=f"{people.pinyin[n].decode()}{customer:010d}@example.com",
+            division_code=world.pools.codes[address.division[n]].decode(),
+            street=_join(address.line, n),
         )
         for n, customer in enumerate(customers)
     ]
@@ -125,38 +136,52 @@ def _join(parts: tuple[Strings | bytes, ...] | list[Strings | bytes], n: int) ->
     return b"".join(part if isinstance(part, bytes) else part[n] for part in parts).decode()
 
 
-def _spoiled(world: World, notes: Notes, form: _Form, number: int, waiting: int) -> _Form:
-    """The form with what is planted at its place in the batch."""
-    place = (number - 1) % BATCH
-    rule = _BAD.get(place)
-    if place == _CANARY_PLACE and waiting < len(world.canaries):
-        return _marked(world, notes, form, number, int(world.canaries[waiting]))
+def _plant_defect(
+    world: World, sheet_builder: AnswerSheetBuilder, form: _Form, number: int, waiting: int
+) -> _Form:
+    """Return an incoming record with the deliberate defect that its position in the batch decides.
+
+    A record at a position without a defect is returned unchanged.
+
+    Args:
+        world: settings of the sample database.
+        sheet_builder: collects the rows with deliberate defects for the answer sheet.
+        form: content of the incoming record, without defects.
+        number: number of the incoming record.
+        waiting: index of the batch among the batches that wait for their review; 0 for the oldest.
+    """
+    position = (number - 1) % BATCH
+    rule = _DEFECTS.get(position)
+    if position == _CANARY_POSITION and waiting < len(world.canaries):
+        return _mark(world, sheet_builder, form, number, int(world.canaries[waiting]))
     if rule is None or (rule == "intake_duplicate" and not world.customers):
         return form
-    notes.add(rule, [number])
+    sheet_builder.add(rule, [number])
     if rule == "intake_invalid_phone":
         return replace(form, phone=f"128{number:08d}")
     if rule == "intake_invalid_id_number":
-        right = who.ID_CHECKS.index(form.id_number[-1].upper())
-        return replace(form, id_number=form.id_number[:-1] + who.ID_CHECKS[(right + 3) % 11])
+        valid = identities.ID_CHECKS.index(form.id_number[-1].upper())
+        return replace(form, id_number=form.id_number[:-1] + identities.ID_CHECKS[(valid + 3) % 11])
     if rule == "intake_unknown_division":
         return replace(form, division_code="990101")
     if rule == "intake_missing_name":
         return replace(form, name=None)
     if rule == "intake_no_consent":
         return replace(form, consent="{}")
-    known = np.array([1 + waiting % min(world.customers, 1)], np.int64)
-    return _forms(world, known)[0]
+    existing_customer = np.array([1 + waiting % min(world.customers, 1)], np.int64)
+    return _forms(world, existing_customer)[0]
 
 
-def _marked(world: World, notes: Notes, form: _Form, number: int, canary: int) -> _Form:
-    name, street = who.canary_name(world, canary), who.canary_street(world, canary)
-    email = who.canary_email(world, canary)
+def _mark(
+    world: World, sheet_builder: AnswerSheetBuilder, form: _Form, number: int, canary: int
+) -> _Form:
+    name, street = identities.canary_name(world, canary), identities.canary_street(world, canary)
+    email = identities.canary_email(world, canary)
     for kind, value, column in (
         ("name", name, "name"), ("street", street, "street"), ("email", email, "email"),
         ("token", world.token(canary), "raw"),
     ):  # fmt: skip
-        notes.canary(canary, kind, value, f"intake_record.{column}", number)
+        sheet_builder.add_canary(canary, kind, value, f"intake_record.{column}", number)
     return replace(form, name=name, street=street, email=email)
 
 

@@ -1,4 +1,4 @@
-"""Loading the sample into an empty database, and telling two samples apart."""
+"""Load the sample database into an empty database, and compute a hash of a database's content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from psycopg import sql
 
 from include.registry import logins
 from include.sample_company import complaints, customers, governance, intake, staff, waybills
-from include.sample_company.answers import AnswerSheet, Notes
+from include.sample_company.answers import AnswerSheet, AnswerSheetBuilder
 from include.sample_company.columns import Table
 from include.sample_company.incidents import incidents
 from include.sample_company.world import Rates, World
@@ -25,8 +25,8 @@ from include.services.errors import UsageError
 
 Progress = Callable[[str, int, int], None]
 _FOLDER = Path(__file__).parent
-_AHEAD = 3  # blocks made before the server took the first of them
-MOST_CUSTOMERS = 20_000_000  # phones stay unique up to here
+_MOST_WAITING_BLOCKS = 3  # generated blocks that wait for the server
+MOST_CUSTOMERS = 20_000_000  # phones are unique up to this number
 
 
 def load(
@@ -41,46 +41,50 @@ def load(
     """Fill an empty database with the sample courier's records, in one transaction.
 
     Args:
-        connection: to the empty database, by a user who may create tables and types.
-        customers: how many; the other tables follow from it (``Rates``).
-        seed: of the dice.
-        as_of: the sample's moment; its newest waybill is ten minutes older.
-        rates: sizes and rates, else the usual ones.
-        progress: told the step, what is done and the total of it (rows or statements).
+        connection: connection to the empty database, with a login that may create tables and types.
+        customers: number of customers. The sizes of other tables follow from it (see `Rates`).
+        seed: seed of the random numbers.
+        as_of: time for which the records are generated; the newest waybill is ten minutes older.
+        rates: sizes of the tables and rates of deliberate defects; None for the defaults.
+        progress: callback that receives the name of the step, the number of finished rows, and the
+            total number of rows.
 
     Returns:
-        What was planted; the same for the same seed, size, moment and rates.
+        The answer sheet: the defects that the controls should find in the sample, and other
+        expected results. It depends only on ``customers``, ``seed``, ``as_of`` and ``rates``.
 
     Raises:
-        UsageError: the database is not empty, the size is out of range, or ``as_of`` has no zone.
+        UsageError: the database is not empty, the number of customers is out of range, or ``as_of``
+            has no timezone.
     """
     if not 0 <= customers <= MOST_CUSTOMERS:
         raise UsageError(f"The sample has 0 to {MOST_CUSTOMERS:,} customers, not {customers:,}.")
     if as_of.tzinfo is None:
         raise UsageError("The moment of the sample needs a time zone.")
     world = World(customers, seed, as_of.replace(microsecond=0), rates or Rates())
-    notes = Notes()
-    tell = progress or (lambda step, done, total: None)
+    sheet_builder = AnswerSheetBuilder()
+    report = progress or (lambda step, done, total: None)
     with connection.transaction():
         _require_empty(connection)
         _set_up(connection)
         connection.execute((_FOLDER / "tables.sql").read_bytes())
         _make_partitions(connection, world)
-        counts = _fill(connection, _tables(world, notes), tell)
+        counts = _fill(connection, _tables(world, sheet_builder), report)
         for statement in statements(_FOLDER / "cycles.sql"):
             connection.execute(statement)
         _restart_identities(connection)
-        notes.incidents = incidents(world)
-        tell("analyze", 0, 1)
+        sheet_builder.incidents = incidents(world)
+        report("analyze", 0, 1)
         _analyze(connection, counts)
-        tell("analyze", 1, 1)
-    return notes.sheet(seed, customers, world.as_of, counts)
+        report("analyze", 1, 1)
+    return sheet_builder.sheet(seed, customers, world.as_of, counts)
 
 
 def digest(connection: psycopg.Connection[Any], schema: str = "public") -> str:
-    """Hash the content of every table of a schema, whatever the order of its rows.
+    """Return a hash of the content of all tables of a schema.
 
-    Two databases with the same rows have the same digest on the same server version.
+    Two databases with the same rows have the same hash if their servers have the same version of
+    PostgreSQL. The order of the rows does not matter.
     """
     lines: list[str] = []
     with connection.transaction():
@@ -112,7 +116,7 @@ def _require_empty(connection: psycopg.Connection[Any]) -> None:
     if row[1] is not None:
         raise UsageError(
             f"The database {row[0]} is not empty: it has {row[1]}.",
-            "Give the sample a database of its own.",
+            "Use an empty database for the sample.",
         )
 
 
@@ -125,94 +129,112 @@ def _make_partitions(connection: psycopg.Connection[Any], world: World) -> None:
         )
 
 
-def _tables(world: World, notes: Notes) -> Iterator[Table]:
-    yield from staff.build(world, notes)  # first: the others ask who was there
+def _tables(world: World, sheet_builder: AnswerSheetBuilder) -> Iterator[Table]:
+    yield from staff.build(
+        world, sheet_builder
+    )  # first, because the other tables need the employees
     for part in (customers, waybills, complaints, governance, intake):
-        yield from part.build(world, notes)
+        yield from part.build(world, sheet_builder)
 
 
-def _copy(connection: psycopg.Connection[Any], table: Table, tell: Progress) -> int:
-    # FREEZE: the tables are new in this transaction, so nobody has to visit the rows again.
+def _copy(connection: psycopg.Connection[Any], table: Table, report: Progress) -> int:
+    # FREEZE: the tables are new in this transaction, so no later VACUUM has to freeze the rows.
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FREEZE)").format(
         sql.Identifier(table.name),
-        sql.SQL(", ").join(sql.Identifier(one) for one in table.columns.split(", ")),
+        sql.SQL(", ").join(sql.Identifier(part) for part in table.columns.split(", ")),
     )
-    done = 0
+    copied = 0
     with connection.cursor() as cursor:
-        tell(table.name, 0, table.total)
+        report(table.name, 0, table.total)
         with cursor.copy(statement) as copy:
-            for block in _ahead(table.blocks):
+            for block in _generate_in_thread(table.blocks):
                 copy.write(block)
-                done += block.count(b"\n")
-                tell(table.name, done, max(table.total, done))
+                copied += block.count(b"\n")
+                report(table.name, copied, max(table.total, copied))
         return cursor.rowcount
 
 
-def _ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same blocks, made in a thread while the server takes in the ones before."""
-    queue: Queue[bytes | BaseException | None] = Queue(_AHEAD)
-    given_up = False
+def _generate_in_thread(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield blocks of rows that a thread generates.
 
-    def make() -> None:
+    The thread generates the next blocks while the server processes the previous ones.
+    """
+    queue: Queue[bytes | BaseException | None] = Queue(_MOST_WAITING_BLOCKS)
+    is_cancelled = False
+
+    def generate() -> None:
         try:
             for block in blocks:
                 queue.put(block)
-                if given_up:
+                if is_cancelled:
                     return
             queue.put(None)
-        except BaseException as error:  # noqa: BLE001 - handed over to the reader, raised there
+        except BaseException as error:  # noqa: BLE001 - the reading thread raises it
             queue.put(error)
 
-    maker = Thread(target=make, daemon=True)
-    maker.start()
+    generator = Thread(target=generate, daemon=True)
+    generator.start()
     try:
         while (item := queue.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item
     finally:
-        given_up = True
-        while maker.is_alive():
+        is_cancelled = True
+        while generator.is_alive():
             while not queue.empty():
                 queue.get()
-            maker.join(0.01)
+            generator.join(0.01)
 
 
 def _set_up(connection: psycopg.Connection[Any]) -> None:
     settings = {
         "TimeZone": "UTC",
         "maintenance_work_mem": "256MB",
-        "default_statistics_target": "10",  # autovacuum refines what matters
+        "default_statistics_target": "10",  # autovacuum refines the statistics later
     }
     row = connection.execute(
         "SELECT has_parameter_privilege('session_replication_role', 'SET')"
     ).fetchone()
     if row == (True,):
-        # As pg_restore --disable-triggers: the rows are right by construction (and by test), and
-        # looking up every reference would take as long as everything else. Who may not set this
-        # has the references checked row by row.
+        # Like pg_restore --disable-triggers: the generated rows are valid, and checking each
+        # reference would double the time. Without this privilege, the server checks them.
         settings["session_replication_role"] = "replica"
     for name, value in settings.items():
         connection.execute("SELECT set_config(%s, %s, true)", [name, value])
 
 
 def _fill(
-    connection: psycopg.Connection[Any], tables: Iterator[Table], tell: Progress
+    connection: psycopg.Connection[Any], tables: Iterator[Table], report: Progress
 ) -> dict[str, int]:
-    """Copy each table between making its foreign keys and its indexes; return rows by table."""
+    """Fill the tables one after another, and return the number of rows of each table.
+
+    For each table, the foreign keys are created first, then the rows are copied, then primary keys
+    and indexes are created.
+
+    Args:
+        connection: connection to the empty database, in a transaction.
+        tables: tables to fill. The partitions of a table follow each other.
+        report: callback that receives the name of the table, the number of copied rows, and the
+            total number of rows.
+    """
     keys, references = _by_table("keys.sql"), _by_table("references.sql")
     counts: dict[str, int] = {}
     for name, parts in groupby(tables, key=lambda table: table.parent or table.name):
         for statement in references.get(name, ()):
             connection.execute(statement)
-        counts[name] = sum(_copy(connection, part, tell) for part in parts)
+        counts[name] = sum(_copy(connection, part, report) for part in parts)
         for statement in keys.get(name, ()):
             connection.execute(statement)
     return counts
 
 
 def _analyze(connection: psycopg.Connection[Any], names: Iterable[str]) -> None:
-    """Gather statistics; of waybills on what is searched only, since 38 times labels take long."""
+    """Update the statistics that PostgreSQL's query planner uses for some tables.
+
+    In the table of waybills, only the columns that queries search are analysed, because analysing
+    all columns would take long.
+    """
     for name in names:
         statement = sql.SQL("ANALYZE {}").format(sql.Identifier(name))
         if name == "waybill":
@@ -222,27 +244,33 @@ def _analyze(connection: psycopg.Connection[Any], names: Iterable[str]) -> None:
 
 
 def _by_table(file: str) -> dict[str, list[bytes]]:
-    """The statements of a file by the table they are about."""
-    found: dict[str, list[bytes]] = {}
+    """Return the statements of an SQL file: name of the table -> statements.
+
+    A statement belongs to the table that it alters, or for which it creates an index.
+    """
+    by_table: dict[str, list[bytes]] = {}
     for statement in statements(_FOLDER / file):
-        about = re.match(rb"(?:ALTER TABLE|CREATE INDEX ON) (\w+)", statement)
-        assert about, statement
-        found.setdefault(about[1].decode(), []).append(statement)
-    return found
+        match = re.match(rb"(?:ALTER TABLE|CREATE INDEX ON) (\w+)", statement)
+        assert match, statement
+        by_table.setdefault(match[1].decode(), []).append(statement)
+    return by_table
 
 
 def statements(file: Path) -> list[bytes]:
-    """Return the statements of an SQL file; none of them has a semicolon inside."""
+    """Split an SQL file at semicolons, and return its statements without comments."""
     lines = file.read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("--"))
-    return [one.strip().encode() for one in text.split(";") if one.strip()]
+    return [part.strip().encode() for part in text.split(";") if part.strip()]
 
 
 def grant(connection: psycopg.Connection[Any]) -> None:
-    """Give the courier's roles their rights on the sample's tables; an older sample gets them too.
+    """Grant the database roles of the sample courier their rights on its tables.
+
+    This function can also be used to update a sample database that an earlier version of ParcelSeal
+    loaded.
 
     Args:
-        connection: of the tables' owner.
+        connection: connection of the owner of the tables.
     """
     for login in logins():
         for statement in statements(login.sample_grants):

@@ -1,4 +1,4 @@
-"""Names, streets and administrative divisions, read once from the files in ``pools/``."""
+"""Lists of names, streets and administrative divisions, read once from the files in ``pools/``."""
 
 from __future__ import annotations
 
@@ -23,20 +23,23 @@ CANARY_PREFIX = b"199"
 
 @dataclass(frozen=True)
 class Pools:
-    """Byte strings to choose from by index.
+    """Lists of byte strings, from which the generators choose values by index.
 
     Attributes:
-        surnames: each as often as it is common; ``pinyin`` goes with it.
-        pinyin: romanised surnames.
-        firsts: first characters of given names, some of them empty.
+        surnames: surnames. A frequent surname occurs several times.
+        pinyin: romanised surnames, at the same index as in ``surnames``.
+        firsts: first characters of given names; empty for a given name of one character.
         seconds: last characters of given names.
         streets: street names.
-        codes: GB/T 2260 codes in force, then the retired ones.
-        provinces, cities, districts: their names, by the same index.
-        areas: province, city and district in one, as written on a label.
-        retired: rows of ``administrative_division`` with the day of retirement.
-        active: how many of the codes are in force.
-        first_retired: day on which the first of the others was withdrawn.
+        codes: administrative division codes of GB/T 2260. The codes in force come first, then the
+            retired codes.
+        provinces: name of each division's province, at the same index as in ``codes``.
+        cities: name of each division's city, at the same index as in ``codes``.
+        districts: name of each division's district, at the same index as in ``codes``.
+        areas: province, city and district of each division as one text, as on a shipping label.
+        retired: date on which each code was retired; NULL for a code in force.
+        active: number of codes in force.
+        first_retired: earliest date on which a code was retired.
     """
 
     surnames: Strings
@@ -56,16 +59,16 @@ class Pools:
 
 @cache
 def pools() -> Pools:
-    """Read the pools."""
+    """Read the lists from the files in ``pools/``. The result is cached."""
     surnames = [row for row in _table("surnames.csv") for _ in range(int(row["weight"]))]
-    given = _table("given_names.csv")
+    given_names = _table("given_names.csv")
     divisions = sorted(_table("divisions.csv"), key=lambda row: row["retired_on"] != "")
     streets = (FOLDER / "streets.txt").read_text(encoding="utf-8").split()
-    seconds = [row[part] for row in given for part in ("first", "second")]
+    seconds = [row[part] for row in given_names for part in ("first", "second")]
     return Pools(
         surnames=_strings([row["surname"] for row in surnames]),
         pinyin=_strings([row["pinyin"] for row in surnames]),
-        firsts=_strings([*(row["first"] for row in given), *[""] * (len(given) // 6)]),
+        firsts=_strings([*(row["first"] for row in given_names), *[""] * (len(given_names) // 6)]),
         seconds=_strings(seconds),
         streets=_strings(streets),
         codes=_strings([row["code"] for row in divisions]),

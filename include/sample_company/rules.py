@@ -1,8 +1,10 @@
-"""Every rule of the answer sheet: the table it is about and the condition, in words.
+"""The rules of the answer sheet: conditions that rows with deliberate defects meet.
 
-"More than 3 years ago" means: the moment plus three calendar years, in Asia/Shanghai, is before the
-sample's own moment. Days are 24 hours. What is expired goes, but for what an open complaint or a
-record that refers to it and stays itself keeps.
+Each rule names its table and the key of the rows. The texts of the conditions use these terms.
+"More than 3 years ago" means that the time plus three calendar years, in the timezone
+Asia/Shanghai, is before the time for which the sample was generated. "The day" is the UTC date of
+the time for which the sample was generated. A day is 24 hours. An expired record is kept only if it
+has an open complaint, or if a record that is kept refers to it.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RuleText:
-    """What the rows of a set have in common.
+    """A rule of the answer sheet: a condition that rows with deliberate defects meet.
 
     Attributes:
-        table: table of the rows.
-        key: columns that name a row.
-        text: the condition.
+        table: name of the table.
+        key: names of the columns that form the key of a row.
+        text: condition in words.
     """
 
     table: str

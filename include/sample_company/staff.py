@@ -1,4 +1,4 @@
-"""Departments, employees, courses and their completions."""
+"""Generate departments, employees, courses and completed courses."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from random import Random
 
 import numpy as np
 
-from include.sample_company.answers import Notes
+from include.sample_company.answers import AnswerSheetBuilder
 from include.sample_company.columns import Table, text_rows
 from include.sample_company.employee import Staff, duties
-from include.sample_company.people import people
+from include.sample_company.identities import people
 from include.sample_company.world import World
 
 DEPARTMENTS = (
@@ -40,23 +40,30 @@ PLANTED = (
 
 
 def day_of(world: World) -> date:
-    """The day of the sample's moment, in UTC."""
+    """Return the UTC date for which the sample database is generated."""
     return date(1970, 1, 1) + timedelta(days=world.today)
 
 
-def build(world: World, notes: Notes) -> list[Table]:
-    """Make the staff tables and remember the employees in ``world.staff``."""
-    dice = Random(f"staff {world.seed}")
+def build(world: World, sheet_builder: AnswerSheetBuilder) -> list[Table]:
+    """Return the tables of departments, employees, courses and completed courses.
+
+    The employees are stored in ``world.staff``.
+
+    Args:
+        world: settings of the sample database.
+        sheet_builder: collects the rows for the answer sheet while the rows are generated.
+    """
+    rng = Random(f"staff {world.seed}")
     size = min(max(world.customers // 250, 56), 5000)
     each = max(2, size // 100)
     heads = len(DEPARTMENTS)
     kinds = ["core"] * (size - each * len(PLANTED)) + [k for k in PLANTED for _ in range(each)]
     world.staff[:] = [
-        _employee(world, dice, number, kind, heads) for number, kind in enumerate(kinds, 1)
+        _employee(world, rng, number, kind, heads) for number, kind in enumerate(kinds, 1)
     ]
-    completions = _completions(world, dice, notes)
-    notes.add("leaver_with_access", _ids(world, "leaver_with_access"))
-    notes.add("untrained_with_access", _ids(world, "untrained"))
+    completions = _completions(world, rng, sheet_builder)
+    sheet_builder.add("leaver_with_access", _ids(world, "leaver_with_access"))
+    sheet_builder.add("untrained_with_access", _ids(world, "untrained"))
     return [
         Table(
             "department", "department_id, name, kind, parent_id, head_employee_id",
@@ -84,32 +91,41 @@ def build(world: World, notes: Notes) -> list[Table]:
 
 
 def core(world: World, department: int | None = None) -> list[Staff]:
-    """Employees who were here throughout and may open records."""
+    """Return the employees of the kind ``core`` who may open customer records.
+
+    These employees have been trained and employed for years.
+
+    Args:
+        world: settings of the sample database. Its employees must already be generated.
+        department: number of a department, or None for all departments.
+    """
     return [
-        one
-        for one in world.staff
-        if one.kind == "core" and one.has_data_access and department in (None, one.department_id)
+        employee
+        for employee in world.staff
+        if employee.kind == "core"
+        and employee.has_data_access
+        and department in (None, employee.department_id)
     ]
 
 
 def _ids(world: World, kind: str) -> list[int]:
-    return [one.employee_id for one in world.staff if one.kind == kind]
+    return [employee.employee_id for employee in world.staff if employee.kind == kind]
 
 
-def _employee(world: World, dice: Random, number: int, kind: str, heads: int) -> Staff:
+def _employee(world: World, rng: Random, number: int, kind: str, heads: int) -> Staff:
     day = day_of(world)
-    joined = day - timedelta(days=dice.randint(2400, 4300))
+    joined = day - timedelta(days=rng.randint(2400, 4300))
     left = None
     if kind == "newcomer":
-        joined = day - timedelta(days=dice.randint(1, 10))
+        joined = day - timedelta(days=rng.randint(1, 10))
     elif kind == "untrained":
-        joined = day - timedelta(days=dice.randint(200, 700))
+        joined = day - timedelta(days=rng.randint(200, 700))
     elif kind in ("leaver", "leaver_with_access"):
-        left = day - timedelta(days=dice.randint(300, 900))
+        left = day - timedelta(days=rng.randint(300, 900))
     elif kind == "long_gone":
-        left = day - timedelta(days=dice.randint(1150, 1800))
+        left = day - timedelta(days=rng.randint(1150, 1800))
     department = (number - 1) % heads + 1
-    # A department's head answers to the head of the company, its people to its head.
+    # The head of the company manages the heads of departments, who manage their employees.
     manager = department if number > heads else None if number == 1 else 1
     return Staff(
         employee_id=number,
@@ -125,20 +141,21 @@ def _employee(world: World, dice: Random, number: int, kind: str, heads: int) ->
 
 
 def _employees(world: World) -> Table:
-    # Numbers far above the customers', so that no employee shares a customer's phone.
-    found = people(world, np.array([one.employee_id for one in world.staff]) + 2_123_456_789)
+    # Numbers far above those of customers, so that no employee shares a customer's phone.
+    numbers = np.array([employee.employee_id for employee in world.staff]) + 2_123_456_789
+    persons = people(world, numbers)
     records: list[tuple[object, ...]] = []
-    for place, one in enumerate(world.staff):
-        leave_from, leave_until = one.leave or (None, None)
-        number = f"E{one.employee_id:05d}"
+    for index, employee in enumerate(world.staff):
+        leave_from, leave_until = employee.leave or (None, None)
+        number = f"E{employee.employee_id:05d}"
         records.append((
-            one.employee_id, number,
-            b"".join(part[place] for part in found.name).decode(),
-            one.department_id, one.manager_id,
-            "head" if one.employee_id <= len(DEPARTMENTS) else "clerk",
-            f"{found.pinyin[place].decode()}.{number.lower()}@courier.example",
-            found.phone[place].decode(), one.joined_on, one.left_on, leave_from, leave_until,
-            one.has_data_access,
+            employee.employee_id, number,
+            b"".join(part[index] for part in persons.name).decode(),
+            employee.department_id, employee.manager_id,
+            "head" if employee.employee_id <= len(DEPARTMENTS) else "clerk",
+            f"{persons.pinyin[index].decode()}.{number.lower()}@courier.example",
+            persons.phone[index].decode(), employee.joined_on, employee.left_on, leave_from,
+            leave_until, employee.has_data_access,
         ))  # fmt: skip
     return Table(
         "employee",
@@ -148,35 +165,39 @@ def _employees(world: World) -> Table:
     )  # fmt: skip
 
 
-def _completions(world: World, dice: Random, notes: Notes) -> list[tuple[object, ...]]:
+def _completions(
+    world: World, rng: Random, sheet_builder: AnswerSheetBuilder
+) -> list[tuple[object, ...]]:
     day = day_of(world)
     records: list[tuple[object, ...]] = []
     expired: list[int] = []
     overdue: list[tuple[int, int]] = []
     passed: dict[tuple[int, int], date] = {}
-    for one in world.staff:
-        if one.kind == "newcomer":
+    for employee in world.staff:
+        employee_id = employee.employee_id
+        if employee.kind == "newcomer":
             continue
-        if one.kind == "untrained":
-            overdue.extend((one.employee_id, course) for course in range(1, len(COURSES) + 1))
+        if employee.kind == "untrained":
+            overdue.extend((employee_id, course) for course in range(1, len(COURSES) + 1))
             continue
-        done = [(1, one.joined_on + timedelta(days=dice.randint(1, 10)))]
-        end = one.left_on or day
-        late = dice.randrange(2, len(COURSES) + 1) if one.kind == "overdue" else None
+        completed = [(1, employee.joined_on + timedelta(days=rng.randint(1, 10)))]
+        end = employee.left_on or day
+        late_course = rng.randrange(2, len(COURSES) + 1) if employee.kind == "overdue" else None
         for course in range(2, len(COURSES) + 1):
-            last = end - timedelta(days=dice.randint(5, 300))
-            if course == late:
-                last = day - timedelta(days=dice.randint(400, 600))
-                overdue.append((one.employee_id, course))
-            whens = [last - timedelta(days=350 * year) for year in (2, 1, 0)]
-            done.extend((course, when) for when in whens if when > one.joined_on)
-        passed |= {(one.employee_id, course): when for course, when in done}  # the last one counts
-        for course, when in done:
+            last = end - timedelta(days=rng.randint(5, 300))
+            if course == late_course:
+                last = day - timedelta(days=rng.randint(400, 600))
+                overdue.append((employee_id, course))
+            days = [last - timedelta(days=350 * year) for year in (2, 1, 0)]
+            completed.extend((course, on) for on in days if on > employee.joined_on)
+        # later completions of a course replace earlier ones
+        passed |= {(employee_id, course): on for course, on in completed}
+        for course, on in completed:
             number = len(records) + 1
-            records.append((number, one.employee_id, course, 1, when, dice.randint(60, 100), True))
-            if one.kind == "long_gone":
+            records.append((number, employee_id, course, 1, on, rng.randint(60, 100), True))
+            if employee.kind == "long_gone":
                 expired.append(number)
-    notes.duties.extend(duties(world.staff, COURSES, passed))
-    notes.add("expired_training", expired)
-    notes.add_rows("training_overdue", overdue)
+    sheet_builder.duties.extend(duties(world.staff, COURSES, passed))
+    sheet_builder.add("expired_training", expired)
+    sheet_builder.add_rows("training_overdue", overdue)
     return records

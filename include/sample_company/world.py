@@ -1,4 +1,4 @@
-"""Size, time, seed, rates and customers of a sample, on which all of its tables agree."""
+"""The settings that all tables of a sample database share, such as size, time, seed and rates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from include.sample_company.chance import CLEAN, Chance, Ints, Mask, Plan
+from include.sample_company.chance import CLEAN, Chance, Ints, Mask, VariantPlan
 from include.sample_company.columns import DAY
 from include.sample_company.employee import Staff
 from include.sample_company.pools import Pools, pools
@@ -36,7 +36,7 @@ def _customer_defects() -> dict[str, int]:
         "consent_not_covering_purpose": 4,
         "consent_withdrawn": 3,
         "minor_without_guardian_consent": 1,
-        # Not defects: what a careless rule would take for one.
+        # These rows are not defects, but unusual rows that a wrong expectation would report.
         "minor": 5,
         "closed": 20,
         "formatted_phone": 6,
@@ -58,32 +58,36 @@ def _share_defects() -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Rates:
-    """Sizes and rates of the sample; the answer sheet names what came of them.
+    """The sizes of the sample's tables, and the rates of deliberate defects.
 
-    Per-thousand figures are exact in every full thousand of consecutive rows (fewer where a rule
-    of the row's own history stands against it, e.g. a customer of yesterday cannot be stale).
+    A rate per thousand gives exactly that number of rows in each full thousand of consecutive rows,
+    unless the defect is impossible for a row. For example, a customer who signed up yesterday
+    cannot be stale. The answer sheet lists the rows with defects.
 
     Attributes:
-        waybills: per customer.
-        proofs: delivered waybills in a thousand that have a proof of delivery.
-        complaints: per thousand customers.
-        accesses: per customer; ten accesses share one approval.
-        shares: per customer.
-        late_returns: closed accounts in a thousand whose record a partner kept long after. If the
-            account was closed more than three years ago, that sharing ended less than three ago.
-        second_address: customers in a thousand with a second address.
-        marketing: customers in a thousand who subscribed to marketing.
-        partner_sharing: customers in a thousand who consented to sharing with partners.
-        customer_defects: kinds of planted customers, per thousand customers.
-        waybill_defects: likewise, per thousand waybills.
-        access_defects: likewise, per thousand accesses.
-        share_defects: likewise, per thousand shares.
-        approvals_by_requester: approvals in a thousand that the requester gave to themselves.
-        open_complaints: complaints in a thousand that are still open.
-        old_complaints: complaints in a thousand that are past their retention period.
-        canaries: customers with marked values, at most: never more than half of all.
-        stale_days: a record not verified for more days than this is stale.
-        mask_days: contact fields are masked this many days after delivery.
+        waybills: number of waybills per customer.
+        proofs: delivered waybills with a proof of delivery, per thousand.
+        complaints: complaints per thousand customers.
+        accesses: number of accesses per customer; ten accesses have the same approval.
+        shares: number of shares of customer data with partners, per customer.
+        late_returns: closed accounts, per thousand, whose data a partner kept for years after the
+            closing. If the account was closed more than three years ago, the partner returned or
+            deleted the data less than three years ago.
+        second_address: customers with a second address, per thousand.
+        marketing: customers who subscribed to marketing, per thousand.
+        partner_sharing: customers who consented to sharing with partners, per thousand.
+        customer_defects: name of the defect -> number of customers with it, per thousand.
+        waybill_defects: name of the defect -> number of waybills with it, per thousand.
+        access_defects: name of the defect -> number of accesses with it, per thousand.
+        share_defects: name of the defect -> number of shares with it, per thousand.
+        approvals_by_requester: approvals that their own requester decided, per thousand.
+        open_complaints: complaints that are still open, per thousand.
+        old_complaints: complaints past their retention period, per thousand.
+        canaries: number of customers with unique values for which tests search, at most half of all
+            customers.
+        stale_days: number of days after which a customer record that was not verified again is
+            stale.
+        mask_days: number of days after delivery from which contact fields are masked.
     """
 
     waybills: float = 2.0
@@ -115,14 +119,15 @@ CUSTOMER_DAYS = 2192  # the first customer signed up six years ago
 
 @dataclass(frozen=True)
 class World:
-    """One sample.
+    """The settings of a sample database, and the values that several of its tables use.
 
     Attributes:
-        customers: how many.
-        seed: of the dice.
-        as_of: the moment of the sample, timezone-aware; nothing is later.
-        rates: sizes and rates.
-        staff: the employees, known once ``staff.build`` has run.
+        customers: number of customers.
+        seed: seed of the random numbers.
+        as_of: time for which the database is generated, timezone-aware. No event in the database is
+            later.
+        rates: sizes of tables and rates of deliberate defects.
+        staff: employees of the sample company; empty until ``staff.build`` is called.
     """
 
     customers: int
@@ -133,12 +138,12 @@ class World:
 
     @cached_property
     def chance(self) -> Chance:
-        """The dice."""
+        """The generator of the random numbers from which the sample is generated."""
         return Chance(self.seed)
 
     @cached_property
     def pools(self) -> Pools:
-        """What to choose from."""
+        """The names, streets and administrative divisions from which the generators choose."""
         return pools()
 
     @cached_property
@@ -152,9 +157,10 @@ class World:
         return self.now // DAY
 
     def years_ago(self, years: int) -> int:
-        """``as_of`` less whole calendar years, in seconds since 1970.
+        """Return ``as_of`` minus a number of calendar years, in seconds since 1970.
 
-        As PostgreSQL counts them in Asia/Shanghai, the shipped pack's timezone.
+        The years are subtracted as PostgreSQL subtracts them in Asia/Shanghai, the timezone of the
+        shipped policy pack.
         """
         moment = self.as_of.astimezone(_ZONE)
         try:
@@ -163,15 +169,19 @@ class World:
             return int(moment.replace(year=moment.year - years, day=28).timestamp())
 
     def past(self, moments: Ints, years: int) -> Mask:
-        """Whether a period of calendar years since each moment is over: moment + years < as_of.
+        """Return for each time whether it is more than ``years`` calendar years before ``as_of``.
 
-        As PostgreSQL adds in Asia/Shanghai: a 29 February becomes the 28th where the year has no
-        other.
+        The years are added to the time as PostgreSQL adds them in the timezone Asia/Shanghai: 29
+        February becomes 28 February if the resulting year is not a leap year.
+
+        Args:
+            moments: times in seconds since 1970.
+            years: number of calendar years.
         """
         now = self.as_of.astimezone(_ZONE)
         year = now.year - years
         if (now.month, now.day) == (2, 29) and not isleap(year):
-            # The whole of the 28th, years later, is the 28th again and so before the 29th.
+            # Every moment of the 28th stays on the 28th in later years, so it is before the 29th.
             return moments < int(datetime(year, 3, 1, tzinfo=_ZONE).timestamp())
         limit = self.years_ago(years)
         if (now.month, now.day) == (2, 28) and isleap(year) and not isleap(now.year):
@@ -179,42 +189,54 @@ class World:
             return (moments < limit) | (moments >= leap_day) & (moments < limit + DAY)
         return moments < limit
 
-    # --- how many ---
+    # --- sizes ---
 
     @cached_property
     def waybills(self) -> int:
-        """How many waybills."""
+        """The number of waybills in the database."""
         return round(self.customers * self.rates.waybills)
 
     @cached_property
     def complaints(self) -> int:
-        """How many complaints; each canary has one."""
+        """The number of complaints in the database, at least one per canary customer."""
         return max(ceil(self.customers * self.rates.complaints / 1000), len(self.canaries))
 
     @cached_property
     def approvals(self) -> int:
-        """How many approvals that clean accesses refer to."""
+        """The number of access approvals, without approvals of employees who are not entitled."""
         return ceil(self.customers * self.rates.accesses / 10)
 
     @cached_property
     def shares(self) -> int:
-        """How many shares."""
+        """The number of shares of customer data with partners, except those of closed accounts.
+
+        `Rates.late_returns` decides the number of the shares of closed accounts.
+        """
         return ceil(self.customers * self.rates.shares)
 
-    # --- marked customers ---
+    # --- canary customers ---
 
     @cached_property
     def canaries(self) -> Ints:
-        """The customers with marked values, from the older half."""
+        """The numbers of the canary customers, who have unique values for which tests search.
+
+        They are all in the half of the customers that signed up first.
+        """
         count = min(self.rates.canaries, (self.customers + 1) // 2)
-        places = (np.arange(1, count + 1) * self.customers) // (2 * count + 1) + 1
-        return np.unique(places).astype(np.int64)
+        numbers = (np.arange(1, count + 1) * self.customers) // (2 * count + 1) + 1
+        return np.unique(numbers).astype(np.int64)
 
     def token(self, canary: int) -> str:
-        """The marker of one canary: 10 characters that nothing else contains."""
+        """Return 10 characters that occur only in the values of one canary customer.
+
+        Tests search for these characters in outputs that must not contain customer data.
+
+        Args:
+            canary: number of the canary customer.
+        """
         return sha256(f"canary {self.seed} {canary}".encode()).hexdigest()[:10]
 
-    # --- who was a customer when ---
+    # --- customers over time ---
 
     @cached_property
     def _first_customer(self) -> int:
@@ -225,21 +247,38 @@ class World:
         return CUSTOMER_DAYS * DAY - 6 * HOUR
 
     def customer_created(self, ids: Ints) -> Ints:
-        """When customers signed up; later customers have higher numbers."""
+        """Return the sign-up time of each customer, in seconds since 1970.
+
+        Customers with higher numbers signed up later.
+        """
         step = self._customer_span / max(self.customers, 1)
         jitter = self.chance.unit(ids, "customer created") * min(step, DAY)
         return (self._first_customer + (ids - 1) * step + jitter).astype(np.int64)
 
     def customers_at(self, moments: Ints) -> Ints:
-        """How many customers surely existed at each moment (not before the second day)."""
+        """Return the number of customers who had signed up by each of the given times.
+
+        If the result for a time is n, these are the customers 1 to n.
+
+        Args:
+            moments: times in seconds since 1970, at least one day after the first customer signed
+                up.
+        """
         share = (moments - self._first_customer - DAY) / self._customer_span
         return np.clip((share * self.customers).astype(np.int64) + 1, 1, self.customers)
 
     def customer_for(self, rows: Ints, moments: Ints, salt: str) -> Ints:
-        """A customer for each event, one that existed then and had not closed the account."""
+        """Return for each event a random customer whose account was open at the time of the event.
+
+        Args:
+            rows: numbers of the events.
+            moments: times of the events, in seconds since 1970.
+            salt: name of the table or purpose for which customers are chosen. Different names give
+                different customers.
+        """
         existing = self.customers_at(moments)
         chosen = (self.chance.unit(rows, salt) * existing).astype(np.int64) + 1
-        closed = np.flatnonzero(self.kinds(chosen) == self.customer_plan.code("closed"))
+        closed = np.flatnonzero(self.variants(chosen) == self.customer_plan.code("closed"))
         gone = closed[self.closed_at(chosen[closed]) <= moments[closed]]
         if gone.size:
             partners = self.customer_plan.partners(chosen[gone])
@@ -247,45 +286,58 @@ class World:
         return chosen
 
     def closed_at(self, ids: Ints) -> Ints:
-        """When the customers planted as closed closed their account."""
+        """Return the time at which each customer's account was closed, in seconds since 1970.
+
+        Args:
+            ids: numbers of customers whose account the generator closed (variant ``closed``).
+        """
         created = self.customer_created(ids)
         share = 0.1 + 0.85 * self.chance.unit(ids, "customer closed")
         return created + ((self.now - created) * share).astype(np.int64)
 
     def late_returns(self, ids: Ints) -> Mask:
-        """Which customers closed their account while a partner kept the record for years more."""
-        found: Mask = self.chance.below(ids, 1000, "late return") < self.rates.late_returns
-        found &= self.kinds(ids) == self.customer_plan.code("closed")
-        return found
+        """Return for each customer whether a partner kept data of the closed account for years.
 
-    # --- what is planted ---
+        Only customers of the variant ``closed`` have a closed account.
+        """
+        is_late: Mask = self.chance.below(ids, 1000, "late return") < self.rates.late_returns
+        is_late &= self.variants(ids) == self.customer_plan.code("closed")
+        return is_late
 
-    @cached_property
-    def customer_plan(self) -> Plan:
-        """Which customers are planted with what."""
-        return Plan(self.chance, "customer", self.rates.customer_defects)
+    # --- planted variants ---
 
     @cached_property
-    def waybill_plan(self) -> Plan:
-        """Which waybills are planted with what."""
-        return Plan(self.chance, "waybill", self.rates.waybill_defects)
+    def customer_plan(self) -> VariantPlan:
+        """The choice of the customers that get a deliberate variant, such as an invalid phone."""
+        return VariantPlan(self.chance, "customer", self.rates.customer_defects)
 
-    def kinds(self, ids: Ints) -> npt.NDArray[np.uint8]:
-        """The code of what each customer is planted with, after all that stands against it."""
+    @cached_property
+    def waybill_plan(self) -> VariantPlan:
+        """The choice of the waybills that get a deliberate variant, such as an invalid number."""
+        return VariantPlan(self.chance, "waybill", self.rates.waybill_defects)
+
+    def variants(self, ids: Ints) -> npt.NDArray[np.uint8]:
+        """Return the code of each customer's variant; ``CLEAN`` for a customer without a variant.
+
+        A variant is what the generator makes unusual about a customer on purpose, such as an
+        invalid phone number. If ``customer_plan`` chooses a variant that is impossible for a
+        customer, the customer has no variant.
+        """
         plan = self.customer_plan
-        found = plan.kinds(ids)
-        planted = np.flatnonzero(found != CLEAN)
+        variants = plan.variants(ids)
+        planted = np.flatnonzero(variants != CLEAN)
         if not planted.size:
-            return found
-        kind, some = found[planted], ids[planted]
-        created = self.customer_created(some)
+            return variants
+        kind, customer = variants[planted], ids[planted]
+        partner = plan.partners(customer)
+        created = self.customer_created(customer)
         young = created > self.now - (self.rates.stale_days + 60) * DAY
         impossible: Mask = (
-            (some > self.customers)
-            | np.isin(some, self.canaries)
-            | ((kind == plan.code("duplicate_customer")) & (plan.partners(some) > self.customers))
+            (customer > self.customers)
+            | np.isin(customer, self.canaries)
+            | ((kind == plan.code("duplicate_customer")) & (partner > self.customers))
             | ((kind == plan.code("stale_customer")) & young)
             | ((kind == plan.code("closed")) & young)
         )
-        found[planted[impossible]] = CLEAN
-        return found
+        variants[planted[impossible]] = CLEAN
+        return variants

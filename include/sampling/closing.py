@@ -1,4 +1,4 @@
-"""The steps of `conclude_audit` that judge returned workpapers."""
+"""The steps of `conclude_audit` that find and evaluate the workpapers that auditors returned."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from sqlalchemy import Connection
 
 from include.evidence.step_findings import StepFindings, StepResult, keep_artifact, record_step
 from include.findings import register
-from include.messages import Message, _
+from include.messages import Message, _, listed
 from include.policy.period import Period
 from include.sampling import issue
 from include.sampling.evaluation import Deviation, Verdict, evaluate
-from include.sampling.issue import HandedIn, Issued, stage_papers
-from include.sampling.register import conclude, of_audit
+from include.sampling.issue import IssuedWorkpapers, ReturnedAnswers, stage_papers
+from include.sampling.quarter_texts import quarter_text, workpapers_text
+from include.sampling.register import record_verdict, verdicts_of
 from include.sampling.rules import (
     AUDIT,
     CLAUSE,
@@ -33,23 +34,29 @@ from include.services.errors import ControlFailed
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
-WITHOUT_OWNER = "management"  # answers for what the pack says nothing about any more
+WITHOUT_OWNER = "management"  # owner of findings of populations that the pack no longer has
 
 
 class WorkpapersStatus(StepResult):
-    """Workpapers on which no conclusion was reached yet.
+    """The workpapers that had no audit conclusion yet when a run began.
 
     Attributes:
-        back: names of those that are back and were asked for.
-        out: names of those that are out, with the moment of their issue.
+        back: names of the workpapers that auditors returned and that the run has to evaluate.
+        out: (name, time of issue) of the workpapers that auditors have not returned.
     """
 
     back: list[str]
     out: list[tuple[str, datetime]]
 
 
-class AskedAttribute(BaseModel):
-    """A question of workpapers, with its source, which is the criterion of the attribute."""
+class WorkpaperQuestion(BaseModel):
+    """A question in workpapers that auditors answer for each sample item.
+
+    Attributes:
+        id: id of the question in audit.yaml.
+        question: text of the question.
+        source: law or standard from which the question comes.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -58,37 +65,41 @@ class AskedAttribute(BaseModel):
     source: Message = Field(validation_alias=AliasChoices("source", "criterion"))
 
 
-class AskedPopulation(BaseModel):
-    """A population as its workpapers have it, whatever audit.yaml says by now."""
+class WorkpaperPopulation(BaseModel):
+    """A population with the title and the questions that its workpapers show.
+
+    Title and questions are read from the workpapers, because audit.yaml may have changed since the
+    workpapers were issued.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
     population: str
     title: Message
-    attributes: list[AskedAttribute]
+    attributes: list[WorkpaperQuestion]
 
 
 class Evaluation(StepResult):
-    """The verdicts on returned workpapers, with the people who did and reviewed the work.
+    """The evaluation of one set of returned workpapers, with a verdict on each of its populations.
 
     Attributes:
-        audit: the quarter.
-        stage: of the workpapers, from 1.
-        draw: digest of the draw.
-        asked: what was tested, by population.
-        performed_by: who did the work.
-        performed_on: the day; None if nobody wrote it.
-        reviewed_by: who reviewed it; empty if nobody wrote it.
-        returned_by: who handed the workpapers in.
-        returned_at: when, in the policy pack's timezone.
-        remarks: what is no fault and should be known.
-        verdicts: one for each population.
+        audit: id of the audited quarter, such as ``2026Q3``.
+        stage: stage of the workpapers; the first stage is 1.
+        draw: digest that identifies the draw of the sample items.
+        asked: populations that the workpapers cover.
+        performed_by: person who tested the items.
+        performed_on: day on which the items were tested; None if the workpapers do not state it.
+        reviewed_by: person who reviewed the workpapers; empty if the workpapers name nobody.
+        returned_by: person who handed in the workpapers.
+        returned_at: time at which the workpapers were handed in, in the policy pack's timezone.
+        remarks: remarks on the returned workbook. They do not prevent the evaluation.
+        verdicts: verdicts on the populations.
     """
 
     audit: str
     stage: int
     draw: str
-    asked: list[AskedPopulation]
+    asked: list[WorkpaperPopulation]
     performed_by: str
     performed_on: date | None
     reviewed_by: str
@@ -99,63 +110,86 @@ class Evaluation(StepResult):
 
     @property
     def next_stage(self) -> list[str]:
-        """The populations that go on to the next stage of their plan."""
+        """The ids of the populations for which the sampling plan requires another stage."""
         return [verdict.population for verdict in self.verdicts if verdict.decision == "next_stage"]
 
 
-def look(run: RunContext[None], findings: StepFindings) -> WorkpapersStatus:
-    """Find the workpapers that are back and not concluded, and those that are still out."""
+def find_workpapers(run: RunContext[None], findings: StepFindings) -> WorkpapersStatus:
+    """Find the workpapers without an audit conclusion, and report overdue workpapers.
+
+    If the run was started for one quarter, workpapers of this quarter that the auditors have not
+    returned are reported even before their due date.
+    """
     rules = run.pack.section(AUDIT)
     if rules is None:
         return WorkpapersStatus(back=[], out=[])
-    asked = run.parameters.get("quarter")
+    requested = run.parameters.get("quarter")
     with run.state.connect() as conn:
-        every = [issued for issued in issue.all_issued(conn) if _is_open(conn, issued)]
-    waiting = [issued for issued in every if asked in (None, "", issued.audit)]
-    if asked and not waiting:
+        open_workpapers = [issued for issued in issue.all_issued(conn) if _is_open(conn, issued)]
+    waiting = [issued for issued in open_workpapers if requested in (None, "", issued.audit)]
+    if requested and not waiting:
         findings.fail(
             "sampling.nothing_to_conclude",
-            _("There is nothing to conclude of {audit}.", audit=asked),
-            _("See that sample_audit drew it, and that it was not concluded before."),
-            subject=asked,
+            _(
+                "There are no workpapers of the {quarter} to evaluate.",
+                quarter=quarter_text(requested),
+            ),
+            _(
+                "Check that the samples of this quarter were drawn, and that no conclusion of "
+                "this audit exists yet."
+            ),
+            subject=requested,
+            for_engineers=_(
+                "The parameter `quarter` of the run is `{quarter}`.", quarter=requested
+            ),
         )
-    out = [issued for issued in every if issued.handed_in is None]
+    out = [issued for issued in open_workpapers if issued.handed_in is None]
     late = [
         issued for issued in out if _due(run, issued.issued_at, rules.return_within) < run.today
     ]
     for issued in out:
-        if issued in late or (asked and issued in waiting):
+        if issued in late or (requested and issued in waiting):
             findings.fail(
                 "sampling.workpapers_overdue" if issued in late else "sampling.workpapers_out",
                 _(
-                    "The workpapers of {audit}, stage {stage}, are not back; issued on {day}.",
-                    audit=issued.audit,
+                    "The workpapers of the {quarter}, stage {stage}, issued on {day}, have not "
+                    "been handed in.",
+                    quarter=quarter_text(issued.audit),
                     stage=issued.stage,
                     day=issued.issued_at.astimezone(run.zone).date(),
                 ),
-                _("Hand them in: ./parcelseal sampling return FILE --by NAME."),
-                subject=issued.part,
+                _(
+                    "Hand the completed workpapers to the data engineers, and name the person "
+                    "who hands them in."
+                ),
+                subject=issued.name,
+                for_engineers=_(
+                    "Import the file with `./parcelseal sampling return FILE --by NAME`."
+                ),
             )
     findings.measure("workpapers_overdue", len(late), "1")
     return WorkpapersStatus(
-        back=[issued.part for issued in waiting if issued.handed_in is not None],
-        out=[(issued.part, issued.issued_at) for issued in out],
+        back=[issued.name for issued in waiting if issued.handed_in is not None],
+        out=[(issued.name, issued.issued_at) for issued in out],
     )
 
 
-LOOK = Step(
+FIND_WORKPAPERS = Step(
     name="look",
     title=_("The search for returned workpapers"),
     clause=CLAUSE,
-    work=look,
+    work=find_workpapers,
     result=WorkpapersStatus,
     parts=lambda workpapers: workpapers.back,
 )
 
 
-def _is_open(conn: Connection, issued: Issued) -> bool:
-    """Return whether the verdict on any of their populations is still to be reached."""
-    reached = of_audit(conn, issued.audit)
+def _is_open(conn: Connection, issued: IssuedWorkpapers) -> bool:
+    """Return whether workpapers have a population that needs an evaluation.
+
+    Such a population has no verdict, and no workpapers of a later stage were issued for it.
+    """
+    reached = verdicts_of(conn, issued.audit)
     later = {
         paper.population
         for other in issue.all_issued(conn, issued.audit)
@@ -169,35 +203,37 @@ def _is_open(conn: Connection, issued: Issued) -> bool:
 
 
 def evaluate_returned(run: RunContext[None], findings: StepFindings) -> Evaluation:
-    """Judge every population of returned workpapers; open findings.
+    """Evaluate every population of returned workpapers, and open audit findings for deviations.
 
-    One transaction enters the verdicts and the record: no verdict is without its report.
+    The part of the step (`findings.part`) is the name of the workpapers. One transaction stores the
+    verdicts and the step record, so no verdict is stored that is missing from the report of the
+    run.
 
     Raises:
-        ControlFailed: there are no such workpapers, or they are not back.
-        UsageError: the pack has no audit.yaml.
+        ControlFailed: the workpapers do not exist or were not returned.
+        UsageError: the policy pack has no audit.yaml.
     """
     rules, part = run.pack.require(AUDIT), findings.part
     verdicts: list[Verdict] = []
     with run.state.begin() as conn:
-        issued, returned, answers = _returned(conn, part)
+        issued, returned, answers = _load_returned(conn, part)
         for paper in issued.workpapers.papers:
             name = paper.population
             verdict = evaluate(issued.committed[name], issued.samples[name], answers, issued.stage)
             if verdict.decision != "next_stage":
                 now = run.clock.now()
-                verdict = conclude(conn, run.run, issued.audit, verdict, now)
+                verdict = record_verdict(conn, run.run, issued.audit, verdict, now)
             _open_findings(conn, run, rules, issued.audit, paper, verdict)
-            _judge(findings, rules, paper, verdict)
+            _report_verdict(findings, rules, paper, verdict)
             verdicts.append(verdict)
         evaluation = _evaluation(run, issued, returned, verdicts)
-        _keep(conn, run, answers_file(part), returned.to_bytes())
-        _keep(conn, run, verdict_file(part), _file(verdicts))
+        _keep_file(conn, run, answers_file(part), returned.to_bytes())
+        _keep_file(conn, run, verdict_file(part), _verdicts_content(verdicts))
         reached = [verdict for verdict in verdicts if verdict.decision != "next_stage"]
         above = sum(verdict.decision == "not_accepted" for verdict in reached)
         findings.measure("sampling.populations_concluded", len(reached), "1")
         findings.measure("sampling.populations_not_accepted", above, "1")
-        _replaced(findings, returned)
+        _warn_replaced(findings, returned)
         if evaluation.next_stage:
             _issue_next_stage(conn, run, findings, issued, evaluation.next_stage)
         key = run.run.dag_id, run.run.run_id
@@ -207,38 +243,58 @@ def evaluate_returned(run: RunContext[None], findings: StepFindings) -> Evaluati
 
 EVALUATE = Step(
     name="evaluate",
-    title=_("The evaluation of {part}", part=""),
+    title=_("The evaluation of the {part}", part=""),
     clause=CLAUSE,
     work=evaluate_returned,
     result=Evaluation,
+    part_text=workpapers_text,
 )
 
 
-def _keep(conn: Connection, run: RunContext[None], name: str, content: bytes) -> None:
+def _keep_file(conn: Connection, run: RunContext[None], name: str, content: bytes) -> None:
     keep_artifact(conn, run.run.dag_id, run.run.run_id, name, content)
 
 
-def _replaced(findings: StepFindings, handed_in: HandedIn) -> None:
+def _warn_replaced(findings: StepFindings, handed_in: ReturnedAnswers) -> None:
     if handed_in.replaced:
         findings.warn(
             "sampling.replaced",
             _(
-                "Workpapers were handed in {count} times before; {changed} items were answered "
-                "otherwise in the last one.",
+                "These workpapers replace workpapers that were handed in earlier ({count} "
+                "times). The last replacement changed the answers of {changed} sample items.",
                 count=len(handed_in.replaced),
                 changed=handed_in.replaced[-1].changed,
             ),
-            _("Ask why; the answers in the bundle name each file by its digest."),
+            _("Ask the auditors why they replaced the earlier workpapers."),
+            for_engineers=_(
+                "The file `{file}` of the evidence bundle has the SHA-256 of every workbook that "
+                "was handed in.",
+                file=answers_file(findings.part),
+            ),
         )
 
 
-def _returned(
+def _load_returned(
     conn: Connection, part: str
-) -> tuple[Issued, HandedIn, dict[tuple[str, int], ItemAnswers]]:
-    """Return workpapers that are back, and the answers of all stages up to theirs; locked."""
-    draws = [issued.draw for issued in issue.all_issued(conn) if issued.part == part]
-    stages = issue.of_draw(conn, draws[0]) if draws else []
-    last = next((stage for stage in stages if stage.part == part), None)
+) -> tuple[IssuedWorkpapers, ReturnedAnswers, dict[tuple[str, int], ItemAnswers]]:
+    """Load returned workpapers by their name, with the auditors' answers up to their stage.
+
+    The rows of these workpapers in the state database stay locked until the end of the transaction.
+
+    Args:
+        conn: the state database, in a transaction.
+        part: name of the workpapers, such as ``2026Q3-1-0f3a9c``.
+
+    Returns:
+        The workpapers, their returned answers, and the answers of their stage and of all earlier
+        stages: (population, number of the item) -> answers.
+
+    Raises:
+        ControlFailed: the workpapers do not exist or were not returned.
+    """
+    draws = [issued.draw for issued in issue.all_issued(conn) if issued.name == part]
+    stages = issue.stages_of(conn, draws[0]) if draws else []
+    last = next((stage for stage in stages if stage.name == part), None)
     if last is None or last.handed_in is None:
         raise ControlFailed(f"There are no returned workpapers {part}.", "Run the workflow again.")
     answers: dict[tuple[str, int], ItemAnswers] = {}
@@ -249,13 +305,16 @@ def _returned(
 
 
 def _evaluation(
-    run: RunContext[None], issued: Issued, returned: HandedIn, verdicts: list[Verdict]
+    run: RunContext[None],
+    issued: IssuedWorkpapers,
+    returned: ReturnedAnswers,
+    verdicts: list[Verdict],
 ) -> Evaluation:
     return Evaluation(
         audit=issued.audit,
         stage=issued.stage,
         draw=issued.draw,
-        asked=[AskedPopulation.model_validate(paper) for paper in issued.workpapers.papers],
+        asked=[WorkpaperPopulation.model_validate(paper) for paper in issued.workpapers.papers],
         performed_by=returned.performed_by,
         performed_on=returned.performed_on,
         reviewed_by=returned.reviewed_by,
@@ -266,7 +325,7 @@ def _evaluation(
     )
 
 
-def _file(verdicts: Sequence[Verdict]) -> bytes:
+def _verdicts_content(verdicts: Sequence[Verdict]) -> bytes:
     content = [verdict.model_dump(mode="json") for verdict in verdicts]
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -275,28 +334,46 @@ def _issue_next_stage(
     conn: Connection,
     run: RunContext[None],
     findings: StepFindings,
-    issued: Issued,
+    issued: IssuedWorkpapers,
     populations: Sequence[str],
 ) -> None:
-    """Issue the workpapers of the next stage for the populations whose plan calls for it."""
+    """Issue the workpapers of the next stage for the given populations, and add a finding.
+
+    Args:
+        conn: the state database, in a transaction.
+        run: context of the run.
+        findings: receives the finding.
+        issued: workpapers of the current stage.
+        populations: ids of the populations whose sampling plan requires the next stage.
+    """
     papers = stage_papers(
         issued.workpapers, issued.committed, issued.samples, populations, run.clock.now()
     )
     committed = {name: issued.committed[name] for name in populations}
     samples = {name: issued.samples[name] for name in populations}
-    issue.remember(conn, run.run, papers, committed, samples)
+    issue.record_workpapers(conn, run.run, papers, committed, samples)
     following = next(
         stage
         for stage in issue.all_issued(conn, issued.audit)
         if stage.draw == papers.draw_sha256 and stage.stage == papers.stage
     )
-    file = stage_file(following.part)
-    _keep(conn, run, file, write(following.workpapers))
+    file = stage_file(following.name)
+    _keep_file(conn, run, file, write(following.workpapers))
     findings.warn(
         "sampling.next_stage",
-        _("The plan calls for stage {stage}: look at its items too.", stage=following.stage),
         _(
-            "Fill in {file} of this bundle: ./parcelseal sampling return {file} --by NAME.",
+            "These populations have exactly one deviation, so the sampling plan requires stage "
+            "{stage} for them: {populations}.",
+            stage=following.stage,
+            populations=listed([paper.title for paper in following.workpapers.papers]),
+        ),
+        _(
+            "Test the items of this stage with the workpapers in this evidence bundle, and "
+            "hand the completed workpapers to the data engineers.",
+        ),
+        for_engineers=_(
+            "The workpapers are the file `{file}` of the evidence bundle. Import the completed "
+            "file with `./parcelseal sampling return {file} --by NAME`.",
             file=file,
         ),
     )
@@ -316,7 +393,7 @@ def _open_findings(
             conn,
             kind=FINDINGS,
             reference=f"{audit}/{paper.population}/{deviation.number}/{deviation.attribute}",
-            what=_deviated(paper, deviation),
+            description=_deviation_message(paper, deviation),
             owner=population.owner if population else WITHOUT_OWNER,
             opened_at=run.clock.now(),
             due_on=_due(run, run.clock.now(), rules.mend_within),
@@ -331,79 +408,119 @@ _ANSWERS = {
 }
 
 
-def _deviated(paper: Paper, deviation: Deviation) -> Message:
-    asked = {attribute.id: attribute.question for attribute in paper.attributes}
+def _deviation_message(paper: Paper, deviation: Deviation) -> Message:
+    questions = {attribute.id: attribute.question for attribute in paper.attributes}
     return _(
         "{population}, item {key}: {question} {answer}",
         population=paper.title,
         key=deviation.key,
-        question=asked[deviation.attribute],
+        question=questions[deviation.attribute],
         answer=_ANSWERS[deviation.answer],
     )
 
 
-def _judge(findings: StepFindings, rules: AuditRules, paper: Paper, verdict: Verdict) -> None:
+def _report_verdict(
+    findings: StepFindings, rules: AuditRules, paper: Paper, verdict: Verdict
+) -> None:
     if rules.find(verdict.population) is None:
         findings.warn(
             "sampling.population_gone",
-            _("{population} was taken out of audit.yaml since the draw.", population=paper.title),
-            _("Name somebody who answers for its deviations; their findings go to the management."),
+            _(
+                "{population}: the population was removed from the audit rules after the draw.",
+                population=paper.title,
+            ),
+            _(
+                "Name an owner for the deviations of this population. Until then, the management "
+                "owns the findings about these deviations."
+            ),
             subject=verdict.population,
+            for_engineers=_(
+                "The population `{population}` is missing in `audit.yaml`.",
+                population=verdict.population,
+            ),
         )
     if verdict.untested:
         findings.warn(
             "sampling.untested",
             _(
-                "{population}: to {count} of {items} items no question applies; nothing was tested "
-                "of them.",
+                "{population}: no question applies to {count} of {items} sample items, so "
+                "these items were not tested.",
                 population=paper.title,
                 count=verdict.untested,
                 items=verdict.items,
             ),
-            _("They deviate; let the population's SQL in audit.yaml leave out such items."),
+            _(
+                "Have items to which no question applies excluded from the population. Otherwise "
+                "each such sample item counts as a deviation."
+            ),
             subject=verdict.population,
+            for_engineers=_(
+                "The key `sql` of the population `{population}` in `audit.yaml` selects the items.",
+                population=verdict.population,
+            ),
         )
-    beside = [name for name, items in verdict.applied.items() if not items]
-    if beside and verdict.untested < verdict.items:
+    untested_questions = [name for name, items in verdict.applied.items() if not items]
+    if untested_questions and verdict.untested < verdict.items:
         findings.warn(
             "sampling.question_untested",
             _(
-                "{population}: {questions} applied to no item; nothing is shown of it.",
+                "{population}: these questions applied to no sample item, so the audit has no "
+                "evidence for them: {questions}",
                 population=paper.title,
-                questions=", ".join(beside),
+                questions=listed(
+                    [
+                        attribute.question
+                        for attribute in paper.attributes
+                        if attribute.id in untested_questions
+                    ]
+                ),
             ),
-            _("See whether the question fits the population; correct audit.yaml."),
+            _(
+                "Check whether these questions suit the population. If they do not, have the "
+                "audit rules corrected."
+            ),
             subject=verdict.population,
+            for_engineers=_(
+                "`audit.yaml` has the questions as `attributes` of the population `{population}`.",
+                population=verdict.population,
+            ),
         )
     if verdict.decision == "not_accepted":
         findings.fail(
             "sampling.not_accepted",
             _(
-                "{population}: {deviating} of {items} items deviate, {acceptable} were "
-                "acceptable; up to {limit}% of the population may deviate.",
+                "{population}: not accepted. {deviating} of {items} sample items deviate; the "
+                "sampling plan accepts at most {acceptable}. According to the sample, up to "
+                "{limit}% of the population may deviate.",
                 population=paper.title,
                 deviating=verdict.deviating,
                 items=verdict.items,
                 acceptable=verdict.acceptable,
                 limit=verdict.upper_limit_pct,
             ),
-            _("Mend the causes; each deviation is a finding with an owner and a day."),
+            _(
+                "Correct the causes of the deviations and have them retested. Each deviation is "
+                "a finding with an owner and a due date."
+            ),
             subject=verdict.population,
         )
     elif verdict.deviations:
         findings.warn(
             "sampling.deviations",
             _(
-                "{population}: {deviating} of {items} items deviate.",
+                "{population}: {deviating} of {items} sample items deviate.",
                 population=paper.title,
                 deviating=verdict.deviating,
                 items=verdict.items,
             ),
-            _("Each deviation is a finding with an owner and a day."),
+            _(
+                "Correct the causes of the deviations and have them retested. Each deviation is "
+                "a finding with an owner and a due date."
+            ),
             subject=verdict.population,
         )
 
 
 def _due(run: RunContext[None], start: datetime, period: Period) -> date:
-    """Return the day in the pack's timezone by which something is due."""
+    """Return the date on which a period after `start` ends, in the policy pack's timezone."""
     return (start.astimezone(run.zone) + period.span).date()

@@ -1,4 +1,4 @@
-"""The commitment of an audit, sealed before the seed is known: frames, plans, and its report."""
+"""The commitment of an audit: its sampling frames and plans, sealed before the seed is known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from include.evidence.folder import LARGEST_SUMS, SUMS, StoreFolder, Sums
 from include.evidence.model import Metric, Outcome
 from include.frozen import FrozenModel
 from include.messages import Message, _
-from include.policy.rates import ExactRate, ceiling, percent
+from include.policy.rates import ExactRate, percent_text, round_up
 from include.reports.conclusion import Conclusion
 from include.reports.model import Fact, Paragraph, Section, Table, table_of
 from include.sampling.exact.selection import ALGORITHM
@@ -25,26 +25,31 @@ from include.sampling.exact.strata import (
     stratified_size,
     stratified_stages,
 )
-from include.sampling.frame import WHOLE
+from include.sampling.frame import NO_STRATUM
+from include.sampling.quarter_texts import quarter_text
 from include.sampling.rules import COMMITMENT_FILE, AuditRules
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 
-RISK_PLACES = 12  # digits after the point of a risk, rounded up
+RISK_PLACES = 12  # decimal places of a risk, which is rounded up
 PlanKind = Literal["single", "staged", "discovery"]
 
 
 class Plan(FrozenModel):
-    """What will be drawn, fixed before anybody knows the seed.
+    """The sampling plan of a population, fixed before the random seed is known.
 
     Attributes:
-        kind: ``single`` stage, two ``staged`` ones planned together, or ``discovery``.
-        method: ``binomial``, ``hypergeometric`` or ``census``.
-        stages: how many; a later one is looked at only if the one before had exactly one deviation.
-        n: items of each stage.
-        acceptable: deviations of the (first) stage with which the population is accepted.
-        achieved_risk: of accepting at the tolerable rate, as a decimal, rounded up.
-        drawn: items of each stage by stratum; one named ``""`` where there are none.
+        kind: ``single`` for one stage, ``staged`` for two stages that are planned together, or
+            ``discovery`` for a sample that searches for a single deviation.
+        method: ``binomial``, ``hypergeometric``, or ``census`` if all items are examined.
+        stages: number of stages. A later stage is tested only if the previous stage had exactly one
+            deviation.
+        n: number of items to draw in each stage.
+        acceptable: acceptable number of deviations in the first stage.
+        achieved_risk: risk of accepting a population whose deviation rate is the tolerable rate, as
+            a decimal, rounded up.
+        drawn: stratum -> number of items to draw in each stage. Without strata, the only key is
+            ``""``.
     """
 
     kind: PlanKind
@@ -65,20 +70,21 @@ def plan_for(
     *,
     stratified: bool,
 ) -> Plan:
-    """Plan the sample of a frozen frame.
+    """Return the sampling plan for a frozen sampling frame.
 
-    Where a stratum is too small for two stages, the plan is a single one of the same risk.
+    If a stratum is too small for two stages, the plan has a single stage with the same risk.
 
     Args:
-        kind: as audit.yaml asks.
-        tolerable: rate of deviations from which on the population is not accepted.
-        expected: rate that is expected.
-        confidence: one minus the risk of accepting what deviates at the tolerable rate.
-        strata: items of each stratum; at least one item in all.
-        stratified: whether every stratum has to give its share.
+        kind: kind of plan in audit.yaml.
+        tolerable: tolerable rate. A population with this or a higher deviation rate is not
+            accepted.
+        expected: expected deviation rate.
+        confidence: one minus the risk of accepting a population with the tolerable rate.
+        strata: stratum -> number of its items; at least one item in total.
+        stratified: whether every stratum must contribute its share of the sample.
 
     Raises:
-        UsageError: no sample can show what the population asks for.
+        UsageError: no sample can prove that the deviation rate is below the tolerable rate.
     """
     if kind == "staged":
         try:
@@ -88,9 +94,9 @@ def plan_for(
     if stratified:
         size, allocation = stratified_size(tolerable, confidence, expected, strata)
     else:
-        items = strata[WHOLE]
+        items = strata[NO_STRATUM]
         size = smallest_size(tolerable, confidence, expected=expected, population=items)
-        allocation = Allocation(strata, {WHOLE: size.n})
+        allocation = Allocation(strata, {NO_STRATUM: size.n})
     accepted = 0 if kind == "discovery" and size.method == CENSUS else size.acceptable
     return Plan(
         kind=kind,
@@ -98,7 +104,7 @@ def plan_for(
         stages=1,
         n=size.n,
         acceptable=accepted,
-        achieved_risk=_told(size.achieved_risk),
+        achieved_risk=_as_decimal(size.achieved_risk),
         drawn=dict(allocation.drawn),
     )
 
@@ -110,43 +116,45 @@ def _staged(
         staged, allocation = stratified_stages(tolerable, confidence, 2, strata)
         drawn = dict(allocation.drawn)
     else:
-        staged = smallest_stages(tolerable, confidence, 2, strata[WHOLE])
-        drawn = {WHOLE: staged.n}
+        staged = smallest_stages(tolerable, confidence, 2, strata[NO_STRATUM])
+        drawn = {NO_STRATUM: staged.n}
     return Plan(
         kind="staged",
         method=staged.method,
         stages=staged.stages,
         n=staged.n,
         acceptable=0,
-        achieved_risk=_told(staged.achieved_risk),
+        achieved_risk=_as_decimal(staged.achieved_risk),
         drawn=drawn,
     )
 
 
-def _told(risk: Fraction) -> str:
-    return f"{ceiling(risk, RISK_PLACES):f}"
+def _as_decimal(risk: Fraction) -> str:
+    return f"{round_up(risk, RISK_PLACES):f}"
 
 
 FORM = "parcelseal-commitment/1"
 
 
-class Committed(FrozenModel):
-    """One population of a commitment.
+class CommittedPopulation(FrozenModel):
+    """A population in a commitment, with its sampling frame and its sampling plan.
 
     Attributes:
-        population: its id in audit.yaml.
-        file: of its frame in the bundle.
-        sha256: hex digest of that file.
-        items: how many lines it has.
-        strata: items of each stratum by name, in the order in which they are drawn; one named
-            ``""`` where there are none.
-        stratified: whether the frame has a column of strata.
-        tolerable: rate of deviations from which on the population is not accepted.
-        expected: rate that is expected.
-        confidence: one minus the risk of accepting what deviates at the tolerable rate.
-        planned_as: the kind of plan that audit.yaml asks for.
-        plan: what will be drawn.
-        attributes: ids of what is tested.
+        population: id of the population in audit.yaml.
+        file: file name of the sampling frame in the evidence bundle.
+        sha256: hex digest of the sampling frame.
+        items: number of lines of the sampling frame; each line is one item.
+        strata: stratum -> number of its items, in the order in which the strata are drawn. Without
+            strata, the only key is ``""``.
+        stratified: whether the sampling frame has a column of strata.
+        tolerable: tolerable rate. A population with this or a higher deviation rate is not
+            accepted.
+        expected: expected deviation rate.
+        confidence: one minus the risk of accepting a population with the tolerable rate.
+        planned_as: kind of sampling plan in audit.yaml. The plan has another kind if a stratum is
+            too small for two stages.
+        plan: sampling plan of the population.
+        attributes: ids of the questions about each sample item.
     """
 
     population: str
@@ -164,20 +172,20 @@ class Committed(FrozenModel):
 
 
 class Commitment(FrozenModel):
-    """``commitment.json``.
+    """The content of ``commitment.json``, which fixes an audit before the random seed is known.
 
     Attributes:
-        form: of the file.
-        audit: the quarter, ``2026Q3``.
-        starts: its first moment.
-        ends: the first moment after it.
-        algorithm: of the selection, with its version.
-        seed_source: which public value will be the seed, in English; named here so that nobody can
-            choose another one when it is known.
-        policy_hash: of the policy pack.
-        code_version: of ParcelSeal.
-        populations: what will be drawn from; those that are empty or could not be frozen are not
-            among them.
+        form: format of the file.
+        audit: id of the audited quarter, such as ``2026Q3``.
+        starts: first moment of the quarter.
+        ends: first moment after the quarter.
+        algorithm: algorithm of the draw, with its version.
+        seed_source: description, in English, of the public value that will be the seed. The
+            commitment contains it so that nobody can choose another value later.
+        policy_hash: digest of the policy pack.
+        code_version: version of ParcelSeal.
+        populations: populations with their frozen sampling frames. A population is omitted if it
+            has no items, if another run already drew its sample, or if its freezing failed.
     """
 
     form: str = FORM
@@ -188,19 +196,19 @@ class Commitment(FrozenModel):
     seed_source: str
     policy_hash: str
     code_version: str
-    populations: tuple[Committed, ...]
+    populations: tuple[CommittedPopulation, ...]
 
     def to_bytes(self) -> bytes:
-        """Return the file."""
+        """Return the bytes of the file ``commitment.json``."""
         return (self.model_dump_json(indent=2) + "\n").encode()
 
 
-def sealed_content(store: ObjectStore, sealed: Sealed) -> bytes | None:
-    """Return commitment.json as it was sealed; None when its bundle is not the one that was.
+def sealed_content(store: ObjectStore, sealed: CommitmentLocation) -> bytes | None:
+    """Return the bytes of a sealed commitment.json; None if its bundle is missing or was changed.
 
     Args:
         store: the evidence store.
-        sealed: by the ledger.
+        sealed: location of the commitment according to the evidence ledger.
     """
     folder = StoreFolder(store, sealed.bundle)
     try:
@@ -210,17 +218,19 @@ def sealed_content(store: ObjectStore, sealed: Sealed) -> bytes | None:
     except (ObjectMissing, ObjectDamaged, ValueError):
         return None
     own = hashlib.sha256(content).hexdigest()
-    whole = hashlib.sha256(sums).hexdigest() == sealed.sums_sha256
-    return content if whole and digests.get(COMMITMENT_FILE) == own else None
+    is_intact = hashlib.sha256(sums).hexdigest() == sealed.sums_sha256
+    return content if is_intact and digests.get(COMMITMENT_FILE) == own else None
 
 
-class Sealed(FrozenModel):
-    """Where a commitment was sealed.
+class CommitmentLocation(FrozenModel):
+    """The location of a sealed commitment in the evidence store.
 
     Attributes:
-        bundle: folder of the commitment's own bundle in the evidence store.
-        sums_sha256: hex digest of its SHA256SUMS, which the next bundle of the chain names.
-        sealed_at: when the ledger took it; a seed has to be younger.
+        bundle: folder of the evidence bundle that was sealed only for the commitment.
+        sums_sha256: hex digest of the bundle's SHA256SUMS. The next bundle of the evidence chain
+            contains this digest.
+        sealed_at: time at which the bundle was entered in the evidence ledger. A seed must be
+            published after this time.
     """
 
     bundle: str
@@ -229,16 +239,16 @@ class Sealed(FrozenModel):
 
 
 def plans_table(commitment: Commitment, rules: AuditRules) -> Table:
-    """Return the table of plans: items to draw and accepted deviations of each population."""
+    """Return the report's table of sampling plans, with items to draw and accepted deviations."""
     return table_of(
         _("Populations and plans"),
         commitment.populations,
         [
             (_("Population"), "text", lambda frame: rules.population(frame.population).message),
             (_("Items"), "number", lambda frame: frame.items),
-            (_("Tolerable rate"), "code", lambda frame: percent(frame.tolerable)),
-            (_("Expected rate"), "code", lambda frame: percent(frame.expected)),
-            (_("Confidence"), "code", lambda frame: percent(frame.confidence)),
+            (_("Tolerable rate"), "code", lambda frame: percent_text(frame.tolerable)),
+            (_("Expected rate"), "code", lambda frame: percent_text(frame.expected)),
+            (_("Confidence"), "code", lambda frame: percent_text(frame.confidence)),
             (_("Items to draw"), "number", lambda frame: items_of(frame.plan)),
             (_("Plan"), "text", lambda frame: _kind_of(frame.plan)),
             (_("Accepted deviations"), "text", lambda frame: accepted_by(frame.plan)),
@@ -248,18 +258,29 @@ def plans_table(commitment: Commitment, rules: AuditRules) -> Table:
 
 
 def items_of(plan: Plan) -> int | str:
-    """Items to draw: ``66 + 66`` of two stages, the second of which may not be needed."""
+    """Return how many items a plan draws; for two stages, a text such as ``66 + 66``."""
     return plan.n if plan.stages == 1 else " + ".join([str(plan.n)] * plan.stages)
 
 
 def accepted_by(plan: Plan) -> int | Message:
-    """With how many deviations a population is accepted, in all stages of its plan."""
-    return plan.acceptable if plan.stages == 1 else _("0, or 1 and then 0")
+    """Return the number of deviations with which a plan accepts a population.
+
+    For a plan with two stages, return a text about both stages.
+    """
+    return (
+        plan.acceptable
+        if plan.stages == 1
+        else _("0 in the first stage; or 1 in the first stage and 0 in the second")
+    )
 
 
 def percent_of(risk: str) -> str:
-    """Return a risk in per cent, rounded up."""
-    return percent(Fraction(risk), 2)
+    """Return a risk as a percentage, rounded up.
+
+    Args:
+        risk: risk as a decimal, such as ``0.05``.
+    """
+    return percent_text(Fraction(risk), 2)
 
 
 def _kind_of(plan: Plan) -> Message:
@@ -269,29 +290,37 @@ def _kind_of(plan: Plan) -> Message:
         case "staged":
             return _("two stages")
         case "discovery":
-            return _("discovery")
+            return _("discovery sampling")
         case _:
             return _("one stage")
 
 
 def quarter_fact(commitment: Commitment) -> Fact:
-    """Its first and last day; both moments carry the offset of the pack's timezone."""
+    """Return a fact for the report that shows the audited quarter with its first and last day."""
     first, last = commitment.starts.date(), (commitment.ends - timedelta(days=1)).date()
     return Fact(
         label=_("Audited quarter"),
-        value=commitment.audit,
+        value=quarter_text(commitment.audit),
         note=_("{first} to {last}", first=first, last=last),
     )
 
 
 def commitment_conclusion(commitment: Commitment, sha256: str, rules: AuditRules) -> Conclusion:
-    """Return the conclusion of a commitment's bundle."""
+    """Return the conclusion and report of the bundle that is sealed only for a commitment.
+
+    Args:
+        commitment: the commitment.
+        sha256: hex digest of commitment.json.
+        rules: audit.yaml.
+    """
     count = len(commitment.populations)
     return Conclusion(
-        title=_("Commitment of the audit {audit}", audit=commitment.audit),
+        title=_(
+            "Commitment for the audit of the {quarter}", quarter=quarter_text(commitment.audit)
+        ),
         summary=_(
-            "{count} populations were frozen before the seed was known. What will be drawn from "
-            "them follows from the seed alone.",
+            "The sampling frames of {count} populations were frozen before the random seed was "
+            "known. The random seed alone determines the samples.",
             count=count,
         ),
         outcome=Outcome.PASS,
@@ -307,15 +336,20 @@ def commitment_conclusion(commitment: Commitment, sha256: str, rules: AuditRules
         ],
         sections=[
             Section(
-                heading=_("What was frozen"),
+                heading=_("Frozen populations"),
                 blocks=[plans_table(commitment, rules), _frames(commitment)],
             ),
             Section(
-                heading=_("What the seed will be"),
+                heading=_("Random seed"),
                 blocks=[
-                    Paragraph(text=_("The seed: {source}.", source=rules.seed.message)),
                     Paragraph(
-                        text=_("SHA-256 of {file}: {sha256}", file=COMMITMENT_FILE, sha256=sha256)
+                        text=_("Source of the random seed: {source}.", source=rules.seed.message)
+                    ),
+                    Paragraph(
+                        text=_(
+                            "SHA-256 of the commitment: {sha256}",
+                            sha256=sha256,
+                        )
                     ),
                 ],
             ),
@@ -325,7 +359,7 @@ def commitment_conclusion(commitment: Commitment, sha256: str, rules: AuditRules
 
 def _frames(commitment: Commitment) -> Table:
     return table_of(
-        _("Frozen frames"),
+        _("Frozen sampling frames"),
         commitment.populations,
         [
             (_("File"), "code", lambda population: population.file),

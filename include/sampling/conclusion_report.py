@@ -1,4 +1,4 @@
-"""The report of `conclude_audit`: its run, workpapers that are out, the register of findings."""
+"""The report of `conclude_audit`: verdicts, workpapers not yet returned, and open findings."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from include.findings import register
-from include.findings.register import Found, State
+from include.findings.register import Finding, State
 from include.messages import Message, _, listed
 from include.notify.sending import SEND_TITLE, STEP_SEND
 from include.policy.rules import Role
 from include.reports.conclusion import Conclusion
 from include.reports.model import Block, Fact, Paragraph, Section, must_be_zero, table_of
-from include.sampling.closing import EVALUATE, LOOK, Evaluation, WorkpapersStatus
+from include.sampling.closing import EVALUATE, FIND_WORKPAPERS, Evaluation, WorkpapersStatus
 from include.sampling.evaluation import Verdict
-from include.sampling.following import FOLLOW_UP
+from include.sampling.following import FOLLOW_UP, owner_text
+from include.sampling.quarter_texts import workpapers_text
 from include.sampling.rules import AUDIT, CLAUSE
-from include.sampling.signed_report import signed
+from include.sampling.signed_report import signed_sections
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
@@ -25,29 +26,31 @@ NOT_YET = _("not yet")
 FIGURE = "populations_above_tolerable_rate"  # of the control; the first screen says the same
 _STATES = {
     State.OPEN: _("open"),
-    State.ANSWERED: _("answered, to be tested again"),
+    State.ANSWERED: _("answered by the owner, waits for the retest"),
     State.CLOSED: _("closed"),
 }
 
 
 def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
-    """Judge a run by the records of its steps."""
+    """Return the conclusion and report of a run of `conclude_audit` from its step records."""
     with run.state.connect() as conn:
-        every = register.listed(conn, closed=True)
+        all_findings = register.list_findings(conn, closed=True)
     if run.pack.section(AUDIT) is None:
-        return nothing_to_audit(records, run.roles, every)
-    status = records.result(LOOK)
+        return nothing_to_audit(records, run.roles, all_findings)
+    status = records.result(FIND_WORKPAPERS)
     evaluations = records.results(EVALUATE)
-    steps = {(step.name, ""): step.title for step in (LOOK, FOLLOW_UP)}
+    steps = {(step.name, ""): step.title for step in (FIND_WORKPAPERS, FOLLOW_UP)}
     steps[STEP_SEND, ""] = SEND_TITLE
     for part in status.back if status else ():
         steps[EVALUATE.name, part] = EVALUATE.title_of(part)
-    above = next((metric.value for metric in records.metrics if metric.name == FIGURE), None)
+    not_accepted_count = next(
+        (metric.value for metric in records.metrics if metric.name == FIGURE), None
+    )
     populations = JudgedPopulations(
         status=status,
         evaluations=evaluations,
-        above=None if above is None else int(above),
-        findings=every,
+        not_accepted_count=None if not_accepted_count is None else int(not_accepted_count),
+        findings=all_findings,
     )
     return records.conclude(
         _("Audit conclusion"),
@@ -55,70 +58,79 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         findings=records.missing("sampling", CLAUSE, steps),
         facts=_facts(populations, run.today),
         sections=[
-            *(section for evaluation in evaluations.values() for section in signed(evaluation)),
-            *([_out(populations.out)] if populations.out else []),
-            _register(every, run.roles),
+            *(
+                section
+                for evaluation in evaluations.values()
+                for section in signed_sections(evaluation)
+            ),
+            *([_outstanding_section(populations.outstanding)] if populations.outstanding else []),
+            _findings_section(all_findings, run.roles),
         ],
     )
 
 
 def nothing_to_audit(
-    records: RunRecords, roles: Mapping[str, Role], findings: Sequence[Found]
+    records: RunRecords, roles: Mapping[str, Role], findings: Sequence[Finding]
 ) -> Conclusion:
-    """Conclude a run under a pack without audit.yaml: it followed findings of other workflows.
+    """Return the conclusion of a run whose policy pack has no audit.yaml.
+
+    Such a run still follows up findings of other workflows.
 
     Args:
-        records: of the run.
-        roles: of roles.yaml.
-        findings: the whole register, closed ones too.
+        records: records of the run.
+        roles: roles of roles.yaml, by id.
+        findings: all findings of the register, including closed findings.
     """
     return records.conclude(
         _("Audit conclusion"),
-        _("The policy pack has no audit.yaml: nothing is audited by samples."),
-        sections=[_register(findings, roles)] if findings else [],
+        _("The policy pack has no rules for audit samples, so no population is audited."),
+        sections=[_findings_section(findings, roles)] if findings else [],
         lists_messages=False,
     )
 
 
 @dataclass(frozen=True)
 class JudgedPopulations:
-    """The verdicts of a run, and the workpapers without one.
+    """The verdicts of a run of `conclude_audit`, and the workpapers without a verdict.
 
     Attributes:
-        status: of workpapers before the evaluations; None if the step left no result.
-        evaluations: by workpapers.
-        above: populations that are not accepted by their last verdict, whichever run reached it,
-            and not mended: the figure of the control. None if it was not measured.
-        findings: the whole register, closed ones too.
+        status: workpapers that had no conclusion before this run evaluated them; None if the step
+            that finds them has no result.
+        evaluations: name of the workpapers -> evaluation.
+        not_accepted_count: number of populations that still have open findings and whose last
+            verdict, in this or an earlier run, was not to accept them. This is the figure of the
+            control; None if it was not measured.
+        findings: all findings of the register, including closed findings.
     """
 
     status: WorkpapersStatus | None
     evaluations: Mapping[str, Evaluation]
-    above: int | None
-    findings: Sequence[Found]
+    not_accepted_count: int | None
+    findings: Sequence[Finding]
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """The verdicts that were reached or go on."""
+        """The verdicts of all evaluations, including verdicts that require the next stage."""
         return [
             verdict for evaluation in self.evaluations.values() for verdict in evaluation.verdicts
         ]
 
     @property
-    def going_on(self) -> list[Message]:
-        """The titles of the populations that go on to the next stage."""
+    def continuing(self) -> list[Message]:
+        """The titles of the populations for which the sampling plan requires the next stage."""
         return [
-            asked.title
+            population.title
             for evaluation in self.evaluations.values()
-            for asked in evaluation.asked
-            if asked.population in evaluation.next_stage
+            for population in evaluation.asked
+            if population.population in evaluation.next_stage
         ]
 
     @property
-    def out(self) -> list[tuple[str, datetime | None]] | None:
-        """The workpapers that are out at the end of the run; None without a status.
+    def outstanding(self) -> list[tuple[str, datetime | None]] | None:
+        """The names and times of issue of the workpapers that auditors have not returned.
 
-        Each has the moment of its issue, or None if this run issued it.
+        The time is None for workpapers that this run issued. The result is None if `status` is
+        None.
         """
         if self.status is None:
             return None
@@ -131,93 +143,111 @@ class JudgedPopulations:
 
     @property
     def judged(self) -> int:
-        """Populations whose verdict was reached."""
+        """The number of populations that got a final verdict in this run."""
         return sum(verdict.decision != "next_stage" for verdict in self.verdicts)
 
     @property
-    def refused(self) -> int:
-        """Populations that this run did not accept."""
+    def not_accepted_in_run(self) -> int:
+        """The number of populations that this run did not accept."""
         return sum(verdict.decision == "not_accepted" for verdict in self.verdicts)
 
     @property
-    def left(self) -> int:
-        """Findings that are not closed."""
+    def open_count(self) -> int:
+        """The number of findings in the register that are not closed."""
         return sum(finding.state is not State.CLOSED for finding in self.findings)
 
     @property
-    def unjudged(self) -> int | None:
-        """Workpapers that are back and were not evaluated; None without a status."""
+    def unevaluated(self) -> int | None:
+        """The number of returned workpapers that were not evaluated; None if `status` is None."""
         return len(set(self.status.back) - set(self.evaluations)) if self.status else None
 
 
 def _summary(populations: JudgedPopulations) -> Message:
-    said = _judged(populations)
-    if not populations.going_on:
-        return said
-    return _and(
-        said,
+    judged_sentence = _judged_sentence(populations)
+    if not populations.continuing:
+        return judged_sentence
+    return _join_sentences(
+        judged_sentence,
         _(
-            "To the next stage of their plan: {populations}.",
-            populations=listed(populations.going_on),
+            "Populations that continue with the next stage of their plan: {populations}.",
+            populations=listed(populations.continuing),
         ),
     )
 
 
-def _judged(populations: JudgedPopulations) -> Message:
-    """Return the sentence about judged populations; it claims no less than the control's figure."""
-    if populations.refused and populations.above in (None, populations.refused):
+def _judged_sentence(populations: JudgedPopulations) -> Message:
+    """Return the text about the evaluated populations for the summary of the report.
+
+    If the figure of the control, `JudgedPopulations.not_accepted_count`, contains populations of
+    earlier runs, the text states that figure too. Otherwise the text would seem to contradict it.
+    """
+    if populations.not_accepted_in_run and populations.not_accepted_count in (
+        None,
+        populations.not_accepted_in_run,
+    ):
         return _(
-            "{above} of {count} populations that were judged are not accepted.",
-            above=populations.refused,
+            "Not accepted: {not_accepted} of {count} evaluated populations.",
+            not_accepted=populations.not_accepted_in_run,
             count=populations.judged,
         )
-    if populations.refused:
+    if populations.not_accepted_in_run:
         return _(
-            "{above} of {count} populations that were judged are not accepted; not accepted by "
-            "their last verdict and not mended yet: {all}.",
-            above=populations.refused,
+            "Not accepted: {not_accepted} of {count} evaluated populations. Populations of all "
+            "runs that are not accepted and have open findings: {total}.",
+            not_accepted=populations.not_accepted_in_run,
             count=populations.judged,
-            all=populations.above,
+            total=populations.not_accepted_count,
         )
-    said = _work(populations)
-    if not populations.above:
-        return said
-    return _and(
-        said,
-        _("Judged before, still not accepted and not mended: {above}.", above=populations.above),
+    work_sentence = _work_sentence(populations)
+    if not populations.not_accepted_count:
+        return work_sentence
+    return _join_sentences(
+        work_sentence,
+        _(
+            "Populations that an earlier run did not accept and whose findings are still open: "
+            "{count}.",
+            count=populations.not_accepted_count,
+        ),
     )
 
 
-def _work(populations: JudgedPopulations) -> Message:
-    if populations.unjudged is None or populations.out is None:
+def _work_sentence(populations: JudgedPopulations) -> Message:
+    if populations.unevaluated is None or populations.outstanding is None:
         return _(
-            "Nobody could see which workpapers are back; open findings: {left}.",
-            left=populations.left,
+            "The run could not read which workpapers were handed in. Open findings: "
+            "{open_findings}.",
+            open_findings=populations.open_count,
         )
-    if populations.unjudged:
+    if populations.unevaluated:
         return _(
-            "Workpapers that are back and could not be judged: {count}; open findings: {left}.",
-            count=populations.unjudged,
-            left=populations.left,
+            "Workpapers that were handed in but could not be evaluated: {count}. Open "
+            "findings: {open_findings}.",
+            count=populations.unevaluated,
+            open_findings=populations.open_count,
         )
     if populations.judged:
         return _(
-            "Populations judged in this run, all of them accepted: {count}; open findings: {left}.",
+            "Populations evaluated in this run, all accepted: {count}. Open findings: "
+            "{open_findings}.",
             count=populations.judged,
-            left=populations.left,
+            open_findings=populations.open_count,
         )
-    if populations.going_on:
-        return _("No verdict was reached yet; open findings: {left}.", left=populations.left)
+    if populations.continuing:
+        return _(
+            "No population has a final conclusion yet. Open findings: {open_findings}.",
+            open_findings=populations.open_count,
+        )
     return _(
-        "No workpapers came back since the last run; out: {out}, open findings: {left}.",
-        out=len(populations.out),
-        left=populations.left,
+        "No workpapers were handed in since the last run. Outstanding workpapers: "
+        "{outstanding}. Open findings: {open_findings}.",
+        outstanding=len(populations.outstanding),
+        open_findings=populations.open_count,
     )
 
 
-def _and(first: Message, then: Message) -> Message:
-    """Two sentences; a Chinese reader sees no blank between them."""
-    values = {"first": first, "then": then}
+def _join_sentences(first: Message, second: Message) -> Message:
+    """Join two sentences, with a space between them in English and without a space in Chinese."""
+    values = {"first": first, "then": second}
     return Message(text="{first} {then}", values=values, translations={"zh-CN": "{first}{then}"})
 
 
@@ -225,71 +255,70 @@ def _facts(populations: JudgedPopulations, today: date) -> list[Fact]:
     late = sum(finding.overdue(today) for finding in populations.findings)
     return [
         Fact(
-            label=_("Populations judged in this run"),
-            value=None if populations.unjudged is None else populations.judged,
+            label=_("Populations evaluated in this run"),
+            value=None if populations.unevaluated is None else populations.judged,
         ),
         Fact(
-            label=_("Not accepted"),
-            value=populations.above,
-            status=must_be_zero(populations.above),
-            note=_("last verdict, not mended yet"),
+            label=_("Populations not accepted"),
+            value=populations.not_accepted_count,
+            status=must_be_zero(populations.not_accepted_count),
+            note=_("not accepted by their last evaluation, and with findings that are still open"),
         ),
         Fact(
-            label=_("Workpapers that are out"),
-            value=None if populations.out is None else len(populations.out),
+            label=_("Outstanding workpapers"),
+            value=None if populations.outstanding is None else len(populations.outstanding),
         ),
-        Fact(label=_("Open findings"), value=populations.left),
+        Fact(label=_("Open findings"), value=populations.open_count),
         Fact(
-            label=_("Findings past their day"),
+            label=_("Overdue findings"),
             value=late,
             status=must_be_zero(late),
         ),
     ]
 
 
-def _out(out: Sequence[tuple[str, datetime | None]]) -> Section:
+def _outstanding_section(out: Sequence[tuple[str, datetime | None]]) -> Section:
     table = table_of(
-        _("Not handed in yet"),
+        _("Outstanding workpapers"),
         out,
         [
-            (_("Workpapers"), "code", lambda issued: issued[0]),
-            (_("Issued"), "datetime", lambda issued: issued[1] or _("by this run")),
+            (_("Workpapers"), "text", lambda issued: workpapers_text(issued[0])),
+            (_("Issued"), "datetime", lambda issued: issued[1] or _("issued by this run")),
         ],
     )
-    return Section(heading=_("Workpapers that are out"), blocks=[table])
+    return Section(heading=_("Outstanding workpapers"), blocks=[table])
 
 
-def _register(findings: Sequence[Found], roles: Mapping[str, Role]) -> Section:
-    """Return the section of previous findings: the open ones, and how many were closed."""
-    left = [finding for finding in findings if finding.state is not State.CLOSED]
-    closed = len(findings) - len(left)
+def _findings_section(findings: Sequence[Finding], roles: Mapping[str, Role]) -> Section:
+    """Return the section with a table of the open findings and the number of closed findings."""
+    open_findings = [finding for finding in findings if finding.state is not State.CLOSED]
+    closed = len(findings) - len(open_findings)
     blocks: list[Block] = [
         Paragraph(
-            text=_("Closed findings, tested again by somebody and met: {count}.", count=closed)
+            text=_(
+                "Findings closed after a passed retest by another person: {count}.", count=closed
+            )
         )
     ]
-    if left:
+    if open_findings:
         blocks.append(
             table_of(
                 _("Open findings"),
-                left,
+                open_findings,
                 [
                     (_("No."), "number", lambda finding: finding.id),
-                    (_("Finding"), "text", lambda finding: finding.what),
-                    (_("Owner"), "text", lambda finding: _owner(finding.owner, roles)),
+                    (_("Finding"), "text", lambda finding: finding.description),
+                    (_("Owner"), "text", lambda finding: owner_text(finding.owner, roles)),
                     (_("Due"), "text", lambda finding: finding.due_on),
                     (_("State"), "text", lambda finding: _STATES[finding.state]),
                     (_("Cause"), "text", lambda finding: finding.cause or NOT_YET),
                     (_("Corrective action"), "text", lambda finding: finding.action or NOT_YET),
-                    (_("Reminded"), "datetime", lambda finding: finding.reminded_at or NOT_YET),
+                    (
+                        _("Last reminder"),
+                        "datetime",
+                        lambda finding: finding.reminded_at or NOT_YET,
+                    ),
                 ],
             )
         )
     return Section(heading=_("Findings and corrective actions"), blocks=blocks)
-
-
-def _owner(role: str, roles: Mapping[str, Role]) -> Message | str:
-    if role not in roles:
-        return role
-    titles = roles[role].title
-    return Message(text=titles["en"], translations=titles)

@@ -1,4 +1,4 @@
-"""The last step of `sample_audit`: what the seed draws, entered at once, with its workpapers."""
+"""The last step of `sample_audit`: draw the samples with the seed, and issue the workpapers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult, keep_artifact
 from include.messages import _
 from include.sampling import issue, register
-from include.sampling.commitment import Commitment, Committed, sealed_content
+from include.sampling.commitment import Commitment, CommittedPopulation, sealed_content
 from include.sampling.frame import PIECE
 from include.sampling.freezing import COMMIT
 from include.sampling.issue import workpapers
+from include.sampling.quarter_texts import quarter_text
 from include.sampling.rules import (
     CLAUSE,
     COMMITMENT_FILE,
@@ -34,18 +35,25 @@ from include.workflow.step import Step
 
 
 class SampleSize(BaseModel):
-    """Items to look at in the first stage, and draws that came again in all stages."""
+    """The size of the sample of a population.
+
+    Attributes:
+        items: number of items in the first stage.
+        rejected: number of draws, in all stages, that were rejected because they gave an item that
+            had been drawn before.
+    """
 
     items: int
     rejected: int
 
 
 class DrawnSamples(StepResult):
-    """The samples of a run.
+    """The samples that a run drew.
 
     Attributes:
-        drawn: by population.
-        drawn_by: run that drew a population between commitment and draw, by population.
+        drawn: population -> size of the sample that this run drew.
+        drawn_by: population -> id of another run that drew the population's sample after this run
+            had sealed its commitment.
     """
 
     drawn: dict[str, SampleSize]
@@ -56,65 +64,85 @@ NOTHING_DRAWN = DrawnSamples(drawn={}, drawn_by={})
 
 
 def draw(run: RunContext[AuditRules], findings: StepFindings) -> DrawnSamples:
-    """Draw every population by the seed and write the workpapers; a repeated draw is the same.
+    """Draw the sample of every population with the random seed, and issue the workpapers.
+
+    A repeated call gives the same result. Nothing is drawn if no population was frozen, or if the
+    task in which an auditor enters the seed failed.
 
     Raises:
-        ControlFailed: there is no seed, the commitment was edited, a frame was changed, or another
-            run drew everything meanwhile.
+        ControlFailed: the run has a commitment but no seed, the commitment or a sampling frame was
+            changed, or another run drew the samples of all populations after this run's commitment.
     """
     records = run.records()
     with run.state.connect() as conn:
         seed = register.seed_of(conn, run.run)
         refused = register.refusals_of(conn, run.run)
     content = records.artifacts.get(COMMITMENT_FILE, b"")
-    sealed, asked = records.result(COMMIT), records.find(SEED.name)
+    sealed, seed_step = records.result(COMMIT), records.find(SEED.name)
     if sealed is not None and not sealed.committed:
         return NOTHING_DRAWN
-    if seed is None and asked is not None and asked.outcome is Outcome.FAIL:
+    if seed is None and seed_step is not None and seed_step.outcome is Outcome.FAIL:
         return NOTHING_DRAWN  # the finding of the human task gives the reason
     store = run.services.store("evidence_store")
     if seed is not None and sealed_content(store, seed.commitment) != content:
         raise ControlFailed(
-            "The commitment is not the one that was sealed before the seed was known.",
-            "Find out who changed it; start a new run.",
+            "The commitment differs from the one that was sealed before the seed was known.",
+            "Find out who changed it, and start a new run.",
         )
     digest = hashlib.sha256(content).hexdigest()
     if seed is None or sealed is None or sealed.sha256 != digest:
         raise ControlFailed(
-            "There is no seed for this run's commitment.", "Start the workflow again."
+            "This run has a commitment but no random seed.", "Start the workflow again."
         )
     commitment = Commitment.model_validate_json(content)
     drawn = {
         frame.population: _drawn(run, commitment, frame, seed) for frame in commitment.populations
     }
     with run.state.begin() as conn:
-        lock_for_transaction(conn, StateLock.AUDIT)  # of two runs one draws all that both froze
-        lost = _remember(conn, run, drawn)
+        lock_for_transaction(conn, StateLock.AUDIT)  # serialises runs of the same populations
+        lost = _record_samples(conn, run, drawn)
         own = {name: drawn_sample for name, drawn_sample in drawn.items() if name not in lost}
         if not own:
             raise ControlFailed(
-                f"All of {commitment.audit} was drawn by another run meanwhile.",
-                "Work with those samples.",
+                f"Another run has drawn all samples of {commitment.audit}.",
+                "Use those samples.",
             )
-        _issue(conn, run, commitment, own, seed)
-    for name, run_id in lost.items():  # nobody else can draw what this run drew: it goes on
+        _issue_workpapers(conn, run, commitment, own, seed)
+    for name, run_id in lost.items():  # no other run can draw the rest, so continue
         findings.fail(
             "sampling.drawn_meanwhile",
-            _("It was drawn for {audit} before; that sample stands.", audit=commitment.audit),
-            _("Work with the bundle of the run {run}.", run=run_id),
+            _(
+                "{population}: the sample of the {quarter} was already drawn and remains valid.",
+                population=run.rules.population(name).message,
+                quarter=quarter_text(commitment.audit),
+            ),
+            _("Use the sample in the evidence bundle of the run that drew it."),
             subject=name,
+            for_engineers=_("The run `{run}` drew the sample.", run=run_id),
         )
     if seed.source.startswith(STAND_IN):
         findings.warn(
             "sampling.seed_stand_in",
-            _("The seed is not from the source that was named beforehand; it stands in for it."),
-            _("Good for the sample company; in production an auditor enters the public value."),
+            _(
+                "The random seed is a replacement value. It is not from the public source that "
+                "the commitment names."
+            ),
+            _(
+                "In production, have an auditor enter the random seed from the public source. "
+                "A replacement for this value is suitable only for the sample company."
+            ),
         )
     if refused:
         findings.warn(
             "sampling.seeds_refused",
-            _("{count} seeds were refused before one was taken.", count=len(refused)),
-            _("The report lists them; ask the auditor about each."),
+            _(
+                "Random seeds that were refused before a valid seed was entered: {count}.",
+                count=len(refused),
+            ),
+            _(
+                "Ask the auditors why they entered random seeds that had to be refused. The "
+                "report lists these seeds."
+            ),
         )
     sizes = {
         name: SampleSize(
@@ -127,11 +155,13 @@ def draw(run: RunContext[AuditRules], findings: StepFindings) -> DrawnSamples:
     return DrawnSamples(drawn=sizes, drawn_by=lost)
 
 
-DRAW = Step(name="draw", title=_("The draw"), clause=CLAUSE, work=draw, result=DrawnSamples)
+DRAW = Step(
+    name="draw", title=_("The draw of the samples"), clause=CLAUSE, work=draw, result=DrawnSamples
+)
 
 
 def _drawn(
-    run: RunContext[AuditRules], commitment: Commitment, committed: Committed, seed: Seed
+    run: RunContext[AuditRules], commitment: Commitment, committed: CommittedPopulation, seed: Seed
 ) -> Sample:
     digest = hashlib.sha256()
     with run.unsealed_folder.reader(committed.file) as frame:
@@ -139,22 +169,34 @@ def _drawn(
             digest.update(piece)
     if digest.hexdigest() != committed.sha256:
         raise ControlFailed(
-            f"The frame of {committed.population} was changed after it was committed to.",
-            "Keep the file and find out who changed it; start a new run.",
+            f"The frame of {committed.population} was changed after the commitment.",
+            "Keep the changed file, find out who changed it, and start a new run.",
         )
     with run.unsealed_folder.reader(committed.file) as frame:
         return sample(seed.seed, commitment.audit, committed, frame)
 
 
-def _remember(
+def _record_samples(
     conn: Connection, run: RunContext[AuditRules], drawn: Mapping[str, Sample]
 ) -> dict[str, str]:
-    """Enter the samples; returns the run that drew a population before, by population."""
+    """Record the drawn samples in the register of audits.
+
+    A sample is not recorded if another run has already recorded a sample of the same population for
+    the quarter.
+
+    Args:
+        conn: the state database, in a transaction.
+        run: context of the run.
+        drawn: population -> sample that this run drew.
+
+    Returns:
+        Population -> id of the other run, for each sample that was not recorded.
+    """
     lost = {}
     for name, drawn_sample in drawn.items():
         content = drawn_sample.to_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        if register.remember_sample(conn, run.run, drawn_sample, digest, run.clock.now()):
+        if register.record_sample(conn, run.run, drawn_sample, digest, run.clock.now()):
             keep_artifact(conn, run.run.dag_id, run.run.run_id, sample_file(name), content)
         else:
             earlier = register.drawn_by(conn, drawn_sample.audit, name)
@@ -162,17 +204,25 @@ def _remember(
     return lost
 
 
-def _issue(
+def _issue_workpapers(
     conn: Connection,
     run: RunContext[AuditRules],
     commitment: Commitment,
     own: Mapping[str, Sample],
     seed: Seed,
 ) -> None:
-    """Write the workpapers of the first stage, and keep their sources."""
+    """Issue the workpapers of the first stage for the samples that this run drew.
+
+    Args:
+        conn: the state database, in a transaction.
+        run: context of the run.
+        commitment: commitment of the run.
+        own: population -> sample that this run drew and recorded.
+        seed: random seed of the draw.
+    """
     files = {name: drawn_sample.to_bytes() for name, drawn_sample in own.items()}
     papers = workpapers(commitment, files, run.rules, seed, 1, run.pack.calendar.timezone)
     committed = {frame.population: frame for frame in commitment.populations}
     keep_artifact(conn, run.run.dag_id, run.run.run_id, SEED_FILE, seed.to_bytes())
     keep_artifact(conn, run.run.dag_id, run.run.run_id, WORKPAPERS_FILE, write(papers))
-    issue.remember(conn, run.run, papers, committed, own)
+    issue.record_workpapers(conn, run.run, papers, committed, own)

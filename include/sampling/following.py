@@ -1,7 +1,7 @@
-"""The step of `conclude_audit` that follows open findings, whichever workflow opened them.
+"""The step of `conclude_audit` that follows up open findings of all workflows.
 
-Corrective actions of incidents have owners and days as findings of audits do, and no other step
-reminds of them. So the step also works under a pack that leaves out audit.yaml.
+Corrective actions of incidents have owners and due dates like audit findings, and only this step
+sends reminders about them. So the step runs even if the policy pack has no audit.yaml.
 """
 
 from __future__ import annotations
@@ -13,23 +13,28 @@ from pydantic import BaseModel
 
 from include.evidence.step_findings import StepFindings, StepResult
 from include.findings import register
-from include.findings.register import Found, State, remind
-from include.messages import Message, _
+from include.findings.register import Finding, State, remind_owners
+from include.messages import Message, _, listed, verbatim
+from include.policy.rules import Role
 from include.sampling import issue
 from include.sampling.closing import EVALUATE
-from include.sampling.issue import Issued
-from include.sampling.register import latest
+from include.sampling.issue import IssuedWorkpapers
+from include.sampling.quarter_texts import quarter_text
+from include.sampling.register import latest_verdicts
 from include.sampling.rules import AUDIT, CLAUSE, NOTICE, AuditRules
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
 
 class OpenFinding(BaseModel):
-    """An open finding of the register; see `include.findings.register.Found`."""
+    """An open finding, as the step that follows up findings stores it in its result.
+
+    For the fields see `include.findings.register.Finding`.
+    """
 
     id: int
     reference: str
-    what: Message
+    description: Message
     owner: str
     due_on: date
     state: State
@@ -37,11 +42,11 @@ class OpenFinding(BaseModel):
 
 
 class FollowedFindings(StepResult):
-    """The open findings of the register.
+    """The result of the step that follows up open findings.
 
     Attributes:
-        reminded: numbers of those whose owners were reminded today.
-        open: all of them.
+        reminded: ids of the findings whose owners received a reminder today.
+        open: all open findings of the register.
     """
 
     reminded: list[int]
@@ -49,18 +54,18 @@ class FollowedFindings(StepResult):
 
 
 def follow_up(run: RunContext[None], findings: StepFindings) -> FollowedFindings:
-    """Remind the owners of open findings, each once a week, and report overdue findings."""
+    """Remind the owner of each open finding once a week, and report overdue findings."""
     with run.state.begin() as conn:
-        remind(conn, NOTICE, roles=run.roles, rules=run.notices, run=run.run, now=run.now)
-        open_findings = register.listed(conn)
-        last = latest(conn)
+        remind_owners(conn, NOTICE, roles=run.roles, rules=run.notices, run=run.run, now=run.now)
+        open_findings = register.list_findings(conn)
+        last = latest_verdicts(conn)
         issued = [] if last else issue.all_issued(conn)
     rules = run.pack.section(AUDIT)
     if rules is not None:
         if not last:
             _no_verdict(findings, issued)
         _still_not_accepted(run, rules, findings, last, open_findings)
-    _overdue(findings, open_findings, run.today)
+    _overdue(run, findings, open_findings)
     reminded = [
         finding.id
         for finding in open_findings
@@ -77,7 +82,7 @@ def follow_up(run: RunContext[None], findings: StepFindings) -> FollowedFindings
 
 FOLLOW_UP = Step(
     name="follow_up",
-    title=_("The follow-up"),
+    title=_("The follow-up of open findings"),
     clause=CLAUSE,
     work=follow_up,
     result=FollowedFindings,
@@ -85,44 +90,70 @@ FOLLOW_UP = Step(
 )
 
 
-def _overdue(findings: StepFindings, open_findings: Sequence[Found], today: date) -> None:
-    late = [finding for finding in open_findings if finding.overdue(today)]
+def _overdue(
+    run: RunContext[None], findings: StepFindings, open_findings: Sequence[Finding]
+) -> None:
+    late = [finding for finding in open_findings if finding.overdue(run.today)]
     for owner in sorted({finding.owner for finding in late}):
         numbers = [finding.id for finding in late if finding.owner == owner]
         findings.fail(
             "sampling.findings_overdue",
             _(
-                "{count} findings are past their day: {numbers}.",
+                "Overdue findings of the owner {owner}: {count}. Their numbers: {numbers}.",
+                owner=owner_text(owner, run.roles),
                 count=len(numbers),
-                numbers=", ".join(map(str, numbers[:20])) + ("…" if len(numbers) > 20 else ""),
+                numbers=_first_numbers(numbers),
             ),
-            _("Answer them, mend the causes and have them tested again: `findings list`."),
+            _("Answer the findings, correct their causes, and have another person retest them."),
             subject=owner,
+            for_engineers=_("List the findings with `./parcelseal findings list`."),
         )
     findings.measure("audit_findings_overdue", len(late), "1")
     findings.measure("sampling.findings_open", len(open_findings), "1")
 
 
-def _no_verdict(findings: StepFindings, issued: Sequence[Issued]) -> None:
-    """Report why no population has a verdict, so that the control has no figure yet.
+def _first_numbers(numbers: Sequence[int]) -> Message:
+    """Return the numbers of findings as text: the first 20, and an ellipsis if there are more."""
+    more = ["…"] if len(numbers) > 20 else []
+    return listed([*map(str, numbers[:20]), *more])
 
-    Where the workpapers are back, the evaluation says itself why it reached none.
+
+def owner_text(role: str, roles: Mapping[str, Role]) -> Message:
+    """Return the title of the role that owns a finding; its id if roles.yaml has no such role."""
+    if role not in roles:
+        return verbatim(role)
+    titles = roles[role].title
+    return Message(text=titles["en"], translations=titles)
+
+
+def _no_verdict(findings: StepFindings, issued: Sequence[IssuedWorkpapers]) -> None:
+    """Report why no population has a verdict yet. Without a verdict, the control has no figure.
+
+    If all issued workpapers were returned, nothing is reported here, because the evaluation of
+    these workpapers reports why it reached no verdict.
+
+    Args:
+        findings: receives the finding.
+        issued: all issued workpapers.
     """
     out = [workpapers for workpapers in issued if workpapers.handed_in is None]
     if out:
         findings.warn(
             "sampling.no_verdict",
             _(
-                "No population has been judged yet; workpapers that are not back: {count}.",
+                "No population was evaluated yet. Outstanding workpapers: {count}.",
                 count=len(out),
             ),
-            _("Nothing has to be changed: the figure is measured once they are handed in."),
+            _(
+                "Hand in the workpapers. The next run then evaluates the populations; no "
+                "settings have to be changed."
+            ),
         )
     elif not issued:
         findings.warn(
             "sampling.no_verdict",
-            _("No population has been judged yet: no sample has been drawn."),
-            _("Have the sample of the quarter drawn."),
+            _("No population was evaluated yet because no sample was drawn."),
+            _("Have the samples of the last completed quarter drawn."),
         )
 
 
@@ -131,11 +162,19 @@ def _still_not_accepted(
     rules: AuditRules,
     findings: StepFindings,
     last: Mapping[str, tuple[str, bool]],
-    open_findings: Sequence[Found],
+    open_findings: Sequence[Finding],
 ) -> None:
-    """Report populations whose last verdict did not accept them and whose findings are open.
+    """Report populations whose last verdict was negative and that still have open findings.
 
-    A day without verdicts does not accept them. The evaluations of this run report their own.
+    Such a population is reported in every run, even in a run without an evaluation. It is skipped
+    if an evaluation of this run did not accept it, because that evaluation reports it.
+
+    Args:
+        run: context of the run.
+        rules: audit.yaml.
+        findings: receives the findings and the figure of the control.
+        last: population -> last audited quarter, and whether the population was accepted in it.
+        open_findings: open findings of the register.
     """
     above = 0
     reported = {
@@ -146,8 +185,8 @@ def _still_not_accepted(
     }
     for name, (audit, accepted) in last.items():
         prefix = f"{audit}/{name}/"
-        still = sum(finding.reference.startswith(prefix) for finding in open_findings)
-        if accepted or not still:
+        open_count = sum(finding.reference.startswith(prefix) for finding in open_findings)
+        if accepted or not open_count:
             continue
         above += 1
         if (audit, name) in reported:
@@ -156,12 +195,12 @@ def _still_not_accepted(
         findings.fail(
             "sampling.still_not_accepted",
             _(
-                "{population} was not accepted in {audit}, and {count} of its findings are open.",
+                "{population}: not accepted in the {quarter}. Open findings: {count}.",
                 population=population.message if population else name,
-                audit=audit,
-                count=still,
+                quarter=quarter_text(audit),
+                count=open_count,
             ),
-            _("Have them mended and tested again; then this ends."),
+            _("Correct the causes of the open findings and have another person retest them."),
             subject=name,
         )
     findings.measure("populations_above_tolerable_rate", above if last else None, "1")

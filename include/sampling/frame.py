@@ -1,9 +1,10 @@
-r"""The sampling frame: every item of a quarter's population, a line each, frozen before the draw.
+r"""The sampling frame of a population: all its items in a quarter, frozen before the draw.
 
-A frame is what PostgreSQL's ``COPY ... TO STDOUT`` writes in its text format, in the order of the
-ids: an id, and behind a tab its stratum where there are strata. A backslash before a letter stands
-for a control character (``\n`` for a line feed), so that a line is an item whatever its id holds;
-`sed -n 42p` shows item 42, and `sha256sum` gives the digest that is committed to.
+A sampling frame is a file with one item per line, in the text format of PostgreSQL's ``COPY ... TO
+STDOUT``, ordered by id. A line contains the id of an item. If the population has strata, a tab and
+the stratum follow. Control characters are escaped with a backslash (``\n`` is a line feed), so an
+item has only one line even if its id contains control characters. `sed -n 42p` shows item 42, and
+`sha256sum` gives the committed digest.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ _ID = re.compile(r"(?P<year>20\d\d)Q(?P<number>[1-4])", re.ASCII)
 
 @dataclass(frozen=True)
 class Quarter:
-    """Three months.
+    """A calendar quarter in a timezone.
 
     Attributes:
-        year: of the calendar.
-        number: 1 to 4.
-        zone: in which its days begin.
+        year: calendar year.
+        number: number of the quarter, from 1 to 4.
+        zone: timezone in which the days of the quarter begin.
     """
 
     year: int
@@ -48,36 +49,38 @@ class Quarter:
 
     @property
     def id(self) -> str:
-        """``2026Q3``."""
+        """The id of the quarter, such as ``2026Q3``."""
         return f"{self.year}Q{self.number}"
 
     @property
     def starts(self) -> datetime:
-        """Its first moment."""
+        """The first moment of the quarter."""
         return datetime(self.year, 3 * self.number - 2, 1, tzinfo=self.zone)
 
     @property
     def ends(self) -> datetime:
-        """The first moment of the next one."""
+        """The first moment of the following quarter."""
         return self.next.starts
 
     @property
     def next(self) -> Quarter:
-        """The quarter after it."""
+        """The following quarter."""
         following = self.year * 4 + self.number
         return Quarter(following // 4, following % 4 + 1, self.zone)
 
 
 def quarter_of(text: str | None, now: datetime, timezone: str) -> Quarter:
-    """Return the quarter that is to be audited.
+    """Parse the id of the quarter to audit; without an id, return the last completed quarter.
 
     Args:
-        text: ``2026Q3``; the last one that is over where nothing is said.
-        now: the moment, timezone-aware.
-        timezone: of the pack.
+        text: id of the quarter, such as ``2026Q3``; None or an empty text for the last completed
+            quarter.
+        now: current time, timezone-aware.
+        timezone: IANA name of the policy pack's timezone.
 
     Raises:
-        UsageError: it is no quarter, or not over yet: its populations still grow.
+        UsageError: the text is not the id of a quarter; or the quarter has not ended, so its
+            populations may still grow.
     """
     zone = ZoneInfo(timezone)
     local = now.astimezone(zone)
@@ -86,25 +89,25 @@ def quarter_of(text: str | None, now: datetime, timezone: str) -> Quarter:
         return Quarter(before // 4, before % 4 + 1, zone)
     match = _ID.fullmatch(text)
     if not match:
-        raise UsageError(f"{text!r} is no quarter.", "Write 2026Q3.")
+        raise UsageError(f"{text!r} is not a quarter.", "Write 2026Q3.")
     quarter = Quarter(int(match["year"]), int(match["number"]), zone)
     if quarter.ends > now:
         raise UsageError(
-            f"The quarter {text} is not over: its populations still grow.",
+            f"The quarter {text} has not ended: its populations still grow.",
             f"Audit it from {quarter.ends:%Y-%m-%d} on.",
         )
     return quarter
 
 
 PIECE = 256 * 1024  # bytes read at a time
-_SMALL_PIECE = 32 * 1024  # so that most pieces hold nothing that is wanted
-WHOLE = ""  # name of the only stratum where there are none
-# Type oids of smallint, integer, bigint, oid, uuid, date, timestamp with and without time zone:
-# equal ones are printed alike, and in the same order everywhere. All others are sorted by the bytes
-# of their text: numeric has 1.0 beside 1.00, and texts have collations.
+_SMALL_PIECE = 32 * 1024  # bytes; so few that most pieces contain no drawn item
+NO_STRATUM = ""  # name of the only stratum in a frame without strata
+# Type oids of smallint, integer, bigint, oid, uuid, date, timestamp with and without time zone.
+# Their equal values have equal texts and the same order on every server. Other types are sorted by
+# the bytes of their text: numeric has both 1.0 and 1.00, and text depends on collations.
 _PLAIN = {21, 23, 20, 26, 2950, 1082, 1114, 1184}
-# SQLSTATE classes of what is no fault of the SQL: connections, conflicts, resources, states,
-# operators, systems, the server itself. And what a session may not be left with.
+# SQLSTATE classes that are not caused by the SQL: connections, conflicts, resources, states,
+# operators, systems, the server itself.
 _SERVERS = {"08", "25", "40", "53", "55", "57", "58", "F0", "XX"}
 _READ_ONLY = "25006"
 _NULL = b"\\N"
@@ -113,29 +116,29 @@ _LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 class Sink(Protocol):
-    """Where a frame's bytes go."""
+    """The destination, such as an open file, to which the bytes of a sampling frame are written."""
 
     def write(self, data: bytes, /) -> int:
-        """Take bytes."""
+        """Write bytes, and return the number of written bytes."""
         ...
 
 
 class Source(Protocol):
-    """Where a frame's bytes come from."""
+    """The source, such as an open file, from which the bytes of a sampling frame are read."""
 
     def read(self, size: int, /) -> bytes:
-        """Return up to so many bytes; none at the end."""
+        """Return up to ``size`` bytes; an empty result means the end of the frame."""
         ...
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame that was written.
+    """The digest and the sizes of a sampling frame that was written.
 
     Attributes:
-        sha256: hex digest of its bytes.
-        items: how many lines it has.
-        strata: items of each stratum, by name; one named ``WHOLE`` where there are none.
+        sha256: hex digest of the frame.
+        items: number of lines of the frame; each line is one item.
+        strata: stratum -> number of its items. Without strata, the only key is ``NO_STRATUM``.
     """
 
     sha256: str
@@ -145,13 +148,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class Item:
-    """An item that was picked from a frame.
+    """An item that was read from a sampling frame.
 
     Attributes:
-        line: its place in the frame, from 1.
-        ordinal: its place in its stratum, from 1; the same as the line where there are no strata.
-        key: the population's id of it.
-        stratum: its stratum.
+        line: number of the item's line in the frame; the first line has the number 1.
+        ordinal: position of the item in its stratum, from 1. Without strata, it equals ``line``.
+        key: id of the item in the population.
+        stratum: name of the item's stratum; empty without strata.
     """
 
     line: int
@@ -167,23 +170,26 @@ def freeze(
     quarter: Quarter,
     sink: Sink,
 ) -> Frame:
-    """Write the frame of a population as it is now; memory stays flat whatever its size.
+    """Write the sampling frame of a population from the records that the database has now.
+
+    The memory that this needs does not depend on the size of the population.
 
     Args:
-        address: where it is, as one who may read it.
-        database: of the data map.
-        population: of audit.yaml.
-        quarter: that is audited.
-        sink: takes the bytes; what it holds after an error is no frame.
+        address: address of the database, with a login that may read the population.
+        database: data map of the database.
+        population: population of audit.yaml.
+        quarter: quarter to audit.
+        sink: receives the bytes of the frame. After an error, it does not contain a valid frame.
 
     Raises:
-        UsageError: the population's SQL fails, or a right is missing.
-        ControlFailed: an id is missing or stands twice: some items would be drawn more easily.
-        ServiceError: the server went away.
+        UsageError: the SQL of the population fails, or the login lacks a privilege.
+        ControlFailed: an id is missing or not unique, so the items would not have equal chances of
+            being drawn.
+        ServiceError: the connection was lost.
     """
     query = _query(address, database, population, quarter)
-    tally = _Tally(stratified=population.strata is not None)
-    with _copied(address, database, population, query) as psql:
+    tally = _FrameChecker(stratified=population.strata is not None)
+    with _copy_query(address, database, population, query) as psql:
         for piece in psql.pieces():
             sink.write(piece)
             if (fault := tally.take(piece)) is not None:
@@ -195,18 +201,23 @@ def freeze(
 
 
 @dataclass
-class _Tally:
-    """Counts and checks a frame piece by piece."""
+class _FrameChecker:
+    """Counts the items of a sampling frame and checks their ids while psql returns the frame."""
 
     stratified: bool
     items: int = 0
-    rest: bytes = b""  # of a line that has not ended yet
-    last: bytes | None = None  # id before
+    rest: bytes = b""  # incomplete last line
+    last: bytes | None = None  # last id of the previous piece
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     strata: Counter[bytes] = field(default_factory=Counter)
 
     def take(self, piece: bytes) -> str | None:
-        """Count a piece; return its fault, or None."""
+        """Count and check the items in the next bytes of the frame.
+
+        Returns:
+            A fault of the ids, worded as the end of a sentence, such as "has items without an id";
+            None if these bytes have no fault.
+        """
         self.digest.update(piece)
         whole, self.rest = _whole_lines(self.rest + piece)
         if not whole:
@@ -217,7 +228,7 @@ class _Tally:
         else:
             ids = whole[:-1].split(b"\n")
         self.items += len(ids)
-        if ids[-1] == _NULL:  # sorted to the end
+        if ids[-1] == _NULL:  # nulls are sorted last
             return "has items without an id"
         if ids[0] == self.last or any(map(eq, ids, islice(ids, 1, None))):
             return "has an id more than once"
@@ -225,42 +236,49 @@ class _Tally:
         return None
 
     def frame(self) -> Frame:
-        strata = {plain(name.decode()): count for name, count in sorted(self.strata.items())}
+        strata = {unescape(name.decode()): count for name, count in sorted(self.strata.items())}
         if not self.stratified:
-            strata = {WHOLE: self.items} if self.items else {}
+            strata = {NO_STRATUM: self.items} if self.items else {}
         return Frame(self.digest.hexdigest(), self.items, strata)
 
 
-def _whole_lines(piece: bytes) -> tuple[bytes, bytes]:
-    """Split a piece behind its last line feed."""
-    end = piece.rfind(b"\n") + 1
-    return piece[:end], piece[end:]
+def _whole_lines(data: bytes) -> tuple[bytes, bytes]:
+    """Split bytes at the last line feed into complete lines and the start of the next line."""
+    end = data.rfind(b"\n") + 1
+    return data[:end], data[end:]
 
 
 def _columns(whole: bytes) -> tuple[list[bytes], list[bytes]]:
-    """The two columns of whole lines; no other tab or line feed is in them."""
+    """Return the ids and the strata in complete lines of a frame with strata.
+
+    Each line has exactly one tab and one line feed, because COPY escapes these characters in
+    values.
+    """
     fields = whole[:-1].replace(b"\t", b"\n").split(b"\n")
     return fields[0::2], fields[1::2]
 
 
-def plain(text: str) -> str:
-    """Return a field of COPY's text format as it was before it was escaped."""
-    return _ESCAPE.sub(lambda found: _LETTERS.get(found[1], found[1]), text)
+def unescape(text: str) -> str:
+    """Replace escape sequences in a value of COPY's text format with the characters they mean."""
+    return _ESCAPE.sub(lambda match: _LETTERS.get(match[1], match[1]), text)
 
 
-def pick(frame: Source, wanted: Mapping[str, set[int]], *, stratified: bool) -> Iterator[Item]:
-    """Find items of a frame in one pass, in the order of the frame.
+def pick(frame: Source, ordinals: Mapping[str, set[int]], *, stratified: bool) -> Iterator[Item]:
+    """Read a sampling frame once, and yield the items that have the given ordinals.
+
+    The items are in the order of the frame.
 
     Args:
-        frame: its bytes.
-        wanted: ordinals by stratum.
-        stratified: whether it has strata.
+        frame: sampling frame, open for reading.
+        ordinals: stratum -> ordinals of the items to yield. An ordinal is the position of an item
+            in its stratum, from 1. Without strata, the only key is ``NO_STRATUM``.
+        stratified: whether the frame has a column of strata.
     """
-    return _pick_by_stratum(frame, wanted) if stratified else _pick_by_line(frame, wanted)
+    return _pick_by_stratum(frame, ordinals) if stratified else _pick_by_line(frame, ordinals)
 
 
-def _pick_by_line(frame: Source, wanted: Mapping[str, set[int]]) -> Iterator[Item]:
-    goals = sorted(wanted.get(WHOLE, set()), reverse=True)
+def _pick_by_line(frame: Source, ordinals: Mapping[str, set[int]]) -> Iterator[Item]:
+    goals = sorted(ordinals.get(NO_STRATUM, set()), reverse=True)
     before, rest = 0, b""
     while goals and (piece := frame.read(PIECE)):
         whole, rest = _whole_lines(rest + piece)
@@ -268,43 +286,50 @@ def _pick_by_line(frame: Source, wanted: Mapping[str, set[int]]) -> Iterator[Ite
         lines = whole.split(b"\n") if goals[-1] <= before + count else []
         while goals and goals[-1] <= before + count:
             line = goals.pop()
-            yield Item(line, line, plain(lines[line - before - 1].decode()), WHOLE)
+            yield Item(line, line, unescape(lines[line - before - 1].decode()), NO_STRATUM)
         before += count
 
 
-def _pick_by_stratum(frame: Source, wanted: Mapping[str, set[int]]) -> Iterator[Item]:
-    goals = {name: sorted(ordinals, reverse=True) for name, ordinals in wanted.items()}
-    seen: Counter[bytes] = Counter()
+def _pick_by_stratum(frame: Source, ordinals_by_stratum: Mapping[str, set[int]]) -> Iterator[Item]:
+    goals = {name: sorted(ordinals, reverse=True) for name, ordinals in ordinals_by_stratum.items()}
+    counted: Counter[bytes] = Counter()
     names: dict[bytes, str] = {}
     before, rest = 0, b""
     while any(goals.values()) and (piece := frame.read(_SMALL_PIECE)):
         whole, rest = _whole_lines(rest + piece)
         keys, strata = _columns(whole) if whole else ([], [])
         counts = Counter(strata)
-        for one in counts.keys() - names.keys():
-            names[one] = plain(one.decode())
+        for stratum in counts.keys() - names.keys():
+            names[stratum] = unescape(stratum.decode())
         near = {
-            one
-            for one, count in counts.items()
-            if (left := goals.get(names[one])) and left[-1] <= seen[one] + count
+            stratum
+            for stratum, count in counts.items()
+            if (left := goals.get(names[stratum])) and left[-1] <= counted[stratum] + count
         }
-        places = dict.fromkeys(near, 0)
+        positions = dict.fromkeys(near, 0)
         for at, stratum in enumerate(strata if near else ()):
             if stratum not in near:
                 continue
-            places[stratum] += 1
-            ordinal, left = seen[stratum] + places[stratum], goals[names[stratum]]
+            positions[stratum] += 1
+            ordinal, left = counted[stratum] + positions[stratum], goals[names[stratum]]
             if left and left[-1] == ordinal:
                 left.pop()
-                yield Item(before + at + 1, ordinal, plain(keys[at].decode()), names[stratum])
-        seen.update(counts)
+                yield Item(before + at + 1, ordinal, unescape(keys[at].decode()), names[stratum])
+        counted.update(counts)
         before += len(strata)
 
 
 def _query(
     address: DatabaseAddress, database: MappedDatabase, population: Population, quarter: Quarter
 ) -> str:
-    """Return the query of a frame; the server first describes its columns."""
+    """Return the SQL query that selects the lines of a sampling frame, sorted by id.
+
+    The function first reads the type of the column ``id`` from the server, because the sort order
+    depends on this type.
+
+    Raises:
+        UsageError: the SQL of the population fails, or the login lacks a privilege.
+    """
     selected = SQL(
         "WITH period (starts, ends) AS (VALUES ({starts}::timestamptz, {ends}::timestamptz)) "
         "SELECT {columns} FROM (\n{population}\n) AS item"
@@ -317,22 +342,22 @@ def _query(
             "item.id, coalesce(item.stratum::text, '')" if population.strata else "item.id"
         ),
     }
-    looked_at = selected.format(**parts)
+    query = selected.format(**parts)
     with address.connect(autocommit=True) as connection, connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         for statement in _settings(database):
             connection.execute(statement)
         try:
-            described = connection.execute(looked_at + SQL(" LIMIT 0")).description
+            described = connection.execute(query + SQL(" LIMIT 0")).description
         except psycopg.Error as error:
-            raise _refused(population, error.sqlstate or "") from None
+            raise _query_error(population, error.sqlstate or "") from None
         assert described is not None
         order = SQL(
             " ORDER BY item.id"
             if described[0].type_code in _PLAIN
             else ' ORDER BY item.id::text COLLATE "C"'
         )
-        return (looked_at + order).as_string(connection)
+        return (query + order).as_string(connection)
 
 
 def _settings(database: MappedDatabase) -> list[Composed]:
@@ -345,10 +370,13 @@ def _settings(database: MappedDatabase) -> list[Composed]:
 
 
 @contextmanager
-def _copied(
+def _copy_query(
     address: DatabaseAddress, database: MappedDatabase, population: Population, query: str
 ) -> Iterator[ClientProgram]:
-    """Run COPY in psql, which reads rows ten times as fast as any Python driver."""
+    """Start psql with a COPY of the result of a query, and yield the running program.
+
+    psql is used because it reads rows ten times as fast as any Python driver.
+    """
     statements = [
         "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
         *(setting.as_string(None) for setting in _settings(database)),
@@ -359,24 +387,25 @@ def _copied(
     with ClientProgram("psql", words, address, piece=PIECE) as psql:
         yield psql
         if psql.wait():
-            raise _refused(population, psql.sqlstate)
+            raise _query_error(population, psql.sqlstate)
 
 
-def _refused(population: Population, sqlstate: str) -> ServiceError | UsageError:
+def _query_error(population: Population, sqlstate: str) -> ServiceError | UsageError:
     if sqlstate == "42501":
         return UsageError(
             f"The population {population.id} may not be read (SQLSTATE 42501).",
-            "Grant the connection of audit.yaml SELECT on what its SQL names: docs/audit.md.",
+            "Grant the connection of audit.yaml SELECT on what its SQL names: "
+            "docs/reference/policy-pack/audit.md.",
         )
     if sqlstate == _READ_ONLY or (sqlstate and sqlstate[:2] not in _SERVERS):
         return UsageError(
             f"The SQL of the population {population.id} fails (SQLSTATE {sqlstate}).",
             "Correct it in audit.yaml; try it in psql with a row `period (starts, ends)`.",
         )
-    # Whether psql still hears why depends on how much of the output it had to pass on first.
+    # If its output pipe is still full, psql may not report the error, so the SQLSTATE is unknown.
     gone = not sqlstate or sqlstate.startswith(("57P", "08"))
     return ServiceError(
-        f"The population {population.id} could not be read to its end"
-        + (": the server went away." if gone else f" (SQLSTATE {sqlstate})."),
-        "Nothing was committed to. The task is repeated.",
+        f"The population {population.id} could not be read completely"
+        + (": the connection to the server was lost." if gone else f" (SQLSTATE {sqlstate})."),
+        "No commitment was sealed. Airflow repeats the task.",
     )

@@ -1,4 +1,4 @@
-"""The first steps of `sample_audit`: freeze the populations of a quarter and commit to them."""
+"""The first steps of `sample_audit`: freeze a quarter's populations and seal the commitment."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from include.messages import _
 from include.sampling import register
 from include.sampling.commitment import (
     Commitment,
-    Committed,
-    Sealed,
+    CommitmentLocation,
+    CommittedPopulation,
     commitment_conclusion,
     plan_for,
 )
 from include.sampling.frame import Frame, Quarter, freeze, quarter_of
+from include.sampling.quarter_texts import quarter_text
 from include.sampling.rules import (
     CLAUSE,
     COMMITMENT_FILE,
@@ -32,14 +33,14 @@ from include.workflow.step import Step
 
 
 class AuditedQuarter(StepResult):
-    """The quarter of a run.
+    """The quarter that a run of `sample_audit` audits.
 
     Attributes:
-        audit: the quarter, ``2026Q3``.
-        starts: its first moment.
-        ends: the first moment after it.
-        populations: ids in audit.yaml.
-        earlier: other runs that committed to populations of the quarter.
+        audit: id of the audited quarter, such as ``2026Q3``.
+        starts: first moment of the quarter.
+        ends: first moment after the quarter.
+        populations: ids of the populations in audit.yaml.
+        earlier: ids of other runs that already sealed a commitment for the quarter.
     """
 
     audit: str
@@ -50,26 +51,29 @@ class AuditedQuarter(StepResult):
 
 
 class FrozenPopulation(StepResult):
-    """A population after its freezing.
+    """The result of freezing a population.
 
     Attributes:
-        frame: its frame and plan; None if it has no items or was drawn before.
-        drawn_by: run that drew it before; empty if none did.
+        frame: population with its sampling frame and plan; None if the population has no items, or
+            if another run already drew a sample of it.
+        drawn_by: id of the other run that already drew the sample; empty if no other run drew a
+            sample.
     """
 
-    frame: Committed | None = None
+    frame: CommittedPopulation | None = None
     drawn_by: str = ""
 
 
 class SealedCommitment(StepResult):
-    """The commitment of a run.
+    """The result of the step that seals a run's commitment.
 
     Attributes:
-        committed: whether anything was frozen; without it nothing else is set.
+        committed: whether any population was frozen. If not, there is no commitment, and the other
+            fields are empty.
         sha256: hex digest of commitment.json.
-        bundle: folder of its bundle in the evidence store.
-        sums_sha256: hex digest of the bundle's SHA256SUMS.
-        sealed_at: when the ledger took it.
+        bundle: folder of the commitment's bundle in the evidence store.
+        sums_sha256: hex digest of the SHA256SUMS of that bundle.
+        sealed_at: time at which that bundle was entered in the evidence ledger.
     """
 
     committed: bool
@@ -80,10 +84,12 @@ class SealedCommitment(StepResult):
 
 
 def name_populations(run: RunContext[AuditRules], findings: StepFindings) -> AuditedQuarter:
-    """Name the quarter and the populations to freeze.
+    """Return the quarter to audit and the populations to freeze.
+
+    A finding warns of earlier runs that sealed a commitment for the quarter but drew no sample.
 
     Raises:
-        UsageError: the run was asked for something that is no quarter, or is not over.
+        UsageError: the parameter ``quarter`` is not a quarter, or the quarter has not ended.
     """
     quarter = _quarter(run, run.parameters.get("quarter"))
     with run.state.connect() as conn:
@@ -97,13 +103,14 @@ def name_populations(run: RunContext[AuditRules], findings: StepFindings) -> Aud
         findings.warn(
             "sampling.committed_before",
             _(
-                "{count} earlier runs froze populations of {audit} and drew nothing.",
+                "Earlier runs that froze populations of the {quarter} but drew no sample: {count}.",
                 count=len(undrawn),
-                audit=quarter.id,
+                quarter=quarter_text(quarter.id),
             ),
             _(
-                "Ask the auditors why no seed was entered: whoever gives up a run after the seed "
-                "is public chooses the sample."
+                "Ask the auditors why no random seed was entered. A run that is abandoned "
+                "after the publication of the seed allows the auditors to choose between "
+                "samples."
             ),
         )
     return AuditedQuarter(
@@ -117,7 +124,7 @@ def name_populations(run: RunContext[AuditRules], findings: StepFindings) -> Aud
 
 POPULATIONS = Step(
     name="populations",
-    title=_("The beginning"),
+    title=_("The choice of quarter and populations"),
     clause=CLAUSE,
     work=name_populations,
     result=AuditedQuarter,
@@ -130,16 +137,18 @@ def _quarter(run: RunContext[AuditRules], text: str | None) -> Quarter:
 
 
 def freeze_population(run: RunContext[AuditRules], findings: StepFindings) -> FrozenPopulation:
-    """Write down every item of a population; plan how many to draw.
+    """Write the sampling frame of the population `findings.part`, and plan its sample.
 
-    The sample that another run has drawn for this quarter stands: a second one would be one to
-    choose from, and stages are planned before.
+    If another run already drew a sample of the population for this quarter, nothing is frozen and
+    that sample remains valid. Otherwise a person could choose between two samples, or change the
+    sampling plan after the draw.
 
     Raises:
-        ControlFailed: its ids are missing or not unique, just this frame was drawn under another
-            name, or the run has committed already.
-        UsageError: its SQL fails, or no sample can show what it asks for.
-        ServiceError: a server went away.
+        ControlFailed: ids of items are missing or not unique, another run drew a sample from the
+            same frame under another population id, or this run has already sealed its commitment.
+        UsageError: the SQL of the population fails, or no sample can prove that the deviation rate
+            is below the tolerable rate.
+        ServiceError: a connection was lost.
     """
     name = findings.part
     population = run.rules.population(name)
@@ -150,13 +159,18 @@ def freeze_population(run: RunContext[AuditRules], findings: StepFindings) -> Fr
     if earlier is not None and earlier.run_id != run.run.run_id:
         findings.warn(
             "sampling.drawn_before",
-            _("It was drawn for {audit} before; that sample stands.", audit=quarter.id),
-            _("Work with the bundle of the run {run}.", run=earlier.run_id),
+            _(
+                "{population}: the sample of the {quarter} was already drawn and remains valid.",
+                population=population.message,
+                quarter=quarter_text(quarter.id),
+            ),
+            _("Use the sample in the evidence bundle of the run that drew it."),
+            for_engineers=_("The run `{run}` drew the sample.", run=earlier.run_id),
         )
         return FrozenPopulation(drawn_by=earlier.run_id)
     if sealed is not None:
         raise ControlFailed(
-            "The commitment of this run is sealed: nothing can be frozen after it.",
+            "The commitment of this run is sealed, so no population can be frozen.",
             "Start a new run.",
         )
     with run.unsealed_folder.writer(frame_file(name)) as writer:
@@ -168,34 +182,45 @@ def freeze_population(run: RunContext[AuditRules], findings: StepFindings) -> Fr
     if not frame.items:
         findings.warn(
             "sampling.empty",
-            _("The population has no items in {audit}.", audit=quarter.id),
-            _("See that its log was written, and that its SQL in audit.yaml still fits."),
+            _(
+                "{population}: the population has no items in the {quarter}.",
+                population=population.message,
+                quarter=quarter_text(quarter.id),
+            ),
+            _(
+                "Check that records of this population were written in the quarter, and that "
+                "the audit rules still select them."
+            ),
+            for_engineers=_(
+                "The key `sql` of the population `{population}` in `audit.yaml` selects the items.",
+                population=name,
+            ),
         )
         return FrozenPopulation()
     with run.state.connect() as conn:
-        same = register.frame_drawn_by(conn, quarter.id, frame.sha256, run.run)
-    if same is not None:
+        same_frame = register.frame_drawn_by(conn, quarter.id, frame.sha256, run.run)
+    if same_frame is not None:
         raise ControlFailed(
-            f"Just these items were drawn for {quarter.id} before, under another name, by the run "
-            f"{same.run_id}.",
-            "Work with that sample; a second one would be one to choose from.",
+            f"The run {same_frame.run_id} drew exactly these items for {quarter.id} under another "
+            "name.",
+            "Use that sample; a second sample would allow a choice.",
         )
-    return FrozenPopulation(frame=_planned(run.rules, name, frame))
+    return FrozenPopulation(frame=_plan_population(run.rules, name, frame))
 
 
 FREEZE = Step(
     name="freeze",
-    title=_("The frame of {part}", part=""),
+    title=_("The sampling frame of {part}", part=""),
     clause=CLAUSE,
     work=freeze_population,
     result=FrozenPopulation,
 )
 
 
-def _planned(rules: AuditRules, name: str, frame: Frame) -> Committed:
+def _plan_population(rules: AuditRules, name: str, frame: Frame) -> CommittedPopulation:
     population = rules.population(name)
     stratified = population.strata is not None
-    return Committed(
+    return CommittedPopulation(
         population=name,
         file=frame_file(name),
         sha256=frame.sha256,
@@ -219,25 +244,26 @@ def _planned(rules: AuditRules, name: str, frame: Frame) -> Committed:
 
 
 def commit(run: RunContext[AuditRules], findings: StepFindings) -> SealedCommitment:
-    """Seal the frozen populations in a separate bundle before the seed is known.
+    """Seal the commitment to the frozen populations in a separate bundle before the seed is known.
 
-    The first commitment of a run stands.
+    A repeated call returns the commitment that the first call sealed.
 
     Raises:
-        ControlFailed: another commitment of this run was sealed before.
-        UsageError: nobody could look at as many items as would be drawn.
+        ControlFailed: an earlier, interrupted call sealed a commitment, and a population was frozen
+            again afterwards.
+        UsageError: the samples would have more items than workpapers can have.
     """
     with run.state.connect() as conn:
         sealed = register.commitment_of(conn, run.run)
-    content = kept_commitment(run) if sealed else None
+    content = stored_commitment(run) if sealed else None
     commitment = Commitment.model_validate_json(content) if content else _commitment(run)
     if commitment is None:
         return SealedCommitment(committed=False)
     content = commitment.to_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    sealed = sealed or _sealed(run, commitment, content, digest)
+    sealed = sealed or _seal_commitment(run, commitment, content, digest)
     with run.state.begin() as conn:
-        register.remember_commitment(conn, run.run, commitment.audit, digest, sealed)
+        register.record_commitment(conn, run.run, commitment.audit, digest, sealed)
         keep_artifact(conn, run.run.dag_id, run.run.run_id, COMMITMENT_FILE, content)
     findings.measure("sampling.populations_committed", len(commitment.populations), "1")
     return SealedCommitment(committed=True, sha256=digest, **sealed.model_dump())
@@ -254,20 +280,26 @@ COMMIT = Step(
 )
 
 
-def kept_commitment(run: RunContext[AuditRules]) -> bytes:
-    """Return commitment.json of a run that has sealed it.
+def stored_commitment(run: RunContext[AuditRules]) -> bytes:
+    """Return the bytes of a run's commitment.json from the state database.
 
     Raises:
-        ControlFailed: the state database has lost it.
+        ControlFailed: the state database does not have the file.
     """
     content = run.records().artifacts.get(COMMITMENT_FILE)
     if content is None:
-        raise ControlFailed("The commitment of this run is gone.", "Start a new run.")
+        raise ControlFailed("The commitment of this run is missing.", "Start a new run.")
     return content
 
 
 def _commitment(run: RunContext[AuditRules]) -> Commitment | None:
-    """Return what the run froze, in the order of audit.yaml; None if it froze nothing."""
+    """Build the commitment, which lists the frozen populations in the order of audit.yaml.
+
+    The result is None if no population was frozen.
+
+    Raises:
+        UsageError: the samples would have more items than workpapers can have.
+    """
     quarter = _quarter(run, run.require(POPULATIONS).audit)
     results = run.records().results(FREEZE)
     populations = tuple(
@@ -280,8 +312,8 @@ def _commitment(run: RunContext[AuditRules]) -> Commitment | None:
     items = sum(population.plan.n for population in populations)
     if items > MOST_ITEMS:
         raise UsageError(
-            f"{items:,} items would have to be looked at; workpapers hold {MOST_ITEMS:,}.",
-            "Tolerate more, expect less or ask for less confidence in audit.yaml.",
+            f"The samples would have {items:,} items; workpapers can have {MOST_ITEMS:,}.",
+            "Raise the tolerable rate, or lower the expected rate or the confidence in audit.yaml.",
         )
     return Commitment(
         audit=quarter.id,
@@ -294,19 +326,21 @@ def _commitment(run: RunContext[AuditRules]) -> Commitment | None:
     )
 
 
-def _sealed(
+def _seal_commitment(
     run: RunContext[AuditRules], commitment: Commitment, content: bytes, digest: str
-) -> Sealed:
+) -> CommitmentLocation:
     conclusion = commitment_conclusion(commitment, digest, run.rules)
     row = run.task.seal_interim(COMMITMENT_WORKFLOW, conclusion, {COMMITMENT_FILE: content})
     store = run.services.store("evidence_store")
     try:
         sealed = store.get(f"{row.bundle}/{COMMITMENT_FILE}", limit=len(content))
     except ObjectDamaged:
-        sealed = b""  # longer than the commitment of this run
+        sealed = b""  # longer than this run's commitment
     if sealed != content:
         raise ControlFailed(
             "Another commitment of this run was sealed before.",
-            "Somebody froze a population again meanwhile. Start a new run.",
+            "A population was frozen again in the meantime. Start a new run.",
         )
-    return Sealed(bundle=row.bundle, sums_sha256=row.sums_sha256, sealed_at=row.sealed_at)
+    return CommitmentLocation(
+        bundle=row.bundle, sums_sha256=row.sums_sha256, sealed_at=row.sealed_at
+    )

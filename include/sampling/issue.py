@@ -1,4 +1,4 @@
-"""Workpapers of a stage: made from the draw, issued to auditors, and returned."""
+"""Create the workpapers of a stage, issue them, and store the answers in returned workpapers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pydantic import AwareDatetime, TypeAdapter
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.approvals.reasons import names_a_person, value_free_reason
+from include.approvals.reasons import has_personal_number, redact_reason
 from include.frozen import FrozenModel
 from include.messages import Message
 from include.notify.outbox import Run
 from include.sampling import register
-from include.sampling.commitment import Commitment, Committed
+from include.sampling.commitment import Commitment, CommittedPopulation
 from include.sampling.rules import Attribute, AuditRules, sample_file
-from include.sampling.samples import Drawn, Sample, Seed
+from include.sampling.samples import Sample, SampleItem, Seed
 from include.sampling.tables import audit_workpapers
 from include.sampling.workpapers import form, writing
 from include.sampling.workpapers.form import Answer
@@ -30,13 +30,13 @@ from include.services.errors import UsageError
 
 
 def draw_digest(samples: Mapping[str, bytes]) -> str:
-    """Return the digest that binds workpapers to a draw.
+    """Return the digest that identifies the draw to which workpapers belong.
 
-    It is SHA-256 over the lines that `sha256sum samples/*.json` prints in the bundle, sorted by
-    name.
+    The digest is the SHA-256 of the output of `sha256sum samples/*.json` in the evidence bundle,
+    with the lines sorted by file name.
 
     Args:
-        samples: content of each sample's file, by population.
+        samples: population -> bytes of the file with its sample.
     """
     lines = [
         f"{hashlib.sha256(content).hexdigest()}  {sample_file(population)}\n"
@@ -53,32 +53,33 @@ def workpapers(
     stage: int,
     timezone: str,
 ) -> Workpapers:
-    """Make the workpapers of one stage: the same for the same draw.
+    """Create the workpapers of a stage from the samples; the same draw gives the same workpapers.
 
     Args:
-        commitment: of the run.
-        samples: content of each sample's file, by population.
+        commitment: commitment of the run.
+        samples: population -> bytes of the file with its sample.
         rules: audit.yaml.
-        seed: by which they were drawn.
-        stage: from 1; populations that have no such stage, or no sample here, are not among them.
-        timezone: of times that people read.
+        seed: random seed of the draw. The time at which it was entered is the time of issue.
+        stage: stage of the workpapers; the first stage is 1. Populations without this stage or
+            without a sample are omitted.
+        timezone: timezone of the times that the workpapers show.
     """
     papers = []
-    for one in commitment.populations:
-        if one.population not in samples:  # another run drew it
+    for committed in commitment.populations:
+        if committed.population not in samples:  # another run drew it
             continue
-        drawn = Sample.model_validate_json(samples[one.population]).of_stage(stage)
+        drawn = Sample.model_validate_json(samples[committed.population]).of_stage(stage)
         if not drawn:
             continue
-        population = rules.population(one.population)
+        population = rules.population(committed.population)
         papers.append(
             Paper(
-                population=one.population,
+                population=committed.population,
                 title=population.message,
                 attributes=tuple(map(_attribute, population.attributes)),
                 items=tuple(map(_item, drawn)),
-                frame_sha256=one.sha256,
-                population_size=one.items,
+                frame_sha256=committed.sha256,
+                population_size=committed.items,
             )
         )
     return Workpapers(
@@ -93,19 +94,19 @@ def workpapers(
 
 def stage_papers(
     before: Workpapers,
-    committed: Mapping[str, Committed],
+    committed: Mapping[str, CommittedPopulation],
     samples: Mapping[str, Sample],
-    wanted: Collection[str],
+    populations: Collection[str],
     at: datetime,
 ) -> Workpapers:
-    """Make the workpapers of the stage after one that was issued, with the same questions.
+    """Create the workpapers of the next stage, with the same questions as in the previous stage.
 
     Args:
-        before: of the stage before.
-        committed: by population.
-        samples: by population.
-        wanted: populations whose plan calls for it.
-        at: the moment of issue.
+        before: workpapers of the previous stage.
+        committed: population id -> population in the commitment.
+        samples: population id -> sample with the items of all stages.
+        populations: ids of the populations whose sampling plan requires the next stage.
+        at: time of issue.
     """
     stage = before.stage + 1
     papers = [
@@ -115,46 +116,49 @@ def stage_papers(
             population_size=committed[paper.population].items,
         )
         for paper in before.papers
-        if paper.population in wanted
+        if paper.population in populations
     ]
     return replace(before, stage=stage, issued_at=at, papers=tuple(papers))
 
 
-def _item(one: Drawn) -> Item:
-    return Item(one.number, one.stage, one.line, one.key, one.stratum)
+def _item(drawn: SampleItem) -> Item:
+    return Item(drawn.number, drawn.stage, drawn.line, drawn.key, drawn.stratum)
 
 
-def _attribute(one: Attribute) -> writing.Attribute:
-    return writing.Attribute(id=one.id, question=one.message, criterion=_criterion(one))
+def _attribute(attribute: Attribute) -> writing.Attribute:
+    return writing.Attribute(
+        id=attribute.id, question=attribute.message, criterion=_criterion(attribute)
+    )
 
 
-def _criterion(one: Attribute) -> Message:
-    """The source of what is asked: no words of the catalogue, which may be bettered meanwhile."""
-    if isinstance(one.basis, str):
+def _criterion(attribute: Attribute) -> Message:
+    """Return the law or standard from which a question comes, in the words of the policy pack.
+
+    The text is not translated with the message catalogue: a translation in the catalogue may change
+    after the workpapers were issued, but returned workpapers must have the same words as issued
+    ones.
+    """
+    if isinstance(attribute.basis, str):
         cited = {
             "en": "the company's own information protection policy",
             "zh-CN": "公司自行制定的信息保护制度",
         }
     else:
-        name, version, article = one.basis.instrument, one.basis.version, one.basis.article
-        cited = {
-            "en": f"{name['en']} ({version}), article {article}",
-            "zh-CN": f"{name['zh-CN']}（{version}）第 {article} 条",
-        }
+        cited = attribute.basis.citations
     return Message(text=cited["en"], translations=cited)
 
 
 _WORKPAPERS = TypeAdapter(Workpapers)
 
 
-class ItemFound(FrozenModel):
-    """The answers about an item.
+class AnsweredItem(FrozenModel):
+    """The auditor's answers about a sample item.
 
     Attributes:
-        population: its id.
-        number: of the item in the workpapers.
-        answers: by id of the attribute.
-        note: the auditor's words, without customers' numbers.
+        population: id of the population.
+        number: number of the item in the workpapers.
+        answers: id of the attribute -> answer.
+        note: note of the auditor, in which mobile and ID numbers of customers are redacted.
     """
 
     population: str
@@ -163,14 +167,14 @@ class ItemFound(FrozenModel):
     note: str
 
 
-class Replaced(FrozenModel):
-    """Workpapers that were handed in before, and replaced.
+class ReplacedReturn(FrozenModel):
+    """A workbook that was handed in and later replaced with another workbook.
 
     Attributes:
-        file_sha256: hex digest of the file.
-        returned_by: who brought it back.
-        returned_at: when.
-        changed: items that were answered otherwise than in what replaced it.
+        file_sha256: hex digest of the replaced workbook.
+        returned_by: person who handed in the replaced workbook.
+        returned_at: time at which the replaced workbook was handed in.
+        changed: number of items whose answers or note differ between the two workbooks.
     """
 
     file_sha256: str
@@ -179,22 +183,22 @@ class Replaced(FrozenModel):
     changed: int
 
 
-class HandedIn(FrozenModel):
-    """``answers-<part>.json``: what auditors answered, without the file itself.
+class ReturnedAnswers(FrozenModel):
+    """The data of the file ``answers-<name of the workpapers>.json``: the auditors' answers.
 
-    The file may hold what nobody asked for, customers' data among it: it stays with the auditors,
-    and its digest says which one it was.
+    The file does not contain the workbook, which may have data that nobody asked for, such as
+    customer data. The auditors keep the workbook, and its digest identifies it.
 
     Attributes:
-        file_sha256: hex digest of the file.
-        returned_by: who brought it back.
-        returned_at: when.
-        performed_by: who did the work.
-        performed_on: the day; None when nobody wrote it.
-        reviewed_by: who reviewed it; empty when nobody wrote it.
-        remarks: what is no fault and should be known.
-        items: in the order of the workpapers.
-        replaced: what was handed in before, oldest first; what comes last counts.
+        file_sha256: hex digest of the workbook.
+        returned_by: person who handed in the workbook.
+        returned_at: time at which the workbook was handed in.
+        performed_by: person who tested the items.
+        performed_on: day on which the items were tested; None if the workbook does not state it.
+        reviewed_by: person who reviewed the workpapers; empty if the workbook names nobody.
+        remarks: remarks on the workbook that do not prevent its evaluation.
+        items: answers about the items, in the order of the workpapers.
+        replaced: workbooks that were handed in earlier, oldest first. Their answers are not used.
     """
 
     file_sha256: str
@@ -204,79 +208,81 @@ class HandedIn(FrozenModel):
     performed_on: date | None
     reviewed_by: str
     remarks: tuple[Message, ...]
-    items: tuple[ItemFound, ...]
-    replaced: tuple[Replaced, ...] = ()
+    items: tuple[AnsweredItem, ...]
+    replaced: tuple[ReplacedReturn, ...] = ()
 
     @property
     def answers(self) -> dict[tuple[str, int], ItemAnswers]:
-        """Answers by population and number."""
+        """The auditors' answers: (population, number of the item) -> answers."""
         return {
             (item.population, item.number): ItemAnswers(item.answers, item.note)
             for item in self.items
         }
 
     def to_bytes(self) -> bytes:
-        """Return the file of the bundle."""
+        """Return the bytes of the file ``answers-<name of the workpapers>.json``."""
         return (self.model_dump_json(indent=1) + "\n").encode()
 
 
 @dataclass(frozen=True)
-class Issued:
-    """Workpapers of a stage of a draw, with their commitments and samples.
+class IssuedWorkpapers:
+    """The issued workpapers of a stage, with the commitment and samples on which they are based.
 
     Attributes:
-        workpapers: as they were issued.
-        committed: by population.
-        samples: by population.
-        run: that issued them.
-        issued_at: when.
-        handed_in: what came back; None while they are out.
+        workpapers: the workpapers as issued.
+        committed: population id -> population in the commitment.
+        samples: population id -> sample.
+        run: the run that issued the workpapers.
+        issued_at: time of issue.
+        handed_in: answers of the auditors; None if the workpapers were not returned.
     """
 
     workpapers: Workpapers
-    committed: Mapping[str, Committed]
+    committed: Mapping[str, CommittedPopulation]
     samples: Mapping[str, Sample]
     run: Run
     issued_at: datetime
-    handed_in: HandedIn | None = None
+    handed_in: ReturnedAnswers | None = None
 
     @property
     def audit(self) -> str:
-        """The quarter."""
+        """The id of the audited quarter, such as ``2026Q3``."""
         return self.workpapers.audit
 
     @property
     def stage(self) -> int:
-        """Of sampling, from 1."""
+        """The stage of the workpapers; the first stage is 1."""
         return self.workpapers.stage
 
     @property
     def draw(self) -> str:
-        """Digest of the draw."""
+        """The digest that identifies the draw, see `draw_digest`."""
         return self.workpapers.draw_sha256
 
     @property
-    def part(self) -> str:
-        """Names it among all others: ``2026Q3-1-0f3a9c``."""
+    def name(self) -> str:
+        """The unique name of the workpapers, such as ``2026Q3-1-0f3a9c``."""
         return f"{self.audit}-{self.stage}-{self.draw[:6]}"
 
 
-def _clean(note: str) -> str:
-    return value_free_reason(note, form.LONGEST_NOTE)
+def _redact(note: str) -> str:
+    return redact_reason(note, form.LONGEST_NOTE)
 
 
-def remember(
+def record_workpapers(
     conn: Connection,
     run: Run,
     workpapers: Workpapers,
-    committed: Mapping[str, Committed],
+    committed: Mapping[str, CommittedPopulation],
     samples: Mapping[str, Sample],
 ) -> None:
-    """Store issued workpapers, so that returned ones are compared with exactly these."""
+    """Store workpapers when they are issued, to compare returned workbooks with them later."""
     issued = {
         "workpapers": _WORKPAPERS.dump_python(workpapers, mode="json"),
-        "committed": {name: one.model_dump(mode="json") for name, one in committed.items()},
-        "samples": {name: one.model_dump(mode="json") for name, one in samples.items()},
+        "committed": {
+            name: population.model_dump(mode="json") for name, population in committed.items()
+        },
+        "samples": {name: sample.model_dump(mode="json") for name, sample in samples.items()},
     }
     row = {
         "draw_sha256": workpapers.draw_sha256,
@@ -290,8 +296,11 @@ def remember(
     conn.execute(insert(audit_workpapers).values(row).on_conflict_do_nothing())
 
 
-def all_issued(conn: Connection, audit: str | None = None) -> list[Issued]:
-    """Return the issued workpapers of an audit, or of all audits, oldest first."""
+def all_issued(conn: Connection, audit: str | None = None) -> list[IssuedWorkpapers]:
+    """Return the issued workpapers of an audited quarter, oldest first.
+
+    If `audit` is None, return the issued workpapers of all quarters.
+    """
     table = audit_workpapers.c
     query = select(audit_workpapers).order_by(table.issued_at, table.stage, table.draw_sha256)
     if audit is not None:
@@ -299,62 +308,76 @@ def all_issued(conn: Connection, audit: str | None = None) -> list[Issued]:
     return [_issued(dict(row)) for row in conn.execute(query).mappings()]
 
 
-def of_draw(conn: Connection, draw: str) -> list[Issued]:
-    """Return the stages of a draw that were issued, the first one first.
+def stages_of(conn: Connection, draw: str) -> list[IssuedWorkpapers]:
+    """Return the issued workpapers of a draw, in the order of their stages.
 
-    They are locked to the end of the transaction: what is judged does not change meanwhile.
+    The rows of these workpapers in the state database stay locked until the end of the transaction,
+    so nothing changes while the caller evaluates them.
+
+    Args:
+        conn: the state database, in a transaction.
+        draw: digest that identifies the draw.
     """
     table = audit_workpapers.c
     query = select(audit_workpapers).where(table.draw_sha256 == draw).order_by(table.stage)
     conn.execute(query.with_only_columns(table.stage).with_for_update())
-    # Asked again: a stage that was issued while this waited for the lock would not be in its answer
+    # Read again: a stage may have been issued while the statement waited for the lock.
     return [_issued(dict(row)) for row in conn.execute(query).mappings()]
 
 
-def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetime) -> Issued:
-    """Take workpapers back, or refuse them with every fault; nothing is kept of refused ones.
+def hand_in(
+    conn: Connection, content: bytes, name: str, *, by: str, at: datetime
+) -> IssuedWorkpapers:
+    """Store the answers in a workbook that auditors hand in.
 
-    Until the conclusion another file may take its place; afterwards none does.
+    A workbook with faults is refused with a list of all faults, and nothing is stored. Until the
+    audit is concluded, the auditors may hand in another workbook, which replaces the earlier
+    workbook.
 
     Args:
         conn: the state database, in a transaction.
-        content: the file.
-        name: its name, for messages.
-        by: who brings it back.
-        at: the moment.
+        content: bytes of the workbook.
+        name: file name of the workbook, for messages.
+        by: person who hands in the workbook.
+        at: time at which the workbook is handed in.
 
     Raises:
-        UsageError: the file is not one of those that were issued, has faults, or was concluded on.
+        UsageError: the workbook has faults or does not belong to any issued workpapers, `by` is
+            empty or contains a mobile or ID number, or the audit was already concluded.
     """
     if not by.strip():
-        raise UsageError("Nobody is named who hands them in.", "Name the person with --by.")
-    if names_a_person(by):
-        raise UsageError("--by holds a mobile or ID number.", "Write a name or a staff number.")
+        raise UsageError(
+            "The person who hands in the workpapers is missing.", "Name the person with --by."
+        )
+    if has_personal_number(by):
+        raise UsageError(
+            "The name in --by contains a mobile or ID number.", "Write a name or a staff number."
+        )
     draw, stage = draw_of(content, name)
     table = audit_workpapers.c
-    stages = of_draw(conn, draw)
+    stages = stages_of(conn, draw)
     issued = next((each for each in stages if each.stage == stage), None)
     if issued is None:
         raise UsageError(
-            f"{name} belongs to no draw that this register knows.",
+            f"{name} belongs to no draw in the register of audits.",
             "Fill in the workpapers.xlsx of the bundle of sample_audit.",
         )
-    reached = register.of_audit(conn, issued.audit)
+    reached = register.verdicts_of(conn, issued.audit)
     went_on = any(each.stage > stage for each in stages)
     if went_on or any(paper.population in reached for paper in issued.workpapers.papers):
         raise UsageError(
             f"The audit {issued.audit}, stage {stage}, was concluded on other workpapers.",
-            "A conclusion stands; what was overlooked is tested again by its finding.",
+            "A conclusion cannot be changed. Retest overlooked items through their findings.",
         )
-    returned = read(content, name, issued.workpapers, clean=_clean)  # refuses with every fault
+    returned = read(content, name, issued.workpapers, clean=_redact)  # a refusal lists all faults
     zone = ZoneInfo(issued.workpapers.timezone)
     if returned.performed_on and returned.performed_on > at.astimezone(zone).date():
         raise UsageError(
-            f"{name} says that the work was done on {returned.performed_on}, which is to come.",
-            "Write the day on which it was done.",
+            f"{name} dates the work to {returned.performed_on}, which is in the future.",
+            "Enter the date on which the work was done.",
         )
     handed_in = _handed_in(returned, hashlib.sha256(content).hexdigest(), by.strip(), at)
-    handed_in = _in_place_of(issued.handed_in, handed_in)
+    handed_in = _with_predecessor(issued.handed_in, handed_in)
     conn.execute(
         audit_workpapers.update()
         .where(table.draw_sha256 == draw, table.stage == stage)
@@ -368,15 +391,23 @@ def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetim
     return replace(issued, handed_in=handed_in)
 
 
-def _in_place_of(before: HandedIn | None, now: HandedIn) -> HandedIn:
-    """Return handed-in workpapers with those that they replace; the same file replaces nothing."""
+def _with_predecessor(before: ReturnedAnswers | None, now: ReturnedAnswers) -> ReturnedAnswers:
+    """Return the answers of a new workbook, whose `replaced` lists the workbook that it replaces.
+
+    If both are the same workbook, return the earlier answers unchanged.
+
+    Args:
+        before: answers of the workbook that was handed in earlier; None if no workbook was handed
+            in earlier.
+        now: answers of the new workbook.
+    """
     if before is None:
         return now
     if before.file_sha256 == now.file_sha256:
         return before
-    old = {(item.population, item.number): item for item in before.items}
-    changed = sum(old.get((item.population, item.number)) != item for item in now.items)
-    last = Replaced(
+    earlier_items = {(item.population, item.number): item for item in before.items}
+    changed = sum(earlier_items.get((item.population, item.number)) != item for item in now.items)
+    last = ReplacedReturn(
         file_sha256=before.file_sha256,
         returned_by=before.returned_by,
         returned_at=before.returned_at,
@@ -385,8 +416,8 @@ def _in_place_of(before: HandedIn | None, now: HandedIn) -> HandedIn:
     return now.model_copy(update={"replaced": (*before.replaced, last)})
 
 
-def _handed_in(returned: Returned, digest: str, by: str, at: datetime) -> HandedIn:
-    return HandedIn(
+def _handed_in(returned: Returned, digest: str, by: str, at: datetime) -> ReturnedAnswers:
+    return ReturnedAnswers(
         file_sha256=digest,
         returned_by=by,
         returned_at=at,
@@ -395,23 +426,24 @@ def _handed_in(returned: Returned, digest: str, by: str, at: datetime) -> Handed
         reviewed_by=returned.reviewed_by,
         remarks=tuple(remark.message for remark in returned.remarks),
         items=tuple(
-            ItemFound(
-                population=population, number=number, answers=dict(one.answers), note=one.note
+            AnsweredItem(
+                population=population, number=number, answers=dict(item.answers), note=item.note
             )
-            for (population, number), one in returned.answers.items()
+            for (population, number), item in returned.answers.items()
         ),
     )
 
 
-def _issued(row: dict[str, Any]) -> Issued:
+def _issued(row: dict[str, Any]) -> IssuedWorkpapers:
     issued = row["issued"]
-    return Issued(
+    return IssuedWorkpapers(
         workpapers=_WORKPAPERS.validate_python(issued["workpapers"]),
         committed={
-            name: Committed.model_validate(one) for name, one in issued["committed"].items()
+            name: CommittedPopulation.model_validate(population)
+            for name, population in issued["committed"].items()
         },
-        samples={name: Sample.model_validate(one) for name, one in issued["samples"].items()},
+        samples={name: Sample.model_validate(sample) for name, sample in issued["samples"].items()},
         run=Run(row["dag_id"], row["run_id"]),
         issued_at=row["issued_at"],
-        handed_in=HandedIn.model_validate(row["returned"]) if row["returned"] else None,
+        handed_in=ReturnedAnswers.model_validate(row["returned"]) if row["returned"] else None,
     )

@@ -1,4 +1,4 @@
-"""The register of audits: commitments, seeds, drawn samples and verdicts."""
+"""The register of audits: commitments, seeds, samples and verdicts in the state database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence import ledger
 from include.notify.outbox import Run
-from include.sampling.commitment import Sealed
+from include.sampling.commitment import CommitmentLocation
 from include.sampling.evaluation import Verdict
 from include.sampling.rules import COMMITMENT_WORKFLOW
 from include.sampling.samples import Cause, Sample, Seed
@@ -18,8 +18,14 @@ from include.sampling.tables import audit_commitment, audit_result, audit_sample
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A seed that was not taken."""
+class SeedRefusal:
+    """A random seed that was refused.
+
+    Attributes:
+        entered_by: user id of the person who entered the seed.
+        entered_at: time at which the seed was entered.
+        cause: value of `Cause`, the reason for the refusal.
+    """
 
     entered_by: str
     entered_at: datetime
@@ -27,87 +33,134 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """A run that committed to an audit before, or drew it.
+class EarlierRun:
+    """A run that sealed a commitment, or drew a sample, for an audited quarter.
 
     Attributes:
-        run_id: of the run.
-        at: when it sealed its commitment, or drew.
+        run_id: id of the run.
+        at: time at which the run sealed its commitment, or drew the sample.
     """
 
     run_id: str
     at: datetime
 
 
-def drawn_by(conn: Connection, audit: str, population: str) -> Earlier | None:
-    """Return the run that drew a population of an audit, or None."""
+def drawn_by(conn: Connection, audit: str, population: str) -> EarlierRun | None:
+    """Return the run that drew the sample of a population for a quarter; None if no run did.
+
+    Args:
+        conn: the state database.
+        audit: id of the audited quarter.
+        population: id of the population.
+    """
     return _drawn(conn, audit, audit_sample.c.population == population)
 
 
 def has_drawn(conn: Connection, audit: str, run_id: str) -> bool:
-    """Return whether a run drew anything of an audit, under whatever names."""
+    """Return whether a run drew at least one sample for an audited quarter.
+
+    Args:
+        conn: the state database.
+        audit: id of the audited quarter.
+        run_id: id of the run.
+    """
     return _drawn(conn, audit, audit_sample.c.run_id == run_id) is not None
 
 
-def frame_drawn_by(conn: Connection, audit: str, sha256: str, run: Run) -> Earlier | None:
-    """Return the other run that drew just this frame for an audit, under another name."""
+def frame_drawn_by(conn: Connection, audit: str, sha256: str, run: Run) -> EarlierRun | None:
+    """Return another run that drew a sample from the same frame for a quarter; None if no run did.
+
+    Two frames are the same if their digests are equal. The other run may therefore have drawn the
+    sample for a population with another id.
+
+    Args:
+        conn: the state database.
+        audit: id of the audited quarter.
+        sha256: hex digest of the frame.
+        run: DAG id and run id of the run that is left out.
+    """
     table = audit_sample.c
     return _drawn(conn, audit, table.frame_sha256 == sha256, table.run_id != run.run_id)
 
 
-def _drawn(conn: Connection, audit: str, *conditions: ColumnElement[bool]) -> Earlier | None:
+def _drawn(conn: Connection, audit: str, *conditions: ColumnElement[bool]) -> EarlierRun | None:
     table = audit_sample.c
     query = select(table.run_id, table.drawn_at).where(table.audit == audit, *conditions)
     row = conn.execute(query).first()
-    return Earlier(*row) if row else None
+    return EarlierRun(*row) if row else None
 
 
-def _of(table: Table, run: Run) -> ColumnElement[bool]:
+def _of_run(table: Table, run: Run) -> ColumnElement[bool]:
     return and_(table.c.dag_id == run.dag_id, table.c.run_id == run.run_id)
 
 
-def remember_commitment(conn: Connection, run: Run, audit: str, sha256: str, at: Sealed) -> None:
-    """Record where a run's commitment was sealed; the first one stands."""
+def record_commitment(
+    conn: Connection, run: Run, audit: str, sha256: str, at: CommitmentLocation
+) -> None:
+    """Record where a run's commitment is sealed. A repeated call keeps the earlier record.
+
+    Args:
+        conn: the state database, in a transaction.
+        run: DAG id and run id.
+        audit: id of the audited quarter.
+        sha256: hex digest of commitment.json.
+        at: location of the sealed commitment.
+    """
     row = {**asdict(run), "audit": audit, "sha256": sha256, **at.model_dump()}
     conn.execute(insert(audit_commitment).values(row).on_conflict_do_nothing())
 
 
-def commitment_of(conn: Connection, run: Run) -> Sealed | None:
-    """Return where a run's commitment was sealed, by the ledger of evidence.
+def commitment_of(conn: Connection, run: Run) -> CommitmentLocation | None:
+    """Return where a run's commitment is sealed; None if the run has no commitment.
 
-    The register's own row says only that the run came so far: the ledger is what is chained.
+    The register of audits only shows whether the run has a commitment. The location is read from
+    the evidence ledger, whose entries are chained and therefore cannot be changed unnoticed.
     """
     row = ledger.find(conn, COMMITMENT_WORKFLOW, run.run_id)
-    query = select(audit_commitment.c.bundle).where(_of(audit_commitment, run))
+    query = select(audit_commitment.c.bundle).where(_of_run(audit_commitment, run))
     if row is None or conn.execute(query).first() is None:
         return None
-    return Sealed(bundle=row.bundle, sums_sha256=row.sums_sha256, sealed_at=row.sealed_at)
+    return CommitmentLocation(
+        bundle=row.bundle, sums_sha256=row.sums_sha256, sealed_at=row.sealed_at
+    )
 
 
-def commitments_before(conn: Connection, audit: str, run: Run) -> list[Earlier]:
-    """Return the other runs that committed to an audit, oldest first.
+def commitments_before(conn: Connection, audit: str, run: Run) -> list[EarlierRun]:
+    """Return the other runs that sealed a commitment for an audited quarter, oldest first.
 
-    One that was never drawn may mean that somebody did not like what a seed would have drawn.
+    If such a run drew no sample, the auditors may have abandoned it after the seed was published,
+    because they wanted to get another sample.
+
+    Args:
+        conn: the state database.
+        audit: id of the audited quarter.
+        run: DAG id and run id of the run that is left out.
     """
     table = audit_commitment.c
     query = (
         select(table.run_id, table.sealed_at)
-        .where(table.audit == audit, not_(_of(audit_commitment, run)))
+        .where(table.audit == audit, not_(_of_run(audit_commitment, run)))
         .order_by(table.sealed_at)
     )
-    return [Earlier(*row) for row in conn.execute(query)]
+    return [EarlierRun(*row) for row in conn.execute(query)]
 
 
 def is_used(conn: Connection, seed: str, run: Run) -> bool:
-    """Return whether another run was drawn by a seed."""
+    """Return whether a seed was already accepted in another run.
+
+    Args:
+        conn: the state database.
+        seed: text of the seed.
+        run: DAG id and run id of the run in which the seed was entered now.
+    """
     table = audit_seed.c
     query = select(table.id).where(
-        table.seed == seed, table.refused.is_(None), not_(_of(audit_seed, run))
+        table.seed == seed, table.refused.is_(None), not_(_of_run(audit_seed, run))
     )
     return conn.execute(query).first() is not None
 
 
-def keep_seed(
+def record_seed(
     conn: Connection,
     run: Run,
     *,
@@ -118,50 +171,76 @@ def keep_seed(
     entered_at: datetime,
     refused: str | None,
 ) -> str | None:
-    """Keep what an auditor entered, taken or refused; a repeated try changes nothing.
+    """Record a seed that an auditor entered, as accepted or refused.
+
+    A repeated call changes nothing.
+
+    Args:
+        conn: the state database, in a transaction.
+        run: DAG id and run id.
+        seed: text of the seed.
+        source: publication in which the auditor read the seed.
+        published_at: time of publication; None if the auditor did not enter a valid time.
+        entered_by: user id of the person who entered the seed.
+        entered_at: time at which the seed was entered.
+        refused: reason why the caller refuses the seed; None if the caller accepts it.
 
     Returns:
-        Why it is refused, now or when it was kept before: another run may take the seed between a
-        look and this. None where it is taken.
+        The reason why the seed is refused, or None if it is accepted. The seed is also refused if
+        another run recorded the same seed after the caller's check.
     """
     row = {**asdict(run), "seed": seed, "source": source, "published_at": published_at}
     row |= {"entered_by": entered_by, "entered_at": entered_at}
     table = audit_seed.c
-    same = select(table.refused).where(
-        _of(audit_seed, run), table.entered_by == entered_by, table.entered_at == entered_at
+    own_entry = select(table.refused).where(
+        _of_run(audit_seed, run), table.entered_by == entered_by, table.entered_at == entered_at
     )
     for cause in (refused, Cause.USED):
         entry = insert(audit_seed).values(**row, refused=cause).on_conflict_do_nothing()
         conn.execute(entry)
-        if (kept := conn.execute(same).first()) is not None:
+        if (recorded := conn.execute(own_entry).first()) is not None:
             break
-    return kept.refused if kept else Cause.USED
+    return recorded.refused if recorded else Cause.USED
 
 
 def seed_of(conn: Connection, run: Run) -> Seed | None:
-    """Return the seed of a run with the commitment before it, or None."""
+    """Return the accepted seed of a run, with the commitment that was sealed before it.
+
+    The result is None if the run has no accepted seed or no commitment.
+    """
     columns = (audit_seed.c[name] for name in Seed.model_fields if name != "commitment")
-    query = select(*columns).where(_of(audit_seed, run), audit_seed.c.refused.is_(None))
+    query = select(*columns).where(_of_run(audit_seed, run), audit_seed.c.refused.is_(None))
     row = conn.execute(query).mappings().first()
     commitment = commitment_of(conn, run)
     return Seed(**row, commitment=commitment) if row and commitment else None
 
 
-def refusals_of(conn: Connection, run: Run) -> list[Refusal]:
-    """Return the seeds of a run that were not taken, oldest first."""
+def refusals_of(conn: Connection, run: Run) -> list[SeedRefusal]:
+    """Return the seeds that were refused in a run, oldest first."""
     table = audit_seed.c
     query = (
         select(table.entered_by, table.entered_at, table.refused)
-        .where(_of(audit_seed, run), table.refused.is_not(None))
+        .where(_of_run(audit_seed, run), table.refused.is_not(None))
         .order_by(table.entered_at)
     )
-    return [Refusal(*row) for row in conn.execute(query)]
+    return [SeedRefusal(*row) for row in conn.execute(query)]
 
 
-def remember_sample(
+def record_sample(
     conn: Connection, run: Run, sample: Sample, sha256: str, drawn_at: datetime
 ) -> bool:
-    """Keep that a population was drawn; False when another run did before."""
+    """Record that a run drew the sample of a population for a quarter, and return True.
+
+    If another run has already recorded its sample of this population for the quarter, nothing is
+    recorded and False is returned.
+
+    Args:
+        conn: the state database, in a transaction.
+        run: DAG id and run id.
+        sample: the sample, which names its quarter and population.
+        sha256: hex digest of the file that contains the sample.
+        drawn_at: time of the draw.
+    """
     conn.execute(
         insert(audit_sample)
         .values(
@@ -180,8 +259,22 @@ def remember_sample(
     return earlier is not None and earlier.run_id == run.run_id
 
 
-def conclude(conn: Connection, run: Run, audit: str, verdict: Verdict, at: datetime) -> Verdict:
-    """Keep a verdict; the first one of a quarter and population stands and is returned."""
+def record_verdict(
+    conn: Connection, run: Run, audit: str, verdict: Verdict, at: datetime
+) -> Verdict:
+    """Record the verdict on a population, if the population has no verdict for the quarter yet.
+
+    Args:
+        conn: the state database, in a transaction.
+        run: DAG id and run id of the run that evaluated the population.
+        audit: id of the audited quarter.
+        verdict: the verdict, which names the population.
+        at: time of the verdict.
+
+    Returns:
+        The recorded verdict. If the population already had a verdict for the quarter, this is the
+        earlier verdict.
+    """
     row = {
         "audit": audit,
         "population": verdict.population,
@@ -192,11 +285,11 @@ def conclude(conn: Connection, run: Run, audit: str, verdict: Verdict, at: datet
         "verdict": verdict.model_dump(mode="json"),
     }
     conn.execute(insert(audit_result).values(row).on_conflict_do_nothing())
-    return of_audit(conn, audit)[verdict.population]
+    return verdicts_of(conn, audit)[verdict.population]
 
 
-def of_audit(conn: Connection, audit: str) -> dict[str, Verdict]:
-    """Return the verdicts of a quarter, by population."""
+def verdicts_of(conn: Connection, audit: str) -> dict[str, Verdict]:
+    """Return the verdicts of an audited quarter: population -> verdict."""
     table = audit_result.c
     rows = conn.execute(
         select(table.population, table.verdict)
@@ -206,8 +299,12 @@ def of_audit(conn: Connection, audit: str) -> dict[str, Verdict]:
     return {row.population: Verdict.model_validate(row.verdict) for row in rows}
 
 
-def latest(conn: Connection) -> dict[str, tuple[str, bool]]:
-    """Return the last verdict of each population: its quarter, and whether it was accepted."""
+def latest_verdicts(conn: Connection) -> dict[str, tuple[str, bool]]:
+    """Return the verdict on each population for the last quarter in which it was audited.
+
+    Returns:
+        Population -> (last audited quarter, whether the population was accepted).
+    """
     table = audit_result.c
     rows = conn.execute(select(table.population, table.audit, table.accepted).order_by(table.audit))
-    return {row.population: (row.audit, row.accepted) for row in rows}  # the last one stays
+    return {row.population: (row.audit, row.accepted) for row in rows}  # later rows overwrite

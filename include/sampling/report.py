@@ -1,4 +1,4 @@
-"""The report of `sample_audit`."""
+"""The report of the workflow `sample_audit`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
 from include.evidence.model import Finding, Metric, failure_finding
-from include.messages import Message, _
+from include.messages import Message, _, verbatim
 from include.reports.conclusion import Conclusion
 from include.reports.model import (
     Block,
@@ -25,18 +25,20 @@ from include.sampling import register
 from include.sampling.commitment import Commitment, plans_table, quarter_fact, sealed_content
 from include.sampling.drawing import DRAW, NOTHING_DRAWN, SampleSize
 from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
-from include.sampling.register import Refusal
+from include.sampling.quarter_texts import quarter_text
+from include.sampling.register import SeedRefusal
 from include.sampling.rules import CLAUSE, COMMITMENT_FILE, WORKPAPERS_FILE, AuditRules, sample_file
-from include.sampling.samples import Cause, Seed, why
+from include.sampling.samples import Cause, Seed, refusal_message
 from include.sampling.seed_entry import SEED
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
 
 def conclude(run: RunContext[AuditRules], records: RunRecords) -> Conclusion:
-    """Judge a run by the records of its steps.
+    """Return the conclusion and report of a run of `sample_audit` from its step records.
 
-    The committed frames are sealed as they are now: a changed one is evidence.
+    The evidence bundle contains the sampling frames as they are at the end of the run. If a frame
+    was changed after the commitment, the bundle contains the changed frame as evidence.
     """
     rules = run.rules
     with run.state.connect() as conn:
@@ -51,15 +53,18 @@ def conclude(run: RunContext[AuditRules], records: RunRecords) -> Conclusion:
     frames = {frame.file: folder.sha256(frame.file) for frame in committed}
     quarter = records.result(POPULATIONS)
     populations = quarter.populations if quarter else []
-    findings = _changed(commitment, frames) if commitment else []
+    findings = _frame_changes(commitment, frames, rules) if commitment else []
     if sealed is not None and content != records.artifacts.get(COMMITMENT_FILE):
-        findings.append(_edited())
+        findings.append(_commitment_changed())
     steps = {
         (POPULATIONS.name, ""): POPULATIONS.title,
         (COMMIT.name, ""): COMMIT.title,
         (DRAW.name, ""): DRAW.title,
         **({(SEED.name, ""): SEED.title} if commitment else {}),
-        **{(FREEZE.name, population): _("The freezing") for population in populations},
+        **{
+            (FREEZE.name, population): _("The freezing of the sampling frame")
+            for population in populations
+        },
     }
     findings += records.missing("sampling", CLAUSE, steps)
     draw = records.result(DRAW) or NOTHING_DRAWN
@@ -74,17 +79,20 @@ def conclude(run: RunContext[AuditRules], records: RunRecords) -> Conclusion:
     without = len([name for name in populations if name not in {*samples, *before, *empty}])
     sections: list[Section] = []
     if commitment is not None and samples:
-        sections.append(_drawn(commitment, rules, samples))
+        sections.append(_sample_section(commitment, rules, samples))
     if commitment is not None and (seed or refused):
-        sections.append(_seed(commitment, rules, seed, refused))
+        sections.append(_seed_section(commitment, rules, seed, refused))
     if commitment is not None and samples:
-        sections.append(_check(commitment))
+        sections.append(_verification_section(commitment))
     if samples and seed:
-        sections.append(_next(_return_by(run, seed.entered_at)))
-    audit = quarter.audit if quarter else ""
+        sections.append(_next_steps_section(_return_by(run, seed.entered_at)))
     return records.conclude(
-        _("Audit sample {audit}", audit=audit),
-        _summary(audit, samples, without, len(before)),
+        _("Audit sample of the {quarter}", quarter=quarter_text(quarter.audit))
+        if quarter
+        else _("Audit sample"),
+        _summary(quarter_text(quarter.audit), samples, without, len(before))
+        if quarter
+        else _("No sample was drawn."),
         findings=findings,
         metrics=[
             Metric(
@@ -99,24 +107,42 @@ def conclude(run: RunContext[AuditRules], records: RunRecords) -> Conclusion:
     )
 
 
-def _edited() -> Finding:
+def _commitment_changed() -> Finding:
     return failure_finding(
         code="sampling.commitment_changed",
         subject=COMMITMENT_FILE,
-        message=_("The commitment is not the one that was sealed before the seed was known."),
-        action=_("Find out by whom it was changed, and start a new run."),
+        message=_(
+            "The commitment differs from the commitment that was sealed before the "
+            "random seed was known."
+        ),
+        action=_("Find out who changed the commitment, and start a new run."),
         clause=CLAUSE,
     )
 
 
-def _changed(commitment: Commitment, frames: Mapping[str, str | None]) -> list[Finding]:
-    """Return a finding for each frame that differs from the commitment."""
+def _frame_changes(
+    commitment: Commitment, frames: Mapping[str, str | None], rules: AuditRules
+) -> list[Finding]:
+    """Return a finding for each sampling frame that differs from the commitment or is missing.
+
+    Args:
+        commitment: the commitment of the run.
+        frames: file name of each frame -> its current hex digest; None if the file is missing.
+        rules: audit.yaml.
+    """
     return [
         failure_finding(
             code="sampling.frame_changed",
             subject=frame.population,
-            message=_("The frozen frame was changed or removed before the seal."),
-            action=_("Find out by whom, and start a new run; the changed file is in the bundle."),
+            message=_(
+                "{population}: the frozen sampling frame was changed or removed before "
+                "the evidence bundle was sealed.",
+                population=_title_of(frame.population, rules),
+            ),
+            action=_(
+                "Find out who changed the sampling frame, and start a new run. The changed "
+                "file is in the evidence bundle."
+            ),
             clause=CLAUSE,
         )
         for frame in commitment.populations
@@ -124,22 +150,37 @@ def _changed(commitment: Commitment, frames: Mapping[str, str | None]) -> list[F
     ]
 
 
-def _summary(audit: str, samples: Mapping[str, SampleSize], without: int, before: int) -> Message:
+def _title_of(name: str, rules: AuditRules) -> Message:
+    """Return the title of a population, or its id if audit.yaml no longer has the population.
+
+    Args:
+        name: id of the population.
+        rules: audit.yaml.
+    """
+    population = rules.find(name)
+    return population.message if population else verbatim(name)
+
+
+def _summary(
+    quarter: Message, samples: Mapping[str, SampleSize], without: int, before: int
+) -> Message:
     if not samples and before and not without:
-        return _("All samples of {audit} were drawn before; they stand.", audit=audit)
+        return _(
+            "All samples of the {quarter} were already drawn and remain valid.", quarter=quarter
+        )
     if not samples:
-        return _("Nothing was drawn for the audit {audit}.", audit=audit)
+        return _("No sample was drawn for the {quarter}.", quarter=quarter)
     if without:
         return _(
-            "{count} populations of {audit} have their sample; {without} have none.",
+            "Populations of the {quarter} with a sample: {count}; without a sample: {without}.",
             count=len(samples),
-            audit=audit,
+            quarter=quarter,
             without=without,
         )
     return _(
-        "Every population of {audit} that has items was sampled; the samples follow from a seed "
-        "that nobody knew before.",
-        audit=audit,
+        "Every population with items in the {quarter} has a sample. A random seed that was "
+        "published after the commitment was sealed determined the samples.",
+        quarter=quarter,
     )
 
 
@@ -157,9 +198,9 @@ def _facts(
             status=must_be_zero(without),
         ),
         Fact(
-            label=_("Items to look at"),
+            label=_("Sample items to test"),
             value=sum(size.items for size in samples.values()) if samples else None,
-            note=_("first stages"),
+            note=_("in the first stage"),
         ),
     ]
     if commitment is not None:
@@ -171,13 +212,15 @@ def _facts(
             )
         )
     if seed is not None:
-        facts.append(Fact(label=_("Seed published"), value=seed.published_at))
+        facts.append(Fact(label=_("Random seed published at"), value=seed.published_at))
     return facts
 
 
-def _drawn(commitment: Commitment, rules: AuditRules, samples: Mapping[str, SampleSize]) -> Section:
+def _sample_section(
+    commitment: Commitment, rules: AuditRules, samples: Mapping[str, SampleSize]
+) -> Section:
     return Section(
-        heading=_("What was drawn"),
+        heading=_("Result of the draw"),
         blocks=[
             plans_table(commitment, rules),
             table_of(
@@ -190,12 +233,12 @@ def _drawn(commitment: Commitment, rules: AuditRules, samples: Mapping[str, Samp
                         lambda frame: rules.population(frame.population).message,
                     ),
                     (
-                        _("Items to look at"),
+                        _("Sample items to test"),
                         "number",
                         lambda frame: samples[frame.population].items,
                     ),
                     (
-                        _("Drawn again and rejected"),
+                        _("Items drawn repeatedly and rejected"),
                         "number",
                         lambda frame: samples[frame.population].rejected,
                     ),
@@ -204,92 +247,109 @@ def _drawn(commitment: Commitment, rules: AuditRules, samples: Mapping[str, Samp
             ),
             Paragraph(
                 text=_(
-                    "Where strata are planned, every one gives at least its share. The risk is "
-                    "that of accepting a population whose deviations reach the tolerable rate."
+                    "If a population has strata, each stratum contributes at least its share "
+                    "of the sample. The risk is the probability of accepting a population "
+                    "whose deviation rate reaches the tolerable rate."
                 )
             ),
         ],
     )
 
 
-def _seed(
-    commitment: Commitment, rules: AuditRules, seed: Seed | None, refused: Sequence[Refusal]
+def _seed_section(
+    commitment: Commitment, rules: AuditRules, seed: Seed | None, refused: Sequence[SeedRefusal]
 ) -> Section:
-    named: Message | str = commitment.seed_source
+    source: Message | str = commitment.seed_source
     if rules.seed.source["en"] == commitment.seed_source:
-        named = rules.seed.message
-    blocks: list[Block] = [Paragraph(text=_("Named beforehand as: {source}", source=named))]
+        source = rules.seed.message
+    blocks: list[Block] = [
+        Paragraph(text=_("Source named in the commitment: {source}", source=source))
+    ]
     if seed is not None:
         rows: list[tuple[Message, Cell]] = [
-            (_("Seed"), seed.seed),
-            (_("Read at"), seed.source),
-            (_("Commitment sealed"), seed.commitment.sealed_at),
-            (_("Published"), seed.published_at),
+            (_("Random seed"), seed.seed),
+            (_("Place of publication"), seed.source),
+            (_("Commitment sealed at"), seed.commitment.sealed_at),
+            (_("Published at"), seed.published_at),
             (_("Entered"), seed.entered_at),
             (_("Entered by"), seed.entered_by),
         ]
-        blocks.append(text_table(_("The seed"), (_("What"), _("Value")), rows))
+        blocks.append(text_table(_("The random seed"), (_("Detail"), _("Content")), rows))
     if refused:
         blocks.append(
             table_of(
-                _("Seeds that were refused"),
+                _("Refused random seeds"),
                 refused,
                 [
                     (_("Entered by"), "code", lambda draw: draw.entered_by),
                     (_("Entered"), "datetime", lambda draw: draw.entered_at),
-                    (_("Why"), "text", lambda draw: why(Cause(draw.cause))),
+                    (_("Cause"), "text", lambda draw: refusal_message(Cause(draw.cause))),
                 ],
             )
         )
-    return Section(heading=_("The seed"), blocks=blocks)
+    return Section(heading=_("The random seed"), blocks=blocks)
 
 
-def _check(commitment: Commitment) -> Section:
+def _verification_section(commitment: Commitment) -> Section:
     return Section(
-        heading=_("How to check it"),
+        heading=_("How to verify the draw"),
         blocks=[
             Paragraph(
                 text=_(
-                    "Whoever has this bundle draws the same samples again, with ParcelSeal or "
-                    "with the script in docs/audit.md, which needs Python alone."
+                    "This evidence bundle is sufficient to repeat the draw, with ParcelSeal or "
+                    "with the Python script in the documentation (“Verify a sample”)."
                 )
             ),
             Code(
-                caption=_("Digest of the commitment, which the auditor wrote down before the seed"),
+                caption=_(
+                    "Digest of the commitment, which the auditor noted before entering "
+                    "the random seed"
+                ),
                 lines=[f"{hashlib.sha256(commitment.to_bytes()).hexdigest()}  {COMMITMENT_FILE}"],
             ),
             Code(
-                caption=_("Digests of the frames, as they were committed to"),
+                caption=_("Digests of the sampling frames in the commitment"),
                 lines=[f"{frame.sha256}  {frame.file}" for frame in commitment.populations],
             ),
-            Code(lines=["./parcelseal sampling verify BUNDLE"]),
+            Code(
+                caption=_("For data engineers: verification of the draw"),
+                lines=["./parcelseal sampling verify BUNDLE"],
+            ),
         ],
     )
 
 
-def _next(due: date) -> Section:
+def _next_steps_section(due: date) -> Section:
     return Section(
-        heading=_("What happens next"),
+        heading=_("Next steps"),
         blocks=[
             Steps(
                 items=[
                     _(
-                        "The auditors fill in {file} of this bundle: every item, every question.",
-                        file=WORKPAPERS_FILE,
+                        "The auditors fill in the workpapers, the Excel workbook in this "
+                        "evidence bundle: every item, every question.",
                     ),
-                    _("What cannot be found or is left open counts as a deviation."),
                     _(
-                        "They hand it in by {day}: {command}. Later than that, conclude_audit is "
-                        "red.",
+                        "An item that cannot be found, or a question without an answer, counts "
+                        "as a deviation."
+                    ),
+                    _(
+                        "The auditors hand the completed workpapers to the data engineers by "
+                        "{day}. After that date, the audit conclusion reports the workpapers "
+                        "as overdue and fails.",
                         day=due,
-                        command=f"./parcelseal sampling return {WORKPAPERS_FILE} --by NAME",
                     ),
                     _(
-                        "A population is accepted with no more deviations than the plan says; "
-                        "nobody adds items afterwards."
+                        "A population is accepted if the number of deviations does not exceed "
+                        "the number that its sampling plan allows. No sample items may be "
+                        "added after the draw."
                     ),
                 ]
-            )
+            ),
+            Code(
+                caption=_("For data engineers: import of the completed workpapers"),
+                lines=[f"./parcelseal sampling return {WORKPAPERS_FILE} --by NAME"],
+            ),
         ],
     )
 

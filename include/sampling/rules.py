@@ -1,8 +1,10 @@
 """audit.yaml: audited populations, tolerable rates and confidence, and the auditors.
 
-The author of the pack is trusted with the SQL of populations, as the author of a migration is;
-docs/audit.md explains every key. Names of the audit's clause, findings, bundles and files stand
-here too.
+The SQL of populations is not restricted: the author of the policy pack is trusted with it, like the
+author of a database migration. docs/reference/policy-pack/audit.md explains every key.
+
+This module also defines the policy clause of audits, the kind of their findings, and the names of
+their bundles and files.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, StringConstraints, model_validator
 
 from include.messages import Message
-from include.policy.mapping import Group, Staff, staff_faults
+from include.policy.mapping import StaffGroup, StaffTable, staff_faults
 from include.policy.period import Period, PositivePeriod
 from include.policy.rates import ExactRate
 from include.policy.rules import (
@@ -25,10 +27,10 @@ from include.policy.rules import (
     Sql,
     Text,
     Texts,
-    in_languages,
-    some,
+    require_items,
+    translated_message,
 )
-from include.policy.section import Loc, PackNames, RuleSection, SectionRules, twice
+from include.policy.section import Loc, PackNames, RuleSection, SectionRules, find_duplicates
 from include.services.errors import UsageError
 
 CLAUSE = "6.1"
@@ -39,27 +41,39 @@ COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE = "commitment.json", "seed.json", "w
 
 
 def stage_file(part: str) -> str:
-    """Return the name of the workpapers of a later stage in a bundle."""
+    """Return the name of the file in an evidence bundle that holds workpapers of stage 2 or later.
+
+    Args:
+        part: name of the workpapers, such as ``2026Q3-2-0f3a9c``.
+    """
     return f"workpapers-{part}.xlsx"
 
 
 def verdict_file(part: str) -> str:
-    """Return the name of the file with the verdicts on workpapers in a bundle."""
+    """Return the name of the file in an evidence bundle that holds the verdicts on workpapers.
+
+    Args:
+        part: name of the workpapers, such as ``2026Q3-1-0f3a9c``.
+    """
     return f"verdicts-{part}.json"
 
 
 def answers_file(part: str) -> str:
-    """Return the name of the file with auditors' answers in a bundle."""
+    """Return the name of the file in an evidence bundle that holds the auditors' answers.
+
+    Args:
+        part: name of the answered workpapers, such as ``2026Q3-1-0f3a9c``.
+    """
     return f"answers-{part}.json"
 
 
 def frame_file(population: str) -> str:
-    """Return the name of a frozen frame in a bundle."""
+    """Return the name of the file in an evidence bundle that holds the frame of a population."""
     return f"frames/{population}.tsv"
 
 
 def sample_file(population: str) -> str:
-    """Return the name of a drawn sample in a bundle."""
+    """Return the name of the file in an evidence bundle that holds the sample of a population."""
     return f"samples/{population}.json"
 
 
@@ -79,12 +93,13 @@ def _confident(rate: Fraction) -> Fraction:
 
 
 class Attribute(Rule):
-    """A question about every drawn item.
+    """A question about every sample item.
 
     Attributes:
-        id: stable name, ``approved``.
-        question: what the auditor answers with yes or no; no is a deviation. By language.
-        basis: the source of what is asked, or ``business`` for the company's own rule.
+        id: Stable name of the question.
+        question: Question that the auditor answers with yes or no; *no* is a deviation.
+        basis: Source of the question: a law or standard, or ``business`` for the company's own
+            rule.
     """
 
     id: Identifier
@@ -93,28 +108,35 @@ class Attribute(Rule):
 
     @property
     def message(self) -> Message:
-        """The question for a workpaper."""
-        return in_languages(self.question)
+        """The question as a translated message for a workpaper."""
+        return translated_message(self.question)
 
 
 class Population(Rule):
-    """One population of audit.yaml.
+    """A population that auditors test with samples.
 
     Attributes:
-        id: stable name, ``accesses``.
-        title: its name, by language.
-        owner: role of roles.yaml whose work it is; findings go to it.
-        database: database of the data map.
-        sql: SELECT with a column ``id``, unique and no customer's value, and ``stratum`` where
-            ``strata`` is said. Inside it ``period.starts`` and ``period.ends`` are the audited
-            quarter.
-        strata: what the strata are, by language; every one gives its share of the sample.
-        tolerable: rate of deviations from which on the population is not accepted.
-        expected: rate that is expected; decides how many deviations are accepted.
-        confidence: one minus the risk of accepting what deviates at the tolerable rate.
-        plan: ``single`` stage; two stages planned together, ``staged``; or ``discovery``, which
-            looks for a single deviation.
-        attributes: what is tested.
+        id: Stable name of the population: letters, digits and ``_``.
+        title: Name of the population, as reports show it.
+        owner: Role of roles.yaml that is responsible for the audit findings.
+        database: Database of the data map that the query reads.
+        sql: SELECT that returns the items of the population. It has a column ``id`` (unique, not
+            null, no customer's value). If ``strata`` is set, it also has a column ``stratum``. It
+            may join ``period (starts, ends)``, which has the first moment of the audited quarter
+            and the first moment after the quarter, in the policy pack's timezone.
+        strata: Name of the groups (strata) that the column ``stratum`` distinguishes, such as
+            departments. Each stratum contributes at least its share of the sample.
+        tolerable: Tolerable rate. A population with this or a higher deviation rate is not
+            accepted. Write the rate with a percent sign, for example ``5%``, or in quotes, because
+            YAML reads a bare 0.05 as another number.
+        expected: Expected deviation rate, below ``tolerable``. It decides how many deviations are
+            accepted. The closer it is to ``tolerable``, the larger the sample.
+        confidence: Confidence of the sample: one minus the risk that a population with the
+            tolerable rate is accepted; at least 50%.
+        plan: ``single`` draws one sample. ``staged`` draws a second sample of the same size if the
+            first has exactly one deviation. ``discovery`` searches for a single deviation.
+            ``staged`` and ``discovery`` require an expected rate of 0.
+        attributes: Questions about every sample item.
     """
 
     id: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*\z", max_length=25)]
@@ -127,12 +149,12 @@ class Population(Rule):
     expected: ExactRate = Fraction(0)
     confidence: Annotated[ExactRate, AfterValidator(_confident)] = Fraction(95, 100)
     plan: Literal["single", "staged", "discovery"] = "single"
-    attributes: Annotated[tuple[Attribute, ...], AfterValidator(some)]
+    attributes: Annotated[tuple[Attribute, ...], AfterValidator(require_items)]
 
     @property
     def message(self) -> Message:
-        """The title for a report."""
-        return in_languages(self.title)
+        """The title of the population as a translated message for a report."""
+        return translated_message(self.title)
 
     @model_validator(mode="after")
     def _plan_fits(self) -> Population:
@@ -147,13 +169,13 @@ class Population(Rule):
 
 
 class Seed(Rule):
-    """The source of seeds.
+    """The public source of random seeds.
 
     Attributes:
-        source: which public value is taken, said so exactly before it is known that nobody can
-            choose: the first closing value of an index after the commitment, throws of dice before
-            witnesses. By language.
-        response: how long a run waits for the auditor who enters it.
+        source: Public value that will be the random seed, for example the first closing value of an
+            index after the commitment, or dice thrown before witnesses. State it so exactly that
+            nobody can choose the value.
+        response: Time for which a run waits for an auditor to enter the seed.
     """
 
     source: Texts
@@ -161,38 +183,38 @@ class Seed(Rule):
 
     @property
     def message(self) -> Message:
-        """The source for a report."""
-        return in_languages(self.source)
+        """The public source of random seeds as a translated message for a report."""
+        return translated_message(self.source)
 
 
-def _somebody(group: Group) -> Group:
+def _has_members(group: StaffGroup) -> StaffGroup:
     if not group.accounts and group.where is None:
-        raise ValueError("should name somebody: nobody could enter a seed")
+        raise ValueError("should name an auditor: otherwise no seed could be entered")
     return group
 
 
 class AuditRules(SectionRules):
-    """audit.yaml.
+    """Populations that auditors test with samples, and the auditors.
 
     Attributes:
-        connection: id of the Airflow connection that reads populations; the database's own where it
-            is not configured.
-        staff: staff table, for groups that have a condition.
-        auditors: those who enter seeds and answer for the work.
-        seed: where seeds come from.
-        return_within: period from the draw in which workpapers should be back.
-        mend_within: period from the conclusion in which a deviation should be mended and tested
-            again.
-        populations: what is audited.
+        connection: Id of the Airflow connection with which populations and the staff table are
+            read. If this connection does not exist, the connection that the data map names is used.
+        staff: Table of the staff. It is required if ``auditors`` has a condition.
+        auditors: People who enter random seeds and are responsible for the audit.
+        seed: Public source of random seeds.
+        return_within: Time after the draw within which the auditors should hand in the workpapers.
+        mend_within: Time after the conclusion within which a deviation should be corrected and
+            tested again.
+        populations: Populations that auditors test with samples.
     """
 
     connection: Text = "audit_db"
-    staff: Staff | None = None
-    auditors: Annotated[Group, AfterValidator(_somebody)]
+    staff: StaffTable | None = None
+    auditors: Annotated[StaffGroup, AfterValidator(_has_members)]
     seed: Seed
     return_within: PositivePeriod = Period.parse("P30D")
     mend_within: PositivePeriod = Period.parse("P30D")
-    populations: Annotated[tuple[Population, ...], AfterValidator(some)]
+    populations: Annotated[tuple[Population, ...], AfterValidator(require_items)]
 
     @model_validator(mode="after")
     def _conditions_have_staff(self) -> AuditRules:
@@ -201,26 +223,28 @@ class AuditRules(SectionRules):
         return self
 
     def find(self, name: str) -> Population | None:
-        """The population of that id; None when the pack has none."""
+        """Return the population with the given id, or None if audit.yaml has no such population."""
         return next((population for population in self.populations if population.id == name), None)
 
     def population(self, name: str) -> Population:
-        """The population of that id.
+        """Return the population with the given id.
 
         Raises:
-            UsageError: the pack has none of that id.
+            UsageError: audit.yaml has no such population.
         """
-        found = self.find(name)
-        if found is not None:
-            return found
-        known = ", ".join(population.id for population in self.populations)
-        raise UsageError(f"The policy pack has no population {name}.", f"It has: {known}.")
+        match = self.find(name)
+        if match is not None:
+            return match
+        names = ", ".join(population.id for population in self.populations)
+        raise UsageError(f"The policy pack has no population {name}.", f"It has: {names}.")
 
 
 def check_rules(rules: AuditRules, pack: PackNames) -> Iterator[tuple[Loc, str]]:
-    """Yield what audit.yaml names and the rest of the pack does not have."""
+    """Yield the faults of audit.yaml: duplicate populations, and unknown databases or roles."""
     yield from staff_faults(rules.staff, pack.inventory)
-    yield from twice("populations", "id", [repr(population.id) for population in rules.populations])
+    yield from find_duplicates(
+        "populations", "id", [repr(population.id) for population in rules.populations]
+    )
     for number, population in enumerate(rules.populations):
         if population.database not in pack.inventory:
             message = f"the pack maps no database {population.database!r}"
@@ -230,4 +254,4 @@ def check_rules(rules: AuditRules, pack: PackNames) -> Iterator[tuple[Loc, str]]
             yield ("populations", number, "owner"), message
 
 
-AUDIT = RuleSection("audit.yaml", AuditRules, check_rules, page="audit.md")
+AUDIT = RuleSection("audit.yaml", AuditRules, check_rules, page="explanation/audit.md")

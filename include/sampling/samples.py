@@ -1,10 +1,13 @@
-"""Draw a committed population by a public seed that is used once, so that anybody can repeat it.
+"""Draw the sample of a committed population with a public seed; anybody can repeat the draw.
 
-The text that is hashed before Rivest's counter is ``seed,audit,population``, and ``,stratum`` where
-there are strata, so that no two populations, strata or quarters are drawn alike. A stratum of which
-everything is drawn in a single stage is taken in the order of the frame; of two stages that need
-everything, the seed says which items come first. Every stratum's stages follow one another in its
-own sequence; items are numbered by stage, then by stratum, then as they were drawn.
+Rivest's sampler hashes a text together with a counter. The text is ``seed,audit,population``; if
+the population has strata, ``,stratum`` follows. So every population, stratum and quarter has a
+different draw.
+
+The stages of a stratum are drawn one after the other from one sequence. If a plan with a single
+stage draws all items of a stratum, the items keep the order of the sampling frame. If a plan with
+two stages draws all of them, the seed decides the order. Items are numbered by stage, within a
+stage by stratum, and within a stratum in the order of the draw.
 """
 
 from __future__ import annotations
@@ -18,20 +21,32 @@ from pydantic import AwareDatetime
 
 from include.frozen import FrozenModel
 from include.messages import Message, _
-from include.sampling.commitment import Committed, Sealed
+from include.sampling.commitment import CommitmentLocation, CommittedPopulation
 from include.sampling.exact.selection import draw
 from include.sampling.frame import Source, pick
 from include.services.errors import ControlFailed
 
 LONGEST = 200  # characters
-SHORTEST = 4  # characters that are no blanks
+SHORTEST = 4  # characters without white space
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs")
 STAND_IN = "Stand-in for the source that was named:"
-LEEWAY = timedelta(minutes=5)  # by which clocks may differ
+LEEWAY = timedelta(minutes=5)  # tolerated difference between clocks
 
 
 class Cause(StrEnum):
-    """Why a seed was refused."""
+    """The reason for which a random seed was refused.
+
+    Attributes:
+        NONE: the seed is empty or too short.
+        LONG: the seed is too long.
+        UNREADABLE: the seed contains an invisible character.
+        NO_SOURCE: the publication is missing.
+        NO_TIME: the time of publication is missing or not valid.
+        OLDER: the seed was published before the commitment was sealed.
+        FUTURE: the time of publication is in the future.
+        USED: an earlier draw used the seed.
+        STRANGER: the person who entered the seed is not an auditor.
+    """
 
     NONE = "none"
     LONG = "long"
@@ -45,15 +60,15 @@ class Cause(StrEnum):
 
 
 class Seed(FrozenModel):
-    """``seed.json``.
+    """The random seed of a draw, as the file ``seed.json`` states it.
 
     Attributes:
-        seed: the text whose UTF-8 bytes count, without blanks around it.
-        source: where it was read, in the auditor's words.
-        published_at: when the source made it known, by the auditor.
+        seed: text of the seed, without leading and trailing spaces. Its UTF-8 bytes are hashed.
+        source: publication in which the auditor read the seed, in the auditor's words.
+        published_at: time at which the seed was published, as the auditor stated it.
         entered_by: user id of the auditor.
-        entered_at: when it was entered.
-        commitment: where what it draws from was sealed before.
+        entered_at: time at which the auditor entered the seed.
+        commitment: location of the commitment that was sealed before the seed was entered.
     """
 
     seed: str
@@ -61,14 +76,14 @@ class Seed(FrozenModel):
     published_at: AwareDatetime
     entered_by: str
     entered_at: AwareDatetime
-    commitment: Sealed
+    commitment: CommitmentLocation
 
     def to_bytes(self) -> bytes:
-        """Return the file."""
+        """Return the bytes of the file ``seed.json``."""
         return (self.model_dump_json(indent=2) + "\n").encode()
 
 
-def fault_of(
+def seed_refusal_cause(
     seed: str,
     source: str,
     published_at: datetime | None,
@@ -77,15 +92,15 @@ def fault_of(
     now: datetime,
     used: bool,
 ) -> Cause | None:
-    """Return why a seed is refused, or None if it is valid.
+    """Return why a random seed is refused, or None if the seed is valid.
 
     Args:
-        seed: as entered, without blanks around it.
-        source: as entered, likewise.
-        published_at: as entered; None when it is no moment with an offset from UTC.
-        sealed_at: when the commitment was sealed.
-        now: the moment.
-        used: whether a draw was made with it before: then it was known before the commitment.
+        seed: the seed as entered, without leading and trailing spaces.
+        source: the publication as entered, without leading and trailing spaces.
+        published_at: time of publication; None if the auditor did not enter a valid time.
+        sealed_at: time at which the commitment was sealed.
+        now: current time.
+        used: whether an earlier draw used the seed. Such a seed was known before the commitment.
     """
     if len("".join(seed.split())) < SHORTEST:
         return Cause.NONE
@@ -105,43 +120,45 @@ def fault_of(
 
 
 def readable(text: str) -> str:
-    """Return a text with ``·`` for invisible characters: controls, marks, unusual blanks."""
+    """Return a text in which each invisible character is replaced with ``·``."""
     return "".join(
         "·" if unicodedata.category(character) in _UNSEEN and character != " " else character
         for character in text
     )
 
 
-def why(cause: Cause) -> Message:
-    """Return the reason of a refusal for people."""
+def refusal_message(cause: Cause) -> Message:
+    """Return the reason for which a random seed was refused, as a message."""
     match cause:
         case Cause.NONE:
             return _("the seed is empty or has fewer than {count} characters", count=SHORTEST)
         case Cause.LONG:
             return _("the seed has more than {count} characters", count=LONGEST)
         case Cause.UNREADABLE:
-            return _("the seed has characters that nobody sees, such as a line feed")
+            return _("the seed has invisible characters, such as a line feed")
         case Cause.NO_SOURCE:
-            return _("it is not said where the seed was read")
+            return _("the place of publication is missing")
         case Cause.NO_TIME:
-            return _("the time of publication is no moment with an offset from UTC")
+            return _("the time of publication is not a valid date with time")
         case Cause.OLDER:
-            return _("the seed was known before the commitment was sealed")
+            return _("the seed was published before the commitment was sealed")
         case Cause.FUTURE:
-            return _("the time of publication lies in the future")
+            return _("the time of publication is in the future")
         case Cause.USED:
-            return _("the seed was used before")
+            return _("an earlier draw used the same seed")
         case Cause.STRANGER:
-            return _("whoever entered it is no auditor")
+            return _("the person who entered the random seed is not an auditor")
 
 
-def in_advance(words: str, at: datetime, command: str) -> dict[str, str]:
-    """Return the filled form of a stand-in for a seed; the evidence marks it as such.
+def demonstration_answer(words: str, at: datetime, command: str) -> dict[str, str]:
+    """Return a completed seed form for a demonstration, with a seed that was not published.
+
+    The field *source* of the form states that the seed is not from a public source.
 
     Args:
-        words: the seed; throws of dice if it is empty, since the sample company has no source.
-        at: the moment of publication.
-        command: sentence that names the command which gives the answer.
+        words: the seed. If it is empty, the seed is the result of 20 simulated dice.
+        at: time that the form states as the time of publication.
+        command: sentence that names the command that submits the form.
     """
     source = command
     if not words.strip():
@@ -151,11 +168,12 @@ def in_advance(words: str, at: datetime, command: str) -> dict[str, str]:
 
 
 def moment_of(text: str, fallback: datetime) -> datetime | None:
-    """Read a time of publication; without an offset it is in the zone of ``fallback``.
+    """Parse a time of publication; return None if the text is not a time.
 
     Args:
-        text: ISO 8601, as Airflow's form gives it.
-        fallback: a moment in the pack's timezone.
+        text: time in ISO 8601, as Airflow's form returns it.
+        fallback: any time in the policy pack's timezone. Its timezone is used if the text has no
+            UTC offset.
     """
     try:
         moment = datetime.fromisoformat(text.strip())
@@ -167,16 +185,16 @@ def moment_of(text: str, fallback: datetime) -> datetime | None:
 FORM = "parcelseal-sample/1"
 
 
-class Drawn(FrozenModel):
-    """One item of a sample.
+class SampleItem(FrozenModel):
+    """An item that was drawn from a population.
 
     Attributes:
-        number: from 1, in the order of the workpapers.
-        stage: from 1.
-        line: its place in the frame, from 1.
-        ordinal: its place in its stratum, from 1.
-        key: the population's id of it.
-        stratum: its stratum; empty where there are none.
+        number: number of the item in the workpapers; the first item has the number 1.
+        stage: stage in which the item is tested; the first stage is 1.
+        line: number of the item's line in the sampling frame, from 1.
+        ordinal: position of the item in its stratum, from 1.
+        key: id of the item in the population.
+        stratum: name of the item's stratum; empty without strata.
     """
 
     number: int
@@ -188,85 +206,92 @@ class Drawn(FrozenModel):
 
 
 class Sample(FrozenModel):
-    """``samples/<population>.json``.
+    """The sample of a population, as the file ``samples/<population>.json`` states it.
 
     Attributes:
-        form: of the file.
-        audit: the quarter.
-        population: its id in audit.yaml.
-        frame_sha256: hex digest of the frame that was drawn from.
-        items: what was drawn, of all stages.
-        rejected: by stratum, ordinals that came again, in the order in which they did.
+        form: format of the file.
+        audit: id of the audited quarter.
+        population: id of the population in audit.yaml.
+        frame_sha256: hex digest of the sampling frame.
+        items: drawn items of all stages.
+        rejected: stratum -> ordinals that were drawn a second time and rejected, in the order of
+            the draw. An ordinal is the position of an item in its stratum.
     """
 
     form: str = FORM
     audit: str
     population: str
     frame_sha256: str
-    items: tuple[Drawn, ...]
+    items: tuple[SampleItem, ...]
     rejected: dict[str, tuple[int, ...]]
 
     def to_bytes(self) -> bytes:
-        """Return the file."""
+        """Return the bytes of the file ``samples/<population>.json``."""
         return (self.model_dump_json(indent=1) + "\n").encode()
 
-    def of_stage(self, stage: int) -> list[Drawn]:
-        """The items of one stage."""
+    def of_stage(self, stage: int) -> list[SampleItem]:
+        """Return the drawn items of one stage; the first stage is 1."""
         return [item for item in self.items if item.stage == stage]
 
 
 def hashed_text(seed: str, audit: str, population: str, stratum: str, *, stratified: bool) -> str:
-    """Return the text before the counter of the sampler."""
+    """Return the text that Rivest's sampler hashes together with a counter."""
     return ",".join([seed, audit, population, *([stratum] if stratified else [])])
 
 
-def ordinals(seed: str, audit: str, committed: Committed) -> dict[str, tuple[list[int], list[int]]]:
-    """Return by stratum the ordinals drawn in all stages and the rejected repetitions."""
-    found: dict[str, tuple[list[int], list[int]]] = {}
+def ordinals(
+    seed: str, audit: str, committed: CommittedPopulation
+) -> dict[str, tuple[list[int], list[int]]]:
+    """Draw the items of a population as ordinals: stratum -> (drawn ordinals, rejected ordinals).
+
+    An ordinal is the position of an item in its stratum. The drawn ordinals are those of all
+    stages. An ordinal that was drawn a second time is rejected.
+    """
+    by_stratum: dict[str, tuple[list[int], list[int]]] = {}
     for stratum, size in committed.strata.items():
-        wanted = committed.plan.drawn[stratum] * committed.plan.stages
-        if wanted == size and committed.plan.stages == 1:
-            found[stratum] = (list(range(1, size + 1)), [])
+        count = committed.plan.drawn[stratum] * committed.plan.stages
+        if count == size and committed.plan.stages == 1:
+            by_stratum[stratum] = (list(range(1, size + 1)), [])
             continue
         text = hashed_text(
             seed, audit, committed.population, stratum, stratified=committed.stratified
         )
-        drawing = draw(text, size, wanted)
-        found[stratum] = (drawing.items, drawing.rejected)
-    return found
+        drawing = draw(text, size, count)
+        by_stratum[stratum] = (drawing.items, drawing.rejected)
+    return by_stratum
 
 
-def sample(seed: str, audit: str, committed: Committed, frame: Source) -> Sample:
-    """Draw a population.
+def sample(seed: str, audit: str, committed: CommittedPopulation, frame: Source) -> Sample:
+    """Draw the sample of a population from its sampling frame.
 
     Args:
-        seed: as it was entered.
-        audit: the quarter.
-        committed: of the commitment.
-        frame: its bytes.
+        seed: the seed as entered.
+        audit: id of the audited quarter.
+        committed: the population in the commitment.
+        frame: sampling frame, open for reading.
 
     Raises:
-        ControlFailed: the frame is not the one that was committed to.
+        ControlFailed: the sampling frame lacks drawn items, so it differs from the committed frame.
     """
     drawn = ordinals(seed, audit, committed)
-    wanted = {stratum: set(items) for stratum, (items, _rejected) in drawn.items()}
+    ordinals_by_stratum = {stratum: set(items) for stratum, (items, _rejected) in drawn.items()}
     picked = {
         (item.stratum, item.ordinal): item
-        for item in pick(frame, wanted, stratified=committed.stratified)
+        for item in pick(frame, ordinals_by_stratum, stratified=committed.stratified)
     }
-    if len(picked) != sum(map(len, wanted.values())):
+    if len(picked) != sum(map(len, ordinals_by_stratum.values())):
         raise ControlFailed(
-            f"The frame of {committed.population} lacks items that were drawn: it is not the one "
-            "that was committed to.",
-            "Start a new run; keep the file and find out who changed it.",
+            f"The frame of {committed.population} lacks drawn items: it differs from the committed "
+            "frame.",
+            "Keep the changed file, find out who changed it, and start a new run.",
         )
-    items: list[Drawn] = []
+    items: list[SampleItem] = []
     for stage in range(committed.plan.stages):
         for stratum, (chosen, _rejected) in drawn.items():
             size = committed.plan.drawn[stratum]
             for ordinal in chosen[stage * size : (stage + 1) * size]:
                 item = vars(picked[stratum, ordinal])
-                items.append(Drawn(number=len(items) + 1, stage=stage + 1, **item))
+                items.append(SampleItem(number=len(items) + 1, stage=stage + 1, **item))
     return Sample(
         audit=audit,
         population=committed.population,

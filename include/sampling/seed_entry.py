@@ -1,4 +1,4 @@
-"""The human task of `sample_audit`: an auditor enters the seed."""
+"""The human task of `sample_audit` in which an auditor enters the random seed."""
 
 from __future__ import annotations
 
@@ -6,59 +6,72 @@ import hashlib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+from include.approvals.approvers import group_members, is_among
 from include.approvals.form import Field
-from include.approvals.people import is_among, members
-from include.approvals.question import (
+from include.approvals.required_action import (
     LANGUAGES,
     Answer,
-    AskAgain,
-    Question,
-    harmless,
-    in_both,
+    InvalidAnswer,
+    RequiredAction,
+    escape_text,
+    format_accounts,
+    in_both_languages,
     markdown_table,
-    names,
 )
 from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import Message, _, verbatim
 from include.policy import PolicyPack
-from include.policy.rates import percent
+from include.policy.rates import percent_text
 from include.reports.i18n import Translator
 from include.sampling import register, samples
-from include.sampling.commitment import Commitment, Committed, Sealed, accepted_by, items_of
-from include.sampling.freezing import kept_commitment
-from include.sampling.register import Refusal
+from include.sampling.commitment import (
+    Commitment,
+    CommitmentLocation,
+    CommittedPopulation,
+    accepted_by,
+    items_of,
+)
+from include.sampling.freezing import stored_commitment
+from include.sampling.quarter_texts import quarter_text
+from include.sampling.register import SeedRefusal
 from include.sampling.rules import AUDIT, CLAUSE, SEED_RESPONSE, AuditRules
 from include.services.errors import ControlFailed, UsageError
 from include.workflow.run_context import RunContext
 from include.workflow.step import HumanTask
 
-MOST_NAMES = 10  # of those who may answer; the others are counted
+MOST_NAMES = 10  # names of auditors in the form; the others are counted
 
 
-def question(
+def seed_form(
     commitment: Commitment,
     sha256: str,
-    sealed: Sealed,
+    sealed: CommitmentLocation,
     rules: AuditRules,
     auditors: Sequence[str],
-    refused: Sequence[Refusal],
+    refused: Sequence[SeedRefusal],
     timezone: str,
-) -> Question:
-    """Return the approval form for the seed.
+) -> RequiredAction:
+    """Return the required action in which an auditor enters the random seed.
 
     Args:
-        commitment: of the run.
+        commitment: commitment of the run.
         sha256: hex digest of commitment.json.
-        sealed: where it was sealed.
+        sealed: location of the sealed commitment.
         rules: audit.yaml.
-        auditors: user ids of those who may answer.
-        refused: seeds of this run that were not taken, oldest first.
-        timezone: of times that people read.
+        auditors: user ids of the auditors who may answer.
+        refused: refused seeds of this run, oldest first.
+        timezone: timezone of the times that the form shows.
     """
-    subject = in_both(
-        _("Audit {audit}: enter another seed, the last one was refused", audit=commitment.audit)
+    subject = in_both_languages(
+        _(
+            "Enter another random seed for the audit of the {quarter}: the last seed was refused",
+            quarter=quarter_text(commitment.audit),
+        )
         if refused
-        else _("Audit {audit}: enter the seed", audit=commitment.audit)
+        else _(
+            "Enter the random seed for the audit of the {quarter}",
+            quarter=quarter_text(commitment.audit),
+        )
     )
     parts = []
     for language, name in LANGUAGES.items():
@@ -67,52 +80,55 @@ def question(
         parts.append(f"### {name}")
         parts.append("\n".join(f"- {words.text(fact)}" for fact in facts))
         parts.append(_table(commitment, rules, words))
-    return Question(subject, "\n\n".join(parts) + "\n", list(auditors), sha256)
+    return RequiredAction(subject, "\n\n".join(parts) + "\n", list(auditors), sha256)
 
 
 def _facts(
     sha256: str,
-    sealed: Sealed,
+    sealed: CommitmentLocation,
     rules: AuditRules,
     auditors: Sequence[str],
-    refused: Sequence[Refusal],
+    refused: Sequence[SeedRefusal],
 ) -> list[Message]:
-    shown, more = names(auditors[:MOST_NAMES]), len(auditors[MOST_NAMES:])
+    people, more = format_accounts(auditors[:MOST_NAMES]), len(auditors[MOST_NAMES:])
     facts = [
-        _("The seed: {source}.", source=rules.seed.message),
+        _("Source of the random seed: {source}.", source=rules.seed.message),
         _(
-            "It has to be published after {at}, when the commitment was sealed; a seed that was "
-            "known before is refused.",
-            at=sealed.sealed_at,
+            "The random seed must be published after {time}, when the commitment was sealed. A "
+            "seed that was published earlier is refused.",
+            time=sealed.sealed_at,
         ),
         _(
-            "Commitment, SHA-256: {sha256}. Write it down before you look up the seed.",
+            "SHA-256 of the commitment: {sha256}. Note it before you look up the random seed.",
             sha256=sha256,
         ),
-        _("Only {people} and {more} more may answer", people=shown, more=more)
+        _("Only {people} and {more} more people may decide", people=people, more=more)
         if more
-        else _("Only {people} may answer", people=shown),
+        else _("Only {people} may decide", people=people),
         _(
-            "Enter: the samples follow from the seed, and nobody can change them. Cancel: nothing "
-            "is drawn, and the run is red."
+            "Enter: the random seed determines the samples, and they cannot be changed. "
+            "Cancel: no sample is drawn, and the run fails."
         ),
     ]
     if refused:
         last = samples.Cause(refused[-1].cause)
-        facts.insert(0, _("The seed entered last was refused: {why}.", why=samples.why(last)))
+        facts.insert(
+            0,
+            _("The last random seed was refused: {reason}.", reason=samples.refusal_message(last)),
+        )
     return facts
 
 
 def _table(commitment: Commitment, rules: AuditRules, words: Translator) -> str:
-    def title(frame: Committed) -> str:
-        return harmless(words.text(rules.population(frame.population).message))
+    def title(frame: CommittedPopulation) -> str:
+        return escape_text(words.text(rules.population(frame.population).message))
 
-    columns: list[tuple[Message, Callable[[Committed], str]]] = [
+    columns: list[tuple[Message, Callable[[CommittedPopulation], str]]] = [
         (_("Population"), title),
         (_("Items"), lambda frame: words.value(frame.items)),
-        (_("Tolerable rate"), lambda frame: percent(frame.tolerable)),
-        (_("Expected rate"), lambda frame: percent(frame.expected)),
-        (_("Confidence"), lambda frame: percent(frame.confidence)),
+        (_("Tolerable rate"), lambda frame: percent_text(frame.tolerable)),
+        (_("Expected rate"), lambda frame: percent_text(frame.expected)),
+        (_("Confidence"), lambda frame: percent_text(frame.confidence)),
         (_("Items to draw"), lambda frame: words.value(items_of(frame.plan))),
         (_("Accepted deviations"), lambda frame: words.value(accepted_by(frame.plan))),
     ]
@@ -125,32 +141,34 @@ ENTER, CANCEL = "Enter", "Cancel"
 FORM = (
     Field(
         "seed",
-        _("Seed"),
+        _("Random seed"),
         help=_("Exactly as published; every character counts."),
-        longest=samples.LONGEST,
+        max_length=samples.LONGEST,
     ),
     Field(
         "source",
-        _("Read at"),
-        help=_("Where others can read it: page, date."),
-        longest=samples.LONGEST,
+        _("Place of publication"),
+        help=_(
+            "Where others can read the random seed, such as the address and date of a web page."
+        ),
+        max_length=samples.LONGEST,
     ),
     Field(
         "published_at",
         _("Published at"),
         help=verbatim("2026-10-08T15:00:00+08:00"),
-        longest=40,
+        max_length=40,
     ),
 )
 
 
 class SeedAnswer(StepResult):
-    """The answer to the question for the seed.
+    """The result of the human task in which an auditor enters the random seed.
 
     Attributes:
-        seed: whether the run has its seed.
-        decided_by: user id of the auditor; empty if nobody answered or was asked.
-        entered_at: when the seed was entered; None without a seed.
+        seed: whether the run has an accepted seed.
+        decided_by: user id of the auditor; empty if nobody answered.
+        entered_at: time at which the auditor entered the seed; None if the run has no seed.
     """
 
     seed: bool
@@ -159,13 +177,20 @@ class SeedAnswer(StepResult):
 
 
 def response(pack: PolicyPack) -> timedelta:
-    """Return how long a question waits for the auditor."""
+    """Return how long the human task waits for an auditor to enter the random seed."""
     rules = pack.section(AUDIT)
     return (rules.seed.response if rules else SEED_RESPONSE).span
 
 
-def ask_auditors(run: RunContext[AuditRules], findings: StepFindings) -> Question | SeedAnswer:
-    """Ask an auditor for the seed; the form shows the commitment and the source of the seed."""
+def ask_auditors(
+    run: RunContext[AuditRules], findings: StepFindings
+) -> RequiredAction | SeedAnswer:
+    """Return the required action that asks an auditor for the random seed.
+
+    The required action shows the commitment and the public source of the seed. If the run already
+    has a seed, or has no commitment, the function returns the result of the task instead of a
+    required action.
+    """
     del findings
     with run.state.connect() as conn:
         sealed = register.commitment_of(conn, run.run)
@@ -175,8 +200,8 @@ def ask_auditors(run: RunContext[AuditRules], findings: StepFindings) -> Questio
         return SeedAnswer(seed=True, decided_by=seed.entered_by, entered_at=seed.entered_at)
     if sealed is None:
         return SeedAnswer(seed=False)
-    content = kept_commitment(run)
-    return question(
+    content = stored_commitment(run)
+    return seed_form(
         Commitment.model_validate_json(content),
         hashlib.sha256(content).hexdigest(),
         sealed,
@@ -188,85 +213,95 @@ def ask_auditors(run: RunContext[AuditRules], findings: StepFindings) -> Questio
 
 
 def auditors_of(run: RunContext[AuditRules]) -> Sequence[str]:
-    """Return the user ids of those who may enter the seed.
+    """Return the user ids of the auditors who may enter the random seed.
 
     Raises:
-        UsageError: there are none; to Airflow an empty list means everybody.
+        UsageError: audit.yaml names no auditor. With an empty list, Airflow would let everybody
+            answer.
     """
     rules = run.rules
     if rules.staff is None:
-        auditors = members(None, None, None, rules.auditors)
+        auditors = group_members(None, None, None, rules.auditors)
     else:
         holder = run.pack.database_of(rules.staff.collection, rules.staff.database)
-        # One transaction: a pooler may use another session for the next one.
+        # One transaction, because a connection pooler may run the next one in another session.
         with (
             run.reader(holder.name).connect(autocommit=True) as connection,
             connection.transaction(),
         ):
             path = [holder.schema_name]
             connection.execute("SELECT set_config('search_path', quote_ident(%s), true)", path)
-            auditors = members(connection, holder, rules.staff, rules.auditors)
+            auditors = group_members(connection, holder, rules.staff, rules.auditors)
     if not auditors:
-        raise UsageError("Nobody may enter the seed.", "Name auditors in audit.yaml.")
+        raise UsageError(
+            "No auditor may enter the seed: the group auditors of audit.yaml is empty.",
+            "Name auditors in audit.yaml.",
+        )
     return auditors
 
 
 def take_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answer) -> SeedAnswer:
-    """Enter the seed, or keep why it is refused; a repeated answer changes nothing.
+    """Record the seed that an auditor entered, or why it was refused.
+
+    If the same answer is received again, nothing changes.
 
     Raises:
-        AskAgain: the seed is refused, or the form showed another commitment than the run's. The
-            page of the next question gives the reason of a refusal.
-        ControlFailed: the run has no commitment, or another seed already.
+        InvalidAnswer: the seed is refused, or the answered form showed another commitment than that
+            of the run. If the seed is refused, the next form gives the reason.
+        ControlFailed: the run has no commitment, or already has another seed.
     """
     user, content = answer.user, answer.content
-    if user and content != hashlib.sha256(kept_commitment(run)).hexdigest():
-        raise AskAgain(_("The commitment is not the one that the form showed."))
+    if user and content != hashlib.sha256(stored_commitment(run)).hexdigest():
+        raise InvalidAnswer(_("The commitment differs from the commitment that the form showed."))
     is_stranger = user is not None and not is_among(user, auditors_of(run))
-    if not user or (answer.option != ENTER and not is_stranger):
+    start_again = _("Start the workflow again to draw the samples of the quarter.")
+    if not user:
         findings.fail(
-            "sampling.cancelled" if user else "sampling.no_seed",
-            _("{who} cancelled the draw.", who=user)
-            if user
-            else _("No auditor entered a seed in time; nothing was drawn."),
-            _("Start the workflow again, so that the quarter has its sample."),
+            "sampling.no_seed",
+            _("No auditor entered a random seed in time, so no sample was drawn."),
+            start_again,
         )
-        return SeedAnswer(seed=False, decided_by=user or "")
+        return SeedAnswer(seed=False)
+    if answer.option != ENTER and not is_stranger:
+        findings.fail(
+            "sampling.cancelled", _("{account} cancelled the draw.", account=user), start_again
+        )
+        return SeedAnswer(seed=False, decided_by=user)
     entered_at = answer.at or run.clock.now()
-    seed = answer.given.get("seed", "").strip()
-    source = " ".join(answer.given.get("source", "").split())
-    published_at = samples.moment_of(answer.given.get("published_at", ""), run.now)
+    seed = answer.texts.get("seed", "").strip()
+    source = " ".join(answer.texts.get("source", "").split())
+    published_at = samples.moment_of(answer.texts.get("published_at", ""), run.now)
     with run.state.begin() as conn:
         sealed = register.commitment_of(conn, run.run)
         if sealed is None:
-            raise ControlFailed("There is no commitment of this run.", "Start a new run.")
+            raise ControlFailed("This run has no commitment.", "Start a new run.")
         earlier = register.seed_of(conn, run.run)
         if earlier is not None:
             if earlier.seed != seed:
                 raise ControlFailed(
-                    "This run has its seed, and another one was entered.",
-                    "The first one stands; ask the auditor why.",
+                    "This run already has a seed, and another seed was entered.",
+                    "The first seed remains valid. Ask the auditor for the reason.",
                 )
             return SeedAnswer(
                 seed=True, decided_by=earlier.entered_by, entered_at=earlier.entered_at
             )
-        shown = samples.readable(seed)
+        readable_seed = samples.readable(seed)
         cause = (
             samples.Cause.STRANGER
             if is_stranger
-            else samples.fault_of(
+            else samples.seed_refusal_cause(
                 seed,
                 source,
                 published_at,
                 sealed_at=sealed.sealed_at,
                 now=run.clock.now(),
-                used=register.is_used(conn, shown, run.run),
+                used=register.is_used(conn, readable_seed, run.run),
             )
         )
-        refused = register.keep_seed(
+        refused = register.record_seed(
             conn,
             run.run,
-            seed=shown[: samples.LONGEST],
+            seed=readable_seed[: samples.LONGEST],
             source=samples.readable(source)[: samples.LONGEST],
             published_at=published_at,
             entered_by=user,
@@ -274,15 +309,15 @@ def take_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answe
             refused=cause,
         )
     if refused is not None:
-        why = samples.why(samples.Cause(refused))
-        raise AskAgain(_("The seed was refused: {why}.", why=why))
+        why = samples.refusal_message(samples.Cause(refused))
+        raise InvalidAnswer(_("The random seed was refused: {reason}.", reason=why))
     return SeedAnswer(seed=True, decided_by=user, entered_at=entered_at)
 
 
 SEED = HumanTask(
     name="seed",
-    title=_("The seed"),
-    question_title=_("The question for the seed"),
+    title=_("The random seed"),
+    request_title=_("Request for the random seed"),
     clause=CLAUSE,
     result=SeedAnswer,
     ask=ask_auditors,
@@ -290,5 +325,5 @@ SEED = HumanTask(
     response=response,
     choices=(ENTER, CANCEL),
     form=FORM,
-    in_advance=samples.in_advance,
+    command_form=samples.demonstration_answer,
 )

@@ -1,4 +1,4 @@
-"""The report of one set of workpapers, from scope to signatures: what an auditor signs."""
+"""The sections of the audit report that auditors sign, from the scope to the signatures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from include.evidence.model import Outcome
 from include.messages import Message, _
-from include.policy.rates import percent
+from include.policy.rates import percent_text
 from include.reports.model import (
     Bar,
     BarChart,
@@ -22,8 +22,9 @@ from include.reports.model import (
     table_of,
     text_table,
 )
-from include.sampling.closing import AskedPopulation, Evaluation
+from include.sampling.closing import Evaluation, WorkpaperPopulation
 from include.sampling.evaluation import Decision, Deviation, Verdict
+from include.sampling.quarter_texts import quarter_text
 from include.sampling.workpapers.form import Answer
 
 _DECISIONS: dict[Decision, tuple[Outcome, Message]] = {
@@ -32,98 +33,114 @@ _DECISIONS: dict[Decision, tuple[Outcome, Message]] = {
     "next_stage": (Outcome.ATTENTION, _("next stage")),
 }
 ANSWERS = {
-    Answer.DEVIATES: _("does not meet it"),
+    Answer.DEVIATES: _("does not meet the criterion"),
     Answer.NOT_FOUND: _("not found"),
     Answer.MISSING: _("not answered"),
     Answer.NOT_APPLICABLE: _("no question applies"),
 }
 
 
-Asked = Mapping[str, AskedPopulation]
-"""The populations by id, as their workpapers have them."""
+TestedPopulations = Mapping[str, WorkpaperPopulation]
+"""The tested populations by id, as in their workpapers."""
 
 
-def signed(evaluation: Evaluation) -> list[Section]:
-    """Return the report of one set of workpapers, from scope to signatures."""
+def signed_sections(evaluation: Evaluation) -> list[Section]:
+    """Return the sections of the report that auditors sign, for one set of workpapers.
+
+    The first section states the scope of the audit, and the last section is for the signatures.
+    """
     verdicts, remarks = evaluation.verdicts, evaluation.remarks
-    asked = {population.population: population for population in evaluation.asked}
-    heading = _("Audit {audit}, stage {stage}", audit=evaluation.audit, stage=evaluation.stage)
+    tested_populations = {population.population: population for population in evaluation.asked}
+    heading = _(
+        "Audit of the {quarter}, stage {stage}",
+        quarter=quarter_text(evaluation.audit),
+        stage=evaluation.stage,
+    )
     return [
-        Section(heading=heading, blocks=_scope(evaluation, asked)),
-        Section(heading=_("Results"), blocks=_results(verdicts, asked)),
+        Section(heading=heading, blocks=_scope(evaluation, tested_populations)),
+        Section(heading=_("Results"), blocks=_results(verdicts, tested_populations)),
         *([Section(heading=_("Remarks"), blocks=[Steps(items=remarks)])] if remarks else []),
-        Section(heading=_("Conclusion"), blocks=_conclusion(verdicts, asked)),
+        Section(heading=_("Conclusion"), blocks=_conclusion(verdicts, tested_populations)),
         Section(heading=_("Signatures"), blocks=[_signatures(evaluation)]),
     ]
 
 
-def _scope(evaluation: Evaluation, asked: Asked) -> list[Block]:
+def _scope(evaluation: Evaluation, tested_populations: TestedPopulations) -> list[Block]:
     verdicts = evaluation.verdicts
     tested = [
-        (asked[verdict.population].title, attribute)
+        (tested_populations[verdict.population].title, attribute)
         for verdict in verdicts
-        for attribute in asked[verdict.population].attributes
+        for attribute in tested_populations[verdict.population].attributes
     ]
     return [
         Paragraph(
             text=_(
-                "Scope: {count} populations of the quarter {audit}, {items} items.",
+                "Scope: {count} populations of the {quarter}, {items} sample items.",
                 count=len(verdicts),
-                audit=evaluation.audit,
+                quarter=quarter_text(evaluation.audit),
                 items=sum(verdict.items for verdict in verdicts),
             )
         ),
         Paragraph(
             text=_(
-                "Criteria: the questions below, as they stand on the workpapers of the draw "
-                "{sha256}.",
+                "Criteria: the questions below, as in the workpapers of the draw with the "
+                "digest {sha256}.",
                 sha256=evaluation.draw[:12],
             )
         ),
         table_of(
-            _("What was tested"),
+            _("Tested questions"),
             tested,
             [
                 (_("Population"), "text", lambda row: row[0]),
-                (_("Question"), "text", lambda row: row[1].question),
+                (_("Test question"), "text", lambda row: row[1].question),
                 (_("Source"), "text", lambda row: row[1].source),
             ],
         ),
         Paragraph(
             text=_(
-                "Independence: the items follow from a seed that nobody knew when the populations "
-                "were frozen; nobody chose them. The auditor who entered it is one whom the policy "
-                "pack names; whoever did the work may not review it."
+                "Independence: a random seed that was published after the populations were "
+                "frozen determined the items; they were not chosen by a person. The policy "
+                "pack names the auditors who may enter the seed. The person who did the work "
+                "may not review it."
             )
         ),
         Paragraph(
             text=_(
-                "Method: attribute sampling, planned and judged by exact binomial or "
-                "hypergeometric probabilities, one-sided. An item that was not found, or a "
-                "question that was not answered, counts as a deviation. The plan was made before "
+                "Method: attribute sampling, planned and evaluated with exact one-sided "
+                "binomial or hypergeometric probabilities. An item that was not found, or a "
+                "question without an answer, counts as a deviation. The plan was fixed before "
                 "the draw; no items were added."
             )
         ),
     ]
 
 
-def _results(verdicts: Sequence[Verdict], asked: Asked) -> list[Block]:
+def _results(verdicts: Sequence[Verdict], tested_populations: TestedPopulations) -> list[Block]:
     blocks: list[Block] = [
         table_of(
             _("Results of the populations"),
             verdicts,
             [
-                (_("Population"), "text", lambda verdict: asked[verdict.population].title),
-                (_("Items looked at"), "number", lambda verdict: verdict.items),
-                (_("Deviating"), "number", lambda verdict: verdict.deviating),
+                (
+                    _("Population"),
+                    "text",
+                    lambda verdict: tested_populations[verdict.population].title,
+                ),
+                (_("Tested items"), "number", lambda verdict: verdict.items),
+                (_("Deviating items"), "number", lambda verdict: verdict.deviating),
                 (_("Accepted deviations"), "number", lambda verdict: verdict.acceptable),
                 (
                     _("Estimated rate"),
                     "code",
-                    lambda verdict: percent(Fraction(verdict.point_estimate), 2),
+                    lambda verdict: percent_text(Fraction(verdict.point_estimate), 2),
                 ),
                 (_("Upper limit"), "code", lambda verdict: f"{verdict.upper_limit_pct}%"),
-                (_("Tolerable rate"), "code", lambda verdict: percent(Fraction(verdict.tolerable))),
+                (
+                    _("Tolerable rate"),
+                    "code",
+                    lambda verdict: percent_text(Fraction(verdict.tolerable)),
+                ),
                 (_("Conclusion"), "text", lambda verdict: _DECISIONS[verdict.decision][1]),
             ],
         ),
@@ -133,7 +150,7 @@ def _results(verdicts: Sequence[Verdict], asked: Asked) -> list[Block]:
             unit="percent",
             bars=[
                 Bar(
-                    label=asked[verdict.population].title,
+                    label=tested_populations[verdict.population].title,
                     value=float(Fraction(verdict.upper_limit) / Fraction(verdict.tolerable)),
                     status=_DECISIONS[verdict.decision][0],
                 )
@@ -144,7 +161,7 @@ def _results(verdicts: Sequence[Verdict], asked: Asked) -> list[Block]:
     ]
     questions = {
         (population.population, attribute.id): attribute.question
-        for population in asked.values()
+        for population in tested_populations.values()
         for attribute in population.attributes
     }
     deviations = [
@@ -152,10 +169,10 @@ def _results(verdicts: Sequence[Verdict], asked: Asked) -> list[Block]:
     ]
     if deviations:
         columns: Columns[tuple[str, Deviation]] = (
-            (_("Population"), "text", lambda row: asked[row[0]].title),
+            (_("Population"), "text", lambda row: tested_populations[row[0]].title),
             (_("Item"), "code", lambda row: row[1].key),
             (_("Stratum"), "text", lambda row: row[1].stratum),
-            (_("Question"), "text", lambda row: questions[row[0], row[1].attribute]),
+            (_("Test question"), "text", lambda row: questions[row[0], row[1].attribute]),
             (_("Answer"), "text", lambda row: ANSWERS[row[1].answer]),
             (_("Auditor's note"), "text", lambda row: row[1].note),
         )
@@ -163,37 +180,39 @@ def _results(verdicts: Sequence[Verdict], asked: Asked) -> list[Block]:
     return blocks
 
 
-def _conclusion(verdicts: Sequence[Verdict], asked: Asked) -> list[Block]:
+def _conclusion(verdicts: Sequence[Verdict], tested_populations: TestedPopulations) -> list[Block]:
     items = []
     for verdict in verdicts:
         values = {
-            "population": asked[verdict.population].title,
-            "confidence": percent(Fraction(verdict.confidence)),
+            "population": tested_populations[verdict.population].title,
+            "confidence": percent_text(Fraction(verdict.confidence)),
             "limit": verdict.upper_limit_pct,
-            "tolerable": percent(Fraction(verdict.tolerable)),
+            "tolerable": percent_text(Fraction(verdict.tolerable)),
         }
         match verdict.decision:
             case "accepted":
                 items.append(
                     _(
-                        "{population}: accepted. At {confidence} confidence at most {limit}% "
-                        "deviate; tolerable is less than {tolerable}.",
+                        "{population}: accepted. With {confidence} confidence, at most "
+                        "{limit}% of the population deviate. The deviation rate has to be "
+                        "below the tolerable rate, which is {tolerable}.",
                         **values,
                     )
                 )
             case "not_accepted":
                 items.append(
                     _(
-                        "{population}: not accepted. At {confidence} confidence it cannot be ruled "
-                        "out that {limit}% deviate; tolerable is less than {tolerable}.",
+                        "{population}: not accepted. With {confidence} confidence, the "
+                        "deviation rate may be as high as {limit}%. It has to be below the "
+                        "tolerable rate, which is {tolerable}.",
                         **values,
                     )
                 )
             case "next_stage":
                 items.append(
                     _(
-                        "{population}: exactly one item deviates; the plan, made before the draw, "
-                        "calls for the next stage.",
+                        "{population}: exactly one item deviates. The plan, which was fixed "
+                        "before the draw, requires the next stage.",
                         population=values["population"],
                     )
                 )
@@ -206,5 +225,5 @@ def _signatures(evaluation: Evaluation) -> Table:
         [_("Reviewed by"), evaluation.reviewed_by or None, "", ""],
         [_("Handed in by"), evaluation.returned_by, evaluation.returned_at.date(), ""],
     ]
-    labels = (_("Duty"), _("Name"), _("Day"), _("Signature"))
-    return text_table(_("Who answers for the work"), labels, rows)
+    labels = (_("Responsibility"), _("Name"), _("Date"), _("Signature"))
+    return text_table(_("People responsible for the work"), labels, rows)

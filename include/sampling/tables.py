@@ -1,4 +1,4 @@
-"""The tables of audits by samples: commitments, seeds, samples, workpapers and verdicts."""
+"""Database tables of sampling audits: commitments, seeds, samples, workpapers and verdicts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ audit_commitment = Table(  # sealed before the seed was known
     Column("sealed_at", MOMENT, nullable=False),
 )
 
-audit_seed = Table(  # what auditors entered, taken or refused
+audit_seed = Table(  # seeds that auditors entered, accepted or refused
     "audit_seed",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
@@ -40,7 +40,7 @@ audit_seed = Table(  # what auditors entered, taken or refused
     Column("published_at", MOMENT),
     Column("entered_by", Text, nullable=False),
     Column("entered_at", MOMENT, nullable=False),
-    Column("refused", Text),  # why; null where it was taken
+    Column("refused", Text),  # cause; null if accepted
     UniqueConstraint("dag_id", "run_id", "entered_by", "entered_at"),
     Index("audit_seed_once_idx", "seed", unique=True, postgresql_where=text("refused IS NULL")),
     Index(
@@ -52,7 +52,7 @@ audit_seed = Table(  # what auditors entered, taken or refused
     ),
 )
 
-audit_sample = Table(  # one per quarter and population: nobody draws again
+audit_sample = Table(  # one row per quarter and population, so that it is drawn only once
     "audit_sample",
     metadata,
     Column("audit", Text, primary_key=True),
@@ -65,7 +65,7 @@ audit_sample = Table(  # one per quarter and population: nobody draws again
     Column("drawn_at", MOMENT, nullable=False),
 )
 
-audit_workpapers = Table(  # issued to auditors, and what came back
+audit_workpapers = Table(  # issued workpapers and returned answers
     "audit_workpapers",
     metadata,
     Column("draw_sha256", Text, primary_key=True),
@@ -78,7 +78,7 @@ audit_workpapers = Table(  # issued to auditors, and what came back
     Column("returned_at", MOMENT),
     Column("returned_by", Text),
     Column("file_sha256", Text),
-    Column("returned", JSONB),  # answers; notes without customers' numbers, never the file itself
+    Column("returned", JSONB),  # answers and redacted notes, but not the workbook
 )
 
 audit_result = Table(  # one per quarter and population

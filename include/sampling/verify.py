@@ -1,8 +1,10 @@
-"""Draw the samples of a bundle again: frame, plan, seed, items and rejections.
+"""Repeat the draw of an evidence bundle, and compare the result with the bundle.
 
-Needs the bundle alone, and holds it against the commitment's own bundle where that is at hand. Only
-the rates of the commitment are believed: the digest of each frame is computed, the plan is made
-anew from the rates, and every item is drawn again.
+The comparison covers sampling frame, plan, seed, drawn items and rejected items. It needs only this
+bundle. If the bundle in which the commitment was sealed is available, the commitments in the two
+bundles are compared, too. The rates in the commitment are trusted. Everything else is repeated: the
+digest of each frame is computed again, the plan is computed from the rates, and every item is drawn
+again.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from include.evidence.folder import SUMS, Folder
-from include.sampling.commitment import Commitment, Committed, Plan, plan_for
+from include.sampling.commitment import Commitment, CommittedPopulation, Plan, plan_for
 from include.sampling.exact.selection import ALGORITHM
-from include.sampling.frame import PIECE, WHOLE, plain
+from include.sampling.frame import NO_STRATUM, PIECE, unescape
 from include.sampling.rules import COMMITMENT_FILE, SEED_FILE, sample_file
 from include.sampling.samples import Sample, Seed, sample
 from include.services.errors import ParcelSealError, UsageError
@@ -28,15 +30,16 @@ Form = TypeVar("Form", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Redrawn:
-    """One population that was drawn again.
+class RedrawnPopulation:
+    """The repeated draw of a population, and its differences from the evidence bundle.
 
     Attributes:
-        population: its id.
-        items: of its frame.
-        drawn: items of all stages.
-        rejected: draws that came again.
-        faults: what is not as the bundle says; empty when all is.
+        population: id of the population.
+        items: number of items in the sampling frame.
+        drawn: number of drawn items of all stages.
+        rejected: number of items that the draw rejected because they were drawn before.
+        faults: differences between the repeated draw and the bundle; empty if the two do not
+            differ.
     """
 
     population: str
@@ -48,148 +51,182 @@ class Redrawn:
 
 @dataclass(frozen=True)
 class Redraw:
-    """A bundle that was drawn again.
+    """The repeated draw of an evidence bundle, and its differences from the bundle.
 
     Attributes:
-        audit: the quarter.
-        seed: as it was entered.
-        populations: one by one.
-        faults: of the bundle as a whole.
-        commitment_sha256: hex digest of commitment.json, which the auditor wrote down.
-        commitment_seen: whether the bundle in which it was sealed before was at hand.
+        audit: id of the audited quarter.
+        seed: the seed as entered.
+        populations: repeated draws of the populations.
+        faults: differences that do not belong to a single population.
+        commitment_sha256: hex digest of commitment.json, to be compared with the digest that the
+            auditor noted before the draw.
+        commitment_seen: whether the bundle of the commitment was available.
     """
 
     audit: str
     seed: str
-    populations: tuple[Redrawn, ...]
+    populations: tuple[RedrawnPopulation, ...]
     faults: tuple[str, ...]
     commitment_sha256: str
     commitment_seen: bool
 
     @property
-    def holds(self) -> bool:
-        """Whether everything is as the bundle says."""
+    def matches(self) -> bool:
+        """Whether the repeated draw has no difference from the bundle."""
         return not self.faults and not any(population.faults for population in self.populations)
 
 
-def redraw(folder: Folder, beside: Callable[[str], Folder | None] = lambda _name: None) -> Redraw:
-    """Draw a bundle again.
+def redraw(
+    folder: Folder, find_bundle: Callable[[str], Folder | None] = lambda _name: None
+) -> Redraw:
+    """Repeat the draw of an evidence bundle, and compare the result with the bundle.
 
     Args:
-        folder: of the bundle.
-        beside: finds another bundle of the store by its folder; None where it is not at hand.
+        folder: folder of the bundle.
+        find_bundle: returns the bundle of the commitment by its folder name, or None if that bundle
+            is not available.
 
     Raises:
-        UsageError: it is no bundle of `sample_audit` that drew anything.
+        UsageError: the folder is not a bundle of `sample_audit` with a draw.
     """
-    made = _read(folder, COMMITMENT_FILE, Commitment)
+    commitment = _read(folder, COMMITMENT_FILE, Commitment)
     seed = _read(folder, SEED_FILE, Seed)
     faults = []
-    if made.algorithm != ALGORITHM:
-        faults.append(f"it was drawn by {made.algorithm}; this is {ALGORITHM}")
+    if commitment.algorithm != ALGORITHM:
+        faults.append(f"{commitment.algorithm} drew the bundle; this version has {ALGORITHM}")
     if seed.published_at <= seed.commitment.sealed_at:
         faults.append(
-            f"the seed was known at {seed.published_at.isoformat()}, before the commitment was "
+            f"the seed was published at {seed.published_at.isoformat()}, before the commitment was "
             f"sealed at {seed.commitment.sealed_at.isoformat()}"
         )
-    earlier = beside(seed.commitment.bundle)
+    earlier = find_bundle(seed.commitment.bundle)
     if earlier is not None:
         faults += _commitment_faults(folder, earlier, seed)
-    named = {sample_file(population.population) for population in made.populations}
+    named = {sample_file(population.population) for population in commitment.populations}
     present = folder.names()
     unnamed = {name for name in present if name.startswith(_SAMPLES)} - named
-    faults += [f"nothing says what {name} was drawn from" for name in sorted(unnamed)]
+    faults += [f"the commitment has no population of {name}" for name in sorted(unnamed)]
     populations = tuple(
-        _redrawn(folder, present, made, population, seed) for population in made.populations
+        _redraw_population(folder, present, commitment, population, seed)
+        for population in commitment.populations
     )
     digest = hashlib.sha256(folder.read(COMMITMENT_FILE)).hexdigest()
-    return Redraw(made.audit, seed.seed, populations, tuple(faults), digest, earlier is not None)
+    return Redraw(
+        commitment.audit, seed.seed, populations, tuple(faults), digest, earlier is not None
+    )
 
 
 def _commitment_faults(folder: Folder, earlier: Folder, seed: Seed) -> Iterator[str]:
-    """Compare the commitment with the one that was sealed before the seed was known."""
+    """Yield the differences between a bundle's commitment and the earlier sealed commitment.
+
+    Args:
+        folder: folder of the bundle with the draw.
+        earlier: folder of the bundle in which the commitment was sealed before the seed was
+            entered.
+        seed: seed of the draw.
+    """
     try:
         sums, sealed = earlier.read(SUMS), earlier.read(COMMITMENT_FILE)
     except ObjectMissing:
-        yield "the bundle of the commitment lacks what was committed to"
+        yield "the bundle of the commitment lacks files"
         return
     if hashlib.sha256(sums).hexdigest() != seed.commitment.sums_sha256:
-        yield "the bundle of the commitment is not the one that was sealed before the seed"
+        yield "the bundle of the commitment differs from the one that was sealed before the seed"
     if sealed != folder.read(COMMITMENT_FILE):
-        yield "the commitment is not the one that was sealed before the seed was known"
+        yield "the commitment differs from the one that was sealed before the seed was known"
 
 
-def _redrawn(
-    folder: Folder, present: set[str], made: Commitment, one: Committed, seed: Seed
-) -> Redrawn:
-    if one.file not in present:  # nor is anything opened that is no file of the bundle
-        return Redrawn(one.population, one.items, 0, 0, ("its frame is missing",))
-    faults = list(_frame_faults(folder, one))
-    if not _adds_up(one):
-        return Redrawn(one.population, one.items, 0, 0, (*faults, "its strata do not add up"))
-    if _planned(one) != one.plan:
-        faults.append("the plan does not follow from its rates")
+def _redraw_population(
+    folder: Folder,
+    present: set[str],
+    commitment: Commitment,
+    committed: CommittedPopulation,
+    seed: Seed,
+) -> RedrawnPopulation:
+    if committed.file not in present:  # do not open a file that the bundle does not list
+        return RedrawnPopulation(
+            committed.population, committed.items, 0, 0, ("its frame is missing",)
+        )
+    faults = list(_frame_faults(folder, committed))
+    if not _adds_up(committed):
+        return RedrawnPopulation(
+            committed.population, committed.items, 0, 0, (*faults, "its strata do not add up")
+        )
+    if _planned(committed) != committed.plan:
+        faults.append("the plan differs from the plan for its rates")
     try:
-        told = Sample.model_validate_json(folder.read(sample_file(one.population)))
-        with folder.open(one.file) as frame:
-            again = sample(seed.seed, made.audit, one, frame)
-    except (ParcelSealError, ValueError):  # no sample, a faulty one, bytes that are no text
-        return Redrawn(one.population, one.items, 0, 0, (*faults, "it cannot be drawn again"))
-    if told.items != again.items:
-        faults.append("other items are drawn than the bundle names")
-    if told.rejected != again.rejected:
-        faults.append("other draws are rejected than the bundle names")
-    if told != again and not faults:
+        bundled = Sample.model_validate_json(folder.read(sample_file(committed.population)))
+        with folder.open(committed.file) as frame:
+            repeated = sample(seed.seed, commitment.audit, committed, frame)
+    except (ParcelSealError, ValueError):  # missing or invalid sample, or invalid text
+        return RedrawnPopulation(
+            committed.population, committed.items, 0, 0, (*faults, "the draw cannot be repeated")
+        )
+    if bundled.items != repeated.items:
+        faults.append("the repeated draw has other items than the bundle")
+    if bundled.rejected != repeated.rejected:
+        faults.append("the repeated draw rejects other items than the bundle")
+    if bundled != repeated and not faults:
         faults.append("the sample names another audit, population or frame")
-    rejected = sum(map(len, again.rejected.values()))
-    return Redrawn(one.population, one.items, len(again.items), rejected, tuple(faults))
-
-
-def _adds_up(one: Committed) -> bool:
-    """Whether there are the items that the strata say, and the plan draws from these strata."""
-    named = set(one.strata)
-    return (
-        named == set(one.plan.drawn)
-        and (one.stratified or named == {WHOLE})
-        and all(size > 0 for size in one.strata.values())
-        and sum(one.strata.values()) == one.items
+    rejected = sum(map(len, repeated.rejected.values()))
+    return RedrawnPopulation(
+        committed.population, committed.items, len(repeated.items), rejected, tuple(faults)
     )
 
 
-def _planned(one: Committed) -> Plan | None:
-    """Make the plan anew; None where audit.yaml could not have asked for it."""
-    if one.expected and one.planned_as != "single":
+def _adds_up(committed: CommittedPopulation) -> bool:
+    """Return whether the strata in a commitment are plausible.
+
+    Their names must be those in the sampling plan, and their sizes must add up to the number of
+    items of the population.
+    """
+    names = set(committed.strata)
+    return (
+        names == set(committed.plan.drawn)
+        and (committed.stratified or names == {NO_STRATUM})
+        and all(size > 0 for size in committed.strata.values())
+        and sum(committed.strata.values()) == committed.items
+    )
+
+
+def _planned(committed: CommittedPopulation) -> Plan | None:
+    """Compute the sampling plan of a population from its rates in the commitment.
+
+    The result is None if audit.yaml cannot contain these rates with the kind of plan that the
+    commitment states.
+    """
+    if committed.expected and committed.planned_as != "single":
         return None
     try:
         return plan_for(
-            one.planned_as,
-            one.tolerable,
-            one.expected,
-            one.confidence,
-            one.strata,
-            stratified=one.stratified,
+            committed.planned_as,
+            committed.tolerable,
+            committed.expected,
+            committed.confidence,
+            committed.strata,
+            stratified=committed.stratified,
         )
     except ParcelSealError:
         return None
 
 
-def _frame_faults(folder: Folder, one: Committed) -> Iterator[str]:
-    """Compare a frame with what was committed to: digest, lines, strata."""
+def _frame_faults(folder: Folder, committed: CommittedPopulation) -> Iterator[str]:
+    """Yield the differences of a sampling frame from the commitment: in digest and item counts."""
     digest, lines = hashlib.sha256(), 0
     strata: dict[str, int] = {}
     rest = b""
-    with folder.open(one.file) as frame:
+    with folder.open(committed.file) as frame:
         while piece := frame.read(PIECE):
             digest.update(piece)
             *whole, rest = (rest + piece).split(b"\n")
             lines += len(whole)
-            for line in whole if one.stratified else ():
-                name = plain(line.partition(b"\t")[2].decode(errors="replace"))
+            for line in whole if committed.stratified else ():
+                name = unescape(line.partition(b"\t")[2].decode(errors="replace"))
                 strata[name] = strata.get(name, 0) + 1
-    if digest.hexdigest() != one.sha256:
-        yield "the frame is not the one that was committed to"
-    if lines != one.items or (one.stratified and strata != one.strata):
-        yield "the frame has other numbers of items than were committed to"
+    if digest.hexdigest() != committed.sha256:
+        yield "the frame differs from the committed frame"
+    if lines != committed.items or (committed.stratified and strata != committed.strata):
+        yield "the frame has other numbers of items than the commitment"
 
 
 def _read(folder: Folder, name: str, form: type[Form]) -> Form:
@@ -197,8 +234,8 @@ def _read(folder: Folder, name: str, form: type[Form]) -> Form:
         return form.model_validate_json(folder.read(name))
     except ObjectMissing:
         raise UsageError(
-            f"There is no {name}: this is no bundle of a drawn audit sample.",
+            f"{name} is missing: the folder is not a bundle of a drawn audit sample.",
             "Name the folder of a bundle of sample_audit.",
         ) from None
     except ValidationError:
-        raise UsageError(f"{name} is not one that ParcelSeal writes.") from None
+        raise UsageError(f"{name} is not in a format that ParcelSeal writes.") from None

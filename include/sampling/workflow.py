@@ -1,4 +1,4 @@
-"""Declarations of `sample_audit` and `conclude_audit`."""
+"""Declarations of the workflows `sample_audit` and `conclude_audit`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import psycopg
 from psycopg.sql import Identifier
 
-from include.approvals.people import members
-from include.findings.register import still_open
+from include.approvals.approvers import group_members
+from include.findings.register import keep_open_keys
 from include.messages import _
 from include.sampling import conclusion_report, report
-from include.sampling.closing import EVALUATE, LOOK
+from include.sampling.closing import EVALUATE, FIND_WORKPAPERS
 from include.sampling.drawing import DRAW
 from include.sampling.following import FOLLOW_UP
 from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
@@ -33,7 +33,7 @@ _PERIOD = "WITH period (starts, ends) AS (VALUES (now(), now()))"  # audits defi
 
 
 def login_queries(run: RunContext[AuditRules]) -> Iterator[LoginQuery]:
-    """Yield the queries of audit.yaml."""
+    """Yield each SQL query of audit.yaml, to check that the database login may run it."""
     rules = run.rules
     for population in rules.populations:
         sql = f"{_PERIOD} {population.sql}"
@@ -49,20 +49,28 @@ def login_queries(run: RunContext[AuditRules]) -> Iterator[LoginQuery]:
 
 
 def respondents(run: RunContext[AuditRules]) -> list[Sequence[str]]:
-    """Return the user ids of everyone who may enter the seed."""
+    """Return a list with one element: the user ids of the auditors who may enter the random seed.
+
+    The element is empty if the staff table cannot be read.
+    """
     rules = run.rules
     if rules.staff is None:
         return [rules.auditors.accounts]
     holder = run.pack.database_of(rules.staff.collection, rules.staff.database)
     with suppress(psycopg.Error), run.services.staff(holder) as connection:
-        return [members(connection, holder, rules.staff, rules.auditors)]
+        return [group_members(connection, holder, rules.staff, rules.auditors)]
     return [()]
 
 
 def still_due(run: RunContext[None], keys: Sequence[str]) -> set[str]:
-    """Return the keys of findings that are still open."""
+    """Return the keys of those reminders whose finding is still open.
+
+    Args:
+        run: context of the run.
+        keys: keys of queued reminders. A key begins with the number of the finding.
+    """
     with run.state.connect() as conn:
-        return still_open(conn, keys)
+        return keep_open_keys(conn, keys)
 
 
 SAMPLE_AUDIT = Workflow[AuditRules](
@@ -78,11 +86,11 @@ SAMPLE_AUDIT = Workflow[AuditRules](
     asks_people=True,
     steps=(POPULATIONS, FREEZE, COMMIT, SEED, DRAW),
     conclude=report.conclude,
-    without_rules=_("The policy pack has no audit.yaml: nothing is audited by samples."),
+    without_rules=_("The policy pack has no rules for audit samples, so no population is audited."),
     rules=AUDIT,
     login=DatabaseLogin("audit_db", Path(__file__).with_name("sample_grants.sql")),
     queries=login_queries,
-    interim_bundles={COMMITMENT_WORKFLOW: _("Audit sample: what was committed to")},
+    interim_bundles={COMMITMENT_WORKFLOW: _("Audit sample: commitment")},
     respondents=respondents,
 )
 
@@ -95,8 +103,8 @@ CONCLUDE_AUDIT = Workflow[None](
     cadence=Cadence.DAILY,
     owner="management",
     access=AccessGroup.AUDITS,
-    steps=(LOOK, EVALUATE, FOLLOW_UP),
+    steps=(FIND_WORKPAPERS, EVALUATE, FOLLOW_UP),
     conclude=conclusion_report.conclude,
-    notifications=(NotificationKind(NOTICE, still_due),),
+    notifications=(NotificationKind(NOTICE, _("audit finding reminder"), still_due),),
     finding_kind=FINDINGS,
 )

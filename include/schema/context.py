@@ -1,4 +1,4 @@
-"""What surrounds a column: is its table about people, and through which columns."""
+"""Find out whether a table is about people, and which of its columns refer to people."""
 
 from __future__ import annotations
 
@@ -25,32 +25,38 @@ _HAN_KEY = re.compile(
 )
 _GENERIC = {"id", "code", "name", "key", "uuid", "number", "no", "dm", "bh"}
 _PINYIN_KEY = re.compile(r"(hz|br|kh|yg|ys|hy|xs|ry|yh|cz|jbr)(id|bh|dm|gh)|gh|gonghao")
-# Two of these in one row name a person, whatever the table is called.
+# Two of these categories in a row identify a person, independent of the table's name.
 _DIRECT = (
     "user.name", "user.government_id", "user.demographic.date_of_birth", "user.contact.email",
     "user.contact.phone_number", "user.demographic.gender",
 )  # fmt: skip
 _TITLE = re.compile(r"[\u3400-\u9fff]{2,12}")  # longer comments are sentences
-REACH = 2  # keys that are followed from a table to the person it is about
-_PARTNER = "partner"  # of trade: an ERP's customers, or the companies that work for it
-_TENANT = "tenant"  # a person who rents, or a company among those that share a database
+REACH = 2  # number of foreign keys followed from a table to its person
+_PARTNER = "partner"  # in an ERP, a partner is a customer or a company that works for the owner
+# A tenant is a person who rents, or one of several companies that share a database.
+_TENANT = "tenant"
 _OWN_NAMES = {"name", "display name", "full name"}
 _NOT_HOLDERS = {Subject.ORGANIZATION, Subject.THING}
 
 
 @dataclass(frozen=True)
 class Context:
-    """A table as the guesser sees it.
+    """A table, and what its name, its values and other tables show about its relation to people.
+
+    These facts are used to guess the data categories of the table's columns.
 
     Attributes:
-        table: of the live schema.
-        subject: what its name says.
-        counts: of its values.
-        people: columns that lead to a person's record, with the kind of person.
-        targets: columns of foreign keys, with the table that each leads to.
-        holds: at least two columns name a person directly.
-        is_purchase_line: whether its rows are the lines of a person's purchase.
-        follows: a key leads to a table that is personal itself: a card to its holder's account.
+        table: table of the live schema.
+        subject: kind of content that the table's name indicates.
+        counts: for each column, the number of values that match each pattern. A pattern describes
+            the form of personal data, such as a phone number.
+        people: column that refers to the record of a person -> kind of person.
+        targets: column that refers to another table -> that table.
+        identifies_people: whether at least two columns identify a person directly.
+        is_purchase_line: whether each row is one of the items that a person bought, such as a line
+            of an order.
+        belongs_to_person: whether a column refers to a table for which `is_personal` is true, such
+            as a table of accounts.
     """
 
     table: LiveTable
@@ -58,51 +64,71 @@ class Context:
     counts: TableCounts
     people: Mapping[str, Subject] = field(default_factory=dict)
     targets: Mapping[str, Name] = field(default_factory=dict)
-    holds: bool = False
+    identifies_people: bool = False
     is_purchase_line: bool = False
-    follows: bool = False
+    belongs_to_person: bool = False
 
     @property
-    def linked(self) -> bool:
-        """Whether its rows belong to a person, by a key that is not just who typed them in."""
+    def is_linked(self) -> bool:
+        """Return whether a column shows that each row of the table belongs to a person.
+
+        The column refers to the person, or to a row of another table that belongs to a person, such
+        as an account. A column that refers to a person who worked on the row, such as
+        ``created_by``, does not count.
+        """
         if self.subject in _NOT_HOLDERS:
             return False
-        return self.follows or any(not is_actor(name) for name in self.people)
+        return self.belongs_to_person or any(not is_actor(name) for name in self.people)
 
     @property
-    def linked_to_customer(self) -> bool:
-        """Whether its rows belong to a person who is not staff."""
-        return self.linked and Subject.CUSTOMER in {
+    def is_linked_to_customer(self) -> bool:
+        """Return whether the rows of the table belong to customers and not to staff."""
+        return self.is_linked and Subject.CUSTOMER in {
             kind for name, kind in self.people.items() if not is_actor(name)
         }
 
     @property
-    def personal(self) -> bool:
-        """Whether a phone, an address or a name in it is a person's."""
-        return self.subject.is_person or self.holds or self.linked
+    def is_personal(self) -> bool:
+        """Return whether phone numbers, addresses and names in the table are those of people."""
+        return self.subject.is_person or self.identifies_people or self.is_linked
 
     def values(self, column: str) -> Counts:
-        """What was counted of a column."""
+        """Return how many values of a column match each pattern; 0 if the column was not read."""
         return self.counts.columns.get(column, Counts())
 
 
 def contexts(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> dict[Name, Context]:
-    """Look at each table with its keys and its neighbours."""
+    """Return, for each table of a live schema, what is known about its relation to people.
+
+    Args:
+        live: result of ``read_schema``.
+        counts: table -> result of ``count_patterns``; a table that was not read is missing.
+
+    Returns:
+        Table -> its context.
+    """
     subjects = _subjects(live, counts)
     keys = _keys_by_name(live)
-    found = {
+    contexts_by_name = {
         name: _context(table, subjects, keys, counts.get(name, TableCounts()))
         for name, table in live.tables.items()
     }
     for _step in range(REACH):
-        found = {name: _at_second_hand(one, found) for name, one in found.items()}
-    return {name: _with_lines(one, found) for name, one in found.items()}
+        contexts_by_name = {
+            name: _follow_keys(context, contexts_by_name)
+            for name, context in contexts_by_name.items()
+        }
+    return {
+        name: _mark_purchase_lines(context, contexts_by_name)
+        for name, context in contexts_by_name.items()
+    }
 
 
 def _subject(table: LiveTable) -> Subject:
-    """What the table's comment says where that is a title in Chinese, else what its name says.
+    """Return the kind of content that a table's comment or name indicates.
 
-    Initials of pinyin are ambiguous (dz: reader or address), a title is not.
+    The comment is used only if it is a Chinese title, because such a title is not ambiguous. Pinyin
+    initials in a name are ambiguous: dz can mean reader or address.
     """
     comment = (table.comment or "").strip().removesuffix("表")
     titled = subject_of(comment) if _TITLE.fullmatch(comment) else Subject.UNKNOWN
@@ -110,45 +136,63 @@ def _subject(table: LiveTable) -> Subject:
 
 
 def _subjects(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> dict[Name, Subject]:
-    """Return the subject of each table: by its name, unless values or relations contradict it."""
+    """Return the kind of content of each table.
+
+    The table's comment or name decides, with few exceptions. Names such as ``partner``, ``tenant``
+    and ``bank`` can mean people or organizations. For these names, values and foreign keys decide.
+    """
     subjects = {name: _subject(table) for name, table in live.tables.items()}
     for name, table in live.tables.items():
         if subjects[name] is Subject.ORGANIZATION and (
             _names_people(table, counts.get(name, TableCounts()))
-            or (words(table.name)[-1:] == (_PARTNER,) and _buys(name, live, subjects))
+            or (words(table.name)[-1:] == (_PARTNER,) and _has_orders(name, live, subjects))
         ):
             subjects[name] = Subject.CUSTOMER
-        if words(table.name)[-1:] == (_TENANT,) and _divides_tables(name, live):
+        if words(table.name)[-1:] == (_TENANT,) and _is_tenant_of_tables(name, live):
             subjects[name] = Subject.ORGANIZATION
     for name, table in live.tables.items():
         # the bank account of a person, not a bank: res_partner_bank
-        holders = {subjects.get(key.target) for key in table.foreign_keys if not _by_actor(key)}
+        holders = {subjects.get(key.target) for key in table.foreign_keys if not _is_actor_key(key)}
         if words(table.name)[-1:] == ("bank",) and Subject.CUSTOMER in holders:
             subjects[name] = Subject.ACCOUNT
     return subjects
 
 
 def _names_people(table: LiveTable, counts: TableCounts) -> bool:
-    """Return whether the values of the table's own name are names of people."""
+    """Return whether the table has a column such as ``name`` whose values are names of people."""
     return any(
-        phrase(column) in _OWN_NAMES and by_value(values) == "user.name"
+        phrase(column) in _OWN_NAMES and category_by_values(values) == "user.name"
         for column, values in counts.columns.items()
     )
 
 
-def _buys(name: Name, live: LiveSchema, subjects: Mapping[Name, Subject]) -> bool:
-    """Return whether orders or parcels refer to the table."""
+def _has_orders(name: Name, live: LiveSchema, subjects: Mapping[Name, Subject]) -> bool:
+    """Return whether a table of orders or parcels has a foreign key to the table `name`.
+
+    Args:
+        name: schema and name of the table to which the foreign key refers.
+        live: all tables of the database.
+        subjects: kind of content of each table.
+    """
     return any(
         key.target == name
         for other, table in live.tables.items()
         if subjects[other] in (Subject.PURCHASE, Subject.SHIPMENT)
         for key in table.foreign_keys
-        if not _by_actor(key)
+        if not _is_actor_key(key)
     )
 
 
-def _divides_tables(name: Name, live: LiveSchema) -> bool:
-    """Return whether several tables have a key to this table in their primary keys."""
+def _is_tenant_of_tables(name: Name, live: LiveSchema) -> bool:
+    """Return whether the rows of a table are tenants to which rows of other tables belong.
+
+    This is the case if several tables refer to it by a foreign key that is a part of their primary
+    key.
+
+    Args:
+        name: schema and name of the table.
+        live: all tables of the database.
+    """
     divided = [
         table
         for table in live.tables.values()
@@ -158,33 +202,48 @@ def _divides_tables(name: Name, live: LiveSchema) -> bool:
     return len(divided) > 1
 
 
-def _by_actor(key: LiveForeignKey) -> bool:
+def _is_actor_key(key: LiveForeignKey) -> bool:
     return all(is_actor(column) for column in key.columns)
 
 
 def _keys_by_name(live: LiveSchema) -> dict[str, Name]:
-    """Primary keys of one column whose name is used by one table only: ``branchId``."""
-    found: dict[str, list[Name]] = {}
+    """Return, for column names such as ``branchId``, the table to which such a column refers.
+
+    This is the table whose primary key has the same name. No foreign key is needed.
+
+    Returns:
+        Name of a primary key column -> its table. Primary keys with several columns, and names that
+        are the primary key of several tables, are left out.
+    """
+    tables_by_column: dict[str, list[Name]] = {}
     for name, table in live.tables.items():
         if len(table.primary_key) == 1 and table.primary_key[0].lower() not in _GENERIC:
-            found.setdefault(table.primary_key[0], []).append(name)
-    return {column: names[0] for column, names in found.items() if len(names) == 1}
+            tables_by_column.setdefault(table.primary_key[0], []).append(name)
+    return {column: names[0] for column, names in tables_by_column.items() if len(names) == 1}
 
 
 def is_actor(column: str) -> bool:
-    """Whether a column says who did something to the row."""
+    """Judge by a column's name whether the column contains a person who worked on the row.
+
+    An example is ``approved_by``.
+    """
     return bool(_ACTOR.fullmatch(phrase(column)))
 
 
-def named_key(column: LiveColumn) -> Subject | None:
-    """The kind of person that a key leads to by its name, without a foreign key: ``patientId``."""
-    said = words(column.name)
+def person_kind_by_key_name(column: LiveColumn) -> Subject | None:
+    """Judge by a column's name, such as ``patientId``, which kind of person it refers to.
+
+    Return None if the name does not refer to a person.
+    """
+    name_words = words(column.name)
     if han := _HAN_KEY.fullmatch(column.name):
         return Subject.CUSTOMER if han[1] else Subject.EMPLOYEE
-    if _PINYIN_KEY.fullmatch("".join(said)):
-        return Subject.EMPLOYEE if said[0][:2] in ("yg", "ys", "gh", "jb") else Subject.CUSTOMER
-    if len(said) > 1 and said[-1] in KEY_WORDS:
-        return person_word(said[-2:-1])
+    if _PINYIN_KEY.fullmatch("".join(name_words)):
+        return (
+            Subject.EMPLOYEE if name_words[0][:2] in ("yg", "ys", "gh", "jb") else Subject.CUSTOMER
+        )
+    if len(name_words) > 1 and name_words[-1] in KEY_WORDS:
+        return person_word(name_words[-2:-1])
     return None
 
 
@@ -208,23 +267,32 @@ def _context(
         if far is not None and far != (table.schema, table.name):
             targets[column.name] = far
         by_name = subjects[far] if far is not None and subjects[far].is_person else None
-        by_name = by_name or (named_key(column) if column.name not in targets else None)
+        by_name = by_name or (
+            person_kind_by_key_name(column) if column.name not in targets else None
+        )
         if by_name is not None and (column.name,) != table.primary_key:
             people[column.name] = by_name
     context = Context(table, subject, counts, people, targets)
-    return replace(context, holds=_holds(context))
+    return replace(context, identifies_people=_identifies_people(context))
 
 
-def _holds(context: Context) -> bool:
+def _identifies_people(context: Context) -> bool:
     if context.subject in _NOT_HOLDERS:
         return False
     direct = set()
     for column in context.table.columns.values():
         category = category_of(column.name) or ""
-        kind = next((one for one in _DIRECT if category.startswith(one)), None)
-        kind = kind or by_value(context.values(column.name))
+        kind = next(
+            (
+                direct_category
+                for direct_category in _DIRECT
+                if category.startswith(direct_category)
+            ),
+            None,
+        )
+        kind = kind or category_by_values(context.values(column.name))
         if kind and ROLE.match(phrase(column.name)) and kind in category:
-            direct.add("role")  # sender_phone alone says whose it is
+            direct.add("role")  # a role such as sender_phone already identifies a person
         if (
             kind
             and column.base not in ("bool", "timestamptz")
@@ -234,8 +302,11 @@ def _holds(context: Context) -> bool:
     return len(direct) > 1
 
 
-def by_value(counts: Counts) -> str | None:
-    """The category that values alone show, None when they show none clearly."""
+def category_by_values(counts: Counts) -> str | None:
+    """Return the data category that the values of a column indicate, regardless of its name.
+
+    Return None if the values indicate no data category.
+    """
     if counts.filled < 3:
         return None
     if counts.share("resident_id") >= 0.5:
@@ -263,20 +334,37 @@ def by_value(counts: Counts) -> str | None:
     return None
 
 
-def _at_second_hand(context: Context, found: Mapping[Name, Context]) -> Context:
-    """Mark a table whose rows belong to a row that belongs to a person."""
-    near = (found.get(target) for name, target in context.targets.items() if not is_actor(name))
-    if context.follows or not any(one is not None and one.personal for one in near):
+def _follow_keys(context: Context, contexts_by_name: Mapping[Name, Context]) -> Context:
+    """Return the context; set `belongs_to_person` if a column refers to a table about people.
+
+    A table is about people if `is_personal` is true for it.
+
+    Args:
+        context: context of the table.
+        contexts_by_name: contexts of all tables, by schema and name.
+    """
+    near = (
+        contexts_by_name.get(target)
+        for name, target in context.targets.items()
+        if not is_actor(name)
+    )
+    if context.belongs_to_person or not any(
+        target_context is not None and target_context.is_personal for target_context in near
+    ):
         return context
-    return replace(context, follows=True)
+    return replace(context, belongs_to_person=True)
 
 
-def _with_lines(context: Context, found: Mapping[Name, Context]) -> Context:
-    """Mark the lines of a person's purchase: they say what the person bought."""
+def _mark_purchase_lines(context: Context, contexts_by_name: Mapping[Name, Context]) -> Context:
+    """Return the context; set `is_purchase_line` if each row is an item that a person bought.
+
+    The columns of such a table are guessed to be personal, because they show what the person
+    bought.
+    """
     own = words(context.table.name)
     for target in context.targets.values():
-        parent = found.get(target)
-        if parent is None or parent.subject is not Subject.PURCHASE or not parent.personal:
+        parent = contexts_by_name.get(target)
+        if parent is None or parent.subject is not Subject.PURCHASE or not parent.is_personal:
             continue
         if context.subject is Subject.ADDRESS:
             return context

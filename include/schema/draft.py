@@ -1,8 +1,9 @@
-"""Draft a policy pack from a live database: a data map, default expectations, one purpose.
+"""Draft a policy pack from a live database: a data map, default expectations, and one purpose.
 
-A draft is for a person to correct: each guess has its confidence and its reason as a comment, so
-that the files stay pure fideslang and pure pack. Every guessed category is listed as unconfirmed
-under ``meta.parcelseal`` until a person deletes it there.
+A person must correct the draft. The files explain each guess in a comment, with the confidence and
+the reason, because the formats of fideslang and of the policy pack have no keys for such
+explanations. Each guessed data category is listed as unconfirmed under ``meta.parcelseal`` until a
+person deletes it there.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _REASONS = {
         "draft again at a time of less load",
     ),
     "55P03": (
-        f"another session held its lock for {LOCK_TIMEOUT.removesuffix('s')} s",
+        f"another session locked it for {LOCK_TIMEOUT.removesuffix('s')} s",
         "draft again",
     ),
     NOTHING_TO_READ: (
@@ -49,10 +50,10 @@ _REASONS = {
 
 
 def explained(code: str) -> tuple[str, str]:
-    """Return the reason for values that could not be read, and the action.
+    """Return why PostgreSQL could not read values, and the action that solves the problem.
 
     Args:
-        code: SQLSTATE.
+        code: SQLSTATE of the error.
     """
     explanation = _REASONS.get(code) or _REASONS.get(code[:2])
     if explanation is None:
@@ -62,19 +63,22 @@ def explained(code: str) -> tuple[str, str]:
 
 
 def reason_of(code: str) -> str:
-    """Return the reason for values that could not be read, and the action, in one sentence.
+    """Return a text that states why PostgreSQL could not read values, and the corrective action.
 
     Args:
-        code: SQLSTATE.
+        code: SQLSTATE of the error.
     """
     return ": ".join(explained(code))
 
 
 def first_refusal(counts: Mapping[str, TableCounts]) -> tuple[str, str] | None:
-    """Return a table that could not be read and the SQLSTATE, if no table could be read.
+    """Return why no table could be read, or None if at least one table was read.
 
     Args:
-        counts: by label of the table.
+        counts: schema and name of a table, separated by a dot -> counts of the table.
+
+    Returns:
+        For the first table with an error, its schema and name, and the SQLSTATE of the error.
     """
     if any(table.columns for table in counts.values()):
         return None
@@ -83,7 +87,7 @@ def first_refusal(counts: Mapping[str, TableCounts]) -> tuple[str, str] | None:
 
 
 def notes(table: LiveTable, counts: TableCounts) -> Iterator[str]:
-    """Yield notes on the number of rows that were read of a table, and on unread values."""
+    """Yield notes on how many rows of a table were read, and why some values were not read."""
     if counts.refused and not counts.columns:
         yield f"Guessed by names alone, as no value was read: {reason_of(counts.refused)}."
         return
@@ -102,7 +106,7 @@ def _rows(table: LiveTable, counts: TableCounts) -> str:
     if counts.is_sampled:
         return f"{counts.rows:,} of about {table.rows:,} rows, from all over the table"
     if counts.rows < counts.most:
-        return "all rows (there are none)" if not counts.rows else f"all {counts.rows:,} rows"
+        return "all rows (the table is empty)" if not counts.rows else f"all {counts.rows:,} rows"
     estimate = f"about {table.rows:,}" if table.rows else "an unknown number of"
     return f"the first {counts.rows:,} of {estimate} rows"
 
@@ -123,21 +127,22 @@ _SUBJECTS = {
     "resident": "citizen_voter",
     "voter": "citizen_voter",
 }
-"""fideslang's data subjects by words of table names; others are customers."""
+"""fideslang's data subjects by words of table names. Other tables are about customers."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A drafted pack.
+    """A drafted policy pack.
 
     Attributes:
         name: fides_key of the data map.
-        files: path inside the pack -> text.
-        tables: how many tables it maps.
+        files: path inside the policy pack -> text of the file.
+        tables: number of mapped tables.
         guesses: guesses about personal columns.
-        refused: SQLSTATE by table, for tables whose reading ended with an error.
-        unread: SQLSTATE by table and column, for single columns that could not be read.
-        rows: number of rows that were read, by table.
+        refused: table -> SQLSTATE of the error after which no further columns of the table were
+            read.
+        unread: table -> column that could not be read -> SQLSTATE of the error.
+        rows: table -> number of rows that were read.
     """
 
     name: str
@@ -150,18 +155,18 @@ class Draft:
 
     @property
     def data_map(self) -> str:
-        """The data map's text."""
+        """Return the text of the data map."""
         return self.files[f"datamap/{self.name}.yaml"]
 
     @property
     def by_category(self) -> dict[str, int]:
-        """Personal columns by category, the most frequent first."""
-        found = Counter(one.category for one in self.guesses if not one.key)
-        return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
+        """Return the number of personal columns of each data category, most frequent first."""
+        counter = Counter(guess.category for guess in self.guesses if not guess.key)
+        return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
 
     def unsure(self) -> list[Guess]:
-        """Guesses of low confidence."""
-        return [one for one in self.guesses if one.confidence == "low"]
+        """Return the guesses with low confidence."""
+        return [guess for guess in self.guesses if guess.confidence == "low"]
 
 
 def draft_pack(
@@ -171,46 +176,66 @@ def draft_pack(
     *,
     name: str,
 ) -> Draft:
-    """Write a policy pack for a live database.
+    """Draft a policy pack for a live database.
 
-    Views are left out, as they show what tables hold; so are tables without columns.
+    Tables without columns are omitted. Views are omitted as well, because they only show the rows
+    of tables.
 
     Args:
-        live: of ``read_schema``.
-        counts: of ``count_patterns``, by table.
-        guesses: of ``guess``.
+        live: result of ``read_schema``.
+        counts: table -> result of ``count_patterns``.
+        guesses: result of ``guess``.
         name: fides_key of the data map.
     """
     tables = {
         key: table for key, table in live.tables.items() if table.kind != "view" and table.columns
     }
-    shown = [one for one in guesses if (one.schema, one.table) in tables]
+    mapped_guesses = [guess for guess in guesses if (guess.schema, guess.table) in tables]
     names = _Names(tables)
     files = {
-        f"datamap/{name}.yaml": _DataMap(name, names, live, counts, shown).text(),
-        f"quality/{name}.yaml": quality(name, tables, names.collections, counts, shown),
-        "purposes.yaml": purposes(name, names.collections, shown),
+        f"datamap/{name}.yaml": _DataMap(name, names, live, counts, mapped_guesses).text(),
+        f"quality/{name}.yaml": quality(name, tables, names.collections, counts, mapped_guesses),
+        "purposes.yaml": purposes(name, names.collections, mapped_guesses),
     }
-    counted = {tables[key].label: one for key, one in counts.items() if key in tables}
+    counts_by_label = {
+        tables[key].label: table_counts for key, table_counts in counts.items() if key in tables
+    }
     return Draft(
         name=name,
         files=files,
         tables=len(tables),
-        guesses=shown,
-        refused={label: one.refused for label, one in counted.items() if one.refused},
-        unread={label: one.unread for label, one in counted.items() if one.unread},
-        rows={label: one.rows for label, one in counted.items() if one.columns},
+        guesses=mapped_guesses,
+        refused={
+            label: table_counts.refused
+            for label, table_counts in counts_by_label.items()
+            if table_counts.refused
+        },
+        unread={
+            label: table_counts.unread
+            for label, table_counts in counts_by_label.items()
+            if table_counts.unread
+        },
+        rows={
+            label: table_counts.rows
+            for label, table_counts in counts_by_label.items()
+            if table_counts.columns
+        },
     )
 
 
 class _Names:
-    """Names of collections: a table's own in the main schema, with its schema elsewhere."""
+    """The names of the collections in a drafted data map.
+
+    A collection has the name of its table. Outside of the main schema, the name begins with the
+    name of the schema. The main schema is ``public``, or the schema with the most tables if there
+    is no ``public``.
+    """
 
     def __init__(self, tables: Mapping[Name, LiveTable]) -> None:
         self.tables = tables
         schemas = Counter(schema for schema, _table in tables)
         self.schema = "public" if "public" in schemas or not schemas else max(
-            sorted(schemas), key=lambda one: schemas[one]
+            sorted(schemas), key=lambda schema: schemas[schema]
         )  # fmt: skip
         self.collections: dict[Name, str] = {}
         for key in tables:
@@ -225,17 +250,21 @@ class _Names:
             name += "_"
         return name
 
-    def said_apart(self) -> Iterator[tuple[str, Name]]:
-        """Collections whose table the loader would not read from their name."""
+    def explicit_tables(self) -> Iterator[tuple[str, Name]]:
+        """Yield the collections whose table cannot be found by the name of the collection alone.
+
+        The data map must state the schema and the table of such a collection. Each item is the name
+        of the collection, and the schema and name of its table.
+        """
         for (schema, table), name in self.collections.items():
             head, dot, tail = name.partition(".")
-            read = (head, tail) if head and dot and tail else (self.schema, name)
-            if read != (schema, table):
+            loaded = (head, tail) if head and dot and tail else (self.schema, name)
+            if loaded != (schema, table):
                 yield name, (schema, table)
 
 
 class _DataMap:
-    """The data map, line by line."""
+    """Writes the text of a drafted data map, line by line."""
 
     def __init__(
         self,
@@ -248,16 +277,17 @@ class _DataMap:
         self.name, self.names = name, names
         self.contexts, self.counts = contexts(live, counts), counts
         self.guesses: dict[tuple[str, str, str], list[Guess]] = {}
-        for one in guesses:
-            self.guesses.setdefault((one.schema, one.table, one.column), []).append(one)
+        for guess in guesses:
+            self.guesses.setdefault((guess.schema, guess.table, guess.column), []).append(guess)
         self.lines = Lines()
 
     def text(self) -> str:
         self.lines.note(
             0,
             "A draft by ./parcelseal config map, from names, keys and counts of values.",
-            "Correct it: behind each category stand how sure the guess is and why. A column",
-            "without one was not taken for personal data. docs/data-map.md has the next steps.",
+            "Correct it: a comment after each category has the confidence and reason of the guess.",
+            "A column without a category was not recognised as personal data. Next steps:",
+            "docs/reference/data-map.md.",
         )
         self.lines.add(0, "dataset:")
         self.lines.add(1, f"- fides_key: {scalar(self.name)}")
@@ -275,29 +305,29 @@ class _DataMap:
         self.lines.add(4, f"schema: {scalar(self.names.schema)}")
         self.lines.note(
             4,
-            "To decide: site (where the primary stands), owner, department, class, rto_minutes,",
-            "rpo_hours, and newest: a column that shows how fresh a restored copy is.",
+            "To decide: site (location of the primary), owner, department, class, rto_minutes,",
+            "rpo_hours, and newest: a column whose greatest value dates a restored copy.",
         )
-        apart = list(self.names.said_apart())
-        if apart:
+        explicit = list(self.names.explicit_tables())
+        if explicit:
             self.lines.add(4, "collections:")
-        for name, (schema, table) in apart:
-            said = flow_map([("schema", scalar(schema)), ("table", scalar(table))])
-            self.lines.add(5, f"{scalar(name)}: {said}")
+        for name, (schema, table) in explicit:
+            location = flow_map([("schema", scalar(schema)), ("table", scalar(table))])
+            self.lines.add(5, f"{scalar(name)}: {location}")
         self._unconfirmed()
 
     def _unconfirmed(self) -> None:
-        """List the fields whose categories are guesses."""
+        """Write the list of the fields whose data category is an unconfirmed guess."""
         fields: dict[Name, dict[str, None]] = {}
         for (schema, table, column), guesses in self.guesses.items():
-            paths = (f"{column}.{one.key}" if one.key else column for one in guesses)
+            paths = (f"{column}.{guess.key}" if guess.key else column for guess in guesses)
             fields.setdefault((schema, table), {}).update(dict.fromkeys(paths))
         if not fields:
             return
         self.lines.note(
             4,
-            "Guessed categories. Delete a field here when a person has checked its categories",
-            "below: incident.yaml, whose notices name categories, takes no unconfirmed field.",
+            "Guessed categories. Delete a field here after a person has checked its categories.",
+            "incident.yaml accepts no unconfirmed field, because its notices name categories.",
         )
         self.lines.add(4, "unconfirmed:")
         for key, listed in fields.items():
@@ -319,14 +349,14 @@ class _DataMap:
     def _field(self, key: Name, table: LiveTable, column: LiveColumn) -> None:
         guessed = self.guesses.get((*key, column.name), [])
         self.lines.add(5, f"- name: {scalar(column.name)}")
-        for one in guessed:
-            if not one.key:
-                why = f"{one.confidence}: {one.reason}"
-                self.lines.add(6, f"data_categories: {flow_list([one.category])}", why)
-                if one.subject and one.subject != _subject(self.contexts[key]):
-                    self.lines.add(6, f"data_subjects: {flow_list([one.subject])}")
-        inside = [one for one in guessed if one.key]
-        # fideslang lets only objects have fields inside
+        for guess in guessed:
+            if not guess.key:
+                why = f"{guess.confidence}: {guess.reason}"
+                self.lines.add(6, f"data_categories: {flow_list([guess.category])}", why)
+                if guess.subject and guess.subject != _subject(self.contexts[key]):
+                    self.lines.add(6, f"data_subjects: {flow_list([guess.subject])}")
+        inside = [guess for guess in guessed if guess.key]
+        # fideslang allows fields only inside objects
         kind = "object" if inside else fides_type(column)
         meta = [("data_type", scalar(kind))]
         if column.name in table.primary_key:
@@ -337,40 +367,49 @@ class _DataMap:
         self.lines.add(6, f"fides_meta: {flow_map(meta)}")
         if inside:
             self.lines.add(6, "fields:")
-        for one in inside:
-            self.lines.add(7, f"- name: {scalar(one.key)}")
-            why = f"{one.confidence}: {one.reason}"
-            self.lines.add(8, f"data_categories: {flow_list([one.category])}", why)
-        if inside:  # the next check reports each key that the map lacks, once it names some
+        for guess in inside:
+            self.lines.add(7, f"- name: {scalar(guess.key)}")
+            why = f"{guess.confidence}: {guess.reason}"
+            self.lines.add(8, f"data_categories: {flow_list([guess.category])}", why)
+        if inside:  # otherwise the next check would report the remaining keys as undeclared
             self._other_keys(key, column, {guess.key for guess in inside})
 
     def _other_keys(self, key: Name, column: LiveColumn, guessed: Collection[str]) -> None:
-        """List the keys of a JSON column that were read and are not guessed to be personal."""
+        """Write those keys of a JSON column for which no data category was guessed.
+
+        Args:
+            key: schema and name of the table.
+            column: the JSON column.
+            guessed: keys of the JSON column for which a data category was guessed.
+        """
         for name in self.counts[key].keys.get(column.name, {}):
             if name not in guessed:
                 self.lines.add(7, f"- name: {scalar(name)}")
 
     def _references(self, table: LiveTable, column: LiveColumn) -> list[str]:
-        found: dict[str, None] = {}
+        references: dict[str, None] = {}
         for foreign in table.foreign_keys:
-            for mine, theirs in zip(foreign.columns, foreign.targets, strict=True):
+            for own_column, target_column in zip(foreign.columns, foreign.targets, strict=True):
                 target = self.names.collections.get(foreign.target)
-                if mine == column.name and target is not None:
-                    said = flow_map([
+                if own_column == column.name and target is not None:
+                    reference = flow_map([
                         ("dataset", scalar(self.name)),
-                        ("field", scalar(f"{target}.{theirs}")),
+                        ("field", scalar(f"{target}.{target_column}")),
                         ("direction", "to"),
                     ])  # fmt: skip
-                    found.setdefault(said)
-        return list(found)
+                    references.setdefault(reference)
+        return list(references)
 
 
 def _subject(context: Context) -> str:
     if context.subject is Subject.EMPLOYEE:
         return "employee"
-    if not context.subject.is_person and context.people and not context.linked_to_customer:
+    if not context.subject.is_person and context.people and not context.is_linked_to_customer:
         kinds = set(context.people.values())
         return "employee" if kinds == {Subject.EMPLOYEE} else "customer"
-    said = (*words(context.table.name), *(w for one in context.people for w in words(one)))
-    singular = [one.removesuffix("s") for one in said]
-    return next((_SUBJECTS[one] for one in singular if one in _SUBJECTS), "customer")
+    all_words = (
+        *words(context.table.name),
+        *(w for person in context.people for w in words(person)),
+    )
+    singulars = [word.removesuffix("s") for word in all_words]
+    return next((_SUBJECTS[word] for word in singulars if word in _SUBJECTS), "customer")

@@ -1,4 +1,4 @@
-"""Draft expectations and a purpose beside a data map, as YAML with comments."""
+"""Draft expectations and a purpose for a drafted data map, as YAML with comments."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _UNPRINTABLE = re.compile(
 
 
 def scalar(text: str) -> str:
-    """A text as a YAML scalar that reads back as the same text, quoted where it has to be."""
+    """Return a text as a YAML scalar, in quotes if YAML would not read it as the same text."""
     if _PLAIN.fullmatch(text) and yaml.safe_load(text) == text:
         return text
     quoted = json.dumps(text, ensure_ascii=False)
-    return _UNPRINTABLE.sub(lambda found: _escaped(found[0]), quoted)
+    return _UNPRINTABLE.sub(lambda match: _escaped(match[0]), quoted)
 
 
 def _escaped(character: str) -> str:
@@ -34,38 +34,46 @@ def _escaped(character: str) -> str:
 
 
 def flow_list(texts: Iterable[str]) -> str:
-    """Texts as a list on one line."""
+    """Return texts as a YAML list on one line. Texts are quoted if necessary."""
     return f"[{', '.join(map(scalar, texts))}]"
 
 
 def flow_map(pairs: Iterable[tuple[str, str]]) -> str:
-    """Keys with values that are YAML already, on one line."""
+    """Return pairs of key and value as a YAML mapping on one line.
+
+    The values must already be YAML.
+    """
     return "{" + ", ".join(f"{scalar(key)}: {value}" for key, value in pairs) + "}"
 
 
 def comment(text: str) -> str:
-    """A text as the end of a line; a name with a line break in it does not break out."""
+    """Return a text as a YAML comment on one line; line breaks become spaces."""
     return "# " + " ".join(_UNPRINTABLE.sub(" ", text).split())
 
 
 class Lines:
-    """A YAML document that grows line by line."""
+    """A YAML document to which lines are added."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
 
     def add(self, depth: int, text: str, why: str = "") -> None:
-        """Add a line.
+        """Add a line to the document.
 
         Args:
-            depth: levels of indentation, two spaces each.
-            text: YAML.
-            why: comment at its end.
+            depth: number of indentation levels, two spaces each.
+            text: YAML of the line.
+            why: text of the comment at the end of the line; empty for no comment.
         """
         self._lines.append("  " * depth + text + (f"  {comment(why)}" if why else ""))
 
     def note(self, depth: int, *texts: str) -> None:
-        """Add whole lines of comment."""
+        """Add each text as a comment on its own line.
+
+        Args:
+            depth: number of indentation levels, two spaces each.
+            texts: texts of the comments.
+        """
         for text in texts:
             self._lines.append("  " * depth + comment(text))
 
@@ -74,9 +82,9 @@ class Lines:
 
 
 FORMAT = 0.95
-"""Share of values that have to fit a format already, for a draft to ask for it."""
+"""Share of values that must already fit a format for the draft to expect it."""
 FILLED, ENOUGH = 0.99, 20
-"""Share of rows that have a value, and how many rows it takes, for a draft to ask for one."""
+"""Share of filled rows, and minimum number of rows, for the draft to expect a value."""
 CLAUSE = "4.1"
 _NAMES = ("user.name", "user.name.first", "user.name.last")
 _PHONES = ("user.contact.phone_number", "user.contact.fax_number")
@@ -87,7 +95,7 @@ _TEXT = {"text", "varchar", "bpchar", "citext"}
 
 @dataclass(frozen=True)
 class _Rule:
-    what: str
+    id_prefix: str
     type: str
     en: str
     zh: str
@@ -113,8 +121,8 @@ _EMAIL = _Rule(
     "{} 是有效的电子邮箱地址",
 )  # fmt: skip
 _ID_PARTS = tuple(
-    _Rule(what, "expect_column_values_to_be_resident_id_numbers", en, zh, (("part", part),))
-    for part, what, en, zh in (
+    _Rule(id_prefix, "expect_column_values_to_be_resident_id_numbers", en, zh, (("part", part),))
+    for part, id_prefix, en, zh in (
         ("form", "form", "{} has the form of a resident ID number", "{} 符合居民身份证号码格式"),
         ("birth_date", "birth", "{} holds a real date of birth", "{} 中的出生日期真实存在"),
         ("check_character", "check", "{} has the right check character", "{} 的校验码正确"),
@@ -129,7 +137,15 @@ def quality(
     counts: Mapping[Name, TableCounts],
     guesses: Sequence[Guess],
 ) -> str:
-    """Return the text of ``quality/<name>.yaml``: expectations that nearly all values meet."""
+    """Return ``quality/<name>.yaml``: expectations that nearly all current values meet.
+
+    Args:
+        name: fides_key of the data map.
+        tables: mapped tables.
+        collections: schema and name of a table -> name of its collection.
+        counts: pattern counts of the tables.
+        guesses: guesses about personal columns.
+    """
     lines = Lines()
     lines.note(
         0,
@@ -192,7 +208,7 @@ def _expectation(
 ) -> None:
     number = list(table.columns).index(column.name) + 1
     plain = re.sub(r"[^a-z0-9]+", "_", column.name.lower()).strip("_")[:60]
-    name = f"{rule.what}_{plain or f'column_{number}'}"
+    name = f"{rule.id_prefix}_{plain or f'column_{number}'}"
     if name in taken:
         name = f"{name}_{number}"
     taken.add(name)
@@ -211,29 +227,35 @@ def _expectation(
 
 
 def purposes(name: str, collections: Mapping[Name, str], guesses: Sequence[Guess]) -> str:
-    """The text of ``purposes.yaml``: every field that was found, under one purpose to be decided.
+    """Return the text of ``purposes.yaml``, which lists all personal fields under one purpose.
 
-    What no purpose lists counts as over-collected, and a draft may not hide that nobody decided.
+    A field without a purpose would be reported as collected without need. The drafted purpose has
+    the id ``undecided``, so that a person notices that the real purposes are still missing.
+
+    Args:
+        name: fides_key of the data map.
+        collections: schema and name of a table -> name of its collection.
+        guesses: guesses about personal columns.
     """
     lines = Lines()
     lines.note(
         0,
-        "A draft. Somebody who may has to decide: which purposes there are, which fields each of",
-        "them needs, on which basis (consent, contract, ...). A personal field that no purpose",
-        "lists is reported as over-collected; delete from the list below what you do not need.",
+        "A draft. An authorised person has to decide which purposes exist, which fields each",
+        "purpose needs, and its legal basis (consent, contract, ...). A personal field without",
+        "a purpose is reported as over-collected. Delete the fields that you do not need.",
     )
-    found: dict[Name, list[str]] = {}
-    for one in guesses:
-        if not one.key:
-            found.setdefault((one.schema, one.table), []).append(one.column)
+    columns_by_table: dict[Name, list[str]] = {}
+    for guess in guesses:
+        if not guess.key:
+            columns_by_table.setdefault((guess.schema, guess.table), []).append(guess.column)
     lines.add(0, "- id: undecided")
     lines.add(1, "title: {en: Not decided yet, zh-CN: 尚未确定的处理目的}")
     lines.add(1, "basis: contract", "to decide")
-    if not found:
+    if not columns_by_table:
         lines.add(1, f"fields: {flow_map([(name, '{}')])}")
         return str(lines)
     lines.add(1, "fields:")
     lines.add(2, f"{scalar(name)}:")
-    for key, columns in found.items():
+    for key, columns in columns_by_table.items():
         lines.add(3, f"{scalar(collections[key])}: {flow_list(columns)}")
     return str(lines)

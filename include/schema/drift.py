@@ -1,4 +1,4 @@
-"""Where a live database and its data map part: what the map lacks, and what is gone."""
+"""Find the differences between a live database and its data map."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from include.evidence.model import Outcome
 from include.policy.datamap import MappedCollection, MappedDatabase
-from include.schema.live import LiveSchema, LiveTable, Name, agrees, fides_type
+from include.schema.live import LiveSchema, LiveTable, Name, fides_type, matches_type
 
 
 class DriftKind(StrEnum):
-    """How the database and the map differ."""
+    """The kind of difference between the live database and the data map."""
 
     UNDECLARED_SCHEMA = "undeclared_schema"
     UNDECLARED_TABLE = "undeclared_table"
@@ -26,9 +26,9 @@ class DriftKind(StrEnum):
     KEY_WITHOUT_REFERENCE = "key_without_reference"
 
 
-# What is stored and nobody declared is collected outside every purpose (clause 4.1), and what is
-# gone or has another key is no longer checked: the control does not hold. The rest is for somebody
-# to look at: a map may know relations that the database does not enforce.
+# Undeclared data is collected without a purpose (clause 4.1). Missing tables and
+# changed keys cannot be checked, so the control fails. The other kinds only need attention: a map
+# may declare relations that the database does not enforce.
 SEVERITY = {
     DriftKind.UNDECLARED_SCHEMA: Outcome.ATTENTION,
     DriftKind.UNDECLARED_TABLE: Outcome.FAIL,
@@ -44,17 +44,20 @@ SEVERITY = {
 
 @dataclass(frozen=True)
 class Drift:
-    """One difference. Names and types only, never a value.
+    """A difference between the live database and the data map.
+
+    It contains names and types, but never values of records.
 
     Attributes:
-        kind: how they differ.
+        kind: kind of difference.
         database: name of the mapped database.
         schema: PostgreSQL schema.
-        table: table in it; empty for a schema that the map does not use at all.
-        column: column, or columns of a key with commas; empty where a table is meant.
+        table: table in the schema; empty if the difference is that the whole schema is not mapped.
+        column: name of the column, or the columns of a key, separated by commas; empty if the
+            difference concerns the whole table.
         severity: ``fail`` or ``attention``.
-        mapped: what the map says: type, key or the other end of a reference.
-        live: what the database has, likewise.
+        mapped: type, key or reference in the data map.
+        live: type, key or foreign key in the live database.
     """
 
     kind: DriftKind
@@ -67,13 +70,13 @@ class Drift:
     live: str = ""
 
     @property
-    def place(self) -> str:
-        """Database, schema and table for people."""
+    def label(self) -> str:
+        """Return the database, the schema and the table, separated by dots."""
         return ".".join(part for part in (self.database, self.schema, self.table) if part)
 
 
 class _End(NamedTuple):
-    """One end of a relation between two columns."""
+    """One of the two columns that a foreign key or a reference connects."""
 
     schema: str
     table: str
@@ -84,23 +87,29 @@ class _End(NamedTuple):
 
 
 def mapped_schemas(database: MappedDatabase) -> tuple[str, ...]:
-    """The PostgreSQL schemas that a data map uses, in its order."""
-    return tuple(dict.fromkeys(one.schema_name for one in database.collections.values()))
+    """Return the PostgreSQL schemas that a data map uses, in the order of the data map."""
+    return tuple(
+        dict.fromkeys(collection.schema_name for collection in database.collections.values())
+    )
 
 
-def drift(
+def find_drift(
     live: LiveSchema, database: MappedDatabase, others: Collection[MappedDatabase] = ()
 ) -> list[Drift]:
-    """Compare a live schema with the data map, tables in the database's order.
+    """Return the differences between a live schema and the data map.
 
-    In schemas that the map uses, every table has to be mapped; views only show what tables hold and
-    need not be. Schemas that it does not use are named as a whole, once each. What the map does not
-    say (a type, a key) is not compared, nor are keys inside JSON columns.
+    In a PostgreSQL schema that contains a mapped table, every other table must be mapped as well;
+    views need not be mapped. A PostgreSQL schema without a mapped table is reported as one
+    difference. Types and keys that the data map omits are not compared. Keys inside JSON columns
+    are not compared.
 
     Args:
-        live: of ``read_schema``, of the mapped schemas or of all.
+        live: result of ``read_schema``, for the mapped schemas or for all schemas.
         database: the data map.
-        others: further maps of the same live database, whose tables are declared too.
+        others: other data maps of the same live database. Their tables count as mapped.
+
+    Returns:
+        The differences, in the order of the live tables.
     """
     return list(_Comparison(live, database, others).differences())
 
@@ -112,12 +121,15 @@ class _Comparison:
         self.live = live
         self.database = database
         self.mapped: dict[Name, MappedCollection] = {
-            (one.schema_name, one.table): one for one in database.collections.values()
+            (collection.schema_name, collection.table): collection
+            for collection in database.collections.values()
         }
         self.schemas = set(mapped_schemas(database))
         self.schemas_elsewhere = {name for other in others for name in mapped_schemas(other)}
         self.elsewhere = {
-            (one.schema_name, one.table) for other in others for one in other.collections.values()
+            (mapped_collection.schema_name, mapped_collection.table)
+            for other in others
+            for mapped_collection in other.collections.values()
         }
 
     def differences(self) -> Iterator[Drift]:
@@ -144,9 +156,12 @@ class _Comparison:
         return Drift(kind, self.database.name, *name, column, SEVERITY[kind], mapped, live)
 
     def _undeclared(self, table: LiveTable) -> Iterator[Drift]:
-        """A table that the map lacks; of one that inherits from mapped ones, only what it adds."""
+        """Yield the differences for a table that is not mapped.
+
+        If the table inherits from a mapped table, only the columns that it adds are differences.
+        """
         name = (table.schema, table.name)
-        if any(one in self.mapped for one in table.parents):
+        if any(parent in self.mapped for parent in table.parents):
             for column in table.columns.values():
                 if column.own:
                     yield self._note(
@@ -162,37 +177,39 @@ class _Comparison:
             if field is None:
                 yield self._note(DriftKind.UNDECLARED_COLUMN, name, column.name, live=column.type)
                 continue
-            said = field.data_type or ("object" if field.fields else None)
-            if said and not agrees(column, said):
-                shown = f"{column.type} ({fides_type(column)})"
-                yield self._note(DriftKind.TYPE, name, column.name, said, shown)
+            mapped_type = field.data_type or ("object" if field.fields else None)
+            if mapped_type and not matches_type(column, mapped_type):
+                live_type = f"{column.type} ({fides_type(column)})"
+                yield self._note(DriftKind.TYPE, name, column.name, mapped_type, live_type)
         for field_name in collection.fields:
             if field_name not in table.columns:
                 yield self._note(DriftKind.MISSING_COLUMN, name, field_name)
-        # The order of a key's columns is not the map's to say. Views have no key.
-        said_key = collection.primary_key
+        # The map does not define the order of key columns. Views have no key.
+        mapped_key = collection.primary_key
         has_keys = table.kind in ("table", "partitioned")
-        if has_keys and said_key and set(said_key) != set(table.primary_key):
+        if has_keys and mapped_key and set(mapped_key) != set(table.primary_key):
             yield self._note(
                 DriftKind.PRIMARY_KEY,
                 name,
-                mapped=", ".join(said_key),
+                mapped=", ".join(mapped_key),
                 live=", ".join(table.primary_key),
             )
 
     def _relations(self) -> Iterator[Drift]:
-        """References without a foreign key, and foreign keys without a reference.
+        """Yield references without a foreign key, and foreign keys without a reference.
 
-        Fides' direction is an order of looking up and not which end is the key, so that a pair
-        matches either way round.
+        References are declared in the data map; foreign keys exist in the database. In Fides, the
+        direction of a reference is the order in which records are searched. It may differ from the
+        direction of the foreign key. Therefore a reference matches a foreign key in either
+        direction.
         """
-        said = {frozenset(ends): ends for ends in self._references()}
+        references = {frozenset(ends): ends for ends in self._references()}
         keys = {frozenset(ends): ends for ends in self._keys()}
-        for pair, (near, far) in said.items():
+        for pair, (near, far) in references.items():
             if pair not in keys and self._is_live(near) and self._is_live(far):
                 yield self._relation(DriftKind.REFERENCE_WITHOUT_KEY, near, mapped=str(far))
         for pair, (near, far) in keys.items():
-            if pair not in said and self._is_mapped(near) and self._is_mapped(far):
+            if pair not in references and self._is_mapped(near) and self._is_mapped(far):
                 yield self._relation(DriftKind.KEY_WITHOUT_REFERENCE, near, live=str(far))
 
     def _relation(self, kind: DriftKind, near: _End, mapped: str = "", live: str = "") -> Drift:
@@ -201,10 +218,10 @@ class _Comparison:
     def _references(self) -> Iterator[tuple[_End, _End]]:
         for name, collection in self.mapped.items():
             for field in collection.fields.values():
-                for one in field.references:
-                    other = self.database.collections.get(one.collection)
-                    if one.database == self.database.name and other is not None:
-                        far = _End(other.schema_name, other.table, one.field)
+                for reference in field.references:
+                    other = self.database.collections.get(reference.collection)
+                    if reference.database == self.database.name and other is not None:
+                        far = _End(other.schema_name, other.table, reference.field)
                         yield _End(*name, field.name), far
 
     def _keys(self) -> Iterator[tuple[_End, _End]]:
@@ -214,7 +231,7 @@ class _Comparison:
                     yield _End(*name, column), _End(*key.target, target)
 
     def _is_live(self, end: _End) -> bool:
-        """Whether it is a column of a table that could have a foreign key."""
+        """Return whether a column exists in the database, in a table that can have foreign keys."""
         table = self.live.tables.get((end.schema, end.table))
         return (
             table is not None

@@ -1,4 +1,4 @@
-"""Drift in plain language: one finding for each table and kind, with what to do."""
+"""Convert differences between a live database and its data map to findings."""
 
 from __future__ import annotations
 
@@ -6,121 +6,141 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from include.evidence.model import Finding
-from include.messages import Message, _
+from include.messages import Message, _, listed
 from include.schema.drift import Drift, DriftKind
 
 COLLECTION_CLAUSE, STORAGE_CLAUSE = "4.1", "5.2"
-NAMED = 20  # columns that one sentence names
+NAMED = 20  # columns that a finding names
 
 
 def findings(drifts: Iterable[Drift]) -> list[Finding]:
-    """Say what drifted, one finding for each table and kind; columns are named, values never."""
+    """Return a finding for each combination of a table and a kind of difference.
 
-    def what(one: Drift) -> tuple[str, str]:
-        return one.place, one.kind
+    A finding states the action to take. It names columns, but never quotes values of records.
+    """
 
-    return [_finding(list(group)) for _key, group in groupby(sorted(drifts, key=what), key=what)]
+    def group_key(difference: Drift) -> tuple[str, str]:
+        return difference.label, difference.kind
+
+    groups = groupby(sorted(drifts, key=group_key), key=group_key)
+    return [_finding(list(group)) for _key, group in groups]
 
 
 def _finding(group: list[Drift]) -> Finding:
     first = group[0]
     declared = not first.kind.startswith("undeclared")
+    has_draft = first.kind in (DriftKind.UNDECLARED_TABLE, DriftKind.UNDECLARED_COLUMN)
     return Finding(
         code=f"schema.drift.{first.kind}",
         severity=first.severity,
-        subject=first.place,
+        subject=first.label,
         message=_message(group),
         action=_action(first.kind),
         clause=STORAGE_CLAUSE if declared else COLLECTION_CLAUSE,
+        for_engineers=_DRAFT_COMMAND if has_draft else None,
     )
+
+
+_DRAFT_COMMAND = _("`./parcelseal config map` drafts the entries of the data map.")
 
 
 def _message(group: list[Drift]) -> Message:
     first = group[0]
     match first.kind:
         case DriftKind.UNDECLARED_SCHEMA:
-            return _("The database has tables in a schema of which the data map says nothing.")
+            return _("The database has tables in a schema that is not in the data map.")
         case DriftKind.UNDECLARED_TABLE:
             return _(
-                "The database has a table that the data map lacks, with {count} columns.",
+                "The database has a table with {count} columns that is not in the data map.",
                 count=int(first.live),
             )
         case DriftKind.UNDECLARED_COLUMN:
             return _(
-                "The database has {count} columns that the data map lacks: {columns}.",
+                "The database has {count} columns that are not in the data map: {columns}.",
                 count=len(group),
-                columns=_names(one.column for one in group),
+                columns=listed((difference.column for difference in group), NAMED),
             )
         case DriftKind.MISSING_TABLE:
-            return _("The data map has a table that the database lacks.")
+            return _("The data map has a table that does not exist in the database.")
         case DriftKind.MISSING_COLUMN:
             return _(
-                "The data map has {count} columns that the database lacks: {columns}.",
+                "The data map has {count} columns that do not exist in the database: {columns}.",
                 count=len(group),
-                columns=_names(one.column for one in group),
+                columns=listed((difference.column for difference in group), NAMED),
             )
         case DriftKind.PRIMARY_KEY if not first.live:
             return _(
-                "The data map marks the primary key {mapped}; the table has none.",
+                "The primary key {mapped} in the data map does not exist: the table has no "
+                "primary key.",
                 mapped=first.mapped,
             )
         case DriftKind.PRIMARY_KEY:
             return _(
-                "The data map marks the primary key {mapped}; the table's is {live}.",
+                "The primary key in the data map is {mapped}, but the primary key of the table "
+                "is {live}.",
                 mapped=first.mapped,
                 live=first.live,
             )
         case DriftKind.TYPE:
             return _(
-                "{count} columns have another type than the data map says: {columns}.",
+                "The types of {count} columns differ from the data map: {columns}.",
                 count=len(group),
-                columns=_names(f"{one.column}: {one.mapped} -> {one.live}" for one in group),
+                columns=listed(
+                    (
+                        f"{difference.column}: {difference.mapped} -> {difference.live}"
+                        for difference in group
+                    ),
+                    NAMED,
+                ),
             )
         case DriftKind.REFERENCE_WITHOUT_KEY:
             return _(
-                "{count} references of the data map are no foreign keys in the database: "
+                "{count} references in the data map have no foreign key in the database: "
                 "{columns}.",
                 count=len(group),
-                columns=_names(f"{one.column} -> {one.mapped}" for one in group),
+                columns=listed(
+                    (f"{difference.column} -> {difference.mapped}" for difference in group), NAMED
+                ),
             )
         case _:
             return _(
-                "{count} foreign keys of the database are no references in the data map: "
+                "{count} foreign keys of the database have no reference in the data map: "
                 "{columns}.",
                 count=len(group),
-                columns=_names(f"{one.column} -> {one.live}" for one in group),
+                columns=listed(
+                    (f"{difference.column} -> {difference.live}" for difference in group), NAMED
+                ),
             )
 
 
 def _action(kind: DriftKind) -> Message:
     match kind:
         case DriftKind.UNDECLARED_SCHEMA:
-            return _("Map its tables if they hold data of the company, or move them elsewhere.")
+            return _(
+                "Add the tables of this schema to the data map if they contain company data. "
+                "Otherwise move the tables to another database."
+            )
         case DriftKind.UNDECLARED_TABLE | DriftKind.UNDECLARED_COLUMN:
             return _(
-                "Find out who collects this and for which purpose; then add it to the data map and "
-                "to a purpose, or delete it. `./parcelseal config map` drafts the entries."
+                "Find out who collects this data and for which purpose. Then add the tables or "
+                "columns to the data map and to a purpose, or have the data deleted from the "
+                "database."
             )
         case DriftKind.MISSING_TABLE | DriftKind.MISSING_COLUMN:
             return _(
-                "Correct the data map if it was dropped or renamed on purpose; checks, retention "
-                "and erasure do not reach it until then."
+                "If the table or column was removed or renamed on purpose, correct the data "
+                "map. Until then, quality checks, retention and erasure do not cover it."
             )
         case DriftKind.PRIMARY_KEY:
             return _(
-                "Mark the table's own key in the data map: records are named by it in findings and "
-                "in the erasure ledger."
+                "Correct the primary key in the data map: findings and the erasure ledger "
+                "identify records by it."
             )
         case DriftKind.TYPE:
             return _("Correct the type in the data map, or find out why the column was changed.")
         case _:
             return _(
-                "Correct the reference in the data map, or add the foreign key, so that a person's "
-                "records are found in every table."
+                "Correct the reference in the data map, or add the foreign key to the "
+                "database. Until then, a search for a customer's records does not find them in "
+                "every table."
             )
-
-
-def _names(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = len(listed) - NAMED
-    return ", ".join(listed[:NAMED]) + (f" (+{more})" if more > 0 else "")

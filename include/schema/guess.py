@@ -1,8 +1,8 @@
-"""Guessing which columns hold personal data, from names, neighbours, keys and counts of values.
+"""Guess which columns contain personal data, from names, related tables and counts of values.
 
-Every guess has a reason and a confidence; a person decides. High: name and surroundings or name
-and values agree. Medium: one of them speaks. Low: the table is about people and nothing speaks
-against it.
+Every guess has a reason and a confidence, and a person has to confirm it. The confidence is high if
+the name of the column agrees with the table or the values. It is medium if there is only one
+indication. It is low if the table is about people and nothing else is known about the column.
 """
 
 from __future__ import annotations
@@ -10,11 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from include.schema.context import Context, by_value, contexts, is_actor, named_key
+from include.schema.context import (
+    Context,
+    category_by_values,
+    contexts,
+    is_actor,
+    person_kind_by_key_name,
+)
 from include.schema.guesses import Confidence, Guess
 from include.schema.live import LiveColumn, LiveSchema, Name
 from include.schema.naming import (
-    WHOSE,
+    PERSON_INITIALS,
     Subject,
     category_of,
     person_word,
@@ -57,39 +63,42 @@ _NAME = re.compile(r"(?:(.*) )?names?$")
 
 
 def guess(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> list[Guess]:
-    """Guess the personal columns of a live schema; columns without a guess are not personal.
+    """Guess the personal columns of a live schema.
+
+    A column without a guess is taken as not personal.
 
     Args:
-        live: of ``read_schema``.
-        counts: of ``count_patterns``, by table; a table that is missing is guessed by its names.
+        live: result of ``read_schema``.
+        counts: table -> result of ``count_patterns``. If a table is missing, its columns are
+            guessed by their names.
     """
-    found: list[Guess] = []
+    guesses: list[Guess] = []
     for context in contexts(live, counts).values():
         for column in context.table.columns.values():
-            found += _Column(context, column).guesses()
-    return found
+            guesses += _Column(context, column).guesses()
+    return guesses
 
 
 _Answer = tuple[str, Confidence, str]
 
 
 class _Column:
-    """One column and all that can be said about it."""
+    """A column, with the facts from which its data category is guessed."""
 
     def __init__(self, context: Context, column: LiveColumn) -> None:
         self.context = context
         self.column = column
-        self.said = phrase(column.name)
+        self.name_words = phrase(column.name)
         self.values = context.values(column.name)
         self.subject = context.subject
 
     def guesses(self) -> Iterator[Guess]:
         keys = list(self._keys())
-        answer = self._of_keys(keys) if keys else self._answer()
+        answer = self._guess_json(keys) if keys else self._answer()
         if answer is not None:
             yield self._guess("", answer)
-            for key, one in keys:
-                yield self._guess(key, one)
+            for key, key_answer in keys:
+                yield self._guess(key, key_answer)
 
     def _guess(self, key: str, answer: _Answer) -> Guess:
         table = self.context.table
@@ -103,14 +112,14 @@ class _Column:
             self._by_key, self._by_word, self._by_name_of, self._by_comment,
             self._by_values, self._by_type, self._by_table,
         )  # fmt: skip
-        return next((found for step in steps if (found := step()) is not None), None)
+        return next((answer for step in steps if (answer := step()) is not None), None)
 
     # -- keys ---------------------------------------------------------------------------------
 
     def _by_key(self) -> _Answer | None:
         kind = self.context.people.get(self.column.name)
         if kind is not None:
-            keys = {one for key in self.context.table.foreign_keys for one in key.columns}
+            keys = {name for key in self.context.table.foreign_keys for name in key.columns}
             by = "foreign key" if self.column.name in keys else "named as a key"
             return self._person_key(kind, f"{by} to a person")
         if self.subject.is_person and self._identifies_the_row():
@@ -126,12 +135,20 @@ class _Column:
         return category, "high", reason
 
     def _identifies_the_row(self) -> bool:
-        """Whether it is the primary key, or called id in a table that declares none."""
+        """Return whether the column identifies a row of its table.
+
+        This is the case if it is the primary key, or if it has the name ``id`` and the table has no
+        primary key.
+        """
         key = self.context.table.primary_key
-        return (self.column.name,) == key or (not key and self.said == "id")
+        return (self.column.name,) == key or (not key and self.name_words == "id")
 
     def _is_own_key(self) -> bool:
-        """Whether it is the row's own name, or part of it that leads nowhere else."""
+        """Return whether the column numbers the rows of its own table.
+
+        This is the case if it is the primary key, or if it is a part of the primary key and refers
+        to no other table.
+        """
         key = self.context.table.primary_key
         return (self.column.name,) == key or (
             self.column.name in key and self.column.name not in self.context.targets
@@ -145,63 +162,78 @@ class _Column:
         category = category_of(self.column.name)
         if category is None or not self._fits(category):
             return None
-        if self.said in PUBLIC_FIGURES and self.subject is not Subject.EMPLOYEE:
+        if self.name_words in PUBLIC_FIGURES and self.subject is not Subject.EMPLOYEE:
             return None
-        if category in NEEDS_PERSON and not self._is_a_persons(category):
+        if category in NEEDS_PERSON and not self._is_about_person(category):
             return None
-        if self.said == "state" and not self._stands_in_an_address():
+        if self.name_words == "state" and not self._is_in_address():
             return None
         if category == "user.name" and self.subject is Subject.THING:
             return None
-        return self._weighed(category)
+        return self._with_confidence(category)
 
-    def _stands_in_an_address(self) -> bool:
-        """Whether the table has other parts of an address: then ``state`` is one, too."""
-        others = (category_of(one) for one in self.context.table.columns if one != self.column.name)
-        return any((one or "").startswith("user.contact.address") for one in others)
+    def _is_in_address(self) -> bool:
+        """Return whether other columns of the table are parts of an address.
+
+        In such a table, a column with the name ``state`` is a part of the address.
+        """
+        others = (
+            category_of(column)
+            for column in self.context.table.columns
+            if column != self.column.name
+        )
+        return any((category or "").startswith("user.contact.address") for category in others)
 
     def _by_target(self) -> _Answer | None:
-        """A key to an address is the address; staff's keys say where they work."""
+        """Guess the data category of a column from the table to which it refers.
+
+        The column is taken as personal if it refers to an address, to a person's account, or, in a
+        table of addresses, to a place such as a city.
+        """
         target = self.context.targets[self.column.name]
         to_address = subject_of(target[1]) is Subject.ADDRESS
         if to_address and self.subject is not Subject.ORGANIZATION:
             return "user.contact.address", "high", "foreign key to an address"
-        place = category_of(target[1]) or ""
+        target_category = category_of(target[1]) or ""
         has_address = self.subject is Subject.ADDRESS or (
-            self.subject is Subject.CUSTOMER and self._stands_in_an_address()
+            self.subject is Subject.CUSTOMER and self._is_in_address()
         )
-        if has_address and place.startswith("user.contact.address"):
-            return place, "medium", "foreign key to a place, in an address"
-        if subject_of(target[1]) is Subject.ACCOUNT and self.context.linked:
+        if has_address and target_category.startswith("user.contact.address"):
+            return target_category, "medium", "foreign key to a place, in an address"
+        if subject_of(target[1]) is Subject.ACCOUNT and self.context.is_linked:
             return "user.financial", "medium", "foreign key to a person's account"
         return None
 
     def _fits(self, category: str) -> bool:
-        said = words(self.column.name)
-        if said and said[-1] in ABOUT:
+        name_words = words(self.column.name)
+        if name_words and name_words[-1] in ABOUT:
             return False
         if self.column.form == "e":
             return True
-        if self.column.base in BOOLS and said[0] in ("is", "has", "can", "use"):
+        if self.column.base in BOOLS and name_words[0] in ("is", "has", "can", "use"):
             return category == "user.privacy_preferences"
         return self.column.base in HOLDERS.get(category, TEXT_OR_NUMBER)
 
-    def _is_a_persons(self, category: str = "") -> bool:
-        """Whether what it says belongs to a person and not to a shop or a thing."""
-        if self.context.personal:
+    def _is_about_person(self, category: str = "") -> bool:
+        """Return whether the column describes a person, and not an organization or a thing.
+
+        Args:
+            category: data category that is guessed for the column; empty if none is guessed yet.
+        """
+        if self.context.is_personal:
             return True
         if self.subject is Subject.THING or self._is_of_a_machine(category):
             return False
         if category in REACHES and self.subject is not Subject.ORGANIZATION:
             return True
         if self.column.base in BYTES and self.subject is not Subject.ORGANIZATION:
-            return True  # nobody stores a signature or a face as bytes for another reason
-        return bool(ROLE.search(self.said)) or (
-            (self.subject is Subject.ADDRESS or by_value(self.values) is not None)
+            return True  # bytes here are almost always a signature or a face
+        return bool(ROLE.search(self.name_words)) or (
+            (self.subject is Subject.ADDRESS or category_by_values(self.values) is not None)
             and self.subject is not Subject.ORGANIZATION
         )
 
-    def _weighed(self, category: str) -> _Answer:
+    def _with_confidence(self, category: str) -> _Answer:
         expected = EXPECTED.get(category, ())
         if category == "user.government_id.national_identification_number":
             expected = ("resident_id", "ssn") if self.values.share("resident_id", "ssn") else ()
@@ -210,7 +242,7 @@ class _Column:
             return category, "high", f"name, and {share:.0%} of the values"
         if expected and self.values.filled >= 20 and share < 0.02:
             return category, "low", "name only: no value looks like it"
-        if self.context.personal:
+        if self.context.is_personal:
             return category, "high", "name, in a table about people"
         return category, "medium", "name"
 
@@ -219,9 +251,9 @@ class _Column:
     def _by_name_of(self) -> _Answer | None:
         if self.column.base not in TEXT or self.column.name in self.context.targets:
             return None
-        if named := _NAME.fullmatch(self.said):
-            return self._name_of(named[1] or "")
-        if WHOSE.fullmatch(self.said) or (
+        if named := _NAME.fullmatch(self.name_words):
+            return self._guess_name(named[1] or "")
+        if PERSON_INITIALS.fullmatch(self.name_words) or (
             person_word(words(self.column.name)[-1:]) and not self.subject.is_person
         ):
             # a role as a column of its own: driver, recipient
@@ -229,19 +261,23 @@ class _Column:
             if share >= 0.5:
                 return "user.name", "medium", f"a role, and {share:.0%} of the values"
             return ("user.name", "low", "a role") if not self.values.filled else None
-        if self.subject is Subject.EMPLOYEE and self.said in ("title", "role", "grade"):
+        if self.subject is Subject.EMPLOYEE and self.name_words in ("title", "role", "grade"):
             return "user.job_title", "high", "name, in a table of staff"
-        if not self.context.personal:
+        if not self.context.is_personal:
             return None
         is_parcel = self.subject in (Subject.SHIPMENT, Subject.PURCHASE)
-        if is_parcel and NUMBER_OF_A_PARCEL.fullmatch(self.said):
+        if is_parcel and NUMBER_OF_A_PARCEL.fullmatch(self.name_words):
             return "user.unique_id", "medium", "a number that leads to a person"
-        if FREE_TEXT.search(self.said):
+        if FREE_TEXT.search(self.name_words):
             return "user.content.private", "medium", "free text about a person"
         return None
 
-    def _name_of(self, whose: str) -> _Answer | None:
-        """A column called name: of the person, of somebody in a role, or of a thing."""
+    def _guess_name(self, whose: str) -> _Answer | None:
+        """Guess whether a column such as ``name`` or ``driver_name`` contains names of people.
+
+        Args:
+            whose: words of the column name before ``name``, such as ``driver``; may be empty.
+        """
         share = self.values.share("chinese_name", "latin_name")
         if whose and (
             person_word(tuple(whose.split())) or re.search(rf"(?:^| )(?:{ROLES})$", whose)
@@ -252,7 +288,7 @@ class _Column:
         )
         if own and self.subject.is_person:
             return "user.name", "high", "name, in a table of people"
-        if own and self.context.holds:
+        if own and self.context.identifies_people:
             if share >= 0.3:
                 return "user.name", "high", f"name, and {share:.0%} of the values"
             if not self.values.filled:
@@ -260,21 +296,25 @@ class _Column:
         return None
 
     def _by_comment(self) -> _Answer | None:
-        """A short comment is often the column's name in the designer's language."""
+        """Guess the data category from the comment on the column in the database.
+
+        Only a short comment is used. Such a comment is often the name of the column in the language
+        of the database's designer.
+        """
         comment = (self.column.comment or "").strip()
         if not 0 < len(comment) <= 20 or self.column.name in self.context.targets:
             return None
         category = category_of(comment)
         if category is None or not self._fits(category):
             return None
-        if category in NEEDS_PERSON and not self._is_a_persons():
+        if category in NEEDS_PERSON and not self._is_about_person():
             return None
         return category, "medium", "the column's comment"
 
     # -- values -------------------------------------------------------------------------------
 
     def _by_values(self) -> _Answer | None:
-        category = by_value(self.values)
+        category = category_by_values(self.values)
         if (
             category is None
             or self._is_public(category)
@@ -283,13 +323,17 @@ class _Column:
             return None
         if self.column.base in NUMBERS and self._is_own_key():
             return None
-        return category, "medium", f"{self._best():.0%} of the values look like it"
+        return category, "medium", f"{self._best_share():.0%} of the values look like it"
 
     def _by_type(self) -> _Answer | None:
-        """Guess by the column type: network address, device address or place."""
-        if self.context.personal and self.column.base in DEVICES:
+        """Guess the data category of the column from its type.
+
+        A type for network addresses, device addresses or geographic locations indicates a data
+        category.
+        """
+        if self.context.is_personal and self.column.base in DEVICES:
             return "user.device.device_id", "medium", "the type holds device addresses"
-        if self.context.personal and self.column.base in PLACES:
+        if self.context.is_personal and self.column.base in PLACES:
             reason = "the type holds places, in a table about people"
             return "user.location.precise", "medium", reason
         category = "user.device.ip_address"
@@ -300,11 +344,17 @@ class _Column:
         return category, "medium", "the type holds network addresses"
 
     def _is_of_a_machine(self, category: str) -> bool:
-        names = f"{self.said} {phrase(self.context.table.name)}"
+        names = f"{self.name_words} {phrase(self.context.table.name)}"
         return category == "user.device.ip_address" and bool(OF_MACHINES.search(names))
 
     def _is_public(self, category: str) -> bool:
-        """Shops have phones and addresses too; artists have names."""
+        """Return whether values of a data category are public because of the table's content.
+
+        Examples are the phone numbers in a table of shops, and the names in a table of artists.
+
+        Args:
+            category: data category that is guessed for the column.
+        """
         if self.subject is Subject.ORGANIZATION:
             return not category.startswith(("user.government_id", "user.financial"))
         if category == "user.name":
@@ -312,15 +362,19 @@ class _Column:
             return bool(creators) or self.subject is Subject.THING
         return False
 
-    def _best(self) -> float:
-        return max(self.values.share(one) for one in self.values.like if one != "digits")
+    def _best_share(self) -> float:
+        return max(self.values.share(name) for name in self.values.like if name != "digits")
 
     # -- the table ----------------------------------------------------------------------------
 
     def _by_table(self) -> _Answer | None:
-        """What the whole table says about a person, unless the column is only about the row."""
+        """Guess the data category of the column from the kind of content of its table.
+
+        The function guesses nothing for columns that only describe the row, such as the time of its
+        last change.
+        """
         is_key = self.column.name in self.context.targets
-        if self._is_own_key() or self._keeps_rows():
+        if self._is_own_key() or self._is_row_metadata():
             return None
         if self.context.is_purchase_line:
             return "user.behavior.purchase_history", "medium", "a line of what a person bought"
@@ -328,7 +382,7 @@ class _Column:
             return None
         if self.subject is Subject.EMPLOYEE:
             return "user.workplace", "medium", "an attribute of staff"
-        if is_key or named_key(self.column):
+        if is_key or person_kind_by_key_name(self.column):
             return None
         if self.subject is Subject.CUSTOMER:
             return "user.account", "low", "an attribute in a table of people"
@@ -336,32 +390,37 @@ class _Column:
         if (
             self.subject is Subject.ADDRESS
             and not is_about
-            and (self.context.linked or not self.context.targets)
+            and (self.context.is_linked or not self.context.targets)
         ):
             return "user.contact.address", "medium", "part of an address"
-        if not self.context.linked:
+        if not self.context.is_linked:
             return None
         if self.subject is Subject.PURCHASE and self.column.base in NUMBERS | DATES | PERIODS:
             return "user.behavior.purchase_history", "medium", "what a person bought, and when"
-        if self.subject is Subject.WORK and self.context.linked_to_customer:
+        if self.subject is Subject.WORK and self.context.is_linked_to_customer:
             return "user.account", "low", "an attribute of a record about a customer"
         category = {
             Subject.CONSENT: "user.privacy_preferences",
-            Subject.HEALTH: "user.health_and_medical" if self.context.linked_to_customer else None,
+            Subject.HEALTH: "user.health_and_medical"
+            if self.context.is_linked_to_customer
+            else None,
             Subject.WORK: "user.workplace",
             Subject.ACCOUNT: "user.financial",
         }.get(self.subject)
         return (category, "medium", f"a person's {self.subject} record") if category else None
 
-    def _keeps_rows(self) -> bool:
-        if TECHNICAL_CLOCK.fullmatch(self.said):
+    def _is_row_metadata(self) -> bool:
+        if TECHNICAL_CLOCK.fullmatch(self.name_words):
             return True
-        if not ROW_KEEPING.search(self.said):
+        if not ROW_KEEPING.search(self.name_words):
             return False
-        return not (self.subject.is_person and ROW_KEEPING_OF_A_PERSON.search(self.said))
+        return not (self.subject.is_person and ROW_KEEPING_OF_A_PERSON.search(self.name_words))
 
     def _is_of_a_neighbour(self) -> bool:
-        """Whether it describes what a key leads to: course_version beside course_id."""
+        """Return whether the column describes a record to which another column refers.
+
+        For example, ``course_version`` describes the course to which ``course_id`` refers.
+        """
         first = words(self.column.name)[:1]
         return any(
             words(target[1])[:1] == first and not person_word(words(target[1]))
@@ -375,22 +434,31 @@ class _Column:
         for key, values in self.context.counts.keys.get(self.column.name, {}).items():
             inner = _Column(self.context, LiveColumn(key, "text", "text"))
             inner.values = values
-            answer = inner._of_json(self.column, values)
+            answer = inner._guess_json_key(self.column, values)
             if answer is not None:
                 yield key, answer
 
-    def _of_json(self, around: LiveColumn, values: Counts) -> _Answer | None:
-        theirs = self.context.personal or person_word(words(around.name)) is not None
+    def _guess_json_key(self, around: LiveColumn, values: Counts) -> _Answer | None:
+        is_about_person = self.context.is_personal or person_word(words(around.name)) is not None
         category = category_of(self.column.name)
-        if category is None and self.said == "name" and theirs:
+        if category is None and self.name_words == "name" and is_about_person:
             category = "user.name"
-        if category and (theirs or category not in NEEDS_PERSON):
-            return self._weighed(category)
-        seen = by_value(values)
-        return (seen, "medium", f"{self._best():.0%} of the values look like it") if seen else None
+        if category and (is_about_person or category not in NEEDS_PERSON):
+            return self._with_confidence(category)
+        by_values = category_by_values(values)
+        if by_values is None:
+            return None
+        return by_values, "medium", f"{self._best_share():.0%} of the values look like it"
 
-    def _of_keys(self, keys: list[tuple[str, _Answer]]) -> _Answer:
-        """A JSON column is what its keys have in common."""
+    def _guess_json(self, keys: list[tuple[str, _Answer]]) -> _Answer:
+        """Guess the data category of a JSON column from the data categories of its personal keys.
+
+        If the keys have several data categories, the result is the most specific category that
+        includes all of them.
+
+        Args:
+            keys: personal keys of the JSON column, with the guess for each key.
+        """
         first, *rest = [answer[0].split(".") for _key, answer in keys]
         common = first
         for parts in rest:

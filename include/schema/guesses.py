@@ -1,4 +1,4 @@
-"""A guess about a column: its data category, how sure it is, and why."""
+"""The result of a guess about the data category of a column."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ Confidence = Literal["high", "medium", "low"]
 
 @dataclass(frozen=True)
 class Guess:
-    """A guess about one column, or about one key inside a JSON column.
+    """A guess about the data category of a column, or of a key inside a JSON column.
 
     Attributes:
         schema: PostgreSQL schema.
-        table: table in it.
-        column: column of it.
-        key: key inside a JSON column, empty for the column itself.
+        table: table in the schema.
+        column: column of the table.
+        key: key inside the JSON column; empty if the guess is about the column itself.
         category: fideslang data category.
-        confidence: how sure the guess is.
-        reason: why, in a few words; names and shares, never a value.
-        subject: fideslang data subject of the column, where it may be another than the table's.
+        confidence: confidence of the guess: high, medium or low.
+        reason: reason in a few words. It contains names and percentages, never a value of a record.
+        subject: fideslang data subject whom the column describes; empty if it describes the same
+            data subject as the table.
     """
 
     schema: str

@@ -1,13 +1,12 @@
-"""Keys inside JSON columns that nobody declared: what is collected outside every purpose.
+"""Find keys inside JSON columns that the data map does not declare.
 
-PIPL (2021-11-01) article 6: collection is limited to the least that the purpose needs. A data map
-that names the keys of a JSON column says what is collected there, so that any other key is as much
-a finding as a column that the map lacks. A column that is mapped without keys is declared as a
-whole, and nothing is said of what is in it.
+PIPL (2021-11-01) article 6 limits collection to the minimum that the purpose needs. If a data map
+declares the keys of a JSON column, any other key is a finding, like a column that the data map
+lacks. If the data map declares no keys for a JSON column, the keys of this column are not examined.
 
-Keys are counted inside PostgreSQL and no value is asked for. A key may itself be a value, though
-(an object by phone number): one is named only when it looks like a programmer's identifier and
-many records have it; of the others only the count leaves the database.
+PostgreSQL counts the keys, and no value leaves the database. A key may itself be personal data,
+such as a phone number. Therefore a finding names a key only if the key looks like an identifier in
+a program and many records have it. Other keys are only counted.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.evidence.model import Finding, attention_finding, failure_finding
-from include.messages import _
+from include.messages import _, listed
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.schema.live import LiveSchema
 
 CLAUSE = "4.1"
-MOST_NAMED = 20  # keys that one sentence names
-LEAST_RECORDS = 10  # that have a key before it is named
-LEAST_SHARE = 0.01  # of the column's objects, likewise
-# Short, ASCII, snake or camel case, and no run of digits that could be somebody's number
+MOST_NAMED = 20  # keys that a finding names
+LEAST_RECORDS = 10  # number of records that must have a key for it to be named
+LEAST_SHARE = 0.01  # share of the column's objects that must have a key for it to be named
+# Short, ASCII, snake or camel case, without a run of digits that could be a person's number
 IDENTIFIER = r"^(?!.*[0-9]{4})[A-Za-z_][A-Za-z0-9_]{0,39}$"
 _JSON = {"json", "jsonb"}
 
-# An object that has no other keys at the place, or not the place: nearly all are. Asked first and
-# for all of them, since PostgreSQL's parallel workers can do that.
+# True for a value without undeclared keys or without an object at the path, so for most records.
+# This query runs first because PostgreSQL can use parallel workers for it.
 _PLAIN = """CASE WHEN jsonb_typeof({value}) = 'object'
     THEN {value} - {declared}::text[] = '{{}}' ELSE false END"""
 _PLAIN_BELOW = """CASE
@@ -46,8 +45,8 @@ _OTHERS = """
 SELECT count(*) FILTER (WHERE NOT {plain})
 FROM (SELECT t.{column}::jsonb AS v FROM {table} AS t WHERE t.{column} IS NOT NULL) AS t
 """
-# Arrays are looked through: in the lax mode of SQL/JSON paths a step into one is a step into each
-# of its elements. A record counts once for a key, however often it has it.
+# In lax mode, a step of an SQL/JSON path into an array visits each element. A record counts once
+# per key, even if it has the key several times.
 _QUERY = """
 WITH objects AS (
     SELECT CASE WHEN {plain} THEN NULL ELSE (
@@ -73,15 +72,16 @@ FROM judged
 
 
 @dataclass(frozen=True)
-class JsonPlace:
-    """A place in a JSON column of which the data map names the keys.
+class MappedObject:
+    """An object inside a JSON column for which the data map declares keys.
 
     Attributes:
-        collection: of the data map.
-        column: of its table.
-        path: keys that lead there.
-        declared: keys that the data map names there.
-        binary: whether the column is of the type ``jsonb``.
+        collection: collection of the data map.
+        column: JSON column of the collection's table.
+        path: keys that lead from the column to the object; empty if the object is the column's
+            value.
+        declared: keys that the data map declares for the object.
+        binary: whether the column has the type ``jsonb``.
     """
 
     collection: MappedCollection
@@ -92,24 +92,35 @@ class JsonPlace:
 
     @property
     def field(self) -> str:
-        """Column and path, with dots."""
+        """Return the column and the path of the object, separated by dots."""
         return ".".join((self.column, *self.path))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is declared there, and of the SQL that looks for other keys."""
-        return sha256(json.dumps([sorted(self.declared), self.others("v")]).encode()).hexdigest()
+        """Return the SHA-256 of the declared keys and of the SQL that finds undeclared keys.
 
-    def others(self, value: str) -> str:
-        """SQL that is true where a value may have other keys at the place.
+        The digest changes if the check for undeclared keys changes.
+        """
+        return sha256(
+            json.dumps([sorted(self.declared), self.may_have_undeclared_keys("v")]).encode()
+        ).hexdigest()
+
+    def may_have_undeclared_keys(self, value: str) -> str:
+        """Return the SQL condition under which this object may have undeclared keys in a record.
 
         Args:
-            value: SQL expression of the column, a ``jsonb``.
+            value: SQL expression of the column's value, of the type ``jsonb``.
         """
-        return f"({value} IS NOT NULL AND NOT {self.plain(SQL(value)).as_string()})"
+        return (
+            f"({value} IS NOT NULL AND NOT {self.has_no_undeclared_keys(SQL(value)).as_string()})"
+        )
 
-    def plain(self, value: Composable) -> Composed:
-        """SQL that is true where a value has no other keys at the place."""
+    def has_no_undeclared_keys(self, value: Composable) -> Composed:
+        """Return the SQL condition under which this object has no undeclared keys in a record.
+
+        Args:
+            value: SQL expression of the column's value, of the type ``jsonb``.
+        """
         return SQL(_PLAIN_BELOW if self.path else _PLAIN).format(
             value=value, place=Literal(list(self.path)), declared=Literal(list(self.declared))
         )
@@ -117,160 +128,176 @@ class JsonPlace:
 
 @dataclass(frozen=True)
 class UndeclaredKeys:
-    """What one place inside a JSON column holds beside the keys that the data map declares.
+    """The undeclared keys of one object inside a JSON column.
 
     Attributes:
-        place: database, schema and table.
-        field: column, and below it the keys that lead there, with dots.
-        records: that have such a key.
-        names: of the keys that may be named, the most frequent first.
-        unnamed: how many others there are; they could be values.
-        fault: SQLSTATE where the column could not be looked at; empty when it was.
+        table: database, schema and table, separated by dots.
+        field: column and path of the object, separated by dots.
+        records: number of records with an undeclared key.
+        names: undeclared keys that a finding may name, most frequent first.
+        unnamed: number of undeclared keys that a finding may not name, because they could be
+            personal data.
+        sqlstate: SQLSTATE if the column could not be examined; otherwise empty.
     """
 
-    place: str
+    table: str
     field: str
     records: int = 0
     names: tuple[str, ...] = ()
     unnamed: int = 0
-    fault: str = ""
+    sqlstate: str = ""
 
     @property
     def keys(self) -> int:
-        """All keys that nobody declared."""
+        """Return the number of all undeclared keys."""
         return len(self.names) + self.unnamed
 
 
-def places(live: LiveSchema, database: MappedDatabase) -> list[JsonPlace]:
-    """The places in JSON columns of which the data map names the keys, in its order."""
-    found = []
+def mapped_objects(live: LiveSchema, database: MappedDatabase) -> list[MappedObject]:
+    """Return the JSON objects whose keys the data map declares, in the order of the data map."""
+    objects = []
     for collection in database.collections.values():
         table = live.tables.get((collection.schema_name, collection.table))
         for field in collection.fields.values() if table else ():
             column = table.columns.get(field.name) if table else None
             if field.fields and column and column.base in _JSON and not column.is_array:
-                found += [
-                    JsonPlace(collection, field.name, path, declared, column.base == "jsonb")
-                    for path, declared in _levels(field.fields, ())
+                objects += [
+                    MappedObject(collection, field.name, path, declared, column.base == "jsonb")
+                    for path, declared in _declared_objects(field.fields, ())
                 ]
-    return found
+    return objects
 
 
 def undeclared_keys(
-    connection: psycopg.Connection[Any], database: str, wanted: Iterable[JsonPlace]
+    connection: psycopg.Connection[Any], database: str, objects: Iterable[MappedObject]
 ) -> list[UndeclaredKeys]:
-    """Look for keys that the data map lacks.
+    """Find keys of JSON objects that the data map does not declare.
 
     Args:
-        connection: in an open transaction; what fails is undone to a savepoint.
-        database: its name.
-        wanted: places to look at.
+        connection: connection on which a transaction is open. If a query fails, only the query is
+            rolled back, to a savepoint.
+        database: name of the database in the data map.
+        objects: objects to examine.
 
     Returns:
-        Places with undeclared keys, and those that could not be looked at.
+        A result for each object that has undeclared keys or could not be examined.
 
     Raises:
-        psycopg.Error: the connection is gone.
+        psycopg.Error: the connection is lost.
     """
-    found = []
+    results = []
     faulty = set()
-    for place in wanted:
-        column = (place.collection.name, place.column)
+    for mapped in objects:
+        column = (mapped.collection.name, mapped.column)
         if column in faulty:
-            continue  # said once for a column
-        one = _look(connection, database, place)
-        if one.keys or one.fault:
-            found.append(one)
-        if one.fault:
+            continue  # one finding per column
+        result = _examine(connection, database, mapped)
+        if result.keys or result.sqlstate:
+            results.append(result)
+        if result.sqlstate:
             faulty.add(column)
-    return found
+    return results
 
 
-def findings(found: Iterable[UndeclaredKeys]) -> list[Finding]:
-    """Say what was found, one finding for each place; keys that could be values are counted."""
-    return [_finding(one) for one in found]
+def findings(results: Iterable[UndeclaredKeys]) -> list[Finding]:
+    """Return a finding for each JSON object that has undeclared keys or could not be examined.
+
+    Keys that could be personal data are counted and not named.
+
+    Args:
+        results: results of `undeclared_keys`.
+    """
+    return [_finding(undeclared) for undeclared in results]
 
 
-def _levels(
+def _declared_objects(
     fields: Mapping[str, MappedField], above: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """The places whose keys the map names, each with these keys."""
+    """Yield the path and the declared keys of a JSON object, and of each object nested inside it.
+
+    Args:
+        fields: the declared keys of the object, as fields of the data map. In the first call, the
+            columns of a collection.
+        above: path of the object; empty in the first call.
+    """
     yield above, tuple(fields)
     for name, field in fields.items():
         if field.fields:
-            yield from _levels(field.fields, (*above, name))
+            yield from _declared_objects(field.fields, (*above, name))
 
 
-def _look(connection: psycopg.Connection[Any], database: str, place: JsonPlace) -> UndeclaredKeys:
-    table = (place.collection.schema_name, place.collection.table)
+def _examine(
+    connection: psycopg.Connection[Any], database: str, mapped: MappedObject
+) -> UndeclaredKeys:
+    table = (mapped.collection.schema_name, mapped.collection.table)
     where = ".".join((database, *table))
-    named: dict[str, Composable] = {
-        "plain": place.plain(SQL("v")),
-        "column": Identifier(place.column),
+    identifiers: dict[str, Composable] = {
+        "plain": mapped.has_no_undeclared_keys(SQL("v")),
+        "column": Identifier(mapped.column),
         "table": Identifier(*table),
     }
-    path = "".join(["lax $", *(f".{json.dumps(one)}" for one in place.path), "[*]"])
-    given: dict[str, Composable] = {
+    path = "".join(["lax $", *(f".{json.dumps(key)}" for key in mapped.path), "[*]"])
+    literals: dict[str, Composable] = {
         "path": Literal(path),
-        "declared": Literal(list(place.declared)),
+        "declared": Literal(list(mapped.declared)),
         "identifier": Literal(IDENTIFIER),
         "least": Literal(LEAST_RECORDS),
         "share": Literal(LEAST_SHARE),
     }
     try:
         with connection.transaction():
-            others = connection.execute(SQL(_OTHERS).format(**named)).fetchone()
+            others = connection.execute(SQL(_OTHERS).format(**identifiers)).fetchone()
             assert others is not None
             if not others[0]:
-                return UndeclaredKeys(where, place.field)
-            row = connection.execute(SQL(_QUERY).format(**named, **given)).fetchone()
-    except psycopg.Error as error:  # its words quote values
+                return UndeclaredKeys(where, mapped.field)
+            row = connection.execute(SQL(_QUERY).format(**identifiers, **literals)).fetchone()
+    except psycopg.Error as error:  # its message quotes values
         if connection.closed or connection.broken:
             raise
-        return UndeclaredKeys(where, place.field, fault=error.sqlstate or "")
+        return UndeclaredKeys(where, mapped.field, sqlstate=error.sqlstate or "")
     assert row is not None
-    return UndeclaredKeys(where, place.field, row[0], tuple(row[2]), row[1])
+    return UndeclaredKeys(where, mapped.field, row[0], tuple(row[2]), row[1])
 
 
-def _finding(one: UndeclaredKeys) -> Finding:
-    if one.fault:
+def _finding(undeclared: UndeclaredKeys) -> Finding:
+    if undeclared.sqlstate:
         return attention_finding(
             code="schema.json_unchecked",
-            subject=f"{one.place}.{one.field}",
-            message=_(
-                "The keys inside the column could not be looked at (SQLSTATE {code}).",
-                code=one.fault,
+            subject=f"{undeclared.table}.{undeclared.field}",
+            message=_("The JSON keys inside the column could not be examined."),
+            action=_(
+                "Grant the login the right to read the column, or correct values of the column "
+                "that are not valid JSON."
             ),
-            action=_("See that the reader may select it and that all of it is JSON."),
             clause=CLAUSE,
+            for_engineers=_("SQLSTATE {code}", code=undeclared.sqlstate),
         )
-    names = ", ".join(one.names[:MOST_NAMED])
-    more = len(one.names) - MOST_NAMED
-    if more > 0:
-        names += f" (+{more})"
+    names = listed(undeclared.names, MOST_NAMED)
     message = (
         _(
-            "{records} records have {count} keys that the data map lacks, among them {names}.",
-            records=one.records,
-            count=one.keys,
+            "In this column, {records} records have {count} JSON keys that are not in the data "
+            "map, including: {names}.",
+            records=undeclared.records,
+            count=undeclared.keys,
             names=names,
         )
-        if names
+        if undeclared.names
         else _(
-            "{records} records have {count} keys that the data map lacks. They are rare or look "
-            "like values, so they are not named.",
-            records=one.records,
-            count=one.keys,
+            "In this column, {records} records have {count} JSON keys that are not in the data "
+            "map. The keys are rare or look like data values, so they are not listed.",
+            records=undeclared.records,
+            count=undeclared.keys,
         )
     )
     return failure_finding(
         code="schema.drift.undeclared_key",
-        subject=f"{one.place}.{one.field}",
+        subject=f"{undeclared.table}.{undeclared.field}",
         message=message,
         action=_(
-            "Look at the column in the database and find out who collects this and for which "
-            "purpose; then name the key in the data map and in a purpose, or delete it. Map an "
-            "object whose keys are values without keys."
+            "Find out who collects this data and for which purpose. Then add each key to the "
+            "data map and to a purpose, or have the data under this key deleted from the "
+            "database. If the keys are data values, such as waybill numbers, list the JSON "
+            "object in the data map without its keys."
         ),
         clause=CLAUSE,
     )

@@ -1,6 +1,6 @@
-"""Tables, columns, keys and types of a live PostgreSQL database, read from its catalogue.
+"""Read tables, columns, keys and types of a live PostgreSQL database from its catalogue.
 
-Only names, types and estimates are read, never a row.
+Only names, types and estimates are read, never rows of the tables.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _KINDS: dict[str, Kind] = {
     "m": "materialized_view",
     "f": "foreign_table",
 }
-# Partitions are part of their parent; temporary tables are nobody's; what an extension brought
-# along (PostGIS' spatial_ref_sys) is a program's and not the company's.
+# Omitted: partitions, which are part of their parent; temporary tables; and tables of extensions
+# (PostGIS' spatial_ref_sys), which hold no data of the company.
 _TABLES = """
 SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
        obj_description(c.oid, 'pg_class') AS comment,
@@ -43,7 +43,7 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relp
                   WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ORDER BY n.nspname, c.relname
 """
-# Domains and arrays are followed down to the type that values have.
+# Resolves domains and arrays to the type of their values.
 _COLUMNS = """
 WITH RECURSIVE base (attrelid, attnum, oid, is_array) AS (
     SELECT a.attrelid, a.attnum, a.atttypid, false
@@ -77,7 +77,7 @@ LEFT JOIN pg_class rc ON rc.oid = k.confrelid LEFT JOIN pg_namespace rn ON rn.oi
 WHERE k.conrelid = ANY (%(tables)s) AND k.contype IN ('p', 'u', 'f') AND k.conparentid = 0
 ORDER BY k.conrelid, k.conname
 """
-# A unique index without a constraint enforces the same, unless it has a condition or expressions.
+# A unique index without condition or expressions has the same effect as a constraint.
 _INDEXES = """
 SELECT i.indrelid AS table, i.indisunique AS unique,
        array(SELECT a.attname::text FROM unnest(i.indkey::smallint[]) WITH ORDINALITY u(num, ord)
@@ -92,19 +92,19 @@ ORDER BY 1, 3
 
 @dataclass(frozen=True)
 class LiveColumn:
-    """A column of a live table.
+    """A column of a table in a live database.
 
     Attributes:
-        name: as PostgreSQL spells it.
-        type: as declared, ``character varying(40)``.
-        base: name in ``pg_type`` of the type that values have, domains and arrays followed:
-            ``varchar``.
-        form: ``typtype`` of that type: ``b`` base, ``e`` enum, ``c`` composite, ``r`` range.
-        is_array: whether it holds arrays of ``base``.
-        nullable: whether null is allowed by the column itself.
-        generated: computed from other columns.
-        own: declared by the table itself, not only inherited from a parent.
-        comment: what its designer wrote about it.
+        name: name as PostgreSQL spells it.
+        type: declared type, such as ``character varying(40)``.
+        base: name in ``pg_type`` of the type of a single value, such as ``varchar``. For a domain,
+            it is the type on which the domain is based; for an array, the type of its items.
+        form: ``typtype`` of `base`: ``b`` base, ``e`` enum, ``c`` composite, ``r`` range.
+        is_array: whether the values are arrays of `base`.
+        nullable: whether the column allows null.
+        generated: whether the column is computed from other columns.
+        own: whether the table itself declares the column. Otherwise it inherits the column.
+        comment: comment of the column in the database; None if the column has no comment.
     """
 
     name: str
@@ -120,7 +120,14 @@ class LiveColumn:
 
 @dataclass(frozen=True)
 class LiveForeignKey:
-    """A foreign key, its columns and their targets in the same order."""
+    """A foreign key of a table in a live database.
+
+    Attributes:
+        name: name of the foreign key.
+        columns: columns of the table.
+        target: schema and name of the table to which the foreign key refers.
+        targets: columns of the target table, in the order of the `columns` that refer to them.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -130,20 +137,21 @@ class LiveForeignKey:
 
 @dataclass(frozen=True)
 class LiveTable:
-    """A table, view or foreign table.
+    """A table, view or foreign table of a live database.
 
     Attributes:
         schema: PostgreSQL schema.
-        name: table in it.
-        kind: what it is; partitions are part of their ``partitioned`` parent.
-        columns: by name, in the table's order.
-        primary_key: its columns in the key's order; empty without one.
-        unique: columns that are unique together by a constraint or index, the primary key's too.
-        indexed: columns by whose value an index finds rows.
-        foreign_keys: by name.
-        parents: tables that it inherits from.
-        rows: the server's estimate; None when it has none (never analysed).
-        comment: what its designer wrote about it.
+        name: name of the table in the schema.
+        kind: kind of relation. A partitioned table includes its partitions.
+        columns: column name -> column, in the order of the table.
+        primary_key: columns of the primary key, in the order of the key; empty if the table has no
+            primary key.
+        unique: sets of columns that a constraint or index makes unique, including the primary key.
+        indexed: columns that are the first column of an index.
+        foreign_keys: foreign keys, sorted by name.
+        parents: tables from which the table inherits.
+        rows: PostgreSQL's estimate of the number of rows; None if the table was never analysed.
+        comment: comment of the table in the database; None if the table has no comment.
     """
 
     schema: str
@@ -160,16 +168,16 @@ class LiveTable:
 
     @property
     def label(self) -> str:
-        """Schema and name for people."""
+        """Return the schema and the name of the table, separated by a dot."""
         return f"{self.schema}.{self.name}"
 
 
 @dataclass(frozen=True)
 class LiveSchema:
-    """What was read of a database.
+    """The tables of a live database.
 
     Attributes:
-        tables: by schema and name, in that order.
+        tables: schema and name -> table, sorted by schema and name.
     """
 
     tables: Mapping[Name, LiveTable] = field(default_factory=dict)
@@ -178,27 +186,27 @@ class LiveSchema:
 def read_schema(
     connection: psycopg.Connection[Any], schemas: Collection[str] | None = None
 ) -> LiveSchema:
-    """Read the live schema of a database from its catalogue.
+    """Read the tables of a live database from its catalogue.
 
-    System schemas, temporary tables, partitions and what belongs to an extension are left out.
+    System schemas, temporary tables, partitions and objects of extensions are omitted.
 
     Args:
-        connection: to the database; nothing is written and no table is opened.
-        schemas: PostgreSQL schemas to look at, None for all.
+        connection: connection to the database; only the catalogue is read.
+        schemas: PostgreSQL schemas to read; None to read all schemas.
     """
-    wanted = None if schemas is None else sorted(schemas)
+    requested = None if schemas is None else sorted(schemas)
     with connection.cursor(row_factory=dict_row) as cursor:
-        tables = cursor.execute(_TABLES, {"schemas": wanted}).fetchall()
-        asked = {"tables": [one["oid"] for one in tables]}
-        columns = _by_table(cursor.execute(_COLUMNS, asked).fetchall())
-        keys = _by_table(cursor.execute(_KEYS, asked).fetchall())
-        indexes = _by_table(cursor.execute(_INDEXES, asked).fetchall())
-    names = {one["oid"]: (one["schema"], one["name"]) for one in tables}
-    found = [
-        _table(one, columns[one["oid"]], keys[one["oid"]], indexes[one["oid"]], names)
-        for one in tables
+        tables = cursor.execute(_TABLES, {"schemas": requested}).fetchall()
+        parameters = {"tables": [table["oid"] for table in tables]}
+        columns = _by_table(cursor.execute(_COLUMNS, parameters).fetchall())
+        keys = _by_table(cursor.execute(_KEYS, parameters).fetchall())
+        indexes = _by_table(cursor.execute(_INDEXES, parameters).fetchall())
+    names = {table["oid"]: (table["schema"], table["name"]) for table in tables}
+    live_tables = [
+        _table(table, columns[table["oid"]], keys[table["oid"]], indexes[table["oid"]], names)
+        for table in tables
     ]
-    return LiveSchema({(one.schema, one.name): one for one in found})
+    return LiveSchema({(live.schema, live.name): live for live in live_tables})
 
 
 class _ByTable(dict[int, list[dict[str, Any]]]):
@@ -224,19 +232,19 @@ def _table(
         schema=raw["schema"],
         name=raw["name"],
         kind=_KINDS[raw["kind"]],
-        columns={one["name"]: LiveColumn(**one) for one in columns},
-        primary_key=next((tuple(one["columns"]) for one in keys if one["kind"] == "p"), ()),
-        unique=tuple(tuple(one["columns"]) for one in indexes if one["unique"]),
-        indexed=frozenset(one["columns"][0] for one in indexes),
+        columns={column["name"]: LiveColumn(**column) for column in columns},
+        primary_key=next((tuple(key["columns"]) for key in keys if key["kind"] == "p"), ()),
+        unique=tuple(tuple(index["columns"]) for index in indexes if index["unique"]),
+        indexed=frozenset(index["columns"][0] for index in indexes),
         foreign_keys=tuple(
             LiveForeignKey(
-                one["name"],
-                tuple(one["columns"]),
-                (one["target_schema"], one["target_table"]),
-                tuple(one["targets"]),
+                key["name"],
+                tuple(key["columns"]),
+                (key["target_schema"], key["target_table"]),
+                tuple(key["targets"]),
             )
-            for one in keys
-            if one["kind"] == "f"
+            for key in keys
+            if key["kind"] == "f"
         ),
         parents=tuple(names[oid] for oid in raw["parents"] if oid in names),
         rows=raw["rows"] if raw["rows"] >= 0 else None,
@@ -244,9 +252,9 @@ def _table(
     )
 
 
-# fideslang knows string, integer, float, boolean, object and object_id, each also as an array
-# (fideslang.models, DataType of Fides). What it has no word for - dates, uuids, networks, bytes,
-# enums, ranges - is a string there, as Fides' own PostgreSQL maps write it.
+# fideslang has string, integer, float, boolean, object and object_id, each also as an array
+# (fideslang.models, DataType of Fides). Other types - dates, uuids, networks, bytes, enums,
+# ranges - are strings there, as in Fides' own PostgreSQL maps.
 _TYPES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("int2", "int4", "int8", "oid"), ("integer",)),
     **dict.fromkeys(("float4", "float8"), ("float",)),
@@ -257,20 +265,20 @@ _TYPES: dict[str, tuple[str, ...]] = {
     "xml": ("string", "object"),
     "uuid": ("string", "object_id"),
 }
-_ANY_FORM = {"json", "jsonb"}  # may hold arrays, which a map may say
+_ANY_FORM = {"json", "jsonb"}  # JSON types can contain arrays, which a data map may declare
 
 
 def fides_type(column: LiveColumn) -> str:
-    """The fideslang data type that a draft names for a column."""
+    """Return the fideslang data type that a drafted data map states for a column."""
     return _types(column)[0] + ("[]" if column.is_array else "")
 
 
-def agrees(column: LiveColumn, data_type: str) -> bool:
-    """Whether a column holds what the map's fideslang data type says."""
-    said, is_array = data_type.removesuffix("[]"), data_type.endswith("[]")
+def matches_type(column: LiveColumn, data_type: str) -> bool:
+    """Return whether the type of a live column fits the fideslang data type in the data map."""
+    scalar_type, is_array = data_type.removesuffix("[]"), data_type.endswith("[]")
     if column.base in _ANY_FORM and is_array and not column.is_array:
         return True
-    return is_array == column.is_array and said in _types(column)
+    return is_array == column.is_array and scalar_type in _types(column)
 
 
 def _types(column: LiveColumn) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""Names of columns and tables taken apart, and what a table's name says it is about."""
+"""Split names of columns and tables into words, and derive from them what the data is about.
+
+For a column, this is a data category; for a table, a kind of content such as customers or orders.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ HAN = re.compile(r"[\u3400-\u9fff]")
 
 
 class Subject(StrEnum):
-    """What a table holds, as far as its name tells."""
+    """The kind of content that a table's name indicates."""
 
     CUSTOMER = "customer"
     EMPLOYEE = "employee"
@@ -33,7 +36,7 @@ class Subject(StrEnum):
 
     @property
     def is_person(self) -> bool:
-        """Whether each row is a person."""
+        """Return whether each row of a table with this kind of content describes a person."""
         return self in (Subject.CUSTOMER, Subject.EMPLOYEE)
 
 
@@ -93,7 +96,7 @@ _SUBJECTS: tuple[tuple[Subject, str, str, str], ...] = (
      "类型|字典|商品|产品|药品|配置|参数"),
 )  # fmt: skip
 _LINES = frozenset({"line", "lines", "item", "items", "detail", "details", "mx", "entry"})
-# Words around a table's subject that say nothing.
+# Words around a table's subject that carry no meaning.
 _PADDING = frozenset({
     "t", "tb", "tbl", "table", "dim", "fact", "stg", "sys", "dbo", "v", "vw", "mv", "info", "infos",
     "information", "master", "mst", "data", "record", "records", "profile", "profiles", "base",
@@ -108,18 +111,18 @@ _HEADS: dict[str, Subject] = {
     for word in (english + " " + pinyin).split()
 }
 _HAN = [(subject, re.compile(han)) for subject, _en, _py, han in _SUBJECTS]
-# Undelimited pinyin: whose (patient, customer ...) and what (hzxm: the patient's name).
-_WHOSE = (
+# Undelimited pinyin: the person (patient, customer ...) and the attribute (hzxm: patient's name).
+_PERSONS = (
     "hz|br|kh|yg|ys|lxr|jhr|sjr|jjr|fjr|hy|cz|xs|js|ry|yh|sqr|jbr|fr|gr|jt|dw|jjlxr|cyr|bbr|tbr"
 )
-_WHAT = (
+_ATTRIBUTES = (
     "xm|xb|nl|sfzh|sfzhm|sfz|zjhm|sjh|sjhm|sj|dh|dhhm|lxdh|dz|zz|csrq|yb|yx|mz|gzdw|hyzk|zy|kh|bh"
     "|lxfs|gx"
 )
-_PINYIN = re.compile(rf"(?:{_WHOSE})({_WHAT})")
+_PINYIN = re.compile(rf"(?:{_PERSONS})({_ATTRIBUTES})")
 _PINYIN_TABLE = re.compile(r"([a-z]{2,4}?)(?:jbxx|xxb|xx|jl|jlb|mx|da|b)")
 _PINYIN_LOOKUP = re.compile(r"[a-z]{1,6}(?:zd|zdb|dm|dmb|lx)")
-WHOSE = re.compile(rf"(?:{_WHOSE})(?:{_WHAT})?|(?:{_WHOSE})")
+PERSON_INITIALS = re.compile(rf"(?:{_PERSONS})(?:{_ATTRIBUTES})?|(?:{_PERSONS})")
 _COLUMN_RULES = [
     (category, re.compile(rf"\b(?:{words})$"), re.compile(han) if han else None)
     for category, words, han in COLUMN_WORDS
@@ -129,32 +132,37 @@ _EXACT_ONLY = frozenset({"first", "last", "land", "long", "contact", "line", "al
 
 @lru_cache(maxsize=4096)
 def words(name: str) -> tuple[str, ...]:
-    """A name's words in lower case: snake_case, camelCase and abbreviations written out.
+    """Return the words of a name in lower case. Abbreviations are replaced by full words.
+
+    The name may be in snake_case or camelCase.
 
     >>> words("custFirstNm")
     ('customer', 'first', 'name')
     """
-    found: list[str] = []
+    parts: list[str] = []
     for part in _SPLIT.findall(unicodedata.normalize("NFKC", name)):
         word = part.lower()
-        found += ABBREVIATIONS.get(word, word).split()
-    return tuple(found)
+        parts += ABBREVIATIONS.get(word, word).split()
+    return tuple(parts)
 
 
 def phrase(name: str) -> str:
-    """The words of a name with a space between."""
+    """Return the words of a name (see `words`) as one text, separated by spaces."""
     return " ".join(words(name))
 
 
 @lru_cache(maxsize=4096)
 def category_of(name: str) -> str | None:
-    """The data category that a column's name suggests, whatever its table is."""
-    said = phrase(name)
+    """Return the data category that a column's name suggests, regardless of the column's table.
+
+    Return None if the name suggests no data category.
+    """
+    name_words = phrase(name)
     trimmed = re.sub(
-        r" (?:[0-9]+|primary|main|value|text|raw|masked|encrypted|enc|hash)$", "", said
+        r" (?:[0-9]+|primary|main|value|text|raw|masked|encrypted|enc|hash)$", "", name_words
     )
-    whole = trimmed.replace(" ", "")
-    if (pinyin := _PINYIN.fullmatch(whole)) and not HAN.search(whole):
+    joined = trimmed.replace(" ", "")
+    if (pinyin := _PINYIN.fullmatch(joined)) and not HAN.search(joined):
         trimmed = {"kh": "khbh", "bh": "khbh", "gx": "gx"}.get(pinyin[1], pinyin[1])
     for category, pattern, han in _COLUMN_RULES:
         matched = pattern.search(trimmed) or pattern.search(trimmed.removesuffix(" number"))
@@ -167,20 +175,26 @@ def category_of(name: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def subject_of(table: str) -> Subject:
-    """What a table's name says it holds; the last word that says something counts."""
-    said = list(words(table))
-    while len(said) > 1 and said[-1] in _PADDING:
-        said.pop()
-    while len(said) > 1 and (said[0] in _PADDING or said[0].isdigit()):
-        said.pop(0)
-    if not said:
+    """Return the kind of content that a table's name indicates.
+
+    General words at the end of the name, such as ``table`` or ``info``, are ignored. The last of
+    the other words decides.
+    """
+    name_words = list(words(table))
+    while len(name_words) > 1 and name_words[-1] in _PADDING:
+        name_words.pop()
+    while len(name_words) > 1 and (name_words[0] in _PADDING or name_words[0].isdigit()):
+        name_words.pop(0)
+    if not name_words:
         return Subject.UNKNOWN
-    if HAN.search(said[-1]):
-        ends = [(m.end(), -m.start(), s) for s, p in _HAN for m in p.finditer(said[-1])]
-        return max(ends, key=lambda one: one[:2])[2] if ends else Subject.UNKNOWN
-    if (subject := _head(said[-1])) is not None:
+    if HAN.search(name_words[-1]):
+        ends = [(m.end(), -m.start(), s) for s, p in _HAN for m in p.finditer(name_words[-1])]
+        return max(ends, key=lambda end: end[:2])[2] if ends else Subject.UNKNOWN
+    if (subject := _head(name_words[-1])) is not None:
         return subject
-    before = _head(said[-2]) if len(said) > 1 else None  # loan_application, but not customer_note
+    before = (
+        _head(name_words[-2]) if len(name_words) > 1 else None
+    )  # loan_application, but not customer_note
     return before if before in _STRONG else Subject.UNKNOWN
 
 
@@ -188,37 +202,53 @@ _STRONG = {Subject.ACCOUNT, Subject.HEALTH, Subject.WORK, Subject.ORGANIZATION}
 
 
 def _head(word: str) -> Subject | None:
-    """What a word says a table holds; pinyin initials (hzjbxx) are a subject and its padding."""
-    subject = next((_HEADS[one] for one in _singulars(word) if one in _HEADS), None)
+    """Return the kind of content that the last meaningful word of a table name indicates.
+
+    Return None if the word indicates no kind. The word may consist of pinyin initials. For example,
+    hzjbxx combines hz (patient) and jbxx (basic information); only hz decides.
+    """
+    subject = next((_HEADS[singular] for singular in _singulars(word) if singular in _HEADS), None)
     if subject is None and (pinyin := _PINYIN_TABLE.fullmatch(word)):
         return _HEADS.get(pinyin[1])
     return Subject.THING if subject is None and _PINYIN_LOOKUP.fullmatch(word) else subject
 
 
 def is_line(table: str) -> bool:
-    """Whether a table holds the lines of another: order_items."""
-    said = words(table)
-    return len(said) > 1 and said[-1] in _LINES
+    """Judge by the name of a table whether its rows are items of another table's records.
+
+    An example is ``order_items``, whose rows are the items of orders.
+    """
+    name_words = words(table)
+    return len(name_words) > 1 and name_words[-1] in _LINES
 
 
-def person_word(said: tuple[str, ...]) -> Subject | None:
-    """The kind of person that words name, None when they name none."""
-    for word in reversed(said):
-        subject = next((_HEADS[one] for one in _singulars(word) if one in _HEADS), None)
+def person_word(name_words: tuple[str, ...]) -> Subject | None:
+    """Return the kind of person that the last noun among the words of a name means.
+
+    Return None if this noun does not mean a person.
+    """
+    for word in reversed(name_words):
+        subject = next(
+            (_HEADS[singular] for singular in _singulars(word) if singular in _HEADS), None
+        )
         if subject is not None:
             return subject if subject.is_person else None
     return None
 
 
 def _singulars(word: str) -> list[str]:
-    """A word and what may be its singular."""
-    found = [word]
+    """Return a word, followed by its possible singular forms.
+
+    Args:
+        word: word of a table name or column name, in lower case and in any language.
+    """
+    candidates = [word]
     if word.endswith("ies"):
-        found.append(word[:-3] + "y")
+        candidates.append(word[:-3] + "y")
     if word.endswith(("ses", "xes", "ches", "shes")):
-        found.append(word[:-2])
+        candidates.append(word[:-2])
     if word.endswith("s") and not word.endswith("ss"):
-        found.append(word[:-1])
+        candidates.append(word[:-1])
     if word.endswith("en"):  # German: Kunden, Bestellungen
-        found += [word[:-1], word[:-2]]
-    return found
+        candidates += [word[:-1], word[:-2]]
+    return candidates

@@ -1,15 +1,15 @@
-"""SQL conditions that are true where a value looks like personal data or a person's name.
+"""SQL conditions that are true for values that look like personal data, such as a person's name.
 
 Each condition reads two columns: ``v``, the value as text, and ``plain``, the value without spaces,
 hyphens, dots and brackets. Both have the collation "C", because PostgreSQL refuses regular
-expressions on a nondeterministic one. Letters are named by their code points, since "C" knows no
-letter outside ASCII.
+expressions on a nondeterministic collation. The regular expressions list letters by code points,
+because the collation "C" treats only ASCII letters as letters.
 """
 
 from __future__ import annotations
 
 # The most frequent surnames of China (Ministry of Public Security, name report of 2020 and before)
-# and the usual double ones: more than nine people in ten.
+# and the common double surnames: more than 90% of the population.
 SURNAMES = (
     "王李张刘陈杨黄赵吴周徐孙马朱胡郭何林高罗郑梁谢宋唐许韩邓冯曹彭曾肖田董潘袁蔡蒋余于杜叶程魏"
     "苏吕丁任卢姚沈钟姜崔谭陆范汪廖石金韦贾夏付方邹熊白孟秦邱侯江尹薛闫段雷龙黎史陶贺毛郝顾龚邵"
@@ -18,7 +18,7 @@ SURNAMES = (
     "尤时穆农司卓古吉"
 )
 DOUBLE_SURNAMES = "欧阳|上官|司马|诸葛|东方|皇甫|尉迟|公孙|慕容|令狐|司徒|夏侯|端木|百里"
-# Given names that are frequent in Europe and the Americas, and some of Asia's in Latin script.
+# Frequent given names of Europe and the Americas, and some Asian names in Latin script.
 _GIVEN_NAMES = (
     "james john robert michael william david richard joseph thomas charles christopher daniel "
     "matthew anthony mark donald steven paul andrew joshua kenneth kevin brian george edward "
@@ -49,9 +49,9 @@ GIVEN_NAMES = frozenset(_GIVEN_NAMES.split())
 
 
 PLAIN = r"regexp_replace(x.v, '[-[:space:]\u00a0\u3000.()]', '', 'g')"
-"""SQL of the value without the characters that people put between its digits."""
+"""The SQL of a value without the separators that people write between digits."""
 
-_UPPER = r"A-Z\u00c0-\u00de\u0100-\u024f"  # two letters of Latin Extended stand for either case
+_UPPER = r"A-Z\u00c0-\u00de\u0100-\u024f"  # Latin Extended mixes upper and lower case
 _LETTER = r"A-Za-z\u00c0-\u024f"
 _HAN = r"[\u4e00-\u9fff]"
 _MOBILE = r"^(\+?86|0086)?1[3-9][0-9]{9}$"
@@ -122,12 +122,15 @@ _DATE_TESTS = {"birth_date": "v BETWEEN '1900-01-01' AND current_date - 3650"}
 
 
 def tests(form: str, *, has_unicode: bool) -> dict[str, str]:
-    """Return the conditions for values of a form, by the name of their pattern.
+    """Return an SQL condition for each pattern, which tests whether a value matches the pattern.
 
     Args:
-        form: ``text`` or ``date``.
+        form: type of the values: ``text`` or ``date``.
         has_unicode: whether the database's encoding is UTF8. In other encodings, statements cannot
             contain Chinese characters, so the Chinese patterns are omitted.
+
+    Returns:
+        Name of the pattern -> SQL condition.
     """
     if form == "date":
         return _DATE_TESTS

@@ -1,11 +1,13 @@
-"""Count values that look like personal data, by column, inside PostgreSQL.
+"""Count, inside PostgreSQL, the values of each column that look like personal data.
 
 Only counts leave the database. A statement reads a sample of the rows, turns up to `GROUP` of the
-columns into rows of (column, value), and applies each pattern once, so that its memory does not
-grow with the columns of the table. At most `LONGEST` characters of a value are read: PostgreSQL
-fetches no more than the beginning of a long text. Of JSON columns the keys of the first level are
-counted too, and only keys that many rows have and that read like a program's: a key may be a value
-(a phone number).
+columns into rows of (column, value), and applies each pattern once to these rows. Thus the memory
+of a statement does not grow with the number of columns. At most `LONGEST` characters of a value are
+read, so that PostgreSQL fetches only the beginning of a long text.
+
+For JSON columns, the keys of the first level are counted as well. A key may itself be personal
+data, such as a phone number. Therefore a key is named only if many rows have it and it looks like
+an identifier in a program.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from psycopg import sql
 from include.schema.live import LiveColumn, LiveTable
 from include.schema.pattern_sql import PLAIN, tests
 
-SAMPLE = 5_000  # most rows that are read of a table
-MOST_VALUES = 400_000  # most values that are read of a table, so fewer rows of wide tables
-JSON_SAMPLE = 1_000  # most rows of which JSON is read
+SAMPLE = 5_000  # maximum number of rows to read of a table
+MOST_VALUES = 400_000  # maximum number of values to read of a table: fewer rows of wide tables
+JSON_SAMPLE = 1_000  # maximum number of rows whose JSON is read
 LONGEST = 200  # characters of a value
 LONGEST_JSON = 32_768  # bytes of a stored, possibly compressed JSON value
 GROUP = 16  # columns in one statement
@@ -44,8 +46,8 @@ SELECT set_config('statement_timeout', {timeout}, true),
        set_config('standard_conforming_strings', 'on', true),
        set_config('jit', 'off', true)
 """
-# A column is a row of the lateral VALUES. OFFSET 0 keeps each step apart: a value is cut once, and
-# only its hash and the answers of the patterns are sorted for the distinct count.
+# A column is a row of the lateral VALUES. OFFSET 0 separates the steps: each value is cut once, and
+# the sort for the distinct count contains only hashes and pattern results.
 _COUNT = """
 SELECT n, count(*), count(h), count(DISTINCT h), {totals}
 FROM (SELECT n, {hash} AS h, {answers}
@@ -75,13 +77,13 @@ _TOO_LONG = "57014"
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of one column's values by pattern.
+    """The number of values of one column, in total and for each pattern of personal data.
 
     Attributes:
-        filled: values that were read and are neither null nor blank.
-        rows: rows that were read.
-        distinct: different values among them.
-        like: pattern -> values that fit it.
+        filled: number of values that are neither null nor blank.
+        rows: number of rows that were read.
+        distinct: number of different values.
+        like: name of a pattern -> number of values that match the pattern.
     """
 
     filled: int = 0
@@ -90,7 +92,10 @@ class Counts:
     like: Mapping[str, int] = field(default_factory=dict)
 
     def share(self, *patterns: str) -> float:
-        """Share of the filled values that fit a pattern: the highest of those named, 0 to 1."""
+        """Return the proportion of filled values that match a pattern, from 0 to 1.
+
+        If several patterns are given, return the highest proportion.
+        """
         if not self.filled:
             return 0.0
         return max(self.like.get(pattern, 0) for pattern in patterns) / self.filled
@@ -98,15 +103,18 @@ class Counts:
 
 @dataclass(frozen=True)
 class TableCounts:
-    """Counts of a table's columns, and of the keys inside its JSON columns.
+    """The counts of a table's columns, and of the keys inside its JSON columns.
 
     Attributes:
-        columns: counts by column; a column that was not read is missing.
-        keys: by JSON column and key.
-        refused: SQLSTATE of the error that ended the reading of the table; empty without one.
-        unread: SQLSTATE by column, for columns that could not be read although others could.
-        is_sampled: whether the rows come from all over the table, not from its beginning.
-        most: most rows that are read of a table with so many columns; 0 if none is read.
+        columns: column -> counts; a column that was not read is missing.
+        keys: JSON column -> key -> counts of the key's values.
+        refused: SQLSTATE of the error after which no further columns of the table were read; empty
+            if there was no such error.
+        unread: column that could not be read -> SQLSTATE of the error.
+        is_sampled: whether the rows that were read are a sample from the whole table. Otherwise
+            they are the first rows of the table.
+        most: maximum number of rows to read, which depends on the number of columns; 0 if no row is
+            read.
     """
 
     columns: Mapping[str, Counts] = field(default_factory=dict)
@@ -118,24 +126,24 @@ class TableCounts:
 
     @property
     def rows(self) -> int:
-        """Rows that were read."""
+        """Return the number of rows of the table that were read."""
         return max((counts.rows for counts in self.columns.values()), default=0)
 
 
 def count_patterns(connection: psycopg.Connection[Any], table: LiveTable) -> TableCounts:
-    """Count the values of a table by pattern.
+    """Count how many values of each column of a table match each pattern of personal data.
 
-    Each statement has a transaction (or savepoint) of its own, with limits of time and memory. Give
-    a read-only connection. What cannot be read is left to its name: a column that fails alone is in
-    ``unread``, a table that fails in ``refused``, by PostgreSQL's code, since the text of its
-    errors quotes values.
+    Each statement has its own transaction (or savepoint), with limits of time and memory. If a
+    single column cannot be read, its SQLSTATE is stored in ``unread``. If the table cannot be read,
+    the SQLSTATE is stored in ``refused``. The text of PostgreSQL's errors is not used, because it
+    quotes values.
 
     Args:
-        connection: to the database.
+        connection: read-only connection to the database.
         table: the table to read.
 
     Raises:
-        psycopg.Error: the connection is gone.
+        psycopg.Error: the connection is lost.
     """
     reader = _Reader(connection, table)
     try:
@@ -155,19 +163,19 @@ def count_patterns(connection: psycopg.Connection[Any], table: LiveTable) -> Tab
 
 
 class _GiveUp(Exception):
-    """The rest of the table cannot be read."""
+    """Raised if the remaining columns of a table cannot be read, for example for lack of time."""
 
     def __init__(self, code: str) -> None:
         self.code = code
 
 
 class _Value(NamedTuple):
-    """A value to count.
+    """A column, or a key of a JSON column, whose values are counted by pattern.
 
     Attributes:
-        name: name of the column, or of the key in a JSON column.
-        column: name of the column.
-        expression: SQL of the value, over the columns of the sample ``s``.
+        name: name of the column or of the key.
+        column: name of the column; for a key, the JSON column that contains it.
+        expression: SQL expression of the value. The table has the alias ``s``.
     """
 
     name: str
@@ -176,7 +184,7 @@ class _Value(NamedTuple):
 
 
 class _Reader:
-    """Reads one table, within a time limit."""
+    """Counts the values of one table by pattern, within a time limit."""
 
     def __init__(self, connection: psycopg.Connection[Any], table: LiveTable) -> None:
         self.connection, self.table = connection, table
@@ -190,7 +198,7 @@ class _Reader:
         self.refused = ""
 
     def read(self) -> None:
-        """Count all columns, group by group.
+        """Count the values of all columns, a limited number of columns at a time.
 
         Raises:
             _GiveUp: an error concerns the whole table, or the time limit is reached.
@@ -212,7 +220,7 @@ class _Reader:
         try:
             counts = self._count(form, group)
             if self.table.rows and self.sampled and not any(read.rows for read in counts.values()):
-                self.sampled = ""  # the estimate was stale
+                self.sampled = ""  # the row estimate was outdated
                 counts = self._count(form, group)
         except psycopg.Error as error:
             code = self._code(error)
@@ -222,17 +230,17 @@ class _Reader:
         if len(group) == 1:
             self.unread[group[0].column] = code
             return
-        for value in group:  # find the columns that fail
+        for value in group:  # read each column alone to find those that cannot be read
             self._group(form, [value])
         codes = {self.unread.get(value.column) for value in group}
         if codes == {NO_RIGHT} and not self.columns:
             raise _GiveUp(NO_RIGHT)
 
     def _json(self, value: _Value, most: int) -> None:
-        """Count the first-level keys of a JSON column, and their values by pattern.
+        """Count the first-level keys of a JSON column, and the values of these keys by pattern.
 
         Args:
-            value: the column.
+            value: the JSON column.
             most: largest number of rows to read.
         """
         source = self._sample([value.column], most)
@@ -247,21 +255,22 @@ class _Reader:
             document = sql.SQL("(CASE WHEN pg_column_size({0}) <= {1} THEN {0}::jsonb END)").format(
                 sql.Identifier("s", value.column), sql.Literal(LONGEST_JSON)
             )
-            found: dict[str, Counts] = {}
+            counts: dict[str, Counts] = {}
             keys = [
                 _Value(name, value.column, _cut(sql.SQL("{} ->> {}").format(document, name)))
                 for name in names
             ]
             for group in _groups(keys):
-                found |= self._count("text", group, most)
-            if found:
-                self.keys[value.column] = found
+                counts |= self._count("text", group, most)
+            if counts:
+                self.keys[value.column] = counts
         except psycopg.Error as error:
             self.unread[value.column] = self._code(error)
 
     def _count(self, form: str, group: Sequence[_Value], most: int = 0) -> dict[str, Counts]:
         patterns = {} if form == "json" else tests(form, has_unicode=self.has_unicode)
-        answers: list[sql.Composable] = [sql.SQL("NULL")]  # JSON has no patterns
+        # Patterns are not applied to whole JSON values.
+        answers: list[sql.Composable] = [sql.SQL("NULL")]
         totals: list[sql.Composable] = [sql.SQL("NULL")]
         for name, test in patterns.items():
             answer = sql.Identifier(f"is_{name}")
@@ -295,7 +304,11 @@ class _Reader:
         )
 
     def _rows(self, query: sql.Composed) -> list[tuple[Any, ...]]:
-        """Run a statement without parameters, so that psycopg takes ``%`` in a name as it is."""
+        """Execute a statement within the time limit, and return the rows of its result.
+
+        psycopg would treat ``%`` in the name of a column as a placeholder. Therefore the statement
+        is executed without parameters.
+        """
         left = int((self.deadline - time.monotonic()) * 1000)
         if left <= 0:
             raise _GiveUp(_TOO_LONG)
@@ -307,11 +320,11 @@ class _Reader:
             return self.connection.execute(query).fetchall()
 
     def _code(self, error: psycopg.Error) -> str:
-        """Return the SQLSTATE of an error of single columns.
+        """Return the SQLSTATE of an error that concerns only the columns that the statement reads.
 
         Raises:
-            psycopg.Error: the connection is gone.
-            _GiveUp: the error is one of the whole table.
+            psycopg.Error: the connection is lost.
+            _GiveUp: the error concerns the whole table.
         """
         if self.connection.closed or self.connection.broken or error.sqlstate is None:
             raise error
@@ -325,12 +338,18 @@ def _groups(values: Sequence[_Value]) -> Iterator[Sequence[_Value]]:
 
 
 def _sample_clause(table: LiveTable, rows: int) -> str:
-    """Pages from all over a large table; views and foreign tables have none to choose from."""
+    """Return a TABLESAMPLE clause; an empty text if the rows can be read without a sample.
+
+    Args:
+        table: the table.
+        rows: number of rows to read. A sample is used if the table has more than four times this
+            number of rows.
+    """
     if table.kind not in ("table", "partitioned", "materialized_view") or not table.rows:
         return ""
     if table.rows <= 4 * rows:
         return ""
-    # The same pages for each group of columns; a fifth more than wanted, as pages differ.
+    # REPEATABLE selects the same pages for each group. 20% more, as pages are not equally full.
     return f"TABLESAMPLE SYSTEM ({120.0 * rows / table.rows:.6f}) REPEATABLE (1)"
 
 
@@ -345,9 +364,10 @@ def _form(column: LiveColumn) -> str | None:
 
 
 def _expression(column: LiveColumn) -> sql.Composable:
-    """Return SQL of a column's value: text, date, or 1 for JSON, which is only counted.
+    """Return the SQL expression that reads the values of a column for the pattern counts.
 
-    Of an array it is the first item.
+    The expression returns text or a date. It returns the first item of an array, and 1 for JSON,
+    since whole JSON values are only counted.
     """
     name: sql.Composable = sql.Identifier("s", column.name)
     if column.is_array:
@@ -360,7 +380,10 @@ def _expression(column: LiveColumn) -> sql.Composable:
 
 
 def _cut(text: sql.Composable) -> sql.Composable:
-    """Return SQL of a text trimmed and cut, null where it is blank."""
+    """Return SQL that trims a text and keeps its first `LONGEST` characters.
+
+    The value of a blank text is null.
+    """
     return sql.SQL("nullif(btrim(left({}, {})) COLLATE \"C\", '')").format(
         text, sql.Literal(LONGEST)
     )
@@ -375,7 +398,7 @@ DEVICES = {"macaddr", "macaddr8"}
 PLACES = {"point", "path", "geometry", "geography"}
 BYTES = {"bytea", "oid"}
 BOOLS = {"bool"}
-# Which types can hold a category, where not only text can.
+# Column types that can hold a category, for categories that are not only text.
 HOLDERS: dict[str, set[str]] = {
     "user.demographic.date_of_birth": TEXT | DATES | {"int2", "int4"},
     "user.demographic.age_range": TEXT | NUMBERS,
@@ -404,7 +427,7 @@ HOLDERS: dict[str, set[str]] = {
     "user.name": TEXT,
 }
 TEXT_OR_NUMBER = TEXT | {"int4", "int8", "numeric"}
-# The patterns whose values bear a category out.
+# Patterns that confirm a category by its values.
 EXPECTED: dict[str, tuple[str, ...]] = {
     "user.contact.phone_number": ("mobile", "phone", "digits"),
     "user.contact.fax_number": ("phone", "digits"),
@@ -413,7 +436,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "user.financial.credit_card": ("card",),
     "user.device.ip_address": ("ip",),
 }
-# These lead to a person in a table about anything but things and companies.
+# Categories that identify a person in any table except tables of things and companies.
 REACHES = {
     "user.contact.email", "user.contact.phone_number", "user.device.ip_address",
     "user.financial.bank_account",

@@ -1,4 +1,7 @@
-"""Survey of a whole live database, from which ``config map`` drafts a pack."""
+"""Draft a policy pack from a live database: its schema, and how many values match each pattern.
+
+A pattern describes the form of personal data, such as a phone number.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,15 @@ CATALOGUE_TIMEOUT = "60s"
 
 
 def require_name(name: str) -> str:
-    """Return a name that can be a data map's fides_key.
+    """Return the name unchanged if it is valid as fides_key and file name of a data map.
 
     Raises:
-        UsageError: it cannot; it becomes the name of folders.
+        UsageError: the name contains characters that are not allowed.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
             "The name of a data map has only letters, digits, '-', '.' and '_'.",
-            "Give one with --name.",
+            "Name the data map with --name.",
         )
     return name
 
@@ -42,21 +45,24 @@ def survey(
     name: str,
     progress: Progress | None = None,
 ) -> Draft:
-    """Read a database's schema, count its values by patterns, and draft a pack for it.
+    """Read a database's schema, count the values that match patterns, and draft a policy pack.
 
-    The connection becomes read-only, and all statements about a table have one time limit. Each
-    statement has its own transaction, so that no lock is held longer. Only names and counts leave
-    the database. A table that cannot be read is drafted by its names, and the draft says why.
+    A pattern describes the form of personal data, such as a phone number. The connection becomes
+    read-only, and all statements about a table share one time limit. Each statement has its own
+    transaction, so its locks are released at once. Only names and counts leave the database. For a
+    table that cannot be read, personal data is guessed only from the names of its columns, and the
+    draft states the reason.
 
     Args:
-        connection: to the database, with no transaction begun.
+        connection: connection to the database, outside of a transaction.
         name: fides_key of the data map.
-        progress: called with a table's label, the number of tables done, and of all tables.
+        progress: function that is called for each table with the label of the table, the number of
+            tables that are done, and the total number of tables.
 
     Raises:
-        UsageError: the name cannot be a fides_key, there is no table to map, no table can be read,
-            or names of tables or columns are not UTF-8.
-        ServiceError: the database went away.
+        UsageError: the name cannot be a fides_key, the database has no tables, no table can be
+            read, or names of tables or columns are not UTF-8.
+        ServiceError: the connection was lost.
     """
     require_name(name)
     report = progress or (lambda label, done, total: None)
@@ -96,16 +102,23 @@ def _unreadable(label: str, code: str, user: str) -> UsageError:
 
 
 def write_draft(folder: Path, files: Mapping[str, str]) -> list[Path]:
-    """Write a draft's files; none is written where one of them is there already.
+    """Write the files of a drafted policy pack. If one of the files already exists, write none.
+
+    Args:
+        folder: folder of the policy pack.
+        files: path inside the folder -> text of the file.
+
+    Returns:
+        Paths of the written files.
 
     Raises:
-        UsageError: a file exists, or the folder cannot be written.
+        UsageError: a file already exists, or the folder cannot be written.
     """
     paths = {folder / name: text for name, text in files.items()}
-    if there := [str(path) for path in paths if path.exists() or path.is_symlink()]:
+    if existing := [str(path) for path in paths if path.exists() or path.is_symlink()]:
         raise UsageError(
-            f"Nothing was written, as there is already {', '.join(there)}.",
-            "Choose another folder with --out.",
+            f"Nothing was written, because {', '.join(existing)} already exists.",
+            "Name another folder with --out.",
         )
     try:
         for path, text in paths.items():
@@ -115,6 +128,6 @@ def write_draft(folder: Path, files: Mapping[str, str]) -> list[Path]:
     except OSError as error:
         raise UsageError(
             f"The draft cannot be written to {folder}: {error.strerror}.",
-            "Choose another folder with --out.",
+            "Name another folder with --out.",
         ) from None
     return list(paths)

@@ -1,8 +1,9 @@
-"""Words by which columns and tables of personal data are known: English, Chinese, pinyin, others.
+"""Words in names of columns and tables that indicate personal data, in several languages.
 
-Patterns are matched against a name's words, lower case, with a space between them and common
-abbreviations written out (``custFirstNm`` is ``customer first name``). Chinese words match anywhere
-in the name. Pinyin abbreviations are those of Chinese administrative and hospital systems.
+The languages include English, Chinese and pinyin. Patterns are matched against the words of a name
+in lower case, separated by spaces, with abbreviations replaced by full words: ``custFirstNm`` is
+matched as ``customer first name``. Chinese words match anywhere in the name. Pinyin abbreviations
+are included because they are common in Chinese administrative and hospital systems.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ABBREVIATIONS = {
 
 _NUMBER = r"(?: (?:number|id|code|card))?"
 
-# The first that matches counts, so that the narrower stands before the wider.
+# The first match counts, so narrow categories come before wide categories.
 COLUMN_WORDS: tuple[tuple[str, str, str], ...] = (
     ("user.government_id.passport_number", r"passport|reisepass|hzhm|huzhao", "护照"),
     ("user.government_id.drivers_license_number", r"driv\w* license|jsz|jszh", "驾驶证|驾照"),
@@ -166,9 +167,9 @@ NEEDS_PERSON = frozenset({
     "user.device.ip_address", "user.health_and_medical", "user.name.first", "user.name.last",
     "user.social", "user.health_and_medical.insurance_beneficiary_id", "user.content.private",
 })  # fmt: skip
-"""Categories that shops, products and machines have too: only beside a person they are personal."""
+"""Categories that are personal only next to a person, since shops and machines have them too."""
 
-# Last words that make of a name a word about it: phone_type, email_verified, address_count.
+# Last words that turn a name into metadata about it: phone_type, email_verified, address_count.
 ABOUT = frozenset({
     "type", "kind", "status", "verified", "confirmed", "count", "format", "template", "sent",
     "flag", "valid", "required", "enabled", "category", "class", "lx", "zt", "length",
@@ -184,7 +185,7 @@ ROLES = (
     "|caller"
 )
 ROLE = re.compile(rf"\b(?:{ROLES})\b")
-"""Words before ``name``, ``phone``, ``address`` that say whose it is."""
+"""Words before ``name``, ``phone``, ``address`` that name the person."""
 KEY_WORDS = frozenset({"id", "number", "code", "key", "uuid", "guid", "sk", "fk", "bh", "h", "ref"})
 ACTORS = (
     r"(?:created|entered|updated|modified|changed|handled|reviewed|approved|requested|assigned"
@@ -195,12 +196,12 @@ ACTORS = (
     r"|reviewer|assignee|supervisor|creator|operator|manager|owner|czr|cjr|jbr"
     r"|czy|czyh|lrr|shr)(?: (?:id|number|code|key))?"
 )
-"""Columns that name who did something."""
+"""Names of columns that identify who performed an action."""
 PUBLIC_FIGURES = frozenset({
     "artist", "composer", "author", "singer", "band", "director", "actor", "publisher", "brand",
     "album", "title", "lyricist", "performer", "label", "studio",
 })  # fmt: skip
-"""Creators of works: at most public figures, whose names are published with the work."""
+"""Creators of works. Their names are published with their works and count as not personal."""
 FREE_TEXT = re.compile(
     r"\b(?:descriptions?|remarks?|notes?|comments?|message|content|body|feedback|reason|memo"
     r"|text|bz"
@@ -216,12 +217,12 @@ ROW_KEEPING = re.compile(
 ROW_KEEPING_OF_A_PERSON = re.compile(
     r"\b(?:created|updated|modified|deleted|create|update)\b|cjsj|gxsj"
 )
-"""When an account was opened or changed says something about its person."""
+"""The date when an account was opened or changed is personal data of its owner."""
 TECHNICAL_CLOCK = re.compile(
     r"(?:row |record )?last (?:update|updated|modified|change|changed)(?: (?:at|on|date|time|ts))?"
     r"|(?:write|modify|modified) (?:date|time|at)|letzte (?:änderung|aenderung)"
 )
-"""Clocks that a trigger or a framework sets at each change of a row: they are about the row."""
+"""Timestamps that a trigger or framework sets at each change of a row: they describe the row."""
 OF_MACHINES = re.compile(
     r"\b(?:gateway|subnet|net(?:mask|work|z|zwerk)?|dns|router|broadcast|server|listen|bind|range)\b"
 )

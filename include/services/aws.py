@@ -1,4 +1,4 @@
-"""Sessions of boto3, and the only place that builds a KMS client."""
+"""Create boto3 sessions and the clients of AWS KMS."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def new_session() -> boto3.session.Session:
-    """Return a new session: a session must not be shared by threads.
+    """Return a new boto3 session for one thread, because threads must not share a session.
 
-    All sessions share the descriptions of services. Reading them again takes 0.07 s.
+    All sessions share the service descriptions that botocore has read. Otherwise, each session
+    would read them again, which takes 0.07 s.
     """
     import boto3  # loads slowly, and every process imports this module
     import botocore.session
@@ -40,13 +41,14 @@ def _service_descriptions() -> Loader:
 
 
 def kms_client(spec: ConnectionSpec) -> Any:
-    """Build a KMS client with the credentials of a connection of type aws.
+    """Return a KMS client with the credentials and settings of a connection.
 
-    Extra may have ``kms_endpoint_url`` (else AWS), ``region_name`` and ``verify`` (true, false or
-    the file of a certificate authority).
+    The extra of the connection may have ``kms_endpoint_url``, ``region_name`` and ``verify`` (true,
+    false or the file of a certificate authority). Without ``kms_endpoint_url``, the client uses the
+    endpoint that AWS has for the region.
 
     Raises:
-        UsageError: endpoint or region cannot be used.
+        UsageError: the endpoint or the region is missing or malformed.
     """
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -75,8 +77,9 @@ def kms_client(spec: ConnectionSpec) -> Any:
 
 
 def kms_transport(spec: ConnectionSpec) -> Transport:
-    """Return how safe the way to the KMS of a connection is: data keys go over it.
+    """Return how the network route to the KMS of a connection is protected.
 
-    The endpoint is the client's own, which settings of AWS in the environment may name too.
+    The endpoint is read from a boto3 client, because the connection may omit it: AWS settings in
+    the environment can also name the endpoint.
     """
     return of_url(kms_client(spec).meta.endpoint_url, spec.verify)

@@ -1,4 +1,4 @@
-"""Time as an input: domain code takes a Clock and never asks the machine."""
+"""Provide the current time to the other modules, which read the time only from a `Clock`."""
 
 from __future__ import annotations
 
@@ -10,31 +10,36 @@ from include.messages import _
 
 
 class Clock(Protocol):
-    """A source of the present moment; bundles name the source."""
+    """A source of the current time. Evidence bundles record the description of the clock."""
 
     @property
     def source(self) -> str:
-        """Return a few words on the source of the time, for the evidence."""
+        """Return a short description of the clock, for evidence bundles."""
         ...
 
     def now(self) -> datetime:
-        """Return the present moment, timezone-aware, in UTC."""
+        """Return the current time in UTC, with timezone."""
         ...
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The system clock of this machine, as a `Clock`."""
 
-    source = _("system clock of the worker").text
+    source = _("system clock of the Airflow worker").text
 
     def now(self) -> datetime:
-        """Return the present moment in UTC."""
+        """Return the current time in UTC."""
         return datetime.now(UTC)  # noqa: TID251 - only this reads the machine's clock
 
 
 @dataclass(frozen=True)
 class FixedClock:
-    """A clock with a fixed moment, for tests and for replaying a past day."""
+    """A clock that always returns the same time. It serves for tests and to repeat a past run.
+
+    Attributes:
+        moment: time that the clock returns.
+        source: description of the clock, for evidence bundles.
+    """
 
     moment: datetime
     source: str = "fixed clock"
@@ -44,5 +49,5 @@ class FixedClock:
             raise ValueError("a clock needs a timezone-aware moment")
 
     def now(self) -> datetime:
-        """Return the fixed moment in UTC."""
+        """Return the fixed time `moment` in UTC."""
         return self.moment.astimezone(UTC)

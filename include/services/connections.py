@@ -1,8 +1,8 @@
-"""Airflow's connections as plain data, read without Airflow.
+"""Read the connections that are configured for Airflow, without using Airflow.
 
-The command line works on the worst day, when there may be no Airflow: it reads what Airflow reads,
-the file of its ``LocalFilesystemBackend`` where one is set, and the ``AIRFLOW_CONN_*`` values, in
-both forms of a connection (URI and JSON).
+The command line must work even if Airflow is not available, such as after a disaster. It reads the
+file of Airflow's ``LocalFilesystemBackend``, if this backend is configured, and the environment
+variables ``AIRFLOW_CONN_*``. A connection may be written as a URI or as JSON.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ FILE_BACKEND = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
 
 @dataclass(frozen=True)
 class ConnectionSpec:
-    """A connection, with Airflow's field names.
+    """An Airflow connection. Its attributes have the names that Airflow uses.
 
-    ``password`` and ``extra`` may hold secrets and are left out of ``repr``.
+    ``repr`` omits ``password`` and ``extra``, because they may contain secrets.
     """
 
     conn_id: str
@@ -42,7 +42,14 @@ class ConnectionSpec:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def text(self, key: str, default: str = "") -> str:
-        """Return one extra as text; JSON's true and false as ``true`` and ``false``."""
+        """Return the value of a key in the connection's extra as text.
+
+        The JSON values true and false are returned as the texts ``true`` and ``false``.
+
+        Args:
+            key: key of the extra.
+            default: text that is returned if the value is missing or empty.
+        """
         value = self.extra.get(key)
         if isinstance(value, bool):
             return str(value).lower()
@@ -50,7 +57,12 @@ class ConnectionSpec:
 
     @property
     def verify(self) -> bool | str:
-        """Extra ``verify``: whether to check a server's certificate, or the authority's file."""
+        """Return how to verify the server's certificate, as the key ``verify`` of the extra says.
+
+        True means that the certificate authorities of the system are trusted. False means that the
+        certificate is not verified. A text is the name of a file with a certificate authority to
+        trust.
+        """
         value = self.text("verify", "true")
         return value.lower() == "true" if value.lower() in {"true", "false"} else value
 
@@ -66,10 +78,12 @@ _SHORT_TIMEOUTS: Mapping[str, Mapping[str, int]] = {
 def with_short_timeouts(
     lookup: Callable[[str], ConnectionSpec | None],
 ) -> Callable[[str], ConnectionSpec | None]:
-    """Return a lookup that adds short timeouts to connections without timeouts of their own.
+    """Return a function that returns the same connections as `lookup`, but with short timeouts.
+
+    Timeouts that are already set in the extra of the connection are kept.
 
     Args:
-        lookup: finds a configured connection.
+        lookup: function that returns a configured connection by its id, or None.
     """
 
     def shortened(conn_id: str) -> ConnectionSpec | None:
@@ -82,21 +96,34 @@ def with_short_timeouts(
 
 
 def configured(conn_id: str, environment: Mapping[str, str]) -> ConnectionSpec | None:
-    """Return a connection as Airflow would find it without its database: file, then environment.
+    """Return a connection from Airflow's file of connections or from the environment.
+
+    If both define the connection, the file takes precedence. Return None if neither defines it.
+
+    Args:
+        conn_id: id of the connection.
+        environment: environment variables, which also name the file.
 
     Raises:
-        UsageError: a file or a value cannot be read.
+        UsageError: the file, or the definition of the connection, cannot be read.
     """
     return from_file(conn_id, environment) or from_environment(conn_id, environment)
 
 
 def from_file(conn_id: str, environment: Mapping[str, str]) -> ConnectionSpec | None:
-    """Return the connection that Airflow's file of connections has, None when it has none.
+    """Return a connection from the file of Airflow's ``LocalFilesystemBackend``.
 
-    The file is JSON: an object of connections by id, each a URI or an object.
+    Return None if the backend is not configured, or if the file does not define the connection. The
+    file contains a JSON object with the id of each connection as a key. The value is the connection
+    as a URI or as an object.
+
+    Args:
+        conn_id: id of the connection.
+        environment: environment variables, which configure the backend and name the file.
 
     Raises:
-        UsageError: the settings, the file or the connection cannot be read; never shows a value.
+        UsageError: the settings, the file or the connection cannot be read. The message never
+            contains a value of the file.
     """
     for setting in BACKENDS:
         if environment.get(setting) == FILE_BACKEND:
@@ -112,7 +139,7 @@ def _file_of(setting: str, words: str) -> Path:
         return Path(json.loads(words)["connections_file_path"])
     except (ValueError, TypeError, KeyError):
         raise UsageError(
-            f"{setting}_KWARGS names no file of connections.",
+            f"{setting}_KWARGS has no connections_file_path.",
             'Write {"connections_file_path": "/run/secrets/connections.json"}.',
         ) from None
 
@@ -133,7 +160,13 @@ def _in_file(path: Path, conn_id: str) -> str | None:
 
 @cache
 def _connections(path: Path, moment: int) -> dict[str, str]:
-    """Return the connections of a file as texts; read again when the file has another moment."""
+    """Return the connections of a file by id, each as a URI or JSON text.
+
+    Args:
+        path: path of the file.
+        moment: modification time of the file. The result is cached, and the file is read again if
+            its modification time has changed.
+    """
     del moment
     try:
         connections = json.loads(path.read_bytes())
@@ -143,16 +176,21 @@ def _connections(path: Path, moment: int) -> dict[str, str]:
         }
     except (ValueError, AttributeError):
         raise UsageError(
-            f"The file of connections {path} is no JSON object of connections by id."
+            f"The file of connections {path} is not a JSON object of connections by id."
         ) from None
 
 
 def from_environment(conn_id: str, environment: Mapping[str, str]) -> ConnectionSpec | None:
-    """Return the connection that an environment names, None when it names none.
+    """Return the connection that an environment variable defines; None if the variable is not set.
+
+    Args:
+        conn_id: id of the connection, from which the name of the variable is derived.
+        environment: environment variables.
 
     Raises:
-        UsageError: the value is neither a URI nor JSON, or empty: a secret that was lost on its way
-            must not be taken for "not configured". The value itself is never shown.
+        UsageError: the value is neither a URI nor JSON, or it is empty. An empty value may be a
+            secret that was lost, so the connection must not count as not configured. The message
+            never contains the value.
     """
     variable = ENVIRONMENT_PREFIX + conn_id.upper()
     value = environment.get(variable)
@@ -160,13 +198,22 @@ def from_environment(conn_id: str, environment: Mapping[str, str]) -> Connection
         return None
     if not value.strip():
         raise UsageError(
-            f"{variable} is set and empty.", "Give it its value, or unset it for the local profile."
+            f"{variable} is set but empty.",
+            "Set the variable to a value, or unset it to use the local profile.",
         )
     return parse(conn_id, value)
 
 
 def parse(conn_id: str, value: str) -> ConnectionSpec:
-    """Read a connection from Airflow's URI or JSON form."""
+    """Return the connection that a URI or a JSON text in the notation of Airflow describes.
+
+    Args:
+        conn_id: id of the connection.
+        value: URI or JSON text.
+
+    Raises:
+        UsageError: the value cannot be parsed. The message never contains the value.
+    """
     try:
         return (
             _from_json(conn_id, value)
@@ -203,18 +250,21 @@ _OF_PATHS = {"fs", "file", "directory"}  # without user and password; a path may
 
 
 def refuse_unescaped(address: str, subject: str, *, first_at: bool = False) -> None:
-    """Refuse a URI whose unescaped password would be read as a host or database in part.
+    """Refuse a URI whose user or password contains a character that must be escaped.
 
-    ``/``, ``?`` and ``#`` end the part of a URI that has the password. Errors and logs would show
-    the rest of the password. A name of a database, a path or an account has no bare ``@``.
+    ``/``, ``?`` and ``#`` end the section of a URI that contains the password. If the password has
+    such a character, the rest of the password would be read as host or database. It would then
+    appear in errors and logs. Such a URI is recognised because it has an ``@`` after the text that
+    looks like the host.
 
     Args:
-        address: a URI; other texts pass.
-        subject: of the message; the address itself is never repeated.
-        first_at: whether the host begins behind the first ``@``, as for libpq, not the last.
+        address: URI. Texts that are not URIs are accepted.
+        subject: subject of the error message. The message never contains the URI.
+        first_at: whether the host begins after the first ``@``, as in libpq. Otherwise, it begins
+            after the last ``@``.
 
     Raises:
-        UsageError: there is an ``@`` behind the host.
+        UsageError: the user or password contains an unescaped character.
     """
     _scheme, sign, rest = address.partition("://")
     if not sign or not _SCHEME.fullmatch(_scheme) or _scheme in _OF_PATHS:

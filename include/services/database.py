@@ -1,4 +1,4 @@
-"""PostgreSQL: one address for libpq, psycopg and PostgreSQL's own programs."""
+"""Describe how to connect to a PostgreSQL database with psycopg and PostgreSQL's own programs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import psycopg
 from psycopg.abc import QueryNoTemplate
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from include.services.connection_secrets import private_file
 from include.services.connections import ConnectionSpec, refuse_unescaped
 from include.services.errors import ServiceError, UsageError
-from include.services.material import private_file
 from include.services.transport import Transport, is_local_database, of_database
 
 _SERVICE_FILES = ("PGSERVICEFILE", "PGSYSCONFDIR")
@@ -71,7 +71,7 @@ SELECT (classid::bigint << 32 | objid::bigint) AS key, mode FROM pg_locks
 WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid() AND objsubid = 1
 """
 SECRETS = {"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
-"""libpq keywords, beside the password, that no command line may hold: every user of the machine
+"""libpq keywords, beside the password, that no command line may contain: every user of the machine
 reads those. libpq has no variables of the environment for them."""
 SERVICE = "parcelseal"  # name of the service in the file that has them
 
@@ -89,11 +89,13 @@ printing must not depend on the session, neither when they are erased nor when t
 
 
 class DatabaseUnavailable(ServiceError):
-    """The server cannot be reached or went away.
+    """The error for a database server that cannot be reached, or for a lost connection.
 
     Attributes:
-        answered: a server answered and refused this connection. It may accept others: the reason
-            is one of its limits, its TLS, or a text in another language than English.
+        answered: whether the server answered and refused this connection, and may accept another
+            connection. Reasons for such a refusal are a limit of the server and its TLS settings.
+            It is also True if the message of the server is not in English, so the reason is not
+            known.
     """
 
     answered = False
@@ -104,17 +106,18 @@ UNREADABLE = (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.Untranslat
 
 
 class DatabaseMissing(UsageError):
-    """The server has no database of that name."""
+    """The error for a server that has no database with the requested name."""
 
 
 @dataclass(frozen=True)
 class DatabaseAddress:
-    """The address of a database and our login.
+    """The address of a database and the login with which ParcelSeal connects to it.
 
     Attributes:
-        parameters: libpq keywords without the password and other secrets.
-        password: never part of ``repr`` nor of a command line.
-        secrets: other libpq keywords that are secrets, likewise.
+        parameters: libpq keywords, except the password and other secrets.
+        password: password; it never appears in ``repr`` or on a command line.
+        secrets: libpq keywords with other secrets. They never appear in ``repr`` or on a command
+            line.
     """
 
     parameters: Mapping[str, str]
@@ -123,14 +126,15 @@ class DatabaseAddress:
 
     @classmethod
     def from_connection(cls, spec: ConnectionSpec) -> DatabaseAddress:
-        """Read an Airflow connection of type postgres.
+        """Return the address that an Airflow connection of type postgres describes.
 
-        A server that is not on this machine is verified over TLS unless the connection's extra
-        says otherwise (``sslmode``).
+        If the server is on another machine, its certificate is verified over TLS, except if the
+        extra of the connection sets a weaker ``sslmode``.
 
         Raises:
-            UsageError: the connection is of another type, or a part of its password was read as
-                the name of a database, as Airflow does where it is not escaped.
+            UsageError: the connection is of another type, or its database name contains an ``@``.
+                Airflow reads the end of an unescaped password as database name. Therefore, such a
+                name probably contains a piece of the password.
         """
         if spec.conn_type != "postgres":
             raise UsageError(
@@ -139,8 +143,8 @@ class DatabaseAddress:
             )
         if "@" in spec.schema and ("/" in spec.schema or not spec.login):
             raise UsageError(
-                f"Connection {spec.conn_id} names a database with @: a part of its password, as "
-                "it seems.",
+                f"Connection {spec.conn_id} has an @ in its database name, which is probably "
+                "part of its password.",
                 "Write / as %2F and @ as %40 in the password of its URI.",
             )
         keywords = {
@@ -154,14 +158,14 @@ class DatabaseAddress:
 
     @classmethod
     def from_conninfo(cls, conninfo: str) -> DatabaseAddress:
-        """Read a libpq connection string or ``postgresql://`` URI.
+        """Return the address that a libpq connection string or a ``postgresql://`` URI describes.
 
-        As libpq does, it takes a password that is not there from ``PGPASSWORD``, so that none has
-        to stand on a command line.
+        If the text contains no password, the environment variable ``PGPASSWORD`` supplies it, as in
+        libpq. Users can thus avoid to write a password on the command line.
 
         Raises:
-            UsageError: it is empty, libpq cannot read it, or would take a part of the password for
-                something else; the text is not repeated, it may hold a password.
+            UsageError: the text is empty or invalid, or has an unescaped character in its password.
+                The message never contains the text.
         """
         if not conninfo.strip():
             raise UsageError(
@@ -181,10 +185,18 @@ class DatabaseAddress:
 
     @classmethod
     def from_parameters(cls, keywords: Mapping[str, str], password: str) -> DatabaseAddress:
-        """Complete libpq keywords with a timeout, an encoding, and verified TLS where it is due.
+        """Return the address for libpq keywords, and set defaults for timeout, encoding and TLS.
+
+        If the server is on another machine, the default is TLS with verification of the server.
+
+        Args:
+            keywords: libpq keywords and their values, without the password.
+            password: password; empty if the server needs none.
 
         Raises:
-            UsageError: an address has secrets and a service, or programs cannot get a secret.
+            UsageError: the keywords contain secrets, and also name a section of a libpq service
+                file. ParcelSeal passes secrets to PostgreSQL's programs in a service file of its
+                own, and libpq can read only one service file.
         """
         secrets = {key: value for key, value in keywords.items() if value and key in SECRETS}
         parameters = {key: value for key, value in keywords.items() if value and key not in SECRETS}
@@ -205,40 +217,42 @@ class DatabaseAddress:
 
     @property
     def transport(self) -> Transport:
-        """Return how safe the way to the server is."""
+        """Return the protection of the network route to the server."""
         return of_database(self.parameters)
 
     @property
     def name(self) -> str:
-        """The database's name on its server."""
+        """Return the name of the database on its server."""
         return self.parameters.get("dbname", "")
 
     @property
-    def place(self) -> str:
-        """Return its name and server for people, without user or password."""
+    def display_name(self) -> str:
+        """Return the database name and the server as display text, without user and password."""
         at = self.parameters
         host = at.get("host") or at.get("hostaddr") or at.get("service", "local socket")
         port = at.get("port", "5432")
         return f"{self.name} on {host}" + ("" if host.startswith("/") else f":{port}")
 
     def conninfo(self) -> str:
-        """Return a libpq connection string, password and other secrets included."""
+        """Return a libpq connection string that contains the password and all other secrets."""
         password = {"password": self.password} if self.password else {}
         # Empty, libpq does not look for PGHOST and PGHOSTADDR, which would lead elsewhere.
         here = {} if "service" in self.parameters else {"host": "", "hostaddr": ""}
         return make_conninfo("", **{**here, **self.parameters, **password, **self.secrets})
 
     def public_conninfo(self) -> str:
-        """Return a libpq connection string without any secret, fit for a command line."""
+        """Return a libpq connection string without secrets. It may appear on a command line."""
         return make_conninfo("", **self.parameters)
 
     def environment(self) -> dict[str, str]:
-        """Return the environment for PostgreSQL's programs: ours, plus the password.
+        """Return the environment variables with which PostgreSQL's programs are started.
 
-        Other secrets are in a service file that only this user can read.
+        The result contains the password. It also contains those variables of this process that do
+        not change the connection. Other secrets are written to a service file that only the user of
+        this process can read, and the result names this file.
 
-        Moments are printed in UTC, or the same rows would have another digest on a server in
-        another timezone.
+        With these variables, the programs print timestamps in UTC. Otherwise, the same rows would
+        have different digests on servers with different timezones.
         """
         kept = _SERVICE_FILES if "service" in self.parameters else ()
         clean = {
@@ -257,16 +271,17 @@ class DatabaseAddress:
         }
 
     def with_database(self, name: str) -> DatabaseAddress:
-        """Return the same server and user with another database."""
+        """Return the address of another database on the same server, with the same login."""
         return replace(self, parameters={**self.parameters, "dbname": name})
 
     def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
-        """Open a connection.
+        """Open a connection to the database.
 
         Raises:
-            DatabaseMissing: the server has no such database.
-            UsageError: user, password or database name is wrong.
-            DatabaseUnavailable: the server does not answer, or its answer cannot be read.
+            DatabaseMissing: the server has no database with this name.
+            UsageError: the user, password or database name is wrong.
+            DatabaseUnavailable: the server does not answer, or refuses the connection for another
+                reason.
         """
         try:
             return psycopg.connect(self.conninfo(), autocommit=autocommit)
@@ -274,10 +289,14 @@ class DatabaseAddress:
             raise self.explain(error) from None
 
     def explain(self, error: psycopg.OperationalError) -> ServiceError | UsageError:
-        """Return a message of one line and an action for a failed connection.
+        """Return the error for a failed connection attempt, with a one-line message and an action.
 
-        libpq gives no SQLSTATE of a failed connection, only the text in the server's language. A
-        refusal in another language than English is a `DatabaseUnavailable` that `answered`.
+        The cause can only be recognised from the text of the error, because libpq reports no
+        SQLSTATE for a failed connection attempt. If the server refused the connection in another
+        language than English, the result is a `DatabaseUnavailable` whose `answered` is True.
+
+        Args:
+            error: error that psycopg raised for the attempt.
         """
         text = " ".join(str(error).split())
         if is_refusal(text):
@@ -285,11 +304,11 @@ class DatabaseAddress:
             kind = DatabaseMissing if is_missing and text.count("FATAL:") == 1 else UsageError
             reason = text.split("FATAL:")[-1].strip()
             return kind(
-                f"The server refused the connection to {self.place}: {reason}.",
+                f"The server refused the connection to {self.display_name}: {reason}.",
                 "Check user, password and database name of the connection.",
             )
         reason = text.split("failed:")[-1].partition(_HINT)[0].strip().rstrip(".")
-        message = f"No connection to {self.place}: {reason}."
+        message = f"No connection to {self.display_name}: {reason}."
         has_answer = _SERVER_MESSAGE.search(str(error)) or _TLS_FAILURE.search(text)
         if has_answer and _LETS_NOBODY_IN not in text:
             answered = DatabaseUnavailable(
@@ -305,25 +324,32 @@ class DatabaseAddress:
 
 
 def is_refusal(text: str) -> bool:
-    """Return whether a server refused a login, by libpq's text of a failed connection."""
+    """Return whether an error text of libpq means that a server answered and refused the login."""
     return any(sign in text for sign in _REFUSALS)
 
 
 def scalar(
     connection: psycopg.Connection[Any], query: QueryNoTemplate, parameters: Any = None
 ) -> Any:
-    """Return the first column of the first row of a query, or None without a row."""
+    """Return the first column of the first row of a query, or None if the query returns no row.
+
+    Args:
+        connection: connection to the database.
+        query: SQL query.
+        parameters: values for the placeholders in the query; None if it has none.
+    """
     row = connection.execute(query, parameters).fetchone()
     return None if row is None else row[0]
 
 
 @contextmanager
 def connected(address: DatabaseAddress) -> Iterator[psycopg.Connection]:
-    """Open a connection and close it at the end.
+    """Open a connection for the block and close it when the block ends.
 
     Raises:
-        UsageError: user, password or database name is wrong.
-        ServiceError: the server cannot be reached, is lost or cannot do the work.
+        UsageError: the user, password or database name is wrong.
+        ServiceError: the server cannot be reached, the connection is lost, or the server cannot
+            execute a statement.
     """
     with address.connect() as connection:
         try:
@@ -333,12 +359,14 @@ def connected(address: DatabaseAddress) -> Iterator[psycopg.Connection]:
 
 
 def unreadable_text(error: BaseException) -> UsageError | None:
-    """Return the error for a text that cannot be read as UTF-8; None if this is another error.
+    """Return the error for a text in the database that cannot be read as UTF-8.
 
-    A retry would read the same text. The result omits the server's message, which quotes bytes.
+    Return None if the given error has another cause. The result is a UsageError, because a retry
+    would read the same text. Its message does not contain the server's message, which quotes bytes
+    of the unreadable text.
 
     Args:
-        error: an error of psycopg, or SQLAlchemy's error that wraps it.
+        error: error of psycopg, or SQLAlchemy's error that wraps it.
     """
     if not isinstance(getattr(error, "orig", error), UNREADABLE):
         return None
@@ -351,17 +379,23 @@ def unreadable_text(error: BaseException) -> UsageError | None:
 
 
 def lost(address: DatabaseAddress, error: psycopg.OperationalError) -> ServiceError | UsageError:
-    """Return the error for a lost connection, or for a server that cannot do the work."""
+    """Return the error for a statement that failed because the connection or the server failed.
+
+    Args:
+        address: address of the database.
+        error: error that psycopg raised for the statement.
+    """
     # The whole text may quote a row in its DETAIL; a lost connection has only the text.
     text = " ".join((error.diag.message_primary or str(error)).split()).rstrip(".")
     if error.sqlstate == _FILE_MISSING:
         return lacks_library(address, text)
     if (error.sqlstate or "").startswith(SERVER_ANSWERED):
         return ServiceError(
-            f"The server of {address.place} cannot go on: {text}.", "The server's log tells more."
+            f"The server of {address.display_name} cannot continue: {text}.",
+            "The log of the server has the details.",
         )
     return DatabaseUnavailable(
-        f"The connection to {address.place} was lost: {text}.",
+        f"The connection to {address.display_name} was lost: {text}.",
         "Nothing was recorded as done. The run is repeated when the server is back.",
     )
 
@@ -371,19 +405,23 @@ def lacks_library(address: DatabaseAddress, text: str) -> UsageError:
 
     Args:
         address: address of the database that uses the extension.
-        text: message of the server.
+        text: error message of the server.
     """
     return UsageError(
-        f"The server of {address.place} lacks a file of an extension: {text}.",
+        f"The server of {address.display_name} lacks a file of an extension: {text}.",
         "Install the extension's package on that server, in the version that the database uses.",
     )
 
 
 def _service(secrets: Mapping[str, str]) -> bytes:
-    """Return a service file for secrets.
+    """Return the content of a libpq service file that contains the given secrets.
+
+    Args:
+        secrets: libpq keywords and their secret values.
 
     Raises:
-        UsageError: libpq would read another value: it ends at a line's end, and blanks there go.
+        UsageError: libpq would read another value, because a value has a line break, ends in
+            spaces, or is longer than about 900 bytes.
     """
     for name, value in secrets.items():
         if value != value.rstrip() or "\n" in value or len(f"{name}={value}".encode()) > 1000:

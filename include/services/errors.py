@@ -1,14 +1,17 @@
-"""Errors that reach people: one clear line, an exit code, and whether a retry can help."""
+"""Define the errors whose messages are shown to users.
+
+Each error has a one-line message, an exit code, and the information whether a retry can help.
+"""
 
 from __future__ import annotations
 
 
 class ParcelSealError(Exception):
-    """Base of every error that people read.
+    """The base class of all errors whose message is written for users.
 
     Attributes:
-        message: what happened, in one line.
-        action: what the reader can do about it; may be empty.
+        message: description of the problem in one line.
+        action: advice to the user; may be empty.
     """
 
     exit_code = 3
@@ -23,22 +26,22 @@ class ParcelSealError(Exception):
 
 
 class UsageError(ParcelSealError):
-    """The command or the configuration is wrong (exit code 2)."""
+    """The error for a wrong command or configuration (exit code 2)."""
 
     exit_code = 2
 
 
 class ControlFailed(ParcelSealError):
-    """The work was done and shows that the control did not hold (exit code 1)."""
+    """The error for a failed control (exit code 1)."""
 
     exit_code = 1
 
 
 class ServiceError(ParcelSealError):
-    """A service failed: database, store, mail (exit code 3).
+    """The error for a failed service, such as a database, store or mail server (exit code 3).
 
     Attributes:
-        is_permanent: whether a retry would end in the same error, until a person removes the cause.
+        is_permanent: whether retries are useless until a person removes the cause of the error.
     """
 
     exit_code = 3
@@ -63,11 +66,12 @@ See PostgreSQL 18, appendix A.
 def is_permanent(error: BaseException) -> bool:
     """Return whether a retry would end in the same error.
 
-    Errors of configuration, data and rights are permanent, also if a library's error wraps them.
-    An unavailable service is transient, and so is an unexpected error without an SQLSTATE.
+    Errors of configuration, data and permissions are permanent, even if an error of a library wraps
+    them. Errors of unavailable services are not permanent. An unexpected error without an SQLSTATE
+    is not permanent.
 
     Args:
-        error: the error of the failed attempt.
+        error: error of the failed attempt.
     """
     if isinstance(error, ServiceError):
         return error.is_permanent
@@ -77,14 +81,18 @@ def is_permanent(error: BaseException) -> bool:
 
 
 def sqlstate_of(error: BaseException) -> str:
-    """Return the SQLSTATE of an error or of the database error that it wraps; empty if none."""
+    """Return the SQLSTATE of an error or of the database error that it wraps.
+
+    The result is empty if the error has no SQLSTATE.
+    """
     return getattr(_database_error(error), "sqlstate", None) or ""
 
 
 def _is_outdated_plan(error: BaseException) -> bool:
-    """Return whether a table changed after a statement on it was prepared; a retry prepares again.
+    """Return whether a prepared statement failed because its table was changed in the meantime.
 
-    PostgreSQL gives the error the SQLSTATE of unsupported features, 0A000.
+    A retry prepares the statement again and may succeed. PostgreSQL reports this error with
+    SQLSTATE 0A000, which usually stands for unsupported features.
     """
     diagnosis = getattr(_database_error(error), "diag", None)
     return getattr(diagnosis, "source_function", None) == "RevalidateCachedQuery"

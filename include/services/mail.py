@@ -1,8 +1,8 @@
-"""Send mails over SMTP in a session, and report the fate of each.
+"""Send mails over SMTP, and return the delivery status of each mail.
 
-A mail is *in doubt* when the connection is lost after its last byte was handed over and before the
-server's answer: it may have been taken. smtplib alone raises the same error for that as for a line
-that was cut before, so the phases are driven here one by one.
+If the connection is lost after the last byte of a mail was sent and before the server replied, the
+server may have accepted the mail. The mail is then *in doubt*. smtplib raises the same error if the
+connection was lost earlier. Therefore, this module executes the commands of SMTP one by one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from include.services.connections import ConnectionSpec
+from include.services.delivery_status import DeliveryStatus, Reply
 from include.services.errors import ServiceError, UsageError
-from include.services.fate import Fate, Reply
 from include.services.transport import Transport, of_host
 
 _TYPES = {"smtp", "email"}
@@ -33,17 +33,26 @@ _TOO_MANY = 421  # the server ends the session
 
 @dataclass(frozen=True)
 class MailServer:
-    """A mail server and who sends through it.
+    """A mail server, and the sender of the mails.
 
     Attributes:
-        security: ``tls`` from the first byte, ``starttls``, or ``none`` on this machine only.
-        sender: address that mail comes from.
-        sender_name: shown beside it; may be empty.
-        reply_to: address for answers; empty where they go to the sender.
-        unsubscribe_to: address that a refusal of further mail goes to; may be empty.
-        timeout: seconds that the server has for each answer but the last.
-        answer_timeout: seconds that it has for its word on a whole mail (RFC 5321, 4.5.3.2.6): it
-            may look at it for long, and a mail that is not waited for is sent twice.
+        host: host name or address of the server.
+        port: port of the server.
+        security: ``tls`` for TLS from the first byte, ``starttls``, or ``none``. The value ``none``
+            is allowed only for a server on this machine.
+        sender: sender address of the mails.
+        sender_name: display name of the sender; may be empty.
+        login: user name; empty if the server needs no user name.
+        password: password of the user; empty if the server needs no password.
+        reply_to: address for replies; empty if replies are sent to the sender.
+        unsubscribe_to: address to which recipients write to get no further mails; may be empty.
+        timeout: seconds to wait for each reply of the server, except the reply to the complete
+            mail.
+        answer_timeout: seconds to wait for the reply to the complete mail (RFC 5321, 4.5.3.2.6).
+            The server may scan the mail for a long time before it replies. If the time is too
+            short, a mail that the server accepted may be sent twice.
+        verify: True to verify the server's certificate, False to accept any certificate. A text is
+            the name of a file with the certificate authority to trust.
     """
 
     host: str
@@ -61,24 +70,25 @@ class MailServer:
 
     @classmethod
     def from_connection(cls, spec: ConnectionSpec) -> MailServer:
-        """Read Airflow's SMTP connection.
+        """Return the mail server that an Airflow connection of type smtp describes.
 
-        Host, port, login and password; in the extra ``disable_ssl``, ``disable_tls``,
-        ``from_email``, ``timeout`` and ``ssl_context`` as Airflow has them, and
-        ``answer_timeout``, ``reply_to``, ``unsubscribe_to`` and ``verify`` (file of the authority
-        that signed the server's certificate).
+        The connection has host, port, login and password. Airflow defines these keys for the extra
+        of such a connection: ``disable_ssl``, ``disable_tls``, ``from_email``, ``timeout`` and
+        ``ssl_context``. ParcelSeal adds ``answer_timeout``, ``reply_to``, ``unsubscribe_to``, and
+        ``verify`` (file of the certificate authority that signed the server's certificate).
 
         Raises:
-            UsageError: another type, no host or sender, an address that is none, or mail would go
-                over the network unencrypted or to a server that nobody verified.
+            UsageError: the type is wrong, the host or sender is missing, or an address is invalid.
+                Also raised if mail would be sent over the network unencrypted or to an unverified
+                server.
         """
         if spec.conn_type not in _TYPES:
             raise UsageError(
-                f"Connection {spec.conn_id} is of type {spec.conn_type}, which sends no mail.",
+                f"Connection {spec.conn_id} is of type {spec.conn_type}, which cannot send mail.",
                 "Use type smtp.",
             )
         if not spec.host:
-            raise UsageError(f"Connection {spec.conn_id} names no host.")
+            raise UsageError(f"Connection {spec.conn_id} has no host.")
         named = _NAMED.fullmatch(spec.text("from_email"))  # parseaddr makes something of anything
         name, sender = named.groups("") if named else ("", spec.text("from_email"))
         addresses = {"from_email": sender}
@@ -108,11 +118,11 @@ class MailServer:
 
     @property
     def domain(self) -> str:
-        """The sender's domain."""
+        """Return the domain of the sender's address."""
         return self.sender.rpartition("@")[2]
 
     def open(self) -> MailSession:
-        """Return a session; it connects when the first mail is sent."""
+        """Return a session with the server. The session connects when the first mail is sent."""
         return MailSession(self)
 
 
@@ -121,7 +131,13 @@ def _on(spec: ConnectionSpec, key: str) -> bool:
 
 
 def _security(spec: ConnectionSpec) -> Literal["tls", "starttls", "none"]:
-    """Return the security that Airflow's two switches ask for; none only on this machine."""
+    """Return whether mail is sent with TLS, with STARTTLS or without encryption.
+
+    The result depends on the keys ``disable_ssl`` and ``disable_tls`` of the connection's extra.
+
+    Raises:
+        UsageError: mail would be sent over the network unencrypted or to an unverified server.
+    """
     unverified = spec.text("ssl_context").lower() == "none" or spec.verify is False
     verify = False if unverified else spec.verify
     if of_host(spec.host, tls=True, verify=verify) is Transport.UNVERIFIED:
@@ -155,7 +171,11 @@ def _seconds(spec: ConnectionSpec, key: str, usual: float) -> float:
 
 
 class _Lost(Exception):
-    """The session ended, or could not be had, and that has nothing to do with one mail."""
+    """The error for a session that could not be opened or was lost. The session can send no mail.
+
+    Attributes:
+        code: reply codes of the server; empty if the server did not reply.
+    """
 
     def __init__(self, code: str = "") -> None:
         super().__init__(code)
@@ -164,29 +184,37 @@ class _Lost(Exception):
 
 @dataclass
 class MailSession:
-    """A session with a mail server, opened when it is needed and again when it was lost."""
+    """A session with a mail server.
+
+    It connects when it is first used, and again after a lost connection.
+    """
 
     server: MailServer
     _smtp: smtplib.SMTP | None = None
 
     def ready(self) -> Reply:
-        """Connect, where that is not done: ``accepted`` or ``unavailable``."""
+        """Connect to the server if the session is not connected.
+
+        Returns:
+            A reply with the status ``accepted`` if the session is connected afterwards, or else
+            ``unavailable``.
+        """
         try:
             self._smtp = self._smtp or self._connect()
         except _Lost as lost:
-            return Reply(Fate.UNAVAILABLE, lost.code)
-        return Reply(Fate.ACCEPTED)
+            return Reply(DeliveryStatus.UNAVAILABLE, lost.code)
+        return Reply(DeliveryStatus.ACCEPTED)
 
     def send(self, recipient: str, content: bytes) -> Reply:
-        """Send one mail to one recipient.
+        """Send one mail to one recipient, and return the reply of the server.
 
         Args:
-            recipient: an address.
-            content: the mail with its headers, lines ended by CRLF.
+            recipient: mail address of the recipient.
+            content: mail with its headers. Its lines end with CRLF.
 
         Returns:
-            What became of it. ``unavailable`` says that the server could not be used at all: this
-            mail was not sent, and the next one would fare the same.
+            The reply with the delivery status. If no session could be opened, the status is
+            ``unavailable``. The mail was then not sent, and other mails could not be sent either.
         """
         fresh = self._smtp is None
         try:
@@ -194,15 +222,15 @@ class MailSession:
         except _Lost as lost:
             self.close()
             if fresh:
-                return Reply(Fate.UNAVAILABLE, lost.code)
+                return Reply(DeliveryStatus.UNAVAILABLE, lost.code)
         try:  # a server may end a session that was idle, or had its share of mails
             return self._sent(recipient, content)
         except _Lost as lost:
             self.close()
-            return Reply(Fate.UNAVAILABLE, lost.code)
+            return Reply(DeliveryStatus.UNAVAILABLE, lost.code)
 
     def close(self) -> None:
-        """End the session, also a broken one."""
+        """End the session with the server, even if its connection is broken."""
         smtp, self._smtp = self._smtp, None
         if smtp is None:
             return
@@ -216,18 +244,18 @@ class MailSession:
         options: list[str] = []
         if not recipient.isascii():
             if not smtp.has_extn("smtputf8"):
-                return Reply(Fate.REFUSED, "smtputf8")
+                return Reply(DeliveryStatus.REFUSED, "smtputf8")
             options = ["SMTPUTF8", "BODY=8BITMIME"]
-        code, words = _asked(lambda: smtp.mail(self.server.sender, options))
+        code, words = _reply_to(lambda: smtp.mail(self.server.sender, options))
         if code != 250:
             raise _Lost(_code(code, words))
         for command, expected in ((lambda: smtp.rcpt(recipient), (250, 251)),
                                 (lambda: smtp.docmd("data"), (354,))):  # fmt: skip
             try:
-                code, words = _asked(command)
+                code, words = _reply_to(command)
             except _Lost:  # this mail's own doing, for all we know: the others go on
                 self._drop()
-                return Reply(Fate.DEFERRED)
+                return Reply(DeliveryStatus.DEFERRED)
             if code not in expected:
                 return self._not_taken(smtp, code, words)
         return self._handed_over(smtp, content)
@@ -240,22 +268,22 @@ class MailSession:
             smtp.send(body + b".\r\n")
         except (smtplib.SMTPException, OSError):
             self._drop()  # the last bytes never left: no server can have taken it
-            return Reply(Fate.DEFERRED)
+            return Reply(DeliveryStatus.DEFERRED)
         try:
             code, words = self._last_answer(smtp)
         except (smtplib.SMTPException, OSError):
             self._drop()
-            return Reply(Fate.IN_DOUBT)
+            return Reply(DeliveryStatus.IN_DOUBT)
         if code == 250:
-            return Reply(Fate.ACCEPTED, _code(code, words))
+            return Reply(DeliveryStatus.ACCEPTED, _code(code, words))
         if not 400 <= code < 600:
             self._drop()
-            return Reply(Fate.IN_DOUBT, _code(code, words))
+            return Reply(DeliveryStatus.IN_DOUBT, _code(code, words))
         if code == _TOO_MANY:
             self._drop()
         codes = _code(code, words)
         later = code < 500 or codes == _FULL_AFTER_ALL or _is_of_the_sender(codes)
-        return Reply(Fate.DEFERRED if later else Fate.REFUSED, codes)
+        return Reply(DeliveryStatus.DEFERRED if later else DeliveryStatus.REFUSED, codes)
 
     def _last_answer(self, smtp: smtplib.SMTP) -> tuple[int, bytes]:
         assert smtp.sock is not None
@@ -267,19 +295,31 @@ class MailSession:
                 smtp.sock.settimeout(self.server.timeout)
 
     def _not_taken(self, smtp: smtplib.SMTP, code: int, words: bytes) -> Reply:
-        """Judge a refusal before the mail was sent; the session goes on for the others."""
+        """Return the reply for a mail that the server refused before its content was sent.
+
+        The session is reset for the next mail. If this is impossible, its connection is closed, and
+        a new connection is opened for the next mail.
+
+        Args:
+            smtp: connection of the session.
+            code: three-digit code of the server's reply.
+            words: text of the server's reply.
+
+        Raises:
+            _Lost: the server refused the whole session, so it would also refuse other mails.
+        """
         if code in _NOT_THE_RECIPIENT:
             raise _Lost(_code(code, words))
         permanent = 500 <= code < 600 and code != _MAILBOX_FULL
         try:
-            reset = _asked(smtp.rset)[0] == 250
+            reset = _reply_to(smtp.rset)[0] == 250
         except _Lost:
             reset = False
         if not reset or code == _TOO_MANY:
             self._drop()
         codes = _code(code, words)
         permanent = permanent and not _is_of_the_sender(codes)
-        return Reply(Fate.REFUSED if permanent else Fate.DEFERRED, codes)
+        return Reply(DeliveryStatus.REFUSED if permanent else DeliveryStatus.DEFERRED, codes)
 
     def _drop(self) -> None:
         if self._smtp is not None:
@@ -308,7 +348,10 @@ class MailSession:
 
 @contextmanager
 def _losing() -> Iterator[None]:
-    """Raise _Lost, with the server's code if it answered, for an error of SMTP in the block."""
+    """Convert an SMTP error that the block raises to `_Lost`, with the server's reply codes.
+
+    The codes are empty if the server did not reply.
+    """
     try:
         yield
     except smtplib.SMTPResponseException as error:
@@ -318,9 +361,14 @@ def _losing() -> Iterator[None]:
 
 
 def _is_of_the_sender(codes: str) -> bool:
-    """Return whether policy is the reason (RFC 3463, 5.7.X): relaying, DMARC, a blocked sender.
+    """Return whether the server refused a mail because of its sender or a policy of the server.
 
-    The recipient's address is right then: the deferred mail is sent once the server accepts it.
+    Examples are relaying, DMARC and a blocked sender. RFC 3463 assigns the codes 5.7.X to such
+    refusals. The recipient's address may be correct in this case. Therefore, the mail counts as
+    deferred and not as refused.
+
+    Args:
+        codes: reply codes of the server, such as ``550 5.7.1``.
     """
     return codes.partition(" ")[2].startswith("5.7.")
 
@@ -340,8 +388,15 @@ def _context(server: MailServer) -> ssl.SSLContext:
     return context
 
 
-def _asked(command: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
-    """Return the answer to a command; raises _Lost without an answer."""
+def _reply_to(command: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
+    """Execute an SMTP command, and return the code and the text of the server's reply.
+
+    Args:
+        command: function that executes the command and returns the server's reply.
+
+    Raises:
+        _Lost: the server did not reply.
+    """
     try:
         return command()
     except (smtplib.SMTPException, OSError):
@@ -349,7 +404,14 @@ def _asked(command: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
 
 
 def _code(code: int, words: bytes | str) -> str:
-    """Return the codes of an answer, ``451 4.7.1``, without its words, which quote addresses."""
+    """Return the reply codes of a server without the text, such as ``451 4.7.1``.
+
+    The text is omitted, because it may contain mail addresses.
+
+    Args:
+        code: three-digit code of the reply.
+        words: text of the reply, which may begin with an enhanced status code such as ``4.7.1``.
+    """
     text = words if isinstance(words, bytes) else words.encode(errors="replace")
     enhanced = _ENHANCED.match(text)
     return f"{code} {enhanced.group().decode()}" if enhanced else str(code)

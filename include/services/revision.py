@@ -1,4 +1,4 @@
-"""The version of this code, from git or from the file of an image that has no git."""
+"""Determine the version of the installed code from git or from a version file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ REVISION_FILE = "REVISION"  # written into images, which have no git
 
 
 def code_version(root: Path) -> str:
-    """Return the git commit of the code below a folder, with ``+changes`` when files differ.
+    """Return the version of the code in a folder.
 
-    ``unknown`` where there is neither git nor the file.
+    This is the content of its version file, or else its git commit. The suffix ``+changes`` after a
+    commit means that files differ from the commit. The result is ``unknown`` if the folder has
+    neither a version file nor a git repository.
     """
     written = root / REVISION_FILE
     if written.exists():

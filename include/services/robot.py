@@ -1,7 +1,8 @@
-"""Robots of group chats: the webhooks of WeCom, DingTalk and Feishu.
+"""Send messages to group chats through the webhooks of WeCom, DingTalk and Feishu robots.
 
-A message has no id, so a second copy cannot be recognised: a message that may have arrived is
-*in doubt*, and is not sent again by itself. No error and no log has address, token or secret.
+A message to these services has no id, so they cannot recognise that the same message is sent twice.
+Therefore, if a message may have arrived, it is *in doubt* and is not sent again automatically.
+Errors and logs contain no address, token or secret.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from urllib.parse import urlsplit
 
 from include.services.clock import Clock
 from include.services.connections import ConnectionSpec
+from include.services.delivery_status import DeliveryStatus, Reply
 from include.services.errors import UsageError
-from include.services.fate import Fate, Reply
 from include.services.transport import of_url
 
 if TYPE_CHECKING:
@@ -48,11 +49,13 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 
 @dataclass(frozen=True)
 class Robot:
-    """A robot of a group chat.
+    """A robot that posts messages to a group chat.
 
     Attributes:
-        url: of its webhook, with the token.
-        secret: that signs our messages; empty without one.
+        kind: chat service of the robot.
+        clock: clock for the timestamps of signed messages.
+        url: URL of the webhook, including the token.
+        secret: secret with which messages are signed; empty if they are not signed.
     """
 
     kind: Kind
@@ -62,31 +65,33 @@ class Robot:
 
     @classmethod
     def from_connection(cls, spec: ConnectionSpec, clock: Clock) -> Robot:
-        """Read a connection of type ``http``.
+        """Return the robot that a connection of type ``http`` describes.
 
-        The host is the whole address, or the host alone; the password is the token or key, the
-        extra has ``kind`` (``wecom``, ``dingtalk``, ``feishu``) and may have ``secret``.
+        The host is the complete URL of the webhook, or only the host name. The password is the
+        token or key. The extra has ``kind`` (``wecom``, ``dingtalk``, ``feishu``) and may have
+        ``secret``.
 
         Raises:
-            UsageError: another type or kind, no host, or an address that is not ``https``.
+            UsageError: the type or ``kind`` is wrong, the host is missing, or the URL is not
+                ``https``.
         """
         kind = spec.text("kind")
         if spec.conn_type not in {"http", "https"} or kind not in _PATHS:
             raise UsageError(
-                f"Connection {spec.conn_id} is no robot of a group chat.",
+                f"Connection {spec.conn_id} is not a robot of a group chat.",
                 "Use type http with `kind` in its extra: wecom, dingtalk or feishu.",
             )
         if not spec.host:
-            raise UsageError(f"Connection {spec.conn_id} names no host.")
+            raise UsageError(f"Connection {spec.conn_id} has no host.")
         return cls(cast("Kind", kind), clock, _url(spec, kind), spec.text("secret"))
 
     @property
     def longest(self) -> int:
-        """Bytes that a text may have."""
+        """Return the largest size in bytes that the chat service allows for a message text."""
         return LONGEST[self.kind]
 
     def send(self, text: str) -> Reply:
-        """Send one text to the chat."""
+        """Send a text message to the chat, and return the reply with the delivery status."""
         import requests  # loads slowly, and few companies have robots
 
         body, query = self._content(text)
@@ -100,13 +105,15 @@ class Robot:
                 allow_redirects=False,
             )
         except requests.ConnectionError as error:
-            return Reply(Fate.UNAVAILABLE if _never_connected(error) else Fate.IN_DOUBT)
+            return Reply(
+                DeliveryStatus.UNAVAILABLE if _never_connected(error) else DeliveryStatus.IN_DOUBT
+            )
         except requests.RequestException:
-            return Reply(Fate.IN_DOUBT)
+            return Reply(DeliveryStatus.IN_DOUBT)
         return self._judged(answer)
 
     def _content(self, text: str) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the body in the form of the kind, and the parameters of the address."""
+        """Return the JSON body and URL parameters of the request that posts a text to the chat."""
         now = self.clock.now().timestamp()
         if self.kind == "feishu":
             body: dict[str, Any] = {"msg_type": "text", "content": {"text": text}}
@@ -125,24 +132,26 @@ class Robot:
     def _judged(self, answer: requests.Response) -> Reply:
         status = answer.status_code
         if status in (429, 503):
-            return Reply(Fate.DEFERRED, str(status))
+            return Reply(DeliveryStatus.DEFERRED, str(status))
         if status >= 500 or status < 200:
             return Reply(
-                Fate.IN_DOUBT, str(status)
+                DeliveryStatus.IN_DOUBT, str(status)
             )  # of a gateway: its server may have the message
         if status >= 300:
-            return Reply(Fate.REFUSED, str(status))
+            return Reply(DeliveryStatus.REFUSED, str(status))
         try:
             content = answer.json()
             code = content.get("errcode", content.get("code", content.get("StatusCode")))
         except (ValueError, AttributeError):
-            return Reply(Fate.IN_DOUBT, str(status))
+            return Reply(DeliveryStatus.IN_DOUBT, str(status))
         if not isinstance(code, int):
-            return Reply(Fate.IN_DOUBT, str(status))
+            return Reply(DeliveryStatus.IN_DOUBT, str(status))
         if code == 0:
-            return Reply(Fate.ACCEPTED, str(status))
+            return Reply(DeliveryStatus.ACCEPTED, str(status))
         later = code in _LATER[self.kind]
-        return Reply(Fate.DEFERRED if later else Fate.REFUSED, f"{status} {code}")
+        return Reply(
+            DeliveryStatus.DEFERRED if later else DeliveryStatus.REFUSED, f"{status} {code}"
+        )
 
 
 Robots = Callable[[str], Robot]
@@ -173,7 +182,10 @@ def _signed(key: bytes, text: bytes) -> str:
 
 
 def _never_connected(error: requests.ConnectionError) -> bool:
-    """Return whether nothing was sent: there was no connection, or its TLS was refused."""
+    """Return whether an error means that no connection was established.
+
+    In this case, the message was certainly not sent.
+    """
     import requests
     from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError, SSLError
 

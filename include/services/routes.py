@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from include.services.aws import kms_transport
+from include.services.connection_secrets import list_from_extra
 from include.services.connections import ConnectionSpec
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
-from include.services.material import listed
 from include.services.stores import store_transport
 from include.services.transport import Destination, Route, Transport
 
@@ -19,15 +19,17 @@ Lookup = Callable[[str], ConnectionSpec | None]
 def unverified_routes(
     lookup: Lookup, databases: Iterable[str], stores: Iterable[str]
 ) -> list[Route]:
-    """Return the routes to other machines that are not verified over TLS.
+    """Return the network routes to other machines that are not verified over TLS.
 
-    Connections are read only, and those that cannot be read are left out. Mail and robots of group
-    chats are refused over such a route, and need not be reported.
+    The definitions of the connections are read, and no connection is opened. A connection whose
+    definition cannot be read is skipped. Mail servers and robots of group chats are not included,
+    because ParcelSeal refuses to use them over such a route.
 
     Args:
-        lookup: finds a configured connection, None when it is not configured.
+        lookup: function that returns a configured connection by its id, or None.
         databases: ids of connections to PostgreSQL.
-        stores: ids of connections to object stores; KMS is reached by ``offsite_store``.
+        stores: ids of connections to object stores. The connection ``offsite_store`` may also name
+            a KMS.
     """
     transports: dict[str, Callable[[ConnectionSpec], Transport]] = {
         **dict.fromkeys(sorted(databases), _database_transport),
@@ -48,7 +50,10 @@ def unverified_routes(
 
 
 def faults_of(routes: Iterable[Route]) -> list[str]:
-    """Return a sentence for each route to a store or KMS."""
+    """Return one sentence for each unverified route to an object store or KMS.
+
+    Such a route counts as a fault, and a route to a database only as a remark.
+    """
     return [
         f"The connection {route.conn_id} is not verified over TLS ({route.transport}): use https, "
         "and name an authority of your own in its extra `verify`."
@@ -58,7 +63,11 @@ def faults_of(routes: Iterable[Route]) -> list[str]:
 
 
 def remarks_of(routes: Iterable[Route]) -> list[str]:
-    """Return a sentence for each route to a database, whose connection chose its ``sslmode``."""
+    """Return one sentence for each unverified route to a database.
+
+    Such a route counts as a remark and not as a fault. It exists only because the connection
+    explicitly sets a weaker ``sslmode``.
+    """
     return [
         f"The connection {route.conn_id} is not verified over TLS ({route.transport}): see sslmode "
         "in its extra."
@@ -72,8 +81,13 @@ def _database_transport(spec: ConnectionSpec) -> Transport:
 
 
 def _uses_kms(offsite: ConnectionSpec, drill: ConnectionSpec | None) -> bool:
-    """Return whether KMS holds a key of backups, evidence or drills."""
+    """Return whether KMS keys are used to encrypt backups or to decrypt them for restore drills.
+
+    Args:
+        offsite: connection of the off-site store, which names the recipients of backups.
+        drill: connection that names the key for restore drills; None if it is not configured.
+    """
     return (drill is not None and bool(drill.text("kms_key"))) or any(
         isinstance(recipient, Mapping) and recipient.get("kms_key")
-        for recipient in listed(offsite, "recipients")
+        for recipient in list_from_extra(offsite, "recipients")
     )

@@ -1,13 +1,15 @@
-"""End a command on SIGTERM or SIGINT within `LIMIT` seconds.
+"""End a command within `LIMIT` seconds after SIGTERM or SIGINT.
 
-The first signal raises `Interruption` in the main thread, so that `finally` blocks cancel
-statements, end programs and release locks. A second signal, or the end of the time, ends the
-process and its children at once. Signals within `REPEAT` seconds of the first one count as the
-first: `timeout` sends its signal to the command and then to the command's group.
+The first signal raises `Interruption` in the main thread. The ``finally`` blocks of the command
+then cancel statements, end programs and release locks. If a second signal arrives, or if the
+command has not ended after `LIMIT` seconds, the process and its children are ended at once. Signals
+within `REPEAT` seconds of the first signal are ignored, because the program `timeout` sends its
+signal twice: to the command and to its process group.
 
-Python delivers a signal only to the handler that was installed last, and only when the main thread
-runs. Airflow's task runner installs its own handler of SIGTERM in each task, which does nothing.
-Therefore a thread reads the signals from `signal.set_wakeup_fd`, which no handler replaces.
+Python passes a signal only to the handler that was installed last, and only while the main thread
+runs. In each task, Airflow installs its own handler of SIGTERM, which does nothing. Therefore, a
+separate thread reads the signals from `signal.set_wakeup_fd`, which works with every installed
+handler.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _WAKE = signal.SIGRTMIN  # interrupts the main thread; the kernel may have chose
 
 
 class Interruption(KeyboardInterrupt):
-    """SIGTERM or SIGINT ends the command.
+    """The error that ends the command after SIGTERM or SIGINT.
 
     Attributes:
         number: number of the signal.
@@ -48,7 +50,7 @@ class Interruption(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """The exit code that shells use for a process ended by a signal: 128 plus its number."""
+        """Return the usual exit code after a signal: 128 plus the number of the signal."""
         return 128 + self.number
 
 
@@ -57,20 +59,20 @@ class _State:
     number: int = 0  # of the first signal; 0 while none arrived
     is_raised: bool = False
     deferrals: int = 0
-    last_acts: list[Callable[[], None]] = field(default_factory=list)
+    exit_functions: list[Callable[[], None]] = field(default_factory=list)
 
 
 _state = _State()
 
 
 def install(announce: Callable[[str], None]) -> None:
-    """End this process on SIGTERM and SIGINT from now on; call it in the main thread.
+    """Start to handle SIGTERM and SIGINT in this process. A signal then ends the command in time.
 
-    A shell starts a command in the background of a script with SIGINT ignored. Such a command ends
-    on SIGINT too.
+    Call this function in the main thread. If a shell script starts a process in the background, the
+    process ignores SIGINT at first; after this call, SIGINT ends such a process too.
 
     Args:
-        announce: prints a line on the terminal.
+        announce: function that prints a line on the terminal.
     """
     receiving, sending = socket.socketpair()
     sending.setblocking(False)
@@ -85,15 +87,15 @@ def install(announce: Callable[[str], None]) -> None:
 
 
 def interruption() -> Interruption | None:
-    """Return the interruption of this process, or None while no signal arrived."""
+    """Return the error for the signal that this process received; None if it received no signal."""
     return Interruption(_state.number) if _state.number else None
 
 
 def check() -> None:
-    """Raise the interruption of this process if a signal arrived.
+    """Raise `Interruption` if this process has received SIGTERM or SIGINT.
 
     Raises:
-        Interruption: a signal arrived.
+        Interruption: a signal was received.
     """
     if interrupted := interruption():
         raise interrupted
@@ -101,10 +103,10 @@ def check() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Delay an interruption to the end of the block, which must not end half-way.
+    """Delay `Interruption` until the end of the block.
 
     Raises:
-        Interruption: a signal arrived while the block ran.
+        Interruption: a signal was received during the block.
     """
     _state.deferrals += 1
     try:
@@ -115,32 +117,42 @@ def deferred() -> Iterator[None]:
         _raise_in_main(0, None)
 
 
-def at_sudden_exit(act: Callable[[], None]) -> None:
-    """Run a function when this process exits without Python's clean-up.
+def before_forced_exit(act: Callable[[], None]) -> None:
+    """Register a function that `exit_now` calls before it ends the process.
 
     Args:
-        act: the function, which ends servers or removes files; it has about a second.
+        act: function without arguments that cleans up, such as by deleting files or ending servers.
+            It must end within about one second.
     """
-    _state.last_acts.append(act)
+    _state.exit_functions.append(act)
 
 
 @contextmanager
-def last_act(act: Callable[[], None]) -> Iterator[None]:
-    """Run a function if this process exits without Python's clean-up during the block."""
-    at_sudden_exit(act)
+def before_forced_exit_in_block(act: Callable[[], None]) -> Iterator[None]:
+    """Register a function for `exit_now` at the start of the block, and unregister it at the end.
+
+    If `exit_now` ends the process during the block, it calls the function first.
+
+    Args:
+        act: function without arguments that cleans up, such as by deleting files or ending servers.
+            It must end within about one second.
+    """
+    before_forced_exit(act)
     try:
         yield
     finally:
-        _state.last_acts.remove(act)
+        _state.exit_functions.remove(act)
 
 
 def exit_now(code: int) -> NoReturn:
-    """End this process without Python's clean-up, which takes seconds after a run.
+    """Call the functions that `before_forced_exit` registered, and then end this process at once.
+
+    Python's own clean-up at exit is skipped, because it can take seconds.
 
     Args:
-        code: the exit code.
+        code: exit code.
     """
-    for act in list(_state.last_acts):
+    for act in list(_state.exit_functions):
         with suppress(Exception):
             act()
     for stream in (sys.stdout, sys.stderr):
@@ -150,7 +162,10 @@ def exit_now(code: int) -> NoReturn:
 
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:
-    """Keep Python from ending the process by itself."""
+    """Keep Python from ending the process on a signal.
+
+    A separate thread handles the signal.
+    """
 
 
 def _raise_in_main(_number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""From a connection to the store that it names."""
+"""Open the object store that a connection describes."""
 
 from __future__ import annotations
 
@@ -22,40 +22,45 @@ S3_TYPES = {"aws", "s3"}
 
 
 def open_store(spec: ConnectionSpec, live_paths: Sequence[Path] = ()) -> ObjectStore:
-    """Open the store of an Airflow connection.
+    """Return the object store that an Airflow connection describes.
 
-    Type ``aws`` (or ``s3``): login and password are the access key, extra has ``bucket`` and may
-    have ``prefix``, ``region_name``, ``endpoint_url``, ``verify``, ``lock_mode``, ``site``,
-    ``connect_timeout`` and ``read_timeout`` (seconds), and ``max_attempts``.
-    Type ``fs`` (or ``file``): extra has ``path`` and may have ``site``.
+    For type ``aws`` or ``s3``, login and password are the access key and its secret. The extra has
+    ``bucket`` and may have ``prefix``, ``region_name``, ``endpoint_url``, ``verify``,
+    ``lock_mode``, ``site``, ``connect_timeout`` and ``read_timeout`` (both in seconds), and
+    ``max_attempts``. For type ``fs`` or ``file``, the extra has ``path`` and may have ``site``.
 
     Args:
-        spec: the connection.
-        live_paths: where the databases lie, to notice a store on the same disk.
+        spec: connection.
+        live_paths: paths of the live databases' files. With them, the store can detect that it is
+            on the same disk.
 
     Raises:
-        UsageError: another type, or bucket or path is missing.
+        UsageError: the connection has another type, or its bucket or path is missing.
     """
     if spec.conn_type in DIRECTORY_TYPES:
         path = spec.text("path") or (f"/{spec.schema}" if spec.schema else "")
         if not path:
             raise UsageError(
-                f"Connection {spec.conn_id} names no directory.",
+                f"Connection {spec.conn_id} has no directory.",
                 'Set its extra: {"path": "/mnt/backups", "site": "..."}.',
             )
         return DirectoryStore(Path(path), spec.text("site"), live_paths)
     if spec.conn_type in S3_TYPES:
         return _s3(spec)
     raise UsageError(
-        f"Connection {spec.conn_id} is of type {spec.conn_type}, which is no object store.",
+        f"Connection {spec.conn_id} is of type {spec.conn_type}, which is not an object store.",
         "Use type aws with a bucket, or type fs with a path.",
     )
 
 
 def store_transport(spec: ConnectionSpec) -> Transport:
-    """Return how safe the way to the store of a connection is; see `open_store`.
+    """Return how the network route to the object store of a connection is protected.
 
-    The endpoint is the client's own, which settings of AWS in the environment may name too.
+    The endpoint is read from a boto3 client, because the connection may omit it: AWS settings in
+    the environment can also name the endpoint.
+
+    Args:
+        spec: connection; see `open_store`.
     """
     if spec.conn_type in DIRECTORY_TYPES:
         return Transport.LOCAL
@@ -68,7 +73,7 @@ def _s3(spec: ConnectionSpec) -> ObjectStore:
     bucket = spec.text("bucket") or spec.schema
     if not bucket:
         raise UsageError(
-            f"Connection {spec.conn_id} names no bucket.", 'Set its extra: {"bucket": "..."}.'
+            f"Connection {spec.conn_id} has no bucket.", 'Set its extra: {"bucket": "..."}.'
         )
     client = _s3_client(spec)
     mode = spec.text("lock_mode", "COMPLIANCE").upper()
@@ -106,7 +111,7 @@ def _attempts(spec: ConnectionSpec) -> int:
     text = spec.text("max_attempts", "6")
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(
-            f"Connection {spec.conn_id}: max_attempts is no number of attempts.", "Write it as 6."
+            f"Connection {spec.conn_id}: max_attempts is not a whole number.", "Write it as 6."
         )
     return int(text)
 
@@ -116,5 +121,5 @@ def _seconds(spec: ConnectionSpec, key: str, default: float) -> float:
         return float(spec.text(key) or default)
     except ValueError:
         raise UsageError(
-            f"Connection {spec.conn_id}: {key} is no number of seconds.", "Write it as 30."
+            f"Connection {spec.conn_id}: {key} is not a number of seconds.", "Write it as 30."
         ) from None

@@ -1,6 +1,6 @@
-"""Decide whether an address is verified over TLS, or on this machine.
+"""Decide whether the network route to an address uses verified TLS or stays on this machine.
 
-Databases, object stores, KMS, mail and robots of group chats share this decision.
+The same rules apply to databases, object stores, KMS, mail servers and robots of group chats.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ _UNVERIFIED_MODES = {"allow", "prefer", "require", "verify-ca"}
 
 
 class Transport(StrEnum):
-    """The safety of the way to an address."""
+    """The protection of the network route to an address: local, verified TLS, or weaker."""
 
     LOCAL = "local"  # a socket, or a loopback address: nothing leaves this machine
     VERIFIED = "verified"  # TLS; the server's certificate and name are checked
-    UNVERIFIED = "unverified"  # TLS, or perhaps TLS, with whoever answers
+    UNVERIFIED = "unverified"  # TLS without verification of the server, or optional TLS
     PLAIN = "plain"  # no TLS
 
     @property
     def is_safe(self) -> bool:
-        """Return whether an attacker on the network can neither read nor change the traffic."""
+        """Return whether the route is safe from attackers on the network.
+
+        They can then neither read nor change the traffic.
+        """
         return self in (Transport.LOCAL, Transport.VERIFIED)
 
 
 class Destination(StrEnum):
-    """Kind of service at the other end of a connection."""
+    """The service to which a connection leads."""
 
     DATABASE = "database"  # PostgreSQL, whose connection may choose a weaker mode
     STORE = "store"  # dumps are encrypted and bundles signed before they leave
@@ -39,12 +42,12 @@ class Destination(StrEnum):
 
 @dataclass(frozen=True)
 class Route:
-    """The way to what a connection names.
+    """The network route to the service of a connection.
 
     Attributes:
-        conn_id: of the connection.
-        transport: how safe the way is.
-        destination: kind of service at its other end.
+        conn_id: id of the connection.
+        transport: protection of the route.
+        destination: service to which the connection leads.
     """
 
     conn_id: str
@@ -53,7 +56,7 @@ class Route:
 
 
 def is_this_machine(host: str) -> bool:
-    """Return whether a host's name or address is this machine: ``localhost`` or loopback."""
+    """Return whether a host name or address is ``localhost`` or a loopback address."""
     name = host.strip("[]").rstrip(".").lower()
     try:
         return name == "localhost" or ip_address(name).is_loopback
@@ -62,12 +65,12 @@ def is_this_machine(host: str) -> bool:
 
 
 def of_host(host: str, *, tls: bool, verify: bool | str) -> Transport:
-    """Return how safe the way to a host is.
+    """Return the protection of the network route to a host.
 
     Args:
-        host: name or address.
-        tls: whether TLS is spoken.
-        verify: whether the certificate is checked, or the file of the authorities that count.
+        host: host name or address.
+        tls: whether the connection uses TLS.
+        verify: whether the certificate is verified, or the file of trusted certificate authorities.
     """
     if is_this_machine(host):
         return Transport.LOCAL
@@ -77,21 +80,26 @@ def of_host(host: str, *, tls: bool, verify: bool | str) -> Transport:
 
 
 def of_url(url: str, verify: bool | str = True) -> Transport:
-    """Return how safe the way to a URL is; one without a scheme or host is not.
+    """Return the protection of the network route to the host of a URL.
+
+    A URL without scheme or host counts as unprotected.
 
     Args:
-        url: of an endpoint.
-        verify: see `of_host`.
+        url: URL of an endpoint.
+        verify: whether the certificate is verified, or the file of trusted certificate authorities.
     """
     parts = urlsplit(url)
     return of_host(parts.hostname or "", tls=parts.scheme == "https", verify=verify)
 
 
 def of_database(parameters: Mapping[str, str]) -> Transport:
-    """Return how safe the way to a database is, whichever of its hosts answers.
+    """Return the protection of the network route to a database.
+
+    If the keywords name several hosts, the result is the protection of the least safe route.
 
     Args:
-        parameters: libpq keywords. A service may name any host, so its way is never local.
+        parameters: libpq keywords. If they name a service, the route is never local, because a
+            service may name any host.
     """
     if is_local_database(parameters):
         return Transport.LOCAL
@@ -102,9 +110,13 @@ def of_database(parameters: Mapping[str, str]) -> Transport:
 
 
 def is_local_database(parameters: Mapping[str, str]) -> bool:
-    """Return whether all hosts and addresses in libpq keywords belong to this machine.
+    """Return whether all hosts and addresses that libpq keywords name are on this machine.
 
-    libpq connects to ``hostaddr`` where it stands beside ``host``; each of several is tried.
+    libpq uses ``hostaddr`` if it is set, or else ``host``. Both may be lists, and libpq may connect
+    to any member of a list.
+
+    Args:
+        parameters: libpq keywords of the connection.
     """
     if parameters.get("service"):
         return False

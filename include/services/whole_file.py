@@ -1,4 +1,4 @@
-"""Files that exist as a whole or not at all."""
+"""Write files in a way that readers never find an incomplete file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that only its owner reads; a crash leaves the old file or the new one.
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file, or replace its whole content. Only the user of this process can read the file.
 
-    At most one process writes a file at a time.
+    After a crash, the file has either the old content or the new content. At any time, only one
+    process may write the same file.
 
     Raises:
         OSError: the file cannot be written.

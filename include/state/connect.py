@@ -1,4 +1,4 @@
-"""Connections to the state database, and the locks that its users agree on."""
+"""Connections to the state database, and its advisory locks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sqlalchemy.pool import NullPool
 from include.services.database import is_refusal
 from include.services.errors import ServiceError, UsageError
 
-# What is committed here allows what is done elsewhere: a record is deleted once the ledger has it.
-# And a host that is gone has to be noticed before long, since locks go with its session.
+# Commits must be durable, since later work in other databases relies on them: a record is deleted
+# once the ledger has it. Keepalives detect a dead host, whose session would keep its locks.
 SESSION = """
 SELECT set_config('synchronous_commit', 'on', false)
 WHERE current_setting('synchronous_commit') = 'off'
@@ -29,43 +29,41 @@ _SCHEMA = "parcelseal_schema"  # execution option of an engine that works in one
 
 
 class StateLock(IntEnum):
-    """Advisory locks of the state database; one number per thing that must not run twice."""
+    """Advisory locks of the state database: one number for each operation that must not overlap."""
 
     MIGRATIONS = 0x70617263_00000001
     EVIDENCE = 0x70617263_00000002
-    HOLDS = 0x70617263_00000003  # shared by who deletes records, exclusive for who places a hold
+    HOLDS = 0x70617263_00000003  # shared by deletions, exclusive for the entry of a hold
     AUDIT = 0x70617263_00000004
-    NOTICES = (
-        0x70617263_00000006  # so that two who queue the same wait instead of blocking each other
-    )
+    NOTICES = 0x70617263_00000006  # prevents a deadlock of processes that queue the same messages
 
 
-# For a server of pages: what somebody waits for who looks at a page, and nobody writes there.
+# For a server of pages, which never writes and has to answer soon.
 READING = """
 SELECT set_config(name, value, false) FROM (VALUES
     ('default_transaction_read_only', 'on'), ('statement_timeout', '10s'), ('lock_timeout', '3s')
 ) AS s (name, value)
 """
-PATIENCE = 5  # seconds for which a page waits for the server, or for a connection to be free
+PATIENCE = 5  # seconds for which a page waits for the server, or for a free connection
 
 
 def engine(conninfo: str, schema: str = "") -> Engine:
     """Return a SQLAlchemy engine for a libpq connection string or URL.
 
     libpq itself reads the string, so Unix sockets, service files and TLS settings work as in psql.
-    Every connection is new: tasks are short, and Airflow forks its workers.
+    Connections are not pooled, because tasks are short and Airflow forks its workers.
 
     Args:
-        conninfo: of the state database.
-        schema: the only one in which names are looked up, and whose locks are its own; empty for
-            the database's usual ones.
+        conninfo: libpq connection string of the state database.
+        schema: the only schema that is used for tables and locks; empty for the default search
+            path.
 
     Raises:
-        ServiceError: on first use, the server does not answer or refuses.
+        ServiceError: on first use, the server does not answer or refuses the connection.
     """
 
     def connect() -> psycopg.Connection[Any]:
-        connection = _connected(conninfo, "state_db")
+        connection = _connect(conninfo, "state_db")
         if schema:
             connection.execute(SEARCH_PATH, [schema])
         connection.commit()
@@ -80,18 +78,18 @@ def engine(conninfo: str, schema: str = "") -> Engine:
 
 
 def reading_engine(conninfo: str, connections: int) -> Engine:
-    """Return an engine for a process that lives long, serves many and only reads.
+    """Return a read-only engine with a connection pool, for the server of the compliance pages.
 
     Args:
-        conninfo: of the state database.
-        connections: how many are kept; as many more are made where they are all in use.
+        conninfo: libpq connection string of the state database.
+        connections: size of the pool. Under load, up to twice as many connections are opened.
 
     Raises:
-        ServiceError: on first use, the server does not answer or refuses.
+        ServiceError: on first use, the server does not answer or refuses the connection.
     """
 
     def connect() -> psycopg.Connection[Any]:
-        connection = _connected(conninfo, "pages_db", connect_timeout=PATIENCE)
+        connection = _connect(conninfo, "pages_db", connect_timeout=PATIENCE)
         connection.execute(READING)
         connection.commit()
         return connection
@@ -102,13 +100,13 @@ def reading_engine(conninfo: str, connections: int) -> Engine:
         pool_size=connections,
         max_overflow=connections,
         pool_timeout=PATIENCE,
-        pool_pre_ping=True,  # one that a restart of the server ended is replaced unseen
+        pool_pre_ping=True,  # replaces connections that a restart of the server closed
     )
 
 
-def _connected(conninfo: str, conn_id: str, **more: Any) -> psycopg.Connection[Any]:
+def _connect(conninfo: str, conn_id: str, **parameters: Any) -> psycopg.Connection[Any]:
     try:
-        connection = psycopg.connect(conninfo, application_name="parcelseal", **more)
+        connection = psycopg.connect(conninfo, application_name="parcelseal", **parameters)
         connection.execute(SESSION)
     except psycopg.OperationalError as error:
         reason = " ".join(str(error).split()).partition(" Is the server running")[0].rstrip(".")
@@ -124,23 +122,28 @@ def _connected(conninfo: str, conn_id: str, **more: Any) -> psycopg.Connection[A
 
 
 def schema_of(conn: Connection) -> str:
-    """Return the only schema in which a connection works; empty where it has the usual ones."""
+    """Return the only schema that a connection uses; empty if it uses the default search path."""
     return str(conn.get_execution_options().get(_SCHEMA, ""))
 
 
 def lock_number(conn: Connection, lock: StateLock) -> int:
-    """Return the key of an advisory lock as this connection means it.
+    """Return the key of an advisory lock for the schema of a connection.
 
-    Advisory locks are those of the whole database: what works in a schema of its own has its own,
-    or a drill would keep deletions waiting, and they it.
+    PostgreSQL shares advisory locks among all schemas of a database. If the schemas had the same
+    keys, a drill in its own schema would block deletions, and deletions would block the drill.
     """
     schema = schema_of(conn)
     if not schema:
         return int(lock)
     digest = sha256(f"{schema}:{lock.name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1  # a bigint that is not negative
+    return int.from_bytes(digest[:8], "big") >> 1  # a non-negative bigint
 
 
 def lock_for_transaction(conn: Connection, lock: StateLock) -> None:
-    """Wait for an exclusive lock that ends with the transaction, or with the process."""
+    """Take an exclusive advisory lock until the current transaction ends.
+
+    The function waits while another session has the lock.
+
+    PostgreSQL releases the lock when the transaction ends or the process dies.
+    """
     conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock_number(conn, lock)})

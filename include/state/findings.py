@@ -1,4 +1,4 @@
-"""The tables of the findings register: what was found, who answers for it, what came of it."""
+"""The tables of the findings register: findings, their owners and their events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ finding = Table(
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("kind", Text, nullable=False),  # audit
     Column("reference", Text, nullable=False),  # 2026Q3/accesses/17/approved
-    Column("what", JSONB, nullable=False),  # a message of the catalogue
+    Column("description", JSONB, nullable=False),  # a message of the catalogue
     Column("owner", Text, nullable=False),  # role of roles.yaml
     Column("opened_at", MOMENT, nullable=False),
     Column("due_on", Date, nullable=False),

@@ -1,4 +1,4 @@
-"""Bring the state database to the schema that this version of the code needs."""
+"""Migrate the state database to the schema that this version needs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from sqlalchemy.exc import ProgrammingError
 from include.services.errors import UsageError
 from include.state.connect import StateLock, lock_for_transaction
 
-VERSION_TABLE = "parcelseal_version"  # never Airflow's, should both share a database by mistake
+VERSION_TABLE = "parcelseal_version"  # not Airflow's table, in case both share a database
 _REVISION = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def migrate(engine: Engine) -> None:
-    """Apply what is missing, all or nothing. Several processes may do so at once.
+    """Apply the pending migrations of the state database in one transaction.
 
-    Where nothing is missing it asks for the revision and no more: every task of the local profile
-    comes here.
+    Several processes may call this function at the same time. If no migration is pending, only the
+    revision is read, because every task of the local profile calls this function.
 
     Args:
         engine: the state database.
 
     Raises:
-        UsageError: the database was migrated by a newer version.
+        UsageError: a newer version of ParcelSeal migrated the database.
     """
     with engine.connect() as conn:
         if current_revision(conn) == newest_revision():
@@ -41,13 +41,17 @@ def migrate(engine: Engine) -> None:
 
 
 def migrate_here(conn: Connection) -> None:
-    """Apply what is missing where a connection looks for tables; the caller holds a lock.
+    """Apply the pending migrations in the schema of a connection.
+
+    The caller must prevent that another process migrates the schema at the same time, for example
+    with the lock `StateLock.MIGRATIONS`.
 
     Args:
-        conn: in a transaction, with which all of it stands or falls.
+        conn: connection on which a transaction is open. The migrations become part of the
+            transaction.
 
     Raises:
-        UsageError: what is there was migrated by a newer version.
+        UsageError: a newer version of ParcelSeal migrated the schema.
     """
     _refuse_newer(current_revision(conn))
     config = _config()
@@ -56,37 +60,40 @@ def migrate_here(conn: Connection) -> None:
 
 
 def current_revision(conn: Connection) -> str | None:
-    """Return the revision of the database, None for one that was never migrated."""
+    """Return the schema revision of the state database, or None if it was never migrated."""
     return MigrationContext.configure(
         conn, opts={"version_table": VERSION_TABLE}
     ).get_current_revision()
 
 
-@cache  # reading the migrations takes as long as a small query
+@cache  # reading the migration files takes as long as a small query
 def newest_revision() -> str:
-    """Return the revision that this version of the code needs."""
+    """Return the schema revision that this version of ParcelSeal needs."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
     return head
 
 
 def ensure_current(engine: Engine) -> None:
-    """Refuse to work on a database of another schema.
+    """Refuse a database whose schema does not fit this version of ParcelSeal.
 
     Raises:
-        UsageError: migrations are pending, or a newer version made the schema.
+        UsageError: migrations are pending, or a newer version migrated the database.
     """
     with engine.connect() as conn:
         require_current(conn)
 
 
 def require_current(conn: Connection) -> None:
-    """The same for a connection that is there already, on which nothing was done yet.
+    """Refuse a state database whose schema does not fit this version of ParcelSeal.
+
+    Args:
+        conn: a new connection to the state database.
 
     Raises:
-        UsageError: as `ensure_current`.
+        UsageError: migrations are pending, or a newer version migrated the database.
     """
-    current = _told_revision(conn)
+    current = _read_revision(conn)
     _refuse_newer(current)
     if current != newest_revision():
         raise UsageError(
@@ -96,8 +103,12 @@ def require_current(conn: Connection) -> None:
         )
 
 
-def _told_revision(conn: Connection) -> str | None:
-    """The same as `current_revision`, by one query where the table is there: pages ask often."""
+def _read_revision(conn: Connection) -> str | None:
+    """Return the current schema revision, or None if the state database was never migrated.
+
+    Unlike `current_revision`, this function reads the revision with a single query, because it is
+    called often.
+    """
     try:
         return conn.execute(_REVISION).scalar_one_or_none()
     except ProgrammingError:
@@ -106,16 +117,16 @@ def _told_revision(conn: Connection) -> str | None:
 
 
 def _refuse_newer(current: str | None) -> None:
-    if current is not None and current not in _known():
+    if current is not None and current not in _known_revisions():
         raise UsageError(
             f"The state database is at revision {current}, which this version does not know.",
             "Use the version of ParcelSeal that migrated it, or a newer one. State from before "
-            "version 1.0 cannot be upgraded: begin with an empty state database.",
+            "version 1.0 cannot be upgraded: start with an empty state database.",
         )
 
 
 @cache
-def _known() -> frozenset[str]:
+def _known_revisions() -> frozenset[str]:
     scripts = ScriptDirectory.from_config(_config()).walk_revisions()
     return frozenset(script.revision for script in scripts)
 

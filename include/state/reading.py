@@ -1,4 +1,4 @@
-"""Who may read what of the state database without being its owner."""
+"""Grant the compliance pages the right to read tables of the state database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from include.state.tables import (
     evidence_intent,
     evidence_ledger,
     legal_hold,
-    restore_point_begun,
+    restore_point_operation,
 )
 
 READ_BY_PAGES = (
@@ -24,34 +24,41 @@ READ_BY_PAGES = (
     finding,
     finding_event,
     legal_hold,
-    restore_point_begun,
+    restore_point_operation,
 )
-"""The tables that the compliance pages read, besides those that workflows declare. The pages have
-no right to letters, lists of affected people, records of steps and the erasure ledger."""
+"""The tables that the compliance pages read, besides those that workflows declare. The pages may
+not read letters, lists of affected people, records of steps and the erasure ledger."""
 
 COLUMNS_READ_BY_PAGES = {evidence_intent.name: ("bundle", "signature")}
 """Columns of further tables: the signature of a bundle that waits for its upload."""
 
 
 def tables_read(workflow_tables: Iterable[Table]) -> list[str]:
-    """Return the names of all tables that the pages read."""
+    """Return the names of all tables that the compliance pages read.
+
+    Args:
+        workflow_tables: tables that workflows declare for the pages.
+    """
     tables = sorted((*READ_BY_PAGES, *workflow_tables), key=lambda table: table.name)
     return [VERSION_TABLE, *(table.name for table in tables)]
 
 
 def grant_pages(conn: Connection, role: str, workflow_tables: Iterable[Table]) -> None:
-    """Let a role read the tables of the compliance pages, and nothing else; safe to repeat.
+    """Grant a database role the right to read the tables of the compliance pages.
+
+    No other right is granted. The call can be repeated.
 
     Args:
-        conn: the state database as its owner, migrated, in a transaction.
-        role: of PostgreSQL.
-        workflow_tables: those that workflows declare for the pages.
+        conn: connection to the migrated state database with its owner's login, on which a
+            transaction is open.
+        role: name of the PostgreSQL role.
+        workflow_tables: tables that workflows declare for the pages.
 
     Raises:
-        UsageError: there is no such role.
+        UsageError: the role does not exist.
     """
-    there = text("SELECT 1 FROM pg_roles WHERE rolname = :role")
-    if conn.scalar(there, {"role": role}) is None:
+    query = text("SELECT 1 FROM pg_roles WHERE rolname = :role")
+    if conn.scalar(query, {"role": role}) is None:
         raise UsageError(f"There is no role {role} on the server.", "Create it first.")
     tables = sql.SQL(", ").join(map(sql.Identifier, tables_read(workflow_tables)))
     statements = [
@@ -65,5 +72,5 @@ def grant_pages(conn: Connection, role: str, workflow_tables: Iterable[Table]) -
                 columns, sql.Identifier(table), sql.Identifier(role)
             )
         )
-    for words in statements:
-        conn.exec_driver_sql(words.as_string())
+    for statement in statements:
+        conn.exec_driver_sql(statement.as_string())

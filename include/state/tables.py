@@ -1,6 +1,7 @@
-"""The tables of the state database. Change them together with a migration; a test compares both.
+"""The tables of the state database, for queries in SQLAlchemy.
 
-All moments are timezone-aware. No column holds a customer's value: records are named by keyed HMAC.
+A change of a table needs a migration; a test compares the tables with the migrated schema. All
+times are timezone-aware. No column contains a customer's value: a keyed HMAC identifies a record.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ evidence_ledger = Table(
     Column("started_at", MOMENT, nullable=False),
     Column("sealed_at", MOMENT, nullable=False),
     Column("sums_sha256", Text, nullable=False),
-    Column("previous_sums_sha256", Text, nullable=False),  # empty for the very first bundle
+    Column("previous_sums_sha256", Text, nullable=False),  # empty for the first bundle
     Column("key_fingerprint", Text, nullable=False),
     Column("row_signature", LargeBinary, nullable=False),
     UniqueConstraint("dag_id", "run_id"),
@@ -60,11 +61,11 @@ evidence_ledger = Table(
     ),
 )
 
-evidence_intent = Table(  # bundles whose writing began; a killed seal leaves its row here
+evidence_intent = Table(  # bundles that a seal began to write; a killed seal leaves its row here
     "evidence_intent",
     metadata,
     Column("bundle", Text, primary_key=True),
-    Column("begun_at", MOMENT, nullable=False),
+    Column("started_at", MOMENT, nullable=False),
     Column("signature", LargeBinary),  # once the ledger has the bundle, until the store has it
 )
 
@@ -122,8 +123,8 @@ legal_hold = Table(
     Index("legal_hold_kind_value_idx", "kind", "value"),
 )
 
-# What one transaction of a mapped database erased. Entered before that transaction commits: until
-# it is settled, its number says whether it did.
+# The records that a transaction of a mapped database erased. The row is entered before that
+# transaction commits. The transaction's number later shows whether it committed.
 erasure_batch = Table(
     "erasure_batch",
     metadata,
@@ -132,17 +133,17 @@ erasure_batch = Table(
     Column("collection", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("record_class", Text, nullable=False),
-    Column("rule", Text, nullable=False),  # SHA-256 of the rule, or what else erased them
+    Column("rule", Text, nullable=False),  # SHA-256 of the rule, or another cause of the erasure
     Column("dag_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("erased_at", MOMENT, nullable=False),
     Column("transaction", Text),  # 64-bit number; null where none was recorded
-    Column("server", Text),  # on which it counts: system identifier, timeline, database
-    Column("records", BigInteger, nullable=False),  # erased, those of known keys included
+    Column("server", Text),  # of the number: system identifier, timeline, database
+    Column("records", BigInteger, nullable=False),  # erased records, including known keys
     Column("settled_at", MOMENT),  # null: not yet known whether the transaction committed
-    Column("key_types", Text),  # of the primary key by which the records were named; null: unknown
-    Column("entries", BigInteger),  # counted when it was settled; known keys have theirs already
-    Column("entries_sha256", LargeBinary),  # of these entries, `include.erasure.ledger`
+    Column("key_types", Text),  # types of the records' primary key; null: unknown
+    Column("entries", BigInteger),  # new entries at settlement; known keys have earlier entries
+    Column("entries_sha256", LargeBinary),  # of these entries, see `include.erasure.ledger`
     CheckConstraint("action IN ('delete', 'mask')", name="action"),
     CheckConstraint("settled_at IS NULL OR entries_sha256 IS NOT NULL", name="digested"),
     Index("erasure_batch_database_idx", "database", "collection"),
@@ -150,7 +151,7 @@ erasure_batch = Table(
     Index("erasure_batch_open_idx", "database", postgresql_where=text("settled_at IS NULL")),
 )
 
-erasure = Table(  # one record each; the HMAC covers database and collection too
+erasure = Table(  # a row for each record; the HMAC covers database and collection too
     "erasure",
     metadata,
     Column("key_hmac", LargeBinary, primary_key=True),
@@ -161,7 +162,7 @@ erasure = Table(  # one record each; the HMAC covers database and collection too
     Index("erasure_batch_id_idx", "batch_id"),
 )
 
-erasure_key = Table(  # the secrets stay in the connection; here is what tells them apart
+erasure_key = Table(  # identifies the keys; the connection has the secrets
     "erasure_key",
     metadata,
     Column("key_id", Text, primary_key=True),
@@ -175,7 +176,7 @@ erasure_request = Table(  # of data subjects
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("database", Text, nullable=False),
     Column("subject", Text, nullable=False),  # key of the data subject, never a name or number
-    Column("reference", Text, nullable=False),  # of the request's file
+    Column("reference", Text, nullable=False),  # reference of the request's file
     Column("received_on", Date, nullable=False),
     Column("due_on", Date, nullable=False),
     Column("entered_by", Text, nullable=False),
@@ -184,8 +185,8 @@ erasure_request = Table(  # of data subjects
     Column("closed_by", Text),
     Column("closed_because", Text),
     Column("found_at", MOMENT),  # when a run first found a record of the subject
-    Column("restricted_at", MOMENT),  # of the last count, where it found only what has to stay
-    Column("oversized_at", MOMENT),  # when a run found more records than it keeps the keys of
+    Column("restricted_at", MOMENT),  # of the last count, if all its records must be retained
+    Column("oversized_at", MOMENT),  # when a run found more records than it can store keys of
     CheckConstraint("num_nulls(closed_at, closed_by, closed_because) IN (0, 3)", name="closed"),
     CheckConstraint("due_on >= received_on", name="due"),
     Index(
@@ -202,14 +203,14 @@ erasure_request_record = Table(  # found by a run, by key; deleted when the requ
     metadata,
     Column("request_id", BigInteger, ForeignKey(erasure_request.c.id), primary_key=True),
     Column("record_class", Text, primary_key=True),
-    Column("key", Text, primary_key=True),  # or a keyed HMAC of it, where it tells who a person is
-    Column("found_by", Text, primary_key=True),  # SHA-256 of the expression that named the subject
+    Column("key", Text, primary_key=True),  # or its keyed HMAC, if the key identifies a person
+    Column("found_by", Text, primary_key=True),  # SHA-256 of the expression that found the subject
     Column("collection", Text, nullable=False),
     Column("found_at", MOMENT, nullable=False),
 )
 
-# What a person accepted as lost from registers, and what they hold since: append-only. Signed, so
-# that no plain INSERT hides a loss.
+# Losses of registers that a person accepted, and the registers' figures at that moment. The table
+# is append-only and signed, so that no plain INSERT hides a loss.
 register_loss = Table(
     "register_loss",
     metadata,
@@ -223,7 +224,7 @@ register_loss = Table(
     Column("signature", LargeBinary, nullable=False),
 )
 
-disposition = Table(  # one record class in one run: the trend, and what came of the plan
+disposition = Table(  # results of each record class in each run, for the trend
     "disposition",
     metadata,
     Column("dag_id", Text, primary_key=True),
@@ -238,7 +239,7 @@ disposition = Table(  # one record class in one run: the trend, and what came of
     Column("held", BigInteger, nullable=False),
     Column("planned", BigInteger, nullable=False),  # to delete or to mask
     Column("done", BigInteger),  # null: nothing was executed
-    Column("asked", Boolean, nullable=False, server_default=text("false")),  # beyond its limits
+    Column("approval_required", Boolean, nullable=False, server_default=text("false")),
     CheckConstraint("plan_sha256 ~ '^[0-9a-f]{64}$'", name="plan_sha256"),
     Index("disposition_class_idx", "database", "record_class", "number"),
 )
@@ -269,23 +270,23 @@ scratch_database = Table(
     Column("run_id", Text, nullable=False),
 )
 
-restore_point_begun = Table(  # what runs do with folders of the off-site store
-    "restore_point_begun",
+restore_point_operation = Table(  # operations of runs on folders of the off-site store
+    "restore_point_operation",
     metadata,
     Column("number", BigInteger, Identity(always=True), primary_key=True),
     Column("store", Text, nullable=False),  # its description
     Column("database", Text, nullable=False),
     Column("point", Text, nullable=False),
-    Column("work", Text, nullable=False),
+    Column("operation", Text, nullable=False),
     Column("dag_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
-    Column("begun_at", MOMENT, nullable=False),
+    Column("started_at", MOMENT, nullable=False),
     Column("ended_at", MOMENT),
-    Column("ending", Text),
-    CheckConstraint("work IN ('publish', 'remove')", name="work"),
-    CheckConstraint("(ended_at IS NULL) = (ending IS NULL)", name="ending"),
+    Column("result", Text),
+    CheckConstraint("operation IN ('publish', 'remove')", name="operation"),
+    CheckConstraint("(ended_at IS NULL) = (result IS NULL)", name="result"),
     Index(
-        "restore_point_begun_unfinished_idx",
+        "restore_point_operation_unfinished_idx",
         "database",
         "store",
         postgresql_where=text("ended_at IS NULL"),
@@ -300,7 +301,7 @@ quarantine = Table(  # records that break a rule, by key or keyed HMAC
     Column("collection", Text, nullable=False),
     Column("rule", Text, nullable=False),
     Column("key", Text, nullable=False),
-    Column("part", Text),  # department or branch of the record; null where nobody asked
+    Column("part", Text),  # department or branch of the record; null if not configured
     Column("found_at", MOMENT, nullable=False),
     Column("found_dag_id", Text, nullable=False),
     Column("found_run_id", Text, nullable=False),
@@ -321,7 +322,7 @@ quarantine = Table(  # records that break a rule, by key or keyed HMAC
     ),
 )
 
-# One rule in one run: the trend. Beside the rules, facts for the next run, named as rules are
+# Results of each rule in each run, for the trend. Further rows have state for the next run
 # (`include.quality.history`): "has begun", "all records" with the watermark, "no undeclared keys:
 # ...".
 quality_check = Table(
@@ -334,9 +335,9 @@ quality_check = Table(
     Column("rule", Text, primary_key=True),
     Column("definition", Text, nullable=False),
     Column("checked_at", MOMENT, nullable=False),
-    Column("whole", Boolean, nullable=False),  # all records, not only changed ones
-    Column("rows", BigInteger),  # that the rule is about, by the last full check; null: not checked
-    Column("broken", BigInteger),  # of the collection, after this run
+    Column("whole", Boolean, nullable=False),  # a full check, not only of changed records
+    Column("rows", BigInteger),  # records of the last full check; null: not checked
+    Column("broken", BigInteger),  # failing records of the collection, after this run
     Column("outcome", Text, nullable=False),
     Column("watermark", Text),  # of "all records"; null: the next run examines all of them
     Column("number", BigInteger, Identity(always=True), nullable=False),  # in the order of writing
@@ -353,15 +354,15 @@ approval_request = Table(
     Column("run_id", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("subject", Text, nullable=False),
-    Column("sha256", Text, nullable=False),  # of the exact content that was asked about
+    Column("sha256", Text, nullable=False),  # of the exact content to approve
     Column("requested_by", ARRAY(Text), nullable=False),
-    Column("asked_at", MOMENT, nullable=False),
+    Column("requested_at", MOMENT, nullable=False),
     Column("deadline", MOMENT),
     UniqueConstraint("dag_id", "run_id", "kind", "subject", "sha256"),
     CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
 )
 
-approval_decision = Table(  # one per request: its key says so
+approval_decision = Table(  # at most one per request, by its primary key
     "approval_decision",
     metadata,
     Column("request_id", BigInteger, ForeignKey(approval_request.c.id), primary_key=True),

@@ -1,4 +1,4 @@
-"""Report faults of the records that training.yaml names, and breaches of the training policy."""
+"""Check people, courses and completions for faults, and report breaches of the training policy."""
 
 from __future__ import annotations
 
@@ -13,33 +13,38 @@ from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.messages import Message, _, listed, verbatim
 from include.training.obligations import FAULTY, Due
-from include.training.rules import TrainingRules, is_beyond
-from include.training.sources import Sources, telling
-from include.training.standing import TOPICS, Standing
-from include.training.waivers import Waived
+from include.training.rules import TrainingRules, is_past_last_overdue_stage
+from include.training.sources import Sources, report_query_faults
+from include.training.training_status import TOPICS, TrainingStatus
+from include.training.waivers import GrantedWaiver
 from include.workflow.run_context import RunContext
 
-_NAMED = 20  # of a kind, in a finding
+_MAX_NAMED = 20  # faults named in a finding
 _ATTENTION, _FAIL = Outcome.ATTENTION, Outcome.FAIL
 
 
 class _Check(NamedTuple):
-    """A fault of the records.
+    """A check that finds one type of fault in the training records.
 
     Attributes:
-        query: returns each fault as a text ``what``; people by staff number.
-        severity: of the finding.
-        message: with ``{count}``, the number of faults, and ``{first}``, the first of them.
-        action: for the person who corrects the records.
+        query: SELECT with one row for each fault. The column ``what`` describes the fault, and
+            names people by staff number.
+        severity: control outcome of the finding.
+        message: message of the finding, with the placeholders ``{count}`` for the number of faults
+            and ``{names}`` for the descriptions of the first faults.
+        action: corrective action.
+        for_engineers: text that names the file or query to correct; None if engineers have nothing
+            to correct.
     """
 
     query: str
     severity: Outcome
     message: Message
     action: Message
+    for_engineers: Message | None = None
 
 
-_UNCOUNTED = {"count": 0, "first": ""}  # `check` fills them in
+_PLACEHOLDERS = {"count": 0, "names": ""}  # replaced by `check_records`
 _CHECKS: Mapping[str, _Check] = {
     "training.twice": _Check(
         """
@@ -47,16 +52,25 @@ _CHECKS: Mapping[str, _Check] = {
         WHERE joined_on <= %(day)s AND coalesce(left_on, 'infinity') >= %(day)s AND person <> ''
         GROUP BY person HAVING count(*) > 1""",
         _ATTENTION,
-        _("Twice in the roster: {count} people ({first}).", **_UNCOUNTED),
-        _("Correct the roster; until then the entry that joined last counts."),
+        _("{count} people appear more than once in the roster: {names}.", **_PLACEHOLDERS),
+        _(
+            "Correct the roster. Until then, the entry with the latest joining date counts for "
+            "each of these people."
+        ),
     ),
     "training.nameless": _Check(
         """
         SELECT coalesce(department, '?') AS what FROM {people} AS p
         WHERE person IS NULL OR person = ''""",
         _FAIL,
-        _("Entries of the roster without a staff number: {count} ({first}).", **_UNCOUNTED),
-        _("Give them one: nobody of them is reminded."),
+        _(
+            "{count} entries of the roster have no staff number; their departments are: {names}.",
+            **_PLACEHOLDERS,
+        ),
+        _(
+            "Enter the staff numbers in the roster. People without a staff number receive no "
+            "reminders."
+        ),
     ),
     "training.undated": _Check(
         """
@@ -65,8 +79,14 @@ _CHECKS: Mapping[str, _Check] = {
             OR left_on < joined_on
             OR leave_until < leave_from OR (leave_from IS NULL AND leave_until IS NOT NULL))""",
         _FAIL,
-        _("Entries of the roster with impossible dates: {count} ({first}).", **_UNCOUNTED),
-        _("Correct the days of joining, leaving and leave: whoever has none is not reminded."),
+        _(
+            "{count} people have missing or impossible dates in the roster: {names}.",
+            **_PLACEHOLDERS,
+        ),
+        _(
+            "Correct in the roster when these people joined, left or are on leave. People "
+            "without a joining date receive no reminders."
+        ),
     ),
     "training.no_department": _Check(
         """
@@ -74,8 +94,11 @@ _CHECKS: Mapping[str, _Check] = {
         WHERE coalesce(department, '') = '' AND person <> '' AND joined_on <= %(day)s
             AND coalesce(left_on, 'infinity') >= %(day)s""",
         _ATTENTION,
-        _("People without a department: {count} ({first}).", **_UNCOUNTED),
-        _("Give them one: no head is told of them."),
+        _("{count} people have no department in the roster: {names}.", **_PLACEHOLDERS),
+        _(
+            "Enter the departments of these people in the roster. Until then, no department head "
+            "is notified about them."
+        ),
     ),
     "training.access_unclear": _Check(
         """
@@ -83,10 +106,14 @@ _CHECKS: Mapping[str, _Check] = {
         WHERE access IS NULL AND person <> '' AND coalesce(left_on, 'infinity') >= %(day)s""",
         _FAIL,
         _(
-            "The roster does not say whether {count} people may open customer records: {first}.",
-            **_UNCOUNTED,
+            "The roster does not state whether {count} people have access to customer records: "
+            "{names}.",
+            **_PLACEHOLDERS,
         ),
-        _("Enter whether they may; until then they count as if they might."),
+        _(
+            "Enter in the roster whether these people have access to customer records. Until "
+            "then, they count as people with access."
+        ),
     ),
     "training.access_not_employed": _Check(
         """
@@ -95,29 +122,32 @@ _CHECKS: Mapping[str, _Check] = {
             AND coalesce(left_on, 'infinity') >= %(day)s), false)""",
         _FAIL,
         _(
-            "{count} people may open customer records and have left, or have not begun yet: "
-            "{first}.",
-            **_UNCOUNTED,
+            "{count} people have access to customer records, but have left or have not joined "
+            "yet: {names}.",
+            **_PLACEHOLDERS,
         ),
-        _("Take their access away."),
+        _("Withdraw the access of these people to customer records."),
     ),
     "training.ahead": _Check(
         """
         SELECT person || ' ' || course AS what FROM {completions} AS t
         WHERE completed_on > %(day)s""",
         _ATTENTION,
-        _("Completions in the future: {count} ({first}).", **_UNCOUNTED),
-        _("Correct their days; until they are over they do not count."),
+        _("{count} course completions are dated in the future: {names}.", **_PLACEHOLDERS),
+        _("Correct the dates of these completions. A completion does not count before its date."),
     ),
     "training.of_no_course": _Check(
         """
         SELECT DISTINCT course AS what FROM {completions} AS t
         WHERE NOT EXISTS (SELECT FROM {courses} AS c WHERE c.course = t.course)""",
         _ATTENTION,
-        _("Completions of courses that do not exist: {count} courses ({first}).", **_UNCOUNTED),
         _(
-            "Was a course deleted that people still have to take? Put it back, or archive "
-            "its completions."
+            "The records of completed training name {count} courses that do not exist: {names}.",
+            **_PLACEHOLDERS,
+        ),
+        _(
+            "If a course was deleted by mistake, restore it. Otherwise move the completions of "
+            "the deleted course to an archive."
         ),
     ),
     "training.no_such_version": _Check(
@@ -127,8 +157,12 @@ _CHECKS: Mapping[str, _Check] = {
             AND NOT EXISTS (SELECT FROM {courses} AS c WHERE c.course = t.course
                 AND c.version >= t.version)""",
         _ATTENTION,
-        _("Completions of versions that do not exist: {count} ({first}).", **_UNCOUNTED),
-        _("Correct them, or enter the version among the courses."),
+        _(
+            "The records of completed training name {count} course versions that do not exist: "
+            "{names}.",
+            **_PLACEHOLDERS,
+        ),
+        _("Correct these records of completions, or add the missing versions to the courses."),
     ),
     "training.of_nobody": _Check(
         """
@@ -137,10 +171,14 @@ _CHECKS: Mapping[str, _Check] = {
             SELECT person FROM {people} AS p WHERE person IS NOT NULL)""",
         _ATTENTION,
         _(
-            "People with completions of the last 90 days who are in no roster: {count} ({first}).",
-            **_UNCOUNTED,
+            "{count} staff numbers with completions in the last 90 days are not in the roster: "
+            "{names}.",
+            **_PLACEHOLDERS,
         ),
-        _("Correct the staff number (was a leading zero lost?); until then nobody has them."),
+        _(
+            "Correct the staff numbers in the completions, for example if a leading zero is "
+            "missing. Until then, these completions count for no person."
+        ),
     ),
     "training.no_such_supervisor": _Check(
         """
@@ -148,190 +186,247 @@ _CHECKS: Mapping[str, _Check] = {
         WHERE supervisor <> '' AND coalesce(left_on, 'infinity') >= %(day)s
             AND supervisor NOT IN (SELECT person FROM {people} AS s WHERE person IS NOT NULL)""",
         _ATTENTION,
-        _("Supervisors who are in no roster: {count} ({first}).", **_UNCOUNTED),
-        _("Correct them; until then the next one above, or a head, is told."),
+        _("{count} supervisors are not in the roster: {names}.", **_PLACEHOLDERS),
+        _(
+            "Correct the supervisors in the roster. Until then, the next superior or a "
+            "department head is notified instead."
+        ),
     ),
     "training.faulty": _Check(
         """
         SELECT DISTINCT coalesce(course, '?') AS what FROM {courses} AS c WHERE {faulty}""",
         _FAIL,
-        _("Courses that cannot be used: {count} ({first}).", **_UNCOUNTED),
-        _("See docs/training.md for what a course needs; until then nobody is reminded of these."),
+        _("{count} courses have faulty data and cannot be used: {names}.", **_PLACEHOLDERS),
+        _("Correct the data of these courses. Until then, no reminders of these courses are sent."),
+        _("`docs/explanation/training.md` describes the fields that a course needs."),
     ),
 }
 
-_COUNTED = SQL("""
-WITH found AS MATERIALIZED ({})
-SELECT count(*) AS n, (SELECT string_agg(what, ', ' ORDER BY what)
-    FROM (SELECT what FROM found ORDER BY what LIMIT %(most)s) AS named) AS first
-FROM found""")
+_COUNT_FAULTS = SQL("""
+WITH faults AS MATERIALIZED ({})
+SELECT count(*) AS n, ARRAY(SELECT what FROM faults ORDER BY what LIMIT %(most)s) AS first
+FROM faults""")
 
 
-def check(findings: StepFindings, sources: Sources, day: date) -> dict[str, int]:
-    """Report faults of the records.
+def check_records(findings: StepFindings, sources: Sources, day: date) -> dict[str, int]:
+    """Report faults in the records of people, courses and completions.
 
     Args:
-        findings: of the step.
-        sources: people, courses, completions.
-        day: the day.
+        findings: findings of the step.
+        sources: relations with people, courses and completions.
+        day: today.
 
     Returns:
-        The number of faults by the code of their finding.
+        Code of the finding that reports a type of fault -> number of these faults.
     """
     counts = {}
     for code, fault in _CHECKS.items():
-        counts[code], first = _count(sources, fault.query, day)
+        counts[code], names = _count(sources, fault.query, day)
         if counts[code]:
-            values = {"count": counts[code], "first": first}
+            values = {"count": counts[code], "names": _list_first(names, counts[code])}
             message = fault.message.model_copy(update={"values": values})
-            findings.find(code, fault.severity, message, fault.action, subject="training.yaml")
+            findings.find(
+                code,
+                fault.severity,
+                message,
+                fault.action,
+                subject="training.yaml",
+                for_engineers=fault.for_engineers,
+            )
     return counts
 
 
-def _count(sources: Sources, query: str, day: date) -> tuple[int, str]:
-    """Return the number of faults and the first of them."""
+def _count(sources: Sources, query: str, day: date) -> tuple[int, list[str]]:
+    """Return the number of faults that a query finds, and the descriptions of the first faults.
+
+    Args:
+        sources: relations with people, courses and completions.
+        query: query of a `_Check`.
+        day: today.
+    """
     parts = {**sources.relations, "faulty": FAULTY}
-    whole = _COUNTED.format(SQL(query).format(**parts))
-    with telling("sources"), sources.connection.cursor(row_factory=dict_row) as rows:
-        row = rows.execute(whole, {"day": day, "most": _NAMED}).fetchone()
+    query_text = _COUNT_FAULTS.format(SQL(query).format(**parts))
+    with report_query_faults("sources"), sources.connection.cursor(row_factory=dict_row) as rows:
+        row = rows.execute(query_text, {"day": day, "most": _MAX_NAMED}).fetchone()
     assert row is not None
-    count = int(row["n"])
-    return count, str(row["first"] or "") + (" …" if count > _NAMED else "")
+    return int(row["n"]), ["?" if name is None else str(name) for name in row["first"]]
 
 
-_AHEAD = timedelta(days=60)  # in which make-up days have to be known
+SUBJECT_TITLES: dict[str, Message] = {
+    "training.yaml": _("Training data"),
+    "calendar.yaml": _("Work calendar"),
+}
+"""Display names of the files that findings are about."""
+
+_CALENDAR_NOTICE = timedelta(days=60)  # when to know make-up workdays
 
 
-# With these, people or courses are missing in the figures of the controls: nobody shows them then.
+# With these faults, the metrics of the controls would omit people or courses
 _INCOMPLETE = ("training.nameless", "training.undated", "training.faulty")
 
 
-def judge(
+def report_breaches(
     findings: StepFindings,
     run: RunContext[TrainingRules],
-    found: Standing,
-    late: Sequence[Due],
+    status: TrainingStatus,
+    overdue: Sequence[Due],
     faults: Mapping[str, int],
 ) -> bool:
-    """Note figures and findings.
+    """Measure the metrics of the training controls, and report breaches of the training policy.
 
     Args:
-        findings: they go here.
-        run: of the run.
-        found: how training stands.
-        late: overdue obligations.
-        faults: of the records, counted by the code of their finding.
+        findings: findings of the step.
+        run: context of the run.
+        status: today's training obligations and coverage.
+        overdue: obligations that are overdue today.
+        faults: result of `check_records`.
 
     Returns:
-        Whether the figures are of everybody and every topic; those of the controls are noted only
-        then.
+        Whether the training records are complete. If they are not, the metrics of the controls are
+        stored as not measured.
     """
-    beyond = [due for due in late if is_beyond(run.rules.ladder, due.due_on, run.today)]
+    beyond = [
+        due
+        for due in overdue
+        if is_past_last_overdue_stage(run.rules.ladder, due.due_on, run.today)
+    ]
     people = sorted({due.person for due in beyond})
     faulty = any(map(faults.get, _INCOMPLETE))
-    whole = found.people > 0 and not _absent(run, found) and not faulty
-    untrained = len(found.untrained) + faults["training.access_not_employed"]
-    findings.measure("training_coverage", found.coverage if whole else None, "ratio")
-    findings.measure("people_with_access_untrained", untrained if whole else None, "1")
-    findings.measure("people_overdue_beyond_ladder", len(people) if whole else None, "1")
-    findings.measure("training.people", found.people, "1")
-    findings.measure("training.overdue", len(late), "1")
+    is_complete = status.people > 0 and not _missing_topics(run, status) and not faulty
+    untrained = len(status.untrained) + faults["training.access_not_employed"]
+    findings.measure("training_coverage", status.coverage if is_complete else None, "ratio")
+    findings.measure("people_with_access_untrained", untrained if is_complete else None, "1")
+    findings.measure("people_overdue_beyond_ladder", len(people) if is_complete else None, "1")
+    findings.measure("training.people", status.people, "1")
+    findings.measure("training.overdue", len(overdue), "1")
     owner = run.rules.owner
-    if not found.people:
+    if not status.people:
         findings.fail(
             "training.nobody",
-            _("The roster has nobody who has to be trained: nobody would ever be reminded."),
-            _("See what training.yaml's query of people gives, or upload the roster again."),
+            _("The roster has no people who need training, so no reminders are sent."),
+            _("Check the query that reads the roster of people, or upload the roster again."),
             subject="training.yaml",
+            for_engineers=_("The query that reads the roster is `people` in `training.yaml`."),
         )
-    if found.untrained:
+    if status.untrained:
         findings.fail(
             "training.access_untrained",
             _(
-                "{count} people may open customer records without valid training: {people}.",
-                count=len(found.untrained),
-                people=_named([person.person for person in found.untrained]),
+                "{count} people have access to customer records without valid training: {people}.",
+                count=len(status.untrained),
+                people=_list_first(
+                    [person.person for person in status.untrained], len(status.untrained)
+                ),
             ),
-            _("Have them trained, or take their access away until they are."),
+            _("Train these people, or withdraw their access until they are trained."),
             subject=owner,
         )
     if people:
         findings.fail(
             "training.beyond_ladder",
             _(
-                "{count} people are overdue by more than {days} days: {people}.",
+                "{count} people have courses that are overdue by more than {days} days: {people}.",
                 count=len(people),
                 days=run.rules.ladder.overdue[-1],
-                people=_named(people),
+                people=_list_first(people, len(people)),
             ),
-            _("Speak with them and their supervisors: reminders alone did not help."),
+            _("Talk to these people and their supervisors, because the reminders had no effect."),
             subject=owner,
         )
-    _topics(findings, run, found)
-    years = sorted({run.today.year, (run.today + _AHEAD).year})
-    for year in [one for one in years if not run.workdays.is_announced(one)]:
+    _report_missing_topics(findings, run, status)
+    years = sorted({run.today.year, (run.today + _CALENDAR_NOTICE).year})
+    for year in [year for year in years if not run.workdays.is_announced(year)]:
         findings.warn(
             "training.year_not_announced",
-            _("The make-up workdays of {year} are not known yet.", year=str(year)),
-            _("Update ParcelSeal, or write them into calendar.yaml: opened, closed, announced."),
+            _("The holidays and make-up workdays of {year} are not known yet.", year=str(year)),
+            _("Enter the holidays and make-up workdays of the year in the work calendar."),
             subject="calendar.yaml",
+            for_engineers=_(
+                "Update ParcelSeal, or write `opened`, `closed` and `announced` in `calendar.yaml`."
+            ),
         )
-    return whole
+    return is_complete
 
 
-def waivers_of_nothing(findings: StepFindings, unknown: Sequence[Waived]) -> None:
-    """Note waivers of people or courses that do not exist: a mistyped one waives nothing."""
+def report_unknown_waivers(findings: StepFindings, unknown: Sequence[GrantedWaiver]) -> None:
+    """Report waivers that name an unknown person or course, for example because of a typo."""
     if not unknown:
         return
     findings.warn(
         "training.waiver_of_nothing",
         _(
-            "Waivers of people or courses that do not exist: {waivers}.",
-            waivers=_named([f"{waiver.person} {waiver.course}" for waiver in unknown]),
+            "{count} waivers name a person or a course that does not exist: {waivers}.",
+            count=len(unknown),
+            waivers=_list_first(
+                [f"{waiver.person} {waiver.course}" for waiver in unknown], len(unknown)
+            ),
         ),
-        _("End them and grant them again as they are meant: `training unwaive`, `waive`."),
+        _("End these waivers, and grant them again with the right person and course."),
         subject="training.yaml",
+        for_engineers=_(
+            "`./parcelseal training unwaive` ends a waiver, `./parcelseal training waive` grants a "
+            "waiver."
+        ),
     )
 
 
-def shrunk(findings: StepFindings, people: int, before: int | None) -> None:
-    """Note a roster that lost more than half of its people since the last run."""
+def report_shrunk_roster(findings: StepFindings, people: int, before: int | None) -> None:
+    """Report if less than half as many people need training today as in the last run.
+
+    Args:
+        findings: findings of the step.
+        people: number of people who need training today.
+        before: number of people who needed training in the last run; None if this is the first run.
+    """
     if before is None or people * 2 >= before:
         return
     findings.fail(
         "training.shrunk",
         _(
-            "The roster has {people} people who have to be trained; the last run had {before}.",
+            "The roster has {people} people who need training; at the last run it had {before}.",
             people=people,
             before=before,
         ),
-        _("See whether its query or its file is cut: whoever is missing is not reminded."),
+        _(
+            "Check whether the query or the uploaded file of the roster is incomplete. People "
+            "who are missing in the roster receive no reminders."
+        ),
         subject="training.yaml",
     )
 
 
-def _topics(findings: StepFindings, run: RunContext[TrainingRules], found: Standing) -> None:
-    """Say which topics of the policy no course covers as it should."""
-    if absent := _absent(run, found):
+def _report_missing_topics(
+    findings: StepFindings, run: RunContext[TrainingRules], status: TrainingStatus
+) -> None:
+    """Report the topics that `_missing_topics` returns."""
+    if missing := _missing_topics(run, status):
         findings.fail(
             "training.topic_missing",
             _(
-                "No course in force covers: {topics}.",
-                topics=listed([TOPICS.get(name) or verbatim(name) for name in absent]),
+                "These topics have no suitable course in force: {topics}.",
+                topics=listed([TOPICS.get(name) or verbatim(name) for name in missing]),
             ),
-            _("Publish one; law, protection and emergency have to be repeated (policy 6.2)."),
+            _(
+                "Publish a course for each of these topics. Courses on law, protection skills "
+                "and emergency handling have to be repeated regularly (policy 6.2)."
+            ),
             subject="training.yaml",
         )
 
 
-def _absent(run: RunContext[TrainingRules], found: Standing) -> list[str]:
-    """Topics without a course in force, or where they have to be repeated without such a one."""
-    have = {topic.name: topic for topic in found.topics}
-    absent: list[str] = [
-        topic for topic in run.rules.topics if topic not in have or not have[topic].repeated
+def _missing_topics(run: RunContext[TrainingRules], status: TrainingStatus) -> list[str]:
+    """Return the topics for which the policy requires a course that does not exist.
+
+    Each topic of training.yaml needs a course in force that people have to repeat. The topic
+    *onboarding* needs any course in force.
+    """
+    topics = {topic.name: topic for topic in status.topics}
+    missing: list[str] = [
+        topic for topic in run.rules.topics if topic not in topics or not topics[topic].repeated
     ]
-    return absent if "onboarding" in have else [*absent, "onboarding"]
+    return missing if "onboarding" in topics else [*missing, "onboarding"]
 
 
-def _named(people: Sequence[str]) -> str:
-    return ", ".join(people[:_NAMED]) + ("…" if len(people) > _NAMED else "")
+def _list_first(names: Sequence[str], count: int) -> Message:
+    more = ["…"] if count > _MAX_NAMED else []
+    return listed([*names[:_MAX_NAMED], *more])

@@ -1,7 +1,8 @@
-"""Notifications about courses: reminders, copies to supervisors, summaries, and their recipients.
+"""Create reminders, copies to superiors and weekly summaries; check them before they are sent.
 
-Minutes lie between queueing and sending, or days if the mail server was down. A person who took the
-course meanwhile, left, or went on leave, is not reminded any more.
+A notification is sent minutes after it was queued, or days later if the mail server was down. The
+check before sending drops reminders of people who have since completed the course, left the
+company, or gone on leave.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from include.messages import Message, _
 from include.notify.notice import Notice, to_role
 from include.policy.rules import Role
 from include.training import waivers
-from include.training.obligations import SOON, Department, Due
+from include.training.obligations import SOON_DAYS, Department, Due
 from include.training.rules import TrainingRules
-from include.training.sources import Sources, open_sources, telling
-from include.training.standing import (
+from include.training.sources import Sources, open_sources, report_query_faults
+from include.training.training_status import (
     COPY,
     DEPARTMENT,
     REMINDER,
-    Told,
-    reached_by,
-    read,
-    read_weekly,
-    told_of,
+    ReminderId,
+    current_reminder_keys,
+    parse_key,
+    parse_summary_key,
+    reminder_id,
+    summary_key,
     week_of,
-    weekly,
 )
 from include.workflow.run_context import RunContext
 
-_FOUND = SQL("""
+_SELECT_PEOPLE = SQL("""
 SELECT DISTINCT ON (person) person, coalesce(name, '') AS name, coalesce(mail, '') AS mail,
     coalesce(department, '') AS department, coalesce(supervisor, '') AS supervisor,
     coalesce(head, false) AS head,
@@ -50,17 +51,17 @@ ORDER BY person, employed DESC, joined_on DESC, department""")
 
 @dataclass(frozen=True)
 class Person:
-    """A person of the roster on a day.
+    """A person in the roster, with the person's status on one day.
 
     Attributes:
         person: staff number.
-        name: of the person.
-        mail: address; empty where there is none.
-        department: by name.
-        supervisor: staff number; empty where nobody is named.
+        name: name of the person.
+        mail: mail address; may be empty.
+        department: name of the department.
+        supervisor: staff number of the supervisor; may be empty.
         head: whether the person is head of the department.
-        employed: has joined and not left.
-        on_leave: is on leave.
+        employed: whether the person is employed on this day.
+        on_leave: whether the person is on leave on this day.
     """
 
     person: str
@@ -73,102 +74,131 @@ class Person:
     on_leave: bool
 
     @property
-    def is_there(self) -> bool:
-        """Whether the person can be told things."""
+    def is_present(self) -> bool:
+        """Return whether the person is employed and not on leave.
+
+        Only people for whom this is True receive notifications.
+        """
         return self.employed and not self.on_leave
 
 
 @dataclass
 class Roster:
-    """The roster on one day; people are looked up once, in bulk.
+    """The people of the roster, with their status on one day.
+
+    People are read in bulk, to save queries, and each person is read only once.
 
     Attributes:
-        sources: where the roster is.
-        day: the day.
+        sources: relations with people, courses and completions.
+        day: day for which employment and leave are determined.
     """
 
     sources: Sources
     day: date
-    _known: dict[str, Person | None] = field(default_factory=dict)
+    _people: dict[str, Person | None] = field(default_factory=dict)
     _heads: dict[str, list[Person]] | None = None
 
     def find(self, people: Iterable[str]) -> dict[str, Person]:
-        """Look people up; those whom the roster does not have are left out."""
-        wanted = [number for number in dict.fromkeys(people) if number]
-        unknown = [number for number in wanted if number not in self._known]
+        """Return the given people, as far as they are in the roster: staff number -> person.
+
+        Args:
+            people: staff numbers.
+        """
+        numbers = [number for number in dict.fromkeys(people) if number]
+        unknown = [number for number in numbers if number not in self._people]
         if unknown:
-            found = {one.person: one for one in self._select("person = ANY(%(people)s)", unknown)}
-            self._known |= {number: found.get(number) for number in unknown}
-        return {number: person for number in wanted if (person := self._known[number]) is not None}
+            people_read = {
+                person.person: person
+                for person in self._select("person = ANY(%(people)s)", unknown)
+            }
+            self._people |= {number: people_read.get(number) for number in unknown}
+        return {
+            number: person for number in numbers if (person := self._people[number]) is not None
+        }
 
     def heads(self) -> dict[str, list[Person]]:
-        """Return the heads who are present, by department."""
+        """Return the heads of each department: name of the department -> heads.
+
+        Heads who have left or are on leave are left out.
+        """
         if self._heads is None:
             heads: dict[str, list[Person]] = {}
             for head in self._select("head", []):
-                if head.head and head.is_there:
+                if head.head and head.is_present:
                     heads.setdefault(head.department, []).append(head)
             self._heads = heads
         return self._heads
 
-    def above(self, people: Iterable[str]) -> dict[str, Person | None]:
-        """Return who is notified of people's overdue courses; None if no superior can be notified.
+    def superiors(self, people: Iterable[str]) -> dict[str, Person | None]:
+        """Return the superior to notify about each of the given people: staff number -> superior.
 
-        The supervisor; where that one has left, is on leave, or is not in the roster, the next one
-        above, and at the end of the line a head of the department. A line that turns in a circle
-        ends where it meets somebody again.
+        The superior is the person's supervisor. If the supervisor is absent or unknown, it is the
+        next present supervisor above. If the supervisors form a circle, this search ends at the
+        first person who appears again. If it finds no supervisor, the superior is a head of the
+        department. The value is None if no superior can be notified.
+
+        Args:
+            people: staff numbers.
         """
-        wanted = list(dict.fromkeys(people))
-        seen: set[str] = set()
-        level = set(wanted)
-        while level:  # a level at a time, so that each takes one query
+        numbers = list(dict.fromkeys(people))
+        visited: set[str] = set()
+        level = set(numbers)
+        while level:  # one query for each level of supervisors
             self.find(level)
-            seen |= level
+            visited |= level
             level = (
-                {person.supervisor for person in map(self._known.get, level) if person}
-                - seen
+                {person.supervisor for person in map(self._people.get, level) if person}
+                - visited
                 - {""}
             )
-        return {number: self._told_of(number) for number in wanted}
+        return {number: self._superior_of(number) for number in numbers}
 
-    def _told_of(self, person: str) -> Person | None:
-        seen = {person}
-        below = self._known.get(person)
-        while below is not None and below.supervisor and below.supervisor not in seen:
-            seen.add(below.supervisor)
-            below = self._known.get(below.supervisor)
-            if below is not None and below.is_there:
-                return below
-        of = self._known.get(person)
-        heads = self.heads().get(of.department, []) if of else []
+    def _superior_of(self, person: str) -> Person | None:
+        visited = {person}
+        superior = self._people.get(person)
+        while superior is not None and superior.supervisor and superior.supervisor not in visited:
+            visited.add(superior.supervisor)
+            superior = self._people.get(superior.supervisor)
+            if superior is not None and superior.is_present:
+                return superior
+        employee = self._people.get(person)
+        heads = self.heads().get(employee.department, []) if employee else []
         return next((head for head in heads if head.person != person), None)
 
-    def _select(self, which: str, people: list[str]) -> Iterator[Person]:
-        assert which in ("head", "person = ANY(%(people)s)")
+    def _select(self, condition: str, people: list[str]) -> Iterator[Person]:
+        assert condition in ("head", "person = ANY(%(people)s)")
         connection = self.sources.connection
-        with telling("people"), connection.cursor(row_factory=class_row(Person)) as rows:
-            query = _FOUND.format(people=self.sources["people"], which=SQL(which))
+        with (
+            report_query_faults("people"),
+            connection.cursor(row_factory=class_row(Person)) as rows,
+        ):
+            query = _SELECT_PEOPLE.format(people=self.sources["people"], which=SQL(condition))
             rows.execute(query, {"day": self.day, "people": people})
             yield from rows
 
 
-MOST_LINES = 20  # of a summary; the report has the rest
-_OWN = _("Training that you have to take")
-_TEAM = _("Overdue training in your team")
+MAX_SUMMARY_LINES = 20  # overdue courses in a summary; the report lists more
+_OWN_HEADING = _("Your mandatory training")
+_TEAM_HEADING = _("Overdue training in your team")
 
 
 def reminder(due: Due, person: Person) -> Notice:
-    """Return the reminder of a person's own course."""
+    """Return the reminder about a course that a person has to take.
+
+    Args:
+        due: the obligation to take the course.
+        person: the person who receives the reminder and has to take the course.
+    """
     values = {"title": due.title, "day": due.due_on}
     if due.rung < 0:
-        line = _("“{title}” is due on {day}.", **values)
+        line = _("“{title}” is due by {day}.", **values)
     else:
-        line = _("“{title}” was due on {day} and is overdue: please take it now.", **values)
+        line = _("“{title}” was due by {day} and is overdue. Please take the course now.", **values)
     return Notice(
         kind=REMINDER,
-        key=told_of(due).key,
+        key=reminder_id(due).key,
         recipient=due.person,
-        heading=_OWN,
+        heading=_OWN_HEADING,
         line=line,
         name=person.name,
         address=person.mail,
@@ -176,18 +206,30 @@ def reminder(due: Due, person: Person) -> Notice:
     )
 
 
-def copy(due: Due, person: Person, told: Person | None, role: Role) -> Iterator[Notice]:
-    """Yield the copy for the supervisor, or for the owner's role if no superior can be notified."""
-    line, key = _overdue(due, person.name), told_of(due).key
-    if told is not None:
+def supervisor_copy(
+    due: Due, person: Person, superior: Person | None, role: Role
+) -> Iterator[Notice]:
+    """Yield a copy of the reminder about an overdue course, addressed to the person's superior.
+
+    If no superior can be notified, a copy goes to each address of the role that is responsible for
+    training.
+
+    Args:
+        due: the overdue obligation.
+        person: the person who has to take the course.
+        superior: the superior to notify; None if no superior can be notified.
+        role: role that is responsible for training.
+    """
+    line, key = _overdue_line(due, person.name), reminder_id(due).key
+    if superior is not None:
         yield Notice(
             kind=COPY,
             key=key,
-            recipient=told.person,
-            heading=_TEAM,
+            recipient=superior.person,
+            heading=_TEAM_HEADING,
             line=line,
-            name=told.name,
-            address=told.mail,
+            name=superior.name,
+            address=superior.mail,
             due_on=due.due_on,
         )
         return
@@ -195,57 +237,64 @@ def copy(due: Due, person: Person, told: Person | None, role: Role) -> Iterator[
         role,
         kind=COPY,
         key=key,
-        heading=_("Overdue training, and no supervisor can be told"),
+        heading=_("Overdue training without a supervisor to notify"),
         line=line,
         due_on=due.due_on,
     )
 
 
 @dataclass(frozen=True)
-class Week:
+class WeeklySummary:
     """The content of a department's weekly summary.
 
     Attributes:
-        of: the department's figures.
-        overdue: its overdue obligations that the head is not told of elsewhere, the oldest first.
-        names: of the people, by staff number.
+        department: training coverage of the department.
+        overdue: overdue obligations, oldest first. An obligation is left out if the head of the
+            department receives a copy of its reminder.
+        names: staff number -> name, for the people with an overdue obligation.
     """
 
-    of: Department
+    department: Department
     overdue: Sequence[Due]
     names: Mapping[str, str]
 
 
-def summary(week: Week, head: Person, number: str) -> Iterator[Notice]:
-    """Yield the lines of a department's weekly summary for its head.
+def summary_lines(week: WeeklySummary, head: Person, number: str) -> Iterator[Notice]:
+    """Yield the lines of a department's weekly summary, as notifications to its head.
 
     Args:
-        week: what it says.
-        head: of the department.
-        number: of the week, ``2026-W48``.
+        week: content of the summary.
+        head: head of the department.
+        number: ISO week that the summary covers, such as ``2026-W48``.
     """
-    of = week.of
-    heading = _("Training in {department} this week", department=of.name)
+    department = week.department
+    heading = _("Training in {department} this week", department=department.name)
     sentence = _(
-        "Trained: {covered} of {people} people ({share:percent}). Courses overdue: {overdue}, due "
-        "in the next {days} days: {soon}; people on leave: {on_leave}.",
-        covered=of.covered,
-        people=of.people,
-        share=1.0 if of.share is None else of.share,
-        overdue=of.overdue,
-        days=SOON,
-        soon=of.soon,
-        on_leave=of.on_leave,
+        "{covered} of {people} people ({share:percent}) have no overdue course. {overdue} "
+        "courses are overdue, and {soon} are due in the next {days} days. {on_leave} people "
+        "are on leave.",
+        covered=department.covered,
+        people=department.people,
+        share=1.0 if department.share is None else department.share,
+        overdue=department.overdue,
+        days=SOON_DAYS,
+        soon=department.soon,
+        on_leave=department.on_leave,
     )
     lines: list[tuple[Due | str, Message]] = [("", sentence)]
-    named = week.overdue[:MOST_LINES]
-    lines += [(due, _overdue(due, week.names.get(due.person, ""))) for due in named]
-    if len(week.overdue) > MOST_LINES:
-        lines.append(("more", _("And {count} more.", count=len(week.overdue) - MOST_LINES)))
-    for about, text in lines:
+    listed = week.overdue[:MAX_SUMMARY_LINES]
+    lines += [(due, _overdue_line(due, week.names.get(due.person, ""))) for due in listed]
+    if len(week.overdue) > MAX_SUMMARY_LINES:
+        lines.append(
+            (
+                "more",
+                _("{count} more courses are overdue.", count=len(week.overdue) - MAX_SUMMARY_LINES),
+            )
+        )
+    for subject, text in lines:
         yield Notice(
             kind=DEPARTMENT,
-            key=weekly(of.name, number, head.person, about),
+            key=summary_key(department.name, number, head.person, subject),
             recipient=head.person,
             heading=heading,
             line=text,
@@ -254,9 +303,9 @@ def summary(week: Week, head: Person, number: str) -> Iterator[Notice]:
         )
 
 
-def _overdue(due: Due, name: str) -> Message:
+def _overdue_line(due: Due, name: str) -> Message:
     return _(
-        "{name} ({person}): “{title}” was due on {day}.",
+        "{name} ({person}): “{title}” was due by {day} and is overdue.",
         name=name,
         person=due.person,
         title=due.title,
@@ -268,38 +317,49 @@ T = TypeVar("T")
 
 
 def still_due(run: RunContext[TrainingRules], keys: Sequence[str], kind: str) -> set[str]:
-    """Return the keys of notifications that are still due.
+    """Return the keys of the queued notifications that still have to be sent.
 
-    A key that cannot be read is not due: an older release or a person wrote it.
+    A key that cannot be parsed, such as a key of an older release, is left out.
 
     Args:
-        run: the run that sends.
-        keys: of the notifications.
-        kind: of the notifications.
+        run: context of the run that sends the notifications.
+        keys: keys of the queued notifications.
+        kind: kind of the notifications, such as a reminder or a weekly summary.
     """
     if kind != DEPARTMENT:
-        return _standing(run, _read(keys, read))
+        return _still_due(run, _parse_keys(keys, parse_key))
     now = week_of(run.today)
-    lines = {key: told for key, (week, told) in _read(keys, read_weekly).items() if week == now}
-    named = {key: told for key, told in lines.items() if told is not None}
-    return (lines.keys() - named.keys()) | _standing(run, named)
+    lines = {
+        key: reminder
+        for key, (week, reminder) in _parse_keys(keys, parse_summary_key).items()
+        if week == now
+    }
+    reminders = {key: reminder for key, reminder in lines.items() if reminder is not None}
+    return (lines.keys() - reminders.keys()) | _still_due(run, reminders)
 
 
-def _read(keys: Sequence[str], reader: Callable[[str], T]) -> dict[str, T]:
-    found = {}
+def _parse_keys(keys: Sequence[str], parse: Callable[[str], T]) -> dict[str, T]:
+    parsed = {}
     for key in keys:
         with suppress(ValueError):
-            found[key] = reader(key)
-    return found
+            parsed[key] = parse(key)
+    return parsed
 
 
-def _standing(run: RunContext[TrainingRules], about: dict[str, Told]) -> set[str]:
-    """Those whose obligation stands on the same rung as when they were queued."""
-    if not about:
+def _still_due(run: RunContext[TrainingRules], reminders: dict[str, ReminderId]) -> set[str]:
+    """Return the keys of the reminders that are still due.
+
+    A reminder is still due if its obligation is at the same reminder stage today.
+
+    Args:
+        run: context of the run.
+        reminders: key of the notification -> reminder.
+    """
+    if not reminders:
         return set()
-    people = sorted({told.person for told in about.values()})
+    people = sorted({reminder.person for reminder in reminders.values()})
     with run.state.connect() as conn:
-        waived = waivers.current(conn, run.today)
+        waived = waivers.waivers_in_force(conn, run.today)
     with open_sources(run, people) as sources:
-        standing = reached_by(run, sources, people, waived)
-    return {key for key, told in about.items() if told.key in standing}
+        current = current_reminder_keys(run, sources, people, waived)
+    return {key for key, reminder in reminders.items() if reminder.key in current}

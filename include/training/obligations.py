@@ -1,21 +1,26 @@
-"""Compute in SQL, where the records are, which person must pass which course by when.
+"""Compute the training obligations of people with SQL, in the database that has the records.
 
-The rules, for every person who is employed on the day and every course in force:
+The rules apply to every person employed on the day and to every course in force:
 
-- never taken: due `within_days` after joining, or after the publication of a version to those who
-  were employed already; the earliest of these days holds;
-- taken once, and the course is not repeated: done for good;
-- `repeat_months`: due so many calendar months after it was passed last (rolling cycle);
-- `due_each_year`: passed in the year up to that day, it is due on that day a year later (fixed
-  cycle); whoever passes late has met the cycle that was missed and the one that runs;
-- versions with `retake_within_days` above the version that was passed: due so many days after their
-  publication, where that is earlier; the earliest of these days holds, so a newer version never
-  postpones the retake of an older one;
-- what falls due during a leave, or within the grace after it, is due at the end of the grace;
-- completions that were not passed, or lie in the future, do not count.
+- If the person never passed the course, each published version is due `within_days` after its
+  publication, or after the person joined if that was later. Versions that were replaced before the
+  person joined are ignored. The earliest of these days is the due date.
+- If the person passed a course that is not repeated, the obligation has ended.
+- `repeat_months`: the course is due this number of calendar months after the last pass (rolling
+  cycle).
+- `due_each_year`: the course is due on this day of every year (fixed cycle). If a person passes the
+  course in the year before this day, the pass is valid until the same day of the next year. A late
+  pass counts for the missed cycle and for the current cycle.
+- `retake_within_days`: a version with this setting may be newer than the version that the person
+  passed. The course is then due this number of days after the publication of the newer version,
+  unless it is due earlier. A further version never postpones a retake.
+- A due date during a leave, or within the grace period after the leave, moves to the end of the
+  grace period.
+- A completion that was not passed, or that has a future date, is ignored.
 
-An obligation's cycle names what it counts from. So nobody hears of the same cycle's rung twice,
-whatever happens to departments, supervisors or the ladder.
+The cycle of an obligation is a text that names the day or version from which the due date is
+counted. Each reminder stage of a cycle is sent once. This is so even if the department, the
+supervisor or the reminder stages change.
 """
 
 from __future__ import annotations
@@ -28,25 +33,26 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Literal
 
-from include.training.rules import TOPICS, Reached
-from include.training.sources import Sources, telling
+from include.training.rules import TOPICS, DueThresholds
+from include.training.sources import Sources, report_query_faults
 
-SOON = 30  # days in which a course that is due is counted as due soon
-_BLOCK = 5000  # rows fetched at a time
+SOON_DAYS = 30  # a course that is due within this number of days is due soon
+_FETCH_SIZE = 5000  # rows fetched at a time
 
 
 @dataclass(frozen=True)
 class Due:
-    """An obligation that has reached a rung of the reminder ladder.
+    """An obligation to take a course that has reached a reminder stage.
 
     Attributes:
-        person: staff number.
-        course: code.
-        title: of the course.
-        department: of the person.
-        cycle: what the obligation counts from.
-        due_on: day by which it is due.
-        rung: on which it stands.
+        person: staff number of the person who has to take the course.
+        course: code of the course.
+        title: title of the course.
+        department: department of the person.
+        cycle: text that names the day or version from which the due date is counted.
+        due_on: due date.
+        rung: reminder stage that the obligation has reached, in days from the due date; negative
+            before the due date.
     """
 
     person: str
@@ -60,15 +66,16 @@ class Due:
 
 @dataclass(frozen=True)
 class Department:
-    """Training coverage of a department.
+    """The training coverage of a department: how many of its people have no overdue course.
 
     Attributes:
-        name: of the department.
-        people: who have to be trained; those on leave are not among them.
-        covered: of them without an overdue course.
-        overdue: courses that are overdue.
-        soon: courses that are due on the day or in the `SOON` days after it.
-        on_leave: people on leave.
+        name: name of the department.
+        people: number of people who need training, without people on leave.
+        covered: number of these people who have no overdue course.
+        overdue: number of overdue courses of these people.
+        soon: number of courses of these people that are due today or within the next `SOON_DAYS`
+            days.
+        on_leave: number of people on leave.
     """
 
     name: str
@@ -80,20 +87,21 @@ class Department:
 
     @property
     def share(self) -> float | None:
-        """Share of people without an overdue course, from 0 to 1; None if there are no people."""
+        """Share of people without an overdue course, from 0 to 1; None if `people` is 0."""
         return self.covered / self.people if self.people else None
 
 
 @dataclass(frozen=True)
 class Topic:
-    """Training coverage of a topic.
+    """The training coverage of a topic: which share of its obligations is not overdue.
 
     Attributes:
-        name: of the topic.
-        courses: in force.
-        repeated: of them that are repeated.
-        obligations: of people who are not on leave, waived ones left out.
-        overdue: of them.
+        name: name of the topic.
+        courses: number of courses in force.
+        repeated: number of these courses that have to be repeated.
+        obligations: number of obligations to take these courses. Obligations of people on leave and
+            waived courses are left out.
+        overdue: number of these obligations that are overdue.
     """
 
     name: str
@@ -104,19 +112,19 @@ class Topic:
 
     @property
     def share_in_time(self) -> float | None:
-        """Share of obligations that are not overdue, from 0 to 1; None if there are none."""
+        """Share of obligations that are not overdue, from 0 to 1; None without obligations."""
         return 1 - self.overdue / self.obligations if self.obligations else None
 
 
 @dataclass(frozen=True)
 class Untrained:
-    """A person who may open customer records without valid training.
+    """A person who may access customer records without valid training.
 
     Attributes:
         person: staff number.
-        department: of the person.
-        onboarding: whether the onboarding course was never passed.
-        overdue: how many courses are overdue.
+        department: department of the person.
+        onboarding: whether the person has never passed an onboarding course.
+        overdue: number of overdue courses of the person.
     """
 
     person: str
@@ -127,7 +135,12 @@ class Untrained:
 
 @dataclass(frozen=True)
 class Waiver:
-    """A course that a person is exempt from for a while."""
+    """A person's exemption from a course for a limited time.
+
+    Attributes:
+        person: staff number of the exempt person.
+        course: code of the course.
+    """
 
     person: str
     course: str
@@ -144,7 +157,7 @@ FAULTY = SQL("""
         '|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))$'""").format(
     topics=SQL(", ").join(map(Literal, TOPICS))
 )
-"""Which entries of the courses cannot be used; 29 February is no day of every year."""
+"""SQL condition for unusable entries of the courses; 29 February is not a day of every year."""
 
 Row = Due | Department | Topic | Untrained
 
@@ -225,17 +238,17 @@ _CYCLE = SQL("""
         ELSE 'since ' || last_on
     END""")
 
-# The first threshold that is not before the due day; none where it is due after the last of them.
-_RUNG = SQL("(%(rungs)s::integer[])[width_bucket(due_on - 1, %(latest)s::date[]) + 1]")
+# The reminder stage of the first latest due date on or after the due date; NULL if no date fits.
+_STAGE = SQL("(%(stages)s::integer[])[width_bucket(due_on - 1, %(latest)s::date[]) + 1]")
 
 _REACHED = SQL("""
 SELECT 'due' AS what, person AS a, course AS b, title AS c, department AS d, {cycle} AS e, due_on,
-    {rung} AS n1, NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4, NULL::bigint AS n5
+    {stage} AS n1, NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4, NULL::bigint AS n5
 FROM obligations o JOIN courses c USING (course) JOIN people p USING (person)
 WHERE due_on <= (%(latest)s::date[])[cardinality(%(latest)s::date[])] AND NOT o.on_leave
     AND NOT waived""")
 
-_ALL = SQL("""
+_ALL_QUERY = SQL("""
 WITH {obligations}, counted AS (
     SELECT person, count(*) FILTER (WHERE due_on < %(day)s AND NOT waived) AS overdue,
         count(*) FILTER (WHERE NOT waived
@@ -267,78 +280,103 @@ SELECT 'untrained', person, department, NULL, NULL, NULL, NULL, onboarding::inte
     NULL, NULL, NULL
 FROM of_people WHERE access AND (onboarding OR overdue > 0)""")
 
-_SOME = SQL("WITH {obligations} {reached}")
+_PEOPLE_QUERY = SQL("WITH {obligations} {reached}")
 
 
-def everything(
-    sources: Sources, *, day: date, reached: Reached, waived: Sequence[Waiver], grace: int
+def compute_obligations(
+    sources: Sources, *, day: date, thresholds: DueThresholds, waived: Sequence[Waiver], grace: int
 ) -> Iterator[Row]:
-    """Compute all obligations; yield those on a rung, departments, topics and untrained people.
+    """Compute the training obligations of all people, and the coverage of departments and topics.
 
     Args:
-        sources: people, courses, completions.
-        day: the day.
-        reached: the ladder on that day.
-        waived: courses that people need not take.
-        grace: days after a leave for what fell due meanwhile.
+        sources: relations with people, courses and completions.
+        day: today.
+        thresholds: reminder stages on this day. Each has the latest due date of the obligations
+            that have reached it.
+        waived: waivers in force.
+        grace: number of days after a leave within which a person may take courses that fell due
+            during the leave.
+
+    Yields:
+        The obligations that have reached a reminder stage, the coverage of each department and
+        topic, and the people who may access customer records without valid training.
 
     Raises:
         UsageError: a row of the sources cannot be read.
-        ServiceError: the database was lost.
+        ServiceError: the connection to the database was lost.
     """
-    given = _given(day, reached, waived, grace)
-    with telling("sources"), sources.connection.cursor(row_factory=dict_row) as rows:
-        # Not a cursor of the server's, for which it would use one process only.
-        for row in rows.stream(_query(_ALL, sources, waived), given, size=_BLOCK):
-            yield _MAKERS[row["what"]](row)
+    parameters = _parameters(day, thresholds, waived, grace)
+    with report_query_faults("sources"), sources.connection.cursor(row_factory=dict_row) as rows:
+        # A server-side cursor would disable parallel query
+        for row in rows.stream(_query(_ALL_QUERY, sources, waived), parameters, size=_FETCH_SIZE):
+            yield _ROW_FACTORIES[row["what"]](row)
 
 
-def of_people(
+def obligations_of_people(
     sources: Sources,
     people: Sequence[str],
     *,
     day: date,
-    reached: Reached,
+    thresholds: DueThresholds,
     waived: Sequence[Waiver],
     grace: int,
 ) -> list[Due]:
-    """Work out which obligations of some people stand on a rung; as `everything` does."""
-    given = _given(day, reached, waived, grace) | {"people": list(people)}
-    with telling("sources"), sources.connection.cursor(row_factory=dict_row) as rows:
-        rows.execute(_query(_SOME, sources, waived, some=True), given)
+    """Return the obligations of the given people that have reached a reminder stage.
+
+    Args:
+        sources: relations with people, courses and completions.
+        people: staff numbers.
+        day: today.
+        thresholds: reminder stages on this day. Each has the latest due date of the obligations
+            that have reached it.
+        waived: waivers in force.
+        grace: number of days after a leave within which a person may take courses that fell due
+            during the leave.
+
+    Raises:
+        UsageError: a row of the sources cannot be read.
+        ServiceError: the connection to the database was lost.
+    """
+    parameters = _parameters(day, thresholds, waived, grace) | {"people": list(people)}
+    with report_query_faults("sources"), sources.connection.cursor(row_factory=dict_row) as rows:
+        rows.execute(_query(_PEOPLE_QUERY, sources, waived, only_people=True), parameters)
         return [_due(row) for row in rows]
 
 
-def codes(sources: Sources) -> set[str]:
-    """Codes of all courses, those that cannot be used too."""
+def course_codes(sources: Sources) -> set[str]:
+    """Return the codes of all courses, including courses whose other columns have faults."""
     query = SQL("SELECT DISTINCT course FROM {} AS c WHERE course <> ''").format(sources["courses"])
-    with telling("courses"):
+    with report_query_faults("courses"):
         return {course for (course,) in sources.connection.execute(query, {})}
 
 
 def _query(
-    whole: SQL, sources: Sources, waived: Sequence[Waiver], *, some: bool = False
+    template: SQL, sources: Sources, waived: Sequence[Waiver], *, only_people: bool = False
 ) -> Composed:
-    only = SQL("AND person = ANY(%(people)s)")
+    person_filter = SQL("AND person = ANY(%(people)s)")
     obligations = _OBLIGATIONS.format(
         **sources.relations,
         faulty=FAULTY,
         waived=_WAIVED if waived else SQL("false"),
-        of_people=only if some else SQL(""),
-        of_completions=only if some else SQL(""),
+        of_people=person_filter if only_people else SQL(""),
+        of_completions=person_filter if only_people else SQL(""),
     )
-    return whole.format(obligations=obligations, reached=_REACHED.format(cycle=_CYCLE, rung=_RUNG))
+    return template.format(
+        obligations=obligations, reached=_REACHED.format(cycle=_CYCLE, stage=_STAGE)
+    )
 
 
-def _given(day: date, reached: Reached, waived: Sequence[Waiver], grace: int) -> dict[str, Any]:
+def _parameters(
+    day: date, thresholds: DueThresholds, waived: Sequence[Waiver], grace: int
+) -> dict[str, Any]:
     return {
         "day": day,
-        "rungs": list(reached.rungs),
-        "latest": list(reached.latest),
+        "stages": list(thresholds.stages),
+        "latest": list(thresholds.latest),
         "waived_people": [waiver.person for waiver in waived],
         "waived_courses": [waiver.course for waiver in waived],
         "grace": grace,
-        "soon": SOON,
+        "soon": SOON_DAYS,
     }
 
 
@@ -347,18 +385,18 @@ def _due(row: Mapping[str, Any]) -> Due:
 
 
 def _department(row: Mapping[str, Any]) -> Department:
-    return Department(row["a"], *(row[f"n{place}"] for place in range(1, 6)))
+    return Department(row["a"], *(row[f"n{number}"] for number in range(1, 6)))
 
 
 def _topic(row: Mapping[str, Any]) -> Topic:
-    return Topic(row["a"], *(row[f"n{place}"] for place in range(1, 5)))
+    return Topic(row["a"], *(row[f"n{number}"] for number in range(1, 5)))
 
 
 def _untrained(row: Mapping[str, Any]) -> Untrained:
     return Untrained(row["a"], row["b"], bool(row["n1"]), row["n2"])
 
 
-_MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Row]] = {
+_ROW_FACTORIES: Mapping[str, Callable[[Mapping[str, Any]], Row]] = {
     "due": _due,
     "department": _department,
     "topic": _topic,

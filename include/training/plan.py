@@ -1,4 +1,4 @@
-"""The step of `remind_training` that queues reminders and measures the coverage."""
+"""The step of `remind_training` that queues reminders and measures the training coverage."""
 
 from __future__ import annotations
 
@@ -13,37 +13,45 @@ from sqlalchemy import Connection
 from include.evidence.step_findings import StepFindings, StepResult, keep_artifact
 from include.messages import _
 from include.notify import outbox
-from include.notify.notice import NOT_WANTED, Notice
-from include.state.locks import exclusive
+from include.notify.notice import NO_LONGER_DUE, Notice
+from include.policy.rules import translated_message
+from include.state.locks import hold_exclusive_lock
 from include.training import checks, notices, waivers
 from include.training.notices import Roster
-from include.training.obligations import Department, Due, Topic, Untrained, codes
-from include.training.rules import TrainingRules, is_copied
+from include.training.obligations import Department, Due, Topic, Untrained, course_codes
+from include.training.rules import TrainingRules, notifies_supervisor
 from include.training.sources import open_sources
-from include.training.standing import (
+from include.training.training_status import (
     CLAUSE,
     COPY,
     DEPARTMENT,
     OVERDUE_FILE,
     REMINDER,
     STEP_PLAN,
-    Standing,
-    keep,
-    last,
-    standing,
-    told_of,
+    TrainingStatus,
+    compute_status,
+    last_people_count,
+    reminder_id,
+    store_coverage,
     week_of,
 )
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
-_PATIENCE = timedelta(minutes=10)  # with a run that plans at the same time
-_BLOCK = 1000  # reminders looked up and queued together
-_LISTED = 200  # overdue obligations and people in the report; the file has all
+_LOCK_TIMEOUT = timedelta(minutes=10)  # time to wait for a concurrent run
+_BATCH_SIZE = 1000  # reminders read and queued together
+_MAX_LISTED = 200  # rows in the report; overdue.csv has all rows
 
 
 class NoticeCounts(BaseModel):
-    """Notifications that a run queued or withdrew."""
+    """The numbers of notifications that a run withdrew and queued.
+
+    Attributes:
+        withdrawn: number of queued reminders and copies that were withdrawn.
+        reminders: number of reminders that were queued.
+        copies: number of copies to superiors that were queued.
+        summaries: number of lines of weekly summaries that were queued.
+    """
 
     withdrawn: int = 0
     reminders: int = 0
@@ -52,7 +60,16 @@ class NoticeCounts(BaseModel):
 
 
 class WaivedCourse(BaseModel):
-    """A waiver; `waives` is False if there is no such person or course."""
+    """A waiver in the report.
+
+    Attributes:
+        person: staff number of the exempt person.
+        course: code of the course.
+        until: last day of the waiver.
+        reason: reason for the waiver.
+        waives: whether the person and the course of the waiver exist. If not, the waiver has no
+            effect.
+    """
 
     person: str
     course: str
@@ -62,22 +79,22 @@ class WaivedCourse(BaseModel):
 
 
 class TrainingPlan(StepResult):
-    """The reminders and the coverage of a day.
+    """The reminders and the training coverage of a day.
 
     Attributes:
-        day: in the policy pack's timezone.
-        workday: whether people are notified on it.
-        told: notifications that the run queued.
-        whole: whether the records are complete enough for a coverage.
-        people: number of people who have to be trained.
-        covered: number of them without an overdue course.
-        departments: coverage by department.
-        topics: courses in force, by topic.
-        untrained: people with access to customer records and no valid training; the first 200.
-        untrained_all: number of all of them.
-        not_employed: accounts with access that belong to nobody employed.
-        overdue: overdue courses, the oldest first; the first 200.
-        overdue_all: number of all of them.
+        day: today in the policy pack's timezone.
+        workday: whether the day is a workday. People receive notifications only on workdays.
+        told: numbers of notifications that the run queued or withdrew.
+        whole: whether the training records are complete enough to measure the coverage.
+        people: number of people who need training.
+        covered: number of these people who have no overdue course.
+        departments: coverage of each department.
+        topics: coverage of each topic.
+        untrained: the first 200 people who may access customer records without valid training.
+        untrained_all: number of all people who may access customer records without valid training.
+        not_employed: number of people who have access to customer records but are not employed.
+        overdue: the first 200 overdue obligations, oldest first.
+        overdue_all: number of all overdue obligations.
         waived: waivers in force.
     """
 
@@ -98,51 +115,62 @@ class TrainingPlan(StepResult):
 
 
 def plan_reminders(run: RunContext[TrainingRules], findings: StepFindings) -> TrainingPlan:
-    """Work out the obligations of the day, queue each reminder once, withdraw settled ones.
+    """Compute today's obligations, queue new reminders, and withdraw outdated reminders.
+
+    Args:
+        run: context of the run.
+        findings: findings of the step.
 
     Raises:
-        UsageError: training.yaml's queries cannot be read.
-        ServiceError: a database was lost, or another run plans for too long.
+        UsageError: the rows of a query in training.yaml cannot be read.
+        ServiceError: the connection to a database was lost, or the wait for another run that plans
+            reminders timed out.
     """
+    findings.subject_titles |= checks.SUBJECT_TITLES | {
+        run.rules.owner: translated_message(run.roles[run.rules.owner].title)
+    }
     with run.state.connect() as conn:
-        waived = waivers.listed(conn, run.today)
+        waivers_granted = waivers.list_waivers(conn, run.today)
     with (
-        exclusive(run.state, "training:plan", "the reminders of training", _PATIENCE),
+        hold_exclusive_lock(run.state, "training:plan", "the reminders of training", _LOCK_TIMEOUT),
         open_sources(run) as sources,
     ):
-        faults = checks.check(findings, sources, run.today)
-        current = standing(run, sources, [waiver.waives for waiver in waived])
-        late = current.overdue(run.today)
+        faults = checks.check_records(findings, sources, run.today)
+        status = compute_status(run, sources, [waiver.waiver for waiver in waivers_granted])
+        overdue = status.overdue(run.today)
         roster = Roster(sources, run.today)
         with run.state.begin() as conn:
-            before = last(conn, run.clock.now())
-            told = _tell(conn, run, current, roster)
-            keep(conn, run.run, run.today, run.clock.now(), current.departments)
-            listing = _listing(late, run.today)
+            people_before = last_people_count(conn, run.clock.now())
+            counts = _queue_notifications(conn, run, status, roster)
+            store_coverage(conn, run.run, run.today, run.clock.now(), status.departments)
+            listing = _overdue_csv(overdue, run.today)
             keep_artifact(conn, run.run.dag_id, run.run.run_id, OVERDUE_FILE, listing)
-        people, courses = roster.find(waiver.person for waiver in waived), codes(sources)
+        people, courses = (
+            roster.find(waiver.person for waiver in waivers_granted),
+            course_codes(sources),
+        )
         unknown = [
             waiver
-            for waiver in waived
+            for waiver in waivers_granted
             if waiver.person not in people or waiver.course not in courses
         ]
-    whole = checks.judge(findings, run, current, late, faults)
-    checks.waivers_of_nothing(findings, unknown)
-    checks.shrunk(findings, current.people, before)
+    is_complete = checks.report_breaches(findings, run, status, overdue, faults)
+    checks.report_unknown_waivers(findings, unknown)
+    checks.report_shrunk_roster(findings, status.people, people_before)
     return TrainingPlan(
         day=run.today,
         workday=run.workdays.is_workday(run.today),
-        told=told,
-        whole=whole,
-        people=current.people,
-        covered=current.covered,
-        departments=current.departments,
-        topics=current.topics,
-        untrained=current.untrained[:_LISTED],
-        untrained_all=len(current.untrained),
+        told=counts,
+        whole=is_complete,
+        people=status.people,
+        covered=status.covered,
+        departments=status.departments,
+        topics=status.topics,
+        untrained=status.untrained[:_MAX_LISTED],
+        untrained_all=len(status.untrained),
         not_employed=faults["training.access_not_employed"],
-        overdue=late[:_LISTED],
-        overdue_all=len(late),
+        overdue=overdue[:_MAX_LISTED],
+        overdue_all=len(overdue),
         waived=[
             WaivedCourse(
                 person=waiver.person,
@@ -151,118 +179,152 @@ def plan_reminders(run: RunContext[TrainingRules], findings: StepFindings) -> Tr
                 reason=waiver.reason,
                 waives=waiver not in unknown,
             )
-            for waiver in waived
+            for waiver in waivers_granted
         ],
     )
 
 
 PLAN = Step(
     name=STEP_PLAN,
-    title=_("The plan"),
+    title=_("The plan of reminders"),
     clause=CLAUSE,
     work=plan_reminders,
     result=TrainingPlan,
 )
 
 
-def _tell(
-    conn: Connection, run: RunContext[TrainingRules], current: Standing, roster: Roster
+def _queue_notifications(
+    conn: Connection, run: RunContext[TrainingRules], status: TrainingStatus, roster: Roster
 ) -> NoticeCounts:
-    """Queue each reminder that was not queued before, and withdraw those that are settled."""
-    copied = {key: due for key, due in current.due.items() if is_copied(run.rules.ladder, due.rung)}
+    """Queue new reminders, copies and weekly summaries, and withdraw outdated notifications.
+
+    On a day off, notifications are withdrawn but not queued.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        run: context of the run.
+        status: today's training obligations and coverage.
+        roster: people of the roster.
+    """
+    copied = {
+        key: due
+        for key, due in status.due_courses.items()
+        if notifies_supervisor(run.rules.ladder, due.rung)
+    }
     at = run.clock.now()
-    gone = 0
-    for kind, standing_now in ((REMINDER, current.due), (COPY, copied)):
-        stale = [
-            key for key in outbox.pending(conn, kind) if key.partition("#")[0] not in standing_now
-        ]
-        gone += outbox.withdraw(conn, kind, stale, NOT_WANTED, at)
-    own = _new(conn, REMINDER, current.due)
-    copies = _new(conn, COPY, copied)
-    counts = NoticeCounts(withdrawn=gone)
+    withdrawn = 0
+    for kind, due_now in ((REMINDER, status.due_courses), (COPY, copied)):
+        stale = [key for key in outbox.pending(conn, kind) if key.partition("#")[0] not in due_now]
+        withdrawn += outbox.withdraw(conn, kind, stale, NO_LONGER_DUE, at)
+    new_reminders = _unqueued(conn, REMINDER, status.due_courses)
+    new_copies = _unqueued(conn, COPY, copied)
+    counts = NoticeCounts(withdrawn=withdrawn)
     if not run.workdays.is_workday(run.today):
-        return counts  # the rungs are those of the workday before, and nobody is told today
-    for block in _blocks(own):
+        return counts  # these reminders were queued on the last workday
+    for block in _batches(new_reminders):
         people = roster.find(due.person for due in block)
         reminders = [
             notices.reminder(due, people[due.person]) for due in block if due.person in people
         ]
-        counts.reminders += _queued(conn, run, reminders)
+        counts.reminders += _queue(conn, run, reminders)
     role = run.roles[run.rules.owner]
-    said: set[tuple[str, str]] = set()
-    for block in _blocks(copies):
+    copies_queued: set[tuple[str, str]] = set()
+    for block in _batches(new_copies):
         people = roster.find(due.person for due in block)
-        above = roster.above(due.person for due in block)
+        superiors = roster.superiors(due.person for due in block)
         copied_to = [
             notice
             for due in block
             if due.person in people
-            for notice in notices.copy(due, people[due.person], above[due.person], role)
+            for notice in notices.supervisor_copy(
+                due, people[due.person], superiors[due.person], role
+            )
         ]
-        counts.copies += _queued(conn, run, copied_to)
-        said |= {(notice.recipient, notice.key) for notice in copied_to}
-    summaries = _summaries(conn, run, current, roster, said)
-    counts.summaries = _queued(conn, run, summaries)
+        counts.copies += _queue(conn, run, copied_to)
+        copies_queued |= {(notice.recipient, notice.key) for notice in copied_to}
+    summaries = _summaries(conn, run, status, roster, copies_queued)
+    counts.summaries = _queue(conn, run, summaries)
     return counts
 
 
-def _queued(conn: Connection, run: RunContext[TrainingRules], queued: Iterable[Notice]) -> int:
-    done = outbox.queue(conn, queued, run.run, run.clock.now(), run.notices)
-    return done.new + done.again
+def _queue(
+    conn: Connection, run: RunContext[TrainingRules], notifications: Iterable[Notice]
+) -> int:
+    result = outbox.queue_notices(conn, notifications, run.run, run.clock.now(), run.notices)
+    return result.new + result.again
 
 
 def _summaries(
     conn: Connection,
     run: RunContext[TrainingRules],
-    current: Standing,
+    status: TrainingStatus,
     roster: Roster,
-    said: Collection[tuple[str, str]],
+    copies_queued: Collection[tuple[str, str]],
 ) -> list[Notice]:
-    """Return the lines of this week's summaries, for heads who did not get them yet.
+    """Return the lines of this week's department summaries that were not queued yet.
 
-    They leave out what the same mail tells a head as a supervisor (``said``).
+    An obligation is left out of the summary for a head if the head gets a copy of its reminder.
+
+    Args:
+        conn: connection to the state database.
+        run: context of the run.
+        status: today's training obligations and coverage.
+        roster: people of the roster.
+        copies_queued: recipient and key of each copy that this run queued.
     """
     week = week_of(run.today)
-    late: dict[str, list[Due]] = {}
-    for due in current.overdue(run.today):
-        late.setdefault(due.department, []).append(due)
+    overdue_by_department: dict[str, list[Due]] = {}
+    for due in status.overdue(run.today):
+        overdue_by_department.setdefault(due.department, []).append(due)
     summaries: list[Notice] = []
-    for of in current.departments:
-        for head in roster.heads().get(of.name, []):
+    for department in status.departments:
+        for head in roster.heads().get(department.name, []):
             overdue = [
-                due for due in late.get(of.name, []) if (head.person, told_of(due).key) not in said
+                due
+                for due in overdue_by_department.get(department.name, [])
+                if (head.person, reminder_id(due).key) not in copies_queued
             ]
-            first = overdue[: notices.MOST_LINES]
-            found = roster.find(due.person for due in first)
-            names = {key: person.name for key, person in found.items()}
-            lines = list(notices.summary(notices.Week(of, overdue, names), head, week))
-            # All of a week's lines are told together: one more would be a second summary.
-            if outbox.untold(conn, DEPARTMENT, [lines[0].key]):
+            first = overdue[: notices.MAX_SUMMARY_LINES]
+            people = roster.find(due.person for due in first)
+            names = {key: person.name for key, person in people.items()}
+            lines = list(
+                notices.summary_lines(notices.WeeklySummary(department, overdue, names), head, week)
+            )
+            # All lines of a week are queued together, because a later line would be a second mail
+            if outbox.unqueued_keys(conn, DEPARTMENT, [lines[0].key]):
                 summaries += lines
     return summaries
 
 
-def _new(conn: Connection, kind: str, due: dict[str, Due]) -> list[Due]:
-    untold = outbox.untold(conn, kind, due)
-    return [obligation for key, obligation in due.items() if key in untold]
+def _unqueued(conn: Connection, kind: str, due: dict[str, Due]) -> list[Due]:
+    unqueued = outbox.unqueued_keys(conn, kind, due)
+    return [obligation for key, obligation in due.items() if key in unqueued]
 
 
-def _blocks(due: Sequence[Due]) -> Iterable[Sequence[Due]]:
-    return (due[at : at + _BLOCK] for at in range(0, len(due), _BLOCK))
+def _batches(due: Sequence[Due]) -> Iterable[Sequence[Due]]:
+    return (due[start : start + _BATCH_SIZE] for start in range(0, len(due), _BATCH_SIZE))
 
 
-def _listing(late: Sequence[Due], day: date) -> bytes:
-    """Every overdue obligation as CSV; a byte order mark lets Excel read it."""
+def _overdue_csv(overdue: Sequence[Due], day: date) -> bytes:
+    """Return all overdue obligations as a CSV file that Excel can open.
+
+    Args:
+        overdue: the overdue obligations.
+        day: today, from which the number of days overdue is counted.
+    """
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(("person", "department", "course", "due_on", "days_overdue", "rung"))
-    for due in late:
+    for due in overdue:
         days = (day - due.due_on).days
-        named = (_harmless(text) for text in (due.person, due.department, due.course))
-        rows.writerow((*named, due.due_on, days, due.rung))
+        cells = (_escape_formula(text) for text in (due.person, due.department, due.course))
+        rows.writerow((*cells, due.due_on, days, due.rung))
     return text.getvalue().encode("utf-8-sig")
 
 
-def _harmless(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
+def _escape_formula(text: str) -> str:
+    """Return a text in a form that a spreadsheet does not read as a formula.
+
+    If the text begins like a formula, an apostrophe is added in front of it.
+    """
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,4 +1,4 @@
-"""The report of `remind_training`."""
+"""Build the report of the workflow `remind_training`."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from include.reports.model import (
     must_be_zero,
     table_of,
 )
-from include.training import standing
-from include.training.obligations import SOON
+from include.training import training_status
+from include.training.obligations import SOON_DAYS
 from include.training.plan import PLAN, TrainingPlan
 from include.training.rules import TrainingRules
-from include.training.standing import CLAUSE, OVERDUE_FILE, TOPICS, Point
+from include.training.training_status import CLAUSE, OVERDUE_FILE, TOPICS, CoveragePoint
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
-_MOST_BARS = 40  # departments in the chart; the table has all
+_MAX_BARS = 40  # departments in the chart; the table lists all departments
 
 
 def conclude(run: RunContext[TrainingRules], records: RunRecords) -> Conclusion:
-    """Judge a run by the records of its steps."""
+    """Build the report of a run from the records of its steps."""
     steps = {(PLAN.name, ""): PLAN.title, (STEP_SEND, ""): SEND_TITLE}
     plan = records.result(PLAN)
     target = _target(run.controls)
     with run.state.connect() as conn:
-        trend = standing.trend(conn, run.clock.now())
+        trend = training_status.coverage_trend(conn, run.clock.now())
     return records.conclude(
         _("Training reminders"),
         _summary(plan),
@@ -52,7 +52,10 @@ def conclude(run: RunContext[TrainingRules], records: RunRecords) -> Conclusion:
 
 
 def _target(controls: Sequence[Control]) -> float | None:
-    """Return the share of people that the policy asks for, from 0 to 1."""
+    """Return the training coverage that the controls require, from 0 to 1.
+
+    Return None if no control has the training coverage as its indicator.
+    """
     for control in controls:
         if control.indicator.name == "training_coverage":
             figure = control.indicator.target.lstrip("<>= ")
@@ -61,7 +64,11 @@ def _target(controls: Sequence[Control]) -> float | None:
 
 
 def _share(plan: TrainingPlan) -> float | None:
-    """Return the coverage, rounded down: a share just below the target must not read like it."""
+    """Return the training coverage from 0 to 1, or None if no person needs training.
+
+    The value is rounded down. A coverage just below the target therefore never looks as if the
+    target was met.
+    """
     if not plan.people:
         return None
     return float(math.floor(plan.covered / plan.people * 10_000) / 10_000)
@@ -69,23 +76,26 @@ def _share(plan: TrainingPlan) -> float | None:
 
 def _summary(plan: TrainingPlan | None) -> Message:
     if plan is None:
-        return _("Nobody could see who is trained.")
+        return _("The training of people could not be checked.")
     share = _share(plan)
     if share is None:
-        return _("The roster has nobody who has to be trained.")
+        return _("The roster has no people who need training.")
     if not plan.whole:
-        return _("People or courses are missing in the records: nobody can say who is trained.")
-    values = {"covered": plan.covered, "people": plan.people, "share": share}
-    if untrained := _without(plan):
         return _(
-            "{covered} of {people} people ({share:percent}) have no overdue course; {untrained} "
-            "may open customer records without valid training.",
+            "The records of people or of courses are incomplete, so the coverage of training "
+            "is not known."
+        )
+    values = {"covered": plan.covered, "people": plan.people, "share": share}
+    if untrained := _untrained_count(plan):
+        return _(
+            "{covered} of {people} people ({share:percent}) have no overdue course; "
+            "{untrained} people have access to customer records without valid training.",
             untrained=untrained,
             **values,
         )
     return _(
-        "{covered} of {people} people ({share:percent}) have no overdue course; courses overdue: "
-        "{overdue}.",
+        "{covered} of {people} people ({share:percent}) have no overdue course; {overdue} "
+        "courses are overdue.",
         overdue=plan.overdue_all,
         **values,
     )
@@ -96,20 +106,20 @@ def _facts(
 ) -> list[Fact]:
     measured = plan if plan and plan.whole else None
     share = _share(measured) if measured else None
-    without = _without(measured) if measured else None
+    untrained = _untrained_count(measured) if measured else None
     return [
         Fact(
-            label=_("Trained"),
+            label=_("Share of trained people"),
             value=share,
             unit="percent",
-            status=_reaches(share, target),
+            status=_target_outcome(share, target),
             note=_("at least {target:percent}", target=target) if target is not None else None,
         ),
         Fact(
             label=_("Access without valid training"),
-            value=without,
+            value=untrained,
             unit="people",
-            status=must_be_zero(without),
+            status=must_be_zero(untrained),
         ),
         Fact(label=_("Courses overdue"), value=plan.overdue_all if plan else None),
         Fact(
@@ -120,18 +130,23 @@ def _facts(
     ]
 
 
-def _without(plan: TrainingPlan) -> int:
-    """Return how many have access and no valid training, people who left among them."""
+def _untrained_count(plan: TrainingPlan) -> int:
+    """Return the number of people who may access customer records without valid training.
+
+    People who have left the company but still have access are counted as well.
+    """
     return int(plan.untrained_all + plan.not_employed)
 
 
-def _reaches(share: float | None, target: float | None) -> Outcome | None:
+def _target_outcome(share: float | None, target: float | None) -> Outcome | None:
     if share is None or target is None:
         return None
     return Outcome.PASS if share >= target else Outcome.FAIL
 
 
-def _sections(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) -> list[Section]:
+def _sections(
+    plan: TrainingPlan, target: float | None, trend: Sequence[CoveragePoint]
+) -> list[Section]:
     return [
         _coverage(plan, target, trend),
         *([_untrained(plan)] if plan.untrained else []),
@@ -140,7 +155,7 @@ def _sections(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) 
     ]
 
 
-def _coverage(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) -> Section:
+def _coverage(plan: TrainingPlan, target: float | None, trend: Sequence[CoveragePoint]) -> Section:
     line = None if target is None else Target(value=target, label=_("Target"))
     departments = sorted(
         plan.departments,
@@ -149,8 +164,8 @@ def _coverage(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) 
     blocks: list[Block] = [
         Paragraph(
             text=_(
-                "Trained is whoever has no overdue course today. People on leave are not counted, "
-                "waived courses neither."
+                "A person without an overdue course today counts as trained. People on leave "
+                "and waived courses are not counted."
             )
         ),
         BarChart(
@@ -161,9 +176,9 @@ def _coverage(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) 
                 Bar(
                     label=department.name,
                     value=department.share,
-                    status=_reaches(department.share, target),
+                    status=_target_outcome(department.share, target),
                 )
-                for department in departments[:_MOST_BARS]
+                for department in departments[:_MAX_BARS]
             ],
             target=line,
         ),
@@ -182,7 +197,11 @@ def _coverage(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) 
                 (_("Without overdue course"), "number", lambda department: department.covered),
                 (_("Share"), "percent", lambda department: department.share),
                 (_("Courses overdue"), "number", lambda department: department.overdue),
-                (_("Due in {days} days", days=SOON), "number", lambda department: department.soon),
+                (
+                    _("Due in {days} days", days=SOON_DAYS),
+                    "number",
+                    lambda department: department.soon,
+                ),
                 (_("On leave"), "number", lambda department: department.on_leave),
             ],
         ),
@@ -192,9 +211,9 @@ def _coverage(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) 
             [
                 (_("Topic"), "text", lambda topic: TOPICS.get(topic.name, topic.name)),
                 (_("Courses"), "number", lambda topic: topic.courses),
-                (_("Obligations"), "number", lambda topic: topic.obligations),
+                (_("Required course completions"), "number", lambda topic: topic.obligations),
                 (_("Overdue"), "number", lambda topic: topic.overdue),
-                (_("Share in time"), "percent", lambda topic: topic.share_in_time),
+                (_("Share not overdue"), "percent", lambda topic: topic.share_in_time),
             ],
         ),
     ]
@@ -207,12 +226,12 @@ def _untrained(plan: TrainingPlan) -> Section:
         blocks=[
             Paragraph(
                 text=_(
-                    "These people may open customer records, and have not passed the onboarding "
-                    "course or have an overdue course."
+                    "These people have access to customer records, but have not passed the "
+                    "onboarding course or have an overdue course."
                 )
             ),
             table_of(
-                _shown(_("People"), len(plan.untrained), plan.untrained_all),
+                _list_caption(_("People"), len(plan.untrained), plan.untrained_all),
                 plan.untrained,
                 [
                     (_("Staff number"), "code", lambda person: person.person),
@@ -231,10 +250,10 @@ def _untrained(plan: TrainingPlan) -> Section:
 
 def _overdue(plan: TrainingPlan) -> Section:
     if not plan.overdue:
-        none = Paragraph(text=_("No course is overdue."))
-        return Section(heading=_("Overdue"), blocks=[none])
+        nothing_overdue = Paragraph(text=_("No course is overdue."))
+        return Section(heading=_("Overdue"), blocks=[nothing_overdue])
     table = table_of(
-        _shown(_("Overdue courses"), len(plan.overdue), plan.overdue_all),
+        _list_caption(_("Overdue courses"), len(plan.overdue), plan.overdue_all),
         plan.overdue,
         [
             (_("Staff number"), "code", lambda due: due.person),
@@ -244,13 +263,17 @@ def _overdue(plan: TrainingPlan) -> Section:
             (_("Days overdue"), "number", lambda due: (plan.day - due.due_on).days),
         ],
     )
-    every = Paragraph(text=_("All of them are in the file {file}.", file=OVERDUE_FILE))
-    return Section(heading=_("Overdue"), blocks=[every, table])
+    file_note = Paragraph(
+        text=_(
+            "The file {file} of this evidence bundle lists all overdue courses.", file=OVERDUE_FILE
+        )
+    )
+    return Section(heading=_("Overdue"), blocks=[file_note, table])
 
 
 def _waived(plan: TrainingPlan) -> Section:
     table = table_of(
-        _("Courses that people need not take for a while"),
+        _("Courses waived for a limited time"),
         plan.waived,
         [
             (_("Staff number"), "code", lambda waiver: waiver.person),
@@ -262,7 +285,7 @@ def _waived(plan: TrainingPlan) -> Section:
                 lambda waiver: (
                     waiver.reason
                     if waiver.waives
-                    else _("waives nothing: no such person or course")
+                    else _("the waiver has no effect: its person or course does not exist")
                 ),
             ),
         ],
@@ -270,7 +293,7 @@ def _waived(plan: TrainingPlan) -> Section:
     return Section(heading=_("Waived"), blocks=[table])
 
 
-def _shown(what: Message, shown: int, every: int) -> Message:
+def _list_caption(title: Message, shown: int, every: int) -> Message:
     if shown == every:
-        return what
-    return _("{what}: the first {shown} of {every}", what=what, shown=shown, every=every)
+        return title
+    return _("{title}: the first {shown} of {total}", title=title, shown=shown, total=every)

@@ -1,11 +1,12 @@
-"""The rules of training.yaml: courses, who must pass them, and the ladder of reminders.
+"""The rules of training.yaml: courses, the people who must pass them, and the reminder stages.
 
-SQL of sources is that of the pack's author, who is trusted as the author of a migration is;
-docs/training.md explains every key.
+The author of the policy pack writes the SQL of the sources, and is trusted like the author of a
+migration. docs/reference/policy-pack/training.md explains every key.
 
-A rung is a number of days from the day on which a course is due, negative before it. A rung before
-that day comes on the last workday up to it, so that nobody's notice gets shorter by a holiday; one
-after it on the first workday from it on.
+A reminder stage (``rung``) is a number of days from the due date of a course, negative before the
+due date. If a stage before the due date falls on a day off, it is reached on the last workday
+before that day, so that a holiday does not delay the reminder. If a stage after the due date falls
+on a day off, it is reached on the next workday.
 """
 
 from __future__ import annotations
@@ -17,22 +18,24 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from include.policy.rules import Identifier, Name, Rule, Sql, Text, some
+from include.policy.rules import Identifier, Name, Rule, Sql, Text, Unit, require_items
 from include.policy.section import Loc, PackNames, RuleSection, SectionRules
 from include.workdays.calendar import Workdays
 
-Days = Annotated[int, Field(ge=1, le=366)]
+Days = Annotated[int, Field(ge=1, le=366), Unit("days")]
 TOPICS = ("onboarding", "law", "protection", "emergency")
 """The topics of policy clause 6.2; courses name them."""
 
 
 class TrainingSource(Rule):
-    """Where people, courses or completions come from: a query, or files that were uploaded.
+    """The source of people, courses or completions: a query, or uploaded files.
 
     Attributes:
-        database: database of the data map that the query reads.
-        sql: SELECT with the columns of its kind (`include.training.sources`).
-        upload: that they come from CSV files (`./parcelseal training upload`).
+        database: Database of the data map that the query reads.
+        sql: SELECT with the columns of people, courses or completions, which the explanation of
+            training lists.
+        upload: ``true`` if the data comes from CSV files (``./parcelseal training upload``), not
+            from a query.
     """
 
     database: Name | None = None
@@ -40,28 +43,30 @@ class TrainingSource(Rule):
     upload: Literal[True] | None = None
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> TrainingSource:
-        queried = self.database is not None and self.sql is not None
-        if queried == bool(self.upload) or (self.upload and (self.database or self.sql)):
+    def _query_or_upload(self) -> TrainingSource:
+        has_query = self.database is not None and self.sql is not None
+        if has_query == bool(self.upload) or (self.upload and (self.database or self.sql)):
             raise ValueError("should have database and sql, or upload: true")
         return self
 
 
 class Ladder(Rule):
-    """The schedule of reminders of a course; days count from its due date.
+    """The reminder stages of a course. Days are counted from the due date of the course.
 
-    A rung before that day that falls on a day off comes on the workday before, one after it on the
-    next workday.
+    A reminder before the due date that falls on a day off is sent on the last workday before that
+    day. A reminder after the due date that falls on a day off is sent on the next workday.
 
     Attributes:
-        before: days before it is due.
-        overdue: days after it was due.
-        then_every: days between further reminders after the last of these.
-        copy_from: the overdue rung, from 1, from which the supervisor is told too.
+        before: Numbers of days before the due date on which reminders are sent, in falling order.
+        overdue: Numbers of days after the due date on which reminders are sent, in rising order. A
+            course that is overdue for more than the last number of days is a finding that fails.
+        then_every: Number of days between further reminders after the last number in ``overdue``.
+        copy_from: Number of the first overdue reminder that the supervisor receives as well: 1 for
+            the first overdue reminder, 2 for the second, and so on.
     """
 
-    before: Annotated[tuple[Days, ...], AfterValidator(some)] = (30, 7, 1)
-    overdue: Annotated[tuple[Days, ...], AfterValidator(some)] = (1, 7, 14)
+    before: Annotated[tuple[Days, ...], AfterValidator(require_items)] = (30, 7, 1)
+    overdue: Annotated[tuple[Days, ...], AfterValidator(require_items)] = (1, 7, 14)
     then_every: Days = 14
     copy_from: Annotated[int, Field(ge=1, le=100)] = 2
 
@@ -75,18 +80,21 @@ class Ladder(Rule):
 
 
 class TrainingRules(SectionRules):
-    """training.yaml.
+    """The courses, the people who need training, and the reminders.
 
     Attributes:
-        connection: id of the Airflow connection that reads mapped sources; the database's own where
-            it is not configured.
-        people: everybody, leavers too.
-        courses: what has to be taken.
-        completions: who took what.
-        topics: that repeated courses have to cover (policy clause 6.2).
-        ladder: when people are reminded.
-        leave_grace: days after a leave in which what fell due meanwhile may be done.
-        owner: role of roles.yaml that follows up, and is told where no supervisor can be.
+        connection: Id of the Airflow connection that reads the sources with a query. If this
+            connection does not exist, the connection that the data map names is used.
+        people: Source of the roster: all people, including those who left.
+        courses: Source of the courses and their versions.
+        completions: Source of the completions: which person completed which course.
+        topics: Topics that regularly repeated courses have to cover (clause 6.2). A course of
+            onboarding is always required.
+        ladder: Schedule of reminders.
+        leave_grace: Number of days after a person's leave within which the person may take courses
+            that fell due during the leave.
+        owner: Role of roles.yaml that is responsible for training. The role is notified if a person
+            has no supervisor with an address.
     """
 
     connection: Text = "training_db"
@@ -104,7 +112,10 @@ class TrainingRules(SectionRules):
 
     @property
     def sources(self) -> dict[str, TrainingSource]:
-        """The three sources by their key."""
+        """Return the three sources of training.yaml.
+
+        The keys are ``people``, ``courses`` and ``completions``.
+        """
         return {
             "people": self.people,
             "courses": self.courses,
@@ -113,7 +124,11 @@ class TrainingRules(SectionRules):
 
 
 def check_rules(rules: TrainingRules, pack: PackNames) -> Iterator[tuple[Loc, str]]:
-    """Yield what training.yaml names and the rest of the pack does not have."""
+    """Yield errors for databases and roles in training.yaml that the policy pack does not define.
+
+    Yields:
+        The path of the faulty value in the file, and the message.
+    """
     for name, source in rules.sources.items():
         if source.database is not None and source.database not in pack.inventory:
             yield (name, "database"), f"the pack maps no database {source.database!r}"
@@ -121,67 +136,91 @@ def check_rules(rules: TrainingRules, pack: PackNames) -> Iterator[tuple[Loc, st
         yield ("owner",), f"roles.yaml has no role {rules.owner!r}"
 
 
-TRAINING = RuleSection("training.yaml", TrainingRules, check_rules, page="training.md")
+TRAINING = RuleSection("training.yaml", TrainingRules, check_rules, page="explanation/training.md")
 
 
-_YEARS = 10 * 366  # days; who is overdue for longer stands on the last rung
+_MAX_DAYS_OVERDUE = 10 * 366  # days; after a longer delay, the last reminder stage stays reached
 
 
 @dataclass(frozen=True)
-class Reached:
-    """The rungs as they stand on one day.
+class DueThresholds:
+    """The reminder stages on one day, and the due dates of the obligations that have reached them.
 
     Attributes:
-        rungs: days from the due day, falling.
-        latest: for each rung the latest due day whose obligation has reached it; rising. An
-            obligation stands on the first of them that is not before its due day, and on none
-            where it is due after the last.
+        stages: reminder stages in days from the due date, highest first.
+        latest: for each stage in ``stages``, the latest due date of obligations that have reached
+            the stage. The dates are in rising order. An obligation is at the first stage whose date
+            is on or after the obligation's due date.
     """
 
-    rungs: tuple[int, ...]
+    stages: tuple[int, ...]
     latest: tuple[date, ...]
 
-    def rung(self, due_on: date) -> int | None:
-        """The rung on which an obligation stands; None before the first."""
-        for rung, latest in zip(self.rungs, self.latest, strict=True):
+    def stage_of(self, due_on: date) -> int | None:
+        """Return the reminder stage of an obligation; None if it has not reached a stage yet.
+
+        Args:
+            due_on: due date of the obligation.
+        """
+        for stage, latest in zip(self.stages, self.latest, strict=True):
             if due_on <= latest:
-                return rung
+                return stage
         return None
 
 
-def reached(ladder: Ladder, workdays: Workdays, today: date) -> Reached:
-    """Say which rungs are reached on a day; on a day off those of the workday before it.
+def thresholds_on(ladder: Ladder, workdays: Workdays, today: date) -> DueThresholds:
+    """Return the reminder stages on a day, with the due dates that have reached each stage.
+
+    If the day is a day off, the result is that of the last workday before it.
 
     Args:
-        ladder: of training.yaml.
-        workdays: of calendar.yaml.
+        ladder: reminder stages of training.yaml.
+        workdays: workdays of calendar.yaml.
         today: the day.
     """
     day = workdays.on_or_before(today)
-    # A rung before the due day has come once no workday is left between today and it.
+    # A stage before the due date is reached if no workday is left between today and its day
     before_next = workdays.after(day) - timedelta(days=1)
-    rungs = [-days for days in ladder.before] + overdue_rungs(ladder)
+    stages = [-days for days in ladder.before] + overdue_stages(ladder)
     latest = {
-        rung: (before_next if rung < 0 else day) - timedelta(days=rung) for rung in sorted(rungs)
+        stage: (before_next if stage < 0 else day) - timedelta(days=stage)
+        for stage in sorted(stages)
     }
     falling = tuple(sorted(latest, reverse=True))
-    return Reached(falling, tuple(latest[rung] for rung in falling))
+    return DueThresholds(falling, tuple(latest[stage] for stage in falling))
 
 
-def overdue_rungs(ladder: Ladder) -> list[int]:
-    """The rungs after the due day, those that repeat included."""
+def overdue_stages(ladder: Ladder) -> list[int]:
+    """Return the numbers of days after the due date on which overdue reminders are sent.
+
+    They are the numbers in ``overdue``, and then a further number after every ``then_every`` days.
+
+    Args:
+        ladder: reminder stages of training.yaml.
+    """
     last = ladder.overdue[-1]
-    return [*ladder.overdue, *range(last + ladder.then_every, _YEARS, ladder.then_every)]
+    return [*ladder.overdue, *range(last + ladder.then_every, _MAX_DAYS_OVERDUE, ladder.then_every)]
 
 
-def is_copied(ladder: Ladder, rung: int) -> bool:
-    """Return whether the supervisor is told of a rung too."""
-    if rung <= 0:
+def notifies_supervisor(ladder: Ladder, stage: int) -> bool:
+    """Return whether the supervisor receives a copy of a reminder.
+
+    Args:
+        ladder: reminder stages of training.yaml.
+        stage: stage of the reminder, in days from the due date; negative before the due date.
+    """
+    if stage <= 0:
         return False
-    place = sum(days <= rung for days in overdue_rungs(ladder))
-    return place >= ladder.copy_from
+    number = sum(days <= stage for days in overdue_stages(ladder))
+    return number >= ladder.copy_from
 
 
-def is_beyond(ladder: Ladder, due_on: date, today: date) -> bool:
-    """Whether an obligation is overdue for longer than the last rung that training.yaml lists."""
+def is_past_last_overdue_stage(ladder: Ladder, due_on: date, today: date) -> bool:
+    """Return whether an obligation is overdue by more days than the last number in ``overdue``.
+
+    Args:
+        ladder: reminder stages of training.yaml, which contain ``overdue``.
+        due_on: due date of the obligation.
+        today: today's date.
+    """
     return (today - due_on).days > ladder.overdue[-1]

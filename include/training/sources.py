@@ -1,7 +1,8 @@
-"""Provide people, courses and completions as relations of one PostgreSQL session.
+"""Provide people, courses and completions as relations in one PostgreSQL session.
 
-Where all three are queries on one mapped database, they are read there. Otherwise they are brought
-together in the state database, where uploaded files are: for the length of a transaction.
+If all three sources are queries on the same mapped database, the session is in that database.
+Otherwise it is in the state database, which contains the uploaded files, and the rows of queries
+are copied to temporary tables.
 """
 
 from __future__ import annotations
@@ -35,24 +36,30 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 }
 """The columns of each source and their types: those of uploaded files."""
 
-_OF_THE_SQL = "42"  # SQLSTATE class: syntax, unknown names, missing rights; says no value
-_OF_THE_DATA = "22"
+_SYNTAX_ERROR_CLASS = "42"  # SQLSTATE class: its messages quote no values
+_DATA_ERROR_CLASS = "22"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the queries of this room read.
+    """The relations with people, courses and completions, in one database session.
 
     Attributes:
-        connection: in a transaction that sees one moment.
-        relations: people, courses and completions, each in brackets.
+        connection: connection on which a transaction is open. All queries in the transaction see
+            the same data.
+        relations: name (``people``, ``courses`` or ``completions``) -> SQL of the relation for use
+            after FROM.
     """
 
     connection: psycopg.Connection[Any]
     relations: Mapping[str, Composable]
 
     def __getitem__(self, name: str) -> Composable:
-        """The relation of that name."""
+        """Return the SQL of a relation for use after FROM.
+
+        Args:
+            name: ``people``, ``courses`` or ``completions``.
+        """
         return self.relations[name]
 
 
@@ -60,37 +67,42 @@ class Sources:
 def open_sources(
     run: RunContext[TrainingRules], people: Sequence[str] | None = None
 ) -> Iterator[Sources]:
-    """Open the sources of training.yaml in one snapshot.
+    """Open the sources of training.yaml in one transaction.
+
+    All queries therefore see the same data.
+
+    The context manager yields the relations with people, courses and completions.
 
     Args:
-        run: the context.
-        people: staff numbers whose rows are needed; by default everyone's.
+        run: context of the run.
+        people: staff numbers of the people whose rows are needed; None for all people. Rows of
+            other people may still be included.
 
     Raises:
-        UsageError: a query cannot be read or lacks a column.
-        ServiceError: a database is not there.
+        UsageError: a query fails, or its result lacks a column.
+        ServiceError: a database cannot be reached.
     """
     rules, state = run.rules, run.state
     queried = {source.database for source in rules.sources.values()}
     readers = {name: run.reader(name) for name in queried if name is not None}
     with ExitStack() as stack:
         if len(queried) == 1 and None not in queried:
-            connection = stack.enter_context(_reading(readers[str(queried.pop())]))
-            relations = {name: _queried(one) for name, one in rules.sources.items()}
+            connection = stack.enter_context(_read_database(readers[str(queried.pop())]))
+            relations = {name: _query_relation(rule) for name, rule in rules.sources.items()}
         else:
-            connection = stack.enter_context(_gathering(state))
+            connection = stack.enter_context(_read_state(state))
             relations = {
-                name: _gathered(stack, connection, name, one, readers, people)
-                for name, one in rules.sources.items()
+                name: _copy_to_state(stack, connection, name, rule, readers, people)
+                for name, rule in rules.sources.items()
             }
         yield Sources(
             connection,
-            {name: _typed(connection, name, one) for name, one in relations.items()},
+            {name: _cast_columns(connection, name, sql) for name, sql in relations.items()},
         )
 
 
 @contextmanager
-def _reading(address: DatabaseAddress) -> Iterator[psycopg.Connection[Any]]:
+def _read_database(address: DatabaseAddress) -> Iterator[psycopg.Connection[Any]]:
     with address.connect() as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
@@ -98,20 +110,20 @@ def _reading(address: DatabaseAddress) -> Iterator[psycopg.Connection[Any]]:
 
 
 @contextmanager
-def _gathering(state: Engine) -> Iterator[psycopg.Connection[Any]]:
+def _read_state(state: Engine) -> Iterator[psycopg.Connection[Any]]:
     with state.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
         connection = cast("psycopg.Connection[Any]", conn.connection.driver_connection)
         yield connection
         if not connection.closed:
-            connection.rollback()  # SQLAlchemy does not know that a transaction began
+            connection.rollback()  # SQLAlchemy does not know psycopg's transaction
 
 
-def _queried(source: TrainingSource) -> Composable:
+def _query_relation(source: TrainingSource) -> Composable:
     assert source.sql is not None
     return SQL("({})").format(pack_sql(source.sql))
 
 
-def _gathered(
+def _copy_to_state(
     stack: ExitStack,
     connection: psycopg.Connection[Any],
     name: str,
@@ -119,11 +131,23 @@ def _gathered(
     readers: Mapping[str, DatabaseAddress],
     people: Sequence[str] | None,
 ) -> Composable:
-    """Uploaded rows where they are; those of a query brought to the state database."""
+    """Make the rows of a source available in the state database, and return SQL that selects them.
+
+    This is the table of uploaded rows, or a temporary table to which the rows of a query are
+    copied.
+
+    Args:
+        stack: exit stack that closes the connection to the source database.
+        connection: session in the state database.
+        name: ``people``, ``courses`` or ``completions``.
+        source: source in training.yaml.
+        readers: name of a mapped database -> address.
+        people: staff numbers of the people whose rows are copied; None for all people.
+    """
     if source.upload:
         return Identifier(_UPLOADED[name].name)
     assert source.database is not None
-    reader = stack.enter_context(_reading(readers[source.database]))
+    reader = stack.enter_context(_read_database(readers[source.database]))
     temporary = Identifier(f"gathered_{name}")
     columns = SQL(", ").join(
         SQL("{} {}").format(Identifier(column), SQL(kind)) for column, kind in COLUMNS[name].items()
@@ -131,57 +155,80 @@ def _gathered(
     connection.execute(
         SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(temporary, columns)
     )
-    some = people is not None and "person" in COLUMNS[name]
-    rows = SQL("COPY (SELECT * FROM {} AS one {}) TO STDOUT").format(
-        _typed(reader, name, _queried(source)),
-        SQL("WHERE person = ANY(%(people)s)") if some else SQL(""),
+    only_people = people is not None and "person" in COLUMNS[name]
+    rows = SQL("COPY (SELECT * FROM {} AS source {}) TO STDOUT").format(
+        _cast_columns(reader, name, _query_relation(source)),
+        SQL("WHERE person = ANY(%(people)s)") if only_people else SQL(""),
     )
     with (
-        telling(name),
-        reader.cursor() as there,
-        connection.cursor() as here,
-        there.copy(rows, {"people": list(people or ())} if some else {}) as taken,
-        here.copy(SQL("COPY {} FROM STDIN").format(temporary)) as given,
+        report_query_faults(name),
+        reader.cursor() as source_cursor,
+        connection.cursor() as target_cursor,
+        source_cursor.copy(
+            rows, {"people": list(people or ())} if only_people else {}
+        ) as copied_out,
+        target_cursor.copy(SQL("COPY {} FROM STDIN").format(temporary)) as copied_in,
     ):
-        for block in taken:
-            given.write(block)
+        for block in copied_out:
+            copied_in.write(block)
     connection.execute(SQL("ANALYZE {}").format(temporary))
     return temporary
 
 
-def _typed(connection: psycopg.Connection[Any], name: str, relation: Composable) -> Composable:
-    """The relation with its columns in order and in their types; a missing one is said here."""
-    with telling(name):
-        rows = connection.execute(SQL("SELECT * FROM {} AS one LIMIT 0").format(relation), {})
-        have = {column.name for column in rows.description or []}
-    wanted = COLUMNS[name]
-    if absent := [one for one in wanted if one not in have]:
+def _cast_columns(
+    connection: psycopg.Connection[Any], name: str, relation: Composable
+) -> Composable:
+    """Return the SQL that selects the required columns of a relation, cast to the required types.
+
+    Args:
+        connection: connection to the database of the relation.
+        name: ``people``, ``courses`` or ``completions``.
+        relation: SQL of the relation.
+
+    Raises:
+        UsageError: a column is missing.
+    """
+    with report_query_faults(name):
+        rows = connection.execute(SQL("SELECT * FROM {} AS source LIMIT 0").format(relation), {})
+        columns_returned = {column.name for column in rows.description or []}
+    expected = COLUMNS[name]
+    if absent := [name for name in expected if name not in columns_returned]:
         raise UsageError(
             f"training.yaml: {name} lacks the columns {', '.join(absent)}.",
-            f"Its query should have: {', '.join(wanted)}.",
+            f"Let the query return the columns {', '.join(expected)}.",
         )
     columns = SQL(", ").join(
-        SQL("{}::{}").format(Identifier(column), SQL(kind)) for column, kind in wanted.items()
+        SQL("{}::{}").format(Identifier(column), SQL(kind)) for column, kind in expected.items()
     )
-    return SQL("(SELECT {} FROM {} AS one)").format(columns, relation)
+    return SQL("(SELECT {} FROM {} AS source)").format(columns, relation)
 
 
 @contextmanager
-def telling(name: str) -> Iterator[None]:
-    """Report a faulty query of the pack without quoting a value of a row."""
+def report_query_faults(name: str) -> Iterator[None]:
+    """Convert database errors of a query in training.yaml to errors that quote no records.
+
+    Args:
+        name: source whose query is executed: ``people``, ``courses`` or ``completions``;
+            ``sources`` if the query reads all of them.
+
+    Raises:
+        UsageError: the query fails.
+        ServiceError: the connection to the database was lost.
+    """
     try:
         yield
     except psycopg.OperationalError as error:
         raise ServiceError(
-            f"The database of training.yaml's {name} was lost ({error.sqlstate or 'no answer'}).",
+            f"The connection to the database of {name} in training.yaml was lost "
+            f"({error.sqlstate or 'no answer'}).",
             "Check that the database runs, then retry.",
         ) from None
     except psycopg.Error as error:
         state = error.sqlstate or ""
-        said = error.diag.message_primary if state.startswith(_OF_THE_SQL) else None
-        if state.startswith(_OF_THE_DATA):
-            said = "a value has another form than its column should have"
+        detail = error.diag.message_primary if state.startswith(_SYNTAX_ERROR_CLASS) else None
+        if state.startswith(_DATA_ERROR_CLASS):
+            detail = "a value does not have the type of its column"
         raise UsageError(
-            f"training.yaml: {name} cannot be read: {said or f'SQLSTATE {state}'}.",
+            f"training.yaml: {name} cannot be read: {detail or f'SQLSTATE {state}'}.",
             "Correct the query, or the rights of its connection.",
         ) from None

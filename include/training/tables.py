@@ -1,4 +1,4 @@
-"""The tables of training: uploaded files, waivers, and how many were trained, run by run."""
+"""The tables of the state database for training: uploaded files, waivers and coverage of runs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ training_upload = Table(
     CheckConstraint("kind IN ('roster', 'courses', 'completions')", name="kind"),
 )
 
-# Rows of uploaded files, with the columns that training.yaml's queries have. Nobody is refused for
-# standing twice: a run reports it.
+# Rows of uploaded files, with the columns of training.yaml's queries. Duplicate people are allowed:
+# a run reports them.
 training_roster = Table(
     "training_roster",
     metadata,
@@ -99,7 +99,7 @@ training_waiver = Table(
     ),
 )
 
-training_coverage = Table(  # of one department in one run: the trend
+training_coverage = Table(  # coverage of each department in each run, for the trend
     "training_coverage",
     metadata,
     Column("dag_id", Text, primary_key=True),
@@ -107,8 +107,8 @@ training_coverage = Table(  # of one department in one run: the trend
     Column("department", Text, primary_key=True),
     Column("day", Date, nullable=False),
     Column("at", MOMENT, nullable=False),
-    Column("people", BigInteger, nullable=False),  # who have to be trained, those on leave included
-    Column("covered", BigInteger, nullable=False),  # of them without an overdue course
-    Column("overdue", BigInteger, nullable=False),  # courses
+    Column("people", BigInteger, nullable=False),  # without people on leave
+    Column("covered", BigInteger, nullable=False),  # people without an overdue course
+    Column("overdue", BigInteger, nullable=False),  # overdue courses
     Index("training_coverage_day_idx", "day"),
 )

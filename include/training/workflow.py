@@ -1,4 +1,4 @@
-"""Declaration of `remind_training`."""
+"""The declaration of the workflow `remind_training`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from include.training import report
 from include.training.notices import still_due
 from include.training.plan import PLAN
 from include.training.rules import TRAINING, TrainingRules
-from include.training.standing import CLAUSE, COPY, DEPARTMENT, REMINDER
+from include.training.training_status import CLAUSE, COPY, DEPARTMENT, REMINDER
 from include.workflow.declaration import (
     AccessGroup,
     Cadence,
@@ -24,7 +24,7 @@ from include.workflow.run_context import RunContext
 
 
 def login_queries(run: RunContext[TrainingRules]) -> Iterator[LoginQuery]:
-    """Yield the queries of training.yaml."""
+    """Yield each SQL query of training.yaml, to check that the database login may execute it."""
     for source in run.rules.sources.values():
         if source.database and source.sql:
             yield LoginQuery(run.rules.connection, source.database, source.sql)
@@ -41,12 +41,16 @@ REMIND_TRAINING = Workflow[TrainingRules](
     access=AccessGroup.PEOPLE,
     steps=(PLAN,),
     conclude=report.conclude,
-    without_rules=_("The policy pack has no training.yaml: nobody is reminded of courses."),
+    without_rules=_("The policy pack has no training rules, so no training reminders were sent."),
     rules=TRAINING,
     login=DatabaseLogin("training_db", Path(__file__).with_name("sample_grants.sql")),
     queries=login_queries,
     notifications=tuple(
-        NotificationKind(kind, partial(still_due, kind=kind))
-        for kind in (REMINDER, COPY, DEPARTMENT)
+        NotificationKind(kind, title, partial(still_due, kind=kind))
+        for kind, title in (
+            (REMINDER, _("training reminder")),
+            (COPY, _("copy of a training reminder to the superior")),
+            (DEPARTMENT, _("weekly training summary of a department")),
+        )
     ),
 )

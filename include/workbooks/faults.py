@@ -1,4 +1,4 @@
-"""The faults of a returned workbook, all at once, each with sheet, cell and remedy."""
+"""The faults of a returned workbook, each with its sheet, its cell and a corrective action."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from include.services.errors import UsageError
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault for which a workbook is refused.
+    """A reason for which a returned workbook is refused.
 
     Attributes:
-        sheet: its name; empty for the file itself.
-        cell: ``F7``; empty for the whole sheet.
-        message: what is wrong.
-        action: what to do about it.
+        sheet: name of the sheet; empty if the fault concerns the whole file.
+        cell: name of the cell, such as ``F7``; empty if the fault concerns the whole sheet.
+        message: description of the fault.
+        action: corrective action.
     """
 
     sheet: str
@@ -27,8 +27,8 @@ class Fault:
     action: Message
 
     @property
-    def said(self) -> Message:
-        """Place, fault and remedy as one text."""
+    def as_message(self) -> Message:
+        """Return sheet, cell, fault and corrective action as one message."""
         if self.cell:
             return _(
                 "Sheet {sheet}, cell {cell}: {message} {action}",
@@ -48,13 +48,14 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Remark:
-    """A remark about a workbook that does not refuse it.
+class WorkbookRemark:
+    """A remark on a returned workbook that does not lead to its refusal.
 
     Attributes:
-        sheet: its name.
-        cells: which, ``F5:F9, G12``; empty where no cell is meant.
-        message: what is remarkable; holds the places too.
+        sheet: name of the sheet.
+        cells: names of the cells, such as ``F5:F9, G12``; empty if the remark concerns the whole
+            sheet.
+        message: text of the remark, including the cells.
     """
 
     sheet: str
@@ -63,11 +64,11 @@ class Remark:
 
 
 class WorkbookRefused(UsageError):
-    """A returned workbook cannot be taken for the one that was issued.
+    """Raised if a returned workbook is refused.
 
     Attributes:
-        name: of the file.
-        faults: all of them.
+        name: name of the file.
+        faults: all faults of the workbook.
     """
 
     def __init__(self, name: str, faults: Sequence[Fault]) -> None:
@@ -75,5 +76,5 @@ class WorkbookRefused(UsageError):
         self.faults = tuple(faults)
         english = Translator("en")
         count = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
-        lines = [f"- {english.text(fault.said)}" for fault in faults]
+        lines = [f"- {english.text(fault.as_message)}" for fault in faults]
         super().__init__("\n".join([f"The workbook {visible(name)} has {count}:", *lines]))

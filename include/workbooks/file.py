@@ -1,7 +1,7 @@
-"""A returned file before any spreadsheet library sees it: is it a plain workbook, and small enough?
+"""Check that a returned file is a normal .xlsx workbook of limited size, before openpyxl reads it.
 
-What is read is handed on as a new archive of the XML parts alone, so that no header of the file
-that came in, and nothing but XML, reaches the library.
+openpyxl does not read the returned ZIP archive. It reads a new archive with new headers, which
+contains only the XML parts of the workbook.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from include.messages import Message, _
 from include.services.errors import UsageError
 from include.workbooks.faults import Fault, WorkbookRefused
 
-MOST_BYTES = 32 * 1024**2  # of the file; 5,000 items with the longest notes have 20 MB
-MOST_UNPACKED = 64 * 1024**2  # bytes of all parts
-MOST_PARTS = 500
-MOST_CELLS = 1_000_000
-MOST_ROWS, MOST_COLUMNS = 10_000, 100  # of a sheet that are read; what lies beyond is a fault
-_MOST_ELEMENTS, _DEEPEST = 4_000_000, 100  # of XML
+MAX_BYTES = 32 * 1024**2  # 5,000 items with the longest notes have 20 MB
+MAX_UNPACKED_BYTES = 64 * 1024**2  # bytes of all parts
+MAX_PARTS = 500
+MAX_CELLS = 1_000_000
+MAX_ROWS, MAX_COLUMNS = 10_000, 100  # of a sheet; further cells are a fault
+_MAX_ELEMENTS, _MAX_DEPTH = 4_000_000, 100  # of the XML parts
 _CHUNK = 64 * 1024
 
 _OLE2 = bytes.fromhex("d0cf11e0a1b11ae1")  # [MS-CFB] 2.2: .xls, and .xlsx with a password
@@ -40,20 +40,20 @@ _LINKS = re.compile(
     r"externallinks/[^/]+\.xml$|/connections\.xml|querytables/|/embeddings/|/model/"
 )
 
-_AS_XLSX = _("Save it as .xlsx (Excel workbook) and hand that file in.")
-_AGAIN = _("Open it in a spreadsheet program, save it as .xlsx and hand it in again.")
-_ISSUED = _("Fill in the workbook that was issued and put nothing else into it.")
+_AS_XLSX = _("Save the file as .xlsx (Excel workbook) and hand in that file.")
+_SAVE_AGAIN = _("Open the file in a spreadsheet program, save it as .xlsx and hand it in again.")
+_ISSUED = _("Fill in the issued workbook and add nothing else.")
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A file that may be given to the library.
+class CheckedFile:
+    """A workbook that openpyxl can safely read.
 
     Attributes:
-        content: an archive of its XML parts, not compressed.
-        faults: what was found in it; none of them keeps the cells from being read.
-        rows: as many rows of every sheet have to be read.
-        columns: as many columns.
+        content: uncompressed archive with only the XML parts of the workbook.
+        faults: faults of the workbook that do not prevent the reading of cells.
+        rows: number of rows that are read from each sheet.
+        columns: number of columns that are read from each sheet.
     """
 
     content: bytes
@@ -63,23 +63,31 @@ class Examined:
 
 
 def read_returned(file: Path) -> bytes:
-    """Return the content of a file that was handed in, at most one byte more than is taken.
+    """Return the content of a returned file.
+
+    If the file is too large, the content is cut one byte above the size limit. `check_file` refuses
+    such content as too large.
 
     Raises:
         UsageError: the file cannot be read.
     """
     try:
         with file.open("rb") as stream:
-            return stream.read(MOST_BYTES + 1)  # one more, and it is refused as too large
+            return stream.read(MAX_BYTES + 1)  # a longer file is refused as too large
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
 
 
-def examine(content: bytes, name: str) -> Examined:
-    """Look at a file without trusting anything in it.
+def check_file(content: bytes, name: str) -> CheckedFile:
+    """Check an untrusted workbook file, and return its content without risky parts.
+
+    Args:
+        content: content of the file.
+        name: name of the file, for messages.
 
     Raises:
-        WorkbookRefused: it is no plain .xlsx, has a password, is too large or damaged.
+        WorkbookRefused: the file is not a normal .xlsx file, has a password, is too large or is
+            damaged.
     """
     parts = _parts(content, name)
     names = sorted(parts)
@@ -87,28 +95,28 @@ def examine(content: bytes, name: str) -> Examined:
         raise _refused(name, _("The file is an OpenDocument spreadsheet (.ods)."), _AS_XLSX)
     types = parts.get("[Content_Types].xml")
     if types is None:
-        raise _refused(name, _("The file is an archive, but no Excel workbook."), _AS_XLSX)
+        raise _refused(name, _("The file is an archive, but not an Excel workbook."), _AS_XLSX)
     if b"sheet.binary" in types:
         raise _refused(name, _("The file is a binary workbook (.xlsb)."), _AS_XLSX)
-    # Not .vml, the drawing of comments: Excel writes some that is not well-formed
-    xml = {one: parts[one] for one in names if one.lower().endswith((".xml", ".rels"))}
-    seen = _Seen()
-    for one, body in xml.items():
-        _scan(name, one, body, seen)
-    if len(seen.books) != 1:
-        raise _refused(name, _("The file is an archive, but no Excel workbook."), _AS_XLSX)
-    if seen.strict:  # ECMA-376-1:2016, annex A: other namespaces, which few programs write
+    # Without .vml, the drawings of comments: those of Excel are not always well-formed XML
+    xml = {name: parts[name] for name in names if name.lower().endswith((".xml", ".rels"))}
+    xml_content = _XmlContent()
+    for part, body in xml.items():
+        _scan(name, part, body, xml_content)
+    if len(xml_content.books) != 1:
+        raise _refused(name, _("The file is an archive, but not an Excel workbook."), _AS_XLSX)
+    if xml_content.strict:  # ECMA-376-1:2016, annex A: other namespaces, which few programs write
         raise _refused(name, _("The file is a Strict Open XML workbook."), _AS_XLSX)
-    faults = [*_macros(names, types), *_links(names, seen), *_cells(seen)]
+    faults = [*_macros(names, types), *_links(names, xml_content), *_cells(xml_content)]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for one, body in xml.items():
-            archive.writestr(one, body)
-    return Examined(
+        for part, body in xml.items():
+            archive.writestr(part, body)
+    return CheckedFile(
         buffer.getvalue(),
         tuple(faults),
-        min(seen.rows, MOST_ROWS),
-        min(seen.columns, MOST_COLUMNS),
+        min(xml_content.rows, MAX_ROWS),
+        min(xml_content.columns, MAX_COLUMNS),
     )
 
 
@@ -117,32 +125,40 @@ def _refused(name: str, message: Message, action: Message) -> WorkbookRefused:
 
 
 def _damaged(name: str, part: str) -> WorkbookRefused:
-    return _refused(name, _("The file is damaged, in its part {part}.", part=part), _AGAIN)
+    return _refused(name, _("The file is damaged in its part {part}.", part=part), _SAVE_AGAIN)
 
 
 def _too_large(name: str) -> WorkbookRefused:
     message = _(
-        "The file is larger than such a workbook can be: {most:bytes} at most, {unpacked:bytes} "
-        "when unpacked, {parts} parts and {cells} cells.",
-        most=MOST_BYTES,
-        unpacked=MOST_UNPACKED,
-        parts=MOST_PARTS,
-        cells=MOST_CELLS,
+        "The file is larger than a workbook may be. The limits are {packed:bytes} for the "
+        "file, {unpacked:bytes} for its unpacked content, {parts} parts and {cells} cells.",
+        packed=MAX_BYTES,
+        unpacked=MAX_UNPACKED_BYTES,
+        parts=MAX_PARTS,
+        cells=MAX_CELLS,
     )
     return _refused(name, message, _ISSUED)
 
 
 def _parts(content: bytes, name: str) -> dict[str, bytes]:
-    """Every part of the archive, read in pieces: its header may lie about its size."""
-    if len(content) > MOST_BYTES:
+    """Return the files inside the workbook's ZIP archive (its parts), by name.
+
+    Each part is unpacked in chunks with a size limit, because archive headers may state wrong
+    sizes.
+
+    Args:
+        content: content of the file.
+        name: name of the file, for messages.
+    """
+    if len(content) > MAX_BYTES:
         raise _too_large(name)
     if content.startswith(_OLE2):
         if _ENCRYPTED in content:
-            action = _("Save it without a password and hand it in again.")
+            action = _("Save the file without a password and hand it in again.")
             raise _refused(name, _("The file is protected with a password."), action)
         raise _refused(name, _("The file is an Excel 97-2003 workbook (.xls)."), _AS_XLSX)
     if not content.startswith(b"PK\x03\x04"):
-        raise _refused(name, _("The file is no Excel workbook (.xlsx)."), _AS_XLSX)
+        raise _refused(name, _("The file is not an Excel workbook (.xlsx)."), _AS_XLSX)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return _unpacked(archive, name)
@@ -155,21 +171,21 @@ def _parts(content: bytes, name: str) -> dict[str, bytes]:
         NotImplementedError,
     ) as e:
         raise _refused(
-            name, _("The file is damaged: its archive cannot be unpacked."), _AGAIN
+            name, _("The file is damaged: its archive cannot be unpacked."), _SAVE_AGAIN
         ) from e
 
 
 def _unpacked(archive: zipfile.ZipFile, name: str) -> dict[str, bytes]:
     entries = archive.infolist()
-    if len(entries) > MOST_PARTS or sum(entry.file_size for entry in entries) > MOST_UNPACKED:
+    if len(entries) > MAX_PARTS or sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:
         raise _too_large(name)
     if any(entry.flag_bits & 1 for entry in entries):
-        action = _("Save it without a password and hand it in again.")
+        action = _("Save the file without a password and hand it in again.")
         raise _refused(name, _("The file is protected with a password."), action)
     if len({entry.filename.lower() for entry in entries}) < len(entries):
-        raise _refused(name, _("The file has two parts with one name."), _AGAIN)
+        raise _refused(name, _("The file has two parts with the same name."), _SAVE_AGAIN)
     parts: dict[str, bytes] = {}
-    left = MOST_UNPACKED
+    bytes_left = MAX_UNPACKED_BYTES
     for entry in entries:
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise zipfile.BadZipFile(f"method {entry.compress_type}")  # ECMA-376-2:2021, annex B
@@ -177,16 +193,16 @@ def _unpacked(archive: zipfile.ZipFile, name: str) -> dict[str, bytes]:
         with archive.open(entry) as stream:
             while piece := stream.read(_CHUNK):
                 body += piece
-                left -= len(piece)
-                if left < 0:
+                bytes_left -= len(piece)
+                if bytes_left < 0:
                     raise _too_large(name)
         parts[entry.filename] = bytes(body)
     return parts
 
 
 @dataclass
-class _Seen:
-    """What the XML of all parts holds."""
+class _XmlContent:
+    """Facts that `check_file` collects from all XML parts of a workbook."""
 
     books: list[str] = field(default_factory=list)
     strict: bool = False
@@ -201,7 +217,10 @@ class _Seen:
     columns: int = 1
 
     def title(self, part: str) -> str:
-        """The name of the sheet that a part holds."""
+        """Return the name of the sheet that a part of the archive contains.
+
+        If the part contains no sheet, return the name of the part.
+        """
         for book, name, relation in self.sheets:
             target = self.relations.get((_relations_of(book), relation), "")
             if (
@@ -213,34 +232,40 @@ class _Seen:
 
 
 class _TooLarge(Exception):
-    """A part has more in it than is read."""
+    """Raised if a part of the workbook's ZIP archive exceeds a limit."""
 
 
 class _NotPlain(Exception):
-    """A part has what no spreadsheet program writes: a DTD, cells out of order."""
+    """Raised if an XML part of a workbook has a DTD, or rows or cells in wrong order.
+
+    No spreadsheet program writes such parts.
+    """
 
 
-class _Part:
-    """Reads one part; expat calls it back."""
+class _PartScanner:
+    """Collects facts about one XML part of a workbook.
 
-    def __init__(self, name: str, seen: _Seen) -> None:
-        self.name, self.seen = name, seen
+    The XML parser expat calls the methods of this class.
+    """
+
+    def __init__(self, name: str, content: _XmlContent) -> None:
+        self.name, self.content = name, content
         self.depth = self.row = self.column = 0
         self.in_cell = False
 
     def doctype(self, *_declaration: object) -> None:
-        # ECMA-376-2:2021, 6.2.5: no DTD in a package; entities are how XML bombs are made
+        # ECMA-376-2:2021, 6.2.5 forbids DTDs; entities make XML bombs
         raise _NotPlain
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         self.depth += 1
-        self.seen.elements += 1
-        if self.depth > _DEEPEST or self.seen.elements > _MOST_ELEMENTS:
+        self.content.elements += 1
+        if self.depth > _MAX_DEPTH or self.content.elements > _MAX_ELEMENTS:
             raise _TooLarge
         space, _blank, local = tag.rpartition(" ")
         if self.depth == 1 and local == "workbook":
-            self.seen.strict |= space == _STRICT
-            self.seen.books.append(self.name)
+            self.content.strict |= space == _STRICT
+            self.content.books.append(self.name)
         if local == "Relationship" and self.name.endswith(".rels"):
             self._relation(attributes)
         elif space == _MAIN:
@@ -253,13 +278,13 @@ class _Part:
 
     def _relation(self, attributes: Mapping[str, str]) -> None:
         if attributes.get("TargetMode", "").lower() == "external":
-            self.seen.external.append(self.name)
-        self.seen.relations[self.name, attributes.get("Id", "")] = attributes.get("Target", "")
+            self.content.external.append(self.name)
+        self.content.relations[self.name, attributes.get("Id", "")] = attributes.get("Target", "")
 
     def _main(self, local: str, attributes: Mapping[str, str]) -> None:
         if local == "sheet":
             relation = attributes.get(f"{_RELATION} id", "")
-            self.seen.sheets.append((self.name, attributes.get("name", ""), relation))
+            self.content.sheets.append((self.name, attributes.get("name", ""), relation))
         elif local == "row":
             number = int(attributes.get("r", self.row + 1))
             if number <= self.row:
@@ -268,40 +293,40 @@ class _Part:
         elif local == "c":
             self._cell(attributes.get("r"))
         elif self.in_cell and local in ("v", "is", "f"):
-            self._holds(formula=local == "f")
+            self._record_value(formula=local == "f")
 
-    def _cell(self, place: str | None) -> None:
+    def _cell(self, coordinate: str | None) -> None:
         column = self.column + 1
-        if place is not None:
+        if coordinate is not None:
             from openpyxl.utils.cell import column_index_from_string, coordinate_from_string
 
-            letters, row = coordinate_from_string(place)
+            letters, row = coordinate_from_string(coordinate)
             column = column_index_from_string(letters)
             if row != self.row or column <= self.column:
                 raise _NotPlain
         self.column, self.in_cell = column, True
-        self.seen.cells += 1
-        if self.seen.cells > MOST_CELLS:
+        self.content.cells += 1
+        if self.content.cells > MAX_CELLS:
             raise _TooLarge
 
-    def _holds(self, *, formula: bool) -> None:
+    def _record_value(self, *, formula: bool) -> None:
         from openpyxl.utils.cell import get_column_letter
 
-        place = (self.name, f"{get_column_letter(self.column)}{self.row}")
+        cell = (self.name, f"{get_column_letter(self.column)}{self.row}")
         if formula:
-            self.seen.formulas.append(place)
-        if self.row > MOST_ROWS or self.column > MOST_COLUMNS:
-            if not self.seen.outside or self.seen.outside[-1] != place:
-                self.seen.outside.append(place)
+            self.content.formulas.append(cell)
+        if self.row > MAX_ROWS or self.column > MAX_COLUMNS:
+            if not self.content.outside or self.content.outside[-1] != cell:
+                self.content.outside.append(cell)
             return
-        self.seen.rows = max(self.seen.rows, self.row)
-        self.seen.columns = max(self.seen.columns, self.column)
+        self.content.rows = max(self.content.rows, self.row)
+        self.content.columns = max(self.content.columns, self.column)
 
 
-def _scan(name: str, part: str, body: bytes, seen: _Seen) -> None:
+def _scan(name: str, part: str, body: bytes, content: _XmlContent) -> None:
     from openpyxl.utils.exceptions import CellCoordinatesException
 
-    reader = _Part(part, seen)
+    reader = _PartScanner(part, content)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartDoctypeDeclHandler = reader.doctype
     parser.StartElementHandler = reader.start
@@ -312,40 +337,48 @@ def _scan(name: str, part: str, body: bytes, seen: _Seen) -> None:
         raise _too_large(name) from error
     except (_NotPlain, expat.ExpatError, CellCoordinatesException) as error:
         raise _damaged(name, part) from error
-    except (ValueError, LookupError) as error:  # no number; an encoding that is none
+    except (ValueError, LookupError) as error:  # an invalid number or encoding
         raise _damaged(name, part) from error
 
 
 def _macros(names: list[str], types: bytes) -> list[Fault]:
-    found = [name for name in names if _MACROS.search(name.lower())]
-    if not found and not _MACRO_TYPES.search(types):
+    macro_parts = [name for name in names if _MACROS.search(name.lower())]
+    if not macro_parts and not _MACRO_TYPES.search(types):
         return []
     return [Fault("", "", _("The file contains macros or controls."), _AS_XLSX)]
 
 
-def _links(names: list[str], seen: _Seen) -> list[Fault]:
+def _links(names: list[str], content: _XmlContent) -> list[Fault]:
     faults = []
     if any(_LINKS.search(name.lower()) for name in names):
-        message = _("The file contains links to other files, data connections or embedded files.")
+        message = _("The file contains embedded files, data connections or links to other files.")
         faults.append(Fault("", "", message, _ISSUED))
-    for part in dict.fromkeys(seen.external):
+    for part in dict.fromkeys(content.external):
         folder, base = posixpath.split(part)
         owner = posixpath.join(posixpath.dirname(folder), base.removesuffix(".rels"))
-        title = seen.title(owner)
+        title = content.title(owner)
         if title == owner and "externallinks/" in owner.lower():
-            continue  # said above
-        message = _("There is a link to something outside of the workbook.")
-        action = _("Remove hyperlinks and linked pictures; an address may stand there as text.")
+            continue  # already reported
+        message = _("The workbook contains a link to a target outside of the workbook.")
+        action = _(
+            "Remove hyperlinks and linked pictures. Web addresses are allowed as plain text."
+        )
         faults.append(Fault("" if title == owner else title, "", message, action))
     return faults
 
 
-def _cells(seen: _Seen) -> list[Fault]:
-    formula, value = _("There is a formula."), _("Put the answer or the note there as text.")
-    outside, into = _("There is something far outside of the table."), _("Move it into a note.")
+def _cells(content: _XmlContent) -> list[Fault]:
+    formula, value = (
+        _("The cell contains a formula."),
+        _("Replace the formula by the text of the answer or note."),
+    )
+    outside, into = (
+        _("The cell is far outside of the table and is not empty."),
+        _("Move the content of this cell into a note cell of the table, and clear this cell."),
+    )
     return [
-        *(Fault(seen.title(part), cell, formula, value) for part, cell in seen.formulas),
-        *(Fault(seen.title(part), cell, outside, into) for part, cell in seen.outside),
+        *(Fault(content.title(part), cell, formula, value) for part, cell in content.formulas),
+        *(Fault(content.title(part), cell, outside, into) for part, cell in content.outside),
     ]
 
 

@@ -1,10 +1,12 @@
-"""The form of a workbook that people fill in, declared once for its writer and its reader.
+"""Describe the layout of a workbook that people fill in.
 
-`include.workbooks.drawing` draws a form; `include.workbooks.returned` reads it back. Labels are
-part of a form's format and stand in no catalogue: a better translation must not make a workbook
-unreadable that was issued before it. A change of a form changes its format's name too.
+`include.workbooks.drawing` draws the workbook from the description, and
+`include.workbooks.returned` uses the same description to read the returned workbook. Labels of
+cells are constants and not messages of the translation catalogue, because a changed translation
+must not make issued workbooks unreadable. A changed layout gets a new format name.
 
-Texts of cells are written so that they come back, and compared by what people mean.
+Texts that are written into cells are escaped, so that every spreadsheet program keeps them
+unchanged. Texts of returned cells are normalized before they are compared.
 """
 
 from __future__ import annotations
@@ -20,43 +22,46 @@ from typing import Generic, Literal, TypeVar
 from include.messages import Message
 from include.reports.i18n import Translator, visible
 
-# `\u0041` is how a character is written that cannot stand in a cell, `_x0041_` is how the file
-# format itself does it (ECMA-376-1:2016, 22.9.2.19): programs turn both into something else.
+# `\u0041` is our escape of a character that a cell cannot hold, `_x0041_` that of the file format
+# (ECMA-376-1:2016, 22.9.2.19): programs would convert both.
 _ESCAPES = re.compile(r"\\(?=u[0-9a-fA-F]{4})|[xX](?=[0-9a-fA-F]{4}_)")
 
 
-def same(text: str) -> str:
-    """Reduce a text to what people mean by it: no blanks, full width or case."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
+def normalize_text(text: str) -> str:
+    """Normalize a text for comparison: casefold it, remove white space and invisible characters.
+
+    Full-width characters become normal characters.
+    """
+    normalized = unicodedata.normalize("NFKC", text).casefold()
     return "".join(
         character
-        for character in plain
+        for character in normalized
         if not character.isspace() and unicodedata.category(character) not in ("Cf", "Cc")
     )
 
 
-def plain(text: str) -> str:
-    r"""Write a text so that every program shows, and gives back, the same characters.
+def escape_text(text: str) -> str:
+    r"""Escape a text so that every program shows and returns the same characters.
 
-    Controls, carriage returns, surrogates and direction marks become ``\u0001``; two different
-    texts never become the same. Line feeds and tabs stay.
+    Control characters, carriage returns, surrogates and direction marks become escapes such as
+    ``\u0001``. Two different texts never have the same result. Line feeds and tabs are kept.
     """
-    return visible(_ESCAPES.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
+    return visible(_ESCAPES.sub(lambda match: f"\\u{ord(match.group()):04x}", text))
 
 
-def each(message: Message) -> tuple[str, ...]:
-    """Return a message in Chinese and English; once when both are the same."""
+def in_languages(message: Message) -> tuple[str, ...]:
+    """Return a message in Chinese and English, or only once if both texts are equal."""
     return tuple(dict.fromkeys(Translator(locale).text(message) for locale in ("zh_CN", "en")))
 
 
-def both(message: Message) -> str:
-    """Return a message in Chinese and English, a line each."""
-    return "\n".join(each(message))
+def in_two_lines(message: Message) -> str:
+    """Return a message in Chinese and English, each in a separate line."""
+    return "\n".join(in_languages(message))
 
 
-def beside(message: Message) -> str:
-    """Return a message in Chinese and English, in one line."""
-    return " / ".join(each(message))
+def in_one_line(message: Message) -> str:
+    """Return a message in Chinese and English in one line, separated by a slash."""
+    return " / ".join(in_languages(message))
 
 
 ANSWER_TITLE = "答案 Answer"
@@ -64,37 +69,39 @@ AnswerT = TypeVar("AnswerT", bound=StrEnum, covariant=True)
 
 
 class Choices(Generic[AnswerT]):
-    """The words of a drop-down list.
+    """The words in the drop-down list of a cell.
 
     Args:
-        words: Chinese and English by answer, in the order of the list.
+        words: Chinese and English word for each answer, in the order of the list.
     """
 
     def __init__(self, words: Mapping[AnswerT, tuple[str, str]]) -> None:
         self.words = {answer: " ".join(halves) for answer, halves in words.items()}
         self._meanings = {
-            same(text): answer
+            normalize_text(text): answer
             for answer, (chinese, english) in words.items()
             for text in (chinese, english, chinese + english)
         }
 
     def meaning(self, text: str) -> AnswerT | None:
-        """Return the answer that a cell's text means; None when it is none of the words.
+        """Return the answer that the text of a cell means, or None if it means no answer.
 
-        Case, blanks and full-width characters do not count, and one half alone will do.
+        Case, spaces and full-width characters are ignored. The text may be the Chinese word, the
+        English word or both.
         """
-        return self._meanings.get(same(text))
+        return self._meanings.get(normalize_text(text))
 
 
 @dataclass(frozen=True)
 class Choice(Generic[AnswerT]):
-    """A cell in which an answer is chosen from a list.
+    """An input cell with a drop-down list of answers.
 
     Attributes:
-        choices: the words.
-        offered: the answers of the list; empty for all of them.
+        choices: words of the answers.
+        offered: answers that the list offers; empty if it offers all answers.
         required: whether a blank cell is a fault.
-        not_offered: the fault of an answer that this list does not offer; needed with ``offered``.
+        not_offered: message for an answer that the list does not offer; required if `offered` is
+            not empty.
     """
 
     choices: Choices[AnswerT]
@@ -104,25 +111,27 @@ class Choice(Generic[AnswerT]):
 
     @property
     def words(self) -> list[str]:
-        """The words of the list."""
+        """Return the words that the list offers."""
         offered = self.offered or self.choices.words
         return [self.choices.words[answer] for answer in offered]
 
 
 @dataclass(frozen=True)
 class Note:
-    """A cell for free text.
+    """An input cell for free text.
 
     Attributes:
-        most: characters that are taken.
-        too_long: the fault of a longer text, of its length and ``most``.
-        shorten: what to do about it.
-        private: whether the text is one line, and refused where it holds a number of a person.
+        max_length: maximum number of characters.
+        too_long_message: function that returns the message for a text that is too long. Its
+            arguments are the length of the text and `max_length`.
+        shorten_action: corrective action for a text that is too long.
+        private: whether the text must not contain a mobile number or an ID number. Such a text is
+            also converted to a single line.
     """
 
-    most: int
-    too_long: Callable[[int, int], Message]
-    shorten: Message
+    max_length: int
+    too_long_message: Callable[[int, int], Message]
+    shorten_action: Message
     private: bool = False
 
 
@@ -134,18 +143,19 @@ class Column:
     """A column of a table.
 
     Attributes:
-        head: its label.
-        width: in characters.
-        entry: what its cells take; None for a locked column.
-        question: stands over the head; empty for none.
-        returns: how a locked cell must come back: as it is, the same to a reader, or in any way.
+        head: header of the column.
+        width: width in characters.
+        entry: type of input in the cells; None for a locked column.
+        question: text above the header; may be empty.
+        returned: how a returned cell of a locked column is compared with the issued cell: exactly,
+            normalized, or not at all.
     """
 
     head: str
     width: int
     entry: Entry | None = None
     question: str = ""
-    returns: Literal["exactly", "same", "anyhow"] = "exactly"
+    returned: Literal["exact", "normalized", "ignored"] = "exact"
 
 
 @dataclass(frozen=True)
@@ -153,8 +163,9 @@ class Line:
     """A row of a table.
 
     Attributes:
-        values: of the locked columns, in their order.
-        entries: by head, what the row takes instead of what its column takes.
+        values: values of the locked columns, from left to right.
+        entries: types of input for cells whose type differs from the type of their column, by
+            header of the column.
     """
 
     values: tuple[int | str, ...]
@@ -163,19 +174,20 @@ class Line:
 
 @dataclass(frozen=True)
 class RowFaults:
-    """The faults of rows that are not those of the table.
+    """Messages for rows that differ from the issued table.
 
     Attributes:
-        strange: a row of no key of the table.
-        restore: what to do about it.
-        twice: of a key that a second row has.
-        missing: of a key that no row has.
-        changed: of the key and the head of a locked cell that differs.
+        unknown: message for a row whose key is not in the issued table.
+        restore: corrective action for such a row.
+        duplicate: function that returns the message for a key that several rows have.
+        missing: function that returns the message for a key that no row has.
+        changed: function that returns the message for a changed locked cell. Its arguments are the
+            key of the row and the header of the column.
     """
 
-    strange: Message
+    unknown: Message
     restore: Message
-    twice: Callable[[int | str], Message]
+    duplicate: Callable[[int | str], Message]
     missing: Callable[[int | str], Message]
     changed: Callable[[int | str, str], Message]
 
@@ -185,13 +197,13 @@ class Table:
     """A table of a sheet.
 
     Attributes:
-        header_row: of the heads.
-        columns: from left to right.
-        lines: from top to bottom.
-        key: head of the locked column that names a row; empty where rows are free to fill in.
-        faults: of its rows; needed with a key.
-        arranged: whether people may move columns, and filter.
-        frozen: columns that stay when the sheet is scrolled.
+        header_row: number of the row with the column headers.
+        columns: columns from left to right.
+        lines: rows from top to bottom.
+        key: header of the locked column that identifies a row; empty if people may fill in any row.
+        faults: messages for rows that differ from the issued table; required if `key` is not empty.
+        arranged: whether people may move columns and filter rows.
+        frozen: number of columns on the left that stay visible when the sheet is scrolled.
     """
 
     header_row: int
@@ -204,47 +216,48 @@ class Table:
 
     @property
     def locked(self) -> list[Column]:
-        """The locked columns."""
+        """Return the columns that people cannot edit."""
         return [column for column in self.columns if column.entry is None]
 
     @property
     def is_numbered(self) -> bool:
-        """Whether a number names a row."""
+        """Return whether the keys of the rows are numbers."""
         return bool(self.lines) and isinstance(self.key_of(self.lines[0]), int)
 
     def key_of(self, line: Line) -> int | str:
-        """The value that names a row."""
+        """Return the key that identifies a row."""
         heads = [column.head for column in self.locked]
         return line.values[heads.index(self.key)]
 
 
 @dataclass(frozen=True)
 class Field:
-    """A row of the first sheet that is filled in: its label, and a cell beside it.
+    """A labelled input cell on the first sheet of a workbook.
 
     Attributes:
-        label: in both languages.
-        blank: the fault of a blank cell.
-        action: what to do about it.
-        early: of a day: the fault of one before the day of issue, of both.
+        label: label in both languages.
+        blank_message: message for a blank cell.
+        action: corrective action for a blank or invalid cell.
+        early_message: function that returns the message for a date before the date of issue. Its
+            arguments are the entered date and the date of issue. None if the cell is for text.
     """
 
     label: str
-    blank: Message
+    blank_message: Message
     action: Message
-    early: Callable[[date, date], Message] | None = None
+    early_message: Callable[[date, date], Message] | None = None
 
 
 @dataclass(frozen=True)
 class Cover:
-    """The first sheet: facts, fields to fill in, and instructions.
+    """The first sheet of a workbook: facts, input cells and instructions.
 
     Attributes:
-        title: of the workbook.
-        facts: names and values of what was issued.
-        fields: to be filled in.
-        steps: how to fill the workbook in.
-        legend: what its words mean.
+        title: title of the workbook.
+        facts: names and values of facts about the issued workbook.
+        fields: input cells.
+        steps: instructions to fill in the workbook.
+        legend: words that the workbook uses, with their meaning.
     """
 
     title: Message
@@ -256,18 +269,22 @@ class Cover:
 
 @dataclass(frozen=True)
 class Binding:
-    """The very hidden sheet that says what a workbook was issued for.
+    """The hidden sheet that identifies the issue of a workbook.
+
+    Excel offers no menu item that shows the sheet.
 
     Attributes:
-        sheet: its name.
-        facts: names and values to which a workbook comes back; the first is its format.
-        strange: by name, the fault of another value, of that and the due one.
-        action: what to do about it.
-        notes: further names and values.
+        sheet: name of the sheet.
+        facts: names and values that a returned workbook must have. The first value is the format
+            name of the layout.
+        wrong: for each name, the function that returns the message for a wrong value. Its arguments
+            are the wrong value and the expected value.
+        action: corrective action for a workbook of another issue.
+        notes: further names and values, which are not compared.
     """
 
     sheet: str
     facts: tuple[tuple[str, str], ...]
-    strange: Mapping[str, Callable[[str, str], Message]]
+    wrong: Mapping[str, Callable[[str, str], Message]]
     action: Message
     notes: tuple[tuple[str, str], ...] = ()

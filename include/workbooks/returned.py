@@ -1,7 +1,7 @@
-"""A form that comes back: every cell is compared with what was issued before an answer counts.
+"""Compare a returned workbook with the issued workbook cell by cell, and read it.
 
-A workbook is taken or refused as a whole, with all its faults at once. Sorted rows, widths,
-colours, hidden columns and comments are people's own business.
+A workbook is accepted or refused as a whole, and a refusal lists all faults. The comparison ignores
+colours, comments, column widths, hidden columns and the order of the rows.
 """
 
 from __future__ import annotations
@@ -11,60 +11,74 @@ from datetime import date, datetime
 from functools import partial
 from zoneinfo import ZoneInfo
 
-from include.approvals.reasons import names_a_person
-from include.messages import Message, _
+from include.approvals.reasons import has_personal_number
+from include.messages import Message, _, listed
 from include.reports.i18n import visible
-from include.workbooks.cells import Grid, grids, other_sheets, place
+from include.workbooks.cells import Grid, cell_name, read_grids, sheet_faults
 from include.workbooks.faults import Fault, WorkbookRefused
-from include.workbooks.file import examine
-from include.workbooks.forms import AnswerT, Binding, Choice, Field, Line, Note, Table, plain, same
+from include.workbooks.file import check_file
+from include.workbooks.forms import (
+    AnswerT,
+    Binding,
+    Choice,
+    Field,
+    Line,
+    Note,
+    Table,
+    escape_text,
+    normalize_text,
+)
 
-AS_ISSUED = _("Put it back as it was issued.")
-_QUOTED = 30  # characters that a fault quotes of a cell
-_LONGEST_NUMBER = 18  # digits; more do not fit into a bigint
+AS_ISSUED = _("Restore the original content, as in the issued workbook.")
+_MAX_QUOTED = 30  # characters of a cell that a message quotes
+_MAX_DIGITS = 18  # digits; more do not fit into a bigint
 
 
-def issue_of(
+def read_binding(
     content: bytes, name: str, binding: str, facts: tuple[str, str], action: Message
 ) -> tuple[str, str]:
-    """Return what a workbook says that it was issued for.
+    """Return two facts that identify the issue of a workbook: a text and a number.
+
+    The facts are on the hidden sheet.
 
     Args:
-        content: the file.
-        name: its name, for messages.
+        content: content of the file.
+        name: name of the file, for messages.
         binding: name of the hidden sheet.
-        facts: names of a text and of a number on that sheet.
-        action: what to do about a workbook without them.
+        facts: names of the text and of the number on that sheet.
+        action: corrective action for a workbook without the text or the number.
 
     Raises:
-        WorkbookRefused: it is no workbook, or does not say it.
+        WorkbookRefused: the file is not a workbook, or lacks the text or the number.
     """
-    examined = examine(content, name)
-    _titles, sheets = grids(examined, (binding,), name)
-    facts_here = _facts(sheets[binding]) if binding in sheets else {}
-    text, number = (facts_here.get(fact, (0, ""))[1] for fact in facts)
-    if not text or not number.isdecimal() or len(number) > _LONGEST_NUMBER:
-        message = _("The sheet is missing: removed or renamed.")
-        raise WorkbookRefused(name, [*examined.faults, Fault(binding, "", message, action)])
+    checked_file = check_file(content, name)
+    _titles, sheets = read_grids(checked_file, (binding,), name)
+    found_facts = _facts(sheets[binding]) if binding in sheets else {}
+    text, number = (found_facts.get(fact, (0, ""))[1] for fact in facts)
+    if not text or not number.isdecimal() or len(number) > _MAX_DIGITS:
+        message = _("The sheet is missing: it was removed or renamed.")
+        raise WorkbookRefused(name, [*checked_file.faults, Fault(binding, "", message, action)])
     return text, number
 
 
 class ReturnedBook:
-    """A returned workbook.
+    """A returned workbook that belongs to the expected issue.
 
     Args:
-        content: the file.
-        name: its name, for messages.
-        sheets: names of the sheets that were issued.
-        binding: as it was issued.
-        clean: takes customers' numbers out of what people wrote.
+        content: content of the file.
+        name: name of the file, for messages.
+        sheets: names of the issued sheets.
+        binding: content of the hidden sheet as issued.
+        clean: function that redacts possible personal data, such as phone numbers, in texts that
+            people typed.
 
     Attributes:
-        sheets: by name; a missing sheet is a fault already.
+        sheets: returned sheets by name. A missing sheet has no entry and is already recorded as a
+            fault.
 
     Raises:
-        WorkbookRefused: the workbook cannot be read, or was issued for something else. Of such a
-            workbook only that is told: all other differences come from it.
+        WorkbookRefused: the workbook cannot be read, or belongs to another issue. The cells of a
+            workbook of another issue are not compared.
     """
 
     def __init__(
@@ -75,105 +89,152 @@ class ReturnedBook:
         binding: Binding,
         clean: Callable[[str], str],
     ) -> None:
-        examined = examine(content, name)
-        titles, found = grids(examined, sheets, name)
+        checked_file = check_file(content, name)
+        titles, grids_read = read_grids(checked_file, sheets, name)
         self._name = name
-        self._faults = [*examined.faults, *other_sheets(sheets, titles)]
+        self._faults = [*checked_file.faults, *sheet_faults(sheets, titles)]
         self.sheets = {
-            title: ReturnedSheet(grid, self._faults, clean) for title, grid in found.items()
+            title: ReturnedSheet(grid, self._faults, clean) for title, grid in grids_read.items()
         }
-        if binding.sheet in self.sheets and self.sheets[binding.sheet].differs(binding):
+        if binding.sheet in self.sheets and self.sheets[binding.sheet].belongs_to_another_issue(
+            binding
+        ):
             self.refuse_faults()
 
     def refuse_faults(self) -> None:
-        """Refuse the workbook for its faults.
+        """Refuse the workbook if faults were recorded.
 
         Raises:
-            WorkbookRefused: it has faults.
+            WorkbookRefused: the workbook has faults.
         """
         if self._faults:
             raise WorkbookRefused(self._name, self._faults)
 
 
 class ReturnedSheet:
-    """A sheet of a returned workbook; its faults go to the workbook's."""
+    """A sheet of a returned workbook. Its faults are added to the faults of the workbook."""
 
     def __init__(self, grid: Grid, faults: list[Fault], clean: Callable[[str], str]) -> None:
         self.grid = grid
         self.clean = clean
         self._faults = faults
-        self._rows = {same(grid.text(row, 1)): row for row in range(1, len(grid.rows) + 1)}
+        self._rows = {
+            normalize_text(grid.text(row, 1)): row for row in range(1, len(grid.rows) + 1)
+        }
 
     def fault(self, row: int, column: int, message: Message, action: Message) -> None:
-        """Add a fault of a cell; of the whole sheet with row 0."""
-        cell = place(row, column) if row else ""
+        """Record a fault of a cell, or of the whole sheet if the row is 0.
+
+        Args:
+            row: number of the row; 0 for the whole sheet.
+            column: number of the column.
+            message: description of the fault.
+            action: corrective action.
+        """
+        cell = cell_name(row, column) if row else ""
         self._faults.append(Fault(self.grid.name, cell, message, action))
 
-    def differs(self, binding: Binding) -> bool:
-        """Return whether the hidden sheet binds the workbook to something else; adds the faults."""
-        strange = {"format": _other_form} | dict(binding.strange)
-        here, before = _facts(self.grid), len(self._faults)
-        for name, due in binding.facts:
-            row, value = here.get(name, (0, ""))
-            if value != due:
-                message = strange[name](value[:80], due)
+    def belongs_to_another_issue(self, binding: Binding) -> bool:
+        """Return whether the workbook belongs to another issue than the expected one.
+
+        Each fact on the hidden sheet that differs from the issued workbook is recorded as a fault.
+
+        Args:
+            binding: content of the hidden sheet as issued.
+        """
+        messages = {"format": _wrong_format} | dict(binding.wrong)
+        facts, faults_before = _facts(self.grid), len(self._faults)
+        for name, expected in binding.facts:
+            row, value = facts.get(name, (0, ""))
+            if value != expected:
+                message = messages[name](value[:80], expected)
                 self.fault(row, 2, message, binding.action)
-        return len(self._faults) > before
+        return len(self._faults) > faults_before
 
     # ---- fields ----
 
     def row_of(self, field: Field) -> int:
-        """Return the row of a field, 0 if there is none."""
-        return self._rows.get(same(field.label), 0)
+        """Return the row number of a labelled input cell, or 0 if the sheet lacks the label."""
+        return self._rows.get(normalize_text(field.label), 0)
 
     def text(self, field: Field) -> str:
-        """Return the text of a field, in one line."""
+        """Return the text of a labelled input cell as a single line.
+
+        If the cell is blank, a fault is recorded and the result is an empty text.
+        """
         row = self._filled_row(field)
         text = " ".join(self.grid.text(row, 2).split())
-        if row and not same(text):
-            self.fault(row, 2, field.blank, field.action)
+        if row and not normalize_text(text):
+            self.fault(row, 2, field.blank_message, field.action)
         return text
 
     def day(self, field: Field, issued_at: datetime, timezone: str) -> date | None:
-        """Return the day of a field, which is not before the day of issue."""
+        """Return the date in a labelled input cell, or None if the cell contains no date.
+
+        A fault is recorded if the cell is blank, contains no date, or contains a date before the
+        date of issue.
+
+        Args:
+            field: the labelled input cell.
+            issued_at: time of issue.
+            timezone: IANA name of the timezone in which the date of issue is determined.
+        """
         row = self._filled_row(field)
         if not row:
             return None
         issued = issued_at.astimezone(ZoneInfo(timezone)).date()
         day = self.grid.day(row, 2)
         if not self.grid.text(row, 2).strip():
-            self.fault(row, 2, field.blank, field.action)
+            self.fault(row, 2, field.blank_message, field.action)
         elif day is None:
-            self.fault(row, 2, _("This is no day."), field.action)
-        elif day < issued and field.early is not None:
-            self.fault(row, 2, field.early(day, issued), field.action)
+            self.fault(row, 2, _("The cell contains no date."), field.action)
+        elif day < issued and field.early_message is not None:
+            self.fault(row, 2, field.early_message(day, issued), field.action)
         return day
 
     def _filled_row(self, field: Field) -> int:
-        """Return the row of a field, 0 if it is missing or holds a formula: faults already."""
+        """Return the row number of a labelled input cell, or 0 if the cell cannot be read.
+
+        The cell cannot be read if it has a formula or if its row is missing. A missing row is
+        recorded as a fault.
+        """
         row = self.row_of(field)
         if not row:
             message = _("The row {label} is missing.", label=field.label)
-            action = _("Put it back, with its words in column A and the answer in column B.")
+            action = _(
+                "Restore the missing row, with its label in column A and the answer in column B."
+            )
             self.fault(0, 0, message, action)
         return 0 if self.grid.is_formula(row, 2) else row
 
     # ---- cells ----
 
     def choice(self, row: int, column: int, choice: Choice[AnswerT]) -> AnswerT | None:
-        """Return the answer in a cell, None if there is none."""
+        """Return the answer in a cell, or None if the cell has no valid answer.
+
+        An invalid answer is recorded as a fault. A blank cell is recorded as a fault if `choice`
+        requires an answer.
+
+        Args:
+            row: number of the row.
+            column: number of the column.
+            choice: answers that the cell may contain.
+        """
         if self.grid.is_formula(row, column):
             return None
-        said = self.grid.text(row, column)
-        answer = choice.choices.meaning(said)
-        action = _("Choose one of: {words}.", words=", ".join(choice.words))
-        if not same(said):
+        text = self.grid.text(row, column)
+        answer = choice.choices.meaning(text)
+        action = _(
+            "Choose one of these answers: {answers}.",
+            answers=listed(choice.words),
+        )
+        if not normalize_text(text):
             if choice.required:
                 self.fault(row, column, _("The answer is missing."), action)
             return None
         if answer is None:
-            quoted = visible(self.clean(said))[:_QUOTED]
-            message = _("“{told}” is none of the answers.", told=quoted)
+            quoted = visible(self.clean(text))[:_MAX_QUOTED]
+            message = _("“{entry}” is not one of the answers.", entry=quoted)
             self.fault(row, column, message, action)
         elif choice.not_offered and answer not in choice.offered:
             self.fault(row, column, choice.not_offered, action)
@@ -181,19 +242,34 @@ class ReturnedSheet:
         return answer
 
     def note(self, row: int, column: int, note: Note) -> str:
-        """Return the text in a cell without customers' numbers."""
+        """Return the text in a cell, with possible personal data redacted.
+
+        The text is not accepted if it is too long, or if `note` is private and the text contains a
+        mobile number or an ID number. In this case a fault of the cell is recorded, and the result
+        is an empty text. The result is also empty if the cell has a formula.
+
+        Args:
+            row: number of the row.
+            column: number of the column.
+            note: limits of the text in the cell.
+        """
         if self.grid.is_formula(row, column):
             return ""
         text = self.grid.text(row, column).strip()
         if note.private:
             text = " ".join(visible(text).split())
-        if len(text) > note.most:
-            message = note.too_long(len(text), note.most)
-            self.fault(row, column, message, note.shorten)
+        if len(text) > note.max_length:
+            message = note.too_long_message(len(text), note.max_length)
+            self.fault(row, column, message, note.shorten_action)
             return ""
-        if note.private and names_a_person(text):
-            message = _("This holds a mobile or ID number.")
-            self.fault(row, column, message, _("Take it out: nothing about people is asked."))
+        if note.private and has_personal_number(text):
+            message = _("The cell contains a mobile number or an ID number.")
+            self.fault(
+                row,
+                column,
+                message,
+                _("Remove the mobile or ID number: the questionnaire asks for no personal data."),
+            )
             return ""
         return self.clean(text)
 
@@ -202,8 +278,8 @@ class ReturnedTable:
     """A table of a returned sheet.
 
     Attributes:
-        columns: the number of each column, by head; of all columns, unless `arranged`.
-        rows: the row of each line that has one, by key.
+        columns: column numbers by header. A column can be missing only if the table is `arranged`.
+        rows: row numbers of the returned rows by key.
     """
 
     def __init__(self, sheet: ReturnedSheet, table: Table) -> None:
@@ -214,37 +290,81 @@ class ReturnedTable:
             self._read_rows()
 
     def is_formula(self, row: int, head: str) -> bool:
-        """Return whether a cell holds a formula, which is a fault already."""
+        """Return whether a cell has a formula.
+
+        The caller need not record a fault for the formula, because `check_file` has already done
+        so.
+
+        Args:
+            row: number of the row.
+            head: header of the column.
+        """
         return self._grid.is_formula(row, self.columns.get(head, 0))
 
     def fault(self, row: int, head: str, message: Message, action: Message) -> None:
-        """Add a fault of a cell."""
+        """Record a fault of the cell in the given row and in the column with the given header.
+
+        Args:
+            row: number of the row.
+            head: header of the column.
+            message: description of the fault.
+            action: corrective action.
+        """
         self._sheet.fault(row, self.columns.get(head, 0), message, action)
 
     def choice(self, row: int, head: str, choice: Choice[AnswerT]) -> AnswerT | None:
-        """Return the answer of a row."""
+        """Return the answer in a cell, or None if the cell has no valid answer.
+
+        Faults are recorded as in `ReturnedSheet.choice`.
+
+        Args:
+            row: number of the row.
+            head: header of the column.
+            choice: answers that the cell may contain.
+        """
         return self._sheet.choice(row, self.columns.get(head, 0), choice)
 
     def note(self, row: int, head: str, note: Note) -> str:
-        """Return the note of a row."""
+        """Return the text in a cell, with possible personal data redacted.
+
+        Faults are recorded as in `ReturnedSheet.note`.
+
+        Args:
+            row: number of the row.
+            head: header of the column.
+            note: limits of the text in the cell.
+        """
         return self._sheet.note(row, self.columns.get(head, 0), note)
 
     def filled_rows(self) -> Iterator[int]:
-        """Return the rows that hold something; something beside the table is a fault."""
+        """Yield the numbers of the rows of the table in which a cell is filled.
+
+        Filled cells to the left or right of the table are recorded as faults.
+        """
         top, key = self._table.header_row, self._table.key
-        fixed = {column.head for column in self._table.locked if column.returns == "anyhow"} - {key}
+        fixed = {column.head for column in self._table.locked if column.returned == "ignored"} - {
+            key
+        }
         own = {column for head, column in self.columns.items() if head not in fixed}
         inside = own | {self.columns[head] for head in fixed if head in self.columns}
         for row in range(top + 1, len(self._grid.rows) + 1):
             held = {
                 column
                 for column in range(1, len(self._grid.rows[row - 1]) + 1)
-                if same(self._grid.text(row, column))
+                if normalize_text(self._grid.text(row, column))
             }
             for column in sorted(held - inside):
-                if not (self._table.arranged and same(self._grid.text(top, column))):
-                    message = _("There is something beside the table.")
-                    self._sheet.fault(row, column, message, _("Move it into the note of the row."))
+                if not (self._table.arranged and normalize_text(self._grid.text(top, column))):
+                    message = _("The cell is outside of the table and is not empty.")
+                    self._sheet.fault(
+                        row,
+                        column,
+                        message,
+                        _(
+                            "Move the content of this cell into the note "
+                            "of the same row, and clear this cell."
+                        ),
+                    )
             if held & own:
                 yield row
 
@@ -253,43 +373,56 @@ class ReturnedTable:
         heads = {column.head: number for number, column in enumerate(self._table.columns, 1)}
         whole = True
         for head, column in heads.items():
-            if same(self._grid.text(at, column)) != same(head):
-                message = _("The head {head} is missing here.", head=head)
+            if normalize_text(self._grid.text(at, column)) != normalize_text(head):
+                message = _("The heading {head} is missing in this cell.", head=head)
                 self._sheet.fault(at, column, message, AS_ISSUED)
                 whole = False
         return heads if whole else {}
 
     def _arranged_heads(self) -> dict[str, int]:
         at = self._table.header_row
-        due = {same(plain(column.head)): column.head for column in self._table.columns}
+        due = {
+            normalize_text(escape_text(column.head)): column.head for column in self._table.columns
+        }
         columns: dict[str, int] = {}
         for column in range(1, len(self._grid.rows[0]) + 1 if self._grid.rows else 1):
-            here = same(self._grid.text(at, column))
+            here = normalize_text(self._grid.text(at, column))
             head = due.get(here)
             if head is None and here:
-                message = _("This column was not issued: added or renamed.")
+                message = _(
+                    "The column is not part of the issued workbook: it was added or renamed."
+                )
                 action = _(
-                    "Remove it, or give it back its head; what it says belongs into the notes."
+                    "Remove the column or restore its original heading. Move other content of "
+                    "the column into the notes."
                 )
                 self._sheet.fault(at, column, message, action)
             elif head in columns:
-                message = _("The column {head} is there twice.", head=head)
-                self._sheet.fault(at, column, message, _("Remove one of the two."))
+                message = _("The column {head} occurs twice.", head=head)
+                self._sheet.fault(
+                    at, column, message, _("Remove one of the two columns with this heading.")
+                )
             elif head is not None:
                 columns[head] = column
-        for one in self._table.columns:
-            if one.head not in columns:
-                message = _("The column {head} is missing in row {row}.", head=one.head, row=at)
-                action = _("Put it back, with its head in that row.")
-                self._sheet.fault(0, 0, message, action)
-            elif one.question and same(one.question) != same(
-                self._grid.text(at - 1, columns[one.head])
-            ):
-                message = _("Question or source of {head} were changed.", head=one.head)
-                action = _(
-                    "Put the words back as they were issued: the items were tested for those."
+        for expected in self._table.columns:
+            if expected.head not in columns:
+                message = _(
+                    "The column {head} is missing in row {row}.", head=expected.head, row=at
                 )
-                self._sheet.fault(at - 1, columns[one.head], message, action)
+                action = _("Restore the missing column, with its heading in this row.")
+                self._sheet.fault(0, 0, message, action)
+            elif expected.question and normalize_text(expected.question) != normalize_text(
+                self._grid.text(at - 1, columns[expected.head])
+            ):
+                message = _(
+                    "The question or the source of the column {head} was changed.",
+                    head=expected.head,
+                )
+                action = _(
+                    "Restore the wording of the issued workbook: the sample items have to be "
+                    "tested against this wording."
+                )
+                self._sheet.fault(at - 1, columns[expected.head], message, action)
         return columns
 
     def _read_rows(self) -> None:
@@ -301,13 +434,19 @@ class ReturnedTable:
         for row in self.filled_rows():
             if self._grid.is_formula(row, at):
                 continue
-            key = self._grid.whole(row, at) if table.is_numbered else same(self._grid.text(row, at))
+            key = (
+                self._grid.whole(row, at)
+                if table.is_numbered
+                else normalize_text(self._grid.text(row, at))
+            )
             line = None if key is None else lines.get(key)
             if line is None:
-                self._sheet.fault(row, at, faults.strange, faults.restore)
+                self._sheet.fault(row, at, faults.unknown, faults.restore)
             elif key in rows:
-                message = faults.twice(table.key_of(line))
-                self._sheet.fault(row, at, message, _("Remove one of the two rows."))
+                message = faults.duplicate(table.key_of(line))
+                self._sheet.fault(
+                    row, at, message, _("Remove one of the two rows with the same number or id.")
+                )
             else:
                 rows[key] = row
         for key, line in lines.items():
@@ -321,17 +460,21 @@ class ReturnedTable:
     def _compare(self, row: int, line: Line, message: Callable[[str], Message]) -> None:
         for column, due in zip(self._table.locked, line.values, strict=True):
             at = self.columns.get(column.head, 0)
-            if not at or column.returns == "anyhow" or self._grid.is_formula(row, at):
+            if not at or column.returned == "ignored" or self._grid.is_formula(row, at):
                 continue
             here = self._grid.whole(row, at) if isinstance(due, int) else self._grid.text(row, at)
-            if column.returns == "same" and isinstance(due, str):
-                here, due = same(str(here)), same(due)
+            if column.returned == "normalized" and isinstance(due, str):
+                here, due = normalize_text(str(here)), normalize_text(due)
             if here != due:
                 self._sheet.fault(row, at, message(column.head), AS_ISSUED)
 
 
-def _other_form(here: str, due: str) -> Message:
-    return _("The workbook has the form {here}; {due} is read.", here=here, due=due)
+def _wrong_format(here: str, due: str) -> Message:
+    return _(
+        "The workbook has the format {actual}; the format {expected} is required.",
+        actual=here,
+        expected=due,
+    )
 
 
 def _facts(grid: Grid) -> dict[str, tuple[int, str]]:
@@ -339,4 +482,4 @@ def _facts(grid: Grid) -> dict[str, tuple[int, str]]:
 
 
 def _key(value: int | str) -> int | str:
-    return same(value) if isinstance(value, str) else value
+    return normalize_text(value) if isinstance(value, str) else value

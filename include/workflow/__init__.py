@@ -1,1 +1,4 @@
-"""The kit of workflows: declarations, run contexts, step results. It knows no Airflow."""
+"""The building blocks of workflows, such as declarations, run contexts and step results.
+
+The modules of this package do not import Airflow.
+"""

@@ -1,4 +1,4 @@
-"""The databases of a run: the step that names them, and those that it leaves out."""
+"""The step that selects the databases of a run, and the findings about omitted databases."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
 
-def requested_databases(
+def select_databases(
     mapped: Collection[MappedDatabase], requested: Collection[str], code: str, clause: str
 ) -> tuple[list[MappedDatabase], list[Finding]]:
-    """Return the databases that a run was asked for, and a finding for each that it left out.
+    """Return the requested databases, and a finding for each database that is not requested.
 
     Args:
-        mapped: all databases of the data map.
-        requested: names of those that the run was asked for.
-        code: of the findings.
-        clause: of the policy.
+        mapped: all databases that have a data map.
+        requested: names of the databases that the run's parameters request.
+        code: code of the findings.
+        clause: policy clause of the findings.
     """
     left_out = [
         attention_finding(
             code=code,
             subject=database.name,
-            message=_("{database} was not asked for in this run.", database=database.name),
-            action=_("See that its daily run holds, or start this workflow without a choice."),
+            message=_("This run did not include {database}.", database=database.name),
+            action=_(
+                "Make sure that the daily run for this database passes, or start this workflow "
+                "for all databases."
+            ),
             clause=clause,
         )
         for database in mapped
@@ -39,32 +42,45 @@ def requested_databases(
     return [database for database in mapped if database.name in requested], left_out
 
 
+DATABASES_STEP, DATABASES_TITLE = "databases", _("The choice of databases")
+
+
 class RunDatabases(StepResult):
-    """The names of the databases that a run works on."""
+    """The result of the step that selects the databases of a run.
+
+    Attributes:
+        databases: names of the databases that the run works on.
+    """
 
     databases: list[str]
 
 
 def name_databases(run: RunContext[Any], findings: StepFindings) -> RunDatabases:
-    """Return the databases that the run's parameters name; by default all mapped databases.
+    """Return the names of the databases that the run's parameters request.
+
+    If the parameters request no databases, return the names of all mapped databases.
 
     Raises:
-        UsageError: one of them is not mapped.
+        UsageError: a requested database has no data map.
     """
     del findings
-    mapped, wanted = list(run.pack.databases), run.wanted_databases
-    if unknown := [name for name in wanted if name not in mapped]:
+    mapped, requested = list(run.pack.databases), run.requested_databases
+    if unknown := [name for name in requested if name not in mapped]:
         raise UsageError(
             f"Not in the data map: {', '.join(unknown)}.", f"It maps: {', '.join(mapped)}."
         )
-    return RunDatabases(databases=list(dict.fromkeys(wanted)))
+    return RunDatabases(databases=list(dict.fromkeys(requested)))
 
 
 def databases_step(clause: str) -> Step[Any, RunDatabases]:
-    """Return the step, with the clause of its finding when it fails."""
+    """Return the step that selects the databases of a run.
+
+    Args:
+        clause: policy clause of the step's findings.
+    """
     return Step(
-        name="databases",
-        title=_("The choice of databases"),
+        name=DATABASES_STEP,
+        title=DATABASES_TITLE,
         clause=clause,
         work=name_databases,
         result=RunDatabases,

@@ -1,4 +1,4 @@
-"""The declaration of a workflow: everything that the rest of the system derives from it."""
+"""The declaration of a workflow, from which its DAG, permissions and reference page are derived."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from include.notify.outbox import Run
 from include.policy import PolicyPack
 from include.policy.section import RuleSection
 from include.reports.conclusion import Conclusion
+from include.service_container import Services
 from include.workflow.assets import Asset
 from include.workflow.run_context import (
     OUTSIDE_OF_RUNS,
@@ -27,11 +28,10 @@ from include.workflow.run_context import (
 )
 from include.workflow.run_records import RunRecords
 from include.workflow.step import HumanTask, Step, Watch
-from include.workplace import Workplace
 
 
 class Cadence(StrEnum):
-    """How often a workflow runs."""
+    """How often a workflow is meant to run."""
 
     DAILY = "daily"
     WEEKLY = "weekly"
@@ -40,10 +40,10 @@ class Cadence(StrEnum):
 
 
 class Queue(StrEnum):
-    """The queue of a workflow's tasks, and the trust zone of the workers that serve it.
+    """The Celery queue of a workflow's tasks. The workers of each queue form a trust zone.
 
-    The workers of a zone have the keys and logins that its tasks need, and no others:
-    `include.deployment.zones`. `docker-compose.yaml` serves each queue.
+    The workers of a trust zone have only the keys and logins that the queue's tasks need; see
+    `include.deployment.zones`. `docker-compose.yaml` has workers for each queue.
     """
 
     DEFAULT = "default"  # Airflow's own; also sends all notifications
@@ -54,7 +54,10 @@ class Queue(StrEnum):
 
 
 class AccessGroup(StrEnum):
-    """Workflows that the same people may see and run; `include.orchestration.access.roles`."""
+    """A group of workflows that the same people may see and run.
+
+    `include.orchestration.access.roles` grants the permissions.
+    """
 
     BACKUPS = "backups"
     RECORDS = "records"
@@ -65,33 +68,37 @@ class AccessGroup(StrEnum):
 
 @dataclass(frozen=True)
 class DatabaseLogin:
-    """A workflow's own login to mapped databases, with no more rights than it needs.
+    """A workflow's own login to mapped databases, with only the rights that the workflow needs.
 
     Attributes:
-        connection: id of the Airflow connection, ``partners_db``.
-        sample_grants: SQL file with the login's grants on the tables of the sample company.
-        named: returns the ids that a policy pack gives the connection, if the workflow has no
-            section of its own; None if the id is always `connection`.
+        connection: id of the Airflow connection, such as ``partners_db``.
+        sample_grants: SQL file that grants the login its rights on the sample company's tables.
+        purpose: what the workflow uses the login for, as the reference page describes it. Empty if
+            the login only reads tables, with the queries of the workflow's policy section.
+        named: returns the connection ids that the policy pack sets for the login and that replace
+            `connection`; None if the policy pack cannot set any. Not used if the workflow has its
+            own section in the policy pack.
     """
 
     connection: str
     sample_grants: Path
+    purpose: str = ""
     named: Callable[[PolicyPack], Collection[str]] | None = None
 
     @property
     def sample_role(self) -> str:
-        """Role of the login in the sample company's database: ``courier_partners``."""
+        """The role of this login in the sample company's database, such as ``courier_partners``."""
         return f"courier_{self.connection.removesuffix('_db')}"
 
 
 @dataclass(frozen=True)
 class LoginQuery:
-    """A complete query of the policy pack, for the check of a login's rights.
+    """An SQL query that the policy pack defines, used to check the rights of a login.
 
     Attributes:
         connection: id of the login's connection.
-        database: name of the mapped database.
-        sql: the query.
+        database: name of the mapped database on which the query runs.
+        sql: text of the query.
     """
 
     connection: str
@@ -101,17 +108,23 @@ class LoginQuery:
 
 @dataclass(frozen=True)
 class NotificationKind(Generic[RunRules]):
-    """A kind of notifications that a workflow queues.
+    """A kind of notification that a workflow queues.
 
-    Any workflow may send the notifications of any other, and asks the declaring workflow first.
+    Notifications may be sent by a run of another workflow. Before that run sends them, it calls
+    `still_due` of the workflow that declares the kind.
 
     Attributes:
-        name: ``partners.reminder``.
-        still_due: returns which of these keys are still due.
-        addresses: returns the address of each key, for letters whose address is in no outbox.
+        name: name of the kind, such as ``partners.reminder``.
+        title: display name of the kind, such as "training reminder".
+        still_due: receives the keys of queued notifications, and returns the keys of those that are
+            still due.
+        addresses: for notices to customers: receives keys of queued notices, and returns key ->
+            mail address, because the outbox does not store the addresses of customers. None if the
+            kind is not a notice to customers.
     """
 
     name: str
+    title: Message
     still_due: Callable[[RunContext[RunRules], Sequence[str]], set[str]]
     addresses: Callable[[RunContext[RunRules], Sequence[str]], Mapping[str, str]] | None = None
 
@@ -124,42 +137,48 @@ class Workflow(Generic[RunRules]):
     """The declaration of a workflow.
 
     Attributes:
-        id: its DAG id.
-        title: its name for people.
-        summary: one line of the DAG list.
-        topic: what it is about, a tag of the DAG list: ``partners``.
-        clauses: of the policy.
-        cadence: how often it runs.
-        owner: role of roles.yaml that answers for it.
-        access: the group of workflows that its permissions belong to.
-        further_topics: more tags.
-        chooses_databases: whether a run may be limited to some mapped databases, by a parameter.
-        trigger_form: returns the fields of a run's parameters, by section, from the rules, or from
-            None under a pack that leaves out the section; None if the DAG file has them all.
-        asks_people: whether a human task is part of it.
-        queue: of its tasks, but `seal` and `send`, and steps that name their own.
-        concurrent_runs: most runs at a time.
-        starts_unpaused: whether Airflow creates its DAG unpaused.
-        steps: in the order of the DAG.
-        conclude: judges the records of a run.
-        without_rules: summary of a run under a pack that leaves out its section.
-        needs_rules: whether its steps fail under such a pack, instead of doing nothing.
-        is_drill: returns by the run's parameters whether a run is a drill, whose steps work in a
-            sandbox; None if no run is.
-        after_sending: enters the result of each sending of notifications.
-        on_partner_incident: reacts to an incident at a partner.
-        rules: its own section of the policy pack; None if it has none.
-        login: its own login to mapped databases.
-        queries: yields the queries of the section, for the check of the login.
-        pages_read: its tables that the compliance pages read.
-        notifications: the kinds that it queues.
-        reads_while_sealing: whether steps in the sealing queue read mapped databases, whose
-            workers then have the workflow's login.
-        produces: its assets, beside the sealed bundle that every workflow produces.
-        interim_bundles: id and title of bundles that it seals while a run goes on.
-        finding_kind: kind of its findings in the register of findings; empty if it has none.
-        respondents: returns the user ids of everyone whom its human tasks may ask, in groups of
-            one duty.
+        id: DAG id of the workflow.
+        title: display name of the workflow.
+        summary: description in one line for the DAG list.
+        topic: subject of the workflow, shown as a tag in the DAG list, such as ``partners``.
+        clauses: policy clauses that the workflow covers.
+        cadence: how often the workflow runs.
+        owner: role of roles.yaml that is responsible for the workflow.
+        access: access group of the workflow, which decides who may see and run it.
+        further_topics: additional tags in the DAG list.
+        chooses_databases: whether a parameter can limit a run to some of the mapped databases.
+        trigger_form: returns the fields of the trigger form, by section of the form. Its argument
+            is the workflow's section of the policy pack, or None if the pack omits the section.
+            `trigger_form` is None if the DAG file declares all parameters.
+        asks_people: whether the workflow contains a human task.
+        queue: queue of the tasks, except `seal`, `send`, and steps that declare another queue.
+        concurrent_runs: maximum number of simultaneous runs.
+        starts_unpaused: whether Airflow creates the DAG unpaused.
+        steps: steps in the order of the DAG.
+        conclude: derives the conclusion of a run, with the outcome and the report, from the step
+            records of the run.
+        without_rules: summary of a run if the policy pack omits the workflow's section.
+        needs_rules: whether the steps fail if the policy pack omits the workflow's section. If
+            False, the steps do nothing in that case.
+        is_drill: returns, from the run's parameters, whether a run is a drill. The steps of a drill
+            work in a sandbox. None if no run is a drill.
+        after_sending: called each time after a task has sent notifications, for example to record
+            which of them were delivered; None if there is nothing to do.
+        on_partner_incident: called when an incident at a partner is opened, in the transaction that
+            opens it; None if the workflow does not react to such incidents.
+        rules: the workflow's own section of the policy pack; None if it has none.
+        login: the workflow's own login to mapped databases; None if it has none.
+        queries: yields the SQL queries of the workflow's section, to check the login's rights.
+        pages_read: tables of the workflow that the compliance pages read.
+        notifications: kinds of notifications that the workflow queues.
+        reads_while_sealing: whether steps in the sealing queue read mapped databases. If so, the
+            workers of the sealing queue have the workflow's login.
+        produces: assets that the workflow produces in addition to the sealed bundle.
+        interim_bundles: workflow id under which an interim bundle is sealed -> title of the bundle.
+        finding_kind: kind of the workflow's findings in the register of findings; empty if the
+            workflow enters no findings there.
+        respondents: returns the user ids of all people whom the human tasks may ask. The result has
+            one list for each duty that an answer requires; any person in the list may answer.
     """
 
     id: str
@@ -199,20 +218,28 @@ class Workflow(Generic[RunRules]):
 
     @property
     def tags(self) -> list[str]:
-        """The tags of the DAG."""
+        """The tags of the DAG in Airflow: topics, clauses and cadence.
+
+        Workflows with a human task also have the tag "asks people".
+        """
         human = ["asks people"] if self.asks_people else []
         clauses = [f"clause {clause}" for clause in self.clauses]
         return [self.topic, *self.further_topics, *human, *clauses, self.cadence]
 
     def step(self, name: str) -> AnyStep[RunRules]:
-        """Return the step of that name; raises KeyError."""
+        """Return the workflow's step with the given name.
+
+        Raises:
+            KeyError: the workflow has no such step.
+        """
         return {step.name: step for step in self.steps}[name]
 
     def logins(self, pack: PolicyPack | None) -> frozenset[str]:
-        """Return the ids of the connections of its own login that a policy pack names.
+        """Return the connection ids of the workflow's own login; an empty set if it has none.
 
         Args:
-            pack: the policy pack; if it is None, the login has the id of the declaration.
+            pack: the policy pack, which may name connections for the login. If it is None, the id
+                in the workflow's declaration is returned.
         """
         if self.login is None:
             return frozenset()
@@ -221,28 +248,33 @@ class Workflow(Generic[RunRules]):
         if self.rules is not None:
             rules = pack.section(self.rules)
             return frozenset(rules.connections) if rules is not None else frozenset()
-        named = self.login.named
-        return frozenset(named(pack) if named else {self.login.connection})
+        ids_of = self.login.named
+        return frozenset(ids_of(pack) if ids_of else {self.login.connection})
 
     def conclude_without_rules(self, records: Sequence[StepRecord]) -> Conclusion:
-        """Conclude a run under a pack that leaves out the section: nothing was done."""
+        """Return the conclusion of a run for which the policy pack omits the workflow's section.
+
+        Such a run does nothing.
+        """
         assert self.without_rules is not None
         return RunRecords(records).conclude(self.title, self.without_rules, lists_messages=False)
 
     def context(
-        self, services: Workplace, run: Run = OUTSIDE_OF_RUNS, **more: Any
+        self, services: Services, run: Run = OUTSIDE_OF_RUNS, **fields: Any
     ) -> RunContext[RunRules] | None:
-        """Return a context of this workflow, or None if the pack leaves out its section.
+        """Return a run context of this workflow.
+
+        Return None if the policy pack omits the workflow's own section.
 
         Args:
-            services: of the command or task.
-            run: dag id and run id; by default outside of a run.
-            more: other fields of the context.
+            services: services of the command or task.
+            run: DAG id and run id; by default outside of a run.
+            fields: values of other fields of the context.
         """
         if self.rules is None:
-            return RunContext(services, cast("RunRules", None), run, **more)
+            return RunContext(services, cast("RunRules", None), run, **fields)
         rules = services.pack.section(self.rules)
-        return None if rules is None else RunContext(services, rules, run, **more)
+        return None if rules is None else RunContext(services, rules, run, **fields)
 
 
 AnyWorkflow = Workflow[Any]

@@ -1,4 +1,4 @@
-"""The rules and services of a workflow, in a run or for a command."""
+"""The rules and services of a workflow, for the steps of a run or for a command."""
 
 from __future__ import annotations
 
@@ -28,40 +28,40 @@ from include.policy.datamap import MappedDatabase
 from include.policy.rules import Control, NoticeRules, Role
 from include.policy.section import Rules, RuleSection, SectionRules
 from include.reports.conclusion import Conclusion
+from include.service_container import Services
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError
 from include.workdays.calendar import Workdays
 from include.workflow.run_records import RecordedTask, RunRecords
-from include.workplace import Workplace
 
 
 @dataclass(frozen=True)
 class PartnerIncident:
-    """An incident at a partner.
+    """An incident at a partner, as it is passed to the workflow that reviews partners.
 
     Attributes:
         partner: number of the partner.
         incident: number of the incident.
-        because: what happened, in plain words.
-        by: who opened the incident.
-        at: when it was opened.
+        description: description of what happened.
+        by: user id of the person who opened the incident.
+        at: when the incident was opened.
     """
 
     partner: str
     incident: str
-    because: str
+    description: str
     by: str
     at: datetime
 
 
 @dataclass(frozen=True)
 class PartnerReaction:
-    """What a workflow did about an incident at a partner.
+    """The reaction of a workflow to an incident at a partner, such as a reopened review.
 
     Attributes:
-        review: number of the security review that was opened again; None if none was.
-        words: for the timeline of the incident.
+        review: number of the security review that was reopened; None if no review was reopened.
+        words: text for the timeline of the incident.
     """
 
     review: int | None
@@ -73,11 +73,14 @@ RunRules = TypeVar("RunRules", bound=SectionRules | None)
 
 
 class NotEnded(ServiceError):
-    """A step of this run began again and has not ended; the task that needs it is repeated."""
+    """Raised when a task needs the result of a step that was started again and has not ended.
+
+    Airflow retries the task that needs the result.
+    """
 
 
 class InterimSeal(Protocol):
-    """Seals a bundle of its own while the run goes on."""
+    """The type of the function that seals an interim bundle during a run."""
 
     def __call__(
         self,
@@ -88,14 +91,20 @@ class InterimSeal(Protocol):
         records: Sequence[StepRecord] = (),
         pdf: bool = True,
     ) -> LedgerRow:
-        """Seal the files before the run's next step; the first bundle of a run stands.
+        """Seal files in an interim bundle, or return the bundle that the run has already sealed.
+
+        A run seals at most one interim bundle under a workflow id.
 
         Args:
-            workflow: id under which the bundle is sealed, one of `Workflow.interim_bundles`.
-            conclusion: of the bundle.
-            files: of the bundle, by name.
-            records: steps in its ``result.json``.
-            pdf: whether its report is a PDF too, which takes time.
+            workflow: workflow id under which the bundle is sealed, one of
+                `Workflow.interim_bundles`.
+            conclusion: outcome, findings and report of the bundle.
+            files: files of the bundle: name -> content.
+            records: step records in the bundle's ``result.json``.
+            pdf: whether the report is also rendered as PDF, which takes time.
+
+        Returns:
+            The bundle's row in the evidence ledger.
         """
         ...
 
@@ -106,17 +115,19 @@ def _no_interim_seal(*_: Any, **__: Any) -> LedgerRow:
 
 @dataclass(frozen=True)
 class TaskState:
-    """The Airflow task that does a step. The defaults are for code outside of a run.
+    """The Airflow task that executes a step. The default values are for code outside of a run.
 
     Attributes:
-        is_repeated: whether an earlier try of the task began.
-        is_last_try: whether no further try follows if this one fails.
+        is_repeated: whether this is a second or later attempt of the task.
+        is_last_try: whether Airflow will not retry the task if this attempt fails.
         triggered_at: when the run was triggered; None outside of a run.
         started_at: when the run was started; None outside of a run.
-        confirm_open: raises if the run was sealed meanwhile; call it before a commit elsewhere.
-        seal_interim: see `InterimSeal`.
-        find_interim: returns the ledger's row of an interim bundle of this run by its workflow id,
-            after its seal was completed; None if there is none.
+        confirm_open: raises an error if the run was sealed while the step worked. A step must call
+            it before a commit to another database than the state database.
+        seal_interim: seals an interim bundle, see `InterimSeal`.
+        find_interim: receives the workflow id of an interim bundle and returns the bundle's row in
+            the evidence ledger; None if the run has no such bundle. If the seal of the bundle was
+            interrupted, it is completed first.
         on_partner_incident: calls the workflow that declares `Workflow.on_partner_incident`, in a
             transaction of the state database; returns None if no workflow declares it.
     """
@@ -137,18 +148,18 @@ class TaskState:
 class RunContext(Generic[RunRules]):
     """The rules and services that the steps of a run use.
 
-    Commands and checks outside of a run use it too; then `run` is empty.
+    Commands and checks outside of a run use this class with an empty `run`.
 
     Attributes:
         services: connections, stores, state database and clock.
-        rules: the workflow's own section of the policy pack; None if it has none.
-        run: dag id and run id.
-        triggered_by: user id of the person who started the run; None for a scheduled run.
-        parameters: of the run.
-        task: the task that does the step.
+        rules: the workflow's own section of the policy pack; None if the workflow has no section.
+        run: DAG id and run id.
+        triggered_by: user id of the person who triggered the run; None for a scheduled run.
+        parameters: parameters of the run.
+        task: the Airflow task that executes the step.
     """
 
-    services: Workplace
+    services: Services
     rules: RunRules
     run: Run = OUTSIDE_OF_RUNS
     triggered_by: str | None = None
@@ -157,7 +168,7 @@ class RunContext(Generic[RunRules]):
 
     @property
     def pack(self) -> PolicyPack:
-        """The policy pack."""
+        """The policy pack that the run applies."""
         return self.services.pack
 
     @property
@@ -167,7 +178,7 @@ class RunContext(Generic[RunRules]):
 
     @property
     def clock(self) -> Clock:
-        """The time."""
+        """The source of the current time."""
         return self.services.clock
 
     @property
@@ -177,7 +188,7 @@ class RunContext(Generic[RunRules]):
 
     @property
     def now(self) -> datetime:
-        """The present moment in the policy pack's timezone."""
+        """The current time in the policy pack's timezone."""
         return self.clock.now().astimezone(self.zone)
 
     @property
@@ -187,48 +198,56 @@ class RunContext(Generic[RunRules]):
 
     @property
     def roles(self) -> Mapping[str, Role]:
-        """The roles of roles.yaml, by id."""
+        """The company's roles in roles.yaml, by id."""
         return self.pack.roles
 
     @property
     def notices(self) -> NoticeRules:
-        """The rules of notices.yaml."""
+        """The company's rules for notifications, from notices.yaml."""
         return self.pack.notices
 
     @cached_property
     def workdays(self) -> Workdays:
-        """The workdays of calendar.yaml."""
+        """The company's workdays and holidays, from calendar.yaml."""
         return Workdays(self.pack.calendar)
 
     @property
     def controls(self) -> tuple[Control, ...]:
-        """The controls whose evidence are the bundles of this run's workflow."""
+        """The controls that this run's workflow proves with its evidence bundles."""
         return self.pack.controls_of(self.run.dag_id)
 
     @property
-    def wanted_databases(self) -> list[str]:
-        """The names of the databases that the run works on: all mapped ones, or those asked for."""
+    def requested_databases(self) -> list[str]:
+        """The names of the databases that the run's parameters request.
+
+        If they request none, these are all mapped databases.
+        """
         return list(self.parameters.get("databases") or self.pack.databases)
 
     @property
     def unsealed_folder(self) -> UnsealedFolder:
-        """The folder of the run's bundle, for large files that are written before its seal."""
+        """The folder of the run's bundle, for large files that steps write before the seal."""
         started_at = self.task.started_at or self.clock.now()
         bundle = bundle_path(self.run.dag_id, self.run.run_id, started_at)
         return UnsealedFolder(self.services.store("evidence_store"), bundle)
 
     def records(self) -> RunRecords:
-        """Return the records and files that the steps of this run left until now."""
+        """Return the records and files that the steps of this run have stored so far."""
         key = self.run.dag_id, self.run.run_id
         with self.state.connect() as conn:
             return RunRecords(steps_of(conn, *key), artifacts_of(conn, *key))
 
     def require(self, step: RecordedTask[Result], part: str = "") -> Result:
-        """Return the result of an earlier step of this run.
+        """Return the result of an earlier step of this run, which the calling step needs.
+
+        Args:
+            step: declaration of the earlier step.
+            part: item that the mapped task worked on, such as a database; empty if the step is not
+                mapped.
 
         Raises:
-            ControlFailed: the step has no record.
-            NotEnded: the step began again and has not ended.
+            ControlFailed: the earlier step has no record.
+            NotEnded: the earlier step was started again and has not ended.
         """
         with self.state.connect() as conn:
             records = RunRecords(steps_of(conn, self.run.dag_id, self.run.run_id))
@@ -241,20 +260,30 @@ class RunContext(Generic[RunRules]):
         return result
 
     def keep_file(self, name: str, content: bytes) -> None:
-        """Keep a file for the run's bundle, in place of an earlier one of that name.
+        """Store a file for the run's evidence bundle.
+
+        An earlier file with the same name is replaced.
 
         Raises:
-            UsageError: the name cannot be a file of a bundle.
+            UsageError: a bundle cannot contain a file with this name.
         """
         with self.state.begin() as conn:
             keep_artifact(conn, self.run.dag_id, self.run.run_id, name, content)
 
     def database(self, name: str) -> MappedDatabase:
-        """The mapped database of that name; raises UsageError if the pack maps none."""
+        """Return the mapped database with the given name.
+
+        Raises:
+            UsageError: no mapped database has this name.
+        """
         return self.pack.database(name)
 
     def reader(self, name: str) -> DatabaseAddress:
-        """The address of a mapped database with the login of this workflow."""
+        """Return the address and login with which this workflow reads a mapped database.
+
+        This is the workflow's own login if it has one, and otherwise the login in the data map's
+        connection.
+        """
         mapped = self.database(name).connection
         if self.rules is None:
             return self.services.database(mapped)
@@ -262,16 +291,16 @@ class RunContext(Generic[RunRules]):
 
 
 def context_of(
-    section: RuleSection[Rules], services: Workplace, run: Run = OUTSIDE_OF_RUNS
+    section: RuleSection[Rules], services: Services, run: Run = OUTSIDE_OF_RUNS
 ) -> RunContext[Rules]:
-    """Return the context of a workflow.
+    """Return the run context of the workflow that owns a section of the policy pack.
 
     Args:
         section: the workflow's own section of the policy pack.
-        services: of the command or task.
-        run: dag id and run id; by default outside of a run.
+        services: services of the command or task.
+        run: DAG id and run id; by default outside of a run.
 
     Raises:
-        UsageError: the pack leaves the section out.
+        UsageError: the policy pack omits the section.
     """
     return RunContext(services, services.pack.require(section), run)

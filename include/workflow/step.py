@@ -1,4 +1,4 @@
-"""The steps of a workflow: work that a task does, and questions that it asks people."""
+"""The types of tasks that a workflow declares: steps, human tasks and watches."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, Generic
 
 from include.approvals.form import Field
-from include.approvals.question import Answer, Question
 from include.approvals.registry import APPROVE, REJECT
+from include.approvals.required_action import Answer, RequiredAction
 from include.evidence.step_findings import Result, StepFindings
 from include.messages import Message
 from include.policy import PolicyPack
@@ -19,32 +19,36 @@ from include.workflow.run_records import RecordedTask, for_part
 
 @dataclass(frozen=True, kw_only=True)
 class Step(RecordedTask[Result], Generic[RunRules, Result]):
-    """A step: an Airflow task and its record.
+    """A step of a workflow: an Airflow task that stores a record.
 
     Attributes:
-        name: of the task and its record, ``check``.
-        title: the step for people; its value ``part`` becomes what it works on.
-        clause: of the policy, for findings that name no other.
-        work: does the work on `StepFindings.part`; reports findings and figures, returns the
-            result.
+        name: name of the task and of its record, such as ``check``.
+        title: display name of the step. In a mapped step, the placeholder ``part`` of the title is
+            replaced with the display name of the part.
+        clause: policy clause of findings that name no other clause.
+        work: works on `StepFindings.part`, reports findings and figures, and returns the result.
         result: type of the result.
-        parts: returns the parts that the following tasks work on, one task each; None if the step
-            names none.
-        ends_run: message of the failed task if the step's outcome is ``fail``, so that nothing
-            that needs it follows; empty if the following tasks run.
-        goes_on: returns whether the following tasks run although the outcome is ``fail``.
-        runs_always: whether it runs although an earlier step failed.
-        queue: of its task, if the workers of the workflow's queue lack a key that it needs.
-        applies: returns whether a run with these parameters does the step; None if each run does. A
-            skipped task leaves no record.
-        sends_urgent: whether the urgent notifications of the outbox leave as soon as its record is
-            kept. Those that cannot leave wait for the task `send`.
+        parts: returns, from the step's result, the parts for which the following tasks are mapped,
+            such as databases; None if no task is mapped over the result.
+        ends_run: error message with which the task fails if the outcome of the step is ``fail``.
+            Tasks that depend on the step then do not run. If the message is empty, the task
+            succeeds even with this outcome, and the following tasks run.
+        continues_on_failure: returns, from the step's result, whether the task succeeds although
+            the outcome is ``fail`` and `ends_run` has a message.
+        runs_always: whether the step runs even if an earlier step failed.
+        queue: queue of the task, if the workers of the workflow's queue lack a key that the step
+            needs.
+        applies: returns, from the run's parameters, whether the run executes the step; None if
+            every run executes it. A skipped task leaves no record.
+        sends_urgent: whether the outbox's urgent notifications are sent as soon as the step's
+            record is stored. The task `send` sends other notifications, and urgent notifications
+            that could not be sent at that time.
     """
 
     work: Callable[[RunContext[RunRules], StepFindings], Result]
     parts: Callable[[Result], Sequence[str]] | None = None
     ends_run: str = ""
-    goes_on: Callable[[Result], bool] = lambda _result: False
+    continues_on_failure: Callable[[Result], bool] = lambda _result: False
     runs_always: bool = False
     applies: Callable[[Mapping[str, Any]], bool] | None = None
     sends_urgent: bool = False
@@ -52,86 +56,97 @@ class Step(RecordedTask[Result], Generic[RunRules, Result]):
 
 @dataclass(frozen=True, kw_only=True)
 class HumanTask(RecordedTask[Result], Generic[RunRules, Result]):
-    """A task that asks entitled people a question, waits for an answer, and enters it.
+    """A task that asks assigned people for an answer, waits for it, and stores the result.
 
-    Silence is never an approval. An answer counts only for the content that the person saw: `take`
-    compares `Answer.content` with the content of now, and raises `AskAgain` if they differ.
+    A timeout never counts as an approval. An answer is valid only for the content that the person
+    saw: `take` compares `Answer.content` with the current content, and raises `InvalidAnswer` if
+    they differ.
 
     Attributes:
-        name: of the task and its record, ``review``.
-        title: the task for people; its value ``part`` becomes what it is about.
-        question_title: the making of the question, for people.
-        clause: of the policy, for findings that name no other.
+        name: name of the task and of its record, such as ``review``.
+        title: display name of the task. In a mapped task, the placeholder ``part`` of the title is
+            replaced with the display name of the part.
+        request_title: display name of the step that builds the required action.
+        clause: policy clause of findings that name no other clause.
         result: type of the result.
-        ask: returns the question, or the result if no decision is required: there is nothing to
-            decide, or a killed try already entered the decision. The record has the findings of
-            `ask` until a person answers.
-        take: enters the answer, or that nobody answered in time, and returns the result. It raises
-            `AskAgain` if the answer does not count.
-        response: returns how long the task waits.
-        waiting: result of the record while the question waits; None for no result.
-        choices: possible answers; the first one lets the run go on. A question may have its own.
-        form: fields to fill in; empty for a reason. A question may have its own.
-        in_advance: returns the filled form of an answer that a command gives (`run --answer`,
-            `up --once`), from the words that were given, the moment, and a sentence that names the
-            command; None if the words are the reason.
-        optional: whether runs usually ask nobody.
-        entered: returns the result of an answer that a killed try of the task entered, by the
-            moment of the answer; None if it entered none. A task with `entered` leaves a record of
-            its answer only: a question leaves none, or replaces the record of a failed try.
-        queue: of its task, if the workers of the workflow's queue lack a key that it needs.
-        retries: of the task, if it has more than the others: a task that waits for weeks needs one
-            for each worker that is stopped meanwhile.
-        follows_skipped: whether it asks although an earlier task was skipped.
+        ask: builds the required action. Returns a result instead if no decision is required,
+            because there is nothing to decide or an earlier attempt entered the decision before it
+            was killed. Until a person answers, the record contains the findings of `ask`.
+        take: stores the answer and returns the result. After a timeout, the answer is empty. Raises
+            `InvalidAnswer` if the answer is not valid.
+        response: returns how long the task waits for an answer.
+        waiting: result in the record while the required action waits; None for no result.
+        choices: possible answers. With the first choice, the run continues. A required action may
+            have other choices.
+        form: fields to fill in; by default a reason. A required action may have another form.
+        command_form: returns the form values for an answer from the command line (`run --answer`,
+            `up --once`). Its arguments are the text of the answer, the current time, and a sentence
+            that names the command. None if the text is the reason.
+        optional: whether most runs do not need a decision.
+        entered: returns the result of an answer that an earlier attempt stored before it was
+            killed; None if that attempt stored no answer. Its last argument is the time of the
+            answer. A task with `entered` stores a record only after an answer, or to replace the
+            record of a failed attempt.
+        queue: queue of the task, if the workers of the workflow's queue lack a key that the task
+            needs.
+        retries: number of retries, if the task needs more retries than other tasks. A task that
+            waits for weeks uses a retry each time its worker restarts.
+        follows_skipped: whether the task runs even if an earlier task was skipped.
     """
 
-    question_title: Message
-    ask: Callable[[RunContext[RunRules], StepFindings], Question | Result]
+    request_title: Message
+    ask: Callable[[RunContext[RunRules], StepFindings], RequiredAction | Result]
     take: Callable[[RunContext[RunRules], StepFindings, Answer], Result]
     response: Callable[[PolicyPack], timedelta]
     waiting: Result | None = None
     choices: tuple[str, ...] = (APPROVE, REJECT)
     form: tuple[Field, ...] = ()
-    in_advance: Callable[[str, datetime, str], Mapping[str, Any]] | None = None
+    command_form: Callable[[str, datetime, str], Mapping[str, Any]] | None = None
     optional: bool = False
     entered: Callable[[RunContext[RunRules], StepFindings, datetime], Result | None] | None = None
     retries: int | None = None
     follows_skipped: bool = False
 
-    def question_title_of(self, part: str) -> Message:
-        """Return the title of the making of the question for a part."""
-        return for_part(self.question_title, part)
+    def request_title_of(self, part: str) -> Message:
+        """Return the display name of the step that builds a required action.
+
+        Args:
+            part: item that the required action is about, such as a database. Its display name is
+                inserted into the result.
+        """
+        return for_part(self.request_title, self.part_text(part))
 
 
 @dataclass(frozen=True)
-class Look:
-    """The result of looking at a run.
+class WatchResult:
+    """The result of one check in which a watch examined its run.
 
     Attributes:
-        again_at: when to look next; None if nothing is left to watch.
-        has_unsent: whether notifications wait to be sent.
+        next_check_at: when to check the run again; None if nothing is left to watch.
+        has_unsent: whether queued notifications have to be sent.
     """
 
-    again_at: datetime | None
+    next_check_at: datetime | None
     has_unsent: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watch(Generic[RunRules]):
-    """A task that checks its run at intervals; it leaves no record.
+    """A task that checks its run at intervals and leaves no record.
 
-    It ends when `Look.again_at` is None, or when all other tasks of the run ended and `goes_on`
-    returns False.
+    The task ends when `WatchResult.next_check_at` is None. It also ends when all other tasks of the
+    run have ended and `keeps_watching` returns False.
 
     Attributes:
-        name: of the task, ``watch``.
-        look: looks at the run and queues the notifications that are due, which are sent at once.
-        at_most: time between two looks.
-        goes_on: returns whether the run goes on although all other tasks ended; it gets the names
-            of those that failed, which a person may clear.
+        name: name of the task, such as ``watch``.
+        check: checks the run and queues the notifications that are due, which are then sent
+            immediately.
+        max_interval: longest time between two checks.
+        keeps_watching: returns whether the watch continues even though all other tasks have ended.
+            Its second argument is the list of failed tasks, which a person may clear.
     """
 
     name: str
-    look: Callable[[RunContext[RunRules]], Look]
-    at_most: timedelta
-    goes_on: Callable[[RunContext[RunRules], Sequence[str]], bool]
+    check: Callable[[RunContext[RunRules]], WatchResult]
+    max_interval: timedelta
+    keeps_watching: Callable[[RunContext[RunRules], Sequence[str]], bool]

@@ -1,4 +1,4 @@
-"""The compliance pages: what held, how old the proof is, and what waits for whom. Read only."""
+"""The read-only compliance pages: control outcomes, evidence bundles and required actions."""
 
 NAME = "Compliance"
 PREFIX = "/compliance"

@@ -1,7 +1,8 @@
-"""Who looks, and what they may see: the one module that knows how Airflow authorises.
+"""Identify the visitor of a compliance page and check the visitor's permissions.
 
-A page is a custom view of the auth manager; what stands on it is filtered by the DAGs that the
-visitor may read. Routes that a plugin mounts are open to everybody unless they ask here.
+Only this module calls Airflow's auth manager. Each page is a custom view of the auth manager, and
+shows only data of the DAGs that the visitor may read. Airflow does not protect the routes of a
+plugin. Therefore each route uses a FastAPI dependency of this module.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ ANSWER: ResourceMethod = "PUT"
 
 @dataclass(frozen=True)
 class Visitor:
-    """Somebody who is logged in.
+    """A logged-in person who requests a page.
 
     Attributes:
-        user: as the auth manager knows them.
-        pages: that they may open.
+        user: user object of Airflow's auth manager.
+        pages: compliance pages that the visitor may open.
     """
 
     user: BaseUser
@@ -37,31 +38,39 @@ class Visitor:
 
     @property
     def name(self) -> str:
-        """Their user id as the policy pack and people know it."""
+        """The user name of the visitor. The policy pack lists role members by their user names."""
         return str(self.user.get_name())
 
     @property
     def ids(self) -> frozenset[str]:
-        """Under what a human step may have named them; some auth managers have an id beside."""
+        """The user id and the user name of the visitor, which differ with some auth managers.
+
+        The list of users who may answer a required action may contain the user id or the user name.
+        """
         return frozenset({str(self.user.get_id()), self.name})
 
     def readable(self, dags: Iterable[str]) -> frozenset[str]:
-        """Of some DAGs, those that they may read now.
+        """Return those of the given DAG ids that the visitor may read now.
 
-        Asked one by one: a list of all that somebody may read costs FAB a hundred times as much.
+        Each DAG is checked separately. With Airflow's FAB auth manager, a query for all readable
+        DAGs takes a hundred times as long.
         """
-        return frozenset(one for one in set(dags) if self.reads(one))
+        return frozenset(dag for dag in set(dags) if self.reads(dag))
 
     def reads(self, dag_id: str) -> bool:
-        """Say whether they may read a DAG now."""
+        """Return whether the visitor may read a DAG now.
+
+        Args:
+            dag_id: id of the DAG.
+        """
         return bool(
             get_auth_manager().is_authorized_dag(
                 method=READ, details=DagDetails(id=dag_id), user=self.user
             )
         )
 
-    def reads_questions(self, dag_id: str) -> bool:
-        """Say whether they may read what a DAG asks people."""
+    def reads_required_actions(self, dag_id: str) -> bool:
+        """Return whether the visitor's Airflow roles permit reading required actions of a DAG."""
         return bool(
             get_auth_manager().is_authorized_dag(
                 method=READ,
@@ -72,7 +81,7 @@ class Visitor:
         )
 
     def answers(self, dag_id: str) -> bool:
-        """Say whether their roles let them answer what a DAG asks, where it asks them."""
+        """Return whether the visitor's Airflow roles permit answering required actions of a DAG."""
         return bool(
             get_auth_manager().is_authorized_dag(
                 method=ANSWER,
@@ -83,13 +92,13 @@ class Visitor:
         )
 
     def require(self, dag_id: str) -> None:
-        """Refuse who may not read a DAG; raises HTTPException (403)."""
+        """Raise HTTPException (403) if the visitor may not read a DAG."""
         if not self.reads(dag_id):
             raise HTTPException(status.HTTP_403_FORBIDDEN)
 
 
 def may_open(user: BaseUser, page: Page) -> bool:
-    """Say whether somebody may open a page."""
+    """Return whether the Airflow roles of a user permit opening a compliance page."""
     return bool(
         get_auth_manager().is_authorized_custom_view(
             method=READ, resource_name=str(page), user=user
@@ -97,21 +106,28 @@ def may_open(user: BaseUser, page: Page) -> bool:
     )
 
 
-def visitor(user: GetUserDep) -> Visitor:
-    """Return who looks; somebody who is not logged in is refused before (401)."""
-    return Visitor(user, frozenset(one for one in Page if may_open(user, one)))
+def current_visitor(user: GetUserDep) -> Visitor:
+    """Return the visitor who sent a request.
+
+    If the request comes from a browser that is not logged in, Airflow responds with status 401 and
+    does not call this function.
+    """
+    return Visitor(user, frozenset(page for page in Page if may_open(user, page)))
 
 
-def opening(page: Page) -> Callable[[Visitor], Visitor]:
-    """Return the dependency of a page's routes: the visitor, who may open it."""
+def visitor_of(page: Page) -> Callable[[Visitor], Visitor]:
+    """Return the FastAPI dependency that admits only visitors with permission to open a page.
 
-    def allowed(who: Annotated[Visitor, Depends(visitor)]) -> Visitor:
-        if page not in who.pages:
+    Visitors without the permission get status 403.
+    """
+
+    def permitted_visitor(visitor: Annotated[Visitor, Depends(current_visitor)]) -> Visitor:
+        if page not in visitor.pages:
             raise HTTPException(status.HTTP_403_FORBIDDEN)
-        return who
+        return visitor
 
-    return allowed
+    return permitted_visitor
 
 
-Anybody = Annotated[Visitor, Depends(visitor)]
-"""Somebody who is logged in, whatever pages they may open."""
+AnyVisitor = Annotated[Visitor, Depends(current_visitor)]
+"""A logged-in visitor, who may have access to no page at all."""

@@ -1,4 +1,4 @@
-"""The app behind Airflow's navigation entry: its pages, its guard, its files."""
+"""The FastAPI app of the compliance pages: routes, middleware, error handlers and assets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from plugins.compliance_ui import (
     restore_points,
     waiting,
 )
-from plugins.compliance_ui.access import Visitor, visitor
+from plugins.compliance_ui.access import Visitor, current_visitor
 from plugins.compliance_ui.guard import Guard
 from plugins.compliance_ui.rendering import ASSETS, asset
 
@@ -32,15 +32,26 @@ _PARTS = (
 
 
 @_router.get("/assets/{name}")
-def assets(name: str, _who: Annotated[Visitor, Depends(visitor)]) -> Response:
-    """Style and script; the address changes with the content."""
+def assets(name: str, _who: Annotated[Visitor, Depends(current_visitor)]) -> Response:
+    """Return a style sheet or script of the compliance pages.
+
+    Browsers may cache the response for an hour. The URL of a style sheet or script changes whenever
+    its content changes.
+
+    Args:
+        name: file name of the style sheet or script.
+        _who: the visitor. This parameter makes FastAPI refuse requests without a log-in.
+    """
     if name not in ASSETS:
         raise HTTPException(status.HTTP_404_NOT_FOUND)
     return Response(asset(name)[0], media_type=ASSETS[name], headers={"cache-control": _AN_HOUR})
 
 
 def compliance_pages() -> FastAPI:
-    """Return the app; it opens nothing before the first request."""
+    """Create the FastAPI app that serves the compliance pages.
+
+    The app opens no connection to a database or store before the first request.
+    """
     app = FastAPI(
         title=NAME, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )

@@ -1,4 +1,4 @@
-"""One bundle: what it says, whether it holds, its files, and how anyone checks it."""
+"""The page of an evidence bundle: result, verification, files, and commands to verify the files."""
 
 from __future__ import annotations
 
@@ -11,34 +11,40 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from include.approvals.registry import APPROVE, REJECT
+from include.evidence.bundle_reader import BundleCheck
 from include.evidence.check import Refused, SignedSums
 from include.evidence.folder import LARGEST_SIGNATURE, SIGNATURE, SUMS, check_commands
 from include.evidence.ledger import LedgerRow
-from include.evidence.model import Result
-from include.evidence.shelf import BundleCheck
+from include.evidence.model import Approval, Result
 from include.evidence.verify import link_before
-from include.messages import _
+from include.messages import Message, _, verbatim
 from include.orchestration.access.permissions import Page
 from include.reports.i18n import CONTROL_STATES, LOCALES, language_tag
-from plugins.compliance_ui.files import Number, Reader, in_turn, row_of
+from plugins.compliance_ui.files import Number, Reader, limited_turn, row_of
 from plugins.compliance_ui.language import locale_of
-from plugins.compliance_ui.names import dag_of, title_of
-from plugins.compliance_ui.rendering import LANGUAGES, show
-from plugins.compliance_ui.services import services
+from plugins.compliance_ui.page_services import page_services
+from plugins.compliance_ui.rendering import LANGUAGES, render_navigation_page
+from plugins.compliance_ui.workflow_names import dag_of, title_of
 
 router = APIRouter()
 
 _DECISIONS = {APPROVE: _("approved"), REJECT: _("rejected")}
+# Titles of approval requests, by their kind in the state database.
+_REQUESTS = {
+    "intake": lambda subject: _("Incoming batch {subject}", subject=subject),
+    "retention": lambda subject: _("Disposition plan of {subject}", subject=subject),
+    "incident.notices": lambda subject: _("Notices of incident {subject}", subject=subject),
+}
 
 
 @dataclass(frozen=True)
-class FileShown:
-    """A file of a bundle.
+class FileView:
+    """A file of an evidence bundle, as the page of the bundle lists it.
 
     Attributes:
-        name: relative to the bundle.
-        sha256: as SHA256SUMS has it; empty for that file and its signature.
-        size: bytes.
+        name: path of the file relative to the bundle.
+        sha256: hexadecimal SHA-256 digest of the file; empty for the signature file.
+        size: size of the file in bytes; -1 if the file is missing in the store.
     """
 
     name: str
@@ -47,42 +53,54 @@ class FileShown:
 
 
 @router.get("/evidence/{number}")
-def one_bundle(request: Request, who: Reader, number: Number) -> Response:
-    """Show a bundle, after every file of it was held against what was sealed."""
-    here = services()
-    row = row_of(here, who, number)
-    with here.reading() as conn:
-        pruned = row.seq <= here.shelf.pruned_up_to(conn)
+def show_bundle(request: Request, visitor: Reader, number: Number) -> Response:
+    """Verify the files of an evidence bundle, and show the bundle with the result.
+
+    The digest of each file is compared with the sealed digest. If the files were deleted because
+    their retention period ended, nothing is compared.
+
+    Args:
+        request: request of the visitor.
+        visitor: the visitor.
+        number: sequence number of the bundle in the evidence ledger.
+    """
+    services = page_services()
+    row = row_of(services, visitor, number)
+    with services.read_connection() as conn:
+        pruned = row.seq <= services.bundle_reader.pruned_up_to(conn)
         previous = link_before(conn, row)
     signed: SignedSums | None = None
     checked: BundleCheck | None = None
     result: Result | None = None
-    files: list[FileShown] = []
+    files: list[FileView] = []
     sizes: dict[str, int] = {}
     if not pruned:
-        sizes = here.shelf.sizes(row)
-        with in_turn():
-            checked = here.shelf.check(row, previous)
-        if checked.is_waiting:
+        sizes = services.bundle_reader.sizes(row)
+        with limited_turn():
+            checked = services.bundle_reader.check(row, previous)
+        if checked.has_pending_signature:
             sizes[SIGNATURE] = LARGEST_SIGNATURE
         try:
-            signed = here.shelf.signed(row)
-            result = here.shelf.result(row)
+            signed = services.bundle_reader.signed(row)
+            result = services.bundle_reader.result(row)
         except Refused as refusal:
             checked = BundleCheck(checked.problem or refusal.message)
         else:
-            known = {**signed.sums.files, SUMS: signed.sha256, SIGNATURE: ""}
-            files = [FileShown(name, known[name], sizes.get(name, -1)) for name in sorted(known)]
+            digests = {**signed.sums.files, SUMS: signed.sha256, SIGNATURE: ""}
+            files = [
+                FileView(name, digest, sizes.get(name, -1))
+                for name, digest in sorted(digests.items())
+            ]
     reports = [
-        (language_tag(one), kind)
-        for one in LOCALES
+        (language_tag(locale), kind)
+        for locale in LOCALES
         for kind in ("html", "pdf")
-        if signed and f"report.{language_tag(one)}.{kind}" in signed.sums.files
+        if signed and f"report.{language_tag(locale)}.{kind}" in signed.sums.files
     ]
-    return show(
+    return render_navigation_page(
         request,
-        here,
-        who,
+        services,
+        visitor,
         Page.EVIDENCE,
         "bundle.html.j2",
         title=title_of(row.dag_id),
@@ -91,19 +109,38 @@ def one_bundle(request: Request, who: Reader, number: Number) -> Response:
         pruned=pruned,
         signed=signed,
         checked=checked,
-        commands=_commands(row, here.shelf.keys.fingerprints),
+        commands=_commands(row, services.bundle_reader.keys.fingerprints),
         result=result,
         files=files,
         decisions=_DECISIONS,
+        subject_of=_subject_of,
+        clause_name=services.pack.clause_message,
         control_states=CONTROL_STATES,
         languages=LANGUAGES,
-        reports=sorted(reports, key=lambda one: one[0] != language_tag(locale_of(request))),
-        added=sorted(sizes.keys() - {one.name for one in files}) if signed else [],
+        reports=sorted(reports, key=lambda report: report[0] != language_tag(locale_of(request))),
+        added=sorted(sizes.keys() - {file.name for file in files}) if signed else [],
     )
 
 
+def _subject_of(approval: Approval) -> Message:
+    """Return the title under which the page shows an approval request.
+
+    The step of an approval has the form ``kind:subject``, for example ``intake:B-17``. The kind
+    decides which title is used. If there is no title for the kind, the step itself is returned.
+    """
+    kind, _separator, subject = approval.step.partition(":")
+    title = _REQUESTS.get(kind)
+    return title(subject) if title else verbatim(approval.step)
+
+
 def _commands(row: LedgerRow, fingerprints: Iterable[str]) -> list[str]:
-    """The lines that check the ZIP of a bundle, wherever it was sealed."""
-    packed = f"{PurePosixPath(row.bundle).name}.zip"
-    lines = check_commands(row.bundle, fingerprints, previous_at_hand=False)
-    return [f"unzip {shlex.quote(packed)}", *lines]
+    """Return the shell commands that verify the downloaded ZIP file of a bundle on any computer.
+
+    Args:
+        row: row of the bundle in the evidence ledger.
+        fingerprints: fingerprints of the trusted keys, which the commands show for comparison with
+            the key in the bundle.
+    """
+    archive = f"{PurePosixPath(row.bundle).name}.zip"
+    commands = check_commands(row.bundle, fingerprints, previous_at_hand=False)
+    return [f"unzip {shlex.quote(archive)}", *commands]

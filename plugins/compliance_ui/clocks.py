@@ -1,4 +1,4 @@
-"""Clocks: incidents that are led now, and by when what has to be done about them."""
+"""The page of incident deadlines: open incidents and the time limits that apply to them."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from fastapi.responses import Response
 
 from include.evidence.model import Outcome
 from include.incident import register
-from include.incident.clocks import clock_words
-from include.incident.clocks.clock import Clock, ClockState, clocks_at, for_people
+from include.incident.clocks import clock_texts
+from include.incident.clocks.clock import Clock, ClockState, clocks_at, sort_by_urgency
+from include.incident.incident_ids import WORKFLOW, State
 from include.incident.incident_run import IncidentRecord, record_in
-from include.incident.names import WORKFLOW, State
 from include.incident.register import Incident
 from include.incident.rule_checks import INCIDENT
 from include.messages import Message, _, verbatim
 from include.orchestration.access.permissions import Page
-from include.policy.rules import in_languages
+from include.policy.rules import translated_message
 from include.services.errors import UsageError
-from plugins.compliance_ui.access import Visitor, opening
-from plugins.compliance_ui.rendering import show
-from plugins.compliance_ui.services import Services, services
+from plugins.compliance_ui.access import Visitor, visitor_of
+from plugins.compliance_ui.page_services import PageServices, page_services
+from plugins.compliance_ui.rendering import render_navigation_page
 
 router = APIRouter()
 
 _STATES = {
-    State.OPEN: _("is led"),
+    State.OPEN: _("open"),
     State.CLOSED: _("closed"),
-    State.CANCELLED: _("was none"),
-    State.DUPLICATE: _("is led elsewhere"),
+    State.CANCELLED: _("cancelled"),
+    State.DUPLICATE: _("duplicate"),
 }
 
 
 @dataclass(frozen=True)
-class Running:
-    """An incident on the page.
+class IncidentView:
+    """An incident as the page of incident deadlines shows it.
 
     Attributes:
-        incident: as it is registered.
-        clocks: that apply to it or may yet, what has to be done first.
-        type: in words.
-        grade: in words; None before one was confirmed.
-        state: in words.
+        incident: the incident in the register of incidents.
+        clocks: time limits that apply or may still apply, with the most urgent deadline first.
+        type: title of the incident type.
+        grade: title of the confirmed grade; None if no grade is confirmed yet.
+        state: description of the incident's state.
     """
 
     incident: Incident
@@ -55,65 +55,77 @@ class Running:
 
     @property
     def is_running(self) -> bool:
-        """Whether something has to be done about it."""
-        return self.incident.state is State.OPEN or any(one.is_open for one in self.clocks)
+        """Whether the incident is open, or at least one of its time limits is still open."""
+        return self.incident.state is State.OPEN or any(clock.is_open for clock in self.clocks)
 
     @property
     def outcome(self) -> Outcome:
-        """The worst that its clocks say; what still runs is no failure."""
+        """The worst outcome of the incident's time limits.
+
+        A time limit whose deadline is in the future has the outcome "passed".
+        """
         return Outcome.worst(
-            [clock_words.outcome(one) or Outcome.PASS for one in self.clocks] or [Outcome.PASS]
+            [clock_texts.clock_outcome(clock) or Outcome.PASS for clock in self.clocks]
+            or [Outcome.PASS]
         )
 
 
 @router.get("/clocks")
-def running_clocks(
-    request: Request, who: Annotated[Visitor, Depends(opening(Page.CLOCKS))]
+def incident_deadlines(
+    request: Request, visitor: Annotated[Visitor, Depends(visitor_of(Page.CLOCKS))]
 ) -> Response:
-    """Show running incidents with their clocks, and how many are over."""
-    who.require(WORKFLOW)
-    here = services()
-    rules = here.place.pack.section(INCIDENT)
+    """Show open incidents with their deadlines, and the number of ended incidents."""
+    visitor.require(WORKFLOW)
+    services = page_services()
+    rules = services.pack.section(INCIDENT)
     if rules is None:
-        raise UsageError("The policy pack has no incident.yaml.", "Write one: docs/incidents.md.")
-    with here.reading() as conn:
-        led = [one for one in register.listed(conn) if one.is_led]
-        records = [record_in(conn, one.number) for one in led]
-    shown = [_running(here, one) for one in records]
-    return show(
+        raise UsageError(
+            "The policy pack has no incident.yaml.",
+            "Write one: docs/reference/policy-pack/incident.md.",
+        )
+    with services.read_connection() as conn:
+        incidents = [
+            incident for incident in register.list_incidents(conn) if incident.requires_steps
+        ]
+        records = [record_in(conn, incident.number) for incident in incidents]
+    views = [_incident_view(services, record) for record in records]
+    return render_navigation_page(
         request,
-        here,
-        who,
+        services,
+        visitor,
         Page.CLOCKS,
         "clocks.html.j2",
-        running=[one for one in shown if one.is_running],
-        over=sum(not one.is_running for one in shown),
-        due=clock_words.due,
-        state=clock_words.state,
-        basis=clock_words.basis,
-        clock_outcome=clock_words.outcome,
+        running=[view for view in views if view.is_running],
+        over=sum(not view.is_running for view in views),
+        due=clock_texts.due_text,
+        state=clock_texts.state_text,
+        basis=clock_texts.basis_text,
+        clock_outcome=clock_texts.clock_outcome,
     )
 
 
-def _running(here: Services, record: IncidentRecord) -> Running:
-    rules, pack = here.place.pack.section(INCIDENT), here.place.pack
+def _incident_view(services: PageServices, record: IncidentRecord) -> IncidentView:
+    rules, pack = services.pack.section(INCIDENT), services.pack
     assert rules is not None
-    one = record.incident
-    types = {of.id: of for of in (*rules.types, *((one.kept.type,) if one.kept else ()))}
-    grades = {of.id: of for of in (one.kept.grades if one.kept else rules.grades)}
-    graded = record.grade
-    return Running(
-        one,
+    incident = record.incident
+    kept = incident.kept
+    types = {type_.id: type_ for type_ in (*rules.types, *((kept.type,) if kept else ()))}
+    grades = {grade.id: grade for grade in (kept.grades if kept else rules.grades)}
+    clocks = clocks_at(rules, record, services.now(), pack.calendar.zone)
+    return IncidentView(
+        incident,
         [
             clock
-            for clock in for_people(clocks_at(rules, record, here.now(), pack.calendar.zone))
+            for clock in sort_by_urgency(clocks)
             if clock.state is not ClockState.NOT_APPLICABLE
         ],
-        in_languages(types[one.type].title) if one.type in types else verbatim(one.type),
+        translated_message(types[incident.type].title)
+        if incident.type in types
+        else verbatim(incident.type),
         None
-        if graded is None
-        else in_languages(grades[graded].title)
-        if graded in grades
-        else verbatim(graded),
-        _STATES[one.state],
+        if record.grade is None
+        else translated_message(grades[record.grade].title)
+        if record.grade in grades
+        else verbatim(record.grade),
+        _STATES[incident.state],
     )

@@ -1,4 +1,4 @@
-"""Evidence: every sealed bundle, filtered and sorted, page by page."""
+"""The page that lists all sealed bundles, with filters, a sort order and several result pages."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fastapi.responses import Response
 from sqlalchemy import Connection
 
 from include.evidence import index
-from include.evidence.index import BundleFilter, Order, Way
+from include.evidence.index import BundleFilter, Direction, Order
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome
 from include.messages import _
 from include.orchestration.access.permissions import Page
 from include.policy import PolicyPack
-from plugins.compliance_ui.access import Visitor, opening
-from plugins.compliance_ui.names import dag_of, title_of
-from plugins.compliance_ui.rendering import show
-from plugins.compliance_ui.services import Services, services
+from plugins.compliance_ui.access import Visitor, visitor_of
+from plugins.compliance_ui.page_services import PageServices, page_services
+from plugins.compliance_ui.rendering import render_navigation_page
+from plugins.compliance_ui.workflow_names import dag_of, title_of
 
 router = APIRouter()
 
@@ -30,15 +30,15 @@ _ORDERS = {
     Order.OLDEST: _("oldest first"),
     Order.WORKFLOW: _("by workflow"),
 }
-_NAMES_FOR = 10.0  # seconds for which new names of workflows may be missing from the choice
-_EVER_FOR = 600.0  # seconds; new evidence is by the pack, which is asked each time
+_NAMES_CACHED_FOR = 10.0  # seconds for which the filter may lack a new workflow
+_CONTROLS_CACHED_FOR = 600.0  # seconds; controls of the current pack are always up to date
 _FIRST, _LAST = date(1970, 1, 1), date(9000, 1, 1)
 
 
 @router.get("/evidence")
 def evidence(
     request: Request,
-    who: Annotated[Visitor, Depends(opening(Page.EVIDENCE))],
+    visitor: Annotated[Visitor, Depends(visitor_of(Page.EVIDENCE))],
     workflow: Annotated[str, Query(max_length=250)] = "",
     clause: Annotated[str, Query(max_length=20)] = "",
     outcome: Outcome | Literal[""] = "",
@@ -49,100 +49,129 @@ def evidence(
     before: int | None = None,
     last: bool = False,
 ) -> Response:
-    """Show the bundles that the visitor may read.
+    """Show the evidence bundles that the visitor may read.
 
     Args:
-        request: the visitor's.
-        who: the visitor.
-        workflow: only of this one, by its name in the ledger.
-        clause: only evidence for controls of this clause of the policy.
-        outcome: only of this one.
-        since: first day, in the pack's timezone: ``2026-11-24``; empty for the beginning.
-        until: last day, itself included; empty for the end.
-        order: how they are sorted.
-        after: number of the bundle after which the page begins.
-        before: number of the bundle before which it ends.
-        last: whether the last page is wanted.
+        request: request of the visitor.
+        visitor: the visitor.
+        workflow: name of a workflow in the evidence ledger; empty for the bundles of all workflows.
+        clause: number of a policy clause. Only bundles that are evidence for a control of this
+            clause are shown; empty for all bundles.
+        outcome: outcome of the bundles to show; empty for all outcomes.
+        since: earliest day of the bundles to show, in the timezone of the policy pack, such as
+            ``2026-11-24``; empty for no limit.
+        until: latest day of the bundles to show; empty for no limit.
+        order: sort order of the bundles.
+        after: sequence number of the bundle after which the result page begins.
+        before: sequence number of the bundle before which the result page ends.
+        last: whether to show the last result page.
     """
-    here = services()
-    pack = here.place.pack
+    services = page_services()
+    pack = services.pack
     days = (_day(since), _day(until))
-    mistaken = [text for text, day in zip((since, until), days, strict=True) if text and not day]
-    with here.reading() as conn:
-        known = here.memory.keep(
-            "workflows", lambda: tuple(index.workflows(conn)), seconds=_NAMES_FOR
+    invalid_days = [
+        text for text, day in zip((since, until), days, strict=True) if text and not day
+    ]
+    with services.read_connection() as conn:
+        names = services.cache.get(
+            "workflows", lambda: tuple(index.workflows(conn)), seconds=_NAMES_CACHED_FOR
         )
-        dags = who.readable(map(dag_of, known))
-        readable = [one for one in known if dag_of(one) in dags]
+        dags = visitor.readable(map(dag_of, names))
+        readable = [name for name in names if dag_of(name) in dags]
         controls = _controls(pack, clause)
-        wanted = BundleFilter(
+        bundle_filter = BundleFilter(
             frozenset(
-                one
-                for one in readable
-                if workflow in ("", one)
-                and (controls is None or _is_evidence(here, conn, one, controls))
+                name
+                for name in readable
+                if workflow in ("", name)
+                and (controls is None or _is_evidence(services, conn, name, controls))
             ),
             controls,
             outcome or None,
             _moment(days[0], pack.calendar.zone),
             _moment(days[1] + timedelta(days=1) if days[1] else None, pack.calendar.zone),
         )
-        way = Way.BEFORE if last or before is not None else Way.AFTER
+        direction = Direction.BEFORE if last or before is not None else Direction.AFTER
         begin = None if last else before if before is not None else after
-        found = index.page(conn, wanted, order, way, begin)
-        total = _count(here, conn, wanted)
-        pruned = here.shelf.pruned_up_to(conn)
-        ledger = here.ledger(conn, pruned)
-    chosen = {
+        page = index.page(conn, bundle_filter, order, direction, begin)
+        total = _count(services, conn, bundle_filter)
+        pruned = services.bundle_reader.pruned_up_to(conn)
+        ledger = services.ledger(conn, pruned)
+    filters = {
         "workflow": workflow, "clause": clause, "outcome": str(outcome), "since": since,
         "until": until, "order": order.value,
     }  # fmt: skip
-    return show(
+    return render_navigation_page(
         request,
-        here,
-        who,
+        services,
+        visitor,
         Page.EVIDENCE,
         "evidence.html.j2",
-        rows=[(row, here.shelf.is_authentic(row)) for row in found.rows],
-        found=found,
+        rows=[(row, services.bundle_reader.is_authentic(row)) for row in page.rows],
+        rows_page=page,
         ledger=ledger,
         total=total,
         pruned=pruned,
-        chosen=chosen,
-        mistaken=mistaken,
+        chosen=filters,
+        invalid_days=invalid_days,
         workflows=sorted(readable),
-        clauses=sorted({one.clause for one in pack.controls}),
+        clauses=sorted({control.clause for control in pack.controls}),
         clauses_in=_clauses_in(pack),
         orders=_ORDERS,
+        clause_name=pack.clause_message,
         title_of=title_of,
     )
 
 
-def _count(here: Services, conn: Connection, wanted: BundleFilter) -> int:
-    """How many there are: counted anew whenever the ledger has grown."""
-    return here.memory.count((wanted, index.end(conn)), lambda: index.count(conn, wanted))
+def _count(services: PageServices, conn: Connection, bundle_filter: BundleFilter) -> int:
+    """Return the number of bundles that match a filter.
 
+    The number is cached until a row is added to the evidence ledger.
 
-def _is_evidence(here: Services, conn: Connection, workflow: str, wanted: frozenset[str]) -> bool:
-    """Whether a workflow's bundles are evidence for a control: by the pack, or ever before.
-
-    Others need not be walked from end to end to find that they are not.
+    Args:
+        services: services for the request.
+        conn: connection to the state database.
+        bundle_filter: the filter.
     """
-    ever = here.memory.keep("controls", lambda: index.controls_of(conn), seconds=_EVER_FOR)
-    today = {one.id for one in here.place.pack.controls_of(workflow)}
-    return bool(wanted & (today | ever.get(workflow, frozenset())))
+    key = (bundle_filter, index.last_bundle(conn))
+    return services.cache.count(key, lambda: index.count(conn, bundle_filter))
+
+
+def _is_evidence(
+    services: PageServices, conn: Connection, workflow: str, controls: frozenset[str]
+) -> bool:
+    """Return whether bundles of a workflow are or were evidence for one of the given controls.
+
+    The query for bundles includes only workflows for which the result is True. Otherwise it would
+    read all bundles of the workflows that cannot match.
+
+    Args:
+        services: services for the request.
+        conn: connection to the state database.
+        workflow: name of the workflow in the evidence ledger.
+        controls: ids of the controls.
+    """
+    ledger_controls = services.cache.get(
+        "controls", lambda: index.controls_of(conn), seconds=_CONTROLS_CACHED_FOR
+    )
+    pack_controls = {control.id for control in services.pack.controls_of(workflow)}
+    return bool(controls & (pack_controls | ledger_controls.get(workflow, frozenset())))
 
 
 def _controls(pack: PolicyPack, clause: str) -> frozenset[str] | None:
     if not clause:
         return None
-    return frozenset(one.id for one in pack.controls if one.clause == clause)
+    return frozenset(control.id for control in pack.controls if control.clause == clause)
 
 
 def _clauses_in(pack: PolicyPack) -> Callable[[LedgerRow], list[str]]:
-    """What says of which clauses a bundle is evidence; controls that left the pack have none."""
-    clauses = {one.id: one.clause for one in pack.controls}
-    return lambda row: sorted({clauses[one] for one in row.controls if one in clauses})
+    """Return a function that lists the clauses for which a bundle is evidence.
+
+    A bundle may also be evidence for a control that was removed from the policy pack. Such a
+    control has no clause and is ignored.
+    """
+    clauses = {control.id: control.clause for control in pack.controls}
+    return lambda row: sorted({clauses[control] for control in row.controls if control in clauses})
 
 
 def _day(text: str) -> date | None:

@@ -1,4 +1,4 @@
-"""Findings and actions: what was found, who answers for it, by when, and what is overdue."""
+"""The page of open findings with owners, due dates and corrective actions."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from include.findings.register import State
 from include.messages import Message, _, verbatim
 from include.orchestration.access.permissions import Page
 from include.policy import PolicyPack
-from include.policy.rules import in_languages
-from plugins.compliance_ui.access import Visitor, opening
-from plugins.compliance_ui.names import dag_of_findings, title_of
-from plugins.compliance_ui.rendering import show
-from plugins.compliance_ui.services import services
+from include.policy.rules import translated_message
+from plugins.compliance_ui.access import Visitor, visitor_of
+from plugins.compliance_ui.page_services import page_services
+from plugins.compliance_ui.rendering import render_navigation_page
+from plugins.compliance_ui.workflow_names import dag_of_findings, title_of
 
 router = APIRouter()
 
-MOST = 200  # rows of a page
+MAX_ROWS = 200
 _STATES = {
-    State.OPEN: _("waits for an answer"),
-    State.ANSWERED: _("answered; waits for its retest by somebody else"),
+    State.OPEN: _("waits for the owner's answer"),
+    State.ANSWERED: _("answered; waits for a retest by another person"),
     State.CLOSED: _("closed"),
 }
 
 
 @router.get("/findings")
 def findings(
-    request: Request, who: Annotated[Visitor, Depends(opening(Page.FINDINGS))]
+    request: Request, visitor: Annotated[Visitor, Depends(visitor_of(Page.FINDINGS))]
 ) -> Response:
-    """Show open findings of the workflows that the visitor may read, the one due first ahead."""
-    here = services()
+    """Show open findings of the workflows that the visitor may read, earliest due date first."""
+    services = page_services()
     owners = dag_of_findings()
-    pack, now, dags = here.place.pack, here.now(), who.readable(owners.values())
-    with here.reading() as conn:
-        listed = register.listed(conn)
-    shown = [one for one in listed if owners.get(one.kind) in dags]
-    return show(
+    pack, now, dags = services.pack, services.now(), visitor.readable(owners.values())
+    with services.read_connection() as conn:
+        open_findings = register.list_findings(conn)
+    readable = [finding for finding in open_findings if owners.get(finding.kind) in dags]
+    return render_navigation_page(
         request,
-        here,
-        who,
+        services,
+        visitor,
         Page.FINDINGS,
         "findings.html.j2",
-        findings=shown[:MOST],
-        total=len(shown),
-        overdue=sum(one.overdue(now.date()) for one in shown),
+        findings=readable[:MAX_ROWS],
+        total=len(readable),
+        overdue=sum(finding.overdue(now.date()) for finding in readable),
         states=_STATES,
-        kind_of=lambda one: title_of(owners[one.kind]),
-        owner_of=lambda one: _owner(pack, one.owner),
+        kind_of=lambda finding: title_of(owners[finding.kind]),
+        owner_of=lambda finding: _owner(pack, finding.owner),
     )
 
 
 def _owner(pack: PolicyPack, role: str) -> Message:
-    return in_languages(pack.roles[role].title) if role in pack.roles else verbatim(role)
+    return translated_message(pack.roles[role].title) if role in pack.roles else verbatim(role)

@@ -1,4 +1,4 @@
-"""Headers that every answer has, and requests that none of these pages takes."""
+"""Set security headers on every response, and refuse cross-site requests that change data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
-# No script, style, frame or form but our own; error pages bring both along, named by digest.
+# Allow only our own scripts, styles, frames and forms. Error pages inline a script and a style,
+# which the policy names by digest.
 POLICY = (
     "default-src 'none'; img-src 'self'; form-action 'self'; base-uri 'none'; "
     f"frame-ancestors 'self'; script-src 'self' {_digest(error_script())}; "
@@ -38,39 +39,44 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses what another site sends to change something, and sets the headers.
+    """A middleware that sets security headers and refuses cross-site requests that change data.
 
-    The pages change nothing; a route that would is behind this check from its first day.
+    At present, the pages only read data. The middleware protects any later route that changes data.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Forward a safe request to the app, or refuse an unsafe request with status 403.
+
+        The function `_is_safe` decides which requests are safe.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
+        started_at = time.perf_counter()
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                spent = (time.perf_counter() - began) * 1000
-                headers["server-timing"] = f"app;dur={spent:.1f}"
+                milliseconds = (time.perf_counter() - started_at) * 1000
+                headers["server-timing"] = f"app;dur={milliseconds:.1f}"
             await send(message)
 
-        app = self._app if _comes_from_here(scope) else PlainTextResponse("Refused.", 403)
+        app = self._app if _is_safe(scope) else PlainTextResponse("Refused.", 403)
         await app(scope, receive, with_headers)
 
 
-def _comes_from_here(scope: Scope) -> bool:
-    """Whether a request only reads, or was sent by a page of this server itself.
+def _is_safe(scope: Scope) -> bool:
+    """Return whether a request only reads data, or cannot misuse the session of a browser.
 
-    A browser names the page's origin with every request that may change something. One that
-    names none, as a program does, has no cookie of a browser to misuse.
+    A request cannot misuse a session if it comes from a page of this server. A browser sends the
+    Origin header with every request that may change data. Therefore a request without this header
+    comes from a program that is not a browser. Such a request is safe if it has no cookie, because
+    only a cookie could identify a session.
     """
     if scope["method"] in SAFE:
         return True

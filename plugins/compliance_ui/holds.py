@@ -1,4 +1,4 @@
-"""Holds: what may not be deleted, why, who answers for it, and when to ask whether it is needed."""
+"""The page of legal holds with the records on hold, reasons, owners and review dates."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from include.holds import registry
 from include.holds.registry import HoldKind
 from include.messages import _
 from include.orchestration.access.permissions import Page
-from plugins.compliance_ui.access import Visitor, opening
-from plugins.compliance_ui.rendering import show
-from plugins.compliance_ui.services import services
+from plugins.compliance_ui.access import Visitor, visitor_of
+from plugins.compliance_ui.page_services import page_services
+from plugins.compliance_ui.rendering import render_navigation_page
 
 router = APIRouter()
 
-DAG = "enforce_retention"  # who may read what is deleted may read what keeps it
-MOST = 200  # rows of a page
+DAG = "enforce_retention"  # its readers may also read the holds that prevent deletions
+MAX_ROWS = 200
 _KINDS = {
     HoldKind.SUBJECT: _("data subject"),
     HoldKind.WAYBILL: _("waybill"),
@@ -30,22 +30,24 @@ _KINDS = {
 
 
 @router.get("/holds")
-def holds(request: Request, who: Annotated[Visitor, Depends(opening(Page.HOLDS))]) -> Response:
-    """Show active holds, the one to be reviewed first at the head."""
-    who.require(DAG)
-    here = services()
-    with here.reading() as conn:
-        active = registry.active(conn)
-    active.sort(key=lambda one: (one.review_on, one.id))
-    now = here.now()
-    return show(
+def holds(
+    request: Request, visitor: Annotated[Visitor, Depends(visitor_of(Page.HOLDS))]
+) -> Response:
+    """Show active legal holds, earliest review date first."""
+    visitor.require(DAG)
+    services = page_services()
+    with services.read_connection() as conn:
+        active = registry.active_holds(conn)
+    active.sort(key=lambda hold: (hold.review_on, hold.id))
+    now = services.now()
+    return render_navigation_page(
         request,
-        here,
-        who,
+        services,
+        visitor,
         Page.HOLDS,
         "holds.html.j2",
-        holds=active[:MOST],
+        holds=active[:MAX_ROWS],
         total=len(active),
-        due=sum(one.review_on <= now.date() for one in active),
+        due=sum(hold.review_on <= now.date() for hold in active),
         kinds=_KINDS,
     )

@@ -1,4 +1,4 @@
-"""In which language a page is: as the reader chose here, else as their browser says."""
+"""Choose the language of a page: the language that the reader selected, or else the browser's."""
 
 from __future__ import annotations
 
@@ -10,42 +10,41 @@ from include.reports.i18n import LOCALES, language_tag
 
 COOKIE = "parcelseal_language"
 PARAMETER = "lang"
-_YEAR = 365 * 86400  # seconds
-KEPT_FOR = _YEAR
-_TAGS = {language_tag(one): one for one in LOCALES}
-_MOST_RANGES = 20  # of a header; browsers send a handful
+COOKIE_LIFETIME = 365 * 86400  # seconds
+_TAGS = {language_tag(locale): locale for locale in LOCALES}
+_MAX_RANGES = 20  # language ranges of a header; browsers send a handful
 
 
 def locale_of(request: Request) -> str:
-    """Return the locale for a request: ``en`` or ``zh_CN``."""
-    for wish in (request.query_params.get(PARAMETER), request.cookies.get(COOKIE)):
-        if wish in _TAGS:
-            return _TAGS[wish]
-    return negotiated(request.headers.get("accept-language", ""))
+    """Return the locale in which to answer a request: ``en`` or ``zh_CN``."""
+    for tag in (request.query_params.get(PARAMETER), request.cookies.get(COOKIE)):
+        if tag in _TAGS:
+            return _TAGS[tag]
+    return negotiate_locale(request.headers.get("accept-language", ""))
 
 
-def chosen(request: Request) -> str | None:
-    """Return the tag of the language that the reader just switched to, None where they did not."""
-    wish = request.query_params.get(PARAMETER)
-    return wish if wish in _TAGS else None
+def selected_language(request: Request) -> str | None:
+    """Return the language tag that a request selects in its URL, or None if it selects none."""
+    tag = request.query_params.get(PARAMETER)
+    return tag if tag in _TAGS else None
 
 
-def negotiated(header: str) -> str:
-    """Return the locale that fits an Accept-Language header best (RFC 9110, 12.5.4).
+def negotiate_locale(header: str) -> str:
+    """Return the locale that fits an Accept-Language header best (RFC 9110, section 12.5.4).
 
-    Any Chinese gets the Chinese that there is; what fits nothing gets English.
+    Every variant of Chinese gives ``zh_CN``. The default is ``en``.
     """
     for tag in _by_weight(header):
         language = tag.partition("-")[0]
-        for known in LOCALES:
-            if known.partition("_")[0] == language:
-                return known
+        for locale in LOCALES:
+            if locale.partition("_")[0] == language:
+                return locale
     return LOCALES[0]
 
 
 def _by_weight(header: str) -> Iterator[str]:
     ranges = []
-    for place, part in enumerate(header.split(",")[:_MOST_RANGES]):
+    for position, part in enumerate(header.split(",")[:_MAX_RANGES]):
         tag, _, parameter = part.strip().lower().partition(";")
         name, _, figure = parameter.strip().partition("=")
         try:
@@ -53,5 +52,5 @@ def _by_weight(header: str) -> Iterator[str]:
         except ValueError:
             weight = 0.0
         if tag.strip() and 0 < weight <= 1:
-            ranges.append((-weight, place, tag.strip()))
-    yield from (tag for _weight, _place, tag in sorted(ranges))
+            ranges.append((-weight, position, tag.strip()))
+    yield from (tag for _weight, _position, tag in sorted(ranges))

@@ -1,4 +1,4 @@
-"""Overview: clause by clause, what held, what did not, and how old the proof is."""
+"""The overview page: the outcome of each control and the age of its evidence, grouped by clause."""
 
 from __future__ import annotations
 
@@ -9,100 +9,124 @@ from airflow.api_fastapi.common.db.common import SessionDep
 from fastapi import APIRouter, Request, status
 from fastapi.responses import RedirectResponse, Response
 
+from include.evidence.control_evidence import (
+    Age,
+    ClauseEvidence,
+    ControlEvidence,
+    by_clause,
+    read_control_evidence,
+)
 from include.evidence.model import Outcome
-from include.evidence.standing import Age, ClauseStanding, Standing, by_clause, standings
 from include.findings import register
 from include.messages import Message, _
 from include.orchestration.access.permissions import Page
 from include.reports.i18n import CONTROL_STATES
-from plugins.compliance_ui.access import Anybody
-from plugins.compliance_ui.names import dag_of_findings, title_of
-from plugins.compliance_ui.rendering import first_page, show
-from plugins.compliance_ui.services import LedgerState, services
-from plugins.compliance_ui.waiting import open_questions
+from plugins.compliance_ui.access import AnyVisitor
+from plugins.compliance_ui.page_services import LedgerState, page_services
+from plugins.compliance_ui.rendering import first_page, render_navigation_page
+from plugins.compliance_ui.waiting import open_actions
+from plugins.compliance_ui.workflow_names import dag_of_findings, title_of
 
 router = APIRouter()
 
 _AGES = {
     Age.IN_TIME: _("in time"),
     Age.LATE: _("late"),
-    Age.STALE: _("too old to count"),
+    Age.STALE: _("older than the cadence of the control allows"),
     Age.NEVER: _("no evidence yet"),
 }
 
 
 @router.get("/")
-def overview(request: Request, session: SessionDep, who: Anybody) -> Response:
-    """Show how every control stands whose workflow the visitor may read.
+def overview(request: Request, session: SessionDep, visitor: AnyVisitor) -> Response:
+    """Show the outcome of each control whose workflow the visitor may read.
 
-    Airflow's navigation leads here: who may open other pages only is sent to their first one.
+    Airflow's navigation links to this page. A visitor who may not open this page is redirected to
+    the first page that the visitor may open.
 
     Raises:
-        HTTPException: 403 for who may open none.
+        HTTPException: 403 if the visitor may open no page.
     """
-    if Page.OVERVIEW not in who.pages:
-        return RedirectResponse(first_page(request, who), status.HTTP_303_SEE_OTHER)
-    here = services()
-    pack, now = here.place.pack, here.now()
+    if Page.OVERVIEW not in visitor.pages:
+        return RedirectResponse(first_page(request, visitor), status.HTTP_303_SEE_OTHER)
+    services = page_services()
+    pack, now = services.pack, services.now()
     owners = dag_of_findings()
-    dags = who.readable([*(one.workflow for one in pack.controls), *owners.values()])
-    shown = [one for one in pack.controls if one.workflow in dags]
-    with here.reading() as conn:
-        pruned = here.shelf.pruned_up_to(conn)
-        found = standings(conn, here.shelf, shown, now, pack.calendar.zone, pruned)
-        ledger = here.ledger(conn, pruned)
-        open_findings = [one for one in register.listed(conn) if owners.get(one.kind) in dags]
-    clauses = by_clause(found)
-    waits = open_questions(session, who) if Page.WAITING in who.pages else []
-    return show(
+    dags = visitor.readable([*(control.workflow for control in pack.controls), *owners.values()])
+    controls = [control for control in pack.controls if control.workflow in dags]
+    with services.read_connection() as conn:
+        pruned = services.bundle_reader.pruned_up_to(conn)
+        evidence = read_control_evidence(
+            conn, services.bundle_reader, controls, now, pack.calendar.zone, pruned
+        )
+        ledger = services.ledger(conn, pruned)
+        open_findings = [
+            finding for finding in register.list_findings(conn) if owners.get(finding.kind) in dags
+        ]
+    clauses = by_clause(evidence)
+    actions = open_actions(session, visitor) if Page.WAITING in visitor.pages else []
+    return render_navigation_page(
         request,
-        here,
-        who,
+        services,
+        visitor,
         Page.OVERVIEW,
         "overview.html.j2",
         pack=pack,
         clauses=clauses,
+        clause_name=pack.clause_message,
         ledger=ledger,
-        counts=Counter(one.outcome for one in found),
-        outcome=_whole(clauses, ledger),
-        never=sum(one.age is Age.NEVER for one in found),
-        yours=sum(one.yours for one in waits),
+        counts=Counter(control.outcome for control in evidence),
+        outcome=_overall_outcome(clauses, ledger),
+        never=sum(control.age is Age.NEVER for control in evidence),
+        yours=sum(action.is_for_visitor for action in actions),
         title_of=title_of,
-        hidden=len(pack.controls) - len(shown),
+        hidden=len(pack.controls) - len(controls),
         open_findings=len(open_findings),
-        overdue=sum(one.overdue(now.date()) for one in open_findings),
+        overdue=sum(finding.overdue(now.date()) for finding in open_findings),
         state=_state,
-        age=lambda one: _AGES[one.age],
+        age=lambda control: _AGES[control.age],
         sparkline=sparkline,
     )
 
 
-def _whole(clauses: Sequence[ClauseStanding], ledger: LedgerState) -> Outcome | None:
-    """The worst of all; None where there is nothing to show. A changed ledger shows nothing."""
+def _overall_outcome(clauses: Sequence[ClauseEvidence], ledger: LedgerState) -> Outcome | None:
+    """Return the worst outcome of the clauses, or None if the visitor sees no clause.
+
+    If rows of the evidence ledger are missing or changed, or registers lost entries, the result is
+    "failed".
+    """
     if not clauses:
         return None
-    return Outcome.FAIL if ledger.broken else Outcome.worst([one.outcome for one in clauses])
+    return Outcome.FAIL if ledger.broken else Outcome.worst([clause.outcome for clause in clauses])
 
 
-def _state(one: Standing) -> Message:
-    if one.problem is not None:
-        return _("cannot be believed: {reason}", reason=one.problem)
-    if one.status is None:
+def _state(evidence: ControlEvidence) -> Message:
+    if evidence.problem is not None:
+        return _("the evidence is not valid: {reason}", reason=evidence.problem)
+    if evidence.status is None:
         return _AGES[Age.NEVER]
-    state = CONTROL_STATES[one.status.state]
-    if one.is_checked:
+    state = CONTROL_STATES[evidence.status.state]
+    if evidence.is_checked:
         return state
-    return _("{state}; its files are too large to be checked here", state=state)
+    return _(
+        "{state}; the files of the evidence bundle are too large to be checked here", state=state
+    )
 
 
 _BARS = {Outcome.PASS: (8, 4), Outcome.ATTENTION: (5, 7), Outcome.FAIL: (1, 11)}
-"""Top and height: the worse the higher, so that the trend can be read without colours."""
+"""Top and height of a bar by outcome. Worse outcomes have higher bars, also without colours."""
 
 
 def sparkline(trend: Sequence[Outcome]) -> dict[Outcome, str]:
-    """Return the bars of a trend as one SVG path per outcome; 5 wide each, 12 high."""
+    """Return a bar chart of a control's recent outcomes, as one SVG path for each outcome.
+
+    Each bar is 4 units wide, with a gap of 1 unit to the next bar. The chart is 12 units high.
+
+    Args:
+        trend: outcomes of the newest bundles that are evidence for the control, the oldest first.
+    """
     paths: dict[Outcome, str] = {}
-    for place, one in enumerate(trend):
-        top, height = _BARS[one]
-        paths[one] = paths.get(one, "") + f"M{place * 5} {top}h4v{height}h-4z"
+    for position, outcome in enumerate(trend):
+        top, height = _BARS[outcome]
+        paths[outcome] = paths.get(outcome, "") + f"M{position * 5} {top}h4v{height}h-4z"
     return paths

@@ -1,4 +1,4 @@
-"""From a view to a page: templates, the reader's language, navigation."""
+"""Render pages from templates, in the reader's language and with links to the other pages."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from urllib.parse import quote, urlencode
 
 from fastapi import HTTPException, Request, status
 from fastapi.responses import HTMLResponse
-from markupsafe import Markup, escape
 
 from include.evidence.model import Outcome
 from include.messages import Message, _
 from include.orchestration.access.permissions import Page
 from include.reports.i18n import LOCALES, Translator, language_tag
-from include.reports.jinja import environment
+from include.reports.jinja import code_spans, environment
 from plugins.compliance_ui import PREFIX, language
 from plugins.compliance_ui.access import Visitor
-from plugins.compliance_ui.services import Services
+from plugins.compliance_ui.page_services import PageServices
 
 FOLDER = Path(__file__).parent
 NAVIGATION: Mapping[Page, tuple[str, Message]] = {
     Page.OVERVIEW: ("/", _("Overview")),
     Page.EVIDENCE: ("/evidence", _("Evidence")),
-    Page.WAITING: ("/waiting", _("Waiting for you")),
-    Page.CLOCKS: ("/clocks", _("Clocks")),
-    Page.HOLDS: ("/holds", _("Holds")),
+    Page.WAITING: ("/waiting", _("Your required actions")),
+    Page.CLOCKS: ("/clocks", _("Time limits")),
+    Page.HOLDS: ("/holds", _("Legal holds")),
     Page.FINDINGS: ("/findings", _("Findings and actions")),
     Page.RESTORE_POINTS: ("/restore-points", _("Restore points")),
 }
@@ -37,8 +36,8 @@ ASSETS = {"pages.css": "text/css", "pages.js": "text/javascript"}
 LANGUAGES = {"en": "English", "zh-CN": "中文"}
 
 
-class Words:
-    """What templates need beside their own view: the reader's words, links, moments."""
+class TemplateHelpers:
+    """The functions that every template can call: translation, links, and dates."""
 
     def __init__(self, request: Request, timezone: str) -> None:
         self._request = request
@@ -48,124 +47,157 @@ class Words:
 
     @property
     def airflow(self) -> str:
-        """Where Airflow's own pages are, without a slash at the end."""
+        """The URL of Airflow's own pages, without a trailing slash."""
         return self.root.removesuffix(PREFIX)
 
     def link(self, path: str, /, **query: object) -> str:
-        """An address of these pages; what is None or empty is left out of the query."""
-        kept = {name: value for name, value in query.items() if value not in (None, "")}
-        return self.root + path + (f"?{urlencode(kept)}" if kept else "")
+        """Return the URL of a compliance page. Query values that are None or empty are omitted.
+
+        Args:
+            path: path of the page, relative to the root of the compliance pages.
+            query: query parameters of the URL.
+        """
+        parameters = {name: value for name, value in query.items() if value not in (None, "")}
+        return self.root + path + (f"?{urlencode(parameters)}" if parameters else "")
 
     def asset(self, name: str) -> str:
-        """The address of a file of these pages, another one whenever the file changes."""
+        """Return the URL of a style sheet or script.
+
+        The URL changes whenever the content of the file changes.
+
+        Args:
+            name: file name of the style sheet or script.
+        """
         return self.link(f"/assets/{name}", v=asset(name)[1])
 
-    def say(self, text: str, /, **values: Any) -> str:
-        """A sentence of the catalogue."""
+    def translate(self, text: str, /, **values: Any) -> str:
+        """Translate a text of the translation catalogue, and insert values for its fields.
+
+        Args:
+            text: source text in English, with fields such as ``{count}``.
+            values: values by name of the field.
+        """
         if not values and "{" not in text:
             return self.translator.gettext(text)
-        # Not validated: what templates put in are values already, and there are hundreds of them.
+        # Validation would be slow, because templates translate hundreds of texts.
         return self.translator.text(Message.model_construct(text=text, values=values))
 
-    def clock(self, moment: datetime) -> str:
-        """Day and time of day in the pack's timezone, which the foot of every page names."""
+    def format_time(self, moment: datetime) -> str:
+        """Format a date and time in the policy pack's timezone.
+
+        Every page footer states this timezone.
+        """
         return moment.astimezone(self.translator.zone).strftime("%Y-%m-%d %H:%M")
 
     def ago(self, moment: datetime, now: datetime) -> str:
-        """How long ago something was, or how long it takes until it is."""
+        """Return the time from `moment` to `now` in words: "3 hours ago" or "in 2 days".
+
+        Args:
+            moment: time to describe.
+            now: current time.
+        """
         seconds = (now - moment).total_seconds()
         length = self.translator.duration(abs(seconds) // 60 * 60)
-        past = seconds >= 0
-        words = _("{length} ago", length=length) if past else _("in {length}", length=length)
-        return self.translator.text(words)
+        is_past = seconds >= 0
+        message = _("{length} ago", length=length) if is_past else _("in {length}", length=length)
+        return self.translator.text(message)
 
-    def switches(self) -> list[tuple[str, str, str]]:
-        """Tag, name and address of the other languages: the same page in each."""
-        found = []
-        for one in LOCALES:
-            tag = language_tag(one)
-            if one != self.locale:
+    def language_links(self) -> list[tuple[str, str, str]]:
+        """Return the links to the current page in the languages other than the page's own.
+
+        Returns:
+            Tuples of language tag, language name and URL.
+        """
+        links = []
+        for locale in LOCALES:
+            tag = language_tag(locale)
+            if locale != self.locale:
                 query = dict(self._request.query_params) | {language.PARAMETER: tag}
                 path = quote(self._request.scope["path"].removeprefix(self.root))
-                found.append((tag, LANGUAGES[tag], self.link(path, **query)))
-        return found
+                links.append((tag, LANGUAGES[tag], self.link(path, **query)))
+        return links
 
 
-def first_page(request: Request, who: Visitor) -> str:
-    """The address of the first page that somebody may open, in the language of the request.
+def first_page(request: Request, visitor: Visitor) -> str:
+    """Return the URL of the first page in the navigation that a visitor may open.
+
+    The URL keeps the query parameters of the request, such as the language.
 
     Raises:
-        HTTPException: 403 for who may open none.
+        HTTPException: 403 if the visitor may open no page.
     """
-    words = Words(request, "UTC")
+    helpers = TemplateHelpers(request, "UTC")
     for page, (path, _name) in NAVIGATION.items():
-        if page in who.pages:
-            return words.link(path, **request.query_params)
+        if page in visitor.pages:
+            return helpers.link(path, **request.query_params)
     raise HTTPException(status.HTTP_403_FORBIDDEN)
 
 
 @lru_cache
 def asset(name: str) -> tuple[bytes, str]:
-    """Return the content of a file of these pages and the beginning of its digest."""
+    """Return the content of a style sheet or script, and the beginning of its digest.
+
+    The beginning is the first 12 hexadecimal digits of the SHA-256 digest.
+
+    Args:
+        name: file name of the style sheet or script.
+    """
     content = (FOLDER / "assets" / name).read_bytes()
     return content, sha256(content).hexdigest()[:12]
 
 
 @lru_cache
 def error_style() -> str:
-    """The style of pages that who is not logged in may see too."""
+    """Return the style sheet that is embedded in error pages.
+
+    Error pages cannot load it by URL, because the server sends no style sheet before the log-in.
+    """
     return (FOLDER / "templates" / "error.css").read_text()
 
 
 @lru_cache
 def error_script() -> str:
-    """The script of these pages, brought along where who looks may not be logged in."""
+    """Return the script that is embedded in error pages.
+
+    Error pages cannot load it by URL, because the server sends no script before the log-in.
+    """
     return asset("pages.js")[0].decode()
 
 
-def code(sentence: str) -> Markup:
-    """Show what stands between backticks as code."""
-    parts = enumerate(sentence.split("`"))
-    return Markup("").join(  # every part is escaped
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
-        for place, part in parts
-    )
-
-
-def show(
+def render_navigation_page(
     request: Request,
-    here: Services,
-    who: Visitor,
+    services: PageServices,
+    visitor: Visitor,
     page: Page,
     template: str,
     title: Message | None = None,
     **view: Any,
 ) -> HTMLResponse:
-    """Render one of the pages as of now.
+    """Render a compliance page with the visitor's name and the current time.
 
     Args:
-        request: the reader's.
-        here: what the page was read from.
-        who: the reader.
-        page: to which it belongs.
-        template: its file.
-        title: its heading, where it is another than the page's name.
-        view: what the template shows.
+        request: request of the visitor.
+        services: services for the request.
+        visitor: the visitor.
+        page: the compliance page that the navigation marks as the current page.
+        template: file name of the template.
+        title: heading of the page; if it is None, the heading is the page's name in the navigation.
+        view: further variables of the template.
     """
     heading = title or NAVIGATION[page][1]
-    return render(
-        request, template, page=page, title=heading, who=who, timezone=here.timezone,
-        now=here.now(), **view,
+    return render_page(
+        request, template, page=page, title=heading, visitor=visitor, timezone=services.timezone,
+        now=services.now(), **view,
     )  # fmt: skip
 
 
-def render(
+def render_page(
     request: Request,
     template: str,
     *,
     page: Page | None,
     title: Message,
-    who: Visitor | None = None,
+    visitor: Visitor | None = None,
     timezone: str = "UTC",
     status: int = 200,
     **view: Any,
@@ -173,25 +205,31 @@ def render(
     """Render a page in the reader's language.
 
     Args:
-        request: the reader's.
-        template: its file.
-        page: which one of the pages it belongs to.
-        title: its heading.
-        who: the reader; None on pages that say no more than an error.
-        timezone: in which moments are shown.
-        status: of HTTP.
-        view: what the template shows.
+        request: request of the visitor.
+        template: file name of the template.
+        page: the compliance page that the navigation marks as the current page; None on error
+            pages.
+        title: heading of the page.
+        visitor: the visitor; None on error pages.
+        timezone: timezone in which the page shows times.
+        status: HTTP status of the response.
+        view: further variables of the template.
     """
-    words = Words(request, timezone)
-    pages = [(one, *NAVIGATION[one]) for one in NAVIGATION if who is None or one in who.pages]
+    helpers = TemplateHelpers(request, timezone)
+    pages = [
+        (entry, *NAVIGATION[entry])
+        for entry in NAVIGATION
+        if visitor is None or entry in visitor.pages
+    ]
     content = environment(FOLDER / "templates").get_template(template).render(
-        w=words, t=words.translator, _=words.say, title=title, page=page, pages=pages, who=who,
-        Outcome=Outcome, code=code, **view,
+        w=helpers, t=helpers.translator, _=helpers.translate, title=title, page=page, pages=pages,
+        who=visitor,
+        Outcome=Outcome, code=code_spans, **view,
     )  # fmt: skip
     response = HTMLResponse(content, status)
-    if (tag := language.chosen(request)) is not None:
+    if (tag := language.selected_language(request)) is not None:
         response.set_cookie(
-            language.COOKIE, tag, max_age=language.KEPT_FOR, path=words.root,
+            language.COOKIE, tag, max_age=language.COOKIE_LIFETIME, path=helpers.root,
             httponly=True, samesite="lax", secure=request.url.scheme == "https",
         )  # fmt: skip
     return response

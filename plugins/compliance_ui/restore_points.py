@@ -1,4 +1,4 @@
-"""Restore points: from which moments each database can be brought back."""
+"""The page of restore points: the times to which each database can be restored."""
 
 from __future__ import annotations
 
@@ -10,67 +10,80 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from include.backup import proved
+from include.backup import drill_proofs
+from include.backup.drill_proofs import Proof
 from include.backup.listing import listed_points, work_reader
 from include.backup.manifest import Rejected, RestorePoint
 from include.backup.point_folder import HiddenObject
-from include.backup.proved import Proof
 from include.evidence.model import Outcome
-from include.holds.registry import restore_points_held
+from include.holds.registry import restore_points_on_hold
 from include.orchestration.access.permissions import Page
 from include.policy.datamap import MappedDatabase
-from plugins.compliance_ui.access import Visitor, opening
-from plugins.compliance_ui.rendering import show
-from plugins.compliance_ui.services import LedgerState, Services, services
+from plugins.compliance_ui.access import Visitor, visitor_of
+from plugins.compliance_ui.page_services import LedgerState, PageServices, page_services
+from plugins.compliance_ui.rendering import render_navigation_page
 
 router = APIRouter()
 
 DAG = "backup_offsite"
-READ_FOR = 300.0  # seconds for which a list is shown: reading it asks the store three times a point
-MOST = 100  # restore points of a database on the page
+CACHED_FOR = 300.0  # seconds; reading a list takes three requests to the store for each point
+MAX_POINTS = 100  # restore points of a database on the page
 
 
 @dataclass(frozen=True)
-class Points:
-    """The restore points of one database.
+class DatabasePoints:
+    """The restore points of a database.
 
     Attributes:
-        database: of the data map.
-        points: with valid manifests, the newest first.
-        rejected: what looks like one and must not be used.
-        read_at: when the store was asked.
-        locking: whether the store locks by itself: of a directory, whoever may write there can
-            change any file, whatever ParcelSeal was told to keep.
+        database: the database in the data map.
+        points: restore points with valid manifests, newest first.
+        rejected: restore points that must not be used.
+        read_at: time at which the restore points were listed in the off-site store.
+        enforces_locks: whether the off-site store itself prevents changes of locked files. If the
+            store is a directory, every user with write access can change files before their lock
+            ends.
     """
 
     database: MappedDatabase
     points: Sequence[RestorePoint]
     rejected: Sequence[Rejected]
     read_at: datetime
-    locking: bool
+    enforces_locks: bool
 
     @property
     def hidden(self) -> list[HiddenObject]:
-        """Return the objects of the points that somebody deleted or overwrote."""
-        return [each for point in self.points for each in point.hidden]
+        """The files of restore points that were deleted or overwritten in a versioned store.
+
+        The store still has the earlier version of each of these files.
+        """
+        return [hidden for point in self.points for hidden in point.hidden]
 
     @property
     def outcome(self) -> Outcome:
-        """Return whether a loss now is within the database's RPO, and nobody changed the store.
+        """The outcome of the restore points, without the results of restore drills.
 
-        By manifests and sizes alone: what a drill proved comes on top.
+        The outcome is "failed" if the database has no restore point, if a restore point was
+        rejected, or if a file of a restore point was deleted or overwritten. It is "needs
+        attention" if the newest restore point is older than the RPO.
         """
-        newest = max((one.manifest.taken_at for one in self.points), default=None)
+        newest = max((point.manifest.taken_at for point in self.points), default=None)
         if newest is None or self.rejected or self.hidden:
             return Outcome.FAIL
-        late = self.read_at - newest > self.database.rpo
-        return Outcome.ATTENTION if late else Outcome.PASS
+        exceeds_rpo = self.read_at - newest > self.database.rpo
+        return Outcome.ATTENTION if exceeds_rpo else Outcome.PASS
 
 
-def outcome_of(points: Points, proof: Proof, ledger: LedgerState) -> Outcome:
-    """The worse of what the store has and of what drills proved.
+def outcome_of(points: DatabasePoints, proof: Proof, ledger: LedgerState) -> Outcome:
+    """Return the outcome of a database: the worse of two outcomes.
 
-    A line of the ledger that was changed or is missing may be that of a drill that failed.
+    These are the outcome of its restore points and the outcome of its restore drills. If rows of
+    the evidence ledger are missing or changed, the result is "failed", because the row of a failed
+    drill may be among those rows.
+
+    Args:
+        points: restore points of the database.
+        proof: evidence from the restore drills of the database.
+        ledger: completeness of the evidence ledger.
     """
     if ledger.broken:
         return Outcome.FAIL
@@ -79,60 +92,64 @@ def outcome_of(points: Points, proof: Proof, ledger: LedgerState) -> Outcome:
 
 @router.get("/restore-points")
 def restore_points(
-    request: Request, who: Annotated[Visitor, Depends(opening(Page.RESTORE_POINTS))]
+    request: Request, visitor: Annotated[Visitor, Depends(visitor_of(Page.RESTORE_POINTS))]
 ) -> Response:
-    """Show the restore points of every mapped database, and what drills proved of them.
+    """Show the restore points of every mapped database, with the results of their restore drills.
 
-    When a drill was, and whether it held, belongs to whether a restore point can be relied on, so
-    every reader of restore points is told. The drill's bundle is for those who may read the drill.
+    Every visitor of this page sees the date and outcome of the drills, because they show whether a
+    restore point is reliable. The link to the evidence bundle of a drill requires permission to
+    read the DAG of restore drills.
     """
-    who.require(DAG)
-    here = services()
-    pack, now = here.place.pack, here.now()
-    found = here.of_store("offsite_store", READ_FOR, lambda: _read(here))
-    with here.reading() as conn:
-        held = {
-            one.database.name: restore_points_held(
-                conn, one.database.name, [point.id for point in one.points]
+    visitor.require(DAG)
+    services = page_services()
+    pack, now = services.pack, services.now()
+    databases = services.read_cached("offsite_store", CACHED_FOR, lambda: _read_points(services))
+    with services.read_connection() as conn:
+        on_hold = {
+            listing.database.name: restore_points_on_hold(
+                conn, listing.database.name, [point.id for point in listing.points]
             )
-            for one in found
+            for listing in databases
         }
-        ledger = here.ledger(conn, here.shelf.pruned_up_to(conn))
-        drilled = proved.proofs(
+        ledger = services.ledger(conn, services.bundle_reader.pruned_up_to(conn))
+        drilled = drill_proofs.proofs(
             conn,
-            here.shelf,
-            [one.database.name for one in found],
-            pack.controls_of(proved.WORKFLOW),
+            services.bundle_reader,
+            [listing.database.name for listing in databases],
+            pack.controls_of(drill_proofs.WORKFLOW),
             now,
             pack.calendar.zone,
         )
-    return show(
+    return render_navigation_page(
         request,
-        here,
-        who,
+        services,
+        visitor,
         Page.RESTORE_POINTS,
         "restore_points.html.j2",
-        databases=found,
+        databases=databases,
         outcomes={
-            one.database.name: outcome_of(one, drilled[one.database.name], ledger) for one in found
+            listing.database.name: outcome_of(listing, drilled[listing.database.name], ledger)
+            for listing in databases
         },
         drilled=drilled,
         ledger=ledger,
-        drills=proved.LOOKED_AT,
-        opens_drills=Page.EVIDENCE in who.pages and who.reads(proved.WORKFLOW),
-        held=held,
-        most=MOST,
-        read_at=min((one.read_at for one in found), default=now),
+        drills=drill_proofs.MAX_BUNDLES,
+        opens_drills=Page.EVIDENCE in visitor.pages and visitor.reads(drill_proofs.WORKFLOW),
+        held=on_hold,
+        most=MAX_POINTS,
+        read_at=min((listing.read_at for listing in databases), default=now),
         expires=timedelta(days=pack.backup.expire_days),
     )
 
 
-def _read(here: Services) -> list[Points]:
-    store, pack = here.store("offsite_store"), here.place.pack
-    found = []
+def _read_points(services: PageServices) -> list[DatabasePoints]:
+    store, pack = services.store("offsite_store"), services.pack
+    listings = []
     for name, database in sorted(pack.databases.items()):
-        work = work_reader(here.reader, name, store)
-        points, rejected = listed_points(store, name, here.place.trusted_for_manifests, work)
-        locking = store.kind == "s3"
-        found.append(Points(database, points[::-1], rejected, here.now(), locking))
-    return found
+        work = work_reader(services.reader, name, store)
+        points, rejected = listed_points(store, name, services.core.trusted_for_manifests, work)
+        enforces_locks = store.kind == "s3"
+        listings.append(
+            DatabasePoints(database, points[::-1], rejected, services.now(), enforces_locks)
+        )
+    return listings

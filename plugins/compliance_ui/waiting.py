@@ -1,4 +1,4 @@
-"""Waiting for you: questions that workflows ask people, by when, and where to answer."""
+"""The page of required actions: open requests of workflows to people, with deadlines and forms."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ from sqlalchemy.orm import Session
 
 from include.messages import Message
 from include.orchestration.access.permissions import Page
-from plugins.compliance_ui.access import Visitor, opening
-from plugins.compliance_ui.names import title_of
-from plugins.compliance_ui.rendering import show
-from plugins.compliance_ui.services import services
+from plugins.compliance_ui.access import Visitor, visitor_of
+from plugins.compliance_ui.page_services import page_services
+from plugins.compliance_ui.rendering import render_navigation_page
+from plugins.compliance_ui.workflow_names import title_of
 
 router = APIRouter()
 
-MOST = 200  # rows of a page
+MAX_ROWS = 200
 _WAITS = (TaskInstanceState.AWAITING_INPUT, TaskInstanceState.DEFERRED)
 
 
 @dataclass(frozen=True)
-class Question:
-    """A human step that waits.
+class RequiredAction:
+    """A task that waits for the answer of a person.
 
     Attributes:
-        subject: as it was asked.
-        workflow: in words.
-        asked_at: when.
-        deadline: after which the workflow stops waiting for this answer; None without one. By when
-            the matter itself is due stands in the question.
-        people: user ids of those who may answer.
-        yours: whether the visitor is one of them.
-        path: of Airflow's form, below Airflow's own address.
+        subject: subject line of the request.
+        workflow: title of the workflow.
+        asked_at: time of the request.
+        deadline: time at which the workflow stops waiting for the answer; None if the workflow
+            waits without limit. The text of the request may state another due date for the
+            requested work.
+        people: ids of the users who may answer; empty if every user with the permission may answer.
+        is_for_visitor: whether the visitor may answer.
+        path: path of Airflow's answer form, relative to Airflow's base URL.
     """
 
     subject: str
@@ -49,40 +50,43 @@ class Question:
     asked_at: datetime
     deadline: datetime | None
     people: tuple[str, ...]
-    yours: bool
+    is_for_visitor: bool
     path: str
 
 
 @router.get("/waiting")
-def waiting(
+def required_actions_page(
     request: Request,
     session: SessionDep,
-    who: Annotated[Visitor, Depends(opening(Page.WAITING))],
+    visitor: Annotated[Visitor, Depends(visitor_of(Page.WAITING))],
 ) -> Response:
-    """Show the visitor's own questions first, then the others that they may read."""
-    here = services()
-    found = open_questions(session, who)
-    yours = [one for one in found if one.yours]
-    others = [one for one in found if not one.yours]
-    return show(
+    """Show the required actions that the visitor may read.
+
+    The required actions that the visitor may answer come first.
+    """
+    services = page_services()
+    actions = open_actions(session, visitor)
+    yours = [action for action in actions if action.is_for_visitor]
+    others = [action for action in actions if not action.is_for_visitor]
+    return render_navigation_page(
         request,
-        here,
-        who,
+        services,
+        visitor,
         Page.WAITING,
         "waiting.html.j2",
-        yours=yours[:MOST],
-        others=others[:MOST],
+        yours=yours[:MAX_ROWS],
+        others=others[:MAX_ROWS],
         yours_total=len(yours),
         others_total=len(others),
     )
 
 
-def open_questions(session: Session, who: Visitor) -> list[Question]:
-    """Return the questions that wait and that the visitor may read, by how long they still do.
+def open_actions(session: Session, visitor: Visitor) -> list[RequiredAction]:
+    """Return the unanswered required actions that the visitor may read, earliest deadline first.
 
     Args:
-        session: on Airflow's database.
-        who: the visitor.
+        session: session of Airflow's metadata database.
+        visitor: the visitor.
     """
     query = (
         select(HITLDetail, TaskInstance)
@@ -93,24 +97,24 @@ def open_questions(session: Session, who: Visitor) -> list[Question]:
         )
         .order_by(TaskInstance.trigger_timeout.asc().nulls_last(), HITLDetail.created_at)
     )
-    asked = list(session.execute(query).unique())
-    dags = who.readable(task.dag_id for _asked, task in asked)
-    readable = {one for one in dags if who.reads_questions(one)}
-    return [_question(who, *row) for row in asked if row[1].dag_id in readable]
+    rows = list(session.execute(query).unique())
+    dags = visitor.readable(task.dag_id for _detail, task in rows)
+    readable = {dag for dag in dags if visitor.reads_required_actions(dag)}
+    return [_action(visitor, *row) for row in rows if row[1].dag_id in readable]
 
 
-def _question(who: Visitor, asked: HITLDetail, task: TaskInstance) -> Question:
-    people = tuple(sorted(one["id"] for one in asked.assignees or []))
-    place = [quote(one, safe="") for one in (task.dag_id, task.run_id, task.task_id)]
-    path = "/dags/{}/runs/{}/tasks/{}".format(*place)
+def _action(visitor: Visitor, detail: HITLDetail, task: TaskInstance) -> RequiredAction:
+    people = tuple(sorted(assignee["id"] for assignee in detail.assignees or []))
+    ids = [quote(part, safe="") for part in (task.dag_id, task.run_id, task.task_id)]
+    path = "/dags/{}/runs/{}/tasks/{}".format(*ids)
     if task.map_index >= 0:
         path += f"/mapped/{task.map_index}"
-    return Question(
-        asked.subject,
+    return RequiredAction(
+        detail.subject,
         title_of(task.dag_id),
-        asked.created_at,
+        detail.created_at,
         task.trigger_timeout,
         people,
-        (not people or bool(who.ids & set(people))) and who.answers(task.dag_id),
+        (not people or bool(visitor.ids & set(people))) and visitor.answers(task.dag_id),
         f"{path}/required_actions",
     )

@@ -1,4 +1,4 @@
-"""What people enter is read against the form that they were asked with; anything may come."""
+"""Tests that answers are validated against the form, whatever a browser or client sends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.approvals.form import MOST_LINES, Field, Kind, read_form, refilled
+from include.approvals.form import MAX_LIST_LINES, Field, Kind, prefill_form, read_form
 from include.messages import verbatim
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
@@ -32,12 +32,12 @@ FORM = tuple(
 
 
 def field(name: str) -> Field:
-    return next(one for one in FORM if one.name == name)
+    return next(item for item in FORM if item.name == name)
 
 
 def problems(entered: dict[str, Any], *form: Field, zone: ZoneInfo | None = None) -> list[str]:
-    found = read_form(form or FORM, entered, zone).problems
-    return [str(one.values["problem"].text) for one in found]  # type: ignore[union-attr]
+    entries = read_form(form or FORM, entered, zone).problems
+    return [str(item.values["problem"].text) for item in entries]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -63,74 +63,82 @@ def problems(entered: dict[str, Any], *form: Field, zone: ZoneInfo | None = None
         ("lines", "a\nb", ("a", "b")),
     ],
 )
-def test_each_kind_is_read_as_what_it_is(name: str, entered: Any, read: Any) -> None:
-    """As the page sends it, as a script may, and without what could be a customer's."""
-    found = read_form(FORM, {name: entered}, SHANGHAI)
-    assert (found.values, found.problems) == ({name: read}, [])
+def test_read_form_converts_the_entered_value_of_each_field_type(
+    name: str, entered: Any, read: Any
+) -> None:
+    form = read_form(FORM, {name: entered}, SHANGHAI)
+    assert (form.values, form.problems) == ({name: read}, [])
 
 
 @pytest.mark.parametrize(
     ("name", "entered", "problem"),
     [
-        ("words", 5, "is not a text"),
-        ("words", {"a": 1}, "is not a text"),
-        ("words", "x" * 501, "has more than {most} characters"),
-        ("story", "x\n" * 251, "has more than {most} characters"),
-        ("grade", "worse", "is none of the choices"),
-        ("grade", ["low"], "is none of the choices"),
-        ("told", "maybe", "is neither yes nor no"),
-        ("since", "yesterday", "is not a date and time"),
-        ("since", 5, "is not a date and time"),
-        ("since", "2026-03-02T08:00", "has no time zone"),
-        ("people", -1, "is not a whole number"),
-        ("people", 1.5, "is not a whole number"),
-        ("people", True, "is not a whole number"),
-        ("people", "٣", "is not a whole number"),
-        ("people", float("inf"), "is not a whole number"),
-        ("done", ["low", "worse"], "is none of the choices"),
-        ("done", [["low"]], "is not a list"),
-        ("lines", {"a": "b"}, "is not a list"),
-        ("lines", ["a"] * (MOST_LINES + 1), "has more than {most} lines"),
-        ("lines", ["x" * 501], "has more than {most} characters"),
+        ("words", 5, "the value is not a text"),
+        ("words", {"a": 1}, "the value is not a text"),
+        ("words", "x" * 501, "the value has more than {limit} characters"),
+        ("story", "x\n" * 251, "the value has more than {limit} characters"),
+        ("grade", "worse", "the value is not one of the options of this field"),
+        ("grade", ["low"], "the value is not one of the options of this field"),
+        ("told", "maybe", "the value is not yes or no"),
+        ("since", "yesterday", "the value is not a date and time"),
+        ("since", 5, "the value is not a date and time"),
+        ("since", "2026-03-02T08:00", "the time has no time zone"),
+        ("people", -1, "the value must be a whole number that is zero or greater"),
+        ("people", 1.5, "the value must be a whole number that is zero or greater"),
+        ("people", True, "the value must be a whole number that is zero or greater"),
+        ("people", "٣", "the value must be a whole number that is zero or greater"),
+        ("people", float("inf"), "the value must be a whole number that is zero or greater"),
+        ("done", ["low", "worse"], "the value is not one of the options of this field"),
+        (
+            "done",
+            [["low"]],
+            "the value is not a list with one item in each line",
+        ),
+        (
+            "lines",
+            {"a": "b"},
+            "the value is not a list with one item in each line",
+        ),
+        ("lines", ["a"] * (MAX_LIST_LINES + 1), "the list has more than {limit} lines"),
+        ("lines", ["x" * 501], "the value has more than {limit} characters"),
     ],
 )
-def test_what_does_not_fit_is_said_by_field(name: str, entered: Any, problem: str) -> None:
-    """Nothing is bent until it fits."""
+def test_read_form_reports_a_problem_for_each_invalid_field(
+    name: str, entered: Any, problem: str
+) -> None:
     assert problems({name: entered}) == [problem]
 
 
-def test_what_is_too_long_is_kept_cut_so_that_nobody_types_it_again() -> None:
-    """And shown again in the form."""
+def test_too_long_form_entry_is_shortened_and_prefilled() -> None:
     entered = {"story": "y" * 501, "lines": ["a", "x" * 501], "people": 3}
-    found = read_form(FORM, entered)
-    assert found.values == {"story": "y" * 500, "lines": ("a", "x" * 500), "people": 3}
-    shown = {one.name: one.value for one in refilled(FORM, found.values)}
+    form = read_form(FORM, entered)
+    assert form.values == {"story": "y" * 500, "lines": ("a", "x" * 500), "people": 3}
+    shown = {item.name: item.value for item in prefill_form(FORM, form.values)}
     assert (shown["story"], shown["people"], shown["grade"]) == ("y" * 500, 3, None)
 
 
 @pytest.mark.parametrize("empty", [None, "", [], "  \n "])
-def test_what_is_empty_is_missing_where_it_is_required(empty: Any) -> None:
-    """White space is nothing; elsewhere it is simply not there."""
+def test_read_form_reports_empty_required_field(empty: Any) -> None:
     for name in ("words", "story", "lines"):
         if isinstance(empty, list) and name != "lines":
             continue
         plain, required = field(name), Field(name, verbatim(name), KINDS[name], required=True)
         assert problems({name: empty}, plain) == []
         assert read_form([plain], {name: empty}).values == {}
-        assert problems({name: empty}, required) == ["is missing"]
-    assert problems({}, Field("told", verbatim("told"), "yes_no", required=True)) == ["is missing"]
+        assert problems({name: empty}, required) == ["a value is required"]
+    assert problems({}, Field("told", verbatim("told"), "yes_no", required=True)) == [
+        "a value is required"
+    ]
 
 
-def test_a_text_may_be_wanted_as_it_was_typed() -> None:
-    """The company's own hotline is nobody's secret; white space is tidied nevertheless."""
-    hotline = Field("hotline", verbatim("Hotline"), exact=True)
+def test_read_form_does_not_redact_field_that_is_stored_as_typed() -> None:
+    hotline = Field("hotline", verbatim("Hotline"), stored_as_typed=True)
     assert read_form([hotline], {"hotline": " 400  820 1234 "}).values == {
         "hotline": "400 820 1234"
     }
 
 
-def test_only_fields_of_the_form_are_read() -> None:
-    """Whoever answers may send anything beside them."""
+def test_read_form_ignores_unknown_fields() -> None:
     assert read_form([field("people")], {"people": 1, "admin": True}).values == {"people": 1}
 
 
@@ -143,16 +151,15 @@ ANYTHING = st.recursive(
 
 @settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(sorted(KINDS)), ANYTHING))
-def test_nothing_that_comes_breaks_the_reading(entered: dict[str, Any]) -> None:
-    """Each field is read, empty, or has a problem; and what was read is read the same again."""
-    found = read_form(FORM, entered, SHANGHAI)
-    assert set(found.values) <= set(entered)
+def test_read_form_raises_no_error_for_any_input(entered: dict[str, Any]) -> None:
+    form = read_form(FORM, entered, SHANGHAI)
+    assert set(form.values) <= set(entered)
     again = {
         name: value.isoformat()
         if isinstance(value, datetime)
         else list(value)
         if isinstance(value, tuple)
         else value
-        for name, value in found.values.items()
+        for name, value in form.values.items()
     }
-    assert read_form(FORM, again, SHANGHAI).values == found.values
+    assert read_form(FORM, again, SHANGHAI).values == form.values

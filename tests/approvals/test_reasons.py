@@ -1,4 +1,4 @@
-"""Reasons that people type: their words stay, a customer's numbers and addresses do not."""
+"""Tests that a typed reason keeps its words and loses the numbers and addresses of customers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.approvals.reasons import (
-    LONGEST_REASON,
-    names_a_person,
-    says_something,
-    value_free_reason,
+    MAX_REASON_LENGTH,
+    has_personal_number,
+    has_words,
+    redact_reason,
 )
 
 MOBILE = "13800138000"
@@ -31,7 +31,7 @@ BETWEEN = st.sampled_from(
 
 
 @pytest.mark.parametrize(
-    ("typed", "kept"),
+    ("typed", "redacted"),
     [
         ("表单缺少详细地址，请补充。", "表单缺少详细地址，请补充。"),
         ("3 forms of 30 lack a street; rows 7, 12 and 25", None),
@@ -56,56 +56,50 @@ BETWEEN = st.sampled_from(
         ("ﬁrst：全角，标点（保留）", "ﬁrst：全角，标点（保留）"),
     ],
 )
-def test_words_stay_and_values_go(typed: str, kept: str | None) -> None:
-    """Lists of few small numbers are no phone; full-width punctuation is kept as it was typed."""
-    assert value_free_reason(typed) == (typed if kept is None else kept)
+def test_redact_reason_redacts_numbers_and_keeps_words(typed: str, redacted: str | None) -> None:
+    assert redact_reason(typed) == (typed if redacted is None else redacted)
 
 
 @settings(max_examples=300)
 @given(st.data())
-def test_a_number_is_recognised_however_it_is_written(data: st.DataObject) -> None:
-    """Phones with and without a country code, ID numbers."""
+def test_mobile_or_id_number_is_redacted_in_any_spelling(data: st.DataObject) -> None:
     number = data.draw(st.sampled_from([MOBILE, f"86{MOBILE}", ID_NUMBER[:-1] + "1"]))
     written = "".join(
         data.draw(st.sampled_from(WRITTEN))(digit) + data.draw(BETWEEN) for digit in number
     )
-    kept = value_free_reason(f"the record of {written} is wrong")
-    digits = re.sub(r"\D", "", unicodedata.normalize("NFKC", kept))
+    redacted = redact_reason(f"the record of {written} is wrong")
+    digits = re.sub(r"\D", "", unicodedata.normalize("NFKC", redacted))
     assert digits == ""
-    assert kept.startswith("the record of ")
-    assert kept.endswith(" is wrong")
+    assert redacted.startswith("the record of ")
+    assert redacted.endswith(" is wrong")
 
 
 @settings(max_examples=200)
 @given(st.text(max_size=600))
-def test_whatever_is_typed_has_an_end(typed: str) -> None:
-    """No more than the column takes, and a second look changes nothing more."""
-    once = value_free_reason(typed)
-    assert len(once) <= LONGEST_REASON
+def test_redacted_reason_has_limited_length(typed: str) -> None:
+    once = redact_reason(typed)
+    assert len(once) <= MAX_REASON_LENGTH
     assert not re.search(r"\d{6}", unicodedata.normalize("NFKC", once))
 
 
 @given(st.text(st.characters(exclude_categories=["Nd", "No", "Nl", "Cs", "Cc"]), max_size=80))
-def test_words_without_numbers_are_kept(typed: str) -> None:
-    """But for white space, which becomes one space."""
+def test_text_without_numbers_is_unchanged(typed: str) -> None:
     words = typed.replace("@", "").replace("＠", "").replace("﹫", "")
     if "(at)" not in unicodedata.normalize("NFKC", words).casefold().replace(" ", ""):
-        assert value_free_reason(words) == " ".join(words.split())
+        assert redact_reason(words) == " ".join(words.split())
 
 
-def test_a_long_answer_costs_no_time() -> None:
-    """Digits and separators without end are one look."""
-    value_free_reason("1 " * 250_000)
-    value_free_reason("a" * 100_000)
+def test_long_reason_is_redacted_quickly() -> None:
+    redact_reason("1 " * 250_000)
+    redact_reason("a" * 100_000)
 
 
 @pytest.mark.parametrize(
     "typed", [MOBILE, "…", " - ", "ada@example.com", "１３８００１３８０００。"]
 )
-def test_a_number_alone_is_no_reason(typed: str) -> None:
-    """Nothing would be left for whoever reads it."""
-    assert not says_something(typed)
-    assert says_something(f"{typed} 有误")
+def test_has_words_is_false_for_reason_with_only_a_number(typed: str) -> None:
+    assert not has_words(typed)
+    assert has_words(f"{typed} 有误")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +111,7 @@ def test_a_number_alone_is_no_reason(typed: str) -> None:
         f"0086-{MOBILE}",
         "IN-138-0013-8000",
         "138_0013_8000",
-        "".join(WRITTEN[1](one) for one in MOBILE),
+        "".join(WRITTEN[1](digit) for digit in MOBILE),
         ID_NUMBER,
         ID_NUMBER.lower(),
         f"form/{ID_NUMBER}/2",
@@ -125,9 +119,8 @@ def test_a_number_alone_is_no_reason(typed: str) -> None:
         "530102192005080119",
     ],
 )
-def test_a_name_that_holds_a_number_of_a_person_is_told(name: str) -> None:
-    """However the digits are written, where they are written as such a number."""
-    assert names_a_person(name)
+def test_has_personal_number_finds_mobile_and_id_numbers(name: str) -> None:
+    assert has_personal_number(name)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +146,11 @@ def test_a_name_that_holds_a_number_of_a_person_is_told(name: str) -> None:
         "2026-11-25-151-0001-0002",
     ],
 )
-def test_dates_and_running_numbers_name_nobody(name: str) -> None:
-    """Batches are named by such; each would be a finding every day."""
-    assert not names_a_person(name)
+def test_has_personal_number_is_false_for_dates_and_serial_numbers(name: str) -> None:
+    assert not has_personal_number(name)
 
 
-def test_longer_words_are_kept_where_the_caller_has_room() -> None:
-    """A note of workpapers may be longer than a reason; its numbers are blotted all the same."""
+def test_redact_reason_respects_max_length() -> None:
     words = "seen at the counter, " * 40 + "139 1234 5678"
-    assert len(value_free_reason(words)) == LONGEST_REASON
-    assert value_free_reason(words, longest=2_000) == "seen at the counter, " * 40 + "…"
+    assert len(redact_reason(words)) == MAX_REASON_LENGTH
+    assert redact_reason(words, max_length=2_000) == "seen at the counter, " * 40 + "…"

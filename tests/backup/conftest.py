@@ -1,4 +1,7 @@
-"""Keys, databases and stores that the backup tests share; what is dear is made once."""
+"""Provide the keys, databases and stores of the backup tests.
+
+Those that take long to create are created once and shared by all tests.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +42,8 @@ def signer() -> Signer:
 
 @pytest.fixture(scope="session")
 def new_database(postgres: EmbeddedPostgres) -> Iterator[Callable[..., DatabaseAddress]]:
-    """Make databases that live as long as the session."""
-    made = []
+    """Create databases that are dropped at the end of the session."""
+    databases = []
 
     def new(fill: str = "", name: str = "", options: str = "") -> DatabaseAddress:
         name = name or f"b_{uuid.uuid4().hex[:12]}"
@@ -48,7 +51,7 @@ def new_database(postgres: EmbeddedPostgres) -> Iterator[Callable[..., DatabaseA
             admin.execute(
                 sql.SQL("CREATE DATABASE {} " + options).format(sql.Identifier(name))  # type: ignore[arg-type]
             )
-        made.append(name)
+        databases.append(name)
         address = DatabaseAddress.from_conninfo(postgres.conninfo(name))
         if fill:
             with address.connect() as conn:
@@ -57,7 +60,7 @@ def new_database(postgres: EmbeddedPostgres) -> Iterator[Callable[..., DatabaseA
 
     yield new
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
-        for name in made:
+        for name in databases:
             admin.execute(
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             )
@@ -65,13 +68,13 @@ def new_database(postgres: EmbeddedPostgres) -> Iterator[Callable[..., DatabaseA
 
 @pytest.fixture
 def source(database: str) -> DatabaseAddress:
-    """An empty database of the test's own."""
+    """Return the empty database of the test as the database to back up."""
     return DatabaseAddress.from_conninfo(database)
 
 
 @pytest.fixture
 def target(postgres: EmbeddedPostgres) -> Iterator[DatabaseAddress]:
-    """An empty database to restore into."""
+    """Return an empty database into which a test restores."""
     name = f"r_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -86,7 +89,7 @@ def server(postgres: EmbeddedPostgres) -> DatabaseAddress:
 
 @pytest.fixture(scope="session")
 def rich(new_database: Callable[..., DatabaseAddress]) -> DatabaseAddress:
-    """A database with what PostgreSQL has to offer; tests only read it."""
+    """Return a database that uses many features of PostgreSQL; tests only read it."""
     return new_database(RICH)
 
 
@@ -97,7 +100,7 @@ def taken(
     recipients: list[Recipient],
     signer: Signer,
 ) -> Taken:
-    """A published restore point of ``rich``; tests only read it."""
+    """Return a published restore point of the database ``rich``; tests only read it."""
     return take(rich, DirectoryStore(tmp_path_factory.mktemp("store")), recipients, signer)
 
 
@@ -117,7 +120,7 @@ def migrated(new_database: Callable[..., DatabaseAddress]) -> Engine:
 
 @pytest.fixture
 def state(migrated: Engine) -> Engine:
-    """An empty state database."""
+    """Return an empty state database."""
     with migrated.begin() as conn:
         conn.exec_driver_sql(EMPTY)
     return migrated
@@ -128,8 +131,8 @@ def any_store(request: pytest.FixtureRequest, moto: MotoServer) -> ObjectStore:
     if request.param == "s3":
         client = client_for(moto.endpoint)
         return S3Store(client, new_bucket(client), "offsite", "shanghai")
-    found: DirectoryStore = request.getfixturevalue("store")
-    return found
+    directory: DirectoryStore = request.getfixturevalue("store")
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A restore point, and a server to drill it on."""
+"""Provide a restore point and a server for restore drills."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 
 @dataclass
 class Rig:
-    """One restore point of a courier and a server to drill it on."""
+    """A restore point of the database courier, and a server for its restore drill."""
 
     source: Source
     target: DrillTarget
@@ -71,7 +71,7 @@ class Rig:
                 KEYS,
                 database="courier",
                 collection=collection,
-                record_keys=[[one] for one in keys],
+                record_keys=[[key] for key in keys],
                 record_class="c",
                 rule="retention",
                 dag_id="d",

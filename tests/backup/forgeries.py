@@ -1,4 +1,4 @@
-"""Forged restore points, and a store that exchanges the dump while it is read."""
+"""Provide forged restore points, and a store that replaces the dump while a restore reads it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,43 @@ from pathlib import Path
 from include.backup.manifest import DUMP_NAME, Manifest
 from include.encryption.crypto import FRAME, encrypting
 from include.encryption.recipients import Recipient
-from include.encryption.stream import packed
+from include.encryption.stream import compressed
 from include.services.objectstore.directory import DirectoryReader, DirectoryStore
 
 
 def forged(clear: bytes, manifest: Manifest, recipients: Sequence[Recipient]) -> bytes:
-    """Encrypt an archive with the recipients' public keys, which are no secret."""
-    pieces = io.BytesIO(b"".join(packed([clear])))
+    """Return an archive that is encrypted with the public keys of the recipients.
+
+    Anyone who has these keys can create such a dump.
+
+    Args:
+        clear: archive before compression and encryption.
+        manifest: manifest whose encryption context is used.
+        recipients: recipients of the dump.
+    """
+    pieces = io.BytesIO(b"".join(compressed([clear])))
     message = encrypting(pieces, recipients, manifest.encryption.context)
     return b"".join(iter(lambda: message.read(FRAME), b""))
 
 
 def replaced(archive: bytes, old: str, new: str) -> bytes:
-    """Replace a text of the archive, which keeps its length."""
+    """Return an archive in which a text is replaced. The length of the archive stays the same.
+
+    Args:
+        archive: original archive, which contains the old text once.
+        old: text to replace.
+        new: new text, which may be shorter and is then padded with spaces.
+    """
     assert archive.count(old.encode()) == 1
     assert len(new) <= len(old)
     return archive.replace(old.encode(), new.ljust(len(old)).encode())
 
 
 def forged_definition(archive: bytes) -> bytes:
-    """Run other statements before the data is loaded: the index is created in post-data."""
+    """Return an archive in which other statements replace a definition.
+
+    They would run before the data is loaded.
+    """
     create = "CREATE TABLE public.zone (\n    id integer NOT NULL,\n    name text\n);\n"
     return replaced(archive, create, "CREATE TABLE public.forged (); CREATE TABLE zone ();")
 
@@ -39,7 +56,7 @@ def forged_index(archive: bytes) -> bytes:
 
 
 def forged_copy_statement(archive: bytes) -> bytes:
-    """Run other statements instead of the COPY of a table."""
+    """Return an archive in which other statements replace the COPY statement of a table."""
     copy = "COPY public.account (id, iban) FROM stdin;"
     return replaced(archive, copy, "CREATE TABLE public.forged ();")
 
@@ -49,12 +66,18 @@ def forged_rows(archive: bytes) -> bytes:
 
 
 def forged_last_rows(archive: bytes) -> bytes:
-    """Change the last table's rows, far behind those of the others."""
+    """Return an archive in which rows of the last table are changed.
+
+    Only the rows of this table follow the rows of all other tables.
+    """
     return replaced(archive, "zone of the owner", "zone of a thief!!")
 
 
 def forged_rows_that_fail(archive: bytes) -> bytes:
-    """Let COPY fail: the forgery is the reason to report, not what the server says about it."""
+    """Return an archive whose rows are changed in such a way that COPY fails.
+
+    The restore must report the forgery, not the server's error.
+    """
     return replaced(archive, "1\tiban of the owner", "x\tiban of a thief!!")
 
 
@@ -69,12 +92,12 @@ FORGERIES: dict[str, Callable[[bytes], bytes]] = {
 
 
 class SwappingStore(DirectoryStore):
-    """A directory whose dump is exchanged after a number of readers were opened.
+    """A directory store that replaces the dump after a number of readers were opened.
 
     Attributes:
-        content: what takes the object's place; None leaves it.
-        readers: how many readers of the dump are opened before the exchange; the check, then the
-            head, then the loaders.
+        content: bytes that replace the object; None to keep the object.
+        readers: number of readers of the dump that are opened before the replacement. The first
+            reader is opened for the check, the second for the head, the others for the rows.
     """
 
     content: bytes | None = None

@@ -1,4 +1,4 @@
-"""A database with the unusual features that each supported version of PostgreSQL has."""
+"""Define a database with unusual features that every supported PostgreSQL version has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of backup runs share: runs on small databases and stores, and holds."""
+"""Help tests of backup runs: runs on small databases and stores, and legal holds."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run_backup(
 
 
 def preflight_record(offsite: Offsite, database: MappedDatabase, clock: Clock) -> StepRecord:
-    """Return the record of a preflight."""
+    """Return the step record of a preflight."""
     services: Any = services_stub(
         {database.name: database}, None, clock, **offsite_services(offsite)
     )
@@ -66,7 +66,7 @@ def preflight_record(offsite: Offsite, database: MappedDatabase, clock: Clock) -
 
 
 def manifest_of(run: RunContext[None]) -> manifests.Manifest:
-    """Return the manifest that the step kept for the bundle."""
+    """Return the manifest that the step stored for the evidence bundle."""
     (content,) = run.records().artifacts.values()
     return manifests.Manifest.model_validate_json(content)
 
@@ -74,7 +74,14 @@ def manifest_of(run: RunContext[None]) -> manifests.Manifest:
 def run_prune(
     offsite: Offsite, state: Engine, now: datetime = NOW, confirm: Callable[[], None] | None = None
 ) -> StepRecord:
-    """Prune, whatever the age of the newest restore point."""
+    """Run the step that prunes restore points, without the check that the clock is plausible.
+
+    Args:
+        offsite: off-site store and keys.
+        state: state database.
+        now: time of the run.
+        confirm: function that checks before each removal that the run is still open.
+    """
     services = services_stub({}, state, FixedClock(now), rules=RULES, **offsite_services(offsite))
     task = TaskState(confirm_open=confirm or (lambda: None))
     run = RunContext(services, None, Run("backup_offsite", "r"), task=task)
@@ -83,7 +90,13 @@ def run_prune(
 
 
 def hold(state: Engine, kind: HoldKind, value: str) -> int:
-    """Place a legal hold and return its number."""
+    """Place a legal hold and return its number.
+
+    Args:
+        state: state database.
+        kind: type of the object that the legal hold names.
+        value: id of this object.
+    """
     with state.begin() as conn:
         return registry.add(
             conn, SystemClock(), kind=kind, value=value, reason="claim", owner="legal",
@@ -99,17 +112,17 @@ def publish(
     key = f"courier/{point}/{DUMP_NAME}"
     stored = store.put(key, point.encode())
     dump = taken.manifest.dump.model_copy(update={"key": key, "size": stored.size})
-    made = taken.manifest.model_copy(
+    manifest = taken.manifest.model_copy(
         update={"id": point, "dump": dump, "taken_at": at, "expires_at": at + timedelta(days=90)}
     )
-    manifests.publish(store, made, signer, locked)
+    manifests.publish(store, manifest, signer, locked)
     return point
 
 
 def end_hold_locks_meanwhile(
     store: ObjectStore, state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """End the sessions that keep new holds out while a removal reads the locks of the store."""
+    """End the sessions that prevent new legal holds, while a removal reads store locks."""
     require_deletable = store.require_deletable
 
     def lose_lock(key: str, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Records of the steps of backups and drills, to be changed by tests of their reports."""
+"""Provide step records of backups and restore drills for tests of their reports."""
 
 from __future__ import annotations
 
@@ -45,7 +45,16 @@ def step(
     silent: bool = False,
     **data: Any,
 ) -> StepRecord:
-    """Return a record; a step of a backup has data of its own where none is given."""
+    """Return a step record.
+
+    Args:
+        name: name of the step.
+        part: name of the database to which the step applies.
+        outcome: outcome of the step.
+        silent: whether the record has no finding, even if the step did not pass.
+        **data: figures of the step, which replace default figures. If none are given, the record
+        has no figures.
+    """
     findings = [] if outcome is Outcome.PASS or silent else [finding(outcome)]
     if data:
         data = _DATA.get(name, {}) | data
@@ -96,12 +105,19 @@ def conclude_backup(
     databases: Sequence[MappedDatabase],
     manifests: Mapping[str, Manifest],
     *,
-    asked: Sequence[str],
+    requested: Sequence[str],
 ) -> Conclusion:
-    """Conclude a run that was asked for these databases; it kept manifests by database."""
+    """Return the conclusion of a backup run.
+
+    Args:
+        records: step records of the run.
+        databases: mapped databases.
+        manifests: manifests that the run stored, by database name.
+        requested: names of the databases for which the run was started.
+    """
     run: Any = SimpleNamespace(
         pack=SimpleNamespace(databases={each.name: each for each in databases}),
-        wanted_databases=asked,
+        requested_databases=requested,
     )
     files = {f"manifest.{name}.json": each.as_bytes() for name, each in manifests.items()}
     return offsite_report.conclude(run, RunRecords(records, files))
@@ -112,7 +128,13 @@ def conclude_drill(
     databases: Sequence[MappedDatabase],
     history: Mapping[str, Sequence[PastDrill]],
 ) -> Conclusion:
-    """Conclude a run; `history` are past drills by database."""
+    """Return the conclusion of a run of restore drills.
+
+    Args:
+        records: step records of the run.
+        databases: mapped databases.
+        history: earlier drills of each database, by database name.
+    """
     run: Any = SimpleNamespace(
         pack=SimpleNamespace(databases={each.name: each for each in databases}), state=None
     )

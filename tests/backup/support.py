@@ -1,4 +1,4 @@
-"""What the backup tests share: a database of everything, a backup of it, its inspection."""
+"""Help the backup tests: a database with many features, its backup and its inspection."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from include.backup import manifest as manifests
 from include.backup.dump import take_backup
 from include.backup.listing import Work
 from include.backup.manifest import Manifest
-from include.backup.snapshot import Clock as ClockColumn
+from include.backup.snapshot import NewestRecordColumn
 from include.backup.source import Source
 from include.encryption.recipients import OpeningKey, Recipient
 from include.evidence.signing import Signer
-from include.policy.datamap import MappedCollection, MappedDatabase, NewestClock
+from include.messages import verbatim
+from include.policy.datamap import MappedCollection, MappedDatabase, NewestRecordField
 from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore
 from include.services.programs import program
@@ -108,7 +109,7 @@ INSERT INTO public.unchecked VALUES (99);
 ALTER TABLE public.unchecked ADD CONSTRAINT old FOREIGN KEY (id) REFERENCES public.egg NOT VALID;
 COMMENT ON TABLE public.unchecked IS 'it''s "odd"';
 """
-SEEN = ClockColumn("customer", "public", "customer", "seen")
+SEEN = NewestRecordColumn("customer", "public", "customer", "seen")
 
 
 @dataclass(frozen=True)
@@ -129,14 +130,24 @@ def take(
     signer: Signer,
     *,
     database: str = "courier",
-    clocks: Sequence[ClockColumn] = (),
+    columns: Sequence[NewestRecordColumn] = (),
     lock_until: datetime | None = None,
 ) -> Taken:
-    """Take and publish a restore point."""
+    """Take and publish a restore point.
+
+    Args:
+        source: database to back up.
+        store: store of the restore point.
+        recipients: recipients of the backup.
+        signer: key that signs the manifest.
+        database: name of the database in the data map.
+        columns: columns whose newest value the manifest records.
+        lock_until: end of the lock of all objects; None for no lock.
+    """
     backup = take_backup(
         source,
         database,
-        clocks,
+        columns,
         store,
         recipients,
         expires_after=lambda moment: moment + timedelta(days=90),
@@ -146,7 +157,14 @@ def take(
 
 
 def begin(state: Engine, store: ObjectStore, point: str, work: Work = Work.PUBLISH) -> None:
-    """Record that a run of this installation works on a restore point of courier."""
+    """Record that a run of this installation begins to work on a restore point of courier.
+
+    Args:
+        state: state database.
+        store: store of the restore point.
+        point: id of the restore point.
+        work: whether the run publishes or removes the restore point.
+    """
     at = datetime(2026, 11, 24, tzinfo=UTC)
     listing.begin_work(
         state, store.description, "courier", point, work, at, dag_id="backup_offsite", run_id="old"
@@ -175,21 +193,27 @@ def run(address: DatabaseAddress, statements: str) -> None:
 def mapped(
     *, rto: timedelta = timedelta(hours=4), name: str = "courier", **changes: object
 ) -> MappedDatabase:
-    """Return a mapped database with the collections ``customer`` and ``waybill``."""
+    """Return a mapped database with the collections ``customer`` and ``waybill``.
+
+    Args:
+        rto: RTO of the database.
+        name: name of the database in the data map.
+        **changes: other fields of the database.
+    """
     collections = {
-        one: MappedCollection(name=one, schema_name="public", table=one, fields={})
-        for one in ("customer", "waybill")
+        table: MappedCollection(name=table, schema_name="public", table=table, fields={})
+        for table in ("customer", "waybill")
     }
     return MappedDatabase.model_validate(
         {
             "name": name,
-            "title": name.title(),
+            "title": verbatim(name.title()),
             "connection": "customer_db",
             "schema_name": "public",
             "site": "beijing",
             "rto": rto,
             "rpo": timedelta(hours=24),
-            "newest": (NewestClock(collection="customer", field="seen"),),
+            "newest": (NewestRecordField(collection="customer", field="seen"),),
             "collections": collections,
             **changes,
         }

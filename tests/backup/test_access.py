@@ -1,4 +1,7 @@
-"""A restored database is closed until its erasures were replayed; then owners and grants come."""
+"""Test that a restored database stays closed until its erasures are replayed.
+
+Only after that, the restore sets owners and grants.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ CONNECT = "SELECT has_database_privilege('public', current_database(), 'CONNECT'
 
 @pytest.fixture
 def roles(server: DatabaseAddress, target: DatabaseAddress) -> Iterator[None]:
-    """The roles of the backup, and nothing of theirs afterwards."""
+    """Create the roles of the backup. After the test, drop the roles and their objects."""
     run(server, 'CREATE ROLE clerk_of_owners; CREATE ROLE "reader ""of"" owners"')
     yield
     for address in (target, server):
@@ -66,14 +69,17 @@ def roles(server: DatabaseAddress, target: DatabaseAddress) -> Iterator[None]:
 
 
 def drop_owned(address: DatabaseAddress) -> None:
-    """Drop what the roles own or may do, one after the other: both at once is an internal error."""
+    """Drop the objects and the rights of each role in separate statements.
+
+    PostgreSQL fails if one statement names both roles.
+    """
     for role in ("clerk_of_owners", '"reader ""of"" owners"'):
         run(address, f"DROP OWNED BY {role} CASCADE")
 
 
 @pytest.fixture
 def origin(new_database: Callable[..., DatabaseAddress], roles: None) -> Iterator[DatabaseAddress]:
-    """A database whose objects belong to others."""
+    """Return a database whose objects belong to several roles."""
     address = new_database(ORIGIN)
     yield address
     drop_owned(address)
@@ -90,10 +96,9 @@ def source(
     return take(origin, store, recipients, signer).source(operations.opening)
 
 
-def test_owners_and_grants_are_restored_only_when_the_target_opens(
+def test_opened_target_has_owners_and_grants_of_the_original(
     source: Source, origin: DatabaseAddress, target: DatabaseAddress
 ) -> None:
-    """Of tables, columns, functions, views, large objects and publications, as in the original."""
     access = TargetAccess(target, owners=True, is_new=True)
     restore(source, target, prepare=access.close)
     assert rows(target, CONNECT) == [(False,)]
@@ -107,10 +112,9 @@ def test_owners_and_grants_are_restored_only_when_the_target_opens(
     assert (comparison.definitions, comparison.different) == (Definitions(), ())
 
 
-def test_a_restore_without_owners_opens_the_target_as_it_was(
+def test_target_opened_without_owners_has_its_previous_connect_rights(
     source: Source, target: DatabaseAddress
 ) -> None:
-    """Everything belongs to the restoring role; who may connect is as before."""
     access = TargetAccess(target, owners=False, is_new=True)
     restore(source, target, prepare=access.close)
     assert rows(target, CONNECT) == [(False,)]
@@ -124,19 +128,17 @@ def test_a_restore_without_owners_opens_the_target_as_it_was(
     assert rows(target, CONNECT) == [(False,)]
 
 
-def test_a_target_that_is_in_use_keeps_its_connections(
+def test_closing_a_target_in_use_keeps_its_connect_rights(
     source: Source, target: DatabaseAddress
 ) -> None:
-    """Its people were there before."""
     access = TargetAccess(target, owners=False, is_new=False)
     restore(source, target, prepare=access.close)
     assert rows(target, CONNECT) == [(True,)]
 
 
-def test_a_missing_role_is_refused_by_name_before_anything_is_loaded(
+def test_restore_with_missing_role_is_refused_before_load(
     source: Source, target: DatabaseAddress, server: DatabaseAddress
 ) -> None:
-    """A restore that takes hours does not end with it."""
     run(server, "ALTER ROLE clerk_of_owners RENAME TO clerk_elsewhere")
     try:
         access = TargetAccess(target, owners=True, is_new=True)
@@ -149,10 +151,10 @@ def test_a_missing_role_is_refused_by_name_before_anything_is_loaded(
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-def test_a_target_that_grants_by_default_is_refused(
+def test_close_refuses_target_that_grants_rights_on_new_tables_by_default(
     source: Source, target: DatabaseAddress, is_new: bool
 ) -> None:
-    """Each table would be open as soon as it is created."""
+    """Default privileges would open each table as soon as the restore creates it."""
     run(target, 'ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO "reader ""of"" owners"')
     access = TargetAccess(target, owners=False, is_new=is_new)
     with pytest.raises(UsageError, match="grants rights on new tables by default"):
@@ -160,10 +162,9 @@ def test_a_target_that_grants_by_default_is_refused(
     assert rows(target, "SELECT FROM pg_class WHERE relname = 't'") == []
 
 
-def test_default_privileges_that_open_no_restored_table_are_accepted(
+def test_close_accepts_default_privileges_that_do_not_affect_restored_tables(
     target: DatabaseAddress, roles: None
 ) -> None:
-    """Default privileges of other roles, and on objects without records."""
     run(
         target,
         """ALTER DEFAULT PRIVILEGES FOR ROLE clerk_of_owners GRANT SELECT ON TABLES TO PUBLIC;
@@ -172,20 +173,20 @@ def test_default_privileges_that_open_no_restored_table_are_accepted(
     TargetAccess(target, owners=False, is_new=False).close(b"", [])
 
 
-def test_a_role_that_does_not_own_the_target_closes_nothing_and_says_so(
+def test_close_by_non_owner_reports_that_target_stays_open(
     target: DatabaseAddress, roles: None
 ) -> None:
     run(target, "ALTER ROLE clerk_of_owners LOGIN PASSWORD 'x'")
     access = TargetAccess(as_user(target, "clerk_of_owners"), owners=False, is_new=True)
     access.close(b"", [])
     assert rows(target, CONNECT) == [(True,)]
-    assert access.connect_state.startswith("Others may connect to it as before")
+    assert access.connect_state.startswith("Other roles may connect to it as before")
 
 
-def test_nothing_is_open_when_a_grant_fails(
+def test_target_stays_closed_if_a_grant_of_the_original_fails(
     source: Source, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Owners, grants and connections come in one transaction."""
+    """Owners, grants and connect rights are restored in one transaction."""
     access = TargetAccess(target, owners=True, is_new=True)
     restore(source, target, prepare=access.close)
     run(target, "DROP MATERIALIZED VIEW m")
@@ -195,10 +196,10 @@ def test_nothing_is_open_when_a_grant_fails(
     assert {owner for _, owner, _ in rows(target, ACCESS)} == {"postgres", ""}
 
 
-def test_no_row_is_readable_by_others_while_it_is_loaded(
+def test_restored_rows_are_not_readable_by_other_roles_during_load(
     source: Source, target: DatabaseAddress
 ) -> None:
-    """Their owners and readers may not even connect."""
+    """Even the future owners of the tables can neither read them nor connect."""
     access = TargetAccess(target, owners=True, is_new=True)
     restore(source, target, prepare=access.close)
     with target.connect() as connection:
@@ -226,14 +227,14 @@ def comment_on(target: DatabaseAddress, text: str) -> None:
 
 
 def close_and_end(target: DatabaseAddress, *, is_new: bool = True) -> TargetAccess:
-    """Close the target as a restore does that is killed afterwards."""
+    """Close the target like a restore that is killed afterwards, and return the `TargetAccess`."""
     access = TargetAccess(target, owners=False, is_new=is_new)
     access.close(b"", [])
     return access
 
 
 @pytest.mark.parametrize("text", ["plain", "  two\nlines \n", "", CLOSED.rstrip(".") + ", maybe"])
-def test_second_try_keeps_the_comment_of_the_target(target: DatabaseAddress, text: str) -> None:
+def test_second_restore_keeps_comment_of_target(target: DatabaseAddress, text: str) -> None:
     comment_on(target, text)
     close_and_end(target)
     assert rows(target, COMMENT)[0][0].startswith(CLOSED)
@@ -242,8 +243,8 @@ def test_second_try_keeps_the_comment_of_the_target(target: DatabaseAddress, tex
     assert rows(target, COMMENT) == [(text,)]
 
 
-def test_second_try_opens_a_target_whose_comment_was_extended(target: DatabaseAddress) -> None:
-    """The mark is recognised anywhere in the comment."""
+def test_second_restore_opens_target_whose_comment_was_extended(target: DatabaseAddress) -> None:
+    """The marker of a closed database is recognised anywhere in the comment."""
     close_and_end(target)
     comment_on(target, f"Do not touch! {CLOSED} Wang is at it.")
     close_and_end(target).open()
@@ -251,8 +252,8 @@ def test_second_try_opens_a_target_whose_comment_was_extended(target: DatabaseAd
     assert rows(target, COMMENT) == [("Do not touch! Wang is at it.",)]
 
 
-def test_second_try_reports_a_target_whose_comment_was_replaced(target: DatabaseAddress) -> None:
-    """Nothing says any more that a restore closed it, so it stays closed."""
+def test_second_restore_reports_target_whose_comment_was_replaced(target: DatabaseAddress) -> None:
+    """The new comment lacks the marker of a closed database, so the target stays closed."""
     assert not close_and_end(target).keeps_public_out
     comment_on(target, "being restored")
     access = close_and_end(target)
@@ -260,10 +261,10 @@ def test_second_try_reports_a_target_whose_comment_was_replaced(target: Database
     assert (access.keeps_public_out, rows(target, CONNECT)) == (True, [(False,)])
 
 
-def test_close_removes_the_mark_of_a_target_that_was_opened_by_hand(
+def test_close_removes_closed_marker_of_target_that_was_opened_by_hand(
     target: DatabaseAddress,
 ) -> None:
-    """Its comment would call it closed for ever."""
+    """Otherwise the comment would describe the target as closed forever."""
     comment_on(target, "orders of May")
     close_and_end(target)
     run(target, f"GRANT CONNECT ON DATABASE {target.name} TO PUBLIC")
@@ -271,7 +272,7 @@ def test_close_removes_the_mark_of_a_target_that_was_opened_by_hand(
     assert rows(target, COMMENT) == [("orders of May",)]
 
 
-def test_two_restores_into_one_target_exclude_each_other(
+def test_second_restore_into_busy_target_is_refused(
     target: DatabaseAddress, new_database: Callable[..., DatabaseAddress]
 ) -> None:
     with sole_restore(target) as confirm:
@@ -282,10 +283,10 @@ def test_two_restores_into_one_target_exclude_each_other(
             pass
 
 
-def test_restore_can_follow_another_whose_session_the_server_has_not_ended_yet(
+def test_restore_starts_while_server_still_ends_previous_session(
     target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A busy server ends a session some time after the client has closed it."""
+    """A busy server may end a session some time after the client closed it."""
     not_ended: list[psycopg.Connection] = []
     with monkeypatch.context() as patch, sole_restore(target):
         patch.setattr(psycopg.Connection, "close", lambda session: not_ended.append(session))
@@ -295,7 +296,7 @@ def test_restore_can_follow_another_whose_session_the_server_has_not_ended_yet(
         connection.close()
 
 
-def test_restore_that_lost_its_lock_does_not_open_the_target(target: DatabaseAddress) -> None:
+def test_restore_without_its_lock_does_not_open_target(target: DatabaseAddress) -> None:
     with sole_restore(target) as confirm:
         run(target, END_LOCKS)
         with pytest.raises(ServiceError, match="was not opened"):
@@ -303,10 +304,10 @@ def test_restore_that_lost_its_lock_does_not_open_the_target(target: DatabaseAdd
 
 
 @pytest.mark.parametrize("kind", ["TABLES", "LARGE OBJECTS"])
-def test_target_that_opens_new_records_by_default_is_refused(
+def test_close_refuses_target_that_grants_rights_on_new_large_objects_by_default(
     target: DatabaseAddress, roles: None, kind: str
 ) -> None:
-    """PostgreSQL has such default privileges of large objects since version 18."""
+    """Default privileges of large objects exist since PostgreSQL 18."""
     try:
         run(target, f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON {kind} TO clerk_of_owners")
     except psycopg.errors.SyntaxError:
@@ -315,10 +316,10 @@ def test_target_that_opens_new_records_by_default_is_refused(
         close_and_end(target)
 
 
-def test_sole_restore_notices_that_its_session_no_longer_has_the_lock(
+def test_sole_restore_raises_if_its_session_lost_the_lock(
     target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pooler between may give the next statement to another session."""
+    """Behind a connection pooler, the next statement may run in a session without the lock."""
     sessions: list[psycopg.Connection] = []
     connect = DatabaseAddress.connect
 

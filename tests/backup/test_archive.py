@@ -1,4 +1,4 @@
-"""Reading pg_dump's archive in pieces: its entries, a digest per table, refusal of all else."""
+"""Test reading pg_dump archives in pieces: entries, table digests, and refusal of other input."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def archive(small: DatabaseAddress) -> bytes:
 
 
 def everything(archive: bytes) -> frozenset[int]:
-    return frozenset(one.dump_id for one in read_archive([archive]).tables())
+    return frozenset(table.dump_id for table in read_archive([archive]).tables())
 
 
 def cut(archive: bytes, places: Sequence[int]) -> Iterator[bytes]:
@@ -52,36 +52,39 @@ def cut(archive: bytes, places: Sequence[int]) -> Iterator[bytes]:
         yield archive[start:end]
 
 
-def test_entries_are_those_that_pg_restore_lists(rich: DatabaseAddress):
-    """Every line of ``pg_restore -l``: number, object identifier, kind, schema and name."""
+def test_archive_entries_equal_those_that_pg_restore_lists(rich: DatabaseAddress):
+    """The test compares every line of ``pg_restore -l``: dump id, oid, kind, schema and name."""
     whole = pg_dump(rich, "--format=custom", "--compress=none")
     listed = subprocess.run(
         [program("pg_restore"), "--list"], input=whole, check=True, capture_output=True
     ).stdout.decode()
     lines = re.findall(r"^(\d+); \d+ (\d+) (.*) \S+$", listed, re.MULTILINE)
-    found = [
-        (str(one.dump_id), str(one.oid), f"{one.kind} {one.schema or '-'} {one.name}")
-        for one in read_archive([whole]).entries
-        if one.kind not in {"ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE"}
+    entries = [
+        (str(entry.dump_id), str(entry.oid), f"{entry.kind} {entry.schema or '-'} {entry.name}")
+        for entry in read_archive([whole]).entries
+        if entry.kind not in {"ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE"}
     ]
-    assert lines == found
-    assert len(found) > 50
+    assert lines == entries
+    assert len(entries) > 50
 
 
-def test_every_table_has_one_digest_that_only_its_rows_decide(small: DatabaseAddress):
-    """Two dumps of the same rows agree; one more row changes one digest."""
+def test_table_digest_depends_only_on_rows(small: DatabaseAddress):
+    """Two dumps of the same rows have equal digests.
+
+    An added row changes only its table's digest.
+    """
     first, second = (
         read_archive([pg_dump(small, "--format=custom", "--compress=none")]) for _ in range(2)
     )
     assert first.digests == second.digests
-    assert {one.name for one in first.tables()} == {"empty", "line", "t"}
+    assert {table.name for table in first.tables()} == {"empty", "line", "t"}
     with small.connect() as conn:
         conn.execute("INSERT INTO line VALUES ('')")
     third = read_archive([pg_dump(small, "--format=custom", "--compress=none")])
     changed = {
-        one.name
-        for one in first.tables()
-        if first.digests[one.dump_id] != third.digests[one.dump_id]
+        table.name
+        for table in first.tables()
+        if first.digests[table.dump_id] != third.digests[table.dump_id]
     }
     with small.connect() as conn:
         conn.execute("DELETE FROM line WHERE ctid = (SELECT max(ctid) FROM line)")
@@ -91,8 +94,8 @@ def test_every_table_has_one_digest_that_only_its_rows_decide(small: DatabaseAdd
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_it_does_not_matter_how_the_archive_is_cut(archive: bytes, data: st.DataObject):
-    """Pieces of any size, empty ones too, give the same entries, digests and row sums."""
+def test_archive_reader_result_is_independent_of_piece_sizes(archive: bytes, data: st.DataObject):
+    """Pieces of any size, also empty pieces, give the same entries, digests and row sums."""
     places = data.draw(st.lists(st.integers(0, len(archive)), max_size=40))
     rows_of = data.draw(st.sampled_from([frozenset(), everything(archive)]))
     whole = read_archive([archive], rows_of)
@@ -104,24 +107,27 @@ def test_it_does_not_matter_how_the_archive_is_cut(archive: bytes, data: st.Data
     assert pieces.large_objects == whole.large_objects
 
 
-def test_digest_is_the_same_by_rows_and_as_a_block(archive: bytes):
-    """The second reading of a compare is authenticated by the digests of the first."""
+def test_table_digest_is_the_same_if_row_sums_are_calculated_too(archive: bytes):
+    """A comparison reads the archive twice, and calculates row sums only the second time.
+
+    Therefore, the digests of both times must be equal.
+    """
     assert read_archive([archive]).digests == read_archive([archive], everything(archive)).digests
 
 
 @pytest.mark.parametrize("by_rows", [False, True])
-def test_a_truncated_archive_is_refused(archive: bytes, by_rows: bool):
-    """Wherever it is cut, except where a block ends: there pg_dump's exit code tells."""
+def test_archive_reader_refuses_truncated_archive(archive: bytes, by_rows: bool):
+    """Truncation at the end of a block is not detected here; pg_dump's exit code shows it."""
     reader = ArchiveReader(rows_of=everything(archive) if by_rows else frozenset())
     head = read_archive([archive]).head_size
-    for place in (0, 1, 5, 30, head // 2, head - 1):
+    for offset in (0, 1, 5, 30, head // 2, head - 1):
         with pytest.raises(ArchiveError, match="ends in the middle"):
-            read_archive([archive[:place]])
+            read_archive([archive[:offset]])
     reader.feed(archive[:head])
     whole = 0
-    for place in range(head, len(archive)):
+    for offset in range(head, len(archive)):
         ended = len(reader.digests)
-        reader.feed(archive[place : place + 1])
+        reader.feed(archive[offset : offset + 1])
         if len(reader.digests) > ended:
             reader.close()
             whole += 1
@@ -142,14 +148,14 @@ def test_a_truncated_archive_is_refused(archive: bytes, by_rows: bool):
         (b"PGDMP\x01\x10\x00\x04\x08\x03", "custom format"),
     ],
 )
-def test_anything_else_is_no_archive(content: bytes, reason: str):
-    """SQL text, compressed bytes, unknown versions and pg_dump's other formats."""
+def test_archive_reader_refuses_archives_in_other_formats(content: bytes, reason: str):
+    """Cases: SQL text, compressed bytes, unknown versions and pg_dump's other formats."""
     with pytest.raises(ArchiveError, match=reason):
         read_archive([content])
 
 
 def as_version(archive: bytes, minor: int) -> bytes:
-    """Return an archive as PostgreSQL wrote it when its format was 1.14 or 1.15."""
+    """Return an archive in the older format 1.14 or 1.15."""
     position = 0
 
     def take(size: int) -> bytes:
@@ -182,8 +188,11 @@ def as_version(archive: bytes, minor: int) -> bytes:
 
 
 @pytest.mark.parametrize("minor", [14, 15])
-def test_archives_of_earlier_versions_read_the_same(archive: bytes, minor: int) -> None:
-    """PostgreSQL 12 to 15 write 1.14, and 16 writes 1.15: less about each entry."""
+def test_archive_reader_reads_earlier_archive_versions(archive: bytes, minor: int) -> None:
+    """PostgreSQL 12 to 15 write version 1.14, and 16 writes 1.15.
+
+    Their entries have fewer fields.
+    """
     newest = read_archive([archive])
     older = read_archive([as_version(archive, minor)])
     assert older.entries == newest.entries
@@ -191,15 +200,15 @@ def test_archives_of_earlier_versions_read_the_same(archive: bytes, minor: int) 
     assert older.server_version == newest.server_version != ""
 
 
-def test_an_unknown_block_is_refused(archive: bytes):
-    """A byte that begins no block is damage, not data to skip."""
+def test_archive_reader_refuses_unknown_block_type(archive: bytes):
+    """An unknown block type means damage. The reader must not skip the block."""
     head = read_archive([archive]).head_size
     with pytest.raises(ArchiveError, match="unknown block type 9"):
         read_archive([archive[:head] + b"\x09" + archive[head + 1 :]])
 
 
-def test_row_sums_do_not_depend_on_order_and_notice_every_change(source: DatabaseAddress):
-    """The same rows in another order have the same sum; twice the same row is not once."""
+def test_row_sums_ignore_order_and_detect_each_change(source: DatabaseAddress):
+    """The same rows in another order have the same sum; a duplicated row changes the sum."""
 
     def sum_of(values: str) -> int:
         with source.connect() as conn:
@@ -208,8 +217,8 @@ def test_row_sums_do_not_depend_on_order_and_notice_every_change(source: Databas
             conn.execute(f"INSERT INTO t VALUES {values}")
         whole = pg_dump(source, "--format=custom", "--compress=none")
         reader = read_archive([whole], everything(whole))
-        (found,) = reader.row_sums.values()
-        return found
+        (row_sum,) = reader.row_sums.values()
+        return row_sum
 
     base = sum_of("('a', 'b'), ('c', 'd'), ('', NULL)")
     assert sum_of("('', NULL), ('c', 'd'), ('a', 'b')") == base
@@ -220,13 +229,13 @@ def test_row_sums_do_not_depend_on_order_and_notice_every_change(source: Databas
         "('a', 'd'), ('c', 'b'), ('', NULL)",
         r"('a', 'b'), ('c', 'd'), ('', E'\\N')",
     ]
-    sums = {sum_of(one) for one in others}
+    sums = {sum_of(other) for other in others}
     assert base not in sums
     assert len(sums) == len(others)
 
 
-def test_sums_are_those_of_sha256_modulo_2_to_256(source: DatabaseAddress) -> None:
-    """A shorter sum would be the same for other rows; compute it from the rows' COPY text."""
+def test_row_sums_equal_sums_of_sha256_modulo_2_to_256(source: DatabaseAddress) -> None:
+    """The test computes the expected sum from the COPY text of the rows."""
     numbers = range(1, 41)
     with source.connect() as conn:
         conn.execute("CREATE TABLE t AS SELECT n FROM generate_series(1, 40) n")
@@ -245,15 +254,15 @@ def test_sums_are_those_of_sha256_modulo_2_to_256(source: DatabaseAddress) -> No
     )
 
 
-def test_large_objects_of_any_size_are_read_with_little_memory(source: DatabaseAddress):
-    """An object is not gathered to be hashed: 30 MB pass through 1 MB pieces."""
+def test_archive_reader_reads_large_objects_with_bounded_memory(source: DatabaseAddress):
+    """The test reads a large object of 30 MB in pieces of 1 MiB."""
     with source.connect() as conn:
         conn.execute("SELECT lo_from_bytea(0, decode(repeat('00ff5c2e', 7500000), 'hex'))")
     whole = pg_dump(source, "--format=custom", "--compress=none")
     reader = ArchiveReader()
     tracemalloc.start()
-    for place in range(0, len(whole), 1 << 20):
-        reader.feed(whole[place : place + (1 << 20)])
+    for offset in range(0, len(whole), 1 << 20):
+        reader.feed(whole[offset : offset + (1 << 20)])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     reader.close()
@@ -262,8 +271,8 @@ def test_large_objects_of_any_size_are_read_with_little_memory(source: DatabaseA
     assert peak < 8 << 20
 
 
-def test_large_objects_are_known_by_number_and_content(source: DatabaseAddress):
-    """Whoever owns them and however pg_dump groups them."""
+def test_large_objects_sum_depends_only_on_oid_and_content(source: DatabaseAddress):
+    """The sum does not depend on the owners of large objects, although pg_dump groups by owner."""
 
     def seen(statement: str) -> object:
         with source.connect() as conn:

@@ -1,4 +1,4 @@
-"""A CHECK constraint that reads another table ends a load: restore and drill name it."""
+"""Test that a restore and a restore drill name the CHECK constraint that makes a load fail."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def taking(
     operations: Holder,
     state: Engine,
 ) -> Taking:
-    """Back up a database that statements fill."""
+    """Return a function that fills a database with the given statements and backs it up."""
 
     def backed_up(fill: str) -> Rig:
         run(source, fill)
@@ -65,14 +65,14 @@ def taking(
 def test_drill_names_check_constraint_that_reads_another_table(
     taking: Taking, function: str
 ) -> None:
-    """Also if its function raises an error, whose text may hold a value."""
+    """The constraint's function may also raise an error whose text contains a value."""
     rig = taking(TABLES + ROWS + FUNCTIONS[function] + CHECK)
     record = rig.drill()
     (finding,) = record.findings
     assert (finding.code, record.outcome) == ("drill.check_constraint", Outcome.FAIL)
-    assert finding.message.values["names"] == "in_zone of public.parcel"
-    assert "pg_dump" in str(finding.message)
-    assert "NOT VALID" in str(finding.action)
+    assert finding.message.values["constraints"] == "in_zone of public.parcel"
+    assert "pg_dump" in str(finding.for_engineers)
+    assert "NOT VALID" in str(finding.for_engineers)
     assert rig.scratch_left() == []
 
 
@@ -86,10 +86,10 @@ def test_restore_names_check_constraint_that_reads_another_table(
         restore(rig.source, target, jobs=1)
 
 
-def test_restore_succeeds_if_the_constraint_is_not_valid(
+def test_restore_succeeds_with_not_valid_check_constraint(
     taking: Taking, target: DatabaseAddress
 ) -> None:
-    """pg_dump writes it after all rows then."""
+    """pg_dump writes a NOT VALID constraint after all rows, so no row is checked."""
     rig = taking(TABLES + ROWS + READS_ZONES + CHECK + " NOT VALID")
     assert restore(rig.source, target, jobs=1).differences == ()
 
@@ -110,10 +110,10 @@ CONTEXT = "\nCONTEXT:  PL/pgSQL function public.is_zone(text) line 1 at RAISE"
         ("", False),
     ],
 )
-def test_check_that_refused_names_constraints_of_the_table_that_was_loaded(
+def test_error_of_failed_load_names_check_constraint_of_the_loaded_table(
     source: DatabaseAddress, output: str, is_named: bool
 ) -> None:
-    """A violated constraint by its name, otherwise each that calls a function."""
+    """The constraint is named only if it calls a function and may be the cause of the error."""
     other = "ALTER TABLE parcel ADD CONSTRAINT other CHECK (id > 0)"
     run(source, f"{TABLES}{READS_ZONES}{CHECK}; {other}")
     assert (check_that_refused(output, source) is not None) == is_named

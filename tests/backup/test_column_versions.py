@@ -1,4 +1,4 @@
-"""The option ``pg_attver`` of newer servers is left out of restores and of comparisons."""
+"""Test that the option ``pg_attver`` of newer servers is removed from restores and comparisons."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def set_options(options: str, column: str = "a", table: str = "public.t") -> str
         ("-- SET (pg_attver=7);\n", "-- SET (pg_attver=7);\n"),
     ],
 )
-def test_definition_loses_the_option_and_keeps_others(statement: str, kept: str) -> None:
-    """Also in an archive's head, without moving any other byte."""
+def test_without_column_versions_removes_only_pg_attver(statement: str, kept: str) -> None:
+    """In an archive's head, all other bytes keep their positions."""
     definition = START + statement + set_options("n_distinct=3", "z")
     expected = START + kept + set_options("n_distinct=3", "z")
     assert without_column_versions(definition) == expected
@@ -42,14 +42,14 @@ def test_definition_loses_the_option_and_keeps_others(statement: str, kept: str)
     assert loadable[6:-5].decode().replace(" ", "").split() == expected.replace(" ", "").split()
 
 
-def test_head_of_other_kinds_of_entries_is_unchanged() -> None:
-    """The text of a function may contain such a statement."""
+def test_loadable_head_does_not_change_pg_attver_in_function_bodies() -> None:
+    """The body of a function may contain a statement that sets ``pg_attver``."""
     definition = START + set_options("pg_attver=7")
     entry = Entry(1, 1, "f", "FUNCTION", 2, definition, "public", position=0)
     assert loadable_head(definition.encode(), [entry]) == definition.encode()
 
 
-def test_position_of_an_entry_is_that_of_its_definition(source: DatabaseAddress) -> None:
+def test_entry_position_points_to_its_definition(source: DatabaseAddress) -> None:
     run(source, "CREATE TABLE t (a int); CREATE TABLE 客户 (a text DEFAULT '客户');")
     archive = pg_dump(source, "--format=custom", "--compress=0")
     entries = read_archive([archive]).entries
@@ -59,8 +59,8 @@ def test_position_of_an_entry_is_that_of_its_definition(source: DatabaseAddress)
         assert archive[entry.position : entry.position + len(definition)] == definition
 
 
-def test_restored_definitions_do_not_depend_on_the_option() -> None:
-    """The server of the copy has its own numbers."""
+def test_restored_definitions_ignore_pg_attver() -> None:
+    """Each server counts the versions of columns itself, so the numbers differ."""
     tables = [
         Entry(1, 1, "t", "TABLE", 2, START + set_options(f"pg_attver={number}"), "public")
         for number in (7, 8)

@@ -1,4 +1,7 @@
-"""Every difference between a copy and its manifest is noticed, and no order is one."""
+"""Test that a comparison with the manifest reports every difference.
+
+Another order of rows does not count as a difference.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +48,10 @@ def copy(plain: Taken, target: DatabaseAddress, operations: Holder) -> DatabaseA
     return target
 
 
-def test_every_kind_of_difference_is_noticed(
+def test_compare_reports_each_kind_of_difference(
     plain: Taken, copy: DatabaseAddress, operations: Holder
 ):
-    """One after the other, each undone before the next; nothing else is reported."""
+    """The test makes and undoes one change at a time. The comparison reports only that change."""
     source = plain.source(operations.opening)
     odd = '"odd ""one"'
     for change, undo, different in [
@@ -79,10 +82,10 @@ def test_every_kind_of_difference_is_noticed(
     assert compare(source, copy).different == ()
 
 
-def test_a_missing_table_and_another_schema_are_noticed(
+def test_compare_reports_missing_table_and_changed_schema(
     plain: Taken, copy: DatabaseAddress, operations: Holder
 ):
-    """A table that is gone is missing, not equal; added and changed definitions count too."""
+    """Added and changed definitions are differences too."""
     source = plain.source(operations.opening)
     run(copy, "CREATE INDEX added ON customer (name)")
     comparison = compare(source, copy)
@@ -97,10 +100,8 @@ def test_a_missing_table_and_another_schema_are_noticed(
     assert compare(source, copy).definitions == Definitions()
 
 
-def test_another_order_of_the_rows_is_no_difference(
-    plain: Taken, copy: DatabaseAddress, operations: Holder
-):
-    """Loading may put rows into other pages; a swap of two values is a difference all the same."""
+def test_compare_accepts_reordered_rows(plain: Taken, copy: DatabaseAddress, operations: Holder):
+    """A load may store rows in another order. Two swapped values are a difference."""
     source = plain.source(operations.opening)
     run(copy, "CREATE INDEX r ON customer (name DESC); CLUSTER customer USING r; DROP INDEX r")
     comparison = compare(source, copy)
@@ -111,10 +112,10 @@ def test_another_order_of_the_rows_is_no_difference(
     assert (comparison.reordered, comparison.different) == ((), ("public.customer",))
 
 
-def test_neither_timezone_nor_datestyle_of_the_server_matters(
+def test_compare_ignores_timezone_and_datestyle_of_server(
     plain: Taken, copy: DatabaseAddress, operations: Holder, server: DatabaseAddress
 ):
-    """The copy's server stands elsewhere and prints moments in another way."""
+    """The server of the copy may print timestamps in another format."""
     for setting in ("timezone = 'Asia/Shanghai'", "datestyle = 'German'", "extra_float_digits = 0"):
         with server.connect(autocommit=True) as conn:
             conn.execute(f"ALTER DATABASE {copy.name} SET {setting}")
@@ -122,31 +123,31 @@ def test_neither_timezone_nor_datestyle_of_the_server_matters(
     assert (comparison.different, comparison.reordered) == ((), ())
 
 
-def test_a_manifest_that_does_not_fit_its_archive_is_an_incident(
+def test_compare_raises_if_archive_does_not_match_manifest(
     plain: Taken, copy: DatabaseAddress, operations: Holder
 ):
-    """The row by row comparison trusts the archive only under the manifest's checksum."""
+    """Rows are compared singly only if the archive has the checksum that the manifest records."""
     tables = tuple(
-        one.model_copy(update={"sha256": "0" * 64}) if one.name == "customer" else one
-        for one in plain.manifest.tables
+        table.model_copy(update={"sha256": "0" * 64}) if table.name == "customer" else table
+        for table in plain.manifest.tables
     )
     source = replace(
         plain.source(operations.opening),
         manifest=plain.manifest.model_copy(update={"tables": tables}),
     )
-    with pytest.raises(ServiceError, match=r"does not fit its own manifest in public\.customer"):
+    with pytest.raises(ServiceError, match=r"does not match its own manifest in public\.customer"):
         compare(source, copy)
 
 
-def test_a_copy_that_cannot_be_read_back_is_an_error(
+def test_compare_raises_if_copy_cannot_be_read(
     plain: Taken, copy: DatabaseAddress, operations: Holder
 ):
-    """Never an empty comparison: of a role without rights, and of a database that is gone."""
+    """Cases: a role without rights, and a database that does not exist."""
     source = plain.source(operations.opening)
     run(copy, "CREATE ROLE without_rights LOGIN PASSWORD 'x'")
     try:
         parameters = {**copy.parameters, "user": "without_rights"}
-        with pytest.raises(ServiceError, match="cannot be read back"):
+        with pytest.raises(ServiceError, match=r"The restored copy .* cannot be read"):
             compare(source, DatabaseAddress(parameters, "x"))
     finally:
         run(copy, "DROP ROLE without_rights")
@@ -206,18 +207,20 @@ BREAK = "SET session_replication_role = replica;"
          "    ('[1,1]', '[3,3]', '[2026-01-15,2026-02-20)')", 2),
     ],
 )  # fmt: skip
-def test_rows_without_parent_are_counted(source: DatabaseAddress, tables: str, broken: int | None):
-    """As the key itself would: SIMPLE and FULL, composite, inherited, partitioned, with periods."""
+def test_check_foreign_keys_counts_rows_without_parent(
+    source: DatabaseAddress, tables: str, broken: int | None
+):
+    """Cases: MATCH SIMPLE and FULL, several columns, inherited and partitioned tables, PERIOD."""
     run(source, PARENTS + BREAK + tables)
     with source.connect() as conn:
-        found = check_foreign_keys(conn)
-    assert found.checked == (0 if broken is None else 1)
-    assert sum(found.broken.values()) == (broken or 0)
-    assert all(name.startswith("public.c.") for name in found.broken)
+        orphans = check_foreign_keys(conn)
+    assert orphans.checked == (0 if broken is None else 1)
+    assert sum(orphans.broken.values()) == (broken or 0)
+    assert all(name.startswith("public.c.") for name in orphans.broken)
 
 
-def test_a_key_is_checked_with_its_own_operator(source: DatabaseAddress):
-    """The search path of the copy may not lead to it: here it compares without case (citext)."""
+def test_check_foreign_keys_compares_with_the_operator_of_the_foreign_key(source: DatabaseAddress):
+    """The operator of citext, for example, ignores case and may be outside of the search path."""
     names = {"<": "lt", "<=": "le", "=": "eq", ">=": "ge", ">": "gt"}
     run(
         source,
@@ -237,5 +240,5 @@ def test_a_key_is_checked_with_its_own_operator(source: DatabaseAddress):
         INSERT INTO p VALUES ('Wang'); INSERT INTO c VALUES ('WANG');""",
     )
     with source.connect() as conn:
-        found = check_foreign_keys(conn)
-    assert (found.checked, found.broken) == (1, {})
+        orphans = check_foreign_keys(conn)
+    assert (orphans.checked, orphans.broken) == (1, {})

@@ -1,4 +1,7 @@
-"""A copy of a store has other version ids: its restore points are usable, proved by digest."""
+"""Test that restore points in a copy of a store are verified by digest.
+
+Objects have other version ids in the copy.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ __all__ = ["locked"]  # a fixture
 def copied(
     request: pytest.FixtureRequest, moto: MotoServer, locked: Locked, tmp_path: Path
 ) -> ObjectStore:
-    """A store with the current objects of another store."""
+    """Return a store to which the current objects of another store were copied."""
     store: ObjectStore
     if request.param == "s3":
         client = client_for(moto.endpoint)
@@ -48,10 +51,10 @@ def same_size(content: bytes) -> bytes:
     return bytes([content[0] ^ 1]) + content[1:]
 
 
-def test_a_copied_restore_point_is_usable_and_named_as_a_copy(
+def test_listing_marks_copied_restore_point_as_copy(
     locked: Locked, copied: ObjectStore, operations: Holder
 ) -> None:
-    """The listing says that only a digest proves it, and readers compare that."""
+    """Readers of such a dump must compare its digest, because its version id differs."""
     (point,), rejected = restore_points(copied, "courier", locked.trusted)
     assert (rejected, point.hidden, point.is_copy) == ([], (), True)
     source = Taken(copied, load(copied, "courier", point.id, locked.trusted).manifest).source(
@@ -68,19 +71,18 @@ def test_a_copied_restore_point_is_usable_and_named_as_a_copy(
     assert source.checked_by == "version"
 
 
-def test_a_copied_restore_point_is_restored_whole(
+def test_restore_of_copied_restore_point_has_all_rows(
     locked: Locked, copied: ObjectStore, operations: Holder, target: DatabaseAddress
 ) -> None:
-    """Every table has the rows of the manifest."""
     point = load(copied, "courier", locked.manifest.id, locked.trusted)
     done = restore(Taken(copied, point.manifest).source(operations.opening), target)
     assert (done.tables, done.differences) == (len(locked.manifest.tables), ())
 
 
-def test_a_dump_without_recorded_version_is_found_below_a_delete_marker(
+def test_copied_dump_that_a_delete_marker_hides_is_found(
     moto: MotoServer, taken: Taken, signer: Signer, operations: Holder
 ) -> None:
-    """A directory was copied to a bucket with versions, and somebody deleted the object there."""
+    """A directory was copied to a bucket with versioning, and then the dump was deleted there."""
     client = client_for(moto.endpoint)
     store = S3Store(client, new_bucket(client))
     for each in taken.store.list():
@@ -95,14 +97,14 @@ def test_a_dump_without_recorded_version_is_found_below_a_delete_marker(
 
 
 @pytest.mark.parametrize("overwrite", [same_size, lambda _content: b"short"])
-def test_a_dump_without_recorded_version_is_found_below_an_overwrite(
+def test_copied_dump_that_a_newer_version_hides_is_found(
     moto: MotoServer,
     taken: Taken,
     signer: Signer,
     operations: Holder,
     overwrite: Callable[[bytes], bytes],
 ) -> None:
-    """A directory was copied to a bucket with versions, and somebody overwrote the object there."""
+    """A directory was copied to a bucket with versioning. There, the dump was overwritten."""
     client = client_for(moto.endpoint)
     store = S3Store(client, new_bucket(client))
     for each in taken.store.list():
@@ -113,10 +115,10 @@ def test_a_dump_without_recorded_version_is_found_below_an_overwrite(
     Taken(store, point.manifest).source(operations.opening).check()
 
 
-def test_other_content_of_the_same_size_is_refused_by_digest(
+def test_check_refuses_copied_dump_with_other_content_of_same_size(
     locked: Locked, copied: ObjectStore, operations: Holder
 ) -> None:
-    """The check of a restore reads the object before the target is changed."""
+    """The restore checks the object before it changes the target."""
     key = locked.manifest.dump.key
     if copied.kind == "s3":
         copied.delete(key)
@@ -127,9 +129,7 @@ def test_other_content_of_the_same_size_is_refused_by_digest(
         Taken(copied, point.manifest).source(operations.opening).check()
 
 
-def test_other_content_of_another_size_is_refused_when_it_is_listed(
-    locked: Locked, copied: ObjectStore
-) -> None:
+def test_listing_rejects_dump_of_another_size(locked: Locked, copied: ObjectStore) -> None:
     if copied.kind == "s3":
         copied.delete(locked.manifest.dump.key)
     copied.put(locked.manifest.dump.key, b"short")
@@ -148,10 +148,10 @@ def remove(store: S3Store, key: str) -> None:
 
 @pytest.mark.parametrize("copied", ["s3"], indirect=True)
 @pytest.mark.parametrize("how", [hide, remove])
-def test_a_copy_that_was_hidden_is_found_by_its_digest_and_reported(
+def test_hidden_copied_dump_is_found_by_digest_and_reported(
     locked: Locked, copied: S3Store, operations: Holder, how: Callable[[S3Store, str], None]
 ) -> None:
-    """The version below has the digest; an overwrite or a delete marker is on top."""
+    """A newer version or a delete marker hides the version that has the digest."""
     key = locked.manifest.dump.key
     (version,) = [each for each in copied.list_versions(key) if not each.is_marker]
     how(copied, key)
@@ -163,10 +163,13 @@ def test_a_copy_that_was_hidden_is_found_by_its_digest_and_reported(
     assert [each.key for each in point.hidden] == ([key] if how is remove else [])
 
 
-def test_a_hidden_dump_is_no_copy_where_its_recorded_version_is_there(
+def test_hidden_dump_in_its_recorded_version_is_not_a_copy(
     locked: Locked, operations: Holder
 ) -> None:
-    """In its own store the pinned version is used, and the finding stays."""
+    """The store is the original store, so the recorded version is read.
+
+    The overwrite is reported.
+    """
     key = locked.key(DUMP_NAME)
     locked.store.put(key, same_size(locked.store.get(key)))
     (point,), _rejected = restore_points(locked.store, "courier", locked.trusted)
@@ -177,7 +180,7 @@ def test_a_hidden_dump_is_no_copy_where_its_recorded_version_is_there(
     assert locked.key(MANIFEST_NAME) not in {each.key for each in point.hidden}
 
 
-def test_backup_that_is_tried_again_does_not_take_a_copy_for_its_restore_point(
+def test_retried_backup_ignores_copied_restore_point(
     moto: MotoServer,
     locked: Locked,
     tiny: DatabaseAddress,
@@ -185,7 +188,7 @@ def test_backup_that_is_tried_again_does_not_take_a_copy_for_its_restore_point(
     signer: Signer,
     state: Engine,
 ) -> None:
-    """Its first try published in another store; only a digest proves what was copied from there."""
+    """The first try of the run published its restore point in another store."""
     client = client_for(moto.endpoint)
     store = S3Store(client, new_bucket(client))
     for each in locked.store.list():

@@ -1,4 +1,4 @@
-"""A drill proves a restore, and each thing that may be wrong with it turns it red."""
+"""Test that a restore drill fails for each defect of the restore point or the restored copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from include.backup import drill as module
-from include.backup.drill import DrillTarget, drilled_points, remember
+from include.backup.drill import DrillTarget, drilled_points, record_drill
 from include.backup.drill_report import past_drills
 from include.backup.offsite_findings import CLAUSE
 from include.backup.refusals import judge_refusals, prove_refusals
@@ -20,7 +20,7 @@ from include.encryption.recipients import OpeningKey, Recipient
 from include.erasure import replay as replays
 from include.erasure.ledger import ErasureKeys
 from include.erasure.masks import Mask
-from include.erasure.replay import Schedule
+from include.erasure.replay import ReplayRules
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
 from include.evidence.step_findings import StepFindings
@@ -62,7 +62,7 @@ def point(
     signer: Signer,
 ) -> Taken:
     store = DirectoryStore(tmp_path_factory.mktemp("drill"))
-    return take(courier, store, recipients, signer, clocks=[SEEN])
+    return take(courier, store, recipients, signer, columns=[SEEN])
 
 
 @pytest.fixture
@@ -73,27 +73,27 @@ def rig(
     server: DatabaseAddress,
     state: Engine,
 ) -> Iterator[Rig]:
-    made = Rig(
+    rig = Rig(
         point.source(operations.opening),
-        DrillTarget(server, Schedule({"c": Mask({"name": "erase"})})),
+        DrillTarget(server, ReplayRules({"c": Mask({"name": "erase"})})),
         server,
         courier,
         state,
     )
     content = rows(courier, "SELECT c.*, xmin::text FROM customer c")
-    yield made
-    assert made.scratch_left() == [], "a scratch database was left"
+    yield rig
+    assert rig.scratch_left() == [], "a scratch database was left"
     assert rows(courier, "SELECT c.*, xmin::text FROM customer c") == content
     with state.connect() as conn:
         assert None not in list(conn.scalars(select(scratch_database.c.dropped_at)))
 
 
-def codes(found: StepRecord) -> dict[str, Outcome]:
-    return {one.code: one.severity for one in found.findings}
+def codes(record: StepRecord) -> dict[str, Outcome]:
+    return {finding.code: finding.severity for finding in record.findings}
 
 
 def harm(monkeypatch: pytest.MonkeyPatch, statements: str) -> None:
-    """Change each copy as soon as it is restored."""
+    """Change each restored copy with the given statements as soon as it is restored."""
     real = module.restore
 
     def then_harmed(source: Source, target: DatabaseAddress, **more: object) -> Restored:
@@ -104,17 +104,16 @@ def harm(monkeypatch: pytest.MonkeyPatch, statements: str) -> None:
     monkeypatch.setattr(module, "restore", then_harmed)
 
 
-def test_a_good_restore_point_passes_with_its_figures(rig: Rig):
-    """Everything compared, nothing found, measured against its targets."""
-    found = rig.drill(latest=NOW - timedelta(hours=3))
-    assert (found.outcome, found.findings) == (Outcome.PASS, [])
-    assert found.data["rows"] == 18
-    assert (found.data["tables"], found.data["compared"]) == (2, 2)
-    assert found.data["dump_checked_by"] == "digest"  # a directory has no versions
-    assert found.data["foreign_keys"] == 1
-    assert found.data["remaining"] == found.data["replayed"] == found.data["erasures"] == 0
-    assert datetime.fromisoformat(found.data["newest"]) == NOW - timedelta(hours=2)
-    figures = {one.name: one for one in found.metrics}
+def test_drill_of_valid_restore_point_passes_with_figures(rig: Rig):
+    record = rig.drill(latest=NOW - timedelta(hours=3))
+    assert (record.outcome, record.findings) == (Outcome.PASS, [])
+    assert record.data["rows"] == 18
+    assert (record.data["tables"], record.data["compared"]) == (2, 2)
+    assert record.data["dump_checked_by"] == "digest"  # a directory has no versions
+    assert record.data["foreign_keys"] == 1
+    assert record.data["remaining"] == record.data["replayed"] == record.data["erasures"] == 0
+    assert datetime.fromisoformat(record.data["newest"]) == NOW - timedelta(hours=2)
+    figures = {metric.name: metric for metric in record.metrics}
     rto, rpo = figures["drill.rto_seconds"], figures["drill.rpo_seconds"]
     assert rto.value is not None
     assert rpo.value is not None
@@ -125,70 +124,70 @@ def test_a_good_restore_point_passes_with_its_figures(rig: Rig):
     assert rpo.target == 24 * 3600
 
 
-def test_a_late_restore_fails(rig: Rig):
-    """Against the database's own RTO."""
-    found = rig.drill(mapped(rto=timedelta(milliseconds=1)))
-    assert codes(found) == {"drill.late": Outcome.FAIL}
-    assert found.outcome is Outcome.FAIL
+def test_drill_fails_if_restore_exceeds_rto(rig: Rig):
+    """The data map defines the RTO of the database."""
+    record = rig.drill(mapped(rto=timedelta(milliseconds=1)))
+    assert codes(record) == {"drill.late": Outcome.FAIL}
+    assert record.outcome is Outcome.FAIL
 
 
-def test_an_old_newest_restore_point_needs_attention(rig: Rig):
-    """The age of the newest point counts, whichever was drilled."""
+def test_drill_needs_attention_if_newest_restore_point_exceeds_rpo(rig: Rig):
+    """The age of the newest restore point decides, even if another restore point is restored."""
     assert codes(rig.drill(latest=NOW - timedelta(hours=25))) == {"drill.old": Outcome.ATTENTION}
 
 
-def test_records_that_stopped_coming_fail(rig: Rig):
-    """The newest is two hours old; a window of one hour is too narrow for it."""
+def test_drill_fails_if_newest_record_is_older_than_window(rig: Rig):
+    """The newest record is two hours old, and the window is one hour."""
     assert codes(rig.drill(window=1)) == {"drill.stale": Outcome.FAIL}
     assert codes(rig.drill(window=3)) == {}
 
 
-def test_columns_that_the_backup_did_not_record_are_not_looked_at(rig: Rig):
-    """An old restore point lacks a column that the data map has since; none at all is said so."""
+def test_drill_skips_newest_record_columns_that_the_backup_lacks(rig: Rig):
+    """An old restore point may lack columns that the data map now names."""
     newer = [{"collection": "customer", "field": "added_later"}]
     assert rig.drill(mapped(newest=newer)).data["newest"] is None
 
 
-def test_erased_records_go_again_and_are_counted(rig: Rig):
-    """The copy brought two back; one that it never had is only an entry."""
+def test_drill_replays_deletions_and_counts_them(rig: Rig):
+    """The copy contains two erased records. The third ledger entry matches no record."""
     rig.erase("customer", "3", "77")
     rig.erase("waybill", "3")
-    found = rig.drill()
-    assert found.outcome is Outcome.PASS
-    assert (found.data["erasures"], found.data["replayed"], found.data["remaining"]) == (3, 2, 0)
+    record = rig.drill()
+    assert record.outcome is Outcome.PASS
+    assert (record.data["erasures"], record.data["replayed"], record.data["remaining"]) == (3, 2, 0)
 
 
-def test_masked_records_are_masked_again_and_counted(rig: Rig):
-    """The copy held two in clear; a masking is an entry as a deletion is."""
+def test_drill_replays_maskings_and_counts_them(rig: Rig):
+    """The copy contains two masked records with their original values."""
     rig.erase("customer", "4", "5", "77", action="mask")
-    found = rig.drill()
-    assert found.outcome is Outcome.PASS
-    assert (found.data["erasures"], found.data["remasked"], found.data["remaining"]) == (3, 2, 0)
+    record = rig.drill()
+    assert record.outcome is Outcome.PASS
+    assert (record.data["erasures"], record.data["remasked"], record.data["remaining"]) == (3, 2, 0)
 
 
-@pytest.mark.parametrize("off", ["erase", "mask_again"])
-def test_a_replay_that_does_nothing_fails(rig: Rig, monkeypatch: pytest.MonkeyPatch, off: str):
-    """Deletions or maskings that are switched off are noticed by the look afterwards."""
+@pytest.mark.parametrize("off", ["erase_staged", "mask_again"])
+def test_drill_fails_if_replay_changes_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch, off: str):
+    """A search after the replay detects that no record was deleted or masked."""
     rig.erase("waybill", "3")
     rig.erase("customer", "4", action="mask")
     monkeypatch.setattr(replays, off, lambda *_: 0)
-    found = rig.drill()
-    assert codes(found).pop("drill.erased_present") is Outcome.FAIL
-    assert found.data["remaining"] == 1
-    assert found.data["holding"] == ({"public.waybill": 1} if off == "erase" else {})
+    record = rig.drill()
+    assert codes(record).pop("drill.erased_present") is Outcome.FAIL
+    assert record.data["remaining"] == 1
+    assert record.data["holding"] == ({"public.waybill": 1} if off == "erase_staged" else {})
 
 
-def test_a_drill_erases_a_record_that_a_trigger_would_keep(rig: Rig):
-    """The trigger of waybill 7 does not fire."""
+def test_drill_erases_record_that_a_trigger_protects(rig: Rig):
+    """The trigger that protects waybill 7 does not fire."""
     rig.erase("waybill", "7", "8")
-    found = rig.drill()
-    assert (found.outcome, found.data["replayed"], found.data["remaining"]) == ("pass", 2, 0)
+    record = rig.drill()
+    assert (record.outcome, record.data["replayed"], record.data["remaining"]) == ("pass", 2, 0)
 
 
-def test_a_drill_fails_where_history_names_an_erased_record(
+def test_drill_fails_if_history_table_contains_key_of_erased_record(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ):
-    """By relation and number of rows; the value is nowhere in the record."""
+    """The finding names the relation and the number of rows, never a value."""
     rig.erase("customer", "3")
     rig.erase("waybill", "3")
     real = module.restore
@@ -199,31 +198,35 @@ def test_a_drill_fails_where_history_names_an_erased_record(
         return restored
 
     monkeypatch.setattr(module, "restore", with_history)
-    found = rig.drill()
-    assert codes(found)["drill.erased_key_present"] is Outcome.FAIL
-    assert found.data["holding"] == {"public.customer_history": 1}
-    (finding,) = [one for one in found.findings if one.code == "drill.erased_key_present"]
+    record = rig.drill()
+    assert codes(record)["drill.erased_key_present"] is Outcome.FAIL
+    assert record.data["holding"] == {"public.customer_history": 1}
+    (finding,) = [
+        finding for finding in record.findings if finding.code == "drill.erased_key_present"
+    ]
     assert "public.customer_history (1 rows)" in str(finding.message)
     assert finding.clause == "5.3"
 
 
-def test_an_erased_record_that_others_need_stops_the_drill(rig: Rig):
-    """The waybill was never erased; the scratch database is dropped all the same."""
+def test_drill_stops_at_erased_record_that_is_still_referenced(rig: Rig):
+    """A waybill that was never erased refers to the record.
+
+    The drill fails, but it still drops the scratch database.
+    """
     rig.erase("customer", "3")
     with pytest.raises(ControlFailed, match="waybill still refers to them"):
         rig.drill()
 
 
-def test_another_count_than_the_manifests_fails(rig: Rig):
-    """A manifest that says more rows than came."""
+def test_drill_fails_if_row_count_differs_from_manifest(rig: Rig):
     manifest = rig.source.manifest
     tables = tuple(
-        one.model_copy(update={"rows": one.rows + (one.name == "waybill")})
-        for one in manifest.tables
+        table.model_copy(update={"rows": table.rows + (table.name == "waybill")})
+        for table in manifest.tables
     )
-    found = rig.drill(manifest=manifest.model_copy(update={"tables": tables}))
-    assert codes(found) == {"drill.rows": Outcome.FAIL}
-    assert "public.waybill" in str(found.findings[0].message)
+    record = rig.drill(manifest=manifest.model_copy(update={"tables": tables}))
+    assert codes(record) == {"drill.rows": Outcome.FAIL}
+    assert "public.waybill" in str(record.findings[0].message)
 
 
 @pytest.mark.parametrize(
@@ -245,43 +248,45 @@ def test_another_count_than_the_manifests_fails(rig: Rig):
          {"drill.content": Outcome.FAIL, "drill.stale": Outcome.FAIL}),
     ],
 )  # fmt: skip
-def test_a_copy_that_is_not_the_original_fails(
+def test_drill_fails_if_copy_differs_from_original(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, statements: str, expected: dict[str, Outcome]
 ):
-    """The copy is changed behind the restore's back; the right finding notices."""
+    """The test changes the copy after the restore, and a finding reports each change."""
     harm(monkeypatch, statements)
-    found = rig.drill()
-    assert codes(found) == expected
-    assert found.outcome is Outcome.worst(list(expected.values()))
+    record = rig.drill()
+    assert codes(record) == expected
+    assert record.outcome is Outcome.worst(list(expected.values()))
 
 
-def test_erased_records_of_a_renamed_table_fail_the_drill(rig: Rig):
-    """The data map has the name of today, the restore point the old one: nobody looked there."""
+def test_drill_fails_if_table_of_erased_records_was_renamed(rig: Rig):
+    """The restore point has the old table name, so erased records cannot be searched for."""
     rig.erase("waybill", "3")
     collections = dict(mapped().collections)
     collections["waybill"] = collections["waybill"].model_copy(update={"table": "shipment"})
-    found = rig.drill(mapped(collections=collections))
-    assert codes(found)["drill.erased_not_looked_for"] is Outcome.FAIL
-    assert found.data["not_looked_for"] == 1
-    (one,) = [one for one in found.findings if one.code == "drill.erased_not_looked_for"]
-    assert one.clause == "5.3"
+    record = rig.drill(mapped(collections=collections))
+    assert codes(record)["drill.erased_not_looked_for"] is Outcome.FAIL
+    assert record.data["not_looked_for"] == 1
+    (finding,) = [
+        finding for finding in record.findings if finding.code == "drill.erased_not_looked_for"
+    ]
+    assert finding.clause == "5.3"
 
 
-@pytest.mark.parametrize("what", ["key", "role", "erasure key", "lost"])
-def test_a_drill_that_cannot_be_done_leaves_nothing(
-    rig: Rig, stranger: OpeningKey, new_database: Callable[..., DatabaseAddress], what: str
+@pytest.mark.parametrize("fault", ["key", "role", "erasure key", "lost"])
+def test_failed_drill_leaves_no_database(
+    rig: Rig, stranger: OpeningKey, new_database: Callable[..., DatabaseAddress], fault: str
 ):
-    """A wrong key, a role that may not create databases, a lost erasure key, an object gone."""
-    wanted: type[Exception] = ControlFailed
-    if what == "key":
+    """Cases: wrong key, role without CREATEDB, lost erasure key, missing object."""
+    expected_error: type[Exception] = ControlFailed
+    if fault == "key":
         rig.source = replace(rig.source, key=stranger)
-    elif what == "role":
-        wanted = UsageError
+    elif fault == "role":
+        expected_error = UsageError
         run(rig.server, "DROP ROLE IF EXISTS no_creator; CREATE ROLE no_creator LOGIN PASSWORD 'x'")
         parameters = {**rig.server.parameters, "user": "no_creator"}
         rig.target = replace(rig.target, server=DatabaseAddress(parameters, "x"))
-    elif what == "erasure key":
-        wanted = UsageError
+    elif fault == "erasure key":
+        expected_error = UsageError
         rig.erase("customer", "1")
         rig.erasure_keys = ErasureKeys({"9": b"z" * 32}, "9")
     else:
@@ -289,9 +294,9 @@ def test_a_drill_that_cannot_be_done_leaves_nothing(
         rig.source = replace(
             rig.source, manifest=rig.source.manifest.model_copy(update={"dump": dump})
         )
-    with pytest.raises(wanted):
+    with pytest.raises(expected_error):
         rig.drill()
-    if what == "role":
+    if fault == "role":
         with rig.state.begin() as conn:
             conn.execute(scratch_database.delete())
         run(rig.server, "DROP ROLE no_creator")
@@ -302,37 +307,44 @@ def refusals(source: Source) -> StepRecord:
     return findings.record(judge_refusals(source, NOW, findings))
 
 
-def test_damage_and_a_wrong_key_are_refused(rig: Rig):
-    """Each variant by itself, and an undamaged one would have passed."""
-    found = refusals(rig.source)
-    assert found.outcome is Outcome.PASS
-    assert found.data["refused"] == ["flipped_byte", "truncated", "wrong_key"]
-    assert found.metrics[0].value == found.metrics[0].target == 3
+def test_check_refusals_passes_if_each_damaged_variant_is_refused(rig: Rig):
+    """The undamaged object can be decrypted."""
+    record = refusals(rig.source)
+    assert record.outcome is Outcome.PASS
+    assert record.data["refused"] == ["flipped_byte", "truncated", "wrong_key"]
+    assert record.metrics[0].value == record.metrics[0].target == 3
 
 
-def test_a_restore_that_accepts_damage_fails(rig: Rig, monkeypatch: pytest.MonkeyPatch):
-    """If decryption let everything through, the proof must say so."""
+def test_check_refusals_fails_if_damage_is_accepted(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    """The test replaces the decryption with a function that accepts all bytes."""
     monkeypatch.setattr("include.backup.refusals.decrypting", lambda source, *_: source)
     proofs = prove_refusals(rig.source, NOW)
     assert [*proofs.values()] == [False, False, False]
-    found = refusals(rig.source)
-    assert codes(found) == {"drill.accepted": Outcome.FAIL}
-    assert len(found.findings) == 3
+    record = refusals(rig.source)
+    assert codes(record) == {"drill.accepted": Outcome.FAIL}
+    assert len(record.findings) == 3
 
 
-def test_drills_are_remembered_for_the_trend_and_the_next_choice(state: Engine):
-    """A failed one does not count as drilled; the same run again replaces its entry."""
+def test_drill_results_are_stored_for_trend_and_choice_of_next_restore_point(state: Engine):
+    """The restore point of a failed drill can be chosen again.
+
+    A repeated run replaces its result.
+    """
 
     def entered(run_id: str, point: str, outcome: Outcome, day: int, part: str = "courier") -> None:
         services = services_stub({}, state, FixedClock(NOW - timedelta(days=day)))
-        remember(RunContext(services, None, Run("drill_restore", run_id)), part, point, outcome)
+        record_drill(RunContext(services, None, Run("drill_restore", run_id)), part, point, outcome)
 
     entered("r1", "good", Outcome.PASS, 3)
     entered("r2", "odd", Outcome.ATTENTION, 2)
     entered("r3", "bad", Outcome.FAIL, 1)
     entered("r1", "other", Outcome.PASS, 1, part="billing")
     assert drilled_points(state, "courier") == {"good", "odd"}
-    assert [one.outcome for one in past_drills(state, "courier")] == ["pass", "attention", "fail"]
+    assert [drill.outcome for drill in past_drills(state, "courier")] == [
+        "pass",
+        "attention",
+        "fail",
+    ]
     entered("r3", "bad", Outcome.PASS, 1)
     assert drilled_points(state, "courier") == {"good", "odd", "bad"}
     assert len(past_drills(state, "courier")) == 3
@@ -340,7 +352,7 @@ def test_drills_are_remembered_for_the_trend_and_the_next_choice(state: Engine):
 
 @dataclass
 class HandClock:
-    """Moves only when it is told to."""
+    """A clock that only the test advances."""
 
     moment: datetime
     source: str = "by hand"
@@ -349,25 +361,25 @@ class HandClock:
         return self.moment
 
 
-def test_the_rto_counts_loading_and_erasing_but_not_comparing(
+def test_measured_restore_time_includes_load_and_replay_but_not_comparison(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ):
-    """Until people could work with the copy: ten minutes to load, one to erase again."""
+    """The load takes ten minutes, and the replay of erasures takes one minute."""
     clock = HandClock(NOW)
 
     def taking(minutes: int, name: str) -> None:
         real = getattr(module, name)
 
-        def slow(*given: object, **named: object) -> object:
+        def slow(*args: object, **kwargs: object) -> object:
             clock.moment += timedelta(minutes=minutes)
-            return real(*given, **named)
+            return real(*args, **kwargs)
 
         monkeypatch.setattr(module, name, slow)
 
     for minutes, name in ((10, "restore"), (100, "compare"), (1, "replay")):
         taking(minutes, name)
     latest = NOW - timedelta(hours=1)
-    found = rig.drill(mapped(rto=timedelta(minutes=11)), latest=latest, clock=clock)
-    figures = {one.name: one.value for one in found.metrics}
+    record = rig.drill(mapped(rto=timedelta(minutes=11)), latest=latest, clock=clock)
+    figures = {metric.name: metric.value for metric in record.metrics}
     assert figures == {"drill.rto_seconds": 660, "drill.rpo_seconds": 3600}
-    assert found.findings == []
+    assert record.findings == []

@@ -1,4 +1,4 @@
-"""Findings of a drill: which measure is still in order, and how each difference is named."""
+"""Test findings of restore drills about missed targets and about differences from the original."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from include.backup.offsite import CLOCK_TOLERANCE
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.policy.rules import Drill
+from include.reports.i18n import Translator
 from tests.backup.support import Taken, mapped
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
@@ -40,10 +41,10 @@ def codes(examined: StepFindings) -> dict[str, Outcome]:
         ([], {}),
     ],
 )
-def test_newest_record_is_judged_by_its_window(
+def test_judge_newest_compares_newest_record_with_window(
     taken: Taken, ages: list[timedelta | None], expected: dict[str, Outcome]
 ) -> None:
-    """The newest of all clocks counts, on either side of the moment of the backup."""
+    """The newest value of all columns is compared with the time of the backup."""
     examined, manifest = examination(), taken.manifest
     moments = [None if age is None else manifest.taken_at - age for age in ages]
     moments_known = [moment for moment in moments if moment is not None]
@@ -62,10 +63,9 @@ def test_newest_record_is_judged_by_its_window(
         (1, -CLOCK_TOLERANCE - SECOND, {"drill.from_the_future": Outcome.FAIL}),
     ],
 )
-def test_times_at_their_targets_are_in_order(
+def test_judge_targets_accepts_times_equal_to_targets(
     seconds: float, age: timedelta, expected: dict[str, Outcome]
 ) -> None:
-    """Measure each figure with its target, whatever the findings are."""
     examined = examination()
     judge_targets(examined, mapped(rto=2 * HOUR), seconds, age)
     assert codes(examined) == expected
@@ -75,27 +75,29 @@ def test_times_at_their_targets_are_in_order(
     }
 
 
-@pytest.mark.parametrize(("number", "more"), [(1, ""), (10, ""), (11, ", … (+1)")])
+@pytest.mark.parametrize(("number", "more"), [(1, ""), (10, ""), (11, " and 1 more")])
 @pytest.mark.parametrize("kind", ["missing", "added", "changed"])
 @pytest.mark.parametrize("other_version", [False, True])
-def test_differing_definitions_are_named_ten_at_most(
+def test_judge_schema_names_at_most_ten_definitions(
     taken: Taken, kind: str, number: int, more: str, other_version: bool
 ) -> None:
-    """Only a changed definition is explained by the servers' versions, where these differ."""
+    """If the server versions differ, only the finding about changed definitions says so."""
     names = tuple(f"TABLE t{at:02}" for at in range(number))
     version = "17.9" if other_version else taken.manifest.server_version
     comparison = Comparison(1, (), (), (), Definitions(**{kind: names}), version)
     examined = examination()
     judge_schema(examined, comparison, taken.manifest)
     (finding,) = examined.findings
-    assert finding.message.values == {"names": ", ".join(names[:10]) + more}
-    versions = {"before": taken.manifest.server_version, "after": version}
+    shown = finding.message.values["names"]
+    assert Translator("en", "UTC").value(shown) == ", ".join(names[:10]) + more
+    versions = {"original": taken.manifest.server_version, "drill": version}
     is_explained = kind == "changed" and other_version
-    assert finding.action.values == (versions if is_explained else {})
+    explained = finding.for_engineers.values if finding.for_engineers else {}
+    assert explained == (versions if is_explained else {})
 
 
-def test_table_with_other_rows_has_one_finding() -> None:
-    """Fewer rows are other content too."""
+def test_table_with_other_row_count_and_content_has_one_finding() -> None:
+    """A table with fewer rows also has other content. The finding names only the number of rows."""
     examined = examination()
     judge_tables(examined, ["b", "a", "a"], ["c", "b"])
     named = [(finding.code, finding.message.values["table"]) for finding in examined.findings]

@@ -1,4 +1,4 @@
-"""Drills whose copy has another schema, or tables with forced row-level security."""
+"""Test drills of copies with another schema or with tables whose row-level security is forced."""
 
 from __future__ import annotations
 
@@ -24,20 +24,23 @@ __all__ = ["courier", "point", "rig"]  # fixtures
 
 
 def test_schema_findings_name_each_definition(rig: Rig, monkeypatch: pytest.MonkeyPatch):
-    """Each kind of difference has its own finding; equal server versions are not blamed."""
+    """Each kind of difference has its own finding.
+
+    The server versions are equal and not mentioned.
+    """
     harm(
         monkeypatch,
         "CREATE INDEX added ON customer (name); DROP TRIGGER keep ON waybill;"
         "ALTER TABLE customer ALTER name SET DEFAULT 'x'",
     )
-    found = rig.drill()
-    assert codes(found) == {"drill.schema": Outcome.ATTENTION}
-    lacks, added, changed = (str(one.message) for one in found.findings)
+    record = rig.drill()
+    assert codes(record) == {"drill.schema": Outcome.ATTENTION}
+    lacks, added, changed = (str(finding.message) for finding in record.findings)
     assert "TRIGGER public.waybill keep" in lacks
     assert "INDEX public.added" in added
     assert "TABLE public.customer" in changed
-    assert "same version" in str(found.findings[2].action)
-    drilled = result_of(found, RestoreDrill)
+    assert "same version" in str(record.findings[2].for_engineers)
+    drilled = result_of(record, RestoreDrill)
     assert drilled is not None
     assert drilled.definitions == Definitions(
         missing=("TRIGGER public.waybill keep",),
@@ -49,9 +52,10 @@ def test_schema_findings_name_each_definition(rig: Rig, monkeypatch: pytest.Monk
 def test_schema_findings_name_both_server_versions(rig: Rig, monkeypatch: pytest.MonkeyPatch):
     """Another version may print a definition differently."""
     harm(monkeypatch, "ALTER TABLE customer ALTER name SET DEFAULT 'x'")
-    found = rig.drill(manifest=rig.source.manifest.model_copy(update={"server_version": "9.6"}))
-    (finding,) = found.findings
-    assert finding.action.values["before"] == "9.6"
+    record = rig.drill(manifest=rig.source.manifest.model_copy(update={"server_version": "9.6"}))
+    (finding,) = record.findings
+    assert finding.for_engineers is not None
+    assert finding.for_engineers.values["original"] == "9.6"
 
 
 def test_drill_by_owner_passes_with_forced_row_security(
@@ -63,7 +67,7 @@ def test_drill_by_owner_passes_with_forced_row_security(
     signer: Signer,
     operations: Holder,
 ) -> None:
-    """The drill's role owns the copy; policies hide rows from it, an erased customer too."""
+    """The role of the drill owns the copy, and policies hide rows from it."""
     origin = new_database(
         f"""{COURIER}
         ALTER TABLE customer ENABLE ROW LEVEL SECURITY;
@@ -71,7 +75,7 @@ def test_drill_by_owner_passes_with_forced_row_security(
         CREATE POLICY mine ON customer USING (id < 3);
         DELETE FROM waybill WHERE id = 5;"""
     )
-    point = take(origin, store, recipients, signer, clocks=[SEEN])
+    point = take(origin, store, recipients, signer, columns=[SEEN])
     run(server, "CREATE ROLE drill_owner LOGIN CREATEDB PASSWORD 'x'")
     parameters = {**server.parameters, "user": "drill_owner"}
     rig = Rig(
@@ -83,9 +87,9 @@ def test_drill_by_owner_passes_with_forced_row_security(
     )
     try:
         rig.erase("customer", "5")
-        found = rig.drill()
-        assert (found.outcome, found.findings) == (Outcome.PASS, [])
-        assert (found.data["replayed"], found.data["remaining"]) == (1, 0)
+        record = rig.drill()
+        assert (record.outcome, record.findings) == (Outcome.PASS, [])
+        assert (record.data["replayed"], record.data["remaining"]) == (1, 0)
         assert rig.scratch_left() == []
     finally:
         run(server, "DROP ROLE drill_owner")

@@ -1,4 +1,4 @@
-"""Taking a backup: what the manifest says is what was dumped, and a failure leaves nothing."""
+"""Test taking a backup: the manifest matches the dump, and a failed backup leaves nothing."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.backup.support import SEEN, Taken, rows, run, take
 from tests.support.holders import Holder
 
 
-def test_the_manifest_says_what_was_dumped(
+def test_manifest_matches_dump(
     taken: Taken, rich: DatabaseAddress, operations: Holder, offline: Holder
 ):
-    """Every table with its own rows, the archive's digests, the object's size and SHA-256."""
+    """The manifest has the row count and digest of each table, and the SHA-256 of the object."""
     manifest = taken.manifest
     counted = {
-        (one.schema_name, one.name): one.rows for one in manifest.tables
+        (table.schema_name, table.name): table.rows for table in manifest.tables
     }  # children and partitions are tables of their own
     assert counted[("public", "animal")] == 1
     assert counted[("public", "dog")] == 2
@@ -54,12 +54,14 @@ def test_the_manifest_says_what_was_dumped(
     reader = read_archive([clear])
     assert manifest.dump_bytes == len(clear)
     assert manifest.schema_sha256 == reader.schema_sha256()
-    digests = {(one.schema, one.name): reader.digests[one.dump_id] for one in reader.tables()}
-    assert {(one.schema_name, one.name): one.sha256 for one in manifest.tables} == {
-        name: one.sha256 for name, one in digests.items()
+    digests = {
+        (table.schema, table.name): reader.digests[table.dump_id] for table in reader.tables()
+    }
+    assert {(table.schema_name, table.name): table.sha256 for table in manifest.tables} == {
+        name: digest.sha256 for name, digest in digests.items()
     }
     assert manifest.large_objects.count == 3
-    assert [one.key_id for one in manifest.recipients] == [
+    assert [recipient.key_id for recipient in manifest.recipients] == [
         operations.recipient.key_id,
         offline.recipient.key_id,
     ]
@@ -68,8 +70,10 @@ def test_the_manifest_says_what_was_dumped(
     assert manifest.id in manifest.dump.key
 
 
-def test_the_object_opens_without_us(taken: Taken, operations: Holder, tmp_path: Path):
-    """The AWS Encryption SDK, zstd and pg_restore alone read it; nothing in it is in clear."""
+def test_backup_can_be_decrypted_and_listed_without_parcelseal(
+    taken: Taken, operations: Holder, tmp_path: Path
+):
+    """The AWS Encryption SDK, zstd and pg_restore are sufficient. The object has no plaintext."""
     content = taken.store.get(taken.manifest.dump.key)
     assert b"PGDMP" not in content
     assert b"customer" not in content
@@ -83,7 +87,7 @@ def test_the_object_opens_without_us(taken: Taken, operations: Holder, tmp_path:
     assert b"TABLE DATA public customer" in listed.stdout
 
 
-def test_restore_equals_the_manifest_while_others_write(
+def test_restored_rows_equal_manifest_despite_concurrent_writes(
     source: DatabaseAddress,
     target: DatabaseAddress,
     store: DirectoryStore,
@@ -91,7 +95,7 @@ def test_restore_equals_the_manifest_while_others_write(
     signer: Signer,
     operations: Holder,
 ):
-    """Inserts, deletes and a growing table during the dump: one moment is dumped and counted."""
+    """The dump and the row counts use the same snapshot."""
     run(
         source,
         """CREATE TABLE parent (id int PRIMARY KEY);
@@ -124,7 +128,7 @@ def test_restore_equals_the_manifest_while_others_write(
         stop.set()
         writer.join()
     assert during > 0
-    counts = {one.name: one.rows for one in taken.manifest.tables}
+    counts = {table.name: table.rows for table in taken.manifest.tables}
     assert counts["parent"] >= counts["child"]
     assert counts["parent"] - 2000 == 2000 - (counts["child"] - (counts["parent"] - 2000))
     restored = restore(taken.source(operations.opening), target)
@@ -135,7 +139,7 @@ def test_restore_equals_the_manifest_while_others_write(
 
 @pytest.fixture
 def reader(server: DatabaseAddress, source: DatabaseAddress) -> Iterator[DatabaseAddress]:
-    """A role with pg_read_all_data, as it logs in to ``source``."""
+    """Return the address of ``source``, with the login of a role that only has pg_read_all_data."""
     name = f"dumper_{uuid.uuid4().hex[:8]}"
     run(server, f"CREATE ROLE {name} LOGIN PASSWORD 'pw' IN ROLE pg_read_all_data")
     yield DatabaseAddress({**source.parameters, "user": name}, "pw")
@@ -151,17 +155,17 @@ def take_it(store: DirectoryStore, recipients: list[Recipient], signer: Signer) 
     return lambda address: take(address, store, recipients, signer)
 
 
-def test_reading_is_all_a_backup_needs(source: DatabaseAddress, reader: DatabaseAddress,
+def test_backup_needs_only_read_privileges(source: DatabaseAddress, reader: DatabaseAddress,
                                        take_it: Take):  # fmt: skip
-    """Tables and sequences of others, without owning or changing anything."""
+    """The tables and sequences belong to another role."""
     run(source, "CREATE TABLE t (id serial PRIMARY KEY); INSERT INTO t DEFAULT VALUES")
     assert take_it(reader).manifest.rows == 1
 
 
-def test_large_objects_of_others_need_more_and_that_is_said(
+def test_backup_without_right_to_large_objects_is_refused(
     source: DatabaseAddress, reader: DatabaseAddress, take_it: Take
 ):
-    """Reading all data does not mean large objects; nothing is taken without them."""
+    """pg_read_all_data does not include large objects."""
     run(source, "SELECT lo_from_bytea(4711, 'x')")
     with pytest.raises(UsageError, match=r"large objects.*GRANT SELECT ON LARGE OBJECT"):
         take_it(reader)
@@ -169,17 +173,17 @@ def test_large_objects_of_others_need_more_and_that_is_said(
     assert take_it(reader).manifest.large_objects.count == 1
 
 
-def test_a_wrong_password_is_wrong_configuration(reader: DatabaseAddress, take_it: Take):
-    """Exit code 2, and no password in the line."""
+def test_backup_with_wrong_password_is_usage_error(reader: DatabaseAddress, take_it: Take):
+    """The exit code is 2, and the message does not contain the password."""
     with pytest.raises(UsageError, match="refused the connection") as error:
         take_it(DatabaseAddress(reader.parameters, "wr0ng"))
     assert "wr0ng" not in str(error.value)
 
 
-def test_missing_privileges_are_wrong_configuration(
+def test_backup_with_missing_privileges_is_usage_error(
     source: DatabaseAddress, reader: DatabaseAddress, server: DatabaseAddress, take_it: Take
 ):
-    """Said before anything is dumped."""
+    """The error is raised before anything is dumped."""
     run(source, "CREATE TABLE t ()")
     run(server, f"REVOKE pg_read_all_data FROM {reader.parameters['user']}")
     with pytest.raises(UsageError, match="GRANT pg_read_all_data"):
@@ -187,7 +191,7 @@ def test_missing_privileges_are_wrong_configuration(
 
 
 @pytest.mark.parametrize("fails", ["encrypt", "write", "commit", "clock", "nobody"])
-def test_whatever_fails_leaves_neither_object_nor_thread_nor_program(
+def test_failed_backup_leaves_no_object_thread_or_program(
     rich: DatabaseAddress,
     store: DirectoryStore,
     recipients: list[Recipient],
@@ -195,7 +199,7 @@ def test_whatever_fails_leaves_neither_object_nor_thread_nor_program(
     monkeypatch: pytest.MonkeyPatch,
     fails: str,
 ):
-    """The store is as before, and the next backup has nothing to clear."""
+    """The next backup then finds no leftover to delete."""
 
     class Stop(ServiceError):
         pass
@@ -203,14 +207,14 @@ def test_whatever_fails_leaves_neither_object_nor_thread_nor_program(
     def stop(*_: object, **__: object) -> None:
         raise Stop("stop")
 
-    wanted: type[ParcelSealError] = Stop
+    expected: type[ParcelSealError] = Stop
     clocks = []
     if fails == "encrypt":
         monkeypatch.setattr("include.encryption.crypto.encrypting", stop)
     elif fails == "nobody":
-        recipients, wanted = [], UsageError
+        recipients, expected = [], UsageError
     elif fails == "clock":
-        clocks, wanted = [SEEN, type(SEEN)("x", "public", "customer", "no")], UsageError
+        clocks, expected = [SEEN, type(SEEN)("x", "public", "customer", "no")], UsageError
     else:
         real = store.open_writer
 
@@ -221,22 +225,22 @@ def test_whatever_fails_leaves_neither_object_nor_thread_nor_program(
 
         monkeypatch.setattr(store, "open_writer", open_writer)
     before = {thread.name for thread in threading.enumerate()}
-    with pytest.raises(wanted):
+    with pytest.raises(expected):
         take_backup(
             rich, "courier", clocks, store, recipients, expires_after=lambda at: at + timedelta(1)
         )
-    assert {one.name for one in threading.enumerate()} & {"dump", "zstd", "count"} <= before
-    assert [one.key for one in store.list()] == []
+    assert {thread.name for thread in threading.enumerate()} & {"dump", "zstd", "count"} <= before
+    assert [item.key for item in store.list()] == []
     assert restore_points(store, "courier", [signer.public_pem]) == ([], [])
     active = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump'"
     assert rows(rich, active) == [(0,)]
 
 
-def test_newest_records_and_progress_are_told(
+def test_backup_records_newest_values_and_reports_progress(
     rich: DatabaseAddress, store: DirectoryStore, recipients: list[Recipient]
 ):
-    """The latest moment of a clock column in the same snapshot; bytes only ever grow."""
-    told: list[tuple[str, int]] = []
+    """The newest values come from the snapshot. The reported number of bytes only increases."""
+    reports: list[tuple[str, int]] = []
     backup = take_backup(
         rich,
         "courier",
@@ -246,18 +250,18 @@ def test_newest_records_and_progress_are_told(
         expires_after=lambda at: at + timedelta(days=90),
         dag_id="backup_offsite",
         run_id="r",
-        progress=lambda what, size: told.append((what, size)),
+        progress=lambda stage, size: reports.append((stage, size)),
     )
     manifest = backup.manifest
     assert manifest.newest[0].moment == rows(rich, "SELECT max(seen) FROM customer")[0][0]
     assert manifest.expires_at - manifest.taken_at == timedelta(days=90)
     assert (manifest.dag_id, manifest.run_id) == ("backup_offsite", "r")
-    assert told == sorted(told, key=lambda one: one[1])
-    assert told[-1][1] == manifest.dump_bytes
+    assert reports == sorted(reports, key=lambda report: report[1])
+    assert reports[-1][1] == manifest.dump_bytes
     assert backup.stored.sha256 == manifest.dump.sha256
 
 
-def test_names_and_encodings_of_any_kind_come_back(
+def test_unusual_names_and_encodings_are_restored(
     new_database: Callable[..., DatabaseAddress],
     server: DatabaseAddress,
     target: DatabaseAddress,
@@ -266,7 +270,7 @@ def test_names_and_encodings_of_any_kind_come_back(
     signer: Signer,
     operations: Holder,
 ):
-    """A database that is not UTF-8, names with newlines, quotes, semicolons, another timezone."""
+    """The encoding is not UTF-8, names have newlines and quotes, and the timezone is not UTC."""
     name = f'odd "{uuid.uuid4().hex[:6]}" k\';--'
     odd = new_database(
         'CREATE SCHEMA "a\'b; DROP TABLE x";'

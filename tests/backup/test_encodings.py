@@ -1,4 +1,4 @@
-"""Databases of other encodings than UTF8: backed up, drilled and restored byte by byte."""
+"""Test that databases with other encodings than UTF8 are backed up and restored byte by byte."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GERMAN_OR_CHINESE = pytest.mark.parametrize("encoding", list(NAMES))
 
 
 def raw(address: DatabaseAddress, statement: bytes) -> list[tuple[bytes, ...]]:
-    """Execute a statement whose texts are in the encoding of the database."""
+    """Execute a statement that is written in the encoding of the database."""
     with address.connect() as conn:
         result = conn.pgconn.exec_(b"SET client_encoding = 'SQL_ASCII'")
         result = conn.pgconn.exec_(statement)
@@ -59,7 +59,7 @@ def new_taken(
     recipients: list[Recipient],
     signer: Signer,
 ) -> Callable[[str], tuple[DatabaseAddress, Taken]]:
-    """Back up a database of an encoding."""
+    """Return a function that creates and backs up a database with a given encoding."""
 
     def new(encoding: str) -> tuple[DatabaseAddress, Taken]:
         original = new_database(COURIER, options=C_LOCALE.format(encoding))
@@ -69,13 +69,13 @@ def new_taken(
             f'CREATE TABLE "{TABLE_NAMES[encoding]}" (id int); '
             f'GRANT SELECT ON "{TABLE_NAMES[encoding]}" TO pg_monitor',
         )
-        return original, take(original, store, recipients, signer, clocks=[SEEN])
+        return original, take(original, store, recipients, signer, columns=[SEEN])
 
     return new
 
 
 @GERMAN_OR_CHINESE
-def test_database_of_other_encoding_is_drilled(
+def test_drill_of_database_with_other_encoding_passes(
     encoding: str,
     new_taken: Callable[[str], tuple[DatabaseAddress, Taken]],
     operations: Holder,
@@ -90,13 +90,13 @@ def test_database_of_other_encoding_is_drilled(
 
 
 @GERMAN_OR_CHINESE
-def test_restore_brings_back_the_bytes_of_other_encoding(
+def test_restore_keeps_bytes_of_other_encoding(
     encoding: str,
     new_taken: Callable[[str], tuple[DatabaseAddress, Taken]],
     new_database: Callable[..., DatabaseAddress],
     operations: Holder,
 ) -> None:
-    """Grants on a table with such a name come back too."""
+    """A table has a name that is not ASCII. The grants on it are restored too."""
     _, taken = new_taken(encoding)
     target = new_database(options=C_LOCALE.format(encoding))
     access = TargetAccess(target, owners=True, is_new=True)
@@ -108,7 +108,7 @@ def test_restore_brings_back_the_bytes_of_other_encoding(
     assert rows(target, query.format(TABLE_NAMES[encoding])) == [(True,)]
 
 
-def test_restore_of_bytes_that_the_target_cannot_hold_says_which_encoding_it_needs(
+def test_restore_into_target_with_other_encoding_names_the_needed_encoding(
     new_taken: Callable[[str], tuple[DatabaseAddress, Taken]],
     target: DatabaseAddress,
     operations: Holder,
@@ -126,27 +126,27 @@ def test_restore_of_bytes_that_the_target_cannot_hold_says_which_encoding_it_nee
         ("SQL_ASCII", r"lacks the encoding SQL_ASCII of the backup \(it has LATIN1\)"),
     ],
 )
-def test_restore_into_an_encoding_that_cannot_hold_the_backup_is_refused_before_the_load(
+def test_restore_into_target_with_unfit_encoding_is_refused_before_load(
     encoding: str,
     reason: str,
     new_taken: Callable[[str], tuple[DatabaseAddress, Taken]],
     new_database: Callable[..., DatabaseAddress],
     operations: Holder,
 ) -> None:
-    """PostgreSQL would accept the bytes of SQL_ASCII, which are invalid in the target."""
+    """PostgreSQL would accept bytes of an SQL_ASCII database that are invalid in the target."""
     _, taken = new_taken(encoding)
     target = new_database(options=C_LOCALE.format("LATIN1"))
     with pytest.raises(UsageError, match=reason):
         restore(taken.source(operations.opening), target)
 
 
-def test_backup_of_a_table_whose_name_is_not_utf8_is_refused_with_an_action(
+def test_backup_of_table_with_non_utf8_name_is_refused(
     new_database: Callable[..., DatabaseAddress],
     store: DirectoryStore,
     recipients: list[Recipient],
     signer: Signer,
 ) -> None:
-    """A manifest and findings name tables in UTF-8."""
+    """Manifests and findings contain table names in UTF-8."""
     original = new_database(COURIER, options=C_LOCALE.format("SQL_ASCII"))
     raw(original, b'CREATE TABLE "caf\xe9" (id int)')
     with pytest.raises(UsageError, match="not UTF-8") as refused:
@@ -156,10 +156,10 @@ def test_backup_of_a_table_whose_name_is_not_utf8_is_refused_with_an_action(
 
 
 @pytest.mark.parametrize("through_sqlalchemy", [False, True])
-def test_reading_text_that_is_not_utf8_is_a_usage_error(
+def test_reading_non_utf8_text_is_usage_error(
     new_database: Callable[..., DatabaseAddress], through_sqlalchemy: bool
 ) -> None:
-    """Other workflows read such a database, and a retry would read the same text."""
+    """Workflows other than backups also read such a database. A retry would read the same text."""
     original = new_database(COURIER, options=C_LOCALE.format("SQL_ASCII"))
     raw(original, b"UPDATE customer SET name = '" + NAMES["SQL_ASCII"] + b"'")
     engine = pooled(original.conninfo())
@@ -178,10 +178,10 @@ def test_reading_text_that_is_not_utf8_is_a_usage_error(
     assert "0xe9" not in str(error)
 
 
-def test_map_of_a_database_with_a_name_that_is_not_utf8_is_refused(
+def test_data_map_of_database_with_non_utf8_name_is_refused(
     new_database: Callable[..., DatabaseAddress],
 ) -> None:
-    """Values that are not UTF-8 do not matter: they are counted in the database."""
+    """Values that are not UTF-8 are accepted, because no value leaves the database."""
     original = new_database(COURIER, options=C_LOCALE.format("SQL_ASCII"))
     raw(original, b"UPDATE customer SET name = '" + NAMES["SQL_ASCII"] + b"'")
     with original.connect() as connection:

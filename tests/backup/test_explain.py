@@ -1,4 +1,4 @@
-"""What is told of a failed pg_restore: the cause in one line, and no row's value."""
+"""Test the message of a failed pg_restore: the cause in one line, without values of rows."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def told(message: str, *more: str) -> str:
         ('could not extend file "base/5/16384": No space left on device', [], "is full"),
     ],
 )
-def test_no_value_survives_and_the_cause_does(message: str, more: list[str], kept: str):
-    """Quoted, nested, over lines, in details, raised by functions."""
+def test_explain_keeps_cause_without_values(message: str, more: list[str], kept: str):
+    """Values may be quoted, nested, in several lines, in details, or raised by functions."""
     line = told(message, *more)
     assert SECRET not in line
     assert "0x8e" not in line
@@ -86,8 +86,8 @@ def test_no_value_survives_and_the_cause_does(message: str, more: list[str], kep
 
 
 @given(value=st.text(min_size=8))
-def test_no_value_survives_in_quotes(value: str):
-    """Whatever it is made of: quotes, newlines, words that look like ours."""
+def test_explain_removes_any_quoted_value(value: str):
+    """A value may contain quotes, newlines and words of server messages."""
     marked = f"<{value}>"
     for message in (
         f'invalid input syntax for type integer: "{marked}"',
@@ -98,8 +98,7 @@ def test_no_value_survives_in_quotes(value: str):
         assert f"{marked}"[:8] not in line
 
 
-def test_what_can_be_put_right_is_said_so():
-    """Missing extensions and roles are a matter of configuration, with what to do."""
+def test_explain_names_action_for_missing_extension_or_role():
     start = "pg_restore: error: could not execute query: ERROR:  "
     lacks = explain(f'{start}extension "postgis" is not available\nDETAIL: x', TARGET)
     assert isinstance(lacks, UsageError)
@@ -109,8 +108,11 @@ def test_what_can_be_put_right_is_said_so():
     assert 'role "clerk" does not exist' in role.message
 
 
-def test_silence_and_errors_of_the_program_itself_are_told():
-    """A killed program says nothing; a lost connection is not a server's ERROR."""
+def test_explain_keeps_pg_restore_errors_and_accepts_empty_output():
+    """A killed pg_restore prints nothing.
+
+    A lost connection is not an ERROR message of the server.
+    """
     assert "no message" in str(explain("", TARGET))
     lost = "pg_restore: error: could not read from input file: end of file"
     assert "could not read from input file" in str(explain(lost, TARGET))
@@ -133,7 +135,7 @@ ES_CONTEXT = "CONTEXTO:  función PL/pgSQL refuse() en la línea 2 en RAISE"
     ],
 )
 def test_explain_keeps_no_text_of_a_server_in_another_language(server_text: str, context: str):
-    """`lc_messages` of the server translates the severity and the context, not a RAISE."""
+    """The server's `lc_messages` translates the severity and the context, but not a RAISE text."""
     output = f'{HEAD}pg_restore: error: COPY failed for table "customer": {server_text}\n{context}'
     error = explain(output, TARGET)
     assert SECRET not in str(error)
@@ -152,8 +154,8 @@ def test_explain_keeps_no_text_of_a_server_in_another_language(server_text: str,
         f'relation "customer" of {SECRET} already exists',
     ],
 )
-def test_explain_keeps_only_messages_that_it_knows(message: str):
-    """A function of the application may raise any text, also without a context."""
+def test_explain_keeps_only_known_messages(message: str):
+    """A function of the application may raise any text, even without a CONTEXT line."""
     line = told(message)
     assert SECRET not in line
     assert "see the log of its server" in line
@@ -185,8 +187,8 @@ def test_explain_keeps_only_messages_that_it_knows(message: str):
         'could not access file "$libdir/postgis-3": No such file or directory',
     ],
 )
-def test_explain_keeps_the_messages_of_postgresql_itself(message: str):
-    """They name objects of the schema, and the reader needs them."""
+def test_explain_keeps_messages_of_postgresql(message: str):
+    """These messages name objects of the schema. Readers need these names."""
     assert f"failed: {message}." in told(message)
 
 
@@ -202,8 +204,8 @@ def test_explain_keeps_the_messages_of_postgresql_itself(message: str):
         ("error returned by PQputCopyData: SSL connection has been closed", "has been closed"),
     ],
 )
-def test_explain_keeps_the_words_of_the_program_itself(text: str, kept: str):
-    """pg_restore and libpq speak English, because `environment` sets their language."""
+def test_explain_keeps_messages_of_pg_restore(text: str, kept: str):
+    """pg_restore and libpq write English messages, because `environment` sets their language."""
     assert kept in str(explain(f"pg_restore: error: {text}", TARGET))
 
 
@@ -223,7 +225,7 @@ CHECK = "ALTER TABLE t ADD CONSTRAINT c CHECK (public.key(name) = name)"
         (DOUBLES, CHECK, "CHECK constraint c of public.t, which calls a function"),
     ],
 )
-def test_a_real_restore_that_fails_on_a_row_does_not_show_it(
+def test_error_of_failed_restore_does_not_show_values_of_rows(
     source: DatabaseAddress,
     target: DatabaseAddress,
     store: DirectoryStore,
@@ -234,7 +236,7 @@ def test_a_real_restore_that_fails_on_a_row_does_not_show_it(
     constraint: str,
     kept: str,
 ):
-    """While rows are loaded or indexes built; the server repeats the row, we do not."""
+    """The server repeats a row in its error message while rows are loaded or indexes are built."""
     run(
         source,
         f"""CREATE FUNCTION public.key(name text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$

@@ -1,4 +1,4 @@
-"""Files in memory hold all bytes, although one write of the system may end early."""
+"""Test that a file in memory has all bytes, although a write may store only some of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ MEBIBYTE = 1 << 20
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Limit files of this process to a size in bytes: a longer write ends early, without error."""
+    """Limit the size of the files that this process writes.
+
+    A write that exceeds the limit stores fewer bytes, without an error.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -31,8 +34,8 @@ def test_in_memory_file_can_be_read_from_its_start() -> None:
         assert os.pread(descriptor, len(content) + 1, 0) == content
 
 
-def test_in_memory_goes_on_after_a_write_that_ended_early() -> None:
-    """The system names the reason only then; the rest would be missing without a word."""
+def test_in_memory_file_is_complete_after_partial_write() -> None:
+    """Only at the next write, the system reports why the previous write was partial."""
     with largest_file(MEBIBYTE), pytest.raises(OSError, match="too large"):  # noqa: SIM117
         with in_memory(b"x" * 3 * MEBIBYTE):
             pass

@@ -1,4 +1,4 @@
-"""Listings and readers of restore points beside the runs that publish and remove them."""
+"""Test listing and reading restore points while runs publish and remove them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from include.backup.listing import (
     PointRemoved,
     Work,
     listed_points,
-    naming_removals,
+    raising_point_removed,
     stored_restore_points,
     work_reader,
 )
@@ -55,7 +55,7 @@ __all__ = ["locked"]  # a fixture
 
 
 def begin_removal(state: Engine, store: ObjectStore, point: str) -> None:
-    """Record a removal, and remove the signature, which goes first."""
+    """Record the start of a removal, and delete the signature, which a removal deletes first."""
     begin(state, store, point, Work.REMOVE)
     store.delete(f"courier/{point}/{SIGNATURE_NAME}")
 
@@ -67,14 +67,14 @@ def complete_removal(state: Engine, store: ObjectStore, point: str) -> None:
 
 
 @pytest.mark.parametrize("removal", [begin_removal, complete_removal])
-def test_listing_does_not_refuse_a_point_that_is_pruned_meanwhile(
+def test_listing_does_not_reject_restore_point_that_is_being_pruned(
     any_store: ObjectStore,
     taken: Taken,
     signer: Signer,
     state: Engine,
     removal: Callable[[Engine, ObjectStore, str], None],
 ) -> None:
-    """The listing read the ledger before, and saw a folder without its signature after."""
+    """The ledger is read before the removal begins, and the folder is listed after it."""
     point = publish(any_store, taken, signer, 1)
     trusted = [signer.public_pem]
     work = work_reader(state, "courier", any_store)
@@ -82,7 +82,7 @@ def test_listing_does_not_refuse_a_point_that_is_pruned_meanwhile(
     reads = []
 
     def read_work() -> Any:
-        """Return the ledger as it was; the second time, as it is after a removal began."""
+        """Return the entries of the ledger. After the first call, begin the removal."""
         if not reads:
             reads.append(before)
             any_store.delete(f"courier/{point}/{SIGNATURE_NAME}")
@@ -93,7 +93,7 @@ def test_listing_does_not_refuse_a_point_that_is_pruned_meanwhile(
     assert listed_points(any_store, "courier", trusted, read_work) == ([], [])
 
 
-def test_listing_refuses_a_point_without_signature_that_no_run_removes(
+def test_listing_rejects_unsigned_restore_point_that_no_run_removed(
     any_store: ObjectStore, taken: Taken, signer: Signer, state: Engine
 ) -> None:
     point = publish(any_store, taken, signer, 1)
@@ -103,7 +103,7 @@ def test_listing_refuses_a_point_without_signature_that_no_run_removes(
     assert (points, refusal.point) == ([], point)
 
 
-def test_retention_and_restore_do_not_reject_a_point_of_a_backup_at_work(
+def test_restore_point_of_running_backup_is_not_rejected(
     any_store: ObjectStore,
     taken: Taken,
     signer: Signer,
@@ -111,35 +111,37 @@ def test_retention_and_restore_do_not_reject_a_point_of_a_backup_at_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The backup has stored the manifest, but not the signature yet."""
-    from plugins.compliance_ui.restore_points import _read
+    from plugins.compliance_ui.restore_points import _read_points
 
     point = publish(any_store, taken, signer, 1)
     any_store.put(f"courier/begun/{MANIFEST_NAME}", b"{}")
     begin(state, any_store, "begun")
-    place: Any = SimpleNamespace(
+    services: Any = SimpleNamespace(
         state=state,
         trusted_for_manifests=[signer.public_pem],
         store=lambda _name: any_store,
         is_local=lambda _name: True,
         pack=SimpleNamespace(databases={"courier": None}),
     )
-    copies = stored_restore_points(place, "courier")
+    copies = stored_restore_points(services, "courier")
     assert [each.id for each in copies] == [point]
-    assert commands._choose(place, "courier", "latest").id == point
+    assert commands._choose(services, "courier", "latest").id == point
     assert "refused" not in capsys.readouterr().err
     complete_removal(state, any_store, point)
     with pytest.raises(PointRemoved):
-        commands._choose(place, "courier", point)
+        commands._choose(services, "courier", point)
     left = publish(any_store, taken, signer, 2)
-    here: Any = SimpleNamespace(place=place, store=place.store, reader=state, now=lambda: NOW)
-    (shown,) = _read(here)
+    page_services: Any = SimpleNamespace(
+        core=services, pack=services.pack, store=services.store, reader=state, now=lambda: NOW
+    )
+    (shown,) = _read_points(page_services)
     assert ([each.id for each in shown.points], shown.rejected) == ([left], [])
 
 
-def test_reader_of_a_pruned_point_names_the_pruning(
+def test_reading_pruned_restore_point_raises_point_removed(
     any_store: ObjectStore, taken: Taken, signer: Signer, state: Engine, operations: Holder
 ) -> None:
-    """Without a record of a removal, the error stays as it was."""
+    """If no removal is recorded, the original error is raised."""
     point = publish(any_store, taken, signer, 1)
     manifest = load(any_store, "courier", point, [signer.public_pem]).manifest
     remove(any_store, folder("courier", point), NOW)
@@ -147,11 +149,11 @@ def test_reader_of_a_pruned_point_names_the_pruning(
     source = Taken(any_store, manifest).source(operations.opening)
 
     def check() -> None:
-        with naming_removals(any_store, "courier", point, work):
+        with raising_point_removed(any_store, "courier", point, work):
             source.check()
 
     def open_point() -> None:
-        with naming_removals(any_store, "courier", point, work):
+        with raising_point_removed(any_store, "courier", point, work):
             load(any_store, "courier", point, [signer.public_pem])
 
     for read in (check, open_point):
@@ -172,7 +174,7 @@ def begin_without_deleting(state: Engine, store: ObjectStore, point: str) -> Non
 
 
 def end_without_deleting(state: Engine, store: ObjectStore, point: str) -> None:
-    """Leave the ledger and the store as a replica of the store has them from before a removal."""
+    """Record a complete removal, but delete nothing, as in an older replica of the store."""
     begin(state, store, point, Work.REMOVE)
     listing.end_work(state, "courier", [point], Ending.REMOVED, NOW)
 
@@ -185,7 +187,7 @@ def bring_back_without_signature(state: Engine, store: ObjectStore, point: str) 
 @pytest.mark.parametrize(
     "removal", [begin_without_deleting, end_without_deleting, bring_back_without_signature]
 )
-def test_reader_of_a_changed_point_that_is_still_there_names_no_pruning(
+def test_reading_changed_restore_point_does_not_raise_point_removed(
     any_store: ObjectStore,
     taken: Taken,
     signer: Signer,
@@ -193,28 +195,28 @@ def test_reader_of_a_changed_point_that_is_still_there_names_no_pruning(
     operations: Holder,
     removal: Callable[[Engine, ObjectStore, str], None],
 ) -> None:
-    """Although the ledger has a removal, its dump was changed by somebody else."""
-    point = publish(any_store, taken, signer, 1)  # its dump is not what the manifest says
+    """A removal is recorded in the ledger, but another program changed the dump."""
+    point = publish(any_store, taken, signer, 1)  # its dump differs from the manifest
     manifest = load(any_store, "courier", point, [signer.public_pem]).manifest
     source = Taken(any_store, manifest).source(operations.opening)
     removal(state, any_store, point)
     work = work_reader(state, "courier", any_store)
     with (
         pytest.raises(ParcelSealError) as error,
-        naming_removals(any_store, "courier", point, work),
+        raising_point_removed(any_store, "courier", point, work),
     ):
         source.check()
     assert not isinstance(error.value, PointRemoved)
 
 
-def test_pruning_that_a_lock_refuses_leaves_no_removal_under_way(
+def test_pruning_of_locked_restore_point_leaves_no_unfinished_removal(
     store: DirectoryStore,
     taken: Taken,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ) -> None:
-    """Otherwise its signature, deleted later by somebody else, would pass for a pruning."""
+    """Otherwise, an intruder could later delete the signature, and this would look like pruning."""
     for day in (1, 2, 3, 120):
         publish(store, taken, signer, day)
     store.lock(f"courier/p120/{MANIFEST_NAME}", NOW + timedelta(days=400))
@@ -224,12 +226,12 @@ def test_pruning_that_a_lock_refuses_leaves_no_removal_under_way(
     store.delete(f"courier/p120/{SIGNATURE_NAME}")
     with (
         pytest.raises(ManifestRefused, match="it is missing"),
-        naming_removals(store, "courier", "p120", work),
+        raising_point_removed(store, "courier", "p120", work),
     ):
         load(store, "courier", "p120", [signer.public_pem])
 
 
-def test_a_drill_of_a_pruned_point_is_not_entered_as_a_failed_drill(
+def test_drill_of_pruned_restore_point_is_not_stored_as_failed(
     any_store: ObjectStore,
     taken: Taken,
     signer: Signer,
@@ -237,7 +239,7 @@ def test_a_drill_of_a_pruned_point_is_not_entered_as_a_failed_drill(
     operations: Holder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The run fails and says why; the trend of drills and the choice of the next know nothing."""
+    """The run fails and names the reason. The trend and the choice of later drills ignore it."""
     point = publish(any_store, taken, signer, 1)
     run = ("drill_restore", "r1")
     data = Choice(restore_point=point, of=1, latest_taken_at=NOW).as_json()
@@ -251,7 +253,7 @@ def test_a_drill_of_a_pruned_point_is_not_entered_as_a_failed_drill(
     context = RunContext(services, None, Run(*run))
     complete_removal(state, any_store, point)
     for step in (REFUSALS, DRILL):
-        with pytest.raises(PointRemoved, match="Nothing was tampered with"):
+        with pytest.raises(PointRemoved, match="This is not tampering"):
             step_record(step, context, "courier")
     assert past_drills(state, "courier") == []
 
@@ -264,10 +266,10 @@ def copy_of(locked: Locked, moto: MotoServer) -> S3Store:
     return store
 
 
-def test_store_that_wrote_a_point_refuses_another_version_of_its_dump(
+def test_dump_is_rejected_if_its_own_store_lacks_the_recorded_version(
     locked: Locked, moto: MotoServer, state: Engine
 ) -> None:
-    """By the record of its publication; elsewhere the same objects are a copy."""
+    """A dump with another version id counts as a copy only in other stores."""
     store = copy_of(locked, moto)
     work = work_reader(state, "courier", store)
     (point,), rejected = listed_points(store, "courier", locked.trusted, work)
@@ -276,10 +278,10 @@ def test_store_that_wrote_a_point_refuses_another_version_of_its_dump(
     listing.end_work(state, "courier", [point.id], Ending.PUBLISHED, NOW)
     points, (refusal,) = listed_points(store, "courier", locked.trusted, work)
     assert (points, refusal.key) == ([], locked.manifest.dump.key)
-    assert "gone from this store" in refusal.reason
+    assert "another version of its dump" in refusal.reason
 
 
-def test_pruning_reports_copies_and_counts_them_for_no_rule(
+def test_pruning_reports_copies_and_does_not_count_them_as_kept_restore_points(
     locked: Locked,
     moto: MotoServer,
     taken: Taken,
@@ -287,7 +289,7 @@ def test_pruning_reports_copies_and_counts_them_for_no_rule(
     signer: Signer,
     state: Engine,
 ) -> None:
-    """Otherwise the newest copy would take the place of a verified point in the floor."""
+    """Otherwise, a copy that was not verified would count towards the minimum of restore points."""
     store = copy_of(locked, moto)
     dump = locked.manifest.dump.key
     store.put(dump, same_size(store.get(dump)))  # a forgery that its size does not show

@@ -1,4 +1,4 @@
-"""A restore point exists when its signed manifest fits; all else is refused, named or cleared."""
+"""Test that a restore point exists only if its signed manifest is valid."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Publish = Callable[..., Manifest]
 
 @pytest.fixture
 def published(taken: Taken, store: DirectoryStore, signer: Signer) -> Publish:
-    """Publish a small restore point under some id, without taking a backup."""
+    """Return a function that publishes a small restore point with a given id, without a backup."""
 
     def make(point: str, by: Signer = signer, **changes: object) -> Manifest:
         key = f"courier/{point}/{DUMP_NAME}"
@@ -50,32 +50,30 @@ def published(taken: Taken, store: DirectoryStore, signer: Signer) -> Publish:
         dump = taken.manifest.dump.model_copy(
             update={"key": key, "size": stored.size, "sha256": stored.sha256}
         )
-        made = taken.manifest.model_copy(update={"id": point, "dump": dump, **changes})
-        publish(store, made, by, None)
-        return made
+        manifest = taken.manifest.model_copy(update={"id": point, "dump": dump, **changes})
+        publish(store, manifest, by, None)
+        return manifest
 
     return make
 
 
 def listed(store: DirectoryStore, signer: Signer) -> tuple[list[str], list[str]]:
     points, rejected = restore_points(store, "courier", [signer.public_pem])
-    return [one.id for one in points], [one.key for one in rejected]
+    return [point.id for point in points], [folder.key for folder in rejected]
 
 
 def file(store: DirectoryStore, point: str, name: str) -> Path:
     return Path(store.description.removeprefix("file://")) / "courier" / point / name
 
 
-def test_a_manifest_reads_back_as_it_was_written(taken: Taken, signer: Signer):
-    """Through the store, with its signature checked."""
+def test_load_of_restore_point_returns_published_manifest(taken: Taken, signer: Signer):
     loaded = load(taken.store, "courier", taken.manifest.id, [signer.public_pem])
     assert loaded.manifest == taken.manifest
     assert Manifest.model_validate_json(taken.manifest.as_bytes()) == taken.manifest
-    assert taken.manifest.rows == sum(one.rows for one in taken.manifest.tables)
+    assert taken.manifest.rows == sum(table.rows for table in taken.manifest.tables)
 
 
-def test_ids_sort_by_time_whatever_the_timezone():
-    """In UTC, so that folders are in order."""
+def test_restore_point_ids_contain_the_time_in_utc():
     shanghai = datetime(2026, 11, 24, 2, 0, 5, tzinfo=timezone(timedelta(hours=8)))
     assert manifests.new_id(shanghai, "abc") == "20261123T180005Z-abc"
     assert manifests.new_id(datetime(2026, 11, 24, tzinfo=UTC), "x") == "20261124T000000Z-x"
@@ -84,7 +82,7 @@ def test_ids_sort_by_time_whatever_the_timezone():
 def test_restore_points_are_listed_oldest_first(
     published: Publish, store: DirectoryStore, signer: Signer
 ):
-    """By the moment of their snapshot, not by their name; of their database only."""
+    """They are sorted by the time of the snapshot, not by name. Other databases are not listed."""
     published("b", taken_at=NOW - timedelta(days=1))
     published("a", taken_at=NOW)
     published("c", taken_at=NOW - timedelta(days=2))
@@ -93,24 +91,23 @@ def test_restore_points_are_listed_oldest_first(
     assert restore_points(store, "nothing", [signer.public_pem]) == ([], [])
 
 
-def test_a_manifest_without_its_signature_is_refused(
+def test_manifest_without_signature_is_rejected(
     published: Publish, store: DirectoryStore, signer: Signer
 ):
-    """It was published and somebody removed the signature, unless a run is still at work on it."""
+    """It is not rejected while a run is still working on the restore point."""
     published("good")
     published("bare")
     store.delete(f"courier/bare/{SIGNATURE_NAME}")
     assert listed(store, signer) == (["good"], [f"courier/bare/{SIGNATURE_NAME}"])
-    with pytest.raises(ManifestRefused, match="it is missing, its manifest is there"):
+    with pytest.raises(ManifestRefused, match="it is missing, but its manifest exists"):
         load(store, "courier", "bare", [signer.public_pem])
     points, rejected = restore_points(store, "courier", [signer.public_pem], ["bare"])
     assert ([point.id for point in points], rejected) == (["good"], [])
 
 
-def test_a_dump_alone_is_no_restore_point(
+def test_dump_without_manifest_is_neither_listed_nor_rejected(
     published: Publish, store: DirectoryStore, signer: Signer
 ):
-    """It is neither listed nor refused."""
     published("good")
     published("half")
     for name in (SIGNATURE_NAME, MANIFEST_NAME):
@@ -135,35 +132,35 @@ def edit(content: bytes) -> bytes:
         (lambda s: file(s, "bad", MANIFEST_NAME).unlink(), "it is missing"),
         (lambda s: file(s, "bad", DUMP_NAME).unlink(), "it is missing"),
         (lambda s: file(s, "bad", DUMP_NAME).write_bytes(b"short"), "5 bytes instead of"),
-        (lambda s: [shutil.copy(file(s, "good", one), file(s, "bad", one))
-                    for one in (MANIFEST_NAME, SIGNATURE_NAME)], "moved here"),
+        (lambda s: [shutil.copy(file(s, "good", name), file(s, "bad", name))
+                    for name in (MANIFEST_NAME, SIGNATURE_NAME)], "moved here"),
     ],
 )  # fmt: skip
-def test_a_restore_point_that_was_changed_is_refused_by_name(
+def test_changed_restore_point_is_rejected_by_name(
     published: Publish,
     store: DirectoryStore,
     signer: Signer,
     harm: Callable[[DirectoryStore], object],
     reason: str,
 ):
-    """Edited, exchanged, hollow: it is not listed and not loaded, and the others are."""
+    """The rejection names the changed object. Other restore points are still listed."""
     published("good")
     published("bad")
     harm(store)
     points, rejected = restore_points(store, "courier", [signer.public_pem])
-    assert [one.id for one in points] == ["good"]
-    (one,) = rejected
-    assert one.key.startswith("courier/bad/")
-    assert reason in one.reason
+    assert [point.id for point in points] == ["good"]
+    (rejection,) = rejected
+    assert rejection.key.startswith("courier/bad/")
+    assert reason in rejection.reason
     with pytest.raises(ManifestRefused, match="courier/bad/"):
         load(store, "courier", "bad", [signer.public_pem])
 
 
 @pytest.mark.parametrize("target", ["courier/a", "courier/c", "billing/b", "shop/b"])
-def test_signed_manifest_counts_in_its_own_folder_only(
+def test_signed_manifest_is_valid_only_in_its_own_folder(
     published: Publish, store: DirectoryStore, signer: Signer, target: str
 ) -> None:
-    """Whether the other folder sorts before its own or after it."""
+    """The name of the other folder may sort before or after the original."""
     published("b")
     for name in (DUMP_NAME, MANIFEST_NAME, SIGNATURE_NAME):
         store.put(f"{target}/{name}", store.get(f"courier/b/{name}"))
@@ -173,25 +170,30 @@ def test_signed_manifest_counts_in_its_own_folder_only(
     assert "moved here" in rejected[0].reason
 
 
-def test_another_ones_signature_does_not_count(
+def test_signature_of_untrusted_key_is_rejected(
     published: Publish, store: DirectoryStore, signer: Signer
 ):
-    """Unless that key is trusted too, after a rotation."""
+    """The signature is accepted once the key is trusted, for example after a key rotation."""
     other = Signer.from_pem(generate_key())
     published("foreign", by=other)
     assert listed(store, signer) == ([], [f"courier/foreign/{MANIFEST_NAME}"])
-    both, rejected = restore_points(store, "courier", [signer.public_pem, other.public_pem])
-    assert ([one.id for one in both], rejected) == (["foreign"], [])
+    trusted_points, rejected = restore_points(
+        store, "courier", [signer.public_pem, other.public_pem]
+    )
+    assert ([point.id for point in trusted_points], rejected) == (["foreign"], [])
     assert restore_points(store, "courier", [])[0] == []
 
 
-def test_a_signed_manifest_of_an_unknown_format_is_refused(
+def test_signed_manifest_of_unknown_format_is_rejected(
     store: DirectoryStore, signer: Signer, published: Publish
 ):
-    """A newer version's, or one with fields that nobody knows."""
+    """The manifest has the format of a newer version, or unknown fields."""
     published("next")
     for content, why in (
-        (b'{"format": "parcelseal.restore-point/9"}', "restore it with its own ParcelSeal"),
+        (
+            b'{"format": "parcelseal.restore-point/9"}',
+            "restore it with the version of ParcelSeal that wrote it",
+        ),
         (b"[]", "cannot be read"),
         (b"not json", "cannot be read"),
     ):
@@ -201,21 +203,21 @@ def test_a_signed_manifest_of_an_unknown_format_is_refused(
             load(store, "courier", "next", [signer.public_pem])
 
 
-def test_dumps_that_were_exchanged_are_refused_when_restored(
+def test_swapped_dumps_of_equal_size_are_refused_by_check(
     published: Publish, store: DirectoryStore, operations: Holder
 ):
-    """Two restore points of one size: the listing cannot see it, the check does."""
-    one, two = published("aa"), published("bb")
+    """A listing compares only sizes."""
+    first, second = published("aa"), published("bb")
     file(store, "aa", DUMP_NAME).write_bytes(b"bb" * 9)
     with pytest.raises(Refused, match="Restore point aa is refused"):
-        Source(store, one, operations.opening).check()
-    Source(store, two, operations.opening).check()
+        Source(store, first, operations.opening).check()
+    Source(store, second, operations.opening).check()
 
 
-def test_a_whole_restore_point_under_another_name_is_refused(
+def test_restore_point_under_another_id_is_refused(
     taken: Taken, store: DirectoryStore, signer: Signer, operations: Holder
 ):
-    """Even one who may sign cannot pass a dump off as another day's: its context says which."""
+    """The encryption context contains the id, so even a holder of the key cannot rename a dump."""
     content = taken.store.get(taken.manifest.dump.key)
     key = f"courier/later/{DUMP_NAME}"
     stored = store.put(key, content)
@@ -246,10 +248,10 @@ def killed_after(
     return delete
 
 
-def test_removal_begins_with_the_signature(
+def test_removal_killed_at_any_step_leaves_no_usable_restore_point(
     published: Publish, store: DirectoryStore, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ):
-    """Killed after any step, what is left is no restore point."""
+    """A removal deletes the signature first."""
     for step in (1, 2):
         published("old")
         deleted: list[str] = []
@@ -266,33 +268,35 @@ def test_removal_begins_with_the_signature(
     assert list(store.list()) == []
 
 
-def test_a_locked_restore_point_stays_whole(moto: MotoServer, taken: Taken, signer: Signer):
-    """Object Lock holds all three objects; a removal that is refused removes nothing."""
+def test_remove_of_locked_restore_point_deletes_nothing(
+    moto: MotoServer, taken: Taken, signer: Signer
+):
+    """Object Lock protects all three objects."""
     client = client_for(moto.endpoint)
     s3 = S3Store(client, new_bucket(client))
     with s3.open_writer(taken.manifest.dump.key) as writer:
         writer.write(b"x")
         stored = writer.commit()
     dump = taken.manifest.dump.model_copy(update={"size": 1, "sha256": stored.sha256})
-    made = taken.manifest.model_copy(update={"dump": dump})
+    manifest = taken.manifest.model_copy(update={"dump": dump})
     until = NOW + timedelta(days=1)
-    publish(s3, made, signer, until)
+    publish(s3, manifest, signer, until)
     with pytest.raises(ObjectLocked):
-        remove(s3, folder("courier", made.id), NOW)
+        remove(s3, folder("courier", manifest.id), NOW)
     (point,), rejected = restore_points(s3, "courier", [signer.public_pem])
     assert rejected == []
     assert point.locked_until is not None
     assert abs(point.locked_until - until) < timedelta(seconds=2)
-    place = manifests.folder("courier", made.id)
+    prefix = manifests.folder("courier", manifest.id)
     for name in (DUMP_NAME, MANIFEST_NAME, SIGNATURE_NAME):
-        assert s3.stat(place + name).locked_until is not None
+        assert s3.stat(prefix + name).locked_until is not None
 
 
 @pytest.mark.parametrize("name", [DUMP_NAME, MANIFEST_NAME, SIGNATURE_NAME])
-def test_a_legal_hold_on_one_object_keeps_the_whole_restore_point(
+def test_legal_hold_on_an_object_keeps_all_objects(
     moto: MotoServer, taken: Taken, signer: Signer, name: str
 ):
-    """A court asks for the dump alone: pruning must not leave it without its manifest."""
+    """An S3 legal hold on the dump alone must also keep the manifest and the signature."""
     client = client_for(moto.endpoint)
     bucket = new_bucket(client)
     s3 = S3Store(client, bucket)
@@ -300,22 +304,22 @@ def test_a_legal_hold_on_one_object_keeps_the_whole_restore_point(
         writer.write(b"x")
         stored = writer.commit()
     dump = taken.manifest.dump.model_copy(update={"size": 1, "sha256": stored.sha256})
-    made = taken.manifest.model_copy(update={"dump": dump})
-    publish(s3, made, signer, NOW + timedelta(seconds=1))
-    key = manifests.folder("courier", made.id) + name
+    manifest = taken.manifest.model_copy(update={"dump": dump})
+    publish(s3, manifest, signer, NOW + timedelta(seconds=1))
+    key = manifests.folder("courier", manifest.id) + name
     client.put_object_legal_hold(Bucket=bucket, Key=key, LegalHold={"Status": "ON"})
     later = NOW + timedelta(days=100)
     with pytest.raises(ObjectLocked, match="legal hold"):
-        remove(s3, folder("courier", made.id), later)
+        remove(s3, folder("courier", manifest.id), later)
     points, rejected = restore_points(s3, "courier", [signer.public_pem])
-    assert ([one.id for one in points], rejected) == ([made.id], [])
+    assert ([point.id for point in points], rejected) == ([manifest.id], [])
 
 
 @pytest.mark.parametrize("name", [MANIFEST_NAME, SIGNATURE_NAME])
-def test_an_object_too_large_for_its_kind_is_refused_unread(
+def test_oversized_manifest_or_signature_is_rejected_without_reading_it(
     published: Publish, store: DirectoryStore, signer: Signer, name: str
 ):
-    """Whatever somebody writes there, listing it takes bounded memory."""
+    """A listing must need only a limited amount of memory."""
     published("good")
     published("bad")
     path = file(store, "bad", name)
@@ -330,10 +334,10 @@ def test_an_object_too_large_for_its_kind_is_refused_unread(
     assert (names, refused) == (["good"], [f"courier/bad/{MANIFEST_NAME}"])
 
 
-def test_a_manifest_too_large_to_be_read_is_not_published(
+def test_oversized_manifest_is_not_published(
     published: Publish, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ):
-    """What could not be restored does not pass for a restore point."""
+    """Readers would refuse the manifest later."""
     monkeypatch.setattr(manifests, "MANIFEST_BYTES", 100)
     with pytest.raises(UsageError, match="Split the database"):
         published("large")
@@ -342,10 +346,10 @@ def test_a_manifest_too_large_to_be_read_is_not_published(
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", [MANIFEST_NAME, SIGNATURE_NAME, DUMP_NAME])
-def test_a_fifo_in_a_restore_point_does_not_hang_the_list(
+def test_listing_rejects_restore_point_with_fifo(
     published: Publish, store: DirectoryStore, signer: Signer, name: str
 ):
-    """The restore point is refused, and the others are listed."""
+    """Other restore points are still listed."""
     published("good")
     published("bad")
     path = file(store, "bad", name)
@@ -356,20 +360,20 @@ def test_a_fifo_in_a_restore_point_does_not_hang_the_list(
     assert len(refused) == 1
 
 
-def test_a_lock_that_cannot_be_read_does_not_end_the_list(
+def test_listing_rejects_restore_point_with_unreadable_lock(
     published: Publish, store: DirectoryStore, signer: Signer
 ):
-    """The restore point is refused by its dump, and the others are listed."""
+    """Other restore points are still listed."""
     published("good")
     published("bad")
     os.mkfifo(file(store, "bad", f".{DUMP_NAME}.lock.json"))
     assert listed(store, signer) == (["good"], [f"courier/bad/{DUMP_NAME}"])
 
 
-def test_folders_with_names_that_no_run_writes_do_not_end_the_list(
+def test_listing_rejects_folders_with_invalid_names(
     published: Publish, store: DirectoryStore, signer: Signer
 ):
-    """A line feed, bytes that are no text: refused by an escaped name."""
+    """In the report, line feeds and bytes that are not text are escaped."""
     published("good")
     root = os.fsencode(store.description)
     for name in (b"a\nb", b"\xff\xfe"):
@@ -382,10 +386,9 @@ def test_folders_with_names_that_no_run_writes_do_not_end_the_list(
     assert refused == ["'courier/a\\nb/'", "'courier/\\udcff\\udcfe/'"]
 
 
-def test_a_linked_folder_is_no_restore_point(
+def test_linked_folder_is_not_a_restore_point(
     published: Publish, store: DirectoryStore, signer: Signer
 ):
-    """Neither listed nor loaded by its name."""
     published("good")
     file(store, "link", "x").parent.symlink_to(file(store, "good", "x").parent)
     assert listed(store, signer) == (["good"], [])

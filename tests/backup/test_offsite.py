@@ -1,4 +1,4 @@
-"""The steps of a backup run: clear, dump, verify, publish, prune; on both kinds of store."""
+"""Test the steps of a backup run on both kinds of store: clear, dump, verify, publish, prune."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from include.state.tables import restore_point_begun
+from include.state.tables import restore_point_operation
 from tests.backup.offsite_support import RULES, hold, make, run_backup, run_prune
 from tests.backup.support import begin
 from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
 
-def test_a_backup_is_published_locked_and_clears_what_a_killed_run_left(
+def test_backup_is_published_and_locked_and_clears_leftovers(
     any_store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ):
-    """The restore point is listed, its lock and expiry are the policy's, the left-over is gone."""
+    """The policy pack defines the duration of the lock and the expiry."""
     begin(state, any_store, "killed")
     any_store.put(f"courier/killed/{DUMP_NAME}", b"half")
     offsite = make(any_store, recipients, signer)
@@ -44,7 +44,7 @@ def test_a_backup_is_published_locked_and_clears_what_a_killed_run_left(
     assert (record.outcome, record.findings) == (Outcome.PASS, [])
     assert record.data["cleared"] == ["courier/killed/"]
     assert record.data["restore_point"] == manifest.id
-    assert {one.name: one.value for one in record.metrics}["backup.rows"] == 2
+    assert {metric.name: metric.value for metric in record.metrics}["backup.rows"] == 2
     (point,), rejected = manifests.restore_points(any_store, "courier", [signer.public_pem])
     assert rejected == []
     assert point.manifest == manifest
@@ -56,7 +56,7 @@ def test_a_backup_is_published_locked_and_clears_what_a_killed_run_left(
         assert abs(locked - timedelta(days=RULES.lock_days)) < timedelta(seconds=2)
 
 
-def test_login_that_may_not_delete_leaves_leftovers_to_pruning(
+def test_backup_without_delete_right_leaves_leftovers_to_pruning(
     store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
@@ -64,7 +64,7 @@ def test_login_that_may_not_delete_leaves_leftovers_to_pruning(
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """The backup deletes nothing; the step that prunes has another login."""
+    """The step that prunes uses other credentials, which allow to delete."""
     begin(state, store, "killed")
     store.put(f"courier/killed/{DUMP_NAME}", b"half")
     pruning = make(store, recipients, signer)
@@ -81,14 +81,17 @@ def test_login_that_may_not_delete_leaves_leftovers_to_pruning(
         store.get(f"courier/killed/{DUMP_NAME}")
 
 
-def test_repeated_try_returns_the_newest_restore_point_of_its_own_run(
+def test_retried_backup_returns_newest_restore_point_of_its_run(
     store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ) -> None:
-    """A try takes a second restore point only when its run has none; only a dump has a duration."""
+    """A retry makes a new backup only if its run has published no restore point.
+
+    If it makes no backup, its result has no duration.
+    """
     offsite = make(store, recipients, signer)
     for run_id, again in (("mine", True), ("other", False)):
         record, _manifest = run_backup(offsite, tiny, state, run_id, again=again)
@@ -105,24 +108,24 @@ def test_repeated_try_returns_the_newest_restore_point_of_its_own_run(
     assert len(points) == 4
 
 
-def test_left_overs_that_are_locked_need_attention(
+def test_locked_leftovers_need_attention(
     moto: MotoServer,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ):
-    """They do not stop the backup."""
+    """Leftovers that are locked in the store do not stop the backup."""
     client = client_for(moto.endpoint)
     store = S3Store(client, new_bucket(client))
     begin(state, store, "half")
     store.put(f"courier/half/{DUMP_NAME}", b"x", locked_until=NOW + timedelta(days=2))
     record, _ = run_backup(make(store, recipients, signer), tiny, state)
-    assert [one.code for one in record.findings] == ["backup.unfinished.locked"]
+    assert [finding.code for finding in record.findings] == ["backup.unfinished.locked"]
     assert record.outcome is Outcome.ATTENTION
 
 
-def test_a_store_that_kept_other_bytes_gets_no_signature(
+def test_backup_is_not_signed_if_stored_bytes_differ(
     store: DirectoryStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
@@ -130,11 +133,10 @@ def test_a_store_that_kept_other_bytes_gets_no_signature(
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """What is not verified is no restore point."""
     real = store.verify
 
     def verify_damaged(expected: object) -> None:
-        (dump,) = (one.key for one in store.list())
+        (dump,) = (item.key for item in store.list())
         store.put(dump, b"rotten")
         real(expected)  # type: ignore[arg-type]
 
@@ -146,17 +148,17 @@ def test_a_store_that_kept_other_bytes_gets_no_signature(
     assert len(cleared.folders) == 1
 
 
-def test_without_a_recipient_nothing_is_stored(
+def test_backup_without_recipient_stores_nothing(
     store: DirectoryStore, tiny: DatabaseAddress, signer: Signer, state: Engine
 ):
-    """Also when somebody skips the preflight."""
-    with pytest.raises(UsageError, match="no recipient"):
+    """This also applies if the preflight was skipped."""
+    with pytest.raises(UsageError, match="No recipient"):
         run_backup(make(store, [], signer), tiny, state)
     assert list(store.list()) == []
 
 
 @pytest.mark.parametrize("lost", ["nothing", "the ledger"])
-def test_a_backup_reports_a_folder_that_is_not_in_the_ledger(
+def test_backup_reports_folder_without_ledger_entry(
     any_store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
@@ -164,42 +166,42 @@ def test_a_backup_reports_a_folder_that_is_not_in_the_ledger(
     state: Engine,
     lost: str,
 ):
-    """It needs attention, is kept, and does not stop the backup."""
+    """The folder needs attention and is kept. The backup continues."""
     begin(state, any_store, "half")
     any_store.put(f"courier/half/{DUMP_NAME}", b"half")
     if lost == "the ledger":
         with state.begin() as conn:
-            conn.execute(restore_point_begun.delete())
+            conn.execute(restore_point_operation.delete())
     record, _manifest = run_backup(make(any_store, recipients, signer), tiny, state)
     expected = [] if lost == "nothing" else ["backup.unfinished.unknown"]
-    assert [one.code for one in record.findings] == expected
+    assert [finding.code for finding in record.findings] == expected
     assert bool(list(any_store.list("courier/half/"))) == (lost == "the ledger")
 
 
-def test_a_left_over_under_a_legal_hold_needs_attention(
+def test_leftover_under_legal_hold_needs_attention(
     any_store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ):
-    """It does not stop the backup."""
+    """The leftover does not stop the backup."""
     hold(state, HoldKind.DATABASE, "courier")
     begin(state, any_store, "half")
     any_store.put(f"courier/half/{DUMP_NAME}", b"half")
     record, _manifest = run_backup(make(any_store, recipients, signer), tiny, state)
-    assert [one.code for one in record.findings] == ["backup.unfinished.held"]
+    assert [finding.code for finding in record.findings] == ["backup.unfinished.held"]
     assert record.outcome is Outcome.ATTENTION
 
 
-def test_a_mapped_table_that_is_gone_needs_attention(
+def test_backup_with_missing_mapped_table_needs_attention(
     store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ):
-    """A data map that no longer fits is said; the backup itself is whole."""
+    """The data map is outdated; the backup itself is complete."""
     with tiny.connect(autocommit=True) as connection:
         connection.execute("ALTER TABLE waybill RENAME TO parcel")
     try:
@@ -207,16 +209,16 @@ def test_a_mapped_table_that_is_gone_needs_attention(
     finally:
         with tiny.connect(autocommit=True) as connection:
             connection.execute("ALTER TABLE parcel RENAME TO waybill")
-    assert [one.code for one in record.findings] == ["backup.mapped.missing"]
+    assert [finding.code for finding in record.findings] == ["backup.mapped.missing"]
 
 
-def test_a_database_without_any_mapped_table_is_another_one(
+def test_backup_without_any_mapped_table_is_refused(
     store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ):
-    """A wrong database name on the right server must not pass for a backup."""
+    """A wrong database name on the right server must not pass as a backup."""
     with pytest.raises(UsageError, match="it is another database"):
         run_backup(make(store, recipients, signer), tiny.with_database("postgres"), state)

@@ -1,4 +1,4 @@
-"""Pruning trusts no clock that cannot be right."""
+"""Test that pruning is refused if the system clock is implausible."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ NOW = datetime(2026, 11, 24, 2, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("off", [timedelta(days=3650), timedelta(hours=25), -timedelta(minutes=6)])
-def test_a_clock_far_from_the_newest_restore_point_prunes_nothing(off: timedelta) -> None:
-    """Pruning follows a backup of the same run, so the newest point is minutes old."""
+def test_pruning_refuses_clock_far_from_newest_restore_point(off: timedelta) -> None:
+    """Pruning follows a backup in the same run, so the newest restore point is minutes old."""
     with pytest.raises(ServiceError, match="Nothing was pruned"):
         require_plausible_clock([NOW - timedelta(days=3), NOW], NOW + off)
 
 
-def test_a_clock_a_little_off_and_an_empty_store_are_fine() -> None:
-    """Clocks that are kept right differ by seconds."""
+def test_pruning_accepts_small_clock_difference_and_empty_store() -> None:
+    """Synchronised clocks differ by seconds."""
     require_plausible_clock([NOW], NOW - timedelta(minutes=4))
     require_plausible_clock([NOW], NOW + timedelta(hours=5))
     require_plausible_clock([], NOW)

@@ -1,4 +1,4 @@
-"""Pruning by rules, holds and locks; killed runs, and holds that are placed meanwhile."""
+"""Test pruning: rules, legal holds, locks, killed runs, and legal holds placed during pruning."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
 
-def test_pruning_removes_what_the_rules_say_and_nothing_else(
+def test_pruning_removes_expired_and_superseded_restore_points_only(
     any_store: ObjectStore,
     taken: Taken,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ):
-    """Removes expired and superseded points, keeps floor and holds; a second run removes none."""
+    """A second run removes nothing."""
     for day in (0, 1, 2, 10, 11, 95, 96):
         publish(any_store, taken, signer, day)
     offsite = make(any_store, recipients, signer)
@@ -84,7 +84,7 @@ def hold_waits(state: Engine) -> bool:
         (HoldKind.RESTORE_POINT, "p101", {"p101"}),
     ],
 )
-def test_a_hold_placed_while_pruning_runs_keeps_what_is_left(
+def test_legal_hold_placed_during_pruning_keeps_remaining_restore_points(
     any_store: ObjectStore,
     taken: Taken,
     recipients: list[Recipient],
@@ -95,7 +95,7 @@ def test_a_hold_placed_while_pruning_runs_keeps_what_is_left(
     value: str,
     kept: set[str],
 ):
-    """It waits for the removal of the point at hand, and the next points see it."""
+    """The hold is placed after the current removal, and is read before the next removal."""
     for day in (0, 1, 2, 100, 101, 102):
         publish(any_store, taken, signer, day)
     publish(any_store, taken, signer, 99)
@@ -115,13 +115,15 @@ def test_a_hold_placed_while_pruning_runs_keeps_what_is_left(
     placing.join(20)
     assert delete[0].startswith("courier/p099/")
     assert "p099" in record.data["removed"]
-    assert {one for one, why in record.data["kept"].items() if why == "legal hold"} == kept
+    assert {
+        point for point, reason in record.data["kept"].items() if reason == "legal hold"
+    } == kept
     points, rejected = manifests.restore_points(any_store, "courier", [signer.public_pem])
     assert rejected == []
     assert kept < {point.id for point in points}
 
 
-def test_pruning_that_loses_its_lock_removes_nothing(
+def test_pruning_removes_nothing_if_its_lock_on_legal_holds_was_lost(
     store: DirectoryStore,
     taken: Taken,
     recipients: list[Recipient],
@@ -129,24 +131,30 @@ def test_pruning_that_loses_its_lock_removes_nothing(
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """The session with the lock ends while locks of the store are read: a hold may come in."""
+    """The session that prevents new legal holds ends before the removal.
+
+    A new legal hold could therefore be placed on the restore point.
+    """
     for day in (0, 1, 2, 100):
         publish(store, taken, signer, day)
     end_hold_locks_meanwhile(store, state, monkeypatch)
-    with pytest.raises(ServiceError, match="lock that keeps new holds out"):
+    with pytest.raises(ServiceError, match="lock against new holds"):
         run_prune(make(store, recipients, signer), state)
     points, rejected = manifests.restore_points(store, "courier", [signer.public_pem])
     assert ([point.id for point in points], rejected) == (["p100", "p002", "p001", "p000"], [])
 
 
-def test_pruning_asks_before_each_removal_and_stops_at_a_refusal(
+def test_pruning_confirms_before_each_removal_that_its_run_is_open(
     store: DirectoryStore,
     taken: Taken,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ) -> None:
-    """Its run may be sealed after the first removal. The refused removal has not begun."""
+    """The run may be sealed after the first removal.
+
+    The ledger does not say that the refused second removal has begun.
+    """
     for day in (0, 1, 2, 100, 101, 102):
         publish(store, taken, signer, day)
     calls: list[int] = []
@@ -162,12 +170,12 @@ def test_pruning_asks_before_each_removal_and_stops_at_a_refusal(
     assert len(manifests.restore_points(store, "courier", [signer.public_pem])[0]) == 5
     with state.connect() as conn:
         removals = conn.exec_driver_sql(
-            "SELECT ending FROM restore_point_begun WHERE work = 'remove'"
+            "SELECT result FROM restore_point_operation WHERE operation = 'remove'"
         ).all()
     assert removals == [("removed",)]
 
 
-def test_task_prune_stops_when_its_run_is_sealed_meanwhile(
+def test_prune_task_stops_if_its_run_was_sealed(
     store: DirectoryStore,
     taken: Taken,
     recipients: list[Recipient],
@@ -175,7 +183,10 @@ def test_task_prune_stops_when_its_run_is_sealed_meanwhile(
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its step lost the session that keeps the seal waiting, and no evidence shows its work."""
+    """A removal would be missing in the evidence of the run.
+
+    The task has lost the session that prevents the run from being sealed.
+    """
     from include.orchestration import run as runs
     from include.orchestration.run_lock import RunSealed
 
@@ -205,7 +216,7 @@ def test_task_prune_stops_when_its_run_is_sealed_meanwhile(
 
 
 @pytest.mark.parametrize("is_deleted", [True, False])
-def test_a_hidden_restore_point_fails_pruning_and_counts(
+def test_pruning_fails_on_hidden_signature_and_keeps_its_restore_point(
     moto: MotoServer,
     taken: Taken,
     recipients: list[Recipient],
@@ -213,7 +224,10 @@ def test_a_hidden_restore_point_fails_pruning_and_counts(
     state: Engine,
     is_deleted: bool,
 ):
-    """Somebody deleted or overwrote a part of it in the store: it is kept, and the run fails."""
+    """The signature was overwritten or deleted by someone.
+
+    It is still read in its older version.
+    """
     client = client_for(moto.endpoint)
     bucket = new_bucket(client)
     s3 = S3Store(client, bucket)
@@ -232,7 +246,7 @@ def test_a_hidden_restore_point_fails_pruning_and_counts(
     assert set(record.data["kept"]) == {"p000", "p001"}
 
 
-def test_a_run_killed_while_pruning_is_completed_by_the_next(
+def test_next_run_completes_removal_of_killed_run(
     any_store: ObjectStore,
     tiny: DatabaseAddress,
     taken: Taken,
@@ -241,7 +255,7 @@ def test_a_run_killed_while_pruning_is_completed_by_the_next(
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """The signature is gone, the dump is not: the next run removes it, and reports no tampering."""
+    """The signature was deleted, but not the dump. The next run does not report tampering."""
     for day in (0, 1, 2, 100):
         publish(any_store, taken, signer, day)
     offsite = make(any_store, recipients, signer)
@@ -262,14 +276,14 @@ def test_a_run_killed_while_pruning_is_completed_by_the_next(
     assert run_prune(offsite, state).findings == []
 
 
-def test_a_changed_restore_point_fails_pruning_and_is_kept_as_evidence(
+def test_pruning_fails_on_changed_restore_point_and_keeps_it(
     store: DirectoryStore,
     taken: Taken,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ):
-    """A changed point does not count towards the floor."""
+    """A changed restore point does not count towards the minimum number."""
     for day in (0, 1, 100, 101, 102):
         publish(store, taken, signer, day)
     store.put(f"courier/p001/{MANIFEST_NAME}", b"changed")
@@ -281,14 +295,14 @@ def test_a_changed_restore_point_fails_pruning_and_is_kept_as_evidence(
     assert store.get(f"courier/p001/{MANIFEST_NAME}") == b"changed"
 
 
-def test_locked_restore_points_stay(
+def test_pruning_keeps_locked_restore_points(
     moto: MotoServer,
     taken: Taken,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ):
-    """The plan knows the lock, and the store would refuse anyway."""
+    """The plan considers the lock, and the store would also refuse the deletion."""
     client = client_for(moto.endpoint)
     s3 = S3Store(client, new_bucket(client))
     for day in (0, 1, 2, 100, 101):
@@ -308,7 +322,7 @@ def test_locked_restore_points_stay(
 
 @pytest.mark.parametrize("names", [NAMES, (SIGNATURE_NAME, MANIFEST_NAME)])
 @pytest.mark.parametrize("is_held", [True, False])
-def test_a_published_restore_point_that_is_gone_is_reported(
+def test_pruning_reports_missing_published_restore_point(
     store: DirectoryStore,
     taken: Taken,
     recipients: list[Recipient],
@@ -317,7 +331,7 @@ def test_a_published_restore_point_that_is_gone_is_reported(
     is_held: bool,
     names: Sequence[str],
 ):
-    """Manifest or all objects are gone: fails under a hold, needs attention otherwise."""
+    """If the restore point is under a legal hold, the run fails. Otherwise, it needs attention."""
     for day in (0, 1, 2):
         publish(store, taken, signer, day)
         begin(state, store, f"p{day:03d}")
@@ -336,14 +350,14 @@ def test_a_published_restore_point_that_is_gone_is_reported(
     assert run_prune(make(store, recipients, signer), state, later).findings == []
 
 
-def test_a_restore_point_that_a_run_removed_is_not_reported_as_gone(
+def test_pruning_does_not_report_removals_that_runs_recorded(
     any_store: ObjectStore,
     taken: Taken,
     recipients: list[Recipient],
     signer: Signer,
     state: Engine,
 ):
-    """Pruning records what it removes."""
+    """Pruning records each removal."""
     for day in (0, 1, 2, 100):
         publish(any_store, taken, signer, day)
         begin(state, any_store, f"p{day:03d}")

@@ -1,4 +1,7 @@
-"""Databases of a distribution's server: drilled and restored on another, or refused in time."""
+"""Test drills and restores of databases from the PostgreSQL server of a Linux distribution.
+
+Drills and restores use the embedded server, which has fewer features.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def icu() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="module")
 def new_original(icu: EmbeddedPostgres) -> Callable[..., DatabaseAddress]:
-    """Make databases on the distribution's server."""
+    """Return a function that creates databases on the distribution's server."""
 
     def new(fill: str, options: str = "") -> DatabaseAddress:
         name = f"o_{uuid.uuid4().hex[:12]}"
@@ -78,20 +81,20 @@ def new_rig(
     server: DatabaseAddress,
     state: Engine,
 ) -> Callable[..., Rig]:
-    """Back a database up, and drill it on the embedded server unless another is given."""
+    """Return a function that backs up a database for a drill, by default on the embedded server."""
 
     def new(original: DatabaseAddress, drill_server: DatabaseAddress = server) -> Rig:
-        taken = take(original, store, recipients, signer, clocks=[SEEN])
+        taken = take(original, store, recipients, signer, columns=[SEEN])
         target = DrillTarget(drill_server)
         return Rig(taken.source(operations.opening), target, drill_server, original, state)
 
     return new
 
 
-def test_database_of_patched_server_is_drilled_on_unpatched_one(
+def test_drill_passes_on_unpatched_server_with_backup_of_patched_server(
     new_original: Callable[..., DatabaseAddress], new_rig: Callable[..., Rig]
 ) -> None:
-    """Since November 2026 servers keep versions of columns, which an older pg_dump writes."""
+    """Since November 2026, servers store versions of columns, which an older pg_dump writes."""
     n_distinct = "ALTER TABLE customer ALTER id SET (n_distinct = 5);"
     rig = new_rig(new_original(COURIER + n_distinct, LIKE_EMBEDDED))
     record = rig.drill()
@@ -101,11 +104,11 @@ def test_database_of_patched_server_is_drilled_on_unpatched_one(
 
 @pytest.fixture(scope="module")
 def needy(new_original: Callable[..., DatabaseAddress]) -> DatabaseAddress:
-    """A database that no server without ICU and pgcrypto can hold; tests only read it."""
+    """Return a database that needs ICU and pgcrypto. Tests only read it."""
     return new_original(NEEDY)
 
 
-def test_drill_names_all_that_its_server_lacks_before_it_fetches_the_dump(
+def test_drill_names_all_missing_features_before_fetching_dump(
     needy: DatabaseAddress, new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = new_rig(needy)
@@ -120,7 +123,7 @@ def test_drill_names_all_that_its_server_lacks_before_it_fetches_the_dump(
     assert rig.scratch_left() == []
 
 
-def test_restore_names_all_that_the_target_lacks_and_loads_nothing(
+def test_restore_names_all_missing_features_and_loads_nothing(
     needy: DatabaseAddress,
     target: DatabaseAddress,
     new_rig: Callable[..., Rig],
@@ -134,22 +137,22 @@ def test_restore_names_all_that_the_target_lacks_and_loads_nothing(
     assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
 
 
-def test_drill_on_a_server_that_has_everything_passes_with_the_original_collation(
+def test_drill_on_full_server_passes_with_original_collation(
     needy: DatabaseAddress, icu: EmbeddedPostgres, new_rig: Callable[..., Rig]
 ) -> None:
-    """The connection drill_db names such a server of the company."""
+    """The connection drill_db names a server that has all features of the original server."""
     rig = new_rig(needy, DatabaseAddress.from_conninfo(icu.conninfo("postgres")))
     record = rig.drill()
     assert (record.outcome, record.findings) == (Outcome.PASS, [])
     assert record.data["rows"] == 19
 
 
-def test_drill_without_the_default_collation_of_the_original_needs_attention(
+def test_drill_without_default_collation_of_original_needs_attention(
     new_original: Callable[..., DatabaseAddress],
     new_rig: Callable[..., Rig],
     target: DatabaseAddress,
 ) -> None:
-    """A restore reports it too."""
+    """A restore also reports that the collation differs."""
     rig = new_rig(new_original(COURIER))
     (finding,) = rig.drill().findings
     assert (finding.code, finding.severity) == ("drill.locale", Outcome.ATTENTION)
@@ -162,7 +165,7 @@ def test_drill_without_the_default_collation_of_the_original_needs_attention(
 XML = "CREATE TABLE customs (id int, form xml); INSERT INTO customs VALUES (1, NULL);"
 
 
-def test_drill_and_restore_name_table_whose_xml_the_server_cannot_load(
+def test_drill_and_restore_name_table_with_unsupported_xml(
     new_original: Callable[..., DatabaseAddress],
     new_rig: Callable[..., Rig],
     target: DatabaseAddress,
@@ -180,13 +183,13 @@ def test_drill_and_restore_name_table_whose_xml_the_server_cannot_load(
     assert rig.scratch_left() == []
 
 
-def test_xml_column_without_a_value_is_drilled_on_a_server_without_libxml(
+def test_drill_with_empty_xml_column_passes_without_libxml(
     new_original: Callable[..., DatabaseAddress], new_rig: Callable[..., Rig]
 ) -> None:
     assert new_rig(new_original(COURIER + XML, LIKE_EMBEDDED)).drill().outcome is Outcome.PASS
 
 
-def test_drill_role_without_the_right_to_create_an_extension_is_refused(
+def test_drill_role_without_right_to_create_extension_is_refused(
     new_original: Callable[..., DatabaseAddress], icu: EmbeddedPostgres, new_rig: Callable[..., Rig]
 ) -> None:
     """The owner of a database may create trusted extensions such as pgcrypto, but not dblink."""

@@ -1,4 +1,4 @@
-"""Every fault that would spoil a backup is found before it begins, all at once."""
+"""Test that the preflight reports all faults at once that would prevent a valid backup."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.s3 import MotoServer, client_for, new_bucket
 
 @pytest.fixture(scope="module")
 def proper(moto: MotoServer) -> S3Store:
-    """A bucket with versions and Object Lock at another site."""
+    """Return a bucket with versioning and Object Lock at another site."""
     client = client_for(moto.endpoint)
     return S3Store(client, new_bucket(client), site="shanghai")
 
@@ -50,30 +50,31 @@ def found(
     rules: Recipients | None = None,
     days: float = 0,
 ) -> dict[str, Finding]:
-    seen = StepFindings("preflight", CLAUSE)
-    check_sites(seen, [database or mapped()], store, check_store(seen, store))
+    step_findings = StepFindings("preflight", CLAUSE)
+    check_sites(step_findings, [database or mapped()], store, check_store(step_findings, store))
     check_recipients(
-        seen,
+        step_findings,
         recipients,
         unreadable,
         rules or Recipients(minimum=2, warn_days_before_expiry=30),
         NOW + timedelta(days=days),
     )
-    assert all(one.clause == "4.2" for one in seen.findings)
-    return {one.code: one for one in seen.findings}
+    assert all(finding.clause == "4.2" for finding in step_findings.findings)
+    return {finding.code: finding for finding in step_findings.findings}
 
 
 def severities(findings: dict[str, Finding]) -> dict[str, Outcome]:
-    return {code: one.severity for code, one in findings.items()}
+    return {code: finding.severity for code, finding in findings.items()}
 
 
-def test_a_proper_place_has_no_findings(proper: S3Store, recipients: list[Recipient]):
-    """Versions, locks, another site, two valid keys."""
+def test_check_of_valid_store_has_no_findings(proper: S3Store, recipients: list[Recipient]):
+    """The store has versions, locks, another site and two valid keys."""
     assert found(proper, recipients) == {}
 
 
-def test_a_bucket_without_versions_and_locks_fails(moto: MotoServer, recipients: list[Recipient]):
-    """Somebody has to make these settings."""
+def test_check_of_bucket_without_versions_and_locks_fails(
+    moto: MotoServer, recipients: list[Recipient]
+):
     client = client_for(moto.endpoint)
     plain = S3Store(client, new_bucket(client, lock=False), site="shanghai")
     assert severities(found(plain, recipients)) == {
@@ -82,24 +83,24 @@ def test_a_bucket_without_versions_and_locks_fails(moto: MotoServer, recipients:
     }
 
 
-def test_a_bucket_that_is_not_there_fails(moto: MotoServer, recipients: list[Recipient]):
-    """Named by the store, without a secret."""
+def test_check_of_missing_bucket_fails(moto: MotoServer, recipients: list[Recipient]):
+    """The finding names the store and contains no secret."""
     absent = S3Store(client_for(moto.endpoint), "no-such-bucket", site="shanghai")
     (finding,) = found(absent, recipients).values()
     assert (finding.severity, finding.code) == (Outcome.FAIL, "backup.store.missing")
     assert "no-such-bucket" in finding.subject
 
 
-def test_a_store_that_is_away_is_no_fault_to_correct(recipients: list[Recipient]):
-    """It may be back in a minute: the step fails as services do, which Airflow tries again."""
+def test_unreachable_store_is_a_service_error(recipients: list[Recipient]):
+    """The outage may be temporary, so Airflow retries the step."""
     nobody = client_for("http://127.0.0.1:9", max_attempts=1)
     away = S3Store(nobody, "bucket", site="shanghai")
     with pytest.raises(StoreError, match="The off-site store cannot be reached"):
         found(away, recipients)
 
 
-def test_a_directory_is_no_more_than_attention(store: DirectoryStore, recipients: list[Recipient]):
-    """It cannot lock, by its nature; on the database's own disk that is said too."""
+def test_directory_store_needs_attention(store: DirectoryStore, recipients: list[Recipient]):
+    """A directory cannot enforce locks. A directory on the database's own disk is also reported."""
     assert severities(found(store, recipients)) == {
         "backup.store.no_object_lock": Outcome.ATTENTION,
     }
@@ -109,10 +110,9 @@ def test_a_directory_is_no_more_than_attention(store: DirectoryStore, recipients
     assert same.severity is Outcome.ATTENTION
 
 
-def test_each_fault_of_a_store_is_explained_by_its_own_text(
+def test_each_fault_of_a_store_has_its_own_explanation(
     moto: MotoServer, store: DirectoryStore, recipients: list[Recipient]
 ) -> None:
-    """A text of another fault would send its reader to the wrong setting."""
 
     def texts(faulty: ObjectStore) -> dict[str, str]:
         return {
@@ -122,7 +122,7 @@ def test_each_fault_of_a_store_is_explained_by_its_own_text(
 
     client = client_for(moto.endpoint)
     plain = texts(S3Store(client, new_bucket(client, lock=False), site="shanghai"))
-    assert "keeps no versions" in plain["no_versioning"]
+    assert "does not keep old versions" in plain["no_versioning"]
     assert "has no Object Lock" in plain["no_object_lock"]
     absent = found(S3Store(client, "no-such-bucket", site="shanghai"), recipients)
     reason = absent["backup.store.missing"].message
@@ -137,48 +137,48 @@ def test_each_fault_of_a_store_is_explained_by_its_own_text(
 @pytest.mark.parametrize(
     ("of_store", "of_database", "subject"),
     [
-        (None, None, "the off-site store and the database"),
-        (None, "beijing", "the off-site store stands"),
-        ("shanghai", None, "the database stands"),
+        (None, None, "The sites of the off-site store and of the database"),
+        (None, "beijing", "The site of the off-site store"),
+        ("shanghai", None, "The site of the database"),
     ],
 )
-def test_unknown_site_is_named_as_that_of_store_or_database(
+def test_unknown_site_is_reported_for_store_or_database(
     moto: MotoServer,
     recipients: list[Recipient],
     of_store: str | None,
     of_database: str | None,
     subject: str,
 ) -> None:
-    """The finding tells which of the two has to be declared."""
+    """The finding names the setting that declares the site."""
     client = client_for(moto.endpoint)
-    place = S3Store(client, new_bucket(client), site=of_store)
-    findings = found(place, recipients, database=mapped(site=of_database))
+    s3_store = S3Store(client, new_bucket(client), site=of_store)
+    findings = found(s3_store, recipients, database=mapped(site=of_database))
     assert subject in findings["backup.site.unknown"].message.text
 
 
-def test_another_name_for_the_site_does_not_make_a_disk_another(
+def test_differing_site_names_on_shared_disk_are_reported(
     store: DirectoryStore, recipients: list[Recipient], signer: Signer
 ):
-    """Sites that differ by name, and one disk for both: nobody can say that they are apart."""
+    """Store and database share a disk although their site names differ."""
     root = Path(store.description.removeprefix("file://"))
     for live, expected in (([root.parent], None), ([], False)):
-        place = DirectoryStore(root, site="shanghai", live_paths=live)
-        offsite = Offsite(place, recipients, [], signer, [signer.public_pem])
+        directory_store = DirectoryStore(root, site="shanghai", live_paths=live)
+        offsite = Offsite(directory_store, recipients, [], signer, [signer.public_pem])
         record = preflight_record(offsite, mapped(site="beijing"), FixedClock(NOW))
         assert record.data["at_primary_site"] == {"courier": expected}
 
 
-def test_a_directory_that_cannot_be_used_fails(tmp_path: Path, recipients: list[Recipient]):
-    """Here a file stands in its place."""
+def test_check_of_store_directory_below_a_file_fails(tmp_path: Path, recipients: list[Recipient]):
+    """The parent of the directory is a file, so the directory cannot be created."""
     (tmp_path / "file").write_text("")
     gone = DirectoryStore(tmp_path / "file" / "store", site="shanghai")
     assert Outcome.FAIL in severities(found(gone, recipients)).values()
 
 
-def test_the_sites_must_be_known_and_different(
+def test_sites_must_be_declared_and_different(
     proper: S3Store, moto: MotoServer, recipients: list[Recipient]
 ):
-    """The same site fails, an unnamed one needs attention; each database is named."""
+    """The same site fails the step, and an undeclared site needs attention."""
     same = found(proper, recipients, database=mapped(site="shanghai", name="billing"))
     assert severities(same) == {"backup.site.same": Outcome.FAIL}
     assert same["backup.site.same"].subject == "billing"
@@ -191,8 +191,8 @@ def test_the_sites_must_be_known_and_different(
     assert severities(found(nowhere, recipients)) == {"backup.site.unknown": Outcome.ATTENTION}
 
 
-def test_keys_that_end_are_said_in_time(proper: S3Store, recipients: list[Recipient]):
-    """700 days on they are about to end, 730 days on they are over and too few remain."""
+def test_expiring_recipient_keys_are_reported(proper: S3Store, recipients: list[Recipient]):
+    """After 700 days, the keys are about to expire. After 730 days, they have expired."""
     assert severities(found(proper, recipients, days=699)) == {}
     assert severities(found(proper, recipients, days=701)) == {
         "backup.recipients.expiring": Outcome.ATTENTION
@@ -210,17 +210,19 @@ def test_keys_that_end_are_said_in_time(proper: S3Store, recipients: list[Recipi
     assert severities(enough) == {"backup.recipients.expired": Outcome.FAIL}
 
 
-def test_too_few_keys_fail_and_one_key_twice_is_one(proper: S3Store, recipients: list[Recipient]):
-    """The second holder must be another holder."""
+def test_check_fails_with_too_few_recipient_keys_and_counts_duplicates_once(
+    proper: S3Store, recipients: list[Recipient]
+):
+    """Two keys are required. The same key under two names counts as one key."""
     first = recipients[0]
     for few in ([], [first], [first, replace(first, name="again")]):
         assert severities(found(proper, few)) == {"backup.recipients.too_few": Outcome.FAIL}
 
 
-def test_a_key_that_cannot_be_read_fails_with_its_reason(
+def test_check_with_unreadable_recipient_key_fails_with_reason(
     proper: S3Store, recipients: list[Recipient]
 ):
-    """Also when enough others remain: somebody counts on that key."""
+    """This also applies if there are enough other keys, because the holder relies on the key."""
     bad = UnreadableRecipient("escrow", "the file is gone")
     (finding,) = found(proper, recipients, unreadable=[bad]).values()
     assert (finding.code, finding.severity) == ("backup.recipients.unreadable", Outcome.FAIL)
@@ -228,14 +230,13 @@ def test_a_key_that_cannot_be_read_fails_with_its_reason(
     assert "the file is gone" in str(finding.message)
 
 
-def test_the_step_has_the_worst_outcome_and_all_findings(
+def test_preflight_step_has_worst_outcome_and_all_findings_of_its_checks(
     store: DirectoryStore, recipients: list[Recipient], signer: Signer
 ):
-    """Everything that is wrong at once, and what the report shows."""
     offsite = Offsite(store, recipients[:1], [], signer, [signer.public_pem])
     record = preflight_record(offsite, mapped(site="shanghai"), FixedClock(NOW))
     assert record.outcome is Outcome.FAIL
-    assert {one.code for one in record.findings} == {
+    assert {finding.code for finding in record.findings} == {
         "backup.store.no_object_lock",
         "backup.site.same",
         "backup.recipients.too_few",
@@ -254,17 +255,24 @@ def test_the_step_has_the_worst_outcome_and_all_findings(
 
 @pytest.mark.parametrize("way", [Transport.PLAIN, Transport.UNVERIFIED])
 def test_each_unverified_connection_is_a_finding(way: Transport):
-    """Connections of stores and KMS fail; a database's connection may choose a weaker mode."""
-    seen = StepFindings("preflight", CLAUSE)
+    """Connections to stores and KMS fail the step.
+
+    A connection to a database needs attention only.
+    """
+    step_findings = StepFindings("preflight", CLAUSE)
     routes = [
         Route("offsite_store", way, Destination.STORE),
         Route("offsite_store (KMS)", way, Destination.KMS),
         Route("customer_db", way, Destination.DATABASE),
     ]
-    check_routes(seen, routes)
-    assert [(one.code, one.severity, one.subject) for one in seen.findings] == [
+    check_routes(step_findings, routes)
+    assert [
+        (finding.code, finding.severity, finding.subject) for finding in step_findings.findings
+    ] == [
         (f"backup.transport.{way}", Outcome.FAIL, "offsite_store"),
         (f"backup.transport.{way}", Outcome.FAIL, "offsite_store (KMS)"),
         (f"backup.transport.{way}", Outcome.ATTENTION, "customer_db"),
     ]
-    assert all(one.subject in one.message.values.values() for one in seen.findings)
+    assert all(
+        finding.subject in finding.message.values.values() for finding in step_findings.findings
+    )

@@ -1,4 +1,4 @@
-"""The damaged variants of a drill differ from the stored object as their names state."""
+"""Test that each damaged variant of a restore point differs from the stored object as intended."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.backup.support import Taken
 from tests.support.holders import NOW, Holder
 
 
-def test_damaged_variants_differ_by_one_bit_or_their_end(
+def test_damaged_copies_have_one_changed_bit_or_are_truncated(
     taken: Taken, operations: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One variant has one other bit, one ends early, and the wrong key gets the whole object."""
+    """One variant has a flipped bit, one is truncated, and the wrong key gets the intact object."""
     variants: list[bytes] = []
 
     def record(damaged: Readable, *_key: object) -> Readable:

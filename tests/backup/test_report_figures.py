@@ -1,4 +1,4 @@
-"""Figures in the reports of backups and drills match their labels."""
+"""Test that figures in the reports of backups and restore drills match their labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from include.backup.drill_report import PastDrill
 from include.backup.manifest import Manifest, TableRecord
 from include.backup.prune import Reason
 from include.evidence.model import Metric, Outcome, StepRecord
-from include.messages import _, verbatim
+from include.messages import _, listed, verbatim
 from include.reports.conclusion import Conclusion
 from include.reports.model import Section, Table, TrendChart
 from tests.backup.report_records import (
@@ -51,14 +51,14 @@ def trend(part: Section) -> TrendChart:
 
 
 def named(conclusion: Conclusion, heading: str) -> dict[str, Any]:
-    """Return the rows of a section's table with two columns, by the text of their first cell."""
+    """Return the rows of the table in a section, as a mapping from the first to the second cell."""
     rows = table(section(conclusion, heading)).rows
     return {getattr(name, "text", str(name)): value for name, value in rows}
 
 
 @pytest.fixture
 def manifests(taken: Taken) -> dict[str, Manifest]:
-    """Return manifests of two databases, the second one smaller and an hour older."""
+    """Return the manifests of two databases. The second database is smaller and one hour older."""
     first = taken.manifest
     other = {
         "id": "20261101T000000Z-aaaaaa",
@@ -78,20 +78,26 @@ def preflight(kind: str = "s3") -> StepRecord:
 def backed_up(manifests: dict[str, Manifest], first: StepRecord) -> Conclusion:
     billing = step("backup", "billing", ATTENTION, silent=True, seconds=2.5)
     records = [*backup_records(preflight=first), billing, step("prune", "billing", **PRUNED)]
-    return conclude_backup(records, TWO, manifests, asked=["courier", "billing"])
+    return conclude_backup(records, TWO, manifests, requested=["courier", "billing"])
 
 
-def test_backup_report_states_each_fact(manifests: dict[str, Manifest]) -> None:
-    """Count, oldest snapshot, sums over the databases, the store's kind and the sites."""
+def test_backup_report_has_figures_for_databases_rows_size_store_and_sites(
+    manifests: dict[str, Manifest],
+) -> None:
+    """The facts are the number of databases, oldest snapshot, sums, kind of store, and sites."""
     courier = manifests["courier"]
     assert facts(backed_up(manifests, preflight())) == {
-        "Databases backed up": (_("{made} of {wanted}", made=2, wanted=2), "", PASS, None),
-        "State of the data": (courier.taken_at - HOUR, "", None, None),
+        "Databases backed up": (_("{count} of {total}", count=2, total=2), "", PASS, None),
+        "Data as of": (courier.taken_at - HOUR, "", None, None),
         "Rows": (courier.rows + 7, "rows", None, None),
         "Encrypted size": (courier.dump.size + 1000, "bytes", None, None),
         "Off-site store": (_("S3 bucket"), "", PASS, verbatim("s3://x")),
-        "Sites, as declared": (
-            _("{primary}; backups at {store}", primary="beijing", store="shanghai"),
+        "Sites of the database and of the backups, as declared": (
+            _(
+                "database at {primary}; backups at {store}",
+                primary=listed([verbatim("beijing")]),
+                store="shanghai",
+            ),
             "",
             None,
             None,
@@ -102,49 +108,63 @@ def test_backup_report_states_each_fact(manifests: dict[str, Manifest]) -> None:
 def test_backup_report_names_a_directory_and_undeclared_sites(
     manifests: dict[str, Manifest],
 ) -> None:
-    """A preflight that did not run leaves both unmeasured."""
+    """If the preflight did not run, both facts are reported as not measured."""
     shown = facts(backed_up(manifests, preflight("directory")))
     assert shown["Off-site store"][0] == _("directory")
     undeclared = facts(backed_up(manifests, step("preflight", "", store="s3://x")))
-    assert undeclared["Sites, as declared"][0] == _("not declared")
+    assert undeclared["Sites of the database and of the backups, as declared"][0] == _(
+        "not declared"
+    )
     stopped = facts(backed_up(manifests, step("preflight", "", FAIL)))
-    assert stopped["Off-site store"] == stopped["Sites, as declared"] == (None, "", None, None)
+    assert (
+        stopped["Off-site store"]
+        == stopped["Sites of the database and of the backups, as declared"]
+        == (None, "", None, None)
+    )
 
 
 def test_backup_report_lists_restore_points_tables_and_recipients(
     manifests: dict[str, Manifest],
 ) -> None:
-    """Each row holds the figures of its own database; the largest tables come first."""
+    """Each row has the figures of its own database, and the largest tables come first."""
     conclusion = backed_up(manifests, preflight())
     courier, billing = manifests["courier"], manifests["billing"]
     assert table(section(conclusion, "Restore points of this run")).rows == [
-        ["Courier", courier.id, courier.taken_at, courier.rows, courier.dump.size, 1.5, PASS],
-        ["Billing", billing.id, billing.taken_at, 7, 1000, 2.5, ATTENTION],
+        [
+            verbatim("Courier"),
+            courier.id,
+            courier.taken_at,
+            courier.rows,
+            courier.dump.size,
+            1.5,
+            PASS,
+        ],
+        [verbatim("Billing"), billing.id, billing.taken_at, 7, 1000, 2.5, ATTENTION],
     ]
-    contents = table(section(conclusion, "What {database} contains"))
+    contents = table(section(conclusion, "Content of {database}"))
     assert len(courier.tables) > len(contents.rows) == offsite_report.MOST_TABLES
     largest = sorted(courier.tables, key=lambda record: (-record.rows, record.label))
     assert contents.rows == [
         [record.label, record.rows, record.bytes, record.sha256[:12]]
         for record in largest[: offsite_report.MOST_TABLES]
     ]
-    assert contents.caption.values == {"shown": len(contents.rows), "all": len(courier.tables)}
-    holders = table(section(conclusion, "Who can open these backups")).rows
+    assert contents.caption.values == {"shown": len(contents.rows), "total": len(courier.tables)}
+    holders = table(section(conclusion, "Recipients who can decrypt these backups")).rows
     assert [row[0] for row in holders] == [holder.name for holder in courier.recipients]
 
 
 def test_backup_report_gives_the_reason_of_each_pruning_decision(
     manifests: dict[str, Manifest],
 ) -> None:
-    """A restore point that the store refused to delete is kept, and its reason is the lock."""
+    """If the store refused to delete a restore point, the reason is its lock."""
     refused = step("prune", **PRUNED, refused=["p7"])
     conclusion = conclude_backup(
         backup_records(preflight=preflight(), prune=refused),
         [mapped()],
         manifests,
-        asked=["courier"],
+        requested=["courier"],
     )
-    part = section(conclusion, "Restore points of {database} kept")
+    part = section(conclusion, "Restore points of {database}")
     kept = {"p1": "floor", "p2": "legal hold", "p3": "locked", "p4": "daily", "p7": "locked"}
     removed = {"p5": "expired", "p6": "superseded"}
     assert table(part).rows == [
@@ -175,10 +195,10 @@ def with_times(part: str, *figures: Metric) -> StepRecord:
         ((None, 7200.0), FAIL, 1.0, PASS, 4.0),
     ],
 )
-def test_drill_report_shows_the_time_that_is_worst_against_its_target(
+def test_drill_report_shows_the_database_whose_time_is_closest_to_its_target(
     other: tuple[float | None, float], late: Outcome, shown: float, status: Outcome, hours: float
 ) -> None:
-    """Compare by the share of the target, and count a figure at its target as within it."""
+    """Two databases have different targets. A time that equals its target meets it."""
     records = [
         with_times("courier", figure("rto", 1.0, 14400), figure("rpo", 1.0, 14400)),
         with_times("billing", figure("rto", *other), figure("rpo", *other)),
@@ -191,7 +211,7 @@ def test_drill_report_shows_the_time_that_is_worst_against_its_target(
 
 
 def test_drill_report_sums_compared_rows_over_databases() -> None:
-    """Sum the drilled databases only; without a drill the figure is empty."""
+    """Only drilled databases are summed. Without a drill, the figure is not measured."""
     records = [*drilled(), step("drill", "billing", rows=4)]
     assert facts(conclude_drill(records, TWO, {}))["Rows compared"][0] == 13
     assert facts(conclude_drill(drilled(), TWO, {}))["Rows compared"][0] == 9
@@ -202,16 +222,19 @@ def test_drill_report_sums_compared_rows_over_databases() -> None:
     ("newest", "cell"),
     [
         (NOW.isoformat(), NOW),
-        ("none", _("no record")),
-        (None, _("not looked at: the data map names no such column")),
+        ("none", _("the database has no record")),
+        (None, _("not checked: the data map names no time column")),
     ],
     ids=["newest", "no record", "no column"],
 )
-@pytest.mark.parametrize(("left_out", "names"), [(["a", "b"], "a, b"), ([], _("nothing"))])
+@pytest.mark.parametrize(
+    ("left_out", "names"),
+    [(["a", "b"], listed([verbatim("a"), verbatim("b")])), ([], _("no object"))],
+)
 def test_drill_report_lists_each_check(
     newest: str | None, cell: object, left_out: list[str], names: object
 ) -> None:
-    """Show each figure of the drill's record in its own row."""
+    """Each figure of the drill's step record has its own row."""
     record = step(
         "drill",
         restore_point="p1",
@@ -230,29 +253,29 @@ def test_drill_report_lists_each_check(
     history = {"courier": [PastDrill(NOW, ATTENTION, 4.0)]}
     conclusion = conclude_drill(drilled(drill=record), [mapped()], history)
     part = conclusion.sections[0]
-    assert part.heading.values == {"database": "Courier", "point": "p1"}
+    assert part.heading.values == {"database": verbatim("Courier"), "point": "p1"}
     assert named(conclusion, part.heading.text) == {
-        "A copy with one flipped byte is refused": _("yes"),
-        "A truncated copy is refused": _("yes"),
+        "A backup with one changed byte is refused": _("yes"),
+        "A truncated backup is refused": _("yes"),
         "A wrong key is refused": _("yes"),
         "Tables whose content was compared": 2,
         "Rows restored": 3,
         "Foreign keys checked row by row": 4,
-        "Left out of the restored copy": names,
-        "Newest record in the copy": cell,
+        "Objects of the backup that were not restored": names,
+        "Newest record in the restored database": cell,
         "Entries of the erasure ledger": 5,
-        "Erased records that the copy held and that were erased again": 6,
-        "Masked records that the copy held in clear and that were masked again": 7,
-        "Erased or masked records still present afterwards": 8,
-        "Materialized views refreshed afterwards": 9,
-        "Rows of other tables and views with keys of erased records": 21,
+        "Erased records that the backup contained and that were erased again": 6,
+        "Masked records that the backup contained unmasked and that were masked again": 7,
+        "Erased or masked records still present after they were erased or masked again": 8,
+        "Materialized views refreshed after records were erased again": 9,
+        "Rows of other tables and views that still contain keys of erased records": 21,
     }
     (point,) = trend(part).points
     assert (point.at, point.value, point.status) == (NOW, 4.0, ATTENTION)
 
 
-def test_drill_report_without_a_drill_measures_nothing() -> None:
-    """The heading names the chosen restore point, and every figure is empty."""
+def test_drill_report_without_drill_has_empty_figures() -> None:
+    """The heading names the chosen restore point."""
     conclusion = conclude_drill([step("choose", restore_point="p9")], [mapped()], {})
     part = conclusion.sections[0]
     assert part.heading.values["point"] == "p9"
@@ -271,17 +294,26 @@ def test_drill_report_without_a_drill_measures_nothing() -> None:
         ({"remaining": 2, "not_looked_for": 1}, 2, FAIL, 2),
     ],
 )
-def test_drill_report_counts_erased_records_that_came_back(
+def test_drill_report_counts_restored_erased_records(
     data: dict[str, Any], value: int | None, status: Outcome, entries: int
 ) -> None:
-    """Records and rows that hold their keys count, and entries that nobody looked for fail."""
+    """Erased records, and rows that contain their keys, are counted.
+
+    If records of the ledger could not be searched for, the run fails.
+    """
     record = step("drill", rows=1, erasures=3, **data)
-    fact = facts(conclude_drill([record], [mapped()], {}))["Erased records brought back"]
+    fact = facts(conclude_drill([record], [mapped()], {}))[
+        "Erased records that the restore brought back"
+    ]
     assert (fact[0], fact[2], fact[3].values) == (value, status, {"count": entries})
 
 
-def test_drill_report_needs_the_erasures_of_every_database() -> None:
-    """Without the figures of one database, nothing is known of all."""
+def test_drill_report_has_no_erasure_figure_if_one_database_was_not_measured() -> None:
     courier = step("drill", erasures=3, remaining=0)
     conclusion = conclude_drill([courier, step("drill", "billing", rows=1)], TWO, {})
-    assert facts(conclusion)["Erased records brought back"] == (None, "", None, None)
+    assert facts(conclusion)["Erased records that the restore brought back"] == (
+        None,
+        "",
+        None,
+        None,
+    )

@@ -1,4 +1,7 @@
-"""What a run adds up to: nothing that is missing passes, and the worst of anything counts."""
+"""Test the outcome of backup runs and restore drills.
+
+A missing step record fails the run. Otherwise, the worst outcome of a step decides.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +33,15 @@ def manifests(taken: Taken) -> dict[str, Manifest]:
     return {"courier": taken.manifest}
 
 
-def codes(found: Conclusion) -> set[str]:
-    return {one.code for one in found.findings}
+def codes(conclusion: Conclusion) -> set[str]:
+    return {finding.code for finding in conclusion.findings}
 
 
-def test_a_whole_backup_run_passes(manifests: dict[str, Manifest]):
-    """Every record there, every database signed."""
-    found = conclude_backup(backup_records(), [mapped()], manifests, asked=["courier"])
-    assert (found.outcome, found.findings) == (PASS, [])
-    assert "Every mapped database" in found.summary.text
-    headings = [one.heading.text for one in found.sections]
+def test_complete_backup_run_passes(manifests: dict[str, Manifest]):
+    conclusion = conclude_backup(backup_records(), [mapped()], manifests, requested=["courier"])
+    assert (conclusion.outcome, conclusion.findings) == (PASS, [])
+    assert "Every mapped database" in conclusion.summary.text
+    headings = [section.heading.text for section in conclusion.sections]
     assert len(headings) == 5
 
 
@@ -53,69 +55,74 @@ def test_a_whole_backup_run_passes(manifests: dict[str, Manifest]):
         ({}, False, "backup.unsigned"),
     ],
 )
-def test_a_missing_record_of_a_backup_fails(
+def test_backup_run_with_missing_record_fails(
     manifests: dict[str, Manifest],
     changes: dict[str, StepRecord | None],
     signed: bool,
     code: str,
 ):
-    """Whatever was killed: a green run needs the record of every step, and a signed manifest."""
-    found = conclude_backup(
-        backup_records(**changes), [mapped()], manifests if signed else {}, asked=["courier"]
+    """A run passes only with the record of every step and a signed manifest."""
+    conclusion = conclude_backup(
+        backup_records(**changes), [mapped()], manifests if signed else {}, requested=["courier"]
     )
-    assert found.outcome is FAIL
-    assert code in codes(found)
-    assert next(one for one in found.findings if one.code == code).severity is FAIL
+    assert conclusion.outcome is FAIL
+    assert code in codes(conclusion)
+    assert next(finding for finding in conclusion.findings if finding.code == code).severity is FAIL
 
 
-def test_no_record_at_all_fails(manifests: dict[str, Manifest]):
-    """Also with a manifest that lies about."""
-    for one in ({}, manifests):
-        found = conclude_backup([], [mapped()], one, asked=["courier"])
-        assert found.outcome is FAIL
+def test_backup_run_without_any_record_fails(manifests: dict[str, Manifest]):
+    """This also applies if the run stored a manifest."""
+    for manifest_set in ({}, manifests):
+        conclusion = conclude_backup([], [mapped()], manifest_set, requested=["courier"])
+        assert conclusion.outcome is FAIL
     assert conclude_drill([], [mapped()], {}).outcome is FAIL
 
 
 @pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize("outcome", [ATTENTION, FAIL])
 @pytest.mark.parametrize("name", ["preflight", "backup", "prune"])
-def test_the_worst_step_of_a_backup_counts(
+def test_outcome_of_backup_run_is_that_of_its_worst_step(
     manifests: dict[str, Manifest], name: str, outcome: Outcome, silent: bool
 ):
-    """By its findings, and by its outcome when it left none."""
-    (good,) = (one for one in backup_records() if one.step == name)
+    """If a step has no findings, the outcome in its record counts."""
+    (good,) = (record for record in backup_records() if record.step == name)
     bad = step(name, good.part, outcome, silent=silent, **good.data)
-    found = conclude_backup(backup_records(**{name: bad}), [mapped()], manifests, asked=["courier"])
-    assert found.outcome is outcome
+    conclusion = conclude_backup(
+        backup_records(**{name: bad}), [mapped()], manifests, requested=["courier"]
+    )
+    assert conclusion.outcome is outcome
 
 
-def test_databases_that_were_not_asked_for_are_said(manifests: dict[str, Manifest]):
-    """Nobody may take them for backed up; one that was asked for and is not mapped fails."""
+def test_mapped_databases_that_were_not_requested_are_reported(manifests: dict[str, Manifest]):
+    """A requested database that is not in the data map fails the run."""
     two = [mapped(), mapped(name="billing")]
-    some = conclude_backup(backup_records(), two, manifests, asked=["courier"])
+    some = conclude_backup(backup_records(), two, manifests, requested=["courier"])
     assert (some.outcome, codes(some)) == (ATTENTION, {"backup.left_out"})
-    assert some.summary.values == {"made": 1, "mapped": 2}
+    assert some.summary.values == {"count": 1, "mapped": 2}
     assert "Every" not in some.summary.text
-    both = conclude_backup(backup_records(), two, manifests, asked=["courier", "billing"])
-    assert (both.outcome, codes(both)) == (FAIL, {"backup.missing"})
-    assert "Only {made} of {wanted}" in both.summary.text
-    typed = conclude_backup(backup_records(), [mapped()], manifests, asked=["courier", "curier"])
-    assert (typed.outcome, [one.subject for one in typed.findings]) == (FAIL, ["curier"])
+    conclusion = conclude_backup(backup_records(), two, manifests, requested=["courier", "billing"])
+    assert (conclusion.outcome, codes(conclusion)) == (FAIL, {"backup.missing"})
+    assert "Only {count} of {requested}" in conclusion.summary.text
+    typed = conclude_backup(
+        backup_records(), [mapped()], manifests, requested=["courier", "curier"]
+    )
+    assert (typed.outcome, [finding.subject for finding in typed.findings]) == (FAIL, ["curier"])
 
 
-def test_asking_for_nothing_fails(manifests: dict[str, Manifest]):
-    """Nothing looked at is no control that held."""
-    nothing = conclude_backup(backup_records(), [mapped()], manifests, asked=[])
+def test_backup_run_without_requested_database_fails(manifests: dict[str, Manifest]):
+    nothing = conclude_backup(backup_records(), [mapped()], manifests, requested=[])
     assert nothing.outcome is FAIL
-    assert conclude_backup(backup_records(), [], {}, asked=[]).outcome is FAIL
+    assert conclude_backup(backup_records(), [], {}, requested=[]).outcome is FAIL
     assert conclude_drill([], [], {}).outcome is FAIL
 
 
-def test_figures_are_only_of_what_was_asked_for(manifests: dict[str, Manifest]):
-    """A manifest of another database in the folder does not make the run look complete."""
+def test_backup_report_figures_ignore_databases_that_were_not_requested(
+    manifests: dict[str, Manifest],
+):
+    """The manifest of such a database does not replace that of a requested database."""
     foreign = {"billing": manifests["courier"]}
-    found = conclude_backup(backup_records(), [mapped()], foreign, asked=["courier"])
-    facts = {one.label.text: one for one in found.facts}
+    conclusion = conclude_backup(backup_records(), [mapped()], foreign, requested=["courier"])
+    facts = {fact.label.text: fact for fact in conclusion.facts}
     assert facts["Databases backed up"].status is FAIL
     assert facts["Rows"].value is None
 
@@ -123,44 +130,42 @@ def test_figures_are_only_of_what_was_asked_for(manifests: dict[str, Manifest]):
 HISTORY = {"courier": [PastDrill(NOW - timedelta(days=7), PASS, 4.0), PastDrill(NOW, PASS, 5.0)]}
 
 
-def test_a_whole_drill_passes():
-    """Chosen, refused what had to be, restored and compared."""
-    found = conclude_drill(drilled(), [mapped()], HISTORY)
-    assert (found.outcome, found.findings) == (PASS, [])
-    assert "is the same as the original" in found.summary.text
+def test_complete_drill_run_passes():
+    conclusion = conclude_drill(drilled(), [mapped()], HISTORY)
+    assert (conclusion.outcome, conclusion.findings) == (PASS, [])
+    assert "matches the original" in conclusion.summary.text
 
 
 @pytest.mark.parametrize("name", ["choose", "refusals", "drill"])
-def test_a_missing_record_of_a_drill_fails(name: str):
-    """Each step by itself; the summary does not claim a restore."""
-    found = conclude_drill(drilled(**{name: None}), [mapped()], HISTORY)
-    assert found.outcome is FAIL
-    assert codes(found) == {f"drill.{name}.missing"}
+def test_drill_run_with_missing_record_fails(name: str):
+    """The summary must not claim a restore for which step records are missing."""
+    conclusion = conclude_drill(drilled(**{name: None}), [mapped()], HISTORY)
+    assert conclusion.outcome is FAIL
+    assert codes(conclusion) == {f"drill.{name}.missing"}
     if name != "choose":
-        assert "only {restored} of {wanted}" in found.summary.text
+        assert "Only {restored} of {mapped}" in conclusion.summary.text
 
 
 @pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize("outcome", [ATTENTION, FAIL])
 @pytest.mark.parametrize("name", ["choose", "refusals", "drill"])
-def test_the_worst_step_of_a_drill_counts(name: str, outcome: Outcome, silent: bool):
-    """By its findings, and by its outcome when it left none."""
-    (good,) = (one for one in drilled() if one.step == name)
+def test_outcome_of_drill_run_is_that_of_its_worst_step(name: str, outcome: Outcome, silent: bool):
+    """If a step has no findings, the outcome in its record counts."""
+    (good,) = (record for record in drilled() if record.step == name)
     bad = step(name, "courier", outcome, silent=silent, **good.data)
-    found = conclude_drill(drilled(**{name: bad}), [mapped()], HISTORY)
-    assert found.outcome is outcome
-    assert "is the same as the original" not in found.summary.text
+    conclusion = conclude_drill(drilled(**{name: bad}), [mapped()], HISTORY)
+    assert conclusion.outcome is outcome
+    assert "matches the original" not in conclusion.summary.text
 
 
-def test_one_of_two_databases_is_not_enough():
-    """Every mapped database is drilled."""
-    found = conclude_drill(drilled(), [mapped(), mapped(name="billing")], HISTORY)
-    assert (found.outcome, codes(found)) == (FAIL, {"drill.choose.missing"})
-    assert found.summary.values == {"restored": 1, "wanted": 2}
+def test_drill_run_that_omits_a_mapped_database_fails():
+    conclusion = conclude_drill(drilled(), [mapped(), mapped(name="billing")], HISTORY)
+    assert (conclusion.outcome, codes(conclusion)) == (FAIL, {"drill.choose.missing"})
+    assert conclusion.summary.values == {"restored": 1, "mapped": 2}
 
 
-def test_accepted_damage_reads_no_and_untried_damage_reads_not_measured():
-    """A wrong key that was accepted was measured; nobody may take it for a gap."""
+def test_drill_report_says_no_for_accepted_damage_and_has_no_value_if_untried():
+    """If a restore accepted the wrong key, the report must not say that this was not measured."""
 
     def answers(records: list[StepRecord]) -> list[object]:
         table = conclude_drill(records, [mapped()], {}).sections[0].blocks[0]
@@ -171,29 +176,29 @@ def test_accepted_damage_reads_no_and_untried_damage_reads_not_measured():
     assert answers(drilled(refusals=None)) == [None, None, None]
 
 
-def test_a_failed_drill_claims_nothing():
-    """The closing section of a drill that restored nothing must not say that it did."""
+def test_report_of_failed_drill_says_that_it_proves_no_restore():
     last = conclude_drill([], [mapped()], {}).sections[-1]
-    assert "proves no restore" in str(last.blocks[0])
+    assert "does not prove that a database can be restored" in str(last.blocks[0])
 
 
-def test_figures_that_were_not_measured_are_no_zeros():
-    """A drill that did not finish shows no erased records brought back, and no good time."""
-    found = conclude_drill(drilled(drill=None), [mapped()], {})
-    facts = {one.label.text: one for one in found.facts}
-    assert facts["Erased records brought back"].value is None
-    assert facts["Erased records brought back"].status is None
+def test_unmeasured_figures_are_not_reported_as_zero():
+    """An interrupted drill has neither a number of erased records nor a restore time."""
+    conclusion = conclude_drill(drilled(drill=None), [mapped()], {})
+    facts = {fact.label.text: fact for fact in conclusion.facts}
+    assert facts["Erased records that the restore brought back"].value is None
+    assert facts["Erased records that the restore brought back"].status is None
     assert facts["Longest restore"].value is None
     brought = step("drill", "courier", FAIL, erasures=2, remaining=2, rows=1)
     facts = {
-        one.label.text: one for one in conclude_drill(drilled(drill=brought), [mapped()], {}).facts
+        fact.label.text: fact
+        for fact in conclude_drill(drilled(drill=brought), [mapped()], {}).facts
     }
-    assert facts["Erased records brought back"].value == 2
-    assert facts["Erased records brought back"].status is FAIL
+    assert facts["Erased records that the restore brought back"].value == 2
+    assert facts["Erased records that the restore brought back"].status is FAIL
 
 
-def indicators(found: Conclusion) -> list[float | int | None]:
-    return [one.value for one in found.metrics if one.name.startswith("databases_")]
+def indicators(conclusion: Conclusion) -> list[float | int | None]:
+    return [metric.value for metric in conclusion.metrics if metric.name.startswith("databases_")]
 
 
 def preflight(**at_primary: bool | None) -> StepRecord:
@@ -204,65 +209,75 @@ def preflight(**at_primary: bool | None) -> StepRecord:
     ("sites", "expected"),
     [({"courier": False}, 0), ({"courier": True}, 1), ({"courier": None}, None), ({}, None)],
 )
-def test_backups_count_as_apart_only_when_somebody_said_where(
+def test_backups_at_primary_site_are_unknown_if_site_is_undeclared(
     manifests: dict[str, Manifest], sites: dict[str, bool | None], expected: int | None
 ):
-    """Unknown is not zero."""
     records = backup_records(preflight=preflight(**sites))
-    found = conclude_backup(records, [mapped()], manifests, asked=["courier"])
-    assert indicators(found) == [0, expected]
+    conclusion = conclude_backup(records, [mapped()], manifests, requested=["courier"])
+    assert indicators(conclusion) == [0, expected]
 
 
-def test_indicators_tell_of_all_mapped_databases_or_of_nothing(manifests: dict[str, Manifest]):
-    """Part of a run cannot show that every database is backed up, only that one is not."""
+def test_indicators_are_unknown_if_not_all_mapped_databases_were_requested(
+    manifests: dict[str, Manifest],
+):
+    """Such a run can show that a database has no backup, but not that all have backups."""
     two = [mapped(), mapped(name="billing")]
     records = backup_records(preflight=preflight(courier=False, billing=False))
-    some = conclude_backup(records, two, manifests, asked=["courier"])
+    some = conclude_backup(records, two, manifests, requested=["courier"])
     assert indicators(some) == [None, None]
-    failed = conclude_backup(records, two, manifests, asked=["courier", "billing"])
+    failed = conclude_backup(records, two, manifests, requested=["courier", "billing"])
     assert indicators(failed) == [1, None]
-    nothing = conclude_backup(records, [], {}, asked=[])
+    nothing = conclude_backup(records, [], {}, requested=[])
     assert indicators(nothing) == [None, None]
     two_drilled = conclude_drill(drilled(), two, {})
     assert indicators(two_drilled) == [1]
     assert indicators(conclude_drill([], [], {})) == [None]
 
 
-def test_an_empty_erasure_ledger_is_no_pass():
-    """With nothing to look for, nothing was shown; with entries the count is said."""
+def test_empty_erasure_ledger_is_not_reported_as_passed():
+    """If the ledger is empty, nothing was searched for.
+
+    Otherwise, the number of entries is reported.
+    """
 
     def fact(**data: int) -> Any:
         record = step("drill", "courier", **{"rows": 1, **data})
-        found = conclude_drill(drilled(drill=record), [mapped()], {})
-        return next(one for one in found.facts if one.label.text == "Erased records brought back")
+        conclusion = conclude_drill(drilled(drill=record), [mapped()], {})
+        return next(
+            fact
+            for fact in conclusion.facts
+            if fact.label.text == "Erased records that the restore brought back"
+        )
 
     empty = fact(erasures=0, remaining=0)
-    assert (empty.value, empty.status) == (_("nothing to check"), None)
+    assert (empty.value, empty.status) == (_("no erased records to check"), None)
     full = fact(erasures=3, remaining=0)
     assert (full.value, full.status) == (0, PASS)
     assert full.note is not None
 
 
 @pytest.mark.parametrize("name", ["preflight", "backup", "prune", "choose", "refusals", "drill"])
-def test_a_step_that_left_only_its_failure_still_has_a_report(
-    manifests: dict[str, Manifest], name: str
-):
-    """Killed, or stopped by an error: its record holds no data, and the seal must not stumble."""
+def test_report_handles_step_record_without_data(manifests: dict[str, Manifest], name: str):
+    """The step was killed or stopped by an error, so its record has no data."""
     empty = StepRecord(step=name, part="" if name == "preflight" else "courier", outcome=FAIL)
     if name in {"preflight", "backup", "prune"}:
         records = backup_records(**{name: empty})
-        found = conclude_backup(
-            records, [mapped()], {} if name == "backup" else manifests, asked=["courier"]
+        conclusion = conclude_backup(
+            records, [mapped()], {} if name == "backup" else manifests, requested=["courier"]
         )
     else:
-        found = conclude_drill(drilled(**{name: empty}), [mapped()], HISTORY)
-        assert indicators(found) == [1]
-    assert found.outcome is FAIL
+        conclusion = conclude_drill(drilled(**{name: empty}), [mapped()], HISTORY)
+        assert indicators(conclusion) == [1]
+    assert conclusion.outcome is FAIL
 
 
-def test_erased_records_that_could_not_be_looked_for_are_no_pass():
-    """Of a table that the copy does not have under that name."""
+def test_erased_records_that_were_not_searched_for_are_not_reported_as_passed():
+    """The restored copy lacks the table of the erased records."""
     record = step("drill", "courier", rows=1, erasures=3, remaining=0, not_looked_for=3)
-    found = conclude_drill(drilled(drill=record), [mapped()], {})
-    fact = next(one for one in found.facts if one.label.text == "Erased records brought back")
+    conclusion = conclude_drill(drilled(drill=record), [mapped()], {})
+    fact = next(
+        fact
+        for fact in conclusion.facts
+        if fact.label.text == "Erased records that the restore brought back"
+    )
     assert (fact.value, fact.status) == (None, FAIL)

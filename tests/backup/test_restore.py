@@ -1,4 +1,7 @@
-"""A restored database is the original: any number of loaders, any store, any PostgreSQL feature."""
+"""Test that a restored database equals the original.
+
+The number of concurrent processes and the kind of store make no difference.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 from include.backup.compare import Definitions, check_foreign_keys, compare
 from include.backup.manifest import Manifest
 from include.backup.restore import restore
-from include.backup.restore_program import share_out
+from include.backup.restore_program import distribute_entries
 from include.encryption.crypto import Refused
 from include.encryption.recipients import OpeningKey, Recipient
 from include.evidence.signing import Signer
@@ -41,10 +44,10 @@ def sql_of(address: DatabaseAddress) -> str:
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 4])
-def test_everything_comes_back_with_any_number_of_jobs(
+def test_restore_equals_original_with_any_number_of_jobs(
     taken: Taken, rich: DatabaseAddress, target: DatabaseAddress, operations: Holder, jobs: int
 ):
-    """Compared by us, by a second pg_dump's own text and by looking."""
+    """The databases are compared by ParcelSeal, by a second pg_dump, and by queries."""
     steps: list[str] = []
     restored = restore(taken.source(operations.opening), target, jobs=jobs, progress=steps.append)
     assert restored.differences == ()
@@ -68,7 +71,7 @@ def test_everything_comes_back_with_any_number_of_jobs(
     ]
 
 
-def test_s3_does_the_same(
+def test_restore_from_s3_equals_original(
     moto: MotoServer,
     rich: DatabaseAddress,
     target: DatabaseAddress,
@@ -76,7 +79,7 @@ def test_s3_does_the_same(
     signer: Signer,
     offline: Holder,
 ):
-    """In parts, over HTTP, by the other recipient's key."""
+    """The object was uploaded in several pieces. The key of the second recipient decrypts it."""
     client = client_for(moto.endpoint)
     store = S3Store(client, new_bucket(client), "off site/备份")
     taken = take(rich, store, recipients, signer)
@@ -87,10 +90,9 @@ def test_s3_does_the_same(
     assert comparison.definitions == Definitions()
 
 
-def test_a_target_with_tables_is_refused_unless_told(
+def test_target_with_tables_is_refused_unless_allowed(
     taken: Taken, target: DatabaseAddress, operations: Holder
 ):
-    """And nothing is loaded beside them; when told, both are there."""
     run(target, "CREATE TABLE mine (id int)")
     source = taken.source(operations.opening)
     with pytest.raises(UsageError, match="is not empty"):
@@ -101,14 +103,13 @@ def test_a_target_with_tables_is_refused_unless_told(
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "other"])
-def test_a_damaged_object_is_refused_before_the_target_is_touched(
+def test_damaged_object_is_refused_before_target_is_changed(
     taken: Taken,
     target: DatabaseAddress,
     store: DirectoryStore,
     operations: Holder,
     damage: str,
 ):
-    """Named, with what to do; the target stays as it was."""
     content = bytearray(taken.store.get(taken.manifest.dump.key))
     content[len(content) // 2] ^= 1 if damage == "flip" else 0
     stored = {"cut": content[:-1], "other": content[::-1]}.get(damage, content)
@@ -120,19 +121,18 @@ def test_a_damaged_object_is_refused_before_the_target_is_touched(
     assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
 
 
-def test_a_key_of_nobody_is_refused_before_the_target_is_touched(
+def test_unknown_key_is_refused_before_target_is_changed(
     taken: Taken, target: DatabaseAddress, stranger: OpeningKey
 ):
-    """Also with a good object."""
     with pytest.raises(Refused, match="does not belong to any of its recipients"):
         restore(taken.source(stranger), target)
     assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
 
 
-def test_a_missing_extension_is_said_by_name(
+def test_restore_names_missing_extension(
     taken: Taken, target: DatabaseAddress, operations: Holder, monkeypatch: pytest.MonkeyPatch
 ):
-    """The archive asks for one that the target's server does not have."""
+    """The server of the target lacks the extension."""
     real = subprocess.Popen
 
     def with_extension(command: list[str], **more: object) -> object:
@@ -146,15 +146,15 @@ def test_a_missing_extension_is_said_by_name(
         restore(taken.source(operations.opening), target)
 
 
-def test_too_few_and_too_many_rows_are_differences(
+def test_restore_reports_missing_and_additional_rows(
     taken: Taken, target: DatabaseAddress, operations: Holder
 ):
-    """Rows are counted in the copy; a table of the manifest may be missing there."""
+    """The restored copy may also lack a table of the manifest."""
     manifest = taken.manifest
     lost = manifest.tables[0].model_copy(update={"name": "lost", "rows": 0})
     changed = [
-        one.model_copy(update={"rows": one.rows + 1}) if one.name == "photo" else one
-        for one in manifest.tables
+        table.model_copy(update={"rows": table.rows + 1}) if table.name == "photo" else table
+        for table in manifest.tables
     ]
     other: Manifest = manifest.model_copy(update={"tables": (*changed, lost)})
     restored = restore(replace(taken.source(operations.opening), manifest=other), target)
@@ -162,25 +162,24 @@ def test_too_few_and_too_many_rows_are_differences(
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 3, 50])
-def test_every_data_entry_is_loaded_by_exactly_one_loader(
-    taken: Taken, operations: Holder, jobs: int
-):
-    """In archive order, because a loader reads its stream only forward."""
+def test_each_data_entry_belongs_to_exactly_one_loader(taken: Taken, operations: Holder, jobs: int):
+    """Each list is in the order of the archive, because a process reads its stream only forward."""
     _, entries = taken.source(operations.opening).head()
-    shares = share_out(entries, taken.manifest.tables, jobs)
-    wanted = [one.dump_id for one in entries if one.section == 3]
-    assert sorted(itertools.chain(*shares)) == sorted(wanted)
+    shares = distribute_entries(entries, taken.manifest.tables, jobs)
+    expected = [entry.dump_id for entry in entries if entry.section == 3]
+    assert sorted(itertools.chain(*shares)) == sorted(expected)
     assert len(shares) == max(1, jobs)
     for share in shares:
-        assert share == sorted(share, key=wanted.index)
+        assert share == sorted(share, key=expected.index)
 
 
-def test_large_tables_are_spread(taken: Taken, operations: Holder):
-    """The two largest are not in one share."""
+def test_largest_tables_go_to_different_loaders(taken: Taken, operations: Holder):
     _, entries = taken.source(operations.opening).head()
-    first, second = sorted(taken.manifest.tables, key=lambda one: -one.bytes)[:2]
-    ids = {(one.schema, one.name): one.dump_id for one in entries if one.kind == "TABLE DATA"}
-    shares = share_out(entries, taken.manifest.tables, 2)
+    first, second = sorted(taken.manifest.tables, key=lambda table: -table.bytes)[:2]
+    ids = {
+        (entry.schema, entry.name): entry.dump_id for entry in entries if entry.kind == "TABLE DATA"
+    }
+    shares = distribute_entries(entries, taken.manifest.tables, 2)
     assert not any(
         {ids[first.schema_name, first.name], ids[second.schema_name, second.name]} <= set(share)
         for share in shares

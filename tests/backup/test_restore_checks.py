@@ -1,4 +1,7 @@
-"""`restore` opens no copy that lost its lock, its match with the manifest or its ledger."""
+"""Test in which cases the command `restore` leaves the restored copy closed to other roles.
+
+Its lock was lost, or the content of the copy does not match the manifest or the erasure ledger.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from sqlalchemy import Engine, select
 from include.backup import restore as restoring
 from include.backup.access import CLOSED
 from include.cli import backup
-from include.erasure.ledger import settle
+from include.erasure.ledger import settle_batches
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.state.tables import erasure_batch
@@ -46,7 +49,7 @@ DuringLoad = Callable[[Callable[[], object]], None]
 
 @pytest.fixture
 def during_load(monkeypatch: pytest.MonkeyPatch) -> DuringLoad:
-    """Run an action when the rows are loaded, before the restore counts them."""
+    """Return a function that runs an action between the load and the count of rows."""
 
     def schedule(action: Callable[[], object]) -> None:
         count_rows = restoring.count_rows
@@ -64,7 +67,7 @@ def during_load(monkeypatch: pytest.MonkeyPatch) -> DuringLoad:
 def role(
     server: DatabaseAddress, source: DatabaseAddress, target: DatabaseAddress
 ) -> Iterator[str]:
-    """A role for owners and grants in the source and in the target."""
+    """Create a role that owns objects and has grants in the source and in the target."""
     run(server, f"CREATE ROLE {ROLE}")
     yield ROLE
     for address in (source, target):
@@ -72,10 +75,10 @@ def role(
     run(server, f"DROP ROLE {ROLE}")
 
 
-def test_restore_whose_lock_is_lost_during_load_does_not_open_the_copy(
+def test_restore_that_loses_lock_during_load_does_not_open_copy(
     restored: Restoring, during_load: DuringLoad, target: DatabaseAddress
 ) -> None:
-    """Another restore may fill the target by then, and its erasures may not be replayed yet."""
+    """As soon as the lock is lost, another restore may load rows into the target."""
     ended: list[tuple[object, ...]] = []
     during_load(lambda: ended.extend(rows(target, END_LOCK_SESSION)))
     with pytest.raises(ServiceError, match=r"keeps other restores out .* was lost"):
@@ -87,13 +90,13 @@ def test_restore_whose_lock_is_lost_during_load_does_not_open_the_copy(
 
 
 @pytest.mark.parametrize("into_existing", [False, True])
-def test_restore_into_the_live_database_is_refused_before_the_load(
+def test_restore_into_live_database_is_refused_before_load(
     restored: Restoring,
     target: DatabaseAddress,
     monkeypatch: pytest.MonkeyPatch,
     into_existing: bool,
 ) -> None:
-    """The live database keeps its rows and its access, and no step of a restore begins."""
+    """The live database keeps its rows and rights."""
     messages: list[str] = []
     monkeypatch.setattr(backup, "tell", messages.append)
     run(target, BUYERS)
@@ -104,14 +107,17 @@ def test_restore_into_the_live_database_is_refused_before_the_load(
     assert rows(target, CONNECT) == [(True,)]
 
 
-def test_restore_that_differs_from_its_manifest_does_not_open_the_copy(
+def test_restore_that_differs_from_manifest_does_not_open_copy(
     restored: Restoring,
     during_load: DuringLoad,
     source: DatabaseAddress,
     target: DatabaseAddress,
     role: str,
 ) -> None:
-    """A row is lost during the load: exit code 1, no owner, no grant and no CONNECT for PUBLIC."""
+    """A row is lost during the load.
+
+    The exit code is 1, and no role gets a right or can connect.
+    """
     shift = f"CREATE TABLE shift (id int); ALTER TABLE shift OWNER TO {role};"
     run(source, f"{BUYERS} {shift} GRANT SELECT ON buyer TO {role}")
     during_load(lambda: run(target, "DELETE FROM buyer WHERE id = 5"))
@@ -124,7 +130,7 @@ def test_restore_that_differs_from_its_manifest_does_not_open_the_copy(
 
 @pytest.mark.parametrize("incomplete_ledger", [False, True])
 @pytest.mark.parametrize("lost", [1, 2])
-def test_restore_whose_ledger_loses_entries_during_load_does_not_open_the_copy(
+def test_restore_with_ledger_entries_lost_during_load_does_not_open_copy(
     restored: Restoring,
     during_load: DuringLoad,
     state: Engine,
@@ -132,15 +138,15 @@ def test_restore_whose_ledger_loses_entries_during_load_does_not_open_the_copy(
     incomplete_ledger: bool,
     lost: int,
 ) -> None:
-    """The ledger was complete when the restore began, and lacks one or both entries at its end.
+    """The erasure ledger was complete when the restore began, and loses entries during the load.
 
-    `--incomplete-ledger` accepts only entries that were missing when the restore began.
+    The option `--incomplete-ledger` accepts only entries that were missing when the restore began.
     """
     erase(state, "2")
     erase(state, "4")
     with state.begin() as conn:
         batches = list(conn.scalars(select(erasure_batch.c.id).order_by(erasure_batch.c.id)))
-        settle(conn, batches, NOW)
+        settle_batches(conn, batches, NOW)
 
     def lose_entries() -> None:
         with state.begin() as conn, unguarded(conn, "erasure"):
@@ -148,7 +154,7 @@ def test_restore_whose_ledger_loses_entries_during_load_does_not_open_the_copy(
                 conn.exec_driver_sql("DELETE FROM erasure WHERE batch_id = %s", (batch,))
 
     during_load(lose_entries)
-    with pytest.raises(ControlFailed, match=f"lacks {lost} entries"):
+    with pytest.raises(ControlFailed, match=f"lost {lost} entries"):
         restored(incomplete_ledger=incomplete_ledger)
     assert len(rows(target, PHONES)) == 5
     assert rows(target, CONNECT) == [(False,)]

@@ -1,4 +1,4 @@
-"""`restore` ends well only when no erased record is in the copy, whatever happened meanwhile."""
+"""Test that the command `restore` succeeds only if the restored copy contains no erased record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from include.backup import restore as restoring
 from include.backup.access import CLOSED, sole_restore
 from include.cli import backup, erasures_of_restore
 from include.encryption.recipients import Recipient
-from include.erasure.ledger import ErasureKeys, Origin, intend, settle
+from include.erasure.ledger import ErasureKeys, Origin, open_batch, settle_batches
 from include.evidence.signing import Signer
 from include.holds.registry import HoldKind
 from include.registry import load_pack
@@ -30,7 +30,7 @@ from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import erasure_batch
 from tests.backup.offsite_support import hold
 from tests.backup.support import rows, run, take
-from tests.cli.places import SHOP_RETENTION
+from tests.cli.command_services import SHOP_RETENTION
 from tests.policy.packs import write_pack
 from tests.support.holders import NOW, Holder
 from tests.support.registers import unguarded
@@ -52,10 +52,16 @@ Restoring = Callable[..., dict[str, Any]]
 
 
 def erase(state: Engine, *keys: str, key_types: str | None = "whole number") -> None:
-    """Enter buyers in the ledger."""
+    """Record in the erasure ledger that buyers were erased.
+
+    Args:
+        state: state database.
+        *keys: keys of the buyers.
+        key_types: types of the key columns, as the ledger writes them; None if not recorded.
+    """
     origin = Origin("shop", "buyer", "delete", "buyer", "r", "d", "r1", key_types)
     with state.begin() as conn:
-        intend(conn, KEYS, origin, [[one] for one in keys], transaction="1", server="s", at=NOW)
+        open_batch(conn, KEYS, origin, [[key] for key in keys], transaction="1", server="s", at=NOW)
 
 
 @pytest.fixture
@@ -71,7 +77,7 @@ def restored(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Restoring:
-    """Back up a shop that statements fill, and restore it into the target by the command."""
+    """Return a function that fills and backs up a database, and restores it with the command."""
 
     def restore(
         fill: str = BUYERS,
@@ -83,7 +89,7 @@ def restored(
         origin = origin or new_database(fill)
         take(origin, store, recipients, signer, database="shop")
         policy = write_pack(tmp_path / "pack", retention=SHOP_RETENTION)
-        place = SimpleNamespace(
+        stub = SimpleNamespace(
             pack=load_pack(policy),
             state=state,
             clock=SystemClock(),
@@ -94,32 +100,35 @@ def restored(
             store=lambda _name: store,
             require_complete_registers=lambda *_registers: None,  # no bundle sealed any
         )
-        monkeypatch.setattr(backup, "workplace", lambda: place)
+        monkeypatch.setattr(backup, "command_services", lambda: stub)
         monkeypatch.setattr(backup, "local_stack", nullcontext)
         key = tmp_path / "operations.key"
         key.write_bytes(operations.private_pem)
         into = target.conninfo()
-        given: dict[str, Any] = {"skip_erasures": False, "into_existing": False, "owners": False}
+        args: dict[str, Any] = {"skip_erasures": False, "into_existing": False, "owners": False}
         code = backup.restore(
-            "shop", into, str(key), point="latest", jobs=2, as_json=True, **{**given, **options}
+            "shop", into, str(key), point="latest", jobs=2, as_json=True, **{**args, **options}
         )
         assert code == exit_code
-        found = json.loads(capsys.readouterr().out)
-        assert isinstance(found, dict)
-        return found
+        output = json.loads(capsys.readouterr().out)
+        assert isinstance(output, dict)
+        return output
 
     return restore
 
 
-def test_restore_replays_an_erasure_that_was_entered_while_it_loaded(
+def test_restore_replays_erasure_entered_during_load(
     restored: Restoring, state: Engine, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ledger was empty when it began; views follow, and the target opens."""
+    """The ledger was empty when the restore began.
+
+    The restored copy's materialized views are refreshed, and it is opened.
+    """
     real = restoring.count_rows
 
-    def meanwhile(*given: Any) -> dict[str, int]:
+    def meanwhile(*args: Any) -> dict[str, int]:
         erase(state, "2", "4")
-        return real(*given)
+        return real(*args)
 
     monkeypatch.setattr(restoring, "count_rows", meanwhile)
     assert restored()["erasures_replayed"] == 2
@@ -127,10 +136,10 @@ def test_restore_replays_an_erasure_that_was_entered_while_it_loaded(
     assert rows(target, CONNECT) == [(True,)]
 
 
-def test_restore_with_owners_opens_nothing_while_erased_records_are_left(
+def test_restored_copy_stays_closed_if_erased_records_remain(
     restored: Restoring, state: Engine, server: DatabaseAddress, target: DatabaseAddress
 ) -> None:
-    """A history table of the backup holds one: exit 1, by table and number, and no grant."""
+    """A history table has an erased record. The error names the table and its number of rows."""
     run(server, "DROP ROLE IF EXISTS seller_of_restore; CREATE ROLE seller_of_restore")
     erase(state, "2")
     grant = "GRANT SELECT ON ALL TABLES IN SCHEMA public TO seller_of_restore;"
@@ -149,23 +158,26 @@ def test_restore_with_owners_opens_nothing_while_erased_records_are_left(
             run(address, "DROP OWNED BY seller_of_restore CASCADE")
 
 
-def test_restore_without_the_replay_stays_closed(
+def test_copy_restored_without_replay_stays_closed(
     restored: Restoring, state: Engine, target: DatabaseAddress
 ) -> None:
-    """Somebody has to erase by hand first."""
+    """The user has to erase the records by hand, and then to open the copy."""
     erase(state, "2")
     restored(skip_erasures=True)
     assert len(rows(target, PHONES)) == 5
     assert rows(target, CONNECT) == [(False,)]
 
 
-def test_restore_keeps_copy_closed_when_erasures_in_doubt_are_accepted(
+def test_restored_copy_stays_closed_if_user_accepts_incomplete_ledger(
     restored: Restoring, state: Engine, target: DatabaseAddress
 ) -> None:
-    """The run that began to erase died with the live database, so nothing settles its batch."""
+    """The live database was lost, so it is unknown whether the last deletion was committed.
+
+    Therefore, the erasure ledger has an open batch for this deletion.
+    """
     erase(state, "2")
     hold(state, HoldKind.SUBJECT, "shop/4")
-    with pytest.raises(UsageError, match="not known whether all erasures") as error:
+    with pytest.raises(UsageError, match="not certain that all erasures") as error:
         restored()
     assert "--incomplete-ledger" in error.value.action
     report = restored(incomplete_ledger=True)
@@ -174,15 +186,18 @@ def test_restore_keeps_copy_closed_when_erasures_in_doubt_are_accepted(
 
 
 @pytest.mark.parametrize("loss", ["DELETE FROM erasure WHERE batch_id = %s", REPLACED])
-def test_restore_replays_the_entries_that_are_there_when_told_to(
+def test_restore_that_accepts_incomplete_erasure_ledger_replays_its_entries(
     restored: Restoring, state: Engine, target: DatabaseAddress, loss: str
 ) -> None:
-    """One of two batches lacks its entry or has another: refused, unless that is accepted."""
+    """The ledger has lost the entry of a batch, or has another entry instead.
+
+    Without the option `--incomplete-ledger`, the restore is refused.
+    """
     erase(state, "2")
     erase(state, "4")
     with state.begin() as conn:
         ids = list(conn.scalars(select(erasure_batch.c.id).order_by(erasure_batch.c.id)))
-        settle(conn, ids, NOW)
+        settle_batches(conn, ids, NOW)
         with unguarded(conn, "erasure"):
             conn.exec_driver_sql(loss, (ids[0],))
     with pytest.raises(ControlFailed, match="erasure ledger") as error:
@@ -193,10 +208,10 @@ def test_restore_replays_the_entries_that_are_there_when_told_to(
     assert rows(target, CONNECT) == [(False,)]
 
 
-def test_restore_opens_the_target_that_an_earlier_try_closed(
+def test_restore_opens_target_that_an_earlier_restore_closed(
     restored: Restoring, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first try fails before anything is created; the comment of the database stays its own."""
+    """The first restore failed before it created anything. The database's own comment is kept."""
     run(target, f"COMMENT ON DATABASE {target.name} IS 'of the shop'")
     with monkeypatch.context() as failing:
         failing.setattr(restoring, "_pg_restore", fail)
@@ -214,18 +229,18 @@ def fail(*_given: object) -> None:
 
 
 @pytest.mark.parametrize("into_existing", [True, False])
-def test_restore_says_who_may_connect_to_a_copy_that_it_does_not_open(
+def test_restore_names_connect_rights_of_copy_that_stays_closed(
     restored: Restoring,
     target: DatabaseAddress,
     monkeypatch: pytest.MonkeyPatch,
     into_existing: bool,
 ) -> None:
-    """A database that is in use was not closed."""
+    """If the target is already in use, a restore does not revoke the right to connect to it."""
     said: list[str] = []
     monkeypatch.setattr(backup.errors, "print", lambda text, **_how: said.append(text))
     restored(skip_erasures=True, into_existing=into_existing)
-    assert ("Others may not connect to it." in said[-1]) != into_existing
-    assert ("Others may connect to it as before" in said[-1]) == into_existing
+    assert ("Other roles may not connect to it." in said[-1]) != into_existing
+    assert ("Other roles may connect to it as before" in said[-1]) == into_existing
     assert rows(target, CONNECT) == [(into_existing,)]
 
 
@@ -244,7 +259,7 @@ def test_restore_says_who_may_connect_to_a_copy_that_it_does_not_open(
         ("CREATE TABLE buyer (nr int PRIMARY KEY, phone text)", "text", False),
     ],
 )
-def test_restore_of_point_older_than_primary_key_erases_or_is_refused(
+def test_restore_of_table_without_its_present_primary_key_erases_or_is_refused(
     restored: Restoring,
     state: Engine,
     target: DatabaseAddress,
@@ -253,7 +268,10 @@ def test_restore_of_point_older_than_primary_key_erases_or_is_refused(
     *,
     resolved: bool,
 ) -> None:
-    """By the column that is the key in the data map; else the way on is in the message."""
+    """If the table in the backup has the key columns of the data map, erased records are found.
+
+    Otherwise, the restore is refused, and the error advises to restore a later restore point.
+    """
     erase(state, "2", key_types=types)
     fill = f"{table}; INSERT INTO buyer SELECT n, n FROM generate_series(1, 3) n"
     if resolved:
@@ -267,29 +285,33 @@ def test_restore_of_point_older_than_primary_key_erases_or_is_refused(
         assert rows(target, CONNECT) == [(True,)]
 
 
-def test_restore_is_refused_while_another_fills_the_target(
+def test_restore_is_refused_while_another_restore_fills_target(
     restored: Restoring, target: DatabaseAddress
 ) -> None:
-    """It would open the target although the other has not replayed the ledger."""
+    """The second restore would open the target before the first has replayed the erasure ledger."""
     with sole_restore(target), pytest.raises(UsageError, match="Another restore"):
         restored()
     assert rows(target, "SELECT to_regclass('buyer')") == [(None,)]
 
 
-def test_restore_names_a_target_that_it_leaves_closed(
+def test_restore_names_target_that_stays_closed(
     restored: Restoring, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = StringIO()
     monkeypatch.setattr(backup, "errors", Console(file=text, width=200))
     run(target, f"REVOKE CONNECT ON DATABASE {target.name} FROM PUBLIC")
     restored()
-    assert "PUBLIC may not connect to the target" in text.getvalue()
+    assert "only roles with their own grant may connect" in text.getvalue()
 
 
-def test_restore_waits_for_a_deletion_at_work_while_records_are_held(
+def test_restore_waits_for_running_deletion_of_records_on_hold(
     restored: Restoring, state: Engine, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its batch is settled only while the restore waits; until then a held record could be lost."""
+    """While the restore waits, the deletion ends, and its batch in the erasure ledger is settled.
+
+    Until then, it is unknown whether records were deleted. The replay might delete a record on
+    hold.
+    """
     real = restoring.count_rows
 
     def begin_deletion(*arguments: Any) -> dict[str, int]:
@@ -299,10 +321,10 @@ def test_restore_waits_for_a_deletion_at_work_while_records_are_held(
 
     def end_deletion() -> None:
         with state.begin() as conn:
-            settle(conn, list(conn.scalars(select(erasure_batch.c.id))), NOW)
+            settle_batches(conn, list(conn.scalars(select(erasure_batch.c.id))), NOW)
 
     def on_message(text: str) -> None:
-        if text.startswith("waiting for deletions"):
+        if text.startswith("waiting until running deletions end"):
             Timer(0.5, end_deletion).start()
 
     monkeypatch.setattr(restoring, "count_rows", begin_deletion)

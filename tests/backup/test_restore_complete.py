@@ -1,4 +1,4 @@
-"""A restore brings back what the backup holds, or names what it leaves out."""
+"""Test that a restore loads all objects of the backup, or names those that it omits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHERE classoid = 'pg_largeobject'::regclass ORDER BY 1
 
 @pytest.fixture
 def role(server: DatabaseAddress) -> Iterator[Callable[..., str]]:
-    """Create roles that are dropped with all that they own on the databases that were named."""
+    """Create roles. After the test, drop them and their objects in the named databases."""
     created: dict[str, tuple[DatabaseAddress, ...]] = {}
 
     def create(options: str = "", *databases: DatabaseAddress) -> str:
@@ -46,7 +46,7 @@ def as_user(address: DatabaseAddress, user: str) -> DatabaseAddress:
     return replace(address, parameters={**address.parameters, "user": user}, password="x")
 
 
-def test_restore_brings_back_comments_and_grants_of_large_objects(
+def test_restore_keeps_comments_and_grants_of_large_objects(
     new_database: Callable[..., DatabaseAddress],
     target: DatabaseAddress,
     store: DirectoryStore,
@@ -55,7 +55,10 @@ def test_restore_brings_back_comments_and_grants_of_large_objects(
     operations: Holder,
     role: Callable[..., str],
 ) -> None:
-    """Comments always, grants with owners; they belong to no section of the archive."""
+    """Comments are always restored, and grants only together with owners.
+
+    In the archive, the entries of these comments and grants name no section of pg_restore.
+    """
     origin = new_database()
     reader = role("", origin, target)
     run(
@@ -80,7 +83,7 @@ def test_restore_brings_back_comments_and_grants_of_large_objects(
     assert f"{reader}=r" in str(grants)
 
 
-def test_restore_into_server_without_the_tablespace(
+def test_restore_into_server_without_tablespace_succeeds(
     new_database: Callable[..., DatabaseAddress],
     server: DatabaseAddress,
     target: DatabaseAddress,
@@ -89,7 +92,7 @@ def test_restore_into_server_without_the_tablespace(
     signer: Signer,
     operations: Holder,
 ) -> None:
-    """Tablespaces belong to the server and are left out."""
+    """Tablespaces belong to the server and are omitted."""
     with server.connect(autocommit=True) as conn:
         conn.execute("SET allow_in_place_tablespaces = on")
         conn.execute("CREATE TABLESPACE fast LOCATION ''")
@@ -108,7 +111,7 @@ def test_restore_into_server_without_the_tablespace(
             conn.execute("DROP TABLESPACE gone")
 
 
-def test_forced_row_security_is_no_difference(
+def test_restore_with_forced_row_security_reports_no_difference(
     new_database: Callable[..., DatabaseAddress],
     server: DatabaseAddress,
     store: DirectoryStore,
@@ -117,7 +120,7 @@ def test_forced_row_security_is_no_difference(
     operations: Holder,
     role: Callable[..., str],
 ) -> None:
-    """The policies bind the restoring role, which owns the tables, and hide rows from it."""
+    """The policies apply to the restoring role, which owns the tables."""
     origin = new_database(
         """CREATE TABLE t (id int PRIMARY KEY, who text); INSERT INTO t VALUES (1, 'a'), (2, 'b');
         ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY;
@@ -153,7 +156,7 @@ def test_forced_row_security_is_no_difference(
         run(server, f"ALTER DATABASE {name} OWNER TO postgres")
 
 
-def test_comment_on_publication_is_no_difference(
+def test_restore_without_comment_of_publication_reports_no_difference(
     new_database: Callable[..., DatabaseAddress],
     target: DatabaseAddress,
     store: DirectoryStore,
@@ -161,7 +164,7 @@ def test_comment_on_publication_is_no_difference(
     signer: Signer,
     operations: Holder,
 ) -> None:
-    """Publications are left out on purpose, and their comments with them."""
+    """A restore without owners omits publications and their comments."""
     origin = new_database(
         "CREATE TABLE t (id int); CREATE PUBLICATION p FOR TABLE t; COMMENT ON PUBLICATION p IS 'x'"
     )
@@ -188,7 +191,7 @@ def test_restore_names_user_mappings_whose_options_were_not_backed_up(
     role: Callable[..., str],
     reads_catalogue: bool,
 ) -> None:
-    """Only a superuser dumps the options; the catalogue tells whether a mapping has any."""
+    """Only a superuser can dump the options. All users can see whether a mapping has options."""
     origin = new_database()
     mapped = role("", origin, target)
     rights = "IN ROLE pg_read_all_data" if reads_catalogue else ""
@@ -222,7 +225,7 @@ def test_restore_names_publications_and_settings_of_the_database(
     signer: Signer,
     operations: Holder,
 ) -> None:
-    """With owners, publications come back; settings name the original database and never do."""
+    """Publications are restored only with owners. Settings of the database are never restored."""
     origin = new_database("CREATE TABLE t (id int); CREATE PUBLICATION p FOR TABLE t")
     run(origin, f"ALTER DATABASE {origin.name} SET search_path = extra")
     source = take(origin, store, recipients, signer).source(operations.opening)
@@ -232,7 +235,7 @@ def test_restore_names_publications_and_settings_of_the_database(
     assert restore(source, target, owners=True).left_out == (settings,)
 
 
-def test_restore_leaves_policies_of_tables_that_were_there_before(
+def test_restore_keeps_policies_of_existing_tables(
     new_database: Callable[..., DatabaseAddress],
     server: DatabaseAddress,
     store: DirectoryStore,
@@ -241,7 +244,7 @@ def test_restore_leaves_policies_of_tables_that_were_there_before(
     operations: Holder,
     role: Callable[..., str],
 ) -> None:
-    """Only tables that the restore creates are unprotected while they are loaded."""
+    """Row-level security is lifted during the load only for tables that the restore creates."""
     origin = new_database("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
     source = take(origin, store, recipients, signer).source(operations.opening)
     name = f"before_{uuid.uuid4().hex[:8]}"

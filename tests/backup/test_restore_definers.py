@@ -1,4 +1,4 @@
-"""A restored copy gives nobody more rights by functions that run with their owner's rights."""
+"""Test that SECURITY DEFINER functions of a restored copy give no role additional rights."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OWN = "CREATE FUNCTION own() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELEC
 
 
 def allowed(database: DatabaseAddress, user: str) -> list[bool]:
-    """Return which of the calls a role may make."""
+    """Return, for each function call, whether a role may execute it."""
     with as_user(database, user).connect(autocommit=True) as connection:
         answers = []
         for call in CALLS:
@@ -80,24 +80,27 @@ def test_restore_keeps_definer_functions_closed_until_grants_are_restored(
     assert rows(as_user(target, anybody), "SELECT own()") == [(7,)]
 
 
-def test_definer_function_shows_no_erased_record_before_and_after_replay(
+def test_definer_function_never_returns_an_erased_record(
     restored: Restoring,
     state: Engine,
     target: DatabaseAddress,
     role: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Other roles may connect all the time: the target is in use."""
+    """The target is in use, so other roles can connect to it while it is restored.
+
+    Until the replay of erasures, they cannot call the function. Then it finds no erased record.
+    """
     erase(state, "2")
     anybody = role("LOGIN PASSWORD 'x'")
     refused: list[bool] = []
     replay = backup.replay_erasures
 
-    def noted(*given: Any, **options: Any) -> Any:
+    def noted(*args: Any, **options: Any) -> Any:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             rows(as_user(target, anybody), "SELECT phone_of(2)")
         refused.append(True)
-        return replay(*given, **options)
+        return replay(*args, **options)
 
     monkeypatch.setattr(backup, "replay_erasures", noted)
     restored(BUYERS + PHONE_OF, into_existing=True, owners=True)

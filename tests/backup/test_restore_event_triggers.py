@@ -1,4 +1,4 @@
-"""Event triggers of a backed-up application do not fire while its copy is restored or drilled."""
+"""Test that event triggers of a backed-up database do not fire during restores and drills."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from include.backup.drill import DrillTarget
 from include.encryption.recipients import Recipient
-from include.erasure.replay import Schedule
+from include.erasure.replay import ReplayRules
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
@@ -40,7 +40,7 @@ ALLOWS = "DROP EVENT TRIGGER IF EXISTS forbid_logins"
 ENABLED = "SELECT evtname::text FROM pg_event_trigger WHERE evtenabled = 'O' ORDER BY 1"
 
 
-def test_restore_succeeds_although_event_triggers_log_and_forbid_sessions(
+def test_restore_suppresses_event_triggers(
     restored: Restoring, state: Engine, target: DatabaseAddress
 ) -> None:
     erase(state, "2")
@@ -56,7 +56,7 @@ def test_restore_succeeds_although_event_triggers_log_and_forbid_sessions(
         connection.execute(ALLOWS)
 
 
-def test_drill_passes_although_event_triggers_log_and_forbid_sessions(
+def test_drill_suppresses_event_triggers(
     new_database: Callable[..., DatabaseAddress],
     store: DirectoryStore,
     recipients: list[Recipient],
@@ -66,8 +66,8 @@ def test_drill_passes_although_event_triggers_log_and_forbid_sessions(
     state: Engine,
 ) -> None:
     live = new_database(COURIER + LOGS + "CREATE MATERIALIZED VIEW logged_tags AS TABLE event_log;")
-    source = take(live, store, recipients, signer, clocks=[SEEN]).source(operations.opening)
-    target = DrillTarget(server, Schedule())
-    found = Rig(source, target, server, live, state).drill()
-    assert [one.code for one in found.findings] == []
-    assert found.outcome is Outcome.PASS
+    source = take(live, store, recipients, signer, columns=[SEEN]).source(operations.opening)
+    target = DrillTarget(server, ReplayRules())
+    record = Rig(source, target, server, live, state).drill()
+    assert [finding.code for finding in record.findings] == []
+    assert record.outcome is Outcome.PASS

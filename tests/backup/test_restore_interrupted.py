@@ -1,4 +1,4 @@
-"""An interrupted `restore` names the copy that it leaves, and how to drop it."""
+"""Test that an interrupted `restore` names the copy that it leaves and how to drop it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 
 from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer
+from include.service_container import ROOT
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
-from include.workplace import ROOT
 from tests.backup.support import run, take
 from tests.policy.packs import write_pack
 from tests.support.forking import Forked
@@ -63,7 +63,7 @@ def restore(
     operations: Holder,
     tmp_path: Path,
 ) -> Iterator[Command]:
-    """Start `restore` of a restore point whose last index takes minutes."""
+    """Return a function that starts the command `restore`, which builds an index for minutes."""
     origin = new_database(SLOW)
     take(origin, store, recipients, signer, database="shop")
     key, public = tmp_path / "operations.key", tmp_path / "evidence.pub"
@@ -117,7 +117,7 @@ def indexing(process: subprocess.Popen[str], target: DatabaseAddress) -> Iterato
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_restore_names_the_copy_as_the_next_restore_does(
+def test_interrupted_restore_and_next_restore_describe_the_copy_alike(
     restore: Command, target: DatabaseAddress, number: signal.Signals
 ) -> None:
     process = restore()
@@ -134,7 +134,7 @@ def test_interrupted_restore_names_the_copy_as_the_next_restore_does(
     assert [line for line in errors.splitlines() if line][-3:] == [error, advice, "interrupted"]
 
 
-def test_interrupted_restore_into_existing_tables_never_says_drop(
+def test_interrupted_restore_into_existing_tables_does_not_advise_to_drop(
     restore: Command, target: DatabaseAddress
 ) -> None:
     run(target, "CREATE TABLE other (id int)")

@@ -1,4 +1,4 @@
-"""pg_restore's messages: which error is tolerated on a server before PostgreSQL 17."""
+"""Test which error of pg_restore is tolerated on a server before PostgreSQL 17."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ignored(count: int) -> str:
 
 @pytest.fixture
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that a program in place of pg_restore writes to its stderr, before it fails."""
+    """Return a file. A replacement of pg_restore writes its content to stderr and then fails."""
     path = tmp_path / "output"
     program = tmp_path / "pg_restore"
     lines = ["#!/bin/sh", f"cat {path} >&2", f"[ -e {path}.long ] && exec sleep 60", "exit 1"]
@@ -53,7 +53,7 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (TOLERATED + INTERLEAVED_LATER + TOLERATED + ignored(2), 2),
     ],
 )
-def test_failure_is_none_if_only_the_unknown_parameter_was_reported(
+def test_pg_restore_succeeds_if_its_only_error_is_unknown_transaction_timeout(
     output: Path, text: str, jobs: int
 ) -> None:
     output.write_text(text)
@@ -74,21 +74,23 @@ def test_failure_is_none_if_only_the_unknown_parameter_was_reported(
         (f"{START}could not read from input file: end of file\n", 1, "end of file"),
     ],
 )
-def test_failure_names_each_other_error(output: Path, text: str, jobs: int, message: str) -> None:
+def test_pg_restore_failure_names_each_error_that_is_not_tolerated(
+    output: Path, text: str, jobs: int, message: str
+) -> None:
     output.write_text(text)
     process = RestoreProcess([], RestoreTarget(ADDRESS, knows_timeout=False), jobs=jobs)
     assert message in str(process.failure())
 
 
-def test_failure_on_newer_server_tolerates_nothing(output: Path) -> None:
-    """There the parameter is known, and pg_restore itself ends at its first error."""
+def test_pg_restore_errors_on_newer_server_are_never_tolerated(output: Path) -> None:
+    """A newer server knows the parameter, and pg_restore itself ends at its first error."""
     output.write_text(TOLERATED)
     failure = RestoreProcess([], RestoreTarget(ADDRESS)).failure()
     assert "unrecognized configuration parameter" in str(failure)
 
 
-def test_program_is_ended_at_its_first_other_error(output: Path) -> None:
-    """It would go on with the next statement, since it runs without --exit-on-error."""
+def test_pg_restore_is_ended_at_first_error_that_is_not_tolerated(output: Path) -> None:
+    """Without --exit-on-error, pg_restore would continue with the next statement."""
     output.write_text(TOLERATED + OTHER)
     Path(f"{output}.long").touch()
     started = time.monotonic()
@@ -97,8 +99,8 @@ def test_program_is_ended_at_its_first_other_error(output: Path) -> None:
     assert time.monotonic() - started < 30
 
 
-def test_program_is_ended_when_a_signal_interrupts_the_wait(output: Path) -> None:
-    """It holds locks for which the clean-up of a restore would wait."""
+def test_pg_restore_is_ended_if_a_signal_interrupts_the_wait(output: Path) -> None:
+    """pg_restore holds locks that would block the clean-up of the restore."""
     output.touch()
     Path(f"{output}.long").touch()
     process = RestoreProcess([], RestoreTarget(ADDRESS))

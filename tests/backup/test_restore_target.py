@@ -1,4 +1,4 @@
-"""What a restore must not be pointed at."""
+"""Test which databases a restore refuses as its target."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from tests.backup.support import run
 from tests.support.refusing_server import RefusingServer
 
 
-def test_the_live_database_is_refused_under_any_address(database: str) -> None:
-    """A target is known by its server and oid, not by how its address is written."""
+def test_live_database_is_refused_as_restore_target_under_any_address(database: str) -> None:
+    """A database is identified by its server and OID, not by how its address is written."""
     live = DatabaseAddress.from_conninfo(database)
     renamed = replace(live, parameters={**live.parameters, "application_name": "other"})
     with pytest.raises(UsageError, match="is the live database"):
         refuse_live(renamed, live)
 
 
-def test_another_database_of_the_same_server_is_allowed(database: str) -> None:
-    """A live database that was dropped does not stop the restore that brings it back."""
+def test_other_database_of_live_server_is_accepted_as_restore_target(database: str) -> None:
+    """A live database that was dropped does not stop the restore."""
     target = DatabaseAddress.from_conninfo(database)
     refuse_live(target, target.with_database("postgres"))
     refuse_live(target, target.with_database("no_such_database"))
 
 
 @pytest.mark.parametrize("live", ["host=127.0.0.1 port=9 dbname=x", "host=/nowhere dbname=x"])
-def test_refuse_live_allows_the_target_if_the_live_server_is_unreachable(
+def test_restore_target_is_accepted_if_live_server_cannot_be_reached(
     database: str, live: str
 ) -> None:
-    """A lost server is the case that restores are for."""
+    """The loss of a server is the main reason for a restore."""
     refuse_live(DatabaseAddress.from_conninfo(database), DatabaseAddress.from_conninfo(live))
 
 
 @pytest.fixture
 def locked_out(postgres: EmbeddedPostgres, database: str) -> Iterator[DatabaseAddress]:
-    """The test's database with a role that may not connect to it."""
+    """Return the address of the test's database, with a role that may not connect to it."""
     name = str(psycopg.conninfo.conninfo_to_dict(database)["dbname"])
     role = f"out_{name}"
     with psycopg.connect(database, autocommit=True) as admin:
@@ -56,10 +56,10 @@ def locked_out(postgres: EmbeddedPostgres, database: str) -> Iterator[DatabaseAd
 
 
 @pytest.mark.parametrize("wrong", ["password", "no password", "user", "no right to connect"])
-def test_refuse_live_refuses_a_target_if_the_live_server_refuses_the_login(
+def test_restore_target_is_refused_if_live_server_refuses_login(
     database: str, locked_out: DatabaseAddress, wrong: str
 ) -> None:
-    """The target is the live database here; nothing shows it while the login is wrong."""
+    """The target is the live database, but this cannot be seen with the wrong login."""
     target = DatabaseAddress.from_conninfo(database)
     live = {
         "password": replace(target, password="wr0ng"),
@@ -80,10 +80,10 @@ def test_refuse_live_refuses_a_target_if_the_live_server_refuses_the_login(
         ("FATAL", "53300", "sorry, too many clients already"),
     ],
 )
-def test_refuse_live_refuses_a_target_if_the_live_server_answers_otherwise(
+def test_restore_target_is_refused_if_live_server_reports_other_error(
     database: str, severity: str, state: str, message: str
 ) -> None:
-    """In another language, or because it is full: the target may be on that server."""
+    """If the error is unknown or not in English, the live database may be on the same server."""
     target = DatabaseAddress.from_conninfo(database)
     with RefusingServer(severity, state, message) as server:
         live = DatabaseAddress.from_conninfo(server.conninfo)
@@ -91,8 +91,10 @@ def test_refuse_live_refuses_a_target_if_the_live_server_answers_otherwise(
             refuse_live(target, live)
 
 
-def test_refuse_live_allows_the_target_if_the_live_server_lets_nobody_in(database: str) -> None:
-    """The target lets its users in, so it is on another server."""
+def test_restore_target_is_accepted_if_live_server_does_not_accept_connections_yet(
+    database: str,
+) -> None:
+    """The server of the target accepts logins, so it is another server."""
     message = "the database system is not yet accepting connections"
     with RefusingServer("FATAL", "57P03", message) as server:
         refuse_live(
@@ -101,10 +103,10 @@ def test_refuse_live_allows_the_target_if_the_live_server_lets_nobody_in(databas
 
 
 @pytest.mark.parametrize("comment", [CLOSED, f"{CLOSED} of the shop", f"of the shop {CLOSED}"])
-def test_a_half_copy_of_an_earlier_restore_is_named_with_how_to_remove_it(
+def test_error_for_incomplete_copy_of_earlier_restore_has_advice(
     target: DatabaseAddress, comment: str
 ) -> None:
-    """A killed restore left its tables and the comment that the database is closed."""
+    """A killed restore left tables, and a comment that says that the database is closed."""
     run(target, f"CREATE TABLE buyer (); COMMENT ON DATABASE {target.name} IS '{comment}'")
     with pytest.raises(UsageError, match="earlier restore that did not finish") as refused:
         refuse_content(target)
@@ -112,10 +114,10 @@ def test_a_half_copy_of_an_earlier_restore_is_named_with_how_to_remove_it(
     assert "--into-existing" not in refused.value.action
 
 
-def test_copy_of_an_interrupted_restore_that_could_not_close_it_is_named(
+def test_incomplete_copy_is_reported_to_role_that_does_not_own_database(
     target: DatabaseAddress,
 ) -> None:
-    """A role that does not own the database sets no comment."""
+    """A role that does not own the database cannot set its comment."""
     assert interrupted_copy(target, had_content=False, was_closed=False) is None
     run(target, "CREATE TABLE buyer ()")
     left = interrupted_copy(target, had_content=False, was_closed=False)
@@ -124,15 +126,15 @@ def test_copy_of_an_interrupted_restore_that_could_not_close_it_is_named(
     assert f'DROP DATABASE "{target.name}"' in left.action
 
 
-def test_copy_that_was_opened_before_the_interruption_is_not_named(
+def test_restore_that_opened_its_copy_again_is_not_reported_as_interrupted(
     target: DatabaseAddress,
 ) -> None:
     run(target, "CREATE TABLE buyer ()")
     assert interrupted_copy(target, had_content=False, was_closed=True) is None
 
 
-def test_a_target_with_tables_of_its_own_is_not_to_be_dropped(target: DatabaseAddress) -> None:
-    """Nothing says that a restore made them."""
+def test_target_with_own_tables_gets_no_advice_to_drop_it(target: DatabaseAddress) -> None:
+    """The database has no comment of a restore. So the tables may belong to an application."""
     run(target, f"CREATE TABLE buyer (); COMMENT ON DATABASE {target.name} IS 'of the shop'")
     with pytest.raises(UsageError, match="is not empty: it has 1 tables") as refused:
         refuse_content(target)

@@ -1,4 +1,4 @@
-"""A restore uses the bytes that were verified, whatever happens to the store meanwhile."""
+"""Test that a restore uses only verified bytes, even if the stored object is replaced during it."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def point(
     recipients: list[Recipient],
     signer: Signer,
 ) -> Taken:
-    """A published restore point of ``origin`` in a directory; tests only read it."""
+    """Return a published restore point of ``origin`` in a directory. Tests only read it."""
     return take(origin, DirectoryStore(tmp_path_factory.mktemp("point")), recipients, signer)
 
 
 @pytest.fixture(scope="module")
 def archive(point: Taken, operations: Holder) -> bytes:
-    """The clear archive of the restore point."""
+    """Return the decrypted archive of the restore point."""
     with point.source(operations.opening).archive() as stream:
         return b"".join(iter(lambda: stream.read(PIECE), b""))
 
@@ -85,7 +85,7 @@ def swapped(
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_restore_refuses_object_exchanged_after_check(
+def test_restore_refuses_object_replaced_after_check(
     point: Taken,
     swapping: SwappingStore,
     archive: bytes,
@@ -95,7 +95,7 @@ def test_restore_refuses_object_exchanged_after_check(
     forgery: str,
     jobs: int,
 ) -> None:
-    """No forged statement is executed, no forged row is accepted."""
+    """No forged statement is executed, and no forged row is accepted."""
     content = forged(FORGERIES[forgery](archive), point.manifest, recipients)
     source = swapped(point, swapping, operations, content, readers=1)
     with pytest.raises(Refused, match=point.manifest.dump.key) as refused:
@@ -106,7 +106,7 @@ def test_restore_refuses_object_exchanged_after_check(
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 @pytest.mark.parametrize(("jobs", "readers"), [(1, 2), (2, 2), (2, 3)])
-def test_restore_refuses_object_exchanged_after_head(
+def test_restore_refuses_object_replaced_after_its_head_was_read(
     point: Taken,
     swapping: SwappingStore,
     archive: bytes,
@@ -117,7 +117,10 @@ def test_restore_refuses_object_exchanged_after_head(
     jobs: int,
     readers: int,
 ) -> None:
-    """The schema was created from the original, the rows come from the forgery: drop the target."""
+    """The schema is loaded from the original, and rows come from the forgery.
+
+    The error advises to drop the target.
+    """
     content = forged(FORGERIES[forgery](archive), point.manifest, recipients)
     source = swapped(point, swapping, operations, content, readers)
     with pytest.raises(Refused, match=point.manifest.dump.key) as refused:
@@ -141,7 +144,7 @@ def test_restore_refuses_truncated_and_extended_objects(
     change: Callable[[bytes], bytes],
     readers: int,
 ) -> None:
-    """Bytes after the message are not the object of the manifest either."""
+    """If bytes follow the encrypted message, the object also differs from the manifest."""
     content = change(point.store.get(point.manifest.dump.key))
     source = swapped(point, swapping, operations, content, readers)
     with pytest.raises(Refused, match=point.manifest.dump.key):
@@ -157,7 +160,7 @@ def test_restore_refuses_object_overwritten_while_it_is_read(
     recipients: list[Recipient],
     operations: Holder,
 ) -> None:
-    """An open file descriptor does not protect against a change of the file's content."""
+    """An open file descriptor does not protect against changes of the file's content."""
     content = forged(forged_last_rows(archive), point.manifest, recipients)
     key = point.manifest.dump.key
 
@@ -182,7 +185,7 @@ def test_restore_refuses_object_overwritten_while_it_is_read(
     assert rows(target, "SELECT to_regclass('public.forged') IS NULL") == [(True,)]
 
 
-def test_restore_of_target_with_content_never_advises_to_drop_it(
+def test_restore_into_target_with_content_never_advises_to_drop_it(
     point: Taken,
     swapping: SwappingStore,
     archive: bytes,
@@ -190,7 +193,7 @@ def test_restore_of_target_with_content_never_advises_to_drop_it(
     recipients: list[Recipient],
     operations: Holder,
 ) -> None:
-    """The rows of others are in it too."""
+    """The target also contains rows of other users."""
     content = forged(forged_rows(archive), point.manifest, recipients)
     source = swapped(point, swapping, operations, content, readers=2)
     with pytest.raises(Refused) as refused:
@@ -211,7 +214,7 @@ def test_old_manifest_without_head_digest_is_restored_from_verified_bytes_only(
     forgery: str,
     readers: int,
 ) -> None:
-    """Its whole object is read before a statement of its schema is executed."""
+    """The restore reads the whole object before it executes a statement of its schema."""
     old = point.manifest.model_copy(update={"head": None})
     content = forged(FORGERIES[forgery](archive), point.manifest, recipients)
     source = swapped(Taken(swapping, old), swapping, operations, content, readers)
@@ -221,10 +224,10 @@ def test_old_manifest_without_head_digest_is_restored_from_verified_bytes_only(
     assert (rows(target, EMPTY) == [(0,)]) == (readers == 1)
 
 
-def test_old_manifest_without_head_digest_restores(
+def test_restore_with_old_manifest_without_head_digest_succeeds(
     point: Taken, target: DatabaseAddress, operations: Holder
 ) -> None:
-    """Its JSON equals the signed JSON."""
+    """The JSON of an old manifest must stay equal to the signed JSON."""
     old = point.manifest.model_copy(update={"head": None})
     assert b'"head"' not in old.as_bytes()
     assert Manifest.model_validate_json(old.as_bytes()) == old
@@ -233,7 +236,7 @@ def test_old_manifest_without_head_digest_restores(
 
 
 def test_manifest_names_digest_of_archive_head(point: Taken, archive: bytes) -> None:
-    """All that pg_restore executes: definitions, COPY statements, grants."""
+    """pg_restore executes the statements in the head: definitions, COPY statements and grants."""
     head = point.manifest.head
     assert head is not None
     assert hashlib.sha256(archive[: head.bytes]).hexdigest() == head.sha256
@@ -244,7 +247,7 @@ def test_manifest_names_digest_of_archive_head(point: Taken, archive: bytes) -> 
 def test_schema_digest_of_another_archive_is_refused(
     point: Taken, target: DatabaseAddress, operations: Holder
 ) -> None:
-    """A manifest that contradicts itself is not restored."""
+    """A manifest whose digests contradict each other is refused."""
     other = point.manifest.model_copy(update={"schema_sha256": "0" * 64})
     with pytest.raises(Refused, match="schema"):
         restore(Source(point.store, other, operations.opening), target)
@@ -257,7 +260,7 @@ def test_schema_digest_of_another_archive_is_refused(
     ids=["empty", "cut", "other", "bomb"],
 )
 @pytest.mark.parametrize("with_head", [True, False])
-def test_head_of_forged_object_is_refused_within_its_bound(
+def test_at_most_the_size_in_the_manifest_is_read_of_a_forged_object(
     point: Taken,
     swapping: SwappingStore,
     recipients: list[Recipient],
@@ -265,14 +268,14 @@ def test_head_of_forged_object_is_refused_within_its_bound(
     clear: bytes,
     with_head: bool,
 ) -> None:
-    """Reading stops at the size of the manifest's archive."""
+    """No more bytes are read than the archive has according to the manifest."""
     manifest = point.manifest.model_copy(update={} if with_head else {"head": None})
     swapping.path(manifest.dump.key).write_bytes(forged(clear, manifest, recipients))
     with pytest.raises(Refused, match=manifest.dump.key):
         Source(swapping, manifest, operations.opening).head()
 
 
-def test_object_that_is_no_zstd_stream_is_refused(
+def test_object_that_is_not_a_zstd_stream_is_refused(
     point: Taken, swapping: SwappingStore, recipients: list[Recipient], operations: Holder
 ) -> None:
     message = encrypting(
@@ -286,7 +289,7 @@ def test_object_that_is_no_zstd_stream_is_refused(
         zstandard.ZstdDecompressor().stream_reader(io.BytesIO(b"no zstd" * 1000)).read(1)
 
 
-def test_comparison_refuses_exchanged_original(
+def test_comparison_refuses_replaced_archive_of_the_original(
     point: Taken,
     swapping: SwappingStore,
     archive: bytes,
@@ -294,7 +297,7 @@ def test_comparison_refuses_exchanged_original(
     recipients: list[Recipient],
     operations: Holder,
 ) -> None:
-    """A forged row in the copy is not excused by the same forgery in the store."""
+    """The copy and the replaced archive have the same forged row. It must still be reported."""
     restore(point.source(operations.opening), target)
     with target.connect() as conn:
         conn.execute("UPDATE account SET iban = 'iban of a thief!!'")
@@ -303,10 +306,10 @@ def test_comparison_refuses_exchanged_original(
         compare(swapped(point, swapping, operations, content, readers=1), target)
 
 
-def test_failed_load_of_verified_object_names_the_failure(
+def test_failed_load_of_verified_restore_point_names_the_failure(
     point: Taken, target: DatabaseAddress, operations: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stream is verified although pg_restore failed, and the object is not to blame."""
+    """The stream is verified even though pg_restore failed. Here, the object is not forged."""
     verified: list[bool] = []
     real = VerifiedObject.verify
 
@@ -330,7 +333,7 @@ def test_failed_load_of_verified_object_names_the_failure(
 
 
 class ReplacingStore(S3Store):
-    """A bucket in which the dump gets a newer, forged version as soon as it was verified."""
+    """A bucket in which a forged version of the dump is stored right after its verification."""
 
     content = b""
 
@@ -349,7 +352,7 @@ def test_restore_reads_verified_version_of_replaced_object(
     signer: Signer,
     operations: Holder,
 ) -> None:
-    """In a bucket with versions the original is still there, and it alone is read."""
+    """A bucket with versions keeps the original, and the restore reads only that version."""
     client = client_for(moto.endpoint)
     store = ReplacingStore(client, new_bucket(client), "off site")
     taken = take(origin, store, recipients, signer)
@@ -376,7 +379,6 @@ def test_restore_refuses_replaced_object_of_bucket_without_versions(
     signer: Signer,
     operations: Holder,
 ) -> None:
-    """There is nothing left to restore."""
     client = client_for(moto.endpoint)
     store = ReplacingStore(client, new_bucket(client, lock=False), "off site")
     taken = take(origin, store, recipients, signer)

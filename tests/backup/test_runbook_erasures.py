@@ -1,4 +1,7 @@
-"""Step 7 of the restore runbook, as printed, erases again without ParcelSeal, and searches."""
+"""Test step 7 of the restore runbook.
+
+Its commands, as printed, replay erasures without ParcelSeal.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,23 @@ from pathlib import Path
 import pytest
 
 from include.erasure.ledger import ErasureKeys
+from include.service_container import ROOT
 from include.services.database import DatabaseAddress
 from include.services.programs import program_folder
-from include.workplace import ROOT
 from tests.backup.support import rows, run
 from tests.erasure.test_replay_large_objects import OF_CUSTOMERS, REFERRING, TYPES
 from tests.erasure.test_views import BASE, THROUGH_FUNCTIONS
 
-PAGE = (ROOT / "docs" / "restore-runbook.md").read_text()
-(STEP,) = [
-    block
-    for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    if "erase.py" in block
+PAGES = [
+    (ROOT / "docs" / "how-to" / name).read_text()
+    for name in ("restore-without-parcelseal.md", "restore-erase-again.md")
 ]
+PAGE = "\n".join(PAGES)
+_BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+SETTINGS, PROGRAM = (
+    block for block in _BLOCKS if block.startswith(("ELSEWHERE=", 'cat > "$work/erase.py"'))
+)
+STEP = SETTINGS + PROGRAM
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 CUSTOMERS = """
 CREATE TABLE customer (customer_id int PRIMARY KEY, name text NOT NULL, phone bigint, short char(1),
@@ -51,7 +58,15 @@ def followed(
     types: str = "whole number",
     **settings: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the step with a ledger of customers: pairs of action and key."""
+    """Run the step with an erasure ledger for the table of customers.
+
+    Args:
+        target: restored copy.
+        folder: folder for the files of the step.
+        *entries: action and key of each entry of the ledger.
+        types: types of the key columns, as the ledger writes them.
+        **settings: variables of the step.
+    """
     ledger = folder / "erasures.tsv"
     digests = [
         (action, KEYS.digest("1", "courier", "customer", [key]).hex()) for action, key in entries
@@ -78,10 +93,10 @@ def followed(
     )
 
 
-def test_the_step_erases_masks_and_refreshes_what_is_derived(
+def test_runbook_erases_and_masks_records_and_refreshes_views(
     target: DatabaseAddress, tmp_path: Path
 ) -> None:
-    """Columns of any type are hidden; triggers and rules do nothing and come back as they were."""
+    """Columns of any type are masked. Triggers and rules are disabled and enabled again."""
     run(target, CUSTOMERS)
     states = """SELECT tgname::text, tgenabled::text FROM pg_trigger
         UNION ALL SELECT rulename, ev_enabled::text FROM pg_rewrite WHERE rulename = 'keep'
@@ -109,10 +124,10 @@ def test_the_step_erases_masks_and_refreshes_what_is_derived(
 
 
 @pytest.mark.parametrize("through", THROUGH_FUNCTIONS)
-def test_the_step_refreshes_views_that_read_others_through_functions(
+def test_runbook_refreshes_views_that_read_other_views_through_functions(
     target: DatabaseAddress, tmp_path: Path, through: str
 ) -> None:
-    """As a replay does."""
+    """The result must be the same as that of ParcelSeal's replay."""
     run(target, PLAIN_CUSTOMERS + BASE + THROUGH_FUNCTIONS[through])
     done = followed(target, tmp_path, ("delete", "2"))
     assert (done.returncode, done.stderr) == (0, "")
@@ -120,10 +135,10 @@ def test_the_step_refreshes_views_that_read_others_through_functions(
     assert rows(target, "SELECT FROM a_names v WHERE v::text LIKE '%name 3%'") == [()]
 
 
-def test_the_step_deletes_large_objects_of_erased_records(
+def test_runbook_deletes_large_objects_of_erased_records(
     target: DatabaseAddress, tmp_path: Path
 ) -> None:
-    """Those that another record refers to stay, and so do those that no record referred to."""
+    """A large object is kept if another record refers to it, or if no record referred to it."""
     run(
         target,
         CUSTOMERS
@@ -146,10 +161,10 @@ INSERT INTO customer SELECT n, 'name ' || n FROM generate_series(1, 5) n;
 
 
 @pytest.mark.parametrize("reference", REFERRING)
-def test_the_step_keeps_large_objects_to_which_any_kind_of_column_refers(
+def test_runbook_keeps_large_objects_referenced_by_any_column_type(
     target: DatabaseAddress, tmp_path: Path, reference: str
 ) -> None:
-    """As a replay does."""
+    """The result must be the same as that of ParcelSeal's replay."""
     scans = "ALTER TABLE customer ADD scan oid; UPDATE customer SET scan = lo_create(1000 + "
     run(target, TYPES + PLAIN_CUSTOMERS + f"{scans} customer_id); {reference}")
     done = followed(target, tmp_path, ("delete", "2"), ("delete", "3"))
@@ -159,10 +174,10 @@ def test_the_step_keeps_large_objects_to_which_any_kind_of_column_refers(
 
 
 @pytest.mark.parametrize("scans", OF_CUSTOMERS)
-def test_the_step_deletes_large_objects_wherever_a_record_refers_to_them(
+def test_runbook_deletes_large_objects_for_any_type_of_referencing_column(
     target: DatabaseAddress, tmp_path: Path, scans: str
 ) -> None:
-    """As a replay does."""
+    """The result must be the same as that of ParcelSeal's replay."""
     run(target, TYPES + PLAIN_CUSTOMERS + scans)
     done = followed(target, tmp_path, ("delete", "2"), ("delete", "5"))
     assert (done.returncode, done.stderr) == (0, "")
@@ -184,10 +199,10 @@ def test_the_step_deletes_large_objects_wherever_a_record_refers_to_them(
         INSERT INTO audit VALUES ('[{"customerId": 2}]'), ('{"xcustomerid": 2}')""",
     ],
 )
-def test_the_step_fails_where_an_erased_key_is_left(
+def test_runbook_fails_if_key_of_erased_record_remains(
     target: DatabaseAddress, tmp_path: Path, holder: str
 ) -> None:
-    """By relation and number, and never by value; a table with a rule of its own may hold it."""
+    """The message names the relation and the number of rows, never a value."""
     run(target, CUSTOMERS + holder)
     done = followed(target, tmp_path, ("delete", "2"))
     assert done.returncode == 1, done.stderr
@@ -197,10 +212,10 @@ def test_the_step_fails_where_an_erased_key_is_left(
     assert allowed.returncode == 0, allowed.stdout
 
 
-def test_the_step_stops_at_a_column_that_it_cannot_hide(
+def test_runbook_stops_at_column_that_cannot_be_masked(
     target: DatabaseAddress, tmp_path: Path
 ) -> None:
-    """Nothing is changed then."""
+    """In this case, the step changes nothing."""
     run(target, CUSTOMERS + "ALTER TABLE customer ALTER phone SET NOT NULL")
     done = followed(target, tmp_path, ("delete", "2"), ("mask", "3"), HIDE="customer=name,phone")
     assert done.returncode != 0
@@ -208,18 +223,21 @@ def test_the_step_stops_at_a_column_that_it_cannot_hide(
     assert rows(target, "SELECT count(*) FROM customer WHERE name LIKE 'name%'") == [(5,)]
 
 
-def test_the_step_finds_records_of_a_table_without_its_key(
+def test_runbook_finds_records_of_table_without_primary_key(
     target: DatabaseAddress, tmp_path: Path
 ) -> None:
-    """By the columns that are named in KEY; without them it says so before it changes anything."""
+    """The variable LEDGER_KEY names the key columns.
+
+    Without it, the step stops before any change.
+    """
     run(target, "CREATE TABLE customer (customer_id int, name text);"
                 "INSERT INTO customer VALUES (1, 'a'), (2, 'b')")  # fmt: skip
     stopped = followed(target, tmp_path, ("delete", "2"))
     assert stopped.returncode != 0
-    assert "name its columns in KEY" in stopped.stderr
-    other = followed(target, tmp_path, ("delete", "2"), KEY="customer=name")
+    assert "name its columns in LEDGER_KEY" in stopped.stderr
+    other = followed(target, tmp_path, ("delete", "2"), LEDGER_KEY="customer=name")
     assert other.returncode != 0
     assert rows(target, "SELECT count(*) FROM customer") == [(2,)]
-    done = followed(target, tmp_path, ("delete", "2"), KEY="customer=customer_id")
+    done = followed(target, tmp_path, ("delete", "2"), LEDGER_KEY="customer=customer_id")
     assert done.returncode == 0, done.stderr
     assert rows(target, "SELECT customer_id FROM customer") == [(1,)]

@@ -1,4 +1,4 @@
-"""Scratch databases: a name of their own, always dropped, and nothing else is ever dropped."""
+"""Test that scratch databases are always dropped, and that no other database is dropped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def names(server: DatabaseAddress) -> set[object]:
 
 @pytest.fixture
 def bystander(server: DatabaseAddress) -> Iterator[str]:
-    """A database with the prefix that no drill of ours entered in state."""
+    """Create a database whose name begins like that of a scratch database, but do not record it."""
     name = f"{PREFIX}{uuid.uuid4().hex[:8]}"
     with server.connect(autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name}")
@@ -35,8 +35,8 @@ def bystander(server: DatabaseAddress) -> Iterator[str]:
         conn.execute(f"DROP DATABASE {name}")
 
 
-def test_it_is_there_inside_and_gone_afterwards(server: DatabaseAddress, state: Engine):
-    """Empty, UTF-8, entered in state before it exists; also when the drill fails in it."""
+def test_scratch_database_exists_only_inside_its_block(server: DatabaseAddress, state: Engine):
+    """It is recorded in the state database before it exists, and dropped even after an error."""
     before = names(server)
     with scratch(server, state, dag_id="d", run_id="r", clock=CLOCK) as copy:
         assert names(server) - before == {copy.name}
@@ -48,7 +48,7 @@ def test_it_is_there_inside_and_gone_afterwards(server: DatabaseAddress, state: 
     with (
         pytest.raises(ZeroDivisionError),
         scratch(server, state, dag_id="d", run_id="r", clock=CLOCK) as copy,
-        copy.connect(),  # dropped although somebody is connected
+        copy.connect(),  # dropped although a session is connected
     ):
         raise ZeroDivisionError
     assert names(server) == before
@@ -56,16 +56,14 @@ def test_it_is_there_inside_and_gone_afterwards(server: DatabaseAddress, state: 
         assert None not in list(conn.scalars(select(scratch_database.c.dropped_at)))
 
 
-def test_nobody_but_its_owner_connects_to_a_scratch_database(
-    server: DatabaseAddress, state: Engine
-) -> None:
-    """Until the replay it holds people who were erased."""
+def test_only_owner_connects_to_scratch_database(server: DatabaseAddress, state: Engine) -> None:
+    """Until the replay of erasures, the database contains erased records."""
     allowed = "SELECT has_database_privilege('public', current_database(), 'CONNECT')"
     with scratch(server, state, dag_id="d", run_id="r", clock=CLOCK) as copy:
         assert rows(copy, allowed) == [(False,)]
 
 
-def test_scratch_whose_generated_name_is_taken_creates_and_drops_nothing(
+def test_scratch_database_with_existing_name_is_neither_created_nor_dropped(
     server: DatabaseAddress,
     state: Engine,
     bystander: str,
@@ -87,17 +85,16 @@ def test_scratch_whose_generated_name_is_taken_creates_and_drops_nothing(
         conn.execute(f"DROP DATABASE {name}")
 
 
-def test_only_scratch_names_can_be_dropped(server: DatabaseAddress, state: Engine):
-    """Whatever a caller passes."""
+def test_drop_refuses_names_of_other_databases(server: DatabaseAddress, state: Engine):
     for name in ("postgres", "courier", "", f"x{PREFIX}"):
         with pytest.raises(ValueError, match="is not a scratch database"):
             drop(server, name, state, CLOCK)
 
 
-def test_server_that_cannot_create_the_database_is_named(
+def test_error_for_scratch_database_that_cannot_be_created_names_the_server(
     server: DatabaseAddress, state: Engine
 ) -> None:
-    """The template is locked; the next drill finds nothing to drop."""
+    """The template database is locked. The next drill finds no database to drop."""
     before = names(server)
     options = {"options": "-c lock_timeout=100ms"}
     hasty = replace(server, parameters={**server.parameters, **options})
@@ -114,14 +111,14 @@ def test_server_that_cannot_create_the_database_is_named(
     assert names(server) == before
 
 
-def test_left_overs_of_this_server_are_dropped_and_no_others(
+def test_drop_left_over_drops_only_databases_recorded_for_the_server(
     server: DatabaseAddress, state: Engine, bystander: str
 ):
-    """Those entered in state, once; one that is already gone is no error."""
+    """A recorded database that no longer exists is not an error."""
     entered = f"{PREFIX}{uuid.uuid4().hex[:8]}"
     with server.connect(autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {entered}")
-    host = server.place.removeprefix("postgres on ")
+    host = server.display_name.removeprefix("postgres on ")
     with state.begin() as conn:
         for name, where in ((entered, host), (f"{PREFIX}gone", host), (bystander, "elsewhere")):
             conn.execute(
@@ -135,18 +132,21 @@ def test_left_overs_of_this_server_are_dropped_and_no_others(
     assert drop_left_over(server, state, CLOCK) == []
 
 
-def test_a_scratch_database_in_use_is_no_left_over(server: DatabaseAddress, state: Engine):
-    """Another drill is at work in it."""
+def test_drop_left_over_keeps_database_in_use(server: DatabaseAddress, state: Engine):
+    """Another restore drill still uses the database."""
     with scratch(server, state, dag_id="d", run_id="r", clock=CLOCK) as copy:
         run(copy, "CREATE TABLE t ()")
         assert drop_left_over(server, state, CLOCK) == []
         assert copy.name in names(server)
 
 
-def test_one_that_autovacuum_works_in_is_dropped_by_a_plain_role(
+def test_drop_of_scratch_database_without_superuser_waits_for_autovacuum(
     server: DatabaseAddress, state: Engine
 ):
-    """FORCE would have to end the worker, which only a superuser may; it goes when it is asked."""
+    """Only a superuser may end an autovacuum worker by DROP with FORCE.
+
+    So a DROP without FORCE waits.
+    """
     role = f"drill_{uuid.uuid4().hex[:8]}"
     run(server, f"CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{role}'")
     plain = DatabaseAddress({**server.parameters, "user": role, "password": role})

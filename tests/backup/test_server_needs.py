@@ -1,4 +1,4 @@
-"""The needs of a database are read from the table of contents of its archive."""
+"""Test which features a database needs, as read from its archive's table of contents."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def entry(kind: str, definition: str, name: str = "x") -> Entry:
         ("COMMENT", "COMMENT ON TABLE t IS 'COLLATE \"q\"';", ()),
     ],
 )
-def test_used_collations_are_those_of_definitions(
+def test_collations_named_only_in_texts_or_function_bodies_are_not_needed(
     kind: str, definition: str, names: tuple[str, ...]
 ) -> None:
-    """A name in a text or in the body of a function must not refuse a restore."""
+    """A collation name in a text or a function body must not make a restore fail."""
     assert ServerNeeds.of_archive([entry(kind, definition)]).used_collations == names
 
 
@@ -60,7 +60,7 @@ def test_used_collations_are_those_of_definitions(
         ),
     ],
 )
-def test_locale_of_archive_is_that_of_its_database(options: str, locale: DatabaseLocale) -> None:
+def test_locale_of_archive_equals_locale_of_database(options: str, locale: DatabaseLocale) -> None:
     name = '"ENCODING = x"'
     definition = f"CREATE DATABASE {name} WITH TEMPLATE = template0 {options};\n"
     assert DatabaseLocale.of_archive([entry("DATABASE", definition)]) == locale
@@ -70,6 +70,6 @@ def test_locale_of_archive_is_that_of_its_database(options: str, locale: Databas
     ("other", "is_alike"),
     [("libc en_US.utf8", True), ("libc C", False), ("icu en-US", False)],
 )
-def test_locales_are_alike_however_systems_write_them(other: str, is_alike: bool) -> None:
+def test_locale_comparison_ignores_spelling(other: str, is_alike: bool) -> None:
     original = DatabaseLocale("UTF8", "libc en_US.UTF-8")
     assert original.sorts_like(DatabaseLocale("UTF8", other)) is is_alike

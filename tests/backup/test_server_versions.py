@@ -1,4 +1,4 @@
-"""Backups of each supported version of PostgreSQL restore into the same version and into 18."""
+"""Test that backups of each supported PostgreSQL version restore into this version and into 18."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from include.backup.scratch import without_event_triggers
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
+from include.service_container import ROOT
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.programs import CLIENT_VARIABLE, program_folder
-from include.workplace import ROOT
 from tests.backup.drill_rig import Rig
 from tests.backup.odd_database import ODD, OWNER
 from tests.backup.support import SEEN, Taken, rows, run, take
@@ -50,7 +50,10 @@ ACCESS = f"""
 SELECT relname::text, relowner = '{OWNER}'::regrole, relacl::text LIKE '%{OWNER}=r/%'
 FROM pg_class WHERE relname IN ('buyer', 'phones') ORDER BY 1
 """
-RUNBOOK = (ROOT / "docs" / "restore-runbook.md").read_text()
+RUNBOOK = "\n".join(
+    (ROOT / "docs" / "how-to" / name).read_text()
+    for name in ("restore-without-parcelseal.md", "restore-erase-again.md")
+)
 SHELL_BLOCKS = re.findall(r"^```sh\n(.*?)^```$", RUNBOOK, re.DOTALL | re.MULTILINE)
 
 Databases = Callable[[int], DatabaseAddress]
@@ -59,7 +62,10 @@ Points = Callable[[int], tuple[DatabaseAddress, Taken]]
 
 @pytest.fixture(scope="module")
 def databases(servers: Servers) -> Iterator[Databases]:
-    """Create databases on a server of a version, with the role that the backups name."""
+    """Return a function that creates a database on a server of a given version.
+
+    The server also gets the role that the backups name.
+    """
     created: list[DatabaseAddress] = []
 
     def create(version: int) -> DatabaseAddress:
@@ -87,7 +93,7 @@ def points(
     recipients: list[Recipient],
     signer: Signer,
 ) -> Points:
-    """Fill the odd database on a server of a version, and back it up once."""
+    """Return a function that backs up the database of `odd_database`, once per server version."""
     taken: dict[int, tuple[DatabaseAddress, Taken]] = {}
 
     def point(version: int) -> tuple[DatabaseAddress, Taken]:
@@ -95,7 +101,7 @@ def points(
             live = databases(version)
             run(live, ODD)
             store = DirectoryStore(tmp_path_factory.mktemp(f"store{version}"))
-            taken[version] = live, take(live, store, recipients, signer, clocks=[SEEN])
+            taken[version] = live, take(live, store, recipients, signer, columns=[SEEN])
         return taken[version]
 
     return point
@@ -103,12 +109,12 @@ def points(
 
 @pytest.fixture
 def target(version: int, databases: Databases) -> DatabaseAddress:
-    """An empty database on a server of the test's version."""
+    """Return an empty database on a server of the test's version."""
     return databases(version)
 
 
 def counts(address: DatabaseAddress) -> dict[str, int]:
-    """Return the rows of each table."""
+    """Return the number of rows of each table."""
     tables = rows(
         address,
         "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
@@ -121,10 +127,10 @@ def counts(address: DatabaseAddress) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("version", each_version())
-def test_backup_restores_into_its_own_version(
+def test_backup_is_restored_on_server_of_its_own_version(
     version: int, points: Points, target: DatabaseAddress, operations: Holder
 ) -> None:
-    """Every row, definition and large object is back, and no event trigger fired."""
+    """Every row, definition and large object is restored, and no event trigger fired."""
     live, taken = points(version)
     assert rows(target, VERSION) == [(version,)]
     copy = without_event_triggers(target)
@@ -139,10 +145,10 @@ def test_backup_restores_into_its_own_version(
 
 
 @pytest.mark.parametrize("version", each_version(15, 16, 17))
-def test_backup_of_older_version_restores_into_newest(
+def test_backup_of_older_server_version_is_restored_on_newest_version(
     version: int, points: Points, databases: Databases, operations: Holder
 ) -> None:
-    """Only a view may be printed in another way: servers before 16 name each column's table."""
+    """Only a view may differ: servers before 16 print the table name of each column."""
     live, taken = points(version)
     copy = without_event_triggers(databases(EMBEDDED))
     source = taken.source(operations.opening)
@@ -175,7 +181,7 @@ def test_restore_command_replays_erasures_and_sets_owners(
     state: Engine,
     target: DatabaseAddress,
 ) -> None:
-    """The script of owners and grants comes from pg_restore too."""
+    """The script of owners and grants, which pg_restore prints, also works for each version."""
     origin = databases(version)
     run(origin, BUYERS + OWNED)
     erase(state, "2")
@@ -230,7 +236,10 @@ CONFLICTS = {
 def test_restore_ends_at_first_error_that_is_not_tolerated(
     version: int, stage: str, points: Points, target: DatabaseAddress, operations: Holder
 ) -> None:
-    """Also with several jobs; the message does not name the tolerated error."""
+    """This also applies with several jobs.
+
+    The message names this error, not the tolerated error.
+    """
     conflict, message, jobs = CONFLICTS[stage]
     _live, taken = points(version)
     with pytest.raises(ServiceError, match=message):
@@ -243,7 +252,7 @@ def test_restore_ends_at_first_error_that_is_not_tolerated(
 
 
 @pytest.mark.parametrize("version", each_version(15, 16, 17))
-def test_runbook_restores_by_hand(
+def test_restore_by_hand_follows_runbook(
     version: int,
     points: Points,
     target: DatabaseAddress,
@@ -251,7 +260,7 @@ def test_runbook_restores_by_hand(
     signer: Signer,
     tmp_path: Path,
 ) -> None:
-    """With the shell commands as printed."""
+    """The shell commands of the runbook run as printed."""
     _live, taken = points(version)
     files = {
         "KEY": operations.private_pem,
@@ -277,7 +286,7 @@ def test_runbook_restores_by_hand(
         env={"PATH": path, "HOME": str(tmp_path), "PGPASSWORD": target.password},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(taken.manifest.tables)} tables have the manifest's rows" in done.stdout
+    assert f"{len(taken.manifest.tables)} tables have the row counts of the manifest" in done.stdout
 
 
 @pytest.mark.parametrize("version", each_version(15, 17))
@@ -291,7 +300,7 @@ def test_client_programs_of_the_servers_version_back_up_and_restore(
     store: DirectoryStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each writes an archive of its own layout."""
+    """The client programs of each version write the archive in another layout."""
     live, _taken = points(version)
     monkeypatch.setenv(CLIENT_VARIABLE, str(programs_of(version)))
     taken = take(live, store, recipients, signer)
@@ -313,7 +322,7 @@ def test_backup_refuses_server_that_is_newer_than_client_programs(
     store: DirectoryStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The refusal comes before anything is stored, and names the versions that fit."""
+    """The backup is refused before anything is stored. The error names suitable versions."""
     live = DatabaseAddress.from_conninfo(servers[EMBEDDED].conninfo("postgres"))
     monkeypatch.setenv(CLIENT_VARIABLE, str(programs_of(version)))
     with pytest.raises(UsageError, match=rf"PostgreSQL 18, but pg_dump {version}\S* only reads"):

@@ -1,4 +1,4 @@
-"""One consistent view: what is locked, who may read, what disappears, how fresh it is."""
+"""Test consistent snapshots: locks, privileges, dropped tables and newest values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from psycopg import errors
 
 from include.backup import snapshot as module
-from include.backup.snapshot import Clock, Snapshot, open_snapshot
+from include.backup.snapshot import NewestRecordColumn, Snapshot, open_snapshot
 from include.services.database import DatabaseAddress, DatabaseUnavailable
 from include.services.errors import ServiceError, UsageError
 from tests.backup.support import rows, run
@@ -21,7 +21,7 @@ from tests.backup.support import rows, run
 
 @pytest.fixture
 def reader(server: DatabaseAddress, source: DatabaseAddress) -> Iterator[DatabaseAddress]:
-    """A role without any privilege, as it logs in to ``source``."""
+    """Return a login of ``source`` with a role that has no privileges."""
     name = f"reader_{uuid.uuid4().hex[:8]}"
     run(server, f"CREATE ROLE {name} LOGIN PASSWORD 'pw'")
     yield DatabaseAddress({**source.parameters, "user": name}, "pw")
@@ -29,8 +29,8 @@ def reader(server: DatabaseAddress, source: DatabaseAddress) -> Iterator[Databas
     run(server, f"DROP ROLE {name}")
 
 
-def test_counts_are_those_of_the_snapshot(source: DatabaseAddress):
-    """Rows that come, go or change while it is open do not matter."""
+def test_snapshot_row_counts_ignore_later_changes(source: DatabaseAddress):
+    """Later inserts, deletes and updates do not affect the counts."""
     run(source, "CREATE TABLE t (id int); INSERT INTO t SELECT generate_series(1, 10)")
     with open_snapshot(source) as snapshot:
         run(source, "INSERT INTO t VALUES (11); DELETE FROM t WHERE id < 5; CREATE TABLE u ()")
@@ -42,15 +42,15 @@ def test_counts_are_those_of_the_snapshot(source: DatabaseAddress):
     assert rows(source, "SELECT count(*) FROM t") == [(7,)]
 
 
-def test_snapshot_refuses_to_write(source: DatabaseAddress) -> None:
-    """A backup's role may own the tables, and nothing of a backup changes a row."""
+def test_snapshot_transaction_refuses_writes(source: DatabaseAddress) -> None:
+    """The role of a backup may own the tables, but a backup must not change rows."""
     run(source, "CREATE TABLE t (id int)")
     with open_snapshot(source) as snapshot, pytest.raises(errors.ReadOnlySqlTransaction):
         snapshot.connection.execute("INSERT INTO t VALUES (1)")
 
 
-def test_it_says_when_and_where_it_was_taken(source: DatabaseAddress):
-    """Server's time, WAL position, version and timezone; a second one is later."""
+def test_snapshot_has_time_wal_position_version_and_timezone(source: DatabaseAddress):
+    """A second snapshot has a later time."""
     with open_snapshot(source) as first, open_snapshot(source) as second:
         assert first.taken_at <= second.taken_at
         assert "/" in first.lsn
@@ -59,8 +59,8 @@ def test_it_says_when_and_where_it_was_taken(source: DatabaseAddress):
         assert first.name != second.name
 
 
-def test_a_table_cannot_be_dropped_or_rewritten_while_it_is_open(source: DatabaseAddress):
-    """As with pg_dump alone; writers are not held up."""
+def test_tables_cannot_be_dropped_or_rewritten_during_snapshot(source: DatabaseAddress):
+    """A running pg_dump would also prevent this. Writing to the tables is not blocked."""
     run(source, "CREATE TABLE t (id int); CREATE TABLE p (id int) PARTITION BY LIST (id)")
     run(source, "CREATE TABLE p1 PARTITION OF p DEFAULT")
     with open_snapshot(source), source.connect() as conn:
@@ -74,10 +74,11 @@ def test_a_table_cannot_be_dropped_or_rewritten_while_it_is_open(source: Databas
 
 
 @pytest.mark.parametrize("dropped", ["DROP TABLE gone.t", "DROP SCHEMA gone CASCADE"])
-def test_a_table_that_disappears_while_it_is_listed_makes_it_look_again(
-    source: DatabaseAddress, dropped: str
-):
-    """Seen in the list, gone when it is to be locked: the second look succeeds."""
+def test_snapshot_lists_tables_again_if_a_table_disappears(source: DatabaseAddress, dropped: str):
+    """The table is dropped after it was listed and before it is locked.
+
+    The second attempt succeeds.
+    """
     run(source, "CREATE SCHEMA gone; CREATE TABLE gone.t (); CREATE TABLE kept ()")
     migration = source.connect()
     migration.execute(dropped)
@@ -91,34 +92,35 @@ def test_a_table_that_disappears_while_it_is_listed_makes_it_look_again(
     migration.close()
 
 
-def test_tables_that_keep_disappearing_are_an_error(
+def test_snapshot_fails_if_tables_keep_disappearing(
     source: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ):
-    """Not for ever: after some attempts a migration is said to run."""
+    """After several attempts, the error names a running migration as the likely cause."""
     ghost = "SELECT 'public', 'ghost'"
     monkeypatch.setattr(module, "ALL_TABLES", ghost)
     with pytest.raises(ServiceError, match="keep disappearing"), open_snapshot(source):
         pass
 
 
-def test_a_table_that_stays_locked_is_said(
+def test_snapshot_reports_table_that_stays_locked(
     source: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ):
-    """After a while, with where to look."""
+    """The error names the view in which to search for the lock."""
     monkeypatch.setattr(module, "LOCK_TIMEOUT", "200ms")
     run(source, "CREATE TABLE t ()")
     with source.connect() as other:
         other.execute("LOCK TABLE t")
         began = time.monotonic()
-        with pytest.raises(ServiceError, match="stays locked"), open_snapshot(source):
+        with (
+            pytest.raises(ServiceError, match=r"keeps a table of .* locked"),
+            open_snapshot(source),
+        ):
             pass
         assert time.monotonic() - began < 5
 
 
-def test_a_role_that_may_not_read_everything_is_told_what_to_grant(
-    source: DatabaseAddress, reader: DatabaseAddress
-):
-    """A table, a schema; with pg_read_all_data it is enough."""
+def test_snapshot_names_missing_grants_of_role(source: DatabaseAddress, reader: DatabaseAddress):
+    """Rights on a table or on its schema are missing. The role pg_read_all_data is sufficient."""
     run(source, "CREATE TABLE t (); CREATE SCHEMA s; CREATE TABLE s.t ()")
     with (
         pytest.raises(UsageError, match=r"permission denied.*pg_read_all_data"),
@@ -133,7 +135,9 @@ def test_a_role_that_may_not_read_everything_is_told_what_to_grant(
         assert snapshot.count("s", "t") == 0
 
 
-def test_rows_that_a_policy_hides_are_an_error(source: DatabaseAddress, reader: DatabaseAddress):
+def test_snapshot_fails_if_row_level_security_hides_rows(
+    source: DatabaseAddress, reader: DatabaseAddress
+):
     """A backup of the visible rows would look complete."""
     user = reader.parameters["user"]
     run(source, f"CREATE TABLE t (id int); ALTER TABLE t ENABLE ROW LEVEL SECURITY; "
@@ -149,8 +153,9 @@ def test_rows_that_a_policy_hides_are_an_error(source: DatabaseAddress, reader: 
         assert snapshot.count("public", "t") == 2
 
 
-def test_a_server_that_goes_away_is_unavailable(source: DatabaseAddress, server: DatabaseAddress):
-    """One line that says so."""
+def test_snapshot_raises_database_unavailable_if_connection_is_lost(
+    source: DatabaseAddress, server: DatabaseAddress
+):
     others = f"FROM pg_stat_activity WHERE datname = '{source.name}'"
 
     def lose(snapshot: Snapshot) -> None:
@@ -172,27 +177,27 @@ INSERT INTO "Odd ""s"."客 户" VALUES ('2026-11-23'), ('2026-11-22'), (NULL);
 """
 
 
-def test_the_newest_moment_of_each_clock(source: DatabaseAddress):
-    """Moments, local times in the session's timezone, days, odd names, no rows at all."""
+def test_newest_returns_the_latest_value_of_each_date_column(source: DatabaseAddress):
+    """Cases: timestamps, local times, dates, unusual names, and empty tables."""
     run(source, CLOCKS)
     with open_snapshot(source) as snapshot:
-        found = snapshot.newest(
+        newest = snapshot.newest(
             [
-                Clock("t", "public", "t", "at"),
-                Clock("t", "public", "t", "local"),
-                Clock("t", "public", "t", "day"),
-                Clock("odd", 'Odd "s', "客 户", 'At "x'),
-                Clock("empty", "public", "empty", "at"),
+                NewestRecordColumn("t", "public", "t", "at"),
+                NewestRecordColumn("t", "public", "t", "local"),
+                NewestRecordColumn("t", "public", "t", "day"),
+                NewestRecordColumn("odd", 'Odd "s', "客 户", 'At "x'),
+                NewestRecordColumn("empty", "public", "empty", "at"),
             ]
         )
-    assert [one.moment for one in found] == [
+    assert [value.moment for value in newest] == [
         datetime(2026, 11, 24, 2, tzinfo=UTC),
         datetime(2026, 11, 24, 10, tzinfo=UTC),
         datetime(2026, 11, 24, tzinfo=UTC),
         datetime(2026, 11, 23, tzinfo=UTC),
         None,
     ]
-    assert [(one.collection, one.field) for one in found][3] == ("odd", 'At "x')
+    assert [(value.collection, value.field) for value in newest][3] == ("odd", 'At "x')
 
 
 @pytest.mark.parametrize(
@@ -200,14 +205,14 @@ def test_the_newest_moment_of_each_clock(source: DatabaseAddress):
     [("t", "nothing"), ("nowhere", "at"), ("t", "n"), ("t", "flag"), ("t", "word"), ("t", "j"),
      ("forever", "at")],
 )  # fmt: skip
-def test_a_clock_that_is_none_is_named_without_its_value(
+def test_error_for_invalid_date_column_names_the_column_but_no_value(
     new_database: Callable[..., DatabaseAddress], source: DatabaseAddress, table: str, field: str
 ):
-    """The data map's mistake, with where to correct it."""
+    """The message names the entry of the data map that has to be corrected."""
     run(source, CLOCKS)
     with (
         pytest.raises(UsageError, match=f"newest record coll.{field} cannot be read") as error,
         open_snapshot(source) as snapshot,
     ):
-        snapshot.newest([Clock("coll", "public", table, field)])
+        snapshot.newest([NewestRecordColumn("coll", "public", table, field)])
     assert "wörd" not in str(error.value)

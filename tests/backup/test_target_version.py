@@ -1,4 +1,4 @@
-"""A restore begins only on a server, and with programs, into which the backup can be loaded."""
+"""Test that a restore begins only with a server and programs that can load the backup."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ NEWER = {"server_version": "19.1 (Debian 19.1-1)"}
 def test_require_reader_refuses_programs_older_than_the_archive(
     taken: Taken, monkeypatch: pytest.MonkeyPatch, writer: str, reader: str, fits: bool
 ) -> None:
-    """Versions 17 and 18 write one layout; each before has its own."""
+    """Versions 17 and 18 write the same archive format.
+
+    Older versions have formats of their own.
+    """
     monkeypatch.setattr(server_needs, "pg_version", lambda _name: reader)
     manifest = taken.manifest.model_copy(update={"tools": {"pg_dump": writer}})
     if fits:
@@ -43,10 +46,10 @@ def test_require_reader_refuses_programs_older_than_the_archive(
     assert f"version {writer.partition('.')[0]}" in refused.value.action
 
 
-def test_restore_refuses_a_target_older_than_the_original_before_anything_is_loaded(
+def test_restore_refuses_older_target_before_load(
     taken: Taken, target: DatabaseAddress, stranger: OpeningKey
 ) -> None:
-    """The wrong key would be refused next; the target stays empty."""
+    """The version is checked first, so the wrong key is not reported. The target stays empty."""
     newer = Taken(taken.store, taken.manifest.model_copy(update=NEWER))
     with pytest.raises(UsageError, match=r"on PostgreSQL 18, and .* of PostgreSQL 19:") as refused:
         restore(newer.source(stranger), target)
@@ -54,18 +57,21 @@ def test_restore_refuses_a_target_older_than_the_original_before_anything_is_loa
     assert rows(target, TABLES) == [(0,)]
 
 
-def test_restore_into_a_server_of_the_original_version_goes_on(
+def test_restore_accepts_target_of_original_version(
     taken: Taken, target: DatabaseAddress, stranger: OpeningKey
 ) -> None:
-    """The wrong key is refused then."""
+    """The check of the version passes.
+
+    The restore fails at the next check, because the key is wrong.
+    """
     with pytest.raises(Refused):
         restore(taken.source(stranger), target)
 
 
-def test_drill_refuses_a_server_older_than_the_original_and_creates_no_database(
+def test_drill_refuses_older_server_and_creates_no_database(
     taken: Taken, operations: Holder, server: DatabaseAddress, state: Engine
 ) -> None:
-    """The action names the connection of drills."""
+    """The advice of the error names the connection of restore drills."""
     newer = Taken(taken.store, taken.manifest.model_copy(update=NEWER))
     target = DrillTarget(server)
     rig = Rig(newer.source(operations.opening), target, server, server, state)

@@ -1,4 +1,4 @@
-"""Left-overs of killed runs are cleared when this installation began them; all else is kept."""
+"""Test that leftovers of killed runs are deleted and all other folders are kept."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from include.services.errors import ControlFailed, ServiceError
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from include.state.tables import restore_point_begun
+from include.state.tables import restore_point_operation
 from tests.backup.offsite_support import end_hold_locks_meanwhile, hold
 from tests.backup.support import Taken, begin
 from tests.support.holders import NOW
@@ -46,7 +46,7 @@ Clear = Callable[..., Cleared]
 
 @pytest.fixture
 def published(taken: Taken, any_store: ObjectStore, signer: Signer) -> Publish:
-    """Publish a small restore point under some id, without taking a backup."""
+    """Return a function that publishes a small restore point with a given id, without a backup."""
 
     def make(point: str, **changes: object) -> Manifest:
         stored = any_store.put(f"courier/{point}/{DUMP_NAME}", point.encode() * 9)
@@ -59,16 +59,16 @@ def published(taken: Taken, any_store: ObjectStore, signer: Signer) -> Publish:
                 "version_id": stored.version_id,
             }
         )
-        made = taken.manifest.model_copy(update={"id": point, "dump": dump, **changes})
-        publish(any_store, made, signer, None)
-        return made
+        manifest = taken.manifest.model_copy(update={"id": point, "dump": dump, **changes})
+        publish(any_store, manifest, signer, None)
+        return manifest
 
     return make
 
 
 @pytest.fixture
 def clear(any_store: ObjectStore, state: Engine, signer: Signer) -> Clear:
-    """Clear what killed runs left of courier."""
+    """Return a function that deletes the leftovers of killed runs of the database courier."""
     return lambda: clear_unfinished(any_store, state, "courier", [signer.public_pem], NOW)
 
 
@@ -77,7 +77,7 @@ def keys(store: ObjectStore, point: str) -> set[str]:
 
 
 def hide(store: ObjectStore, moto: MotoServer, key: str) -> None:
-    """Delete with a plain client: a marker in S3, `rm` in a directory."""
+    """Delete an object without its version id. In S3, this only adds a delete marker."""
     if isinstance(store, S3Store):
         bucket = store.description.split("/")[2]
         client_for(moto.endpoint).delete_object(Bucket=bucket, Key=f"offsite/{key}")
@@ -86,16 +86,16 @@ def hide(store: ObjectStore, moto: MotoServer, key: str) -> None:
 
 
 def open_work(state: Engine) -> int:
-    table = restore_point_begun
+    table = restore_point_operation
     with state.connect() as conn:
         return len(conn.execute(select(table).where(table.c.ended_at.is_(None))).all())
 
 
 @pytest.mark.parametrize("names", [[DUMP_NAME], [DUMP_NAME, MANIFEST_NAME]])
-def test_clear_removes_folder_begun_by_killed_run_once(
+def test_clear_unfinished_removes_folder_of_killed_run(
     any_store: ObjectStore, state: Engine, published: Publish, clear: Clear, names: list[str]
 ) -> None:
-    """And nothing else: not a whole restore point, not another database's."""
+    """Complete restore points and folders of other databases are kept."""
     published("good")
     any_store.put(f"courier2/x/{DUMP_NAME}", b"not ours")
     begin(state, any_store, "half")
@@ -108,17 +108,16 @@ def test_clear_removes_folder_begun_by_killed_run_once(
     assert open_work(state) == 0
 
 
-def test_a_run_killed_before_it_stored_anything_leaves_no_open_work(
+def test_run_killed_before_storing_leaves_no_unfinished_work(
     any_store: ObjectStore, state: Engine, clear: Clear
 ) -> None:
-    """Its folder never came to be."""
     begin(state, any_store, "none")
     assert clear() == Cleared(0, ())
     assert open_work(state) == 0
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_a_published_point_whose_signature_is_gone_is_never_cleared(
+def test_published_restore_point_without_signature_is_never_cleared(
     any_store: ObjectStore,
     moto: MotoServer,
     state: Engine,
@@ -127,7 +126,7 @@ def test_a_published_point_whose_signature_is_gone_is_never_cleared(
     signer: Signer,
     recorded: bool,
 ) -> None:
-    """A plain delete of the signature: with versions it stays usable, without it is refused."""
+    """Someone has deleted the signature. Only a store with versions still contains it."""
     if recorded:
         begin(state, any_store, "point")
     published("point")
@@ -145,10 +144,10 @@ def test_a_published_point_whose_signature_is_gone_is_never_cleared(
         assert keys(any_store, "point") == {DUMP_NAME, MANIFEST_NAME}
 
 
-def test_a_signature_hidden_before_the_run_recorded_its_end_is_found_by_version(
+def test_restore_point_of_killed_run_is_kept_if_its_signature_is_hidden(
     moto: MotoServer, state: Engine, taken: Taken, signer: Signer
 ) -> None:
-    """A run that was killed between the signature and its record in the ledger."""
+    """The run was killed after it stored the signature and before it recorded this."""
     client = client_for(moto.endpoint)
     store = S3Store(client, new_bucket(client), "offsite")
     stored = store.put(f"courier/p/{DUMP_NAME}", b"x")
@@ -165,10 +164,13 @@ def test_a_signature_hidden_before_the_run_recorded_its_end_is_found_by_version(
     assert open_work(state) == 0
 
 
-def test_clear_keeps_complete_restore_point_of_killed_run(
+def test_clear_unfinished_keeps_complete_restore_point_of_killed_run(
     any_store: ObjectStore, state: Engine, published: Publish, clear: Clear
 ) -> None:
-    """The signature is written last, so the restore point exists; the ledger follows."""
+    """The signature is written last, so the restore point is complete.
+
+    Only the ledger is incomplete.
+    """
     begin(state, any_store, "point")
     published("point")
     assert clear() == Cleared(0, ())
@@ -176,23 +178,23 @@ def test_clear_keeps_complete_restore_point_of_killed_run(
     assert open_work(state) == 0
 
 
-def test_a_folder_that_no_run_is_known_to_have_begun_is_named_and_kept(
+def test_folder_without_ledger_entry_is_named_and_kept(
     any_store: ObjectStore, state: Engine, clear: Clear
 ) -> None:
-    """The ledger was lost, or restored from an older backup, or another installation wrote it."""
+    """The ledger may be lost or outdated, or another installation wrote the folder."""
     any_store.put(f"courier/unknown/{DUMP_NAME}", b"half")
     begin(state, any_store, "half")
     any_store.put(f"courier/half/{DUMP_NAME}", b"half")
-    with state.begin() as conn, unguarded(conn, "restore_point_begun"):
-        conn.execute(restore_point_begun.delete())
+    with state.begin() as conn, unguarded(conn, "restore_point_operation"):
+        conn.execute(restore_point_operation.delete())
     assert clear() == Cleared(0, (), unknown=("courier/half/", "courier/unknown/"))
     assert keys(any_store, "half") == keys(any_store, "unknown") == {DUMP_NAME}
 
 
-def test_clear_keeps_work_of_other_store_open(
+def test_clear_unfinished_keeps_unfinished_work_of_other_store(
     any_store: ObjectStore, state: Engine, clear: Clear, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The connection names another store for a while; back in the first, the rest is cleared."""
+    """For a while, the connection may name another store, and later the first store again."""
     other = DirectoryStore(tmp_path_factory.mktemp("other"))
     begin(state, other, "half")
     other.put(f"courier/half/{DUMP_NAME}", b"half")
@@ -200,10 +202,10 @@ def test_clear_keeps_work_of_other_store_open(
     assert clear_unfinished(other, state, "courier", [], NOW).folders == ("courier/half/",)
 
 
-def test_a_folder_begun_under_another_address_of_the_store_is_cleared(
+def test_folder_of_killed_run_is_deleted_after_store_changed_its_address(
     any_store: ObjectStore, state: Engine, clear: Clear, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The service got another name, or the disk another path."""
+    """The host name of the service or the path of the disk has changed."""
     begin(state, DirectoryStore(tmp_path_factory.mktemp("other")), "half")
     any_store.put(f"courier/half/{DUMP_NAME}", b"half")
     assert clear().folders == ("courier/half/",)
@@ -217,10 +219,9 @@ def test_a_folder_begun_under_another_address_of_the_store_is_cleared(
         (HoldKind.DATABASE, "courier"),
     ],
 )
-def test_a_left_over_under_a_legal_hold_is_kept_until_its_release(
+def test_leftover_under_legal_hold_is_kept_until_release(
     any_store: ObjectStore, state: Engine, clear: Clear, kind: HoldKind, value: str
 ) -> None:
-    """Clearing asks the holds as pruning does."""
     number = hold(state, kind, value)
     begin(state, any_store, "half")
     any_store.put(f"courier/half/{DUMP_NAME}", b"half")
@@ -230,10 +231,10 @@ def test_a_left_over_under_a_legal_hold_is_kept_until_its_release(
     assert clear() == Cleared(0, ("courier/half/",))
 
 
-def test_a_left_over_that_is_locked_in_part_is_kept_whole(
+def test_leftover_folder_with_one_locked_object_keeps_all_objects(
     any_store: ObjectStore, state: Engine, clear: Clear
 ) -> None:
-    """The locks of all its objects are asked before anything is removed."""
+    """The locks of all objects are checked before any object is deleted."""
     begin(state, any_store, "half")
     any_store.put(
         f"courier/half/{DUMP_NAME}", b"half", locked_until=SystemClock().now() + timedelta(days=1)
@@ -258,7 +259,7 @@ def killed_after(steps: int, real: Callable[[str], None]) -> Callable[[str], Non
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_an_interrupted_removal_is_completed_or_left_to_pruning(
+def test_interrupted_removal_is_completed_or_left_to_pruning(
     any_store: ObjectStore,
     state: Engine,
     published: Publish,
@@ -266,7 +267,10 @@ def test_an_interrupted_removal_is_completed_or_left_to_pruning(
     monkeypatch: pytest.MonkeyPatch,
     steps: int,
 ) -> None:
-    """Before its first step the point is valid and pruning decides anew; after, it is cleared."""
+    """If no object was deleted yet, the restore point is valid and kept, and pruning decides.
+
+    If the first object was deleted, the remaining objects are deleted too.
+    """
     published("old")
     begin(state, any_store, "old", Work.REMOVE)
     with monkeypatch.context() as patch:
@@ -278,10 +282,10 @@ def test_an_interrupted_removal_is_completed_or_left_to_pruning(
     assert open_work(state) == 0
 
 
-def test_unfinished_uploads_are_removed_and_other_databases_left(
+def test_clear_unfinished_removes_uploads_of_its_database_only(
     any_store: ObjectStore, published: Publish, clear: Clear
 ) -> None:
-    """A writer that never committed, beside a whole restore point and other files."""
+    """A complete restore point and other files are kept."""
     published("good")
     any_store.put(f"courier2/x/{DUMP_NAME}", b"not ours")
     kept = {stored.key for stored in any_store.list()}
@@ -292,10 +296,10 @@ def test_unfinished_uploads_are_removed_and_other_databases_left(
     writer.abort()
 
 
-def test_a_folder_of_an_odd_name_is_reported_escaped(
+def test_folder_with_unusual_name_is_reported_escaped(
     store: DirectoryStore, state: Engine, signer: Signer
 ) -> None:
-    """A name chosen by somebody else goes into reports as plain text."""
+    """Names that other programs created must appear in reports as plain text."""
     odd = Path(store.description, "courier", "a\nb")
     odd.mkdir(parents=True)
     (odd / DUMP_NAME).write_bytes(b"x")
@@ -307,10 +311,10 @@ def refuse_holds() -> None:
     raise ControlFailed("The state database is not complete: a hold is missing.")
 
 
-def test_clearing_keeps_left_overs_while_sealed_holds_are_missing(
+def test_clear_unfinished_keeps_folders_if_sealed_legal_holds_are_missing(
     any_store: ObjectStore, state: Engine, published: Publish, signer: Signer
 ) -> None:
-    """The lost hold may be on the restore point whose removal was interrupted."""
+    """The lost legal hold may protect the restore point whose removal was interrupted."""
     published("gone")
     begin(state, any_store, "gone", Work.REMOVE)
     any_store.delete(f"courier/gone/{SIGNATURE_NAME}")
@@ -318,17 +322,17 @@ def test_clearing_keeps_left_overs_while_sealed_holds_are_missing(
     cleared = clear_unfinished(any_store, state, "courier", trusted, NOW, refuse_holds)
     assert cleared == Cleared(0, (), uncompared=("courier/gone/",))
     assert (keys(any_store, "gone"), open_work(state)) == ({DUMP_NAME, MANIFEST_NAME}, 1)
-    seen = StepFindings("backup", CLAUSE, "courier")
-    report_unfinished(seen, cleared)
-    assert [each.code for each in seen.findings] == ["backup.unfinished.uncompared"]
+    step_findings = StepFindings("backup", CLAUSE, "courier")
+    report_unfinished(step_findings, cleared)
+    assert [each.code for each in step_findings.findings] == ["backup.unfinished.uncompared"]
     cleared = clear_unfinished(any_store, state, "courier", trusted, NOW, lambda: None)
     assert cleared.folders == ("courier/gone/",)
 
 
-def test_clearing_compares_no_holds_where_nothing_is_removed(
+def test_clear_unfinished_compares_no_legal_holds_if_nothing_is_removed(
     any_store: ObjectStore, state: Engine, published: Publish, signer: Signer
 ) -> None:
-    """A backup does not depend on the evidence store then."""
+    """A backup without leftovers thus does not depend on the evidence store."""
     published("good")
     begin(state, any_store, "good")
     trusted = [signer.public_pem]
@@ -337,13 +341,16 @@ def test_clearing_compares_no_holds_where_nothing_is_removed(
     )
 
 
-def test_clearing_that_loses_its_lock_removes_nothing(
+def test_clear_unfinished_removes_nothing_if_its_lock_on_legal_holds_was_lost(
     store: DirectoryStore, state: Engine, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The session with the lock ends while locks of the store are read: a hold may come in."""
+    """The session that prevents new legal holds ends before the removal.
+
+    A new legal hold could therefore be placed on the restore point.
+    """
     begin(state, store, "half")
     store.put(f"courier/half/{DUMP_NAME}", b"half")
     end_hold_locks_meanwhile(store, state, monkeypatch)
-    with pytest.raises(ServiceError, match="lock that keeps new holds out"):
+    with pytest.raises(ServiceError, match="lock against new holds"):
         clear_unfinished(store, state, "courier", [signer.public_pem], NOW)
     assert keys(store, "half") == {DUMP_NAME}

@@ -1,4 +1,4 @@
-"""Connections that are not verified over TLS: which of them stop a backup."""
+"""Test in which cases connections without verified TLS stop a backup."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ KMS = Route("offsite_store (KMS)", Transport.PLAIN, Destination.KMS)
 
 @pytest.fixture
 def state(migrated_database: str) -> Any:
-    """An empty state database."""
-    made = engine(migrated_database)
-    yield made
-    made.dispose()
+    """Return an empty state database."""
+    database = engine(migrated_database)
+    yield database
+    database.dispose()
 
 
 @pytest.fixture
 def offsite(store: DirectoryStore, recipients: list[Recipient], signer: Signer) -> Offsite:
-    """A store and keys with which nothing is wrong but what a directory cannot do."""
+    """Return a directory store and keys. Their only faults are those of every directory store."""
     return Offsite(store, recipients, [], signer, [signer.public_pem])
 
 
 def preflight(
     monkeypatch: pytest.MonkeyPatch, state: Engine, offsite: Offsite, routes: list[Route]
 ) -> None:
-    """Run the task `preflight` with these routes."""
+    """Run the task `preflight` with the given unverified routes."""
     from include.orchestration.tasks import run_step
 
     database = mapped()
@@ -65,40 +65,42 @@ def preflight(
     run_step(BACKUP_OFFSITE, PREFLIGHT)
 
 
-def test_preflight_lets_a_backup_begin_over_an_unverified_store_and_fails_the_run(
+def test_preflight_with_unverified_store_fails_but_allows_the_backup(
     monkeypatch: pytest.MonkeyPatch, state: Engine, offsite: Offsite
 ) -> None:
-    """A dump is encrypted before it leaves: a backup that the finding names is better than none."""
+    """The dump is encrypted before it is sent. A backup with a finding is better than no backup."""
     preflight(monkeypatch, state, offsite, [DATABASE, *STORES])
     record = record_of(state, KEY, "preflight")
     assert record.outcome is Outcome.FAIL
-    failed = {one.subject: one for one in record.findings if one.severity is Outcome.FAIL}
-    assert {name: one.code for name, one in failed.items()} == {
+    failed = {
+        finding.subject: finding for finding in record.findings if finding.severity is Outcome.FAIL
+    }
+    assert {name: finding.code for name, finding in failed.items()} == {
         "offsite_store": "backup.transport.plain",
         "evidence_store": "backup.transport.unverified",
     }
     for name, finding in failed.items():
         assert name in Translator("en", "UTC").text(finding.message)
-        assert "https" in Translator("en", "UTC").text(finding.action)
+        assert "HTTPS" in Translator("en", "UTC").text(finding.action)
 
 
-def test_preflight_stops_a_backup_whose_kms_is_not_verified(
+def test_preflight_stops_backup_with_unverified_kms(
     monkeypatch: pytest.MonkeyPatch, state: Engine, offsite: Offsite
 ) -> None:
-    """Plain data keys would go over the network."""
+    """Data keys would be sent over the network without protection."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    with pytest.raises(AirflowFailException, match="Nothing was dumped"):
+    with pytest.raises(AirflowFailException, match="No database was backed up"):
         preflight(monkeypatch, state, offsite, [KMS])
     assert record_of(state, KEY, "preflight").outcome is Outcome.FAIL
 
 
-def test_preflight_stops_a_backup_for_another_fault_beside_an_unverified_store(
+def test_preflight_stops_backup_with_unverified_store_and_missing_recipient(
     monkeypatch: pytest.MonkeyPatch, state: Engine, store: DirectoryStore, signer: Signer
 ) -> None:
-    """Nobody could read what has too few recipients."""
+    """The other fault is a missing recipient."""
     from airflow.sdk.exceptions import AirflowFailException
 
     nobody = Offsite(store, [], [], signer, [signer.public_pem])
-    with pytest.raises(AirflowFailException, match="Nothing was dumped"):
+    with pytest.raises(AirflowFailException, match="No database was backed up"):
         preflight(monkeypatch, state, nobody, STORES)

@@ -1,4 +1,7 @@
-"""Object Lock keeps every version: a signed, intact version stays usable when it is hidden."""
+"""Test that a restore point stays usable if its locked objects are overwritten or deleted.
+
+Object Lock keeps the signed versions, which newer versions or delete markers then hide.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ from tests.support.s3 import MotoServer, client_for, new_bucket
 
 @dataclass(frozen=True)
 class Locked:
-    """A locked restore point in a bucket that others can write to."""
+    """A locked restore point in a bucket. Other users can also write to the bucket."""
 
     store: S3Store
     client: Any
@@ -49,7 +52,7 @@ class Locked:
         return f"courier/{self.manifest.id}/{name}"
 
     def delete_plainly(self, name: str) -> None:
-        """Delete as any S3 client does, which only adds a marker."""
+        """Delete an object without naming a version, which only adds a delete marker."""
         self.client.delete_object(Bucket=self.bucket, Key=self.key(name))
 
     def overwrite(self, name: str) -> None:
@@ -61,12 +64,19 @@ def locked(moto: MotoServer, taken: Taken, signer: Signer) -> Locked:
     client = client_for(moto.endpoint)
     bucket = new_bucket(client)
     store = S3Store(client, bucket)
-    made = copy_into(store, taken, signer, taken.manifest.id)
-    return Locked(store, client, bucket, made, [signer.public_pem])
+    restore_point = copy_into(store, taken, signer, taken.manifest.id)
+    return Locked(store, client, bucket, restore_point, [signer.public_pem])
 
 
 def copy_into(store: S3Store, taken: Taken, signer: Signer, point: str) -> Manifest:
-    """Publish the dump of ``taken`` in another store, locked for a day."""
+    """Publish the dump of an existing restore point in another store, and lock it for a day.
+
+    Args:
+        store: other store.
+        taken: existing restore point.
+        signer: key that signs the manifest.
+        point: id of the new restore point.
+    """
     stored = store.put(f"courier/{point}/{DUMP_NAME}", taken.store.get(taken.manifest.dump.key))
     dump = taken.manifest.dump.model_copy(
         update={
@@ -75,9 +85,9 @@ def copy_into(store: S3Store, taken: Taken, signer: Signer, point: str) -> Manif
             "version_id": stored.version_id,
         }
     )
-    made = taken.manifest.model_copy(update={"id": point, "dump": dump})
-    publish(store, made, signer, NOW + timedelta(days=1))
-    return made
+    manifest = taken.manifest.model_copy(update={"id": point, "dump": dump})
+    publish(store, manifest, signer, NOW + timedelta(days=1))
+    return manifest
 
 
 HIDE: dict[str, Callable[[Locked, str], None]] = {
@@ -88,10 +98,10 @@ HIDE: dict[str, Callable[[Locked, str], None]] = {
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("how", HIDE)
-def test_a_hidden_object_leaves_its_restore_point_usable(
+def test_restore_point_with_hidden_object_stays_usable(
     locked: Locked, operations: Holder, how: str, name: str
 ) -> None:
-    """The signed versions are listed and loaded, and the hidden object is named."""
+    """The signed versions are listed and loaded, and the hidden object is reported."""
     HIDE[how](locked, name)
     (point,), rejected = restore_points(locked.store, "courier", locked.trusted)
     assert rejected == []
@@ -104,10 +114,10 @@ def test_a_hidden_object_leaves_its_restore_point_usable(
     assert source.head()[1]
 
 
-def test_a_restore_point_deleted_as_a_whole_is_still_listed(
+def test_restore_point_hidden_by_delete_markers_is_listed(
     locked: Locked, operations: Holder
 ) -> None:
-    """Markers on all three objects: a listing of current objects shows nothing of it."""
+    """A listing of current objects shows none of the restore point's three objects."""
     for name in NAMES:
         locked.delete_plainly(name)
     assert list(locked.store.list()) == []
@@ -120,15 +130,14 @@ def test_a_restore_point_deleted_as_a_whole_is_still_listed(
 def test_source_of_untouched_restore_point_reads_the_recorded_version(
     locked: Locked, operations: Holder
 ) -> None:
-    """No object of it is hidden."""
     point = load(locked.store, "courier", locked.manifest.id, locked.trusted)
     assert (point.manifest, point.hidden) == (locked.manifest, ())
     source = Taken(locked.store, point.manifest).source(operations.opening)
     assert source.version_id == locked.manifest.dump.version_id != ""
 
 
-def test_signed_version_is_used_below_any_number_of_newer_versions(locked: Locked) -> None:
-    """There are more newer versions than are tried; the signed version is the oldest."""
+def test_signed_version_below_many_newer_versions_is_used(locked: Locked) -> None:
+    """There are more newer versions than are tried. The oldest versions are always tried."""
     for _ in range(MOST_VERSIONS + 3):
         locked.overwrite(MANIFEST_NAME)
         locked.overwrite(SIGNATURE_NAME)
@@ -140,7 +149,7 @@ def test_signed_version_is_used_below_any_number_of_newer_versions(locked: Locke
 
 
 def test_load_ignores_newer_manifest_of_untrusted_key(locked: Locked) -> None:
-    """Another key's signature over another manifest: the trusted pair below counts."""
+    """The older manifest and signature of a trusted key are used instead."""
     forger = Signer.from_pem(generate_key())
     content = locked.manifest.as_bytes().replace(b'"rows"', b'"rows" ')
     locked.store.put(locked.key(MANIFEST_NAME), content)
@@ -150,10 +159,10 @@ def test_load_ignores_newer_manifest_of_untrusted_key(locked: Locked) -> None:
     assert len(point.hidden) == 2
 
 
-def test_a_manifest_moved_on_top_from_another_restore_point_is_not_used(
+def test_manifest_of_another_restore_point_is_not_used(
     locked: Locked, taken: Taken, signer: Signer
 ) -> None:
-    """It is signed by a trusted key, and it is another point's."""
+    """A trusted key signed the manifest, but for another restore point."""
     other = copy_into(locked.store, taken, signer, "other")
     for name in (MANIFEST_NAME, SIGNATURE_NAME):
         content = locked.store.get(f"courier/{other.id}/{name}")
@@ -163,10 +172,10 @@ def test_a_manifest_moved_on_top_from_another_restore_point_is_not_used(
     )
 
 
-def test_a_dump_whose_version_is_gone_is_refused_by_its_digest(
+def test_dump_whose_recorded_version_is_missing_is_refused_if_its_digest_differs(
     moto: MotoServer, taken: Taken, signer: Signer, operations: Holder
 ) -> None:
-    """The current version has the right name and size, and was never signed."""
+    """The current version has the recorded name and size, but its content was never backed up."""
     client = client_for(moto.endpoint)
     bucket = new_bucket(client)
     store = S3Store(client, bucket)
@@ -174,20 +183,20 @@ def test_a_dump_whose_version_is_gone_is_refused_by_its_digest(
     dump = taken.manifest.dump.model_copy(
         update={"key": stored.key, "size": stored.size, "version_id": stored.version_id}
     )
-    made = taken.manifest.model_copy(update={"id": "p", "dump": dump})
-    publish(store, made, signer, None)
+    manifest = taken.manifest.model_copy(update={"id": "p", "dump": dump})
+    publish(store, manifest, signer, None)
     store.put(stored.key, b"forged")
     client.delete_object(Bucket=bucket, Key=stored.key, VersionId=stored.version_id)
     point = load(store, "courier", "p", [signer.public_pem])
     assert point.is_copy  # for all that is known: the digest tells
     with pytest.raises(Refused, match="its content differs"):
-        Taken(store, made).source(operations.opening).check()
+        Taken(store, manifest).source(operations.opening).check()
 
 
-def test_publishing_locks_the_dump_that_was_written(
+def test_publish_locks_the_dump_version_that_the_manifest_records(
     moto: MotoServer, taken: Taken, signer: Signer
 ) -> None:
-    """Somebody overwrites it before it is locked: the lock is on the version of the manifest."""
+    """Someone overwrites the dump before it is locked."""
     client = client_for(moto.endpoint)
     store = S3Store(client, new_bucket(client))
     stored = store.put(f"courier/p/{DUMP_NAME}", b"written")
@@ -195,16 +204,16 @@ def test_publishing_locks_the_dump_that_was_written(
     dump = taken.manifest.dump.model_copy(
         update={"key": stored.key, "size": stored.size, "version_id": stored.version_id}
     )
-    made = taken.manifest.model_copy(update={"id": "p", "dump": dump})
-    publish(store, made, signer, NOW + timedelta(days=1))
+    manifest = taken.manifest.model_copy(update={"id": "p", "dump": dump})
+    publish(store, manifest, signer, NOW + timedelta(days=1))
     assert store.stat(stored.key, version_id=stored.version_id).locked_until is not None
     (point,), _rejected = restore_points(store, "courier", [signer.public_pem])
     assert point.locked_until is not None
     assert [each.is_deleted for each in point.hidden] == [False]
 
 
-def test_a_hidden_locked_restore_point_is_not_removed(locked: Locked) -> None:
-    """The locks of all versions count, not those of the current ones."""
+def test_hidden_locked_restore_point_is_not_removed(locked: Locked) -> None:
+    """The locks of all versions are checked, not only those of the current versions."""
     for name in NAMES:
         locked.delete_plainly(name)
     with pytest.raises(ObjectLocked):
@@ -214,29 +223,31 @@ def test_a_hidden_locked_restore_point_is_not_removed(locked: Locked) -> None:
 
 
 @pytest.mark.parametrize("is_hidden", [True, False])
-def test_backup_list_names_a_hidden_object_and_fails(
+def test_backup_list_names_hidden_object_and_fails(
     locked: Locked,
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     is_hidden: bool,
 ) -> None:
-    """The restore point is listed, and whoever lists it learns that the store was changed."""
+    """The restore point is listed, and the exit code shows that the store was changed."""
     key = locked.key(SIGNATURE_NAME)
     if is_hidden:
         locked.delete_plainly(SIGNATURE_NAME)
-    place = SimpleNamespace(
+    stub = SimpleNamespace(
         state=state,
         pack=SimpleNamespace(databases={"courier": mapped()}),
         trusted_for_manifests=locked.trusted,
         store=lambda _name: locked.store,
         is_local=lambda _name: True,
     )
-    monkeypatch.setattr(commands, "workplace", lambda: place)
+    monkeypatch.setattr(commands, "command_services", lambda: stub)
     monkeypatch.setattr(commands, "local_stack", nullcontext)
     assert commands.list_(None, as_json=True) == (1 if is_hidden else 0)
     printed = capsys.readouterr()
     (row,) = json.loads(printed.out)["restore_points"]
     assert row["id"] == locked.manifest.id
     assert row["hidden"] == ([key] if is_hidden else [])
-    assert (f"hidden: {key}: The object was deleted in the store" in printed.err) == is_hidden
+    assert (
+        f"hidden: {key}: A backup file was deleted in the off-site store" in printed.err
+    ) == is_hidden

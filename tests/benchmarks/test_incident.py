@@ -1,4 +1,4 @@
-"""The incident benchmark runs, and stops where figures differ or somebody gets no letter."""
+"""Tests of the incident benchmark: a small run, and the checks that stop the benchmark."""
 
 from __future__ import annotations
 
@@ -12,27 +12,24 @@ import pytest
 from benchmarks import _incident_data, _incident_hand, _incident_once, incident
 from benchmarks._measure import Run
 from include.local.postgres import EmbeddedPostgres
-from tests.support.databases import fresh
+from tests.support.databases import temporary_database
 
-DELIVERED = {"mails": 104, "sent": 104, "left": 0}  # four calls to the team among them
+DELIVERED = {"mails": 104, "sent": 104, "left": 0}  # four mails call the incident team
 
 
 def in_process(command: list[str]) -> Run:
-    """Do in this process what would be measured in one of its own: it starts a second sooner."""
+    """Run the measured code in this process, because starting a new process takes a second."""
     file = Path(command[-1])
-    given = json.loads(file.read_text())
+    parameters = json.loads(file.read_text())
     begun = time.monotonic()
-    file.write_text(json.dumps(_incident_once.PARTS[given["part"]](given)))
+    file.write_text(json.dumps(_incident_once.PARTS[parameters["part"]](parameters)))
     return Run(time.monotonic() - begun, 0, 0)
 
 
-def test_it_measures_every_target_at_a_small_size(
+def test_benchmark_measures_every_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It would stop where figures differ or somebody gets no letter. Its figures do not count.
-
-    The extract has a test of its own.
-    """
+    """Measurements of such a small run are meaningless, so missed targets are allowed."""
     monkeypatch.setattr(incident, "measure", in_process)
     hasty = {"fsync": "off", "full_page_writes": "off"}
     monkeypatch.setattr(incident, "SETTINGS", incident.SETTINGS | hasty)
@@ -46,12 +43,12 @@ def test_it_measures_every_target_at_a_small_size(
         incident.main()
     assert ended.value.code in (0, 1)
     printed = capsys.readouterr().out
-    for what in (
+    for target in (
         "letters a second, queued and rendered",
         "memory to queue 100 beyond 10",
         "memory to render 100 beyond 10",
     ):
-        assert f"  {what}" in printed
+        assert f"  {target}" in printed
     for case in _incident_hand.CASES.values():
         assert f"{case.name}: by hand" in printed
     assert "ParcelSeal, 3,000 people" in printed
@@ -60,23 +57,28 @@ def test_it_measures_every_target_at_a_small_size(
     assert extracts == [1]
 
 
-def test_queries_by_hand_that_come_to_other_figures_stop_it(
+def test_benchmark_stops_if_workflow_and_query_written_by_hand_give_different_results(
     postgres: EmbeddedPostgres, migrated_database: str
 ) -> None:
-    """Two ways on which both agree, and children who are a year older than the law says."""
-    with fresh(postgres) as name:
-        given: dict[str, Any] = {"courier": postgres.conninfo(name), "state": migrated_database}
-        _incident_data.make(given["courier"], 2000, 10_000)
+    with temporary_database(postgres) as name:
+        parameters: dict[str, Any] = {
+            "courier": postgres.conninfo(name),
+            "state": migrated_database,
+        }
+        _incident_data.make(parameters["courier"], 2000, 10_000)
         for case in ("accounts", "window"):
-            asked = given | {"case": case, "run": case}
-            ours, hand = _incident_once.ours(asked), _incident_once.by_hand(asked)
+            case_parameters = parameters | {"case": case, "run": case}
+            ours, hand = (
+                _incident_once.ours(case_parameters),
+                _incident_once.by_hand(case_parameters),
+            )
             figures = incident._same([ours["figures"], hand["figures"]])
             assert figures["minors"] > 0
             assert 0 < figures["subjects"] < 2000
         with pytest.MonkeyPatch.context() as patch:
             older = _incident_hand._MARKED.replace("'14 years'", "'5 years'")
             patch.setattr(_incident_hand, "_MARKED", older)
-            wrong = _incident_once.by_hand(asked)
+            wrong = _incident_once.by_hand(case_parameters)
     with pytest.raises(SystemExit, match="Figures differ, one of them is wrong"):
         incident._same([ours["figures"], wrong["figures"]])
 
@@ -85,8 +87,7 @@ def test_queries_by_hand_that_come_to_other_figures_stop_it(
     ("queued", "wrong"),
     [(99, {}), (100, {"left": 1}), (100, {"sent": 103}), (100, {"mails": 99, "sent": 99})],
 )
-def test_letters_that_somebody_did_not_get_count_not(queued: int, wrong: dict[str, int]) -> None:
-    """Their rate would mean nothing."""
+def test_benchmark_stops_if_a_letter_is_missing(queued: int, wrong: dict[str, int]) -> None:
     incident._require_all(100, DELIVERED, 100)
     with pytest.raises(SystemExit, match="Not everybody got one letter"):
         incident._require_all(queued, DELIVERED | wrong, 100)

@@ -1,4 +1,4 @@
-"""The benchmark of the extract runs, and stops where the extract is not what COPY gives."""
+"""Tests of the benchmark that measures the extraction of logs for an incident."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from benchmarks._incident_extract import ExtractBench, make_log, measure_extract
 from benchmarks._measure import Run, Targets, measure
 from include.incident.evidence import extract
 from include.local.postgres import EmbeddedPostgres
-from tests.support.databases import fresh
+from tests.support.databases import temporary_database
 
 
 @pytest.fixture(scope="module")
 def bench(
     postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ExtractBench]:
-    with fresh(postgres) as name:
-        made = ExtractBench(postgres.conninfo(name), tmp_path_factory.mktemp("bench"))
-        with psycopg.connect(made.conninfo, autocommit=True) as conn:
+    with temporary_database(postgres) as name:
+        extract_bench = ExtractBench(postgres.conninfo(name), tmp_path_factory.mktemp("bench"))
+        with psycopg.connect(extract_bench.conninfo, autocommit=True) as conn:
             make_log(conn, 3_000)
-        made.prepare()
-        yield made
+        extract_bench.prepare()
+        yield extract_bench
 
 
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do ours in this process: it starts a second sooner."""
+    """Run the measured code in this process, because starting a new process takes a second."""
 
     def measured(command: list[str], environment: dict[str, str] | None = None) -> Run:
         if command[0] == "bash":
@@ -43,27 +43,26 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "measure", measured)
 
 
-def test_it_measures_every_target_at_a_small_size(
+def test_benchmark_measures_every_target(
     bench: ExtractBench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its figures do not count."""
+    """Measurements of such a small run are meaningless, so missed targets are allowed."""
     in_process(monkeypatch)
     measure_extract(bench, 1, Targets())
     printed = capsys.readouterr().out
-    for what in ("extract against COPY | zstd | sha256sum", "memory for 3,000 rows beyond 300"):
-        assert f"  {what}" in printed
+    for target in ("extract against COPY | zstd | sha256sum", "memory for 3,000 rows beyond 300"):
+        assert f"  {target}" in printed
     assert "what COPY gives, byte for byte" in printed
 
 
-def test_an_extract_that_lacks_rows_stops_it(
+def test_benchmark_stops_if_the_extract_lacks_rows(
     bench: ExtractBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fast and wrong is no figure."""
     in_process(monkeypatch)
-    real = extract.extract
+    real = extract.create_extract
     monkeypatch.setattr(
         bench_module,
-        "extract",
+        "create_extract",
         lambda source, query, *more, **named: real(
             source, replace(query, accounts=("17",)), *more, **named
         ),

@@ -1,4 +1,4 @@
-"""The options that `./parcelseal bench` passes to a benchmark."""
+"""Tests of the options that `./parcelseal bench` passes to a benchmark."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from include.cli.testing import BENCHMARKS, NOT_MEASURED
-from include.workplace import ROOT
+from include.service_container import ROOT
 
 NAMES = sorted({path.stem for path in BENCHMARKS.glob("[a-z]*.py")} - NOT_MEASURED)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_benchmark_knows_the_option_rounds(name: str) -> None:
+def test_every_benchmark_accepts_the_option_rounds(name: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--rounds", "none"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr

@@ -1,4 +1,4 @@
-"""The reminders benchmark runs, and stops where somebody is forgotten or told twice."""
+"""Tests of the reminders benchmark."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ RECEIVED = {"mails": 3, "recipients": 3, "ids": 3, "bytes": 3000}
 
 
 def in_process(command: list[str]) -> Run:
-    """Do in this process what would be measured in one of its own: it starts a second sooner."""
+    """Run the measured code in this process, because starting a new process takes a second."""
     file = Path(command[-1])
-    given = json.loads(file.read_text())
+    parameters = json.loads(file.read_text())
     begun = time.monotonic()
-    file.write_text(json.dumps(_reminders_once.PARTS[given["part"]](given)))
+    file.write_text(json.dumps(_reminders_once.PARTS[parameters["part"]](parameters)))
     return Run(time.monotonic() - begun, 0, 0)
 
 
@@ -36,10 +36,10 @@ def day(second: int = 0, **received: int) -> Day:
     return Day((part(), part()), (part(), part(sent=second)), RECEIVED | received)
 
 
-def test_it_measures_every_target_at_a_small_size(
+def test_benchmark_measures_every_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It would stop where rows differ or somebody gets no mail. Its figures do not count."""
+    """Measurements of such a small run are meaningless, so missed targets are allowed."""
     monkeypatch.setattr(reminders, "measure", in_process)
     words = ["reminders", "--employees", "1500", "--mails", "100", "--rounds", "1"]
     monkeypatch.setattr("sys.argv", words)
@@ -47,29 +47,30 @@ def test_it_measures_every_target_at_a_small_size(
         reminders.main()
     assert ended.value.code in (0, 1)
     printed = capsys.readouterr().out
-    for what in (
+    for target in (
         "obligations against the query by hand",
         "mails a second",
         "memory for ",
         "second run of the day against the first",
     ):
-        assert f"  {what}" in printed
+        assert f"  {target}" in printed
     assert "The same rows: 100 on a rung" in printed
     assert "the second run sent none" in printed
 
 
-def test_a_query_that_comes_to_other_rows_stops_it(database: str) -> None:
-    """Two on which both agree, and one that counts the second overdue rung a day later."""
+def test_benchmark_stops_if_workflow_and_query_written_by_hand_give_different_results(
+    database: str,
+) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         _reminders_data.make(connection, 3000, 150)
-    given = {"company": database, "state": database, "run": "r"}
-    ours, hand = _reminders_once.ours(given), _reminders_once.by_hand(given)
+    parameters = {"company": database, "state": database, "run": "r"}
+    ours, hand = _reminders_once.ours(parameters), _reminders_once.by_hand(parameters)
     assert ours["digest"] == hand["digest"]
     assert ours["due"] == 150
     with pytest.MonkeyPatch.context() as patch:
         other = _reminders_data.BY_HAND.replace(">= 7 THEN 7", ">= 8 THEN 7")
         patch.setattr(_reminders_data, "BY_HAND", other)
-        wrong = _reminders_once.by_hand(given)
+        wrong = _reminders_once.by_hand(parameters)
     assert wrong["digest"] != hand["digest"]
     answers = {"ours": ours, "by_hand": wrong}
     bench = SimpleNamespace(part=lambda name: part(**answers[name]))
@@ -86,17 +87,15 @@ def test_a_query_that_comes_to_other_rows_stops_it(database: str) -> None:
         (day(second=1), "The second run of the day told somebody"),
     ],
 )
-def test_a_day_on_which_somebody_was_forgotten_or_told_twice_counts_not(
-    wrong: Day, why: str
-) -> None:
-    """Its figures would mean nothing."""
+def test_benchmark_stops_if_a_reminder_is_missing_or_sent_twice(wrong: Day, why: str) -> None:
     with pytest.raises(SystemExit, match=why):
         reminders._require_right(wrong)
     reminders._require_right(day())
 
 
-def test_a_missed_target_is_told_by_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    """A benchmark that cannot fail shows nothing."""
+def test_reminders_benchmark_lists_all_missed_targets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     targets = Targets()
     targets.least("mails a second", day().rate, reminders.RATE)
     targets.most("second run of the day against the first", day().again, reminders.AGAIN)

@@ -1,4 +1,4 @@
-"""The retention benchmark runs, and both of its deletions erase and enter the same records."""
+"""Tests of the retention benchmark."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import pytest
 from benchmarks import _retention_bench, retention
 
 
-def test_it_measures_every_target_at_a_small_size(
+def test_benchmark_measures_every_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It would stop where plan and counts, or the two ledgers, differ. Its figures do not count."""
+    """The benchmark also compares its plan with the deleted rows, and two ledgers with each other.
+
+    Measurements of such a small run are meaningless, so missed targets are allowed.
+    """
     monkeypatch.setattr(_retention_bench, "IDLE", 1)
     monkeypatch.setattr("sys.argv", ["retention", "--rows", "20000", "--rounds", "1"])
     with pytest.raises(SystemExit) as ended:
         retention.main()
     assert ended.value.code in (0, 1)
     printed = capsys.readouterr().out
-    for what in (
+    for target in (
         "records a second against one transaction",
         "p99 of updates beside against alone",
         "longest transaction",
@@ -25,4 +28,4 @@ def test_it_measures_every_target_at_a_small_size(
         "longest drop",
         "longest wait of a reader",
     ):
-        assert f"  {what}: " in printed
+        assert f"  {target}: " in printed

@@ -1,4 +1,4 @@
-"""The application beside a deletion is connected before anything is measured."""
+"""Test that the benchmark's simulated application connects before the measurement starts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import psycopg
 from benchmarks._retention_bench import PER_SECOND, _Process
 from benchmarks._retention_load import CONNECTIONS
 from include.local.postgres import EmbeddedPostgres
-from tests.support.databases import fresh
+from tests.support.databases import temporary_database
 
-# Longer than a fixed pause would be. A lock keeps new sessions out as a busy server does.
+# Seconds, longer than a fixed pause would be. The lock simulates a server that is too busy.
 BUSY = 2.0
 _CONNECTED = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
 
 
-def test_the_block_begins_with_open_connections_when_the_server_is_busy(
+def test_measurement_begins_after_simulated_application_has_connected_to_busy_server(
     postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    with fresh(postgres) as name, psycopg.connect(postgres.conninfo("postgres")) as admin:
+    with (
+        temporary_database(postgres) as name,
+        psycopg.connect(postgres.conninfo("postgres")) as admin,
+    ):
         conninfo = postgres.conninfo(name)
         with psycopg.connect(conninfo) as connection:
             connection.execute("CREATE TABLE parcel (id int PRIMARY KEY, status int NOT NULL)")

@@ -1,4 +1,4 @@
-"""The simulation of risks runs, and notices plans and samplers that break their promise."""
+"""Tests of the simulation that checks the risks of sampling plans."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from benchmarks import sampling_risk
 from include.sampling.commitment import Plan
 from include.sampling.exact.sizes import hypergeometric, smallest_size
 from include.sampling.exact.strata import chance_of_accepting
-from include.sampling.frame import WHOLE
+from include.sampling.frame import NO_STRATUM
 
-COARSE = risks.Rates(Fraction(30, 100), confidence=Fraction(80, 100))  # 5 items; 4 accept 24%
+# Needs 5 items; with 4 the risk is 24%.
+COARSE = risks.Rates(Fraction(30, 100), confidence=Fraction(80, 100))
 STRATA = {"a": 6, "b": 4, "c": 3}
 
 
 def at_the_tolerable_rate(n: int) -> risks.Case:
     plan = risks.plain_plan("single", n, 0, 1)
-    return next(risks.for_plan(plan, COARSE, {WHOLE: 1_000}))
+    return next(risks.for_plan(plan, COARSE, {NO_STRATUM: 1_000}))
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
@@ -31,20 +32,22 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
     return ended.value.code
 
 
-def test_every_plan_keeps_its_risk(
+def test_simulated_risk_of_each_plan_is_within_its_stated_risk(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Few repetitions: the exact risks are those of the whole run. Seeds are fixed."""
+    """The test uses few repetitions and fixed seeds.
+
+    The exact risks do not depend on repetitions.
+    """
     assert run(monkeypatch, "--repetitions", "100") == 0
     printed = capsys.readouterr().out
-    for what in ("single, very many", "N 500", "14 strata", "two stages", "least seen"):
-        assert what in printed
+    for target in ("single, very many", "N 500", "14 strata", "two stages", "least seen"):
+        assert target in printed
     assert "MISS" not in printed
     assert "has 5.580%, above the stated 5%: refused" in " ".join(printed.split())
 
 
-def test_a_plan_one_item_too_small_is_noticed() -> None:
-    """By the formula and by drawing; the right size is not complained about."""
+def test_simulation_detects_that_a_sample_is_one_item_too_small() -> None:
     n = smallest_size(COARSE.tolerable, COARSE.confidence).n
     right, wrong = (
         sampling_risk.simulate(at_the_tolerable_rate(size), 2_000) for size in (n, n - 1)
@@ -56,21 +59,19 @@ def test_a_plan_one_item_too_small_is_noticed() -> None:
     ]
 
 
-def test_a_broken_promise_ends_with_1(
+def test_simulation_exits_with_status_1_if_a_stated_risk_is_exceeded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And says which plan broke it."""
     monkeypatch.setattr(sampling_risk, "cases", lambda: iter([at_the_tolerable_rate(4)]))
     assert run(monkeypatch, "--repetitions", "10") == 1
     assert "MISS" in capsys.readouterr().out
 
 
-def test_a_sampler_that_leaves_out_deviations_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The formula holds for fair samplers only."""
+def test_simulation_detects_unfair_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
     case = at_the_tolerable_rate(5)
 
     def unfair(*_words: object) -> dict[str, tuple[list[int], list[int]]]:
-        return {WHOLE: (list(range(996, 1_001)), [])}
+        return {NO_STRATUM: (list(range(996, 1_001)), [])}
 
     monkeypatch.setattr(sampling_risk, "ordinals", unfair)
     assert list(sampling_risk.simulate(case, 100).faults()) == [
@@ -79,9 +80,8 @@ def test_a_sampler_that_leaves_out_deviations_is_noticed(monkeypatch: pytest.Mon
     ]
 
 
-def test_least_seen_hides_deviations_best() -> None:
-    """Every way of placing four deviations is tried."""
-    plan = next(risks.known("single", COARSE, STRATA)).committed.plan
+def test_deviations_in_the_least_sampled_strata_give_the_highest_risk() -> None:
+    plan = next(risks.known_size_cases("single", COARSE, STRATA)).committed.plan
     cases = {
         ways: _placed(plan, ways)
         for ways in product(*(range(size + 1) for size in STRATA.values()))
@@ -98,16 +98,16 @@ def _placed(plan: Plan, ways: tuple[int, ...]) -> Fraction:
     return replace(case, deviating=deviating).exact
 
 
-def test_one_stratum_is_the_whole_population() -> None:
-    """The formula over strata comes to that without, in two stages too."""
-    case = next(risks.known("staged", COARSE, {"a": 100}))
+def test_risk_of_one_stratum_equals_risk_without_strata() -> None:
+    case = next(risks.known_size_cases("staged", COARSE, {"a": 100}))
     n = case.committed.plan.n
     assert case.exact == chance_of_accepting(hypergeometric(100, case.deviating["a"]), n, 2)
 
 
-@pytest.mark.parametrize("place", risks.PLACINGS.values())
-def test_all_deviations_are_placed_and_fit(place: risks.Placing) -> None:
-    """However many there are."""
+@pytest.mark.parametrize("place", risks.PLACEMENTS.values())
+def test_each_way_of_placing_deviations_distributes_all_of_them_over_the_strata(
+    place: risks.Placement,
+) -> None:
     for count in range(sum(STRATA.values()) + 1):
         placed = place(count, STRATA, {"a": 2, "b": 2, "c": 1})
         assert sum(placed.values()) == count

@@ -1,4 +1,4 @@
-"""Answers that `up --once` gives for the people of the sample company."""
+"""Answers that `up --once` enters on behalf of the people of the sample company."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from include.sampling.seed_entry import SEED
 from include.services.clock import SystemClock
 
 
-def test_declaration_fills_the_form_of_a_task_that_needs_more_than_a_reason() -> None:
-    """The seed is one of dice, and the evidence names the command."""
+def test_automatic_answer_to_a_seed_request_fills_every_field_of_the_form() -> None:
+    """The answer has a random seed that looks like the result of dice, and names its source."""
     form = filled_form("sample_audit", "seed", SystemClock().now())
     assert set(form) == {field.name for field in SEED.form}
     assert form["source"] == f"{STAND_IN} 20 dice thrown by this machine. {REASON}"
 
 
-def test_other_tasks_get_a_reason() -> None:
-    """Reviews and approvals have no other field."""
+def test_automatic_answer_to_a_review_fills_only_the_reason() -> None:
     form = filled_form("review_intake", "review", SystemClock().now())
     assert form == {"reason": REASON}

@@ -1,4 +1,4 @@
-"""What `backup list` shows people, and when no restore begins."""
+"""Output of `backup list`, and restores that are refused because of the erasure ledger."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from sqlalchemy import Engine
 
 from include.cli import backup
 from include.cli.erasures_of_restore import count_erasures
-from include.erasure.ledger import ErasureKeys, Origin, intend, settle
+from include.erasure.ledger import ErasureKeys, Origin, open_batch, settle_batches
 from include.holds import registry
 from include.holds.registry import HoldKind
 from include.services.clock import FixedClock
 from include.services.errors import ControlFailed, UsageError
 from include.state.connect import engine
-from tests.cli.places import place_at
+from tests.cli.command_services import use_services
 from tests.evidence.support import START
 from tests.support.registers import unguarded
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "300"])
-def test_the_list_never_cuts_an_id_or_a_time(
+def test_backup_list_prints_ids_and_times_in_full(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
-    """In a narrow window and in a pipe too: `restore --point` needs the id whole."""
+    """Even a narrow terminal or a pipe gets the full id, because `restore --point` needs it."""
     monkeypatch.setenv("COLUMNS", columns)
     row = {
         "id": "20261124T020003Z-217c1a",
@@ -41,25 +41,25 @@ def test_the_list_never_cuts_an_id_or_a_time(
         "expires_at": "2027-02-22T02:00:03.123456+00:00",
     }
     backup._show([row])
-    shown = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in ("id", "taken_at", "expires_at"):
-        assert str(row[name]) in shown
+        assert str(row[name]) in output
 
 
 @pytest.fixture
-def entered(
+def services_with_open_batch(
     migrated_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[tuple[Any, Engine, int]]:
-    """A workplace, and its ledger with one batch of one entry that is open still."""
+    """Yield services, the state database, and the id of an open erasure batch with one entry."""
     state = engine(migrated_database)
-    place_at(monkeypatch, backup, state, tmp_path)
-    place = backup.workplace()
-    place.erasure_keys = keys = ErasureKeys({"1": b"k" * 32}, "1")
-    place.is_local = lambda _name: True
+    use_services(monkeypatch, backup, state, tmp_path)
+    services = backup.command_services()
+    services.erasure_keys = keys = ErasureKeys({"1": b"k" * 32}, "1")
+    services.is_local = lambda _name: True
     origin = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r1")
     with state.begin() as conn:
-        batch = intend(conn, keys, origin, [["12"]], transaction="1", server="s", at=START)
-    yield place, state, batch
+        batch = open_batch(conn, keys, origin, [["12"]], transaction="1", server="s", at=START)
+    yield services, state, batch
     state.dispose()
 
 
@@ -73,12 +73,15 @@ def entered(
         (HoldKind.RESTORE_POINT, "p1", False),
     ],
 )
-def test_no_restore_begins_while_erasures_are_in_doubt_and_records_held(
-    entered: tuple[Any, Engine, int], kind: HoldKind, value: str, refused: bool
+def test_restore_with_open_erasure_batch_is_refused_while_records_are_on_hold(
+    services_with_open_batch: tuple[Any, Engine, int], kind: HoldKind, value: str, refused: bool
 ) -> None:
-    """A batch that was rolled back may name a held record, which a replay would take."""
-    place, state, batch = entered
-    assert count_erasures(place, "shop") == 1
+    """The transaction of an open batch may have been rolled back.
+
+    The replay of the batch would then erase a record that is on hold.
+    """
+    services, state, batch = services_with_open_batch
+    assert count_erasures(services, "shop") == 1
     with state.begin() as conn:
         registry.add(
             conn,
@@ -91,22 +94,22 @@ def test_no_restore_begins_while_erasures_are_in_doubt_and_records_held(
             review_on=START.date() + timedelta(days=30),
         )
     if refused:
-        with pytest.raises(UsageError, match="there are legal holds on its records") as error:
-            count_erasures(place, "shop")
+        with pytest.raises(UsageError, match="records are under legal hold") as error:
+            count_erasures(services, "shop")
         assert "Run enforce_retention once" in error.value.action
         with state.begin() as conn:
-            settle(conn, [batch], START)
-    assert count_erasures(place, "shop") == 1
+            settle_batches(conn, [batch], START)
+    assert count_erasures(services, "shop") == 1
 
 
-def test_no_restore_begins_with_a_ledger_that_was_emptied(
-    entered: tuple[Any, Engine, int],
+def test_restore_with_emptied_erasure_ledger_is_refused(
+    services_with_open_batch: tuple[Any, Engine, int],
 ) -> None:
-    """No entry at all is the worst loss, not a courier who never erased anybody."""
-    place, state, batch = entered
+    """An empty erasure ledger may have lost its entries, so it proves nothing."""
+    services, state, batch = services_with_open_batch
     with state.begin() as conn:
-        settle(conn, [batch], START)
+        settle_batches(conn, [batch], START)
         with unguarded(conn, "erasure"):
             conn.exec_driver_sql("TRUNCATE erasure")
-    with pytest.raises(ControlFailed, match="lacks 1 entries"):
-        count_erasures(place, "shop")
+    with pytest.raises(ControlFailed, match="lost 1 entries"):
+        count_erasures(services, "shop")

@@ -1,4 +1,4 @@
-"""`config check` names versions of servers that fit, and the workflows that lack a right."""
+"""`config check` reports supported PostgreSQL versions, and workflows that lack a right."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ Checking = Callable[[str], tuple[int, dict[str, object]]]
 
 
 @pytest.fixture
-def checked(
+def check_pack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Checking:
-    """Check a pack on a machine whose client programs print a version."""
+    """Return a function that runs `config check` with client programs of a given version.
+
+    The function returns the exit code and the JSON output.
+    """
     pack = load_pack(write_pack(tmp_path / "pack"))
-    place = SimpleNamespace(
-        pack=pack, policy=tmp_path / "pack", connection_faults=list, routes=list
-    )
-    monkeypatch.setattr(config, "workplace", lambda: place)
+    stub = SimpleNamespace(pack=pack, policy=tmp_path / "pack", connection_faults=list, routes=list)
+    monkeypatch.setattr(config, "command_services", lambda: stub)
     monkeypatch.setenv(CLIENT_VARIABLE, str(tmp_path))
 
     def check(version: str) -> tuple[int, dict[str, object]]:
@@ -54,26 +55,26 @@ def checked(
         ("18.4", [15, 16, 17, 18]),
     ],
 )
-def test_config_check_names_servers_that_fit_client_programs(
-    checked: Checking, version: str, servers: list[int]
+def test_config_check_lists_server_versions_that_the_client_programs_support(
+    check_pack: Checking, version: str, servers: list[int]
 ) -> None:
-    code, answer = checked(version)
+    code, answer = check_pack(version)
     assert (code, answer["valid"]) == (0, True)
     assert answer["postgresql"] == {"client": version.partition(" ")[0], "servers": servers}
 
 
 @pytest.mark.parametrize("version", ["14.19", "19beta1"])
-def test_config_check_refuses_client_programs_that_are_not_supported(
-    checked: Checking, version: str
+def test_config_check_refuses_client_programs_of_unsupported_versions(
+    check_pack: Checking, version: str
 ) -> None:
-    code, answer = checked(version)
+    code, answer = check_pack(version)
     assert (code, answer["valid"]) == (2, False)
     (problem,) = answer["problems"]  # type: ignore[misc]
     assert f"version {version.partition('beta')[0]}, which is not supported" in problem["message"]
     assert "15, 16, 17 and 18" in f"{problem['message']} {problem['action']}"
 
 
-def test_rights_of_a_query_name_the_workflows_with_its_login() -> None:
+def test_config_check_lists_the_workflows_whose_login_runs_a_query() -> None:
     services: Any = SimpleNamespace(pack=load_pack(SHIPPED))
     needed = {query.connection: rights[0].workflows for query, rights in pack_queries(services)}
     logins = [each.login for each in workflows() if each.queries and each.login]
@@ -84,11 +85,11 @@ def test_rights_of_a_query_name_the_workflows_with_its_login() -> None:
     assert needed["incident_db"] == "respond_to_incident, update_incident"
 
 
-def test_missing_right_of_a_query_is_needed_by_its_workflow_alone(database: str) -> None:
-    """Other workflows have logins of their own."""
+def test_missing_right_of_a_login_is_reported_with_the_workflow_of_the_login(database: str) -> None:
+    """Each workflow has its own login, so a missing right concerns only that workflow."""
     role = "partners_without_rights"
     login = DatabaseAddress.from_conninfo(make_conninfo(database, user=role, password="x"))
-    place: Any = SimpleNamespace(
+    services: Any = SimpleNamespace(
         pack=load_pack(SHIPPED), role_database=lambda conn_id, mapped: login
     )
     with psycopg.connect(database, autocommit=True) as admin:
@@ -101,7 +102,7 @@ def test_missing_right_of_a_query_is_needed_by_its_workflow_alone(database: str)
             """.encode()
         )
         try:
-            problems = [each for each in query_logins(place) if each.connection == "partners_db"]
+            problems = [each for each in query_logins(services) if each.connection == "partners_db"]
         finally:
             admin.execute(f"DROP ROLE {role}".encode())
     (problem,) = problems

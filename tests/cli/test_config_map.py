@@ -1,4 +1,4 @@
-"""``parcelseal config map`` as a person calls it."""
+"""The command ``parcelseal config map``, run as a separate process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import yaml
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from include.workplace import ROOT
+from include.service_container import ROOT
 from tests.cli.test_errors import call
 
 SHOP = """
@@ -33,25 +33,25 @@ def shop(database: str) -> str:
     return database
 
 
-def test_without_a_folder_the_map_is_printed(shop: str, tmp_path: Path):
-    """Only the map on stdout; the summary and what to doubt on stderr; nothing is written."""
-    done = call(tmp_path / "home", "config", "map", "--dsn", shop, "--name", "shop")
-    assert done.returncode == 0, done.stderr
-    (dataset,) = yaml.safe_load(done.stdout)["dataset"]
+def test_config_map_without_folder_prints_the_data_map(shop: str, tmp_path: Path):
+    """Stdout has only the data map. Stderr has the summary and the uncertain guesses."""
+    completed = call(tmp_path / "home", "config", "map", "--dsn", shop, "--name", "shop")
+    assert completed.returncode == 0, completed.stderr
+    (dataset,) = yaml.safe_load(completed.stdout)["dataset"]
     assert dataset["fides_key"] == "shop"
-    assert "user.contact.phone_number" in done.stderr
-    assert "1 tables, 4 personal columns, 1 guesses to doubt" in done.stderr
-    assert "public.customer.loyalty" in done.stderr
-    assert "王小明" not in done.stdout + done.stderr
+    assert "user.contact.phone_number" in completed.stderr
+    assert "1 tables, 4 personal columns, 1 uncertain guesses" in completed.stderr
+    assert "public.customer.loyalty" in completed.stderr
+    assert "王小明" not in completed.stdout + completed.stderr
     assert not (tmp_path / "home").exists()
 
 
-def test_a_folder_gets_the_whole_pack_once(shop: str, tmp_path: Path):
-    """The second time it is refused, and says what is there."""
+def test_config_map_does_not_overwrite_the_files_of_a_folder(shop: str, tmp_path: Path):
+    """The second call is refused, and the error lists the existing files."""
     words = ("config", "map", "--dsn", shop, "--name", "shop", "--out", str(tmp_path / "pack"))
     assert call(tmp_path / "home", *words).returncode == 0
-    found = sorted(path.relative_to(tmp_path / "pack") for path in tmp_path.glob("pack/**/*.yaml"))
-    assert [str(one) for one in found] == [
+    files = sorted(path.relative_to(tmp_path / "pack") for path in tmp_path.glob("pack/**/*.yaml"))
+    assert [str(path) for path in files] == [
         "datamap/shop.yaml", "purposes.yaml", "quality/shop.yaml"
     ]  # fmt: skip
     again = call(tmp_path / "home", *words)
@@ -59,43 +59,43 @@ def test_a_folder_gets_the_whole_pack_once(shop: str, tmp_path: Path):
     assert "purposes.yaml" in again.stderr
 
 
-def test_the_next_command_is_named_last(shop: str, tmp_path: Path):
-    """As it can be copied, and it finds the drafted pack in order."""
+def test_last_line_of_config_map_is_the_command_to_check_the_draft(shop: str, tmp_path: Path):
+    """A shell can run the printed command unchanged. The command accepts the drafted pack."""
     out = tmp_path / "my [first] pack"
-    done = call(tmp_path / "home", "config", "map", "--dsn", shop, "--out", str(out))
-    last = done.stderr.splitlines()[-1].partition("next: ")[2]
+    completed = call(tmp_path / "home", "config", "map", "--dsn", shop, "--out", str(out))
+    last = completed.stderr.splitlines()[-1].partition("next: ")[2]
     assert last == f"PARCELSEAL_POLICY='{out}' ./parcelseal config check"
     checked = call(tmp_path / "home", "config", "check", PARCELSEAL_POLICY=str(out))
     assert checked.returncode == 0, checked.stderr
     assert "unconfirmed data categories of id, name, phone, loyalty" in checked.stderr
 
 
-def test_json_names_each_guess(shop: str, tmp_path: Path):
-    """One object; the name is the database's where none is given."""
-    done = call(tmp_path / "home", "config", "map", "--dsn", shop, "--json")
-    said = json.loads(done.stdout)
-    assert (said["tables"], said["refused"], said["files"]) == (1, {}, [])
-    assert (said["unread"], said["rows"]) == ({}, {"public.customer": 40})
-    assert said["name"].startswith("t_")
-    assert said["guesses"][2] == {
+def test_json_of_config_map_lists_each_guessed_data_category(shop: str, tmp_path: Path):
+    """Without ``--name``, the data map gets the name of the database."""
+    completed = call(tmp_path / "home", "config", "map", "--dsn", shop, "--json")
+    result = json.loads(completed.stdout)
+    assert (result["tables"], result["refused"], result["files"]) == (1, {}, [])
+    assert (result["unread"], result["rows"]) == ({}, {"public.customer": 40})
+    assert result["name"].startswith("t_")
+    assert result["guesses"][2] == {
         "schema": "public", "table": "customer", "column": "phone", "key": "",
         "category": "user.contact.phone_number", "confidence": "high",
         "reason": "name, and 100% of the values", "subject": "",
     }  # fmt: skip
 
 
-def test_without_an_address_it_is_the_connection(shop: str, tmp_path: Path):
-    """The one that Airflow has as customer_db; nothing of the local profile is started for it."""
-    given = conninfo_to_dict(shop)
+def test_config_map_without_dsn_reads_customer_db_connection(shop: str, tmp_path: Path):
+    """The command reads the configured database and starts no part of the local profile."""
+    address = conninfo_to_dict(shop)
     connection = {
-        "conn_type": "postgres", "host": given["host"], "login": given["user"],
-        "password": given["password"], "schema": given["dbname"],
+        "conn_type": "postgres", "host": address["host"], "login": address["user"],
+        "password": address["password"], "schema": address["dbname"],
     }  # fmt: skip
-    done = call(
+    completed = call(
         tmp_path / "home", "config", "map", "--json",
         AIRFLOW_CONN_CUSTOMER_DB=json.dumps(connection),
     )  # fmt: skip
-    assert json.loads(done.stdout)["name"] == given["dbname"]
+    assert json.loads(completed.stdout)["name"] == address["dbname"]
     assert not (tmp_path / "home").exists()
 
 
@@ -110,20 +110,20 @@ def test_without_an_address_it_is_the_connection(shop: str, tmp_path: Path):
         (["--dsn", "host=/tmp dbname=x password=geheim", "--name", "../x"], 2, "--name"),
     ],
 )
-def test_errors_are_one_line_without_the_password(
+def test_config_map_errors_are_one_line_without_password(
     tmp_path: Path, words: list[str], code: int, part: str
 ):
-    """Wrong address, no server, a name that cannot be."""
-    done = call(tmp_path / "home", "config", "map", *words)
-    assert done.returncode == code
-    assert part in done.stderr
-    assert "geheim" not in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+    """The cases are a malformed address, an address without a server, and an invalid name."""
+    completed = call(tmp_path / "home", "config", "map", *words)
+    assert completed.returncode == code
+    assert part in completed.stderr
+    assert "geheim" not in completed.stderr + completed.stdout
+    assert "Traceback" not in completed.stderr
 
 
 @pytest.fixture
-def stranger(shop: str) -> Iterator[str]:
-    """The address of the shop for a role that may connect, and read nothing."""
+def powerless_dsn(shop: str) -> Iterator[str]:
+    """Return a connection string to the shop for a login that may read no table."""
     role = "stranger_of_shop"
     with psycopg.connect(shop, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
@@ -131,37 +131,40 @@ def stranger(shop: str) -> Iterator[str]:
         connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_map_of_a_database_without_a_readable_table_is_refused(
-    shop: str, stranger: str, tmp_path: Path
+def test_config_map_of_database_without_readable_table_is_refused(
+    shop: str, powerless_dsn: str, tmp_path: Path
 ) -> None:
-    """Nothing is written, so that the same command works after the GRANT."""
-    words = ("config", "map", "--dsn", stranger, "--out", str(tmp_path / "pack"))
-    done = call(tmp_path / "home", *words)
-    assert done.returncode == 2, done.stderr
-    error, advice = done.stderr.splitlines()[-2:]
+    """The refused command writes no files.
+
+    It succeeds after the printed GRANT statement was executed.
+    """
+    words = ("config", "map", "--dsn", powerless_dsn, "--out", str(tmp_path / "pack"))
+    completed = call(tmp_path / "home", *words)
+    assert completed.returncode == 2, completed.stderr
+    error, advice = completed.stderr.splitlines()[-2:]
     assert "No table could be read. public.customer: its user has no right to read it" in error
     assert advice.strip().startswith('GRANT pg_read_all_data TO "stranger_of_shop";')
     assert not (tmp_path / "pack").exists()
     with psycopg.connect(shop) as connection:
         connection.execute("GRANT pg_read_all_data TO stranger_of_shop")
-    done = call(tmp_path / "home", *words)
-    assert done.returncode == 0, done.stderr
+    completed = call(tmp_path / "home", *words)
+    assert completed.returncode == 0, completed.stderr
 
 
-def test_map_of_a_database_with_one_readable_table_names_the_others(
-    shop: str, stranger: str, tmp_path: Path
+def test_config_map_with_one_readable_table_lists_the_unreadable_tables(
+    shop: str, powerless_dsn: str, tmp_path: Path
 ) -> None:
     with psycopg.connect(shop) as connection:
         connection.execute("CREATE TABLE rider (id int, name text)")
         connection.execute("GRANT SELECT ON rider TO stranger_of_shop")
-    done = call(tmp_path / "home", "config", "map", "--dsn", stranger, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["refused"] == {"public.customer": "42501"}
-    assert "GRANT pg_read_all_data TO" in done.stderr
+    completed = call(tmp_path / "home", "config", "map", "--dsn", powerless_dsn, "--json")
+    assert completed.returncode == 0, completed.stderr
+    assert json.loads(completed.stdout)["refused"] == {"public.customer": "42501"}
+    assert "GRANT pg_read_all_data TO" in completed.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_map_ends_with_one_closing_line(
+def test_interrupted_config_map_prints_that_it_was_interrupted(
     shop: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     command = [sys.executable, "-m", "include.cli", "config", "map", "--dsn", shop]

@@ -1,4 +1,4 @@
-"""``erasure``: requests of data subjects, only where something would be erased, with deadline."""
+"""The ``erasure`` commands: add, list and withdraw erasure requests of data subjects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from include.cli.app import command_line
 from include.erasure import requests
 from include.services.errors import UsageError
 from include.state.connect import engine
-from tests.cli.places import place_at
+from tests.cli.command_services import use_services
 from tests.evidence.support import START
 
 TODAY = START.date()
@@ -25,7 +25,7 @@ ASKED = ["--reference", "R-1", "--by", "privacy", "--received"]
 @pytest.fixture
 def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     db = engine(migrated_database)
-    place_at(monkeypatch, command, db, tmp_path / "two")
+    use_services(monkeypatch, command, db, tmp_path / "two")
     return db
 
 
@@ -33,16 +33,16 @@ def erasure(*words: str) -> Any:
     return command_line(["erasure"])(["erasure", *words], standalone_mode=False)
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> Any:
+def printed_json(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_request_is_entered_listed_and_withdrawn(
+def test_erasure_request_is_added_listed_and_withdrawn(
     state: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each is one JSON object with the same keys."""
+    """Each command prints one JSON object, in which a request always has the same keys."""
     assert erasure("add", "12", "--database", "shop", *ASKED, f"{TODAY}", "--json") == 0
-    entered = said(capsys)
+    entered = printed_json(capsys)
     assert entered == {
         "id": 1,
         "database": "shop",
@@ -57,30 +57,32 @@ def test_a_request_is_entered_listed_and_withdrawn(
         "found_at": None,
     }
     assert erasure("list", "--json") == 0
-    assert said(capsys) == {"requests": [entered]}
+    assert printed_json(capsys) == {"requests": [entered]}
     assert erasure("withdraw", "1", "--by", "privacy", "--because", "mistake", "--json") == 0
     closed = {
         "closed_at": START.isoformat(),
         "closed_by": "privacy",
         "closed_because": "mistake",
     }
-    assert said(capsys) == entered | closed
+    assert printed_json(capsys) == entered | closed
     assert erasure("list", "--json") == 0
-    assert said(capsys) == {"requests": []}
+    assert printed_json(capsys) == {"requests": []}
     assert erasure("list", "--all", "--json") == 0
-    assert said(capsys) == {"requests": [entered | closed]}
-    with pytest.raises(UsageError, match="no open request 1"):
+    assert printed_json(capsys) == {"requests": [entered | closed]}
+    with pytest.raises(UsageError, match="Erasure request 1 does not exist or is closed"):
         erasure("withdraw", "1", "--by", "privacy", "--because", "mistake")
 
 
-def test_asking_again_is_said(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    """The open request is shown; it keeps its deadline."""
+def test_erasure_add_for_subject_with_open_request_prints_that_request(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The earlier request keeps its due date."""
     erasure("add", "12", "--database", "shop", *ASKED, f"{TODAY - timedelta(days=3)}")
-    assert "asked already" not in capsys.readouterr().err
+    assert "is already open" not in capsys.readouterr().err
     assert erasure("add", "shop/12", *ASKED, f"{TODAY}", "--json") == 0
-    shown = capsys.readouterr()
-    assert "asked already: request 1" in shown.err
-    assert json.loads(shown.out)["due_on"] == f"{TODAY + timedelta(days=27)}"
+    output = capsys.readouterr()
+    assert "for this data subject is already open" in output.err
+    assert json.loads(output.out)["due_on"] == f"{TODAY + timedelta(days=27)}"
 
 
 @pytest.mark.parametrize(
@@ -89,21 +91,21 @@ def test_asking_again_is_said(state: Engine, capsys: pytest.CaptureFixture[str])
         (["12"], "several", "partners, shop"),
         (["12", "--database", "shops"], "no database shops", "partners, shop"),
         (["shops/12", "--database", "shop"], "slash", "partners, shop"),
-        (["partners/12", "--database", "shop"], "is of partners", "shop/KEY"),
-        (["12", "--database", "partners"], "nothing would ever be done", "on_request"),
-        (["partners/12"], "nothing would ever be done", "on_request"),
+        (["partners/12", "--database", "shop"], "names the database partners", "shop/KEY"),
+        (["12", "--database", "partners"], "would have no effect", "on_request"),
+        (["partners/12"], "would have no effect", "on_request"),
         (["13800138000", "--database", "shop"], "looks like", "<database>/KEY"),
     ],
 )
-def test_a_request_that_would_come_to_nothing_is_refused(
+def test_erasure_add_is_refused_if_the_request_could_not_erase_any_record(
     state: Engine, words: list[str], why: str, what_to_do: str
 ) -> None:
-    """What was not understood, and where nothing is erased on request."""
+    """The key of the data subject is invalid, or no record class is erased on request."""
     with pytest.raises(UsageError, match=why) as refused:
         erasure("add", *words, *ASKED, f"{TODAY}")
     assert what_to_do in refused.value.action
     with state.connect() as conn:
-        assert requests.every(conn) == []
+        assert requests.all_requests(conn) == []
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_a_request_that_would_come_to_nothing_is_refused(
         ("int, DROP COLUMN seen_at", "12", ""),
     ],
 )
-def test_request_whose_key_no_record_can_have_is_not_entered(
+def test_erasure_add_with_key_that_does_not_fit_the_column_type_is_refused(
     state: Engine,
     migrated_database: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -128,8 +130,8 @@ def test_request_whose_key_no_record_can_have_is_not_entered(
     key: str,
     message: str,
 ) -> None:
-    """The types of the live database decide; the values of the key are typed as for holds."""
-    place_at(monkeypatch, command, state, tmp_path / "live", mapped=migrated_database)
+    """The column types of the live database decide which keys are possible."""
+    use_services(monkeypatch, command, state, tmp_path / "live", mapped=migrated_database)
     with state.begin() as conn:
         conn.exec_driver_sql("CREATE TABLE buyer (row int PRIMARY KEY, phone text, seen_at date)")
         conn.exec_driver_sql(f"ALTER TABLE buyer ADD COLUMN id {type_of_key}")
@@ -140,25 +142,27 @@ def test_request_whose_key_no_record_can_have_is_not_entered(
     with pytest.raises(UsageError, match=message):
         erasure(*words)
     with state.connect() as conn:
-        assert requests.every(conn) == []
+        assert requests.all_requests(conn) == []
 
 
-def test_one_mapped_database_need_not_be_named(
+def test_erasure_add_without_database_uses_the_only_mapped_database(
     state: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It is the one that is meant; a running number needs its prefix all the same."""
-    place_at(monkeypatch, command, state, tmp_path / "one", one_database=True)
+    """A key that looks like a phone number still needs the database as a prefix."""
+    use_services(monkeypatch, command, state, tmp_path / "one", one_database=True)
     assert erasure("add", "12", *ASKED, f"{TODAY}") == 0
     assert erasure("add", "shop/13800138000", *ASKED, f"{TODAY}") == 0
     with state.connect() as conn:
-        assert [one.subject for one in requests.open_requests(conn, "shop")] == [
+        assert [request.subject for request in requests.open_requests(conn, "shop")] == [
             "12",
             "13800138000",
         ]
 
 
-def test_overdue_requests_are_shown(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    """On the last day they are not overdue."""
+def test_erasure_list_marks_overdue_requests(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A request is not overdue on its due date."""
     for subject, days in (("12", 31), ("13", 30)):
         received = TODAY - timedelta(days=days)
         erasure("add", subject, "--database", "shop", *ASKED, f"{received}")
@@ -171,8 +175,9 @@ def test_overdue_requests_are_shown(state: Engine, capsys: pytest.CaptureFixture
     assert "Overdue: 1" in listed.err
 
 
-def test_an_empty_registry_is_said_so(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of open requests, and of all."""
+def test_erasure_list_of_empty_register_prints_a_message(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert erasure("list") == 0
     assert erasure("list", "--all") == 0
-    assert capsys.readouterr().out == "No request is open.\nThere is no request.\n"
+    assert capsys.readouterr().out == "There are no open requests.\nThere are no requests.\n"

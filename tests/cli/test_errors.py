@@ -1,4 +1,4 @@
-"""What the command line says and how it ends when it was used wrongly; nothing is started then."""
+"""Errors of wrongly used commands: one line, exit code 2, and no process or file is created."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from include.cli.console import new_log, one_line
+from include.service_container import ROOT
 from include.services.errors import UsageError
-from include.workplace import ROOT
 from tests.support.forking import run_forked
 
 RUN_KEYS = {"dag_id", "run_id", "state", "outcome", "bundle", "reports", "findings", "error"}
@@ -52,87 +52,94 @@ def bad_pack(tmp_path: Path) -> Path:
         (["bench", "backup", "--without-peers"], "quality"),
     ],
 )
-def test_wrong_usage_is_one_line_and_exit_code_2(home: Path, words: list[str], part: str):
-    """It says what is wrong or what there is, shows no traceback and leaves no trace."""
-    done = call(home, *words)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert part in done.stderr
-    assert "Traceback" not in done.stderr
+def test_wrong_usage_prints_one_line_and_exits_with_2(home: Path, words: list[str], part: str):
+    """The line states the mistake or the valid values.
+
+    No traceback is printed, and no file is created.
+    """
+    completed = call(home, *words)
+    assert completed.returncode == 2, completed.stderr
+    assert completed.stdout == ""
+    assert part in completed.stderr
+    assert "Traceback" not in completed.stderr
     assert not home.exists()
 
 
-def test_a_refused_run_has_the_keys_of_every_run(home: Path):
-    """Scripts read the same keys whether a run was refused or made."""
-    done = call(home, "run", "nosuch", "--json")
-    said = json.loads(done.stdout)
-    assert done.returncode == 2
-    assert set(said) == RUN_KEYS
-    assert (said["dag_id"], said["run_id"], said["outcome"]) == ("nosuch", None, None)
-    assert "There is no workflow nosuch" in said["error"]
+def test_json_of_a_refused_run_has_the_same_keys_as_that_of_a_finished_run(home: Path):
+    """Scripts read the same keys from the result of refused and of finished runs."""
+    completed = call(home, "run", "nosuch", "--json")
+    result = json.loads(completed.stdout)
+    assert completed.returncode == 2
+    assert set(result) == RUN_KEYS
+    assert (result["dag_id"], result["run_id"], result["outcome"]) == ("nosuch", None, None)
+    assert "The workflow nosuch does not exist" in result["error"]
 
 
 @pytest.mark.parametrize(
     "words", [["run", "backup_offsite"], ["backup", "list"], ["config", "check"]]
 )
-def test_a_bad_pack_is_named_with_every_fault(home: Path, bad_pack: Path, words: list[str]):
-    """Before anything is started, whichever command meets it."""
-    done = call(home, *words, PARCELSEAL_POLICY=str(bad_pack))
-    assert done.returncode == 2
-    assert "calendar.yaml:1" in done.stderr
-    assert "datamap/shop.yaml" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_command_with_invalid_pack_prints_each_fault_of_the_pack(
+    home: Path, bad_pack: Path, words: list[str]
+):
+    """Every command checks the policy pack before it starts a process."""
+    completed = call(home, *words, PARCELSEAL_POLICY=str(bad_pack))
+    assert completed.returncode == 2
+    assert "calendar.yaml:1" in completed.stderr
+    assert "datamap/shop.yaml" in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
-def test_a_bad_pack_is_one_line_in_json(home: Path, bad_pack: Path):
-    """An error in JSON has no line breaks, and stdout has nothing else."""
-    done = call(home, "run", "backup_offsite", "--json", PARCELSEAL_POLICY=str(bad_pack))
-    said = json.loads(done.stdout)
-    assert "\n" not in said["error"]
-    assert "calendar.yaml:1" in said["error"]
-    assert "datamap/shop.yaml" in said["error"]
+def test_command_with_invalid_pack_and_json_option_prints_a_one_line_error(
+    home: Path, bad_pack: Path
+):
+    """The error text has no line breaks, and stdout has only the JSON object."""
+    completed = call(home, "run", "backup_offsite", "--json", PARCELSEAL_POLICY=str(bad_pack))
+    result = json.loads(completed.stdout)
+    assert "\n" not in result["error"]
+    assert "calendar.yaml:1" in result["error"]
+    assert "datamap/shop.yaml" in result["error"]
 
 
-def test_lines_of_an_error_are_joined():
-    """A heading keeps its colon, entries get semicolons."""
-    error = UsageError("Two problems:\na.yaml: x\nb.yaml: y", "Mend them.")
-    assert one_line(error) == "Two problems: a.yaml: x; b.yaml: y Mend them."
+def test_one_line_returns_a_multiline_error_as_one_line():
+    """The first line keeps its colon, and the following lines are separated by semicolons."""
+    error = UsageError("Two problems:\na.yaml: x\nb.yaml: y", "Correct them.")
+    assert one_line(error) == "Two problems: a.yaml: x; b.yaml: y Correct them."
 
 
-def test_two_commands_of_one_second_have_logs_of_their_own(tmp_path: Path):
-    """Neither writes into what the other says."""
+def test_commands_started_in_the_same_second_have_separate_log_files(tmp_path: Path):
+    """Otherwise two commands would write into the same log file."""
     now = datetime(2026, 3, 1, tzinfo=UTC)
-    one, other = (new_log(tmp_path, "run-backup_offsite", now) for _ in range(2))
-    assert one != other
-    assert {path.name[:35] for path in (one, other)} == {"run-backup_offsite-20260301T000000-"}
+    first, second = (new_log(tmp_path, "run-backup_offsite", now) for _ in range(2))
+    assert first != second
+    assert {path.name[:35] for path in (first, second)} == {"run-backup_offsite-20260301T000000-"}
 
 
-def test_a_run_that_was_asked_for_wrongly_is_refused_before_it_begins(home: Path):
-    """No server is started, nothing is said to be running, no log is left; more in tests/e2e."""
-    done = call(home, "run", "backup_offsite", "--conf", '{"database": []}')
-    assert done.returncode == 2, done.stderr
-    assert "has no parameter database" in done.stderr
-    assert "running" not in done.stderr
-    assert "Traceback" not in done.stderr
+def test_run_with_unknown_parameter_is_refused_before_it_starts(home: Path):
+    """No server is started and no log file is created. More cases are in tests/e2e."""
+    completed = call(home, "run", "backup_offsite", "--conf", '{"database": []}')
+    assert completed.returncode == 2, completed.stderr
+    assert "has no parameter database" in completed.stderr
+    assert "running" not in completed.stderr
+    assert "Traceback" not in completed.stderr
     assert not (home / "postgres").exists()
     assert not list(home.glob("logs/*.log"))
 
 
-def test_missing_word_is_named_with_help_of_its_command(home: Path) -> None:
-    done = call(home, "hold", "add")
-    assert done.returncode == UsageError.exit_code
-    assert "./parcelseal hold add --help" in done.stderr
+def test_error_of_a_missing_argument_refers_to_the_help_of_the_command(home: Path) -> None:
+    completed = call(home, "hold", "add")
+    assert completed.returncode == UsageError.exit_code
+    assert "./parcelseal hold add --help" in completed.stderr
 
 
-def test_command_line_without_words_prints_help_and_no_error(home: Path) -> None:
-    done = call(home)
-    assert done.returncode == UsageError.exit_code
-    assert "recover-ledger" in done.stdout + done.stderr
-    assert "error:" not in done.stderr
+def test_command_line_without_arguments_prints_help_and_no_error(home: Path) -> None:
+    completed = call(home)
+    assert completed.returncode == UsageError.exit_code
+    assert "recover-ledger" in completed.stdout + completed.stderr
+    assert "error:" not in completed.stderr
 
 
 def test_version_option_prints_the_revision_of_the_code(home: Path) -> None:
-    done = call(home, "--version")
-    assert done.returncode == 0
-    assert done.stdout.startswith("ParcelSeal ")
+    completed = call(home, "--version")
+    assert completed.returncode == 0
+    assert completed.stdout.startswith("ParcelSeal ")
     assert not home.exists()

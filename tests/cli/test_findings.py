@@ -1,4 +1,4 @@
-"""``findings``: list, answer and retest, in words and as JSON; what is refused says why."""
+"""The ``findings`` commands list, answer and retest: output, JSON and refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from include.policy import SHIPPED
 from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.state.connect import engine
-from tests.support.databases import fresh
+from tests.support.databases import temporary_database
 from tests.support.registers import emptying
 
 NOW = datetime(2026, 10, 12, 1, 30, tzinfo=UTC)
@@ -30,87 +30,88 @@ ANSWER = ("--cause", "No form", "--action", "A form", "--by", "owner")
 
 @pytest.fixture(scope="module")
 def shared(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Engine]:
-    """A state database that the tests share."""
-    with fresh(postgres, migrated_once) as name:
+    """Yield a state database that all tests of this module share."""
+    with temporary_database(postgres, migrated_once) as name:
         yield engine(postgres.conninfo(name))
 
 
 @pytest.fixture
 def state(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """A register with two findings, the second one due first."""
-    made = shared
-    with made.begin() as conn:
+    """Register two findings. The second finding has the earlier due date."""
+    with shared.begin() as conn:
         conn.exec_driver_sql(emptying(["finding", "finding_event"]))
-    at(monkeypatch, made, NOW)
+    at(monkeypatch, shared, NOW)
     for number, day in ((1, date(2026, 11, 20)), (2, date(2026, 11, 11))):
-        with made.begin() as conn:
+        with shared.begin() as conn:
             register.open_finding(
                 conn,
                 kind="audit",
                 reference=f"2026Q3/accesses/{number}/approved",
-                what=Message(text="Item [red]{key}[/red]: no", values={"key": f"a{number}"}),
+                description=Message(text="Item [red]{key}[/red]: no", values={"key": f"a{number}"}),
                 owner="management",
                 opened_at=NOW,
                 due_on=day,
             )
-    return made
+    return shared
 
 
 def at(monkeypatch: pytest.MonkeyPatch, state: Engine, moment: datetime) -> None:
-    place = SimpleNamespace(state=state, clock=FixedClock(moment), pack=load_pack(SHIPPED))
-    monkeypatch.setattr(command, "workplace", lambda: place)
+    stub = SimpleNamespace(state=state, clock=FixedClock(moment), pack=load_pack(SHIPPED))
+    monkeypatch.setattr(command, "command_services", lambda: stub)
     monkeypatch.setattr(command, "local_stack", nullcontext)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Run a command; its exit code, what it said on stdout and on stderr."""
+    """Run a ``findings`` command and return its exit code, stdout and stderr."""
     code = app._run(["findings", *words])
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    output = capsys.readouterr()
+    return code, output.out, output.err
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
+def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
     code, out, _said = run(capsys, *words, "--json")
     assert out.count("\n") == 1
-    found = json.loads(out)
-    assert isinstance(found, dict)
-    return code, found
+    result = json.loads(out)
+    assert isinstance(result, dict)
+    return code, result
 
 
 @pytest.mark.usefixtures("state")
-def test_findings_are_listed_by_their_day(capsys: pytest.CaptureFixture[str]) -> None:
-    """The one that is due first at the head; text in brackets is text."""
-    code, found = told(capsys, "list")
+def test_findings_list_sorts_by_due_date(capsys: pytest.CaptureFixture[str]) -> None:
+    """The finding with the earliest due date is first. Markup in a text is printed literally."""
+    code, result = run_json(capsys, "list")
     assert code == 0
-    assert [(one["id"], one["due_on"], one["state"]) for one in found["findings"]] == [
+    assert [
+        (finding["id"], finding["due_on"], finding["state"]) for finding in result["findings"]
+    ] == [
         (2, "2026-11-11", "open"),
         (1, "2026-11-20", "open"),
     ]
-    assert found["findings"][0]["finding"] == "Item [red]a2[/red]: no"
-    assert found["findings"][0]["reference"] == "2026Q3/accesses/2/approved"
+    assert result["findings"][0]["finding"] == "Item [red]a2[/red]: no"
+    assert result["findings"][0]["reference"] == "2026Q3/accesses/2/approved"
     code, out, _said = run(capsys, "list")
     assert code == 0
     assert "2026-11-11" in out
 
 
 @pytest.mark.usefixtures("state")
-def test_a_finding_is_answered_tested_and_closed(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is listed with --closed from then on."""
-    code, found = told(capsys, "answer", "1", *ANSWER, "--due", "2026-12-01")
+def test_finding_is_answered_retested_and_closed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A closed finding is listed only with ``--closed``."""
+    code, result = run_json(capsys, "answer", "1", *ANSWER, "--due", "2026-12-01")
     assert code == 0
-    assert (found["state"], found["due_on"], found["cause"]) == (
+    assert (result["state"], result["due_on"], result["cause"]) == (
         "answered",
         "2026-12-01",
         "No form",
     )
-    code, found = told(capsys, "retest", "1", "--by", "auditor", "--deviates")
-    assert (code, found["state"], found["retests"]) == (0, "open", 1)
+    code, result = run_json(capsys, "retest", "1", "--by", "auditor", "--deviates")
+    assert (code, result["state"], result["retests"]) == (0, "open", 1)
     assert run(capsys, "answer", "1", *ANSWER)[:2] == (0, "finding 1: answered, due 2026-12-01\n")
     code, out, _said = run(capsys, "retest", "1", "--by", "auditor", "--met")
     assert (code, out) == (0, "finding 1: closed, due 2026-12-01\n")
-    assert [one["id"] for one in told(capsys, "list")[1]["findings"]] == [2]
-    found = told(capsys, "list", "--closed")[1]
-    assert [(one["id"], one["closed_by"]) for one in found["findings"]] == [
+    assert [finding["id"] for finding in run_json(capsys, "list")[1]["findings"]] == [2]
+    result = run_json(capsys, "list", "--closed")[1]
+    assert [(finding["id"], finding["closed_by"]) for finding in result["findings"]] == [
         (2, ""),
         (1, "auditor"),
     ]
@@ -120,40 +121,40 @@ def test_a_finding_is_answered_tested_and_closed(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("retest", "1", "--by", "auditor"), "Write --met or --deviates"),
-        (("retest", "1", "--by", "auditor", "--met", "--deviates"), "one of them"),
-        (("retest", "1", "--by", "auditor", "--deviates", "--met"), "one of them"),
+        (("retest", "1", "--by", "auditor"), "Add either --met or --deviates"),
+        (("retest", "1", "--by", "auditor", "--met", "--deviates"), "either --met or --deviates"),
+        (("retest", "1", "--by", "auditor", "--deviates", "--met"), "either --met or --deviates"),
         (("retest", "1", "--by", "auditor", "--met"), "no corrective action yet"),
         (("retest", "77", "--by", "auditor", "--met"), "There is no finding 77."),
-        (("answer", "1", *ANSWER, "--due", "tomorrow"), "Write 2026-12-31."),
-        (("answer", "1", *ANSWER, "--due", "2026-10-11"), "is over"),
+        (("answer", "1", *ANSWER, "--due", "tomorrow"), "Write it as 2026-12-31."),
+        (("answer", "1", *ANSWER, "--due", "2026-10-11"), "has passed"),
         (("answer", "1", *ANSWER, "--due", "2026-11-19"), "is before"),
-        (("answer", "1", "--cause", "...", *ANSWER[2:]), "The cause says nothing."),
+        (("answer", "1", "--cause", "...", *ANSWER[2:]), "The cause contains no words."),
         (("answer", "1", *ANSWER[:4], "--by", " "), "--by has an empty value"),
         (("answer", "1", *ANSWER[:4]), "--by"),
         (("answer", "one", *ANSWER), "Invalid value for 'number'"),
         (("answer", "99999999999999999999", *ANSWER), "There is no finding"),
     ],
 )
-def test_what_is_refused_is_wrong_usage(
+def test_refused_findings_command_exits_with_2_and_changes_nothing(
     capsys: pytest.CaptureFixture[str], words: tuple[str, ...], why: str
 ) -> None:
-    """Exit code 2 and the reason on stderr; nothing changes."""
-    before = told(capsys, "list", "--closed")
-    code, out, said = run(capsys, *words)
+    """The reason is printed on stderr."""
+    before = run_json(capsys, "list", "--closed")
+    code, out, err = run(capsys, *words)
     assert (code, out) == (2, "")
-    assert why in said
-    code, found = told(capsys, *words)
+    assert why in err
+    code, result = run_json(capsys, *words)
     assert code == 2
-    assert found["error"]
-    assert told(capsys, "list", "--closed") == before
+    assert result["error"]
+    assert run_json(capsys, "list", "--closed") == before
 
 
-def test_days_are_those_of_the_policy_pack(
+def test_new_due_date_of_a_finding_is_compared_with_today_in_the_timezone_of_the_pack(
     state: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At 07:00 in Shanghai the day before is over, although it is not yet in UTC."""
+    """At 07:00 in Shanghai the previous day has ended there, but not yet in UTC."""
     at(monkeypatch, state, datetime(2026, 12, 1, 23, tzinfo=UTC))
-    code, _out, said = run(capsys, "answer", "1", *ANSWER, "--due", "2026-12-01")
+    code, _out, err = run(capsys, "answer", "1", *ANSWER, "--due", "2026-12-01")
     assert code == 2
-    assert "2026-12-01 is over" in said
+    assert "2026-12-01 has passed" in err

@@ -1,4 +1,4 @@
-"""``hold``: placed only on what the policy pack knows, listed with its review, released by name."""
+"""The ``hold`` commands: place legal holds on targets of the policy pack, list and release them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from include.cli.app import command_line
 from include.holds import registry
 from include.services.errors import UsageError
 from include.state.connect import engine
-from tests.cli.places import place_at
+from tests.cli.command_services import use_services
 from tests.evidence.support import START
 
 TODAY = START.date()
@@ -25,9 +25,9 @@ WHY = ["--reason", "claim", "--owner", "legal", "--case", "C-1", "--review"]
 @pytest.fixture
 def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     db = engine(migrated_database)
-    with db.begin() as conn:  # of the mapped databases; they share one with the state
+    with db.begin() as conn:  # tables of the mapped databases are in the state database
         conn.exec_driver_sql("CREATE TABLE buyer (id text PRIMARY KEY, phone text, seen_at date)")
-    place_at(monkeypatch, command, db, tmp_path, mapped=migrated_database)
+    use_services(monkeypatch, command, db, tmp_path, mapped=migrated_database)
     return db
 
 
@@ -35,17 +35,17 @@ def hold(*words: str) -> Any:
     return command_line(["hold"])(["hold", *words], standalone_mode=False)
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> Any:
+def printed_json(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_hold_is_placed_listed_and_released(
+def test_hold_is_placed_listed_and_released(
     state: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each is one JSON object with the same keys."""
+    """Each command prints one JSON object, in which a legal hold always has the same keys."""
     later = TODAY + timedelta(days=30)
     assert hold("add", "subject", "shop/12", *WHY, f"{later}", "--json") == 0
-    placed = said(capsys)
+    placed = printed_json(capsys)
     assert placed.pop("records") == {"shop": {"buyer": 0}}
     assert placed == {
         "id": 1,
@@ -61,46 +61,46 @@ def test_a_hold_is_placed_listed_and_released(
         "release_reason": None,
     }
     assert hold("list", "--json") == 0
-    assert said(capsys) == {"holds": [placed]}
+    assert printed_json(capsys) == {"holds": [placed]}
     assert hold("release", "1", "--by", "counsel", "--reason", "settled", "--json") == 0
     released = {
         "released_at": START.isoformat(),
         "released_by": "counsel",
         "release_reason": "settled",
     }
-    assert said(capsys) == placed | released
+    assert printed_json(capsys) == placed | released
     assert hold("list", "--json") == 0
-    assert said(capsys) == {"holds": []}
+    assert printed_json(capsys) == {"holds": []}
     assert hold("list", "--all", "--json") == 0
-    assert said(capsys) == {"holds": [placed | released]}
+    assert printed_json(capsys) == {"holds": [placed | released]}
 
 
-def test_how_many_records_a_hold_is_on_is_said(
+def test_hold_add_prints_the_number_of_records_on_hold(
     state: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mistyped key is noticed before the records of the right one are gone."""
+    """A number of zero shows that the key was mistyped."""
     with state.begin() as conn:
         conn.exec_driver_sql("INSERT INTO buyer VALUES (12, NULL, now()), (13, NULL, NULL)")
     assert hold("add", "subject", "12", *WHY, f"{TODAY}") == 0
-    assert "Records that it is on now: 1 of shop/buyer." in capsys.readouterr().out
+    assert "Records under this hold now: 1 of shop/buyer." in capsys.readouterr().out
     assert hold("add", "subject", "shop/21", *WHY, f"{TODAY}") == 0
-    assert "No record is found by this key now." in capsys.readouterr().err
+    assert "No record matches this key now." in capsys.readouterr().err
     assert hold("add", "class", "buyer", *WHY, f"{TODAY}", "--json") == 0
-    assert said(capsys)["records"] == {}
+    assert printed_json(capsys)["records"] == {}
 
 
-def test_a_hold_counts_where_its_records_cannot_be_counted(
+def test_hold_add_succeeds_if_records_cannot_be_counted(
     state: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The hold is what is urgent; the reason stands beside it."""
+    """A legal hold is urgent, so it is placed, and the reason for the missing number is printed."""
     with state.begin() as conn:
         conn.exec_driver_sql("DROP TABLE buyer")
     assert hold("add", "subject", "shop/12", *WHY, f"{TODAY}", "--json") == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["records"] == {}
-    assert "The hold counts." in printed.err
+    assert "The hold is in force" in printed.err
     assert "no table for the collection buyer" in printed.err
-    assert len(of(state)) == 1
+    assert len(all_holds(state)) == 1
 
 
 @pytest.mark.parametrize(
@@ -113,29 +113,32 @@ def test_a_hold_counts_where_its_records_cannot_be_counted(
         ("jsonb", "shop/12", "In shop, a key of subject has the type jsonb"),
     ],
 )
-def test_hold_that_no_key_can_match_is_not_placed(
+def test_hold_add_with_key_that_does_not_fit_the_column_type_is_refused(
     state: Engine, type_of_key: str, value: str, message: str
 ) -> None:
-    """The types of the live database decide, before the hold is in the registry."""
+    """The column types of the live database decide which keys are possible.
+
+    No hold is registered.
+    """
     with state.begin() as conn:
         conn.exec_driver_sql("DROP TABLE buyer")
         key = f"id {type_of_key}, row int PRIMARY KEY"
         conn.exec_driver_sql(f"CREATE TABLE buyer ({key}, phone text, seen_at date)")
     with pytest.raises(UsageError, match=message):
         hold("add", "subject", value, *WHY, f"{TODAY}")
-    assert of(state) == []
+    assert all_holds(state) == []
 
 
-def test_hold_keeps_the_record_whose_uuid_is_typed_in_capitals(
+def test_hold_on_a_uuid_typed_in_upper_case_keeps_the_record(
     state: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """PostgreSQL shows a UUID in lower case."""
+    """PostgreSQL returns a UUID in lower case."""
     with state.begin() as conn:
         conn.exec_driver_sql("ALTER TABLE buyer ALTER id TYPE uuid USING id::uuid")
         conn.exec_driver_sql("INSERT INTO buyer SELECT md5('12')::uuid")
         key = conn.exec_driver_sql("SELECT upper(id::text) FROM buyer").scalar_one()
     assert hold("add", "subject", f"shop/{key}", *WHY, f"{TODAY}") == 0
-    assert "Records that it is on now: 1 of buyer." in capsys.readouterr().out
+    assert "Records under this hold now: 1 of buyer." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -149,29 +152,30 @@ def test_hold_keeps_the_record_whose_uuid_is_typed_in_capitals(
         ("subject", "shop/", "DATABASE/VALUE"),
         ("restore_point", "shops/20261124T020000Z", "partners, shop"),
         ("waybill", "SF1", "subject"),
-        ("subject", "partners/12", "nothing"),
+        ("subject", "partners/12", "none"),
         ("buyer", "12", "restore_point"),
     ],
 )
-def test_a_hold_that_would_keep_nothing_is_refused(
+def test_hold_add_on_a_record_class_or_database_missing_in_the_pack_is_refused(
     state: Engine, kind: str, value: str, there_is: str
 ) -> None:
-    """A typo must not read as held: the names that there are come with the refusal."""
+    """The error lists the valid names. Otherwise a person could believe that a hold was placed."""
     with pytest.raises(UsageError) as refused:
         hold("add", kind, value, *WHY, f"{TODAY}")
     assert there_is in refused.value.action
-    assert of(state) == []
+    assert all_holds(state) == []
 
 
-def of(state: Engine) -> list[registry.Hold]:
+def all_holds(state: Engine) -> list[registry.Hold]:
     conn: Connection
     with state.connect() as conn:
-        return registry.every(conn)
+        return registry.all_holds(conn)
 
 
 @pytest.mark.parametrize("kind", ["subject", "class", "database"])
-def test_a_phone_number_is_refused_and_not_repeated(state: Engine, kind: str) -> None:
-    """On whatever it is placed."""
+def test_hold_add_with_phone_number_is_refused_without_repeating_it(
+    state: Engine, kind: str
+) -> None:
     with pytest.raises(UsageError, match="mobile or ID number") as refused:
         hold("add", kind, "13800138000", *WHY, f"{TODAY}")
     assert "13800138000" not in str(refused.value)
@@ -189,14 +193,13 @@ def test_a_phone_number_is_refused_and_not_repeated(state: Engine, kind: str) ->
         ("restore_point", "20261124T020000Z"),
     ],
 )
-def test_what_the_pack_knows_is_held(state: Engine, kind: str, value: str) -> None:
-    """In one database or in all."""
+def test_hold_add_accepts_names_that_the_pack_defines(state: Engine, kind: str, value: str) -> None:
     assert hold("add", kind, value, *WHY, f"{TODAY}") == 0
-    assert [(one.kind, one.value) for one in of(state)] == [(kind, value)]
+    assert [(hold_row.kind, hold_row.value) for hold_row in all_holds(state)] == [(kind, value)]
 
 
-def test_reviews_that_are_due_are_shown(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    """In the list and alone; what is not due is left out there."""
+def test_hold_list_shows_due_reviews(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    """The list marks holds whose review is due, and ``--due`` lists only these holds."""
     hold("add", "class", "buyer", *WHY, f"{TODAY}")
     hold("add", "class", "partner", *WHY, f"{TODAY + timedelta(days=2)}")
     capsys.readouterr()
@@ -207,15 +210,17 @@ def test_reviews_that_are_due_are_shown(state: Engine, capsys: pytest.CaptureFix
     assert "due" not in second
     assert "Due for review: 1" in listed.err
     assert hold("list", "--due", "--json") == 0
-    assert [one["value"] for one in said(capsys)["holds"]] == ["buyer"]
+    assert [hold_row["value"] for hold_row in printed_json(capsys)["holds"]] == ["buyer"]
     with pytest.raises(UsageError, match="exclude"):
         hold("list", "--due", "--all")
 
 
-def test_an_empty_registry_is_said_so(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    """And a hold that is not there cannot be released."""
+def test_hold_list_of_empty_register_prints_a_message(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The release of a hold that does not exist is refused."""
     assert hold("list") == 0
     assert hold("list", "--due") == 0
-    assert capsys.readouterr().out == "There is no hold.\nNo hold is due for review.\n"
-    with pytest.raises(UsageError, match="no active hold 7"):
+    assert capsys.readouterr().out == "There are no holds.\nNo hold is due for review.\n"
+    with pytest.raises(UsageError, match="Hold 7 does not exist or was released"):
         hold("release", "7", "--by", "counsel", "--reason", "settled")

@@ -1,4 +1,7 @@
-"""Check the pack against live types: an unreachable database does not stop the others."""
+"""`config check` compares the policy pack with the column types of live databases.
+
+An unreachable database does not prevent the check of the other databases.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ import pytest
 
 from include.cli import config_connect
 from include.cli.config_connect import mapped_databases, type_problems
-from include.composition import new_workplace
+from include.composition import build_services
+from include.service_container import Services
 from include.services.errors import ServiceError
-from include.workplace import Workplace
 from tests.policy.packs import write_pack
-from tests.retention.place import spec
+from tests.retention.chinook_services import spec
 
 MAP = """\
 fides_key: {name}
@@ -44,47 +47,51 @@ SUITE = """\
 
 
 @pytest.fixture
-def place(database: str, tmp_path: Path) -> Workplace:
-    """A pack over two databases, of which one is down, with a key and a rule that do not fit."""
+def services(database: str, tmp_path: Path) -> Services:
+    """Return services with a reachable and an unreachable mapped database.
+
+    The key of a legal hold and an expectation do not fit the column types of the reachable
+    database.
+    """
     maps = {f"datamap__{name}": MAP.format(name=name) for name in ("down", "shop")}
     pack = write_pack(tmp_path / "pack", **maps, retention=RULE, quality__t=SUITE)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE t (id jsonb PRIMARY KEY, at date)")
     down = "host=127.0.0.1 port=1 user=x password=x dbname=x connect_timeout=1"
     specs = {"shop_db": spec("shop_db", database), "down_db": spec("down_db", down)}
-    return new_workplace(tmp_path / "home", pack, specs.get)
+    return build_services(tmp_path / "home", pack, specs.get)
 
 
-def test_problems_of_types_are_found_though_a_database_is_down(place: Workplace) -> None:
-    """Keys of holds and expectations, in one list."""
-    assert [str(problem).split(":")[:3] for problem in type_problems(place)] == [
+def test_live_type_check_reports_problems_while_one_database_is_down(services: Services) -> None:
+    """The problems concern the key of a legal hold, and an expectation."""
+    assert [str(problem).split(":")[:3] for problem in type_problems(services)] == [
         ["retention.yaml", "8", " [0].keys.case"],
         ["quality/t.yaml", "5", " [0].expectations[0].type"],
     ]
 
 
-def test_expectations_are_checked_where_keys_cannot_be(
-    place: Workplace, monkeypatch: pytest.MonkeyPatch
+def test_live_type_check_examines_expectations_if_hold_keys_cannot_be_checked(
+    services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another session may hold the lock of a table whose keys are asked."""
+    """Another session may have locked a table whose keys must be read."""
 
     def locked(*_: object) -> None:
         raise ServiceError("Another session holds a lock.")
 
-    monkeypatch.setattr(config_connect, "key_problems", locked)
-    (problem,) = type_problems(place)
+    monkeypatch.setattr(config_connect, "find_key_problems", locked)
+    (problem,) = type_problems(services)
     assert problem.file == "quality/t.yaml"
 
 
-def test_mapped_databases_names_database_without_any_mapped_table(
+def test_connection_check_reports_a_database_that_has_none_of_the_mapped_tables(
     database: str, tmp_path: Path
 ) -> None:
-    """The address of another database is well-formed, and its login works."""
+    """The connection string is valid and its login works, but it leads to the wrong database."""
     pack = write_pack(tmp_path / "pack", datamap__shop=MAP.format(name="shop"))
-    place = new_workplace(tmp_path / "home", pack, {"shop_db": spec("shop_db", database)}.get)
-    (problem,) = mapped_databases(place)
+    services = build_services(tmp_path / "home", pack, {"shop_db": spec("shop_db", database)}.get)
+    (problem,) = mapped_databases(services)
     assert problem.connection == "shop_db"
     assert problem.message.endswith("has none of the 1 mapped tables: it is another database.")
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE t (id int PRIMARY KEY, at date)")
-    assert list(mapped_databases(place)) == []
+    assert list(mapped_databases(services)) == []

@@ -1,4 +1,4 @@
-"""``notices``: listed without addresses, tried again by number, refused where that is allowed."""
+"""The ``notices`` commands list, retry and opt-out. Their output contains no mail addresses."""
 
 from __future__ import annotations
 
@@ -20,49 +20,55 @@ from include.policy import SHIPPED
 from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.state.connect import engine
-from tests.notify.rig import RUN, THURSDAY, notice
-from tests.support.databases import fresh
+from tests.notify.notify_fixtures import RUN, THURSDAY, notice
+from tests.support.databases import temporary_database
 
 WEEKLY = "training.department"
 
 
 @pytest.fixture(scope="module")
 def shared(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Engine]:
-    with fresh(postgres, migrated_once) as name:
+    with temporary_database(postgres, migrated_once) as name:
         yield engine(postgres.conninfo(name))
 
 
 @pytest.fixture
 def state(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """An outbox with one notice that waits and one that cannot be sent."""
-    place = SimpleNamespace(state=shared, clock=FixedClock(THURSDAY), pack=load_pack(SHIPPED))
-    monkeypatch.setattr(command, "workplace", lambda: place)
+    """Queue one notification that waits and one whose address is malformed."""
+    stub = SimpleNamespace(state=shared, clock=FixedClock(THURSDAY), pack=load_pack(SHIPPED))
+    monkeypatch.setattr(command, "command_services", lambda: stub)
     monkeypatch.setattr(command, "local_stack", nullcontext)
     with shared.begin() as conn:
-        conn.execute(text("TRUNCATE notice, notice_message, notice_optout RESTART IDENTITY"))
+        conn.execute(
+            text(
+                "TRUNCATE notification, notification_message, notification_optout RESTART IDENTITY"
+            )
+        )
         waiting = notice(1, line=verbatim("Course [red]one[/red]"))
-        outbox.queue(conn, [waiting, notice(1, "E2", address="nobody")], RUN, THURSDAY)
+        outbox.queue_notices(conn, [waiting, notice(1, "E2", address="nobody")], RUN, THURSDAY)
     return shared
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
+def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
     code = app._run(["notices", *words, "--json"])
-    found = json.loads(capsys.readouterr().out)
-    assert isinstance(found, dict)
-    return code, found
+    result = json.loads(capsys.readouterr().out)
+    assert isinstance(result, dict)
+    return code, result
 
 
 @pytest.mark.usefixtures("state")
-def test_what_is_not_settled_well_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    """The newest first; with its cause, without an address."""
-    code, found = told(capsys, "list")
+def test_notices_list_shows_pending_and_undeliverable_notifications(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The newest notification is first. The list has the cause of a failure and no mail address."""
+    code, result = run_json(capsys, "list")
     assert code == 0
-    assert [(one["id"], one["state"], one["cause"]) for one in found["notices"]] == [
+    assert [(notice["id"], notice["state"], notice["cause"]) for notice in result["notices"]] == [
         (2, "undeliverable", "malformed"),
         (1, "pending", ""),
     ]
-    assert found["notices"][1]["notice"] == "Course [red]one[/red]"
-    assert "@" not in json.dumps(found)
+    assert result["notices"][1]["notice"] == "Course [red]one[/red]"
+    assert "@" not in json.dumps(result)
     assert app._run(["notices", "list"]) == 0
     out = capsys.readouterr().out
     assert "undeliverable" in out
@@ -71,53 +77,63 @@ def test_what_is_not_settled_well_is_listed(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.usefixtures("state")
-def test_states_and_length_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing found is said in words."""
-    assert [one["id"] for one in told(capsys, "list", "--state", "pending")[1]["notices"]] == [1]
-    found = told(capsys, "list", "--most", "1")[1]
-    assert ([one["id"] for one in found["notices"]], found["more"]) == ([2], True)
+def test_notices_list_filters_by_state_and_limits_length(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A message is printed if no notification matches."""
+    assert [
+        notice["id"] for notice in run_json(capsys, "list", "--state", "pending")[1]["notices"]
+    ] == [1]
+    result = run_json(capsys, "list", "--most", "1")[1]
+    assert ([notice["id"] for notice in result["notices"]], result["more"]) == ([2], True)
     assert app._run(["notices", "list", "--state", "sent"]) == 0
-    assert capsys.readouterr().out == "No notice is sent.\n"
+    assert capsys.readouterr().out == "There are no notifications in the state sent.\n"
 
 
 @pytest.mark.usefixtures("state")
-def test_a_notice_is_tried_again_by_number(capsys: pytest.CaptureFixture[str]) -> None:
-    """Once: then it waits."""
-    assert told(capsys, "retry", "2") == (
+def test_notices_retry_queues_the_notification_with_the_given_number(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A second retry is refused, because the notification waits already."""
+    assert run_json(capsys, "retry", "2") == (
         0,
         {"id": 2, "kind": "training.reminder", "state": "pending"},
     )
     assert app._run(["notices", "retry", "2"]) == 2
     assert "is pending" in capsys.readouterr().err
     assert app._run(["notices", "retry", "77"]) == 2
-    assert "There is no notice 77" in capsys.readouterr().err
+    assert "The notice 77 does not exist" in capsys.readouterr().err
 
 
-def test_many_are_tried_again_at_once(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    """Those of a recipient, or with a cause; what waits already is left alone."""
+def test_notices_retry_queues_all_notifications_to_a_recipient_or_with_a_cause(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Notifications that wait already are unchanged."""
     with state.begin() as conn:
         more = [notice(number, "E3", address="") for number in range(3)]
-        outbox.queue(conn, more, RUN, THURSDAY)
-        conn.execute(text("UPDATE notice SET cause = 'refused 552 5.3.4' WHERE key = 'E3/2'"))
+        outbox.queue_notices(conn, more, RUN, THURSDAY)
+        conn.execute(text("UPDATE notification SET cause = 'refused 552 5.3.4' WHERE key = 'E3/2'"))
     pending = {"state": "pending"}
-    assert told(capsys, "retry", "--cause", "refused") == (0, pending | {"count": 1})
-    assert told(capsys, "retry", "--recipient", "E3") == (0, pending | {"count": 2})
+    assert run_json(capsys, "retry", "--cause", "refused") == (0, pending | {"count": 1})
+    assert run_json(capsys, "retry", "--recipient", "E3") == (0, pending | {"count": 2})
     assert app._run(["notices", "retry", "--recipient", "E3"]) == 2
-    assert "no such notice" in capsys.readouterr().err
+    assert "No undelivered notice matches" in capsys.readouterr().err
     assert app._run(["notices", "retry"]) == 2
     assert app._run(["notices", "retry", "2", "--cause", "malformed"]) == 2
     capsys.readouterr()
     assert app._run(["notices", "retry", "--cause", "malformed"]) == 0
-    assert "1 notices are queued again" in capsys.readouterr().out.replace("\n", " ")
+    assert "1 notifications are queued again" in capsys.readouterr().out.replace("\n", " ")
 
 
 @pytest.mark.usefixtures("state")
-def test_only_what_the_policy_allows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """A summary may be; a reminder of one's own duty may not."""
-    assert told(capsys, "opt-out", "E1", WEEKLY, "--by", "hr")[0] == 0
+def test_notices_opt_out_is_refused_for_reminders_of_own_obligations(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """People may opt out of summaries, but not of reminders of their own obligations."""
+    assert run_json(capsys, "opt-out", "E1", WEEKLY, "--by", "hr")[0] == 0
     assert app._run(["notices", "opt-out", "E1", "training.reminder", "--by", "hr"]) == 2
-    said = capsys.readouterr().err
-    assert "duty" in said
-    assert WEEKLY in said
+    output = capsys.readouterr().err
+    assert "the policy requires it" in output
+    assert WEEKLY in output
     assert app._run(["notices", "opt-out", "E1", WEEKLY]) == 2
     assert "--by" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``quarantine list``: what stands in the register, and never "nothing" for a mistyped name."""
+"""The command ``quarantine list`` prints keys of quarantined records and refuses mistyped names."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ ODD = "line\nbreak [red]"
 
 @pytest.fixture
 def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """A migrated state database, and the shipped pack beside it."""
+    """Return a migrated state database, which the commands use with the shipped policy pack."""
     db = engine(migrated_database)
-    place = SimpleNamespace(state=db, pack=load_pack(SHIPPED))
-    monkeypatch.setattr(command, "workplace", lambda: place)
+    stub = SimpleNamespace(state=db, pack=load_pack(SHIPPED))
+    monkeypatch.setattr(command, "command_services", lambda: stub)
     monkeypatch.setattr(command, "local_stack", nullcontext)
     return db
 
 
 def put(state: Engine, rule: str, *keys: str) -> None:
-    place = register.Place("shop", "person", "check_quality", "run", NOW)
-    with register.staging(state) as stage:
+    checked_collection = register.CheckedCollection("shop", "person", "check_quality", "run", NOW)
+    with register.open_stage(state) as stage:
         for key in keys:
             stage.add(rule, register.key_text([key]), "North")
-        stage.enter(place, [rule], "all")
+        stage.enter(checked_collection, [rule], "all")
 
 
 @pytest.mark.parametrize(
-    ("asked", "there_is"),
+    ("options", "there_is"),
     [
         ({"rule": "nonsense"}, "gone_rule"),
         ({"collection": "custmer"}, "customer"),
@@ -49,54 +49,60 @@ def put(state: Engine, rule: str, *keys: str) -> None:
         ({"database": "courier", "rule": "nonsense"}, "gone_rule"),
     ],
 )
-def test_a_name_that_nobody_knows_is_refused(
-    state: Engine, asked: dict[str, str], there_is: str
+def test_quarantine_list_with_unknown_name_is_refused(
+    state: Engine, options: dict[str, str], there_is: str
 ) -> None:
-    """With exit code 2 and the names that exist, of pack and register."""
+    """The error lists the names in the policy pack and in the register."""
     put(state, "gone_rule", "1")
-    with pytest.raises(UsageError, match="Neither the policy pack nor the register") as refused:
-        command.list_broken(**asked)
+    with pytest.raises(
+        UsageError, match="is neither in the policy pack nor in the register"
+    ) as refused:
+        command.list_broken(**options)
     assert there_is in refused.value.action
 
 
-def test_a_rule_that_only_the_register_knows_is_shown(
+def test_quarantine_list_accepts_an_expectation_that_was_removed_from_the_pack(
     state: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The pack may have lost it meanwhile; one that was resolved was no typo either."""
+    """The register still knows the name, even if no record breaks the expectation any more."""
     put(state, "gone_rule", "1")
     assert command.list_broken(rule="gone_rule") == 0
     assert "gone_rule" in capsys.readouterr().out
     put(state, "gone_rule")
     assert command.list_broken(rule="gone_rule") == 0
-    assert capsys.readouterr().out == "No record of rule gone_rule stands in the register.\n"
+    assert capsys.readouterr().out == "The register has no record of rule gone_rule.\n"
 
 
-def test_nothing_found_says_what_was_asked_for(
+def test_quarantine_list_without_match_repeats_the_filter(
     state: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """That no customer is broken says nothing of waybills."""
+    """Without the filter, the message would read as if the register had no record at all."""
     put(state, "gone_rule", "1")
     assert command.list_broken(database="courier", collection="customer") == 0
-    said = capsys.readouterr().out
-    assert said == "No record of database courier, collection customer stands in the register.\n"
+    output = capsys.readouterr().out
+    assert output == "The register has no record of database courier, collection customer.\n"
     assert command.list_broken(collection="customer", as_json=True) == 0
     assert json.loads(capsys.readouterr().out) == {"records": [], "more": False}
 
 
-def test_an_empty_register_is_said_so(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a filter, of everything."""
+def test_quarantine_list_of_empty_register_prints_a_message(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.list_broken() == 0
-    assert capsys.readouterr().out == "No record stands in the register.\n"
+    assert capsys.readouterr().out == "The register has no record.\n"
 
 
-def test_a_pipe_gets_one_line_per_record(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    """However long a name is and whatever a key holds; the zone of times is in the head."""
+def test_quarantine_list_in_a_pipe_prints_one_line_per_record(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Long names and line breaks in keys do not split a line. The heading states the timezone."""
     put(state, LONG, ODD, "2")
     assert command.list_broken() == 0
     head, *records = capsys.readouterr().out.splitlines()
     assert head.rstrip().endswith("since (UTC)")
     assert len(records) == 2
     assert all(
-        LONG in one and one.rstrip().endswith("North       2026-03-01 09:30") for one in records
+        LONG in record and record.rstrip().endswith("North       2026-03-01 09:30")
+        for record in records
     )
     assert "line\\nbreak [red]" in records[0] + records[1]

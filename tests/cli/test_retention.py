@@ -1,4 +1,4 @@
-"""``retention plan``: what would go, what stays and why; nothing is written, nobody is asked."""
+"""The command ``retention plan`` previews a disposition plan and changes no data."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from include.cli import retention as command
 from include.holds import registry
 from include.local.postgres import EmbeddedPostgres
 from include.retention.database import RetentionDatabase
-from include.retention.planning.plan import combined
-from include.retention.planning.planner import plan_of
+from include.retention.planning.plan import combined_sha256
+from include.retention.planning.planner import plan_database
+from include.service_container import ROOT, Services
 from include.services.errors import UsageError
 from include.state.tables import metadata
 from include.workflow.run_context import RunContext
-from include.workplace import ROOT, Workplace
 from tests.policy.packs import write_pack
 from tests.retention import step_records as steps
-from tests.retention.chinook import AS_OF
-from tests.retention.place import chinook_in_run, chinook_place, spec
+from tests.retention.chinook_pack import AS_OF
+from tests.retention.chinook_services import chinook_in_run, chinook_services, spec
 
 MOMENT = AS_OF.isoformat()
-# Refers to an invoice, and the data map has no such table.
+# The table refers to an invoice and is not in the data map.
 SCRIPT = """
 CREATE TABLE refund (id int PRIMARY KEY, invoice int CONSTRAINT of_invoice REFERENCES invoice);
 INSERT INTO refund SELECT 1, min(invoice_id) FROM invoice;
@@ -41,98 +41,104 @@ LINES = "invoice_line JOIN invoice USING (invoice_id)"
 
 
 @pytest.fixture(scope="module")
-def chinook(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """Chinook with a hold on one invoice, past its review."""
+def chinook(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Services:
+    """Return services with the Chinook database and a legal hold on one invoice.
+
+    The review of the hold is due.
+    """
     names = [f"t_{uuid.uuid4().hex[:12]}" for _ in range(2)]
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
         for name in names:
             admin.execute(f"CREATE DATABASE {name}".encode())
     conninfos = [postgres.conninfo(name) for name in names]
-    made = chinook_place(tmp_path_factory.mktemp("chinook"), *conninfos, SCRIPT)
-    with made.state.begin() as conn:
+    services = chinook_services(tmp_path_factory.mktemp("chinook"), *conninfos, SCRIPT)
+    with services.state.begin() as conn:
         registry.add(
             conn,
-            made.clock,
+            services.clock,
             kind=registry.HoldKind.CASE,
             value="2",
             reason="disputed",
             owner="legal",
             case_ref="C-1",
-            review_on=made.clock.now().date(),
+            review_on=services.clock.now().date(),
         )
-    return made
+    return services
 
 
 @pytest.fixture
-def place(chinook: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
-    """The command at that workplace."""
-    at(monkeypatch, chinook)
+def services(chinook: Services, monkeypatch: pytest.MonkeyPatch) -> Services:
+    """Let the command use the services with the Chinook database."""
+    use_services(monkeypatch, chinook)
     return chinook
 
 
-def at(monkeypatch: pytest.MonkeyPatch, place: Workplace) -> None:
-    monkeypatch.setattr(command, "workplace", lambda: place)
-    monkeypatch.setattr(command, "local_stack", lambda _place, customers: nullcontext(customers))
+def use_services(monkeypatch: pytest.MonkeyPatch, services: Services) -> None:
+    monkeypatch.setattr(command, "command_services", lambda: services)
+    monkeypatch.setattr(command, "local_stack", lambda _services, customers: nullcontext(customers))
 
 
-def shown(capsys: pytest.CaptureFixture[str], **asked: Any) -> dict[str, Any]:
-    assert command.plan(**{"as_of": MOMENT, "database": None, **asked}, as_json=True) == 0
+def plan_json(capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
+    assert command.plan(**{"as_of": MOMENT, "database": None, **options}, as_json=True) == 0
     out = capsys.readouterr().out
     assert out.count("\n") == 1
-    found = json.loads(out)
-    assert isinstance(found, dict)
-    return found
+    printed = json.loads(out)
+    assert isinstance(printed, dict)
+    return printed
 
 
-def count(place: Workplace, query: str) -> int:
-    with place.database("customer_db").connect() as connection:
+def count(services: Services, query: str) -> int:
+    with services.database("customer_db").connect() as connection:
         row = connection.execute(query.encode()).fetchone()
     assert row is not None
     return int(row[0])
 
 
-def state_of(place: Workplace) -> dict[str, list[Any]]:
-    with place.state.connect() as conn:
-        return {one.name: list(conn.execute(one.select())) for one in metadata.sorted_tables}
+def state_of(services: Services) -> dict[str, list[Any]]:
+    with services.state.connect() as conn:
+        return {table.name: list(conn.execute(table.select())) for table in metadata.sorted_tables}
 
 
-def test_it_prints_what_a_run_would_plan(
-    place: Workplace, capsys: pytest.CaptureFixture[str]
+def test_retention_plan_equals_the_plan_of_a_run_at_the_same_time(
+    services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The very hash that people would approve, and the figures that SQL alone counts."""
-    found = shown(capsys)
-    assert set(found) == {"plan_hash", "classes"}
-    classes = {one["name"]: one for one in found["classes"]}
-    for one in classes.values():
-        assert {"name", "collection", "expired", "held"} < set(one)
-        assert {"to_delete", "to_mask", "to_drop_partitions"} < set(one)
-        assert "database" not in one
-    assert classes["invoice_record"]["expired"] == count(place, OVER.format("invoice"))
-    assert classes["invoice_item"]["expired"] == count(place, OVER.format(LINES))
+    """The output has the hash that approvers approve. Its figures equal independent SQL counts."""
+    printed = plan_json(capsys)
+    assert set(printed) == {"plan_hash", "classes"}
+    classes = {record_class["name"]: record_class for record_class in printed["classes"]}
+    for record_class in classes.values():
+        assert {"name", "collection", "expired", "held"} < set(record_class)
+        assert {"to_delete", "to_mask", "to_drop_partitions"} < set(record_class)
+        assert "database" not in record_class
+    assert classes["invoice_record"]["expired"] == count(services, OVER.format("invoice"))
+    assert classes["invoice_item"]["expired"] == count(services, OVER.format(LINES))
     assert classes["invoice_item"]["to_delete"] < classes["invoice_item"]["expired"]
     assert classes["staff"]["to_delete"] == 0
-    made = steps.plan(chinook_in_run(place, "the same moment"), MOMENT)
-    assert made.data["sha256"] == found["plan_hash"]
-    assert [one["to_delete"] for one in made.data["classes"]] == [
-        one["to_delete"] for one in found["classes"]
+    record = steps.plan(chinook_in_run(services, "the same moment"), MOMENT)
+    assert record.data["sha256"] == printed["plan_hash"]
+    assert [record_class["to_delete"] for record_class in record.data["classes"]] == [
+        record_class["to_delete"] for record_class in printed["classes"]
     ]
 
 
-def test_what_will_wait_for_a_second_person_is_said(
-    place: Workplace, capsys: pytest.CaptureFixture[str]
+def test_retention_plan_shows_the_record_classes_that_need_approval(
+    services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before anybody runs it: the class, and the limit that it is beyond."""
-    now = {one["name"]: one["waits_for_approval"] for one in shown(capsys)["classes"]}
+    """The output has the record class, and the circuit breaker that the plan exceeds."""
+    now = {
+        record_class["name"]: record_class["waits_for_approval"]
+        for record_class in plan_json(capsys)["classes"]
+    }
     assert set(now.values()) == {None}
-    later = shown(capsys, as_of="2036-01-01")["classes"]
-    waits = {one["name"]: one["waits_for_approval"] for one in later}
+    later = plan_json(capsys, as_of="2036-01-01")["classes"]
+    waits = {record_class["name"]: record_class["waits_for_approval"] for record_class in later}
     assert (waits["invoice_record"], waits["staff"]) == ("percent", None)
 
 
-def test_plan_names_triggers_that_react(
-    place: Workplace, capsys: pytest.CaptureFixture[str]
+def test_retention_plan_lists_triggers_that_a_deletion_would_fire(
+    services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with place.database("customer_db").connect(autocommit=True) as connection:
+    with services.database("customer_db").connect(autocommit=True) as connection:
         connection.execute(
             "CREATE FUNCTION react() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN OLD; END$$;"
             "CREATE TRIGGER react AFTER DELETE ON invoice FOR EACH ROW EXECUTE FUNCTION react()"
@@ -144,77 +150,82 @@ def test_plan_names_triggers_that_react(
     assert "react (public.invoice, public.react)" in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_nothing_is_written_and_nobody_asked(
-    place: Workplace, capsys: pytest.CaptureFixture[str]
+def test_retention_plan_changes_no_table_of_the_state_database(
+    services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of no table of the state database a row changes, also in a preview of what is to come."""
-    before = state_of(place)
-    shown(capsys)
-    ahead = shown(capsys, as_of="2036-01-01")
-    assert state_of(place) == before
-    later = {one["name"]: one["to_delete"] for one in ahead["classes"]}
+    """The preview of a future day changes no table of the state database either."""
+    before = state_of(services)
+    plan_json(capsys)
+    preview = plan_json(capsys, as_of="2036-01-01")
+    assert state_of(services) == before
+    later = {record_class["name"]: record_class["to_delete"] for record_class in preview["classes"]}
     assert later["invoice_record"] > 100
-    assert shown(capsys)["plan_hash"] != ahead["plan_hash"]
+    assert plan_json(capsys)["plan_hash"] != preview["plan_hash"]
 
 
-def test_without_a_day_it_is_today(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
-    """In the pack's timezone, as of a run."""
-    today = place.clock.now().astimezone(place.pack.calendar.zone).date()
-    assert shown(capsys, as_of=None) == shown(capsys, as_of=today.isoformat())
-
-
-def test_people_see_what_stays_and_why(
-    place: Workplace, capsys: pytest.CaptureFixture[str]
+def test_retention_plan_without_as_of_option_is_made_for_today(
+    services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By hold, and by foreign key; one of a table that the data map lacks is named as such."""
+    """Today is determined in the timezone of the policy pack, as in a run."""
+    today = services.clock.now().astimezone(services.pack.calendar.zone).date()
+    assert plan_json(capsys, as_of=None) == plan_json(capsys, as_of=today.isoformat())
+
+
+def test_retention_plan_table_shows_kept_records_and_reasons(
+    services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reasons are legal holds and foreign keys, also of tables outside the data map."""
     assert command.plan(as_of=MOMENT) == 0
-    said = capsys.readouterr()
-    lines = [line.split() for line in said.out.splitlines()]
+    output = capsys.readouterr()
+    lines = [line.split() for line in output.out.splitlines()]
     assert ["invoice_record", "1", "hold", "1"] in lines
-    refund = next(line for line in said.out.splitlines() if "of_invoice" in line)
+    refund = next(line for line in output.out.splitlines() if "of_invoice" in line)
     assert "public.refund" in refund
     assert command.NOT_MAPPED in refund
-    assert f"SHA-256 {plan_of(chinook_in_run(place), MOMENT).sha256}" in said.out
-    assert "Past their review date: hold 1." in said.err
+    assert f"SHA-256 {plan_database(chinook_in_run(services), MOMENT).sha256}" in output.out
+    assert "The review of these holds is due: 1." in output.err
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("options", "message"),
     [
         ({"database": "nope"}, "maps no database nope"),
-        ({"as_of": "2026-13-01"}, "is no day and no moment"),
-        ({"as_of": "tomorrow"}, "is no day and no moment"),
-        ({"as_of": "2026-11-25T03:30:00"}, "is no day and no moment"),
-        ({"as_of": "0001-01-01"}, "too far away"),
+        ({"as_of": "2026-13-01"}, "is neither a date nor a date and time"),
+        ({"as_of": "tomorrow"}, "is neither a date nor a date and time"),
+        ({"as_of": "2026-11-25T03:30:00"}, "is neither a date nor a date and time"),
+        ({"as_of": "0001-01-01"}, "is not supported"),
     ],
 )
-def test_what_was_asked_wrongly_is_refused(
-    place: Workplace, asked: dict[str, str], said: str
+def test_retention_plan_with_invalid_option_is_refused(
+    services: Services, options: dict[str, str], message: str
 ) -> None:
-    """With what to write instead."""
-    with pytest.raises(UsageError, match=said) as refused:
-        command.plan(**asked)
+    """The error tells the user which value is valid."""
+    with pytest.raises(UsageError, match=message) as refused:
+        command.plan(**options)
     assert refused.value.action
 
 
-def test_a_pack_without_a_schedule_says_what_to_write(
-    chinook: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_retention_plan_without_retention_yaml_is_refused_with_advice(
+    chinook: Services, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nothing would ever expire; no "0 to delete" is printed that looks like a result."""
-    at(monkeypatch, replace(chinook, policy=write_pack(tmp_path)))
+    """Without retention.yaml no record expires, and "0 to delete" would look like a result."""
+    use_services(monkeypatch, replace(chinook, policy=write_pack(tmp_path)))
     with pytest.raises(UsageError, match=r"no retention\.yaml") as refused:
         command.plan()
     assert "retention.yaml" in refused.value.action
 
 
-def test_several_databases_have_a_plan_each_and_one_hash(
-    chinook: Workplace,
+def test_retention_plan_for_several_databases_has_a_single_plan_hash(
+    chinook: Services,
     database: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each class says of which it is; a database without classes is left out, or refused."""
+    """Each record class has the name of its database.
+
+    A database without record classes is omitted, or refused if it is requested.
+    """
     with psycopg.connect(database) as connection:
         connection.execute("CREATE TABLE buyer (id int PRIMARY KEY, phone text, seen_at date)")
         connection.execute("INSERT INTO buyer VALUES (1, NULL, '2020-01-01'), (2, NULL, NULL)")
@@ -234,36 +245,42 @@ def test_several_databases_have_a_plan_each_and_one_hash(
     def lookup(conn_id: str) -> Any:
         return address if conn_id == "shop_db" else chinook.lookup(conn_id)
 
-    place = replace(chinook, policy=pack, lookup=lookup)
-    at(monkeypatch, place)
-    found = shown(capsys)
-    assert [(one["database"], one["name"], one["to_delete"]) for one in found["classes"]] == [
+    services = replace(chinook, policy=pack, lookup=lookup)
+    use_services(monkeypatch, services)
+    printed = plan_json(capsys)
+    assert [
+        (record_class["database"], record_class["name"], record_class["to_delete"])
+        for record_class in printed["classes"]
+    ] == [
         ("one", "one", 1),
         ("two", "two", 1),
     ]
     plans = [
-        plan_of(RetentionDatabase(RunContext(place, None), name), MOMENT) for name in ("one", "two")
+        plan_database(RetentionDatabase(RunContext(services, None), name), MOMENT)
+        for name in ("one", "two")
     ]
-    assert found["plan_hash"] == combined(plans)
-    alone = shown(capsys, database="two")
+    assert printed["plan_hash"] == combined_sha256(plans)
+    alone = plan_json(capsys, database="two")
     assert alone["plan_hash"] == plans[1].sha256
-    assert [set(one) & {"database"} for one in alone["classes"]] == [set()]
+    assert [set(record_class) & {"database"} for record_class in alone["classes"]] == [set()]
     assert command.plan(as_of=MOMENT) == 0
-    said = capsys.readouterr()
-    assert f"All plans: SHA-256 {combined(plans)}" in said.out
-    assert "No record class is of bare: nothing there ever expires." in said.err
+    output = capsys.readouterr()
+    assert f"All plans: SHA-256 {combined_sha256(plans)}" in output.out
+    assert "bare has no record class, so its records never expire." in output.err
     with pytest.raises(UsageError, match="no record class of bare"):
         command.plan(database="bare")
 
 
-def test_it_is_a_good_first_command(tmp_path: Path):
-    """In a home where nothing is yet the sample company's database is made, as by `run`."""
-    done = subprocess.run(
+def test_retention_plan_in_an_empty_home_creates_the_sample_database(tmp_path: Path):
+    """The command creates the database of the sample company, as the command `run` does."""
+    completed = subprocess.run(
         [sys.executable, "-m", "include.cli", "retention", "plan", "--json"],
         check=False,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PARCELSEAL_HOME": str(tmp_path / "home")},
     )
-    assert done.returncode == 0, done.stderr
-    assert sum(one["expired"] for one in json.loads(done.stdout)["classes"]) > 0
+    assert completed.returncode == 0, completed.stderr
+    assert (
+        sum(record_class["expired"] for record_class in json.loads(completed.stdout)["classes"]) > 0
+    )

@@ -1,4 +1,4 @@
-"""``sampling return``: taken with its remarks, or refused with every fault and exit code 2."""
+"""The command ``sampling return`` stores correct workpapers, or refuses them with every fault."""
 
 from __future__ import annotations
 
@@ -18,67 +18,73 @@ from include.sampling import issue
 from include.sampling.workpapers import form
 from include.services.clock import FixedClock
 from include.state.connect import engine
-from tests.sampling.drawn import ISSUED, Draw, committed, draw, returned
+from tests.sampling.draw_fixtures import (
+    ISSUED,
+    Draw,
+    committed_population,
+    make_draw,
+    returned_workbook,
+)
 from tests.sampling.workpapers.support import edited
 
 
 @pytest.fixture
 def state(migrated_database: str) -> Engine:
-    """An empty state database."""
+    """Return a state database without audit samples."""
     return engine(migrated_database)
 
 
 @pytest.fixture
 def issued(state: Engine, monkeypatch: pytest.MonkeyPatch) -> Draw:
-    """A draw whose workpapers are out."""
-    place = SimpleNamespace(state=state, clock=FixedClock(ISSUED))
-    monkeypatch.setattr(command, "workplace", lambda: place)
+    """Issue the workpapers of a draw."""
+    stub = SimpleNamespace(state=state, clock=FixedClock(ISSUED))
+    monkeypatch.setattr(command, "command_services", lambda: stub)
     monkeypatch.setattr(command, "local_stack", nullcontext)
-    made = draw(committed())
+    draw = make_draw(committed_population())
     with state.begin() as conn:
-        made.issue(conn)
-    return made
+        draw.issue(conn)
+    return draw
 
 
 def run(
     capsys: pytest.CaptureFixture[str], file: Path, *more: str, by: str = "auditor"
 ) -> tuple[int, str, str]:
-    """Hand a file in; exit code, stdout and stderr."""
+    """Run ``sampling return`` with a file. Return the exit code, stdout and stderr."""
     code = app._run(["sampling", "return", str(file), "--by", by, *more])
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    output = capsys.readouterr()
+    return code, output.out, output.err
 
 
-def back(state: Engine) -> list[bool]:
+def returned_flags(state: Engine) -> list[bool]:
     with state.connect() as conn:
-        return [one.handed_in is not None for one in issue.all_issued(conn)]
+        return [issued_papers.handed_in is not None for issued_papers in issue.all_issued(conn)]
 
 
-def test_filled_in_workpapers_are_taken(
+def test_sampling_return_command_stores_completed_workpapers(
     state: Engine, issued: Draw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With what should be known of them, in words and as JSON."""
+    """The printed text and the JSON object contain the remarks."""
     file = tmp_path / "done.xlsx"
-    file.write_bytes(returned(issued.papers, {issued.papers.papers[0].population: (1,)}))
-    code, out, said = run(capsys, file)
-    assert (code, said) == (0, "")
+    file.write_bytes(returned_workbook(issued.papers, {issued.papers.papers[0].population: (1,)}))
+    code, out, err = run(capsys, file)
+    assert (code, err) == (0, "")
     part = f"2026Q3-1-{issued.papers.draw_sha256[:6]}"
     items = len(issued.papers.papers[0].items)
-    assert out.startswith(f"taken: {part}, {items} items\n")
+    assert out.startswith(f"imported: {part}, {items} items\n")
     assert "remark: " in out
     assert "conclude_audit" in out
     code, out, _said = run(capsys, file, "--json")
-    told = json.loads(out)
-    assert (code, told["workpapers"], told["audit"]) == (0, part, "2026Q3")
-    assert (told["stage"], told["items"]) == (1, items)
-    assert len(told["remarks"]) == 1
-    assert back(state) == [True]
+    result = json.loads(out)
+    assert (code, result["workpapers"], result["audit"]) == (0, part, "2026Q3")
+    assert (result["stage"], result["items"]) == (1, items)
+    assert len(result["remarks"]) == 1
+    assert returned_flags(state) == [True]
 
 
-def test_every_fault_is_told_and_nothing_is_taken(
+def test_sampling_return_command_with_faulty_workpapers_stores_nothing(
     state: Engine, issued: Draw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On stderr, each with its sheet and cell; stdout stays empty."""
+    """Stderr has each fault with its sheet and cell, and stdout is empty."""
 
     def spoil(book: Workbook) -> None:
         sheet = book[issued.papers.sheets["shares"]]
@@ -86,36 +92,36 @@ def test_every_fault_is_told_and_nothing_is_taken(
             sheet.cell(form.HEADER_ROW + row, len(form.FIXED) + 1).value = f"[b]perhaps {row}"
 
     file = tmp_path / "done.xlsx"
-    file.write_bytes(edited(returned(issued.papers), spoil))
-    code, out, said = run(capsys, file)
+    file.write_bytes(edited(returned_workbook(issued.papers), spoil))
+    code, out, err = run(capsys, file)
     assert (code, out) == (2, "")
-    assert "3 faults" in said
+    assert "3 faults" in err
     for row in (1, 2, 3):
-        assert f"cell F{form.HEADER_ROW + row}: “[b]perhaps {row}” is none of the answers" in said
+        assert f"cell F{form.HEADER_ROW + row}: “[b]perhaps {row}” is not one of the answers" in err
     code, out, _said = run(capsys, file, "--json")
     assert code == 2
-    assert json.loads(out)["error"].count("is none of the answers") == 3
-    assert back(state) == [False]
+    assert json.loads(out)["error"].count("is not one of the answers") == 3
+    assert returned_flags(state) == [False]
 
 
 @pytest.mark.usefixtures("issued")
-def test_what_is_no_file_is_wrong_usage(
+def test_sampling_return_command_with_unreadable_file_exits_with_2(
     state: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file that is not there, a folder, text, one of endless length, and nobody's."""
+    """The cases are a missing file, a folder, a text file, a huge file, and an empty user id."""
     text, large = tmp_path / "text.xlsx", tmp_path / "large.xlsx"
     text.write_text("no workbook")
     with large.open("wb") as stream:
-        os.truncate(stream.fileno(), 64 * 1024**3)  # of which nothing is on the disk
+        os.truncate(stream.fileno(), 64 * 1024**3)  # a sparse file
     cases = {
         tmp_path / "missing.xlsx": "cannot be read: No such file or directory",
         tmp_path: "cannot be read: Is a directory",
-        text: "no Excel workbook",
-        large: "The file is larger than such a workbook can be",
+        text: "not an Excel workbook",
+        large: "The file is larger than a workbook may be",
     }
     for file, why in cases.items():
-        code, out, said = run(capsys, file)
+        code, out, err = run(capsys, file)
         assert (code, out) == (2, "")
-        assert why in said
+        assert why in err
     assert run(capsys, text, by=" ")[0] == 2
-    assert back(state) == [False]
+    assert returned_flags(state) == [False]

@@ -1,4 +1,4 @@
-"""``sampling verify``: a bundle of an audit, drawn again and its seal checked."""
+"""The command ``sampling verify`` repeats the draw of an audit bundle and checks its seal."""
 
 from __future__ import annotations
 
@@ -12,86 +12,92 @@ from typing import Any
 import pytest
 
 from include.cli import app, evidence
-from include.composition import new_workplace
+from include.composition import build_services
 from include.local.postgres import EmbeddedPostgres
 from include.services.connections import ConnectionSpec
-from tests.retention.place import spec
-from tests.sampling.rig import SEED, SIGNER, Rig, by_branch, new_rig, population
+from tests.retention.chinook_services import spec
+from tests.sampling.company import SEED, SIGNER, Company, by_branch, new_company, population
 
 
 @pytest.fixture(scope="module")
 def audited(
     postgres: EmbeddedPostgres, migrated_once: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Rig, Path]]:
-    """A shop and the bundle of its audit."""
-    with new_rig(postgres, migrated_once, tmp_path_factory.mktemp("audited")) as rig:
-        rig.audit(population(), by_branch())
-        yield rig, rig.root / rig.run().path
+) -> Iterator[tuple[Company, Path]]:
+    """Yield a company and the evidence bundle of its audit sample."""
+    with new_company(postgres, migrated_once, tmp_path_factory.mktemp("audited")) as company:
+        company.use_populations(population(), by_branch())
+        yield company, company.root / company.run().path
 
 
 @pytest.fixture
-def bundle(audited: tuple[Rig, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The bundle at a workplace whose evidence store it lies in."""
-    rig, path = audited
-    store = Path(shutil.copytree(rig.root, tmp_path / "store"))
+def bundle(audited: tuple[Company, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the evidence store, let the commands use the copy, and return its audit bundle."""
+    company, path = audited
+    store = Path(shutil.copytree(company.root, tmp_path / "store"))
     key = SIGNER.public_pem.decode()
     specs = {
-        "customer_db": spec("customer_db", rig.source),
-        "state_db": spec("state_db", rig.state),
+        "customer_db": spec("customer_db", company.source),
+        "state_db": spec("state_db", company.state),
         "evidence_store": ConnectionSpec(
             conn_id="evidence_store",
             conn_type="fs",
             extra={"path": str(store), "trusted_keys": [key]},
         ),
     }
-    place = new_workplace(tmp_path / "home", rig.folder, specs.get)
-    monkeypatch.setattr(evidence, "workplace", lambda: place)
+    services = build_services(tmp_path / "home", company.folder, specs.get)
+    monkeypatch.setattr(evidence, "command_services", lambda: services)
     monkeypatch.setattr(evidence, "local_stack", nullcontext)
-    return store / path.relative_to(rig.root)
+    return store / path.relative_to(company.root)
 
 
-def verified(
+def run_verify(
     capsys: pytest.CaptureFixture[str], folder: Path | str
 ) -> tuple[int, dict[str, Any], str]:
-    """Exit code, the object on stdout, and what people read."""
+    """Run ``sampling verify`` for a folder. Return the exit code, JSON object and stderr."""
     code = app._run(["sampling", "verify", str(folder), "--json"])
-    told = capsys.readouterr()
-    assert told.out.count("\n") == 1
-    return code, json.loads(told.out), told.err
+    output = capsys.readouterr()
+    assert output.out.count("\n") == 1
+    return code, json.loads(output.out), output.err
 
 
-def test_a_bundle_that_nobody_touched_is_verified(
+def test_sampling_verify_accepts_an_unchanged_bundle(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the store, with its row of the ledger."""
-    code, told, said = verified(capsys, bundle)
-    assert (code, told["verified"], told["reason"], said) == (0, True, None, "")
-    assert (told["audit"], told["seed"]) == ("2026Q3", SEED)
-    assert [(one["population"], one["items"], one["verified"]) for one in told["populations"]] == [
+    """The bundle is in the evidence store and has a row in the evidence ledger."""
+    code, result, err = run_verify(capsys, bundle)
+    assert (code, result["verified"], result["reason"], err) == (0, True, None, "")
+    assert (result["audit"], result["seed"]) == ("2026Q3", SEED)
+    assert [
+        (population["population"], population["items"], population["verified"])
+        for population in result["populations"]
+    ] == [
         ("openings", 200, True),
         ("branches", 200, True),
     ]
-    assert all(one["drawn"] > 0 and one["rejected"] >= 0 for one in told["populations"])
+    assert all(
+        population["drawn"] > 0 and population["rejected"] >= 0
+        for population in result["populations"]
+    )
 
 
-def test_a_copy_on_a_disk_is_verified_by_itself(
+def test_sampling_verify_accepts_a_copy_outside_the_store(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As an outside auditor has it; also by a relative path with a slash at its end."""
+    """An external auditor has such a copy. Its path may be relative or end with a slash."""
     copy = shutil.copytree(bundle, tmp_path / "handed over")
-    assert verified(capsys, copy)[:1] == (0,)
-    assert verified(capsys, f"{copy}/")[1]["verified"] is True
+    assert run_verify(capsys, copy)[:1] == (0,)
+    assert run_verify(capsys, f"{copy}/")[1]["verified"] is True
 
 
-def test_people_read_a_table_and_a_sentence(
+def test_sampling_verify_without_json_option_prints_a_table_and_the_result(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line for each population."""
+    """The table has one line for each population."""
     assert app._run(["sampling", "verify", str(bundle)]) == 0
-    said = capsys.readouterr().out
-    assert f"audit 2026Q3, seed {SEED}" in said
-    assert "verified: the seal holds, and the same items are drawn again" in said
-    (line,) = [one for one in said.splitlines() if one.lstrip().startswith("openings")]
+    output = capsys.readouterr().out
+    assert f"audit 2026Q3, seed {SEED}" in output
+    assert "verified: the seal is valid, and the same items are drawn again" in output
+    (line,) = [line for line in output.splitlines() if line.lstrip().startswith("openings")]
     assert line.split()[1] == "200"
     assert line.rstrip().endswith("the same")
 
@@ -100,12 +106,12 @@ def test_people_read_a_table_and_a_sentence(
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("frames/openings.tsv", "openings: the frame is not the one that was committed to"),
-        ("samples/branches.json", "branches: it cannot be drawn again"),
+        ("frames/openings.tsv", "openings: the frame differs from the committed frame"),
+        ("samples/branches.json", "branches: the draw cannot be repeated"),
         ("workpapers.xlsx", "workpapers.xlsx"),
     ],
 )
-def test_an_edited_bundle_is_not_verified(
+def test_sampling_verify_rejects_an_edited_bundle(
     bundle: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -113,98 +119,103 @@ def test_an_edited_bundle_is_not_verified(
     reason: str,
     inside: bool,
 ) -> None:
-    """What is not as it was sealed is named, and where other items are drawn, that too."""
+    """The reason names the changed file, or the population whose repeated draw has other items."""
     folder = bundle if inside else shutil.copytree(bundle, tmp_path / "copy")
     path = folder / name
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-3])
-    code, told, _said = verified(capsys, folder)
-    assert (code, told["verified"]) == (1, False)
-    assert reason in told["reason"]
-    harmed = {one["population"] for one in told["populations"] if not one["verified"]}
-    assert harmed == ({reason.partition(":")[0]} if ":" in reason else set())
+    code, result, _err = run_verify(capsys, folder)
+    assert (code, result["verified"]) == (1, False)
+    assert reason in result["reason"]
+    rejected = {
+        population["population"]
+        for population in result["populations"]
+        if not population["verified"]
+    }
+    assert rejected == ({reason.partition(":")[0]} if ":" in reason else set())
     assert app._run(["sampling", "verify", str(folder)]) == 1
     told_people = capsys.readouterr()
     assert "not verified" in told_people.err
-    assert "the seal holds" not in told_people.out
+    assert "the seal is valid" not in told_people.out
 
 
-def test_a_draw_that_was_sealed_wrong_is_not_verified(
-    audited: tuple[Rig, Path], bundle: Path, capsys: pytest.CaptureFixture[str]
+def test_sampling_verify_rejects_a_sealed_bundle_with_an_item_that_was_not_drawn(
+    audited: tuple[Company, Path], bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The seal alone proves no draw: this bundle is sealed as well as any."""
-    rig, _path = audited
+    """The bundle has a valid seal, but lists an item that the seed does not draw."""
+    company, _path = audited
     files = {
-        one.relative_to(bundle).as_posix(): one.read_bytes()
-        for one in bundle.rglob("*")
-        if one.is_file() and one.parent.name in ("frames", "samples", bundle.name)
+        path.relative_to(bundle).as_posix(): path.read_bytes()
+        for path in bundle.rglob("*")
+        if path.is_file() and path.parent.name in ("frames", "samples", bundle.name)
     }
     for name in ("SHA256SUMS", "SHA256SUMS.sig", "signer.pem", "result.json"):
         del files[name]
     sample = files["samples/openings.json"]
     files["samples/openings.json"] = sample.replace(b'"key": "', b'"key": "1', 1)
-    sealed = rig.sealed("forged", files)
-    code, told, _said = verified(capsys, rig.root / sealed.path)
+    sealed = company.seal_files("forged", files)
+    code, result, _err = run_verify(capsys, company.root / sealed.path)
     assert code == 1
-    assert told["reason"] == "openings: other items are drawn than the bundle names"
+    assert result["reason"] == "openings: the repeated draw has other items than the bundle"
 
 
-@pytest.mark.parametrize("made", [True, False])
-def test_a_folder_that_is_no_bundle_is_wrong_usage(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], made: bool
+@pytest.mark.parametrize("folder_exists", [True, False])
+def test_sampling_verify_of_folder_without_bundle_exits_with_2(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], folder_exists: bool
 ) -> None:
-    """Or is not there: exit code 2 and one line."""
+    """The folder is missing, or it contains no bundle."""
     folder = tmp_path / "nothing here"
-    if made:
+    if folder_exists:
         folder.mkdir()
-    for one in (folder, bundle.parent / "nothing here"):
-        if made:
-            one.mkdir(exist_ok=True)
-        code, told, said = verified(capsys, one)
-        assert (code, list(told)) == (2, ["error"])
+    for path in (folder, bundle.parent / "nothing here"):
+        if folder_exists:
+            path.mkdir(exist_ok=True)
+        code, result, err = run_verify(capsys, path)
+        assert (code, list(result)) == (2, ["error"])
         assert (
-            "nothing here" in told["error"] or "no bundle of a drawn audit sample" in told["error"]
+            "nothing here" in result["error"]
+            or "not a bundle of a drawn audit sample" in result["error"]
         )
-        assert said.strip()
+        assert err.strip()
 
 
-def test_a_bundle_of_another_workflow_is_wrong_usage(
+def test_sampling_verify_of_a_commitment_bundle_exits_with_2(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The commitment's own bundle has no seed: nothing was drawn in it."""
-    store = next(one for one in bundle.parents if one.name == "store")
-    (commitment,) = (one.parent for one in (store / "sample_commitment").rglob("commitment.json"))
-    code, told, _said = verified(capsys, commitment)
+    """The bundle with the commitment has no random seed and no draw."""
+    store = next(parent for parent in bundle.parents if parent.name == "store")
+    (commitment,) = (path.parent for path in (store / "sample_commitment").rglob("commitment.json"))
+    code, result, _err = run_verify(capsys, commitment)
     assert code == 2
-    assert "There is no seed.json" in told["error"]
+    assert "seed.json is missing" in result["error"]
 
 
-def test_markup_and_controls_in_a_bundle_are_shown_as_they_are(
+def test_sampling_verify_escapes_markup_and_control_characters(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A bundle from elsewhere may hold anything; it cannot write over the terminal."""
+    """A bundle of another origin may contain any text, and must not control the terminal."""
     folder = Path(shutil.copytree(bundle, tmp_path / "copy"))
     path = folder / "commitment.json"
     path.write_text(path.read_text().replace('"openings"', '"[/red]x\\u001b[2J"'))
     seed = folder / "seed.json"
     seed.write_text(seed.read_text().replace(SEED, "[bold]1\\u001b[2J"))
     assert app._run(["sampling", "verify", str(folder)]) == 1
-    told = capsys.readouterr()
-    assert "\x1b" not in told.out + told.err
-    assert "[/red]x" in told.err
-    assert "[bold]1" in told.out
+    output = capsys.readouterr()
+    assert "\x1b" not in output.out + output.err
+    assert "[/red]x" in output.err
+    assert "[bold]1" in output.out
 
 
 @pytest.mark.parametrize("words", [["verify"], ["sampling", "verify"]])
-def test_names_of_files_are_no_markup(
+def test_sampling_verify_escapes_markup_in_file_names(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    """Whoever adds a file cannot choose what is printed of it, or that nothing is."""
+    """A file name must not change or hide the output of the command."""
     folder = Path(shutil.copytree(bundle, tmp_path / "copy"))
     (folder / "[").mkdir()
     (folder / "[" / "red]x\x1b[2J").write_text("x")
     assert app._run([*words, str(folder)]) == 1
-    told = capsys.readouterr()
-    assert "not verified" in told.err
-    assert "[/red]x" in told.err
-    assert "\x1b" not in told.out + told.err
+    output = capsys.readouterr()
+    assert "not verified" in output.err
+    assert "[/red]x" in output.err
+    assert "\x1b" not in output.out + output.err

@@ -1,4 +1,4 @@
-"""What a command starts and loads of the local profile."""
+"""The parts of the local profile that a command starts, and the sample data that it loads."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from include.cli.stack import local_stack
-from include.composition import new_workplace
+from include.composition import build_services
 from include.local.profile import COURIER, STAND_INS, LocalProfile
 from include.local.roles import sample_logins
 from include.services.connections import ConnectionSpec
 from include.services.errors import UsageError
-from tests.cli.places import SHOP_RETENTION
+from tests.cli.command_services import SHOP_RETENTION
 from tests.cli.test_errors import call
 from tests.policy.packs import SHOP, write_pack
 
@@ -31,7 +31,7 @@ TABLE = "CREATE TABLE buyer (id int PRIMARY KEY, phone text, seen_at timestamptz
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A home that the server's user may enter."""
+    """Yield a ParcelSeal home folder that the user of the PostgreSQL server can enter."""
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-stack-"))
     folder.chmod(0o755)
     yield folder / "home"
@@ -43,10 +43,10 @@ def foreign_pack(folder: Path) -> Path:
     return write_pack(folder, datamap__shop=FOREIGN, retention=SHOP_RETENTION)
 
 
-def test_command_on_a_foreign_database_loads_no_sample(
+def test_command_loads_no_sample_customers_if_customer_db_is_configured(
     home: Path, tmp_path: Path, database: str
 ) -> None:
-    """The local state database needs the server, but no customers."""
+    """The local state database needs the embedded server, but no sample customers."""
     with psycopg.connect(database) as connection:
         connection.execute(TABLE)
     parameters = conninfo_to_dict(database)
@@ -55,18 +55,18 @@ def test_command_on_a_foreign_database_loads_no_sample(
         "password": parameters["password"], "schema": parameters["dbname"],
     }  # fmt: skip
     pack = foreign_pack(tmp_path / "pack")
-    done = call(
+    completed = call(
         home, "retention", "plan", "--json",
         PARCELSEAL_POLICY=str(pack), AIRFLOW_CONN_SHOP_DB=json.dumps(shop),
         TMPDIR=os.environ.get("TMPDIR", "/tmp"),  # noqa: S108 - as this process
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert [entry["name"] for entry in json.loads(done.stdout)["classes"]] == ["buyer"]
-    assert "sample" not in done.stderr
-    place = new_workplace(home, pack, lambda _: None)
+    assert completed.returncode == 0, completed.stderr
+    assert [entry["name"] for entry in json.loads(completed.stdout)["classes"]] == ["buyer"]
+    assert "sample" not in completed.stderr
+    services = build_services(home, pack, lambda _: None)
     with (
-        local_stack(place),
-        psycopg.connect(LocalProfile(place.home).owner_conninfo(COURIER)) as courier,
+        local_stack(services),
+        psycopg.connect(LocalProfile(services.home).owner_conninfo(COURIER)) as courier,
     ):
         assert courier.execute("SELECT to_regclass('public.customer')").fetchone() == (None,)
 
@@ -75,29 +75,36 @@ def configured(*conn_ids: str) -> dict[str, ConnectionSpec]:
     return {name: ConnectionSpec(name, "postgres", host="db.example") for name in conn_ids}
 
 
-def test_command_without_a_local_connection_starts_no_server(home: Path, tmp_path: Path) -> None:
-    """No database of the pack uses the connection customer_db, so it needs no stand-in."""
+def test_command_whose_connections_are_all_configured_starts_no_server(
+    home: Path, tmp_path: Path
+) -> None:
+    """No database of the pack uses the connection customer_db, so it need not be replaced."""
     lookup = configured("shop_db", *STAND_INS[1:]).get
-    place = new_workplace(home, foreign_pack(tmp_path / "pack"), lookup)
-    with local_stack(place, customers=10):
+    services = build_services(home, foreign_pack(tmp_path / "pack"), lookup)
+    with local_stack(services, customers=10):
         assert not home.exists()
 
 
-def test_command_loads_the_sample_that_stands_in_for_a_connection(
+def test_command_loads_sample_customers_if_customer_db_is_not_configured(
     home: Path, tmp_path: Path
 ) -> None:
     lookup = configured(*STAND_INS[1:]).get
-    place = new_workplace(home, write_pack(tmp_path / "pack"), lookup)
-    assert place.pack.database("shop").connection == "customer_db"
+    services = build_services(home, write_pack(tmp_path / "pack"), lookup)
+    assert services.pack.database("shop").connection == "customer_db"
     with (
-        local_stack(place, customers=10),
-        psycopg.connect(LocalProfile(place.home).owner_conninfo(COURIER)) as courier,
+        local_stack(services, customers=10),
+        psycopg.connect(LocalProfile(services.home).owner_conninfo(COURIER)) as courier,
     ):
         assert courier.execute("SELECT count(*) FROM customer").fetchone() == (10,)
 
 
 def unreadable(broken: str, *others: str) -> Callable[[str], ConnectionSpec | None]:
-    """Return a lookup of configured connections in which one cannot be read."""
+    """Return a function that reads connections, and raises UsageError for the connection `broken`.
+
+    Args:
+        broken: id of the connection that cannot be read.
+        others: ids of the connections that are configured.
+    """
 
     def lookup(conn_id: str) -> ConnectionSpec | None:
         if conn_id == broken:
@@ -107,25 +114,25 @@ def unreadable(broken: str, *others: str) -> Callable[[str], ConnectionSpec | No
     return lookup
 
 
-def test_command_that_does_not_read_a_connection_accepts_an_unreadable_one(
+def test_command_accepts_a_malformed_connection_that_it_does_not_need(
     home: Path, tmp_path: Path
 ) -> None:
-    """`backup list` shows the restore points although state_db is misspelt."""
+    """For example, `backup list` works although the connection state_db is malformed."""
     others = [name for name in STAND_INS if name != "state_db"]
-    place = new_workplace(home, write_pack(tmp_path / "pack"), unreadable("state_db", *others))
-    with local_stack(place):
+    services = build_services(home, write_pack(tmp_path / "pack"), unreadable("state_db", *others))
+    with local_stack(services):
         assert not home.exists()
 
 
 @pytest.mark.parametrize("broken", ["customer_db", "incident_db"])
-def test_command_refuses_an_unreadable_connection_before_it_starts(
+def test_command_refuses_a_malformed_connection_before_it_starts_a_server(
     home: Path, tmp_path: Path, broken: str
 ) -> None:
-    """Whichever of the connections to the sample it is."""
-    place = new_workplace(home, write_pack(tmp_path / "pack"), unreadable(broken))
+    """Every connection whose database the sample company provides is checked."""
+    services = build_services(home, write_pack(tmp_path / "pack"), unreadable(broken))
     with (
         pytest.raises(UsageError, match=broken),
-        local_stack(place, customers=10, read=list(sample_logins())),
+        local_stack(services, customers=10, read=list(sample_logins())),
     ):
         pass
     assert not home.exists()

@@ -1,4 +1,4 @@
-"""``parcelseal up`` on a busy machine: Airflow stops answering while workflows run."""
+"""The command ``parcelseal up`` on an overloaded computer: Airflow stops answering during a run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from include.cli.up import run_all
 from include.evidence.signing import Signer, generate_key
 from include.local import airflow_api
 from include.local.airflow import ADMIN, Standalone
+from include.service_container import ROOT, Services
 from include.services.errors import ServiceError
 from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
-from include.workplace import ROOT, Workplace
 from tests.support.airflow_server import AirflowAnswers, serving
 
 WORKFLOWS = ("backup_offsite", "check_quality")
 
 
 class SilentAboutTheSecond(AirflowAnswers):
-    """Airflow's API, silent about the second workflow."""
+    """An API of Airflow that answers no request about the second workflow."""
 
     def do_GET(self) -> None:  # noqa: N802 - http.server's name
         if WORKFLOWS[1] in self.path:
@@ -47,22 +47,22 @@ def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standal
 
 
 @pytest.fixture
-def place(tmp_path: Path, migrated_database: str) -> Workplace:
-    """An empty state database, and an evidence store without a bundle."""
-    made = SimpleNamespace(
+def services(tmp_path: Path, migrated_database: str) -> Services:
+    """Return services with an empty state database and an empty evidence store."""
+    stub = SimpleNamespace(
         state=engine(migrated_database),
         store=lambda _name: DirectoryStore(tmp_path),
         trusted=[Signer.from_pem(generate_key()).public_pem],
     )
-    return cast(Workplace, made)
+    return cast(Services, stub)
 
 
-def test_finished_runs_are_printed_before_the_error(
-    place: Workplace, airflow: Standalone, capsys: pytest.CaptureFixture[str]
+def test_up_prints_results_of_finished_runs_if_a_later_run_raises_an_error(
+    services: Services, airflow: Standalone, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The results of an hour must not be lost with one failed run."""
+    """An error must not hide the results of the runs that finished before it."""
     with pytest.raises(ServiceError, match="does not answer") as silent:
-        run_all(place, airflow, answer=False)
+        run_all(services, airflow, answer=False)
     assert str(airflow.log) in silent.value.action
     printed = capsys.readouterr()
     assert WORKFLOWS[0] in printed.out

@@ -1,4 +1,4 @@
-"""Two databases that are large enough for a dump to take its time, and their data maps."""
+"""Two mapped databases that are so large that tests can interrupt their dumps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from include.deployment.zones import ZONES
 from tests.compose.stack import Stack, say
 
 LOADS = ("load_one", "load_two")
-ROWS_PER_MEGABYTE = 2_600  # of the table below, as PostgreSQL stores it
+ROWS_PER_MEGABYTE = 2_600  # rows of the table below per MB on disk
 _MAP = """dataset:
   - fides_key: {name}
     name: {name}
@@ -31,7 +31,12 @@ ALTER TABLE {name}_parcel ADD PRIMARY KEY (id);
 
 
 def prepare(stack: Stack, megabytes: int) -> None:
-    """Make the databases, connections and data maps; workers are started anew to see them."""
+    """Create the databases, connections and data maps, and restart the workers.
+
+    Args:
+        stack: running stack.
+        megabytes: size of each database in MB.
+    """
     there = stack.state("SELECT datname FROM pg_database", "customers", "postgres").split()
     for name in LOADS:
         if name not in there:
@@ -42,16 +47,16 @@ def prepare(stack: Stack, megabytes: int) -> None:
         size = stack.state(f"SELECT pg_database_size('{name}') >> 20", "customers", name)
         say(f"{name} has {size} MB")
     path = stack.private / "connections.json"
-    known = json.loads(path.read_text())
-    if {f"{name}_db" for name in LOADS} <= set(known):
+    connections = json.loads(path.read_text())
+    if {f"{name}_db" for name in LOADS} <= set(connections):
         return
     for name in LOADS:
-        known[f"{name}_db"] = {**known["customer_db"], "schema": name}
+        connections[f"{name}_db"] = {**connections["customer_db"], "schema": name}
         target = stack.private / "policy" / "datamap" / f"{name}.yaml"
         target.write_text(_MAP.format(name=name))
         target.chmod(0o644)
-    path.write_text(json.dumps(known, indent=1))  # in place: it keeps owner, mode and inode
-    assert known["customer_db"]["host"] == layout.CUSTOMERS
+    path.write_text(json.dumps(connections, indent=1))  # in place: it keeps owner, mode and inode
+    assert connections["customer_db"]["host"] == layout.CUSTOMERS
     stack.init()  # which gives each zone its connections
     workers = [zone.service for zone in ZONES.values()]
     stack.compose("up", "--detach", "--force-recreate", "--wait", "dag-processor", *workers)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Shows on a running stack what docs/production.md says of it: `python -m tests.compose.run`.
+"""Produce the results of docs/explanation/stack-tests.md: `python -m tests.compose.run`.
 
-It kills workers, stops servers and fills disks: never of a stack that anybody uses.
+The program kills workers, stops servers and fills disks. Never run it on a stack that is in use.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def main() -> int:
         "--share", type=float, default=0.4, help="processors of each worker in two_workers"
     )
     words.add_argument("scenarios", nargs="*", help=f"of {', '.join(ALL)}; all where none is named")
-    asked = words.parse_args()
-    if unknown := set(asked.scenarios) - set(ALL):
+    args = words.parse_args()
+    if unknown := set(args.scenarios) - set(ALL):
         words.error(f"unknown: {', '.join(sorted(unknown))}")
-    stack = Stack(asked.folder.absolute(), asked.down, asked.share)
-    if not asked.scenarios or set(asked.scenarios) - WITHOUT_LOAD:
-        load.prepare(stack, asked.megabytes)
+    stack = Stack(args.folder.absolute(), args.down, args.share)
+    if not args.scenarios or set(args.scenarios) - WITHOUT_LOAD:
+        load.prepare(stack, args.megabytes)
     failed = []
-    for name in asked.scenarios or ALL:
+    for name in args.scenarios or ALL:
         say(f"== {name}: {ALL[name].__doc__}")
         try:
             ALL[name](stack)

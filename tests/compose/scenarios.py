@@ -1,4 +1,4 @@
-"""What the running stack has to show, one function each; every one raises NotShown or returns."""
+"""Scenarios that run on the stack. Each function raises `NotShown` if its scenario fails."""
 
 from __future__ import annotations
 
@@ -18,35 +18,38 @@ from tests.compose.load import LOADS
 from tests.compose.stack import NotShown, Stack, say
 from tests.compose.zones import zones
 
-HELD = ("pass", "attention")
-MUST_HOLD = ("backup_offsite", "drill_restore", "enforce_retention")
+PASSED = ("pass", "attention")
+MUST_PASS = ("backup_offsite", "drill_restore", "enforce_retention")
 LIMIT = 2  # processors of a backup worker, as docker-compose.yaml says
-AT_MOST = 0.6  # of the time that one worker takes for two databases
+AT_MOST = 0.6  # largest duration with two workers relative to one worker
 
 
-def _held(stack: Stack, dag_id: str, run_id: str, state: str, seconds: float) -> dict[str, Any]:
+def _require_passed(
+    stack: Stack, dag_id: str, run_id: str, state: str, seconds: float
+) -> dict[str, Any]:
     bundle = stack.bundle(dag_id, run_id)
-    if state != "success" or bundle["outcome"] not in HELD:
+    if state != "success" or bundle["outcome"] not in PASSED:
         raise NotShown(f"{dag_id} ended {state}, outcome {bundle['outcome']}")
     say(f"{dag_id}: {state}, outcome {bundle['outcome']}, {seconds:.0f} s")
     return bundle
 
 
 def workflows(stack: Stack) -> None:
-    """Every scheduled workflow goes through Celery, with the connections of its zones alone.
+    """Require that every scheduled workflow runs through Celery with its zone's connections.
 
-    A backup, a drill of it and a retention run pass or need attention. The sample company breaks
-    rules of the others, so their task `gate` may fail; none of their other tasks may.
+    A backup, a restore drill and a retention run have to pass or to need attention. The sample
+    company breaks rules that the other workflows check. Their task `gate` may therefore fail, but
+    their other tasks may not.
     """
-    for dag_id in MUST_HOLD:
+    for dag_id in MUST_PASS:
         with answering(stack, dag_id):
             run_id, state, seconds = stack.run(dag_id)
-        _held(stack, dag_id, run_id, state, seconds)
-        queues = {one["queue"] for one in stack.tasks(dag_id, run_id) if one["queue"]}
+        _require_passed(stack, dag_id, run_id, state, seconds)
+        queues = {task["queue"] for task in stack.tasks(dag_id, run_id) if task["queue"]}
         say(f"  queues {sorted(queues)}, workers {len(_hosts(stack, dag_id, run_id))}")
     failures = []
     for workflow in registry.workflows():
-        if workflow.cadence is Cadence.ON_DEMAND or workflow.id in MUST_HOLD:
+        if workflow.cadence is Cadence.ON_DEMAND or workflow.id in MUST_PASS:
             continue
         with answering(stack, workflow.id):
             run_id, _state, seconds = stack.run(workflow.id)
@@ -64,27 +67,29 @@ def workflows(stack: Stack) -> None:
 
 
 def _hosts(stack: Stack, dag_id: str, run_id: str) -> set[str]:
-    return {one["hostname"] for one in stack.tasks(dag_id, run_id) if one["hostname"]}
+    return {task["hostname"] for task in stack.tasks(dag_id, run_id) if task["hostname"]}
 
 
 @contextmanager
 def answering(stack: Stack, dag_id: str) -> Iterator[None]:
-    """Meanwhile answer each human step as somebody who is asked; they need an account."""
+    """Inside a with block, answer each required action as an assigned user who has an account."""
     ended = threading.Event()
     failures: list[Exception] = []
 
     def answer() -> None:
         while not ended.wait(5):
             try:
-                for one in stack.api().questions(dag_id):
-                    time.sleep(5)  # as a person would: Airflow has to have parked the task
-                    person = next(who for who in one.assigned if who in stack.accounts())
-                    form = filled_form(dag_id, one.task_id, SystemClock().now())
-                    option = one.options[0]  # what lets the run go on
-                    stack.api(person).answer(dag_id, one, option, form)
-                    say(f"  {person} answered {one.task_id}: {option}")
+                for action in stack.api().required_actions(dag_id):
+                    time.sleep(5)  # like a person: Airflow must have deferred the task
+                    person = next(
+                        account for account in action.assigned if account in stack.accounts()
+                    )
+                    form = filled_form(dag_id, action.task_id, SystemClock().now())
+                    option = action.options[0]  # the option that continues the run
+                    stack.api(person).answer(dag_id, action, option, form)
+                    say(f"  {person} answered {action.task_id}: {option}")
             except StopIteration:
-                failures.append(NotShown(f"nobody of {one.assigned} has an account"))
+                failures.append(NotShown(f"nobody of {action.assigned} has an account"))
                 say(f"  answering: {failures[-1]}; the run waits for them")
                 return
             except (NotShown, OSError) as error:
@@ -102,7 +107,7 @@ def answering(stack: Stack, dag_id: str) -> Iterator[None]:
 
 
 def _kill_worker_of(stack: Stack, task: dict[str, Any], service: str) -> str:
-    """Kill the container that a task runs in, at once."""
+    """Kill the container in which a task runs, and return the container's id."""
     for container in stack.containers(service):
         if container.startswith(task["hostname"]):
             stack.docker("kill", container)
@@ -112,10 +117,10 @@ def _kill_worker_of(stack: Stack, task: dict[str, Any], service: str) -> str:
 
 
 def backup_killed(stack: Stack) -> None:
-    """A worker is killed in the middle of a dump: another finishes; one restore point counts."""
+    """Kill a worker during a dump. Another worker has to finish with exactly one restore point."""
     name = LOADS[0]
-    before = {one["id"] for one in stack.restore_points(name)}
-    _limit(stack, stack.share)  # else the dump is over before anybody can kill it
+    before = {point["id"] for point in stack.restore_points(name)}
+    _limit(stack, stack.share)  # otherwise the dump ends before the worker can be killed
     run_id = stack.trigger("backup_offsite", {"databases": [name]})
     task = stack.wait_for_task("backup_offsite", run_id, "backup", "running")
     time.sleep(3)
@@ -124,23 +129,25 @@ def backup_killed(stack: Stack) -> None:
     try:
         state, seconds = stack.wait("backup_offsite", run_id)
         say(f"  ended {time.monotonic() - began:.0f} s after the kill")
-        _held(stack, "backup_offsite", run_id, state, seconds)
+        _require_passed(stack, "backup_offsite", run_id, state, seconds)
     finally:
         stack.docker("start", killed)
         _limit(stack, LIMIT)
-    done = next(
-        one for one in stack.tasks("backup_offsite", run_id) if one["task_id"] == "each.backup"
+    ended_task = next(
+        task for task in stack.tasks("backup_offsite", run_id) if task["task_id"] == "each.backup"
     )
-    if done["hostname"] == task["hostname"] or done["try_number"] < 2:
-        raise NotShown(f"the task ended in {done['hostname']}, try {done['try_number']}")
-    made = [one for one in stack.restore_points(name) if one["id"] not in before]
-    if len(made) != 1:
-        raise NotShown(f"{len(made)} new restore points of {name}")
+    if ended_task["hostname"] == task["hostname"] or ended_task["try_number"] < 2:
+        raise NotShown(
+            f"the task ended in {ended_task['hostname']}, try {ended_task['try_number']}"
+        )
+    new_points = [point for point in stack.restore_points(name) if point["id"] not in before]
+    if len(new_points) != 1:
+        raise NotShown(f"{len(new_points)} new restore points of {name}")
     say(f"one new restore point; {stack.verify()}")
 
 
 def retention_killed(stack: Stack) -> None:
-    """A worker is killed in the middle of deletions: another finishes, each record once."""
+    """Kill a worker during deletions. Another worker has to finish and delete each record once."""
     run_id = stack.trigger("enforce_retention", {"databases": ["courier"]})
     with answering(stack, "enforce_retention"):
         task = stack.wait_for_task("enforce_retention", run_id, "execute", "running")
@@ -152,12 +159,14 @@ def retention_killed(stack: Stack) -> None:
         finally:
             stack.docker("start", killed)
         say(f"  ended {time.monotonic() - began:.0f} s after the kill")
-    _held(stack, "enforce_retention", run_id, state, seconds)
-    done = next(
-        one for one in stack.tasks("enforce_retention", run_id) if one["task_id"] == "each.execute"
+    _require_passed(stack, "enforce_retention", run_id, state, seconds)
+    ended_task = next(
+        task
+        for task in stack.tasks("enforce_retention", run_id)
+        if task["task_id"] == "each.execute"
     )
-    moved = done["hostname"] != task["hostname"]
-    say(f"  execute: try {done['try_number']}, in another worker: {moved}")
+    moved = ended_task["hostname"] != task["hostname"]
+    say(f"  execute: try {ended_task['try_number']}, in another worker: {moved}")
     _ledger_is_consistent(stack, run_id)
     say(f"evidence: {stack.verify()}")
 
@@ -172,7 +181,7 @@ def _until_some_are_erased(stack: Stack, run_id: str) -> None:
 
 
 def _ledger_is_consistent(stack: Stack, run_id: str) -> None:
-    """As many records in the ledger as the run says it erased, none open, none twice."""
+    """Require that the erasure ledger has each deleted record of a run and no unfinished batch."""
     batches = json.loads(
         stack.state(
             "SELECT json_build_object('records', coalesce(sum(records), 0), 'batches', count(*), "
@@ -180,24 +189,29 @@ def _ledger_is_consistent(stack: Stack, run_id: str) -> None:
             f"WHERE run_id = '{run_id}'"
         )
     )
-    done = json.loads(
+    ended_task = json.loads(
         stack.state(
             "SELECT json_build_object('done', coalesce(sum(done), 0), 'planned', "
             f"coalesce(sum(planned), 0)) FROM disposition WHERE run_id = '{run_id}'"
         )
     )
-    say(f"  ledger {batches}, plan {done}")
-    if batches["open"] or batches["records"] < done["done"] or done["done"] != done["planned"]:
-        raise NotShown(f"ledger {batches}, plan {done}")
+    say(f"  ledger {batches}, plan {ended_task}")
+    if (
+        batches["open"]
+        or batches["records"] < ended_task["done"]
+        or ended_task["done"] != ended_task["planned"]
+    ):
+        raise NotShown(f"ledger {batches}, plan {ended_task}")
 
 
 def two_workers(stack: Stack) -> None:
-    """How long a backup of two databases takes with two workers, against one.
+    """Require that a backup of two databases takes less time with two workers than with one.
 
-    Each worker gets a share of a processor that leaves the rest of the machine idle, as machines of
-    their own would have: else two of them have no more to compute with than one.
+    Each worker may use only a part of a processor. Otherwise one worker could use the whole
+    machine, and a second worker would have no processor time of its own, as it has on a separate
+    machine.
     """
-    found: dict[int, list[tuple[float, float]]] = {}
+    timings: dict[int, list[tuple[float, float]]] = {}
     for workers in (2, 1, 2, 1):
         stack.compose(
             "up", "--detach", "--no-recreate", "--wait", "--scale", f"worker-backup={workers}",
@@ -205,14 +219,15 @@ def two_workers(stack: Stack) -> None:
         )  # fmt: skip
         _limit(stack, stack.share)
         run_id, state, seconds = stack.run("backup_offsite", {"databases": list(LOADS)})
-        _held(stack, "backup_offsite", run_id, state, seconds)
+        _require_passed(stack, "backup_offsite", run_id, state, seconds)
         span = _span(stack.tasks("backup_offsite", run_id))
         say(f"  {workers} workers: dumps {span:.1f} s, whole run {seconds:.1f} s")
-        found.setdefault(workers, []).append((span, seconds))
+        timings.setdefault(workers, []).append((span, seconds))
     stack.compose("up", "--detach", "--no-recreate", "--wait", "worker-backup")
     _limit(stack, LIMIT)
     dumps, runs = (
-        min(one[part] for one in found[2]) / min(one[part] for one in found[1]) for part in (0, 1)
+        min(timing[part] for timing in timings[2]) / min(timing[part] for timing in timings[1])
+        for part in (0, 1)
     )
     say(f"two workers against one: dumps {dumps:.2f}, whole run {runs:.2f} times as long")
     if dumps > AT_MOST:
@@ -220,21 +235,21 @@ def two_workers(stack: Stack) -> None:
 
 
 def _limit(stack: Stack, processors: float) -> None:
-    for one in stack.containers("worker-backup"):
-        stack.docker("update", "--cpus", str(processors), one)
+    for container in stack.containers("worker-backup"):
+        stack.docker("update", "--cpus", str(processors), container)
 
 
 def _span(tasks: list[dict[str, Any]]) -> float:
-    """Seconds from the first dump's start to the last one's end."""
-    dumps = [one for one in tasks if one["task_id"] == "each.backup"]
-    start = min(datetime.fromisoformat(one["start_date"]) for one in dumps)
-    end = max(datetime.fromisoformat(one["end_date"]) for one in dumps)
+    """Return the seconds from the start of the first dump task to the end of the last dump task."""
+    dumps = [task for task in tasks if task["task_id"] == "each.backup"]
+    start = min(datetime.fromisoformat(dump["start_date"]) for dump in dumps)
+    end = max(datetime.fromisoformat(dump["end_date"]) for dump in dumps)
     return (end - start).total_seconds()
 
 
 @contextmanager
 def _stopped(stack: Stack, service: str, seconds: float) -> Iterator[None]:
-    """Stop a service, do something, and start it again after a while."""
+    """Stop a service at the beginning of a with block, and start it after a number of seconds."""
     stack.compose("stop", service)
     say(f"  {service} is stopped for {seconds:.0f} s")
     began = time.monotonic()
@@ -244,17 +259,17 @@ def _stopped(stack: Stack, service: str, seconds: float) -> Iterator[None]:
     say(f"  {service} is started again")
 
 
-def _ends(stack: Stack, dag_id: str, run_id: str, what: str) -> None:
-    """Green, or red with a reason that its bundle names; evidence verifies either way."""
+def _ends(stack: Stack, dag_id: str, run_id: str, title: str) -> None:
+    """Require that a run's state agrees with its bundle, and that all evidence verifies."""
     state, seconds = stack.wait(dag_id, run_id)
     bundle = stack.bundle(dag_id, run_id)
-    if (state == "success") != (bundle["outcome"] in HELD):
-        raise NotShown(f"{what}: run {state}, outcome {bundle['outcome']}")
-    say(f"{what}: run {state}, outcome {bundle['outcome']}, {seconds:.0f} s; {stack.verify()}")
+    if (state == "success") != (bundle["outcome"] in PASSED):
+        raise NotShown(f"{title}: run {state}, outcome {bundle['outcome']}")
+    say(f"{title}: run {state}, outcome {bundle['outcome']}, {seconds:.0f} s; {stack.verify()}")
 
 
 def redis_restarted(stack: Stack) -> None:
-    """Redis is restarted in the middle of a backup."""
+    """Restart Redis during a backup."""
     run_id = stack.trigger("backup_offsite", {"databases": list(LOADS)})
     stack.wait_for_task("backup_offsite", run_id, "backup", "running")
     stack.compose("restart", "redis")
@@ -262,7 +277,7 @@ def redis_restarted(stack: Stack) -> None:
 
 
 def postgres_restarted(stack: Stack) -> None:
-    """PostgreSQL, with Airflow's database and the state, is restarted in the middle of a backup."""
+    """Restart PostgreSQL, which holds Airflow's and ParcelSeal's databases, during a backup."""
     run_id = stack.trigger("backup_offsite", {"databases": list(LOADS)})
     stack.wait_for_task("backup_offsite", run_id, "backup", "running")
     stack.compose("restart", "postgres")
@@ -270,7 +285,7 @@ def postgres_restarted(stack: Stack) -> None:
 
 
 def store_down(stack: Stack) -> None:
-    """The store is down in the middle of a backup, and evidence cannot be sealed meanwhile."""
+    """Stop the object store during a backup, so that no evidence can be sealed for some time."""
     run_id = stack.trigger("backup_offsite", {"databases": [LOADS[0]]})
     stack.wait_for_task("backup_offsite", run_id, "backup", "running")
     with _stopped(stack, "store", stack.down):
@@ -279,7 +294,7 @@ def store_down(stack: Stack) -> None:
 
 
 def scheduler_down(stack: Stack) -> None:
-    """The scheduler is down while a backup runs and another waits to be started."""
+    """Stop the scheduler while a backup runs and another triggered workflow has not started yet."""
     run_id = stack.trigger("backup_offsite", {"databases": [LOADS[0]]})
     stack.wait_for_task("backup_offsite", run_id, "backup", "running")
     with _stopped(stack, "scheduler", stack.down):
@@ -289,22 +304,22 @@ def scheduler_down(stack: Stack) -> None:
 
 
 def disk_full(stack: Stack) -> None:
-    """Every backup worker's only disk, /tmp, is full."""
+    """Run a backup while /tmp, the only disk of every backup worker, is full."""
     workers = stack.containers("worker-backup")
-    for one in workers:
+    for worker in workers:
         fill = "dd if=/dev/zero of=/tmp/full bs=1M 2>/dev/null; df /tmp | tail -n 1"
-        say(f"  {stack.docker('exec', one, 'sh', '-c', fill)}")
+        say(f"  {stack.docker('exec', worker, 'sh', '-c', fill)}")
     try:
         run_id = stack.trigger("backup_offsite", {"databases": ["courier"]})
         _ends(stack, "backup_offsite", run_id, "disk of the workers full")
     finally:
-        for one in workers:
-            stack.docker("exec", one, "rm", "-f", "/tmp/full")  # noqa: S108 - the container's
+        for worker in workers:
+            stack.docker("exec", worker, "rm", "-f", "/tmp/full")  # noqa: S108 - the container's
 
 
 ALL = {
-    one.__name__: one
-    for one in (
+    scenario.__name__: scenario
+    for scenario in (
         zones,
         workflows,
         backup_killed,
@@ -317,4 +332,4 @@ ALL = {
         store_down,
     )
 }
-WITHOUT_LOAD = {zones.__name__, workflows.__name__}  # need no large databases
+WITHOUT_LOAD = {zones.__name__, workflows.__name__}  # scenarios that need no large databases

@@ -1,4 +1,4 @@
-"""The running stack, as the checks of tests/compose see it: Docker Compose and Airflow's API."""
+"""A running Docker Compose stack, which tests control by Docker Compose and Airflow's REST API."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from urllib.parse import quote
 
 from include.deployment import private
 from include.local.airflow_api import AirflowApi
+from include.service_container import ROOT
 from include.services.errors import ServiceError
-from include.workplace import ROOT
 
 PATIENCE = 1800  # seconds for one run of a workflow
 RUNNING = {"queued", "running"}
 
 
 class NotShown(Exception):
-    """A check did not find what it has to."""
+    """An error raised if a scenario does not have its required result."""
 
 
 def say(text: str) -> None:
@@ -32,12 +32,13 @@ def say(text: str) -> None:
 
 @dataclass
 class Stack:
-    """A stack that was started.
+    """A running Docker Compose stack.
 
     Args:
-        folder: of docker-compose.yaml and .env.
-        down: seconds for which scenarios stop a server.
-        share: processors of each backup worker where one and two are compared.
+        folder: folder of docker-compose.yaml and .env.
+        down: number of seconds for which scenarios stop a server.
+        share: number of processors that a backup worker may use when one and two workers are
+            compared.
     """
 
     folder: Path
@@ -47,8 +48,8 @@ class Stack:
     def compose(
         self, *words: str, check: bool = True, seconds: float = 900
     ) -> subprocess.CompletedProcess[str]:
-        """Run Docker Compose; its messages go where ours go."""
-        done = subprocess.run(
+        """Run Docker Compose, and return the completed process with its output."""
+        completed = subprocess.run(
             ["docker", "compose", *words],
             cwd=self.folder,
             capture_output=True,
@@ -56,12 +57,14 @@ class Stack:
             timeout=seconds,
             check=False,
         )
-        if check and done.returncode:
-            raise NotShown(f"docker compose {' '.join(words)}:\n{done.stdout}\n{done.stderr}")
-        return done
+        if check and completed.returncode:
+            raise NotShown(
+                f"docker compose {' '.join(words)}:\n{completed.stdout}\n{completed.stderr}"
+            )
+        return completed
 
     def init(self) -> None:
-        """Run `./parcelseal compose init` again."""
+        """Run `./parcelseal compose init` again on this stack's folder."""
         words = ["compose", "init", "--folder", str(self.folder)]
         subprocess.run([sys.executable, "-m", "include.cli", *words], check=True, cwd=ROOT)
 
@@ -71,53 +74,64 @@ class Stack:
         ).stdout.strip()
 
     def inside(self, *words: str, service: str = "worker-backup") -> Any:
-        """Run ParcelSeal's command line in a worker and return its JSON."""
-        done = self.compose("exec", "-T", service, "./parcelseal", *words, "--json", check=False)
+        """Run ParcelSeal's command line in a service's container, and return its JSON output."""
+        completed = self.compose(
+            "exec", "-T", service, "./parcelseal", *words, "--json", check=False
+        )
         try:
-            return json.loads(done.stdout)
+            return json.loads(completed.stdout)
         except ValueError:
-            raise NotShown(f"./parcelseal {' '.join(words)}: {done.stdout}{done.stderr}") from None
+            raise NotShown(
+                f"./parcelseal {' '.join(words)}: {completed.stdout}{completed.stderr}"
+            ) from None
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """What .env says."""
+        """The variables in .env."""
         return private.read_settings(self.folder / private.DOTENV)
 
     @property
     def private(self) -> Path:
-        """The private folder."""
+        """The folder with keys, connections and passwords."""
         return self.folder / self.settings["PARCELSEAL_PRIVATE"]
 
     @property
     def url(self) -> str:
-        """Of Airflow, from this machine."""
+        """URL of Airflow on this machine."""
         return f"http://{self.settings.get('PARCELSEAL_LISTEN', '127.0.0.1:8080')}"
 
     def api(self, user: str = "admin") -> AirflowApi:
-        """Log in to Airflow; waits for the API server."""
+        """Log in to Airflow's REST API, and return the client.
+
+        Wait until the API server answers.
+        """
         password = json.loads((self.private / "passwords.json").read_text())[user]
         return self.patiently(lambda: AirflowApi.login(self.url, user, password), "a log-in")
 
     def accounts(self) -> set[str]:
-        """Whom `compose init` made a password for."""
+        """Return the user ids for which `compose init` generated a password."""
         return set(json.loads((self.private / "passwords.json").read_text()))
 
-    def patiently(self, work: Callable[[], Any], what: str, seconds: float = 180) -> Any:
-        """Repeat until it succeeds: for what comes back by itself."""
+    def patiently(self, work: Callable[[], Any], title: str, seconds: float = 180) -> Any:
+        """Repeat a call until it succeeds, because stopped services restart by themselves.
+
+        Raises:
+            NotShown: the call still fails after `seconds`.
+        """
         end = time.monotonic() + seconds
         while True:
             try:
                 return work()
             except (ServiceError, OSError) as error:
                 if time.monotonic() > end:
-                    raise NotShown(f"{what}: {error}") from None
+                    raise NotShown(f"{title}: {error}") from None
                 time.sleep(2)
 
     def containers(self, service: str) -> list[str]:
-        """The ids of a service's running containers, the first replica first."""
+        """Return the ids of a service's running containers, first replica first."""
         rows = self.compose("ps", "--format", "json", service).stdout.splitlines()
-        found = [json.loads(row) for row in rows]
-        return [one["ID"] for one in sorted(found, key=lambda one: one["Name"])]
+        result = [json.loads(row) for row in rows]
+        return [row["ID"] for row in sorted(result, key=lambda row: row["Name"])]
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         api = self.api()
@@ -126,18 +140,25 @@ class Stack:
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         path = f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances?limit=200"
-        found: list[dict[str, Any]] = self.patiently(
+        result: list[dict[str, Any]] = self.patiently(
             lambda: self.api().call("GET", path)["task_instances"], "tasks"
         )
-        return found
+        return result
 
     def wait_for_task(self, dag_id: str, run_id: str, task: str, state: str) -> dict[str, Any]:
-        """Wait until a task (its id, or its last part) is in a state, and return it."""
+        """Wait until a task is in a state, and return the task.
+
+        Args:
+            dag_id: id of the workflow.
+            run_id: id of the run.
+            task: task id, or its part after the last dot.
+            state: expected state.
+        """
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            for one in self.tasks(dag_id, run_id):
-                if one["task_id"].split(".")[-1] == task and one["state"] == state:
-                    return one
+            for row in self.tasks(dag_id, run_id):
+                if row["task_id"].split(".")[-1] == task and row["state"] == state:
+                    return row
             if self.dag_run(dag_id, run_id)["state"] not in RUNNING:
                 raise NotShown(f"{dag_id} ended, and {task} was never {state}")
             time.sleep(0.3)
@@ -145,11 +166,11 @@ class Stack:
 
     def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         path = f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
-        found: dict[str, Any] = self.patiently(lambda: self.api().call("GET", path), "a run", 600)
-        return found
+        result: dict[str, Any] = self.patiently(lambda: self.api().call("GET", path), "a run", 600)
+        return result
 
     def wait(self, dag_id: str, run_id: str, seconds: float = PATIENCE) -> tuple[str, float]:
-        """Wait for a run's end; returns its state and the seconds since it was started."""
+        """Wait for the end of a run, and return its state and its duration in seconds."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             run = self.dag_run(dag_id, run_id)
@@ -159,25 +180,25 @@ class Stack:
         raise NotShown(f"{dag_id} did not end in {seconds:.0f} s")
 
     def run(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> tuple[str, str, float]:
-        """Run a workflow; returns the run's id, state and seconds."""
+        """Run a workflow to its end, and return the run's id, state and duration in seconds."""
         run_id = self.trigger(dag_id, conf)
         state, seconds = self.wait(dag_id, run_id)
         return run_id, state, seconds
 
     def verify(self) -> dict[str, Any]:
-        """Verify all evidence in the store, inside a worker."""
-        found: dict[str, Any] = self.inside("verify", "--all")
-        if not found["verified"]:
-            raise NotShown(f"evidence does not verify: {found}")
-        return found
+        """Verify all evidence in the store from inside a worker, and return the result."""
+        result: dict[str, Any] = self.inside("verify", "--all")
+        if not result["verified"]:
+            raise NotShown(f"evidence does not verify: {result}")
+        return result
 
     def restore_points(self, database: str) -> list[dict[str, Any]]:
-        found = self.inside("backup", "list")
-        points: Sequence[dict[str, Any]] = found["restore_points"]
-        return [one for one in points if one["database"] == database]
+        result = self.inside("backup", "list")
+        points: Sequence[dict[str, Any]] = result["restore_points"]
+        return [point for point in points if point["database"] == database]
 
     def bundle(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        """Return the row of the evidence ledger that a run left at its end: exactly one."""
+        """Return the row of the evidence ledger for a run. There must be exactly one row."""
         sql = (
             "SELECT coalesce(json_agg(row_to_json(l)), '[]') FROM evidence_ledger l "
             f"WHERE dag_id = '{dag_id}' AND run_id = '{run_id}'"
@@ -188,10 +209,10 @@ class Stack:
         return rows[0]
 
     def state(self, sql: str, host: str = "postgres", database: str = "parcelseal_state") -> str:
-        """Ask a database of the stack as its superuser."""
+        """Run a query on a database of the stack as superuser, and return its output."""
         words = 'PGPASSWORD="$(cat /run/secrets/database_superuser)" psql -At -h /tmp -U postgres'
         command = f"{words} -d {database} -v ON_ERROR_STOP=1"
-        done = subprocess.run(
+        completed = subprocess.run(
             ["docker", "compose", "exec", "-T", host, "sh", "-c", command],
             cwd=self.folder,
             input=sql,
@@ -199,6 +220,6 @@ class Stack:
             text=True,
             check=False,
         )
-        if done.returncode:
-            raise NotShown(f"{sql}: {done.stderr}")
-        return done.stdout.strip()
+        if completed.returncode:
+            raise NotShown(f"{sql}: {completed.stderr}")
+        return completed.stdout.strip()

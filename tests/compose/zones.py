@@ -1,4 +1,4 @@
-"""Attacks on each zone of workers, from inside its containers: what an intruder there cannot do."""
+"""Attacks from inside the containers of each trust zone, and the results that are allowed."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ PORTS = {
 ALWAYS = {"api-server", layout.REDIS, layout.POSTGRES, layout.STORE}
 OWNERS = {"offsite_store": "worker-retention", "evidence_store": "worker-sealing"}
 READ, WRITE, ALL = ["read"], ["read", "write"], ["read", "write", "hide", "delete"]
-OFFSITE = {Queue.BACKUP: WRITE, Queue.RETENTION: ALL, Queue.SEALING: []}  # others read
-EVIDENCE = {Queue.DEFAULT: ALL, Queue.SEALING: ALL}  # others read
-# Removes all that attacks left, and writes objects that nothing locks.
+# All other zones may only read.
+OFFSITE = {Queue.BACKUP: WRITE, Queue.RETENTION: ALL, Queue.SEALING: []}
+EVIDENCE = {Queue.DEFAULT: ALL, Queue.SEALING: ALL}  # all other zones may only read
+# Remove all objects of earlier attacks, and write objects without a lock.
 TARGET = """
 import os, sys
-from include.composition import workplace_of
+from include.composition import services_from
 from include.services.objectstore.s3 import make_s3_client
-spec = workplace_of(os.environ).connection(sys.argv[1])
+spec = services_from(os.environ).connection(sys.argv[1])
 client = make_s3_client(spec.text("endpoint_url"), spec.text("region_name"), spec.login,
     spec.password, verify=spec.text("verify"))
 bucket = spec.text("bucket")
@@ -47,32 +48,32 @@ for name in sys.argv[2:]:
 
 
 def zones(stack: Stack) -> None:
-    """An attack from inside each zone: keys, servers, backups, evidence, deletions, ways out."""
+    """Require that attacks from inside a trust zone reach only its own keys and servers."""
     targets = addresses(stack)
     failures = []
     with objects_to_attack(stack):
         for zone in ZONES.values():
-            found, wanted = attack(stack, zone.service, targets), expected(zone)
-            say(f"{zone.service}: {json.dumps({name: found[name] for name in wanted})}")
+            achieved, allowed = attack(stack, zone.service, targets), expected(zone)
+            say(f"{zone.service}: {json.dumps({name: achieved[name] for name in allowed})}")
             failures += [
-                f"{zone.service}, {name}: {found[name]} instead of {wanted[name]}"
-                for name in wanted
-                if found[name] != wanted[name]
+                f"{zone.service}, {name}: {achieved[name]} instead of {allowed[name]}"
+                for name in allowed
+                if achieved[name] != allowed[name]
             ]
-    found = attack(stack, layout.MAIL, targets)
-    say(f"mail: {json.dumps(found)}")
-    wanted = {"keys": ["mail_certificate"], "reached": [], "ways_out": []}  # its own certificate
+    achieved = attack(stack, layout.MAIL, targets)
+    say(f"mail: {json.dumps(achieved)}")
+    allowed = {"keys": ["mail_certificate"], "reached": [], "ways_out": []}  # its own certificate
     failures += [
-        f"mail, {name}: {found[name]} instead of {wanted[name]}"
-        for name in wanted
-        if found[name] != wanted[name]
+        f"mail, {name}: {achieved[name]} instead of {allowed[name]}"
+        for name in allowed
+        if achieved[name] != allowed[name]
     ]
     if failures:
         raise NotShown("\n".join(failures))
 
 
 def expected(zone: Zone) -> dict[str, Any]:
-    """Return what an attack from inside a zone achieves, and nothing more."""
+    """Return the allowed results of attacks from inside a trust zone."""
     customers = {Queue.RETENTION: ["delete", "read"], Queue.DRILL: []}
     reads = ["read"] if zone.reaches_databases or zone.queue is Queue.SEALING else []
     return {
@@ -88,32 +89,38 @@ def expected(zone: Zone) -> dict[str, Any]:
 
 
 def attack(stack: Stack, service: str, targets: dict[str, tuple[str, int]]) -> dict[str, Any]:
-    """Attack from inside a service; names of services in place of their addresses."""
+    """Run the attacks inside a service's container, and return their results.
+
+    The results name reached servers by service instead of by address.
+    """
     answer = _python(stack, service, ATTACKS.read_text(), json.dumps(targets), service)
-    found: dict[str, Any] = json.loads(answer)
-    reached = {name.partition(" ")[0] for name in found["reached"]}
-    found["reached"] = sorted(reached - {service})
-    found["opened_backups"] = sorted(found.get("opened_backups", []))
-    return found
+    achieved: dict[str, Any] = json.loads(answer)
+    reached = {name.partition(" ")[0] for name in achieved["reached"]}
+    achieved["reached"] = sorted(reached - {service})
+    achieved["opened_backups"] = sorted(achieved.get("opened_backups", []))
+    return achieved
 
 
 def addresses(stack: Stack) -> dict[str, tuple[str, int]]:
-    """Return where servers listen: by name, and by address in each network."""
-    found: dict[str, tuple[str, int]] = {}
+    """Return the host and port of each server, by name and by IP address in each network."""
+    achieved: dict[str, tuple[str, int]] = {}
     for service, port in PORTS.items():
-        found[f"{service} by name"] = (service, port)
+        achieved[f"{service} by name"] = (service, port)
         for container in stack.containers(service):
             networks = json.loads(
                 stack.docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", container)
             )
             for name, network in networks.items():
-                found[f"{service} in {name}"] = (network["IPAddress"], port)
-    return found
+                achieved[f"{service} in {name}"] = (network["IPAddress"], port)
+    return achieved
 
 
 @contextmanager
 def objects_to_attack(stack: Stack) -> Iterator[None]:
-    """An object for each zone in both buckets, without a lock: the login alone decides."""
+    """Create an object for each trust zone in both stores, without a retention lock.
+
+    Without a lock, only the rights of a login decide whether an attack succeeds.
+    """
     for conn_id, owner in OWNERS.items():
         _python(stack, owner, TARGET, conn_id, *(zone.service for zone in ZONES.values()))
     try:
@@ -124,7 +131,7 @@ def objects_to_attack(stack: Stack) -> Iterator[None]:
 
 
 def _python(stack: Stack, service: str, program: str, *words: str) -> str:
-    done = subprocess.run(
+    completed = subprocess.run(
         ["docker", "compose", "exec", "-T", service, "python", "-", *words],
         cwd=stack.folder,
         input=program,
@@ -132,6 +139,6 @@ def _python(stack: Stack, service: str, program: str, *words: str) -> str:
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise NotShown(f"{service}: {done.stderr}")
-    return done.stdout
+    if completed.returncode:
+        raise NotShown(f"{service}: {completed.stderr}")
+    return completed.stdout

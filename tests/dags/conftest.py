@@ -1,4 +1,4 @@
-"""Airflow's settings for reading DAG files: a home of its own, no database."""
+"""Fixtures for parsing DAG files with a separate Airflow home folder and no database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="package", autouse=True)
 def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Airflow writes its configuration where it is told before its first import."""
+    """Set Airflow's home folder before the first import of Airflow, which writes files there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
         patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")

@@ -1,4 +1,4 @@
-"""The shape of every DAG file, so that whoever knows one knows all."""
+"""Tests of the conventions for all DAG files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TOPICS = {topic for each in workflows() for topic in (each.topic, *each.further_
 TAGS = {*TOPICS, "asks people", *Cadence}
 SEVERAL = {"respond_to_incident", "update_incident"}
 MAY_IMPORT = {"__future__", "typing", "airflow", "include"}
-# What the person on call looks for, in the words that every page uses.
+# Headings that the person on call looks for on the page of every workflow.
 ON_THE_PAGE = (
     "**Policy clause",
     "**Schedule:**",
@@ -53,31 +53,30 @@ ON_THE_PAGE = (
 
 @pytest.fixture(scope="module")
 def dags() -> dict[str, Any]:
-    """Every DAG of every file, by the file's name."""
+    """The DAG of every file, by the file's name."""
     from airflow.sdk import DAG
 
-    found: dict[str, Any] = {}
+    all_dags: dict[str, Any] = {}
     for path in FILES:
         make = runpy.run_path(str(path))[path.stem]
-        found[path.stem] = make()
-    assert all(isinstance(one, DAG) for one in found.values())
-    return found
+        all_dags[path.stem] = make()
+    assert all(isinstance(dag, DAG) for dag in all_dags.values())
+    return all_dags
 
 
 def tree(name: str) -> ast.Module:
     return ast.parse((ROOT / "dags" / f"{name}.py").read_text())
 
 
-def test_there_are_dags():
-    """The tests below see something."""
+def test_dags_folder_has_dags():
+    """Without any DAG, the parametrized tests below would pass without a check."""
     assert {"backup_offsite", "drill_restore"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_file_function_and_dag_have_one_name(dags: dict[str, Any], name: str):
-    """So a red run leads to its file."""
+def test_dag_file_function_and_id_have_the_same_name(dags: dict[str, Any], name: str):
     assert dags[name].dag_id == name
-    functions = [one.name for one in tree(name).body if isinstance(one, ast.FunctionDef)]
+    functions = [node.name for node in tree(name).body if isinstance(node, ast.FunctionDef)]
     assert functions == [name]
     last = tree(name).body[-1]
     assert isinstance(last, ast.Expr)
@@ -85,8 +84,8 @@ def test_file_function_and_dag_have_one_name(dags: dict[str, Any], name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_page_tells_the_person_on_call_what_to_do(dags: dict[str, Any], name: str):
-    """The module's docstring is the DAG's page, and every page has the same parts."""
+def test_dag_page_has_the_sections_for_the_person_on_call(dags: dict[str, Any], name: str):
+    """Airflow shows the docstring of the DAG's module as the page of the DAG."""
     page = dags[name].doc_md
     assert page == ast.get_docstring(tree(name), clean=False)
     assert page.startswith("### ")
@@ -96,9 +95,9 @@ def test_the_page_tells_the_person_on_call_what_to_do(dags: dict[str, Any], name
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tags_are_those_of_the_declaration(dags: dict[str, Any], name: str):
-    """People filter by tags; a mistyped one hides a workflow."""
-    from include.orchestration.human import human_steps
+def test_dag_tags_equal_the_tags_that_the_workflow_declares(dags: dict[str, Any], name: str):
+    """Users filter workflows by tags, so a mistyped tag would hide a workflow."""
+    from include.orchestration.human_step import human_steps
 
     declared = workflow(name)
     tags = set(dags[name].tags)
@@ -110,37 +109,36 @@ def test_tags_are_those_of_the_declaration(dags: dict[str, Any], name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_schedule_is_explicit_and_in_the_companys_time(dags: dict[str, Any], name: str):
-    """No run is made up for the past, and no two runs of a workflow meet."""
+def test_dag_schedule_uses_the_pack_timezone_without_catchup(dags: dict[str, Any], name: str):
     from include.policy import SHIPPED
     from include.registry import load_pack
 
     (settings,) = _decorator(name).keywords
     assert isinstance(settings.value, ast.Call)
-    assert {"schedule", "page"} <= {word.arg for word in settings.value.keywords}
+    assert {"schedule", "page"} <= {keyword.arg for keyword in settings.value.keywords}
     dag = dags[name]
     assert dag.catchup is False
-    assert dag.max_active_runs == (16 if name in SEVERAL else 1)  # two incidents may meet
+    # Several incidents may be open at once.
+    assert dag.max_active_runs == (16 if name in SEVERAL else 1)
     if dag.schedule is not None:
         zone = load_pack(SHIPPED).calendar.timezone
         assert str(dag.timetable.timezone) == zone
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_explain_themselves(dags: dict[str, Any], name: str):
-    """The form of a run shows a title, what it does and which values it takes."""
+def test_dag_params_have_title_description_and_type(dags: dict[str, Any], name: str):
     params = dags[name].params
     for key in params:
         schema = params.get_param(key).schema
         assert schema.get("title"), key
         assert params.get_param(key).description, key
         assert "type" in schema or "enum" in schema, key
-        params.get_param(key).resolve()  # the default fits
+        params.get_param(key).resolve()  # fails if the default is invalid
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_run_is_sealed_and_judged_last(dags: dict[str, Any], name: str):
-    """`seal` runs whatever happened, after everything; `gate` alone decides on green or red."""
+def test_seal_runs_after_all_tasks_and_gate_decides_the_run_state(dags: dict[str, Any], name: str):
+    """The task `seal` also runs if other tasks failed."""
     dag = dags[name]
     leaves = [task.task_id for task in dag.tasks if not task.downstream_task_ids]
     assert leaves == ["gate"]
@@ -153,15 +151,14 @@ def test_every_run_is_sealed_and_judged_last(dags: dict[str, Any], name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tasks_have_an_owner_retries_and_a_docstring(dags: dict[str, Any], name: str):
-    """What Airflow shows beside a task is there."""
+def test_tasks_have_owner_retries_and_docstring(dags: dict[str, Any], name: str):
     from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS
 
     roles = load_pack(SHIPPED).roles
     for task in dags[name].tasks:
         assert task.owner in roles
         usual = {"send": SEND_ARGS, "seal": SEAL_ARGS}.get(task.task_id, DEFAULT_ARGS)
-        # what waits for weeks outlives more workers that are killed
+        # a task that waits for weeks survives more restarts of workers
         longer = {20, 100} if name in SEVERAL and task.task_id not in AT_ONCE else set()
         assert task.retries in {0, usual["retries"]} | longer
         assert getattr(task, "python_callable", task).__doc__, task.task_id
@@ -169,15 +166,15 @@ def test_tasks_have_an_owner_retries_and_a_docstring(dags: dict[str, Any], name:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_incident_is_never_kept_waiting_by_a_pause(dags: dict[str, Any], name: str):
-    """Who is on call may not unpause; all else waits until somebody does, however it is set up."""
+def test_only_incident_workflows_start_unpaused(dags: dict[str, Any], name: str):
+    """In an emergency, the person on call may lack the right to unpause a DAG."""
     incidents = ("respond_to_incident", "update_incident")
     assert dags[name].is_paused_upon_creation == (False if name in incidents else None)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_service_that_is_away_for_ten_minutes_fails_no_run(dags: dict[str, Any], name: str):
-    """And the bundle waits for more than an hour; Airflow's own delays are longer still."""
+def test_retries_outlast_a_service_outage_of_ten_minutes(dags: dict[str, Any], name: str):
+    """The retries of the task `seal` even last for more than an hour."""
     from include.orchestration.workflow import DEFAULT_ARGS
 
     def patience(task: Any) -> float:
@@ -192,8 +189,14 @@ def test_a_service_that_is_away_for_ten_minutes_fails_no_run(dags: dict[str, Any
 
 
 @pytest.mark.parametrize("name", ["conclude_audit", "remind_training", "review_partners"])
-def test_the_last_try_to_send_comes_when_nothing_is_held_any_more(dags: dict[str, Any], name: str):
-    """What a killed one had in hand is free again by then, so the run itself still sends it."""
+def test_last_retry_of_the_send_task_starts_after_claims_of_a_killed_try_have_expired(
+    dags: dict[str, Any], name: str
+):
+    """A task claims the messages that it is about to send, so that no other task sends them.
+
+    If the task is killed, its claims expire later. The last retry has to start after that, to send
+    these messages.
+    """
     from include.notify.claims import LEASE
 
     task = dags[name].get_task("send")
@@ -201,9 +204,9 @@ def test_the_last_try_to_send_comes_when_nothing_is_held_any_more(dags: dict[str
     assert task.owner != "airflow"
 
 
-def test_one_task_asks_for_the_seed(dags: dict[str, Any]):
-    """It asks again after a refused seed; a run needs one answer."""
-    from include.orchestration.human import human_steps
+def test_sample_audit_asks_for_the_random_seed_in_a_single_task(dags: dict[str, Any]):
+    """The task itself requests another seed if a seed is refused, so a run needs no second task."""
+    from include.orchestration.human_step import human_steps
 
     steps = human_steps(dags["sample_audit"])
     assert [name for name, step in steps.items() if not step.optional] == ["seed"]
@@ -211,8 +214,8 @@ def test_one_task_asks_for_the_seed(dags: dict[str, Any]):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_dag_file_is_thin(name: str):
-    """It names tasks and their order; what they do lies in include."""
+def test_dag_file_is_short_and_its_tasks_only_call_functions(name: str):
+    """Logic belongs in include/."""
     text = (ROOT / "dags" / f"{name}.py").read_text()
     assert SHORTEST <= len(text.splitlines()) <= LONGEST
     for function in ast.walk(tree(name)):
@@ -221,8 +224,8 @@ def test_a_dag_file_is_thin(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_dag_file_imports_airflow_sdk_and_include_only(name: str):
-    """At its top, where parsing pays for it; and no setting, file or clock is asked there."""
+def test_dag_file_imports_only_airflow_sdk_and_include(name: str):
+    """Airflow often parses DAG files, so their top level must not read settings, files or time."""
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
             pytest.fail(f"{name}: import {node.names[0].name}")
@@ -236,8 +239,7 @@ def test_a_dag_file_imports_airflow_sdk_and_include_only(name: str):
                 assert is_declaration or node.module.startswith("include.orchestration")
 
 
-def test_a_pack_sets_the_timezone_of_every_schedule(tmp_path: Path):
-    """Another company's pack moves the schedule to that company's time."""
+def test_pack_timezone_applies_to_every_schedule(tmp_path: Path):
     pack = write_pack(tmp_path, calendar="timezone: Europe/Berlin\n")
     zones = _read(
         pack, "{d.dag_id: str(d.timetable.timezone) for d in bag.dags.values() if d.schedule}"
@@ -245,8 +247,7 @@ def test_a_pack_sets_the_timezone_of_every_schedule(tmp_path: Path):
     assert zones == dict.fromkeys(sorted({*NAMES} - SEVERAL), "Europe/Berlin")
 
 
-def test_the_form_offers_the_mapped_databases(tmp_path: Path):
-    """Nobody types a database's name, and one that is not mapped is refused before the run."""
+def test_databases_param_accepts_only_mapped_databases(tmp_path: Path):
     pack = write_pack(tmp_path)
     schema = "bag.dags['backup_offsite'].params.get_param('databases').schema"
     offered, mapped = _read(pack, schema), list(load_pack(pack).databases)
@@ -255,21 +256,25 @@ def test_the_form_offers_the_mapped_databases(tmp_path: Path):
     assert offered["items"]["enum"] == mapped
 
 
-def test_a_bad_pack_is_an_import_error_that_names_every_fault(tmp_path: Path):
-    """Nobody has to mend one line to learn of the next; and no workflow runs on half a pack."""
+def test_invalid_pack_gives_an_import_error_that_lists_every_fault(tmp_path: Path):
     pack = write_pack(
         tmp_path, calendar="timezone: Mars/Olympus\n", roles="- {id: 3}\n", backup="keeep: 1\n"
     )
-    said = _read(pack, "{**bag.import_errors, 'dags': list(bag.dags)}")
-    assert said.pop("dags") == []
-    assert len(said) == len(NAMES)
-    for text in said.values():
+    message = _read(pack, "{**bag.import_errors, 'dags': list(bag.dags)}")
+    assert message.pop("dags") == []
+    assert len(message) == len(NAMES)
+    for text in message.values():
         for part in ("calendar.yaml:1", "roles.yaml:1", "backup.yaml:1"):
             assert part in text
 
 
 def _read(pack: Path, expression: str) -> Any:
-    """Read the DAG files in a fresh process, as Airflow does, under a policy pack."""
+    """Load the DAG files in a new process with a policy pack, and return an expression's value.
+
+    Args:
+        pack: folder of the policy pack.
+        expression: Python expression, which can use `bag`, Airflow's DagBag.
+    """
     code = (
         "import json; from airflow.dag_processing.dagbag import DagBag; "
         f"bag = DagBag({str(ROOT / 'dags')!r}); print(json.dumps({expression}))"
@@ -285,40 +290,41 @@ def _read(pack: Path, expression: str) -> Any:
 
 
 def _decorator(name: str) -> ast.Call:
-    function = next(one for one in tree(name).body if isinstance(one, ast.FunctionDef))
+    function = next(node for node in tree(name).body if isinstance(node, ast.FunctionDef))
     (decorator,) = function.decorator_list
     assert isinstance(decorator, ast.Call)
     return decorator
 
 
 def _is_task(function: ast.FunctionDef) -> bool:
-    return any(ast.unparse(one).split("(")[0] == "task" for one in function.decorator_list)
+    return any(
+        ast.unparse(decorator).split("(")[0] == "task" for decorator in function.decorator_list
+    )
 
 
 @pytest.mark.parametrize("name", ["sample_audit", "conclude_audit"])
-def test_a_mistyped_quarter_is_refused_before_a_run_starts(dags: dict[str, Any], name: str):
-    """With wrong usage's exit code, and how to write it."""
-    from include.orchestration import inprocess
+def test_run_with_mistyped_quarter_is_refused_before_it_starts(dags: dict[str, Any], name: str):
+    """The refusal ends the command with exit code 2, which means wrong usage."""
+    from include.orchestration import in_process_run
 
-    for given in ("2026Q3", None):
-        inprocess._check_parameters(dags[name], {"quarter": given})
-    for given in ("2026q3", "2026Q5", "1926Q3", "2026-Q3", " 2026Q3", "20266Q3", "2026Q3\n"):
+    for value in ("2026Q3", None):
+        in_process_run._check_parameters(dags[name], {"quarter": value})
+    for value in ("2026q3", "2026Q5", "1926Q3", "2026-Q3", " 2026Q3", "20266Q3", "2026Q3\n"):
         with pytest.raises(UsageError) as caught:
-            inprocess._check_parameters(dags[name], {"quarter": given})
+            in_process_run._check_parameters(dags[name], {"quarter": value})
         assert caught.value.exit_code == 2
-        assert f"The parameter quarter of {name}: {given!r}" in caught.value.message
+        assert f"The parameter quarter of {name}: {value!r}" in caught.value.message
         assert "\n" not in caught.value.message
-        assert caught.value.action.startswith("2026Q3")
+        assert "such as 2026Q3" in caught.value.action
 
 
-def test_wrong_as_of_is_refused_before_a_run_starts(dags: dict[str, Any]) -> None:
-    """What is no day, no moment with offset, no real day, or has not begun."""
-    from include.orchestration import inprocess
+def test_run_with_invalid_as_of_is_refused_before_it_starts(dags: dict[str, Any]) -> None:
+    from include.orchestration import in_process_run
 
     now = SystemClock().now()
-    good = (None, "", "2026-01-31", "2026-01-31T03:30:00+08:00", "2026-01-31T03:30Z")
-    for given in good:
-        inprocess._check_parameters(dags["enforce_retention"], {"as_of": given})
+    valid = (None, "", "2026-01-31", "2026-01-31T03:30:00+08:00", "2026-01-31T03:30Z")
+    for value in valid:
+        in_process_run._check_parameters(dags["enforce_retention"], {"as_of": value})
     wrong = (
         "tomorrow",
         "2026-02-30",
@@ -331,32 +337,32 @@ def test_wrong_as_of_is_refused_before_a_run_starts(dags: dict[str, Any]) -> Non
         f"{now.date() + timedelta(days=2)}",
         (now + timedelta(hours=1)).isoformat(timespec="seconds"),
     )
-    for given in wrong:
+    for value in wrong:
         with pytest.raises(UsageError) as caught:
-            inprocess._check_parameters(dags["enforce_retention"], {"as_of": given})
+            in_process_run._check_parameters(dags["enforce_retention"], {"as_of": value})
         assert caught.value.exit_code == 2
         assert "The parameter as_of of enforce_retention" in caught.value.message
-        assert caught.value.action.startswith("Day (2026-11-25) or moment with offset")
+        assert caught.value.action.startswith("Day (2026-11-25) or time with offset")
 
 
-def test_wrong_as_of_is_refused_by_the_serialized_workflow(dags: dict[str, Any]) -> None:
-    """The API server, which knows a workflow as it was serialized, checks the same."""
+def test_serialized_dag_refuses_invalid_as_of(dags: dict[str, Any]) -> None:
+    """The API server validates parameters with the serialized DAG only."""
     from airflow.exceptions import ParamValidationError
     from airflow.serialization.serialized_objects import DagSerialization
 
     serialized = DagSerialization.from_dict(DagSerialization.to_dict(dags["enforce_retention"]))
-    for given in ("tomorrow", f"{SystemClock().now().date() + timedelta(days=2)}"):
+    for value in ("tomorrow", f"{SystemClock().now().date() + timedelta(days=2)}"):
         with pytest.raises(ParamValidationError):
-            serialized.params.deep_merge({"as_of": given}).validate()
+            serialized.params.deep_merge({"as_of": value}).validate()
     serialized.params.deep_merge({"as_of": "2026-01-31"}).validate()
 
 
-def test_quarter_that_is_not_over_is_refused_before_a_run_starts(dags: dict[str, Any]) -> None:
-    """Its populations still grow; nothing can be drawn from them."""
-    from include.orchestration import inprocess
+def test_run_with_unfinished_quarter_is_refused_before_it_starts(dags: dict[str, Any]) -> None:
+    """The populations of an unfinished quarter are not complete."""
+    from include.orchestration import in_process_run
 
     now = SystemClock().now()
     quarter = f"{now.year + 1}Q{(now.month - 1) // 3 + 1}"
     with pytest.raises(UsageError):
-        inprocess._check_parameters(dags["sample_audit"], {"quarter": quarter})
-    inprocess._check_parameters(dags["sample_audit"], {"quarter": f"{now.year - 1}Q4"})
+        in_process_run._check_parameters(dags["sample_audit"], {"quarter": quarter})
+    in_process_run._check_parameters(dags["sample_audit"], {"quarter": f"{now.year - 1}Q4"})

@@ -1,4 +1,4 @@
-"""The order of the tasks of `drill_restore`."""
+"""Test of the order of the tasks in `drill_restore`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ FILE = Path(__file__).parents[2] / "dags" / "drill_restore.py"
 
 
 def test_drop_scratch_runs_after_failed_drills_and_before_the_seal() -> None:
-    """It is no teardown, for which Airflow would show a run without a seal as a success."""
+    """`drop_scratch` must not be a teardown task (docs/decisions/0047).
+
+    If a run is marked as failed, Airflow skips `seal`, runs the teardown task, and reports success.
+    """
     dag = runpy.run_path(str(FILE))["drill_restore"]()
     dropped = dag.get_task("drop_scratch")
     assert dropped.trigger_rule == "all_done"

@@ -1,4 +1,7 @@
-"""A deployment's folder as `compose init` leaves it, made once: RSA keys take their time."""
+"""Provide a deployment folder in which `compose init` ran.
+
+It is created once per session, because the generation of RSA keys takes long.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,20 @@ import pytest
 from typer.testing import CliRunner
 
 from include.cli.compose import app
-from include.workplace import ROOT
+from include.service_container import ROOT
 
 
 def init(folder: Path, *words: str) -> Any:
-    """Run `./parcelseal compose init` for a folder."""
+    """Run `./parcelseal compose init` for a folder, and return the result."""
     return CliRunner().invoke(app, ["init", "--folder", str(folder), *words])
 
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with docker-compose.yaml, after `compose init --sample`. Not to be changed."""
+    """Return a folder with docker-compose.yaml after `compose init --sample`.
+
+    Tests only read it.
+    """
     folder = tmp_path_factory.mktemp("deployed")
     shutil.copy(ROOT / "docker-compose.yaml", folder)
     done = init(folder, "--sample")
@@ -33,7 +39,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(deployed: Path) -> dict[str, Any]:
-    """The stack as Docker Compose understands it; asks no daemon."""
+    """Return the stack's configuration as Docker Compose reads it, without a Docker daemon."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PARCELSEAL_")}
     program = ["docker", "compose"] if shutil.which("docker") else ["docker-compose"]
     done = subprocess.run(
@@ -45,5 +51,5 @@ def stack(deployed: Path) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    config: dict[str, Any] = json.loads(done.stdout)
+    return config

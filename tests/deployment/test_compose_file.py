@@ -1,4 +1,4 @@
-"""docker-compose.yaml: what every service must have, and what none may."""
+"""Test docker-compose.yaml: required and forbidden settings of services."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import yaml
 
 from include.deployment import layout
 from include.deployment.zones import ZONES
+from include.service_container import ROOT
 from include.workflow.declaration import Queue
-from include.workplace import ROOT
 
 ONCE = {"init", "sample"}  # end by themselves; others wait for them
 BY_HAND = {"console"}  # for commands of operators; never started with the stack
@@ -27,18 +27,18 @@ NAMES = sorted(set(yaml.safe_load(TEXT)["services"]) - BY_HAND)
 
 
 def queues(stack: dict[str, Any]) -> dict[str, int]:
-    """How many workers serve each queue."""
-    found: dict[str, int] = {}
+    """Return the number of workers of each queue."""
+    counts: dict[str, int] = {}
     for service in stack["services"].values():
         words = service.get("command") or []
         if "--queues" in words:
             for queue in words[words.index("--queues") + 1].split(","):
-                found[queue] = found.get(queue, 0) + int(service["deploy"]["replicas"])
-    return found
+                counts[queue] = counts.get(queue, 0) + int(service["deploy"]["replicas"])
+    return counts
 
 
-def test_the_code_knows_hosts_and_ports_as_the_stack_has_them(stack: dict[str, Any]):
-    """Connections, certificates and health checks are made of `layout`."""
+def test_layout_has_the_hosts_and_ports_of_the_stack(stack: dict[str, Any]):
+    """Connections, certificates and health checks use the names in `include.deployment.layout`."""
     assert {*layout.SERVERS, *layout.ROLES} <= set(stack["services"])
     for entry, port in (
         ("store/entry.sh", f"ssl_port={layout.STORE_PORT} "),
@@ -47,13 +47,16 @@ def test_the_code_knows_hosts_and_ports_as_the_stack_has_them(stack: dict[str, A
         assert port in (ROOT / "deploy" / entry).read_text(), entry
 
 
-def test_the_stack_has_every_part(stack: dict[str, Any]):
-    """Airflow's parts, broker, databases, store and mail; with the sample its database too."""
-    wanted = {"api-server", "scheduler", "dag-processor", "triggerer", "postgres", "scratch"}
-    wanted |= {"redis", "store", "mail", "customers", *ONCE}
-    assert wanted < set(stack["services"])
+def test_compose_file_has_each_service_of_the_stack(stack: dict[str, Any]):
+    """The stack runs Airflow, a broker, databases, an object store and a mail catcher.
+
+    With the option `--sample`, it also runs the sample customer database.
+    """
+    expected = {"api-server", "scheduler", "dag-processor", "triggerer", "postgres", "scratch"}
+    expected |= {"redis", "store", "mail", "customers", *ONCE}
+    assert expected < set(stack["services"])
     without = yaml.safe_load(TEXT)["services"]
-    assert {name for name, one in without.items() if "profiles" in one} == {
+    assert {name for name, service in without.items() if "profiles" in service} == {
         "customers",
         "sample",
         *BY_HAND,
@@ -61,8 +64,8 @@ def test_the_stack_has_every_part(stack: dict[str, Any]):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_service_is_limited_watched_and_started_again(stack: dict[str, Any], name: str):
-    """Health, memory, processors and processes; restart; an init process that reaps."""
+def test_every_service_has_limits_health_check_and_restart(stack: dict[str, Any], name: str):
+    """Memory, processors and processes are limited. Services that run once need no health check."""
     service = stack["services"][name]
     limits = service["deploy"]["resources"]["limits"]
     assert {"cpus", "memory", "pids"} <= set(limits)
@@ -76,8 +79,8 @@ def test_every_service_is_limited_watched_and_started_again(stack: dict[str, Any
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_service_is_root_or_can_become_it(stack: dict[str, Any], name: str):
-    """An ordinary user, no capability, nothing written but on volumes and in /tmp."""
+def test_no_service_runs_as_root_or_gains_privileges(stack: dict[str, Any], name: str):
+    """Each service runs as a user without capabilities and writes only to volumes and /tmp."""
     service = stack["services"][name]
     uid, gid = service["user"].split(":")
     assert int(uid) > 0
@@ -88,14 +91,14 @@ def test_no_service_is_root_or_can_become_it(stack: dict[str, Any], name: str):
     assert "privileged" not in service
 
 
-def test_databases_are_stopped_fast(stack: dict[str, Any]):
-    """SIGTERM has PostgreSQL wait for its clients, until Docker kills it."""
+def test_databases_are_stopped_with_fast_shutdown(stack: dict[str, Any]):
+    """After SIGTERM, PostgreSQL would wait for its clients until Docker kills it."""
     for host in layout.ROLES:
         assert stack["services"][host]["stop_signal"] == "SIGINT"
 
 
-def test_no_secret_stands_in_the_environment_or_has_a_default(stack: dict[str, Any]):
-    """Secrets come as files that `compose init` made, and as nothing else."""
+def test_environment_has_no_secrets_and_no_default_secrets(stack: dict[str, Any]):
+    """Containers get secrets only as files that `compose init` writes."""
     for name, service in stack["services"].items():
         for key, value in (service.get("environment") or {}).items():
             if re.search(r"PASSWORD|SECRET|TOKEN|FERNET|_CONN|BROKER_URL|RESULT_BACKEND|KEY", key):
@@ -106,25 +109,27 @@ def test_no_secret_stands_in_the_environment_or_has_a_default(stack: dict[str, A
         assert PRIVATE in secret["file"] or name in OF_BUILD, name
 
 
-def test_every_secret_is_a_file_that_compose_init_made(stack: dict[str, Any]):
-    """Else Docker would make a folder in its place. None is mounted that nobody uses."""
-    used = {one["source"] for service in stack["services"].values() for one in service["secrets"]}
+def test_every_secret_is_a_file_that_compose_init_writes(stack: dict[str, Any]):
+    """Docker would create a folder in place of a missing file. Services use all of the secrets."""
+    used = {
+        secret["source"] for service in stack["services"].values() for secret in service["secrets"]
+    }
     assert used == set(stack["secrets"]) - OF_BUILD
     for name in used:
         assert Path(stack["secrets"][name]["file"]).is_file(), name
 
 
-def test_keys_that_leave_the_machine_are_mounted_nowhere(stack: dict[str, Any]):
-    """Neither the escrow's and operations' private keys nor the authority's."""
-    files = " ".join(one["file"] for one in stack["secrets"].values())
+def test_offline_keys_are_not_mounted(stack: dict[str, Any]):
+    """The offline keys are the private keys of escrow, operations and the certificate authority."""
+    files = " ".join(secret["file"] for secret in stack["secrets"].values())
     assert "offline" not in files
     assert "authority" not in files
 
 
-def test_workers_cannot_look_into_airflows_database(stack: dict[str, Any]):
-    """They ask the execution API; and the API server has no connection that writes."""
+def test_workers_have_no_access_to_the_airflow_database(stack: dict[str, Any]):
+    """Workers use Airflow's execution API. The API server has no connection that can write."""
     for name, service in stack["services"].items():
-        mounted = {one["source"] for one in service["secrets"]}
+        mounted = {secret["source"] for secret in service["secrets"]}
         if name.startswith("worker"):
             assert not mounted & {"airflow_database", "fernet_key", "jwt_secret", "api_secret_key"}
         if name in {"api-server", "scheduler", "dag-processor", "triggerer"}:
@@ -134,13 +139,13 @@ def test_workers_cannot_look_into_airflows_database(stack: dict[str, Any]):
                 *(z.connections_file for z in ZONES.values()),
             }
         if name != "init":
-            assert not any(one.endswith("superuser") for one in mounted) or name in layout.ROLES | {
-                "sample": 0
-            }
+            assert not any(
+                secret.endswith("superuser") for secret in mounted
+            ) or name in layout.ROLES | {"sample": 0}
 
 
-def test_every_queue_of_a_workflow_is_served_by_two_workers(stack: dict[str, Any]):
-    """A task in a queue that nobody serves waits for ever; one worker may die."""
+def test_every_queue_has_at_least_two_workers(stack: dict[str, Any]):
+    """A task in a queue without workers would wait forever, and a worker may fail."""
     served = queues(stack)
     named = set()
     for path in sorted((ROOT / "dags").glob("*.py")):
@@ -150,24 +155,26 @@ def test_every_queue_of_a_workflow_is_served_by_two_workers(stack: dict[str, Any
     assert {queue: served.get(queue, 0) for queue in named if served.get(queue, 0) < 2} == {}
 
 
-def test_each_queue_has_workers_of_its_own(stack: dict[str, Any]):
-    """A backup waits behind no report, and workers have the keys of one zone."""
+def test_each_worker_serves_a_single_queue(stack: dict[str, Any]):
+    """Backups do not wait for reports, and each worker has the keys of only one trust zone."""
     for service in stack["services"].values():
         words = service.get("command") or []
         if "--queues" in words:
             assert "," not in words[words.index("--queues") + 1]
 
 
-def test_visitors_reach_the_api_server_alone(stack: dict[str, Any]):
-    """Networks are tested in test_zones.py."""
-    published = {name for name, one in stack["services"].items() if one.get("ports")}
+def test_only_the_api_server_publishes_a_port(stack: dict[str, Any]):
+    """Tests in test_zones.py check the networks."""
+    published = {name for name, service in stack["services"].items() if service.get("ports")}
     assert published == {"api-server"}
     assert stack["services"]["api-server"]["ports"][0]["host_ip"] == "127.0.0.1"
 
 
-def test_every_image_takes_its_base_as_an_argument(stack: dict[str, Any]):
-    """So that it can be built from the company's own, without a registry."""
-    built = {name: one["build"] for name, one in stack["services"].items() if "build" in one}
+def test_every_image_has_its_base_image_as_build_argument(stack: dict[str, Any]):
+    """Images can then be built from the company's base image, without a public registry."""
+    built = {
+        name: service["build"] for name, service in stack["services"].items() if "build" in service
+    }
     assert {"postgres", "redis", "store", "init"} <= set(built)
     for build in built.values():
         assert "BASE_IMAGE" in build["args"]
@@ -176,26 +183,28 @@ def test_every_image_takes_its_base_as_an_argument(stack: dict[str, Any]):
         assert set(froms) <= {"${BASE_IMAGE}", "base"}, path
 
 
-def test_images_are_made_of_what_git_tracks():
-    """The build context leaves out .env, the private folder, homes and the virtual environment."""
+def test_build_context_has_only_files_that_git_tracks():
+    """The context excludes .env, the private folder, home folders and the virtual environment."""
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     assert rules[1] == "*"
     taken = {rule[1:] for rule in rules if rule.startswith("!")}
-    assert not any(one.startswith((".", "deploy/private")) or one == "deploy" for one in taken)
+    assert not any(path.startswith((".", "deploy/private")) or path == "deploy" for path in taken)
     inner = (ROOT / "deploy" / ".dockerignore").read_text().splitlines()
     assert inner[1] == "*"
     assert {rule for rule in inner if rule.startswith("!")} == {"!postgres", "!redis", "!store"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "deploy").glob("*/*.sh")), ids=lambda one: one.name)
-def test_entry_scripts_are_whole(path: Path):
-    """Bash can read them, and each stops at the first failure."""
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "deploy").glob("*/*.sh")), ids=lambda path: path.name
+)
+def test_container_scripts_are_valid_bash_and_stop_at_the_first_failed_command(path: Path):
+    """Bash must parse each script, and each script must end at the first failed command."""
     assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
     assert "set -euo pipefail" in path.read_text()
 
 
-def test_celerys_executor_and_worker_begin_with_the_locked_versions():
-    """Airflow's provider and Celery are released apart, and do not always fit."""
+def test_celery_executor_and_worker_are_importable_with_the_locked_versions():
+    """Airflow's Celery provider and Celery are released separately and may be incompatible."""
     from airflow.providers.celery.cli import celery_command
     from airflow.providers.celery.executors.celery_executor import CeleryExecutor
 
@@ -203,21 +212,21 @@ def test_celerys_executor_and_worker_begin_with_the_locked_versions():
     assert CeleryExecutor.supports_ad_hoc_ti_run is not None
 
 
-def test_components_ask_for_health_that_the_check_knows(stack: dict[str, Any]):
-    """A part that `include.deployment.health` does not know would be asked about its mail."""
+def test_health_checks_name_only_services_that_the_health_module_can_check(stack: dict[str, Any]):
+    """`include.deployment.health` would check an unknown service as if it were the mail server."""
     from include.deployment import health
 
-    known = {*health.JOBS, "worker", "api-server", "mail"}
-    asked = {
-        shlex.join(one["healthcheck"]["test"]).rsplit(" ", 1)[-1]
-        for one in stack["services"].values()
-        if "include.deployment.health" in (one.get("healthcheck") or {}).get("test", [])
+    supported = {*health.JOBS, "worker", "api-server", "mail"}
+    named_parts = {
+        shlex.join(service["healthcheck"]["test"]).rsplit(" ", 1)[-1]
+        for service in stack["services"].values()
+        if "include.deployment.health" in (service.get("healthcheck") or {}).get("test", [])
     }
-    assert asked == known
+    assert named_parts == supported
 
 
-def test_the_file_of_connections_is_where_airflow_and_the_command_line_look(stack: dict[str, Any]):
-    """Workers by one pair of settings, the API server by the other; both name the same file."""
+def test_connections_file_has_the_same_path_for_workers_and_api_server(stack: dict[str, Any]):
+    """Workers and the API server name the same path in different settings."""
     worker = stack["services"]["worker"]["environment"]
     api = stack["services"]["api-server"]["environment"]
     for words in (
@@ -228,8 +237,11 @@ def test_the_file_of_connections_is_where_airflow_and_the_command_line_look(stac
         assert path == layout.mounted("connections.json")
 
 
-def test_example_of_settings_names_each_variable_with_its_default():
-    """`deploy/env.example` is the list of settings; `COMPOSE_PROFILES` is Compose's own."""
+def test_example_settings_list_each_variable_with_its_default():
+    """`deploy/env.example` lists all settings.
+
+    `COMPOSE_PROFILES` is a setting of Docker Compose.
+    """
     used = dict(re.findall(r"\$\{([A-Z_]+)(?::-([^}]*)|:\?[^}]*)?\}", TEXT)[::-1])
     shown = dict(
         re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / "deploy" / "env.example").read_text(), re.M)
@@ -240,16 +252,16 @@ def test_example_of_settings_names_each_variable_with_its_default():
     }
 
 
-def test_build_takes_index_and_authority_as_secrets(stack: dict[str, Any]):
-    """The Dockerfile mounts them; without settings both are empty."""
+def test_build_gets_package_index_and_certificate_authority_as_secrets(stack: dict[str, Any]):
+    """The Dockerfile mounts both secrets. Both are empty if the settings are missing."""
     mounted = re.findall(r"type=secret,id=(\w+)", (ROOT / "Dockerfile").read_text())
     build = stack["services"]["init"]["build"]
-    assert {one["source"] for one in build["secrets"]} == set(mounted)
+    assert {secret["source"] for secret in build["secrets"]} == set(mounted)
     assert {stack["secrets"][name]["file"] for name in mounted} == {"/dev/null"}
 
 
-def test_api_server_takes_the_address_of_visitors_from_named_proxies_only(stack: dict[str, Any]):
-    """The settings that tests/orchestration/access/test_reverse_proxy.py tries behind nginx."""
+def test_api_server_trusts_client_addresses_only_from_configured_proxies(stack: dict[str, Any]):
+    """tests/orchestration/access/test_reverse_proxy.py tests these settings behind nginx."""
     service = stack["services"]["api-server"]
     assert "--proxy-headers" in service["command"]
     assert service["environment"]["FORWARDED_ALLOW_IPS"] == "127.0.0.1"

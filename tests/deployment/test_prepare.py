@@ -1,4 +1,4 @@
-"""What the init container does to real servers: least privilege, Object Lock, safe to repeat."""
+"""Test the init container with real servers: least privilege, Object Lock and repeated calls."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from include.deployment import layout
 from include.deployment.prepare import Preparation
 from include.local.postgres import EmbeddedPostgres
 from include.registry import load_pack
-from include.schema.drift import drift
+from include.schema.drift import find_drift
 from include.schema.live import read_schema
+from include.service_container import ROOT
 from include.services.objectstore.s3 import S3Store, make_s3_client
-from include.workplace import ROOT
 from tests.support.s3 import start_moto
 
 OURS = ("airflow", "celery_results", "parcelseal_state")
@@ -32,7 +32,7 @@ OURS = ("airflow", "celery_results", "parcelseal_state")
 def prepared(
     postgres: EmbeddedPostgres, deployed: Path, tmp_path: Path
 ) -> Iterator[tuple[Preparation, dict[str, str]]]:
-    """Databases and roles of the stack on one server; everything is dropped afterwards."""
+    """Create the stack's databases and roles on a test server, and drop them after the test."""
     secrets = tmp_path / "secrets"
     shutil.copytree(deployed / "deploy" / "private", secrets)
     for host in (layout.POSTGRES, layout.SCRATCH):
@@ -52,10 +52,10 @@ def prepared(
                     admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
-def test_each_role_gets_in_where_it_works_and_nowhere_else(
+def test_roles_connect_only_to_their_databases(
     postgres: EmbeddedPostgres, prepared: tuple[Preparation, dict[str, str]]
 ):
-    """Owners to their own, the reader of backups to two, the pages to the state, drills to none."""
+    """Each role can connect only to the databases that it needs."""
     work, passwords = prepared
     work.databases()  # a second time changes nothing, and fails at nothing
     may = {
@@ -76,10 +76,13 @@ def test_each_role_gets_in_where_it_works_and_nowhere_else(
                     psycopg.connect(address)
 
 
-def test_no_role_of_the_stack_rules_the_server(
+def test_only_the_role_of_restore_drills_may_create_databases(
     postgres: EmbeddedPostgres, prepared: tuple[Preparation, dict[str, str]]
 ):
-    """Nobody is a superuser or makes roles; drills alone make databases."""
+    """No role is a superuser or can create roles.
+
+    Only the role of restore drills creates databases.
+    """
     del prepared
     with psycopg.connect(postgres.conninfo("postgres")) as admin:
         rows = admin.execute(
@@ -92,10 +95,10 @@ def test_no_role_of_the_stack_rules_the_server(
     assert {name for name, _, makes in rows if makes} == {layout.DRILL}
 
 
-def test_the_reader_of_backups_reads_and_writes_nothing(
+def test_backup_reader_reads_all_tables_and_cannot_write(
     postgres: EmbeddedPostgres, prepared: tuple[Preparation, dict[str, str]]
 ):
-    """Also of tables that a later version makes."""
+    """The role can read tables that are created later."""
     _, passwords = prepared
     owner = postgres.conninfo("airflow", "airflow", passwords["airflow"])
     with psycopg.connect(owner) as airflow:
@@ -107,8 +110,8 @@ def test_the_reader_of_backups_reads_and_writes_nothing(
             connection.execute("DELETE FROM later")
 
 
-def test_buckets_are_made_with_object_lock_and_once(deployed: Path):
-    """So that the preflight of a backup has nothing to say of them."""
+def test_buckets_are_created_once_with_object_lock(deployed: Path):
+    """The preflight of a backup accepts the buckets."""
     server = start_moto()
     try:
         secrets = deployed / "deploy" / "private"
@@ -120,23 +123,27 @@ def test_buckets_are_made_with_object_lock_and_once(deployed: Path):
             assert list(S3Store(client, bucket).preflight()) == []
         policy = json.loads(client.get_bucket_policy(Bucket=layout.BUCKETS["evidence"])["Policy"])
         (statement,) = policy["Statement"]
-        assert not any("Put" in one or "Delete" in one for one in statement["Action"])
+        assert not any("Put" in action or "Delete" in action for action in statement["Action"])
     finally:
         server.stop()
 
 
-def test_the_data_map_of_the_state_is_what_migrations_make(migrated_database: str, deployed: Path):
-    """Else `check_quality` finds columns that nobody declared. Draft it anew after a migration:
-    `./parcelseal config map --dsn ... --name parcelseal_state --out new`.
+def test_data_map_of_the_state_database_matches_the_migrations(
+    migrated_database: str, deployed: Path
+):
+    """`check_quality` reports columns that the data map lacks.
+
+    After a migration, draft the data map again: `./parcelseal config map --dsn ... --name
+    parcelseal_state --out new`.
     """
     mapped = load_pack(deployed / "deploy" / "private" / "policy").database("parcelseal_state")
     with psycopg.connect(migrated_database) as connection:
-        found = drift(read_schema(connection), mapped, [])
-    assert [str(one) for one in found] == []
+        differences = find_drift(read_schema(connection), mapped, [])
+    assert [str(difference) for difference in differences] == []
 
 
-def test_celerys_settings_name_modules_that_can_be_imported():
-    """A worker that cannot import one does not begin."""
+def test_celery_settings_name_importable_modules():
+    """A worker does not start if an import fails."""
     from importlib import import_module
 
     name = "AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS: "
@@ -153,7 +160,7 @@ def test_celerys_settings_name_modules_that_can_be_imported():
 
 
 def test_only_workers_of_the_default_queue_import_great_expectations(tmp_path: Path):
-    """Backups, drills and deletions check no records; each worker would keep 150 MB."""
+    """Other workers do not check records, and the import takes 150 MB of memory in each worker."""
     script = """
 import sys
 from importlib import import_module
@@ -183,8 +190,8 @@ print(load(settings.CONFIG), load(settings.CHECKING_CONFIG))
     assert checking == {"worker"}
 
 
-def test_health_check_imports_no_workflow():
-    """It runs in each container every half minute."""
+def test_health_check_does_not_import_workflows():
+    """The health check runs in each container every 30 seconds."""
     program = "import sys, include.deployment.health; print([m for m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

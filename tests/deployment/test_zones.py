@@ -1,4 +1,7 @@
-"""Zones of workers: `include.deployment.zones`, the declarations and docker-compose.yaml agree."""
+"""Test that `include.deployment.zones` and docker-compose.yaml define the same zones.
+
+The zones also have to match the declarations of the workflows.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ from include.deployment.zones import ZONES, Zone, connections_of, logins_of
 from include.policy import PolicyPack
 from include.policy.loader import SHIPPED
 from include.registry import load_pack
+from include.service_container import ROOT
 from include.services.connections import parse
 from include.services.errors import UsageError
 from include.workflow.declaration import Queue
-from include.workplace import ROOT
 
 # Tasks that need a key or right which their workflow's zone lacks, and the zone that has it.
 ELSEWHERE = {
@@ -42,25 +45,28 @@ zones = pytest.mark.parametrize("zone", ZONES.values(), ids=lambda zone: zone.qu
 
 @pytest.fixture(scope="session")
 def private(deployed: Path) -> Path:
-    """The private folder that `compose init --sample` made."""
+    """Return the private folder that `compose init --sample` wrote."""
     return deployed / "deploy" / "private"
 
 
 def connections(private: Path, zone: Zone) -> dict[str, Any]:
-    """Return the connections that the containers of a zone have."""
-    found: dict[str, Any] = json.loads((private / zone.connections_file).read_text())
-    return found
+    """Return the connections that the containers of a trust zone have."""
+    actual: dict[str, Any] = json.loads((private / zone.connections_file).read_text())
+    return actual
 
 
 def keys_in(connections: dict[str, Any]) -> set[str]:
-    """Return the files of private keys that connections name."""
+    """Return the files with private keys that the connections name."""
     text = json.dumps(connections)
     return {key for key in PRIVATE_KEYS if layout.mounted(key) in text}
 
 
-def test_each_task_runs_in_the_zone_of_its_workflow_unless_it_needs_another() -> None:
-    """The seal in the sealing zone, notifications in the one that reaches the mail server."""
-    expected, found = {}, {}
+def test_tasks_run_in_the_zone_of_their_workflow_except_sealing_and_sending() -> None:
+    """Tasks that seal run in the sealing zone.
+
+    Tasks that notify run in the zone with access to mail.
+    """
+    expected, actual = {}, {}
     for workflow in registry.workflows():
         dag = runpy.run_path(str(ROOT / "dags" / f"{workflow.id}.py"))[workflow.id]()
         own = {"seal": Queue.SEALING, "send": Queue.DEFAULT}
@@ -68,21 +74,19 @@ def test_each_task_runs_in_the_zone_of_its_workflow_unless_it_needs_another() ->
             name = task.task_id.split(".")[-1]
             key = (workflow.id, name)
             expected[key] = ELSEWHERE.get(key) or own.get(name) or workflow.queue
-            found[key] = Queue(task.queue)
-    assert found == expected
-    assert set(ELSEWHERE) <= set(found)
+            actual[key] = Queue(task.queue)
+    assert actual == expected
+    assert set(ELSEWHERE) <= set(actual)
 
 
-def test_every_queue_is_a_zone() -> None:
-    """A queue without workers would wait for ever."""
+def test_every_queue_has_a_zone() -> None:
+    """Tasks in a queue without workers would wait forever."""
     assert set(ZONES) == set(Queue)
 
 
 @zones
-def test_workers_have_the_secrets_of_their_zone_and_no_others(
-    stack: dict[str, Any], zone: Zone
-) -> None:
-    """Keys, certificates and the connections of this queue alone."""
+def test_workers_have_only_the_secrets_of_their_zone(stack: dict[str, Any], zone: Zone) -> None:
+    """The secrets are private keys, certificates and the connections of the zone."""
     service = stack["services"][zone.service]
     command = service["command"]
     assert command[command.index("--queues") + 1] == zone.queue
@@ -92,13 +96,13 @@ def test_workers_have_the_secrets_of_their_zone_and_no_others(
 
 
 @zones
-def test_connections_name_the_keys_of_their_zone_alone(private: Path, zone: Zone) -> None:
-    """Each key that a zone has is used, and no connection names another's."""
+def test_connections_use_exactly_the_keys_of_their_zone(private: Path, zone: Zone) -> None:
+    """A zone must have each key that it uses, and no other key."""
     assert keys_in(connections(private, zone)) == zone.keys
 
 
-def test_each_key_is_in_the_zones_that_need_it(private: Path) -> None:
-    """One zone signs evidence, one signs manifests, one decrypts backups."""
+def test_private_keys_are_only_in_zones_that_need_them(private: Path) -> None:
+    """Signing evidence, signing manifests and decrypting backups are done in different zones."""
     holders = {
         key: {queue for queue, zone in ZONES.items() if key in zone.keys} for key in PRIVATE_KEYS
     }
@@ -112,13 +116,16 @@ def test_each_key_is_in_the_zones_that_need_it(private: Path) -> None:
     assert keys_in(everything) == PRIVATE_KEYS
 
 
-def test_each_zone_has_the_logins_of_its_workflows(private: Path) -> None:
-    """Derived from the declarations; the drill zone has no login to customers' databases."""
+def test_zones_have_only_the_logins_of_their_workflows(private: Path) -> None:
+    """The declarations of the workflows name the logins.
+
+    The drill zone cannot log in to customer databases.
+    """
     services = {"state_db", "evidence_store"}
     databases = {"customer_db", "airflow_copy_db", "state_copy_db"}
     declared = {login.connection for login in registry.logins()}
-    found = {queue: set(connections(private, zone)) for queue, zone in ZONES.items()}
-    assert found == {
+    actual = {queue: set(connections(private, zone)) for queue, zone in ZONES.items()}
+    assert actual == {
         Queue.BACKUP: services | databases | {"offsite_store"},
         Queue.DRILL: services | {"offsite_store", "drill_db"},
         Queue.RETENTION: services | databases | {"offsite_store", "retention_db"},
@@ -131,19 +138,19 @@ def test_each_zone_has_the_logins_of_its_workflows(private: Path) -> None:
     assert set().union(*map(logins_of, ZONES.values())) == declared
 
 
-def test_stores_are_opened_with_the_rights_that_a_zone_needs(private: Path) -> None:
-    """The backup zone writes backups and deletes none; only two zones write evidence."""
+def test_login_of_each_trust_zone_to_a_store_has_only_the_needed_rights(private: Path) -> None:
+    """The backup zone can write backups but not delete them. Only two zones can write evidence."""
     user = {
         (private / f"store_{name}_access").read_text(): name
         for name in (layout.BACKUPS, layout.EVIDENCE, layout.READER, layout.WRITER)
     }
-    found = {
+    actual = {
         (queue, name): user[connections(private, zone)[name]["login"]]
         for queue, zone in ZONES.items()
         for name in ("offsite_store", "evidence_store")
         if name in connections(private, zone)
     }
-    assert found == {
+    assert actual == {
         (Queue.DEFAULT, "offsite_store"): layout.READER,
         (Queue.DEFAULT, "evidence_store"): layout.EVIDENCE,
         (Queue.BACKUP, "offsite_store"): layout.WRITER,
@@ -158,8 +165,11 @@ def test_stores_are_opened_with_the_rights_that_a_zone_needs(private: Path) -> N
     assert (mail["login"], mail["password"]) == ("", "")
 
 
-def test_connections_of_operators_go_to_the_zones_that_use_them() -> None:
-    """Their databases to the zones that read them, webhooks to the zone that sends."""
+def test_additional_connections_are_added_only_to_zones_that_use_them() -> None:
+    """Databases are added to the zones that read them.
+
+    Webhooks are added to the zone that sends messages.
+    """
     configured: dict[str, Any] = {
         "warehouse_db": "postgresql://reader:x@warehouse.example/records",
         "robot": {"conn_type": "http", "host": "robots.example", "password": "x"},
@@ -172,45 +182,45 @@ def test_connections_of_operators_go_to_the_zones_that_use_them() -> None:
         },
         "evidence_store@drill": {"login": "lesser", "extra": {"prefix": "p/"}},
     }
-    found = {queue: connections_of(zone, configured) for queue, zone in ZONES.items()}
-    assert {queue: "warehouse_db" in each for queue, each in found.items()} == {
+    actual = {queue: connections_of(zone, configured) for queue, zone in ZONES.items()}
+    assert {queue: "warehouse_db" in each for queue, each in actual.items()} == {
         Queue.DEFAULT: True,
         Queue.BACKUP: True,
         Queue.DRILL: False,
         Queue.RETENTION: True,
         Queue.SEALING: False,
     }
-    assert [queue for queue, each in found.items() if "robot" in each] == [Queue.DEFAULT]
-    assert [queue for queue, each in found.items() if "intake_db" in each] == [Queue.DEFAULT]
-    drill = parse("evidence_store", json.dumps(found[Queue.DRILL]["evidence_store"]))
+    assert [queue for queue, each in actual.items() if "robot" in each] == [Queue.DEFAULT]
+    assert [queue for queue, each in actual.items() if "intake_db" in each] == [Queue.DEFAULT]
+    drill = parse("evidence_store", json.dumps(actual[Queue.DRILL]["evidence_store"]))
     assert drill.login == "lesser"
     assert drill.extra == {"bucket": "b", "prefix": "p/"}
-    signing = found[Queue.SEALING]["evidence_store"]["extra_dejson"]
+    signing = actual[Queue.SEALING]["evidence_store"]["extra_dejson"]
     assert signing["signing_key"] == "PEM"
     # Without logins of their own, workflows use the database's: the sealing zone needs it then.
     del configured["incident_db"]
     assert "warehouse_db" in connections_of(ZONES[Queue.SEALING], configured)
 
 
-def test_login_that_the_pack_gives_another_name_goes_to_the_zones_of_its_workflow(
+def test_login_renamed_in_policy_pack_is_added_to_the_zones_of_its_workflow(
     tmp_path: Path,
 ) -> None:
     pack = pack_with_other_logins(tmp_path)
     names = ("wipe_db", "hr_incident_db", "customer_db", "retention_db")
     configured = {name: f"postgresql://{name}:x@courier.example/records" for name in names}
-    found = {
+    actual = {
         name: {
             queue for queue, zone in ZONES.items() if name in connections_of(zone, configured, pack)
         }
         for name in names
     }
-    assert found["wipe_db"] == {Queue.RETENTION}
-    assert found["hr_incident_db"] == {Queue.DEFAULT, Queue.SEALING}
-    assert found["retention_db"] == set()  # nothing uses it
+    assert actual["wipe_db"] == {Queue.RETENTION}
+    assert actual["hr_incident_db"] == {Queue.DEFAULT, Queue.SEALING}
+    assert actual["retention_db"] == set()  # nothing uses it
 
 
 def pack_with_other_logins(folder: Path) -> PolicyPack:
-    """Return the shipped pack with a login of incidents in one database and one that deletes."""
+    """Return the shipped policy pack with renamed connections for incidents and for deletion."""
     shutil.copytree(SHIPPED, folder / "pack")
     incident = folder / "pack" / "incident.yaml"
     text = incident.read_text()
@@ -240,7 +250,7 @@ def test_override_of_an_unknown_connection_or_zone_is_refused(name: str, overrid
         connections_of(ZONES[Queue.DRILL], configured)
 
 
-def test_zone_that_does_not_send_gets_no_password_of_the_mail_server() -> None:
+def test_zone_that_sends_no_notifications_gets_no_mail_password() -> None:
     mail = {"conn_type": "smtp", "host": "mail.example", "login": "us", "password": "x"}
     sealing = connections_of(ZONES[Queue.SEALING], {"mail": mail})["mail"]
     assert (sealing["host"], sealing["login"], sealing["password"]) == ("mail.example", "", "")
@@ -248,7 +258,7 @@ def test_zone_that_does_not_send_gets_no_password_of_the_mail_server() -> None:
 
 
 def reachable(stack: dict[str, Any], name: str) -> set[str]:
-    """Return the services that share a network with a service, other workers of its zone aside."""
+    """Return the services that share a network with a service."""
     services = stack["services"]
     own = set(services[name]["networks"])
     return {
@@ -259,27 +269,30 @@ def reachable(stack: dict[str, Any], name: str) -> set[str]:
 
 
 @zones
-def test_workers_reach_the_servers_of_their_zone_alone(stack: dict[str, Any], zone: Zone) -> None:
-    """The API server, broker, PostgreSQL and store, and what the zone needs besides."""
+def test_workers_reach_only_the_servers_of_their_zone(stack: dict[str, Any], zone: Zone) -> None:
+    """All zones reach the API server, the broker, PostgreSQL and the object store."""
     assert reachable(stack, zone.service) == BROKER_AND_STATE | zone.servers
 
 
-def test_mail_catcher_shares_a_network_with_those_who_send_alone(stack: dict[str, Any]) -> None:
-    """It reaches no server: workers listen on no port."""
+def test_mail_catcher_shares_a_network_only_with_senders(stack: dict[str, Any]) -> None:
+    """The mail catcher cannot reach any server, because workers do not listen on ports."""
     assert reachable(stack, layout.MAIL) == {"worker"}
 
 
-def test_no_worker_has_a_way_out(stack: dict[str, Any]) -> None:
-    """Every network but the visitors' is internal, and only the api-server is in that one."""
+def test_workers_have_no_route_to_the_internet(stack: dict[str, Any]) -> None:
+    """All networks are internal, except the one through which users reach the API server."""
     networks = stack["networks"]
     outside = {name for name, network in networks.items() if not network.get("internal")}
     assert outside == {"front"}
     services = stack["services"].items()
-    assert {name for name, one in services if "front" in one["networks"]} == {"api-server"}
+    assert {name for name, service in services if "front" in service["networks"]} == {"api-server"}
 
 
-def test_ways_out_are_one_network_for_each_zone() -> None:
-    """`deploy/outside.yaml`; the machine's firewall limits each by its bridge."""
+def test_outside_yaml_has_an_external_network_for_each_trust_zone() -> None:
+    """The file is `deploy/outside.yaml`.
+
+    The machine's firewall filters each network by its bridge.
+    """
     outside = yaml.safe_load((ROOT / "deploy" / "outside.yaml").read_text())
     workers = {
         name: service["networks"]
@@ -296,8 +309,8 @@ def test_ways_out_are_one_network_for_each_zone() -> None:
     assert all(len(bridge) <= 15 for bridge in bridges)  # as Linux names interfaces
 
 
-def test_users_who_own_no_bucket_delete_nothing() -> None:
-    """The policies of both buckets, as the store has them."""
+def test_store_users_that_do_not_own_the_bucket_cannot_delete_objects() -> None:
+    """Only the owner of a bucket may delete objects in it."""
     for owner, bucket in layout.BUCKETS.items():
         statements = json.loads(bucket_policy(owner, bucket))["Statement"]
         actions = {
@@ -310,4 +323,8 @@ def test_users_who_own_no_bucket_delete_nothing() -> None:
             set() if owner == layout.BACKUPS else {layout.WRITER}
         )
         granted = {action for each in actions.values() for action in each}
-        assert not {one for one in granted if "Delete" in one or "Bypass" in one or "*" in one}
+        assert not {
+            action
+            for action in granted
+            if "Delete" in action or "Bypass" in action or "*" in action
+        }

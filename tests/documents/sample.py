@@ -1,4 +1,4 @@
-"""A report to an authority as a company would hand it in, and texts that nobody should type."""
+"""Sample documents: a complete report to an authority, and a document with malicious texts."""
 
 from __future__ import annotations
 
@@ -17,59 +17,67 @@ HOSTILE = (
 )
 
 
-def said(english: str, chinese: str) -> Message:
+def bilingual(english: str, chinese: str) -> Message:
     return Message(text=english, translations={"zh-CN": chinese})
 
 
-DRILL = said("DRILL - not a real incident", "演练 - 并非真实事件")
+DRILL = bilingual("DRILL - not a real incident", "演练 - 并非真实事件")
 
 
 def entry(english: str, chinese: str, value: object, **more: object) -> Entry:
-    return Entry.model_validate({"label": said(english, chinese), "value": value, **more})
+    return Entry.model_validate({"label": bilingual(english, chinese), "value": value, **more})
 
 
-def report(marked: Message | None = DRILL) -> Document:
-    """The first report on a leak of logon names and passwords: two pages, nothing missing."""
+def report(warning: Message | None = DRILL) -> Document:
+    """Return a complete first report on leaked credentials, which has two pages.
+
+    Args:
+        warning: warning on every page; None for no warning.
+    """
     return Document(
-        title=said("Report on a Personal Information Security Incident", "个人信息安全事件报告"),
-        subtitle=said("First report", "首次报告"),
+        title=bilingual(
+            "Report on a Personal Information Security Incident", "个人信息安全事件报告"
+        ),
+        subtitle=bilingual("First report", "首次报告"),
         dated=datetime(2026, 11, 23, 21, 40, 12, tzinfo=UTC),
         reference=REFERENCE,
-        sender=said("Example Express Co., Ltd.", "示例速递有限公司"),
-        addressee=said("To the Cyberspace Administration of Zhejiang", "浙江省互联网信息办公室"),
+        sender=bilingual("Example Express Co., Ltd.", "示例速递有限公司"),
+        addressee=bilingual(
+            "To the Cyberspace Administration of Zhejiang", "浙江省互联网信息办公室"
+        ),
         sections=(_incident(), _impact(), _measures(), _clocks()),
         signature=(
             entry("Unit (seal)", "单位（盖章）", None),
             entry("Responsible person", "负责人", None),
             entry("Day", "日期", date(2026, 11, 24)),
         ),
-        footer=said(
-            "Made from the incident register; the sealed copy is kept by the compliance office for "
+        footer=bilingual(
+            "Generated from the incident register; the compliance office keeps the sealed copy for "
             "five years after the incident is closed.",
             "本文件由事件登记簿生成；封存件由合规部保存至事件关闭后五年。",
         ),
-        marked=marked,
+        warning=warning,
     )
 
 
 def _incident() -> Section:
     return Section(
-        heading=said("The incident", "事件基本情况"),
+        heading=bilingual("The incident", "事件基本情况"),
         blocks=(
             Form(
                 entries=(
-                    entry("System", "涉事系统", said("Order service", "订单服务系统")),
+                    entry("System", "涉事系统", bilingual("Order service", "订单服务系统")),
                     entry("Became aware", "发现时间", AWARE),
-                    entry("Type", "事件类型", said("Leaked credentials", "账号凭据泄露")),
-                    entry("Grade", "事件等级", said("Larger", "较大")),
+                    entry("Type", "事件类型", bilingual("Leaked credentials", "账号凭据泄露")),
+                    entry("Grade", "事件等级", bilingual("Larger", "较大")),
                     entry("Data subjects affected", "受影响个人数量", 1_204_331, unit="people"),
                     entry(
                         "Categories of information",
                         "涉及的个人信息种类",
                         [
-                            said("Names of recipients", "收件人姓名"),
-                            said("Telephone numbers", "电话号码"),
-                            said("Delivery addresses", "收件地址"),
+                            bilingual("Names of recipients", "收件人姓名"),
+                            bilingual("Telephone numbers", "电话号码"),
+                            bilingual("Delivery addresses", "收件地址"),
                         ],
                     ),
                     entry("Trend", "发展态势", None, required=False),
@@ -85,10 +93,10 @@ def _impact() -> Section:
         "并分批导出收件信息。\n账号已停用，导出接口已关闭。"
     )
     return Section(
-        heading=said("Cause and possible harm", "原因与可能造成的危害"),
+        heading=bilingual("Cause and possible harm", "原因与可能造成的危害"),
         blocks=(
             Paragraph(
-                text=said(
+                text=bilingual(
                     "This first report states what is known so far; what is marked as not stated "
                     "follows in the next report (National Incident Reporting Measures "
                     "(2025-11-01), article 7).",
@@ -102,7 +110,7 @@ def _impact() -> Section:
                     entry(
                         "Possible harm",
                         "可能造成的危害",
-                        said(
+                        bilingual(
                             "Fraudulent calls and parcels that pretend to come from the company.",
                             "可能出现冒充本公司的诈骗电话及虚假包裹。",
                         ),
@@ -120,27 +128,27 @@ def _measures() -> Section:
         ("Access logs of the last 90 days were sealed.", "封存最近九十日的访问日志。"),
     ]
     return Section(
-        heading=said("Measures taken", "已采取的措施"),
-        blocks=(Steps(items=[said(*one) for one in items]),),
+        heading=bilingual("Measures taken", "已采取的措施"),
+        blocks=(Steps(items=[bilingual(*item) for item in items]),),
     )
 
 
 def _clocks() -> Section:
     rows: list[list[object]] = [
-        [said("Courier database", "速递业务库"), 1_204_331, 3_870_022, "2026-11-20"],
-        [said("Complaints database", "投诉库"), 0, 0, None],
+        [bilingual("Courier database", "速递业务库"), 1_204_331, 3_870_022, "2026-11-20"],
+        [bilingual("Complaints database", "投诉库"), 0, 0, None],
     ]
     return Section(
-        heading=said("Records affected", "受影响的记录"),
+        heading=bilingual("Records affected", "受影响的记录"),
         blocks=(
             Table.model_validate(
                 {
-                    "caption": said("Counts by database", "各数据库统计"),
+                    "caption": bilingual("Counts by database", "各数据库统计"),
                     "columns": [
-                        Column(label=said("Database", "数据库")),
-                        Column(label=said("People", "人数"), kind="number"),
-                        Column(label=said("Records", "记录数"), kind="number"),
-                        Column(label=said("First seen", "最早时间")),
+                        Column(label=bilingual("Database", "数据库")),
+                        Column(label=bilingual("People", "人数"), kind="number"),
+                        Column(label=bilingual("Records", "记录数"), kind="number"),
+                        Column(label=bilingual("First seen", "最早时间")),
                     ],
                     "rows": rows,
                 }
@@ -150,7 +158,11 @@ def _clocks() -> Section:
 
 
 def hostile(long: int = 100_000) -> Document:
-    """Every text is hostile, lists are empty, and two texts have so many bytes, one as a word."""
+    """Return a document whose texts contain markup and control characters. Some lists are empty.
+
+    Args:
+        long: length in bytes of two very long texts, one of which is a single word.
+    """
     bad = verbatim(HOSTILE)
     column = Column(label=bad)
     blocks = (
@@ -180,5 +192,5 @@ def hostile(long: int = 100_000) -> Document:
         sections=(Section(heading=bad, blocks=blocks), Section(heading=bad, blocks=())),
         signature=(Entry(label=bad, value=bad), Entry(label=bad)),
         footer=bad,
-        marked=bad,
+        warning=bad,
     )

@@ -1,4 +1,4 @@
-"""A document as a page: self-contained, escaped, and to be walked by a screen reader."""
+"""Tests that HTML pages of documents are self-contained, escaped and accessible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.documents import sample
 
 
 class _Page(HTMLParser):
-    """Collects tags and what can be read."""
+    """The tags and the visible words of an HTML page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -55,8 +55,7 @@ def hostile(locale: str) -> str:
     return render_html(sample.hostile(), locale, sample.ZONE)
 
 
-def test_every_field_stands_beside_its_label(locale: str, page: str):
-    """In the reader's language, times with their offset."""
+def test_html_page_shows_value_of_every_entry(locale: str, page: str):
     rows = dict(re.findall(r"<tr[^>]*><th scope=\"row\">(.*?)</th><td>(.*?)</td></tr>", page))
     text = {name: re.sub(r"<[^>]*>", " ", value).strip() for name, value in rows.items()}
     if locale == "en":
@@ -75,8 +74,7 @@ def test_every_field_stands_beside_its_label(locale: str, page: str):
         assert text["发展态势"] == "未填写"
 
 
-def test_what_is_missing_is_seen_at_once(locale: str):
-    """The draft is shown to the one who has to fill it in."""
+def test_html_page_marks_blank_required_entries(locale: str):
     first = sample.report().sections[0]
     form = first.blocks[0].model_copy(update={"entries": (sample.entry("Cause", "原因", "-"),)})
     section = first.model_copy(update={"blocks": (form,)})
@@ -86,71 +84,65 @@ def test_what_is_missing_is_seen_at_once(locale: str):
     assert re.search(r'<span class="absent lacking">(MISSING|缺失)', html)
 
 
-def test_the_warning_opens_the_page_and_stands_in_the_margin_of_each(locale: str, page: str):
-    """And nothing of it is there where the document is none of a drill."""
+def test_html_page_has_warning_above_text_and_in_page_margins(locale: str, page: str):
     warning = {"en": "DRILL - not a real incident", "zh_CN": "演练 - 并非真实事件"}[locale]
     assert f'<p class="marked" role="note">{warning}</p>' in page
     margin = re.search(r'@top-center \{\s+content: "([^"]*)"', page)
     assert margin
-    shown = re.sub(r"\\([0-9a-f]+) ", lambda one: chr(int(one[1], 16)), margin[1])
+    shown = re.sub(r"\\([0-9a-f]+) ", lambda element: chr(int(element[1], 16)), margin[1])
     assert shown == warning
-    plain = render_html(sample.report(marked=None), locale, sample.ZONE)
+    plain = render_html(sample.report(warning=None), locale, sample.ZONE)
     assert 'class="marked"' not in plain
     assert not re.search(r"@top-center \{\s+content: \"", plain)
 
 
-def test_nothing_is_loaded_and_only_this_style_sheet_is_allowed(page: str, hostile: str):
-    """It opens in ten years on a machine without network."""
+def test_html_page_loads_no_other_resource(page: str, hostile: str):
     for html in (page, hostile):
-        found = _Page(html)
-        assert not found.all("script")
-        assert not found.all("img")
-        assert [one["href"] for one in found.all("link")] == ["data:,"]
-        assert not [one for _tag, one in found.tags if "style" in one]
+        texts = _Page(html)
+        assert not texts.all("script")
+        assert not texts.all("img")
+        assert [row["href"] for row in texts.all("link")] == ["data:,"]
+        assert not [element for _tag, element in texts.tags if "style" in element]
         style = html.partition("<style>")[2].partition("</style>")[0]
         assert not re.search(r"url\(|@import", style)
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-        (policy,) = [m["content"] for m in found.all("meta") if "http-equiv" in m]
+        (policy,) = [m["content"] for m in texts.all("meta") if "http-equiv" in m]
         assert policy
         assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'")
 
 
-def test_hostile_texts_stay_texts(hostile: str):
-    """Markup, templates, the end of a style sheet, what turns text around."""
-    found = _Page(hostile)
-    assert not [name for _tag, one in found.tags for name in one if name.startswith("on")]
+def test_html_page_escapes_markup_in_texts(hostile: str):
+    texts = _Page(hostile)
+    assert not [name for _tag, element in texts.tags for name in element if name.startswith("on")]
     assert hostile.count("&lt;script&gt;") > 15
     assert hostile.count("</style>") == 1
     assert not set("\u202e\u2066\x00\x01\x1f\ud800\ufffe\r") & set(hostile)
-    assert "".join(found.words).count("W") > 50_000 - 1
+    assert "".join(texts.words).count("W") > 50_000 - 1
     hostile.encode()
 
 
-def test_a_warning_cannot_end_the_style_sheet():
-    """It is written into it, for the margins."""
+def test_warning_text_cannot_end_style_element_of_html_page():
     marked = verbatim('"; } body { display: none } </style><script>alert(1)</script>')
-    html = render_html(sample.report(marked=marked), "en", sample.ZONE)
+    html = render_html(sample.report(warning=marked), "en", sample.ZONE)
     style = html.partition("<style>")[2].partition("</style>")[0]
     assert "display: none" not in style
     assert not _Page(html).all("script")
 
 
-def test_the_page_can_be_walked_by_a_screen_reader(locale: str, page: str):
-    """Language, landmarks, headings, captions, scopes, unique ids."""
-    found = _Page(page)
-    assert found.all("html") == [{"lang": language_tag(locale)}]
-    assert len(found.all("main")) == len(found.all("header")) == len(found.all("h1")) == 1
-    assert len(found.all("h2")) == 4
-    assert all(one.get("scope") in ("row", "col") for one in found.all("th"))
-    assert len(found.all("caption")) == 1
-    ids = [one["id"] for _tag, one in found.tags if "id" in one]
+def test_html_page_is_accessible_to_screen_readers(locale: str, page: str):
+    texts = _Page(page)
+    assert texts.all("html") == [{"lang": language_tag(locale)}]
+    assert len(texts.all("main")) == len(texts.all("header")) == len(texts.all("h1")) == 1
+    assert len(texts.all("h2")) == 4
+    assert all(row.get("scope") in ("row", "col") for row in texts.all("th"))
+    assert len(texts.all("caption")) == 1
+    ids = [element["id"] for _tag, element in texts.tags if "id" in element]
     assert len(ids) == len(set(ids))
-    for _tag, one in found.tags:
-        assert (one.get("aria-labelledby") or ids[0]) in ids
+    for _tag, element in texts.tags:
+        assert (element.get("aria-labelledby") or ids[0]) in ids
 
 
-def test_a_table_without_rows_says_so_and_a_long_one_is_cut_aloud(locale: str):
-    """Never an empty frame, never a page that nobody can open."""
+def test_html_page_has_note_for_empty_table_and_for_omitted_rows(locale: str):
     first = sample.report().sections[3]
     table = first.blocks[0]
     assert table.kind == "table"
@@ -159,6 +151,6 @@ def test_a_table_without_rows_says_so_and_a_long_one_is_cut_aloud(locale: str):
     html = render_html(
         sample.report().model_copy(update={"sections": (section,)}), locale, sample.ZONE
     )
-    assert {"en": "No rows.", "zh_CN": "无数据。"}[locale] in html
+    assert {"en": "This table has no entries.", "zh_CN": "没有记录。"}[locale] in html
     assert html.count("1,204,331") == 250
     assert re.search("first 500 of 600 rows|600.*500", html)

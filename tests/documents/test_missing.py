@@ -1,4 +1,7 @@
-"""What a document lacks is named, and nothing that says nothing passes for an answer."""
+"""Tests that blank required entries are listed.
+
+Entries with only white space or punctuation are blank.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from include.documents.document_texts import missing_entries
 from include.documents.model import Document, Entry, Form, Section
-from include.documents.words import missing
 from include.messages import Message, _, listed, verbatim
 from tests.documents import sample
 
@@ -48,47 +51,44 @@ SOMETHING = [
 def labels(value: object, **more: object) -> list[str]:
     form = Form(entries=(sample.entry("Cause", "原因", value, **more),))
     document = Document(title=_("Report"), dated=sample.AWARE, sections=(Section(blocks=(form,)),))
-    return [one.text for one in missing(document)]
+    return [label.text for label in missing_entries(document)]
 
 
 @pytest.mark.parametrize("value", NOTHING, ids=ascii)
-def test_a_value_that_says_nothing_is_named_by_its_label(value: object):
-    """None, white space, what nobody sees, punctuation, and lists of these."""
+def test_labels_of_blank_required_entries_are_returned(value: object):
     assert labels(value) == ["Cause"]
     assert labels(value, required=False) == []
 
 
 @pytest.mark.parametrize("value", SOMETHING, ids=ascii)
-def test_a_letter_or_a_digit_is_an_answer(value: object):
-    """Also zero and no, and one item of a list."""
+def test_entry_value_with_letter_or_digit_is_not_blank(value: object):
     assert labels(value) == []
 
 
 @given(st.text(st.characters(categories=["Z", "C", "P", "S"])))
-def test_no_mixture_of_signs_is_an_answer(text: str):
-    """However it is wrapped."""
+def test_entry_value_with_only_punctuation_is_blank(text: str):
     assert labels(text) == labels(verbatim(text)) == labels([verbatim(text)]) == ["Cause"]
 
 
-def test_labels_come_in_reading_order_from_every_section():
-    """All at once: nobody wants to be sent back twice."""
+def test_labels_of_blank_entries_are_in_reading_order():
     report = sample.report()
-    assert missing(report) == []
+    assert missing_entries(report) == []
     first = report.sections[0].blocks[0]
     assert isinstance(first, Form)
     blanked = tuple(
-        one.model_copy(update={"value": None}) if one.label.text in ("Type", "System") else one
-        for one in first.entries
+        entry.model_copy(update={"value": None})
+        if entry.label.text in ("Type", "System")
+        else entry
+        for entry in first.entries
     )
     last = Section(blocks=(Form(entries=(sample.entry("Contact", "联系方式", " "),)),))
     sections = (Section(blocks=(Form(entries=blanked),)), *report.sections[1:], last)
-    found = missing(report.model_copy(update={"sections": sections}))
-    assert [one.text for one in found] == ["System", "Type", "Contact"]
-    assert all(isinstance(one, Message) for one in found)
+    missing = missing_entries(report.model_copy(update={"sections": sections}))
+    assert [label.text for label in missing] == ["System", "Type", "Contact"]
+    assert all(isinstance(label, Message) for label in missing)
 
 
-def test_a_moment_without_timezone_is_refused_where_it_is_stated():
-    """A clock is counted from it."""
+def test_entry_refuses_time_without_timezone():
     naive = datetime(2026, 11, 24)  # noqa: DTZ001 - that is the point
     with pytest.raises(ValidationError, match="beside 'Aware' has no timezone"):
         Entry(label=_("Aware"), value=naive)

@@ -1,4 +1,4 @@
-"""All files of a document, and its PDF as people and programs read it."""
+"""Tests of the files that are created for a document, and of the content of its PDF files."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ def files() -> Mapping[str, bytes]:
 
 
 def pages(content: bytes, folder: Path) -> list[str]:
-    """The text of each page, without white space."""
+    """Return the text of each page of a PDF, without white space."""
     (folder / "x.pdf").write_bytes(content)
     done = subprocess.run(
         ["pdftotext", "-layout", "x.pdf", "-"], cwd=folder, capture_output=True, check=True
     )
-    return [re.sub(r"\s+", "", one) for one in done.stdout.decode().split("\f")[:-1]]
+    return [re.sub(r"\s+", "", part) for part in done.stdout.decode().split("\f")[:-1]]
 
 
 @pytest.mark.pdf
-def test_six_files_are_made_and_made_again_as_they_were(files: Mapping[str, bytes]):
-    """A retried task seals the same hashes."""
-    assert sorted(files) == [f"first-report.{one}" for one in NAMES]
+def test_render_forms_creates_same_six_files_each_time(files: Mapping[str, bytes]):
+    assert sorted(files) == [f"first-report.{name}" for name in NAMES]
     assert render_forms(sample.report(), sample.ZONE, "first-report").files == files
 
 
@@ -72,22 +71,20 @@ def test_six_files_are_made_and_made_again_as_they_were(files: Mapping[str, byte
         ),
     ],
 )
-def test_each_page_of_the_pdf_is_read_with_its_warning_and_number(
+def test_pdf_pages_have_warning_and_number(
     files: Mapping[str, bytes], tmp_path: Path, language: str, warning: str, said: list[str]
 ):
-    """Text can be searched and copied; the warning and the number are on every page."""
-    found = pages(files[f"first-report.{language}.pdf"], tmp_path)
-    assert len(found) == 2
+    text = pages(files[f"first-report.{language}.pdf"], tmp_path)
+    assert len(text) == 2
     for part in said:
-        assert part in "".join(found)
-    for number, page in enumerate(found, 1):
+        assert part in "".join(text)
+    for number, page in enumerate(text, 1):
         assert warning in page
         assert page.endswith(f"{number}/2")
 
 
 @pytest.mark.pdf
-def test_the_pdf_is_archival_tagged_and_says_its_language(files: Mapping[str, bytes]):
-    """As reports are; named by title and number."""
+def test_pdf_is_pdf_a_and_tagged_for_screen_readers(files: Mapping[str, bytes]):
     reader = PdfReader(io.BytesIO(files["first-report.zh-CN.pdf"]))
     root = reader.trailer["/Root"]
     assert root["/Lang"] == "zh-CN"
@@ -100,23 +97,20 @@ def test_the_pdf_is_archival_tagged_and_says_its_language(files: Mapping[str, by
 
 
 @pytest.mark.pdf
-def test_hostile_texts_do_not_break_the_pdf(tmp_path: Path):
-    """Endless words, a cell over several pages, signs that no page has."""
+def test_pdf_shows_markup_in_texts_as_text(tmp_path: Path):
     html = render_html(sample.hostile(6_000), "zh_CN", sample.ZONE)
-    found = "".join(pages(render_pdf(html), tmp_path))
-    assert found.count("W") >= 3_000
-    assert found.count("alert(1)</script>") > 10
-    assert r"\u202eevil" in found
+    text = "".join(pages(render_pdf(html), tmp_path))
+    assert text.count("W") >= 3_000
+    assert text.count("alert(1)</script>") > 10
+    assert r"\u202eevil" in text
 
 
-def test_pdf_files_can_be_left_out():
-    """They cost most of the time."""
-    made = render_forms(sample.report(), sample.ZONE, "x", pdf=False).files
-    assert sorted(made) == ["x.en.docx", "x.en.html", "x.zh-CN.docx", "x.zh-CN.html"]
+def test_render_forms_without_pdf_creates_html_and_word_files():
+    files = render_forms(sample.report(), sample.ZONE, "x", pdf=False).files
+    assert sorted(files) == ["x.en.docx", "x.en.html", "x.zh-CN.docx", "x.zh-CN.html"]
 
 
-def test_without_pango_the_other_files_are_there_and_the_reason(monkeypatch: pytest.MonkeyPatch):
-    """At three in the morning a missing library must not keep the report back."""
+def test_render_forms_without_pango_gives_reason_instead_of_pdf(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(render, "_LIBRARIES", ("libpango-nowhere.so.0",))
     rendered = render_forms(sample.report(), sample.ZONE, "x")
     assert sorted(rendered.files) == ["x.en.docx", "x.en.html", "x.zh-CN.docx", "x.zh-CN.html"]
@@ -125,7 +119,6 @@ def test_without_pango_the_other_files_are_there_and_the_reason(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "A b", "x" * 101, ".x"])
-def test_a_name_that_is_none_of_a_file_is_refused(name: str):
-    """It becomes a path in a bundle."""
-    with pytest.raises(ValueError, match="is no name of a file"):
+def test_render_forms_refuses_invalid_file_name(name: str):
+    with pytest.raises(ValueError, match="is not a valid file name"):
         render_forms(sample.report(), sample.ZONE, name, pdf=False)

@@ -1,4 +1,4 @@
-"""Word files: opened again by python-docx, right in Chinese, and the same every time."""
+"""Tests that Word files are readable for python-docx, have Chinese fonts and are deterministic."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ def opened(content: bytes) -> File:
 
 
 def texts(file: File, style: str) -> list[str]:
-    return [one.text for one in file.paragraphs if one.style and one.style.name == style]
+    return [
+        paragraph.text
+        for paragraph in file.paragraphs
+        if paragraph.style and paragraph.style.name == style
+    ]
 
 
 def rows(file: File) -> list[list[str]]:
@@ -47,8 +51,7 @@ def hostile() -> bytes:
     return render_docx(sample.hostile(), "zh_CN", sample.ZONE)
 
 
-def test_an_english_report_says_every_field(english: bytes):
-    """In real headings and tables, not in painted text."""
+def test_english_word_file_has_text_of_every_entry(english: bytes):
     file = opened(english)
     assert texts(file, "Title") == ["Report on a Personal Information Security Incident"]
     assert texts(file, "Subtitle") == ["First report"]
@@ -59,18 +62,17 @@ def test_an_english_report_says_every_field(english: bytes):
         "Date of this document: 2026-11-24 05:40 UTC+08:00",
     ]
     assert "To the Cyberspace Administration of Zhejiang:" in texts(file, "Normal")
-    found = rows(file)
-    assert ["Became aware", "2026-11-24 03:12 UTC+08:00"] in found
-    assert ["Data subjects affected", "1,204,331 people"] in found
+    cells = rows(file)
+    assert ["Became aware", "2026-11-24 03:12 UTC+08:00"] in cells
+    assert ["Data subjects affected", "1,204,331 people"] in cells
     categories = "Names of recipients\nTelephone numbers\nDelivery addresses"
-    assert ["Categories of information", categories] in found
-    assert ["Trend", "not stated"] in found
-    assert ["Courier database", "1,204,331", "3,870,022", "2026-11-20"] in found
-    assert ["", "Day", "2026-11-24"] in found
+    assert ["Categories of information", categories] in cells
+    assert ["Trend", "not stated"] in cells
+    assert ["Courier database", "1,204,331", "3,870,022", "2026-11-20"] in cells
+    assert ["", "Day", "2026-11-24"] in cells
 
 
-def test_a_chinese_report_says_every_field(chinese: bytes):
-    """Numbers of headings and colons as Chinese has them, line feeds of a person's words kept."""
+def test_chinese_word_file_has_text_of_every_entry(chinese: bytes):
     file = opened(chinese)
     assert texts(file, "Title") == ["个人信息安全事件报告"]
     assert texts(file, "Heading 1") == [
@@ -81,16 +83,15 @@ def test_a_chinese_report_says_every_field(chinese: bytes):
     ]
     assert "浙江省互联网信息办公室：" in texts(file, "Normal")
     assert f"文件编号：{sample.REFERENCE}" in texts(file, "Letterhead")
-    found = rows(file)
-    assert ["发现时间", "2026-11-24 03:12 UTC+08:00"] in found
-    assert ["受影响个人数量", "1,204,331 人"] in found
-    assert ["事件等级", "较大"] in found
-    (cause,) = [value for label, value, *_ in found if label == "初步原因"]
+    cells = rows(file)
+    assert ["发现时间", "2026-11-24 03:12 UTC+08:00"] in cells
+    assert ["受影响个人数量", "1,204,331 人"] in cells
+    assert ["事件等级", "较大"] in cells
+    (cause,) = [value for label, value, *_ in cells if label == "初步原因"]
     assert cause.endswith("并分批导出收件信息。\n账号已停用，导出接口已关闭。")
 
 
-def test_the_warning_stands_in_the_header_of_every_page_and_above_the_text(chinese: bytes):
-    """One section, one header, no page with another; and none where it is no drill."""
+def test_warning_in_word_file_is_in_page_header_and_above_text(chinese: bytes):
     file = opened(chinese)
     (section,) = file.sections
     assert not section.different_first_page_header_footer
@@ -100,39 +101,36 @@ def test_the_warning_stands_in_the_header_of_every_page_and_above_the_text(chine
     assert above.style
     assert above.style.name == "Marked"
     assert texts(file, "Marked Text") == ["演练 - 并非真实事件"]
-    plain = opened(render_docx(sample.report(marked=None), "zh_CN", sample.ZONE))
-    assert [one.text for one in plain.sections[0].header.paragraphs] == [""]
+    plain = opened(render_docx(sample.report(warning=None), "zh_CN", sample.ZONE))
+    assert [paragraph.text for paragraph in plain.sections[0].header.paragraphs] == [""]
     assert texts(plain, "Marked Text") == []
 
 
-def test_the_footer_counts_the_pages(english: bytes):
-    """Fields, which the program works out."""
+def test_footer_of_word_file_has_page_number_and_number_of_pages(english: bytes):
     below = opened(english).sections[0].footer.paragraphs[0]
     assert sample.REFERENCE in below.text
-    fields = [one.get(qn("w:instr")) for one in below._p.iter(qn("w:fldSimple"))]
+    fields = [element.get(qn("w:instr")) for element in below._p.iter(qn("w:fldSimple"))]
     assert fields == ["PAGE", "NUMPAGES"]
 
 
-def test_chinese_has_fonts_of_its_own(chinese: bytes):
-    """Word takes them from w:eastAsia; without it Chinese stands in whatever is there."""
+def test_chinese_word_file_has_chinese_fonts(chinese: bytes):
     file = opened(chinese)
     fonts = list(file.styles.element.iter(qn("w:rFonts")))
-    pairs = {(one.get(qn("w:ascii")), one.get(qn("w:eastAsia"))) for one in fonts}
+    pairs = {(font.get(qn("w:ascii")), font.get(qn("w:eastAsia"))) for font in fonts}
     assert pairs == {SERIF, SANS}
-    assert not [name for one in fonts for name in one.attrib if "Theme" in str(name)]
+    assert not [name for font in fonts for name in font.attrib if "Theme" in str(name)]
     defaults = file.styles.element.find(qn("w:docDefaults"))
     assert defaults is not None
     (language,) = defaults.iter(qn("w:lang"))
     assert (language.get(qn("w:val")), language.get(qn("w:eastAsia"))) == ("en-US", "zh-CN")
-    runs = [run for one in file.paragraphs for run in one.runs]
+    runs = [run for paragraph in file.paragraphs for run in paragraph.runs]
     assert runs
-    for run in runs:  # quotation marks and dashes are of both scripts
+    for run in runs:  # both scripts use quotation marks and dashes
         (font,) = run._r.iter(qn("w:rFonts"))
         assert font.get(qn("w:hint")) == "eastAsia"
 
 
-def test_tables_have_a_heading_that_is_repeated_and_a_name(english: bytes):
-    """For a screen reader, and for the second page."""
+def test_table_in_word_file_has_repeated_header_row_and_caption(english: bytes):
     *_, counts, _signature = opened(english).tables
     assert [len(list(row._tr.iter(qn("w:tblHeader")))) for row in counts.rows] == [1, 0, 0]
     (caption,) = counts._tbl.iter(qn("w:tblCaption"))
@@ -141,27 +139,29 @@ def test_tables_have_a_heading_that_is_repeated_and_a_name(english: bytes):
         assert sum(column.width for column in table.columns) == pytest.approx(9298 * 635, abs=6_000)
 
 
-def test_every_list_begins_at_one():
-    """A second list that goes on with 4 is read as part of the first."""
+def test_each_numbered_list_in_word_file_starts_at_one():
     steps = Steps(items=[verbatim("a"), verbatim("b")])
     section = sample.report().sections[2].model_copy(update={"blocks": (steps, steps)})
     document = sample.report().model_copy(update={"sections": (section,)})
     file = opened(render_docx(document, "en", sample.ZONE))
-    items = [one for one in file.paragraphs if one.style and one.style.name == "List Number"]
-    used = [one._p.pPr.numPr.numId.val for one in items]
+    items = [
+        paragraph
+        for paragraph in file.paragraphs
+        if paragraph.style and paragraph.style.name == "List Number"
+    ]
+    used = [item._p.pPr.numPr.numId.val for item in items]
     assert used[0] == used[1] != used[2] == used[3]
     numbering = file.part.numbering_part.element
     for number in set(used):
         (begins,) = [
-            one.find(f"{qn('w:lvlOverride')}/{qn('w:startOverride')}")
-            for one in numbering.num_lst
-            if one.numId == number
+            element.find(f"{qn('w:lvlOverride')}/{qn('w:startOverride')}")
+            for element in numbering.num_lst
+            if element.numId == number
         ]
         assert begins.get(qn("w:val")) == "1"
 
 
-def test_properties_name_the_document_and_no_person(english: bytes, chinese: bytes):
-    """Neither who made it nor on what machine or when; of which moment it is."""
+def test_properties_of_word_file_name_no_person(english: bytes, chinese: bytes):
     for content, language, title in (
         (english, "en", "Report on a Personal Information Security Incident"),
         (chinese, "zh-CN", "个人信息安全事件报告"),
@@ -175,16 +175,14 @@ def test_properties_name_the_document_and_no_person(english: bytes, chinese: byt
         assert (about.comments, about.keywords, about.category) == ("", "", "")
 
 
-def test_the_same_document_gives_the_same_bytes(english: bytes, chinese: bytes):
-    """What a task makes again has the hash that was sealed."""
+def test_same_document_gives_same_bytes_of_word_file(english: bytes, chinese: bytes):
     assert render_docx(sample.report(), "en", sample.ZONE) == english != chinese
     with zipfile.ZipFile(io.BytesIO(english)) as archive:
-        assert {one.date_time for one in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert {element.date_time for element in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     assert len(english) < 60_000
 
 
-def test_hostile_texts_do_not_break_the_file(hostile: bytes):
-    """Each part is XML, each text is there, and nothing in it reaches out."""
+def test_word_file_shows_markup_in_texts_as_text(hostile: bytes):
     with zipfile.ZipFile(io.BytesIO(hostile)) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     for part in parts.values():

@@ -1,4 +1,7 @@
-"""A drill's state stands apart from the live one, works like it, and leaves nothing behind."""
+"""Test that a drill's state is a separate schema that works like the live state.
+
+After the drill, nothing of the schema remains.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from include.drill_sandbox.schema import Sandbox, find_sandbox, name_of, open_sa
 from include.partners.tables import partner_answer, partner_review
 from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.state.connect import StateLock, engine, lock_for_transaction
-from include.state.locks import exclusive
+from include.state.locks import hold_exclusive_lock
 from include.state.migrate import current_revision, newest_revision
 from include.state.tables import run_step
 from tests.support.state_snapshot import differences, snapshot
@@ -33,8 +36,8 @@ import sys
 from datetime import UTC, datetime
 from include.drill_sandbox.schema import open_sandbox
 sys.stdin.read()
-made = open_sandbox(sys.argv[1], *sys.argv[2:4], datetime.now(UTC), lambda conn: None)
-with made.begin() as conn:
+sandbox = open_sandbox(sys.argv[1], *sys.argv[2:4], datetime.now(UTC), lambda conn: None)
+with sandbox.begin() as conn:
     conn.exec_driver_sql("INSERT INTO run_step VALUES ('d', 'r', %s, '', now(), '{}')",
                          (sys.argv[4],))
 """
@@ -49,7 +52,7 @@ schema.open_sandbox(sys.argv[1], *sys.argv[2:4], datetime.now(UTC), lambda conn:
 
 
 def anybody(_conn: Connection) -> None:
-    """Refuse nobody."""
+    """Accept every run. The tests pass this function to `open_sandbox` as its check."""
 
 
 def opened(conninfo: str, run: tuple[str, str] = RUN, at: datetime = NOW) -> Engine:
@@ -70,8 +73,8 @@ def steps(state: Engine) -> int:
         return conn.scalar(select(func.count()).select_from(run_step)) or 0
 
 
-def test_it_has_all_that_the_live_state_has(migrated_database: str) -> None:
-    """Tables, keys, checks, indexes, triggers and functions: what a migration forgets is missed."""
+def test_drill_schema_has_all_definitions_of_live_state(migrated_database: str) -> None:
+    """These are the definitions of tables, keys, checks, indexes, triggers and functions."""
     state = opened(migrated_database)
     name = name_of(*RUN)
     live, mine = _definitions(migrated_database, "public"), _definitions(migrated_database, name)
@@ -83,7 +86,7 @@ def test_it_has_all_that_the_live_state_has(migrated_database: str) -> None:
 
 
 def _definitions(conninfo: str, schema: str) -> set[str]:
-    """How everything in a schema is defined, without the schema's name."""
+    """Return all definitions of a schema, without the schema's name."""
     query = """
     SELECT format('%%s %%s', relkind, relname) FROM pg_class
     WHERE relnamespace = to_regnamespace(%(schema)s)
@@ -106,12 +109,14 @@ def _definitions(conninfo: str, schema: str) -> set[str]:
     """
     with psycopg.connect(conninfo) as connection:
         connection.execute("SELECT set_config('search_path', %s, false)", [schema])
-        found = connection.execute(query.encode(), {"schema": schema}).fetchall()
-    return {line.replace(f"{schema}.", "") for (line,) in found}
+        rows = connection.execute(query.encode(), {"schema": schema}).fetchall()
+    return {line.replace(f"{schema}.", "") for (line,) in rows}
 
 
-def test_making_and_dropping_one_leaves_the_database_as_it_was(migrated_database: str) -> None:
-    """With rows in it, and no object, number or comment elsewhere that is another."""
+def test_creating_and_dropping_drill_schema_leaves_database_unchanged(
+    migrated_database: str,
+) -> None:
+    """Outside the schema, all rows, objects, sequence numbers and comments are as before."""
     with engine(migrated_database).begin() as conn:
         a_step(conn, "live")
     before = snapshot(migrated_database)
@@ -122,14 +127,17 @@ def test_making_and_dropping_one_leaves_the_database_as_it_was(migrated_database
     during = differences(before, snapshot(migrated_database))
     assert during
     name = name_of(*RUN)
-    assert [one for one in during if name not in one] == []
+    assert [difference for difference in during if name not in difference] == []
     assert dropped(migrated_database)
     assert differences(before, snapshot(migrated_database)) == {}
     assert not dropped(migrated_database)
 
 
-def test_a_change_that_a_snapshot_did_not_see_would_prove_nothing(migrated_database: str) -> None:
-    """A new row, one changed in place, a number that was drawn and a new table are all seen."""
+def test_snapshot_of_test_database_detects_each_kind_of_change(migrated_database: str) -> None:
+    """Cases: a new row, a changed row, a used sequence number and a new table.
+
+    Other tests compare such snapshots to show that nothing changed.
+    """
     state = engine(migrated_database)
     first = snapshot(migrated_database)
     with state.begin() as conn:
@@ -147,8 +155,11 @@ def test_a_change_that_a_snapshot_did_not_see_would_prove_nothing(migrated_datab
     assert {"sequence public.partner_review_id_seq 1", "r public.another"} <= set(third)
 
 
-def test_no_statement_falls_through_to_the_live_tables(migrated_database: str) -> None:
-    """On no connection: neither what exists live only, nor anything once the drill is over."""
+def test_drill_statements_never_reach_live_tables(migrated_database: str) -> None:
+    """A drill's statement fails if its object exists only in the live state.
+
+    It also fails after the drill has ended.
+    """
     live = engine(migrated_database)
     with live.begin() as conn:
         conn.exec_driver_sql("CREATE TABLE only_live (id integer)")
@@ -161,7 +172,7 @@ def test_no_statement_falls_through_to_the_live_tables(migrated_database: str) -
             with pytest.raises(ProgrammingError, match="does not exist"), state.connect() as conn:
                 conn.exec_driver_sql(statement)
     with state.connect() as conn:
-        conn.rollback()  # what was set is the session's, not a transaction's
+        conn.rollback()  # the setting belongs to the session, not to a transaction
         assert conn.scalar(text("SELECT current_schemas(false)")) == [name_of(*RUN)]
     dropped(migrated_database)
     with pytest.raises(ProgrammingError, match="does not exist"), state.begin() as conn:
@@ -171,13 +182,16 @@ def test_no_statement_falls_through_to_the_live_tables(migrated_database: str) -
     assert steps(live) == 1
 
 
-def test_triggers_look_at_their_own_tables(migrated_database: str) -> None:
-    """A review that was decided on in a drill is history there, and nothing elsewhere."""
+def test_triggers_of_drill_use_tables_of_its_schema(migrated_database: str) -> None:
+    """A trigger protects reviews that were decided from changes.
+
+    If a review is decided in a drill, it is protected only in the drill's schema.
+    """
     live, state = engine(migrated_database), opened(migrated_database)
     review: dict[str, Any] = {"partner": "1", "opened_at": NOW, "opened_by": "E1"}
     answer = {"review_id": 1, "question": "q", "answer": "yes", "note": ""}
-    for one in (live, state):
-        with one.begin() as conn:
+    for database in (live, state):
+        with database.begin() as conn:
             conn.execute(partner_review.insert().values(**review))
             conn.execute(partner_answer.insert().values(**answer))
     decided = {"decided_at": NOW, "decided_by": "E2", "passed": False, "reason": "r"}
@@ -195,13 +209,15 @@ def test_triggers_look_at_their_own_tables(migrated_database: str) -> None:
             conn.execute(change)
 
 
-def test_a_test_that_was_met_in_a_drill_closes_no_finding_elsewhere(migrated_database: str) -> None:
-    """The trigger reads the events of its own schema."""
+def test_live_finding_cannot_be_closed_because_of_an_event_in_a_drill(
+    migrated_database: str,
+) -> None:
+    """The trigger that protects open findings reads the events of its own schema."""
     live, state = engine(migrated_database), opened(migrated_database)
-    for one in (live, state):
-        with one.begin() as conn:
+    for database in (live, state):
+        with database.begin() as conn:
             conn.exec_driver_sql(
-                "INSERT INTO finding (kind, reference, what, owner, opened_at, due_on)"
+                "INSERT INTO finding (kind, reference, description, owner, opened_at, due_on)"
                 " VALUES ('audit', 'r', '{}', 'o', now(), now())"
             )
     with state.begin() as conn:
@@ -215,21 +231,21 @@ def test_a_test_that_was_met_in_a_drill_closes_no_finding_elsewhere(migrated_dat
         conn.exec_driver_sql(close)
 
 
-def test_two_drills_know_nothing_of_each_other(migrated_database: str) -> None:
-    """And the end of one is not the end of the other."""
-    one, other = opened(migrated_database), opened(migrated_database, OTHER)
-    with one.begin() as conn:
+def test_concurrent_drills_are_isolated(migrated_database: str) -> None:
+    """If a drill ends, other drills continue with their own state."""
+    database, other = opened(migrated_database), opened(migrated_database, OTHER)
+    with database.begin() as conn:
         a_step(conn, "one")
-    assert (steps(one), steps(other)) == (1, 0)
+    assert (steps(database), steps(other)) == (1, 0)
     assert dropped(migrated_database)
     assert steps(other) == 0
     assert schema.sandboxes(engine(migrated_database)) == [Sandbox(name_of(*OTHER), *OTHER, NOW)]
-    with pytest.raises(ControlFailed, match="gone"):
+    with pytest.raises(ControlFailed, match="no longer exists"):
         find_sandbox(migrated_database, *RUN)
 
 
-def test_tasks_that_open_it_at_once_get_the_same(migrated_database: str) -> None:
-    """Four processes wait for the start signal; one makes it, all of them work in it."""
+def test_concurrent_tasks_open_the_same_drill_schema(migrated_database: str) -> None:
+    """Four processes start at once. A single process creates the schema, and all use it."""
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", OPEN, migrated_database, *RUN, str(number)],
@@ -245,8 +261,8 @@ def test_tasks_that_open_it_at_once_get_the_same(migrated_database: str) -> None
     assert len(schema.sandboxes(engine(migrated_database))) == 1
 
 
-def test_a_task_that_is_killed_while_it_makes_one_leaves_nothing(migrated_database: str) -> None:
-    """All or nothing: the next try begins anew, and waits for nobody."""
+def test_process_killed_during_creation_leaves_no_drill_schema(migrated_database: str) -> None:
+    """The next attempt creates the schema, and does not have to wait."""
     before = snapshot(migrated_database)
     done = subprocess.run(
         [sys.executable, "-c", KILLED, migrated_database, *RUN], cwd=ROOT, check=False, timeout=60
@@ -256,11 +272,11 @@ def test_a_task_that_is_killed_while_it_makes_one_leaves_nothing(migrated_databa
     assert steps(opened(migrated_database)) == 0
 
 
-def test_nothing_is_made_for_a_run_that_may_not_have_one(migrated_database: str) -> None:
-    """The question is asked under the lock that the end of a drill takes as well."""
+def test_drill_schema_is_not_created_if_check_refuses_the_run(migrated_database: str) -> None:
+    """The check reads the live tables while a lock prevents that the drill ends."""
 
     def refuse(conn: Connection) -> None:
-        assert conn.scalar(text("SELECT count(*) FROM evidence_ledger")) == 0  # the live one
+        assert conn.scalar(text("SELECT count(*) FROM evidence_ledger")) == 0  # the live ledger
         raise ControlFailed("sealed")
 
     before = snapshot(migrated_database)
@@ -269,8 +285,8 @@ def test_nothing_is_made_for_a_run_that_may_not_have_one(migrated_database: str)
     assert differences(before, snapshot(migrated_database)) == {}
 
 
-def test_what_is_not_ours_is_neither_used_nor_dropped(migrated_database: str) -> None:
-    """By its name, by its comment, or by the run that its comment names."""
+def test_schema_of_other_program_or_run_is_neither_used_nor_dropped(migrated_database: str) -> None:
+    """A schema belongs to a run only if it has the right name and a comment that names the run."""
     live, name = engine(migrated_database), name_of(*RUN)
     comments = [
         None,
@@ -285,7 +301,7 @@ def test_what_is_not_ours_is_neither_used_nor_dropped(migrated_database: str) ->
             query = sql.SQL("COMMENT ON SCHEMA {} IS {}")
             admin.execute(query.format(sql.Identifier(name), sql.Literal(comment)))
             for use in (opened, dropped):
-                with pytest.raises(ControlFailed, match="stays as it is"):
+                with pytest.raises(ControlFailed, match="was not changed"):
                     use(migrated_database)
             assert schema.sandboxes(live) == []
         theirs = (
@@ -293,17 +309,16 @@ def test_what_is_not_ours_is_neither_used_nor_dropped(migrated_database: str) ->
             f' "made_at": "{NOW.isoformat()}"}}'
         )
         admin.execute(query.format(sql.Identifier(name), sql.Literal(theirs)))
-    with pytest.raises(ControlFailed, match="stays as it is"):
+    with pytest.raises(ControlFailed, match="was not changed"):
         opened(migrated_database)
     for other in ("public", "tabletop_1", f"{name}; DROP SCHEMA public", name.upper()):
-        with pytest.raises(ControlFailed, match="stays as it is"):
+        with pytest.raises(ControlFailed, match="was not changed"):
             schema.drop(live, other)
 
 
-def test_a_role_that_may_make_no_schema_is_told_what_it_needs(
+def test_error_for_role_without_create_right_names_grant_statement(
     database: str, migrated_once: str
 ) -> None:
-    """By name, with the statement that gives it."""
     del migrated_once
     with psycopg.connect(database, autocommit=True) as admin:
         admin.execute("CREATE ROLE reader_of_state LOGIN PASSWORD 'x'")
@@ -315,19 +330,19 @@ def test_a_role_that_may_make_no_schema_is_told_what_it_needs(
             admin.execute("DROP ROLE reader_of_state")
 
 
-def test_a_drill_that_outlives_an_upgrade_goes_on(migrated_database: str) -> None:
-    """The first task of the newer version applies the migrations that the schema lacks."""
-    made = Sandbox(name_of(*RUN), *RUN, NOW)
-    state = engine(migrated_database, made.name)
+def test_drill_schema_of_older_version_gets_missing_migrations(migrated_database: str) -> None:
+    """The first task of the newer version applies the missing migrations to the drill's schema."""
+    sandbox = Sandbox(name_of(*RUN), *RUN, NOW)
+    state = engine(migrated_database, sandbox.name)
     with engine(migrated_database).begin() as conn:
-        schema._make(conn, made)
+        schema._make(conn, sandbox)
     assert steps(find_sandbox(migrated_database, *RUN)) == 0
     with state.connect() as conn:
         assert current_revision(conn) == newest_revision()
 
 
-def test_its_locks_are_its_own(migrated_database: str) -> None:
-    """A drill keeps no deletion waiting, and no backup; nor do they it."""
+def test_drill_and_live_runs_do_not_block_each_other_by_locks(migrated_database: str) -> None:
+    """A drill and live runs do not delay each other's deletions or backups."""
     live, state = engine(migrated_database), opened(migrated_database)
     with live.begin() as conn, state.begin() as drilled, state.begin() as again:
         for lock in StateLock:
@@ -338,37 +353,37 @@ def test_its_locks_are_its_own(migrated_database: str) -> None:
         with pytest.raises(DBAPIError, match="lock timeout"):
             lock_for_transaction(again, StateLock.HOLDS)
     with (
-        exclusive(live, "x", "x"),
-        exclusive(state, "x", "x"),
+        hold_exclusive_lock(live, "x", "x"),
+        hold_exclusive_lock(state, "x", "x"),
         pytest.raises(ServiceError, match="busy"),
-        exclusive(state, "x", "x"),
+        hold_exclusive_lock(state, "x", "x"),
     ):
         pass
 
 
-def test_drills_that_nobody_ended_are_found(migrated_database: str) -> None:
-    """Those in which nothing happened since a moment; one that is still played is let be."""
+def test_drills_without_recent_steps_are_listed(migrated_database: str) -> None:
+    """A drill with a recent step is not listed."""
     live = engine(migrated_database)
     opened(migrated_database)
     with opened(migrated_database, OTHER).begin() as conn:
         a_step(conn, "played", NOW + timedelta(days=9))
     early = NOW + timedelta(days=1)
-    assert schema.leftovers(live, NOW) == []
-    assert schema.leftovers(live, early) == [Sandbox(name_of(*RUN), *RUN, NOW)]
-    assert len(schema.leftovers(live, NOW + timedelta(days=10))) == 2
+    assert schema.drills_without_steps_since(live, NOW) == []
+    assert schema.drills_without_steps_since(live, early) == [Sandbox(name_of(*RUN), *RUN, NOW)]
+    assert len(schema.drills_without_steps_since(live, NOW + timedelta(days=10))) == 2
     assert schema.drop(live, name_of(*RUN))
-    assert schema.leftovers(live, early) == []
+    assert schema.drills_without_steps_since(live, early) == []
 
 
-def test_what_a_task_still_works_in_is_not_dropped(
+def test_schema_in_use_is_not_dropped(
     migrated_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After some patience that is told; the schema is whole."""
+    """After a timeout the attempt fails with an error, and the schema is still complete."""
     monkeypatch.setattr(schema, "_PATIENCE", "50ms")
     state = opened(migrated_database)
     with state.begin() as conn:
         a_step(conn, "busy")
-        with pytest.raises(ServiceError, match="still works in it"):
+        with pytest.raises(ServiceError, match="still uses it"):
             dropped(migrated_database)
     assert steps(state) == 1
     assert dropped(migrated_database)

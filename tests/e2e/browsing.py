@@ -1,4 +1,4 @@
-"""A person at Airflow's pages: logs in, finds a question, presses an option, starts a workflow."""
+"""Actions of a user in Airflow's web pages: log in, answer required actions, trigger workflows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from playwright.sync_api import (
 from include.local.airflow import Standalone
 from tests.reports.test_browser import CHROMIUM
 
-# Nobody looks at the screen: without a process that imitates a graphics card, pages take 20% less.
+# Tests need no screen. Without a process that emulates a graphics card, pages are 20% faster.
 WITHOUT_GPU = (
     "--disable-gpu",
     "--disable-gpu-compositing",
@@ -35,13 +35,13 @@ LONGEST_WAIT = 180_000  # milliseconds, for an expectation or a click
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, which reaches this machine only.
+    """Start Debian's Chromium, which can connect only to this machine.
 
-    Playwright's limits of 5 and 30 s are short on a slow machine.
+    The default time limits of Playwright, 5 and 30 s, are too short for a slow machine.
     """
     expect.set_options(timeout=LONGEST_WAIT)
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(
+        browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
             args=[
                 "--no-sandbox",
@@ -50,13 +50,13 @@ def chromium() -> Iterator[Browser]:
                 "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
             ],
         )
-        yield made
-        made.close()
+        yield browser
+        browser.close()
 
 
 @contextmanager
 def logged_in(browser: Browser, airflow: Standalone, user: str) -> Iterator[Page]:
-    """Log in by Airflow's form, in a fresh profile; left open, a page would ask on and on."""
+    """Log in with Airflow's form in a new browser profile, which is closed after the block."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, locale="en")
     with context:
         context.set_default_timeout(LONGEST_WAIT)
@@ -69,8 +69,8 @@ def logged_in(browser: Browser, airflow: Standalone, user: str) -> Iterator[Page
         yield page
 
 
-def open_question(page: Page, batch: str) -> None:
-    """Go to a batch as people do: Required Actions, then the line of the batch."""
+def open_request(page: Page, batch: str) -> None:
+    """Open the required action of a batch through the menu Required Actions."""
     page.get_by_role("button", name="Browse").click()
     page.get_by_role("menuitem", name="Required Actions").click()
     page.get_by_role("link", name=re.compile(batch)).click()
@@ -78,7 +78,7 @@ def open_question(page: Page, batch: str) -> None:
 
 
 def compliance_pages(page: Page, name: str) -> FrameLocator:
-    """Go to one of the compliance pages by Airflow's navigation, and theirs inside it."""
+    """Open a compliance page through Airflow's navigation, and return the frame of the page."""
     page.get_by_role("link", name="Compliance").first.click()
     pages = page.frame_locator("iframe")
     pages.locator("header nav").get_by_role("link", name=name).click()
@@ -87,7 +87,7 @@ def compliance_pages(page: Page, name: str) -> FrameLocator:
 
 
 def press(page: Page, option: str) -> int:
-    """Press an option and return what Airflow answered."""
+    """Press the button of an option, and return the HTTP status of Airflow's response."""
 
     def is_answer(got: Response) -> bool:
         return got.request.method == "PATCH" and got.url.endswith("/hitlDetails")
@@ -98,7 +98,7 @@ def press(page: Page, option: str) -> int:
 
 
 def open_form(page: Page, name: str) -> Locator:
-    """Go to a workflow by its name and open the form that starts it."""
+    """Go to the page of a workflow, and open the form that triggers it."""
     page.get_by_role("link", name="Dags").first.click()
     page.get_by_role("link", name=name).click()
     expect(page.get_by_role("heading", name=name)).to_be_visible()
@@ -107,7 +107,13 @@ def open_form(page: Page, name: str) -> Locator:
 
 
 def start(page: Page, form: Locator, path: str) -> dict[str, Any]:
-    """Press Trigger and return the run that Airflow made."""
+    """Press Trigger, and return the run that Airflow created.
+
+    Args:
+        page: page of the browser.
+        form: the trigger form.
+        path: end of the URL to which the page sends the form.
+    """
     with page.expect_response(
         lambda got: got.request.method == "POST" and got.url.endswith(path)
     ) as started:

@@ -1,4 +1,4 @@
-"""One home with the sample database for all end-to-end tests, and the runs that they look at."""
+"""A home folder with the sample database for all end-to-end tests, and the runs that they check."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ import pytest
 import yaml
 
 from include.cli.stack import local_stack
-from include.composition import new_workplace
+from include.composition import build_services
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.policy import SHIPPED
+from include.service_container import ROOT, Services
 from include.state.connect import engine
-from include.workplace import ROOT, Workplace
 from tests.e2e import databases
 from tests.e2e.audited import Audited, audit
 from tests.e2e.forked import DAGS_FOLDER, WITHOUT_PDF, Forked
-from tests.e2e.incidents.led import Played, lead
+from tests.e2e.incidents.incident_driver import Played, lead
 from tests.e2e.retained import Retained, retain
 from tests.support.damage import flip
 
 CUSTOMERS = 300
-# Failing tasks are repeated in production; here no test waits for that, unless it says so.
+# Failing tasks are retried in production; tests wait for that only if they ask for it.
 NO_RETRIES = """
 import os
 def task_policy(task):
@@ -41,7 +41,7 @@ def task_policy(task):
 """
 
 
-# They erase thousands of records, among which searches for values would take minutes.
+# These tests erase thousands of records, in which the search of the canary tests takes minutes.
 WITH_MANY_RECORDS = {"test_corpus.py", "test_your_own_database.py"}
 
 
@@ -49,10 +49,11 @@ LAST = ["test_assets.py", "test_airflow_dags_test.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Search for canaries when every run was made that a test before needed.
+    """Run the canary tests after all tests whose runs they search.
 
-    Incidents come just before: they hold records, and open a partner's review again. The last ones
-    make runs whose results other tests would take for their own.
+    Incident tests come just before, because incidents put records on hold and reopen a partner's
+    review. The files in `LAST` come last, because other tests would mistake the runs of these files
+    for their own runs.
     """
     items.sort(
         key=lambda item: (
@@ -70,17 +71,17 @@ def _is_incident(item: pytest.Item) -> bool:
 
 @dataclass
 class Cli:
-    """The command line on one home.
+    """The command line with a home folder.
 
     Attributes:
-        place: the same home for looking into.
-        environment: of every command.
-        forked: makes processes for commands.
-        rendered: workflows that have run once; further runs of them make no PDF files.
-        started: commands but `run` that have run once; further ones may be forked.
+        services: services with the same home folder, for checks.
+        environment: environment variables of every command.
+        forked: starts processes for commands.
+        rendered: workflows that have run once. Their later runs make no PDF files.
+        started: commands except `run` that have run once. Their later calls may be forked.
     """
 
-    place: Workplace
+    services: Services
     environment: dict[str, str] = field(default_factory=dict)
     forked: Forked | None = None
     rendered: set[str] = field(default_factory=set)
@@ -88,25 +89,37 @@ class Cli:
 
     @property
     def home(self) -> Path:
-        return self.place.home
+        return self.services.home
 
     def call(
         self, *words: str, timeout: float = 280, **more: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command; the environment has what is needed and nothing of this shell's."""
+        """Run a command with a minimal environment that has no variables of this shell.
+
+        Args:
+            words: arguments of the command line.
+            timeout: seconds after which the command is killed.
+            more: additional environment variables.
+        """
         workflow = set(words[1:2]) if words[0] == "run" else set()
         if workflow & self.rendered:
             more.setdefault(WITHOUT_PDF, "1")
         self.rendered |= workflow
         may_be_forked = bool(workflow) or words[0] in self.started
         self.started |= {words[0]} - {"run"}
-        return self._done(["-m", "include.cli", *words], timeout, more, may_be_forked)
+        return self._run_command(["-m", "include.cli", *words], timeout, more, may_be_forked)
 
     def script(self, text: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run a workflow by a text in Python, which gets the words."""
-        return self._done(["-c", text, *words], 280, more, True)
+        """Run a Python program with arguments, in the environment of a command.
 
-    def _done(
+        Args:
+            text: source code of the program.
+            words: arguments of the program.
+            more: additional environment variables.
+        """
+        return self._run_command(["-c", text, *words], 280, more, True)
+
+    def _run_command(
         self, words: Sequence[str], timeout: float, more: Mapping[str, str], may_be_forked: bool
     ) -> subprocess.CompletedProcess[str]:
         environment = {**self.environment, **more}
@@ -127,43 +140,53 @@ class Cli:
         )
 
     def _is_forked(self, more: Mapping[str, str]) -> bool:
-        """Return whether a command is forked: Airflow's settings are those of the import, but DAGs.
+        """Return whether a command is forked. If so, the lock `forked.busy` is held.
 
-        If so, `forked.busy` is held. The first of all runs, and the first of each other command,
-        is a process of its own, as a user's.
+        A command is forked only if it changes no Airflow setting except the DAGs folder. The very
+        first run, and the first call of each other command, are started as separate processes, as
+        by a user.
+
+        Args:
+            more: environment variables that only this command gets.
         """
-        known = (self.home / "airflow" / f"migrated-{AIRFLOW_RUNS}").exists()
+        is_migrated = (self.home / "airflow" / f"migrated-{AIRFLOW_RUNS}").exists()
         own = any(name.startswith("AIRFLOW__") for name in more if name != DAGS_FOLDER)
-        if self.forked is None or own or not known:
+        if self.forked is None or own or not is_migrated:
             return False
         return self.forked.busy.acquire(blocking=False)
 
     def json(self, *words: str, code: int = 0, **more: str) -> dict[str, Any]:
-        """Run a command with --json: stdout is one object in one line, and the exit code fits."""
-        done = self.call(*words, "--json", **more)
-        assert done.returncode == code, done.stdout + done.stderr
-        assert done.stdout.count("\n") == 1
-        assert "Traceback" not in done.stderr
-        found = json.loads(done.stdout)
-        assert isinstance(found, dict)
-        return found
+        """Run a command with --json, check its exit code, and return the printed JSON object.
+
+        Args:
+            words: arguments of the command line, without --json.
+            code: expected exit code.
+            more: additional environment variables.
+        """
+        completed = self.call(*words, "--json", **more)
+        assert completed.returncode == code, completed.stdout + completed.stderr
+        assert completed.stdout.count("\n") == 1
+        assert "Traceback" not in completed.stderr
+        result = json.loads(completed.stdout)
+        assert isinstance(result, dict)
+        return result
 
     def postgres(self, database: str) -> str:
-        """Return the connection string of the server's superuser."""
-        return LocalProfile(self.place.home).postgres.conninfo(database)
+        """Return a connection string for a database, with the superuser's login."""
+        return LocalProfile(self.services.home).postgres.conninfo(database)
 
     def uri(self, database: str, user: str, password: str) -> str:
-        """Return an Airflow connection as a URI."""
-        folder = str(LocalProfile(self.place.home).postgres.socket_folder).replace("/", "%2F")
+        """Return the URI of an Airflow connection to a database."""
+        folder = str(LocalProfile(self.services.home).postgres.socket_folder).replace("/", "%2F")
         return f"postgresql://{user}:{password}@{folder}/{database}"
 
 
 @pytest.fixture(scope="session")
 def cli() -> Iterator[Cli]:
-    """The sample database is loaded and the server runs for the whole session."""
+    """The command line with a home folder whose sample database is loaded once per session."""
     home = Path(tempfile.mkdtemp(prefix="parcelseal-e2e-"))
     home.chmod(0o755)
-    place = new_workplace(home, SHIPPED, lambda _: None)
+    services = build_services(home, SHIPPED, lambda _: None)
     settings = home / "airflow" / "config"
     settings.mkdir(parents=True)
     (settings / "airflow_local_settings.py").write_text(NO_RETRIES)
@@ -173,42 +196,45 @@ def cli() -> Iterator[Cli]:
         "PYTHONPATH": str(ROOT),
         "PARCELSEAL_HOME": str(home),
     }
-    with local_stack(place, customers=CUSTOMERS, always=True):
+    with local_stack(services, customers=CUSTOMERS, always=True):
         forked = Forked(environment, home)
-        yield Cli(place, environment, forked)
+        yield Cli(services, environment, forked)
         forked.stop()
-    LocalProfile(place.home).postgres.stop()
-    engine(place.database("state_db").conninfo()).dispose()
+    LocalProfile(services.home).postgres.stop()
+    engine(services.database("state_db").conninfo()).dispose()
     shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def backed_up(cli: Cli) -> dict[str, Any]:
-    """The sample's backup."""
+    """The result of a backup of the sample database."""
     return cli.json("run", "backup_offsite")
 
 
 @pytest.fixture(scope="session")
 def drilled(cli: Cli, backed_up: dict[str, Any]) -> dict[str, Any]:
-    """The sample's drill."""
+    """The result of a restore drill of the sample database."""
     return cli.json("run", "drill_restore")
 
 
 @pytest.fixture(scope="session")
 def checked(cli: Cli) -> dict[str, Any]:
-    """The sample's check of quality, red as it should be."""
+    """The result of a quality check of the sample, which fails because of deliberate defects."""
     return cli.json("run", "check_quality", code=1)
 
 
 @pytest.fixture(scope="session")
 def partners(cli: Cli, any_hour: str) -> dict[str, Any]:
-    """The sample's look at its partners, red as it should be."""
+    """The result of the sample's partner review, which fails because of deliberate defects."""
     return cli.json("run", "review_partners", code=1, PARCELSEAL_POLICY=any_hour)
 
 
 @pytest.fixture(scope="session")
 def any_hour(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The shipped pack for a company that works today and tells people things at night too."""
+    """The folder of the shipped policy pack, changed so that notifications are sent at any time.
+
+    Today is a workday, and there are no quiet hours.
+    """
     folder = tmp_path_factory.mktemp("packs") / "any_hour"
     shutil.copytree(SHIPPED, folder)
     today = datetime.now(ZoneInfo("Asia/Shanghai")).date()  # noqa: TID251 - the runs' own day
@@ -220,35 +246,38 @@ def any_hour(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def reminded(cli: Cli, any_hour: str) -> dict[str, Any]:
-    """The sample's training reminders, red as they should be."""
+    """The result of the sample's training reminders, which fail because of deliberate defects."""
     return cli.json("run", "remind_training", code=1, PARCELSEAL_POLICY=any_hour)
 
 
 @pytest.fixture(scope="session")
 def retained(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Retained:
-    """A copy of the sample under its retention schedule, with a run that was approved."""
+    """A copy of the sample database with a retention run that was approved."""
     sheet = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
-    places = [place for one in sheet["canaries"] for place in one["places"]]
+    places = [location for canary in sheet["canaries"] for location in canary["places"]]
     marked = max(key for name, key in places if name == "waybill.sender_name")
     return retain(cli, marked, tmp_path_factory.mktemp("packs") / "branch")
 
 
 @pytest.fixture(scope="session")
 def audited(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Audited:
-    """A larger sample, audited until its first conclusion."""
+    """A larger sample database, audited until its first conclusion."""
     return audit(cli, tmp_path_factory.mktemp("packs") / "audited")
 
 
 @pytest.fixture(scope="session")
 def led(cli: Cli, backed_up: dict[str, Any]) -> dict[str, Played]:
-    """An incident of each type but one, led over REST; the backup's run made Airflow's database."""
+    """The finished incidents of all incident types except one; people answered over REST.
+
+    The backup comes first, because its run creates Airflow's database.
+    """
     del backed_up
     return lead(cli)
 
 
 @pytest.fixture(scope="session")
 def library(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment that points every command at the library."""
+    """The environment variables with which commands use the database of a library."""
     databases.make(
         cli.postgres("postgres"), "library", databases.LIBRARY, "library_reader", "pass/word"
     )
@@ -261,7 +290,7 @@ def library(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
 
 @dataclass(frozen=True)
 class FailedRuns:
-    """A backup and a drill of databases with which something goes wrong."""
+    """A backup and a restore drill of faulty databases."""
 
     environment: dict[str, str]
     backup: dict[str, Any]
@@ -270,7 +299,11 @@ class FailedRuns:
 
 @pytest.fixture(scope="session")
 def failed(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> FailedRuns:
-    """Every database but `sound` fails in its own way, two of them with a quoted value."""
+    """The failed runs on faulty databases.
+
+    In every database except `sound`, the runs fail for another reason. Two error messages quote a
+    value.
+    """
     pack = databases.faulty_pack(tmp_path_factory.mktemp("packs") / "faulty")
     environment = {"PARCELSEAL_POLICY": str(pack)}
     for name, script in databases.FAULTY.items():
@@ -290,12 +323,13 @@ PROBE = """
 import json, os, sys
 from pathlib import Path
 from include.cli.console import output_to
-from include.cli.stack import workplace
+from include.cli.stack import command_services
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
-from include.workplace import ROOT
-os.environ.update(local_airflow.settings(LocalProfile(workplace().home), ROOT, AIRFLOW_RUNS, None))
-from include.orchestration.inprocess import prepare  # imports Airflow, which reads its settings
+from include.service_container import ROOT
+profile = LocalProfile(command_services().home)
+os.environ.update(local_airflow.settings(profile, ROOT, AIRFLOW_RUNS, None))
+from include.orchestration.in_process_run import prepare  # imports Airflow after its settings
 folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 with output_to(Path(sys.argv[1])):
     runs = {"early": prepare(folder, "early", {}, []).run()}
@@ -308,7 +342,7 @@ print(json.dumps({name: [run.run_id, run.state] for name, run in runs.items()}))
 
 @dataclass(frozen=True)
 class Probed:
-    """The probes' results and the log of their run."""
+    """The results of the runs in probes/probe.py, and their log."""
 
     runs: dict[str, dict[str, Any]]
     states: dict[str, str]
@@ -317,18 +351,20 @@ class Probed:
 
 @pytest.fixture(scope="session")
 def probed(cli: Cli, backed_up: dict[str, Any]) -> Probed:
-    """Runs whose tasks fail in every way; see probes/probe.py."""
+    """Runs of the DAGs in probes/probe.py, whose tasks fail."""
     log = cli.home / "logs" / "probe.log"
     folder = {DAGS_FOLDER: str(Path(__file__).parent / "probes")}
-    done = cli.script(PROBE, str(log), **folder)
-    assert done.returncode == 0, done.stderr
-    ran = json.loads(done.stdout)
+    completed = cli.script(PROBE, str(log), **folder)
+    assert completed.returncode == 0, completed.stderr
+    results_by_name = json.loads(completed.stdout)
     results = {}
-    for name, (run_id, _state) in ran.items():
-        (found,) = [
+    for name, (run_id, _state) in results_by_name.items():
+        (result,) = [
             content
             for path in (cli.home / "evidence" / name).rglob("result.json")
             if (content := json.loads(path.read_text()))["run"]["run_id"] == run_id
         ]
-        results[name] = found
-    return Probed(results, {name: state for name, (_, state) in ran.items()}, log.read_text())
+        results[name] = result
+    return Probed(
+        results, {name: state for name, (_, state) in results_by_name.items()}, log.read_text()
+    )

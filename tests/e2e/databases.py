@@ -1,4 +1,4 @@
-"""Databases that no sample generator made, each with the pack that maps it."""
+"""Databases that differ from the sample database, each with the policy pack that maps it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from textwrap import dedent
 import psycopg
 from psycopg import sql
 
-# Values that stand in the databases below and may stand nowhere else.
+# Values of the databases below that may occur nowhere else.
 IN_CLOCK = "QUOTED-clock-5a1f77"
 IN_CHECK = "QUOTED-check-c09d42"
 IN_LOAN = "借书证-8E4471"
 
-# A library: other names, types and keys than the sample's.
+# A library, whose names, types and keys differ from the sample's.
 LIBRARY = f"""
 CREATE SCHEMA stock;
 CREATE TYPE stock.state AS ENUM ('in', 'out', 'lost');
@@ -27,15 +27,15 @@ CREATE TABLE 读者 (
 CREATE TABLE loan (
     isbn text REFERENCES stock."Book", reader uuid REFERENCES 读者, at timestamptz NOT NULL,
     PRIMARY KEY (isbn, reader, at));
-CREATE TABLE shelf (code "char" PRIMARY KEY, note jsonb, plan bytea);
+CREATE TABLE bundle_reader (code "char" PRIMARY KEY, note jsonb, plan bytea);
 INSERT INTO stock."Book" SELECT 'isbn-' || n, 'Volume ' || n FROM generate_series(1, 200) n;
 INSERT INTO 读者 (card) SELECT 'card-' || n FROM generate_series(1, 40) n;
 INSERT INTO 读者 (card, 介绍人) SELECT '{IN_LOAN}', id FROM 读者 WHERE card = 'card-7';
 INSERT INTO loan SELECT 'isbn-' || n, (SELECT id FROM 读者 WHERE card = 'card-' || (n % 40 + 1)),
     now() - n * interval '1 minute' FROM generate_series(1, 150) n;
-INSERT INTO shelf VALUES ('a', '{{"n": 1}}', '\\x00ff0a5c'), ('b', NULL, NULL);
+INSERT INTO bundle_reader VALUES ('a', '{{"n": 1}}', '\\x00ff0a5c'), ('b', NULL, NULL);
 """
-LIBRARY_ROWS = {'stock."Book"': 200, "读者": 41, "loan": 150, "shelf": 2}
+LIBRARY_ROWS = {'stock."Book"': 200, "读者": 41, "loan": 150, "bundle_reader": 2}
 LIBRARY_PACK = """
 dataset:
   - fides_key: library
@@ -73,13 +73,13 @@ FAULTY = {
     "tampered": PLAIN,
     # Its only manifest will be changed in the store.
     "forged": PLAIN,
-    # Its newest moment is none, and the server quotes it.
+    # Its newest value is no time, and the server's error quotes the value.
     "clockless": f"""
         CREATE TABLE note (id int PRIMARY KEY, text text);
         INSERT INTO note VALUES (1, '{IN_CLOCK}');""",
-    # Nobody makes its connection.
+    # Its connection is not configured.
     "homeless": PLAIN,
-    # Its constraint refuses every row in a copy, and says which.
+    # Its constraint refuses every row in a restored copy, and the error quotes the row.
     "unloadable": f"""
         CREATE FUNCTION here(value text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
             IF current_database() <> 'unloadable' THEN RAISE EXCEPTION 'refused: %', value; END IF;
@@ -91,14 +91,14 @@ FAULTY = {
 
 
 def make(admin: str, name: str, script: str, reader: str, password: str) -> None:
-    """Create a database with its content, and a role that may read all of it.
+    """Create a database from a script, and a role that may read all of it.
 
     Args:
-        admin: connection string of the server's superuser, database ``postgres``.
-        name: of the new database.
-        script: SQL.
-        reader: the role; made when it is not there yet.
-        password: of the role.
+        admin: connection string of the server's superuser for the database ``postgres``.
+        name: name of the new database.
+        script: SQL statements that fill the database.
+        reader: name of the role, which is created if it does not exist.
+        password: password of the role.
     """
     with psycopg.connect(admin, autocommit=True) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -115,14 +115,14 @@ def make(admin: str, name: str, script: str, reader: str, password: str) -> None
 
 
 def library_pack(folder: Path) -> Path:
-    """Write the library's pack: its data map and nothing else."""
+    """Write the policy pack of the library, which consists of a data map only."""
     (folder / "datamap").mkdir(parents=True)
     (folder / "datamap" / "library.yaml").write_text(dedent(LIBRARY_PACK))
     return folder
 
 
 def faulty_pack(folder: Path) -> Path:
-    """Write the pack of the databases with which something goes wrong."""
+    """Write the policy pack of the faulty databases."""
     (folder / "datamap").mkdir(parents=True)
     for name in FAULTY:
         newest = "newest: [{collection: note, field: text}]" if name == "clockless" else ""

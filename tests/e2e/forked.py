@@ -1,11 +1,11 @@
-"""Run commands in processes that are forked from one in which Airflow is imported.
+"""Run commands in processes that are forked from a process that has imported Airflow.
 
-The import takes as long as most of a run.
+The import of Airflow takes as long as most of the rest of a run.
 
-``python -m tests.e2e.forked`` does for each line of its input, a JSON object with ``words`` (of
-Python: ``-m MODULE ...`` or ``-c TEXT ...``), ``environment``, ``folder``, ``out`` and ``err``,
-what Python would do. It writes the process id, and at the end the exit code. A command runs from
-its beginning; only the modules that it imports are there already.
+``python -m tests.e2e.forked`` reads a JSON object per input line: ``words`` (arguments of Python:
+``-m MODULE ...`` or ``-c TEXT ...``), ``environment``, ``folder``, ``out`` and ``err``. It runs
+each command in a forked process, and prints the process id and then the exit code. The command runs
+from its beginning, except that the modules are imported already.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from typing import IO, Any
 
 import psutil
 
-from include.cli.stack import workplace
+from include.cli.stack import command_services
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.registry import workflows
-from include.workplace import ROOT
+from include.service_container import ROOT
 from tests.support.without_pdf import without_pdf
 
 ALL = (
@@ -57,9 +57,9 @@ DAGS_FOLDER = "AIRFLOW__CORE__DAGS_FOLDER"
 
 
 def preload(names: Sequence[str]) -> None:
-    """Import the modules of workflows, and leave no thread and no connection behind."""
+    """Import the modules of workflows, and close all threads and connections that this opens."""
     os.environ.update(
-        local_airflow.settings(LocalProfile(workplace().home), ROOT, AIRFLOW_RUNS, None)
+        local_airflow.settings(LocalProfile(command_services().home), ROOT, AIRFLOW_RUNS, None)
     )
     for name in names:
         import_module(name)
@@ -68,18 +68,19 @@ def preload(names: Sequence[str]) -> None:
     from airflow.sdk.execution_time.supervisor import in_process_api_server
     from sqlalchemy.orm import configure_mappers
 
-    from include.orchestration.inprocess import serve_newest_api
+    from include.orchestration.in_process_run import serve_newest_api
 
     configure_mappers()
     serve_newest_api()
-    in_process_api_server().app._cadwyn_initialize()  # seconds; done when first asked
+    # Takes seconds; otherwise done at the first request.
+    in_process_api_server().app._cadwyn_initialize()
     settings.dispose_orm()
 
 
 def child(do: Callable[[], None]) -> int:
-    """Fork a process that does something on Airflow's database; return its id.
+    """Fork a process that opens Airflow's database and calls a function; return the process id.
 
-    It exits with 0, or with what a `SystemExit` says; with 70 after any other error.
+    The process exits with 0, with the code of a `SystemExit`, or with 70 after any other error.
     """
     if pid := os.fork():
         return pid
@@ -98,14 +99,14 @@ def child(do: Callable[[], None]) -> int:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # never returns into what its parent does
+        os._exit(code)  # the child must never continue with the code of its parent
 
 
 class Running:
     """A command in a forked process.
 
     Attributes:
-        pid: of the process.
+        pid: id of the process.
     """
 
     def __init__(self, answers: IO[str], out: Path, err: Path) -> None:
@@ -115,29 +116,29 @@ class Running:
 
     @property
     def stderr(self) -> str:
-        """What it wrote to stderr so far."""
+        """The command's standard error output so far."""
         return self._err.read_text() if self._err.exists() else ""
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process ended."""
+        """Whether the process has ended."""
         try:
             return psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
 
     def wait(self) -> subprocess.CompletedProcess[str]:
-        """Wait for its end."""
+        """Wait until the command ends, and return its exit code and output."""
         if self._code is None:
             self._code = int(self._answers.readline())
         return subprocess.CompletedProcess([], self._code, self._out.read_text(), self.stderr)
 
 
 class Forked:
-    """Runs commands one after the other, in forked processes.
+    """Runs commands one after the other in forked processes.
 
     Args:
-        environment: of the process from which they are forked.
+        environment: environment variables of the process from which the commands are forked.
     """
 
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
@@ -148,26 +149,26 @@ class Forked:
     def call(
         self, words: Sequence[str], environment: Mapping[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command; `busy` has to be held."""
+        """Run a command to its end. The caller must hold the lock `busy`."""
         with self.running(words, environment) as command:
             return command.wait()
 
     @contextmanager
     def running(self, words: Sequence[str], environment: Mapping[str, str]) -> Iterator[Running]:
-        """Start a command, and kill it at the end of the block; `busy` has to be held."""
+        """Start a command, and kill it after the block. The caller must hold the lock `busy`."""
         process = self._process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
-            asked = {
+            request = {
                 "words": list(words),
                 "environment": dict(environment),
                 "folder": str(self._folder),
                 "out": str(out),
                 "err": str(err),
             }
-            process.stdin.write(json.dumps(asked) + "\n")
+            process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
             command = Running(process.stdout, out, err)
             try:
@@ -178,7 +179,7 @@ class Forked:
                 command.wait()
 
     def stop(self) -> None:
-        """End the process."""
+        """Stop the process from which commands are forked."""
         if self._process is not None:
             assert self._process.stdin is not None
             assert self._process.stdout is not None
@@ -199,38 +200,38 @@ class Forked:
             )
 
 
-def _command(asked: Mapping[str, Any]) -> None:
+def _command(request: Mapping[str, Any]) -> None:
     for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    os.chdir(asked["folder"])
+        os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.chdir(request["folder"])
     os.environ.clear()
-    os.environ.update(asked["environment"])
+    os.environ.update(request["environment"])
     if DAGS_FOLDER in os.environ:
         from airflow import settings
 
         settings.DAGS_FOLDER = os.environ[DAGS_FOLDER]  # read when Airflow was imported
-    how, what, *words = asked["words"]
-    sys.argv = [what if how == "-m" else how, *words]
-    if how == "-m" and words[0] != "run":  # a command without Airflow has none of its logging
+    mode, program, *words = request["words"]
+    sys.argv = [program if mode == "-m" else mode, *words]
+    if mode == "-m" and words[0] != "run":  # a command without Airflow has no logging of Airflow
         logging.root.handlers.clear()
         logging.root.setLevel(logging.WARNING)
     with without_pdf() if os.environ.pop(WITHOUT_PDF, "") else nullcontext():
-        if how == "-m":
-            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        if mode == "-m":
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
         else:
-            exec(what, {"__name__": "__main__"})  # noqa: S102 - as `python -c` does
+            exec(program, {"__name__": "__main__"})  # noqa: S102 - as `python -c` does
 
 
 def main() -> None:
-    """Serve."""
+    """Fork a process for each request on standard input."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # output of Airflow is not an answer
+    os.dup2(2, 1)  # output of Airflow must not be read as an answer
     preload((*ALL, *SOME))
     gc.freeze()  # the collector skips imported modules
-    gc.set_threshold(50_000, 20, 20)  # as the command line has it
+    gc.set_threshold(50_000, 20, 20)  # as the command line does
     for line in sys.stdin:
-        asked = json.loads(line)
-        pid = child(lambda: _command(asked))  # noqa: B023 - called at once
+        request = json.loads(line)
+        pid = child(lambda: _command(request))  # noqa: B023 - called at once
         print(pid, file=answers, flush=True)
         _pid, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)

@@ -1,7 +1,7 @@
-"""A copy of the sample database that retention runs on, since other tests want the original's rows.
+"""A copy of the sample database for retention runs, because other tests need the original rows.
 
-The copy has a name of its own in the data map: the erasure ledger goes by that name, and a restore
-of the original must not find its records erased.
+The copy has its own name in the data map, because the erasure ledger identifies databases by this
+name. Otherwise a restore of the original would erase the records that were erased in the copy.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Cli
 
 NAME = "branch"
-WAYBILL = 1  # the sample's oldest
-SUBJECT = 227  # who closed the account in the sample of 300 customers
-# The subject has nothing left but the account; the contacts of a marked waybill expire.
+WAYBILL = 1  # the oldest waybill of the sample
+SUBJECT = 227  # a customer of the sample of 300 who closed the account
+# Delete all records of SUBJECT but the account, and let the contacts of a canary waybill expire.
 SCRIPT = f"""
 DELETE FROM consent WHERE customer_id = {SUBJECT};
 UPDATE customer SET closed_at = now() - interval '1 month' WHERE customer_id = {SUBJECT};
@@ -34,17 +34,17 @@ UPDATE waybill SET delivered_at = now() - interval '100 days' WHERE waybill_id =
 
 @dataclass(frozen=True)
 class Retained:
-    """The copy after its first run, and what was there before.
+    """The copy after its first retention run, and the state before it.
 
     Attributes:
-        environment: points every command at the copy.
-        marked: a waybill with marked values whose contacts the run masks.
-        backup: restore point from before the run.
-        hold: on the oldest waybill.
-        request: of the subject.
-        planned: what ``retention plan`` said before the run.
-        run: approved.
-        as_of: day for which all of this was done, in the pack's timezone.
+        environment: environment variables with which commands use the copy.
+        marked: id of a waybill with canary values, whose contact fields the run masks.
+        backup: result of the backup before the run.
+        hold: legal hold on the oldest waybill.
+        request: erasure request of the data subject.
+        planned: JSON output of ``retention plan`` before the run.
+        run: result of the approved run.
+        as_of: date for which the run disposed of records, in the pack's timezone.
     """
 
     environment: dict[str, str]
@@ -58,11 +58,11 @@ class Retained:
 
     @property
     def conf(self) -> tuple[str, str]:
-        """Words for a run for that day: no test meets midnight."""
+        """Command-line arguments that let a run use the same date even after midnight."""
         return _conf(self.as_of)
 
-    def one(self, cli: Cli, query: str) -> Any:
-        """Ask the copy for one value."""
+    def single_value(self, cli: Cli, query: str) -> Any:
+        """Return the single value of a query on the copy."""
         with psycopg.connect(cli.postgres(NAME)) as conn:
             row = conn.execute(query.encode()).fetchone()
         assert row is not None
@@ -70,11 +70,11 @@ class Retained:
 
 
 def retain(cli: Cli, marked: int, pack: Path) -> Retained:
-    """Copy, back up, hold, request, look ahead and run.
+    """Back up a copy of the sample, add a hold and an erasure request, then plan and run.
 
     Args:
-        cli: of the sample's home.
-        marked: a waybill with marked values.
+        cli: the command line.
+        marked: id of a waybill with canary values.
         pack: folder for the copy's policy pack.
     """
     (pack / "datamap").mkdir(parents=True)
@@ -89,12 +89,12 @@ def retain(cli: Cli, marked: int, pack: Path) -> Retained:
     with psycopg.connect(cli.postgres(NAME)) as conn:
         for statement in SCRIPT.split(";")[:-1]:
             conn.execute(statement.encode(), {"marked": marked} if "%(" in statement else None)
-    owner = LocalProfile(cli.place.home).passwords["courier_owner"]
+    owner = LocalProfile(cli.services.home).passwords["courier_owner"]
     env = {
         "AIRFLOW_CONN_CUSTOMER_DB": cli.uri(NAME, "courier_owner", owner),
         "PARCELSEAL_POLICY": str(pack),
     }
-    today = cli.place.clock.now().date()
+    today = cli.services.clock.now().date()
     backup = cli.json("run", "backup_offsite", **env)
     hold = cli.json(
         *("hold", "add", "waybill", f"{NAME}/{WAYBILL}", "--reason", "lawsuit", "--owner", "legal"),
@@ -106,7 +106,7 @@ def retain(cli: Cli, marked: int, pack: Path) -> Retained:
         *("--received", (today - timedelta(days=1)).isoformat()),
         **env,
     )
-    as_of = cli.place.clock.now().astimezone(cli.place.pack.calendar.zone).date()
+    as_of = cli.services.clock.now().astimezone(cli.services.pack.calendar.zone).date()
     planned = cli.json("retention", "plan", "--as-of", as_of.isoformat(), **env)
     words = [*_conf(as_of), "--answer", "approve=Approve"]
     run = cli.json("run", "enforce_retention", *words, **env)

@@ -1,4 +1,4 @@
-"""A whole Airflow for tests that use it as people do, over REST and in the browser."""
+"""A running Airflow for tests that use its REST API and its pages in a browser."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ import pytest
 from include.cli.answers import people as sample_people
 from include.cli.report import RunResult, result_of
 from include.cli.stack import local_stack
-from include.composition import new_workplace
+from include.composition import build_services
 from include.evidence.verify import verify_all
 from include.local import airflow as local_airflow
 from include.local.airflow import Standalone
 from include.local.airflow_api import AirflowApi
 from include.local.profile import AIRFLOW, LocalProfile
 from include.policy import SHIPPED
+from include.service_container import ROOT, Services
 from include.state.connect import engine
-from include.workplace import ROOT, Workplace
 
-QUIET_HOUR = 22  # so far from every schedule that no workflow begins by itself
+QUIET_HOUR = 22  # hour that is far from every schedule, so that no workflow starts by itself
 RUN_TIMEOUT = 240  # seconds
-LOOK_EVERY = 1.0  # seconds; each look costs the API server some 40 ms of CPU
+LOOK_EVERY = 1.0  # seconds; each poll takes about 40 ms of the API server's CPU
 RUNS = "dags/{}/dagRuns"
-# Documents take the function from `include.reports.render` when they are imported, which is later.
+# `include.documents` imports the function from `include.reports.render` later.
 INCIDENTS_HAVE_PDF = """
 from include.reports import render
 usual_reason = render.pdf_unavailable_reason
@@ -47,13 +47,13 @@ render.pdf_unavailable_reason = reason
 
 @dataclass
 class Running:
-    """A running Airflow and the workplace that its tasks work with."""
+    """A running Airflow, and the services that its tasks use."""
 
-    place: Workplace
+    services: Services
     airflow: Standalone
 
     def courier(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(LocalProfile(self.place.home).owner_conninfo("courier"))
+        return psycopg.connect(LocalProfile(self.services.home).owner_conninfo("courier"))
 
     def customers(self) -> int:
         with self.courier() as conn:
@@ -63,27 +63,29 @@ class Running:
     def ended(
         self, api: AirflowApi, dag_id: str, run_id: str, seconds: float = RUN_TIMEOUT
     ) -> RunResult:
-        """Wait for a run and read what it sealed."""
+        """Wait for the end of a run, and return its sealed result."""
         states = {"queued", "running"}
         until(lambda: api.state(dag_id, run_id) not in states, f"{dag_id} ends", seconds)
         state = api.state(dag_id, run_id)
-        return result_of(self.place, dag_id, run_id, state, str(self.airflow.log))
+        return result_of(self.services, dag_id, run_id, state, str(self.airflow.log))
 
     def verified(self) -> bool:
-        with self.place.state.connect() as conn:
-            found = verify_all(self.place.store("evidence_store"), conn, self.place.trusted)
-        return found.verified
+        with self.services.state.connect() as conn:
+            verification = verify_all(
+                self.services.store("evidence_store"), conn, self.services.trusted
+            )
+        return verification.verified
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 180) -> None:
+def until(condition: Callable[[], bool], what: str, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(LOOK_EVERY)
 
 
 def path_of(task: dict[str, Any]) -> str:
-    """Return the address of a task in the REST API."""
+    """Return the path of a task instance in the REST API."""
     return (
         f"{RUNS.format(task['dag_id'])}/{quote(task['dag_run_id'], safe='')}/taskInstances/"
         f"{task['task_id']}/{task['map_index']}"
@@ -97,19 +99,20 @@ def patch(
     form: dict[str, Any] | None = None,
     **entered: str,
 ) -> int:
-    """Answer over REST, as Airflow's page does, and return the status.
+    """Answer a required action over REST as Airflow's page does, and return the HTTP status.
 
     Args:
-        api: as who answers.
-        path: of the task.
-        option: that is chosen.
-        form: what stood in the form that was answered; that of now where none is given.
-        entered: what is changed in it.
+        api: REST API with the login of the person who answers.
+        path: path of the task instance.
+        option: the chosen option.
+        form: values of the form that is answered; None for the values that Airflow shows at
+            present.
+        entered: changed values of the form, by field.
     """
     address = f"{api.url}/api/v2/{path}/hitlDetails"
     if form is None:
-        shown = api.session.get(address, timeout=60).json().get("params") or {}
-        form = {name: field["value"] for name, field in shown.items()}
+        parameters = api.session.get(address, timeout=60).json().get("params") or {}
+        form = {name: field["value"] for name, field in parameters.items()}
     answer = api.session.patch(
         address,
         json={
@@ -123,23 +126,24 @@ def patch(
 
 @contextmanager
 def running_airflow(customers: int, more_people: Sequence[str]) -> Iterator[Running]:
-    """Start Airflow on a home of its own, as `up` does, with nobody's settings but the test's.
+    """Start Airflow in a new home folder, as `up` does, with the settings of these tests only.
 
     Args:
-        customers: size of the sample.
-        more_people: who may log in beside the sample's reviewers.
+        customers: number of customers of the sample.
+        more_people: user ids of people who may log in besides the sample's reviewers.
     """
     home = Path(tempfile.mkdtemp(prefix="parcelseal-ui-"))
     home.chmod(0o755)
-    place = new_workplace(home, home / "policy", lambda _: None)
-    shutil.copytree(SHIPPED, place.policy)
-    ahead = (QUIET_HOUR - place.clock.now().hour + 36) % 24 - 12
-    with (place.policy / "disposition.yaml").open("a", encoding="utf-8") as file:
-        file.write("limit: {records: 10}\n")  # so small a sample would trip no breaker
-    # A person approves it, which takes longer.
+    services = build_services(home, home / "policy", lambda _: None)
+    shutil.copytree(SHIPPED, services.policy)
+    ahead = (QUIET_HOUR - services.clock.now().hour + 36) % 24 - 12
+    with (services.policy / "disposition.yaml").open("a", encoding="utf-8") as file:
+        # Otherwise a small sample stays below the circuit breaker.
+        file.write("limit: {records: 10}\n")
+    # The approval takes longer than this time limit.
     limits = "workflows: {enforce_retention: {time_limit: PT1S}}\n"
-    (place.policy / "operations.yaml").write_text(limits)
-    (place.policy / "calendar.yaml").write_text(f"timezone: Etc/GMT{-ahead:+d}\n")
+    (services.policy / "operations.yaml").write_text(limits)
+    (services.policy / "calendar.yaml").write_text(f"timezone: Etc/GMT{-ahead:+d}\n")
     settings = home / "airflow" / "config"
     settings.mkdir(parents=True)
     (settings / "airflow_local_settings.py").write_text(INCIDENTS_HAVE_PDF)
@@ -148,28 +152,28 @@ def running_airflow(customers: int, more_people: Sequence[str]) -> Iterator[Runn
         for name in list(os.environ):
             if name.startswith(("AIRFLOW_", "PARCELSEAL_")):
                 patch.delenv(name)
-        patch.setenv("PARCELSEAL_POLICY", str(place.policy))
+        patch.setenv("PARCELSEAL_POLICY", str(services.policy))
         patch.setenv("PYTHONPATH", str(ROOT))
-        # No DAG file changes meanwhile; to parse all of them every minute costs much.
+        # DAG files do not change during the tests, so frequent parsing would waste CPU time.
         patch.setenv("AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL", "600")
         try:
-            with local_stack(place, customers=customers, always=True):
+            with local_stack(services, customers=customers, always=True):
                 try:
-                    made = Running(place, airflow := _start(place, more_people))
+                    running = Running(services, airflow := _start(services, more_people))
                     airflow.wait_until_ready()
-                    yield made
+                    yield running
                 finally:
                     if airflow:
                         airflow.stop()
         finally:
-            LocalProfile(place.home).postgres.stop()
+            LocalProfile(services.home).postgres.stop()
             with suppress(Exception):
-                engine(place.database("state_db").conninfo()).dispose()
+                engine(services.database("state_db").conninfo()).dispose()
             shutil.rmtree(home, ignore_errors=True)
 
 
-def _start(place: Workplace, more_people: Sequence[str]) -> Standalone:
-    people = [*sample_people(place), *more_people]
+def _start(services: Services, more_people: Sequence[str]) -> Standalone:
+    people = [*sample_people(services), *more_people]
     port = local_airflow.free_port()
-    settings = local_airflow.settings(LocalProfile(place.home), ROOT, AIRFLOW, port, people)
-    return Standalone.start(LocalProfile(place.home), ROOT, settings)
+    settings = local_airflow.settings(LocalProfile(services.home), ROOT, AIRFLOW, port, people)
+    return Standalone.start(LocalProfile(services.home), ROOT, settings)

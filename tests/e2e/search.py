@@ -1,4 +1,4 @@
-"""Searching everything that ParcelSeal writes for values that may not be there."""
+"""Search everything that ParcelSeal writes for customer values, which must not occur there."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ import psycopg
 from psycopg import sql
 
 SPACE = re.compile(rb"\s")
-LETTER = "个人信息安全事件告知书"  # subject of letters to people whom an incident concerns
-# The server of the customers' database logs the statements that fail in it, as it would without us.
+LETTER = "个人信息安全事件告知书"  # subject of notices to affected people
+# Not written by ParcelSeal; for example, the PostgreSQL server itself logs failed statements.
 NOT_OURS = ("postgres/server.log", "postgres/data", "sample", "packs")
 
 
 @dataclass(frozen=True)
-class Found:
-    """One value where it may not be."""
+class Match:
+    """A customer value at a forbidden location."""
 
     value: str
-    place: str
+    location: str
 
 
 def forms(value: str) -> set[bytes]:
-    """Return a value as it looks in text, JSON, HTML, URLs, hex and base64 at every alignment."""
+    """Return the encodings of a value in text, JSON, HTML, URLs, hex and base64.
+
+    Base64 is included for every alignment of the value's first byte.
+    """
     plain = value.encode()
-    found = {
+    matches = {
         plain,
         json.dumps(value)[1:-1].encode(),
         html.escape(value).encode(),
@@ -47,18 +50,18 @@ def forms(value: str) -> set[bytes]:
         value.encode("utf-16-le"),
     }
     for shift in range(3):
-        whole = base64.b64encode(b"\0" * shift + plain)
-        # The first and last characters mix with what stands before and after.
-        inner = whole[(shift * 8 + 5) // 6 : (shift + len(plain)) * 8 // 6]
-        found |= {inner, inner.replace(b"+", b"-").replace(b"/", b"_")}
-    return found
+        encoded = base64.b64encode(b"\0" * shift + plain)
+        # The first and last characters also encode bits of the neighbouring bytes.
+        inner = encoded[(shift * 8 + 5) // 6 : (shift + len(plain)) * 8 // 6]
+        matches |= {inner, inner.replace(b"+", b"-").replace(b"/", b"_")}
+    return matches
 
 
 class Search:
-    """A search for values.
+    """A search for customer values.
 
     Args:
-        values: customer values.
+        values: the customer values.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
@@ -68,31 +71,31 @@ class Search:
             for form in forms(value)
         ]
 
-    def content(self, content: bytes, place: str) -> Iterator[Found]:
-        """Find values in bytes, also where a line was broken inside them."""
+    def content(self, content: bytes, location: str) -> Iterator[Match]:
+        """Find values in bytes, even if a line break divides them."""
         joined = b"".join(content.split())
-        # Without white space, a form that is in the content is in the joined content too.
-        found = {
+        # An encoding without white space that is in the content is in the joined content too.
+        matches = {
             value
             for value, form, has_space in self._forms
             if form in (content if has_space else joined)
         }
-        return (Found(value, place) for value in sorted(found))
+        return (Match(value, location) for value in sorted(matches))
 
-    def folder(self, folder: Path) -> Iterator[Found]:
+    def folder(self, folder: Path) -> Iterator[Match]:
         """Find values in every file below a folder, in the text of PDFs and in file names."""
         for path in sorted(folder.rglob("*")):
-            place = path.relative_to(folder).as_posix()
-            if not path.is_file() or place.startswith(NOT_OURS):
+            location = path.relative_to(folder).as_posix()
+            if not path.is_file() or location.startswith(NOT_OURS):
                 continue
-            content = path.read_bytes() + b"\n" + place.encode()
+            content = path.read_bytes() + b"\n" + location.encode()
             if path.suffix == ".eml":
                 content = without_its_reader(content)
             if path.suffix == ".pdf":
                 content += pdf_text(path)
-            yield from self.content(content, place)
+            yield from self.content(content, location)
 
-    def tables(self, conn: psycopg.Connection) -> Iterator[Found]:
+    def tables(self, conn: psycopg.Connection) -> Iterator[Match]:
         """Find values in every row of every table of a database."""
         names = conn.execute(
             "SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
@@ -104,7 +107,7 @@ class Search:
                 with cursor.copy(sql.SQL("COPY {} TO STDOUT").format(table)) as rows:
                     content = b"".join(rows)
                 yield from self.content(content.replace(b"\\\\", b"\\"), ".".join(name))
-                # Bytes come as hex above, whatever they hold.
+                # COPY writes bytes as hex, so text inside of them is not found above.
                 for column in _bytes_columns(conn, name):
                     query = sql.SQL("SELECT {} FROM {}").format(sql.Identifier(column), table)
                     for (value,) in conn.execute(query):
@@ -112,9 +115,9 @@ class Search:
 
 
 def without_its_reader(mail: bytes) -> bytes:
-    """Return a letter about an incident without its ``To:``, any other mail as it is.
+    """Return a notice of an incident without its ``To:`` header, and other mails unchanged.
 
-    It goes to a customer, and cannot be sent without the customer's address: there alone.
+    A notice cannot be sent without the customer's address, which may be only in this header.
     """
     head, gap, body = mail.partition(b"\n\n" if b"\r\n\r\n" not in mail else b"\r\n\r\n")
     subject = str(email.message_from_bytes(head, policy=default)["Subject"] or "")
@@ -125,7 +128,7 @@ def without_its_reader(mail: bytes) -> bytes:
 
 def pdf_text(path: Path) -> bytes:
     """Return the text layer of a PDF."""
-    # Poppler's program, since pypdf takes most of the search's time.
+    # Poppler's program is much faster than pypdf.
     words = ["pdftotext", "-q", "-enc", "UTF-8", str(path), "-"]
     return subprocess.run(words, capture_output=True, check=True).stdout
 

@@ -1,4 +1,4 @@
-"""A run in one process: a step asks again until an answer counts, and a watch sees the end."""
+"""Tests of human steps and of a polling task, in a run within one process."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from tests.e2e.conftest import Cli
 from tests.e2e.forked import DAGS_FOLDER
 
 pytestmark = pytest.mark.airflow
-TIMES = 3  # the question of `one` is asked
+TIMES = 3  # number of requests of the step `one`
 SCRIPT = f"""
 import json, os, sys
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from include.cli.console import output_to
-from include.cli.stack import workplace
+from include.cli.stack import command_services
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
-from include.workplace import ROOT
-os.environ.update(local_airflow.settings(LocalProfile(workplace().home), ROOT, AIRFLOW_RUNS, None))
-from include.orchestration import human
-from include.orchestration.answering import Given, give
-from include.orchestration.inprocess import prepare
-human.AGAIN_AFTER = timedelta(0)  # no scheduler looks at workers here
+from include.service_container import ROOT
+profile = LocalProfile(command_services().home)
+os.environ.update(local_airflow.settings(profile, ROOT, AIRFLOW_RUNS, None))
+from include.orchestration import human_step
+from include.orchestration.auto_answer import SubmittedAnswer, submit_answer
+from include.orchestration.in_process_run import prepare
+human_step.RESCHEDULE_DELAY = timedelta(0)  # no scheduler looks at workers here
 with output_to(Path(sys.argv[1])):
     ready = prepare(Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"]), "asks", {{}}, [
         'one=done:{{"words": ""}}', 'each=Done:{{"words": "seen"}}'
@@ -38,8 +39,8 @@ with output_to(Path(sys.argv[1])):
     def fill(words, at):
         asked.append(words)
         return {{"words": "seen" if len(asked) == {TIMES} else ""}}
-    step.answer_ahead = partial(give, Given("Done", "", fill))
-    step.asks_again = True  # as where people are
+    step.auto_answer = partial(submit_answer, SubmittedAnswer("Done", "", fill))
+    step.can_ask_again = True  # as where people are
     done = ready.run()
     from airflow import settings
     settings.configure_orm()
@@ -53,13 +54,13 @@ print(json.dumps([done.state, sorted(tasks)]))
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How the run went.
+class HumanStepRun:
+    """The result of the run.
 
     Attributes:
-        state: of the run.
-        tasks: task id, map index, state and number of tries.
-        kept: what the DAG kept, by file.
+        state: state of the run.
+        tasks: task id, map index, state and number of tries of each task.
+        kept: events that the DAG wrote, by file.
     """
 
     state: str
@@ -68,48 +69,62 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(cli: Cli, backed_up: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Asked:
-    """The run of asks/asks.py, on Airflow's database that the backup's run made."""
+def human_step_run(
+    cli: Cli, backed_up: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> HumanStepRun:
+    """A run of the DAG in asks/asks.py, in the Airflow database that the backup's run created."""
     del backed_up
     kept = tmp_path_factory.mktemp("asks")
     folder = {DAGS_FOLDER: str(Path(__file__).parent / "asks")}
-    done = cli.script(SCRIPT, str(kept / "log"), ASKS_KEPT=str(kept), **folder)
-    assert done.returncode == 0, done.stderr
-    state, tasks = json.loads(done.stdout)
+    completed = cli.script(SCRIPT, str(kept / "log"), ASKS_KEPT=str(kept), **folder)
+    assert completed.returncode == 0, completed.stderr
+    state, tasks = json.loads(completed.stdout)
     lines = {
         path.name: [json.loads(line) for line in path.read_text().splitlines()]
         for path in kept.iterdir()
         if path.name != "log"
     }
-    return Asked(state, tasks, lines)
+    return HumanStepRun(state, tasks, lines)
 
 
-def test_a_step_asks_again_until_an_answer_counts(asked: Asked) -> None:
-    """Each time with the form and the people of then; it is no failure and no other try."""
-    assert len(asked.kept["one.asked"]) == TIMES
-    given = [(who, entered["time"]) for _option, who, entered, _read in asked.kept["one.taken"]]
-    assert given == [("E1", 1), ("E2", 2), ("E3", 3)]
-    assert asked.kept["one.contents"] == ["one:1", "one:2", "one:3"]
-    assert ["one", -1, "success", 1] in asked.tasks
-    assert asked.state == "success"
+def test_human_step_asks_again_until_an_answer_is_accepted(human_step_run: HumanStepRun) -> None:
+    """Each form has current values and assignees.
+
+    A repeated request is no failure and no new try.
+    """
+    assert len(human_step_run.kept["one.asked"]) == TIMES
+    answers = [
+        (user, entered["time"])
+        for _option, user, entered, _read in human_step_run.kept["one.taken"]
+    ]
+    assert answers == [("E1", 1), ("E2", 2), ("E3", 3)]
+    assert human_step_run.kept["one.contents"] == ["one:1", "one:2", "one:3"]
+    assert ["one", -1, "success", 1] in human_step_run.tasks
+    assert human_step_run.state == "success"
 
 
-def test_what_stood_in_the_form_comes_back_as_what_it_was(asked: Asked) -> None:
-    """A switch and a number, through Airflow's database and back."""
-    option, _who, entered, read = asked.kept["one.taken"][-1]
+def test_form_values_keep_their_types(human_step_run: HumanStepRun) -> None:
+    """A boolean and a number keep their types in Airflow's database."""
+    option, _who, entered, read = human_step_run.kept["one.taken"][-1]
     assert (option, entered["told"], entered["people"]) == ("Done", True, 12)
     assert read == {"words": "seen", "told": True, "people": 12}
 
 
-def test_a_mapped_step_asks_for_each(asked: Asked) -> None:
-    """One question a part, each taken for its own."""
+def test_mapped_human_step_asks_once_in_each_task_instance(human_step_run: HumanStepRun) -> None:
+    """Each part gets its own answer."""
     for part, index in (("first", 0), ("second", 1)):
-        assert len(asked.kept[f"{part}.asked"]) == len(asked.kept[f"{part}.taken"]) == 1
-        assert ["each", index, "success", 1] in asked.tasks
+        assert (
+            len(human_step_run.kept[f"{part}.asked"])
+            == len(human_step_run.kept[f"{part}.taken"])
+            == 1
+        )
+        assert ["each", index, "success", 1] in human_step_run.tasks
 
 
-def test_a_watch_looks_while_people_are_waited_for_and_ends_with_them(asked: Asked) -> None:
-    """The run neither hangs on it nor spins: about a look a second."""
-    assert Counter(task for task, *_ in asked.tasks)["watch"] == 1
-    assert ["watch", -1, "success", 1] in asked.tasks
-    assert 2 <= len(asked.kept["looks"]) < 60
+def test_watch_task_polls_while_human_steps_wait_and_ends_with_them(
+    human_step_run: HumanStepRun,
+) -> None:
+    """The task `watch` polls about once a second and does not delay the end of the run."""
+    assert Counter(task for task, *_ in human_step_run.tasks)["watch"] == 1
+    assert ["watch", -1, "success", 1] in human_step_run.tasks
+    assert 2 <= len(human_step_run.kept["looks"]) < 60

@@ -1,4 +1,4 @@
-"""What workflows produce, as assets of Airflow that a company's own DAGs are scheduled on."""
+"""Tests of the Airflow assets that workflows produce. A company can schedule own DAGs on them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import psycopg
 import pytest
 
 from include.local.profile import AIRFLOW_RUNS
-from include.workplace import ROOT
+from include.service_container import ROOT
 from tests.e2e.conftest import Cli, FailedRuns
 from tests.e2e.retained import NAME, Retained
 
 pytestmark = pytest.mark.airflow
 
-# The scheduler makes a run of the example once the backup raised its events.
+# The scheduler creates a run of the example after the backup's asset events.
 SCHEDULED = """
 import json, os, sys
 from pathlib import Path
 from include.cli.console import output_to
-from include.cli.stack import workplace
+from include.cli.stack import command_services
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
-from include.workplace import ROOT
-os.environ.update(local_airflow.settings(LocalProfile(workplace().home), ROOT, AIRFLOW_RUNS, None))
-from include.orchestration.inprocess import only_file, prepare
+from include.service_container import ROOT
+profile = LocalProfile(command_services().home)
+os.environ.update(local_airflow.settings(profile, ROOT, AIRFLOW_RUNS, None))
+from include.orchestration.in_process_run import only_file, prepare
 from airflow import settings
 from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
 from airflow.jobs.job import Job
@@ -72,15 +73,15 @@ print(json.dumps([shown, values, [[each.source, each.target, each.label] for eac
 """
 
 
-def test_a_backup_starts_a_dag_that_is_scheduled_on_its_restore_point(
+def test_backup_triggers_dag_scheduled_on_its_restore_point(
     cli: Cli, backed_up: dict[str, Any]
 ) -> None:
-    """The DAG reads the restore point's id, its digest and the sealed bundle from the event."""
+    """The DAG gets the restore point's id and digest and the sealed bundle from the asset event."""
     del backed_up  # it migrated Airflow's database
     log = cli.home / "logs" / "assets.log"
-    done = cli.script(SCHEDULED, str(log), str(ROOT / "examples"))
-    assert done.returncode == 0, done.stderr
-    events, (listed,), graph = json.loads(done.stdout)
+    completed = cli.script(SCHEDULED, str(log), str(ROOT / "examples"))
+    assert completed.returncode == 0, completed.stderr
+    events, (listed,), graph = json.loads(completed.stdout)
     produced = {name: (task, extra) for name, task, extra in events}
     assert len(produced) == len(events)
     assert set(produced) == {
@@ -105,7 +106,7 @@ def test_a_backup_starts_a_dag_that_is_scheduled_on_its_restore_point(
 
 
 def events_of(cli: Cli, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the details of the events of a run, by kind and name of their assets."""
+    """Return the details of a run's asset events, by kind and name of the asset."""
     query = (
         "SELECT asset.name, asset_event.extra FROM asset_event JOIN asset ON asset.id = asset_id "
         "WHERE source_dag_id = %s AND source_run_id = %s"
@@ -115,10 +116,10 @@ def events_of(cli: Cli, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name.removeprefix("x-parcelseal://"): extra for name, extra in rows}
 
 
-def test_a_failed_check_shows_in_the_event_of_its_collection(
+def test_asset_event_of_collection_has_outcome_of_its_failed_check(
     cli: Cli, checked: dict[str, Any]
 ) -> None:
-    """Other collections of the same run have the outcome of their own rules."""
+    """Each collection of the run has the outcome of its own expectations."""
     events = events_of(cli, checked)
     bundle = events.pop("sealed-bundle/check_quality")
     assert (bundle["outcome"], bundle["findings"]) == ("fail", checked["findings"])
@@ -134,8 +135,10 @@ def test_a_failed_check_shows_in_the_event_of_its_collection(
         assert (event["rules_failed"] > 0) == (event["outcome"] == "fail")
 
 
-def test_a_deletion_certificate_has_the_hash_of_its_plan(cli: Cli, retained: Retained) -> None:
-    """The event also has the number of erased records, and where the ledger has them."""
+def test_asset_event_of_deletion_certificate_has_the_plan_hash(
+    cli: Cli, retained: Retained
+) -> None:
+    """The event also has the number of erased records and their batches in the erasure ledger."""
     events = events_of(cli, retained.run)
     assert set(events) == {"sealed-bundle/enforce_retention", f"deletion-certificate/{NAME}"}
     certificate = events[f"deletion-certificate/{NAME}"]
@@ -145,8 +148,8 @@ def test_a_deletion_certificate_has_the_hash_of_its_plan(cli: Cli, retained: Ret
     assert certificate["first_batch"] <= certificate["last_batch"]
 
 
-def test_a_database_that_could_not_be_backed_up_has_no_event(cli: Cli, failed: FailedRuns) -> None:
-    """The others have one, with their own outcome beside that of the run."""
+def test_database_whose_backup_failed_has_no_asset_event(cli: Cli, failed: FailedRuns) -> None:
+    """Each other database has an event with its own outcome and the outcome of the run."""
     events = events_of(cli, failed.backup)
     assert events.pop("sealed-bundle/backup_offsite")["outcome"] == "fail"
     assert {event["run_outcome"] for event in events.values()} == {"fail"}

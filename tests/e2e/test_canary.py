@@ -1,7 +1,7 @@
-"""No customer value gets out: marked values of the databases are searched for everywhere.
+"""Tests that canary values of the databases occur in no output of ParcelSeal.
 
-They stand in rows that were backed up, restored, compared and quoted by failing PostgreSQL
-statements. Whatever ParcelSeal wrote meanwhile is searched for them.
+Rows with these values were backed up, restored, compared, and quoted by failing PostgreSQL
+statements. The tests search everything that ParcelSeal wrote meanwhile.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from tests.e2e import audited as audits
 from tests.e2e import databases
 from tests.e2e.audited import Audited
 from tests.e2e.conftest import Cli, FailedRuns, Probed
-from tests.e2e.incidents.led import Played
+from tests.e2e.incidents.incident_driver import Played
 from tests.e2e.retained import Retained
 from tests.e2e.search import LETTER, Search, forms, without_its_reader
 
-# Alone, its first test makes every run of this folder.
+# If this file runs alone, its first test starts every run of this folder.
 pytestmark = pytest.mark.airflow
 
 EVERY_WORKFLOW = frozenset(WORKFLOWS)
 ANSWERS = {"review_intake": ("--answer", "review=Approve")}
-# Written into the databases above, in rows with which statements fail.
+# Values in rows of the faulty databases that make statements fail.
 QUOTED = (databases.IN_CLOCK, databases.IN_CHECK, databases.IN_LOAN)
 PLANTED = "金丝雀 & CANARY-0815"
 
 
 @pytest.fixture(scope="module")
 def canaries(cli: Cli, audited: Audited) -> list[str]:
-    """Every marked value."""
+    """All canary values of the databases."""
     sheet = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
-    marked = dict.fromkeys([*(one["value"] for one in sheet["canaries"]), *audited.canaries])
+    marked = dict.fromkeys([*(canary["value"] for canary in sheet["canaries"]), *audited.canaries])
     return [*marked, *QUOTED]
 
 
@@ -58,81 +58,86 @@ def ran(
     audited: Audited,
     led: dict[str, Played],
 ) -> None:
-    """Run every workflow; with the fixtures above, also into every known failure."""
+    """Run every workflow. The fixtures also cause every known failure."""
     sealed = {folder.name for folder in (cli.home / "evidence").iterdir()}
     for dag_id in EVERY_WORKFLOW - sealed:
         answers = ANSWERS.get(dag_id, ())
-        cli.call("run", dag_id, "--json", *answers)  # without its form it may fail, and is sealed
+        # Without form values a run may fail, but it is sealed.
+        cli.call("run", dag_id, "--json", *answers)
     assert {folder.name for folder in (cli.home / "evidence").iterdir()} >= EVERY_WORKFLOW
 
 
-def test_the_marked_values_are_in_the_databases(cli: Cli, canaries: list[str], ran: None):
-    """A search for what is nowhere would find nothing."""
-    found: set[str] = set()
+def test_all_canary_values_are_in_the_databases(cli: Cli, canaries: list[str], ran: None):
+    """A search for values that do not exist would always pass."""
+    values_found: set[str] = set()
     for name in ("courier", audits.NAME, *databases.FAULTY):
         with psycopg.connect(cli.postgres(name)) as conn:
-            found |= {one.value for one in Search(canaries).tables(conn)}
+            values_found |= {table.value for table in Search(canaries).tables(conn)}
     with psycopg.connect(cli.postgres("library")) as conn:
-        found |= {one.value for one in Search(canaries).tables(conn)}
-    assert found == set(canaries)
+        values_found |= {table.value for table in Search(canaries).tables(conn)}
+    assert values_found == set(canaries)
 
 
-def test_no_marked_value_is_in_what_we_write(cli: Cli, canaries: list[str], ran: None):
-    """Logs, bundles with reports, manifests, backups, keys: every file of the home."""
+def test_no_file_in_the_home_folder_contains_a_canary_value(
+    cli: Cli, canaries: list[str], ran: None
+):
+    """The search covers logs, bundles with reports, manifests, backups, keys and other files."""
     assert list(Search(canaries).folder(cli.home)) == []
 
 
-def test_a_letter_to_a_customer_holds_its_readers_address_and_no_other_value(
+def test_notice_to_a_customer_has_only_the_address_of_its_recipient(
     cli: Cli, canaries: list[str], ran: None
 ):
-    """Marked people were written to: the address stands once in each letter, as where it goes."""
-    found: set[str] = set()
+    """Customers with canary values got notices. Only the header ``To:`` contains their address."""
+    values_found: set[str] = set()
     for path in (cli.home / "mail").glob("*.eml"):
         content = path.read_bytes()
-        values = {one.value for one in Search(canaries).content(content, path.name)}
+        values = {match.value for match in Search(canaries).content(content, path.name)}
         if without_its_reader(content) == content:
             assert not values
             continue
         (to,) = re.findall(rb"(?m)^To: (\S+)", content)
-        assert all(value.encode() in to for value in values)  # one of them marks the address
+        # Only the canary e-mail address is found.
+        assert all(value.encode() in to for value in values)
         assert content.count(to) == 1
-        found |= values
-    assert any("@" in value for value in found)
+        values_found |= values
+    assert any("@" in value for value in values_found)
 
 
-def test_only_letters_may_hold_an_address():
-    """And only as where they go: no other header, no line of the text."""
+def test_canary_search_ignores_only_the_recipient_address_of_a_notice():
+    """Addresses in other headers and in the text are still found."""
     plain = f"To: {PLANTED}\r\nSubject: Hello\r\n\r\nTo: {PLANTED}\r\n".encode()
     assert without_its_reader(plain) == plain
     letter = MIMEText(f"To: {PLANTED}", _charset="utf-8")
     letter["To"], letter["Subject"], letter["Cc"] = "a@b.example", LETTER, "a@b.example"
     kept = without_its_reader(letter.as_bytes())
     assert kept.count(b"a@b.example") == 1
-    assert [one.value for one in Search([PLANTED]).content(kept, "letter")] == [PLANTED]
+    assert [match.value for match in Search([PLANTED]).content(kept, "letter")] == [PLANTED]
 
 
 @pytest.mark.parametrize("database", ["airflow_runs", "parcelseal_state"])
-def test_no_marked_value_is_in_a_database_of_ours(
+def test_state_database_and_airflow_database_contain_no_canary_value(
     cli: Cli, canaries: list[str], ran: None, database: str
 ):
-    """XCom and everything else of Airflow; every table of the state database."""
+    """The search covers every table of both databases, including Airflow's XCom."""
     with psycopg.connect(cli.postgres(database)) as conn:
         assert list(Search(canaries).tables(conn)) == []
 
 
-def test_no_marked_value_is_said_on_the_command_line(
-    cli: Cli, canaries: list[str], failed: FailedRuns
-):
-    """A restore that fails on a row says so without the row."""
+def test_failed_restore_prints_no_canary_value(cli: Cli, canaries: list[str], failed: FailedRuns):
+    """A restore that fails because of a row reports the failure without the row."""
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as conn:
         conn.execute("CREATE DATABASE unloadable_restored")
-    done = cli.call(
+    completed = cli.call(
         *("restore", "--database", "unloadable", "--key", "keys/escrow.key", "--json"),
         *("--into", cli.postgres("unloadable_restored")),
         **failed.environment,
     )
-    assert done.returncode == 3, done.stderr
-    assert list(Search(canaries).content((done.stdout + done.stderr).encode(), "output")) == []
+    assert completed.returncode == 3, completed.stderr
+    assert (
+        list(Search(canaries).content((completed.stdout + completed.stderr).encode(), "output"))
+        == []
+    )
 
 
 def plant_pdf(path: Path) -> None:
@@ -141,8 +146,8 @@ def plant_pdf(path: Path) -> None:
     HTML(string=f"<p>{PLANTED.replace('&', '&amp;')}</p>").write_pdf(path)
 
 
-def test_a_planted_value_is_found_in_every_file(cli: Cli):
-    """The search sees it in each place and in each form in which it may get out."""
+def test_search_finds_canary_value_in_every_file(cli: Cli):
+    """The search finds the value in every folder and in every likely encoding."""
     planted = {
         "logs/run-planted.log": f"DETAIL: Key (name)=({PLANTED})".encode(),
         "logs/escaped.log": json.dumps({"event": PLANTED}).encode(),
@@ -153,25 +158,25 @@ def test_a_planted_value_is_found_in_every_file(cli: Cli):
         "offsite/planted/manifest.json": PLANTED.encode(),
         f"offsite/planted/{PLANTED}.json": b"",
     }
-    for place, content in planted.items():
-        (cli.home / place).parent.mkdir(parents=True, exist_ok=True)
-        (cli.home / place).write_bytes(content)
+    for location, content in planted.items():
+        (cli.home / location).parent.mkdir(parents=True, exist_ok=True)
+        (cli.home / location).write_bytes(content)
     try:
-        found = {one.place for one in Search([PLANTED]).folder(cli.home)}
+        values_found = {match.location for match in Search([PLANTED]).folder(cli.home)}
     finally:
-        for place in planted:
-            (cli.home / place).unlink()
+        for location in planted:
+            (cli.home / location).unlink()
         for folder in ("evidence/planted", "offsite/planted"):
             (cli.home / folder).rmdir()
-    assert found == set(planted)
+    assert values_found == set(planted)
 
 
 @pytest.mark.pdf
-def test_a_planted_value_is_found_in_the_text_of_a_pdf(tmp_path: Path):
-    """A PDF's text is compressed; its text layer is read."""
+def test_search_finds_canary_value_in_the_text_of_a_pdf(tmp_path: Path):
+    """The text of a PDF file is compressed, so the search reads its text layer."""
     plant_pdf(tmp_path / "report.pdf")
     assert PLANTED.encode() not in (tmp_path / "report.pdf").read_bytes()
-    assert [one.value for one in Search([PLANTED]).folder(tmp_path)] == [PLANTED]
+    assert [match.value for match in Search([PLANTED]).folder(tmp_path)] == [PLANTED]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +188,7 @@ def test_a_planted_value_is_found_in_the_text_of_a_pdf(tmp_path: Path):
             "public.dag_run",
             "UPDATE dag_run SET conf = to_jsonb(%s::text) WHERE {first}",
         ),
-        # Inserted: rows of a sealed run are removed.
+        # This row is inserted, because rows of sealed runs are deleted.
         (
             "parcelseal_state",
             "public.run_step",
@@ -196,20 +201,23 @@ def test_a_planted_value_is_found_in_the_text_of_a_pdf(tmp_path: Path):
         ),
     ],
 )
-def test_a_planted_value_is_found_in_a_table(
+def test_search_finds_canary_value_in_text_json_and_bytes_columns_of_a_table(
     cli: Cli, ran: None, database: str, table: str, change: str
 ):
-    """The search sees it in text, JSON and bytes."""
+    """The search finds the value in columns with text, JSON and bytes."""
     first = f"ctid = (SELECT min(ctid) FROM {table})"
     with psycopg.connect(cli.postgres(database)) as conn:
         assert conn.execute(change.format(first=first), [PLANTED]).rowcount == 1
-        places = {finding.place for finding in Search([PLANTED]).tables(conn)}
+        places = {finding.location for finding in Search([PLANTED]).tables(conn)}
         conn.rollback()
     assert table in places
 
 
-def test_every_form_is_a_form_of_the_value():
-    """Base64 is found wherever the value begins, and no form is too short to mean anything."""
+def test_search_finds_base64_of_a_canary_value_at_every_alignment():
+    """Base64 is found wherever the value begins.
+
+    No encoding is so short that it matches by chance.
+    """
     for before in range(4):
         for after in range(4):
             text = base64.b64encode(b"\xff" * before + PLANTED.encode() + b"\xff" * after)

@@ -1,4 +1,4 @@
-"""`check_quality` as it is run: on the sample, and on a database that nobody mapped."""
+"""Tests of `check_quality` on the sample, and on a database with a drafted data map."""
 
 from __future__ import annotations
 
@@ -17,64 +17,67 @@ CHINOOK = Path(__file__).parents[1] / "schema" / "chinook.sql"
 CONTRACT = {"dag_id", "run_id", "state", "outcome", "bundle", "reports", "findings", "error"}
 
 
-def result(done: dict[str, Any]) -> dict[str, Any]:
-    return dict(json.loads((Path(done["bundle"]) / "result.json").read_text()))
+def result(run: dict[str, Any]) -> dict[str, Any]:
+    return dict(json.loads((Path(run["bundle"]) / "result.json").read_text()))
 
 
-def collections(done: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    (step,) = [one for one in result(done)["steps"] if one["step"] == "check"]
-    return {one["collection"]: one for one in step["data"]["collections"]}
+def collections(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    (step,) = [step for step in result(run)["steps"] if step["step"] == "check"]
+    return {collection["collection"]: collection for collection in step["data"]["collections"]}
 
 
-def test_planted_violations_turn_the_run_red_and_sealed(cli: Cli, checked: dict[str, Any]):
-    """What no company tolerates; what stays within its tolerance is in the table only."""
+def test_check_quality_of_sample_with_violations_fails_and_is_sealed(
+    cli: Cli, checked: dict[str, Any]
+):
+    """Violations that an expectation tolerates are in the report's table, but are not findings."""
     assert set(checked) == CONTRACT
     assert (checked["state"], checked["outcome"]) == ("failed", "fail")
-    subjects = {one["subject"] for one in result(checked)["findings"]}
+    subjects = {finding["subject"] for finding in result(checked)["findings"]}
     assert {"courier.customer.no_reviewer", "courier.customer.reviewer_is_enterer"} <= subjects
-    states = {one["id"]: one["state"] for one in result(checked)["controls"]}
+    states = {control["id"]: control["state"] for control in result(checked)["controls"]}
     assert states["collect.accuracy"] == "not_held"
     assert states["collect.declared"] == "held"
-    assert states["collect.minimum"] in {"held", "not_held"}  # as the sample's size has it
+    assert states["collect.minimum"] in {"held", "not_held"}  # depends on the size of the sample
     names = {path.name for path in Path(checked["bundle"]).iterdir()}
     assert "datadocs.courier.customer.html" in names
     assert {"report.en.html", "report.zh-CN.html"} <= names
 
 
-def test_the_register_has_the_answer_sheets_records(cli: Cli, checked: dict[str, Any]):
-    """Every planted one and none else, through the whole of a real run."""
+def test_quarantine_has_exactly_the_deliberate_violations(cli: Cli, checked: dict[str, Any]):
+    """The quarantine contains each record with a deliberate violation, and no other record."""
     planted = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())["planted"]
     with psycopg.connect(cli.postgres("parcelseal_state")) as conn:
-        found = dict(
+        counts = dict(
             conn.execute(
                 "SELECT rule, count(*) FROM quarantine WHERE database = 'courier' AND collection"
                 " <> 'intake_record' AND resolved_at IS NULL GROUP BY rule"
             ).fetchall()
         )
-    assert found == {rule: planted[rule]["count"] for rule in found}
-    assert len(found) >= 5
+    assert counts == {rule: planted[rule]["count"] for rule in counts}
+    assert len(counts) >= 5
 
 
-def test_a_second_run_looks_at_what_changed(cli: Cli, checked: dict[str, Any]):
-    """Between two full checks; what is known to be broken stays so."""
+def test_second_run_checks_only_changed_records(cli: Cli, checked: dict[str, Any]):
+    """Records that are already in quarantine stay there."""
     again = cli.json("run", "check_quality", code=1)
     before, after = collections(checked), collections(again)
     assert before["customer"]["whole"]
     assert not after["customer"]["whole"]
     assert after["customer"]["looked_at"] < before["customer"]["rows"] / 5
     assert before["address"]["whole"]
-    assert after["address"]["whole"]  # it has no change column
+    assert after["address"]["whole"]  # the table has no change column
     figures = [
-        [{**rule, "examined": ""} for rule in found["customer"]["rules"]]
-        for found in (before, after)
+        [{**rule, "examined": ""} for rule in sealed["customer"]["rules"]]
+        for sealed in (before, after)
     ]
     assert figures[0] == figures[1]
 
 
-def test_a_drafted_pack_checks_a_database_nobody_mapped(cli: Cli, tmp_path: Path):
-    """`config map` on Chinook, `config check`, `check_quality`: the default expectations are met.
+def test_check_quality_runs_with_a_drafted_policy_pack(cli: Cli, tmp_path: Path):
+    """`config map` drafts a pack for Chinook, and its records meet the default expectations.
 
-    None of them is required until a person says so: till then accuracy is not shown as held.
+    The drafted expectations are not required until a person says so. Until then, the control of
+    accuracy has no evidence.
     """
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
         admin.execute("CREATE DATABASE drafted_chinook")
@@ -86,15 +89,15 @@ def test_a_drafted_pack_checks_a_database_nobody_mapped(cli: Cli, tmp_path: Path
     pack = tmp_path / "pack"
     drafted = cli.call("config", "map", "--dsn", address, "--out", str(pack), "--name", "chinook")
     assert drafted.returncode == 0, drafted.stderr
-    mine = {"AIRFLOW_CONN_CUSTOMER_DB": address, "PARCELSEAL_POLICY": str(pack)}
-    assert cli.call("config", "check", **mine).returncode == 0
-    done = cli.json("run", "check_quality", **mine)
-    found = result(done)
-    assert done["outcome"] == "attention"
-    assert {one["code"] for one in found["findings"]} == {"control.not_shown"}
-    assert {one["id"]: one["state"] for one in found["controls"]} == {
+    environment = {"AIRFLOW_CONN_CUSTOMER_DB": address, "PARCELSEAL_POLICY": str(pack)}
+    assert cli.call("config", "check", **environment).returncode == 0
+    run = cli.json("run", "check_quality", **environment)
+    sealed = result(run)
+    assert run["outcome"] == "attention"
+    assert {finding["code"] for finding in sealed["findings"]} == {"control.not_shown"}
+    assert {control["id"]: control["state"] for control in sealed["controls"]} == {
         "collect.accuracy": "not_shown",
         "collect.minimum": "held",
         "collect.declared": "held",
     }
-    assert set(collections(done)) >= {"customer", "employee", "invoice"}
+    assert set(collections(run)) >= {"customer", "employee", "invoice"}

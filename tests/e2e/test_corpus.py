@@ -1,7 +1,7 @@
-"""Databases as strangers have them: drafted, completed, backed up, restored, checked, disposed of.
+"""Tests of the workflows on databases that resemble those of real systems.
 
-One pack has all of them, so each workflow runs once. Queries of plain SQL count what it should
-find.
+One policy pack contains all of the databases, so each workflow runs once. Queries in plain SQL
+count the expected results.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.e2e.corpus.schemas import AS_OF, MOMENT, SCHEMAS, Schema, complete
 pytestmark = pytest.mark.airflow
 OWNER = "corpus_owner"
 ERASER = "corpus_eraser"
-# Rights of the application's triggers, which no check can know (docs/connections.md).
+# Rights that the application's triggers need; no check knows them (docs/reference/connections.md).
 OF_TRIGGERS = {
     "booking": "GRANT INSERT ON guest_history TO corpus_eraser",
     "crm": 'GRANT INSERT ON "Vertrieb DE"."Änderungsprotokoll" TO corpus_eraser; '
@@ -41,7 +41,7 @@ each = pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name
 
 
 def count(conninfo: str, query: str) -> int:
-    """Return the figure of a query of the oracle."""
+    """Return the number that a query in plain SQL counts."""
     with psycopg.connect(conninfo, options="-c timezone=Asia/Shanghai") as connection:
         row = connection.execute(query.replace(":as_of", MOMENT).encode()).fetchone()
     assert row is not None
@@ -49,7 +49,10 @@ def count(conninfo: str, query: str) -> int:
 
 
 def count_rows(conninfo: str) -> int:
-    """Return the rows of all tables of a database; partitioned tables have none of their own."""
+    """Return the number of rows in all tables of a database.
+
+    Partitioned tables have no rows of their own.
+    """
     with psycopg.connect(conninfo) as connection:
         tables = [name for (name,) in connection.execute(TABLES)]
     return sum(count(conninfo, f"SELECT count(*) FROM ONLY {table}") for table in tables)
@@ -62,12 +65,12 @@ def result(run: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Drafted:
-    """The databases with one completed pack.
+    """The databases with a completed policy pack.
 
     Attributes:
         cli: the command line.
-        drafts: folder of each schema's draft.
-        environment: points every command at the pack and its databases.
+        drafts: folder with a drafted pack for each database.
+        environment: environment variables with which commands use the pack and the databases.
     """
 
     cli: Cli
@@ -81,16 +84,16 @@ class Drafted:
 
 @dataclass(frozen=True)
 class Worked:
-    """What the workflows sealed, and the oracle's figures from before them.
+    """The results of the workflows, and the counts of plain SQL from before the runs.
 
     Attributes:
-        rows: of all tables, by schema.
-        expired: by class, expired records.
-        stays: by class, expired records that something keeps.
-        broken: by schema and rule, broken records.
-        points: restore points, by schema.
-        drill, quality, retention: the runs.
-        planned: what `retention plan` printed before, by class.
+        rows: number of rows of all tables, by database.
+        expired: number of expired records, by record class.
+        stays: number of expired records that must be kept, by record class.
+        broken: number of records that break an expectation, by database and expectation.
+        points: restore points, by database.
+        drill, quality, retention: results of the runs.
+        planned: output of `retention plan` before the retention run, by record class.
     """
 
     rows: dict[str, int]
@@ -106,7 +109,7 @@ class Worked:
 
 @pytest.fixture(scope="module")
 def drafted(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Drafted:
-    """Create the databases, draft a pack for each, complete the drafts."""
+    """The databases with a pack that was drafted for each of them and then completed."""
     drafts, pack = tmp_path_factory.mktemp("drafts"), tmp_path_factory.mktemp("packs") / "corpus"
     environment = {"PARCELSEAL_POLICY": str(pack)}
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
@@ -126,7 +129,7 @@ def drafted(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Drafted:
 
 @pytest.fixture(scope="module")
 def worked(drafted: Drafted) -> Worked:
-    """Run every workflow that needs only a database."""
+    """The results of every workflow that needs only a database."""
     cli, environment = drafted.cli, drafted.environment
     rows, expired, stays, broken = {}, {}, {}, {}
     for schema in SCHEMAS:
@@ -162,7 +165,7 @@ def worked(drafted: Drafted) -> Worked:
 
 
 def granted_login(drafted: Drafted) -> dict[str, str]:
-    """Return connections of a login that has the rights of printed statements, and no others."""
+    """Return the connections of a login that has only the rights that `config check` prints."""
     pack = load_pack(Path(drafted.environment["PARCELSEAL_POLICY"]))
     with psycopg.connect(drafted.cli.postgres("postgres"), autocommit=True) as admin:
         admin.execute(f"CREATE ROLE {ERASER} LOGIN PASSWORD '{ERASER}'".encode())
@@ -184,16 +187,19 @@ def granted_login(drafted: Drafted) -> dict[str, str]:
 
 
 def ran(drafted: Drafted, workflow: str, *words: str, **connections: str) -> dict[str, Any]:
-    """Run a workflow, whatever its outcome."""
+    """Run a workflow, and return its result whatever the outcome."""
     environment = drafted.environment | connections
-    done = drafted.cli.call("run", workflow, *words, "--json", **environment)
-    assert done.returncode in {0, 1}, done.stdout + done.stderr
-    return dict(json.loads(done.stdout))
+    completed = drafted.cli.call("run", workflow, *words, "--json", **environment)
+    assert completed.returncode in {0, 1}, completed.stdout + completed.stderr
+    return dict(json.loads(completed.stdout))
 
 
 @each
-def test_draft_marks_the_personal_columns(drafted: Drafted, schema: Schema) -> None:
-    """Most are found and few others are marked; columns on which people differ do not count."""
+def test_drafted_data_map_contains_the_personal_columns(drafted: Drafted, schema: Schema) -> None:
+    """Most personal columns are found, and few other columns are marked as personal.
+
+    Columns about which people may disagree do not count.
+    """
     text = (drafted.drafts / schema.name / "datamap" / f"{schema.name}.yaml").read_text()
     (dataset,) = yaml.safe_load(text)["dataset"]
     columns = {
@@ -212,14 +218,16 @@ def test_draft_marks_the_personal_columns(drafted: Drafted, schema: Schema) -> N
     assert len(wrong) <= 3, sorted(wrong)
 
 
-def test_config_check_accepts_the_completed_pack(drafted: Drafted) -> None:
+def test_config_check_accepts_the_completed_policy_pack(drafted: Drafted) -> None:
     """A completed draft has no error."""
     assert drafted.cli.json("config", "check", **drafted.environment)["problems"] == []
 
 
 @each
-def test_backup_has_every_row_and_its_copy_is_the_original(worked: Worked, schema: Schema) -> None:
-    """The restore point has the rows that plain SQL counts; the drill found no difference."""
+def test_backup_has_every_row_and_restored_copy_equals_original(
+    worked: Worked, schema: Schema
+) -> None:
+    """The restore point has as many rows as plain SQL counts, and the drill finds no difference."""
     point = worked.points[schema.name]
     assert point["rows"] == worked.rows[schema.name]
     (step,) = [
@@ -237,13 +245,17 @@ def test_backup_has_every_row_and_its_copy_is_the_original(worked: Worked, schem
 
 
 @each
-def test_quality_counts_broken_records_as_plain_sql(worked: Worked, schema: Schema) -> None:
-    """Every added expectation is checked, with as many broken records as the oracle counts."""
+def test_check_quality_counts_as_many_violations_as_plain_sql(
+    worked: Worked, schema: Schema
+) -> None:
+    """For every added expectation, both count the records that break it."""
     findings = result(worked.quality)["findings"]
-    mine = [finding for finding in findings if finding["subject"].startswith(f"{schema.name}.")]
+    of_schema = [
+        finding for finding in findings if finding["subject"].startswith(f"{schema.name}.")
+    ]
     counts = {
         finding["subject"].rpartition(".")[2]: finding["message"]["values"]["broken"]
-        for finding in mine
+        for finding in of_schema
         if finding["code"] == "quality.broken"
     }
     assert counts == {
@@ -251,12 +263,14 @@ def test_quality_counts_broken_records_as_plain_sql(worked: Worked, schema: Sche
         for (name, rule), broken in worked.broken.items()
         if name == schema.name and broken
     }
-    assert [finding for finding in mine if finding["code"] != "quality.broken"] == []
+    assert [finding for finding in of_schema if finding["code"] != "quality.broken"] == []
 
 
 @each
-def test_plan_counts_expired_records_as_plain_sql(worked: Worked, schema: Schema) -> None:
-    """Expired records, and those of them that go."""
+def test_retention_plan_counts_as_many_expired_records_as_plain_sql(
+    worked: Worked, schema: Schema
+) -> None:
+    """The plan counts all expired records, and those that no reason keeps."""
     for rule in schema.classes:
         name, planned = rule["class"], worked.planned[rule["class"]]
         assert planned["expired"] == worked.expired[name], name
@@ -266,8 +280,10 @@ def test_plan_counts_expired_records_as_plain_sql(worked: Worked, schema: Schema
 
 
 @each
-def test_run_leaves_what_something_keeps(drafted: Drafted, worked: Worked, schema: Schema) -> None:
-    """Afterwards exactly the expired records are left that the oracle said would stay."""
+def test_retention_run_leaves_only_expired_records_that_must_be_kept(
+    drafted: Drafted, worked: Worked, schema: Schema
+) -> None:
+    """Afterwards, the only expired records are those that must be kept according to plain SQL."""
     assert worked.retention["state"] == "success"
     for rule in schema.classes:
         if rule["action"] in {"delete", "drop_partition"}:

@@ -1,7 +1,7 @@
-"""Runs end: permanent errors at once, others after a short time, and on a signal with a seal.
+"""Tests of how runs end: after permanent errors, after retries, and after a signal with a seal.
 
-Commands are forked processes (`tests.e2e.forked`). Each limit of time is generous, so that a busy
-machine changes no result; `tests/services/test_stopping.py` shows that the limits are kept.
+Commands are forked processes (`tests.e2e.forked`). Every time limit is generous, so a busy machine
+changes no result. `tests/services/test_stopping.py` tests that the time limits are observed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import yaml
 
 from include.cli.run import require_services
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
-from include.orchestration.retrying import RetryTime
+from include.orchestration.retry_policy import RetryTime
 from include.services.errors import UsageError
 from tests.e2e import databases
 from tests.e2e.conftest import Cli
@@ -31,17 +31,17 @@ from tests.e2e.forked import WITHOUT_PDF, Running
 pytestmark = [pytest.mark.airflow, pytest.mark.fault]
 
 NAME = "ending"
-# pageinspect needs a superuser, which the drill's login on the local server is not.
+# pageinspect needs a superuser, and the drill's login on the local server is none.
 CONTENT = databases.PLAIN + "CREATE EXTENSION pageinspect;"
 DEAD = {"AIRFLOW_CONN_CUSTOMER_DB": "postgresql://reader:secret@127.0.0.1:1/courier"}
-PATIENCE = 180  # seconds for what takes two on an idle machine
-# With its own limits, the result would depend on the load of the machine.
+PATIENCE = 180  # seconds; on an idle machine, two are enough
+# With the usual timeouts, the result would depend on the load of the machine.
 COMMAND = f"""
 from functools import partial
-from include.orchestration import retrying
+from include.orchestration import retry_policy
 from include.services import stopping
 stopping.LIMIT = {PATIENCE}.0
-retrying.RetryTime = partial(retrying.RetryTime, limit={{limit}})
+retry_policy.RetryTime = partial(retry_policy.RetryTime, limit={{limit}})
 from include.cli.app import main
 main()
 """
@@ -70,8 +70,8 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' 
 
 @pytest.fixture(scope="module")
 def environment(cli: Cli, backed_up: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return the environment that points commands at a small database."""
-    del backed_up  # the first run is a process of its own
+    """The environment variables with which commands use a small database."""
+    del backed_up  # because the first run cannot be forked
     databases.make(cli.postgres("postgres"), NAME, CONTENT, "ending_reader", "secret")
     folder = tmp_path_factory.mktemp("packs") / NAME
     (folder / "datamap").mkdir(parents=True)
@@ -97,11 +97,18 @@ def environment(cli: Cli, backed_up: Any, tmp_path_factory: pytest.TempPathFacto
 def backing_up(
     cli: Cli, environment: dict[str, str], limit: float = 60, before: str = ""
 ) -> Iterator[Running]:
-    """Start a backup whose tasks are repeated for a time, in seconds, after some other code."""
+    """Start a backup whose tasks are retried for a number of seconds.
+
+    Args:
+        cli: the command line.
+        environment: environment variables of the command.
+        limit: seconds for which tasks are retried.
+        before: Python code that runs before the command.
+    """
     assert cli.forked is not None
     words = ["-c", before + COMMAND.format(limit=limit), "run", "backup_offsite", "--json"]
-    whole = {**cli.environment, **environment, "TEST_RETRIES": "yes"}
-    with cli.forked.busy, cli.forked.running(words, whole) as command:
+    full_environment = {**cli.environment, **environment, "TEST_RETRIES": "yes"}
+    with cli.forked.busy, cli.forked.running(words, full_environment) as command:
         yield command
 
 
@@ -120,7 +127,7 @@ def waits_for_lock(cli: Cli) -> bool:
 
 @contextmanager
 def in_dump(cli: Cli, environment: dict[str, str]) -> Iterator[Running]:
-    """Start a backup that waits in its dump for a table that another session has locked."""
+    """Start a backup whose dump waits for a table that another session has locked."""
     with psycopg.connect(cli.postgres(NAME)) as conn:
         conn.execute("LOCK TABLE note IN ACCESS EXCLUSIVE MODE")
         with backing_up(cli, environment) as command:
@@ -129,17 +136,17 @@ def in_dump(cli: Cli, environment: dict[str, str]) -> Iterator[Running]:
 
 
 def end_by(number: int, command: Running) -> dict[str, Any]:
-    """Send a signal to a command; return its JSON."""
+    """Send a signal to a command, and return the JSON object that it prints."""
     os.kill(command.pid, number)
-    done = command.wait()
-    assert done.returncode == 128 + number, done.stderr
-    run = json.loads(done.stdout)
+    completed = command.wait()
+    assert completed.returncode == 128 + number, completed.stderr
+    run = json.loads(completed.stdout)
     assert f"interrupted by {signal.Signals(number).name}" in run["error"]
     return dict(run)
 
 
 def finding_codes(bundle: Path) -> set[str]:
-    """Return the codes of a failed run's findings."""
+    """Return the finding codes in the bundle of a failed run."""
     assert (bundle / "SHA256SUMS.sig").is_file()
     result = json.loads((bundle / "result.json").read_text())
     assert result["outcome"] == "fail"
@@ -152,13 +159,13 @@ def sealed_bundles(cli: Cli) -> set[Path]:
 
 @dataclass(frozen=True)
 class Restarted:
-    """A run after one that was killed.
+    """The run of a workflow after its previous run was killed.
 
     Attributes:
-        run: its JSON.
-        announced: what it wrote to stderr.
-        sealed: bundles of other runs that it sealed.
-        scheduled_state: state of a run of Airflow's scheduler, which was running all the time.
+        run: JSON result of the run.
+        announced: text that the command wrote to standard error.
+        sealed: bundles of other runs that the command sealed.
+        scheduled_state: state of a run of Airflow's scheduler that was running all the time.
     """
 
     run: dict[str, Any]
@@ -169,45 +176,47 @@ class Restarted:
 
 @pytest.fixture(scope="module")
 def restarted(cli: Cli, environment: dict[str, str]) -> Restarted:
-    """Kill a backup in its dump and start the next one."""
+    """The next run of a backup after the previous run was killed during its dump."""
     with in_dump(cli, environment) as command:
         os.kill(command.pid, signal.SIGKILL)
         command.wait()
     before = sealed_bundles(cli)
     with psycopg.connect(cli.postgres(AIRFLOW_RUNS), autocommit=True) as airflow:
         airflow.execute(SCHEDULED)
-        done = cli.call("run", "backup_offsite", "--json", **environment)
+        completed = cli.call("run", "backup_offsite", "--json", **environment)
         (state,) = airflow.execute("DELETE FROM dag_run WHERE id = -1 RETURNING state").fetchone()
-    run = json.loads(done.stdout)
+    run = json.loads(completed.stdout)
     sealed = sealed_bundles(cli) - before - {Path(run["bundle"])}
-    return Restarted(run, done.stderr, sealed, state)
+    return Restarted(run, completed.stderr, sealed, state)
 
 
-def test_next_start_seals_a_killed_run(restarted: Restarted) -> None:
+def test_killed_run_is_sealed_when_the_workflow_starts_again(restarted: Restarted) -> None:
     assert "sealing the interrupted run" in restarted.announced
     (bundle,) = restarted.sealed
     codes = finding_codes(bundle)
     assert codes >= {"run.interrupted", "backup.failed"}
-    assert "gate.failed" not in codes  # it was interrupted, not refused
+    assert "gate.failed" not in codes  # the gate did not run
     assert restarted.run["outcome"] == "attention"
 
 
-def test_next_start_leaves_runs_of_the_scheduler_alone(restarted: Restarted) -> None:
-    """The database may be that of an Airflow, whose scheduler has no lock on our files."""
+def test_running_run_of_a_scheduler_is_not_sealed_when_a_workflow_starts(
+    restarted: Restarted,
+) -> None:
+    """A scheduler in the same database holds no lock on the files of this home folder."""
     assert restarted.scheduled_state == "running"
 
 
-def test_drill_on_a_server_without_an_extension_ends_at_once_with_advice(
+def test_restore_drill_on_a_server_without_a_required_extension_is_not_retried(
     cli: Cli, environment: dict[str, str], restarted: Restarted
 ) -> None:
-    del restarted  # made the restore point
+    del restarted  # the fixture made the restore point
     run = cli.json("run", "drill_restore", code=2, **environment, TEST_RETRIES="yes")
     assert "lacks the extension pageinspect" in run["error"]
     assert "Install the missing features on that server" in run["error"]
     assert finding_codes(Path(run["bundle"])) >= {"choose.failed"}
 
 
-def test_sigterm_in_dump_cancels_statements_and_seals_the_run(
+def test_sigterm_during_pg_dump_cancels_statements_and_seals_the_run(
     cli: Cli, environment: dict[str, str]
 ) -> None:
     with in_dump(cli, environment) as command:
@@ -216,7 +225,7 @@ def test_sigterm_in_dump_cancels_statements_and_seals_the_run(
     assert finding_codes(Path(run["bundle"])) >= {"run.interrupted", "backup.failed"}
 
 
-def test_sigint_in_countdown_seals_the_run(cli: Cli, environment: dict[str, str]) -> None:
+def test_sigint_before_a_retry_seals_the_run(cli: Cli, environment: dict[str, str]) -> None:
     with backing_up(cli, environment | DEAD) as command:
         text = "attempt 1 failed: No connection to courier on 127.0.0.1:1: Connection refused"
         wait_until(lambda: text in command.stderr, command)
@@ -235,27 +244,27 @@ def test_sigint_while_airflow_stores_a_retry_seals_the_run(
     assert "backup.failed" in finding_codes(Path(run["bundle"]))
 
 
-def test_run_with_dead_database_retries_until_the_limit_and_exits_with_3(
+def test_run_with_unreachable_database_retries_until_timeout_and_exits_with_3(
     cli: Cli, environment: dict[str, str]
 ) -> None:
     with backing_up(cli, environment | DEAD | {WITHOUT_PDF: ""}, limit=6) as command:
-        done = command.wait()
-    assert done.returncode == 3, done.stderr
-    assert "attempt 1 failed" in done.stderr
+        completed = command.wait()
+    assert completed.returncode == 3, completed.stderr
+    assert "attempt 1 failed" in completed.stderr
     # The first delay of 2 s fits in the limit however long an attempt took, 2 and 5 s do not.
-    assert "attempt 2 failed" not in done.stderr
-    run = json.loads(done.stdout)
+    assert "attempt 2 failed" not in completed.stderr
+    run = json.loads(completed.stdout)
     assert "Connection refused" in run["error"]
     assert "backup.failed" in finding_codes(Path(run["bundle"]))
     assert [Path(report).suffix for report in run["reports"]] == [".html", ".html"]
 
 
-def test_run_with_unmigrated_state_database_is_refused_at_once(
+def test_run_with_unmigrated_state_database_is_refused_without_retry(
     cli: Cli, environment: dict[str, str]
 ) -> None:
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
         admin.execute("CREATE DATABASE unmigrated OWNER parcelseal_state")
-    spec = LocalProfile(cli.place.home).connection("state_db")
+    spec = LocalProfile(cli.services.home).connection("state_db")
     assert spec is not None
     fields = vars(spec) | {"schema": "unmigrated", "extra": dict(spec.extra)}
     del fields["conn_id"]
@@ -267,12 +276,12 @@ def test_run_with_unmigrated_state_database_is_refused_at_once(
 
 @pytest.mark.parametrize("conn_id", ["state_db", "customer_db"])
 @pytest.mark.parametrize("changes", [{"password": "wrong"}, {"schema": "nowhere"}])
-def test_start_with_a_wrong_login_is_refused_without_retry(
+def test_run_with_a_wrong_login_is_refused_without_retry(
     cli: Cli, conn_id: str, changes: dict[str, str]
 ) -> None:
-    spec = LocalProfile(cli.place.home).connection(conn_id)
+    spec = LocalProfile(cli.services.home).connection(conn_id)
     assert spec is not None
     wrong = replace(spec, **changes)  # type: ignore[arg-type]
-    place = replace(cli.place, lookup=lambda name: wrong if name == conn_id else None)
+    services = replace(cli.services, lookup=lambda name: wrong if name == conn_id else None)
     with pytest.raises(UsageError, match="Check user, password"):
-        require_services(place, "backup_offsite", {}, RetryTime(pytest.fail))
+        require_services(services, "backup_offsite", {}, RetryTime(pytest.fail))

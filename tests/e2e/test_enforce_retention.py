@@ -1,6 +1,6 @@
-"""`enforce_retention` as people and scripts start it: approved, held, requested, unanswered.
+"""Tests of `enforce_retention` with and without approvals, with holds and erasure requests.
 
-And what comes after it: an old backup is restored, and brings nobody back.
+Afterwards an old backup is restored, and the restore repeats the erasures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from include.backup import manifest as manifests
 from include.backup.drill import DRILL, drill_target, restore_and_compare
 from include.backup.offsite import offsite_of
 from include.backup.source import Source
-from include.composition import new_workplace
+from include.composition import build_services
 from include.erasure import replay as replays
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
@@ -30,7 +30,7 @@ from tests.e2e.retained import NAME, SUBJECT, WAYBILL, Retained
 
 pytestmark = pytest.mark.airflow
 
-# Older than two years on a day of the sample's timezone; the server's day begins at another time.
+# Older than two years by the sample's timezone, because the server's day begins at another time.
 OLD = """
 SELECT count(*) FROM waybill
 WHERE created_at + interval '2 years' < timestamp '{}' AT TIME ZONE 'Asia/Shanghai'
@@ -39,7 +39,7 @@ SUBJECTS = f"""
 SELECT (SELECT count(*) FROM customer WHERE customer_id = {SUBJECT})
      + (SELECT count(*) FROM address WHERE customer_id = {SUBJECT})
 """
-# Accesses of long ago: so many that they wait for a second person.
+# So many old accesses that their deletion needs an approval.
 LATE = """
 INSERT INTO access_log (employee_id, customer_id, purpose, accessed_at)
 SELECT employee_id, customer_id, purpose, now() - interval '4 years'
@@ -49,22 +49,22 @@ LATE_LEFT = "SELECT count(*) FROM access_log WHERE accessed_at < now() - interva
 
 
 def sealed(run: dict[str, Any]) -> dict[str, Any]:
-    found = json.loads((Path(run["bundle"]) / "result.json").read_text())
-    assert isinstance(found, dict)
-    return found
+    sealed_result = json.loads((Path(run["bundle"]) / "result.json").read_text())
+    assert isinstance(sealed_result, dict)
+    return sealed_result
 
 
-def of(planned: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {one["name"]: one for one in planned["classes"]}
+def classes_by_name(planned: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {record_class["name"]: record_class for record_class in planned["classes"]}
 
 
-def looked_ahead(cli: Cli, retained: Retained) -> dict[str, Any]:
+def plan_preview(cli: Cli, retained: Retained) -> dict[str, Any]:
     words = ["--as-of", retained.as_of.isoformat()]
     return cli.json("retention", "plan", *words, **retained.environment)
 
 
-def test_an_approved_run_says_what_it_did(cli: Cli, retained: Retained) -> None:
-    """Exit 0, and one approval of exactly the plan that `retention plan` showed before."""
+def test_approved_run_executes_the_previewed_plan(cli: Cli, retained: Retained) -> None:
+    """The run has an approval of exactly the plan that `retention plan` showed before."""
     run = retained.run
     assert set(run) == RUN_KEYS
     assert (run["state"], run["error"]) == ("success", None)
@@ -77,70 +77,81 @@ def test_an_approved_run_says_what_it_did(cli: Cli, retained: Retained) -> None:
     assert cli.json("verify", run["bundle"])["verified"] is True
 
 
-def test_what_was_planned_is_gone(cli: Cli, retained: Retained) -> None:
-    """The next plan has nothing to do; what the first one counted was all there was."""
-    before, after = of(retained.planned), of(looked_ahead(cli, retained))
+def test_approved_run_disposes_of_all_planned_records(cli: Cli, retained: Retained) -> None:
+    """The next disposition plan contains no records."""
+    before, after = classes_by_name(retained.planned), classes_by_name(plan_preview(cli, retained))
     assert before["electronic_waybill"]["to_delete"] > 100
     assert before["electronic_waybill"]["to_drop_partitions"] > 1
     assert before["waybill_contact"]["to_mask"] > 0
-    for one in after.values():
-        assert (one["to_delete"], one["to_mask"], one["to_drop_partitions"]) == (0, 0, 0)
+    for record_class in after.values():
+        assert (
+            record_class["to_delete"],
+            record_class["to_mask"],
+            record_class["to_drop_partitions"],
+        ) == (0, 0, 0)
     assert after["electronic_waybill"]["held"] == 1
-    assert retained.one(cli, OLD.format(retained.as_of)) == 1
+    assert retained.single_value(cli, OLD.format(retained.as_of)) == 1
     name = f"SELECT sender_name FROM waybill WHERE waybill_id = {retained.marked}"
-    assert "金丝雀" not in retained.one(cli, name)
+    assert "金丝雀" not in retained.single_value(cli, name)
 
 
-def test_a_request_erases_its_subject(cli: Cli, retained: Retained) -> None:
-    """And is closed, by the run that erased the last record."""
-    assert of(retained.planned)["customer_record"]["requested"] == 1
-    assert retained.one(cli, SUBJECTS) == 0
+def test_erasure_request_is_closed_after_the_records_are_erased(
+    cli: Cli, retained: Retained
+) -> None:
+    """The run that erased the last record of the data subject closes the request."""
+    assert classes_by_name(retained.planned)["customer_record"]["requested"] == 1
+    assert retained.single_value(cli, SUBJECTS) == 0
     (request,) = [
-        one
-        for one in cli.json("erasure", "list", "--all", **retained.environment)["requests"]
-        if one["id"] == retained.request["id"]
+        request
+        for request in cli.json("erasure", "list", "--all", **retained.environment)["requests"]
+        if request["id"] == retained.request["id"]
     ]
     assert request["closed_by"].startswith("enforce_retention ")
 
 
 @pytest.fixture(scope="module")
 def second(cli: Cli, retained: Retained) -> dict[str, Any]:
-    """A run without an answer, after the hold was released and many records expired."""
+    """A run without an approval, after the hold was released and many more records expired."""
     with psycopg.connect(cli.postgres(NAME)) as conn:
         conn.execute(LATE)
-    assert retained.one(cli, f"SELECT count(*) FROM waybill WHERE waybill_id = {WAYBILL}") == 1
+    assert (
+        retained.single_value(cli, f"SELECT count(*) FROM waybill WHERE waybill_id = {WAYBILL}")
+        == 1
+    )
     words = ["--by", "legal", "--reason", "settled"]
     cli.json("hold", "release", str(retained.hold["id"]), *words, **retained.environment)
     return cli.json("run", "enforce_retention", *retained.conf, code=1, **retained.environment)
 
 
-def test_a_released_hold_lets_the_next_run_do_its_work(
+def test_record_is_deleted_after_its_legal_hold_is_released(
     cli: Cli, retained: Retained, second: dict[str, Any]
 ) -> None:
-    """What it kept through one run goes in the next."""
-    assert retained.one(cli, OLD.format(retained.as_of)) == 0
+    """The first run kept the record because of the hold."""
+    assert retained.single_value(cli, OLD.format(retained.as_of)) == 0
 
 
-def test_without_an_answer_what_trips_the_breaker_stays_and_the_run_says_so(
+def test_run_without_required_approval_keeps_records_and_fails(
     cli: Cli, retained: Retained, second: dict[str, Any]
 ) -> None:
-    """It waits for nobody; red, since expired records are left that nothing explains."""
+    """The run does not wait for an approval. It fails, because expired records remain."""
     assert (second["state"], second["outcome"]) == ("failed", "fail")
-    assert retained.one(cli, LATE_LEFT) == 200
+    assert retained.single_value(cli, LATE_LEFT) == 200
     result = sealed(second)
     assert result["approvals"] == []
     assert {"retention.nobody", "retention.not_approved", "retention.left"} == {
-        one["code"] for one in result["findings"]
+        finding["code"] for finding in result["findings"]
     }
     unexplained = [
-        one["value"] for one in result["metrics"] if one["name"] == "expired_records_unexplained"
+        metric["value"]
+        for metric in result["metrics"]
+        if metric["name"] == "expired_records_unexplained"
     ]
     assert unexplained == [200]
 
 
 @pytest.fixture(scope="module")
 def restored(cli: Cli, retained: Retained, second: dict[str, Any]) -> dict[str, Any]:
-    """The backup from before both runs, in a database of its own."""
+    """The result of restoring the backup from before both runs into a new database."""
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
         admin.execute("CREATE DATABASE branch_restored")
     return cli.json(
@@ -150,7 +161,7 @@ def restored(cli: Cli, retained: Retained, second: dict[str, Any]) -> dict[str, 
     )
 
 
-def test_an_old_backup_brings_nobody_back(
+def test_restore_of_an_old_backup_repeats_erasures(
     cli: Cli, retained: Retained, restored: dict[str, Any]
 ) -> None:
     """Erased records are absent from the restored copy, and masked ones are masked."""
@@ -166,11 +177,13 @@ def test_an_old_backup_brings_nobody_back(
     assert "金丝雀" not in name
 
 
-def test_a_drill_after_it_is_green(cli: Cli, retained: Retained, restored: dict[str, Any]) -> None:
-    """It names the number of erasures that it repeated, and finds no erased record."""
+def test_restore_drill_after_retention_run_passes(
+    cli: Cli, retained: Retained, restored: dict[str, Any]
+) -> None:
+    """The drill reports how many erasures it repeated, and finds no erased record afterwards."""
     run = cli.json("run", "drill_restore", **retained.environment)
     assert (run["state"], run["outcome"]) == ("success", "pass")
-    (data,) = [one["data"] for one in sealed(run)["steps"] if one["step"] == "drill"]
+    (data,) = [step["data"] for step in sealed(run)["steps"] if step["step"] == "drill"]
     assert data["remaining"] == 0
     assert (data["replayed"], data["remasked"]) == (
         restored["erasures_replayed"],
@@ -178,30 +191,30 @@ def test_a_drill_after_it_is_green(cli: Cli, retained: Retained, restored: dict[
     )
 
 
-def test_a_drill_without_the_replay_is_red(
+def test_restore_drill_that_does_not_repeat_erasures_fails(
     cli: Cli, retained: Retained, restored: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The look afterwards finds who was erased; nobody has to trust the replay."""
+    """An independent search finds erased records if the drill does not repeat the erasures."""
     environment = {**cli.environment, **retained.environment}
-    place = new_workplace(
+    services = build_services(
         cli.home,
         Path(retained.environment["PARCELSEAL_POLICY"]),
         lambda conn_id: from_environment(conn_id, environment),
     )
-    off = offsite_of(place)
+    off = offsite_of(services)
     (point,), _ = manifests.restore_points(off.store, NAME, off.trusted)
-    for off_switch in ("erase", "mask_again"):
+    for off_switch in ("erase_staged", "mask_again"):
         monkeypatch.setattr(replays, off_switch, lambda *_: 0)
     findings = StepFindings(DRILL.name, DRILL.clause, NAME)
     drilled = restore_and_compare(
-        RunContext(place, None, Run("drill_restore", "without replay")),
+        RunContext(services, None, Run("drill_restore", "without replay")),
         findings,
-        Source(off.store, point.manifest, place.drill_key()),
-        drill_target(place, place.pack.database(NAME)),
+        Source(off.store, point.manifest, services.drill_key()),
+        drill_target(services, services.pack.database(NAME)),
         point.manifest.taken_at,
     )
-    found = findings.record(drilled)
-    assert found.outcome is Outcome.FAIL
-    assert "drill.erased_present" in {one.code for one in found.findings}
-    # What was masked first and deleted later is back twice.
-    assert found.data["remaining"] >= restored["erasures_replayed"] + restored["remasked"]
+    sealed_result = findings.record(drilled)
+    assert sealed_result.outcome is Outcome.FAIL
+    assert "drill.erased_present" in {finding.code for finding in sealed_result.findings}
+    # Records that were masked and later deleted count twice.
+    assert sealed_result.data["remaining"] >= restored["erasures_replayed"] + restored["remasked"]

@@ -1,4 +1,4 @@
-"""Evidence that was touched is noticed, and an outsider can check it with openssl alone."""
+"""Tests that changed evidence is detected, and that openssl is enough to verify it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ KEYS = {"verified", "bundles", "first_bad", "reason"}
 
 @pytest.fixture
 def bundle(drilled: dict[str, Any]) -> Path:
-    """The sealed bundle of the sample's drill."""
+    """The sealed bundle of the sample's restore drill."""
     return Path(drilled["bundle"])
 
 
 @contextmanager
 def touched(path: Path) -> Iterator[None]:
-    """Change one byte in the middle of a file, and put it back."""
+    """Change one byte in the middle of a file during the block."""
     before = path.read_bytes()
     flip(path, len(before) // 2)
     try:
@@ -43,8 +43,8 @@ def key(cli: Cli, bundle: Path) -> str:
     return bundle.relative_to(cli.home / "evidence").as_posix()
 
 
-def test_untouched_evidence_is_verified(cli: Cli, bundle: Path):
-    """All of it, and one bundle alone."""
+def test_verify_accepts_unchanged_evidence(cli: Cli, bundle: Path):
+    """The command verifies all evidence, or a single bundle."""
     everything = cli.json("verify", "--all")
     assert set(everything) == KEYS
     assert everything["verified"] is True
@@ -54,35 +54,35 @@ def test_untouched_evidence_is_verified(cli: Cli, bundle: Path):
 
 
 @pytest.mark.parametrize("name", ["result.json", "report.en.html", "SHA256SUMS", "SHA256SUMS.sig"])
-def test_one_changed_byte_of_a_bundle_is_named(cli: Cli, bundle: Path, name: str):
-    """The bundle is named and the exit code is 1."""
+def test_verify_names_a_bundle_with_a_changed_byte(cli: Cli, bundle: Path, name: str):
+    """The command names the bundle and exits with 1."""
     with touched(bundle / name):
-        said = cli.json("verify", "--all", code=1)
-    assert set(said) == KEYS
-    assert said["verified"] is False
-    assert said["first_bad"] == key(cli, bundle)
-    assert said["reason"]
+        output = cli.json("verify", "--all", code=1)
+    assert set(output) == KEYS
+    assert output["verified"] is False
+    assert output["first_bad"] == key(cli, bundle)
+    assert output["reason"]
 
 
-def test_a_changed_row_of_the_ledger_is_named(cli: Cli, bundle: Path):
-    """A failed control that somebody turns into a passed one."""
+def test_verify_names_a_changed_ledger_row(cli: Cli, bundle: Path):
+    """Somebody could change a failed control to a passed one in the evidence ledger."""
     change = "UPDATE evidence_ledger SET outcome = %s WHERE bundle = %s"
-    owner = LocalProfile(cli.place.home).owner_conninfo("parcelseal_state")
+    owner = LocalProfile(cli.services.home).owner_conninfo("parcelseal_state")
     with psycopg.connect(owner, autocommit=True) as conn:
         with unguarded(conn, "evidence_ledger"):
             conn.execute(change, ["attention", key(cli, bundle)])
         try:
-            said = cli.json("verify", "--all", code=1)
+            output = cli.json("verify", "--all", code=1)
         finally:
             with unguarded(conn, "evidence_ledger"):
                 conn.execute(change, ["pass", key(cli, bundle)])
-    assert (said["verified"], said["first_bad"]) == (False, key(cli, bundle))
+    assert (output["verified"], output["first_bad"]) == (False, key(cli, bundle))
 
 
-def test_the_printed_lines_check_a_bundle_without_parcelseal(cli: Cli, bundle: Path):
-    """As they are printed, in a shell that knows nothing of us; and they notice a changed byte."""
-    said = cli.call("verify", str(bundle)).stdout.splitlines()
-    lines = [line.strip() for line in said[said.index("Check it without ParcelSeal:") + 1 :]]
+def test_printed_openssl_commands_verify_a_bundle(cli: Cli, bundle: Path):
+    """The printed commands run in a plain shell and detect a changed byte."""
+    output = cli.call("verify", str(bundle)).stdout.splitlines()
+    lines = [line.strip() for line in output[output.index("Check it without ParcelSeal:") + 1 :]]
     assert any("openssl" in line for line in lines)
     assert any("sha256sum" in line for line in lines)
 

@@ -1,4 +1,4 @@
-"""What a run's evidence and log say about tasks that fail, whichever way."""
+"""Tests of the evidence and the logs of failed tasks."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from tests.e2e.conftest import Cli, Probed
 pytestmark = pytest.mark.airflow
 
 
-def test_a_task_that_fails_before_its_step_is_sealed_as_a_failure(probed: Probed):
-    """Without a record nothing seems to have happened; the run is red all the same."""
+def test_bundle_shows_task_that_failed_before_its_step_began(probed: Probed):
+    """The outcome is a failure although the step left no record."""
     assert probed.states["early"] == "failed"
     result = probed.runs["early"]
     assert result["outcome"] == "fail"
-    assert [one["subject"] for one in result["findings"]] == ["before_its_step"]
+    assert [finding["subject"] for finding in result["findings"]] == ["before_its_step"]
 
 
-def test_every_failed_step_is_a_finding(probed: Probed):
-    """With its own words where they are ours, by its kind where nobody foresaw it."""
+def test_evidence_has_a_finding_for_every_failed_step(probed: Probed):
+    """The finding has the message of ParcelSeal's own errors, and only the type of other errors."""
     assert probed.states["inside"] == "failed"
-    said = {one["code"]: json.dumps(one["message"]) for one in probed.runs["inside"]["findings"]}
-    assert set(said) == {"quoting.failed", "service.failed", "databases.failed"}
-    assert "InvalidTextRepresentation" in said["quoting.failed"]
-    assert "does not answer" in said["service.failed"]
-    assert "nope" in said["databases.failed"]
+    messages = {
+        finding["code"]: json.dumps(finding["message"])
+        for finding in probed.runs["inside"]["findings"]
+    }
+    assert set(messages) == {"quoting.failed", "service.failed", "databases.failed"}
+    assert "InvalidTextRepresentation" in messages["quoting.failed"]
+    assert "does not answer" in messages["service.failed"]
+    assert "nope" in messages["databases.failed"]
 
 
-def test_an_unforeseen_error_is_found_in_the_log_without_its_words(cli: Cli, probed: Probed):
-    """Kind, SQLSTATE and line of code stand there; the quoted name does not."""
+def test_log_has_unexpected_error_without_its_message(cli: Cli, probed: Probed):
+    """The log has error type, SQLSTATE and code line, but not the name that PostgreSQL quoted."""
     sheet = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
-    names = [one["value"] for one in sheet["canaries"] if one["kind"] == "name"]
+    names = [canary["value"] for canary in sheet["canaries"] if canary["kind"] == "name"]
     assert "InvalidTextRepresentation (SQLSTATE 22P02)" in probed.log
     assert "probe.py:" in probed.log
     assert [name for name in names if name in probed.log] == []

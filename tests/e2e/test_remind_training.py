@@ -1,4 +1,4 @@
-"""`remind_training` on the sample company: who is told what, by real mail, and what is sealed."""
+"""Tests of `remind_training` on the sample company: its mails and its sealed result."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ pytestmark = pytest.mark.airflow
 
 @pytest.fixture(scope="module")
 def sheet(cli: Cli) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
-    return found
+    parsed: dict[str, Any] = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
+    return parsed
 
 
 @pytest.fixture(scope="module")
 def mails(cli: Cli, reminded: dict[str, Any]) -> list[EmailMessage]:
-    """Every mail to people of the company that the server took, parsed."""
-    found = [
-        cast("EmailMessage", email.message_from_bytes(one.read_bytes(), policy=default))
-        for one in sorted((cli.home / "mail").glob("*.eml"))
+    """All mails to employees that the local mail server received."""
+    parsed = [
+        cast("EmailMessage", email.message_from_bytes(path.read_bytes(), policy=default))
+        for path in sorted((cli.home / "mail").glob("*.eml"))
     ]
     staff = addresses(cli)
-    return [one for one in found if parseaddr(one["To"])[1] in staff]
+    return [mail for mail in parsed if parseaddr(mail["To"])[1] in staff]
 
 
 def text_of(mail: EmailMessage, kind: str) -> str:
@@ -45,47 +45,57 @@ def text_of(mail: EmailMessage, kind: str) -> str:
 
 
 def addresses(cli: Cli) -> dict[str, str]:
-    """Staff numbers by mail address."""
+    """Return the staff numbers of employees by e-mail address."""
     with psycopg.connect(cli.postgres("courier")) as conn:
         return dict(conn.execute("SELECT email, number FROM employee").fetchall())
 
 
-def test_the_run_is_red_for_what_is_planted(reminded: dict[str, Any], sheet: dict[str, Any]):
-    """Access without training and people beyond the ladder, as the answer sheet has them."""
+def test_remind_training_run_fails_and_reports_the_findings_of_the_answer_sheet(
+    reminded: dict[str, Any], sheet: dict[str, Any]
+):
+    """The findings name the employees that the answer sheet lists.
+
+    These employees have access without training, or their course is overdue beyond the last
+    reminder stage.
+    """
     result = json.loads((Path(reminded["bundle"]) / "result.json").read_text())
-    figures = {one["name"]: one["value"] for one in result["metrics"]}
-    codes = {one["code"] for one in result["findings"]}
+    figures = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    codes = {finding["code"] for finding in result["findings"]}
     assert {"training.access_untrained", "training.beyond_ladder"} <= codes
-    late = {tuple(one) for one in sheet["planted"]["training_overdue"]["rows"]}
-    assert figures["training.overdue"] == len(late)
+    overdue = {tuple(row) for row in sheet["planted"]["training_overdue"]["rows"]}
+    assert figures["training.overdue"] == len(overdue)
     untrained = sheet["planted"]["untrained_with_access"]["ranges"]
-    [finding] = [one for one in result["findings"] if one["code"] == "training.access_untrained"]
+    [finding] = [
+        finding for finding in result["findings"] if finding["code"] == "training.access_untrained"
+    ]
     for first, last in untrained:
         for number in range(first, last + 1):
             assert f"E{number:05d}" in json.dumps(finding)
-    states = {one["id"]: one["state"] for one in result["controls"]}
+    states = {control["id"]: control["state"] for control in result["controls"]}
     assert states["training.before_access"] == "not_held"
 
 
-def test_every_overdue_course_stands_in_the_file(reminded: dict[str, Any], sheet: dict[str, Any]):
-    """By staff number, without name or address."""
+def test_overdue_courses_file_lists_every_overdue_course(
+    reminded: dict[str, Any], sheet: dict[str, Any]
+):
+    """The file has staff numbers, but no names or addresses."""
     content = (Path(reminded["bundle"]) / "overdue.csv").read_bytes().decode("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(content)))
     courses = {"ONB": 1, "LAW": 2, "SKL": 3, "EMG": 4}
-    found = {(int(one["person"][1:]), courses[one["course"]]) for one in rows}
-    assert found == {tuple(one) for one in sheet["planted"]["training_overdue"]["rows"]}
+    parsed = {(int(row["person"][1:]), courses[row["course"]]) for row in rows}
+    assert parsed == {tuple(row) for row in sheet["planted"]["training_overdue"]["rows"]}
     assert "@" not in content
 
 
-def test_the_right_people_got_one_mail_each(
+def test_each_employee_with_overdue_course_gets_one_mail(
     cli: Cli, mails: list[EmailMessage], sheet: dict[str, Any]
 ):
-    """Whoever has something overdue, and nobody twice."""
+    """Every employee with an overdue course gets exactly one mail."""
     numbers = addresses(cli)
     got = [numbers[parseaddr(mail["To"])[1]] for mail in mails]
     assert len(got) == len(set(got))
-    late = {f"E{one[0]:05d}" for one in sheet["planted"]["training_overdue"]["rows"]}
-    assert late <= set(got)
+    overdue = {f"E{row[0]:05d}" for row in sheet["planted"]["training_overdue"]["rows"]}
+    assert overdue <= set(got)
     own = {
         numbers[parseaddr(mail["To"])[1]]
         for mail in mails
@@ -99,8 +109,8 @@ def test_the_right_people_got_one_mail_each(
     assert not own & {number for (number,) in (*gone, *away)}
 
 
-def test_a_mail_has_its_headers_both_parts_and_both_languages(mails: list[EmailMessage]):
-    """As a mail program shows it, and as an automatic reply leaves it alone."""
+def test_mail_has_required_headers_text_and_html_in_two_languages(mails: list[EmailMessage]):
+    """The headers prevent automatic replies."""
     assert mails
     identities = set()
     for mail in mails:
@@ -121,42 +131,40 @@ def test_a_mail_has_its_headers_both_parts_and_both_languages(mails: list[EmailM
         assert 'lang="zh-CN"' in html
         assert 'lang="en"' in html
         assert "<script" not in html
-        # only the weekly summary may be refused, and a mail with a duty in it may not
+        # people may unsubscribe from the weekly summary, but not from mails with a duty
         duty = "您应参加的培训" in plain or "您团队中" in plain
         assert ("如不希望再收到此类消息" in plain) != duty
     assert len(identities) == len(mails)
 
 
-def test_no_mail_has_a_customers_value(cli: Cli, mails: list[EmailMessage]):
-    """Neither phones, nor ID numbers, nor names of those who are no staff."""
+def test_mails_have_no_customer_values(cli: Cli, mails: list[EmailMessage]):
+    """Mails about training must not contain phone numbers, ID numbers or addresses of customers."""
     with psycopg.connect(cli.postgres("courier")) as conn:
         rows = conn.execute("SELECT phone, id_number, email FROM customer").fetchall()
-    values = {one for row in rows for one in row if one}
+    values = {value for row in rows for value in row if value}
     for mail in mails:
         text = text_of(mail, "plain") + text_of(mail, "html") + str(mail["Subject"])
-        assert not [one for one in values if one in text]
+        assert not [value for value in values if value in text]
         assert not re.search(r"1[3-9]\d{9}", text)
 
 
-def test_a_second_run_of_the_day_tells_nobody(
+def test_second_run_of_the_day_sends_no_mail(
     cli: Cli, reminded: dict[str, Any], mails: list[EmailMessage], any_hour: str
 ):
-    """Its evidence is sealed all the same."""
+    """The second run seals evidence nevertheless."""
     before = len(list((cli.home / "mail").glob("*.eml")))
-    done = cli.json("run", "remind_training", code=1, PARCELSEAL_POLICY=any_hour)
-    assert done["bundle"] != reminded["bundle"]
+    run = cli.json("run", "remind_training", code=1, PARCELSEAL_POLICY=any_hour)
+    assert run["bundle"] != reminded["bundle"]
     assert mails
     assert len(list((cli.home / "mail").glob("*.eml"))) == before
-    result = json.loads((Path(done["bundle"]) / "result.json").read_text())
-    figures = {one["name"]: one["value"] for one in result["metrics"]}
+    result = json.loads((Path(run["bundle"]) / "result.json").read_text())
+    figures = {metric["name"]: metric["value"] for metric in result["metrics"]}
     assert figures["notices.sent"] == 0
     assert figures["notices.deferred"] == 0
 
 
-def test_neither_airflow_nor_the_bundle_has_names_or_addresses_of_staff(
-    cli: Cli, reminded: dict[str, Any]
-):
-    """XCom and evidence name people by number; the outbox alone knows where they are reached."""
+def test_xcom_and_bundle_contain_no_addresses_of_employees(cli: Cli, reminded: dict[str, Any]):
+    """XCom and evidence identify employees by number. Only the outbox contains addresses."""
     with psycopg.connect(cli.postgres("courier")) as conn:
         staff = [row[0] for row in conn.execute("SELECT email FROM employee")]
     with psycopg.connect(cli.postgres("airflow_runs")) as conn:
@@ -165,5 +173,5 @@ def test_neither_airflow_nor_the_bundle_has_names_or_addresses_of_staff(
         )
     assert kept
     texts = [kept]
-    texts += [one.read_text(errors="replace") for one in Path(reminded["bundle"]).glob("*.*")]
-    assert not [one for one in staff for text in texts if one in text]
+    texts += [path.read_text(errors="replace") for path in Path(reminded["bundle"]).glob("*.*")]
+    assert not [name for name in staff for text in texts if name in text]

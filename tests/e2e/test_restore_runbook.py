@@ -1,4 +1,4 @@
-"""The restore runbook's shell blocks, as printed, restore a backup without ParcelSeal."""
+"""Tests that the shell commands of the restore runbook restore a backup without ParcelSeal."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from include.backup.manifest import Manifest
 from include.encryption.crypto import FRAME, decrypting, encrypting
 from include.encryption.recipients import opening_key_from_pem, recipient_from_pem
+from include.service_container import ROOT
 from include.services.programs import program_folder
-from include.workplace import ROOT
 from tests.e2e.conftest import Cli
 from tests.erasure.support import record
 from tests.support.damage import flip
@@ -27,20 +27,23 @@ from tests.support.registers import unguarded
 
 pytestmark = pytest.mark.airflow
 
-PAGE = (ROOT / "docs" / "restore-runbook.md").read_text()
+PAGE = "\n".join(
+    (ROOT / "docs" / "how-to" / name).read_text()
+    for name in ("restore-without-parcelseal.md", "restore-erase-again.md")
+)
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-ERASED = [["3"], ["5"]]  # keys of intake_record, to which nothing refers
+ERASED = [["3"], ["5"]]  # keys of intake_record, a table without references to it
 
 
 @pytest.fixture(scope="module")
 def point(cli: Cli, backed_up: dict[str, Any]) -> Path:
-    """The sample's restore point."""
+    """The folder of the sample's restore point."""
     (manifest,) = (cli.home / "offsite" / "courier").glob("*/manifest.json")
     return manifest.parent
 
 
 def default_address(cli: Cli) -> str:
-    """An address to which its customer refers, who stays."""
+    """Return the id of an address that a customer uses as default address."""
     with psycopg.connect(cli.postgres("courier")) as conn:
         row = conn.execute("SELECT min(default_address_id)::text FROM customer").fetchone()
     assert row
@@ -49,15 +52,18 @@ def default_address(cli: Cli) -> str:
 
 @pytest.fixture(scope="module")
 def erasures(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The ledger's export and its keys: three were erased and one masked after the backup."""
+    """The export of the erasure ledger, and its keys.
+
+    After the backup, records of three collections were erased or masked.
+    """
     folder = tmp_path_factory.mktemp("ledger")
-    keys = cli.place.erasure_keys
+    keys = cli.services.erasure_keys
     query = (
         "COPY (SELECT e.action, collection, key_id, encode(key_hmac, 'hex'),"
         " coalesce(key_types, '') FROM erasure e"
         " JOIN erasure_batch b ON b.id = batch_id WHERE database = 'courier') TO STDOUT"
     )
-    with cli.place.state.begin() as conn:
+    with cli.services.state.begin() as conn:
         for collection, those, action in (
             ("intake_record", ERASED, "delete"),
             ("customer", [["7"]], "mask"),
@@ -73,7 +79,7 @@ def erasures(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
                 rule="r",
                 dag_id="d",
                 run_id="r",
-                erased_at=cli.place.clock.now(),
+                erased_at=cli.services.clock.now(),
                 action=action,  # type: ignore[arg-type]  # text of the tuples above
             )
     with (
@@ -89,38 +95,49 @@ def erasures(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
         "ERASURE_KEYS": str(folder / "keys.json"),
     }
     with psycopg.connect(cli.postgres("parcelseal_state")) as raw:
-        mine = "FROM erasure_batch WHERE database = 'courier' AND dag_id = 'd'"  # no run's
+        # Batches of this test only.
+        test_batches = "FROM erasure_batch WHERE database = 'courier' AND dag_id = 'd'"
         with unguarded(raw, "erasure", "erasure_batch"):
-            raw.execute(f"DELETE FROM erasure WHERE batch_id IN (SELECT id {mine}); DELETE {mine}")
+            raw.execute(
+                f"DELETE FROM erasure WHERE batch_id IN (SELECT id {test_batches}); "
+                f"DELETE {test_batches}"
+            )
 
 
 def follow(
     cli: Cli, tmp_path: Path, target: str, variables: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run every block in one shell that cannot import our code, with other variables on top."""
+    """Run all commands of the runbook in one shell that cannot import ParcelSeal.
+
+    Args:
+        cli: the command line.
+        tmp_path: working folder of the shell.
+        target: name of the database to restore into.
+        variables: values of the shell variables that the runbook sets first.
+    """
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as conn:
         conn.execute(f"DROP DATABASE IF EXISTS {target}")
         conn.execute(f"CREATE DATABASE {target}")
     top, *others = BLOCKS
-    others = [one.replace("HIDE=()", "HIDE=(customer=name)") for one in others]
+    others = [item.replace("HIDE=()", "HIDE=(customer=name)") for item in others]
     detach = "DETACH=(address=customer.default_address_id)"
-    others = [one.replace("DETACH=()", detach) for one in others]
+    others = [item.replace("DETACH=()", detach) for item in others]
     for name, value in {"TARGET": cli.postgres(target), **variables}.items():
         top, changed = re.subn(
             rf"^{name}=.*$", lambda _, n=name, v=value: f"{n}='{v}'", top, flags=re.MULTILINE
         )
         assert changed == 1, name
-    # The packages are there as after `pip install`; PostgreSQL's client is of the dump's version.
+    # The packages are installed, and PostgreSQL's client has the version of the dump.
     path = f"{Path(sys.executable).parent}:{program_folder()}:{os.environ['PATH']}"
     environment = {"PATH": path, "HOME": str(tmp_path)}
-    ours = subprocess.run(
+    without_packages = subprocess.run(
         ["python3", "-I", "-c", "import include"],
         check=False,
         capture_output=True,
         cwd=tmp_path,
         env=environment,
     )
-    assert ours.returncode != 0
+    assert without_packages.returncode != 0
     return subprocess.run(
         ["bash", "-c", "\n".join([top, *others])],
         check=False,
@@ -142,21 +159,21 @@ def variables(cli: Cli, point: Path, erasures: dict[str, str]) -> dict[str, str]
 
 
 def tables(cli: Cli, database: str) -> int:
-    """How many tables somebody can see in a database."""
+    """Return the number of tables in a database."""
     with psycopg.connect(cli.postgres(database)) as conn:
         row = conn.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
     assert row
     return int(row[0])
 
 
-def test_the_page_restores_a_backup_without_us(
+def test_runbook_restores_a_backup_without_parcelseal(
     cli: Cli, tmp_path: Path, variables: dict[str, str], point: Path
 ):
-    """Every row of the manifest is back, but for the erased ones."""
-    done = follow(cli, tmp_path, "by_hand", variables)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Signature Verified Successfully" in done.stdout
-    assert "4 entries in the ledger, 0 left in the copy" in done.stdout
+    """Every row of the manifest is restored, except for the erased rows."""
+    completed = follow(cli, tmp_path, "by_hand", variables)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "Signature Verified Successfully" in completed.stdout
+    assert "4 entries in the ledger, 0 left in the copy" in completed.stdout
     manifest = json.loads((point / "manifest.json").read_text())
     erased = {"intake_record": len(ERASED), "address": 1}
     with psycopg.connect(cli.postgres("by_hand")) as conn:
@@ -164,11 +181,11 @@ def test_the_page_restores_a_backup_without_us(
             name = table["name"]
             row = conn.execute(f'SELECT count(*) FROM ONLY public."{name}"').fetchone()
             assert row == (table["rows"] - erased.get(name, 0),), name
-        keys = [[one] for (one,) in conn.execute("SELECT intake_id::text FROM intake_record")]
+        keys = [[item] for (item,) in conn.execute("SELECT intake_id::text FROM intake_record")]
         masked = conn.execute("SELECT customer_id FROM customer WHERE name = '**'").fetchall()
         analyzed = conn.execute("SELECT reltuples FROM pg_class WHERE relname = 'customer'")
         assert analyzed.fetchone() == (300,)
-    assert not [one for one in ERASED if one in keys]
+    assert not [item for item in ERASED if item in keys]
     assert masked == [(7,)]
 
 
@@ -176,24 +193,24 @@ def test_the_page_restores_a_backup_without_us(
     ("damaged", "at"),
     [("manifest.json", 300), ("manifest.json.sig", 5), ("database.dump.zst.enc", -9)],
 )
-def test_the_page_stops_at_damage(
+def test_runbook_stops_at_damaged_restore_point(
     cli: Cli, tmp_path: Path, variables: dict[str, str], point: Path, damaged: str, at: int
 ):
-    """Nothing is loaded from a restore point of which one byte was changed."""
+    """A restore point with a changed byte is not loaded into the database."""
     copy = tmp_path / point.name
     copy.mkdir()
     for path in point.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     flip(copy / damaged, at)
-    done = follow(cli, tmp_path, "by_hand_damaged", {**variables, "POINT": str(copy)})
-    assert done.returncode != 0
+    completed = follow(cli, tmp_path, "by_hand_damaged", {**variables, "POINT": str(copy)})
+    assert completed.returncode != 0
     assert tables(cli, "by_hand_damaged") == 0
 
 
-def test_the_decryption_itself_refuses_what_the_checks_before_it_would_let_through(
+def test_runbook_decryption_refuses_a_damaged_object_even_if_the_checks_are_skipped(
     cli: Cli, tmp_path: Path, variables: dict[str, str], point: Path
 ):
-    """A restore point whose manifest and object do not belong together leaves nothing behind."""
+    """A changed object that was not detected by the checks leaves no table in the database."""
     copy = tmp_path / point.name
     copy.mkdir()
     for path in point.iterdir():
@@ -204,15 +221,15 @@ def test_the_decryption_itself_refuses_what_the_checks_before_it_would_let_throu
         field = next(block for block in BLOCKS if "sha256sum -c" in block)
         unchecked.insert(2, field.split("test ")[0])
         patch.setattr(sys.modules[__name__], "BLOCKS", unchecked)
-        done = follow(cli, tmp_path, "by_hand_damaged", {**variables, "POINT": str(copy)})
-    assert done.returncode != 0
+        completed = follow(cli, tmp_path, "by_hand_damaged", {**variables, "POINT": str(copy)})
+    assert completed.returncode != 0
     assert tables(cli, "by_hand_damaged") == 0
 
 
-def test_page_stops_when_object_and_manifest_are_exchanged_after_the_checks(
+def test_runbook_stops_if_object_and_manifest_are_replaced_after_they_were_checked(
     cli: Cli, tmp_path: Path, variables: dict[str, str], point: Path
 ):
-    """The other object opens with the key, and the other manifest fits it."""
+    """The exchanged object can be decrypted with the key, and matches the exchanged manifest."""
     copy, other = tmp_path / "a" / point.name, tmp_path / "other"
     for folder in (copy, other):
         folder.mkdir(parents=True)
@@ -230,23 +247,25 @@ def test_page_stops_when_object_and_manifest_are_exchanged_after_the_checks(
     dump = manifest.dump.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
     (other / "manifest.json").write_bytes(manifest.model_copy(update={"dump": dump}).as_bytes())
     with pytest.MonkeyPatch.context() as patch:
-        place = next(n for n, block in enumerate(BLOCKS) if "sha256sum -c" in block) + 1
+        position = next(n for n, block in enumerate(BLOCKS) if "sha256sum -c" in block) + 1
         exchange = f'cp -f {other}/* "$POINT"/\n'
-        patch.setattr(sys.modules[__name__], "BLOCKS", [*BLOCKS[:place], exchange, *BLOCKS[place:]])
-        done = follow(cli, tmp_path, "by_hand_damaged", {**variables, "POINT": str(copy)})
-    assert done.returncode != 0
-    assert "the object changed after it was checked" in done.stderr
+        patch.setattr(
+            sys.modules[__name__], "BLOCKS", [*BLOCKS[:position], exchange, *BLOCKS[position:]]
+        )
+        completed = follow(cli, tmp_path, "by_hand_damaged", {**variables, "POINT": str(copy)})
+    assert completed.returncode != 0
+    assert "the object changed after it was checked" in completed.stderr
     assert tables(cli, "by_hand_damaged") == 0
 
 
-def test_the_page_stops_at_a_wrong_key(cli: Cli, tmp_path: Path, variables: dict[str, str]):
-    """Before anything is loaded."""
+def test_runbook_stops_at_wrong_key(cli: Cli, tmp_path: Path, variables: dict[str, str]):
+    """The runbook stops before anything is loaded into the database."""
     wrong = tmp_path / "wrong.key"
     subprocess.run(
         ["openssl", "genpkey", "-quiet", "-algorithm", "RSA", "-out", wrong],
         check=True,
         capture_output=True,
     )
-    done = follow(cli, tmp_path, "by_hand_damaged", {**variables, "KEY": str(wrong)})
-    assert done.returncode != 0
+    completed = follow(cli, tmp_path, "by_hand_damaged", {**variables, "KEY": str(wrong)})
+    assert completed.returncode != 0
     assert tables(cli, "by_hand_damaged") == 0

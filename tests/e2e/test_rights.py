@@ -1,4 +1,4 @@
-"""`config check --connect` names each missing right, and prints the statement that grants it."""
+"""Tests that `config check --connect` prints a GRANT statement for each missing right."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from psycopg import sql
 from include.cli.config_connect import lacks_retention_rights, pack_queries
 from include.policy import SHIPPED
 from include.registry import load_pack
-from include.rights.document import PAGE, with_table
 from include.rights.missing import Login, MissingRight, lacks_query, lacks_reading
 from include.rights.workflows import lacks_intake
 from tests.e2e.conftest import Cli
@@ -29,7 +28,7 @@ SELECT c.relname::text, NULL, g.privilege_type::text FROM pg_class c, aclexplode
 WHERE g.grantee = %(role)s::regrole AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 ORDER BY 1, 2, 3
 """
-# Approvers are looked up with the mapped database's own login.
+# A run reads approvers with the mapped database's own login.
 OF_APPROVERS: set[tuple[str, str | None]] = {
     ("department", "department_id"),
     ("department", "name"),
@@ -38,7 +37,7 @@ OF_APPROVERS: set[tuple[str, str | None]] = {
     ("employee", "leave_until"),
     ("employee", "left_on"),
 }
-# The check does not try the rules of the incoming table's quality suite.
+# The check does not cover the expectations for the incoming table.
 OF_QUALITY_SUITE: set[tuple[str, str | None]] = {("customer", None), ("notice_version", None)}
 Lacks = Callable[[Login], Iterable[MissingRight]]
 
@@ -51,7 +50,13 @@ def admin(cli: Cli) -> Iterator[psycopg.Connection[Any]]:
 
 
 def grants(conn: psycopg.Connection[Any], role: str, lacks: Lacks) -> list[str]:
-    """Return the statements of what a role lacks."""
+    """Return the statements that grant a role its missing rights.
+
+    Args:
+        conn: connection of a superuser.
+        role: the role.
+        lacks: yields the missing rights of a login.
+    """
     conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
     statements = [missing.grant for missing in lacks(Login(conn))]
     conn.execute("RESET ROLE")
@@ -68,7 +73,7 @@ def intake(login: Login) -> Iterator[MissingRight]:
 
 
 def queries(login: Login) -> Iterator[MissingRight]:
-    """Yield what a role of the sample lacks for the queries of its connection."""
+    """Yield the rights that a role of the sample lacks for the queries of its connection."""
     services: Any = SimpleNamespace(pack=PACK)
     for query, rights in pack_queries(services):
         if query.connection.removesuffix("_db") == login.role.removeprefix("courier_"):
@@ -86,7 +91,7 @@ def queries(login: Login) -> Iterator[MissingRight]:
         ("courier_intake", intake, OF_QUALITY_SUITE),
     ],
 )
-def test_each_missing_grant_is_named_and_its_statement_suffices(
+def test_each_missing_right_is_named_and_the_printed_statement_grants_it(
     admin: psycopg.Connection[Any], role: str, lacks: Lacks, unneeded: set[tuple[str, str | None]]
 ) -> None:
     granted = admin.execute(GRANTED, {"role": role}).fetchall()
@@ -111,7 +116,9 @@ def test_each_missing_grant_is_named_and_its_statement_suffices(
     assert [right for right in unnoticed if right[:2] not in unneeded] == []
 
 
-def test_missing_schema_owner_and_reading_are_named(admin: psycopg.Connection[Any]) -> None:
+def test_missing_rights_on_schema_ownership_and_select_are_named(
+    admin: psycopg.Connection[Any],
+) -> None:
     admin.execute("REVOKE USAGE ON SCHEMA public FROM courier_retention, PUBLIC")
     admin.execute("REVOKE courier_owner FROM courier_retention")
     assert grants(admin, "courier_retention", retention)[0] == (
@@ -138,10 +145,13 @@ def test_missing_schema_owner_and_reading_are_named(admin: psycopg.Connection[An
     )
 
 
-def test_lacks_retention_names_owner_of_partitions_that_are_deleted_from(
+def test_retention_login_must_own_the_partitions_from_which_it_deletes(
     admin: psycopg.Connection[Any],
 ) -> None:
-    """A run deletes from each partition by its name, which rights on the table do not reach."""
+    """A run deletes from each partition by its name.
+
+    Rights on the parent table do not cover that.
+    """
     rules = [each for each in PACK.retention_of("courier") if each.collection == "waybill"]
     rules = [each for each in rules if each.action != "drop_partition"]
     assert rules
@@ -159,7 +169,7 @@ def test_lacks_retention_names_owner_of_partitions_that_are_deleted_from(
 def test_row_level_security_is_named_for_each_login_that_reads_the_table(
     admin: psycopg.Connection[Any],
 ) -> None:
-    """Sessions refuse to read with hidden rows, so that a run would end with SQLSTATE 42501."""
+    """ParcelSeal refuses to read tables with hidden rows: a run would fail with SQLSTATE 42501."""
     for protected in ("waybill", "intake_record", "employee"):
         name = sql.Identifier(protected)
         admin.execute(sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(name))
@@ -175,7 +185,7 @@ def test_row_level_security_is_named_for_each_login_that_reads_the_table(
         assert grants(admin, role, lacks) == []
 
 
-def test_config_check_tries_connections_and_prints_grants(cli: Cli) -> None:
+def test_config_check_connects_and_prints_grants_of_missing_rights(cli: Cli) -> None:
     assert cli.json("config", "check", "--connect")["valid"] is True
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
         admin.execute("CREATE ROLE lonely LOGIN PASSWORD 'lonely'")
@@ -195,9 +205,3 @@ def test_config_check_tries_connections_and_prints_grants(cli: Cli) -> None:
     printed = cli.call(*words, **lonely).stderr
     assert 'GRANT pg_read_all_data TO "lonely";' in printed
     json.dumps(checked)
-
-
-def test_page_lists_the_declared_rights() -> None:
-    """After a change: python -m include.rights.document."""
-    page = PAGE.read_text()
-    assert with_table(page) == page

@@ -1,4 +1,4 @@
-"""Whole runs from the command line, as people and scripts start them."""
+"""Tests of complete runs that are started from the command line, as people and scripts do."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ RESTORE_KEYS = {
 
 
 def findings(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """The findings that a run sealed."""
-    found = json.loads((Path(run["bundle"]) / "result.json").read_text())["findings"]
-    assert len(found) == run["findings"]
-    return list(found)
+    """Return the findings that a run sealed."""
+    sealed_findings = json.loads((Path(run["bundle"]) / "result.json").read_text())["findings"]
+    assert len(sealed_findings) == run["findings"]
+    return list(sealed_findings)
 
 
 def codes(run: dict[str, Any], subject: str) -> set[str]:
-    """What was found about one database, failures only."""
+    """Return the codes of a run's failures that concern a database."""
     return {
-        one["code"]
-        for one in findings(run)
-        if one["severity"] == "fail" and subject in one["subject"]
+        finding["code"]
+        for finding in findings(run)
+        if finding["severity"] == "fail" and subject in finding["subject"]
     }
 
 
@@ -74,7 +74,7 @@ def empty_database(cli: Cli, name: str) -> str:
 
 
 def rows(conninfo: str, tables: dict[str, int]) -> dict[str, int]:
-    """Count tables."""
+    """Return the number of rows of each table."""
     with psycopg.connect(conninfo) as conn:
         counts = {
             table: conn.execute(f"SELECT count(*) FROM {table}").fetchone() for table in tables
@@ -83,8 +83,8 @@ def rows(conninfo: str, tables: dict[str, int]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("name", "outcome"), [("backed_up", "attention"), ("drilled", "pass")])
-def test_a_run_says_what_it_did(name: str, outcome: str, request: pytest.FixtureRequest):
-    """The sample is backed up on its own disk, which is not off-site; its drill passes."""
+def test_run_prints_its_result(name: str, outcome: str, request: pytest.FixtureRequest):
+    """The backup needs attention, because the store is on the same disk as the sample database."""
     run = request.getfixturevalue(name)
     assert set(run) == RUN_KEYS
     assert (run["state"], run["outcome"], run["error"]) == ("success", outcome, None)
@@ -98,8 +98,8 @@ def test_a_run_says_what_it_did(name: str, outcome: str, request: pytest.Fixture
         assert Path(report).parent == Path(run["bundle"])
 
 
-def test_restore_points_are_listed(cli: Cli, backed_up: dict[str, Any]):
-    """With everything the contract names."""
+def test_backup_list_prints_restore_points(cli: Cli, backed_up: dict[str, Any]):
+    """The JSON object has all documented keys."""
     (point,) = cli.json("backup", "list", "--database", "courier")["restore_points"]
     assert set(point) == POINT_KEYS
     assert point["database"] == "courier"
@@ -109,23 +109,25 @@ def test_restore_points_are_listed(cli: Cli, backed_up: dict[str, Any]):
     assert point["rows"] == sum(sheet["tables"].values())
 
 
-def test_the_sample_is_restored_for_real(cli: Cli, drilled: dict[str, Any]):
-    """Into a new database, with the escrow key, and once only."""
+def test_restore_is_complete_and_refuses_a_database_that_is_not_empty(
+    cli: Cli, drilled: dict[str, Any]
+):
+    """The target must be an empty database, so a second restore into it is refused."""
     target = empty_database(cli, "courier_restored")
     words = ["--database", "courier", "--into", target, "--key", "keys/escrow.key"]
-    done = cli.json("restore", *words)
-    assert set(done) == RESTORE_KEYS
-    assert done["matches_manifest"] is True
+    completed = cli.json("restore", *words)
+    assert set(completed) == RESTORE_KEYS
+    assert completed["matches_manifest"] is True
     sheet = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
-    assert done["rows"] == sum(sheet["tables"].values())
+    assert completed["rows"] == sum(sheet["tables"].values())
     assert rows(target, sheet["tables"]) == sheet["tables"]
     assert "is not empty" in cli.json("restore", *words, code=2)["error"]
 
 
-def test_another_database_needs_a_connection_and_a_pack_only(
+def test_backup_of_another_database_needs_only_a_connection_and_a_policy_pack(
     cli: Cli, library: dict[str, str], tmp_path: Path
 ):
-    """A schema nobody here designed is backed up, drilled, listed and restored."""
+    """A database with another schema is backed up, drilled, listed and restored."""
     assert cli.json("run", "backup_offsite", **library)["outcome"] == "attention"
     drill = cli.json("run", "drill_restore", **library)
     assert (drill["outcome"], drill["findings"]) == ("pass", 0)
@@ -133,28 +135,28 @@ def test_another_database_needs_a_connection_and_a_pack_only(
     assert (point["database"], point["rows"]) == ("library", sum(databases.LIBRARY_ROWS.values()))
     target = empty_database(cli, "library_restored")
     words = ["--database", "library", "--into", target, "--key", "keys/operations.key"]
-    done = cli.json("restore", *words, "--point", point["id"], **library)
-    assert done["matches_manifest"] is True
+    completed = cli.json("restore", *words, "--point", point["id"], **library)
+    assert completed["matches_manifest"] is True
     assert rows(target, databases.LIBRARY_ROWS) == databases.LIBRARY_ROWS
 
 
-def test_a_backup_does_not_import_great_expectations(cli: Cli, library: dict[str, str]):
-    """Only a step that checks records pays for its import: seconds, and 150 MB."""
-    # A variable of Airflow makes a process of its own, which has imported nothing before.
+def test_backup_does_not_import_great_expectations(cli: Cli, library: dict[str, str]):
+    """The import takes seconds and 150 MB, so only steps that check records may need it."""
+    # With an Airflow variable, the command runs in a new process that has imported nothing yet.
     alone = {"PYTHONPROFILEIMPORTTIME": "1", "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO"}
-    done = cli.call("run", "backup_offsite", "--json", **library, **alone)
-    assert json.loads(done.stdout)["outcome"] == "attention"
-    # Airflow's words, and Python's after them, go to the log.
+    completed = cli.call("run", "backup_offsite", "--json", **library, **alone)
+    assert json.loads(completed.stdout)["outcome"] == "attention"
+    # From the import of Airflow on, the output goes to the log.
     log = max(
         (cli.home / "logs").glob("run-backup_offsite-*.log"), key=lambda path: path.stat().st_mtime
     )
-    imported = re.findall(r"\| +(\S+)$", done.stderr + log.read_text(), re.MULTILINE)
+    imported = re.findall(r"\| +(\S+)$", completed.stderr + log.read_text(), re.MULTILINE)
     assert "include.encryption.keyrings" in imported
     assert [name for name in imported if name.startswith("great_expectations")] == []
 
 
-def test_a_failed_run_is_red_and_sealed(failed: FailedRuns):
-    """There is a bundle that says why, and one line of it on the command line."""
+def test_failed_run_is_sealed_with_one_line_error(failed: FailedRuns):
+    """The bundle states the cause of the failure, and the command prints it in one line."""
     for run in (failed.backup, failed.drill):
         assert set(run) == RUN_KEYS
         assert (run["state"], run["outcome"]) == ("failed", "fail")
@@ -163,8 +165,11 @@ def test_a_failed_run_is_red_and_sealed(failed: FailedRuns):
         assert "\n" not in run["error"]
 
 
-def test_one_database_that_cannot_be_backed_up_does_not_touch_the_others(failed: FailedRuns):
-    """Its finding names it; every other restore point was made, pruned and signed."""
+def test_failed_backup_of_a_database_does_not_affect_the_others(failed: FailedRuns):
+    """A finding names the database.
+
+    The restore points of all others are made, pruned and signed.
+    """
     for name in ("clockless", "homeless"):
         assert codes(failed.backup, name) == {"backup.failed"}
     assert "AIRFLOW_CONN_HOMELESS_DB" in json.dumps(findings(failed.backup))
@@ -177,43 +182,49 @@ def test_one_database_that_cannot_be_backed_up_does_not_touch_the_others(failed:
     ("database", "step", "words"),
     [
         ("tampered", "", "database.dump.zst.enc"),
-        ("unloadable", "drill.check_constraint", "CHECK constraint"),
+        ("unloadable", "drill.check_constraint", "check constraint"),
         ("homeless", "choose.failed", "no restore point"),
         ("forged", "choose.failed", "signature does not fit"),
     ],
 )
-def test_a_drill_names_what_is_wrong(failed: FailedRuns, database: str, step: str, words: str):
-    """A damaged object by its key, a changed manifest, a copy that does not load, no backup."""
+def test_failed_restore_drill_names_the_cause(
+    failed: FailedRuns, database: str, step: str, words: str
+):
+    """Causes: a damaged object, a changed manifest, an unloadable dump, a missing backup."""
     assert codes(failed.drill, database)
     if step:
         assert step in codes(failed.drill, database)
-    said = [one["message"] for one in findings(failed.drill) if database in one["subject"]]
-    assert words in json.dumps(said)
+    message = [
+        finding["message"] for finding in findings(failed.drill) if database in finding["subject"]
+    ]
+    assert words in json.dumps(message)
 
 
-def test_drill_of_a_sound_restore_point_passes_without_connections_of_databases(
+def test_restore_drill_needs_no_connection_to_the_original_database(
     failed: FailedRuns,
 ) -> None:
-    """Also if restore points of other databases fail."""
+    """The drill passes even if restore points of other databases fail."""
     assert codes(failed.drill, "sound") == set()
     metrics = json.loads((Path(failed.drill["bundle"]) / "result.json").read_text())["metrics"]
-    assert "sound" in {one["subject"] for one in metrics if one["name"] == "drill.rto_seconds"}
+    assert "sound" in {
+        metric["subject"] for metric in metrics if metric["name"] == "drill.rto_seconds"
+    }
 
 
-def test_erased_records_that_cannot_be_looked_for_fail_a_restore(
+def test_restore_fails_if_it_cannot_search_for_erased_records(
     cli: Cli, drilled: dict[str, Any], tmp_path: Path
 ):
-    """The data map has a table's name of today; the restore point holds it under another."""
+    """In the restore point, the table has an older name than in the data map."""
     pack = shutil.copytree(SHIPPED, tmp_path / "pack")
     datamap = pack / "datamap" / "courier.yaml"
     text = datamap.read_text()
     datamap.write_text(text.replace("share_log: {", "share_log: {table: share_record, ", 1))
     target = empty_database(cli, "courier_renamed")
     words = ["--database", "courier", "--into", target, "--key", "keys/escrow.key"]
-    with cli.place.state.begin() as conn:
+    with cli.services.state.begin() as conn:
         record(
             conn,
-            cli.place.erasure_keys,
+            cli.services.erasure_keys,
             database="courier",
             collection="share_log",
             record_keys=[["1"]],
@@ -221,36 +232,36 @@ def test_erased_records_that_cannot_be_looked_for_fail_a_restore(
             rule="retention",
             dag_id="d",
             run_id="renamed",
-            erased_at=cli.place.clock.now(),
+            erased_at=cli.services.clock.now(),
         )
     try:
-        done = cli.json("restore", *words, code=1, PARCELSEAL_POLICY=str(pack))
+        completed = cli.json("restore", *words, code=1, PARCELSEAL_POLICY=str(pack))
     finally:
-        with cli.place.state.begin() as conn:
-            mine = select(erasure_batch.c.id).where(erasure_batch.c.run_id == "renamed")
+        with cli.services.state.begin() as conn:
+            test_batches = select(erasure_batch.c.id).where(erasure_batch.c.run_id == "renamed")
             with unguarded(conn, "erasure", "erasure_batch"):
-                conn.execute(erasure.delete().where(erasure.c.batch_id.in_(mine)))
+                conn.execute(erasure.delete().where(erasure.c.batch_id.in_(test_batches)))
                 conn.execute(erasure_batch.delete().where(erasure_batch.c.run_id == "renamed"))
-    assert "share_log" in done["error"]
+    assert "share_log" in completed["error"]
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["run", "backup_offsite", "--conf", '{"databases": "x"}'], 2, "databases"),
         (["run", "backup_offsite", "--conf", '{"databases": ["curier"]}'], 2, "curier"),
-        (["run", "drill_restore", "--answer", "gate=Approve"], 2, "no human step"),
+        (["run", "drill_restore", "--answer", "gate=Approve"], 2, "not a human step"),
         (["backup", "list", "--database", "nope"], 2, "courier"),
         (["restore", "--database", "courier", "--into", "x=y", "--key", "k"], 2, "address"),
     ],
 )
-def test_a_wrong_word_is_refused(cli: Cli, words: list[str], code: int, said: str):
-    """Before a run is made; what is wrong stands in the error."""
-    assert said in cli.json(*words, code=code)["error"]
+def test_wrong_argument_is_refused(cli: Cli, words: list[str], code: int, message: str):
+    """The error names the wrong argument before a run is created."""
+    assert message in cli.json(*words, code=code)["error"]
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "words", "code", "said"),
+    ("variable", "value", "words", "code", "message"),
     [
         ("STATE_DB", "{not json", ["backup", "list"], 0, ""),
         ("STATE_DB", "{not json", ["verify", "--all"], 2, "state_db"),
@@ -266,21 +277,21 @@ def test_a_wrong_word_is_refused(cli: Cli, words: list[str], code: int, said: st
         ("OFFSITE_STORE", '{"conn_type": "fs"}', ["backup", "list"], 2, "offsite_store"),
     ],
 )
-def test_a_wrong_connection_is_named_without_its_password(
+def test_error_names_the_wrong_connection_without_its_password(
     cli: Cli,
     backed_up: dict[str, Any],
     variable: str,
     value: str,
     words: list[str],
     code: int,
-    said: str,
+    message: str,
 ):
-    """The connection stands in the error; what it holds does not."""
+    """The error has the name of the connection, but not its settings."""
     if value == "WRONG":
         value = cli.uri("parcelseal_state", "parcelseal_state", "sesame")
-    done = cli.call(*words, "--json", **{f"AIRFLOW_CONN_{variable}": value})
-    assert done.returncode == code, done.stderr
-    assert "sesame" not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    if said:
-        assert said in json.loads(done.stdout)["error"]
+    completed = cli.call(*words, "--json", **{f"AIRFLOW_CONN_{variable}": value})
+    assert completed.returncode == code, completed.stderr
+    assert "sesame" not in completed.stdout + completed.stderr
+    assert "Traceback" not in completed.stderr
+    if message:
+        assert message in json.loads(completed.stdout)["error"]

@@ -1,4 +1,4 @@
-"""An audit by samples as people do it: drawn, looked at, concluded, mended, tested again."""
+"""Tests of a sample audit from draw to conclusion, with corrective actions and retests."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from include.findings import register
 from include.registry import load_pack
 from include.sampling.evaluation import Verdict
-from include.sampling.issue import Issued
+from include.sampling.issue import IssuedWorkpapers
 from include.sampling.rules import AUDIT
-from include.workplace import ROOT
+from include.service_container import ROOT
 from tests.cli.test_errors import RUN_KEYS
-from tests.e2e.audited import STAGED, Audited, looked_at
+from tests.e2e.audited import STAGED, Audited, completed_workpapers
 from tests.e2e.conftest import Cli
 
 pytestmark = pytest.mark.airflow
@@ -29,39 +29,56 @@ RISK = 0.05
 
 
 def sealed(run: dict[str, Any]) -> dict[str, Any]:
-    found = json.loads((Path(run["bundle"]) / "result.json").read_text())
-    assert isinstance(found, dict)
-    return found
+    result = json.loads((Path(run["bundle"]) / "result.json").read_text())
+    assert isinstance(result, dict)
+    return result
 
 
 def verdicts(run: dict[str, Any]) -> dict[str, Verdict]:
-    """What a run came to, by population."""
+    """Return the verdicts of a run, by population."""
     (file,) = Path(run["bundle"]).glob("verdicts-*.json")
-    return {one["population"]: Verdict.model_validate(one) for one in json.loads(file.read_text())}
+    return {
+        load["population"]: Verdict.model_validate(load) for load in json.loads(file.read_text())
+    }
 
 
-def decided(issued: Issued, name: str, by_stage: list[int]) -> str:
-    """Decide by SciPy's distributions: how surely would a population at the tolerable rate show it.
+def decided(issued: IssuedWorkpapers, name: str, by_stage: list[int]) -> str:
+    """Return the decision on a population, computed with SciPy's distributions.
 
-    In strata, independent trials with the density of the thinnest stratum stand in (Hoeffding).
+    The probability is that of the observed deviations at the tolerable rate. For a population in
+    strata, independent trials with the smallest sampling rate of all strata replace the draws
+    (Hoeffding).
+
+    Args:
+        issued: issued workpapers.
+        name: id of the population.
+        by_stage: number of deviations in each stage.
     """
-    from scipy import stats  # a second of imports, which every worker would pay
+    from scipy import stats  # takes a second, which only this test needs
 
-    one = issued.committed[name]
-    too_many, drawn = ceil(one.tolerable * one.items), sum(one.plan.drawn.values())
-    if one.plan.stages == 2:
+    committed = issued.committed[name]
+    too_many, drawn = (
+        ceil(committed.tolerable * committed.items),
+        sum(committed.plan.drawn.values()),
+    )
+    if committed.plan.stages == 2:
         return {0: "accepted", 1: "next_stage"}.get(by_stage[0], "not_accepted")
-    if one.stratified:
-        thinnest = min(one.plan.drawn[stratum] / size for stratum, size in one.strata.items())
-        rate = float(one.tolerable) * thinnest * one.items / drawn
+    if committed.stratified:
+        thinnest = min(
+            committed.plan.drawn[stratum] / size for stratum, size in committed.strata.items()
+        )
+        rate = float(committed.tolerable) * thinnest * committed.items / drawn
         chance = stats.binom.cdf(by_stage[0], drawn, rate)
     else:
-        chance = stats.hypergeom.cdf(by_stage[0], one.items, too_many, drawn)
+        chance = stats.hypergeom.cdf(by_stage[0], committed.items, too_many, drawn)
     return "accepted" if chance <= RISK else "not_accepted"
 
 
-def test_a_draw_is_sealed_and_drawn_again(cli: Cli, audited: Audited) -> None:
-    """By `sampling verify`, by the script of the page, and the commitment has its own bundle."""
+def test_draw_of_sample_audit_is_sealed_and_can_be_repeated(cli: Cli, audited: Audited) -> None:
+    """`sampling verify` and the script in docs/how-to/verify-a-sample.md repeat the draw.
+
+    The commitment is also in its own bundle.
+    """
     run = audited.drawn
     assert set(run) == RUN_KEYS
     assert (run["state"], run["error"]) == ("success", None)
@@ -70,134 +87,143 @@ def test_a_draw_is_sealed_and_drawn_again(cli: Cli, audited: Audited) -> None:
     assert seed["seed"] == audited.seed
     commitments = (cli.home / "evidence" / "sample_commitment").rglob("commitment.json")
     assert (Path(run["bundle"]) / "commitment.json").read_bytes() in {
-        one.read_bytes() for one in commitments
+        commitment.read_bytes() for commitment in commitments
     }
     assert cli.json("sampling", "verify", run["bundle"], **audited.environment)["verified"] is True
-    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "verify-a-sample.md").read_text(encoding="utf-8")
     [script] = re.findall(r"```python\n(import hashlib, json, pathlib, sys\n.*?)```", page, re.S)
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-I", "-c", script, run["bundle"]],
         check=False,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert STAGED in done.stdout
+    assert completed.returncode == 0, completed.stderr
+    assert STAGED in completed.stdout
 
 
-def test_deviations_are_those_of_the_answer_sheet(cli: Cli, audited: Audited) -> None:
-    """Of each population just the drawn items that deviate, each with its attribute."""
+def test_audit_result_lists_exactly_the_deliberate_deviations_that_were_drawn(
+    cli: Cli, audited: Audited
+) -> None:
+    """The verdicts list exactly the drawn items that deviate, each with its attribute."""
     first = audited.issued(cli)[0]
-    found = verdicts(audited.concluded)
-    assert set(found) == set(first.samples)
-    for name, verdict in found.items():
-        wanted = {
+    result = verdicts(audited.concluded)
+    assert set(result) == set(first.samples)
+    for name, verdict in result.items():
+        expected = {
             (item.key, attribute)
             for item in first.samples[name].of_stage(1)
             for (population, attribute), ids in audited.broken.items()
             if population == name and item.key in ids
         }
-        assert {(one.key, one.attribute) for one in verdict.deviations} == wanted
-        assert verdict.deviating == len({key for key, _attribute in wanted})
-    assert found["accesses"].deviating > 1
+        assert {
+            (deviation.key, deviation.attribute) for deviation in verdict.deviations
+        } == expected
+        assert verdict.deviating == len({key for key, _attribute in expected})
+    assert result["accesses"].deviating > 1
 
 
-def test_decisions_are_those_of_an_independent_computation(cli: Cli, audited: Audited) -> None:
-    """One exact deviation of the staged population calls for its second stage."""
+def test_audit_decisions_equal_those_of_an_independent_computation(
+    cli: Cli, audited: Audited
+) -> None:
+    """One deviation in the first stage of the two-stage plan requires its second stage."""
     first = audited.issued(cli)[0]
-    found = verdicts(audited.concluded)
-    for name, verdict in found.items():
+    result = verdicts(audited.concluded)
+    for name, verdict in result.items():
         assert verdict.decision == decided(first, name, [verdict.deviating]), name
-    assert found[STAGED].decision == "next_stage"
-    assert found["accesses"].decision == "not_accepted"
-    codes = {(one["code"], one["subject"]) for one in sealed(audited.concluded)["findings"]}
+    assert result[STAGED].decision == "next_stage"
+    assert result["accesses"].decision == "not_accepted"
+    codes = {
+        (finding["code"], finding["subject"]) for finding in sealed(audited.concluded)["findings"]
+    }
     assert ("sampling.not_accepted", "accesses") in codes
     assert "sampling.next_stage" in {code for code, _subject in codes}
 
 
 def test_every_deviation_is_a_finding_whose_owner_is_reminded(cli: Cli, audited: Audited) -> None:
-    """With the population's owner and a day, also where a second stage is still to come."""
+    """The owner of the population is reminded, even if a second stage follows."""
     rules = load_pack(Path(audited.environment["PARCELSEAL_POLICY"])).section(AUDIT)
     assert rules is not None
-    owners = {one.id: one.owner for one in rules.populations}
-    found = {one["reference"]: one["owner"] for one in opened(cli, audited)}
-    assert found == {
-        f"{audited.audit}/{name}/{one.number}/{one.attribute}": owners[name]
+    owners = {population.id: population.owner for population in rules.populations}
+    result = {finding["reference"]: finding["owner"] for finding in opened(cli, audited)}
+    assert result == {
+        f"{audited.audit}/{name}/{deviation.number}/{deviation.attribute}": owners[name]
         for name, verdict in verdicts(audited.concluded).items()
-        for one in verdict.deviations
+        for deviation in verdict.deviations
     }
     (followed,) = [
-        one["data"] for one in sealed(audited.concluded)["steps"] if one["step"] == "follow_up"
+        step["data"] for step in sealed(audited.concluded)["steps"] if step["step"] == "follow_up"
     ]
-    assert len(followed["reminded"]) == len(found)
+    assert len(followed["reminded"]) == len(result)
 
 
 def opened(cli: Cli, audited: Audited) -> list[dict[str, Any]]:
-    found = cli.json("findings", "list", **audited.environment)["findings"]
-    assert isinstance(found, list)
-    return found
+    result = cli.json("findings", "list", **audited.environment)["findings"]
+    assert isinstance(result, list)
+    return result
 
 
 @pytest.fixture(scope="module")
-def mended(cli: Cli, audited: Audited) -> dict[str, Any]:
-    """Every finding is answered and tested again; one of them with a failed test between.
+def corrected(cli: Cli, audited: Audited) -> dict[str, Any]:
+    """The output of the commands that answered and retested the first finding.
 
-    Returns:
-        What the command line said to each step of the first one.
+    All other findings were answered and retested too.
     """
-    first, *others = [one["id"] for one in opened(cli, audited)]
+    first, *others = [finding["id"] for finding in opened(cli, audited)]
     cause = ("--cause", "No deputy was named", "--action", "Deputies are named", "--by", ANSWERED)
-    said = {
+    answers = {
         "unanswered": cli.json("findings", "retest", str(first), "--met", "--by", TESTED, code=2),
         "answered": cli.json("findings", "answer", str(first), *cause),
         "own": cli.json("findings", "retest", str(first), "--met", "--by", ANSWERED, code=2),
         "met": cli.json("findings", "retest", str(first), "--met", "--by", TESTED),
     }
-    now = cli.place.clock.now()
-    with cli.place.state.begin() as conn:
-        for one in others:
-            register.answer(conn, one, cause="As 1", action="As 1", by=ANSWERED, at=now)
-            register.retest(conn, one, met=True, by=TESTED, at=now)
-    return said
+    now = cli.services.clock.now()
+    with cli.services.state.begin() as conn:
+        for number in others:
+            register.answer(conn, number, cause="As 1", action="As 1", by=ANSWERED, at=now)
+            register.retest(conn, number, met=True, by=TESTED, at=now)
+    return answers
 
 
-def test_only_another_persons_retest_closes_a_finding(mended: dict[str, Any]) -> None:
-    """Neither before there is an answer nor by who answered."""
-    assert "no corrective action yet" in mended["unanswered"]["error"]
-    assert mended["answered"]["state"] == "answered"
-    assert "cannot test it" in mended["own"]["error"]
-    assert (mended["met"]["state"], mended["met"]["closed_by"]) == ("closed", TESTED)
+def test_finding_is_closed_only_by_retest_of_another_person(corrected: dict[str, Any]) -> None:
+    """A retest without a corrective action, or by the person who answered, is refused."""
+    assert "no corrective action yet" in corrected["unanswered"]["error"]
+    assert corrected["answered"]["state"] == "answered"
+    assert "cannot retest it" in corrected["own"]["error"]
+    assert (corrected["met"]["state"], corrected["met"]["closed_by"]) == ("closed", TESTED)
 
 
 @pytest.fixture(scope="module")
 def second_stage(
-    cli: Cli, audited: Audited, mended: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    cli: Cli, audited: Audited, corrected: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """The conclusion after the second stage's workpapers came back, without a deviation."""
+    """The conclusion after the workpapers of the second stage were returned without a deviation."""
     (blank,) = Path(audited.concluded["bundle"]).glob("workpapers-*.xlsx")
     second = audited.issued(cli)[1]
     file = tmp_path_factory.mktemp("papers") / "second.xlsx"
-    file.write_bytes(looked_at(cli, audited, second, blank))
+    file.write_bytes(completed_workpapers(cli, audited, second, blank))
     taken = cli.json("sampling", "return", str(file), "--by", "E00020", **audited.environment)
     assert (taken["stage"], taken["items"]) == (2, len(second.samples[STAGED].of_stage(2)))
     return cli.json("run", "conclude_audit", **audited.environment)
 
 
-def test_a_clean_second_stage_accepts(second_stage: dict[str, Any]) -> None:
-    """The deviation of the first stage is a finding all the same; the run is not red."""
+def test_second_stage_without_deviations_accepts_the_population(
+    second_stage: dict[str, Any],
+) -> None:
+    """The deviation of the first stage remains a finding, but the run does not fail."""
     (verdict,) = verdicts(second_stage).values()
     assert (verdict.population, verdict.stage) == (STAGED, 2)
     assert (verdict.decision, verdict.deviating) == ("accepted", 1)
     assert float(verdict.upper_limit) <= float(verdict.tolerable)
     assert (second_stage["state"], second_stage["outcome"]) == ("success", "attention")
-    codes = [one["code"] for one in sealed(second_stage)["findings"]]
+    codes = [finding["code"] for finding in sealed(second_stage)["findings"]]
     assert codes == ["sampling.deviations"]
 
 
-def test_with_everything_mended_the_conclusion_is_green_and_verified(
+def test_conclude_audit_passes_and_bundles_verify_after_corrective_actions(
     cli: Cli, audited: Audited, second_stage: dict[str, Any]
 ) -> None:
-    """No finding is open, nothing is left to judge, and every bundle verifies."""
+    """No finding is open, no population is left to evaluate, and every bundle verifies."""
     assert opened(cli, audited) == []
     run = cli.json("run", "conclude_audit", **audited.environment)
     assert (run["state"], run["outcome"], run["findings"]) == ("success", "pass", 0)

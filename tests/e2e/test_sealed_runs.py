@@ -1,4 +1,4 @@
-"""A run that is cleared after its seal shows what was sealed, in a real Airflow."""
+"""Test with a real Airflow that a run which is cleared after its seal keeps its sealed outcome."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ CLEARED = """
 import json, os, sys
 from pathlib import Path
 from include.cli.console import output_to
-from include.cli.stack import workplace
+from include.cli.stack import command_services
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
-from include.workplace import ROOT
-os.environ.update(local_airflow.settings(LocalProfile(workplace().home), ROOT, AIRFLOW_RUNS, None))
-from include.orchestration.inprocess import only_file, prepare
+from include.service_container import ROOT
+profile = LocalProfile(command_services().home)
+os.environ.update(local_airflow.settings(profile, ROOT, AIRFLOW_RUNS, None))
+from include.orchestration.in_process_run import only_file, prepare
 from airflow.sdk import timezone
 folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 runs = []
@@ -40,20 +41,27 @@ print(json.dumps(runs))
 """
 
 
-def test_cleared_run_stays_red_over_its_sealed_failure(
+def test_run_that_was_sealed_as_failed_still_fails_after_its_tasks_are_cleared(
     cli: Cli, backed_up: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The cause is mended and every task cleared: the step refuses, the gate fails again."""
+    """After the cause is fixed and all tasks are cleared, the step refuses to run.
+
+    The gate fails again, because the sealed outcome is a failure.
+    """
     del backed_up  # it migrated Airflow's database
     log = cli.home / "logs" / "mended.log"
     folder = {DAGS_FOLDER: str(Path(__file__).parent / "probes")}
-    done = cli.script(CLEARED, str(log), PROBE_MENDED=str(tmp_path / "mended"), **folder)
-    assert done.returncode == 0, done.stderr
-    first, second = json.loads(done.stdout)
+    completed = cli.script(CLEARED, str(log), PROBE_MENDED=str(tmp_path / "mended"), **folder)
+    assert completed.returncode == 0, completed.stderr
+    first, second = json.loads(completed.stdout)
     assert first[0] == second[0]
     states = {"look": "failed", "seal": "success", "gate": "failed"}
     for _run_id, state, tasks in (first, second):
         assert (state, tasks) == ("failed", states)
     assert "Start a new run" in log.read_text()
-    shown = result_of(cli.place, "mended", first[0], second[1], "log")
-    assert (shown.outcome, shown.findings, exit_code(shown)) == ("fail", 1, 1)
+    sealed_result = result_of(cli.services, "mended", first[0], second[1], "log")
+    assert (sealed_result.outcome, sealed_result.findings, exit_code(sealed_result)) == (
+        "fail",
+        1,
+        1,
+    )

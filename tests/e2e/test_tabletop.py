@@ -1,4 +1,4 @@
-"""A tabletop of the worst scenario: every step is played, and only its own bundle is left."""
+"""Tests of an incident drill with the worst scenario, which leaves only its own bundle."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ pytestmark = pytest.mark.airflow
 SCENARIO = "everything_gone"
 WORDS = {
     f"{name}_{language}": words
-    for name, said in {
+    for name, texts in {
         "cause": ("A key was in a repository", "密钥出现在代码仓库"),
         "harm": ("Fraud calls", "可能遭遇诈骗电话"),
         "measures": ("Accounts disabled", "已停用账号"),
         "self_help": ("Be wary of calls", "请警惕陌生来电"),
         "next_steps": ("We look at logs", "继续排查日志"),
     }.items()
-    for language, words in zip(("en", "zh"), said, strict=True)
+    for language, words in zip(("en", "zh"), texts, strict=True)
 }
 CHECKLIST = ("disable_accounts", "change_secrets", "block_sources", "find_traces")
 ANSWERS = {
@@ -50,29 +50,32 @@ MARK = {"en": "DRILL", "zh-CN": "演练"}
 
 
 def answered() -> Sequence[str]:
-    """`--answer` of every step."""
-    words = (f"{step}={option}:{json.dumps(given)}" for step, (option, given) in ANSWERS.items())
-    return [one for answer in words for one in ("--answer", answer)]
+    """Return `--answer` arguments for every step."""
+    words = (f"{step}={option}:{json.dumps(fields)}" for step, (option, fields) in ANSWERS.items())
+    return [word for answer in words for word in ("--answer", answer)]
 
 
 def files(home: Path) -> set[str]:
-    """All that lies in stores and mail boxes; not what Airflow, servers and their logs write."""
-    folders = [one for one in home.iterdir() if one.name not in ("airflow", "logs", "postgres")]
-    found = {path.relative_to(home) for one in folders for path in one.rglob("*")}
-    return {str(one) for one in found if one.suffix not in (".lock", ".log")}
+    """Return the files of a home folder, without those of Airflow, servers and logs."""
+    folders = [path for path in home.iterdir() if path.name not in ("airflow", "logs", "postgres")]
+    paths = {path.relative_to(home) for folder in folders for path in folder.rglob("*")}
+    return {str(path) for path in paths if path.suffix not in (".lock", ".log")}
 
 
 def live(cli: Cli) -> dict[str, Snapshot]:
-    """The state, and the mapped database."""
-    names = {"state": cli.place.database("state_db").conninfo(), "courier": cli.postgres("courier")}
+    """Return snapshots of the state database and of the mapped database."""
+    names = {
+        "state": cli.services.database("state_db").conninfo(),
+        "courier": cli.postgres("courier"),
+    }
     return {name: snapshot(conninfo) for name, conninfo in names.items()}
 
 
 class Drill:
-    """The drill, and what was there before and after it."""
+    """The result of the drill, with files and databases before and after it."""
 
     def __init__(self, cli: Cli) -> None:
-        with cli.place.state.connect():  # at its newest revision, also where nothing ran before
+        with cli.services.state.connect():  # migrates the state database if no run has done it yet
             pass
         self.files, self.live = files(cli.home), live(cli)
         conf = json.dumps({"tabletop": SCENARIO})
@@ -81,7 +84,7 @@ class Drill:
         self.bundle = Path(self.run["bundle"])
 
     def pdf(self, name: str) -> list[str]:
-        """Text of each page."""
+        """Return the text of each page of a PDF file in the bundle."""
         return [page.extract_text() for page in PdfReader(self.bundle / name).pages]
 
 
@@ -90,29 +93,29 @@ def drill(cli: Cli) -> Drill:
     return Drill(cli)
 
 
-def test_of_a_drill_one_row_of_the_ledger_and_its_bundle_are_left(cli: Cli, drill: Drill) -> None:
-    """No incident, no hold, no notice, no request, no number; no mail, no object; no schema."""
+def test_tabletop_drill_leaves_only_its_ledger_row_and_bundle(cli: Cli, drill: Drill) -> None:
+    """The drill leaves no incident, legal hold, notification, mail, object or database schema."""
     assert set(drill.run) == RUN_KEYS
     assert (drill.run["state"], drill.run["outcome"]) == ("success", "pass")
     after = drill.live_after
     assert differences(drill.live["state"], after["state"]) == {"public.evidence_ledger": 1}
     assert differences(drill.live["courier"], after["courier"]) == {}
-    assert sandboxes(cli.place.state) == []
+    assert sandboxes(cli.services.state) == []
     inside = str(drill.bundle.relative_to(cli.home))
-    made = {one for one in drill.files_after - drill.files if not inside.startswith(one)}
-    assert made
-    assert all(one.startswith(inside) for one in made)
+    new_files = {path for path in drill.files_after - drill.files if not inside.startswith(path)}
+    assert new_files
+    assert all(path.startswith(inside) for path in new_files)
     assert drill.files <= drill.files_after
 
 
-def test_its_bundle_is_sealed_as_any_other(cli: Cli, drill: Drill) -> None:
-    """And the controls that it shows are held."""
+def test_bundle_of_tabletop_drill_is_sealed_and_its_controls_pass(cli: Cli, drill: Drill) -> None:
+    """Every step of the drill and the control of the drill pass."""
     assert cli.json("verify", drill.run["bundle"])["verified"] is True
     result = json.loads((drill.bundle / "result.json").read_text())
-    steps = {(one["step"], one["part"]): one["outcome"] for one in result["steps"]}
+    steps = {(step["step"], step["part"]): step["outcome"] for step in result["steps"]}
     assert set(steps.values()) == {"pass"}
     assert {step for step, _ in steps} >= {*ANSWERS, "open_incident", "assess", "preserve", "send"}
-    assert {one["state"] for one in result["controls"]} == {"held"}
+    assert {control["state"] for control in result["controls"]} == {"held"}
     [decision] = result["approvals"]
     assert decision["decision"] == "Approve"
     kinds = [
@@ -124,15 +127,17 @@ def test_its_bundle_is_sealed_as_any_other(cli: Cli, drill: Drill) -> None:
 
 
 @pytest.mark.parametrize("language", MARK)
-def test_the_report_says_that_it_was_a_drill_and_has_the_score_sheet(
+def test_report_of_tabletop_drill_is_marked_as_drill_and_has_the_score_sheet(
     drill: Drill, language: str
 ) -> None:
-    """On every page; the story is in the reader's language."""
+    """Every page is marked as a drill, and the scenario is in the reader's language."""
     html = (drill.bundle / f"report.{language}.html").read_text(encoding="utf-8")
     assert html.count(MARK[language]) > 3
     english = language == "en"
-    assert ("Score sheet" if english else "评分表") in html
-    assert ("8 of 8 clocks were met" if english else "8 项时限中有 8 项按时完成") in html
+    assert ("Score sheet of the drill" if english else "演练评分表") in html
+    assert (
+        "8 of 8 time limits of the drill were met" if english else "8 项时限中有 8 项按时完成"
+    ) in html
     assert ("A forum offers the whole" if english else "某论坛公开出售公司全部客户数据") in html
     pages = drill.pdf(f"report.{language}.pdf")
     assert pages
@@ -141,19 +146,21 @@ def test_the_report_says_that_it_was_a_drill_and_has_the_score_sheet(
 
 @pytest.mark.parametrize("language", MARK)
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_every_document_is_marked_as_a_drills(drill: Drill, name: str, language: str) -> None:
-    """In all three forms, so that nobody hands it in."""
+def test_documents_of_tabletop_drill_are_marked_as_drill(
+    drill: Drill, name: str, language: str
+) -> None:
+    """The mark in all three formats prevents that a document is handed in by mistake."""
     stem = f"{name}.{language}"
     assert MARK[language] in (drill.bundle / f"{stem}.html").read_text(encoding="utf-8")
     assert all(MARK[language] in page for page in drill.pdf(f"{stem}.pdf"))
     with ZipFile(drill.bundle / f"{stem}.docx") as parts:
         headed = [
-            one for one in parts.namelist() if "header" in one or one.endswith("document.xml")
+            path for path in parts.namelist() if "header" in path or path.endswith("document.xml")
         ]
-        assert any(MARK[language] in parts.read(one).decode() for one in headed)
+        assert any(MARK[language] in parts.read(path).decode() for path in headed)
 
 
-def test_the_command_line_knows_of_no_incident(cli: Cli, drill: Drill) -> None:
-    """Its number is free for the first real one."""
+def test_incident_list_omits_the_tabletop_drill(cli: Cli, drill: Drill) -> None:
+    """A drill uses no incident number of the register."""
     listed: dict[str, Any] = cli.json("incident", "list")
-    assert all(one["run_id"] != drill.run["run_id"] for one in listed["incidents"])
+    assert all(incident["run_id"] != drill.run["run_id"] for incident in listed["incidents"])

@@ -1,4 +1,4 @@
-"""`up` that is stopped while it starts leaves nothing running."""
+"""Test that `up` leaves no process running if it is stopped during its start."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from include.workplace import ROOT
+from include.service_container import ROOT
 
 pytestmark = pytest.mark.airflow
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A home of its own; whatever is left running in it is ended."""
+    """A separate home folder. Its remaining processes are killed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-up-"))
     folder.chmod(0o755)
     yield folder
@@ -31,20 +31,20 @@ def home() -> Iterator[Path]:
 
 
 def running(home: Path) -> list[psutil.Process]:
-    """Every process that was started for a home: by its words or by its environment."""
-    found = []
+    """Return every process whose command line or environment names a home folder."""
+    processes = []
     for process in psutil.process_iter():
         try:
             words = " ".join(process.cmdline())
             if str(home) in words or process.environ().get("PARCELSEAL_HOME") == str(home):
-                found.append(process)
+                processes.append(process)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
-def test_sigterm_while_airflow_starts_stops_everything(home: Path) -> None:
-    """A cancelled job, a closed session: neither Airflow nor the server stays behind."""
+def test_sigterm_to_up_while_airflow_starts_stops_all_its_processes(home: Path) -> None:
+    """After a cancelled job or a closed session, neither Airflow nor PostgreSQL keeps running."""
     environment = {**os.environ, "PARCELSEAL_HOME": str(home), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "include.cli", "up", "--once", "--customers", "50"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as up:
@@ -52,8 +52,8 @@ def test_sigterm_while_airflow_starts_stops_everything(home: Path) -> None:
         for line in up.stderr:
             if "starting Airflow" in line:
                 break
-        assert any("postgres" in one.name() for one in running(home))
+        assert any("postgres" in process.name() for process in running(home))
         up.send_signal(signal.SIGTERM)
-        up.stderr.read()  # until it has ended
+        up.stderr.read()  # wait until the command has ended
     assert up.returncode == 128 + signal.SIGTERM
     assert running(home) == []

@@ -1,4 +1,4 @@
-"""The page "Your own database in an hour", followed word for word on a shop's database."""
+"""Test that follows the tutorial "Your own database in an hour" with a shop's database."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ import psycopg
 import pytest
 
 from include.local.profile import LocalProfile
+from include.service_container import ROOT
 from include.services.programs import program_folder
-from include.workplace import ROOT
 from tests.e2e.conftest import Cli
 from tests.e2e.corpus.schemas import Schema
 from tests.support.forking import run_forked
 
 pytestmark = pytest.mark.airflow
 
-PAGE = (ROOT / "docs" / "your-own-database.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "tutorials" / "your-own-database.md").read_text(encoding="utf-8")
 _BLOCK = re.compile(
     r"(?P<before>[^\n]*)\n\n```(?P<kind>sh|sql|yaml)\n(?P<text>.*?)^```$", re.S | re.M
 )
 _FILE = re.compile(r"`(my-pack/[^`]+)`")
 _BELOW = re.compile(r"below `([^`]+)`")
 OWNER = "stranger"
-# `./parcelseal` of the page: asks the test, whose process has Airflow imported already.
+# `./parcelseal` of the tutorial: sends the command to the test, which has imported Airflow.
 CLIENT = f"""#!{sys.executable} -ES
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
@@ -47,7 +47,7 @@ sys.exit(answer["code"])
 
 
 def script() -> str:
-    """Return the page as one script of the shell."""
+    """Return the code blocks of the tutorial as one shell script."""
     parts = ["set -euo pipefail"]
     for block in _BLOCK.finditer(PAGE):
         text, before = block["text"], block["before"]
@@ -64,7 +64,13 @@ def script() -> str:
 
 
 def _insert(file: str, below: str, text: str) -> str:
-    """Return a program that inserts lines below another line, or writes them to a file."""
+    """Return a Python program that inserts text below a line of a file, or writes a new file.
+
+    Args:
+        file: path of the file.
+        below: the line below which the text is inserted; empty to write a new file.
+        text: the text.
+    """
     return textwrap.dedent(f"""
         from pathlib import Path
         file, below, text = Path({file!r}), {below!r}, {text!r}
@@ -84,7 +90,7 @@ def _is_setting(variable: tuple[str, str]) -> bool:
 
 @pytest.fixture
 def commands(cli: Cli, tmp_path: Path) -> Iterator[Path]:
-    """Serve the page's commands on a socket, in forked processes."""
+    """A socket that receives the tutorial's commands and runs them in forked processes."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -94,10 +100,16 @@ def commands(cli: Cli, tmp_path: Path) -> Iterator[Path]:
                 own = {
                     k: v for k, v in environment.items() if k.startswith(("AIRFLOW_CONN", "PARC"))
                 }
-                done = cli.call(*words, **own)
+                completed = cli.call(*words, **own)
             else:
-                done = run_forked("include.cli.app", *words, cwd=request["folder"], env=environment)
-            answer = {"code": done.returncode, "out": done.stdout, "err": done.stderr}
+                completed = run_forked(
+                    "include.cli.app", *words, cwd=request["folder"], env=environment
+                )
+            answer = {
+                "code": completed.returncode,
+                "out": completed.stdout,
+                "err": completed.stderr,
+            }
             self.wfile.write(json.dumps(answer).encode() + b"\n")
 
     address = tmp_path / "commands"
@@ -109,10 +121,13 @@ def commands(cli: Cli, tmp_path: Path) -> Iterator[Path]:
         thread.join()
 
 
-def test_the_page_ends_with_verified_evidence(cli: Cli, commands: Path, tmp_path: Path) -> None:
-    """Every command succeeds; afterwards the expired records are gone, and only they.
+def test_commands_of_the_tutorial_end_with_verified_evidence(
+    cli: Cli, commands: Path, tmp_path: Path
+) -> None:
+    """Every command succeeds. Afterwards exactly the expired records are deleted.
 
-    The corpus maps its shop under another name: the erasure ledger goes by that name.
+    The test of the corpus maps the same shop under another name, because the erasure ledger
+    identifies databases by this name.
     """
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
         admin.execute(f"CREATE ROLE {OWNER} LOGIN PASSWORD '{OWNER}'".encode())
@@ -120,7 +135,7 @@ def test_the_page_ends_with_verified_evidence(cli: Cli, commands: Path, tmp_path
         Schema("webshop").create(admin, OWNER, f"{cli.postgres('postgres')} {own}", "stranger_shop")
     (tmp_path / "parcelseal").write_text(CLIENT)
     (tmp_path / "parcelseal").chmod(0o755)
-    folder = str(LocalProfile(cli.place.home).postgres.socket_folder).replace("/", "%2F")
+    folder = str(LocalProfile(cli.services.home).postgres.socket_folder).replace("/", "%2F")
     environment = {
         **cli.environment,
         "PATH": f"{program_folder()}:{os.environ['PATH']}",
@@ -130,11 +145,11 @@ def test_the_page_ends_with_verified_evidence(cli: Cli, commands: Path, tmp_path
         "SHOP_RETENTION_URI": cli.uri("stranger_shop", "shop_retention", "secret%20too"),
         "SHOP_ADMIN": cli.postgres("stranger_shop"),
     }
-    done = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-x"], input=script(), check=False, capture_output=True, text=True,
         cwd=tmp_path, env=environment,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr
     with psycopg.connect(cli.postgres("stranger_shop")) as connection:
         counts = connection.execute(
             "SELECT (SELECT count(*) FROM wishlist), (SELECT count(*) FROM customer_entity)"

@@ -1,4 +1,4 @@
-"""Keys and the KMS that the encryption tests share."""
+"""Provide the keys and the KMS that the tests of encryption share."""
 
 from __future__ import annotations
 

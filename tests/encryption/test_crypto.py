@@ -1,4 +1,4 @@
-"""Encryption: any one recipient opens, everything else is refused."""
+"""Test encryption: each recipient can decrypt a message, and damaged messages are refused."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def message(recipients: list[Recipient]) -> bytes:
 
 
 @pytest.mark.parametrize("size", [0, 1, FRAME - 1, FRAME, FRAME + 1, 3 * FRAME, 3 * FRAME + 17])
-def test_each_recipient_alone_opens_the_message(
+def test_each_recipient_decrypts_the_message(
     size: int, recipients: list[Recipient], operations: Holder, offline: Holder
 ):
-    """Of any size, around the frames' edges too."""
+    """The sizes of messages include those just below and above the size of a frame."""
     clear = (CLEAR * (size // len(CLEAR) + 1))[:size]
     message = encrypted(clear, recipients)
     assert opened(message, operations.opening) == clear
@@ -52,39 +52,42 @@ def test_each_recipient_alone_opens_the_message(
     assert size < 100 or clear[:64] not in message
 
 
-def test_another_key_is_refused(message: bytes, stranger: OpeningKey):
-    """With a reason that says so and names the object."""
+def test_key_of_non_recipient_is_refused(message: bytes, stranger: OpeningKey):
+    """The error names the reason and the key of the object."""
     with pytest.raises(Refused, match="does not belong to any of its recipients") as refused:
         opened(message, stranger)
     assert "courier/x/database.dump.zst.enc" in refused.value.message
 
 
-def test_a_key_that_claims_another_ones_id_is_refused(
+def test_other_key_with_the_id_of_a_recipient_is_refused(
     message: bytes, operations: Holder, stranger: OpeningKey
 ):
-    """The id only finds the entry; the key has to fit."""
+    """The key id only selects the encrypted data key.
+
+    Only the recipient's private key decrypts it.
+    """
     liar = OpeningKey("rsa", operations.recipient.key_id, stranger.private_pem)
     with pytest.raises(Refused):
         opened(message, liar)
 
 
-def test_a_message_that_was_not_read_to_its_end_is_let_go_of_in_silence(
+def test_closing_a_partly_read_message_gives_no_warning(
     message: bytes, operations: Holder, stranger: OpeningKey, monkeypatch: pytest.MonkeyPatch
 ):
-    """Since 3.13, Python says what goes wrong then: in a drill's log it looked like a fault."""
-    said: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda what: said.append(what.exc_value))
+    """Since 3.13, Python prints an error in this case, which looked like a fault in logs."""
+    errors: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: errors.append(args.exc_value))
     with pytest.raises(Refused):
         opened(message, stranger)
     half = decrypting(io.BytesIO(message), operations.opening, CONTEXT, "x")
     assert half.read(1) == CLEAR[:1]
     del half
     gc.collect()
-    assert said == []
+    assert errors == []
 
 
 def test_message_with_more_data_keys_than_allowed_is_refused(operations: Holder):
-    """Each data key of a message costs the reader an attempt, so their number is bounded."""
+    """The decryption tries each encrypted data key of a message, so their number is limited."""
     public = operations.recipient.public_pem
 
     def message(keys: int) -> bytes:
@@ -108,20 +111,22 @@ def test_message_with_more_data_keys_than_allowed_is_refused(operations: Holder)
 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
-def test_a_flipped_bit_anywhere_is_refused(message: bytes, operations: Holder, data: st.DataObject):
-    """In the header, the recipients' entries, the frames, the tags."""
+def test_message_with_flipped_bit_is_refused(
+    message: bytes, operations: Holder, data: st.DataObject
+):
+    """The bit may be in the header, the encrypted data keys, the frames or the tags."""
     header = len(message) - len(CLEAR) - 60
-    place = data.draw(st.integers(0, header) | st.integers(0, len(message) - 1))
+    position = data.draw(st.integers(0, header) | st.integers(0, len(message) - 1))
     bit = data.draw(st.integers(0, 7))
-    damaged = message[:place] + bytes([message[place] ^ (1 << bit)]) + message[place + 1 :]
+    damaged = message[:position] + bytes([message[position] ^ (1 << bit)]) + message[position + 1 :]
     with pytest.raises(Refused):
         opened(damaged, operations.opening)
 
 
 @given(st.data())
 @settings(max_examples=150, deadline=None)
-def test_a_truncated_message_is_refused(message: bytes, offline: Holder, data: st.DataObject):
-    """Wherever it is cut, at nothing at all and at the last byte too."""
+def test_truncated_message_is_refused(message: bytes, offline: Holder, data: st.DataObject):
+    """The message is truncated to any length, including zero and one byte less."""
     length = data.draw(
         st.one_of(st.integers(0, len(message) - 1), st.sampled_from([0, 1, len(message) - 1]))
     )
@@ -129,26 +134,32 @@ def test_a_truncated_message_is_refused(message: bytes, offline: Holder, data: s
         opened(message[:length], offline.opening)
 
 
-def test_frames_of_two_messages_cannot_be_mixed(recipients: list[Recipient], operations: Holder):
-    """Reordered, dropped and foreign frames are refused before their bytes are handed on."""
+def test_reordered_dropped_or_foreign_frames_are_refused(
+    recipients: list[Recipient], operations: Holder
+):
+    """A foreign frame comes from another message with the same recipients."""
     clear = CLEAR * (3 * FRAME // len(CLEAR) + 1)
-    one, two = encrypted(clear, recipients), encrypted(clear, recipients)
-    head = len(one) - (len(one) - 1) % 1  # whole length; frames are cut below
+    message, foreign = encrypted(clear, recipients), encrypted(clear, recipients)
+    head = len(message) - (len(message) - 1) % 1  # whole length; frames are cut below
     frame = FRAME + 4 + 12 + 16  # number, IV, content, tag
     last = len(clear) % FRAME + 4 + 4 + 12 + 4 + 16
     start = head - last - len(clear) // FRAME * frame
-    first, second, rest = one[start : start + frame], one[start + frame : start + 2 * frame], 0
+    first, second, rest = (
+        message[start : start + frame],
+        message[start + frame : start + 2 * frame],
+        0,
+    )
     rest = start + 2 * frame
     for mixed in (
-        one[:start] + second + first + one[rest:],
-        one[:start] + first + one[rest:],
-        one[:start] + first + first + one[rest:],
-        one[:start] + two[start : start + frame] + one[start + frame :],
-        one[:start] + first + one[-last:],
+        message[:start] + second + first + message[rest:],
+        message[:start] + first + message[rest:],
+        message[:start] + first + first + message[rest:],
+        message[:start] + foreign[start : start + frame] + message[start + frame :],
+        message[:start] + first + message[-last:],
     ):
         with pytest.raises(Refused):
             opened(mixed, operations.opening)
-    assert opened(one[:start] + first + second + one[rest:], operations.opening) == clear
+    assert opened(message[:start] + first + second + message[rest:], operations.opening) == clear
 
 
 @pytest.mark.parametrize(
@@ -159,32 +170,32 @@ def test_frames_of_two_messages_cannot_be_mixed(recipients: list[Recipient], ope
         {"database": "courier", "restore_point": CONTEXT["restore_point"], "more": "x"},
     ],
 )
-def test_a_message_of_another_restore_point_is_refused(
+def test_message_of_another_restore_point_is_refused(
     message: bytes, operations: Holder, context: dict[str, str]
 ):
-    """Objects that were swapped in the store open with the right key; they are still wrong."""
+    """The key can decrypt the message, but its encryption context names another restore point."""
     with pytest.raises(Refused, match="encrypted as another object"):
         opened(message, operations.opening, context)
 
 
-def test_no_clear_byte_leaves_before_its_frame_was_authenticated(
+def test_decrypted_bytes_are_returned_only_after_authentication(
     recipients: list[Recipient], operations: Holder
 ):
-    """Damage in the second frame lets the first out, and nothing of the second."""
+    """If the second frame is damaged, only bytes of the first frame are returned."""
     clear = CLEAR * (2 * FRAME // len(CLEAR) + 1)
     message = bytearray(encrypted(clear, recipients))
     message[-FRAME] ^= 1
     stream = decrypting(io.BytesIO(bytes(message)), operations.opening, CONTEXT, "x")
-    seen: list[bytes] = []
+    received: list[bytes] = []
     with pytest.raises(Refused):
-        seen.extend(iter(lambda: stream.read(1000), b""))
-    assert len(b"".join(seen)) <= FRAME
-    assert clear.startswith(b"".join(seen))
+        received.extend(iter(lambda: stream.read(1000), b""))
+    assert len(b"".join(received)) <= FRAME
+    assert clear.startswith(b"".join(received))
 
 
-def test_nobody_and_too_many_are_no_recipients(operations: Holder):
-    """What nobody opens is lost, and the format holds only so many."""
-    with pytest.raises(UsageError, match="no recipient"):
+def test_encryption_without_recipient_or_with_too_many_is_refused(operations: Holder):
+    """Without a recipient, the message could never be decrypted. The format limits their number."""
+    with pytest.raises(UsageError, match="No recipient"):
         encrypted(CLEAR, [])
     many = [
         Recipient(f"r{number}", "rsa", f"{number:064x}", operations.recipient.public_pem)
@@ -195,8 +206,8 @@ def test_nobody_and_too_many_are_no_recipients(operations: Holder):
     assert opened(encrypted(CLEAR, [operations.recipient, *many[:-2]]), operations.opening) == CLEAR
 
 
-def test_the_same_key_under_two_names_is_no_trouble(operations: Holder):
-    """The preflight counts it once; encryption takes it."""
+def test_encryption_accepts_same_key_under_two_names(operations: Holder):
+    """The preflight of a backup reports that the two recipients have only one key."""
     twice = [
         operations.recipient,
         Recipient("again", *list(vars(operations.recipient).values())[1:]),
@@ -204,8 +215,8 @@ def test_the_same_key_under_two_names_is_no_trouble(operations: Holder):
     assert opened(encrypted(CLEAR, twice), operations.opening) == CLEAR
 
 
-def test_errors_of_the_source_are_not_called_tampering(message: bytes, operations: Holder):
-    """A store that fails while it is read is no reason to raise an incident."""
+def test_read_errors_of_the_store_are_not_reported_as_tampering(message: bytes, operations: Holder):
+    """If the store fails while a message is read, this is not a security incident."""
 
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
@@ -218,6 +229,6 @@ def test_errors_of_the_source_are_not_called_tampering(message: bytes, operation
         list(iter(lambda: stream.read(100), b""))
 
 
-def test_the_suite_commits_to_its_key():
-    """One ciphertext must not open to two texts under two keys."""
+def test_algorithm_suite_has_key_commitment():
+    """With key commitment, no message can decrypt to different plaintexts with different keys."""
     assert crypto.SUITE == "AES_256_GCM_HKDF_SHA512_COMMIT_KEY"

@@ -1,4 +1,4 @@
-"""KMS keys as recipients, against a KMS that speaks HTTP."""
+"""Test AWS KMS keys as keys of recipients. The KMS is a local server."""
 
 from __future__ import annotations
 
@@ -47,23 +47,25 @@ def opened(message: bytes, key: OpeningKey) -> bytes:
     return decrypting(io.BytesIO(message), key, CONTEXT, "x").read()
 
 
-def test_a_kms_key_alone_and_two_of_them_open(client: Any):
-    """Each by itself; a third one is refused."""
-    one, two, other = (new_key(client) for _ in range(3))
-    message = encrypted([recipient_from_kms("one", one, client)])
-    assert opened(message, OpeningKey(KMS_KIND, one, client=client)) == CLEAR
-    both = encrypted([recipient_from_kms("one", one, client), recipient_from_kms("2", two, client)])
-    for arn in (one, two):
-        assert opened(both, OpeningKey(KMS_KIND, arn, client=client)) == CLEAR
+def test_message_for_one_or_two_kms_keys_is_decrypted_by_each(client: Any):
+    """A key that is not a recipient is refused."""
+    first_key, second_key, other = (new_key(client) for _ in range(3))
+    message = encrypted([recipient_from_kms("one", first_key, client)])
+    assert opened(message, OpeningKey(KMS_KIND, first_key, client=client)) == CLEAR
+    message = encrypted(
+        [recipient_from_kms("one", first_key, client), recipient_from_kms("2", second_key, client)]
+    )
+    for arn in (first_key, second_key):
+        assert opened(message, OpeningKey(KMS_KIND, arn, client=client)) == CLEAR
     with pytest.raises(Refused):
-        opened(both, OpeningKey(KMS_KIND, other, client=client))
+        opened(message, OpeningKey(KMS_KIND, other, client=client))
 
 
 @pytest.mark.parametrize("kms_first", [True, False])
-def test_kms_and_rsa_recipients_mix(
+def test_message_for_kms_and_rsa_recipients_is_decrypted_by_each(
     client: Any, operations: Holder, offline: Holder, stranger: OpeningKey, kms_first: bool
 ):
-    """In any order; every one of them opens, nobody else."""
+    """The order of the recipients does not matter. Other keys are refused."""
     arn = new_key(client)
     recipients = [operations.recipient, offline.recipient]
     recipients.insert(0 if kms_first else 2, recipient_from_kms("kms", arn, client))
@@ -76,8 +78,8 @@ def test_kms_and_rsa_recipients_mix(
         opened(message, OpeningKey(KMS_KIND, new_key(client), client=client))
 
 
-def test_a_kms_that_cannot_be_reached_is_no_tampering(client: Any, operations: Holder):
-    """Neither when a message is made nor when it is opened; the secret is not in the message."""
+def test_unreachable_kms_is_not_reported_as_tampering(client: Any, operations: Holder):
+    """This applies to encryption and decryption. The error contains no secret of the connection."""
     arn = new_key(client)
     message = encrypted([recipient_from_kms("kms", arn, client)])
     gone = kms_client(spec("http://127.0.0.1:9"))
@@ -90,8 +92,8 @@ def test_a_kms_that_cannot_be_reached_is_no_tampering(client: Any, operations: H
         assert SECRET_KEY not in str(error.value)
 
 
-def test_a_kms_key_that_is_not_there_stops_the_encryption(client: Any, operations: Holder):
-    """With one line, not with the SDK's traceback."""
+def test_encryption_with_missing_kms_key_raises_service_error(client: Any, operations: Holder):
+    """The error has a single line, without the SDK's traceback."""
     absent = f"arn:aws:kms:{REGION}:123456789012:key/00000000-0000-0000-0000-000000000000"
     with pytest.raises(ServiceError, match="could not be encrypted"):
         encrypted([operations.recipient, recipient_from_kms("kms", absent, client)])

@@ -1,7 +1,7 @@
-"""Messages of the time before keyrings: what one way of the SDK seals, the other opens.
+"""Test that keyrings and the SDK's older master key providers can decrypt each other's messages.
 
-`message_of_master_keys` was encrypted by ParcelSeal at commit dbc41e28, whose code used the SDK's
-master key providers. Its keys serve no other purpose.
+At commit dbc41e28, ParcelSeal still used master key providers, and encrypted
+`message_of_master_keys` with them. The keys of this message are used for nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CLEAR = bytes(range(256)) * 20
 
 
 class MasterKeys(RawMasterKeyProvider):  # type: ignore[misc] # the SDK has no types
-    """RSA keys by their id, as the code at dbc41e28 held them."""
+    """A provider of RSA master keys by their id, as in the code at commit dbc41e28."""
 
     provider_id = PROVIDER
 
@@ -105,8 +105,9 @@ def kms(moto: MotoServer) -> Any:
 
 
 @pytest.mark.parametrize("name", ["operations", "offline"])
-def test_a_stored_message_of_master_keys_opens(name: str, stranger: OpeningKey):
-    """With each of its recipients' keys, and with no other."""
+def test_message_that_master_keys_encrypted_earlier_is_decrypted_by_each_recipient(
+    name: str, stranger: OpeningKey
+):
     message = (FOLDER / "message.enc").read_bytes()
     key = opening_key_from_pem((FOLDER / f"{name}.key").read_bytes(), name)
     assert opened(message, key) == CLEAR
@@ -114,8 +115,8 @@ def test_a_stored_message_of_master_keys_opens(name: str, stranger: OpeningKey):
         opened(message, stranger)
 
 
-def test_keyrings_open_what_master_keys_sealed(kms: Any, operations: Holder):
-    """RSA and KMS recipients of one message, and a KMS key alone, which makes the data key."""
+def test_keyrings_decrypt_messages_encrypted_with_master_keys(kms: Any, operations: Holder):
+    """Cases: a message for an RSA and a KMS recipient, and a message for a KMS key alone."""
     arn = new_key(kms)
     key, recipient = OpeningKey(KMS_KIND, arn, client=kms), recipient_from_kms("kms", arn, kms)
     message = sealed_by_master_keys([operations.recipient, recipient])
@@ -124,8 +125,10 @@ def test_keyrings_open_what_master_keys_sealed(kms: Any, operations: Holder):
     assert opened(sealed_by_master_keys([recipient]), key) == CLEAR
 
 
-def test_master_keys_open_what_keyrings_sealed(kms: Any, operations: Holder, offline: Holder):
-    """So a backup of today opens with tools that know only the message format."""
+def test_master_keys_decrypt_messages_encrypted_with_keyrings(
+    kms: Any, operations: Holder, offline: Holder
+):
+    """This shows that other tools can read current backups if they support the message format."""
     arn = new_key(kms)
     key, recipient = OpeningKey(KMS_KIND, arn, client=kms), recipient_from_kms("kms", arn, kms)
     for recipients, keys in (

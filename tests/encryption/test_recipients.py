@@ -1,4 +1,4 @@
-"""Which keys are taken as recipients, when they end, and which keys open."""
+"""Test which keys recipients may have, when they expire, and which keys can decrypt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from include.encryption.recipients import (
     Recipient,
-    distinct,
+    count_distinct_keys,
     opening_key_from_pem,
     public_key_id,
     recipient_from_kms,
@@ -30,7 +30,7 @@ PEM, SPKI = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublic
 
 def certificate_of(key: ec.EllipticCurvePrivateKey) -> bytes:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
-    made = (
+    certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -40,11 +40,11 @@ def certificate_of(key: ec.EllipticCurvePrivateKey) -> bytes:
         .not_valid_after(NOW + timedelta(days=1))
         .sign(key, hashes.SHA256())
     )
-    return made.public_bytes(PEM)
+    return certificate.public_bytes(PEM)
 
 
-def test_a_certificate_brings_its_expiry(operations: Holder):
-    """It ends two years after it was made; from that second on it counts as expired."""
+def test_certificate_expires_at_its_end_date(operations: Holder):
+    """A certificate is valid for two years. At the exact end, it counts as expired."""
     recipient = recipient_from_pem("operations", operations.certificate_pem)
     end = recipient.expires_at
     assert end is not None
@@ -53,28 +53,31 @@ def test_a_certificate_brings_its_expiry(operations: Holder):
     assert recipient.expired(end)
 
 
-def test_a_bare_public_key_never_expires_and_is_the_same_recipient(operations: Holder):
-    """The id is of the key, not of its wrapping."""
+def test_public_key_without_certificate_never_expires(operations: Holder):
+    """The id of the key is the same with and without a certificate."""
     bare = recipient_from_pem("bare", operations.recipient.public_pem)
     assert bare.expires_at is None
     assert not bare.expired(NOW + timedelta(days=36500))
     assert bare.key_id == operations.recipient.key_id == operations.opening.key_id
-    assert distinct([bare, operations.recipient]) == 1
+    assert count_distinct_keys([bare, operations.recipient]) == 1
 
 
-def test_the_key_id_is_what_openssl_computes(operations: Holder, tmp_path: Path):
-    """SHA-256 over the public key's DER, so that a holder can check it without us."""
+def test_key_id_equals_openssl_digest(operations: Holder, tmp_path: Path):
+    """The id is the SHA-256 of the public key in DER form.
+
+    Therefore, a holder can check the id without ParcelSeal.
+    """
     (tmp_path / "a.crt").write_bytes(operations.certificate_pem)
     public = tmp_path / "a.pub"
     openssl = functools.partial(subprocess.run, cwd=tmp_path, check=True)
     openssl(["openssl", "x509", "-in", "a.crt", "-noout", "-pubkey", "-out", public.name])
     openssl(["openssl", "pkey", "-pubin", "-in", "a.pub", "-outform", "DER", "-out", "a.der"])
-    found = hashlib.sha256((tmp_path / "a.der").read_bytes()).hexdigest()
-    assert found == operations.recipient.key_id
+    digest = hashlib.sha256((tmp_path / "a.der").read_bytes()).hexdigest()
+    assert digest == operations.recipient.key_id
 
 
-def test_other_kinds_of_key_are_refused():
-    """Only RSA of 3072 bits or more: the format wraps its data key with RSA-OAEP."""
+def test_recipient_keys_other_than_rsa_of_3072_bits_are_refused():
+    """The data key of a message is encrypted with RSA-OAEP. Longer RSA keys are accepted."""
     curve = ec.generate_private_key(ec.SECP384R1())
     small = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     old = dsa.generate_private_key(key_size=2048)
@@ -94,22 +97,25 @@ def test_other_kinds_of_key_are_refused():
         b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
     ],
 )
-def test_what_is_no_key_is_refused_and_not_repeated(pem: bytes):
-    """One line that names the recipient."""
-    with pytest.raises(UsageError, match="Recipient escrow: this is neither") as refused:
+def test_invalid_key_is_refused_and_not_quoted(pem: bytes):
+    """The error has a single line, which names the recipient."""
+    with pytest.raises(UsageError, match="Recipient escrow: the value is neither") as refused:
         recipient_from_pem("escrow", pem)
     assert "AAAA" not in str(refused.value)
 
 
-def test_a_private_key_is_no_recipient(operations: Holder):
-    """The backup host must not hold one, and the error does not repeat it."""
+def test_private_key_is_refused_as_recipient(operations: Holder):
+    """The backup host must not store a private key. The error does not contain the key."""
     with pytest.raises(UsageError, match="neither a PEM certificate nor a PEM public key") as error:
         recipient_from_pem("operations", operations.private_pem)
     assert operations.private_pem.decode().splitlines()[1] not in str(error.value)
 
 
-def test_opening_keys_must_be_plain_rsa(operations: Holder):
-    """A passphrase, another kind of key or no key at all; the error names the file."""
+def test_decryption_key_must_be_unencrypted_rsa_key(operations: Holder):
+    """Cases: a key with a passphrase, a key that is not RSA, and no key.
+
+    The error names the file.
+    """
     key = serialization.load_pem_private_key(operations.private_pem, None)
     locked = key.private_bytes(
         PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
@@ -124,26 +130,26 @@ def test_opening_keys_must_be_plain_rsa(operations: Holder):
         opening_key_from_pem(curve, "a.key")
 
 
-def test_no_representation_shows_a_private_key(operations: Holder):
+def test_repr_does_not_show_private_key(operations: Holder):
     """Logs show objects by their repr."""
     shown = f"{operations.opening!r} {operations.opening}"
     assert "PRIVATE" not in shown
     assert "BEGIN" not in shown
 
 
-def test_kms_keys_are_recipients_by_their_arn():
-    """They have no expiry of their own."""
+def test_recipient_of_kms_key_is_identified_by_its_arn():
+    """KMS keys do not expire."""
     arn = "arn:aws:kms:us-east-1:123456789012:key/abc"
     recipient = recipient_from_kms("kms", arn, object())
     assert recipient.key_id == arn
     assert not recipient.expired(NOW + timedelta(days=9999))
-    assert distinct([recipient, Recipient("again", "kms", arn)]) == 1
+    assert count_distinct_keys([recipient, Recipient("again", "kms", arn)]) == 1
 
 
-def test_public_key_id_depends_on_the_key(operations: Holder, offline: Holder):
-    """Two keys, two ids."""
+def test_different_public_keys_have_different_ids(operations: Holder, offline: Holder):
     keys = [
-        serialization.load_pem_public_key(one.recipient.public_pem) for one in (operations, offline)
+        serialization.load_pem_public_key(holder.recipient.public_pem)
+        for holder in (operations, offline)
     ]
     ids = {public_key_id(key) for key in keys if isinstance(key, rsa.RSAPublicKey)}
     assert ids == {operations.recipient.key_id, offline.recipient.key_id}

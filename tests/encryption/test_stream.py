@@ -1,4 +1,4 @@
-"""Stages in threads: the order of pieces, errors from either side, and no thread left behind."""
+"""Test streams in threads: order of the pieces, errors, and the end of all threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.encryption.stream import DEPTH, PIECE, Filled, Stage
+from include.encryption.stream import DEPTH, PIECE, FullReader, Stage
 from include.services.programs import Pipe
 
 
@@ -24,8 +24,8 @@ def count(up_to: int) -> Iterator[bytes]:
         yield b"%d," % number
 
 
-def test_pieces_arrive_in_order_through_two_stages():
-    """What goes in comes out, and nothing runs on."""
+def test_pieces_pass_two_stages_in_order():
+    """At the end, no thread of the stages is running."""
     with (
         Stage(lambda: count(200), "first") as first,
         Stage(lambda: (piece.upper() for piece in first), "second") as second,
@@ -34,26 +34,26 @@ def test_pieces_arrive_in_order_through_two_stages():
     assert not {"first", "second"} & names()
 
 
-def test_an_error_of_the_producer_is_raised_where_its_pieces_are_read():
-    """After the pieces that came before it."""
+def test_error_of_the_producer_is_raised_in_the_reader():
+    """The reader may first receive the pieces that were produced before the error."""
 
     def broken() -> Iterator[bytes]:
         yield b"1"
         raise OSError("the disk is gone")
 
-    seen = []
+    pieces = []
     with (
         pytest.raises(OSError, match="the disk is gone"),
         Stage(broken, "first") as first,
         Stage(lambda: (piece for piece in first), "second") as second,
     ):
-        seen += list(second)
-    assert seen == [] or seen == [b"1"]
+        pieces += list(second)
+    assert pieces == [] or pieces == [b"1"]
     assert not {"first", "second"} & names()
 
 
-def test_leaving_early_ends_an_endless_producer():
-    """A reader that needs no more, or fails, holds up nobody."""
+def test_closing_the_reader_early_ends_endless_producer():
+    """If a reader stops early or fails, no producer may wait forever."""
 
     def endless() -> Iterator[bytes]:
         while True:
@@ -67,38 +67,38 @@ def test_leaving_early_ends_an_endless_producer():
     assert "first" not in names()
 
 
-def test_a_producer_runs_only_a_few_pieces_ahead():
-    """Memory stays flat: the queue is short and the producer waits."""
-    made = []
+def test_producer_is_only_a_few_pieces_ahead():
+    """The producer waits while its short queue is full, so little memory is needed."""
+    produced = []
 
     def watched() -> Iterator[bytes]:
         for piece in count(1000):
-            made.append(piece)
+            produced.append(piece)
             yield piece
 
     with Stage(watched, "first") as stage:
         reader = iter(stage)
         for taken in range(1, 50):
             next(reader)
-            assert len(made) <= taken + DEPTH + 2
+            assert len(produced) <= taken + DEPTH + 2
 
 
 @given(
     pieces=st.lists(st.binary(max_size=20), max_size=30),
     sizes=st.lists(st.integers(0, 25), max_size=80),
 )
-def test_filled_reads_like_a_file(pieces: list[bytes], sizes: list[int]):
-    """Each read is full until the end, whatever the pieces are; the total is what was read."""
-    filled, file = Filled(iter(pieces)), io.BytesIO(b"".join(pieces))
+def test_full_reader_returns_requested_size_until_the_end(pieces: list[bytes], sizes: list[int]):
+    """This applies to pieces of any size. `total` is the number of bytes read."""
+    reader, file = FullReader(iter(pieces)), io.BytesIO(b"".join(pieces))
     for size in sizes:
-        assert filled.read(size) == file.read(size)
-        assert filled.total == file.tell()
-    assert filled.read() == file.read()
-    assert filled.read(5) == b""
+        assert reader.read(size) == file.read(size)
+        assert reader.total == file.tell()
+    assert reader.read() == file.read()
+    assert reader.read(5) == b""
 
 
-def test_a_pipe_is_read_to_its_end_in_large_pieces():
-    """However small the writes are; nothing is lost, and an empty pipe has no piece."""
+def test_pipe_is_read_to_its_end_in_large_pieces():
+    """The sizes of the writes do not matter. An empty pipe yields no piece."""
     content = os.urandom(3 * PIECE + 17)
     reading, writing = os.pipe()
 
@@ -114,6 +114,6 @@ def test_a_pipe_is_read_to_its_end_in_large_pieces():
     thread.join()
     assert b"".join(pieces) == content
     assert pipe.total == len(content)
-    assert [len(one) for one in pieces] == [PIECE] * 3 + [17]
+    assert [len(piece) for piece in pieces] == [PIECE] * 3 + [17]
     assert list(pipe.pieces()) == []
     os.close(reading)

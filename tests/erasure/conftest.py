@@ -1,4 +1,4 @@
-"""A state database for the ledger, made once."""
+"""Fixtures: a state database with an erasure ledger, and a database for a restored copy."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from tests.support.registers import emptying
 
 @pytest.fixture(scope="session")
 def ledger_state(postgres: EmbeddedPostgres) -> Engine:
+    """A migrated state database, shared by all tests of the session."""
     name = f"state_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
-    made = engine(postgres.conninfo(name))
-    migrate(made)
-    return made
+    state = engine(postgres.conninfo(name))
+    migrate(state)
+    return state
 
 
 @pytest.fixture
 def empty_ledger(ledger_state: Engine) -> None:
-    """Nothing that another test entered is in the ledger."""
+    """An empty erasure ledger at the start of the test."""
     with ledger_state.begin() as conn:
         conn.exec_driver_sql(emptying(["erasure", "erasure_batch"]))
 
 
 @pytest.fixture
 def ledger(ledger_state: Engine, empty_ledger: None) -> Iterator[Connection]:
-    """A connection to an empty ledger; what the test enters is taken back."""
+    """A connection to an empty ledger; its transaction is rolled back after the test."""
     with ledger_state.connect() as conn:
         yield conn
         conn.rollback()
@@ -42,7 +43,7 @@ def ledger(ledger_state: Engine, empty_ledger: None) -> Iterator[Connection]:
 
 @pytest.fixture
 def copy(database: str) -> Iterator[psycopg.Connection]:
-    """A restored copy for the test to fill."""
+    """An empty database for a restored copy. The test creates its tables."""
     with psycopg.connect(database) as conn:
         yield conn
         conn.rollback()

@@ -1,4 +1,4 @@
-"""Erasures of another run that are already in the ledger, and the number of its entries."""
+"""Helpers that write erasures of an earlier run to the erasure ledger, and count its entries."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from include.erasure.ledger import (
     Action,
     ErasureKeys,
     Origin,
-    entries,
-    intend,
-    settle,
-    withdraw_empty,
+    count_entries,
+    open_batch,
+    settle_batches,
+    withdraw_empty_batches,
 )
 
 
@@ -32,7 +32,10 @@ def record(
     erased_at: datetime,
     action: Action = "delete",
 ) -> None:
-    """Enter records in a settled batch. Records that are already entered add no batch."""
+    """Write records to the erasure ledger in a settled batch.
+
+    If the ledger already has all of the records, no batch is added.
+    """
     if not record_keys:
         return
     origin = Origin(
@@ -44,11 +47,11 @@ def record(
         dag_id=dag_id,
         run_id=run_id,
     )
-    batch = intend(conn, keys, origin, record_keys, transaction="1", server="s", at=erased_at)
-    withdraw_empty(conn, [batch])  # before it is settled: a settled batch stays
-    settle(conn, [batch], erased_at)
+    batch = open_batch(conn, keys, origin, record_keys, transaction="1", server="s", at=erased_at)
+    withdraw_empty_batches(conn, [batch])  # before `settle_batches`: a settled batch is not deleted
+    settle_batches(conn, [batch], erased_at)
 
 
 def count(conn: Connection, database: str) -> int:
-    """Count the ledger's entries of a database, those of open batches included."""
-    return sum(sum(by_key.values()) for by_key in entries(conn, database).values())
+    """Count the ledger's entries for a database, in settled and open batches."""
+    return sum(sum(by_key.values()) for by_key in count_entries(conn, database).values())

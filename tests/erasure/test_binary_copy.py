@@ -1,4 +1,4 @@
-"""Rows that PostgreSQL reads by COPY ... (FORMAT binary)."""
+"""Tests of the encoding for COPY ... (FORMAT binary)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import psycopg
 from include.erasure import ledger
 from include.local.postgres import EmbeddedPostgres
 
-COPY = "COPY pg_temp.given (number, name, key) FROM STDIN (FORMAT binary)"
+COPY = "COPY pg_temp.copied (number, name, key) FROM STDIN (FORMAT binary)"
 
 
-def test_the_server_reads_what_was_given(postgres: EmbeddedPostgres):
-    """Numbers, texts and bytes, empty ones too; and no rows at all."""
+def test_postgresql_reads_the_rows_that_copy_stream_encodes_unchanged(postgres: EmbeddedPostgres):
+    """The rows have numbers, texts, bytes and empty values. A stream without rows works too."""
     rows = [(1, "\u5305\u88f9", bytes(range(256))), (2**62, "", b""), (-1, "a\tb\n", b"\xff\xff")]
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as connection:
-        connection.execute("CREATE TEMP TABLE given (number bigint, name text, key bytea)")
-        for some in ([], rows):
+        connection.execute("CREATE TEMP TABLE copied (number bigint, name text, key bytea)")
+        for sent in ([], rows):
             fields = [
-                b"".join(map(ledger.field, (number.to_bytes(8, signed=True), name.encode(), key)))
-                for number, name, key in some
+                b"".join(
+                    map(ledger.copy_field, (number.to_bytes(8, signed=True), name.encode(), key))
+                )
+                for number, name, key in sent
             ]
-            with connection.cursor().copy(COPY) as into:
-                into.write(ledger.stream(3, fields))
-            assert connection.execute("SELECT * FROM given").fetchall() == some
+            with connection.cursor().copy(COPY) as copy:
+                copy.write(ledger.copy_stream(3, fields))
+            assert connection.execute("SELECT * FROM copied").fetchall() == sent

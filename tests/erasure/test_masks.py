@@ -1,4 +1,4 @@
-"""A mask leaves what its rule says and no more, and the second opinion notices a wrong one."""
+"""Tests of masks, and of the independent check that detects a wrong mask."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from include.erasure.masks import (
+    ColumnShape,
     Mask,
-    Shape,
-    assignments,
-    masked,
+    exceeds_mask,
+    mask_assignments,
+    mask_expression,
     masks_of,
-    shapes,
-    shows,
-    shows_too_much,
-    to_mask,
+    needs_masking,
+    read_column_shapes,
+    record_exceeds_mask,
 )
-from include.erasure.places import Place
+from include.erasure.tables import TableName
 from include.local.postgres import EmbeddedPostgres
 from include.policy.retention import MaskKind, RetentionRule
 from include.services.errors import UsageError
 
 KINDS: tuple[MaskKind, ...] = get_args(MaskKind)
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
-T = Place("public", "t")
+T = TableName("public", "t")
 BLANK = r" \x01-\x1f\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff"
 UNITS = ("单元", "單元", "室", "栋", "棟", "幢", "座", "楼", "樓", "层", "層", "户", "戶", "房")
 COUNTED = (
@@ -42,7 +42,7 @@ WIDE = str.maketrans("０１２３４５６７８９", "0123456789")
 
 
 def name(text: str) -> str:
-    """Oracle of the mask of names, character by character."""
+    """Return the expected masked value of a name, computed character by character."""
     while text and re.match(f"[{BLANK}]", text[0]):
         text = text[1:]
     while text and re.match(f"[{BLANK}]", text[-1]):
@@ -52,10 +52,10 @@ def name(text: str) -> str:
 
 
 def phone(text: str) -> str:
-    """Oracle of the mask of phone numbers."""
+    """Return the expected masked value of a phone number."""
     if not text:
         return ""
-    digits = [one for one in text.translate(WIDE) if one in "0123456789*"]
+    digits = [sign for sign in text.translate(WIDE) if sign in "0123456789*"]
     if len(digits) < 7:
         return "*" * 6
     visible = len(digits) - 6
@@ -68,20 +68,20 @@ def phone(text: str) -> str:
 
 
 def parts(text: str) -> list[int]:
-    """Where what counts a part of a building begins: 3 of 3单元, A of A 座."""
-    found = []
-    for at, one in enumerate(text):
+    """Return where a section of a building begins, such as 3 in 3单元 or A in A 座."""
+    positions = []
+    for at, sign in enumerate(text):
         rest = text[at + 1 :].lstrip(" ")
-        if one in COUNTED and rest.startswith(UNITS):
+        if sign in COUNTED and rest.startswith(UNITS):
             while at and text[at - 1] in COUNTED:
                 at -= 1
-            found.append(at)
-    return found
+            positions.append(at)
+    return positions
 
 
 def address(text: str) -> str:
-    """Oracle of the mask of addresses."""
-    is_digit = [one in "0123456789０１２３４５６７８９" for one in text]
+    """Return the expected masked value of an address."""
+    is_digit = [sign in "0123456789０１２３４５６７８９" for sign in text]
     if not text or (text.endswith("**") and not any(is_digit) and not parts(text)):
         return text
     for at in range(1, len(text)):
@@ -113,31 +113,33 @@ ORACLES: dict[str, Callable[[str], str]] = {"name": name, "phone": phone, "addre
 
 @pytest.fixture(scope="module")
 def anywhere(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
+    """A connection to any database, for queries without tables."""
     with psycopg.connect(postgres.conninfo("postgres")) as conn:
         yield conn
 
 
 @pytest.fixture
 def conn(database: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database) as made:
-        yield made
+    with psycopg.connect(database) as connection:
+        yield connection
 
 
-def asked(
-    conn: psycopg.Connection, values: Sequence[str | None], what: sql.Composable
+def evaluate(
+    conn: psycopg.Connection, values: Sequence[str | None], expression: sql.Composable
 ) -> list[Any]:
+    """Evaluate an SQL expression over the column ``v`` for each of the values."""
     query = sql.SQL("SELECT {} FROM unnest({}::text[]) WITH ORDINALITY AS t(v, n) ORDER BY n")
-    found = conn.execute(query.format(what, sql.Literal(list(values)))).fetchall()
+    rows = conn.execute(query.format(expression, sql.Literal(list(values)))).fetchall()
     conn.rollback()
-    return [row[0] for row in found]
+    return [row[0] for row in rows]
 
 
 def mask(conn: psycopg.Connection, values: Sequence[str | None], kind: MaskKind) -> list[Any]:
-    return asked(conn, values, masked(sql.Identifier("t", "v"), kind))
+    return evaluate(conn, values, mask_expression(sql.Identifier("t", "v"), kind))
 
 
-def judge(conn: psycopg.Connection, values: Sequence[str | None], kind: MaskKind) -> list[Any]:
-    return asked(conn, values, shows_too_much(sql.Identifier("t", "v"), kind))
+def exceeds(conn: psycopg.Connection, values: Sequence[str | None], kind: MaskKind) -> list[Any]:
+    return evaluate(conn, values, exceeds_mask(sql.Identifier("t", "v"), kind))
 
 
 ANY = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=20)
@@ -153,33 +155,41 @@ TEXTS = st.lists(st.one_of(ANY, CHINESE, DIALLED, WESTERN), max_size=40)
 @pytest.mark.parametrize("kind", ["name", "phone", "address"])
 @given(values=TEXTS)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_masks_are_those_of_the_oracle_and_nothing_goes_back(
+def test_sql_mask_equals_python_mask_and_does_not_change_masked_values(
     anywhere: psycopg.Connection, kind: MaskKind, values: list[str]
 ):
-    """Masking again changes nothing, and what is masked never shows too much."""
+    """The functions of this module compute the expected values.
+
+    Masking a masked value again changes nothing.
+    """
     once = mask(anywhere, values, kind)
-    assert once == [ORACLES[kind](one) for one in values]
+    assert once == [ORACLES[kind](value) for value in values]
     assert mask(anywhere, once, kind) == once
-    assert not any(judge(anywhere, once, kind))
+    assert not any(exceeds(anywhere, once, kind))
 
 
 @given(values=TEXTS)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_a_mask_must_hide_is_hidden(anywhere: psycopg.Connection, values: list[str]):
-    """One character of a name, six digits of a number, whatever comes after an address's house."""
+def test_mask_hides_rest_of_name_six_digits_of_phone_number_and_room_number(
+    anywhere: psycopg.Connection, values: list[str]
+):
+    """A mask hides all of a name except its first character.
+
+    It also hides six digits of a phone number, and the room number of an address.
+    """
     for before, after in zip(values, mask(anywhere, values, "name"), strict=True):
         core = before.strip()
         assert not core or after.rstrip("*") != core or core.endswith("*")
         assert len(after.rstrip("*")) <= 1
     for before, after in zip(values, mask(anywhere, values, "phone"), strict=True):
-        assert sum(one.isdigit() for one in after) <= 5
+        assert sum(sign.isdigit() for sign in after) <= 5
         assert not before or after.count("*") >= 6
     for before, after in zip(values, mask(anywhere, values, "address"), strict=True):
         assert before.startswith(after.removesuffix("**"))
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "wanted"),
+    ("kind", "value", "masked"),
     [
         ("name", "王小明", "王**"),
         ("name", "王", "**"),
@@ -219,9 +229,10 @@ def test_what_a_mask_must_hide_is_hidden(anywhere: psycopg.Connection, values: l
         ("address", "人民路 12号5号楼", "人民路 12号**"),
     ],
 )
-def test_examples_of_masks(anywhere: psycopg.Connection, kind: MaskKind, value: str, wanted: str):
-    """As a reader of the standard expects them."""
-    assert mask(anywhere, [value], kind) == [wanted]
+def test_mask_of_each_example_equals_the_masked_value_in_the_standard(
+    anywhere: psycopg.Connection, kind: MaskKind, value: str, masked: str
+):
+    assert mask(anywhere, [value], kind) == [masked]
 
 
 STREETS = st.sampled_from(
@@ -236,26 +247,28 @@ ROOMS = st.builds(
 
 @given(homes=st.lists(st.tuples(STREETS, ROOMS), min_size=1, max_size=40))
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_room_is_hidden_however_it_is_written(
+def test_mask_of_address_hides_room_in_every_spelling(
     anywhere: psycopg.Connection, homes: list[tuple[str, str]]
 ):
-    """GB/T 41833: unit and room are hidden; and the second opinion objects to both."""
-    whole = [street + room for street, room in homes]
-    for (street, _), after in zip(homes, mask(anywhere, whole, "address"), strict=True):
+    """GB/T 41833 requires that unit and room are hidden.
+
+    The independent check detects visible rooms.
+    """
+    addresses = [street + room for street, room in homes]
+    for (street, _), after in zip(homes, mask(anywhere, addresses, "address"), strict=True):
         assert "7777" not in after
         assert street.startswith(after.removesuffix("**"))
-    assert all(judge(anywhere, [one + "**" for one in whole], "address"))
+    assert all(exceeds(anywhere, [address + "**" for address in addresses], "address"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_null_stays_null_and_shows_nothing(anywhere: psycopg.Connection, kind: MaskKind):
-    """Nothing is made up where there was nothing."""
+def test_mask_of_null_is_null(anywhere: psycopg.Connection, kind: MaskKind):
     assert mask(anywhere, [None], kind) == [None]
-    assert judge(anywhere, [None, ""], kind) == [False, False]
+    assert exceeds(anywhere, [None, ""], kind) == [False, False]
 
 
 @pytest.mark.parametrize(
-    ("kind", "fine", "wrong"),
+    ("kind", "masked", "visible"),
     [
         ("name", ["王**", "欧阳**", "**"], ["王小明", "王", "王*明", "欧阳修**"]),
         (
@@ -276,16 +289,19 @@ def test_null_stays_null_and_shows_nothing(anywhere: psycopg.Connection, kind: M
         ("erase", [""], ["x", "**"]),
     ],
 )  # fmt: skip
-def test_the_second_opinion_knows_masks_from_what_is_none(
-    anywhere: psycopg.Connection, kind: MaskKind, fine: list[str], wrong: list[str]
+def test_exceeds_mask_is_false_for_masked_values_and_true_for_unmasked_values(
+    anywhere: psycopg.Connection, kind: MaskKind, masked: list[str], visible: list[str]
 ):
-    """The sample's own masks, which keep compound surnames and buildings, are fine too."""
-    assert judge(anywhere, fine, kind) == [False] * len(fine)
-    assert judge(anywhere, wrong, kind) == [True] * len(wrong)
+    """The check also accepts the masked values of the sample data.
+
+    These show compound surnames and buildings.
+    """
+    assert exceeds(anywhere, masked, kind) == [False] * len(masked)
+    assert exceeds(anywhere, visible, kind) == [True] * len(visible)
 
 
-def test_records_are_masked_in_their_table(conn: psycopg.Connection):
-    """Columns without room get stars only, what must be filled is emptied, the stamp stays."""
+def test_mask_assignments_mask_columns_and_keep_existing_stamp(conn: psycopg.Connection):
+    """A short column gets only stars, and a NOT NULL column is set to an empty text."""
     conn.execute(
         """CREATE DOMAIN label AS varchar(8) NOT NULL; CREATE DOMAIN longer AS label;
         CREATE TABLE t (id int, name varchar(2), phone char(5), address longer,
@@ -298,12 +314,16 @@ def test_records_are_masked_in_their_table(conn: psycopg.Connection):
         "name": "name", "phone": "phone", "address": "address", "note": "erase", "born": "erase",
         "gone": "name",
     }  # fmt: skip
-    rule, found = Mask(kinds, "masked_at"), shapes(conn, T)
-    assert found["address"] == Shape(text=True, limit=8, filled=True)
-    assert found["born"] == Shape(text=False, limit=None, filled=False)
+    rule, shapes = Mask(kinds, "masked_at"), read_column_shapes(conn, T)
+    assert shapes["address"] == ColumnShape(is_text=True, max_length=8, is_not_null=True)
+    assert shapes["born"] == ColumnShape(is_text=False, max_length=None, is_not_null=False)
     pending = sql.SQL("SELECT id FROM t WHERE {} ORDER BY id")
-    assert conn.execute(pending.format(shows(rule, found))).fetchall() == [(1,), (2,), (3,)]
-    change = sql.SQL("UPDATE t SET {}").format(assignments(rule, found, sql.Literal(NOW)))
+    assert conn.execute(pending.format(record_exceeds_mask(rule, shapes))).fetchall() == [
+        (1,),
+        (2,),
+        (3,),
+    ]
+    change = sql.SQL("UPDATE t SET {}").format(mask_assignments(rule, shapes, sql.Literal(NOW)))
     for _ in range(2):
         conn.execute(change)
         rows = conn.execute("SELECT name, phone, address, note, born FROM t ORDER BY id").fetchall()
@@ -312,33 +332,31 @@ def test_records_are_masked_in_their_table(conn: psycopg.Connection):
             ("**", None, "北京人民路**", "", None),
             (None, "*****", "**", "", None),
         ]
-    assert conn.execute(pending.format(to_mask(rule, found))).fetchall() == []
+    assert conn.execute(pending.format(needs_masking(rule, shapes))).fetchall() == []
     stamps = conn.execute("SELECT masked_at FROM t ORDER BY id").fetchall()
-    assert [one for (one,) in stamps] == [NOW, datetime(2026, 1, 1, tzinfo=UTC), NOW]
+    assert [stamp for (stamp,) in stamps] == [NOW, datetime(2026, 1, 1, tzinfo=UTC), NOW]
 
 
-def test_a_record_without_stamp_is_still_to_be_masked(conn: psycopg.Connection):
-    """Whatever it looks like; without a stamp in the table only the look counts."""
+def test_needs_masking_is_true_for_record_without_stamp(conn: psycopg.Connection):
+    """If the table has no stamp column, only the values of the masked columns decide."""
     conn.execute("CREATE TABLE t (name text, masked_at date); INSERT INTO t VALUES ('王**')")
-    found = shapes(conn, T)
-    for stamp, wanted in (("masked_at", 1), (None, 0), ("absent", 0)):
-        condition = to_mask(Mask({"name": "name"}, stamp), found)
+    shapes = read_column_shapes(conn, T)
+    for stamp, records in (("masked_at", 1), (None, 0), ("absent", 0)):
+        condition = needs_masking(Mask({"name": "name"}, stamp), shapes)
         query = sql.SQL("SELECT count(*) FROM t WHERE {}").format(condition)
-        assert conn.execute(query).fetchone() == (wanted,)
+        assert conn.execute(query).fetchone() == (records,)
 
 
 @pytest.mark.parametrize(("kind", "column"), [("erase", "born"), ("phone", "number")])
-def test_what_a_column_cannot_hold_is_an_error_that_names_it(
+def test_mask_assignments_refuse_unsuitable_column_by_name(
     conn: psycopg.Connection, kind: MaskKind, column: str
 ):
-    """Before anything is changed."""
     conn.execute("CREATE TABLE t (born date NOT NULL, number bigint)")
     with pytest.raises(UsageError, match=f"column {column}"):
-        assignments(Mask({column: kind}), shapes(conn, T), sql.SQL("now()"))
+        mask_assignments(Mask({column: kind}), read_column_shapes(conn, T), sql.SQL("now()"))
 
 
-def test_masks_come_from_the_schedule():
-    """Only classes that mask have one."""
+def test_masks_of_returns_only_record_classes_that_are_masked():
     common = {"collection": "c", "clock": "at", "period": "P1D", "basis": "business"}
     rules = [
         RetentionRule.model_validate({"class": "a", "action": "delete", **common}),

@@ -1,4 +1,4 @@
-"""References are compared as their foreign key does, in a restored copy as in the live database."""
+"""Tests that a replay compares references as their foreign keys do in the live database."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from include.erasure.ledger import ErasureKeys, Origin, intend
-from include.erasure.places import Place
-from include.erasure.replay import Replay, Schedule, replay
+from include.erasure.ledger import ErasureKeys, Origin, open_batch
+from include.erasure.replay import ReplayResult, ReplayRules, replay
+from include.erasure.tables import TableName
 from include.services.errors import ControlFailed
 
 KEYS = ErasureKeys({"1": b"o" * 32}, "1")
@@ -21,7 +21,7 @@ CREATE TABLE c (id int PRIMARY KEY, t text COLLATE "POSIX" REFERENCES t ON DELET
 INSERT INTO t VALUES ('a'), ('b');
 INSERT INTO c VALUES (1, 'a'), (2, 'b');
 """
-# An index whose equality is not that of the type, as an operator that no path of a session finds.
+# An index with another equality than the type's, by an operator outside of every search path.
 ANY_CASE = """
 CREATE SCHEMA own;
 CREATE FUNCTION own.same(text, text) RETURNS bool IMMUTABLE STRICT LANGUAGE sql
@@ -39,16 +39,20 @@ INSERT INTO c VALUES (1, 'A'), (2, 'B');
 """
 
 
-def again(copy: psycopg.Connection, state: Engine, detach: str = "", **erased: list[str]) -> Replay:
-    """Commit the copy, enter what was erased by its keys, and replay that."""
+def commit_and_replay(
+    copy: psycopg.Connection, state: Engine, detach: str = "", **erased: list[str]
+) -> ReplayResult:
+    """Commit the copy, write erasures to the ledger, and replay them."""
     copy.commit()
     with state.begin() as conn:
         for name, keys in erased.items():
             origin = Origin("courier", name, "delete", "c", "r", "d", "r1")
-            intend(conn, KEYS, origin, [[one] for one in keys], transaction="1", server="s", at=NOW)
+            open_batch(
+                conn, KEYS, origin, [[key] for key in keys], transaction="1", server="s", at=NOW
+            )
     detached = {"t": [detach]} if detach else {}
-    places = {name: Place("public", name) for name in "tc"}
-    return replay(copy, "courier", places, state, KEYS, Schedule(detached=detached), NOW)
+    places = {name: TableName("public", name) for name in "tc"}
+    return replay(copy, "courier", places, state, KEYS, ReplayRules(detached=detached), NOW)
 
 
 def rows(copy: psycopg.Connection, table: str = "c") -> list[tuple[object, ...]]:
@@ -58,7 +62,7 @@ def rows(copy: psycopg.Connection, table: str = "c") -> list[tuple[object, ...]]
 @pytest.mark.parametrize(
     ("tables", "field", "key"), [(COLLATED, "c.t", "a"), (ANY_CASE, "c.t %s", "1")]
 )
-def test_a_reference_is_detached_as_its_key_compares(
+def test_replay_compares_references_with_operator_and_collation_of_the_foreign_key(
     copy: psycopg.Connection,
     ledger_state: Engine,
     empty_ledger: None,
@@ -66,32 +70,30 @@ def test_a_reference_is_detached_as_its_key_compares(
     field: str,
     key: str,
 ) -> None:
-    """Between other collations, and by an operator of another schema."""
     copy.execute(tables.format(action="NO ACTION").encode())
     kept = rows(copy)[1]
-    assert again(copy, ledger_state, field, t=[key]).remaining == 0
+    assert commit_and_replay(copy, ledger_state, field, t=[key]).remaining == 0
     assert rows(copy) == [(1, None), kept]
     assert len(rows(copy, "t")) == 1
 
 
 @pytest.mark.parametrize(("tables", "key"), [(COLLATED, "a"), (ANY_CASE, "1")])
-def test_a_cascade_is_seen_as_its_key_compares(
+def test_replay_detects_cascades_with_operator_and_collation_of_the_foreign_key(
     copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None, tables: str, key: str
 ) -> None:
-    """Else the record that was never erased would go with the erased one, or none could go."""
+    """An undetected cascade would delete a record that was never erased."""
     copy.execute(tables.format(action="CASCADE").encode())
     before = rows(copy)
     with pytest.raises(ControlFailed, match="c still refers to them"):
-        again(copy, ledger_state, t=[key])
+        commit_and_replay(copy, ledger_state, t=[key])
     assert rows(copy) == before
-    assert again(copy, ledger_state, c=["1"]).remaining == 0
+    assert commit_and_replay(copy, ledger_state, c=["1"]).remaining == 0
     assert (rows(copy), len(rows(copy, "t"))) == (before[1:], 1)
 
 
-def test_a_reference_to_a_partition_is_not_detached_from_another(
+def test_replay_keeps_reference_if_the_erased_record_with_this_key_is_in_another_partition(
     copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None
 ) -> None:
-    """A record of another partition that has the same number is not what it refers to."""
     copy.execute("""
     CREATE TABLE t (id int, code text PRIMARY KEY) PARTITION BY LIST (code);
     CREATE TABLE t1 PARTITION OF t FOR VALUES IN ('a', 'b');
@@ -101,5 +103,5 @@ def test_a_reference_to_a_partition_is_not_detached_from_another(
     INSERT INTO t VALUES (1, 'a'), (2, 'b'), (2, 'x');
     INSERT INTO c VALUES (1, 1), (2, 2);
     """)
-    assert again(copy, ledger_state, "c.t", t=["a", "x"]).remaining == 0
+    assert commit_and_replay(copy, ledger_state, "c.t", t=["a", "x"]).remaining == 0
     assert rows(copy) == [(1, None), (2, 2)]

@@ -1,4 +1,4 @@
-"""Replaying the ledger on a restored copy: what was erased goes again, and nothing else."""
+"""Tests that a replay erases the records of the ledger again in a restored copy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sqlalchemy import Engine
 
 from include.erasure import matching
 from include.erasure import replay as module
-from include.erasure.ledger import Action, ErasureKeys, Origin, intend
+from include.erasure.ledger import Action, ErasureKeys, Origin, open_batch
 from include.erasure.masks import Mask
-from include.erasure.places import Place, primary_key
-from include.erasure.replay import Replay, Schedule, replay, require_erased
+from include.erasure.replay import ReplayResult, ReplayRules, replay, require_erased
+from include.erasure.tables import TableName, require_primary_key
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
 KEYS = ErasureKeys({"1": b"o" * 32, "2": b"n" * 32}, "2")
@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SECRET = "王小明13800138000"
 
 
-def entered(
+def enter_erasures(
     state: Engine,
     erased: Mapping[str, Sequence[Sequence[str]]],
     keys: ErasureKeys = KEYS,
@@ -32,29 +32,29 @@ def entered(
     record_class: str = "c",
     key_types: str | None = None,
 ) -> None:
-    """Enter records in a ledger that has nothing else of them, as an open batch."""
+    """Write erasures to the ledger as an open batch for each collection."""
     with state.begin() as conn:
-        for name, those in erased.items():
+        for name, record_keys in erased.items():
             origin = Origin("courier", name, action, record_class, "r", "d", "r1", key_types)
-            intend(conn, keys, origin, those, transaction="1", server="s", at=NOW)
+            open_batch(conn, keys, origin, record_keys, transaction="1", server="s", at=NOW)
 
 
 @pytest.fixture
 def replayed(
     copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None
-) -> Callable[..., Replay]:
-    """Replay a ledger of these deletions."""
+) -> Callable[..., ReplayResult]:
+    """A function that writes deletions to the ledger and replays the ledger."""
 
     def run(
         erased: Mapping[str, Sequence[Sequence[str]]],
         *,
         masks: Mapping[str, Mask] | None = None,
         keys: ErasureKeys = KEYS,
-        **places: Place,
-    ) -> Replay:
-        entered(ledger_state, erased)
-        where = {**{name: Place("public", name) for name in (*"tcd", *erased)}, **places}
-        return replay(copy, "courier", where, ledger_state, keys, Schedule(masks or {}), NOW)
+        **table_names: TableName,
+    ) -> ReplayResult:
+        enter_erasures(ledger_state, erased)
+        tables = {name: TableName("public", name) for name in (*"tcd", *erased)} | table_names
+        return replay(copy, "courier", tables, ledger_state, keys, ReplayRules(masks or {}), NOW)
 
     return run
 
@@ -64,27 +64,25 @@ def left(copy: psycopg.Connection, table: str = "t") -> list[Any]:
     return [row[0] for row in rows]
 
 
-def test_erased_records_go_and_others_stay(
-    copy: psycopg.Connection, replayed: Callable[..., Replay]
+def test_replay_erases_records_of_ledger_and_commits(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
-    """What the copy brought back is counted, what it never had is not; the commit is done."""
+    """Records that do not exist in the copy are not counted as replayed."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 9)")
-    done = replayed({"t": [["2"], ["5"], ["77"]]})
-    assert done == Replay(entries=3, replayed=2, remaining=0)
+    result = replayed({"t": [["2"], ["5"], ["77"]]})
+    assert result == ReplayResult(entries=3, replayed=2, remaining=0)
     copy.rollback()
     assert left(copy) == [1, 3, 4, 6, 7, 8, 9]
-    assert replayed({"t": [["2"], ["5"], ["77"]]}) == Replay(3, 0, 0)
+    assert replayed({"t": [["2"], ["5"], ["77"]]}) == ReplayResult(3, 0, 0)
 
 
-def test_an_empty_ledger_does_nothing(replayed: Callable[..., Replay]):
-    """And needs no place."""
-    assert replayed({}) == Replay(0, 0, 0)
+def test_replay_of_empty_ledger_changes_nothing(replayed: Callable[..., ReplayResult]):
+    assert replayed({}) == ReplayResult(0, 0, 0)
 
 
-def test_records_that_refer_to_each_other_go_together(
-    copy: psycopg.Connection, replayed: Callable[..., Replay]
+def test_replay_erases_records_in_foreign_key_cycles(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
-    """Cycles of foreign keys, deferrable or not, and references to oneself."""
     copy.execute(
         """CREATE TABLE a (id int PRIMARY KEY, b int);
         CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a, up int REFERENCES b);
@@ -92,18 +90,18 @@ def test_records_that_refer_to_each_other_go_together(
         INSERT INTO b SELECT n, n, nullif(n - 1, 0) FROM generate_series(1, 5) n;
         UPDATE a SET b = id; ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b;"""
     )
-    done = replayed({"a": [["4"], ["5"]], "b": [["4"], ["5"]]})
-    assert (done.replayed, done.remaining) == (4, 0)
+    result = replayed({"a": [["4"], ["5"]], "b": [["4"], ["5"]]})
+    assert (result.replayed, result.remaining) == (4, 0)
     assert left(copy, "a") == left(copy, "b") == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
     "option", ["", "ON DELETE RESTRICT", "DEFERRABLE", "DEFERRABLE INITIALLY DEFERRED"]
 )
-def test_a_record_that_was_never_erased_stops_it_and_nothing_changes(
-    copy: psycopg.Connection, replayed: Callable[..., Replay], option: str
+def test_replay_fails_and_changes_nothing_if_unerased_record_refers_to_erased_record(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult], option: str
 ):
-    """The table and the constraint are named, no key is; the copy stays whole."""
+    """The error names the table and the constraint, but no key of a record."""
     copy.execute(
         f"""CREATE TABLE t (id text PRIMARY KEY); INSERT INTO t VALUES ('{SECRET}'), ('x');
         CREATE TABLE c (id int PRIMARY KEY, t text);
@@ -115,14 +113,13 @@ def test_a_record_that_was_never_erased_stops_it_and_nothing_changes(
         replayed({"t": [[SECRET], ["x"]]})
     assert SECRET not in str(error.value)
     assert len(left(copy)) == 2
-    both = {"t": [[SECRET], ["x"]], "c": [["1"]]}
-    assert replayed(both).remaining == 0
+    with_referring = {"t": [[SECRET], ["x"]], "c": [["1"]]}
+    assert replayed(with_referring).remaining == 0
 
 
-def test_references_that_are_set_to_null_follow_it(
-    copy: psycopg.Connection, replayed: Callable[..., Replay]
+def test_on_delete_set_null_sets_references_to_erased_records_to_null(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
-    """The record stays, as the owner of the schema decided."""
     copy.execute(
         """CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2);
         CREATE TABLE kept (id int, t int REFERENCES t ON DELETE SET NULL);
@@ -132,10 +129,10 @@ def test_references_that_are_set_to_null_follow_it(
     assert copy.execute("SELECT * FROM kept ORDER BY id").fetchall() == [(1, None), (2, 2)]
 
 
-def test_a_cascade_takes_no_record_along_that_was_never_erased(
-    copy: psycopg.Connection, replayed: Callable[..., Replay]
+def test_replay_fails_if_cascade_would_delete_unerased_record(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
-    """It was moved to another parent since the backup; those that were erased too may go."""
+    """The live database moved the unerased record to another parent after the backup."""
     copy.execute(
         """CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t ON DELETE CASCADE);
         CREATE TABLE c (id int PRIMARY KEY, t int);
@@ -157,10 +154,10 @@ def test_a_cascade_takes_no_record_along_that_was_never_erased(
     assert (left(copy), left(copy, "c"), left(copy, "d")) == ([3, 4], [3, 4], [])
 
 
-def test_a_cascade_between_partitions_is_seen(
-    copy: psycopg.Connection, replayed: Callable[..., Replay]
+def test_replay_detects_cascades_between_partitions(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
-    """A key of the whole, and one that a single partition has."""
+    """The foreign key is defined on the partitioned table or on a single partition."""
     copy.execute(
         """CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id);
         CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10);
@@ -181,10 +178,13 @@ def test_a_cascade_between_partitions_is_seen(
     assert (left(copy), left(copy, "c"), left(copy, "s")) == ([1, 3], [1], [])
 
 
-def test_composite_quoted_and_reordered_keys(
-    copy: psycopg.Connection, replayed: Callable[..., Replay]
+def test_replay_matches_composite_keys_in_order_of_primary_key(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
-    """In the order of the primary key, whatever the order of columns; included ones are no key."""
+    """The order of the columns in the table does not matter.
+
+    INCLUDE columns are not part of the key.
+    """
     copy.execute(
         """CREATE SCHEMA "Sch ema";
         CREATE TABLE "Sch ema"."Ta""b 表" ("Ke'y" text, extra text, "N r" int,
@@ -192,11 +192,11 @@ def test_composite_quoted_and_reordered_keys(
         INSERT INTO "Sch ema"."Ta""b 表" VALUES ('a', 'x', 1), ('1', 'y', 2), ('a', 'z', 2),
             (E'q"\\'\\\\\\t\\n', 'w', 3), ('', 'v', 4), ('\\N', 'u', 5);"""
     )
-    place = Place("Sch ema", 'Ta"b 表')
-    assert primary_key(copy, place) == ["N r", "Ke'y"]
+    table = TableName("Sch ema", 'Ta"b 表')
+    assert require_primary_key(copy, table) == ["N r", "Ke'y"]
     keys = [["2", "a"], ["3", "q\"'\\\t\n"], ["4", ""], ["5", "\\N"], ["1", "1"]]
-    done = replayed({"odd": keys}, odd=place)
-    assert (done.entries, done.replayed, done.remaining) == (5, 4, 0)
+    result = replayed({"odd": keys}, odd=table)
+    assert (result.entries, result.replayed, result.remaining) == (5, 4, 0)
     rows = copy.execute('SELECT extra FROM "Sch ema"."Ta""b 表" ORDER BY 1').fetchall()
     assert rows == [("x",), ("y",)]
 
@@ -219,10 +219,9 @@ def test_composite_quoted_and_reordered_keys(
         ("inet", "10.0.0.1", "10.0.0.1/32"),
     ],
 )
-def test_keys_of_every_type_are_named_the_same_whatever_the_session(
-    copy: psycopg.Connection, replayed: Callable[..., Replay], kind: str, value: str, key: str
+def test_replay_matches_keys_of_every_type_regardless_of_session_settings(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult], kind: str, value: str, key: str
 ):
-    """DateStyle, timezone, IntervalStyle and bytea_output of the copy's server do not matter."""
     copy.execute(f"CREATE TABLE t (id {kind} PRIMARY KEY); INSERT INTO t VALUES ('{value}')")
     for setting in (
         "datestyle = 'German, DMY'",
@@ -232,67 +231,64 @@ def test_keys_of_every_type_are_named_the_same_whatever_the_session(
         "extra_float_digits = -15",
     ):
         copy.execute(f"SET {setting}")
-    assert replayed({"t": [[key]]}) == Replay(1, 1, 0)
+    assert replayed({"t": [[key]]}) == ReplayResult(1, 1, 0)
     assert left(copy) == []
 
 
-def test_partitioned_tables_lose_their_rows_wherever_they_are(
-    copy: psycopg.Connection, replayed: Callable[..., Replay]
+def test_replay_erases_rows_in_all_partitions(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
-    """The key of the whole finds the row in its partition."""
     copy.execute(
         """CREATE TABLE t (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
         CREATE TABLE t1 PARTITION OF t FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
         CREATE TABLE t2 PARTITION OF t DEFAULT;
         INSERT INTO t VALUES (1, '2026-01-05'), (1, '2026-03-05'), (2, '2026-03-05');"""
     )
-    done = replayed({"t": [["1", "2026-01-05"], ["1", "2026-03-05"]]})
-    assert (done.replayed, done.remaining, left(copy)) == (2, 0, [2])
+    result = replayed({"t": [["1", "2026-01-05"], ["1", "2026-03-05"]]})
+    assert (result.replayed, result.remaining, left(copy)) == (2, 0, [2])
 
 
-def test_entries_of_both_keys_are_replayed_after_a_rotation(
-    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., Replay]
+def test_replay_after_key_rotation_matches_entries_of_old_and_new_hmac_keys(
+    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., ReplayResult]
 ):
-    """Old entries count as long as their key is kept; a missing key stops before anything."""
+    """If the old key is missing, the replay raises an error before any change."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)")
     copy.commit()
-    entered(ledger_state, {"t": [["1"]]}, ErasureKeys(KEYS.keys, "1"))
+    enter_erasures(ledger_state, {"t": [["1"]]}, ErasureKeys(KEYS.keys, "1"))
     only_new = ErasureKeys({"2": KEYS.keys["2"]}, "2")
-    with pytest.raises(UsageError, match="missing here: 1"):
+    with pytest.raises(UsageError, match="missing in the configuration: 1"):
         replayed({"t": [["2"]]}, keys=only_new)
     assert left(copy) == [1, 2, 3]
-    entered(ledger_state, {"t": [["2"]]}, ErasureKeys(KEYS.keys, "2"))
-    assert replayed({}) == Replay(entries=2, replayed=2, remaining=0)
+    enter_erasures(ledger_state, {"t": [["2"]]}, ErasureKeys(KEYS.keys, "2"))
+    assert replayed({}) == ReplayResult(entries=2, replayed=2, remaining=0)
     assert left(copy) == [3]
 
 
-def test_what_cannot_be_found_is_refused_not_passed_over(
-    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., Replay]
+def test_replay_fails_for_unmapped_collection_or_table_without_primary_key(
+    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., ReplayResult]
 ):
-    """A collection that the map lost, and a table without a primary key."""
     copy.execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
-    done = replayed({"t": [["1"]]})
-    assert (done.not_looked_for, done.other_keys) == (1, ("t",))
-    with pytest.raises(ControlFailed, match="could not be looked for"):
-        require_erased(done)
-    with pytest.raises(UsageError, match="the collection t, which the data map lacks"):
-        replay(copy, "courier", {}, ledger_state, KEYS, Schedule(), NOW)
+    result = replayed({"t": [["1"]]})
+    assert (result.unsearchable_entries, result.other_keys) == (1, ("t",))
+    with pytest.raises(ControlFailed, match="could not be searched"):
+        require_erased(result)
+    with pytest.raises(UsageError, match="the collection t, which is not in the data map"):
+        replay(copy, "courier", {}, ledger_state, KEYS, ReplayRules(), NOW)
 
 
-def test_a_deletion_that_did_nothing_is_noticed(
-    copy: psycopg.Connection, replayed: Callable[..., Replay], monkeypatch: pytest.MonkeyPatch
+def test_replay_reports_records_that_were_not_deleted(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult], monkeypatch: pytest.MonkeyPatch
 ):
-    """The proof does not believe the deletion."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
-    monkeypatch.setattr(module, "erase", lambda *_: None)
-    done = replayed({"t": [["1"], ["2"]]})
-    assert (done.remaining, done.holding) == (2, {"public.t": 2})
+    monkeypatch.setattr(module, "erase_staged", lambda *_: None)
+    result = replayed({"t": [["1"], ["2"]]})
+    assert (result.remaining, result.rows_with_erased_keys) == (2, {"public.t": 2})
 
 
-def test_an_error_that_the_copy_raises_is_one_line_without_values(
-    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., Replay]
+def test_replay_error_contains_no_values_of_copy(
+    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., ReplayResult]
 ):
-    """A constraint that forbids the mask, by a function with the row in its message."""
+    """PostgreSQL's message about a violated CHECK constraint contains the values of the row."""
     copy.execute(
         f"""CREATE FUNCTION forbid(name text) RETURNS bool LANGUAGE plpgsql AS
             'BEGIN IF name LIKE ''%**'' THEN RAISE EXCEPTION ''{SECRET} stays''; END IF;
@@ -301,7 +297,7 @@ def test_an_error_that_the_copy_raises_is_one_line_without_values(
         INSERT INTO t VALUES (1, '王小明');"""
     )
     copy.commit()
-    entered(ledger_state, {"t": [["1"]]}, action="mask")
+    enter_erasures(ledger_state, {"t": [["1"]]}, action="mask")
     with pytest.raises(ServiceError, match="cannot be masked again") as error:
         replayed({}, masks={"c": MASK})
     assert SECRET not in str(error.value)
@@ -309,10 +305,10 @@ def test_an_error_that_the_copy_raises_is_one_line_without_values(
     assert copy.execute("SELECT name FROM t").fetchall() == [("王小明",)]
 
 
-def test_rows_hidden_by_row_level_security_are_an_error(
-    copy: psycopg.Connection, replayed: Callable[..., Replay], database: str
+def test_replay_fails_if_row_security_hides_rows(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult], database: str
 ):
-    """A role that sees only some rows would prove nothing."""
+    """A replay by a role that reads only some rows would prove nothing."""
     copy.execute(
         """CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);
         ALTER TABLE t ENABLE ROW LEVEL SECURITY; DROP ROLE IF EXISTS blind_of_replay;
@@ -330,54 +326,52 @@ def test_rows_hidden_by_row_level_security_are_an_error(
 MASK = Mask({"name": "name", "phone": "phone"}, "masked_at")
 
 
-def test_masked_records_are_masked_again(
-    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., Replay]
+def test_replay_masks_unmasked_records_again(
+    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., ReplayResult]
 ):
-    """Those of the ledger that the copy holds in clear; who was deleted too is gone."""
+    """A record that was first masked and later deleted is deleted again."""
     copy.execute(
         """CREATE TABLE t (id int PRIMARY KEY, name text, masked_at timestamptz);
         INSERT INTO t VALUES (1, '王小明', NULL), (2, '李四', NULL), (3, '赵**', '2026-01-01+00'),
             (4, '王五', '2026-01-01+00'), (5, '孙', NULL);"""
     )
-    entered(ledger_state, {"t": [["2"], ["3"], ["4"], ["5"], ["77"]]}, action="mask")
-    done = replayed({"t": [["5"]]}, masks={"c": MASK})
-    assert done == Replay(entries=6, replayed=1, remaining=0, remasked=2)
+    enter_erasures(ledger_state, {"t": [["2"], ["3"], ["4"], ["5"], ["77"]]}, action="mask")
+    result = replayed({"t": [["5"]]}, masks={"c": MASK})
+    assert result == ReplayResult(entries=6, replayed=1, remaining=0, remasked=2)
     rows = copy.execute("SELECT id, name, masked_at IS NULL FROM t ORDER BY id").fetchall()
     assert rows == [(1, "王小明", True), (2, "李**", False), (3, "赵**", False), (4, "王**", False)]
 
 
-def test_a_masking_that_did_nothing_is_noticed(
+def test_replay_reports_records_that_were_not_masked(
     copy: psycopg.Connection,
     ledger_state: Engine,
-    replayed: Callable[..., Replay],
+    replayed: Callable[..., ReplayResult],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """The proof looks at what is there."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t VALUES (1, '王五')")
-    entered(ledger_state, {"t": [["1"]]}, action="mask")
+    enter_erasures(ledger_state, {"t": [["1"]]}, action="mask")
     monkeypatch.setattr(module, "mask_again", lambda *_: 0)
-    assert replayed({}, masks={"c": MASK}) == Replay(1, 0, 1)
+    assert replayed({}, masks={"c": MASK}) == ReplayResult(1, 0, 1)
 
 
-def test_records_of_a_class_without_mask_are_refused(
-    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., Replay]
+def test_replay_fails_if_record_class_of_masked_records_has_no_mask(
+    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., ReplayResult]
 ):
-    """Nobody could say what to hide; a class whose records the copy lacks may be gone."""
+    """If the copy has no record of the record class, the replay does not need the mask."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t VALUES (1, '王五')")
     copy.commit()
-    entered(ledger_state, {"t": [["2"]]}, action="mask", record_class="old")
-    assert replayed({}) == Replay(1, 0, 0)
-    entered(ledger_state, {"t": [["1"]]}, action="mask", record_class="old")
+    enter_erasures(ledger_state, {"t": [["2"]]}, action="mask", record_class="old")
+    assert replayed({}) == ReplayResult(1, 0, 0)
+    enter_erasures(ledger_state, {"t": [["1"]]}, action="mask", record_class="old")
     with pytest.raises(UsageError, match="class old were masked"):
         replayed({})
 
 
-def test_many_records_pass_in_chunks(
-    copy: psycopg.Connection, replayed: Callable[..., Replay], monkeypatch: pytest.MonkeyPatch
+def test_replay_erases_all_records_if_it_reads_their_keys_in_several_chunks(
+    copy: psycopg.Connection, replayed: Callable[..., ReplayResult], monkeypatch: pytest.MonkeyPatch
 ):
-    """Every chunk is looked at, the last one too."""
     monkeypatch.setattr(matching, "CHUNK", 7)
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 50)")
-    done = replayed({"t": [[str(n)] for n in range(1, 51, 2)]})
-    assert done == Replay(25, 25, 0)
+    result = replayed({"t": [[str(n)] for n in range(1, 51, 2)]})
+    assert result == ReplayResult(25, 25, 0)
     assert left(copy) == list(range(2, 51, 2))

@@ -1,4 +1,4 @@
-"""Large objects of erased records in a restored copy."""
+"""Tests of the deletion of large objects of erased records in a restored copy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Engine
 
 from include.erasure.masks import Mask
-from include.erasure.replay import Schedule
-from tests.erasure.test_replay import entered
+from include.erasure.replay import ReplayRules
+from tests.erasure.test_replay import enter_erasures
 from tests.erasure.test_replay_schema import CUSTOMERS, HISTORY, replayed, rows, state
 
 __all__ = ["state"]  # a fixture
@@ -17,7 +17,7 @@ __all__ = ["state"]  # a fixture
 LO_MANAGE = """CREATE FUNCTION lo_manage() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN PERFORM lo_unlink(OLD.scan); RETURN OLD; END $$;
 """
-# The tests' server lacks the extension lo, so the one that it has gets its name and its function.
+# The test server lacks the extension lo, so another extension gets its name and its function.
 EXTENSION = """CREATE EXTENSION vector;
 UPDATE pg_extension SET extname = 'lo' WHERE extname = 'vector';
 ALTER EXTENSION lo ADD FUNCTION lo_manage();
@@ -28,7 +28,10 @@ ALTER EXTENSION lo ADD FUNCTION lo_manage();
 def test_replay_deletes_large_objects_of_erased_records(
     copy: psycopg.Connection, state: Engine, extension: str
 ) -> None:
-    """Only the trigger of the extension lo fires; without one the replay deletes the scan."""
+    """With the extension lo, the trigger of the extension deletes the objects.
+
+    Without the extension, the replay deletes the objects.
+    """
     copy.execute(
         (
             CUSTOMERS
@@ -41,16 +44,16 @@ def test_replay_deletes_large_objects_of_erased_records(
         ).encode()
     )
     ((before,),) = rows(copy, "SELECT count(*) FROM pg_largeobject_metadata")
-    entered(state, {"customer": [["2"]]})
-    done = replayed(copy, state)
-    assert (done.remaining, done.large_objects) == (0, 0 if extension else 1)
+    enter_erasures(state, {"customer": [["2"]]})
+    result = replayed(copy, state)
+    assert (result.remaining, result.large_objects) == (0, 0 if extension else 1)
     assert rows(copy, "SELECT count(*) FROM pg_largeobject_metadata") == [(before - 1,)]
 
 
 def test_replay_suspends_a_trigger_function_of_the_application_named_lo_manage(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """Only the function of the extension lo fires."""
+    """Only the function lo_manage of the extension lo may fire during a replay."""
     copy.execute(
         (
             CUSTOMERS
@@ -59,10 +62,10 @@ def test_replay_suspends_a_trigger_function_of_the_application_named_lo_manage(
                 FOR EACH ROW EXECUTE FUNCTION lo_manage();"""
         ).encode()
     )
-    entered(state, {"customer": [["2"]]})
-    entered(state, {"customer": [["3"]]}, action="mask")
-    done = replayed(copy, state, Schedule({"c": Mask({"name": "erase"})}))
-    assert (done.replayed, done.remasked) == (1, 1)
+    enter_erasures(state, {"customer": [["2"]]})
+    enter_erasures(state, {"customer": [["3"]]}, action="mask")
+    result = replayed(copy, state, ReplayRules({"c": Mask({"name": "erase"})}))
+    assert (result.replayed, result.remasked) == (1, 1)
     assert rows(copy, "SELECT * FROM customer_history") == []
 
 
@@ -83,12 +86,12 @@ SELECT lo_create(9999);
 )
 
 
-def test_replay_deletes_large_objects_that_the_application_s_trigger_would_delete(
+def test_replay_deletes_large_objects_that_a_suspended_trigger_would_have_deleted(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """Those that another record refers to stay, and so do those that no record referred to."""
+    """The replay keeps objects of other records, and objects to which no record referred."""
     copy.execute(DOCUMENTS.encode())
-    entered(state, {"customer": [["2"], ["3"]]})
+    enter_erasures(state, {"customer": [["2"], ["3"]]})
     assert replayed(copy, state).large_objects == 3
     numbers = {number for (number,) in rows(copy, "SELECT oid FROM pg_largeobject_metadata")}
     assert not numbers & {1002, 2002, 2003}
@@ -99,12 +102,12 @@ def test_replay_deletes_large_objects_that_the_application_s_trigger_would_delet
 def test_replay_keeps_large_objects_of_records_that_it_masks(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """Their rows refer to them still."""
+    """The rows of masked records still refer to the objects."""
     copy.execute(DOCUMENTS.encode())
-    entered(state, {"customer": [["2"]]}, action="mask")
-    schedule = Schedule({"c": Mask({"name": "erase"})})
-    done = replayed(copy, state, schedule)
-    assert (done.remasked, done.large_objects) == (1, 0)
+    enter_erasures(state, {"customer": [["2"]]}, action="mask")
+    rules = ReplayRules({"c": Mask({"name": "erase"})})
+    result = replayed(copy, state, rules)
+    assert (result.remasked, result.large_objects) == (1, 0)
     assert rows(copy, "SELECT count(*) FROM pg_largeobject_metadata WHERE oid < 3000") == [(10,)]
     copy.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
 
@@ -122,8 +125,8 @@ CREATE TYPE paper AS (title text, scans scan_number[]);
 """
 
 
-def large_objects(copy: psycopg.Connection) -> set[object]:
-    """Return the ids of the large objects, and delete these."""
+def take_large_objects(copy: psycopg.Connection) -> set[object]:
+    """Return the oids of the large objects, and delete the objects."""
     numbers = {number for (number,) in rows(copy, "SELECT oid FROM pg_largeobject_metadata")}
     copy.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
     copy.commit()
@@ -131,15 +134,15 @@ def large_objects(copy: psycopg.Connection) -> set[object]:
 
 
 @pytest.mark.parametrize("reference", REFERRING)
-def test_replay_keeps_large_objects_to_which_any_kind_of_column_refers(
+def test_replay_keeps_large_objects_to_which_a_column_of_any_type_refers(
     copy: psycopg.Connection, state: Engine, reference: str
 ) -> None:
-    """Domains over domains, arrays, composite types, and views that show no erased record."""
+    """The references are in domains of domains, arrays, composite types, and views."""
     scans = "ALTER TABLE customer ADD scan oid; UPDATE customer SET scan = lo_create(1000 + "
     copy.execute((TYPES + CUSTOMERS + f"{scans} customer_id); {reference}").encode())
-    entered(state, {"customer": [["2"], ["3"]]})
+    enter_erasures(state, {"customer": [["2"], ["3"]]})
     assert replayed(copy, state).large_objects == 1
-    assert large_objects(copy) == {1001, 1002, 1004, 1005}
+    assert take_large_objects(copy) == {1001, 1002, 1004, 1005}
 
 
 OF_CUSTOMERS = [
@@ -162,23 +165,23 @@ OF_CUSTOMERS = [
 
 
 @pytest.mark.parametrize("scans", OF_CUSTOMERS)
-def test_replay_deletes_large_objects_wherever_a_record_refers_to_them(
+def test_replay_deletes_large_objects_of_erased_records_for_any_column_or_table_type(
     copy: psycopg.Connection, state: Engine, scans: str
 ) -> None:
-    """In columns of any kind; in a mapped partition; in tables that inherit from the mapped one."""
+    """The references are in columns of any type, in a partition, and in inheriting tables."""
     copy.execute((TYPES + CUSTOMERS + scans).encode())
-    entered(state, {"customer": [["2"], ["5"]]})
+    enter_erasures(state, {"customer": [["2"], ["5"]]})
     assert replayed(copy, state).large_objects == 2
-    assert large_objects(copy) == {1001, 1003, 1004}
+    assert take_large_objects(copy) == {1001, 1003, 1004}
 
 
-def test_replay_deletes_large_objects_that_a_mask_hides(
+def test_replay_deletes_large_objects_after_masking_the_column_that_refers_to_them(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """A masked record no longer refers to them."""
+    """After the mask has set the column to null, the record no longer refers to the objects."""
     copy.execute(DOCUMENTS.encode())
-    entered(state, {"customer": [["2"]]}, action="mask")
-    done = replayed(copy, state, Schedule({"c": Mask({"name": "erase", "scan": "erase"})}))
-    assert (done.remasked, done.large_objects) == (1, 1)
-    assert {1001, 2002} <= (left := large_objects(copy))
+    enter_erasures(state, {"customer": [["2"]]}, action="mask")
+    result = replayed(copy, state, ReplayRules({"c": Mask({"name": "erase", "scan": "erase"})}))
+    assert (result.remasked, result.large_objects) == (1, 1)
+    assert {1001, 2002} <= (left := take_large_objects(copy))
     assert 1002 not in left

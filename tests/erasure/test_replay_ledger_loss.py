@@ -1,4 +1,4 @@
-"""A replay ends with an error when the ledger loses entries before the replay ends."""
+"""Tests that a replay fails if the ledger loses entries during the replay."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, select
 
-from include.erasure.ledger import settle
+from include.erasure.ledger import settle_batches
 from include.services.errors import ControlFailed
 from include.state.tables import erasure_batch
-from tests.erasure.test_replay import NOW, entered
-from tests.erasure.test_replay_meanwhile import entering
+from tests.erasure.test_replay import NOW, enter_erasures
+from tests.erasure.test_replay_meanwhile import enter_during
 from tests.erasure.test_replay_schema import CUSTOMERS, replayed, rows, state
 from tests.support.registers import unguarded
 
@@ -21,30 +21,31 @@ __all__ = ["state"]  # a fixture
     ("step", "customers"),
     [("check_deferred", [1, 2, 3, 4, 5]), ("refresh_materialized_views", [1, 3, 5])],
 )
-def test_replay_whose_ledger_loses_an_entry_meanwhile_fails(
+def test_replay_fails_if_ledger_loses_entry_during_replay(
     copy: psycopg.Connection,
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
     customers: list[int],
 ) -> None:
-    """Lose the entry before the last read of the ledger in the transaction, or after that read.
+    """In the first case, the entry is lost before the transaction last reads the ledger.
 
-    The first replay is rolled back. The second fails after its commit.
+    The replay is then rolled back. In the second case, the entry is lost after that. The replay
+    then fails after its commit.
     """
     copy.execute(CUSTOMERS)
-    entered(state, {"customer": [["2"]]})
-    entered(state, {"customer": [["4"]]})
+    enter_erasures(state, {"customer": [["2"]]})
+    enter_erasures(state, {"customer": [["4"]]})
     with state.begin() as conn:
         batches = list(conn.scalars(select(erasure_batch.c.id).order_by(erasure_batch.c.id)))
-        settle(conn, batches, NOW)
+        settle_batches(conn, batches, NOW)
 
     def lose_entry() -> None:
         with state.begin() as conn, unguarded(conn, "erasure"):
             conn.exec_driver_sql("DELETE FROM erasure WHERE batch_id = %s", (batches[0],))
 
-    entering(monkeypatch, step, lose_entry)
-    with pytest.raises(ControlFailed, match=r"lacks 1 entries .*\(customer\)"):
+    enter_during(monkeypatch, step, lose_entry)
+    with pytest.raises(ControlFailed, match=r"lost 1 entries .*\(customer\)"):
         replayed(copy, state)
     copy.rollback()
     kept = rows(copy, "SELECT customer_id FROM customer ORDER BY 1")

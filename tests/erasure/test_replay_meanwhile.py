@@ -1,4 +1,7 @@
-"""Entries that the ledger gets during a replay are replayed too, each of them once."""
+"""Tests that a replay also handles entries that are added to the ledger during the replay.
+
+Each of these entries is handled once.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from include.erasure import replay as module
-from tests.erasure.test_replay import entered
+from tests.erasure.test_replay import enter_erasures
 from tests.erasure.test_replay_schema import CUSTOMERS, replayed, rows, state
 
 __all__ = ["state"]  # a fixture
@@ -20,114 +23,129 @@ INSERT INTO waybill SELECT n, n FROM generate_series(1, 5) n;
 """
 
 
-def test_replay_begins_again_when_the_ledger_grew_meanwhile(
+def test_replay_erases_records_whose_ledger_entries_are_added_during_search(
     copy: psycopg.Connection, state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An erasure that is entered during the replay is replayed too, before it ends."""
     copy.execute(CUSTOMERS)
-    entered(state, {"customer": [["2"]]})
-    real, later = module.search, iter(["3", "4"])
+    enter_erasures(state, {"customer": [["2"]]})
+    search, later = module.search, iter(["3", "4"])
 
-    def searched(*given: object, **named: object) -> dict[str, int]:
+    def enter_and_search(*arguments: object, **options: object) -> dict[str, int]:
         if key := next(later, None):
-            entered(state, {"customer": [[key]]})
-        return real(*given, **named)  # type: ignore[arg-type]  # as it was called
+            enter_erasures(state, {"customer": [[key]]})
+        return search(*arguments, **options)  # type: ignore[arg-type]  # the same arguments
 
-    monkeypatch.setattr(module, "search", searched)
-    done = replayed(copy, state)
-    assert (done.entries, done.replayed, done.remaining) == (3, 3, 0)
+    monkeypatch.setattr(module, "search", enter_and_search)
+    result = replayed(copy, state)
+    assert (result.entries, result.replayed, result.remaining) == (3, 3, 0)
     assert rows(copy, "SELECT customer_id FROM customer ORDER BY 1") == [(1,), (5,)]
 
 
 @pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """Record the collections of each search, and of each matching with its number of batches."""
-    done: dict[str, list[Any]] = {"matched": [], "searched": []}
-    matching, searching = module.matches, module.search
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """The calls of search and matching: their collections, and the number of batches."""
+    calls: dict[str, list[Any]] = {"matched": [], "searched": []}
+    match_records, search = module.match_records, module.search
 
-    def matched(
+    def record_matching(
         state: Engine, copy: psycopg.Connection, table: Any, keys: Any, batches: Any
     ) -> Iterator[Any]:
-        done["matched"].append((table.collection, None if batches is None else len(batches)))
-        return matching(state, copy, table, keys, batches)
+        calls["matched"].append((table.collection, None if batches is None else len(batches)))
+        return match_records(state, copy, table, keys, batches)
 
-    def searched(copy: Any, database: str, sought: Iterable[Any], *more: Any) -> dict[str, int]:
-        done["searched"].append([each.collection for each in sought])
-        return searching(copy, database, list(sought), *more)
+    def record_search(
+        copy: Any, database: str, collections: Iterable[Any], *arguments: Any
+    ) -> dict[str, int]:
+        searched = list(collections)
+        calls["searched"].append([each.collection for each in searched])
+        return search(copy, database, searched, *arguments)
 
-    monkeypatch.setattr(module, "matches", matched)
-    monkeypatch.setattr(module, "search", searched)
-    return done
+    monkeypatch.setattr(module, "match_records", record_matching)
+    monkeypatch.setattr(module, "search", record_search)
+    return calls
 
 
-def entering(
+def enter_during(
     monkeypatch: pytest.MonkeyPatch, name: str, enter: Callable[[], None], times: int = 1
 ) -> None:
-    """Enter something in the ledger when a step of the replay begins."""
-    real, left = getattr(module, name), iter(range(times))
+    """Patch a step of the replay so that `enter` is called when the step begins."""
+    original, remaining = getattr(module, name), iter(range(times))
 
-    def step(*given: Any) -> Any:
-        if next(left, None) is not None:
+    def step(*arguments: Any) -> Any:
+        if next(remaining, None) is not None:
             enter()
-        return real(*given)
+        return original(*arguments)
 
     monkeypatch.setattr(module, name, step)
 
 
-def test_replay_applies_only_the_new_batches_of_a_ledger_that_grew(
+def test_second_replay_step_matches_only_batches_that_were_added_during_first_step(
     copy: psycopg.Connection,
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
-    work: dict[str, list[Any]],
+    calls: dict[str, list[Any]],
 ) -> None:
-    """Three batches during the deletions: each costs its own table, and all share one search."""
+    """Three batches are added during the deletions.
+
+    For each batch, only the table of the batch is read. One search follows for all batches.
+    """
     copy.execute(CUSTOMERS + WAYBILLS)
-    entered(state, {"customer": [["2"]], "waybill": [["2"]]})
+    enter_erasures(state, {"customer": [["2"]], "waybill": [["2"]]})
     later = iter(["3", "4", "5"])
-    entering(
-        monkeypatch, "check_deferred", lambda: entered(state, {"customer": [[next(later)]]}), 3
+    enter_during(
+        monkeypatch,
+        "check_deferred",
+        lambda: enter_erasures(state, {"customer": [[next(later)]]}),
+        3,
     )
-    done = replayed(copy, state)
-    assert (done.entries, done.replayed, done.remaining) == (5, 5, 0)
-    assert work["matched"] == [
+    result = replayed(copy, state)
+    assert (result.entries, result.replayed, result.remaining) == (5, 5, 0)
+    assert calls["matched"] == [
         ("customer", None), ("waybill", None), ("customer", 1), ("customer", 1), ("customer", 1)
     ]  # fmt: skip
-    assert work["searched"] == [["customer"], ["waybill"]]
+    assert calls["searched"] == [["customer"], ["waybill"]]
     assert rows(copy, "SELECT customer_id FROM customer") == [(1,)]
 
 
-def test_replay_searches_again_only_for_collections_with_new_or_remaining_keys(
+def test_replay_repeats_the_search_only_for_collections_with_new_or_remaining_keys(
     copy: psycopg.Connection,
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
-    work: dict[str, list[Any]],
+    calls: dict[str, list[Any]],
 ) -> None:
-    """A waybill names an erased customer until its own erasure is entered, during the search."""
+    """During the search, a waybill that contains the key of an erased customer is erased."""
     copy.execute(CUSTOMERS + WAYBILLS + "CREATE TABLE t (t_id int PRIMARY KEY);")
-    entered(state, {"customer": [["2"]], "t": [["1"]]})
-    entering(
-        monkeypatch, "refresh_materialized_views", lambda: entered(state, {"waybill": [["2"]]})
+    enter_erasures(state, {"customer": [["2"]], "t": [["1"]]})
+    enter_during(
+        monkeypatch,
+        "refresh_materialized_views",
+        lambda: enter_erasures(state, {"waybill": [["2"]]}),
     )
-    done = replayed(copy, state)
-    assert (done.entries, done.replayed, done.remaining, done.holding) == (3, 2, 0, {})
-    assert work["searched"] == [["customer"], ["t"], ["customer"], ["waybill"]]
+    result = replayed(copy, state)
+    assert (result.entries, result.replayed, result.remaining, result.rows_with_erased_keys) == (
+        3,
+        2,
+        0,
+        {},
+    )
+    assert calls["searched"] == [["customer"], ["t"], ["customer"], ["waybill"]]
 
 
-def test_replay_keeps_what_is_left_of_an_earlier_step(
+def test_replay_repeats_the_search_for_keys_that_earlier_replay_steps_erased(
     copy: psycopg.Connection, state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A part of a key that no record has any more is found by the keys of the first step."""
+    """The search finds a row with one column of a composite key that the first step erased."""
     copy.execute(
         CUSTOMERS
         + """CREATE TABLE waybill (waybill_id int, at date, PRIMARY KEY (waybill_id, at));
         INSERT INTO waybill SELECT n, '2026-01-01' FROM generate_series(1, 4) n;
         CREATE TABLE label (old_waybill_id text); INSERT INTO label VALUES ('1'), ('3');"""
     )
-    entered(state, {"waybill": [["1", "2026-01-01"]]})
-    entering(
+    enter_erasures(state, {"waybill": [["1", "2026-01-01"]]})
+    enter_during(
         monkeypatch,
         "refresh_materialized_views",
-        lambda: entered(state, {"waybill": [["2", "2026-01-01"]]}),
+        lambda: enter_erasures(state, {"waybill": [["2", "2026-01-01"]]}),
     )
-    done = replayed(copy, state)
-    assert (done.replayed, done.holding) == (2, {"public.label": 1})
+    result = replayed(copy, state)
+    assert (result.replayed, result.rows_with_erased_keys) == (2, {"public.label": 1})

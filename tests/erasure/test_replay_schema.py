@@ -1,4 +1,4 @@
-"""A replay erases also what views, triggers and other tables derive from erased records."""
+"""Tests that a replay also erases data that views and tables derived from erased records."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sqlalchemy import Engine
 
 from include.erasure import replay as module
 from include.erasure.masks import Mask
-from include.erasure.places import Place
-from include.erasure.replay import Replay, Schedule, replay, require_erased
+from include.erasure.replay import ReplayResult, ReplayRules, replay, require_erased
+from include.erasure.tables import TableName
 from include.services.errors import ControlFailed, ServiceError, UsageError
-from tests.erasure.test_replay import KEYS, NOW, entered
+from tests.erasure.test_replay import KEYS, NOW, enter_erasures
 
 CUSTOMERS = """
 CREATE TABLE customer (customer_id int PRIMARY KEY, name text);
@@ -29,28 +29,30 @@ TRIGGERS = """
 SELECT tgrelid::regclass::text, tgname::text, tgenabled::text FROM pg_trigger
 WHERE tgname NOT LIKE 'RI_%' ORDER BY 1, 2
 """
-PLACES = {name: Place("public", name) for name in ("customer", "waybill", "t")}
+TABLES = {name: TableName("public", name) for name in ("customer", "waybill", "t")}
 
 
 @pytest.fixture
 def state(ledger_state: Engine, empty_ledger: None) -> Engine:
-    """An empty ledger."""
+    """A state database with an empty erasure ledger."""
     return ledger_state
 
 
-def replayed(copy: psycopg.Connection, state: Engine, schedule: Schedule | None = None) -> Replay:
+def replayed(
+    copy: psycopg.Connection, state: Engine, rules: ReplayRules | None = None
+) -> ReplayResult:
     copy.commit()
-    return replay(copy, "courier", PLACES, state, KEYS, schedule or Schedule(), NOW)
+    return replay(copy, "courier", TABLES, state, KEYS, rules or ReplayRules(), NOW)
 
 
 def rows(copy: psycopg.Connection, query: str) -> list[tuple[object, ...]]:
     return copy.execute(query.encode()).fetchall()
 
 
-def test_replay_refreshes_materialized_views_after_those_that_they_read(
+def test_replay_refreshes_views_in_dependency_order(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """Through a plain view too, whatever the views are called; an unpopulated one stays empty."""
+    """The order of names is the opposite of the dependencies. An unpopulated view stays empty."""
     copy.execute(
         CUSTOMERS
         + """CREATE MATERIALIZED VIEW z_names AS SELECT customer_id, name FROM customer;
@@ -58,9 +60,9 @@ def test_replay_refreshes_materialized_views_after_those_that_they_read(
         CREATE MATERIALIZED VIEW a_names AS SELECT c, name FROM between;
         CREATE MATERIALIZED VIEW unpopulated AS SELECT * FROM customer WITH NO DATA;"""
     )
-    entered(state, {"customer": [["2"], ["4"]]})
-    done = replayed(copy, state)
-    assert (done.replayed, done.refreshed, done.holding) == (2, 2, {})
+    enter_erasures(state, {"customer": [["2"], ["4"]]})
+    result = replayed(copy, state)
+    assert (result.replayed, result.refreshed, result.rows_with_erased_keys) == (2, 2, {})
     for view in ("z_names", "a_names"):
         assert rows(copy, f"SELECT name FROM {view} ORDER BY 1") == [
             ("name 1",), ("name 3",), ("name 5",)
@@ -70,18 +72,19 @@ def test_replay_refreshes_materialized_views_after_those_that_they_read(
     ]
 
 
-def test_replay_masks_materialized_views_too(copy: psycopg.Connection, state: Engine) -> None:
-    """They show what the masked records show."""
+def test_replay_shows_masked_values_in_materialized_views(
+    copy: psycopg.Connection, state: Engine
+) -> None:
     copy.execute(CUSTOMERS + "CREATE MATERIALIZED VIEW names AS SELECT name FROM customer")
-    entered(state, {"customer": [["2"]]}, action="mask")
-    assert replayed(copy, state, Schedule({"c": Mask({"name": "name"})})).remasked == 1
+    enter_erasures(state, {"customer": [["2"]]}, action="mask")
+    assert replayed(copy, state, ReplayRules({"c": Mask({"name": "name"})})).remasked == 1
     assert ("name 2",) not in rows(copy, "SELECT name FROM names")
 
 
-def test_replay_rolls_back_when_a_view_cannot_be_refreshed(
+def test_replay_rolls_back_everything_if_view_refresh_fails(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """Named, without a value; nothing is erased, since the copy is not fit either way."""
+    """The error names the view but no value."""
     copy.execute(
         CUSTOMERS
         + """CREATE FUNCTION picky(text) RETURNS text LANGUAGE plpgsql AS
@@ -89,7 +92,7 @@ def test_replay_rolls_back_when_a_view_cannot_be_refreshed(
             END IF; RAISE EXCEPTION ''no %'', $1; END';
         CREATE MATERIALIZED VIEW names AS SELECT picky(name) FROM customer;"""
     )
-    entered(state, {"customer": [["2"]]})
+    enter_erasures(state, {"customer": [["2"]]})
     with pytest.raises(ServiceError, match=r"view public\.names cannot be refreshed") as error:
         replayed(copy, state)
     assert "name 1" not in str(error.value)
@@ -97,10 +100,10 @@ def test_replay_rolls_back_when_a_view_cannot_be_refreshed(
 
 
 @pytest.mark.parametrize("action", ["delete", "mask"])
-def test_replay_fires_no_trigger_and_leaves_each_in_its_state(
+def test_replay_fires_no_trigger_and_restores_trigger_states(
     copy: psycopg.Connection, state: Engine, action: str
 ) -> None:
-    """Of tables, partitions, inheritors; for each session, for replicas, always, and disabled."""
+    """The triggers are on tables, partitions and inheriting tables, and in every state."""
     copy.execute(
         CUSTOMERS
         + HISTORY
@@ -131,9 +134,9 @@ def test_replay_fires_no_trigger_and_leaves_each_in_its_state(
     )
     before = rows(copy, TRIGGERS)
     erased: dict[str, Sequence[Sequence[str]]] = {"customer": [["2"]], "t": [["2"], ["4"]]}
-    entered(state, erased, action=action)  # type: ignore[arg-type]  # of the parameters
-    done = replayed(copy, state, Schedule({"c": Mask({"name": "erase"})}))
-    assert done.remaining == 0
+    enter_erasures(state, erased, action=action)  # type: ignore[arg-type]  # of the parameters
+    result = replayed(copy, state, ReplayRules({"c": Mask({"name": "erase"})}))
+    assert result.remaining == 0
     assert rows(copy, "SELECT * FROM customer_history") == []
     assert rows(copy, TRIGGERS) == before
     assert {state for _, _, state in before} == {"O", "R", "A", "D"}
@@ -149,21 +152,24 @@ def test_replay_fires_no_trigger_and_leaves_each_in_its_state(
     ],
 )
 def test_replay_suspends_rules(copy: psycopg.Connection, state: Engine, rule: str) -> None:
-    """They would keep records, or copy them; afterwards each is in force again."""
+    """A rule could keep or copy records during the replay.
+
+    After the replay the rules are enabled again.
+    """
     copy.execute((CUSTOMERS + HISTORY + f"CREATE RULE r AS {rule}; "
                   "CREATE RULE a AS ON INSERT TO customer DO INSTEAD NOTHING; "
                   "ALTER TABLE customer ENABLE ALWAYS RULE a").encode())  # fmt: skip
-    entered(state, {"customer": [["2"]]})
-    entered(state, {"customer": [["3"]]}, action="mask")
-    done = replayed(copy, state, Schedule({"c": Mask({"name": "erase"})}))
-    assert (done.replayed, done.remasked, done.remaining) == (1, 1, 0)
+    enter_erasures(state, {"customer": [["2"]]})
+    enter_erasures(state, {"customer": [["3"]]}, action="mask")
+    result = replayed(copy, state, ReplayRules({"c": Mask({"name": "erase"})}))
+    assert (result.replayed, result.remasked, result.remaining) == (1, 1, 0)
     assert rows(copy, "SELECT * FROM customer_history") == []
     states = "SELECT rulename::text, ev_enabled::text FROM pg_rewrite WHERE rulename IN ('r', 'a')"
     assert rows(copy, f"{states} ORDER BY 1") == [("a", "A"), ("r", "O")]
 
 
 def test_replay_suspends_event_triggers(copy: psycopg.Connection, state: Engine) -> None:
-    """One that forbids every change of the schema would stop it."""
+    """An event trigger that forbids changes of the schema would stop the replay."""
     copy.execute(
         CUSTOMERS
         + """CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS
@@ -172,30 +178,30 @@ def test_replay_suspends_event_triggers(copy: psycopg.Connection, state: Engine)
         CREATE EVENT TRIGGER frozen ON ddl_command_start EXECUTE FUNCTION forbid();
         ALTER EVENT TRIGGER frozen ENABLE ALWAYS;"""
     )
-    entered(state, {"customer": [["2"]]})
+    enter_erasures(state, {"customer": [["2"]]})
     assert replayed(copy, state).refreshed == 1
     assert rows(copy, "SELECT evtenabled::text FROM pg_event_trigger") == [("A",)]
 
 
-def test_replay_checks_foreign_keys_with_session_replication_role_replica(
+def test_replay_enforces_foreign_keys_even_if_session_replication_role_is_replica(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """A target address with session_replication_role=replica does not make orphans."""
+    """This setting in the connection string of the copy must not create orphans."""
     copy.execute(
         CUSTOMERS
         + """CREATE TABLE waybill (id int PRIMARY KEY, customer_id int REFERENCES customer);
         INSERT INTO waybill VALUES (1, 2); SET session_replication_role = replica;"""
     )
-    entered(state, {"customer": [["2"]]})
+    enter_erasures(state, {"customer": [["2"]]})
     with pytest.raises(ControlFailed, match="waybill still refers to them"):
         replayed(copy, state)
     assert rows(copy, "SELECT count(*) FROM customer") == [(5,)]
 
 
-def test_replay_reaches_rows_behind_forced_row_security(
+def test_replay_erases_rows_that_forced_row_security_hides(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """The owner is bound by its own policies; they bind it again afterwards."""
+    """After the replay, row security applies to the owner of the table again."""
     copy.execute("DROP ROLE IF EXISTS owner_of_replay; CREATE ROLE owner_of_replay")
     try:
         copy.execute(
@@ -207,7 +213,7 @@ def test_replay_reaches_rows_behind_forced_row_security(
             ALTER TABLE customer FORCE ROW LEVEL SECURITY;
             CREATE POLICY few ON customer USING (customer_id < 2);"""
         )
-        entered(state, {"customer": [["2"]]})
+        enter_erasures(state, {"customer": [["2"]]})
         assert replayed(copy, state).replayed == 1
         assert rows(
             copy, "SELECT relforcerowsecurity FROM pg_class WHERE relname = 'customer'"
@@ -219,10 +225,10 @@ def test_replay_reaches_rows_behind_forced_row_security(
         copy.commit()
 
 
-def test_replay_is_refused_where_the_role_may_not_disable_triggers(
+def test_replay_fails_if_role_may_not_disable_triggers(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """They would write what is erased into other tables."""
+    """The triggers would write erased values into other tables."""
     copy.execute("DROP ROLE IF EXISTS writer_of_replay; CREATE ROLE writer_of_replay")
     try:
         copy.execute(
@@ -233,7 +239,7 @@ def test_replay_is_refused_where_the_role_may_not_disable_triggers(
         )
         copy.commit()
         copy.execute("SET ROLE writer_of_replay")
-        entered(state, {"customer": [["2"]]})
+        enter_erasures(state, {"customer": [["2"]]})
         with pytest.raises(UsageError, match="may not disable the triggers"):
             replayed(copy, state)
     finally:
@@ -242,7 +248,7 @@ def test_replay_is_refused_where_the_role_may_not_disable_triggers(
         copy.commit()
 
 
-HOLDERS = {
+RELATIONS_WITH_KEYS = {
     "history named like the key": (
         "CREATE TABLE old (customer_id text, at date); INSERT INTO old VALUES ('2'), ('3'), ('2')",
         {"public.old": 2},
@@ -313,19 +319,23 @@ HOLDERS = {
 }
 
 
-@pytest.mark.parametrize("name", HOLDERS)
-def test_search_counts_rows_that_hold_an_erased_key(
+@pytest.mark.parametrize("name", RELATIONS_WITH_KEYS)
+def test_search_counts_rows_with_erased_key(
     copy: psycopg.Connection, state: Engine, name: str
 ) -> None:
-    """Whoever wrote them, and whether the copy had the record or not (9 was erased before)."""
-    statements, holding = HOLDERS[name]
+    """Keys are found even if the copy lacks the record: customer 9 was erased before the backup."""
+    statements, rows_with_keys = RELATIONS_WITH_KEYS[name]
     copy.execute((CUSTOMERS + statements).encode())
-    entered(state, {"customer": [["2"], ["9"]]})
-    done = replayed(copy, state, Schedule(ruled=["customer", "waybill"]))
-    assert (done.replayed, done.remaining, done.holding) == (1, 0, holding)
-    if holding:
-        with pytest.raises(ControlFailed, match=next(iter(holding))):
-            require_erased(done)
+    enter_erasures(state, {"customer": [["2"], ["9"]]})
+    result = replayed(copy, state, ReplayRules(ruled=["customer", "waybill"]))
+    assert (result.replayed, result.remaining, result.rows_with_erased_keys) == (
+        1,
+        0,
+        rows_with_keys,
+    )
+    if rows_with_keys:
+        with pytest.raises(ControlFailed, match=next(iter(rows_with_keys))):
+            require_erased(result)
 
 
 VIEWS = {
@@ -341,7 +351,7 @@ VIEWS = {
 def test_search_finds_erased_keys_in_materialized_views(
     copy: psycopg.Connection, state: Engine, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By what a view's column shows; if the refresh did nothing, it is noticed."""
+    """The search finds keys in the columns of a view, so it detects a refresh without effect."""
     monkeypatch.setattr(module, "refresh_materialized_views", lambda _copy: 0)
     copy.execute(
         (
@@ -353,15 +363,15 @@ def test_search_finds_erased_keys_in_materialized_views(
             + "CREATE MATERIALIZED VIEW numbers AS SELECT count(*) AS n FROM customer GROUP BY name"
         ).encode()
     )
-    entered(state, {"customer": [["2"], ["1"]]})
-    with_two = replayed(copy, state, Schedule(ruled=["customer"]))
-    assert with_two.holding == {"public.m": 1 if name == "a foreign key to it" else 2}
+    enter_erasures(state, {"customer": [["2"], ["1"]]})
+    with_two = replayed(copy, state, ReplayRules(ruled=["customer"]))
+    assert with_two.rows_with_erased_keys == {"public.m": 1 if name == "a foreign key to it" else 2}
 
 
-def test_search_matches_id_column_only_in_relations_named_after_table(
+def test_search_reads_column_id_only_in_relations_whose_name_contains_the_table_name(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """`id` is every table's key; only what is called after the table holds this table's."""
+    """Every table has a column ``id``, so the name of the column alone says nothing."""
     copy.execute(
         """CREATE TABLE customer (id int PRIMARY KEY, name text);
         INSERT INTO customer SELECT n, 'name' FROM generate_series(1, 3) n;
@@ -372,18 +382,18 @@ def test_search_matches_id_column_only_in_relations_named_after_table(
         CREATE TABLE logged (table_name text, old_row jsonb);
         INSERT INTO logged VALUES ('customer', '{"id": 2}'), ('branch', '{"id": 2}');"""
     )
-    entered(state, {"customer": [["2"]]})
-    assert replayed(copy, state).holding == {
+    enter_erasures(state, {"customer": [["2"]]})
+    assert replayed(copy, state).rows_with_erased_keys == {
         "public.customer_history": 1,
         "public.customer_log": 1,
         "public.logged": 1,
     }
 
 
-def test_search_finds_a_part_of_a_key_of_several_columns(
+def test_search_counts_rows_that_contain_only_one_column_of_an_erased_composite_key(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """Of the records that were erased, unless a record that stays has the same part."""
+    """A row is not counted if a remaining record has the same value in this column of its key."""
     copy.execute(
         """CREATE TABLE waybill (waybill_id int, at date, PRIMARY KEY (waybill_id, at));
         INSERT INTO waybill SELECT n, '2026-01-01' FROM generate_series(1, 4) n;
@@ -392,5 +402,5 @@ def test_search_finds_a_part_of_a_key_of_several_columns(
             (1, '2026-01-01'), (1, '2026-05-05'), (4, '2026-01-01');
         CREATE TABLE label (old_waybill_id text); INSERT INTO label VALUES ('1'), ('2'), ('3');"""
     )
-    entered(state, {"waybill": [["1", "2026-01-01"], ["2", "2026-01-01"]]})
-    assert replayed(copy, state).holding == {"public.label": 1, "public.track": 1}
+    enter_erasures(state, {"waybill": [["1", "2026-01-01"], ["2", "2026-01-01"]]})
+    assert replayed(copy, state).rows_with_erased_keys == {"public.label": 1, "public.track": 1}

@@ -1,4 +1,4 @@
-"""Remembered records of open requests lead to the primary keys of these records."""
+"""Tests of the records that runs store for erasure requests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ import pytest
 from sqlalchemy import Connection
 
 from include.erasure.ledger import ErasureKeys
-from include.erasure.request_records import NamedRecord, Namer, Reader, forget, keep, remembered
+from include.erasure.request_records import (
+    NamedRecord,
+    RecordNamer,
+    RecordReader,
+    delete_records,
+    load_records,
+    store_records,
+)
 from include.erasure.requests import add, close
+from include.messages import verbatim
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.retention import RetentionRule
 from include.services.clock import FixedClock
@@ -32,7 +40,7 @@ COLLECTIONS = {
 }
 DATABASE = MappedDatabase(
     name="courier",
-    title="Courier",
+    title=verbatim("Courier"),
     connection="x",
     schema_name="public",
     site=None,
@@ -70,7 +78,7 @@ RULES = [
 
 
 @pytest.fixture
-def reader(copy: psycopg.Connection[Any]) -> Reader:
+def reader(copy: psycopg.Connection[Any]) -> RecordReader:
     copy.execute("""
 CREATE TABLE contact (email text PRIMARY KEY);
 INSERT INTO contact VALUES ('a@x.cn'), ('b@x.cn'), ('c@x.cn');
@@ -78,22 +86,24 @@ CREATE TABLE orders (id int PRIMARY KEY);
 CREATE TABLE line (hint text, n int, PRIMARY KEY (hint, n));
 INSERT INTO line VALUES ('hmac:x', 1)
 """)
-    return Reader(copy, DATABASE, KEYS, RULES)
+    return RecordReader(copy, DATABASE, KEYS, RULES)
 
 
-def named(
+def named_record(
     collection: str, *key: str, record_class: str = "", keys: ErasureKeys = KEYS
 ) -> NamedRecord:
-    namer = Namer(keys, DATABASE, collection, COLUMNS[collection], ())
+    namer = RecordNamer(keys, DATABASE, collection, COLUMNS[collection], ())
     name = {"contact": "contact", "orders": "order", "line": "line"}[collection]
     return NamedRecord(1, record_class or name, collection, namer.name(key), "by")
 
 
-def test_keys_come_back_from_clear_names_and_from_digests_of_every_key(reader: Reader) -> None:
-    """Leave out a digest that no record has, and go on with the names after it."""
-    gone, current = named("contact", "gone@x.cn"), named("contact", "b@x.cn")
-    older, order = named("contact", "a@x.cn", keys=OLD), named("orders", "7")
-    line = named("line", "hmac:x", "1")
+def test_record_reader_finds_keys_stored_as_text_or_as_digest_under_any_hmac_key(
+    reader: RecordReader,
+) -> None:
+    """A digest that matches no record is left out."""
+    gone, current = named_record("contact", "gone@x.cn"), named_record("contact", "b@x.cn")
+    older, order = named_record("contact", "a@x.cn", keys=OLD), named_record("orders", "7")
+    line = named_record("line", "hmac:x", "1")
     records = [
         (subject, record)
         for subject, record in zip("abcde", [gone, current, older, order, line], strict=True)
@@ -114,24 +124,22 @@ def test_keys_come_back_from_clear_names_and_from_digests_of_every_key(reader: R
     }
 
 
-def test_clear_key_of_two_columns_that_begins_like_a_digest_is_no_digest(
+def test_record_reader_does_not_treat_a_composite_key_beginning_with_hmac_as_digest(
     copy: psycopg.Connection[Any],
 ) -> None:
-    """Only a name of one part can be a digest."""
     fields = {name: PLAIN.model_copy(update={"name": name}) for name in COLUMNS["line"]}
     line = COLLECTIONS["line"].model_copy(update={"fields": fields})
     database = DATABASE.model_copy(update={"collections": {"line": line}})
-    name = Namer(KEYS, database, "line", COLUMNS["line"], ()).name(["hmac:x", "1"])
+    name = RecordNamer(KEYS, database, "line", COLUMNS["line"], ()).name(["hmac:x", "1"])
     record = NamedRecord(1, "line", "line", name, "by")
-    reader = Reader(copy, database, KEYS, RULES)
+    reader = RecordReader(copy, database, KEYS, RULES)
     assert reader.keys_of([("s", record)]) == {record: ("hmac:x", "1")}
 
 
-def test_digest_of_a_key_that_is_lost_is_refused(reader: Reader) -> None:
-    """Without the key of the HMAC, no record can be told from the digest."""
+def test_record_reader_fails_if_hmac_key_of_digest_is_missing(reader: RecordReader) -> None:
     lost = ErasureKeys({"0": b"o" * 32}, "0")
     with pytest.raises(UsageError):
-        reader.keys_of([("s", named("contact", "a@x.cn", keys=lost))])
+        reader.keys_of([("s", named_record("contact", "a@x.cn", keys=lost))])
 
 
 @pytest.mark.parametrize(
@@ -142,28 +150,35 @@ def test_digest_of_a_key_that_is_lost_is_refused(reader: Reader) -> None:
         ("statistics", {"order", "invoice"}),
     ],
 )
-def test_renamed_class_counts_as_each_class_that_a_request_erases(
-    reader: Reader, record_class: str, classes: set[str]
+def test_record_of_a_renamed_class_is_returned_in_each_class_erased_on_request(
+    reader: RecordReader, record_class: str, classes: set[str]
 ) -> None:
-    """A class that requests do not erase gets no record."""
-    record = named("orders", "7", record_class=record_class)
+    record = named_record("orders", "7", record_class=record_class)
     assert set(reader.records([("s", record)]).by_class) == classes
     assert reader.is_erased_on_request(record)
     assert not reader.is_erased_on_request(replace(record, collection="unknown"))
 
 
-def test_record_is_gone_when_none_of_its_classes_has_it(reader: Reader) -> None:
-    """Of a collection that no request erases, nothing is known."""
-    order, contact = named("orders", "7", record_class="renamed"), named("contact", "gone@x.cn")
+def test_deleted_records_returns_stored_records_that_no_longer_exist_in_any_record_class(
+    reader: RecordReader,
+) -> None:
+    """Records of a collection that is not erased on request are left out."""
+    order, contact = (
+        named_record("orders", "7", record_class="renamed"),
+        named_record("contact", "gone@x.cn"),
+    )
     unknown = replace(order, collection="unknown")
     records = [("s", order), ("s", contact), ("s", unknown)]
-    assert reader.gone(records, set()) == [order, contact]
-    assert reader.gone(records, {("invoice", ("7",))}) == [contact]
-    assert reader.gone(records, {("order", ("8",)), ("contact", ("7",))}) == [order, contact]
+    assert reader.deleted_records(records, set()) == [order, contact]
+    assert reader.deleted_records(records, {("invoice", ("7",))}) == [contact]
+    assert reader.deleted_records(records, {("order", ("8",)), ("contact", ("7",))}) == [
+        order,
+        contact,
+    ]
 
 
-def test_only_open_requests_keep_records(ledger: Connection) -> None:
-    """Repeating changes nothing, and forgetting one leaves the others."""
+def test_store_records_stores_records_of_open_requests_only(ledger: Connection) -> None:
+    """Storing a record again changes nothing, and deleting one record keeps the other records."""
     common = {"database": "courier", "reference": "R", "received_on": START.date()}
     first, second = (
         add(ledger, CLOCK, subject=subject, entered_by="privacy", **common) for subject in "ab"
@@ -173,13 +188,13 @@ def test_only_open_requests_keep_records(ledger: Connection) -> None:
         for name, key in [("order", '["1"]'), ("order", '["2"]'), ("invoice", '["1"]')]
     ]
     theirs = replace(ours[0], request_id=second.id)
-    keep(ledger, CLOCK, [*ours, theirs])
-    keep(ledger, CLOCK, [ours[0]])
-    assert {record for _subject, record in remembered(ledger, "courier")} == {*ours, theirs}
-    assert [subject for subject, _record in remembered(ledger, "courier")] == ["a", "a", "a", "b"]
-    forget(ledger, [ours[0]])
-    assert {record for _subject, record in remembered(ledger, "courier")} == {*ours[1:], theirs}
+    store_records(ledger, CLOCK, [*ours, theirs])
+    store_records(ledger, CLOCK, [ours[0]])
+    assert {record for _subject, record in load_records(ledger, "courier")} == {*ours, theirs}
+    assert [subject for subject, _record in load_records(ledger, "courier")] == ["a", "a", "a", "b"]
+    delete_records(ledger, [ours[0]])
+    assert {record for _subject, record in load_records(ledger, "courier")} == {*ours[1:], theirs}
     close(ledger, CLOCK, first.id, closed_by="run", because="erased")
-    keep(ledger, CLOCK, [*ours, theirs])
-    assert [record for _subject, record in remembered(ledger, "courier")] == [theirs]
-    assert remembered(ledger, "billing") == []
+    store_records(ledger, CLOCK, [*ours, theirs])
+    assert [record for _subject, record in load_records(ledger, "courier")] == [theirs]
+    assert load_records(ledger, "billing") == []

@@ -1,4 +1,4 @@
-"""Data subjects' requests: entered once while open, due after thirty days, closed and kept."""
+"""Tests of the register of erasure requests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine
 from include.erasure.requests import (
     ErasureRequest,
     add,
+    all_requests,
     close,
-    every,
     open_request,
     open_requests,
     withdraw,
@@ -32,64 +32,61 @@ def conn(ledger: Connection) -> Connection:
     return ledger
 
 
-def ask(conn: Connection, subject: str = "12", **more: Any) -> ErasureRequest:
-    given = {
+def add_request(conn: Connection, subject: str = "12", **changes: Any) -> ErasureRequest:
+    fields = {
         "database": "courier",
         "reference": "R-1",
         "received_on": TODAY,
         "entered_by": "privacy",
-    } | more
-    return add(conn, CLOCK, subject=subject, **given)
+    } | changes
+    return add(conn, CLOCK, subject=subject, **fields)
 
 
-def test_a_request_is_due_thirty_days_after_it_was_received(conn: Connection) -> None:
-    """Not after it was entered (GB/T 35273-2020, 8.7 a)."""
-    request = ask(conn, " 12 ", received_on=date(2026, 11, 1))
+def test_erasure_request_is_due_thirty_days_after_receipt(conn: Connection) -> None:
+    """The thirty days count from the receipt, not from the entry (GB/T 35273-2020, 8.7 a)."""
+    request = add_request(conn, " 12 ", received_on=date(2026, 11, 1))
     assert request.due_on == date(2026, 12, 1)
     assert (request.subject, request.entered_at) == ("12", START)
-    assert open_requests(conn, "courier") == every(conn) == [request]
+    assert open_requests(conn, "courier") == all_requests(conn) == [request]
     assert open_requests(conn, "partners") == []
 
 
-def test_asking_again_changes_nothing_while_the_request_is_open(conn: Connection) -> None:
-    """A second letter does not move the deadline; the database's prefix is no other subject."""
-    first = ask(conn, received_on=TODAY - timedelta(days=9))
-    assert ask(conn, reference="R-2") == first
-    assert ask(conn, "courier/12") == first
+def test_add_returns_open_request_of_same_subject(conn: Connection) -> None:
+    """The first due date is kept, even if the second request has the prefix of the database."""
+    first = add_request(conn, received_on=TODAY - timedelta(days=9))
+    assert add_request(conn, reference="R-2") == first
+    assert add_request(conn, "courier/12") == first
     assert open_request(conn, "courier", "courier/12") == first
-    assert ask(conn, database="partners") != first
-    assert ask(conn, "courier/12", database="partners").subject == "courier/12"
+    assert add_request(conn, database="partners") != first
+    assert add_request(conn, "courier/12", database="partners").subject == "courier/12"
     close(conn, CLOCK, first.id, closed_by="run", because="erased")
-    again = ask(conn, reference="R-2")
+    again = add_request(conn, reference="R-2")
     assert (again.reference, again.received_on) == ("R-2", TODAY)
 
 
-def test_a_key_that_begins_like_its_database_is_written_with_both(conn: Connection) -> None:
-    """Asked for again, it is found again."""
-    request = ask(conn, "courier/courier/12")
+def test_add_removes_database_prefix_only_once(conn: Connection) -> None:
+    request = add_request(conn, "courier/courier/12")
     assert request.subject == "courier/12"
-    assert ask(conn, "courier/courier/12") == request
+    assert add_request(conn, "courier/courier/12") == request
 
 
-def test_two_who_enter_it_at_once_get_one_request(ledger_state: Engine) -> None:
-    """The second waits for the first and finds it."""
-
+def test_concurrent_additions_for_same_subject_create_one_request(ledger_state: Engine) -> None:
     def enter() -> int:
         with ledger_state.begin() as conn:
-            return ask(conn, "both").id
+            return add_request(conn, "both").id
 
     try:
         with ThreadPoolExecutor(4) as pool:
-            ids = {one.result(20) for one in [pool.submit(enter) for _ in range(4)]}
+            futures = [pool.submit(enter) for _ in range(4)]
+            ids = {future.result(20) for future in futures}
     finally:
         with ledger_state.begin() as conn:
             conn.exec_driver_sql(emptying(["erasure_request", "erasure_request_record"]))
     assert len(ids) == 1
 
 
-def test_a_request_is_overdue_after_its_last_day(conn: Connection) -> None:
-    """On that day it is in time; once closed it is not overdue."""
-    request = ask(conn)
+def test_request_is_overdue_after_due_date_unless_closed(conn: Connection) -> None:
+    request = add_request(conn)
     assert not request.is_overdue(request.due_on)
     late = request.due_on + timedelta(days=1)
     assert request.is_overdue(late)
@@ -97,56 +94,54 @@ def test_a_request_is_overdue_after_its_last_day(conn: Connection) -> None:
     assert not closed.is_overdue(late)
 
 
-def test_a_request_is_closed_once_and_kept(conn: Connection) -> None:
-    """With who and why; a second closing would overwrite them."""
-    request = ask(conn)
+def test_closing_a_closed_or_unknown_request_fails_and_changes_no_request(conn: Connection) -> None:
+    request = add_request(conn)
     closed = withdraw(conn, CLOCK, request.id, by="privacy", because="asked by mistake")
     assert (closed.closed_at, closed.closed_by) == (START, "privacy")
-    assert every(conn) == [closed]
+    assert all_requests(conn) == [closed]
     assert open_requests(conn, "courier") == []
     assert open_request(conn, "courier", "12") is None
-    for wrong in (request.id, 10**9):
-        with pytest.raises(UsageError, match=f"no open request {wrong}"):
-            close(conn, CLOCK, wrong, closed_by="run", because="erased")
-    assert every(conn) == [closed]
+    for request_id in (request.id, 10**9):
+        with pytest.raises(UsageError, match=f"Erasure request {request_id} does not exist"):
+            close(conn, CLOCK, request_id, closed_by="run", because="erased")
+    assert all_requests(conn) == [closed]
 
 
 @pytest.mark.parametrize("field", ["subject", "reference", "entered_by"])
 @pytest.mark.parametrize("text", ["  ", "138 0013 8000", "53010219900307123X"])
-def test_what_is_empty_or_a_persons_number_is_refused(
+def test_add_refuses_empty_text_or_phone_or_id_number_without_quoting_it(
     conn: Connection, field: str, text: str
 ) -> None:
-    """The registry names people by key; the message does not repeat what was typed."""
     with pytest.raises(UsageError) as refused:
-        ask(conn, **{field: text})
+        add_request(conn, **{field: text})
     assert not text.strip() or text not in str(refused.value)
-    assert every(conn) == []
+    assert all_requests(conn) == []
 
 
-def test_a_running_number_behind_its_database_is_a_key(conn: Connection) -> None:
-    """As for holds."""
+def test_add_accepts_a_key_like_a_phone_number_only_with_a_database_prefix(
+    conn: Connection,
+) -> None:
     with pytest.raises(UsageError, match="looks like"):
-        ask(conn, "13800138000")
-    assert ask(conn, "courier/13800138000").subject == "13800138000"
+        add_request(conn, "13800138000")
+    assert add_request(conn, "courier/13800138000").subject == "13800138000"
     with pytest.raises(UsageError, match="subject"):
-        ask(conn, "courier/")
+        add_request(conn, "courier/")
 
 
 @pytest.mark.parametrize("text", ["", "13800138000 called"])
-def test_a_withdrawal_says_who_and_why_without_numbers_of_people(
+def test_withdraw_refuses_empty_text_or_phone_number_and_keeps_request_open(
     conn: Connection, text: str
 ) -> None:
-    """And closes nothing when it does not."""
-    request = ask(conn)
+    request = add_request(conn)
     for texts in ({"by": text, "because": "x"}, {"by": "privacy", "because": text}):
         with pytest.raises(UsageError):
             withdraw(conn, CLOCK, request.id, **texts)
     assert open_requests(conn, "courier") == [request]
 
 
-def test_a_request_of_the_future_is_refused(conn: Connection) -> None:
-    """Where the day has begun somewhere on earth it may be today: packs have timezones."""
+def test_add_refuses_day_of_receipt_in_future(conn: Connection) -> None:
+    """A day that has already begun in any timezone is accepted."""
     latest = (START + timedelta(hours=14)).date()
-    assert ask(conn, received_on=latest).received_on == latest
+    assert add_request(conn, received_on=latest).received_on == latest
     with pytest.raises(UsageError, match="future"):
-        ask(conn, "13", received_on=latest + timedelta(days=1))
+        add_request(conn, "13", received_on=latest + timedelta(days=1))

@@ -1,4 +1,4 @@
-"""Another secret under an id of the ledger's keys is refused, wherever the ledger is used."""
+"""Tests that the secret of an HMAC key id cannot change."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ AT = datetime(2026, 11, 25, tzinfo=UTC)
 FIRST, SECOND = b"1" * 32, b"2" * 32
 
 
-def test_a_secret_is_known_by_its_id_from_its_first_use_on(migrated_database: str) -> None:
-    """New ids are remembered; an old one that lacks is no fault here."""
+def test_require_same_secrets_fails_if_secret_of_key_id_changed(migrated_database: str) -> None:
+    """New key ids are stored. A configuration without an old key is accepted by this check."""
     state = engine(migrated_database)
     require_same_secrets(state, ErasureKeys({"a": FIRST}, "a"), AT)
     require_same_secrets(state, ErasureKeys({"a": FIRST, "b": SECOND}, "b"), AT)
     require_same_secrets(state, ErasureKeys({"b": SECOND}, "b"), AT)
-    with pytest.raises(UsageError, match="The secret of erasure key a is not the one"):
+    with pytest.raises(UsageError, match="The secret of erasure key a differs from the secret"):
         require_same_secrets(state, ErasureKeys({"a": SECOND, "b": SECOND}, "b"), AT)

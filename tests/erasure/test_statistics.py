@@ -1,4 +1,4 @@
-"""After a replay the planner's statistics hold no value of an erased record."""
+"""Tests that the planner's statistics contain no value of an erased record after a replay."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Engine
 
 from include.erasure.masks import Mask
-from include.erasure.replay import Schedule
-from tests.erasure.test_replay import entered
+from include.erasure.replay import ReplayRules
+from tests.erasure.test_replay import enter_erasures
 from tests.erasure.test_replay_schema import CUSTOMERS, replayed, rows, state
 
 __all__ = ["state"]  # a fixture
@@ -34,10 +34,10 @@ SCHEMA = (
 
 
 @pytest.mark.parametrize("role", ["superuser", "owner"])
-def test_replay_renews_statistics_of_what_it_changed(
+def test_replay_renews_statistics_of_changed_relations(
     copy: psycopg.Connection, state: Engine, role: str
 ) -> None:
-    """Of tables that are empty now too, partitions, indexes of an expression, and views."""
+    """The relations include empty tables, partitions, expression indexes and views."""
     copy.execute("DROP ROLE IF EXISTS owner_of_statistics; CREATE ROLE owner_of_statistics")
     copy.execute("GRANT ALL ON SCHEMA public TO owner_of_statistics; COMMIT")
     try:
@@ -46,11 +46,11 @@ def test_replay_renews_statistics_of_what_it_changed(
         copy.execute(SCHEMA.encode())
         copy.commit()
         assert len(rows(copy, HELD.format(value="(?i)name [27]"))) >= 6
-        entered(state, {"customer": [["2"]], "waybill": [["1"]], "t": [["7"]]})
-        entered(state, {"customer": [["3"]]}, action="mask")
-        replayed(copy, state, Schedule({"c": Mask({"name": "erase"})}))
+        enter_erasures(state, {"customer": [["2"]], "waybill": [["1"]], "t": [["7"]]})
+        enter_erasures(state, {"customer": [["3"]]}, action="mask")
+        replayed(copy, state, ReplayRules({"c": Mask({"name": "erase"})}))
         held = rows(copy, HELD.format(value="(?i)name [237]"))
-        assert held == [("note", "text")]  # a table that has no rule; its text is its own
+        assert held == [("note", "text")]  # a table without a rule, with text of its own
         assert rows(copy, HELD.format(value="name 4"))[0] == ("customer", "name")
     finally:
         copy.rollback()
@@ -58,12 +58,12 @@ def test_replay_renews_statistics_of_what_it_changed(
         copy.commit()
 
 
-def test_replay_renews_statistics_from_before_an_earlier_erasure(
+def test_replay_clears_statistics_with_erased_values_even_if_the_copy_lacks_the_records(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """A backup may have taken along statistics that are older than its records."""
+    """The statistics of a backup may be older than its records, and contain erased values."""
     copy.execute(CUSTOMERS + "ANALYZE customer; DELETE FROM customer WHERE customer_id = 2")
     assert rows(copy, HELD.format(value="name 2")) != []
-    entered(state, {"customer": [["2"]]})
+    enter_erasures(state, {"customer": [["2"]]})
     assert replayed(copy, state).replayed == 0
     assert rows(copy, HELD.format(value="name 2")) == []

@@ -1,4 +1,7 @@
-"""Entries that a replay cannot look for: it says so, and proves nothing."""
+"""Tests of ledger entries whose records a replay cannot search in the copy.
+
+They are reported and never count as proof that the records are absent.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +9,43 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from include.erasure.ledger import ErasureKeys, settle, unsettled
+from include.erasure.ledger import ErasureKeys, read_open_batches, settle_batches
 from include.erasure.matching import require_same_secrets
-from include.erasure.places import Place
-from include.erasure.replay import Replay, Schedule, replay
+from include.erasure.replay import ReplayResult, ReplayRules, replay
+from include.erasure.tables import TableName
 from include.services.errors import ControlFailed, UsageError
-from tests.erasure.test_replay import KEYS, NOW, entered, left
+from tests.erasure.test_replay import KEYS, NOW, enter_erasures, left
 from tests.support.registers import unguarded
 
 
-def replayed(copy: psycopg.Connection, state: Engine) -> Replay:
-    places = {name: Place("public", name) for name in ("t", "later")}
-    return replay(copy, "courier", places, state, KEYS, Schedule(), NOW)
+def replayed(copy: psycopg.Connection, state: Engine) -> ReplayResult:
+    tables = {name: TableName("public", name) for name in ("t", "later")}
+    return replay(copy, "courier", tables, state, KEYS, ReplayRules(), NOW)
 
 
-def test_a_table_that_an_older_copy_lacks_is_said(
+def test_replay_reports_table_that_is_missing_in_copy(
     copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None
 ):
-    """Nobody can tell here whether the table is younger or had another name: it is counted."""
+    """The table may be newer than the copy, or had another name at the time of the backup."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
-    entered(ledger_state, {"t": [["1"]], "later": [["1"], ["2"]]})
-    done = replayed(copy, ledger_state)
-    assert done == Replay(entries=3, replayed=1, remaining=0, skipped=("later",), not_looked_for=2)
+    enter_erasures(ledger_state, {"t": [["1"]], "later": [["1"], ["2"]]})
+    result = replayed(copy, ledger_state)
+    assert result == ReplayResult(
+        entries=3, replayed=1, remaining=0, skipped=("later",), unsearchable_entries=2
+    )
 
 
 @pytest.mark.parametrize(
     ("key", "types", "unfit"),
     [
         ("id", "whole number", 0),
-        ("id", None, 0),  # entered before that was recorded
+        ("id", None, 0),  # from before types were recorded
         ("id, at", "whole number", 1),
         ("id", "whole number, date", 1),
         ("at", "timestamp with time zone", 1),
     ],
 )
-def test_a_key_that_is_another_since_is_no_proof(
+def test_replay_reports_entries_with_other_primary_key_types(
     copy: psycopg.Connection,
     ledger_state: Engine,
     empty_ledger: None,
@@ -48,39 +53,41 @@ def test_a_key_that_is_another_since_is_no_proof(
     types: str | None,
     unfit: int,
 ):
-    """No record of the copy has the name of such an entry, whether it is there or not."""
     copy.execute(f"CREATE TABLE t (id bigint, at date, PRIMARY KEY ({key}))")
-    entered(ledger_state, {"t": [["1"]]}, key_types=types)
-    done = replayed(copy, ledger_state)
-    assert (done.entries, done.not_looked_for, done.other_keys) == (1, unfit, ("t",) * unfit)
+    enter_erasures(ledger_state, {"t": [["1"]]}, key_types=types)
+    result = replayed(copy, ledger_state)
+    assert (result.entries, result.unsearchable_entries, result.other_keys) == (
+        1,
+        unfit,
+        ("t",) * unfit,
+    )
 
 
-def test_a_ledger_that_lost_entries_is_refused(
+def test_replay_fails_if_ledger_entries_are_missing(
     copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None
 ):
-    """A restore would bring back the records that they name."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
     copy.commit()
-    entered(ledger_state, {"t": [["1"], ["2"]]})
+    enter_erasures(ledger_state, {"t": [["1"], ["2"]]})
     with ledger_state.begin() as conn:
-        settle(conn, [one.id for one in unsettled(conn, "courier")], NOW)
+        settle_batches(conn, [batch.id for batch in read_open_batches(conn, "courier")], NOW)
         with unguarded(conn, "erasure"):
             conn.exec_driver_sql("DELETE FROM erasure WHERE ctid = (SELECT min(ctid) FROM erasure)")
-    with pytest.raises(ControlFailed, match=r"lacks 1 entries that it had \(t\)"):
+    with pytest.raises(ControlFailed, match=r"lost 1 entries \(t\)"):
         replayed(copy, ledger_state)
     assert left(copy) == [1, 2]
 
 
-def test_another_secret_under_the_same_id_is_refused(
+def test_replay_fails_if_secret_of_hmac_key_changed(
     copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None
 ):
-    """No digest of it is in the ledger: a replay would find nobody, and call that proof."""
+    """With the changed secret no entry would match, so the replay would erase nothing."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
     copy.commit()
-    entered(ledger_state, {"t": [["1"]]})
-    place = {"t": Place("public", "t")}
+    enter_erasures(ledger_state, {"t": [["1"]]})
+    tables = {"t": TableName("public", "t")}
     other = ErasureKeys({**KEYS.keys, KEYS.current: b"z" * 32}, KEYS.current)
     require_same_secrets(ledger_state, KEYS, NOW)
     with pytest.raises(UsageError, match="secret"):
-        replay(copy, "courier", place, ledger_state, other, Schedule(), NOW)
+        replay(copy, "courier", tables, ledger_state, other, ReplayRules(), NOW)
     assert left(copy) == [1]

@@ -1,4 +1,4 @@
-"""Materialized views of a restored copy that read others through functions."""
+"""Tests that replays refresh materialized views that read other views through functions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import Engine
 
 from include.erasure.restored_copy import refresh_materialized_views
-from tests.erasure.test_replay import entered
+from tests.erasure.test_replay import enter_erasures
 from tests.erasure.test_replay_schema import CUSTOMERS, replayed, rows, state
 
 __all__ = ["state"]  # a fixture
 
-# Names that sort before those of the views that they read, which say `who` and not `customer_id`.
+# Each name sorts before the views that it reads. The column is `who` and not `customer_id`.
 BASE = "CREATE MATERIALIZED VIEW z_names AS SELECT customer_id, name FROM customer;"
 THROUGH_FUNCTIONS = {
     "SQL": """CREATE FUNCTION f() RETURNS TABLE (n text) LANGUAGE sql STABLE AS
@@ -54,16 +54,16 @@ THROUGH_FUNCTIONS = {
 
 
 @pytest.mark.parametrize("through", THROUGH_FUNCTIONS)
-def test_replay_refreshes_views_that_read_others_through_functions(
+def test_replay_refreshes_views_that_read_other_views_through_functions(
     copy: psycopg.Connection, state: Engine, through: str
 ) -> None:
-    """No catalogue says which view a function reads, and the search does not know the column."""
+    """PostgreSQL's catalogue does not record which view a function reads."""
     copy.execute((CUSTOMERS + BASE + THROUGH_FUNCTIONS[through]).encode())
     assert ("name 2",) in rows(copy, "SELECT n FROM a_names")
-    entered(state, {"customer": [["2"]]})
-    done = replayed(copy, state)
+    enter_erasures(state, {"customer": [["2"]]})
+    result = replayed(copy, state)
     populated = rows(copy, "SELECT count(*) FROM pg_class WHERE relkind = 'm' AND relispopulated")
-    assert (done.refreshed,) == populated[0]
+    assert (result.refreshed,) == populated[0]
     for name in ("a_names", "z_names"):
         assert rows(copy, f"SELECT FROM {name} v WHERE v::text LIKE '%name 2%'") == [], name
         assert rows(copy, f"SELECT FROM {name} v WHERE v::text LIKE '%name 3%'") == [()], name
@@ -83,10 +83,10 @@ SELECT setval('plain_refreshed', 100), setval('refreshed', 100)
     [("nextval('public.refreshed') * 0", 2), ("nextval('public.refreshed')", 3)],
     ids=["settled", "always another"],
 )
-def test_refresh_repeats_only_what_functions_feed_until_it_is_settled(
+def test_refresh_repeats_views_with_functions_until_their_rows_no_longer_change(
     copy: psycopg.Connection, value: str, times: int
 ) -> None:
-    """A view that shows another value each time is repeated once per view that may depend on it."""
+    """A view whose content always changes is refreshed once for each view that may depend on it."""
     copy.execute(COUNTED.format(value=value).encode())
     assert refresh_materialized_views(copy) == 3
     assert rows(copy, "SELECT last_value FROM plain_refreshed") == [(101,)]

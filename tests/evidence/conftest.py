@@ -1,4 +1,4 @@
-"""One migrated state database, emptied between tests, and one chain, copied for each test."""
+"""Fixtures: an empty, migrated state database, and copies of a sealed chain of bundles."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def migrated(postgres: EmbeddedPostgres) -> str:
 
 @pytest.fixture(scope="session")
 def endpoint(moto: MotoServer) -> str:
-    """URL of an S3 server."""
+    """Return the URL of an S3 server."""
     return moto.endpoint
 
 
@@ -50,7 +50,11 @@ def signer() -> Signer:
 
 @functools.cache
 def kept_engine(conninfo: str) -> Engine:
-    """Return an engine that keeps its connections for all tests that use a database."""
+    """Return the engine of a database, which all tests share. Its connections stay open.
+
+    Args:
+        conninfo: connection string of the database.
+    """
     return pooled(conninfo, checked=True)
 
 
@@ -65,7 +69,7 @@ def open_evidence(migrated: str, signer: Signer, root: Path) -> Iterator[Evidenc
 
 @pytest.fixture
 def evidence(migrated: str, signer: Signer, tmp_path: Path) -> Iterator[Evidence]:
-    """An empty store beside an empty state database."""
+    """Yield an empty evidence store with an empty state database."""
     root = tmp_path / "evidence store"
     root.mkdir()
     with open_evidence(migrated, signer, root) as made:
@@ -76,7 +80,10 @@ def evidence(migrated: str, signer: Signer, tmp_path: Path) -> Iterator[Evidence
 def sealed_once(
     migrated: str, signer: Signer, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[ledger.LedgerRow]]:
-    """Three bundles of two workflows and two months: their folders and rows."""
+    """Return the folder of an evidence store with three sealed bundles, and their ledger rows.
+
+    The bundles belong to two workflows and to runs of two months.
+    """
     root = tmp_path_factory.mktemp("sealed")
     with open_evidence(migrated, signer, root) as made:
         made.seal(1)
@@ -87,7 +94,7 @@ def sealed_once(
 
 @pytest.fixture
 def chain(sealed_once: tuple[Path, list[ledger.LedgerRow]], evidence: Evidence) -> Evidence:
-    """A copy of three sealed bundles, for the test to harm."""
+    """Return an evidence store with three sealed bundles, which a test may damage."""
     folder, rows = sealed_once
     shutil.copytree(folder, evidence.root, dirs_exist_ok=True)
     evidence.execute(evidence_ledger.insert().values([vars(row) for row in rows]))
@@ -96,7 +103,7 @@ def chain(sealed_once: tuple[Path, list[ledger.LedgerRow]], evidence: Evidence) 
 
 @pytest.fixture
 def company(evidence: Evidence) -> Company:
-    """Two legal holds, sealed in one bundle."""
+    """Return a company with two legal holds. Both are in the figures of one sealed bundle."""
     company = Company(evidence, evidence.engine)
     company.hold()
     company.hold()

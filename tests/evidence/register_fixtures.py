@@ -1,4 +1,4 @@
-"""A company whose registers are written as the product writes them, and sealed in bundles."""
+"""A sample company for tests of register figures, and its sealed bundles."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, Engine, text
 
-from include.composition import new_workplace
+from include.composition import build_services
 from include.erasure import requests
-from include.erasure.ledger import ErasureKeys, Origin, intend, settle, withdraw
+from include.erasure.ledger import ErasureKeys, Origin, open_batch, settle_batches, withdraw_batch
 from include.evidence.bundle import seal
 from include.evidence.model import Finding, RegisterState
 from include.evidence.registers import EvidenceReader
@@ -22,12 +22,12 @@ from include.findings import register
 from include.holds import registry
 from include.holds.registry import HoldKind
 from include.messages import Message
+from include.service_container import Services
 from include.services.clock import FixedClock
 from include.services.connections import ConnectionSpec
 from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
-from include.workplace import Workplace
-from tests.cli.places import SHOP_RETENTION
+from tests.cli.command_services import SHOP_RETENTION
 from tests.evidence.support import START, Evidence, result_of
 from tests.policy.packs import SHOP, write_pack
 from tests.support.registers import UNGUARDED
@@ -37,7 +37,7 @@ ORIGIN = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r
 
 
 class Company:
-    """Registers that are written as the product writes them, and bundles of them."""
+    """A sample company: functions of ParcelSeal write rows to its registers, and seal bundles."""
 
     def __init__(self, evidence: Evidence, state: Engine) -> None:
         self.evidence, self.state = evidence, state
@@ -56,7 +56,7 @@ class Company:
         return EvidenceReader(self.evidence.store, self.state, keys, workflows)
 
     def seal(self, dag_id: str = "backup_offsite") -> tuple[RegisterState, list[Finding]]:
-        """Seal a bundle of the registers as they are."""
+        """Seal a bundle with the current figures of the registers."""
         state, findings = self.reader.state_to_seal(self.clock)
         result = result_of(dag_id, 0)
         run = result.run.model_copy(update={"run_id": f"r{next(self.numbers)}"})
@@ -78,8 +78,8 @@ class Company:
 
     def lost(self) -> set[str]:
         reader = self.reader
-        found = reader.losses(reader.sealed_states(self.clock.now()))
-        return {one.register.name for one in found}
+        losses = reader.losses(reader.sealed_states(self.clock.now()))
+        return {loss.register.name for loss in losses}
 
     def do(self, work: Callable[[Connection], object]) -> None:
         with self.state.begin() as conn:
@@ -90,11 +90,11 @@ class Company:
 
         def work(conn: Connection) -> None:
             keys = [[f"{number}/{at}"] for at in range(3)]
-            batch = intend(
+            batch = open_batch(
                 conn, KEYS, ORIGIN, keys, transaction="1", server="s", at=self.clock.now()
             )
             if settled:
-                settle(conn, [batch], self.clock.now())
+                settle_batches(conn, [batch], self.clock.now())
 
         self.do(work)
 
@@ -131,7 +131,7 @@ class Company:
                 conn,
                 kind="audit",
                 reference=str(next(self.numbers)),
-                what=Message(text="Nobody approved it"),
+                description=Message(text="Nobody approved it"),
                 owner="management",
                 opened_at=self.clock.now(),
                 due_on=date(2026, 12, 20),
@@ -143,56 +143,67 @@ class Company:
         self.do(work)
 
     def end(self, statement: str, work: Callable[[Connection, int], object]) -> None:
-        """Do something to the first row that a statement finds, if there is one."""
+        """Select an id with an SQL statement, and pass it to a function.
+
+        Do nothing if there is none.
+
+        Args:
+            statement: SQL statement that returns the id of a row.
+            work: function that takes a connection and the id, such as a function that closes the
+                row.
+        """
 
         def first(conn: Connection) -> None:
-            found = conn.scalar(text(statement))
-            if found is not None:
-                work(conn, int(found))
+            row_id = conn.scalar(text(statement))
+            if row_id is not None:
+                work(conn, int(row_id))
 
         self.do(first)
 
     def release(self) -> None:
         self.end(
             "SELECT max(id) FROM legal_hold WHERE released_at IS NULL",
-            lambda conn, found: registry.release(
-                conn, self.clock, found, released_by="counsel", reason="settled"
+            lambda conn, row_id: registry.release(
+                conn, self.clock, row_id, released_by="counsel", reason="settled"
             ),
         )
 
     def close_request(self) -> None:
         self.end(
             "SELECT min(id) FROM erasure_request WHERE closed_at IS NULL",
-            lambda conn, found: requests.close(
-                conn, self.clock, found, closed_by="privacy", because="erased"
+            lambda conn, row_id: requests.close(
+                conn, self.clock, row_id, closed_by="privacy", because="erased"
             ),
         )
 
     def find_request(self) -> None:
         self.end(
             "SELECT max(id) FROM erasure_request",
-            lambda conn, found: requests.mark_found(conn, self.clock, [found]),
+            lambda conn, row_id: requests.mark_found(conn, self.clock, [row_id]),
         )
 
     def close_finding(self) -> None:
         self.end(
             "SELECT min(id) FROM finding WHERE closed_at IS NULL",
-            lambda conn, found: register.retest(
-                conn, found, met=True, by="tester", at=self.clock.now()
+            lambda conn, row_id: register.retest(
+                conn, row_id, met=True, by="tester", at=self.clock.now()
             ),
         )
 
-    def settle(self) -> None:
+    def settle_batches(self) -> None:
         self.end(
             "SELECT min(id) FROM erasure_batch WHERE settled_at IS NULL",
-            lambda conn, found: settle(conn, [found], self.clock.now()),
+            lambda conn, row_id: settle_batches(conn, [row_id], self.clock.now()),
         )
 
-    def withdraw(self) -> None:
-        self.end("SELECT max(id) FROM erasure_batch WHERE settled_at IS NULL", withdraw)
+    def withdraw_batch(self) -> None:
+        self.end("SELECT max(id) FROM erasure_batch WHERE settled_at IS NULL", withdraw_batch)
 
     def harm(self, *statements: str) -> None:
-        """Change tables as their owner can, past triggers and foreign keys."""
+        """Run SQL statements without triggers and foreign keys.
+
+        The owner of the tables has the rights to do the same.
+        """
         with self.state.begin() as conn:
             conn.exec_driver_sql(UNGUARDED)
             for statement in statements:
@@ -200,14 +211,14 @@ class Company:
 
 
 @contextmanager
-def sealed_company(database: str, folder: Path) -> Iterator[tuple[Company, Workplace]]:
-    """Yield a company with three erasures, a hold, a request and a finding, and its workplace.
+def sealed_company(database: str, folder: Path) -> Iterator[tuple[Company, Services]]:
+    """Yield a company, and the services that reach its stores and state database.
 
-    All of them are sealed in one bundle.
+    Three erased records, a legal hold, an erasure request and a finding are sealed in one bundle.
 
     Args:
-        database: connection string of a migrated state database without a row.
-        folder: for stores and the policy pack.
+        database: connection string of a migrated state database without rows.
+        folder: folder for the stores and the policy pack.
     """
     pem = generate_key()
     stores = {name: folder / name for name in ("evidence_store", "offsite_store")}
@@ -242,5 +253,5 @@ def sealed_company(database: str, folder: Path) -> Iterator[tuple[Company, Workp
             change()
         company.seal()
         clock = FixedClock(START + timedelta(days=1))
-        yield company, new_workplace(folder, pack, specs.get, clock, stand_ins=False)
+        yield company, build_services(folder, pack, specs.get, clock, use_local_profile=False)
     state.dispose()

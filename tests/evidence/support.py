@@ -1,4 +1,4 @@
-"""What the evidence tests share: results, stores that stop half-way, a chain of three bundles."""
+"""Helpers of the evidence tests: results, stores that stop during a seal, sealed bundles."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FILES = {"report.en.html": b"<p>report</p>\n", "plans/plan one.csv": "编号,1\n
 
 
 def control(name: str, clause: str, title: Message) -> ControlStatus:
-    """A control that held."""
+    """Return the status of a control that passed."""
     return ControlStatus(
         id=name,
         clause=clause,
@@ -49,7 +49,7 @@ def control(name: str, clause: str, title: Message) -> ControlStatus:
         indicator="missing",
         target="= 0",
         value=0,
-        state=ControlState.HELD,
+        state=ControlState.PASSED,
     )
 
 
@@ -86,7 +86,7 @@ def result_of(dag_id: str = "backup_offsite", number: int = 1) -> Result:
 
 @dataclass
 class Evidence:
-    """A store, a state database and a key to work with."""
+    """An evidence store, its state database and a signing key."""
 
     store: ObjectStore
     root: Path
@@ -109,7 +109,7 @@ class Evidence:
         return verify_all(self.store, self.conn, [self.signer.public_pem])
 
     def prune(self, before_seq: int, most: int = 100, **more: Any) -> Pruned:
-        """Prune the bundles whose numbers are lower, as if their term were over."""
+        """Prune the bundles before a sequence number, as if their retention period had passed."""
         self.conn.commit()
         arguments = {"store": self.store, "state": self.engine, "clock": CLOCK, "newest": 1} | more
         pruning = Pruning(signer=self.signer, trusted=(), **arguments)
@@ -120,14 +120,23 @@ class Evidence:
         self.conn.commit()
 
     def tamper(self, statement: Any) -> None:
-        """Change the ledger as its owner can, behind the back of its triggers."""
+        """Run an SQL statement that changes the ledger, without the triggers of the ledger.
+
+        The statement is committed. The owner of the table has the rights to do the same.
+        """
         with unguarded(self.conn, "evidence_ledger"):
             self.conn.execute(statement)
         self.conn.commit()
 
 
 class BlockingStore(DirectoryStore):
-    """Says so and then waits for ever instead of one put or lock."""
+    """A directory store that stops before a given operation. It sets an event and waits forever.
+
+    Args:
+        root: folder of the store.
+        block_before: the operation, such as ``put result.json`` or ``lock result.json``.
+        blocked: the event.
+    """
 
     def __init__(self, root: Path, block_before: str, blocked: Event) -> None:
         super().__init__(root)
@@ -150,7 +159,7 @@ class BlockingStore(DirectoryStore):
 
 @dataclass
 class SealingProcess:
-    """Another process that seals one run, and stops before one step."""
+    """Another process, which seals a run and stops before a given operation."""
 
     evidence: Evidence
     number: int

@@ -1,4 +1,4 @@
-"""Sealing: what a bundle holds, that it is sealed once, and that kills leave the chain clean."""
+"""Sealing: the content of a bundle, repeated seals, and seals that are killed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import text
 
 from include.evidence import ledger
-from include.evidence.adopt import recover_ledger
 from include.evidence.folder import bundle_path
+from include.evidence.ledger_recovery import recover_ledger
 from include.evidence.model import Result
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.services.errors import ControlFailed, UsageError
@@ -41,7 +41,7 @@ def result_path(number: int) -> str:
 
 
 def kill_while_it_waits_for_its_row(evidence: Evidence) -> None:
-    """Kill a seal of run 2 after its files, before its row is committed."""
+    """Kill the seal of run 2 after it wrote its files, but before it committed its ledger row."""
     with evidence.engine.begin() as blocker:
         blocker.execute(text("LOCK TABLE evidence_ledger IN SHARE MODE"))  # reads go on
         child = SealingProcess(evidence, 2)
@@ -59,8 +59,8 @@ def files_in(folder: Path) -> set[str]:
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_a_bundle_holds_its_files_and_a_link_to_the_one_before(chain: Evidence) -> None:
-    """Layout, order and the lines of SHA256SUMS; coreutils agrees."""
+def test_bundle_contains_its_files_and_link_to_previous_bundle(chain: Evidence) -> None:
+    """Folders, order and lines of SHA256SUMS are as documented; `sha256sum` accepts them."""
     first, second, third = ledger.rows(chain.conn)
     assert first.bundle == "backup_offsite/2026/11/manual__2026-11-25T141019.123456Z"
     assert third.bundle == "backup_offsite/2026/12/manual__2026-12-04T141019.123456Z"
@@ -84,8 +84,8 @@ def test_a_bundle_holds_its_files_and_a_link_to_the_one_before(chain: Evidence) 
     assert chain.verify().bundles == 3
 
 
-def test_the_result_survives_the_bundle(chain: Evidence) -> None:
-    """What machines read back is what was sealed, and fits the published schema."""
+def test_sealed_result_is_read_back_unchanged(chain: Evidence) -> None:
+    """The stored result.json also matches the published JSON schema."""
     row = ledger.rows(chain.conn)[0]
     written = json.loads((chain.root / row.bundle / "result.json").read_bytes())
     schema = json.loads((ROOT / "docs/result.schema.json").read_text())
@@ -95,7 +95,7 @@ def test_the_result_survives_the_bundle(chain: Evidence) -> None:
         jsonschema.validate(written | {"outcome": "green"}, schema)
 
 
-def test_ledger_finds_row_of_run_with_its_controls(chain: Evidence) -> None:
+def test_ledger_row_of_a_run_lists_the_controls_of_the_run(chain: Evidence) -> None:
     """A run that was not sealed has no row."""
     run = result_of("drill_restore", 2).run
     row = ledger.find(chain.conn, run.dag_id, run.run_id)
@@ -106,8 +106,8 @@ def test_ledger_finds_row_of_run_with_its_controls(chain: Evidence) -> None:
     assert ledger.find(chain.conn, run.dag_id, "other") is None
 
 
-def test_a_run_is_sealed_once(chain: Evidence) -> None:
-    """The second seal of a run returns the first, and touches nothing."""
+def test_second_seal_of_a_run_returns_first_bundle(chain: Evidence) -> None:
+    """The second seal changes nothing."""
     before = {file: file.read_bytes() for file in chain.root.rglob("*") if file.is_file()}
     again = chain.seal(2, dag_id="drill_restore", files={"other.txt": b"other"})
     assert again.seq == 2
@@ -115,10 +115,10 @@ def test_a_run_is_sealed_once(chain: Evidence) -> None:
     assert len(ledger.rows(chain.conn)) == 3
 
 
-def test_work_that_was_open_on_the_connection_is_kept(evidence: Evidence) -> None:
-    """A caller that just read or wrote on the connection can seal with it."""
+def test_seal_commits_open_transaction_of_connection(evidence: Evidence) -> None:
+    """A caller can seal on a connection on which it has just read or written."""
     evidence.conn.execute(
-        evidence_intent.insert().values(bundle="a/2026/01/b", begun_at=CLOCK.now())
+        evidence_intent.insert().values(bundle="a/2026/01/b", started_at=CLOCK.now())
     )
     evidence.seal()
     evidence.conn.rollback()
@@ -134,10 +134,8 @@ def test_work_that_was_open_on_the_connection_is_kept(evidence: Evidence) -> Non
         "\u8def" * 70, "a/" * 200 + "b", ".x.lock.json", "report.en.html/x",
     ],
 )  # fmt: skip
-def test_file_names_that_a_check_by_hand_would_stumble_over_are_refused(
-    evidence: Evidence, name: str
-) -> None:
-    """Before anything is written, and the message names the file."""
+def test_seal_refuses_file_names_that_sha256sum_would_escape(evidence: Evidence, name: str) -> None:
+    """The seal refuses the name before it writes anything, and the message contains the name."""
     with pytest.raises(UsageError, match="evidence file name"):
         evidence.seal(files={"report.en.html": b"", name: b""})
     assert not any(evidence.root.iterdir())
@@ -157,10 +155,10 @@ def test_file_names_that_a_check_by_hand_would_stumble_over_are_refused(
     ],
 )
 @pytest.mark.parametrize("next_run", ["same", "another"])
-def test_a_seal_killed_at_any_step_leaves_a_clean_chain(
+def test_seal_killed_at_any_step_leaves_intact_chain(
     evidence: Evidence, step: str, next_run: str
 ) -> None:
-    """SIGKILL, then the run's own retry or another run's seal: one chain, nothing half."""
+    """A retry of the run, or the seal of another run, then leaves a single, complete chain."""
     evidence.seal(1)
     committed = step in {"put SHA256SUMS.sig", "lock report.en.html", "lock SHA256SUMS.sig"}
     if step == "ledger row":
@@ -194,10 +192,10 @@ def test_a_seal_killed_at_any_step_leaves_a_clean_chain(
 
 
 @pytest.mark.fault
-def test_a_bundle_changed_before_its_signature_is_stored_is_never_signed(
+def test_bundle_changed_before_its_signature_is_stored_is_never_signed(
     evidence: Evidence,
 ) -> None:
-    """A killed seal's SHA256SUMS is replaced: no later seal puts a signature beside it."""
+    """If SHA256SUMS of a killed seal is replaced, no later seal stores the signature for it."""
     evidence.seal(1)
     SealingProcess(evidence, 2, block_before="put SHA256SUMS.sig").kill_when_blocked()
     flip(evidence.root / result_path(2) / "SHA256SUMS")
@@ -209,8 +207,8 @@ def test_a_bundle_changed_before_its_signature_is_stored_is_never_signed(
 
 
 @pytest.mark.fault
-def test_many_processes_seal_at_once(evidence: Evidence) -> None:
-    """The chain stays one line, also where two processes seal the same run."""
+def test_concurrent_seals_keep_a_single_chain(evidence: Evidence) -> None:
+    """This also holds if two processes seal the same run."""
     runs = [(1, "a"), (1, "b"), (2, "a"), (1, "a")]
     children = [SealingProcess(evidence, number, dag) for number, dag in runs]
     for child in children:
@@ -223,8 +221,8 @@ def test_many_processes_seal_at_once(evidence: Evidence) -> None:
     assert evidence.verify().verified
 
 
-def test_locked_bundles_stay(evidence: Evidence) -> None:
-    """Every object of the bundle is locked, the signature too."""
+def test_all_objects_of_sealed_bundle_are_locked(evidence: Evidence) -> None:
+    """The signature is locked too."""
     until = datetime.now(UTC) + timedelta(days=1)  # noqa: TID251 - the store's own clock decides
     sealed = evidence.seal(lock_until=until)
     for name in MADE:
@@ -233,8 +231,8 @@ def test_locked_bundles_stay(evidence: Evidence) -> None:
     assert evidence.verify().verified
 
 
-def test_remains_that_a_bucket_lock_keeps_are_sealed_too(evidence: Evidence) -> None:
-    """A default lock of the bucket holds a killed try's file; it is then listed like the rest."""
+def test_locked_files_of_killed_seal_are_listed_in_bundle(evidence: Evidence) -> None:
+    """The bucket's default lock protects such a file, so the next seal lists it."""
     folder = "backup_offsite/2026/11/manual__2026-11-25T141019.123456Z"
     until = datetime.now(UTC) + timedelta(days=1)  # noqa: TID251 - the store's own clock decides
     evidence.store.put(f"{folder}/old.txt", b"old", locked_until=until)
@@ -243,8 +241,7 @@ def test_remains_that_a_bucket_lock_keeps_are_sealed_too(evidence: Evidence) -> 
     assert evidence.verify().verified
 
 
-def test_a_lost_state_database_does_not_start_a_second_chain(chain: Evidence) -> None:
-    """An empty ledger over a full store takes up the chain that is there."""
+def test_seal_with_empty_ledger_continues_chain_in_evidence_store(chain: Evidence) -> None:
     before = ledger.rows(chain.conn)
     chain.tamper(evidence_ledger.delete())
     assert not chain.verify().verified
@@ -254,8 +251,8 @@ def test_a_lost_state_database_does_not_start_a_second_chain(chain: Evidence) ->
     assert chain.verify().verified
 
 
-def test_a_state_database_from_an_older_backup_is_brought_up_to_date(chain: Evidence) -> None:
-    """The rows that the backup did not have yet come back from the store."""
+def test_recovery_adds_ledger_rows_after_older_state_database_was_restored(chain: Evidence) -> None:
+    """The recovery reads the missing rows from the store."""
     chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq > 1))
     assert not chain.verify().verified
     keys = TrustedKeys([chain.signer.public_pem])
@@ -265,8 +262,8 @@ def test_a_state_database_from_an_older_backup_is_brought_up_to_date(chain: Evid
 
 
 def test_seal_of_a_run_whose_row_was_deleted_returns_its_first_bundle(chain: Evidence) -> None:
-    """The row is entered again at its place between others."""
-    first = ledger.at(chain.conn, 2)
+    """The seal enters the row again, at its place between the other rows."""
+    first = ledger.row_at(chain.conn, 2)
     assert first is not None
     chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq == 2))
     again = chain.seal(2, dag_id="drill_restore")
@@ -274,18 +271,18 @@ def test_seal_of_a_run_whose_row_was_deleted_returns_its_first_bundle(chain: Evi
     assert chain.verify().verified
 
 
-def test_a_signed_stranger_in_the_runs_place_is_not_overwritten(chain: Evidence) -> None:
-    """Somebody deleted the row of an older bundle and damaged it: its remains stay."""
-    row = ledger.at(chain.conn, 2)
+def test_seal_does_not_overwrite_damaged_signed_bundle_of_its_run(chain: Evidence) -> None:
+    """The row of an older bundle was deleted, and its result.json is missing."""
+    row = ledger.row_at(chain.conn, 2)
     assert row is not None
     (chain.root / row.bundle / "result.json").unlink()
     chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq == 2))
-    with pytest.raises(ControlFailed, match="signed bundle that the ledger does not have"):
+    with pytest.raises(ControlFailed, match="already contains a signed bundle"):
         chain.seal(2, dag_id="drill_restore")
 
 
-def test_a_bundle_of_an_untrusted_key_is_not_adopted(evidence: Evidence, tmp_path: Path) -> None:
-    """Who can write to the store cannot enter a bundle into the ledger."""
+def test_bundle_of_untrusted_key_gets_no_ledger_row(evidence: Evidence, tmp_path: Path) -> None:
+    """Write access to the store must not be enough to enter a bundle into the ledger."""
     stranger = Signer.from_pem(generate_key())
     evidence.seal(1, signer=stranger)
     evidence.tamper(evidence_ledger.delete())
@@ -294,21 +291,21 @@ def test_a_bundle_of_an_untrusted_key_is_not_adopted(evidence: Evidence, tmp_pat
     assert verification.first_bad == "backup_offsite/2026/11/manual__2026-11-25T141019.123456Z"
 
 
-def test_the_key_can_be_rotated(evidence: Evidence) -> None:
-    """Bundles of the old and the new key are one chain while both are trusted."""
+def test_bundles_before_and_after_key_rotation_form_a_chain(evidence: Evidence) -> None:
+    """The chain is valid while both keys are trusted."""
     evidence.seal(1)
     new = Signer.from_pem(generate_key())
     evidence.seal(2, signer=new, trusted=[evidence.signer.public_pem])
     from include.evidence.verify import verify_all
 
-    both = [evidence.signer.public_pem, new.public_pem]
-    assert verify_all(evidence.store, evidence.conn, both).verified
-    one = verify_all(evidence.store, evidence.conn, [new.public_pem])
-    assert one.first_bad == ledger.rows(evidence.conn)[0].bundle
+    trusted = [evidence.signer.public_pem, new.public_pem]
+    assert verify_all(evidence.store, evidence.conn, trusted).verified
+    verification = verify_all(evidence.store, evidence.conn, [new.public_pem])
+    assert verification.first_bad == ledger.rows(evidence.conn)[0].bundle
 
 
-def test_sealing_works_in_a_store_of_another_object(evidence: Evidence) -> None:
-    """The folder may be reached by another path: nothing in a bundle names it."""
+def test_seal_continues_chain_after_store_was_moved_to_another_path(evidence: Evidence) -> None:
+    """A bundle does not contain the path of the store."""
     evidence.seal(1)
     moved = evidence.root.with_name("moved")
     os.rename(evidence.root, moved)  # noqa: PTH104 - the path object stays as it was

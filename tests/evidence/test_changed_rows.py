@@ -1,4 +1,4 @@
-"""Changed ledger rows, and copies of other bundles, hide neither a bundle nor a loss."""
+"""Bundles and losses of register rows are found even if ledger rows or bundles were changed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import count
 import pytest
 
 from include.evidence import ledger
-from include.evidence.adopt import recover_ledger
 from include.evidence.folder import RESULT, SIGNATURE, SUMS
+from include.evidence.ledger_recovery import recover_ledger
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.services.errors import ControlFailed
 from include.state.tables import evidence_ledger
@@ -21,16 +21,16 @@ FOREIGN = "key_fingerprint = repeat('b', 64)"
 
 
 @pytest.mark.parametrize("forged", ["", "sums_sha256 = repeat('a', 64), "])
-def test_seal_refuses_to_follow_a_changed_row_that_names_a_foreign_key(
+def test_seal_is_refused_if_last_ledger_row_was_changed_to_name_an_untrusted_key(
     company: Company, forged: str
 ) -> None:
-    """A trusted key signed the bundle of this place, so no exchanged key signed the row."""
+    """A trusted key signed the bundle of this row, so the row was not signed by a replaced key."""
     company.seal()
     company.seal()
     last = rows(company)[-1]
     company.harm(f"UPDATE evidence_ledger SET {forged}{FOREIGN} WHERE seq = {last.seq}")
     company.numbers = count(10)
-    with pytest.raises(ControlFailed, match="was changed: its signature does not fit"):
+    with pytest.raises(ControlFailed, match="was changed: its signature is not valid"):
         company.seal()
     company.harm(
         f"UPDATE evidence_ledger SET sums_sha256 = '{last.sums_sha256}', "
@@ -40,19 +40,19 @@ def test_seal_refuses_to_follow_a_changed_row_that_names_a_foreign_key(
     assert company.evidence.verify().verified
 
 
-def test_seal_refuses_to_follow_several_changed_rows_that_name_a_foreign_key(
+def test_seal_is_refused_if_last_ledger_rows_were_changed_to_name_an_untrusted_key(
     company: Company,
 ) -> None:
-    """The row before the last is no proof of the chain's place when it was changed as well."""
+    """The row before the last row proves nothing about the chain if it was changed as well."""
     for _ in range(4):
         company.seal()
     forged = "sums_sha256 = md5(seq::text) || md5(seq::text)"
     company.harm(f"UPDATE evidence_ledger SET {forged}, {FOREIGN} WHERE seq > 1")
-    with pytest.raises(ControlFailed, match="was changed: its signature does not fit"):
+    with pytest.raises(ControlFailed, match="was changed: its signature is not valid"):
         company.seal()
 
 
-def test_changed_row_between_others_fails_the_next_runs(company: Company) -> None:
+def test_next_seal_reports_changed_ledger_row_between_other_rows(company: Company) -> None:
     company.seal()
     company.seal()
     company.harm("UPDATE evidence_ledger SET outcome = 'pass', controls = '{}' WHERE seq = 2")
@@ -60,10 +60,10 @@ def test_changed_row_between_others_fails_the_next_runs(company: Company) -> Non
     assert codes(findings) == [("evidence.ledger_changed", "fail")]
 
 
-def test_copy_of_another_bundle_does_not_replace_bundle_of_untrusted_key(
+def test_figures_stay_unknown_if_another_bundle_is_copied_over_an_untrusted_bundle(
     company: Company,
 ) -> None:
-    """Its figures stay unknown, however many bundles follow."""
+    """The figures of the replaced bundle stay unknown, however many bundles follow."""
     exchange_key(company)
     company.harm("DELETE FROM legal_hold WHERE id = 2")
     for _ in range(5):
@@ -76,14 +76,17 @@ def test_copy_of_another_bundle_does_not_replace_bundle_of_untrusted_key(
     state, findings = company.seal()
     assert state.unread == (first.bundle,)
     assert codes(findings) == [("evidence.register_untrusted", "attention")]
-    with pytest.raises(ControlFailed, match="No trusted key signed the ledger row"):
+    with pytest.raises(ControlFailed, match="is not signed with a trusted key"):
         company.require()
 
 
-def test_recovery_reenters_deleted_row_that_a_stolen_key_signed(
+def test_recovery_restores_deleted_row_that_a_stolen_key_had_signed(
     chain: Evidence,
 ) -> None:
-    """The key that recovered a bundle was stolen since; the bundle's own key is trusted."""
+    """The key that signed the recovered row was stolen later.
+
+    The bundle's own key is still trusted.
+    """
     stolen, new = (Signer.from_pem(generate_key()) for _ in range(2))
     is_last = evidence_ledger.c.seq == 3
     chain.tamper(evidence_ledger.delete().where(is_last))
@@ -92,7 +95,7 @@ def test_recovery_reenters_deleted_row_that_a_stolen_key_signed(
     trusted = [chain.signer.public_pem]
     with pytest.raises(ControlFailed, match="was changed") as refused:
         chain.seal(11, signer=new, trusted=trusted)
-    assert "delete it as the owner of its table" in refused.value.action
+    assert "delete the row as the owner of the table" in refused.value.action
     chain.tamper(evidence_ledger.delete().where(is_last))
     keys = TrustedKeys([new.public_pem, *trusted])
     assert len(recover_ledger(chain.store, chain.conn, new, keys, CLOCK)) == 1

@@ -1,4 +1,4 @@
-"""A control held only when its figure was measured and met its target."""
+"""A control passes only if its figure was measured and meets its target."""
 
 from __future__ import annotations
 
@@ -29,16 +29,18 @@ def figure(value: float | None, subject: str = "") -> Metric:
 @pytest.mark.parametrize(
     ("metrics", "state"),
     [
-        ([figure(0)], ControlState.HELD),
-        ([figure(1)], ControlState.NOT_HELD),
-        ([figure(None)], ControlState.NOT_SHOWN),
-        ([], ControlState.NOT_SHOWN),
-        ([figure(0, "courier")], ControlState.NOT_SHOWN),
-        ([Metric(name="other", value=0, unit="1")], ControlState.NOT_SHOWN),
+        ([figure(0)], ControlState.PASSED),
+        ([figure(1)], ControlState.FAILED),
+        ([figure(None)], ControlState.NO_EVIDENCE),
+        ([], ControlState.NO_EVIDENCE),
+        ([figure(0, "courier")], ControlState.NO_EVIDENCE),
+        ([Metric(name="other", value=0, unit="1")], ControlState.NO_EVIDENCE),
     ],
 )
-def test_the_indicator_decides(metrics: list[Metric], state: ControlState) -> None:
-    """The whole run's figure only; one of a single database says nothing of all."""
+def test_control_state_depends_on_figure_of_whole_run_not_of_single_database(
+    metrics: list[Metric], state: ControlState
+) -> None:
+    """The figure of a single database says nothing about all databases."""
     (judged,) = judge([control()], metrics)
     assert judged.state is state
     assert (judged.indicator, judged.target, judged.clause) == ("missing", "= 0", "4.2")
@@ -55,21 +57,28 @@ def test_the_indicator_decides(metrics: list[Metric], state: ControlState) -> No
         (None, Outcome.ATTENTION, []),
     ],
 )
-def test_a_run_is_never_better_than_its_controls(
+def test_finding_is_added_if_control_state_is_worse_than_run_outcome(
     value: float | None, outcome: Outcome, codes: list[tuple[str, Outcome]]
 ) -> None:
-    """A pack stricter than the workflow turns the run; what findings explain is not said twice."""
-    found = unexplained(judge([control()], [figure(value)]), outcome)
-    assert [(one.code, one.severity) for one in found] == codes
-    assert all(one.subject == "backup.offsite" and one.clause == "4.2" for one in found)
+    """A stricter policy pack can make the run fail.
+
+    A failure with a finding is not reported twice.
+    """
+    findings = unexplained(judge([control()], [figure(value)]), outcome)
+    assert [(finding.code, finding.severity) for finding in findings] == codes
+    assert all(
+        finding.subject == "backup.offsite" and finding.clause == "4.2" for finding in findings
+    )
 
 
-def test_the_advice_for_a_figure_that_was_not_measured_is_true_of_every_cause() -> None:
-    """A wrong name, a part of the workflow, or a pack that requires nothing: none is known here."""
-    (found,) = unexplained(judge([control()], [figure(None)]), Outcome.PASS)
+def test_finding_for_unmeasured_figure_names_action_for_each_possible_cause() -> None:
+    """The cause may be a wrong name, a partial run, or a policy pack without requirements."""
+    (finding,) = unexplained(judge([control()], [figure(None)]), Outcome.PASS)
     for cause in (
-        "correct the name",
+        "correct the control",
         "run the whole workflow",
-        "no expectation has severity: fail",
+        "add one, or remove the control",
     ):
-        assert cause in found.action.text
+        assert cause in finding.action.text
+    assert finding.for_engineers is not None
+    assert "no expectation has `severity: fail`" in finding.for_engineers.text

@@ -1,4 +1,4 @@
-"""The SQL of the documentation recomputes the figures of registers that a bundle sealed."""
+"""The SQL in the documentation recomputes the register figures that a bundle contains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def recomputed(company: Company, bundle: str) -> dict[str, str]:
-    """Run the documented commands in a bundle's folder; return register -> result."""
+    """Run the documented commands in a bundle's folder; return register name -> result."""
     (script,) = re.findall(r"```sh\n([^`]*register-figures\.sql.*?)```", _page(), re.DOTALL)
     programs = (Path(program("psql")).parent, Path(sys.executable).parent, "/usr/bin", "/bin")
     done = subprocess.run(
@@ -40,18 +40,23 @@ def recomputed(company: Company, bundle: str) -> dict[str, str]:
 
 
 def _page() -> str:
-    return (DOCS / "evidence.md").read_text(encoding="utf-8")
+    return (DOCS / "how-to/recover-lost-records.md").read_text(encoding="utf-8")
 
 
-def test_documented_sql_recomputes_sealed_figures_after_later_changes(evidence: Evidence) -> None:
-    """Rows that were open are closed since, and others were added; then one row is deleted."""
+def test_documented_sql_computes_same_figures_after_rows_were_added_or_closed(
+    evidence: Evidence,
+) -> None:
+    """Rows are closed and added after the seal, which changes no figure.
+
+    Then a row is deleted, which changes a figure.
+    """
     company = Company(evidence, evidence.engine)
     for write in (company.erase, company.hold, company.request, company.finding, company.hold):
         write()
     company.release()
     company.erase(settled=False)
     company.seal()
-    company.settle()
+    company.settle_batches()
     for end in (company.release, company.close_request, company.close_finding, company.hold):
         end()
     bundle = next(iter(ledger.rows(evidence.conn))).bundle
@@ -74,16 +79,16 @@ def test_documented_sql_recomputes_sealed_figures_after_later_changes(evidence: 
         "UPDATE erasure_batch SET entries = 4 WHERE id = 1",
     ],
 )
-def test_documented_sql_names_batches_whose_entries_are_not_the_settled_ones(
+def test_documented_sql_detects_erasure_batch_with_changed_entries(
     evidence: Evidence, harm: str
 ) -> None:
-    """The figure of the batches stays as it was sealed, where only entries change."""
+    """The digest of the batches does not change if only entries of a batch were changed."""
     company = Company(evidence, evidence.engine)
     company.erase()
     company.erase()
     company.seal()
     bundle = next(iter(ledger.rows(evidence.conn))).bundle
     company.harm(harm)
-    found = recomputed(company, bundle)
-    assert found["entries"] == "1 batches as settled, 1 DIFFER"
-    assert (found["erasure"] == "as sealed") == ("erasure_batch" not in harm)
+    figures = recomputed(company, bundle)
+    assert figures["entries"] == "1 batches as settled, 1 DIFFER"
+    assert (figures["erasure"] == "as sealed") == ("erasure_batch" not in harm)

@@ -1,4 +1,4 @@
-"""Folders of bundles: the signature that a seal has yet to put, and every other file."""
+"""Folders of bundles: the signature that a seal has not stored yet, and all other files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.evidence.support import Evidence
 
 
 class UnevenReader(io.BytesIO):
-    """Returns as many bytes at a time as its pieces say, as a network does."""
+    """A stream that returns pieces of given sizes, as a network connection does."""
 
     def __init__(self, content: bytes, pieces: list[int]) -> None:
         super().__init__(content)
@@ -29,8 +29,8 @@ class UnevenReader(io.BytesIO):
         return data
 
 
-class OneFile(Folder):
-    """A folder of one file."""
+class SingleFileFolder(Folder):
+    """A folder with a single file."""
 
     def __init__(self, reader: UnevenReader) -> None:
         self.reader = reader
@@ -48,21 +48,21 @@ class OneFile(Folder):
     pieces=st.lists(st.integers(1, 9), max_size=9),
 )
 @example(content=bytes(9), limit=1, pieces=[1])
-def test_file_is_read_up_to_its_limit_and_one_byte_more(
+def test_read_stops_one_byte_after_the_size_limit(
     content: bytes, limit: int, pieces: list[int]
 ) -> None:
-    """However it arrives; a larger one is refused before it is read to its end."""
+    """A larger file is refused before it is read completely, for pieces of any size."""
     reader = UnevenReader(content, pieces)
     try:
-        assert OneFile(reader).read("file", limit) == content
+        assert SingleFileFolder(reader).read("file", limit) == content
         assert len(content) <= limit
     except ObjectDamaged:
         assert len(content) > limit
     assert reader.read_bytes <= limit + 1
 
 
-def test_folder_has_the_pending_signature_until_the_store_has_one(chain: Evidence) -> None:
-    """Each other file is the store's, and so is the signature once it is there."""
+def test_folder_reads_signature_from_state_database_until_store_has_it(chain: Evidence) -> None:
+    """All other files come from the store, and so does the signature as soon as it is stored."""
     row = ledger.rows(chain.conn)[0]
     path = chain.root / row.bundle
     files = {

@@ -1,4 +1,4 @@
-"""Looking through the ledger: the pages are the list that plain Python makes, cut into pieces."""
+"""Pages of the ledger are compared with a list that plain Python code sorts and slices."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from include.evidence import index
-from include.evidence.index import BundleFilter, Order, Way
+from include.evidence.index import BundleFilter, Direction, Order
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome
 from include.local.postgres import EmbeddedPostgres
 from include.state.connect import engine
 from include.state.tables import evidence_ledger
-from tests.support.databases import fresh
+from tests.support.databases import temporary_database
 from tests.support.registers import UNGUARDED
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,7 +28,15 @@ ROWS = 120
 
 
 def row(seq: int, chance: random.Random) -> LedgerRow:
-    """One bundle; several share a moment, and a clock went back now and then."""
+    """Return a random ledger row.
+
+    Several rows have the same time, and the order of times may differ from that of sequence
+    numbers.
+
+    Args:
+        seq: sequence number of the row.
+        chance: random number generator.
+    """
     sealed_at = BEGIN + timedelta(hours=chance.randrange(60))
     return LedgerRow(
         seq=seq,
@@ -56,33 +64,33 @@ def rows() -> list[LedgerRow]:
 def conn(
     postgres: EmbeddedPostgres, migrated_once: str, rows: list[LedgerRow]
 ) -> Iterator[Connection]:
-    """A ledger with the rows, in a database of its own."""
+    """Yield a connection to a separate database whose ledger contains the rows."""
     with (
-        fresh(postgres, migrated_once) as name,
-        engine(postgres.conninfo(name)).connect() as made,
+        temporary_database(postgres, migrated_once) as name,
+        engine(postgres.conninfo(name)).connect() as connection,
     ):
-        made.execute(evidence_ledger.insert().values([vars(one) for one in rows]))
-        yield made
-        made.rollback()
+        connection.execute(evidence_ledger.insert().values([vars(row) for row in rows]))
+        yield connection
+        connection.rollback()
 
 
-def fits(one: LedgerRow, wanted: BundleFilter) -> bool:
+def fits(row: LedgerRow, bundle_filter: BundleFilter) -> bool:
     return (
-        one.dag_id in wanted.workflows
-        and (wanted.controls is None or bool(wanted.controls & set(one.controls)))
-        and wanted.outcome in (None, one.outcome)
-        and (wanted.since is None or one.sealed_at >= wanted.since)
-        and (wanted.until is None or one.sealed_at < wanted.until)
+        row.dag_id in bundle_filter.workflows
+        and (bundle_filter.controls is None or bool(bundle_filter.controls & set(row.controls)))
+        and bundle_filter.outcome in (None, row.outcome)
+        and (bundle_filter.since is None or row.sealed_at >= bundle_filter.since)
+        and (bundle_filter.until is None or row.sealed_at < bundle_filter.until)
     )
 
 
-def listed(rows: Sequence[LedgerRow], wanted: BundleFilter, order: Order) -> list[int]:
-    """The whole list as people should see it."""
-    found = [one for one in rows if fits(one, wanted)]
-    found.sort(key=lambda one: one.seq, reverse=order is not Order.OLDEST)
+def listed(rows: Sequence[LedgerRow], bundle_filter: BundleFilter, order: Order) -> list[int]:
+    """Return the sequence numbers of all matching rows, in the order of the pages."""
+    matching = [row for row in rows if fits(row, bundle_filter)]
+    matching.sort(key=lambda row: row.seq, reverse=order is not Order.OLDEST)
     if order is Order.WORKFLOW:
-        found.sort(key=lambda one: one.dag_id.encode())
-    return [one.seq for one in found]
+        matching.sort(key=lambda row: row.dag_id.encode())
+    return [row.seq for row in matching]
 
 
 moments = st.none() | st.integers(0, 60).map(lambda hour: BEGIN + timedelta(hours=hour))
@@ -96,33 +104,35 @@ wishes = st.builds(
 )
 
 
-@given(wanted=wishes, order=st.sampled_from(Order), size=st.integers(1, 50))
-def test_walking_forth_and_back_shows_each_bundle_once_and_in_order(
-    conn: Connection, rows: list[LedgerRow], wanted: BundleFilter, order: Order, size: int
+@given(bundle_filter=wishes, order=st.sampled_from(Order), size=st.integers(1, 50))
+def test_paging_forth_and_back_shows_each_bundle_once_in_order(
+    conn: Connection, rows: list[LedgerRow], bundle_filter: BundleFilter, order: Order, size: int
 ) -> None:
-    """Whatever is looked for, however it is sorted and cut."""
-    expected = listed(rows, wanted, order)
-    for way in Way:
-        seen: list[int] = []
+    """This holds for any filter, sort order and page size."""
+    expected = listed(rows, bundle_filter, order)
+    for direction in Direction:
+        numbers: list[int] = []
         begin = None
         for number in range(ROWS + 1):
-            found = index.page(conn, wanted, order, way, begin, size)
-            page = [one.seq for one in found.rows]
+            result = index.page(conn, bundle_filter, order, direction, begin, size)
+            page = [row.seq for row in result.rows]
             assert len(page) <= size
-            seen = [*seen, *page] if way is Way.AFTER else [*page, *seen]
+            numbers = [*numbers, *page] if direction is Direction.AFTER else [*page, *numbers]
             ahead, behind = (
-                (found.after, found.before) if way is Way.AFTER else (found.before, found.after)
+                (result.after, result.before)
+                if direction is Direction.AFTER
+                else (result.before, result.after)
             )
             assert behind is (number > 0)
             if not ahead:
                 break
-            begin = page[-1] if way is Way.AFTER else page[0]
-        assert seen == expected
-    assert index.count(conn, wanted) == len(expected)
+            begin = page[-1] if direction is Direction.AFTER else page[0]
+        assert numbers == expected
+    assert index.count(conn, bundle_filter) == len(expected)
 
 
-def test_a_number_that_no_bundle_has_shows_the_beginning(conn: Connection) -> None:
-    """An address that somebody edited, or that is older than a restored ledger."""
+def test_page_from_unknown_sequence_number_is_the_first_page(conn: Connection) -> None:
+    """The address of the page was edited, or is older than a restored ledger."""
     everything = BundleFilter(frozenset(WORKFLOWS))
     begin = index.page(conn, everything, size=5)
     for number in (0, -1, ROWS + 1, 2**63):
@@ -130,53 +140,55 @@ def test_a_number_that_no_bundle_has_shows_the_beginning(conn: Connection) -> No
 
 
 @given(gone=st.sets(st.integers(1, ROWS), max_size=9), pruned=st.integers(0, ROWS + 3))
-def test_gaps_in_the_ledger_are_counted_after_the_pruned_rows(
+def test_ledger_rows_that_are_missing_after_the_last_pruned_bundle_are_counted(
     conn: Connection, gone: set[int], pruned: int
 ) -> None:
-    """A row that is missing at the end leaves no gap, and neither does one that was pruned."""
+    """A row that is missing at the end is not counted, and neither is a pruned row."""
     savepoint = conn.begin_nested()
     try:
         conn.exec_driver_sql(UNGUARDED)
         conn.execute(evidence_ledger.delete().where(evidence_ledger.c.seq.in_(gone)))
         last = max(set(range(1, ROWS + 1)) - gone)
-        assert index.lost(conn, pruned) == len({seq for seq in gone if pruned < seq < last})
-        assert index.end(conn)[0] == last
+        assert index.missing_row_count(conn, pruned) == len(
+            {seq for seq in gone if pruned < seq < last}
+        )
+        assert index.last_bundle(conn)[0] == last
     finally:
         savepoint.rollback()
 
 
-def test_every_name_of_the_ledger_is_found(conn: Connection) -> None:
-    """The walk from name to name leaves none out."""
+def test_every_workflow_name_of_ledger_is_listed(conn: Connection) -> None:
+    """The SQL query is recursive. It must not skip a name."""
     assert sorted(index.workflows(conn)) == sorted(WORKFLOWS)
 
 
-def test_each_workflow_has_the_controls_that_it_ever_was_evidence_for(
+def test_controls_of_a_workflow_are_those_of_all_its_bundles(
     conn: Connection, rows: list[LedgerRow]
 ) -> None:
-    """Of all its bundles together."""
     expected: dict[str, set[str]] = {}
-    for one in rows:
-        expected.setdefault(one.dag_id, set()).update(one.controls)
+    for row in rows:
+        expected.setdefault(row.dag_id, set()).update(row.controls)
     assert index.controls_of(conn) == expected
 
 
 @given(each=st.integers(1, 12), control=st.none() | st.sampled_from(CONTROLS))
-def test_the_newest_of_each_workflow(
+def test_newest_bundles_of_each_workflow_are_returned(
     conn: Connection, rows: list[LedgerRow], each: int, control: str | None
 ) -> None:
-    """As many as asked for, the newest first, of one control where asked."""
+    """The newest bundle comes first. Only bundles of the requested control are returned."""
     controls = None if control is None else {control}
-    found = index.newest_of(conn, WORKFLOWS, each, controls)
+    result = index.newest_of(conn, WORKFLOWS, each, controls)
     for name in WORKFLOWS:
-        wanted = BundleFilter(frozenset({name}), None if controls is None else frozenset(controls))
-        expected = listed(rows, wanted, Order.NEWEST)[:each]
-        assert [one.seq for one in found.get(name, [])] == expected
+        bundle_filter = BundleFilter(
+            frozenset({name}), None if controls is None else frozenset(controls)
+        )
+        expected = listed(rows, bundle_filter, Order.NEWEST)[:each]
+        assert [row.seq for row in result.get(name, [])] == expected
 
 
-def test_an_empty_ledger_has_no_page(migrated_database: str) -> None:
-    """Nothing was sealed yet: no name, no row, no other page."""
+def test_page_of_empty_ledger_has_no_bundles(migrated_database: str) -> None:
     with engine(migrated_database).connect() as conn:
         assert index.workflows(conn) == []
-        found = index.page(conn, BundleFilter(frozenset(WORKFLOWS)))
-        assert (list(found.rows), found.before, found.after) == ([], False, False)
-        assert index.end(conn) == (0, "")
+        result = index.page(conn, BundleFilter(frozenset(WORKFLOWS)))
+        assert (list(result.rows), result.before, result.after) == ([], False, False)
+        assert index.last_bundle(conn) == (0, "")

@@ -1,4 +1,4 @@
-"""Pruning: files past their term go, rows and a signed checkpoint stay, the chain verifies."""
+"""Pruning deletes the files of bundles past their retention period; it keeps their ledger rows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import Connection, update
 
 from include.evidence import ledger
+from include.evidence.bundle_reader import BundleReader, refuse_sealed
 from include.evidence.checkpoint import Checkpoint, checkpoints, unpruned_gaps
 from include.evidence.ledger import LedgerRow
-from include.evidence.prune import KEPT, LONGEST_PAUSE, Pruned, Waits
-from include.evidence.shelf import Shelf, refuse_sealed
+from include.evidence.prune import KEPT, LONGEST_PAUSE, KeptBecause, Pruned
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.evidence.unrecorded import search_unrecorded
 from include.evidence.verify import verify_one
@@ -70,8 +70,11 @@ def marks_of(chain: Evidence) -> list[int]:
     return numbers
 
 
-def test_chain_verifies_after_pruning_and_goes_on(chain: Evidence) -> None:
-    """By our own check and by hand; then a second prune clears the first one's remains."""
+def test_pruned_chain_is_valid_and_can_be_continued(chain: Evidence) -> None:
+    """ParcelSeal and `sha256sum` accept the chain.
+
+    A second pruning deletes the files of a pruned bundle that the first pruning kept.
+    """
     first, second, third = before = rows_of(chain)
     assert chain.prune(3) == Pruned((first.bundle, second.bundle))
     assert not (chain.root / first.bundle).exists()
@@ -90,8 +93,8 @@ def test_chain_verifies_after_pruning_and_goes_on(chain: Evidence) -> None:
     assert chain.verify().verified
 
 
-def test_row_of_a_pruned_run_is_its_tombstone(chain: Evidence) -> None:
-    """Its cleared step is refused, its seal repeats nothing, and it does not look missing."""
+def test_run_is_still_sealed_after_its_bundle_was_pruned(chain: Evidence) -> None:
+    """A cleared task of the run is refused, a second seal writes nothing, and the row is no gap."""
     first = rows_of(chain)[0]
     chain.prune(3)
     with pytest.raises(ControlFailed, match="sealed"):
@@ -101,12 +104,15 @@ def test_row_of_a_pruned_run_is_its_tombstone(chain: Evidence) -> None:
     assert len(rows_of(chain)) == 3
     keys = TrustedKeys([chain.signer.public_pem])
     assert unpruned_gaps(chain.conn, keys) == ()
-    assert search_unrecorded(chain.store, chain.conn, keys, [""], most_forged=None).bundles == ()
-    assert Shelf(chain.store, [chain.signer.public_pem]).pruned_up_to(chain.conn) == 2
+    assert search_unrecorded(chain.store, chain.conn, keys, [""], object_limit=None).bundles == ()
+    assert BundleReader(chain.store, [chain.signer.public_pem]).pruned_up_to(chain.conn) == 2
     trusted = [chain.signer.public_pem]
-    found = verify_one(chain.store, first.bundle, trusted, chain.conn)
-    assert not found.verified
-    assert found.reason == "its files were removed at the end of their retention period"
+    verification = verify_one(chain.store, first.bundle, trusted, chain.conn)
+    assert not verification.verified
+    assert (
+        verification.reason
+        == "the files of the bundle were removed at the end of their retention period"
+    )
     assert chain.verify().verified
 
 
@@ -119,35 +125,41 @@ TOMBSTONES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("change", TOMBSTONES)
-def test_changed_tombstone_is_noticed(chain: Evidence, change: str) -> None:
+def test_changed_ledger_row_of_pruned_bundle_fails_verification(
+    chain: Evidence, change: str
+) -> None:
     chain.prune(3)
     chain.tamper(TOMBSTONES[change])
     assert not chain.verify().verified
 
 
 @pytest.mark.parametrize("lost", [[1], [2], [1, 2]])
-def test_tombstones_that_are_lost_are_remarked(chain: Evidence, lost: list[int]) -> None:
-    """They may be, after the state database was lost: no bundle can bring them back."""
+def test_missing_ledger_rows_of_pruned_bundles_are_reported_as_remark(
+    chain: Evidence, lost: list[int]
+) -> None:
+    """After a loss of the state database, no bundle can restore the rows of pruned bundles."""
     chain.prune(3)
     chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq.in_(lost)))
-    found = chain.verify()
-    assert found.verified
-    assert [remark.values for remark in found.remarks] == [{"count": len(lost)}]
+    verification = chain.verify()
+    assert verification.verified
+    assert [remark.values for remark in verification.remarks] == [{"count": len(lost)}]
     assert chain.seal(11).seq == 4
     assert chain.verify().verified
 
 
-@pytest.mark.parametrize("column", [one.name for one in evidence_checkpoint.c])
-def test_a_changed_checkpoint_is_noticed(chain: Evidence, column: str) -> None:
-    """Every column is covered by its signature."""
+@pytest.mark.parametrize("column", [item.name for item in evidence_checkpoint.c])
+def test_changed_checkpoint_fails_verification(chain: Evidence, column: str) -> None:
+    """The signature of a checkpoint covers every column."""
     chain.prune(3)
     values = {"up_to_seq": 1, "signed_at": START, "signature": b"\0" * 64}
     chain.execute(update(evidence_checkpoint).values({column: values.get(column, "x")}))
     assert not chain.verify().verified
 
 
-def test_a_deleted_checkpoint_or_link_is_noticed(chain: Evidence) -> None:
-    """The first kept bundle names what is missing before it."""
+def test_verification_fails_if_checkpoint_or_sha256sums_of_pruned_bundle_was_deleted(
+    chain: Evidence,
+) -> None:
+    """The first bundle that was not pruned links to the last pruned bundle."""
     first, second, third = rows_of(chain)
     chain.prune(3)
     bundle = second.bundle
@@ -163,8 +175,8 @@ def test_a_deleted_checkpoint_or_link_is_noticed(chain: Evidence) -> None:
     assert chain.verify().first_bad == first.bundle
 
 
-def test_a_forged_checkpoint_hides_nothing(chain: Evidence) -> None:
-    """Rows and folders deleted, and a checkpoint of another key put in their place."""
+def test_forged_checkpoint_does_not_hide_deleted_bundles(chain: Evidence) -> None:
+    """An intruder deletes rows and folders, and inserts a checkpoint that another key signed."""
     second = rows_of(chain)[1]
     forger = Signer.from_pem(generate_key())
     draft = Checkpoint(2, second.bundle, second.sums_sha256, START, forger.fingerprint)
@@ -174,8 +186,8 @@ def test_a_forged_checkpoint_hides_nothing(chain: Evidence) -> None:
     assert chain.verify().first_bad == second.bundle
 
 
-def test_checkpoint_replaces_a_forged_one_of_its_number(chain: Evidence) -> None:
-    """Else the files of a bundle would be gone, and no genuine checkpoint would say why."""
+def test_pruning_replaces_forged_checkpoint_with_same_sequence_number(chain: Evidence) -> None:
+    """Otherwise no genuine checkpoint would explain why the files of a bundle are missing."""
     first = rows_of(chain)[0]
     forged = vars(Checkpoint(1, first.bundle, "0", START, "x", b"x"))
     chain.execute(evidence_checkpoint.insert().values(forged))
@@ -186,12 +198,12 @@ def test_checkpoint_replaces_a_forged_one_of_its_number(chain: Evidence) -> None
 # --- What stays.
 
 
-def test_no_evidence_is_pruned_while_a_hold_is_active(chain: Evidence) -> None:
-    """A hold names no bundle: it keeps all evidence, and its release lets pruning go on."""
+def test_active_legal_hold_prevents_pruning(chain: Evidence) -> None:
+    """A legal hold does not name bundles, so it keeps all evidence until it is released."""
     first, second, _third = rows_of(chain)
     hold = place_hold(chain.conn)
     before = set(chain.root.rglob("*"))
-    assert chain.prune(3) == Pruned((), Waits.HELD, first.bundle)
+    assert chain.prune(3) == Pruned((), KeptBecause.HELD, first.bundle)
     assert set(chain.root.rglob("*")) == before
     assert marks_of(chain) == []
     release(chain.conn, hold)
@@ -199,7 +211,7 @@ def test_no_evidence_is_pruned_while_a_hold_is_active(chain: Evidence) -> None:
 
 
 class HoldingStore(DirectoryStore):
-    """Places a hold in another session while the first file of a bundle is removed."""
+    """A store that places a legal hold in another session while the first file is deleted."""
 
     thread: Thread | None = None
     database = ""
@@ -220,12 +232,15 @@ class HoldingStore(DirectoryStore):
         super().delete(key)
 
 
-def test_hold_that_is_placed_meanwhile_keeps_the_next_bundle(chain: Evidence) -> None:
-    """It waits for the bundle at hand; the next one sees it, though it was past its term too."""
+def test_legal_hold_placed_during_pruning_keeps_the_next_bundle(chain: Evidence) -> None:
+    """The hold waits until the current bundle is pruned.
+
+    Pruning reads the hold before the next bundle.
+    """
     first, second, _third = rows_of(chain)
     store = HoldingStore(chain.root)
     store.database, store.held_after = chain.database, []
-    assert chain.prune(3, store=store) == Pruned((first.bundle,), Waits.HELD, second.bundle)
+    assert chain.prune(3, store=store) == Pruned((first.bundle,), KeptBecause.HELD, second.bundle)
     assert store.thread is not None
     store.thread.join(20)
     assert store.held_after == [2]
@@ -234,22 +249,22 @@ def test_hold_that_is_placed_meanwhile_keeps_the_next_bundle(chain: Evidence) ->
 
 
 def test_locked_evidence_is_not_pruned(chain: Evidence) -> None:
-    """One locked object keeps the whole bundle, and those after it."""
+    """A locked object keeps its complete bundle, and all bundles after it."""
     first, second, _third = rows_of(chain)
     chain.store.lock(f"{second.bundle}/result.json", CLOCK.now() + LATER)
-    assert chain.prune(3) == Pruned((first.bundle,), Waits.LOCKED, second.bundle)
+    assert chain.prune(3) == Pruned((first.bundle,), KeptBecause.LOCKED, second.bundle)
     assert "result.json" in names_in(chain, second.bundle)
     assert marks_of(chain) == [1]
     assert chain.verify().verified
     unlocked = FixedClock(CLOCK.now() + LATER + timedelta(days=1))
     store = DirectoryStore(chain.root, clock=unlocked)
-    assert chain.prune(3, store=store) == Pruned((), Waits.LOCKED, second.bundle)
+    assert chain.prune(3, store=store) == Pruned((), KeptBecause.LOCKED, second.bundle)
     chain.seal(11, clock=unlocked)
     assert chain.prune(3, store=store, clock=unlocked).bundles == (second.bundle,)
 
 
 class LateLockStore(DirectoryStore):
-    """Refuses one deletion by a lock that no listing and no stat tells."""
+    """A store that refuses a deletion because of a lock that neither `list` nor `stat` shows."""
 
     refuses = True
 
@@ -259,12 +274,14 @@ class LateLockStore(DirectoryStore):
         super().delete(key)
 
 
-def test_lock_that_only_a_deletion_meets_is_retried_later(chain: Evidence) -> None:
-    """The chain verifies meanwhile, and no further bundle is touched before it ended."""
+def test_pruning_is_continued_later_if_store_refuses_to_delete_a_locked_file(
+    chain: Evidence,
+) -> None:
+    """Until the lock ends, the chain is valid and no further bundle is pruned."""
     first, second, _third = rows_of(chain)
     store = LateLockStore(chain.root)
-    assert chain.prune(3, store=store) == Pruned((first.bundle,), Waits.LOCKED, first.bundle)
-    assert chain.prune(3, store=store) == Pruned((), Waits.LOCKED, first.bundle)
+    assert chain.prune(3, store=store) == Pruned((first.bundle,), KeptBecause.LOCKED, first.bundle)
+    assert chain.prune(3, store=store) == Pruned((), KeptBecause.LOCKED, first.bundle)
     assert "result.json" in names_in(chain, second.bundle)
     assert chain.verify().verified
     store.refuses = False
@@ -272,48 +289,48 @@ def test_lock_that_only_a_deletion_meets_is_retried_later(chain: Evidence) -> No
     assert not (chain.root / first.bundle).exists()
 
 
-def test_evidence_that_does_not_verify_is_not_pruned(chain: Evidence) -> None:
-    """Pruning must not be the way to get rid of a bundle that was tampered with."""
+def test_invalid_bundle_is_not_pruned(chain: Evidence) -> None:
+    """Otherwise pruning could remove the traces of a manipulation."""
     first, second, _third = rows_of(chain)
     (chain.root / second.bundle / "report.en.html").write_bytes(b"")
     done = chain.prune(3)
-    assert (done.bundles, done.waits, done.next_bundle) == (
+    assert (done.bundles, done.kept_because, done.next_bundle) == (
         (first.bundle,),
-        Waits.CHANGED,
+        KeptBecause.CHANGED,
         second.bundle,
     )
     assert done.problem is not None
     assert "result.json" in names_in(chain, second.bundle)
     chain.tamper(update(evidence_ledger).where(evidence_ledger.c.seq == 2).values(outcome="pass"))
-    assert chain.prune(3).waits is Waits.CHANGED
+    assert chain.prune(3).kept_because is KeptBecause.CHANGED
 
 
 @pytest.mark.parametrize("before_seq", [-1, 0, 1])
-def test_evidence_within_its_term_stays(chain: Evidence, before_seq: int) -> None:
+def test_evidence_within_its_retention_period_is_kept(chain: Evidence, before_seq: int) -> None:
     assert chain.prune(before_seq) == Pruned()
     assert marks_of(chain) == []
 
 
 @pytest.mark.parametrize("newest", [1, 2, 3, 30])
-def test_newest_bundles_stay_however_old(chain: Evidence, newest: int) -> None:
-    """The next bundle links to the last one, and registers are compared with the newest ones."""
+def test_newest_bundles_are_never_pruned(chain: Evidence, newest: int) -> None:
+    """The next bundle links to the last bundle. Registers are compared with the newest bundles."""
     done = chain.prune(100, newest=newest)
     assert len(done.bundles) == max(0, 3 - newest)
-    assert done.waits is None
+    assert done.kept_because is None
 
 
-def test_nothing_is_pruned_long_after_the_newest_seal(chain: Evidence) -> None:
-    """The clock may be years ahead, also for the workflows that sealed since."""
+def test_pruning_is_refused_if_clock_is_far_ahead_of_the_newest_seals(chain: Evidence) -> None:
+    """The clock may be years ahead, and other workflows may already have sealed with this clock."""
     first = rows_of(chain)[0]
     ahead = FixedClock(CLOCK.now() + LONGEST_PAUSE + timedelta(seconds=1))
-    assert chain.prune(3, clock=ahead, newest=2) == Pruned((), Waits.CLOCK, first.bundle)
+    assert chain.prune(3, clock=ahead, newest=2) == Pruned((), KeptBecause.CLOCK, first.bundle)
     chain.seal(11, clock=ahead)
-    assert chain.prune(3, clock=ahead, newest=2) == Pruned((), Waits.CLOCK, first.bundle)
+    assert chain.prune(3, clock=ahead, newest=2) == Pruned((), KeptBecause.CLOCK, first.bundle)
     chain.seal(12, clock=ahead)
     assert len(chain.prune(3, clock=ahead, newest=2).bundles) == 2
 
 
-def test_one_call_removes_a_bounded_number(chain: Evidence) -> None:
+def test_single_call_prunes_limited_number_of_bundles(chain: Evidence) -> None:
     first, second, _third = rows_of(chain)
-    assert chain.prune(3, most=1) == Pruned((first.bundle,), Waits.MORE, second.bundle)
+    assert chain.prune(3, most=1) == Pruned((first.bundle,), KeptBecause.MORE, second.bundle)
     assert chain.prune(3, most=1) == Pruned((second.bundle,))

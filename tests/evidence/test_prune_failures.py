@@ -1,4 +1,4 @@
-"""Pruning that is killed, that meets another one, or that follows a loss of the state database."""
+"""Pruning that is killed, that runs twice at once, or that follows a loss of the state database."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from threading import Thread
 import pytest
 from sqlalchemy import text
 
-from include.evidence.adopt import recover_ledger
 from include.evidence.checkpoint import STORED, Checkpoint, checkpoints, store_checkpoint
-from include.evidence.prune import KEPT, Pruned, Waits
+from include.evidence.ledger_recovery import recover_ledger
+from include.evidence.prune import KEPT, KeptBecause, Pruned
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.services.errors import ServiceError
 from include.services.objectstore.directory import DirectoryStore
@@ -26,7 +26,7 @@ from tests.support.s3 import client_for, new_bucket
 
 
 class DyingStore(DirectoryStore):
-    """Kills its process after some deletions."""
+    """A store that kills its process after a given number of deletions."""
 
     deletions = 0
 
@@ -39,7 +39,7 @@ class DyingStore(DirectoryStore):
 
 @pytest.fixture
 def long_chain(chain: Evidence) -> Evidence:
-    """One bundle that is pruned, and four others."""
+    """Return a chain of five bundles, of which the first is pruned."""
     chain.prune(2)
     chain.seal(11)
     chain.seal(12)
@@ -48,8 +48,8 @@ def long_chain(chain: Evidence) -> Evidence:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("deletions", [0, 1, 3, 5, 7, 9])
-def test_a_prune_that_was_killed_can_be_repeated(long_chain: Evidence, deletions: int) -> None:
-    """Between any two deletions the chain verifies, and the next prune finishes the work."""
+def test_killed_pruning_can_be_repeated(long_chain: Evidence, deletions: int) -> None:
+    """The chain is valid after each deletion, and the next call completes the work."""
     chain = long_chain
 
     def child() -> None:
@@ -64,21 +64,21 @@ def test_a_prune_that_was_killed_can_be_repeated(long_chain: Evidence, deletions
     assert chain.verify().verified, chain.verify()
     chain.prune(4)
     assert marks_of(chain) == [3]
-    found = chain.verify()
-    assert found.verified, found
-    assert found.remarks == []
+    verification = chain.verify()
+    assert verification.verified, verification
+    assert verification.remarks == []
     assert len(list(chain.root.glob("*/*/*/*"))) == 3
 
 
 class _Unused:
-    """Stands for a connection that the parent process uses."""
+    """A placeholder in a child process for a connection that only the parent process uses."""
 
     def commit(self) -> None:
         """Do nothing."""
 
 
 class LosingStore(DirectoryStore):
-    """Ends the session that keeps holds out, after the first deletion."""
+    """A store that, after the first deletion, ends the database session that blocks new holds."""
 
     deletions = 0
     lose: Callable[[], object]
@@ -91,7 +91,7 @@ class LosingStore(DirectoryStore):
 
 
 @pytest.mark.fault
-def test_prune_deletes_nothing_more_without_the_lock_that_keeps_holds_out(
+def test_pruning_stops_if_it_loses_the_lock_on_legal_holds(
     chain: Evidence,
 ) -> None:
     store = LosingStore(chain.root)
@@ -113,8 +113,13 @@ def test_prune_deletes_nothing_more_without_the_lock_that_keeps_holds_out(
 
 @pytest.mark.fault
 @pytest.mark.parametrize("deletions", [0, 1])
-def test_hold_after_a_killed_prune_keeps_what_is_left(long_chain: Evidence, deletions: int) -> None:
-    """The checkpoint covers the bundle already; its remaining files stay until the release."""
+def test_legal_hold_placed_after_killed_pruning_keeps_the_remaining_files(
+    long_chain: Evidence, deletions: int
+) -> None:
+    """The checkpoint already covers the bundle.
+
+    The remaining files of this bundle are kept until the hold is released.
+    """
     chain = long_chain
     second = rows_of(chain)[1]
 
@@ -129,20 +134,20 @@ def test_hold_after_a_killed_prune_keeps_what_is_left(long_chain: Evidence, dele
     hold = place_hold(chain.conn)
     left = names_in(chain, second.bundle)
     assert left > KEPT
-    assert chain.prune(4).waits is Waits.HELD
+    assert chain.prune(4).kept_because is KeptBecause.HELD
     assert names_in(chain, second.bundle) == left
     release(chain.conn, hold)
     assert len(chain.prune(4).bundles) == 1
     assert not (chain.root / second.bundle).exists()
 
 
-def test_two_prunes_at_once_remove_each_bundle_once(long_chain: Evidence) -> None:
+def test_concurrent_calls_prune_each_bundle_once(long_chain: Evidence) -> None:
     chain = long_chain
     results: list[Pruned] = []
 
     def work() -> None:
-        one = replace(chain, engine=engine(chain.database), conn=_Unused())
-        results.append(one.prune(5))
+        process_evidence = replace(chain, engine=engine(chain.database), conn=_Unused())
+        results.append(process_evidence.prune(5))
 
     threads = [Thread(target=work) for _number in range(3)]
     for thread in threads:
@@ -156,7 +161,7 @@ def test_two_prunes_at_once_remove_each_bundle_once(long_chain: Evidence) -> Non
 
 
 def lose_state(chain: Evidence) -> None:
-    """Empty ledger and checkpoints, as after the loss of the state database."""
+    """Delete all ledger rows and checkpoints, as after the loss of the state database."""
     chain.tamper(evidence_ledger.delete())
     chain.execute(evidence_checkpoint.delete())
 
@@ -171,10 +176,10 @@ def sealed_again(chain: Evidence) -> list[str]:
 
 
 @pytest.mark.parametrize("go_on", [recover, sealed_again])
-def test_ledger_is_recovered_after_pruning(
+def test_ledger_is_recovered_from_checkpoint_after_pruning(
     long_chain: Evidence, go_on: Callable[[Evidence], list[str]]
 ) -> None:
-    """The store has the checkpoint too, so that the chain has a begin, with its numbers."""
+    """The checkpoint in the store gives the number of the first bundle in the chain."""
     chain = long_chain
     chain.prune(3)
     before = rows_of(chain)
@@ -186,8 +191,13 @@ def test_ledger_is_recovered_after_pruning(
     assert chain.verify().verified
 
 
-def test_restored_state_database_adopts_the_newest_checkpoint(long_chain: Evidence) -> None:
-    """Its checkpoint is older than that of the store: the next prune enters that."""
+def test_pruning_copies_newest_checkpoint_from_store_to_restored_state_database(
+    long_chain: Evidence,
+) -> None:
+    """The checkpoint of the restored database is older than that of the store.
+
+    The next prune writes the newer checkpoint to the restored database.
+    """
     chain = long_chain
     [old] = checkpoints(chain.conn)
     chain.prune(4)
@@ -202,7 +212,9 @@ def test_restored_state_database_adopts_the_newest_checkpoint(long_chain: Eviden
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{", b'{"up_to_seq": 9}', b"x" * 100_000, b"null", b'"1"']
 )
-def test_stored_checkpoint_that_nobody_signed_is_ignored(chain: Evidence, content: bytes) -> None:
+def test_stored_checkpoint_without_trusted_signature_is_ignored(
+    chain: Evidence, content: bytes
+) -> None:
     chain.prune(2)
     chain.store.put(STORED, content)
     assert chain.prune(2) == Pruned()
@@ -216,7 +228,7 @@ def test_stored_checkpoint_that_nobody_signed_is_ignored(chain: Evidence, conten
 
 
 def test_evidence_in_s3_is_pruned_after_its_lock(evidence: Evidence, endpoint: str) -> None:
-    """Every version goes; a lock of the bucket keeps a bundle, and the next call tries again."""
+    """All versions are deleted. A locked bundle is kept until a later call."""
     client = client_for(endpoint)
     bucket = new_bucket(client)
     store = S3Store(client, bucket, "evidence")
@@ -226,10 +238,10 @@ def test_evidence_in_s3_is_pruned_after_its_lock(evidence: Evidence, endpoint: s
     second = in_s3.seal(2, lock_until=until)
     in_s3.seal(3)
     store.put(f"{first.path}/report.en.html", store.get(f"{first.path}/report.en.html"))
-    assert in_s3.prune(3) == Pruned((first.path,), Waits.LOCKED, second.path)
+    assert in_s3.prune(3) == Pruned((first.path,), KeptBecause.LOCKED, second.path)
     versions = client.list_object_versions(Bucket=bucket, Prefix=f"evidence/{first.path}/")
-    keys = {one["Key"].rpartition("/")[2] for one in versions["Versions"]}
+    keys = {version["Key"].rpartition("/")[2] for version in versions["Versions"]}
     assert keys == KEPT
     assert "DeleteMarkers" not in versions
     assert in_s3.verify().verified
-    assert in_s3.prune(3).waits is Waits.LOCKED
+    assert in_s3.prune(3).kept_because is KeptBecause.LOCKED

@@ -1,4 +1,4 @@
-"""Losses of registers: none is forgotten, and no intruder hides the bundle that shows one."""
+"""Lost register rows stay reported, and no intruder can hide a bundle that shows the loss."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from tests.support.s3 import client_for, hide_object, new_bucket
 
 
 def lose_hold(company: Company, number: int) -> str:
-    """Delete a hold; returns the statement that puts it back."""
+    """Delete a legal hold, and return the SQL statement that restores it.
+
+    Args:
+        company: the sample company.
+        number: id of the hold.
+    """
     columns = "id, kind, value, reason, owner, case_ref, placed_at, review_on"
     company.harm(
         "CREATE TABLE IF NOT EXISTS lost_hold (LIKE legal_hold)",
@@ -34,7 +39,11 @@ def lose_hold(company: Company, number: int) -> str:
 
 
 def seal_and_forget(company: Company) -> str:
-    """Seal a bundle, and delete its ledger row as an older state database would; its folder."""
+    """Seal a bundle and delete its ledger row, as after the restore of an older state database.
+
+    Returns:
+        The folder of the bundle.
+    """
     company.seal("enforce_retention")
     with company.state.connect() as conn:
         row = ledger.head(conn)
@@ -43,8 +52,10 @@ def seal_and_forget(company: Company) -> str:
     return row.bundle
 
 
-def test_first_loss_stays_when_a_second_one_is_repaired(company: Company) -> None:
-    """Each lost figure stays in later bundles until its own rows are back."""
+def test_first_loss_of_rows_is_still_reported_after_second_loss_is_repaired(
+    company: Company,
+) -> None:
+    """Later bundles repeat each figure that shows a loss until its rows are restored."""
     try:
         first = lose_hold(company, 1)
         company.seal()
@@ -57,7 +68,10 @@ def test_first_loss_stays_when_a_second_one_is_repaired(company: Company) -> Non
         for _ in range(4):
             _state, findings = company.seal()
         assert [finding.code for finding in findings] == ["evidence.register_lost"]
-        with pytest.raises(ControlFailed, match="1 of 2 sealed legal holds are missing"):
+        with pytest.raises(
+            ControlFailed,
+            match="1 of 2 legal holds are missing",
+        ):
             company.require()
         company.harm(first)
         company.require()
@@ -65,8 +79,10 @@ def test_first_loss_stays_when_a_second_one_is_repaired(company: Company) -> Non
         company.harm("DROP TABLE lost_hold")
 
 
-def test_first_loss_stays_when_only_also_lost_names_it(company: Company) -> None:
-    """Every bundle that is compared was sealed while both losses stood."""
+def test_first_loss_is_still_reported_if_bundles_list_its_figure_only_in_also_lost(
+    company: Company,
+) -> None:
+    """Every compared bundle was sealed while both losses existed."""
     try:
         first = lose_hold(company, 1)
         company.seal()
@@ -77,7 +93,10 @@ def test_first_loss_stays_when_only_also_lost_names_it(company: Company) -> None
         for _ in range(4):
             company.seal()
         company.harm(second)
-        with pytest.raises(ControlFailed, match="1 of 2 sealed legal holds are missing"):
+        with pytest.raises(
+            ControlFailed,
+            match="1 of 2 legal holds are missing",
+        ):
             company.require()
         company.harm(first)
         company.require()
@@ -91,10 +110,10 @@ def accept(company: Company) -> object:
     return accept_losses(company.reader, signer, company.clock, **words, patience=0.2)
 
 
-def test_acceptance_keeps_the_sealed_figure_of_a_register_that_is_being_written(
+def test_acceptance_of_loss_keeps_sealed_figure_of_another_register_that_is_being_written(
     company: Company,
 ) -> None:
-    """The newest bundle may lack it too: it was written while that bundle was sealed."""
+    """The newest bundle may lack this figure: sessions wrote to the register during its seal."""
     company.finding()
     company.seal()
     company.harm("DELETE FROM finding")
@@ -106,14 +125,14 @@ def test_acceptance_keeps_the_sealed_figure_of_a_register_that_is_being_written(
     assert company.lost() == {"legal_hold"}
 
 
-def test_acceptance_is_refused_while_the_register_that_lacks_rows_is_written(
+def test_loss_cannot_be_accepted_while_its_register_is_being_written(
     company: Company,
 ) -> None:
-    """It would have no figure, and a later loss of its other rows would not be noticed."""
+    """The register would have no figure, so a later loss of other rows would not be detected."""
     company.harm("DELETE FROM legal_hold WHERE id = 2")
     with company.state.connect() as writer:
         writer.exec_driver_sql("LOCK TABLE legal_hold IN ROW EXCLUSIVE MODE")
-        with pytest.raises(ControlFailed, match=r"legal_hold .* is being written"):
+        with pytest.raises(ControlFailed, match=r"legal_hold .* is written to"):
             accept(company)
     assert company.lost() == {"legal_hold"}
     assert accept(company)
@@ -121,7 +140,9 @@ def test_acceptance_is_refused_while_the_register_that_lacks_rows_is_written(
     assert company.lost() == {"legal_hold"}
 
 
-def test_newest_figures_include_a_register_that_the_newest_state_lacks(company: Company) -> None:
+def test_newest_figures_include_figure_of_older_state_if_newest_state_lacks_it(
+    company: Company,
+) -> None:
     company.seal()
     states = company.reader.sealed_states(company.clock.now()).recorded
     newest = max(states, key=lambda state: state.read_at)
@@ -129,8 +150,8 @@ def test_newest_figures_include_a_register_that_the_newest_state_lacks(company: 
     assert "legal_hold" in registers.SealedStates(states).newest
 
 
-def test_loss_is_named_once_for_each_register(company: Company) -> None:
-    """However many figures show it: the largest is named."""
+def test_lost_rows_are_reported_once_per_register(company: Company) -> None:
+    """Many figures may show the loss. The report contains the figure with the most rows."""
     try:
         lose_hold(company, 1)
         company.hold()
@@ -143,8 +164,10 @@ def test_loss_is_named_once_for_each_register(company: Company) -> None:
     assert (state.lost["legal_hold"].rows, len(state.also_lost["legal_hold"])) == (2, 1)
 
 
-def test_forged_folders_do_not_hide_an_unrecorded_bundle(company: Company) -> None:
-    """They are newer than it, and more than are read of genuine ones."""
+def test_loss_is_detected_from_unrecorded_bundle_among_many_forged_folders(
+    company: Company,
+) -> None:
+    """The forged folders are newer, and outnumber the genuine bundles that are read."""
     company.hold()
     seal_and_forget(company)
     company.harm("DELETE FROM legal_hold WHERE id = 3")
@@ -155,8 +178,8 @@ def test_forged_folders_do_not_hide_an_unrecorded_bundle(company: Company) -> No
     assert company.lost() == {"legal_hold"}
 
 
-def test_more_unknown_folders_than_can_be_checked_are_a_failure(company: Company) -> None:
-    """A bundle that shows a loss may be among those that were left."""
+def test_run_fails_if_too_many_folders_have_no_trusted_signature(company: Company) -> None:
+    """A bundle that shows a loss may be among the unchecked folders."""
     for number in range(6):
         folder = f"backup_offsite/2026/11/forged{number}"
         company.evidence.store.put(f"{folder}/{SUMS}", b"x")
@@ -171,8 +194,8 @@ def test_more_unknown_folders_than_can_be_checked_are_a_failure(company: Company
     ]
 
 
-def test_seal_says_that_it_enters_bundles_that_the_ledger_lost(company: Company) -> None:
-    """A lost row of the ledger is noticed, though the seal repairs it."""
+def test_seal_reports_that_it_added_lost_ledger_rows_again(company: Company) -> None:
+    """A lost row of the ledger is reported, although the seal repairs the ledger."""
     seal_and_forget(company)
     _state, findings = company.seal()
     assert [(finding.code, str(finding.severity)) for finding in findings] == [
@@ -185,10 +208,10 @@ def test_seal_says_that_it_enters_bundles_that_the_ledger_lost(company: Company)
 
 @pytest.mark.parametrize("name", [SIGNATURE, SUMS, RESULT])
 @pytest.mark.parametrize("hide", ["delete", "overwrite"])
-def test_hidden_object_does_not_hide_an_unrecorded_bundle_in_s3(
+def test_loss_is_detected_from_s3_bundle_whose_files_have_newer_versions(
     evidence: Evidence, endpoint: str, name: str, hide: str
 ) -> None:
-    """Neither a delete marker nor a newer version."""
+    """A delete marker or a newer version hides the object."""
     client = client_for(endpoint)
     bucket = new_bucket(client)
     company = Company(replace(evidence, store=S3Store(client, bucket, "evidence")), evidence.engine)
@@ -202,10 +225,10 @@ def test_hidden_object_does_not_hide_an_unrecorded_bundle_in_s3(
 
 
 @pytest.mark.parametrize("minutes", [-4, 4, 60])
-def test_acceptance_does_not_depend_on_the_clocks_of_two_machines(
+def test_loss_of_rows_can_be_accepted_if_clocks_of_machines_differ(
     company: Company, minutes: int
 ) -> None:
-    """The clock of the machine that accepts is behind or ahead of that of the sealing one."""
+    """The clock of the accepting machine is behind or ahead of the sealing machine's clock."""
     company.harm("DELETE FROM legal_hold WHERE id = 1")
     company.seal()
     other = FixedClock(company.day + timedelta(minutes=minutes))
@@ -220,10 +243,10 @@ def test_acceptance_does_not_depend_on_the_clocks_of_two_machines(
 
 
 @pytest.mark.parametrize("name", [SIGNATURE, SUMS, RESULT])
-def test_hidden_bundle_of_the_ledger_is_read_by_its_sealed_version(
+def test_bundle_with_overwritten_files_in_s3_is_read_from_its_sealed_versions(
     evidence: Evidence, endpoint: str, name: str
 ) -> None:
-    """An intruder who writes newer versions stops no drill, and a finding names the bundle."""
+    """An intruder cannot stop drills with newer versions, and a finding names the bundle."""
     client = client_for(endpoint)
     bucket = new_bucket(client)
     company = Company(replace(evidence, store=S3Store(client, bucket, "evidence")), evidence.engine)

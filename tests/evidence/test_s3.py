@@ -1,4 +1,4 @@
-"""The same seal in S3 with Object Lock, over HTTP to a real server process."""
+"""Sealing in S3 with Object Lock, over HTTP with a real server process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from include.cli import evidence as command
 from include.evidence import ledger
-from include.evidence.adopt import lock_end, recover_ledger
 from include.evidence.folder import SIGNATURE, bundle_path
-from include.evidence.prune import Pruned, Waits
+from include.evidence.ledger_recovery import lock_end, recover_ledger
+from include.evidence.prune import KeptBecause, Pruned
 from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_all, verify_one
 from include.policy.rules import EvidenceRules
@@ -38,10 +38,10 @@ UNTIL = datetime.now(UTC) + timedelta(days=1)  # noqa: TID251 - the server's own
 
 
 @pytest.mark.parametrize("default_lock_days", [0, 1])
-def test_a_chain_in_s3_is_locked_and_verifies(
+def test_bundles_in_s3_are_locked_and_form_a_valid_chain(
     evidence: Evidence, endpoint: str, default_lock_days: int
 ) -> None:
-    """Seal, repeat, remains of a killed try, verification, refused pruning, one changed object."""
+    """The test repeats a seal, prunes, and overwrites an object of a bundle."""
     client = client_for(endpoint)
     bucket = new_bucket(client, default_lock_days=default_lock_days)
     store = S3Store(client, bucket, "evidence")
@@ -50,54 +50,58 @@ def test_a_chain_in_s3_is_locked_and_verifies(
     store.put(f"{remains}/old.txt", b"old")
     store.put(f"{remains}/SHA256SUMS", b"half")
     sealed = [evidence.seal(n, store=store, lock_until=UNTIL) for n in (1, 2, 1)]
-    assert [one.seq for one in sealed] == [1, 2, 1]
+    assert [bundle.seq for bundle in sealed] == [1, 2, 1]
     listed = b"  old.txt\n" in store.get(f"{remains}/SHA256SUMS")
     assert listed == (default_lock_days > 0)
     for name in ("report.en.html", "result.json", "SHA256SUMS", "SHA256SUMS.sig"):
         with pytest.raises(ObjectLocked):
             store.delete(f"{sealed[1].path}/{name}")
-    found = verify_all(store, evidence.conn, trusted)
-    assert found.verified, found
-    assert found.bundles == 2
-    assert evidence.prune(2, store=store) == Pruned((), Waits.LOCKED, sealed[0].path)
+    verification = verify_all(store, evidence.conn, trusted)
+    assert verification.verified, verification
+    assert verification.bundles == 2
+    assert evidence.prune(2, store=store) == Pruned((), KeptBecause.LOCKED, sealed[0].path)
     store.put(f"{sealed[1].path}/report.en.html", b"a new version hides the locked one")
-    found = verify_all(store, evidence.conn, trusted)
-    assert found.first_bad == sealed[1].path
-    assert [remark.values for remark in found.remarks] == [
+    verification = verify_all(store, evidence.conn, trusted)
+    assert verification.first_bad == sealed[1].path
+    assert [remark.values for remark in verification.remarks] == [
         {"bundle": sealed[1].path, "name": "report.en.html"}
     ]
     alone = verify_one(store, sealed[1].path, trusted, evidence.conn)
-    assert (alone.verified, alone.remarks) == (False, found.remarks)
+    assert (alone.verified, alone.remarks) == (False, verification.remarks)
     copy = f"aws s3 cp --recursive s3://{bucket}/evidence/{sealed[1].path} {sealed[1].path}"
     host = endpoint.removeprefix("http://")
-    assert found.commands[0] == f"{copy}  # with the --endpoint-url of {host}"
-    assert found.commands[1] == f"cd {sealed[1].path}"
+    assert verification.commands[0] == f"{copy}  # with the --endpoint-url of {host}"
+    assert verification.commands[1] == f"cd {sealed[1].path}"
 
 
 def forget_signature(evidence: Evidence) -> str:
-    """Leave the newest bundle as a seal that was killed after its ledger row; its folder."""
+    """Bring the newest bundle into the state that a killed seal leaves, without a signature.
+
+    Returns:
+        The folder of the bundle.
+    """
     row = ledger.head(evidence.conn)
     assert row is not None
     key = f"{row.bundle}/{SIGNATURE}"
     signature = evidence.store.get(key)
     evidence.store.delete(key)
-    intent = {"bundle": row.bundle, "begun_at": START, "signature": signature}
+    intent = {"bundle": row.bundle, "started_at": START, "signature": signature}
     evidence.execute(evidence_intent.insert().values(intent))
     return row.bundle
 
 
 def unlocked(store: S3Store, bundle: str) -> list[str]:
-    """Return the objects of a bundle that are not locked for three years after its seal."""
+    """Return the objects of a bundle that are not locked for three years after the seal."""
     until = CLOCK.now() + timedelta(days=3 * 365)
-    ends = {one.key: store.stat(one.key).locked_until for one in store.list(f"{bundle}/")}
+    ends = {item.key: store.stat(item.key).locked_until for item in store.list(f"{bundle}/")}
     assert f"{bundle}/{SIGNATURE}" in ends
     return [key for key, end in ends.items() if end is None or end < until]
 
 
-def test_recovered_ledger_locks_the_bundle_of_a_killed_seal(
+def test_ledger_recovery_locks_bundle_of_killed_seal(
     migrated_database: str, tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command puts the signature into the store, and the bundle is locked as by its seal."""
+    """The command stores the signature, and locks the bundle as its seal would have done."""
     client = client_for(endpoint)
     bucket = new_bucket(client)
     with sealed_company(migrated_database, tmp_path) as (company, place):
@@ -119,15 +123,13 @@ def test_recovered_ledger_locks_the_bundle_of_a_killed_seal(
         evidence = replace(company.evidence, store=store)
         Company(evidence, company.state).seal()
         bundle = forget_signature(evidence)
-        monkeypatch.setattr(command, "workplace", lambda: in_s3)
+        monkeypatch.setattr(command, "command_services", lambda: in_s3)
         monkeypatch.setattr(command, "local_stack", nullcontext)
         command.recover_ledger()
         assert unlocked(store, bundle) == []
 
 
-def test_recovery_locks_only_bundles_that_their_seal_did_not_lock(
-    evidence: Evidence, endpoint: str
-) -> None:
+def test_ledger_recovery_locks_only_unlocked_bundles(evidence: Evidence, endpoint: str) -> None:
     """Locking each object of thousands of bundles again would take hours."""
     client = client_for(endpoint)
     store = S3Store(client, new_bucket(client), "evidence")
@@ -149,8 +151,8 @@ def test_recovery_locks_only_bundles_that_their_seal_did_not_lock(
     assert unlocked(store, bare) == []
 
 
-def test_pruning_locks_the_bundle_of_a_killed_seal(evidence: Evidence, endpoint: str) -> None:
-    """It puts the signature into the store first."""
+def test_pruning_locks_bundle_of_killed_seal(evidence: Evidence, endpoint: str) -> None:
+    """Pruning stores the missing signature first."""
     client = client_for(endpoint)
     store = S3Store(client, new_bucket(client), "evidence")
     in_s3 = replace(evidence, store=store)
@@ -162,25 +164,23 @@ def test_pruning_locks_the_bundle_of_a_killed_seal(evidence: Evidence, endpoint:
     assert unlocked(store, bundle) == []
 
 
-def test_repeated_seal_clears_unfinished_uploads_of_a_killed_try(
-    evidence: Evidence, endpoint: str
-) -> None:
-    """An upload that nobody finishes is paid for and seen by no listing."""
+def test_repeated_seal_removes_unfinished_uploads(evidence: Evidence, endpoint: str) -> None:
+    """Unfinished uploads cost money, and no listing of objects shows them."""
     client = client_for(endpoint)
     bucket = new_bucket(client)
     store = S3Store(client, bucket, "evidence")
     run = result_of().run
     bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
-    evidence.execute(evidence_intent.insert().values(bundle=bundle, begun_at=CLOCK.now()))
+    evidence.execute(evidence_intent.insert().values(bundle=bundle, started_at=CLOCK.now()))
     client.create_multipart_upload(Bucket=bucket, Key=f"evidence/{bundle}/report.en.html")
     evidence.seal(store=store)
     assert unfinished_uploads(client, bucket) == 0
 
 
-def test_registers_that_an_older_state_database_lacks_are_found_in_s3(
+def test_missing_register_rows_are_detected_from_s3_bundle_without_ledger_row(
     evidence: Evidence, endpoint: str
 ) -> None:
-    """The bundle that sealed them is in the bucket, and not in the ledger of that database."""
+    """The figures of these rows are in a bundle for which the restored ledger has no row."""
     client = client_for(endpoint)
     store = S3Store(client, new_bucket(client), "evidence")
     company = Company(replace(evidence, store=store), evidence.engine)

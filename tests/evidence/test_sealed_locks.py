@@ -1,4 +1,4 @@
-"""Object Lock is put on the versions that were sealed, not on newer ones."""
+"""Object Lock is set on the sealed versions of a bundle's files, not on newer versions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from include.evidence import ledger
-from include.evidence.adopt import lock_end, recover_ledger
 from include.evidence.folder import RESULT, SIGNATURE, SUMS
+from include.evidence.ledger_recovery import lock_end, recover_ledger
 from include.evidence.signing import TrustedKeys
 from include.policy.rules import EvidenceRules
 from include.services.clock import SystemClock
@@ -28,10 +28,10 @@ REPORT = "report.en.html"
         *[("pending", name) for name in (RESULT, REPORT, SUMS)],
     ],
 )
-def test_sealed_version_below_a_newer_one_is_locked(
+def test_sealed_version_is_locked_if_a_newer_version_exists(
     evidence: Evidence, endpoint: str, way: str, name: str
 ) -> None:
-    """The seal was killed before it locked, and an intruder overwrote an object."""
+    """The seal was killed before it set the locks, and an intruder overwrote an object."""
     client = client_for(endpoint)
     bucket = new_bucket(client)
     store = S3Store(client, bucket, "evidence")

@@ -1,4 +1,7 @@
-"""Keys: what openssl makes is read, and what is no Ed25519 key is refused in one line."""
+"""Keys that openssl made are accepted.
+
+Any key that is not an Ed25519 key is refused with a message of one line.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,7 @@ def openssl(*arguments: str) -> bytes:
     return subprocess.run(["openssl", *arguments], capture_output=True, check=True).stdout
 
 
-def test_a_key_of_openssl_signs_and_openssl_agrees_on_everything(tmp_path: Path) -> None:
-    """Private key, public key, fingerprint."""
+def test_openssl_computes_same_signature_public_key_and_fingerprint(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     file.write_bytes(openssl("genpkey", "-algorithm", "ed25519"))
     signer = Signer.from_pem(file.read_bytes())
@@ -30,8 +32,8 @@ def test_a_key_of_openssl_signs_and_openssl_agrees_on_everything(tmp_path: Path)
     assert signer.fingerprint == fingerprint(signer.public_pem)
 
 
-def test_a_key_with_a_passphrase(tmp_path: Path) -> None:
-    """Read with it, refused without it and with a wrong one."""
+def test_key_with_passphrase_is_refused_without_its_passphrase(tmp_path: Path) -> None:
+    """A wrong passphrase is refused, and so is a passphrase for a key that has none."""
     pem = openssl("genpkey", "-algorithm", "ed25519", "-aes256", "-pass", "pass:open sesame")
     assert len(Signer.from_pem(pem, b"open sesame").sign(b"")) == 64
     with pytest.raises(UsageError, match="needs a passphrase"):
@@ -52,23 +54,23 @@ def test_a_key_with_a_passphrase(tmp_path: Path) -> None:
         lambda: openssl("genpkey", "-algorithm", "x25519"),
     ],
 )
-def test_what_is_no_signing_key_is_refused(make: Callable[[], bytes]) -> None:
-    """With the line that makes one."""
+def test_invalid_signing_key_is_refused(make: Callable[[], bytes]) -> None:
+    """The error contains the command that creates a key."""
     with pytest.raises(UsageError, match="openssl genpkey"):
         Signer.from_pem(make())
 
 
-def test_what_is_no_trusted_key_is_refused() -> None:
-    """A private key among the trusted ones is a mistake worth a word."""
+def test_invalid_trusted_key_is_refused() -> None:
+    """A private key among the trusted keys is refused too."""
     for wrong in (b"", generate_key(), b"ssh-ed25519 AAAA"):
         with pytest.raises(UsageError, match="public key"):
             TrustedKeys([wrong])
 
 
-def test_trusted_keys_tell_who_signed() -> None:
-    """Only the key that did, and only when it is trusted."""
+def test_trusted_keys_return_fingerprint_of_the_key_that_signed() -> None:
+    """Only the fingerprint of the key that signed is returned, and only if the key is trusted."""
     first, second, third = (Signer.from_pem(generate_key()) for _ in range(3))
     keys = TrustedKeys([first.public_pem, second.public_pem])
-    assert keys.who_signed(second.sign(b"x"), b"x") == second.fingerprint
-    assert keys.who_signed(third.sign(b"x"), b"x") is None
+    assert keys.signer_of(second.sign(b"x"), b"x") == second.fingerprint
+    assert keys.signer_of(third.sign(b"x"), b"x") is None
     assert not keys.signed_by(first.fingerprint, second.sign(b"x"), b"x")

@@ -1,4 +1,4 @@
-"""Registers of the state database contain what bundles sealed of them, or the next run finds it."""
+"""If a register of the state database lacks sealed rows, the next run reports the loss."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from include.state.connect import engine
 from include.state.tables import evidence_intent
 from tests.evidence.register_fixtures import Company
 from tests.evidence.support import START, Evidence
-from tests.support.databases import fresh, pooled
+from tests.support.databases import pooled, temporary_database
 
 UNSEALED = {"erasure_request": {"found_at", "oversized_at", "restricted_at"}}
 TABLES = ("erasure", "erasure_batch", "erasure_request", "finding", "finding_event", "legal_hold")
@@ -31,15 +31,15 @@ TABLES = ("erasure", "erasure_batch", "erasure_request", "finding", "finding_eve
 
 @pytest.fixture
 def company(evidence: Evidence) -> Company:
-    """Three erasures, two holds, a request and a finding, all of them sealed."""
-    made = Company(evidence, evidence.engine)
-    made.erase()
-    made.hold()
-    made.hold()
-    made.request()
-    made.finding()
-    made.seal()
-    return made
+    """Return a company with three sealed erasures, two holds, a request and a finding."""
+    sealed_company = Company(evidence, evidence.engine)
+    sealed_company.erase()
+    sealed_company.hold()
+    sealed_company.hold()
+    sealed_company.request()
+    sealed_company.finding()
+    sealed_company.seal()
+    return sealed_company
 
 
 GONE = ("DELETE FROM erasure WHERE batch_id = 1", "DELETE FROM erasure_batch WHERE id = 1")
@@ -53,38 +53,39 @@ HARM = {
 
 
 @pytest.mark.parametrize("name", HARM)
-def test_register_is_refused_when_sealed_rows_are_gone(company: Company, name: str) -> None:
-    """The table's own counts went with the rows: only sealed bundles know of them."""
+def test_run_is_refused_if_register_lacks_sealed_rows(company: Company, name: str) -> None:
+    """The state database itself does not show that rows are missing. Sealed bundles show it."""
     company.require()
     company.harm(*HARM[name])
-    with pytest.raises(ControlFailed, match=r"The state database is not complete: \d of \d"):
+    with pytest.raises(ControlFailed, match=r"The state database is not complete: .*, \d of \d"):
         company.require()
     assert company.lost() == {name}
 
 
-def test_message_counts_erased_records_rather_than_batches(company: Company) -> None:
+def test_message_about_lost_erasures_counts_records_instead_of_batches(company: Company) -> None:
     company.harm(*GONE)
-    with pytest.raises(ControlFailed, match="3 of 3 sealed erasures are missing") as it:
+    with pytest.raises(
+        ControlFailed,
+        match="3 of 3 entries of the erasure ledger are missing",
+    ) as it:
         company.require()
     assert "--accept-losses" in it.value.action
 
 
-def test_only_registers_that_a_caller_relies_on_are_required(company: Company) -> None:
+def test_lost_rows_of_register_that_caller_does_not_use_are_ignored(company: Company) -> None:
     company.harm(*HARM["legal_hold"])
     reader, now = company.reader, company.clock.now()
     reader.require_complete(now, [ERASURES])
-    with pytest.raises(ControlFailed, match="1 of 2 sealed legal holds"):
+    with pytest.raises(ControlFailed, match="1 of 2 legal holds"):
         reader.require_complete(now, [ERASURES, HOLDS])
 
 
 @pytest.mark.parametrize("name", ["result.json", "SHA256SUMS", "SHA256SUMS.sig"])
-def test_registers_are_refused_when_the_newest_bundle_lacks_a_file(
-    company: Company, name: str
-) -> None:
-    """Without its figures, nothing shows that the registers are complete."""
+def test_run_is_refused_if_newest_bundle_lacks_a_file(company: Company, name: str) -> None:
+    """Without the figures of the bundle, nothing shows that the registers are complete."""
     (row,) = ledger.rows(company.evidence.conn)
     (company.evidence.root / row.bundle / name).unlink()
-    with pytest.raises(ControlFailed, match="does not verify, so nothing shows"):
+    with pytest.raises(ControlFailed, match="failed verification"):
         company.require()
 
 
@@ -98,14 +99,16 @@ def test_registers_are_refused_when_the_newest_bundle_lacks_a_file(
         "UPDATE finding SET due_on = due_on + 1",
     ],
 )
-def test_changed_rows_are_refused_like_missing_ones(company: Company, statement: str) -> None:
+def test_run_is_refused_if_sealed_register_rows_were_changed(
+    company: Company, statement: str
+) -> None:
     company.harm(statement)
-    with pytest.raises(ControlFailed, match="were changed, or other rows have their numbers"):
+    with pytest.raises(ControlFailed, match="or other entries now have their numbers"):
         company.require()
 
 
-def test_released_hold_is_refused_when_it_becomes_active_again(company: Company) -> None:
-    """And one whose release was rewritten."""
+def test_run_is_refused_if_sealed_release_of_legal_hold_was_changed(company: Company) -> None:
+    """The release of a hold is sealed, so a later change of it is detected."""
     company.release()
     company.require()
     company.seal()
@@ -114,14 +117,14 @@ def test_released_hold_is_refused_when_it_becomes_active_again(company: Company)
     assert company.lost() == {"legal_hold"}
 
 
-def test_older_state_database_is_refused_by_what_was_sealed_since(
+def test_run_is_refused_if_store_has_newer_bundles_than_state_database(
     company: Company, postgres: EmbeddedPostgres
 ) -> None:
-    """Its own ledger knows nothing of the newer bundles; the store does."""
+    """The ledger of the older state database lacks the newer bundles, but the store has them."""
     company.evidence.conn.close()  # nobody may be connected to what is copied
     company.state.dispose()
     source = conninfo_to_dict(company.evidence.database)["dbname"]
-    with fresh(postgres, str(source)) as name:
+    with temporary_database(postgres, str(source)) as name:
         old = engine(postgres.conninfo(name))
         company.require()
         company.erase()
@@ -131,30 +134,32 @@ def test_older_state_database_is_refused_by_what_was_sealed_since(
         company.require()
         company.state = old
         with pytest.raises(
-            ControlFailed, match=r"3 of 6 sealed erasures .* 1 of 3 sealed legal holds"
+            ControlFailed, match=r"3 of 6 entries of the erasure ledger .* 1 of 3 legal holds"
         ):
             company.require()
         company.hold()  # the same number as one that is lost
-        with pytest.raises(ControlFailed, match="sealed legal holds were changed"):
+        with pytest.raises(ControlFailed, match="legal holds were changed"):
             company.require()
         company.seal("check_quality")  # enters the newer bundles; the loss is not forgotten
         company.seal("check_quality")
         assert company.lost() == {"erasure", "legal_hold"}
 
 
-def test_loss_stays_in_every_later_bundle(company: Company) -> None:
-    """However many bundles without the rows are sealed after it."""
+def test_every_later_bundle_reports_lost_register_rows(company: Company) -> None:
+    """The loss is known even if many bundles without the lost rows follow."""
     company.harm(*GONE)
     for _ in range(5):
         state, findings = company.seal()
-        assert [one.code for one in findings] == ["evidence.register_lost"]
+        assert [finding.code for finding in findings] == ["evidence.register_lost"]
         assert set(state.lost) == {"erasure"}
         assert state.figures["erasure"].entries == 0
-    with pytest.raises(ControlFailed, match="3 of 3 sealed erasures"):
+    with pytest.raises(ControlFailed, match="3 of 3 entries of the erasure ledger"):
         company.require()
 
 
-def test_accepted_loss_ends_the_refusals_and_is_sealed_once(company: Company) -> None:
+def test_runs_are_allowed_after_loss_is_accepted_and_loss_is_reported_once(
+    company: Company,
+) -> None:
     company.harm(*GONE)
     company.seal()
     reader, signer = company.reader, company.evidence.signer
@@ -172,15 +177,15 @@ def test_accepted_loss_ends_the_refusals_and_is_sealed_once(company: Company) ->
     assert company.lost() == {"legal_hold"}
     state, findings = company.seal()
     assert state.accepted == accepted
-    assert [one.code for one in findings] == [
+    assert [finding.code for finding in findings] == [
         "evidence.register_lost",
         "evidence.register_loss_accepted",
     ]
     _, findings = company.seal()
-    assert [one.code for one in findings] == ["evidence.register_lost"]
+    assert [finding.code for finding in findings] == ["evidence.register_lost"]
 
 
-def test_acceptance_that_nobody_trusted_signed_hides_nothing(company: Company) -> None:
+def test_acceptance_of_loss_is_ignored_if_untrusted_key_signed_it(company: Company) -> None:
     company.harm(*GONE)
     clock, stranger = company.clock, Signer.from_pem(generate_key())
     accept_losses(company.reader, stranger, clock, by="mallory", because="no backup")
@@ -191,10 +196,10 @@ def test_acceptance_that_nobody_trusted_signed_hides_nothing(company: Company) -
     assert company.lost() == {"legal_hold"}
 
 
-def test_figures_of_untrusted_bundle_are_not_compared(
+def test_figures_in_bundle_of_untrusted_key_are_ignored(
     company: Company, migrated_database: str
 ) -> None:
-    """A person who can write to the store cannot stop restores with figures of their own."""
+    """Write access to the store must not be enough to stop restores with forged figures."""
     theirs = engine(migrated_database)
     with theirs.connect() as conn:
         signer = Signer.from_pem(generate_key())
@@ -207,27 +212,29 @@ def test_figures_of_untrusted_bundle_are_not_compared(
     company.require()
 
 
-def test_newest_bundle_that_does_not_verify_is_named(company: Company) -> None:
-    """Its figures are unknown, so nothing shows that the registers are complete."""
+def test_invalid_newest_bundle_is_reported(company: Company) -> None:
+    """The figures of the bundle are unknown, so nothing shows that the registers are complete."""
     company.seal()
     (file,) = company.evidence.root.glob(f"**/r{next(company.numbers) - 1}/{RESULT}")
     file.chmod(0o600)
     file.write_bytes(file.read_bytes() + b" ")
-    with pytest.raises(ControlFailed, match="does not verify, so nothing shows"):
+    with pytest.raises(ControlFailed, match="failed verification"):
         company.require()
     _, findings = company.seal()
-    assert [one.code for one in findings] == ["evidence.register_unread"]
+    assert [finding.code for finding in findings] == ["evidence.register_unread"]
 
 
-def test_bundle_whose_signature_is_not_stored_yet_is_read(company: Company) -> None:
-    """A seal was killed, or is at work, between its ledger row and its signature."""
+def test_figures_are_read_from_bundle_whose_signature_is_only_in_state_database(
+    company: Company,
+) -> None:
+    """A seal was killed, or is still running, between its ledger row and its signature."""
     with company.state.begin() as conn:
         row = ledger.head(conn)
         assert row is not None
         key = f"{row.bundle}/{SIGNATURE}"
         signature = company.evidence.store.get(key)
         company.evidence.store.delete(key)
-        intent = {"bundle": row.bundle, "begun_at": START, "signature": signature}
+        intent = {"bundle": row.bundle, "started_at": START, "signature": signature}
         conn.execute(evidence_intent.insert().values(intent))
     company.require()
     state, findings = company.reader.state_to_seal(company.clock)
@@ -236,7 +243,7 @@ def test_bundle_whose_signature_is_not_stored_yet_is_read(company: Company) -> N
 
 
 def test_register_that_is_being_written_keeps_its_sealed_figure(company: Company) -> None:
-    """Rows of an open transaction have numbers below those that were committed after them."""
+    """Rows of an open transaction may have lower ids than rows that were committed after them."""
     sealed, _ = company.seal()
     with company.state.connect() as conn, conn.begin():
         conn.execute(text("UPDATE erasure_batch SET records = records WHERE false"))
@@ -246,8 +253,8 @@ def test_register_that_is_being_written_keeps_its_sealed_figure(company: Company
         assert set(take_figures(company.state, {}, patience=0)) == set(HARM) - {"erasure"}
 
 
-def test_bundle_without_figures_is_not_compared(evidence: Evidence) -> None:
-    """Their result.json has no figures; the first bundle with figures begins the comparison."""
+def test_registers_are_compared_only_with_bundles_that_have_figures(evidence: Evidence) -> None:
+    """The comparison begins with the first bundle that has figures."""
     evidence.seal(1)
     company = Company(evidence, evidence.engine)
     company.hold()
@@ -257,8 +264,8 @@ def test_bundle_without_figures_is_not_compared(evidence: Evidence) -> None:
     assert company.lost() == {"legal_hold"}
 
 
-def test_figures_do_not_depend_on_the_session(company: Company) -> None:
-    """Another server may have another timezone and other forms of output."""
+def test_figures_do_not_depend_on_session_settings(company: Company) -> None:
+    """Another database server may have another timezone and output format."""
     name = conninfo_to_dict(company.evidence.database)["dbname"]
     company.harm(
         f"ALTER DATABASE {name} SET TimeZone = 'America/Caracas'",
@@ -271,8 +278,8 @@ def test_figures_do_not_depend_on_the_session(company: Company) -> None:
         company.harm(f"ALTER DATABASE {name} RESET ALL")
 
 
-def test_figures_stay_the_same_when_a_column_is_added(company: Company) -> None:
-    """A later version may add columns: bundles of before do not know them."""
+def test_figures_do_not_change_if_a_column_is_added(company: Company) -> None:
+    """A later version may add columns that earlier bundles lack."""
     company.harm("ALTER TABLE legal_hold ADD COLUMN later_version text DEFAULT 'x'")
     try:
         company.require()
@@ -281,8 +288,8 @@ def test_figures_stay_the_same_when_a_column_is_added(company: Company) -> None:
 
 
 @pytest.mark.parametrize("register", REGISTERS, ids=lambda register: register.name)
-def test_every_column_of_a_register_is_digested_or_named_here(register: Register) -> None:
-    """A new column belongs into UNSEALED: figures that are sealed already do not cover it."""
+def test_every_register_column_is_in_the_digest_or_listed_as_unsealed(register: Register) -> None:
+    """Add a new column to UNSEALED: figures that are already sealed do not cover it."""
     columns = {column.name for column in register.table.c}
     assert columns == {*register.fixed, *register.later, *UNSEALED.get(register.name, ())}
 
@@ -290,8 +297,8 @@ def test_every_column_of_a_register_is_digested_or_named_here(register: Register
 CHANGES = (
     Company.erase,
     lambda it: it.erase(settled=False),
-    Company.settle,
-    Company.withdraw,
+    Company.settle_batches,
+    Company.withdraw_batch,
     Company.hold,
     Company.release,
     Company.request,
@@ -327,7 +334,7 @@ def shared_evidence(
     later=st.lists(st.sampled_from(CHANGES[:-1]), max_size=5),
     table=st.sampled_from(TABLES[1:]),
 )
-def test_any_legitimate_history_is_complete_and_any_deletion_after_a_seal_is_found(
+def test_only_deleted_register_rows_are_a_loss_after_random_changes(
     shared_evidence: Callable[[], Company],
     changes: list[Callable[[Company], object]],
     later: list[Callable[[Company], object]],

@@ -1,4 +1,7 @@
-"""Step records and artifacts: kept once per step and part, read back as they were."""
+"""Each parallel task of a step has one step record.
+
+Records and artifacts are read back unchanged.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from tests.evidence.support import CLOCK, START, Evidence
 LATER = FixedClock(START + timedelta(hours=1))
 
 
-def test_records_come_back_as_they_were(evidence: Evidence) -> None:
-    """Texts that look like numbers stay texts."""
+def test_step_records_are_read_back_unchanged(evidence: Evidence) -> None:
+    """Texts that look like numbers are still texts."""
     record = StepRecord(
         step="backup",
         part="courier",
@@ -40,8 +43,8 @@ def test_records_come_back_as_they_were(evidence: Evidence) -> None:
     assert steps_of(evidence.conn, "d", "other") == []
 
 
-def test_a_retried_step_replaces_its_record(evidence: Evidence) -> None:
-    """One record per step and part, in the order of recording."""
+def test_record_of_retried_step_replaces_earlier_record(evidence: Evidence) -> None:
+    """Each task of a step has a single record. Records are sorted by the time of their storage."""
     for part, outcome, clock in (
         ("one", Outcome.FAIL, CLOCK),
         ("two", Outcome.PASS, CLOCK),
@@ -49,20 +52,20 @@ def test_a_retried_step_replaces_its_record(evidence: Evidence) -> None:
     ):
         record = StepRecord(step="backup", part=part, outcome=outcome)
         record_step(evidence.conn, "d", "r", record, clock)
-    found = [(one.part, one.outcome) for one in steps_of(evidence.conn, "d", "r")]
-    assert found == [("two", Outcome.PASS), ("one", Outcome.PASS)]
+    records = [(record.part, record.outcome) for record in steps_of(evidence.conn, "d", "r")]
+    assert records == [("two", Outcome.PASS), ("one", Outcome.PASS)]
 
 
-def test_a_figure_that_is_no_number_is_kept_as_not_measured(evidence: Evidence) -> None:
-    """JSON has no NaN; None says the same."""
+def test_nan_figure_is_stored_as_not_measured(evidence: Evidence) -> None:
+    """JSON has no NaN. None means "not measured"."""
     metric = Metric(name="ratio", value=math.nan, unit="1")
     record = StepRecord(step="s", outcome=Outcome.PASS, metrics=[metric])
     record_step(evidence.conn, "d", "r", record, CLOCK)
     assert steps_of(evidence.conn, "d", "r")[0].metrics[0].value is None
 
 
-def test_artifacts_are_kept_by_name(evidence: Evidence) -> None:
-    """Replaced on retry, and refused under a name that no bundle can have."""
+def test_artifacts_are_stored_by_name(evidence: Evidence) -> None:
+    """A retry replaces an artifact. A name that a bundle cannot have is refused."""
     conn = evidence.conn
     keep_artifact(conn, "d", "r", "plan.csv", b"old")
     keep_artifact(conn, "d", "r", "plan.csv", b"\0new")
@@ -74,7 +77,6 @@ def test_artifacts_are_kept_by_name(evidence: Evidence) -> None:
     assert artifacts_of(conn, "d", "other") == {"x": b""}
 
 
-def test_a_finding_is_never_a_pass() -> None:
-    """A pass has nothing to find."""
+def test_finding_cannot_have_severity_pass() -> None:
     with pytest.raises(ValueError, match="never a pass"):
         Finding(code="x", severity=Outcome.PASS, subject="", message=_("x"), action=_("y"))

@@ -1,4 +1,4 @@
-"""Bundles whose figures are unknown, and deleted ledger rows, are not forgotten."""
+"""Bundles with unknown figures, and deleted ledger rows, are reported until they are resolved."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from unittest.mock import patch
 import pytest
 
 from include.evidence import ledger
-from include.evidence.adopt import recover_ledger
 from include.evidence.folder import RESULT
+from include.evidence.ledger_recovery import recover_ledger
 from include.evidence.model import AcceptedLoss, Finding
 from include.evidence.registers import EvidenceReader, accept_losses
 from include.evidence.signing import Signer, TrustedKeys, generate_key
@@ -21,8 +21,8 @@ from include.state.tables import evidence_intent
 from tests.evidence.register_fixtures import Company
 from tests.evidence.support import CLOCK, START, Evidence
 
-UNREAD = "does not verify, so nothing shows"
-UNTRUSTED = "No trusted key signed the ledger row"
+UNREAD = "failed verification. It states how many entries"
+UNTRUSTED = "is not signed with a trusted key"
 
 
 def rows(company: Company) -> list[ledger.LedgerRow]:
@@ -35,7 +35,7 @@ def codes(findings: list[Finding]) -> list[tuple[str, str]]:
 
 
 def damage(company: Company, seq: int) -> tuple[Path, bytes]:
-    """Overwrite the result.json of a bundle; returns the file and its sealed content."""
+    """Overwrite the result.json of a bundle; return the file and its sealed content."""
     file = company.evidence.root / rows(company)[seq - 1].bundle / RESULT
     content = file.read_bytes()
     file.chmod(0o600)
@@ -49,14 +49,14 @@ def accept(company: Company) -> AcceptedLoss | None:
 
 
 def exchange_key(company: Company) -> bytes:
-    """Seal and trust with a new key only; returns the old public key."""
+    """Replace the signing key and trust only the new key; return the old public key."""
     old = company.evidence.signer.public_pem
     company.evidence = replace(company.evidence, signer=Signer.from_pem(generate_key()))
     return old
 
 
-def test_unread_bundle_stops_work_after_newer_bundles_were_sealed(company: Company) -> None:
-    """A hold that only this bundle has stays sealed, however many bundles follow."""
+def test_run_is_refused_if_an_older_bundle_cannot_be_read(company: Company) -> None:
+    """Only this bundle has a figure that covers the lost legal hold. Later bundles do not help."""
     company.hold()
     company.seal()
     damage(company, 2)
@@ -69,7 +69,9 @@ def test_unread_bundle_stops_work_after_newer_bundles_were_sealed(company: Compa
         company.require()
 
 
-def test_unread_bundle_is_compared_once_it_verifies_again(company: Company) -> None:
+def test_figures_of_unreadable_bundle_are_compared_as_soon_as_it_is_valid_again(
+    company: Company,
+) -> None:
     company.hold()
     company.seal()
     file, content = damage(company, 2)
@@ -77,14 +79,17 @@ def test_unread_bundle_is_compared_once_it_verifies_again(company: Company) -> N
     for _ in range(5):
         company.seal()
     file.write_bytes(content)
-    with pytest.raises(ControlFailed, match="1 of 3 sealed legal holds are missing"):
+    with pytest.raises(
+        ControlFailed,
+        match="1 of 3 legal holds are missing",
+    ):
         company.require()
     state, _findings = company.seal()
     assert (state.unread, set(state.lost)) == ((), {"legal_hold"})
 
 
-def test_unread_bundle_that_named_another_one_does_not_hide_it(company: Company) -> None:
-    """The first bundle that could not be read is named by one that could not be read later."""
+def test_unreadable_bundle_does_not_hide_earlier_unreadable_bundle(company: Company) -> None:
+    """A later bundle lists the first unreadable bundle, and then becomes unreadable itself."""
     company.seal()
     damage(company, 2)
     company.seal()
@@ -96,8 +101,10 @@ def test_unread_bundle_that_named_another_one_does_not_hide_it(company: Company)
     assert state.unread == (rows(company)[1].bundle,)
 
 
-def test_accepted_unread_bundle_ends_the_refusals(company: Company) -> None:
-    """Another bundle that cannot be read stops the work again."""
+def test_runs_are_allowed_again_after_loss_of_unreadable_bundle_is_accepted(
+    company: Company,
+) -> None:
+    """If a further bundle cannot be read, runs are refused again."""
     company.seal()
     damage(company, 2)
     accepted = accept(company)
@@ -115,8 +122,8 @@ def test_accepted_unread_bundle_ends_the_refusals(company: Company) -> None:
         company.require()
 
 
-def test_rows_of_an_exchanged_key_are_refused_until_it_is_trusted_again(company: Company) -> None:
-    """Without its key, a bundle's figures are unknown: they do not count as equal."""
+def test_run_is_refused_until_the_replaced_signing_key_is_trusted_again(company: Company) -> None:
+    """If the key of a bundle is not trusted, its figures are unknown, and a loss may be hidden."""
     old = exchange_key(company)
     company.harm("DELETE FROM legal_hold WHERE id = 2")
     with pytest.raises(ControlFailed, match=UNTRUSTED) as refused:
@@ -129,12 +136,17 @@ def test_rows_of_an_exchanged_key_are_refused_until_it_is_trusted_again(company:
         company.require()
     keys = [company.evidence.signer.public_pem, old]
     reader = EvidenceReader(company.evidence.store, company.state, keys, ["backup_offsite"])
-    with pytest.raises(ControlFailed, match="1 of 2 sealed legal holds are missing"):
+    with pytest.raises(
+        ControlFailed,
+        match="1 of 2 legal holds are missing",
+    ):
         reader.require_complete(company.clock.now())
 
 
-def test_accepted_rows_of_an_exchanged_key_end_the_refusals(company: Company) -> None:
-    """The key was stolen, so that nobody trusts it again."""
+def test_runs_are_allowed_again_after_loss_of_figures_signed_by_replaced_key_is_accepted(
+    company: Company,
+) -> None:
+    """The key was stolen, so it is never trusted again."""
     for _ in range(4):
         company.seal()
     exchange_key(company)
@@ -147,7 +159,7 @@ def test_accepted_rows_of_an_exchanged_key_end_the_refusals(company: Company) ->
         company.require()
 
 
-def test_installation_without_any_bundle_has_nothing_to_compare(evidence: Evidence) -> None:
+def test_installation_without_bundles_has_no_unread_bundles(evidence: Evidence) -> None:
     company = Company(evidence, evidence.engine)
     company.hold()
     company.require()
@@ -155,7 +167,7 @@ def test_installation_without_any_bundle_has_nothing_to_compare(evidence: Eviden
 
 
 @pytest.mark.parametrize("deleted", [(3,), (1,), (2, 3), (2, 4)])
-def test_seal_reports_and_enters_rows_deleted_in_the_middle_of_the_ledger(
+def test_seal_reports_and_restores_rows_deleted_between_other_rows(
     company: Company, deleted: tuple[int, ...]
 ) -> None:
     for _ in range(4):
@@ -171,7 +183,7 @@ def test_seal_reports_and_enters_rows_deleted_in_the_middle_of_the_ledger(
     assert company.seal()[1] == []
 
 
-def test_seal_reports_a_deleted_row_again_while_its_bundle_cannot_be_entered(
+def test_seal_reports_deleted_row_as_long_as_its_bundle_is_damaged(
     company: Company,
 ) -> None:
     for _ in range(4):
@@ -182,7 +194,7 @@ def test_seal_reports_a_deleted_row_again_while_its_bundle_cannot_be_entered(
         assert ("evidence.ledger_lost", "fail") in codes(company.seal()[1])
 
 
-def test_recover_ledger_enters_a_row_deleted_in_the_middle(company: Company) -> None:
+def test_recover_ledger_restores_rows_deleted_between_other_rows(company: Company) -> None:
     for _ in range(4):
         company.seal()
     before = rows(company)
@@ -196,12 +208,12 @@ def test_recover_ledger_enters_a_row_deleted_in_the_middle(company: Company) -> 
     assert company.seal()[1] == []
 
 
-def test_pruned_rows_are_no_gap(company: Company) -> None:
+def test_pruned_bundles_are_not_reported_as_gap_in_ledger(company: Company) -> None:
     for _ in range(4):
         company.seal()
     evidence = company.evidence
     with company.state.begin() as conn:
-        for hold in registry.active(conn):
+        for hold in registry.active_holds(conn):
             registry.release(conn, CLOCK, hold.id, released_by="counsel", reason="settled")
     assert len(evidence.prune(3, clock=company.clock).bundles) == 2
     list_versions = DirectoryStore.list_versions
@@ -212,13 +224,13 @@ def test_pruned_rows_are_no_gap(company: Company) -> None:
     assert "" not in [call.args[1] for call in listed.call_args_list]  # nor the whole store
 
 
-def test_bundle_of_a_killed_seal_is_entered_without_a_finding(company: Company) -> None:
-    """Older versions signed a bundle before they wrote its row: no row was lost."""
+def test_row_of_killed_seal_is_added_to_ledger_without_a_finding(company: Company) -> None:
+    """Older versions signed a bundle before they wrote its row, so no row was lost."""
     company.seal()
     last = rows(company)[-1]
     company.harm(f"DELETE FROM evidence_ledger WHERE seq = {last.seq}")
     with company.state.begin() as conn:
-        conn.execute(evidence_intent.insert().values(bundle=last.bundle, begun_at=START))
+        conn.execute(evidence_intent.insert().values(bundle=last.bundle, started_at=START))
     _state, findings = company.seal()
     assert findings == []
     assert company.evidence.verify().verified

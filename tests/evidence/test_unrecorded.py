@@ -1,4 +1,4 @@
-"""Signed bundles that the ledger lacks are entered by seals; intruders hide and forge none."""
+"""A seal adds ledger rows for signed bundles that have none."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import update
 
 from include.evidence import ledger
-from include.evidence.adopt import recover_ledger
 from include.evidence.folder import RESULT, SIGNATURE, SUMS, Sums, bundle_path
+from include.evidence.ledger_recovery import recover_ledger
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.evidence.verify import verify_all
 from include.services.clock import FixedClock
@@ -25,14 +25,24 @@ LATER = FixedClock(START + timedelta(days=14))  # after all bundles of these tes
 
 
 def restore_older_state(evidence: Evidence, seq: int) -> list[ledger.LedgerRow]:
-    """Bring the ledger back to the time of one bundle; returns the rows that this loses."""
+    """Delete the ledger rows after a sequence number, as after the restore of an older backup.
+
+    Returns:
+        The deleted rows.
+    """
     rows = ledger.rows(evidence.conn)
     evidence.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq > seq))
     return rows[seq:]
 
 
 def forge_bundle(evidence: Evidence, bundle: str, previous: ledger.LedgerRow) -> None:
-    """Store a bundle that follows another, signed by an untrusted key."""
+    """Store a bundle that is signed with an untrusted key.
+
+    Args:
+        evidence: the evidence store.
+        bundle: folder of the forged bundle.
+        previous: ledger row of the bundle to which the forged bundle links.
+    """
     sums = Sums({RESULT: "0" * 64}, previous.link).to_bytes()
     evidence.store.put(f"{bundle}/{SUMS}", sums)
     signature = Signer.from_pem(generate_key()).sign(sums)
@@ -40,10 +50,10 @@ def forge_bundle(evidence: Evidence, bundle: str, previous: ledger.LedgerRow) ->
 
 
 @pytest.mark.parametrize("seq", [1, 2])
-def test_seal_after_an_older_state_database_was_restored_keeps_one_chain(
+def test_seal_after_restore_of_older_state_database_keeps_a_single_chain(
     chain: Evidence, seq: int
 ) -> None:
-    """Nobody recovered the ledger: the seal enters the bundles of the store before its own."""
+    """The seal adds the rows of stored bundles before its own row, without `recover-ledger`."""
     lost = restore_older_state(chain, seq)
     assert chain.seal(11, clock=LATER).seq == 4
     rows = ledger.rows(chain.conn)[seq:3]
@@ -52,7 +62,7 @@ def test_seal_after_an_older_state_database_was_restored_keeps_one_chain(
     assert (after.verified, after.bundles, after.remarks) == (True, 4, []), after
 
 
-def test_seal_of_a_run_that_an_older_state_database_forgot_returns_its_first_bundle(
+def test_seal_of_run_without_row_in_restored_state_database_returns_first_bundle(
     chain: Evidence,
 ) -> None:
     restore_older_state(chain, 1)
@@ -60,8 +70,8 @@ def test_seal_of_a_run_that_an_older_state_database_forgot_returns_its_first_bun
     assert chain.verify().verified
 
 
-def test_seal_enters_bundles_of_workflows_that_the_ledger_does_not_know(chain: Evidence) -> None:
-    """The first bundle of a workflow lies between two of another workflow; all are forgotten."""
+def test_seal_adds_lost_rows_of_workflows_that_have_no_row_in_ledger(chain: Evidence) -> None:
+    """Bundles of two workflows alternate, and the ledger lacks all of them."""
     chain.seal(11, dag_id="sample_audit.commitment")
     chain.seal(12)
     restore_older_state(chain, 3)
@@ -70,16 +80,20 @@ def test_seal_enters_bundles_of_workflows_that_the_ledger_does_not_know(chain: E
 
 
 @pytest.mark.parametrize("days", [-20, -50])
-def test_seal_enters_bundles_of_runs_that_waited_for_people(chain: Evidence, days: int) -> None:
-    """The folder names the month in which a run began, which may be before that of the seal."""
+def test_seal_adds_lost_rows_of_runs_that_started_months_before_their_seal(
+    chain: Evidence, days: int
+) -> None:
+    """The folder names the month in which the run began, which may be before that of the seal."""
     chain.seal(days)
     restore_older_state(chain, 3)
     assert chain.seal(11, clock=LATER).seq == 5
     assert chain.verify().verified
 
 
-def test_seal_searches_the_whole_store_once_it_finds_a_lost_bundle(chain: Evidence) -> None:
-    """A run of long ago was sealed last: its folder is outside of the months that are searched."""
+def test_seal_searches_whole_store_after_it_finds_a_bundle_without_ledger_row(
+    chain: Evidence,
+) -> None:
+    """The last sealed run began long ago, so its folder is outside the searched months."""
     chain.seal(11)
     chain.seal(-150)
     restore_older_state(chain, 3)
@@ -88,10 +102,10 @@ def test_seal_searches_the_whole_store_once_it_finds_a_lost_bundle(chain: Eviden
 
 
 @pytest.mark.fault
-def test_seals_at_once_after_an_older_state_database_was_restored_keep_one_chain(
+def test_concurrent_seals_after_restore_of_state_database_keep_a_single_chain(
     evidence: Evidence,
 ) -> None:
-    """The evidence lock covers search, entries and the row of the seal itself."""
+    """A seal holds the lock `StateLock.EVIDENCE` while it adds lost rows and its own row."""
     for number in (1, 2, 3):
         evidence.seal(number)
     restore_older_state(evidence, 1)
@@ -103,8 +117,8 @@ def test_seals_at_once_after_an_older_state_database_was_restored_keep_one_chain
     assert evidence.verify().verified
 
 
-def test_seal_is_not_blocked_by_forged_bundles(chain: Evidence) -> None:
-    """An intruder with the right to write to the store cannot keep runs from being sealed."""
+def test_forged_bundles_in_store_do_not_prevent_a_seal(chain: Evidence) -> None:
+    """Write access to the store must not be enough to stop seals."""
     *_, head = ledger.rows(chain.conn)
     run = result_of(number=11).run
     forge_bundle(chain, bundle_path(run.dag_id, run.run_id, run.started_at), head)
@@ -114,44 +128,49 @@ def test_seal_is_not_blocked_by_forged_bundles(chain: Evidence) -> None:
     assert chain.verify().first_bad == "backup_offsite/2026/12/forged0"
 
 
-def test_seal_refuses_to_follow_a_bundle_beside_one_that_cannot_be_entered(
+def test_seal_is_refused_if_no_row_can_be_added_for_bundle_after_last_row(
     chain: Evidence,
 ) -> None:
-    """The result.json is gone, and with it the columns of the row; a fork cannot be undone."""
+    """The result.json with the values for the row is missing.
+
+    If the seal went on, two bundles would have the same predecessor, which could not be undone.
+    """
     last = restore_older_state(chain, 2)[-1]
     result = chain.root / last.bundle / RESULT
     content = result.read_bytes()
     result.unlink()
-    with pytest.raises(ControlFailed, match="follows the ledger's last bundle") as refused:
+    with pytest.raises(
+        ControlFailed, match="follows the last bundle of the evidence ledger"
+    ) as refused:
         chain.seal(11, clock=LATER)
     assert last.bundle in refused.value.message
-    assert "sealed afterwards" in refused.value.action
+    assert "can be sealed" in refused.value.action
     result.write_bytes(content)
     assert chain.seal(11, clock=LATER).seq == 4
     assert chain.verify().verified
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_seal_refuses_to_follow_a_ledger_row_that_was_changed(chain: Evidence, lost: int) -> None:
-    """Once the row was put back, nothing is left of it."""
+def test_seal_is_refused_if_last_ledger_row_was_changed(chain: Evidence, lost: int) -> None:
+    """As soon as the row is restored, runs can be sealed again."""
     last = ledger.rows(chain.conn)[2 - lost]
     if lost:
         restore_older_state(chain, 2)
     is_last = evidence_ledger.c.seq == last.seq
     chain.tamper(update(evidence_ledger).where(is_last).values(outcome="pass"))
-    with pytest.raises(ControlFailed, match="was changed: its signature does not fit") as refused:
+    with pytest.raises(ControlFailed, match="was changed: its signature is not valid") as refused:
         chain.seal(11, clock=LATER)
-    assert "Put it back" in refused.value.action
+    assert "restore the original values" in refused.value.action
     chain.tamper(update(evidence_ledger).where(is_last).values(outcome=last.outcome))
     assert chain.seal(11, clock=LATER).seq == 4
     assert chain.verify().verified
 
 
 @pytest.mark.parametrize("copy", ["0copy", "zcopy"])
-def test_copied_bundle_is_not_entered_in_the_place_of_the_genuine_one(
+def test_recovery_ignores_genuine_bundle_that_was_copied_to_another_folder(
     chain: Evidence, copy: str
 ) -> None:
-    """Its signature fits, and its folder is not that of its run."""
+    """The signature of the copy is valid, but its folder is that of another run."""
     lost = restore_older_state(chain, 2)
     genuine = chain.root / lost[0].bundle
     shutil.copytree(genuine, genuine.parent / copy)
@@ -162,10 +181,10 @@ def test_copied_bundle_is_not_entered_in_the_place_of_the_genuine_one(
 
 @pytest.mark.parametrize("name", [SIGNATURE, SUMS, RESULT])
 @pytest.mark.parametrize("hide", ["delete", "overwrite"])
-def test_seal_enters_bundles_that_an_intruder_hid_in_s3(
+def test_seal_adds_lost_row_of_bundle_that_an_intruder_hid_in_s3(
     evidence: Evidence, endpoint: str, name: str, hide: str
 ) -> None:
-    """The older version of the object was signed; verification names the bundle."""
+    """The older version of the object is the signed one. Verification names the bundle."""
     client = client_for(endpoint)
     bucket = new_bucket(client)
     evidence = replace(evidence, store=S3Store(client, bucket, "evidence"))

@@ -1,4 +1,4 @@
-"""Copies and forged folders neither hide a lost bundle nor make a search long."""
+"""Copies and forged folders do not hide a bundle without ledger row or slow down a search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 
-from include.evidence import adopt, ledger, unrecorded
+from include.evidence import ledger, ledger_recovery, unrecorded
 from include.evidence.check import SignedSums
 from include.evidence.folder import SIGNATURE, SUMS, Link, Sums
 from include.evidence.registers import EvidenceReader
@@ -31,7 +31,7 @@ MORE_THAN_PARAMETERS = 66_000  # PostgreSQL takes 65,535 parameters in a stateme
 
 
 class FloodedStore:
-    """A store that lists many folders with a signature, which it does not have."""
+    """A store that lists many signed folders which do not exist."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -63,8 +63,10 @@ def keys_of(evidence: Evidence) -> TrustedKeys:
 
 
 @pytest.mark.parametrize("copied", ["recorded", "lost"])
-def test_copies_of_a_genuine_bundle_do_not_hide_a_lost_one(evidence: Evidence, copied: str) -> None:
-    """They are newer, and more than bundles are read; all of them are one bundle."""
+def test_copies_of_genuine_bundle_do_not_hide_bundle_without_ledger_row(
+    evidence: Evidence, copied: str
+) -> None:
+    """The copies are newer, and outnumber the bundles that are read."""
     company = Company(evidence, evidence.engine)
     company.hold()
     company.seal()
@@ -85,14 +87,17 @@ def test_copies_of_a_genuine_bundle_do_not_hide_a_lost_one(evidence: Evidence, c
     for number in range(50):
         shutil.copytree(folder, folder.parent / f"copy{number}", copy_function=shutil.copy)
     assert company.lost() == {"legal_hold"}
-    with pytest.raises(ControlFailed, match="1 of 2 sealed legal holds are missing"):
+    with pytest.raises(
+        ControlFailed,
+        match="1 of 2 legal holds are missing",
+    ):
         company.require()
     _state, findings = company.seal()
     assert "evidence.register_lost" in [finding.code for finding in findings]
 
 
-def test_bundles_that_continue_the_chain_are_read_before_others(evidence: Evidence) -> None:
-    """Different bundles of a pruned time, put back newer than the lost one, push it aside."""
+def test_bundles_that_follow_the_ledger_are_read_before_other_bundles(evidence: Evidence) -> None:
+    """Otherwise newer copies of pruned bundles would be read instead of the lost bundle."""
     company = Company(evidence, evidence.engine)
     company.hold()
     for _ in range(3):
@@ -103,21 +108,23 @@ def test_bundles_that_continue_the_chain_are_read_before_others(evidence: Eviden
     company.harm("DELETE FROM legal_hold WHERE id = 2")
     for path in sorted(evidence.root.glob("backup_offsite/*/*/*/*")):
         path.touch()  # newer than the lost bundle
-    with patch("include.evidence.registers.UNRECORDED", 1):
+    with patch("include.evidence.registers.UNRECORDED_READ", 1):
         assert company.lost() == {"legal_hold"}
 
 
-def test_copies_of_genuine_bundles_count_as_forged_folders(chain: Evidence) -> None:
-    """Each costs as much to read."""
+def test_copies_of_genuine_bundles_count_towards_limit_on_forged_folders(chain: Evidence) -> None:
+    """A copy takes as long to read as a forged folder."""
     folder = chain.root / ledger.rows(chain.conn)[1].bundle
     for number in range(6):
         shutil.copytree(folder, folder.parent / f"copy{number}")
-    search = search_unrecorded(chain.store, chain.conn, keys_of(chain), [""], most_forged=8)
+    search = search_unrecorded(chain.store, chain.conn, keys_of(chain), [""], object_limit=8)
     assert (search.bundles, search.unchecked) == ((), 2)
 
 
 @pytest.mark.parametrize("copied", [False, True])
-def test_copy_of_a_genuine_bundle_does_not_lift_the_bound(chain: Evidence, copied: bool) -> None:
+def test_limit_on_forged_folders_applies_if_store_has_copy_of_genuine_bundle(
+    chain: Evidence, copied: bool
+) -> None:
     *_, head = ledger.rows(chain.conn)
     for number in range(50):
         forge_bundle(chain, f"zzz/2020/01/forged{number}", head)
@@ -126,21 +133,21 @@ def test_copy_of_a_genuine_bundle_does_not_lift_the_bound(chain: Evidence, copie
         shutil.copytree(genuine, genuine.parent / "copy")
     get = DirectoryStore.get
     with (
-        patch.object(adopt, "MOST_FORGED", 8),
+        patch.object(ledger_recovery, "MOST_FORGED", 8),
         patch.object(DirectoryStore, "get", autospec=True, side_effect=get) as reads,
     ):
         chain.seal(11, clock=LATER)
     assert sum("forged" in call.args[1] for call in reads.call_args_list) <= 8
 
 
-def test_search_of_the_whole_store_after_a_lost_bundle_keeps_a_bound(chain: Evidence) -> None:
+def test_limit_on_forged_folders_applies_to_search_of_whole_store(chain: Evidence) -> None:
     *_, head = ledger.rows(chain.conn)
     for number in range(50):
         forge_bundle(chain, f"zzz/2020/01/forged{number}", head)
     lost = restore_older_state(chain, 2)
     get = DirectoryStore.get
     with (
-        patch.object(adopt, "MOST_FORGED", 8),
+        patch.object(ledger_recovery, "MOST_FORGED", 8),
         patch.object(DirectoryStore, "get", autospec=True, side_effect=get) as reads,
     ):
         assert chain.seal(11, clock=LATER).seq == 4
@@ -148,24 +155,24 @@ def test_search_of_the_whole_store_after_a_lost_bundle_keeps_a_bound(chain: Evid
     assert sum("forged" in call.args[1] for call in reads.call_args_list) <= 8
 
 
-def test_more_folders_than_a_statement_has_parameters_stop_no_seal(chain: Evidence) -> None:
+def test_seal_works_with_more_store_folders_than_allowed_sql_parameters(chain: Evidence) -> None:
     flooded = FloodedStore(chain.store)
     assert chain.seal(11, clock=LATER, store=flooded).seq == 4
     assert reader_of(chain, flooded).sealed_states(LATER.now()).unchecked > 60_000
 
 
-def test_bytes_of_forged_folders_are_bounded(chain: Evidence) -> None:
-    """An intruder may store few and large files."""
+def test_search_limits_the_bytes_that_it_reads_from_forged_folders(chain: Evidence) -> None:
+    """An intruder may store a few large files instead of many small ones."""
     for number in range(4):
         chain.store.put(f"{MONTH}/forged{number}/{SUMS}", b"x" * 1000)
         chain.store.put(f"{MONTH}/forged{number}/{SIGNATURE}", b"x" * 64)
     with patch.object(unrecorded, "MOST_FORGED_BYTES", 2000):
-        search = search_unrecorded(chain.store, chain.conn, keys_of(chain), [""], most_forged=100)
+        search = search_unrecorded(chain.store, chain.conn, keys_of(chain), [""], object_limit=100)
     assert search.unchecked == 2
 
 
-def test_folder_with_more_versions_than_are_read_is_counted_as_unchecked(chain: Evidence) -> None:
-    """A genuine signature may be among the versions that are left out."""
+def test_search_counts_folder_with_too_many_object_versions_as_unchecked(chain: Evidence) -> None:
+    """A genuine signature may be among the versions that are not read."""
     key = f"{MONTH}/forged/{SIGNATURE}"
     chain.store.put(key, b"x" * 64)
     chain.store.put(f"{MONTH}/forged/{SUMS}", b"x")
@@ -173,22 +180,22 @@ def test_folder_with_more_versions_than_are_read_is_counted_as_unchecked(chain: 
     listing = [*chain.store.list_versions()]
     listing += [ObjectVersion(key, f"v{number}", 64, now, False) for number in range(20)]
     with patch.object(DirectoryStore, "list_versions", return_value=listing):
-        search = search_unrecorded(chain.store, chain.conn, keys_of(chain), [""], most_forged=100)
+        search = search_unrecorded(chain.store, chain.conn, keys_of(chain), [""], object_limit=100)
     assert search.unchecked == 1
 
 
-def test_run_that_the_ledger_has_is_not_entered_twice(chain: Evidence) -> None:
-    """A row of another bundle names the run; its signature fits."""
+def test_recovery_adds_no_second_ledger_row_for_a_run(chain: Evidence) -> None:
+    """A ledger row with a valid signature names the run, but another bundle."""
     second = ledger.rows(chain.conn)[1]
     restore_older_state(chain, 1)
     other = replace(second, seq=0, bundle="backup_offsite/2026/11/x", sums_sha256="0" * 64)
     ledger.append(chain.conn, chain.signer, other)
     chain.conn.commit()
     store, conn, signer = chain.store, chain.conn, chain.signer
-    assert adopt.recover_ledger(store, conn, signer, keys_of(chain), LATER) == []
+    assert ledger_recovery.recover_ledger(store, conn, signer, keys_of(chain), LATER) == []
 
 
-def test_chain_of_many_lost_bundles_is_followed_in_linear_time() -> None:
+def test_chain_of_many_bundles_without_ledger_row_is_read_in_linear_time() -> None:
     previous, bundles = None, []
     for number in range(8000):
         signed = SignedSums(Sums({}, previous), f"{number:064x}", "f")

@@ -1,4 +1,4 @@
-"""A search reaches lost bundles whatever their workflow is called and clocks say."""
+"""A search finds bundles of any workflow that lack a ledger row, even with a wrong clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ KNOWN = ["backup_offsite", "drill_restore", "respond_to_incident"]
 
 
 @pytest.mark.parametrize("workflow", ["update_incident", LETTER, "sample_audit.commitment"])
-def test_bundle_of_an_unknown_workflow_shows_a_lost_hold(evidence: Evidence, workflow: str) -> None:
+def test_lost_legal_hold_is_detected_from_bundle_of_unknown_workflow(
+    evidence: Evidence, workflow: str
+) -> None:
     """Neither the policy pack nor the restored ledger names the workflow."""
     company = Company(evidence, evidence.engine)
     company.hold()
@@ -38,8 +40,10 @@ def test_bundle_of_an_unknown_workflow_shows_a_lost_hold(evidence: Evidence, wor
 @pytest.mark.parametrize(
     ("number", "workflow"), [(11, LETTER), (11, "update_incident"), (-150, "backup_offsite")]
 )
-def test_seal_enters_a_single_lost_bundle(chain: Evidence, number: int, workflow: str) -> None:
-    """Of an unknown workflow, or of a run that waited for months."""
+def test_seal_adds_lost_row_of_unknown_workflow_or_of_run_that_started_months_ago(
+    chain: Evidence, number: int, workflow: str
+) -> None:
+    """Only one row is lost in each case. The run may have waited for months before its seal."""
     lost = chain.seal(number, dag_id=workflow, clock=LATER)
     restore_older_state(chain, 3)
     assert chain.seal(12, clock=LATER, workflows=KNOWN).seq == 5
@@ -48,14 +52,16 @@ def test_seal_enters_a_single_lost_bundle(chain: Evidence, number: int, workflow
 
 
 @pytest.mark.parametrize("days", [-40, -400, 3 * 366])
-def test_seal_with_a_wrong_clock_enters_lost_bundles(chain: Evidence, days: int) -> None:
+def test_seal_on_machine_with_wrong_clock_adds_lost_ledger_rows(chain: Evidence, days: int) -> None:
     lost = restore_older_state(chain, 2)
     chain.seal(11, clock=FixedClock(START + timedelta(days=days)))
     assert lost[0].bundle in [row.bundle for row in ledger.rows(chain.conn)]
 
 
 @pytest.mark.parametrize("days", [-40, 0, 3 * 366])
-def test_lost_hold_is_noticed_with_a_wrong_clock(evidence: Evidence, days: int) -> None:
+def test_lost_legal_hold_is_detected_on_machine_with_wrong_clock(
+    evidence: Evidence, days: int
+) -> None:
     company = Company(evidence, evidence.engine)
     company.hold()
     company.seal()
@@ -66,8 +72,8 @@ def test_lost_hold_is_noticed_with_a_wrong_clock(evidence: Evidence, days: int) 
     assert [loss.register.name for loss in company.reader.losses(sealed)] == ["legal_hold"]
 
 
-def test_more_folders_than_are_listed_are_counted_as_unchecked(chain: Evidence) -> None:
-    """Workflows that are known are searched before unknown ones."""
+def test_search_counts_folders_beyond_the_limit_as_unchecked(chain: Evidence) -> None:
+    """Workflows of the ledger are searched before unknown workflows."""
     lost = restore_older_state(chain, 2)
     for number in range(6):
         chain.store.put(f"a{number}/2026/11/r/x", b"x")

@@ -1,4 +1,4 @@
-"""Readers of a store or folder neither hang nor run out of memory, whatever is written there."""
+"""Readers of bundle folders do not hang or run out of memory if an intruder wrote the files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from include.evidence import ledger
-from include.evidence.adopt import recover_ledger
+from include.evidence.bundle_reader import BundleReader
 from include.evidence.check import Refused, check_bundle
 from include.evidence.folder import LARGEST_SUMS, MOST_FILES, MOST_LISTED, DiskFolder, StoreFolder
-from include.evidence.shelf import Shelf
+from include.evidence.ledger_recovery import recover_ledger
 from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_path
 from include.services.errors import UsageError
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @contextmanager
 def little_memory(most: int = 128 * 1024 * 1024) -> Iterator[None]:
-    """Fail when the block allocates more bytes at a time."""
+    """Fail if the code in a ``with`` block ever has more than `most` bytes allocated."""
     tracemalloc.start()
     try:
         yield
@@ -45,8 +45,8 @@ def grow(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_large_file_is_refused_before_it_is_read_whole(chain: Evidence, name: str) -> None:
-    """By verification, by the pages, and where the ledger is recovered."""
+def test_large_file_is_refused_before_it_is_read_completely(chain: Evidence, name: str) -> None:
+    """This holds for verification, for the compliance pages and for the recovery of the ledger."""
     row = ledger.rows(chain.conn)[-1]
     grow(chain.root / row.bundle / name)
     keys = TrustedKeys([chain.signer.public_pem])
@@ -54,11 +54,11 @@ def test_large_file_is_refused_before_it_is_read_whole(chain: Evidence, name: st
         with pytest.raises(Refused):
             check_bundle(StoreFolder(chain.store, row.bundle), keys)
         assert not verify_path(chain.root / row.bundle).verified
-        shelf = Shelf(chain.store, [chain.signer.public_pem])
-        assert shelf.check(row, None).problem is not None
+        bundle_reader = BundleReader(chain.store, [chain.signer.public_pem])
+        assert bundle_reader.check(row, None).problem is not None
         if name != "signer.pem":
             with pytest.raises(Refused):
-                shelf.result(row)
+                bundle_reader.result(row)
         chain.conn.rollback()
         unsigned = f"x/2026/11/{name}"
         chain.store.put(f"{unsigned}/SHA256SUMS.sig", b"x" * 64)
@@ -66,12 +66,12 @@ def test_large_file_is_refused_before_it_is_read_whole(chain: Evidence, name: st
             chain.store.put(f"{unsigned}/{other}", b"")
         if name != "signer.pem":
             grow(chain.root / unsigned / name)
-        chain.execute(evidence_intent.insert().values(bundle=unsigned, begun_at=CLOCK.now()))
+        chain.execute(evidence_intent.insert().values(bundle=unsigned, started_at=CLOCK.now()))
         assert recover_ledger(chain.store, chain.conn, chain.signer, keys, CLOCK) == []
 
 
-def test_signed_list_of_a_full_bundle_is_read(evidence: Evidence) -> None:
-    """What a seal may write is within what readers accept."""
+def test_sha256sums_of_largest_possible_bundle_is_within_size_limit(evidence: Evidence) -> None:
+    """The size limits of readers allow everything that a seal may write."""
     files = {f"{'f' * 110}/{'g' * 110}/{'h' * 110}/{number:05}": b"" for number in range(300)}
     sealed = evidence.seal(files=files)
     assert evidence.verify().verified
@@ -80,8 +80,8 @@ def test_signed_list_of_a_full_bundle_is_read(evidence: Evidence) -> None:
     assert MOST_LISTED > MOST_FILES  # a file too many is still noticed
 
 
-def test_more_files_than_a_bundle_may_have_are_refused(evidence: Evidence) -> None:
-    """Before anything is written."""
+def test_too_many_files_for_a_bundle_are_refused(evidence: Evidence) -> None:
+    """The seal refuses the files before it writes anything."""
     with pytest.raises(UsageError, match="at most 10000 files"):
         evidence.seal(files={f"{number}.txt": b"" for number in range(MOST_FILES)})
     assert not any(evidence.root.iterdir())
@@ -92,12 +92,15 @@ def pipe(file: Path) -> None:
 
 
 def link(file: Path) -> None:
-    """To the very content, elsewhere."""
+    """Make a symbolic link to a file with the same content in another folder."""
     file.symlink_to(file.parent.parent / "elsewhere" / file.name)
 
 
 def device(file: Path) -> None:
-    """A link to an endless one; only root can make a node."""
+    """Replace a file by a device that can be read without end.
+
+    A user other than root makes a link to such a device.
+    """
     try:
         os.mknod(file, 0o020666, os.makedev(1, 5))
     except PermissionError:
@@ -106,7 +109,7 @@ def device(file: Path) -> None:
 
 @pytest.fixture
 def copied(chain: Evidence, tmp_path: Path) -> Path:
-    """A bundle that was handed over, and its files again elsewhere."""
+    """Copy a bundle twice: into the returned folder, and into the folder `elsewhere` next to it."""
     folder = tmp_path / "handed over" / "bundle"
     source = chain.root / ledger.rows(chain.conn)[0].bundle
     shutil.copytree(source, folder)
@@ -116,10 +119,10 @@ def copied(chain: Evidence, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("make", [pipe, link, device])
 @pytest.mark.parametrize("name", [*NAMES, "report.en.html"])
-def test_file_that_is_no_regular_file_is_refused(
+def test_symbolic_link_pipe_or_device_in_bundle_folder_is_refused(
     copied: Path, chain: Evidence, make: Callable[[Path], None], name: str
 ) -> None:
-    """A pipe does not keep `verify PATH` waiting, and no link is followed."""
+    """`verify PATH` does not wait at a pipe until a process writes to it, and follows no link."""
     trusted = [chain.signer.public_pem]
     intact = verify_path(copied, trusted)
     assert (intact.verified, intact.bundles) == (True, 1)
@@ -130,17 +133,17 @@ def test_file_that_is_no_regular_file_is_refused(
 
 
 @pytest.mark.parametrize("make", [pipe, link, device])
-def test_link_or_pipe_that_was_added_is_named(
+def test_symbolic_link_or_pipe_added_to_bundle_folder_is_reported(
     copied: Path, chain: Evidence, make: Callable[[Path], None]
 ) -> None:
-    """As any other file that was added after the seal."""
+    """The link or pipe is reported like any other file that was added after the seal."""
     make(copied / "added")
     reason = verify_path(copied, [chain.signer.public_pem]).reason
-    assert reason == "the file added was added after the seal"
+    assert reason == "the file added was added after the bundle was sealed"
 
 
-def test_linked_folder_of_a_bundle_is_not_followed(copied: Path, chain: Evidence) -> None:
-    """Its files may be changed by somebody else after the check."""
+def test_symbolic_link_to_folder_is_not_followed(copied: Path, chain: Evidence) -> None:
+    """The files in the linked folder could be changed after the check."""
     plans = copied / "plans"
     shutil.rmtree(plans)
     plans.symlink_to(copied.parent / "elsewhere" / "plans")
@@ -148,8 +151,10 @@ def test_linked_folder_of_a_bundle_is_not_followed(copied: Path, chain: Evidence
     assert not verify_path(copied, [chain.signer.public_pem]).verified
 
 
-def test_bundle_before_it_that_is_a_pipe_is_refused(chain: Evidence, tmp_path: Path) -> None:
-    """The link to it is followed on the disk."""
+def test_pipe_in_place_of_previous_bundles_sha256sums_is_refused(
+    chain: Evidence, tmp_path: Path
+) -> None:
+    """Verification of a folder on a disk reads SHA256SUMS of the previous bundle."""
     first, second, _third = ledger.rows(chain.conn)
     copy = tmp_path / "copy"
     shutil.copytree(chain.root, copy)
@@ -157,4 +162,4 @@ def test_bundle_before_it_that_is_a_pipe_is_refused(chain: Evidence, tmp_path: P
     before.unlink()
     os.mkfifo(before)
     reason = verify_path(copy / second.bundle, [chain.signer.public_pem]).reason
-    assert reason == f"the bundle before it, {first.bundle}, was changed"
+    assert reason == f"the previous bundle, {first.bundle}, was changed"

@@ -1,4 +1,4 @@
-"""Verification: every change of a file, a row or the chain is noticed and names the bundle."""
+"""Verification detects every change of a file, a ledger row or the chain, and names the bundle."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COLUMNS = {
 
 
 def row_at(chain: Evidence, seq: int) -> LedgerRow:
-    row = ledger.at(chain.conn, seq)
+    row = ledger.row_at(chain.conn, seq)
     assert row is not None
     chain.conn.rollback()
     return row
@@ -55,13 +55,13 @@ def delete_row(chain: Evidence, seq: int) -> LedgerRow:
 
 @pytest.fixture
 def uninstalled(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An environment with nothing of ours or of Python on PATH."""
+    """Yield environment variables whose PATH contains neither ParcelSeal nor Python."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("sha256sum", "openssl", "grep"):
-        found = shutil.which(name)
-        assert found
-        (tools / name).symlink_to(found)
+        program = shutil.which(name)
+        assert program
+        (tools / name).symlink_to(program)
     return {"PATH": str(tools), "HOME": str(tmp_path)}
 
 
@@ -78,70 +78,69 @@ def run_lines(lines: list[str], environment: dict[str, str]) -> subprocess.Compl
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
 @pytest.mark.parametrize("name", KINDS)
-def test_one_changed_byte_in_any_file_names_its_bundle(
+def test_verification_names_bundle_in_which_a_byte_of_any_file_was_changed(
     chain: Evidence, name: str, seq: int
 ) -> None:
-    """First, middle and last bundle; the byte in the middle of the file."""
+    """A byte in the middle of the file is changed, in the first, a middle and the last bundle."""
     bundle = row_at(chain, seq).bundle
     file = chain.root / bundle / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    found = chain.verify()
-    assert (found.verified, found.first_bad) == (False, bundle)
-    assert found.bundles == 3
-    assert found.reason
-    assert found.commands[0] == f"cd '{chain.root}/{bundle}'"
+    verification = chain.verify()
+    assert (verification.verified, verification.first_bad) == (False, bundle)
+    assert verification.bundles == 3
+    assert verification.reason
+    assert verification.commands[0] == f"cd '{chain.root}/{bundle}'"
     assert verify_one(chain.store, bundle, [chain.signer.public_pem]).first_bad == bundle
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_missing_or_added_file_names_its_bundle(chain: Evidence, name: str) -> None:
-    """Nothing may be taken away, and nothing slipped in."""
+def test_verification_names_bundle_with_missing_or_added_file(chain: Evidence, name: str) -> None:
     bundle = row_at(chain, 2).bundle
     file = chain.root / bundle / name
     content = file.read_bytes()
     file.unlink()
-    found = chain.verify()
-    assert found.first_bad == bundle
-    assert found.reason
-    assert "missing" in found.reason
+    verification = chain.verify()
+    assert verification.first_bad == bundle
+    assert verification.reason
+    assert "missing" in verification.reason
     file.write_bytes(content)
     assert chain.verify().verified
     file.with_name("added.txt").write_bytes(b"")
-    found = chain.verify()
-    assert found.first_bad == bundle
-    assert found.reason
-    assert "added.txt was added" in found.reason
+    verification = chain.verify()
+    assert verification.first_bad == bundle
+    assert verification.reason
+    assert "added.txt was added" in verification.reason
 
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
 @pytest.mark.parametrize("column", list(COLUMNS))
-def test_one_changed_column_of_any_row_names_its_bundle(
+def test_verification_names_bundle_of_ledger_row_with_any_changed_column(
     chain: Evidence, column: str, seq: int
 ) -> None:
-    """Every column, in the first, middle and last row."""
+    """Every column is changed, in the first, a middle and the last row."""
     row = row_at(chain, seq)
-    assert set(COLUMNS) == {one.name for one in evidence_ledger.c}
+    assert set(COLUMNS) == {column.name for column in evidence_ledger.c}
     value = COLUMNS[column]
     assert getattr(row, column) != value
     chain.tamper(
         update(evidence_ledger).where(evidence_ledger.c.seq == seq).values({column: value})
     )
-    found = chain.verify()
-    assert (found.verified, found.first_bad) == (False, row.bundle)
+    verification = chain.verify()
+    assert (verification.verified, verification.first_bad) == (False, row.bundle)
 
 
-def test_a_row_that_the_signer_wrote_must_still_agree_with_the_bundle(chain: Evidence) -> None:
-    """With a valid signature on the row, result.json and the chain are compared with it."""
+def test_verification_fails_if_signed_ledger_row_disagrees_with_its_bundle(chain: Evidence) -> None:
+    """A row with a valid signature is still compared with result.json and the chain."""
     for column in set(COLUMNS) - {"seq", "bundle", "sealed_at", "row_signature"}:
         row = row_at(chain, 3)
         changed = LedgerRow(**{**vars(row), column: COLUMNS[column]})
         delete_row(chain, 3)
         ledger.append(chain.conn, chain.signer, changed)
         chain.conn.commit()
-        found = chain.verify()
-        assert found.first_bad == row.bundle, column
+        verification = chain.verify()
+        assert verification.first_bad == row.bundle, column
         delete_row(chain, 3)
         ledger.append(chain.conn, chain.signer, row)
         chain.conn.commit()
@@ -149,7 +148,7 @@ def test_a_row_that_the_signer_wrote_must_still_agree_with_the_bundle(chain: Evi
 
 
 def sign_again(chain: Evidence, seq: int, old: str, new: str) -> LedgerRow:
-    """Change SHA256SUMS of the newest bundle and let the real signer sign it and its row."""
+    """Change SHA256SUMS of the newest bundle; sign it and its ledger row with the genuine key."""
     row = delete_row(chain, seq)
     file = chain.root / row.bundle / "SHA256SUMS"
     assert old in file.read_text()
@@ -162,59 +161,71 @@ def sign_again(chain: Evidence, seq: int, old: str, new: str) -> LedgerRow:
     return row
 
 
-def test_a_signed_bundle_must_link_to_the_one_before_it(chain: Evidence) -> None:
-    """The row says the right thing; the bundle's own line points past its predecessor."""
+def test_verification_fails_if_signed_bundle_does_not_link_to_previous_bundle(
+    chain: Evidence,
+) -> None:
+    """The ledger row is right, but the link in the bundle names another bundle."""
     first, second = row_at(chain, 1), row_at(chain, 2)
-    for one, other in ((second.sums_sha256, "0" * 64), (second.bundle, first.bundle)):
-        bundle = sign_again(chain, 3, one, other).bundle
-        found = chain.verify()
-        assert (found.first_bad, found.reason) == (
+    for digest, other in ((second.sums_sha256, "0" * 64), (second.bundle, first.bundle)):
+        bundle = sign_again(chain, 3, digest, other).bundle
+        verification = chain.verify()
+        assert (verification.first_bad, verification.reason) == (
             bundle,
-            "it does not link to the bundle before it",
+            "the bundle does not contain the digest of the previous bundle, "
+            "so the chain is broken here",
         )
-        sign_again(chain, 3, other, one)
+        sign_again(chain, 3, other, digest)
         assert chain.verify().verified
 
 
-def test_signer_pem_must_be_the_key_that_signed(chain: Evidence) -> None:
-    """Otherwise the lines for a check by hand would compare the wrong fingerprint."""
+def test_verification_fails_if_signer_pem_is_not_the_key_that_signed(chain: Evidence) -> None:
+    """Otherwise a person who checks the bundle by hand would compare the wrong fingerprint."""
     file = chain.root / row_at(chain, 3).bundle / "signer.pem"
     other = Signer.from_pem(generate_key()).public_pem
     digests = [sha256(pem).hexdigest() for pem in (chain.signer.public_pem, other)]
     file.write_bytes(other)
     bundle = sign_again(chain, 3, *digests).bundle
-    found = chain.verify()
-    assert (found.first_bad, found.reason) == (bundle, "signer.pem is not the key that signed")
+    verification = chain.verify()
+    assert (verification.first_bad, verification.reason) == (
+        bundle,
+        "the bundle's public key is not the key that signed the bundle",
+    )
 
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
 @pytest.mark.parametrize("folder_too", [False, True])
-def test_a_deleted_row_names_its_bundle(chain: Evidence, seq: int, folder_too: bool) -> None:
-    """In the middle even when its folder went too; at the tail as long as the folder is there."""
+def test_verification_names_bundle_of_deleted_ledger_row(
+    chain: Evidence, seq: int, folder_too: bool
+) -> None:
+    """If row and folder of the last bundle are deleted together, the loss is not detected."""
     row = delete_row(chain, seq)
     if folder_too:
         shutil.rmtree(chain.root / row.bundle)
-    found = chain.verify()
+    verification = chain.verify()
     if folder_too and seq == 3:
-        assert found.verified  # what no chain can see: docs/evidence.md says so
+        assert verification.verified  # what no chain can see: docs/explanation/evidence.md says so
         return
-    assert (found.verified, found.first_bad) == (False, row.bundle)
+    assert (verification.verified, verification.first_bad) == (False, row.bundle)
 
 
-def test_of_several_deleted_rows_the_first_is_named(chain: Evidence) -> None:
-    """Two in the middle; then everything."""
+def test_verification_names_first_of_several_deleted_ledger_rows(chain: Evidence) -> None:
+    """First, two rows in the middle are deleted. Later, all rows are deleted."""
     chain.seal(11)
     first = row_at(chain, 2).bundle
     chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq.in_([2, 3])))
     assert chain.verify().first_bad == first
     start = row_at(chain, 1).bundle
     chain.tamper(text("TRUNCATE evidence_ledger"))
-    found = chain.verify()
-    assert (found.verified, found.first_bad, found.bundles) == (False, start, 0)
+    verification = chain.verify()
+    assert (verification.verified, verification.first_bad, verification.bundles) == (
+        False,
+        start,
+        0,
+    )
 
 
-def test_swapped_bundles_are_noticed(chain: Evidence) -> None:
-    """Each is valid by itself and lies in the other's place."""
+def test_swapped_bundles_fail_verification(chain: Evidence) -> None:
+    """Each of the two bundles is valid by itself, but is in the other's folder."""
     first, third = row_at(chain, 1).bundle, row_at(chain, 3).bundle
     aside = chain.root / "aside"
     os.renames(chain.root / first, aside)
@@ -224,8 +235,8 @@ def test_swapped_bundles_are_noticed(chain: Evidence) -> None:
     assert chain.verify().first_bad == first
 
 
-def test_a_bundle_rewritten_with_another_key_is_refused(chain: Evidence) -> None:
-    """Consistent in itself, signer.pem included; but nobody trusts that key."""
+def test_bundle_rewritten_with_untrusted_key_is_refused(chain: Evidence) -> None:
+    """The forged bundle, including its signer.pem, is consistent in itself."""
     forger = Signer.from_pem(generate_key())
     bundle = row_at(chain, 3).bundle
     folder = chain.root / bundle
@@ -257,51 +268,52 @@ def test_a_bundle_rewritten_with_another_key_is_refused(chain: Evidence) -> None
     assert verify_path(folder, [chain.signer.public_pem]).first_bad == str(folder)
 
 
-def test_a_wrong_trusted_key_verifies_nothing(chain: Evidence) -> None:
-    """The first bundle is named; with no key at all the question itself is refused."""
+def test_verification_with_wrong_trusted_key_fails(chain: Evidence) -> None:
+    """The first bundle is named. Without any trusted key, verification refuses to start."""
     other = Signer.from_pem(generate_key()).public_pem
     assert verify_all(chain.store, chain.conn, [other]).first_bad == row_at(chain, 1).bundle
     with pytest.raises(UsageError, match="trusted"):
         verify_all(chain.store, chain.conn, [])
 
 
-def test_nothing_to_look_at_is_not_verified(evidence: Evidence) -> None:
-    """An empty ledger over an empty store shows nothing."""
-    found = evidence.verify()
-    assert (found.verified, found.bundles, found.first_bad) == (False, 0, None)
-    assert found.reason
-    assert "no evidence" in found.reason
+def test_verification_of_empty_ledger_and_store_does_not_pass(evidence: Evidence) -> None:
+    verification = evidence.verify()
+    assert (verification.verified, verification.bundles, verification.first_bad) == (False, 0, None)
+    assert verification.reason
+    assert "no evidence" in verification.reason
 
 
-def test_an_intent_hides_no_bundle_but_the_next_one(chain: Evidence) -> None:
-    """Marking a deleted row's bundle as under way does not help in the middle of the chain."""
+def test_verification_accepts_bundle_without_ledger_row_only_at_end_of_chain(
+    chain: Evidence,
+) -> None:
+    """An interrupted seal can explain a missing row only at the end of the chain."""
     second, third = row_at(chain, 2).bundle, row_at(chain, 3).bundle
     for bundle in (second, third):
-        chain.execute(evidence_intent.insert().values(bundle=bundle, begun_at=CLOCK.now()))
+        chain.execute(evidence_intent.insert().values(bundle=bundle, started_at=CLOCK.now()))
     chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq > 1))
     assert chain.verify().first_bad == third
     delete_row(chain, 1)
     assert not chain.verify().verified
 
 
-def test_what_lies_beside_the_bundles_is_no_remark(chain: Evidence) -> None:
-    """An incident's extract stands in the same store; a bundle names its digest."""
+def test_verification_ignores_objects_outside_of_bundle_folders(chain: Evidence) -> None:
+    """An example is an evidence extract of an incident, whose digest a bundle contains."""
     chain.store.put("incidents/INC-2026-0001/access.courier.csv.zst.enc", b"encrypted")
-    found = chain.verify()
-    assert found.verified
-    assert found.remarks == []
+    verification = chain.verify()
+    assert verification.verified
+    assert verification.remarks == []
 
 
-def test_unfinished_folders_are_a_remark(chain: Evidence) -> None:
-    """They are no bundles, and no failure."""
+def test_verification_reports_unfinished_bundle_folder_as_remark(chain: Evidence) -> None:
+    """An unfinished folder is no bundle, so it is no failure either."""
     chain.store.put("x/2026/11/y/report.en.html", b"")
-    found = chain.verify()
-    assert found.verified
-    assert [one.values["bundle"] for one in found.remarks] == ["x/2026/11/y"]
+    verification = chain.verify()
+    assert verification.verified
+    assert [remark.values["bundle"] for remark in verification.remarks] == ["x/2026/11/y"]
 
 
-def test_reading_leaves_no_transaction_and_no_lock(chain: Evidence) -> None:
-    """A verification that runs for hours is in nobody's way."""
+def test_verification_leaves_no_open_transaction_and_no_lock(chain: Evidence) -> None:
+    """A verification may take hours, so it must not block other sessions."""
     chain.conn.rollback()
     chain.verify()
     assert not chain.conn.in_transaction()
@@ -309,8 +321,8 @@ def test_reading_leaves_no_transaction_and_no_lock(chain: Evidence) -> None:
     assert chain.conn.scalar(held) == 0
 
 
-def test_one_bundle_is_checked_with_its_row_and_link(chain: Evidence) -> None:
-    """By its path in the store; with the ledger where it is at hand."""
+def test_verification_of_single_bundle_checks_ledger_row_and_link(chain: Evidence) -> None:
+    """The bundle is given by its path in the store. The ledger is used if it is available."""
     trusted = [chain.signer.public_pem]
     rows = ledger.rows(chain.conn)
     for row in rows:
@@ -324,10 +336,10 @@ def test_one_bundle_is_checked_with_its_row_and_link(chain: Evidence) -> None:
     assert verify_one(chain.store, rows[1].bundle, trusted, chain.conn).first_bad == rows[1].bundle
 
 
-def test_the_printed_lines_check_a_bundle_without_parcelseal(
+def test_printed_commands_verify_bundle_without_parcelseal(
     chain: Evidence, uninstalled: dict[str, str]
 ) -> None:
-    """Coreutils and openssl accept it, print the fingerprint, and refuse a changed one."""
+    """Coreutils and openssl accept the bundle, print its fingerprint, and refuse a changed file."""
     row = row_at(chain, 3)
     lines = chain.verify().commands
     done = run_lines(lines, uninstalled)
@@ -348,36 +360,35 @@ def test_the_printed_lines_check_a_bundle_without_parcelseal(
     assert run_lines(lines, uninstalled).returncode == 0
 
 
-def test_a_bundle_that_was_copied_elsewhere_is_checked_alone(
+def test_copied_bundle_is_verified_without_ledger_and_link(
     chain: Evidence, tmp_path: Path, uninstalled: dict[str, str]
 ) -> None:
-    """No ledger, no neighbour: the link is left out, and a remark says so."""
+    """A remark says that the link was not checked."""
     copy = tmp_path / "it's a copy"
     shutil.copytree(chain.root / row_at(chain, 2).bundle, copy)
-    found = verify_path(copy, [chain.signer.public_pem])
-    assert found.verified
-    assert "link was not checked" in str(found.remarks)
-    assert run_lines(found.commands, uninstalled).returncode == 0
+    verification = verify_path(copy, [chain.signer.public_pem])
+    assert verification.verified
+    assert "follows it in the chain" in str(verification.remarks)
+    assert run_lines(verification.commands, uninstalled).returncode == 0
     (copy / "plans/plan one.csv").write_bytes(b"")
-    assert run_lines(found.commands, uninstalled).returncode != 0
+    assert run_lines(verification.commands, uninstalled).returncode != 0
     assert verify_path(copy).first_bad == str(copy)
     (copy / "signer.pem").write_bytes(b"x")
     assert verify_path(copy).first_bad == str(copy)
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="does not exist"):
         verify_path(copy / "missing")
 
 
-def test_a_folder_beside_its_predecessor_checks_the_link(chain: Evidence) -> None:
-    """In a copy of the whole store, the link is followed."""
+def test_link_to_previous_bundle_is_verified_in_copy_of_store(chain: Evidence) -> None:
     second = chain.root / row_at(chain, 2).bundle
     assert verify_path(second, [chain.signer.public_pem]).remarks == []
     first = chain.root / row_at(chain, 1).bundle / "SHA256SUMS"
     first.write_text(first.read_text() + "\n")
-    assert "before it" in str(verify_path(second, [chain.signer.public_pem]).reason)
+    assert "previous bundle" in str(verify_path(second, [chain.signer.public_pem]).reason)
 
 
-def test_hostile_lines_of_sha256sums_open_no_file_outside(chain: Evidence) -> None:
-    """Even signed: a path that leaves the folder is refused, not read."""
+def test_sha256sums_with_path_outside_of_bundle_folder_is_refused(chain: Evidence) -> None:
+    """A path that leaves the folder is refused, even if the signature is valid."""
     bundle = row_at(chain, 3).bundle
     folder = chain.root / bundle
     for name in ("../../../../../etc/passwd", "/etc/passwd", "a/../../x"):
@@ -385,11 +396,14 @@ def test_hostile_lines_of_sha256sums_open_no_file_outside(chain: Evidence) -> No
         (folder / "SHA256SUMS").write_bytes(sums)
         (folder / "SHA256SUMS.sig").write_bytes(chain.signer.sign(sums))
         reason = verify_one(chain.store, bundle, [chain.signer.public_pem]).reason
-        assert reason == "SHA256SUMS is not one that a seal writes"
+        assert reason == (
+            "the bundle's list of checksums does not have the format in which ParcelSeal seals "
+            "bundles"
+        )
 
 
-def test_a_locked_directory_bundle_can_be_checked_as_a_folder(evidence: Evidence) -> None:
-    """The store's own lock files are no files of the bundle."""
+def test_locked_bundle_of_directory_store_can_be_verified_from_disk(evidence: Evidence) -> None:
+    """The lock files of a directory store do not belong to the bundle."""
     sealed = evidence.seal(lock_until=CLOCK.now() + timedelta(days=36500))
     folder = evidence.root / sealed.path
     assert verify_path(folder, [evidence.signer.public_pem]).verified

@@ -1,4 +1,4 @@
-"""Verification gives its lock back, also after an error."""
+"""Verification releases its lock, even after an error."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from include.services.objectstore.directory import DirectoryStore
 from tests.evidence.support import Evidence
 
 
-def test_error_while_seals_wait_is_raised_itself_and_releases_the_lock(chain: Evidence) -> None:
-    """The transaction may be aborted then, as by a signal."""
+def test_error_during_verification_is_raised_and_lock_is_released(chain: Evidence) -> None:
+    """The transaction may already be aborted when the lock is released, as after a signal."""
 
     class FailingStore(DirectoryStore):
         def list(self, prefix: str = "") -> Iterator[StoredObject]:

@@ -1,6 +1,6 @@
-"""Values of each base type of PostgreSQL, and the expected results of core expectations.
+"""Sample values of each base type of PostgreSQL, and the expected results of expectations.
 
-Python computes the results from the text of the values, without a query.
+Python computes these results from the texts of the values, without a query.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ def same(text: str) -> str:
 
 @dataclass(frozen=True)
 class BaseType:
-    """A type and its values.
+    """A base type of PostgreSQL, its sample values, and functions that compute expected results.
 
     Attributes:
-        samples: values as text, at least two different ones; empty if the server reads no text. The
-            first is in the set of the test.
-        member: the first value as an argument of a pack.
-        text: returns the canonical text of a value; None if patterns have no meaning.
-        length: returns the length of a value; None for the length of its text.
-        order: returns the sort key of a value, None for NaN; None if ranges have no meaning.
+        samples: values as text, at least two different ones; empty if the server accepts no text
+            for the type. The first value is in the value set of the test.
+        member: the first value as an argument of a policy pack.
+        text: function that returns the canonical text of a value; None if patterns do not apply.
+        length: function that returns the length of a value; None for the length of its text.
+        order: function that returns the sort key of a value, or None for NaN; None if ranges do not
+            apply.
         ends: lowest and highest value of the range.
-        inside: returns whether a value is in the range; None to compare sort keys.
-        equal: returns a key that equal values share; None if PostgreSQL knows no equality.
-        declared: type of the column; None for the name of the type.
+        inside: function that returns whether a value is in the range; None to compare sort keys.
+        equal: function that returns a key that equal values share; None if PostgreSQL cannot
+            compare the values for equality.
+        declared: declared type of the column; None for the name of the type.
     """
 
     samples: Sequence[str]
@@ -59,7 +61,7 @@ class BaseType:
         return lambda value: len(text(value))
 
     def in_range(self, value: str) -> bool:
-        """Whether a value is between the ends, both included."""
+        """Return whether a value is in the range of `ends`, which are both included."""
         if self.inside is not None:
             return self.inside(value)
         assert self.order is not None
@@ -69,8 +71,8 @@ class BaseType:
         return key is not None and bool(low <= key <= high)
 
 
-def listed(*samples: str, **more: Any) -> BaseType:
-    """Return a type from its values in ascending order."""
+def ordered(*samples: str, **more: Any) -> BaseType:
+    """Create a base type from sample values in ascending order."""
     ends = (samples[0], samples[-2])
     return BaseType(samples, order=samples.index, ends=ends, **more)
 
@@ -94,7 +96,7 @@ def _nan(text: str) -> Hashable:
 
 
 def _day(text: str) -> float:
-    """Return the days since a fixed date; negative for years BC."""
+    """Return the number of days since a fixed date; negative for years BC."""
     if text.endswith("infinity"):
         return -math.inf if text.startswith("-") else math.inf
     if text.endswith(" BC"):
@@ -103,7 +105,7 @@ def _day(text: str) -> float:
 
 
 def _moment(text: str) -> float:
-    """Return a moment in microseconds; without an offset, as in UTC."""
+    """Return a time in microseconds. A time without an offset is read as UTC."""
     if text.endswith(("infinity", " BC")):
         return _day(text) * _DAY
     moment = datetime.fromisoformat(text)
@@ -112,12 +114,12 @@ def _moment(text: str) -> float:
 
 
 def _in_february(text: str) -> bool:
-    """Return whether a timestamp is on 28 or 29 February 2024, without a timezone."""
+    """Return whether a timestamp without a timezone is on 28 or 29 February 2024."""
     return _moment("2024-02-28T00:00") <= _moment(text) < _moment("2024-03-01T00:00")
 
 
 def _in_february_of_china(text: str) -> bool:
-    """Return whether a moment is on these days in the pack's timezone."""
+    """Return whether a time is on 28 or 29 February 2024 in the pack's timezone."""
     low, high = (_moment(f"2024-{day}T00:00") - _EAST for day in ("02-28", "03-01"))
     return low <= _moment(text) < high
 
@@ -139,7 +141,7 @@ def _mac(text: str) -> str:
 
 
 def plain(*samples: str, equal: Callable[[str], Hashable] | None = same) -> BaseType:
-    """A type whose values are equal or not, and nothing else; its samples are distinct."""
+    """Create a base type from different sample values that can only be compared for equality."""
     return BaseType(samples, equal=equal)
 
 
@@ -179,10 +181,10 @@ TYPES: dict[str, BaseType] = {
         UUIDS, UUIDS[0].upper(), same, None, same, (UUIDS[1].upper(), UUIDS[2]),
         lambda text: text in UUIDS[1:3],
     ),
-    "inet": listed("10.0.0.0/8", "10.0.0.1/32", "10.0.0.2/32", "2001:db8::1/128", text=same),
-    "cidr": listed("10.0.0.0/8", "10.0.0.0/9", "11.0.0.0/8", "2001:db8::/32", text=same),
-    "macaddr": listed("00:00:00:00:00:01", "08:00:2b:01:02:03", "ff:00:00:00:00:00", text=same),
-    "macaddr8": listed(
+    "inet": ordered("10.0.0.0/8", "10.0.0.1/32", "10.0.0.2/32", "2001:db8::1/128", text=same),
+    "cidr": ordered("10.0.0.0/8", "10.0.0.0/9", "11.0.0.0/8", "2001:db8::/32", text=same),
+    "macaddr": ordered("00:00:00:00:00:01", "08:00:2b:01:02:03", "ff:00:00:00:00:00", text=same),
+    "macaddr8": ordered(
         "00:00:00:00:00:00:00:01", "08:00:2b:01:02:03:04:05", "ff:00:00:00:00:00:00:00", text=same
     ),
     "date": BaseType(
@@ -200,9 +202,9 @@ TYPES: dict[str, BaseType] = {
         "2024-02-29", order=_moment, ends=("2024-02-28", "2024-02-29"),
         inside=_in_february_of_china, equal=_moment,
     ),
-    "time": listed("00:00", "08:30", "23:59:59.5", "24:00"),
+    "time": ordered("00:00", "08:30", "23:59:59.5", "24:00"),
     "timetz": plain("08:30+08", "08:30+00"),
-    "interval": listed("P-1D", "PT0S", "PT23H", "P1D", "P1M"),
+    "interval": ordered("P-1D", "PT0S", "PT23H", "P1D", "P1M"),
     "bytea": BaseType((r"\x0aff", r"\x", r"\x0afe"), r"\x0AFF", length=lambda t: len(_bytes(t))),
     "bit": BaseType(("101", "100"), length=len, declared="bit(3)"),
     "varbit": BaseType(("101", "", "1010"), length=len),
@@ -240,7 +242,7 @@ TYPES: dict[str, BaseType] = {
     "regrole": plain("postgres", "pg_monitor"),
     "regtype": plain("integer", "text"),
 }  # fmt: skip
-# Of the server's own; no text is read into them, so that only null can be stored.
+# Internal types of the server without a text input: only null can be stored.
 WITHOUT_VALUES = {
     "gtsvector", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary", "pg_dependencies",
     "pg_mcv_list", "pg_ndistinct", "pg_node_tree",
@@ -248,7 +250,7 @@ WITHOUT_VALUES = {
 # Types that a database declares: statement, and values.
 DECLARED: dict[str, tuple[str, BaseType]] = {
     "state": ("CREATE TYPE state AS ENUM ('new', 'lost', 'found', 'old')",
-              listed("new", "lost", "found", "old", text=same)),
+              ordered("new", "lost", "found", "old", text=same)),
     "amount": ("CREATE DOMAIN amount AS numeric(10, 2) CHECK (VALUE > -10)",
                BaseType(("1.50", "-2.00", "100.00"), "1.5", same, None, Decimal, (0, 50),
                         equal=Decimal)),

@@ -1,4 +1,4 @@
-"""The start of the oldest transaction whose changes a snapshot does not contain."""
+"""Tests of reading the start of the oldest open transaction of a database."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import psycopg
 from include.expectations.check import Activity
 
 
-def test_prepared_transaction_counts_as_open(database: str) -> None:
-    """It has no session any more; a later commit makes its changes visible."""
+def test_prepared_transaction_counts_as_open_transaction(database: str) -> None:
+    """A prepared transaction has no session, but its changes become visible if it is committed."""
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE parcel (id int)")
         connection.execute("BEGIN; INSERT INTO parcel VALUES (1); PREPARE TRANSACTION 'late'")

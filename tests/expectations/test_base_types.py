@@ -1,4 +1,7 @@
-"""Each core expectation on each base type of the server, compared with results from Python."""
+"""Tests that expectations on each base type of PostgreSQL give the expected results.
+
+The tests cover the expectations that Great Expectations defines.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ import psycopg
 from psycopg.sql import SQL, Composable, Identifier, Literal
 from pydantic import TypeAdapter
 
-from include.expectations.broken import Finder, Kept
+from include.expectations.broken import Finder, KeyList
 from include.expectations.check import Check, Snapshot
 from include.expectations.conditions import Records, condition_of
 from include.expectations.fit import misfits
 from include.expectations.types import read_types
+from include.messages import verbatim
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import AnyExpectation, Expectation
 from tests.expectations.base_types import DECLARED, TIMEZONE, TYPES, WITHOUT_VALUES, BaseType, same
@@ -30,13 +34,13 @@ Row = tuple[str | None, str | None]
 
 
 def expectation(name: str, kind: str, **kwargs: Any) -> Expectation:
-    said = {"severity": "fail", "clause": "5.1", "title": {"en": "a", "zh-CN": "b"}}
-    made: Expectation = FORM.validate_python({"id": name, "type": kind, "kwargs": kwargs} | said)
-    return made
+    common = {"severity": "fail", "clause": "5.1", "title": {"en": "a", "zh-CN": "b"}}
+    rule: Expectation = FORM.validate_python({"id": name, "type": kind, "kwargs": kwargs} | common)
+    return rule
 
 
 def rows_of(base: BaseType) -> list[Row]:
-    """Return values of two columns: each sample, the first sample twice, and null."""
+    """Return rows for two columns of a type: each sample, the first sample twice, and null."""
     samples = list(base.samples)
     if not samples:
         return [(None, None)]
@@ -59,7 +63,13 @@ def repeated(keys: list[Hashable]) -> set[int]:
 
 @dataclass(frozen=True)
 class Case:
-    """An expectation, and the records that break it; None if the type is refused."""
+    """An expectation about a column of one type, and its expected result.
+
+    Attributes:
+        expectation: the expectation.
+        broken: rows that break the expectation; None if the expectation must be refused for the
+            type.
+    """
 
     expectation: Expectation
     broken: set[int] | None
@@ -145,19 +155,19 @@ def cases(column: str, base: BaseType, count: int) -> Iterator[Case]:
 
 
 def _not_greater(rows: list[Row], order: Callable[[str], Any], or_equal: bool) -> set[int]:
-    found = set()
+    broken_rows = set()
     for at, (a, b) in enumerate(rows):
         if a is None or b is None:
             continue
         keys = order(a), order(b)
         is_good = None not in keys and (keys[0] > keys[1] or (or_equal and keys[0] == keys[1]))
         if not is_good:
-            found.add(at)
-    return found
+            broken_rows.add(at)
+    return broken_rows
 
 
 def make_table(connection: psycopg.Connection, columns: Mapping[str, BaseType]) -> Records:
-    """Make a table of two columns for each type, and fill it."""
+    """Create and fill a table with two columns for each type."""
     definitions = [
         SQL("{} {}").format(Identifier(f"{name}{end}"), _type(base.declared or name))
         for name, base in columns.items()
@@ -178,8 +188,8 @@ def make_table(connection: psycopg.Connection, columns: Mapping[str, BaseType]) 
     connection.execute(SQL("INSERT INTO every VALUES {}").format(SQL(", ").join(lines)))
     collection = MappedCollection(name="every", schema_name="public", table="every", fields={})
     database = MappedDatabase(
-        name="types", title="types", connection="x", schema_name="public", rto=timedelta(1),
-        rpo=timedelta(1), collections={"every": collection},
+        name="types", title=verbatim("types"), connection="x", schema_name="public",
+        rto=timedelta(1), rpo=timedelta(1), collections={"every": collection},
     )  # fmt: skip
     names = ["id", *(f"{name}{end}" for name in columns for end in ("", "_2"))]
     return Records(collection, database, tuple(names), ("id",), timezone=TIMEZONE)
@@ -202,12 +212,12 @@ def _type(name: str) -> SQL:
     return SQL('"char"' if name == "char" else name)
 
 
-def test_every_core_expectation_on_every_base_type_agrees_with_the_oracle(
+def test_expectations_of_great_expectations_give_expected_result_for_every_base_type(
     database: str,
 ) -> None:
-    """The server lists the types, so a new type of a newer PostgreSQL fails until it is added.
+    """The test reads the types from the server, so it fails for a new type of PostgreSQL.
 
-    An expectation without a meaning for a type is refused with a reason, not with a SQLSTATE.
+    An expectation that does not apply to a type is refused with a reason, not with a SQLSTATE.
     """
     with psycopg.connect(database) as connection:
         live = {
@@ -236,10 +246,10 @@ def test_every_core_expectation_on_every_base_type_agrees_with_the_oracle(
                 condition = condition_of(rule, records, NOW, types)
                 assert condition is not None
                 conditions[rule.id] = condition
-        kept = Kept()
+        keys = KeyList()
         dialect = Snapshot(connection).engine.dialect
-        counts = Finder(connection, dialect, records, None, kept, None).find(conditions)
-    answers |= {name: {int(key[0]) for key in kept.keys[name]} for name in counts}
+        counts = Finder(connection, dialect, records, None, keys, None).find(conditions)
+    answers |= {name: {int(key[0]) for key in keys.keys[name]} for name in counts}
     expected = expected_of(every_case)
     assert {
         name: (answers[name], broken_rows)
@@ -248,23 +258,23 @@ def test_every_core_expectation_on_every_base_type_agrees_with_the_oracle(
     } == {}
 
 
-def test_great_expectations_reports_the_same_broken_records(database: str) -> None:
-    """Its results have the counts of our scan, also for ranges whose ends it cannot read."""
+def test_check_finds_the_same_records_as_great_expectations_itself(database: str) -> None:
+    """The test includes ranges with limits that the class of Great Expectations does not accept."""
     names = ("int4", "text", "timestamptz", "inet", "json")
     columns = {name: TYPES[name] for name in names}
     every_case = all_cases(columns)
-    kept = Kept()
+    keys = KeyList()
     with psycopg.connect(database) as connection:
         records = make_table(connection, columns)
         expectations = [case.expectation for case in every_case]
-        results = Check(Snapshot(connection), records, expectations, NOW, kept).run()
+        results = Check(Snapshot(connection), records, expectations, NOW, keys).run()
     expected = expected_of(every_case)
     for result in results:
         broken_rows = expected[result.rule.id]
         assert (result.fault is not None) is (broken_rows == REFUSED), result.rule.id
         if result.fault is None:
             assert result.broken == len(broken_rows), result.rule.id
-            assert {int(key[0]) for key in kept.keys[result.rule.id]} == broken_rows
+            assert {int(key[0]) for key in keys.keys[result.rule.id]} == broken_rows
             assert result.evr is not None
             assert result.evr.result["unexpected_count"] == len(broken_rows)
 
@@ -275,10 +285,10 @@ WHERE e.typtype = 'b' AND e.typnamespace = 'pg_catalog'::regnamespace
 """
 
 
-def test_arrays_of_every_base_type_have_sets_and_uniqueness_if_their_items_have(
+def test_array_columns_can_be_compared_for_equality_if_their_item_type_has_equality(
     database: str,
 ) -> None:
-    """Patterns, lengths and ranges have no meaning for them."""
+    """Expectations about patterns, lengths and ranges are refused for arrays."""
     with psycopg.connect(database) as connection:
         items = dict(connection.execute(ARRAYS).fetchall())
         columns = {

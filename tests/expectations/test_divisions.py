@@ -1,4 +1,7 @@
-"""Administrative divisions: codes come and retire, addresses and ID numbers keep them."""
+"""Tests of the expectations about administrative division codes in addresses and ID numbers.
+
+An ID number may contain a code that was retired after the person's birth.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include.expectations.broken import Kept
+from include.expectations.broken import KeyList
 from include.expectations.check import Check, Snapshot
 from include.expectations.conditions import Records
 from include.policy import PolicyPack
 from include.registry import load_pack
-from tests.policy.packs import said, write_pack
+from tests.policy.packs import problem_lines, write_pack
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 MAP = """\
@@ -51,7 +54,7 @@ DIVISIONS = st.lists(st.tuples(CODES, st.none() | DAYS, st.none() | DAYS), max_s
 
 @dataclass
 class Registry:
-    """Divisions and persons, in a transaction that is never committed."""
+    """Administrative divisions and persons, in a transaction that is never committed."""
 
     connection: psycopg.Connection
     folder: Path
@@ -61,18 +64,24 @@ class Registry:
         return load_pack(write_pack(self.folder, datamap__shop=MAP, quality__person=rule))
 
     def broken(self, kind: str, kwargs: str, timezone: str = "UTC") -> set[int]:
-        """Return the persons that break a rule."""
+        """Return the ids of the persons that break an expectation.
+
+        Args:
+            kind: type of the expectation.
+            kwargs: arguments of the expectation as YAML.
+            timezone: IANA name of the policy pack's timezone.
+        """
         pack = self.pack(kind, kwargs)
         (suite,) = pack.suites
         database = pack.database("shop")
         columns = ("id", "code", "number", "at")
         person = database.collections["person"]
         records = Records(person, database, columns, ("id",), timezone=timezone)
-        kept = Kept()
-        check = Check(Snapshot(self.connection), records, suite.expectations, NOW, kept)
+        keys = KeyList()
+        check = Check(Snapshot(self.connection), records, suite.expectations, NOW, keys)
         (result,) = check.run()
         assert result.fault is None
-        return {int(key) for (key,) in kept.keys[suite.expectations[0].id]}
+        return {int(key) for (key,) in keys.keys[suite.expectations[0].id]}
 
     def divisions(self, *rows: tuple[str, date | None, date | None]) -> None:
         for row in rows:
@@ -85,7 +94,7 @@ class Registry:
 
 @pytest.fixture
 def registry(database: str, tmp_path: Path) -> Iterator[Registry]:
-    """Nothing in it yet."""
+    """Provide empty tables of divisions and persons."""
     with psycopg.connect(database) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(TABLES)
@@ -95,12 +104,18 @@ def registry(database: str, tmp_path: Path) -> Iterator[Registry]:
 
 
 def number(code: str, born: str) -> str:
-    """An ID number; its check character is of no interest here."""
+    """Return an ID number with a check character that may be wrong.
+
+    Args:
+        code: administrative division code.
+        born: date of birth as ``YYYYMMDD``.
+    """
     return f"{code}{born}0010"
 
 
-def test_a_retired_code_is_right_for_who_was_born_before(registry: Registry) -> None:
-    """And wrong for who was born after; an unknown code is wrong for everybody."""
+def test_division_code_in_id_number_is_valid_if_not_retired_before_the_birth(
+    registry: Registry,
+) -> None:
     registry.divisions(("110101", None, None), ("110103", None, date(2010, 7, 1)))
     registry.person(1, number=number("110101", "20200101"))
     registry.person(2, number=number("110103", "19990101"))
@@ -112,11 +127,13 @@ def test_a_retired_code_is_right_for_who_was_born_before(registry: Registry) -> 
     assert registry.broken(ID_NUMBER, "column: number, part: division") == {5}
 
 
-def test_only_numbers_of_the_right_form_are_held_against_the_list(registry: Registry) -> None:
-    """One fault is one finding: form and date of birth have rules of their own."""
+def test_expectation_about_divisions_does_not_report_malformed_id_numbers(
+    registry: Registry,
+) -> None:
+    """Other expectations check the format and the date of birth."""
     registry.divisions(("110101", None, date(2010, 7, 1)))
-    for key, one in enumerate(("", "x", "99999919990101001", number("110101", "19990230"))):
-        registry.person(key, number=one)
+    for key, id_number in enumerate(("", "x", "99999919990101001", number("110101", "19990230"))):
+        registry.person(key, number=id_number)
     kwargs = "column: number, part: division, retired_on: retired_on"
     assert registry.broken(ID_NUMBER, kwargs) == set()
 
@@ -124,7 +141,7 @@ def test_only_numbers_of_the_right_form_are_held_against_the_list(registry: Regi
 @pytest.mark.parametrize(
     ("kind", "is_local"), [("date", True), ("timestamp", True), ("timestamptz", False)]
 )
-def test_day_of_a_record_is_a_day_of_the_packs_timezone(
+def test_expectation_about_divisions_compares_days_in_timezone_of_policy_pack(
     registry: Registry, kind: str, is_local: bool
 ) -> None:
     registry.connection.execute(f"ALTER TABLE person ALTER COLUMN at TYPE {kind}")
@@ -140,22 +157,24 @@ def test_day_of_a_record_is_a_day_of_the_packs_timezone(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(DIVISIONS, st.lists(st.tuples(CODES, st.none() | DAYS), max_size=8))
-def test_a_code_counts_on_the_days_between_its_ends(
+def test_division_code_is_valid_from_first_to_last_day_of_its_validity(
     registry: Registry,
     listed: list[tuple[str, date | None, date | None]],
     people: list[tuple[str, date | None]],
 ) -> None:
-    """Both included; without an end it always counts, a record without a day counts on any."""
+    """The first and the last day are included. A missing first or last day sets no limit."""
     registry.divisions(*listed)
     first, last = date.min, date.max
     expected: dict[str, set[int]] = {"at": set(), "born": set()}
     for key, (code, day) in enumerate(people):
         born = day or date(2010, 1, 2)
         registry.person(key, code=code, number=number(code, f"{born:%Y%m%d}"), at=day)
-        mine = [(begin or first, end or last) for one, begin, end in listed if one == code]
-        if not any(day is None or begin <= day <= end for begin, end in mine):
+        periods = [
+            (begin or first, end or last) for known_code, begin, end in listed if known_code == code
+        ]
+        if not any(day is None or begin <= day <= end for begin, end in periods):
             expected["at"].add(key)
-        if not any(born <= end for _, end in mine):
+        if not any(born <= end for _, end in periods):
             expected["born"].add(key)
     dated = "column: code, at: at, valid_from: valid_from, retired_on: retired_on"
     assert registry.broken(IN_LIST, dated) == expected["at"]
@@ -167,19 +186,18 @@ def test_a_code_counts_on_the_days_between_its_ends(
 @pytest.mark.parametrize(
     ("kind", "kwargs", "expected"),
     [
-        (IN_LIST, "column: code, at: at", "at goes together with valid_from or retired_on"),
-        (IN_LIST, "column: code, retired_on: retired_on", "at goes together"),
+        (IN_LIST, "column: code, at: at", "at requires valid_from or retired_on"),
+        (IN_LIST, "column: code, retired_on: retired_on", "at requires"),
         (IN_LIST, "column: code, at: when, retired_on: retired_on", "has no field 'when'"),
         (IN_LIST, "column: code, at: at, valid_from: begin", "has no field 'begin'"),
         (ID_NUMBER, "column: number, part: division, retired_on: end", "has no field 'end'"),
-        (ID_NUMBER, "column: number, part: form", "this key is not known here"),
+        (ID_NUMBER, "column: number, part: form", "this key is unknown"),
     ],
 )
-def test_names_that_lead_nowhere_are_refused(
+def test_load_pack_refuses_unknown_field_names_in_an_expectation(
     tmp_path: Path, kind: str, kwargs: str, expected: str
 ) -> None:
-    """With the line."""
     rule = RULE.format(type=kind, kwargs=kwargs)
-    lines = said(write_pack(tmp_path, datamap__shop=MAP, quality__person=rule))
+    lines = problem_lines(write_pack(tmp_path, datamap__shop=MAP, quality__person=rule))
     assert any(expected in line for line in lines), lines
     assert all(line.startswith("quality/person.yaml:5") for line in lines)

@@ -1,4 +1,4 @@
-"""Data Docs: expectations and counts, and no value of a record."""
+"""Tests that Data Docs show expectations and counts, and no values of records."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from tests.quality.support import Company
 CANARY = "CANARY-13812345"
 
 
-def test_a_page_holds_counts_and_no_value(company: Company, tmp_path: Path) -> None:
-    """The broken value is nowhere in it; the expectation and its count are."""
+def test_data_docs_page_shows_expectations_and_no_values_of_records(
+    company: Company, tmp_path: Path
+) -> None:
     company.do(f"UPDATE person SET phone = '{CANARY}', name = '' WHERE id <= 3")
-    done = company.check()
-    page = data_docs("shop.person", done.results["person"], "run-1", company.at).decode()
+    checked = company.check()
+    page = data_docs("shop.person", checked.results["person"], "run-1", company.at).decode()
     assert "expect_column_values_to_be_mobile_numbers" in page
     assert CANARY not in page
     assert "Person 4" not in page

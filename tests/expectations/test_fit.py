@@ -1,4 +1,4 @@
-"""Expectations that do not fit the live types: named with file, line and path, and unchecked."""
+"""Tests that expectations which do not fit the types of their columns are reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from include.expectations.types import read_types
 from include.messages import in_english
 from include.registry import load_pack
 from tests.expectations.test_base_types import NOW, expectation
-from tests.policy.packs import said, write_pack
+from tests.policy.packs import problem_lines, write_pack
 
 TABLE = """
 CREATE TYPE state AS ENUM ('new', 'old');
@@ -34,13 +34,15 @@ PAIR = "expect_column_pair_values_a_to_be_greater_than_b"
 
 @pytest.fixture
 def connection(database: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database) as made:
-        made.execute(TABLE)
-        yield made
+    with psycopg.connect(database) as connection:
+        connection.execute(TABLE)
+        yield connection
 
 
-def test_set_of_many_values_fits(connection: psycopg.Connection) -> None:
-    """A list of codes has more members than a query of PostgreSQL has columns."""
+def test_value_set_may_be_larger_than_the_column_limit_of_postgresql(
+    connection: psycopg.Connection,
+) -> None:
+    """A query can have at most 1,664 columns, so it must not have one column for each value."""
     codes = expectation("r", IN_SET, column="i", value_set=tuple(range(2_000)))
     assert misfits(connection, codes, read_types(connection, "public", "t"), "UTC") == []
 
@@ -70,17 +72,21 @@ def test_set_of_many_values_fits(connection: psycopg.Connection) -> None:
         (BETWEEN, {"column": "x", "min_value": "10.0.0.1", "max_value": "10.0.0.300"}, "max_value"),
         (BETWEEN, {"column": "j", "max_value": 5}, "the column j has the type json"),
         (BETWEEN, {"column": "b", "max_value": 5}, "the column b has the type boolean"),
-        (REGEX, {"column": "w", "regex": "("}, "its regular expression is invalid"),
+        (
+            REGEX,
+            {"column": "w", "regex": "("},
+            "the regular expression of the expectation is invalid",
+        ),
         (REGEX, {"column": "d", "regex": "x"}, "the column d has the type date"),
         (PAIR, {"column_A": "d", "column_B": "m"}, None),
         (PAIR, {"column_A": "d", "column_B": "n"}, "values of the types date and numeric(6,2)"),
     ],
     ids=str,
 )  # fmt: skip
-def test_argument_that_does_not_fit_the_live_type_is_named(
+def test_misfit_names_the_argument_that_does_not_fit_the_column_type(
     connection: psycopg.Connection, kind: str, kwargs: dict[str, Any], fault: str | None
 ) -> None:
-    """PostgreSQL would refuse it for the whole scan, or read another value."""
+    """Without this check, PostgreSQL would refuse the whole scan or misread the argument."""
     types = read_types(connection, "public", "t")
     unfit = misfits(connection, expectation("r", kind, **kwargs), types, "Asia/Shanghai")
     messages = [in_english(misfit.message) for misfit in unfit]
@@ -88,10 +94,10 @@ def test_argument_that_does_not_fit_the_live_type_is_named(
     assert fault is None or fault in messages[0]
 
 
-def test_unfit_expectations_are_problems_with_file_line_and_path(
+def test_problem_of_expectation_is_reported_with_file_line_and_path(
     database: str, tmp_path: Path
 ) -> None:
-    """`config check` finds them before a run does, all at once."""
+    """`config check` lists all of these problems before a run."""
     rule = "{severity: warn, clause: '5.1', title: {en: a, zh-CN: b}, id: "
     suite = f"""\
 - collection: t
@@ -109,8 +115,8 @@ def test_unfit_expectations_are_problems_with_file_line_and_path(
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(TABLE)
         problems = expectation_problems(pack, pack.database("shop"), connection)
-    places = [str(problem).split(": ")[:2] for problem in problems]
-    assert places == [
+    locations = [str(problem).split(": ")[:2] for problem in problems]
+    assert locations == [
         ["quality/t.yaml:4", "[0].expectations[0].kwargs.value_set[1]"],
         ["quality/t.yaml:4", "[0].expectations[0].kwargs.value_set[2]"],
         ["quality/t.yaml:5", "[0].expectations[1].type"],
@@ -118,10 +124,10 @@ def test_unfit_expectations_are_problems_with_file_line_and_path(
     ]
 
 
-def test_unfit_expectation_is_unchecked_and_stops_no_other(
+def test_check_skips_only_the_expectation_that_does_not_fit_its_column(
     connection: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """The run says why, without a SQLSTATE."""
+    """The detail for engineers names the argument and contains no SQLSTATE."""
     pack = load_pack(write_pack(tmp_path, datamap__shop=MAP))
     database = pack.database("shop")
     columns = tuple(read_types(connection, "public", "t"))
@@ -131,10 +137,11 @@ def test_unfit_expectation_is_unchecked_and_stops_no_other(
         expectation("b", IN_SET, column="s", value_set=("new",)),
     ]
     connection.execute("INSERT INTO t (id, s) VALUES (1, 'old')")
-    kept = type("Names", (), {"add": lambda *_: None, "forget": lambda *_: None})()
-    faulty, sound = Check(Snapshot(connection), records, rules, NOW, kept).run()
+    receiver = type("Names", (), {"add": lambda *_: None, "forget": lambda *_: None})()
+    faulty, sound = Check(Snapshot(connection), records, rules, NOW, receiver).run()
     assert faulty.fault is not None
-    assert in_english(faulty.fault) == "value_set[0] is not a value of the type state"
+    assert faulty.fault.detail is not None
+    assert in_english(faulty.fault.detail) == "value_set[0] is not a value of the type state"
     assert (sound.fault, sound.broken) == (None, 1)
 
 
@@ -147,19 +154,18 @@ def test_unfit_expectation_is_unchecked_and_stops_no_other(
         ("min_value: 2024-03-02T00:01, max_value: 2024-03-01", "min_value 2024-03-02T00:01 is abo"),
     ],
 )
-def test_range_that_no_calendar_has_is_refused_at_load(
+def test_load_pack_refuses_range_with_invalid_date(
     tmp_path: Path, arguments: str, message: str
 ) -> None:
-    """The problem has file, line and path, and no database is needed."""
     rule = f"{{id: a, type: {BETWEEN}, severity: warn, clause: '5.1', title: {{en: a, zh-CN: b}}, "
     suite = f"- collection: t\n  expectations:\n    - {rule}kwargs: {{column: d, {arguments}}}}}\n"
-    lines = said(write_pack(tmp_path, datamap__shop=MAP, quality__t=suite))
+    lines = problem_lines(write_pack(tmp_path, datamap__shop=MAP, quality__t=suite))
     assert lines
     assert lines[0].startswith("quality/t.yaml:3: [0].expectations[0].kwargs")
     assert message in lines[0]
 
 
-def test_range_of_texts_may_begin_like_a_year(tmp_path: Path) -> None:
+def test_load_pack_accepts_range_of_texts_that_look_like_months(tmp_path: Path) -> None:
     rule = f"{{id: a, type: {BETWEEN}, severity: warn, clause: '5.1', title: {{en: a, zh-CN: b}}, "
     kwargs = "kwargs: {column: s, min_value: 4711-12, max_value: 4711-99}"
     suite = f"- collection: t\n  expectations:\n    - {rule}{kwargs}}}\n"

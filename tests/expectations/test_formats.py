@@ -1,4 +1,4 @@
-"""Formats in SQL against the same rules in Python."""
+"""Tests that SQL conditions for formats and the same rules in Python give the same results."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ PHONES = st.one_of(
 
 @pytest.fixture(scope="module")
 def connection(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as found:
-        yield found
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as connection:
+        yield connection
 
 
-def asked(connection: psycopg.Connection, condition: str, value: str | None) -> bool | None:
-    # OFFSET 0: of a constant, PostgreSQL would evaluate each branch of a CASE when it plans.
+def evaluate(connection: psycopg.Connection, condition: str, value: str | None) -> bool | None:
+    # OFFSET 0, because the planner would evaluate each branch of a CASE over a constant.
     query = f"SELECT {condition} FROM (SELECT %s::text AS v OFFSET 0) AS given"
     row = connection.execute(query.replace(" % ", " %% ").encode(), [value]).fetchone()
     assert row is not None
@@ -67,42 +67,48 @@ def is_day(text: str) -> bool:
 
 @settings(max_examples=300, deadline=None)
 @given(NUMBERS)
-def test_dates_of_birth_are_those_of_the_calendar(
+def test_birth_date_condition_accepts_exactly_the_dates_of_the_calendar(
     connection: psycopg.Connection, number: str | None
 ):
-    """A day that exists and is not in the future; numbers of another form are not looked at."""
-    found = asked(connection, formats.no_resident_id_birth_date("v", f"'{TODAY:%Y%m%d}'"), number)
+    """The date must exist and must not be in the future. The condition is null for other texts."""
+    is_broken = evaluate(
+        connection, formats.not_resident_id_birth_date("v", f"'{TODAY:%Y%m%d}'"), number
+    )
     expected = not is_day(number[6:14]) if number is not None and has_form(number) else None
-    assert found is expected
+    assert is_broken is expected
 
 
 @settings(max_examples=300, deadline=None)
 @given(NUMBERS)
-def test_check_characters_are_those_of_the_standard(
+def test_check_character_condition_agrees_with_the_algorithm_of_the_standard(
     connection: psycopg.Connection, number: str | None
 ):
-    """The weighted sum mod 11 picks one of eleven characters (GB 11643-1999, 6)."""
-    found = asked(connection, formats.no_resident_id_check_character("v"), number)
+    """The weighted sum modulo 11 selects one of eleven check characters (GB 11643-1999, 6)."""
+    is_broken = evaluate(connection, formats.not_resident_id_check_character("v"), number)
     expected = None
     if number is not None and has_form(number):
-        total = sum(int(one) * by for one, by in zip(number, formats.WEIGHTS, strict=False))
+        total = sum(
+            int(digit) * weight for digit, weight in zip(number, formats.WEIGHTS, strict=False)
+        )
         expected = number[17].upper() != "10X98765432"[total % 11]
-    assert found is expected
+    assert is_broken is expected
 
 
 @pytest.mark.parametrize("last", "0123456789Xx")
-def test_one_check_character_of_eleven_is_right(connection: psycopg.Connection, last: str):
-    """Of a sequence that the standard gives as an example only the X is right, in both cases."""
+def test_check_character_condition_accepts_only_the_right_character(
+    connection: psycopg.Connection, last: str
+):
+    """For the number in the standard's example, only X is right, in upper or lower case."""
     number = "11010519491231002" + last
-    found = asked(connection, formats.no_resident_id_check_character("v"), number)
-    assert found is (last.upper() != "X")
+    is_broken = evaluate(connection, formats.not_resident_id_check_character("v"), number)
+    assert is_broken is (last.upper() != "X")
 
 
 @settings(max_examples=300, deadline=None)
 @given(PHONES)
-def test_mobile_numbers_may_be_written_with_spaces_and_hyphens(
+def test_mobile_number_condition_gives_the_same_result_as_its_regular_expression(
     connection: psycopg.Connection, phone: str | None
 ):
-    """Quickly for those without, with the same answer as the whole pattern."""
-    found = asked(connection, formats.no_mobile_number("v"), phone)
-    assert found is (None if phone is None else re.fullmatch(formats.MOBILE, phone) is None)
+    """For numbers of 11 digits, the condition uses faster SQL, not the regular expression."""
+    is_broken = evaluate(connection, formats.not_mobile_number("v"), phone)
+    assert is_broken is (None if phone is None else re.fullmatch(formats.MOBILE, phone) is None)

@@ -1,4 +1,7 @@
-"""The pack's expectations are Great Expectations' own, or ours registered with it."""
+"""Tests that Great Expectations knows every expectation that a policy pack may use.
+
+ParcelSeal registers the expectations that Great Expectations does not define itself.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.policy.expectations import AnyExpectation, Expectation, are_enough
+from include.policy.expectations import AnyExpectation, Expectation, is_within_mostly
 
 CLASSES = get_args(get_args(AnyExpectation)[0])
-TYPES = sorted(one for kind in CLASSES for one in get_args(kind.model_fields["type"].annotation))
+TYPES = sorted(name for kind in CLASSES for name in get_args(kind.model_fields["type"].annotation))
 TITLE = {"en": "x", "zh-CN": "x"}
 KWARGS = {
     "expect_column_values_to_be_in_set": {"column": "a", "value_set": [1, 2]},
@@ -33,26 +36,29 @@ KWARGS = {
 }
 
 
-def made(kind: str) -> Expectation:
-    """An expectation of a type."""
-    (cls,) = [one for one in CLASSES if kind in get_args(one.model_fields["type"].annotation)]
+def make_expectation(kind: str) -> Expectation:
+    """Create an expectation of the given type.
+
+    Args:
+        kind: name of the type.
+    """
+    (cls,) = [cls for cls in CLASSES if kind in get_args(cls.model_fields["type"].annotation)]
     kwargs = KWARGS.get(kind, {"column": "a"})
-    given = {"id": "r", "type": kind, "kwargs": kwargs, "severity": "warn", "clause": "4.1"}
-    return cls.model_validate({**given, "title": TITLE})  # type: ignore[no-any-return]
+    fields = {"id": "r", "type": kind, "kwargs": kwargs, "severity": "warn", "clause": "4.1"}
+    return cls.model_validate({**fields, "title": TITLE})  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_every_type_of_the_pack_is_one_that_great_expectations_takes(kind: str) -> None:
-    """By name and kwargs: its own classes refuse what they do not know."""
+def test_great_expectations_accepts_every_type_of_expectation_of_a_policy_pack(kind: str) -> None:
+    """The classes of Great Expectations refuse unknown types and arguments."""
     from include.expectations import gx  # imports Great Expectations, in seconds
 
-    expectation = gx.configuration_of(made(kind)).to_domain_obj()
+    expectation = gx.configuration_of(make_expectation(kind)).to_domain_obj()
     assert expectation.expectation_type == kind
     assert expectation.severity.value == "warning"
 
 
-def test_our_types_are_told_from_its_own() -> None:
-    """Every type of ours is one that a pack can write, and stands under its name."""
+def test_each_expectation_type_is_defined_by_this_project_or_great_expectations() -> None:
     from great_expectations.expectations.registry import get_expectation_impl
 
     from include.expectations import gx
@@ -61,7 +67,7 @@ def test_our_types_are_told_from_its_own() -> None:
     for kind in set(TYPES) - set(gx.OURS):
         core = get_expectation_impl(kind).__mro__
         assert any(
-            one.__module__.startswith("great_expectations.expectations.core") for one in core
+            base.__module__.startswith("great_expectations.expectations.core") for base in core
         )
 
 
@@ -70,8 +76,9 @@ def test_our_types_are_told_from_its_own() -> None:
     share=st.decimals("0.001", 1, places=3),
     broken=st.integers(0, 10**9),
 )
-def test_a_share_is_compared_without_rounding(rows: int, share: Decimal, broken: int) -> None:
-    """Met exactly when the broken are no more than the rest allows."""
+def test_failure_rate_is_compared_with_mostly_without_rounding(
+    rows: int, share: Decimal, broken: int
+) -> None:
     broken = min(broken, rows)
     good = Fraction(rows - broken, rows) if rows else Fraction(1)
-    assert are_enough(rows, broken, share) == (good >= Fraction(share))
+    assert is_within_mostly(rows, broken, share) == (good >= Fraction(share))

@@ -1,4 +1,4 @@
-"""How records are looked through: what is named, what is counted."""
+"""Tests of the scan for records that break expectations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from include.expectations.broken import Finder, Kept
+from include.expectations.broken import Finder, KeyList
 from include.expectations.check import Check, Snapshot
 from include.expectations.conditions import Records, condition_of
 from include.policy.expectations import Suite
@@ -33,24 +33,24 @@ RULE = """\
       clause: "5.1"
       title: {{en: a, zh-CN: b}}
 """
-RULES = "".join(RULE.format(part=one) for one in ("form", "birth_date", "check_character"))
+RULES = "".join(RULE.format(part=part) for part in ("form", "birth_date", "check_character"))
 SUITE = "- collection: person\n  expectations:\n" + RULES
 GOOD, WRONG = "11010519491231002X", "110105194912310021"
 
 
 @pytest.fixture
 def connection(database: str) -> Iterator[psycopg.Connection]:
-    """Five persons, three of whom have a wrong number."""
-    with psycopg.connect(database) as found:
-        found.execute("CREATE TABLE person (id bigint PRIMARY KEY, number text)")
+    """Provide a table of five persons, of whom three have a wrong ID number."""
+    with psycopg.connect(database) as connection:
+        connection.execute("CREATE TABLE person (id bigint PRIMARY KEY, number text)")
         for key, number in enumerate([GOOD, WRONG, WRONG, "x", None], start=1):
-            found.execute("INSERT INTO person VALUES (%s, %s)", [key, number])
-        yield found
+            connection.execute("INSERT INTO person VALUES (%s, %s)", [key, number])
+        yield connection
 
 
 @pytest.fixture
 def people(tmp_path: Path) -> tuple[Suite, Records]:
-    """What is expected of their numbers."""
+    """Provide the suite for the ID numbers of the persons, and the records to check."""
     pack = load_pack(write_pack(tmp_path / "pack", datamap__shop=MAP, quality__person=SUITE))
     database = pack.database("shop")
     return pack.suites[0], Records(
@@ -59,30 +59,31 @@ def people(tmp_path: Path) -> tuple[Suite, Records]:
 
 
 @pytest.mark.parametrize(("most", "named"), [(None, 2), (1, 1), (0, 0)])
-def test_all_are_counted_and_as_many_named_as_asked_for(
+def test_number_of_listed_keys_is_limited_and_number_of_counted_records_is_not(
     connection: psycopg.Connection, people: tuple[Suite, Records], most: int | None, named: int
 ) -> None:
-    """Who must know every one, as the review of a batch does, sets no limit."""
     suite, records = people
-    kept = Kept()
+    keys = KeyList()
     view = Snapshot(connection)
-    results = Check(view, records, suite.expectations, NOW, kept, most=most).run()
-    assert [one.broken for one in results] == [1, 0, 2]
-    assert len(kept.keys["check_character"]) == named
+    results = Check(view, records, suite.expectations, NOW, keys, most=most).run()
+    assert [result.broken for result in results] == [1, 0, 2]
+    assert len(keys.keys["check_character"]) == named
 
 
-def test_postgresql_judges_records_in_its_workers(
+def test_scan_for_records_that_break_expectations_uses_parallel_workers(
     connection: psycopg.Connection, people: tuple[Suite, Records]
 ) -> None:
-    """Also behind what is computed once for several rules: else a check takes twice as long."""
+    """A column that is computed once for several expectations must not prevent parallel workers."""
     suite, records = people
     connection.execute("SET LOCAL min_parallel_table_scan_size = 0")
     connection.execute("SET LOCAL parallel_setup_cost = 0")
     connection.execute("SET LOCAL parallel_tuple_cost = 0")
     dialect = Snapshot(connection).engine.dialect
-    conditions = [condition_of(one, records, NOW) for one in suite.expectations]
-    finder = Finder(connection, dialect, records, None, Kept(), None)
-    query = finder._query([one for one in conditions if one is not None]).compile(dialect=dialect)
+    conditions = [condition_of(expectation, records, NOW) for expectation in suite.expectations]
+    finder = Finder(connection, dialect, records, None, KeyList(), None)
+    query = finder._query([condition for condition in conditions if condition is not None]).compile(
+        dialect=dialect
+    )
     plan = connection.execute(f"EXPLAIN {query}".encode(), query.params).fetchall()
     assert plan[0][0].startswith("Gather")
     assert "octets of column 2" in str(query)

@@ -1,4 +1,4 @@
-"""A run in a process of its own, for the tests that kill it; says on stdout how far it is."""
+"""Run an operation in a separate process that tests kill, and print its progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from include.services.objectstore.base import StoredObject
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.directory_files import write_lock
 from tests.evidence.support import CLOCK, FILES, result_of
-from tests.faults.support import Keys, Rig, StorePlace
+from tests.faults.support import Keys, Rig, StoreLocation
 
 
 def say(stage: str) -> None:
@@ -29,7 +29,11 @@ def pause(stage: str) -> None:
 
 
 class PausingStore(DirectoryStore):
-    """Pauses before an object of that name is put, or after its lock is written."""
+    """A store that pauses before it writes an object, or after it wrote the lock of an object.
+
+    Attributes:
+        pause_at: name of the object, or ``lock of`` and its name; empty for no pause.
+    """
 
     pause_at = ""
 
@@ -49,38 +53,38 @@ class PausingStore(DirectoryStore):
 
 
 def main() -> None:
-    told: dict[str, Any] = json.loads(sys.argv[1])
-    rig = Rig(**told["rig"], keys=Keys(Path(told["keys"])))
-    store = StorePlace(**told["store"]).open()
-    if pause_at := told.get("pause_at"):
-        store = PausingStore(Path(told["store"]["place"]), "beijing")
+    task: dict[str, Any] = json.loads(sys.argv[1])
+    rig = Rig(**task["rig"], keys=Keys(Path(task["keys"])))
+    store = StoreLocation(**task["store"]).open()
+    if pause_at := task.get("pause_at"):
+        store = PausingStore(Path(task["store"]["address"]), "beijing")
         store.pause_at = pause_at
-    if told["what"] == "backup":
-        back_up(rig, store, told)
-    elif told["what"] == "drill":
+    if task["operation"] == "backup":
+        back_up(rig, store, task)
+    elif task["operation"] == "drill":
         rig.drill(store, progress=say)
-    elif told["what"] == "seal":
+    elif task["operation"] == "seal":
         with rig.engine().connect() as conn:
             seal(
                 store,
                 conn,
                 rig.keys.offsite(store).signer,
-                result=result_of(number=told["number"]),
+                result=result_of(number=task["number"]),
                 files=FILES,
                 clock=CLOCK,
-                lock_until=datetime.fromisoformat(told["lock_until"]),
+                lock_until=datetime.fromisoformat(task["lock_until"]),
             )
     say("done")
 
 
-def back_up(rig: Rig, store: Any, told: dict[str, Any]) -> None:
-    told_so = False
+def back_up(rig: Rig, store: Any, task: dict[str, Any]) -> None:
+    is_reported = False
 
     def progress(_: str, dumped: int) -> None:
-        nonlocal told_so
-        if not told_so and dumped > told.get("pause_after", 1 << 60):
-            told_so = True
+        nonlocal is_reported
+        if not is_reported and dumped > task.get("pause_after", 1 << 60):
+            is_reported = True
             say("dumping")
-            sys.stdin.readline()  # until told to go on
+            sys.stdin.readline()  # until the test tells it to continue
 
     rig.back_up(store, progress=progress)

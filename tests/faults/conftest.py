@@ -1,4 +1,4 @@
-"""A courier of 46 MB with its keys, a moto server, and a database server that may be harmed."""
+"""Fixtures: a courier database of 46 MB with keys, an S3 server, and a fragile PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import metadata
-from tests.faults.support import Keys, Rig, StorePlace, now
+from tests.faults.support import Keys, Rig, StoreLocation, now
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.registers import emptying
 from tests.support.s3 import MotoServer, client_for, new_bucket
@@ -70,7 +70,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture(scope="session")
 def courier(postgres: EmbeddedPostgres) -> str:
-    """A database whose dump has 46 MB and whose backup has 24 MB; tests only read it."""
+    """Provide a database whose dump has 46 MB and whose restore point has 24 MB.
+
+    Tests only read it.
+    """
     return new_database(postgres, FILL.format(parts=40, waybills=9_000))
 
 
@@ -83,7 +86,7 @@ def state_database(postgres: EmbeddedPostgres) -> str:
 
 @pytest.fixture
 def rig(courier: str, state_database: str, postgres: EmbeddedPostgres, keys: Keys) -> Rig:
-    """The big courier with an empty state."""
+    """Provide the large courier database with an empty state database."""
     with engine(state_database).begin() as conn:
         conn.exec_driver_sql(EMPTY)
     return Rig(courier, state_database, postgres.conninfo("postgres"), keys)
@@ -91,7 +94,7 @@ def rig(courier: str, state_database: str, postgres: EmbeddedPostgres, keys: Key
 
 @pytest.fixture
 def small(rig: Rig, postgres: EmbeddedPostgres) -> Iterator[Rig]:
-    """A courier with a few rows, which a test may change."""
+    """Provide a courier database with a few rows, which a test may change."""
     conninfo = new_database(postgres, FILL.format(parts=2, waybills=50))
     yield Rig(conninfo, rig.state, rig.server, rig.keys)
     name = psycopg.conninfo.conninfo_to_dict(conninfo)["dbname"]
@@ -101,45 +104,45 @@ def small(rig: Rig, postgres: EmbeddedPostgres) -> Iterator[Rig]:
 
 @pytest.fixture
 def slow_to_index(small: Rig) -> Rig:
-    """The small courier with an index that takes half a minute to build, in a copy only."""
+    """Provide the small courier database with an index whose restore takes 30 s."""
     with psycopg.connect(small.source, autocommit=True) as conn:
         conn.execute(SLOW_INDEX)
     return small
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> StorePlace:
+def directory(tmp_path: Path) -> StoreLocation:
     (tmp_path / "store").mkdir()
-    return StorePlace("directory", str(tmp_path / "store"))
+    return StoreLocation("directory", str(tmp_path / "store"))
 
 
 @pytest.fixture
 def proxy(moto: MotoServer) -> Iterator[FaultyProxy]:
-    with FaultyProxy(moto.endpoint) as made:
-        yield made
+    with FaultyProxy(moto.endpoint) as faulty_proxy:
+        yield faulty_proxy
 
 
 @pytest.fixture
-def s3(moto: MotoServer) -> StorePlace:
-    return StorePlace("s3", moto.endpoint, new_bucket(client_for(moto.endpoint)))
+def s3(moto: MotoServer) -> StoreLocation:
+    return StoreLocation("s3", moto.endpoint, new_bucket(client_for(moto.endpoint)))
 
 
 @pytest.fixture
-def s3_through_proxy(s3: StorePlace, proxy: FaultyProxy) -> StorePlace:
-    """The same bucket as ``s3``, reached through ``proxy``."""
-    return StorePlace("s3", proxy.endpoint, s3.bucket)
+def s3_through_proxy(s3: StoreLocation, proxy: FaultyProxy) -> StoreLocation:
+    """Provide the bucket of `s3` through the fixture `proxy`, which injects faults."""
+    return StoreLocation("s3", proxy.endpoint, s3.bucket)
 
 
 @pytest.fixture(params=["directory", "s3"])
-def place(request: pytest.FixtureRequest) -> StorePlace:
-    """Each test that takes this runs against both kinds of store."""
-    found: StorePlace = request.getfixturevalue(request.param)
-    return found
+def location(request: pytest.FixtureRequest) -> StoreLocation:
+    """An empty store. The test runs once with a directory and once with S3."""
+    store_location: StoreLocation = request.getfixturevalue(request.param)
+    return store_location
 
 
 @contextmanager
 def tmpfs(folder: Path, megabytes: int) -> Iterator[Path]:
-    """Mount a disk of that size; skips the test where nobody may mount."""
+    """Mount a temporary disk of a given size in MB. Skip the test if mounting is not permitted."""
     folder.mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
         pytest.skip("a disk of its own can only be mounted as root")
@@ -165,7 +168,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def fragile() -> Iterator[EmbeddedPostgres]:
-    """A database server of its own, to be restarted and stopped by tests."""
+    """Provide a separate database server that tests may restart and stop."""
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-fragile-"))
     folder.chmod(0o755)
     server = EmbeddedPostgres(folder / "pg", settings={"fsync": "off", "shared_buffers": "32MB"})
@@ -177,7 +180,10 @@ def fragile() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture
 def cramped(fragile: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
-    """The fragile server with its databases, not its log, on a disk of 75 MB."""
+    """Provide the server of `fragile` with its databases on a disk of 75 MB.
+
+    The server's log is on another disk.
+    """
     fragile.stop()
     base, aside = fragile.data / "base", fragile.data / "base.aside"
     base.rename(aside)

@@ -1,4 +1,4 @@
-"""What the fault tests share: one courier, its keys and stores, and the runs that get hurt."""
+"""The mapped database, keys and stores of the fault tests, and a child process to kill."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from include.evidence.model import StepRecord
 from include.evidence.signing import Signer
 from include.evidence.step_findings import StepFindings
 from include.local.postgres import EmbeddedPostgres, server_user
+from include.messages import verbatim
 from include.notify.outbox import Run
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules
@@ -41,7 +42,7 @@ from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from include.services.programs import program
 from include.state.connect import engine
-from include.state.locks import LockHeld, exclusive
+from include.state.locks import LockHeld, hold_exclusive_lock
 from include.state.tables import scratch_database
 from include.workflow.run_context import RunContext, TaskState
 from tests.backup.offsite_support import manifest_of
@@ -58,7 +59,7 @@ DAG, RUN = "backup_offsite", "manual__fault"
 def mapped(name: str = "courier") -> MappedDatabase:
     return MappedDatabase(
         name=name,
-        title=name,
+        title=verbatim(name),
         connection="customer_db",
         schema_name="public",
         site="shanghai",
@@ -69,7 +70,7 @@ def mapped(name: str = "courier") -> MappedDatabase:
 
 
 def crash_and_restart(server: EmbeddedPostgres) -> None:
-    """What `pg_ctl restart -m immediate` does: no goodbye, then crash recovery."""
+    """Stop a server without a checkpoint and start it, so that it recovers as after a crash."""
     user = server_user()
     subprocess.run(
         [program("pg_ctl"), "--pgdata", str(server.data), "stop", "-m", "immediate"],
@@ -84,7 +85,7 @@ def crash_and_restart(server: EmbeddedPostgres) -> None:
 
 @dataclass(frozen=True)
 class Keys:
-    """Files with the keys of a test run, so that child processes have them too."""
+    """Key files of a test run, which child processes can read."""
 
     folder: Path
 
@@ -101,22 +102,36 @@ class Keys:
 
 
 @dataclass(frozen=True)
-class StorePlace:
-    """Where a store is, in words that a child process understands too."""
+class StoreLocation:
+    """The location of a store, which can be passed to a child process as JSON.
+
+    Attributes:
+        kind: ``directory`` or ``s3``.
+        address: folder of the store, or URL of the S3 server.
+        bucket: bucket on the S3 server; empty for a directory.
+    """
 
     kind: str
-    place: str
+    address: str
     bucket: str = ""
 
     def open(self, **settings: float) -> ObjectStore:
         if self.kind == "directory":
-            return DirectoryStore(Path(self.place), "beijing")
-        return S3Store(client_for(self.place, **settings), self.bucket, "off site", "beijing")
+            return DirectoryStore(Path(self.address), "beijing")
+        return S3Store(client_for(self.address, **settings), self.bucket, "off site", "beijing")
 
 
 @dataclass(frozen=True)
 class Rig:
-    """One database, its keys, the state database and a server for drills."""
+    """The objects that a fault test needs.
+
+    Attributes:
+        source: connection string of the mapped database.
+        state: connection string of the state database.
+        server: connection string of the server for drills.
+        keys: key files.
+        clock: source of the current time.
+    """
 
     source: str
     state: str
@@ -141,7 +156,7 @@ class Rig:
         again: bool = False,
         progress: Progress | None = None,
     ) -> tuple[StepRecord, Manifest]:
-        until(self._can_lock)  # a server notices some time later that a client was killed
+        until(self._can_lock)  # seconds; the server notices a killed client late
         services = services_stub(
             {"courier": mapped()}, self.engine(), clock or self.clock, rules=RULES,
             database=lambda _connection: source or self.address,
@@ -153,12 +168,18 @@ class Rig:
         return findings.record(result), manifest_of(run)
 
     def _can_lock(self) -> bool:
-        with suppress(LockHeld), exclusive(self.engine(), "backup:courier", "a backup of courier"):
+        with (
+            suppress(LockHeld),
+            hold_exclusive_lock(self.engine(), "backup:courier", "a backup of courier"),
+        ):
             return True
         return False
 
     def points(self, store: ObjectStore) -> list[RestorePoint]:
-        """List the restore points; none of them may be doubtful."""
+        """Return the restore points in a store.
+
+        Fail the test if the listing rejects a restore point.
+        """
         with self.engine().connect() as conn:
             unfinished = listing.unfinished_work(conn, "courier")
         points, rejected = manifests.restore_points(
@@ -168,7 +189,7 @@ class Rig:
         return points
 
     def drop_scratch(self) -> StepRecord:
-        """Do the last step of `drill_restore`."""
+        """Run the step of `drill_restore` that drops scratch databases."""
         server = DatabaseAddress.from_conninfo(self.server)
         services = services_stub({}, self.engine(), self.clock, database=lambda _conn_id: server)
         run = RunContext(services, None, Run("drill_restore", RUN))
@@ -197,24 +218,28 @@ class Rig:
         return findings.record(result)
 
     def scratch_names(self, server: str = "") -> list[str]:
-        """Return the scratch databases that are on the server."""
+        """Return the names of the scratch databases that exist on a server.
+
+        Args:
+            server: connection string of the server; default: the server for drills.
+        """
         with psycopg.connect(server or self.server) as conn:
             query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s)"
             return [row[0] for row in conn.execute(query, [PREFIX])]
 
     def owed_scratch(self) -> list[str]:
-        """Return the scratch databases that ``state`` thinks are still there."""
+        """Return the scratch databases that the state database lists as not yet dropped."""
         table = scratch_database
         with self.engine().connect() as conn:
             return list(conn.scalars(select(table.c.name).where(table.c.dropped_at.is_(None))))
 
 
 class Child:
-    """A process that does one thing and says on stdout how far it is."""
+    """A process that runs an operation and prints its progress on standard output."""
 
-    def __init__(self, what: str, rig: Rig, store: StorePlace, **more: Any) -> None:
-        told = {
-            "what": what,
+    def __init__(self, operation: str, rig: Rig, store: StoreLocation, **more: Any) -> None:
+        task = {
+            "operation": operation,
             "rig": {"source": rig.source, "state": rig.state, "server": rig.server},
             "keys": str(rig.keys.folder),
             "store": vars(store),
@@ -222,7 +247,7 @@ class Child:
         }
         self.process = Forked(
             "tests.faults.child",
-            json.dumps(told),
+            json.dumps(task),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -237,65 +262,92 @@ class Child:
         raise AssertionError(f"the child ended before {stage!r}")
 
     def kill(self) -> None:
-        """SIGKILL, while it is at work; remembers the programs that it had started."""
+        """Kill the process with SIGKILL, and remember the programs that it had started.
+
+        `helpers_left` checks whether these programs end.
+        """
         self.helpers = psutil.Process(self.process.pid).children(recursive=True)
         assert self.process.poll() is None
         self.process.kill()
         assert self.process.wait(10) == -9
 
     def helpers_named(self, name: str) -> list[psutil.Process]:
-        """Return the programs of that name that it has started and that live."""
-        found = []
-        for one in psutil.Process(self.process.pid).children(recursive=True):
+        """Return the running programs that the process started and that have a given name."""
+        processes = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                if one.name() == name:
-                    found.append(one)
-        return found
+                if process.name() == name:
+                    processes.append(process)
+        return processes
 
     def helpers_left(self, seconds: float) -> list[psutil.Process]:
-        """Return the programs of a killed child that are alive after so many seconds."""
+        """Return the programs of the killed process that still run after a number of seconds."""
         _, alive = psutil.wait_procs(self.helpers, timeout=seconds)
         return alive
 
     def finish(self) -> int:
-        """Let it go on to its end and return its exit code."""
+        """Let the process continue to its end, and return its exit code."""
         self.process.communicate("\n", timeout=PATIENCE)
         return self.process.returncode
 
 
 @contextmanager
-def child(what: str, rig: Rig, store: StorePlace, **more: Any) -> Iterator[Child]:
-    """Start a child and see that it is gone at the end."""
-    made = Child(what, rig, store, **more)
+def child(operation: str, rig: Rig, store: StoreLocation, **more: Any) -> Iterator[Child]:
+    """Start a child process. At the end of the with block, kill it if it still runs.
+
+    Args:
+        operation: ``backup``, ``drill`` or ``seal``.
+        rig: databases and keys of the test.
+        store: location of the store that the process uses.
+        more: further values for the operation.
+    """
+    process = Child(operation, rig, store, **more)
     try:
-        yield made
+        yield process
     finally:
-        if made.process.poll() is None:
-            made.process.kill()
-        made.process.communicate()
+        if process.process.poll() is None:
+            process.process.kill()
+        process.process.communicate()
 
 
-PATIENCE = 300  # seconds; a slow machine takes its time to start Python
+PATIENCE = 300  # seconds; starting Python takes long on a slow machine
 
 
 def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Wait until something is true and return it."""
+    """Wait until a condition returns a true value, and return that value.
+
+    Args:
+        condition: function that is called repeatedly.
+        seconds: time after which the test fails.
+    """
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
-    return found
+    return result
 
 
 def query(conninfo: str, statement: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
-    """Run one statement and return the first column of its rows."""
+    """Run one SQL statement and return the first column of its rows.
+
+    Args:
+        conninfo: connection string of the database.
+        statement: SQL statement.
+        parameters: values of the parameters in the statement.
+    """
     with psycopg.connect(conninfo, autocommit=True) as conn:
         cursor = conn.execute(statement, parameters)  # type: ignore[call-overload] # tests only
         return [row[0] for row in cursor] if cursor.description else []
 
 
 def running(conninfo: str, statement: str, database: str = "%") -> bool:
-    """Say whether a backend of such a database works on a statement like that."""
+    """Return whether a server executes a statement in a database.
+
+    Args:
+        conninfo: address of the server.
+        statement: LIKE pattern for the statement.
+        database: LIKE pattern for the name of the database.
+    """
     return bool(
         query(
             conninfo,

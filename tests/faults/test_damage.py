@@ -1,4 +1,7 @@
-"""Damage done to a store: refused before the target is touched, and the report names the object."""
+"""Tests that restores refuse damaged objects before they change the target database.
+
+Errors and reports name the damaged object.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from include.workflow.run_context import RunContext
-from tests.faults.support import Rig, StorePlace, query
+from tests.faults.support import Rig, StoreLocation, query
 from tests.support.contexts import offsite_services, services_stub, step_record
 from tests.support.damage import flipped
 from tests.support.s3 import MotoServer, client_for, new_bucket
@@ -35,11 +38,11 @@ TABLES = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamesp
 
 @dataclass
 class Damaged:
-    """Two restore points, and hands that reach past every lock into the store."""
+    """A store with two restore points whose objects tests can change although they are locked."""
 
     rig: Rig
     store: ObjectStore
-    place: StorePlace
+    location: StoreLocation
     old: Manifest
     new: Manifest
 
@@ -48,13 +51,13 @@ class Damaged:
 
     def write(self, key: str, data: bytes) -> None:
         if isinstance(self.store, DirectoryStore):
-            path = f"{self.place.place}/{key}"
+            path = f"{self.location.address}/{key}"
             with open(path, "r+b") as file:  # noqa: PTH123 - as root, whatever its mode
                 file.truncate()
                 file.write(data)
         else:
-            client_for(self.place.place).put_object(
-                Bucket=self.place.bucket, Key=f"off site/{key}", Body=data
+            client_for(self.location.address).put_object(
+                Bucket=self.location.bucket, Key=f"off site/{key}", Body=data
             )
 
     def change(self, key: str, how: Callable[[bytes], bytes]) -> None:
@@ -64,30 +67,33 @@ class Damaged:
         return Source(self.store, point, self.rig.keys.opening(key))
 
 
-def two_points(rig: Rig, store: ObjectStore, place: StorePlace) -> Damaged:
+def two_points(rig: Rig, store: ObjectStore, location: StoreLocation) -> Damaged:
     _, old = rig.back_up(store)
     query(rig.source, "UPDATE waybill SET proof = proof || 'x'")
     _, new = rig.back_up(store)
-    return Damaged(rig, store, place, old, new)
+    return Damaged(rig, store, location, old, new)
 
 
 @pytest.fixture
-def damaged(small: Rig, place: StorePlace) -> Damaged:
-    return two_points(small, place.open(), place)
+def damaged(small: Rig, location: StoreLocation) -> Damaged:
+    return two_points(small, location.open(), location)
 
 
 @pytest.fixture
-def in_directory(small: Rig, directory: StorePlace) -> Damaged:
+def in_directory(small: Rig, directory: StoreLocation) -> Damaged:
     return two_points(small, directory.open(), directory)
 
 
 @pytest.fixture
 def unversioned(small: Rig, moto: MotoServer) -> Damaged:
-    """A bucket that keeps no versions, so that only checksums can tell; nothing is locked."""
+    """Provide two restore points in a bucket without versions and locks.
+
+    In this bucket, only checksums show that an object is damaged.
+    """
     client = client_for(moto.endpoint)
-    place = StorePlace("s3", moto.endpoint, new_bucket(client, lock=False))
-    store = S3Store(client, place.bucket, "off site")
-    return Damaged(small, store, place, take(small, store), take(small, store))
+    location = StoreLocation("s3", moto.endpoint, new_bucket(client, lock=False))
+    store = S3Store(client, location.bucket, "off site")
+    return Damaged(small, store, location, take(small, store), take(small, store))
 
 
 def take(rig: Rig, store: ObjectStore) -> Manifest:
@@ -112,8 +118,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def test_a_damaged_object(in_directory: Damaged, database: str) -> None:
-    """Refused by name; the target stays empty; the other restore point still restores."""
+def test_restore_refuses_damaged_object(in_directory: Damaged, database: str) -> None:
+    """The error names the object, and the target stays empty. The other restore point is usable."""
     key = in_directory.new.dump.key
     original = in_directory.read(key)
     for damage in DAMAGES.values():
@@ -123,8 +129,10 @@ def test_a_damaged_object(in_directory: Damaged, database: str) -> None:
     assert restore(in_directory.source(in_directory.old), target).differences == ()
 
 
-def test_objects_swapped_between_two_restore_points(in_directory: Damaged, database: str) -> None:
-    """Both are whole and open with the key, and neither is accepted in the other's place."""
+def test_restore_refuses_objects_swapped_between_restore_points(
+    in_directory: Damaged, database: str
+) -> None:
+    """Each object can be decrypted with the key, but belongs to the other restore point."""
     old, new = (
         in_directory.read(in_directory.old.dump.key),
         in_directory.read(in_directory.new.dump.key),
@@ -135,10 +143,10 @@ def test_objects_swapped_between_two_restore_points(in_directory: Damaged, datab
     require_refused(in_directory.source(in_directory.new), database, in_directory.new.dump.key)
 
 
-def test_damage_put_on_top_of_locked_versions_keeps_nobody_from_a_restore(
-    small: Rig, s3: StorePlace, database: str
+def test_restore_reads_locked_object_versions_if_current_versions_are_damaged(
+    small: Rig, s3: StoreLocation, database: str
 ) -> None:
-    """What was signed is restored by its versions, and every object that is hidden is named."""
+    """The listing reports each damaged version that hides a locked version."""
     damaged = two_points(small, s3.open(), s3)
     keys = [damaged.new.dump.key, f"courier/{damaged.new.id}/manifest.json"]
     for key in keys:
@@ -152,8 +160,13 @@ def test_damage_put_on_top_of_locked_versions_keeps_nobody_from_a_restore(
     assert restore(source, target).differences == ()
 
 
-def test_damage_where_only_checksums_can_tell(unversioned: Damaged, database: str) -> None:
-    """Without versions, S3's own size and checksum give the damage away; sound, it restores."""
+def test_restore_detects_damaged_object_by_its_s3_checksum(
+    unversioned: Damaged, database: str
+) -> None:
+    """Without versions, size and checksum of the S3 object show the damage.
+
+    After the damage is undone, the restore succeeds.
+    """
     key = unversioned.new.dump.key
     original, other = unversioned.read(key), unversioned.read(unversioned.old.dump.key)
     for damage in [*DAMAGES.values(), lambda _: other]:
@@ -165,8 +178,10 @@ def test_damage_where_only_checksums_can_tell(unversioned: Damaged, database: st
 
 
 @pytest.mark.parametrize("kind", ["in_directory", "unversioned"])
-def test_damage_behind_a_forged_checksum(request: pytest.FixtureRequest, kind: str) -> None:
-    """A store that lies about its checksums: decryption itself refuses, and names the object."""
+def test_restore_detects_damaged_object_despite_forged_checksum(
+    request: pytest.FixtureRequest, kind: str
+) -> None:
+    """Even if the store reports the original checksum, decryption fails and names the object."""
     damaged: Damaged = request.getfixturevalue(kind)
     key = damaged.new.dump.key
     original, other = damaged.read(key), damaged.read(damaged.old.dump.key)
@@ -179,22 +194,22 @@ def test_damage_behind_a_forged_checksum(request: pytest.FixtureRequest, kind: s
         assert ("as another object" in caught.value.message) == swapped
 
 
-def test_a_wrong_key(damaged: Damaged, database: str) -> None:
-    """Refused before the target is touched."""
+def test_restore_refuses_wrong_key(damaged: Damaged, database: str) -> None:
+    """The restore is refused before it changes the target database."""
     require_refused(
         damaged.source(damaged.new, "stranger"), database, damaged.new.dump.key, "does not belong"
     )
 
 
-def test_an_edited_manifest(in_directory: Damaged) -> None:
-    """Not listed as a restore point, named in the drill's record; the other one is drilled."""
+def test_edited_manifest_is_rejected(in_directory: Damaged) -> None:
+    """The drill's record names the manifest, and the drill uses the other restore point."""
     key = f"courier/{in_directory.new.id}/manifest.json"
     in_directory.change(key, lambda data: data.replace(b'"rows": 50', b'"rows": 49'))
     require_rejected(in_directory, key, "the signature does not fit")
 
 
-def test_a_manifest_moved_to_another_restore_point(in_directory: Damaged) -> None:
-    """Signed, but in the wrong place."""
+def test_manifest_moved_to_another_restore_point_is_rejected(in_directory: Damaged) -> None:
+    """The manifest has a valid signature, but for another restore point."""
     for name in ("manifest.json", "manifest.json.sig"):
         in_directory.write(
             f"courier/{in_directory.new.id}/{name}",
@@ -204,21 +219,28 @@ def test_a_manifest_moved_to_another_restore_point(in_directory: Damaged) -> Non
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "database.dump.zst.enc"])
-def test_a_restore_point_with_a_part_missing(unversioned: Damaged, name: str) -> None:
-    """Half a restore point is none, and does not hide the whole ones."""
+def test_incomplete_restore_point_is_not_listed(unversioned: Damaged, name: str) -> None:
+    """Complete restore points are still listed."""
     key = f"courier/{unversioned.new.id}/{name}"
     unversioned.store.delete(key)
     require_rejected(unversioned, key, "is missing")
 
 
-def test_a_truncated_object_is_seen_in_the_list(unversioned: Damaged) -> None:
-    """A restore point of the wrong size does not count where restore points are counted."""
+def test_restore_point_with_truncated_object_is_rejected(unversioned: Damaged) -> None:
+    """The object's size in the listing differs from its size in the manifest."""
     unversioned.change(unversioned.new.dump.key, lambda data: data[:-1])
     require_rejected(unversioned, unversioned.new.dump.key, "bytes instead of")
 
 
 def require_refused(source: Source, target: str, key: str, why: str = "") -> None:
-    """The restore is refused, the error names the object, and the target has no table."""
+    """Require that a restore is refused, and that the target database stays empty.
+
+    Args:
+        source: restore point and its store.
+        target: connection string of the target database.
+        key: name of an object, which the error has to contain.
+        why: text that the error has to contain.
+    """
     with pytest.raises(Refused) as caught:
         restore(source, DatabaseAddress.from_conninfo(target))
     assert key in caught.value.message
@@ -227,11 +249,17 @@ def require_refused(source: Source, target: str, key: str, why: str = "") -> Non
 
 
 def require_rejected(damaged: Damaged, key: str, why: str) -> None:
-    """The new restore point is not listed, the old one is, and the drill's record names why."""
+    """Require that the listing contains only the old restore point, and that a drill reports why.
+
+    Args:
+        damaged: store with an old and a new restore point.
+        key: name of a damaged object of the new restore point.
+        why: text that the report has to contain.
+    """
     trusted = damaged.rig.keys.offsite(damaged.store).trusted
     points, rejected = manifests.restore_points(damaged.store, "courier", trusted)
-    assert [one.id for one in points] == [damaged.old.id]
-    assert [one.key for one in rejected] == [key]
+    assert [point.id for point in points] == [damaged.old.id]
+    assert [entry.key for entry in rejected] == [key]
     assert why in rejected[0].reason
     services = services_stub(
         {},
@@ -245,6 +273,6 @@ def require_rejected(damaged: Damaged, key: str, why: str) -> None:
     record = step_record(CHOOSE, run, "courier")
     assert record.outcome == Outcome.FAIL
     assert record.data["restore_point"] == damaged.old.id
-    assert key in json.dumps([one.message.values for one in record.findings])
+    assert key in json.dumps([finding.message.values for finding in record.findings])
     with pytest.raises(ControlFailed, match=damaged.new.id):
         manifests.load(damaged.store, "courier", damaged.new.id, trusted)

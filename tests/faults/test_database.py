@@ -1,4 +1,7 @@
-"""A database that restarts, is full, locked, changed under the dump, or refuses the password."""
+"""Tests of backups and drills with database servers that restart, are full or refuse the login.
+
+Other tests lock or change tables during a backup.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,20 @@ from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 from tests.faults.conftest import FILL, new_database
-from tests.faults.support import Rig, StorePlace, crash_and_restart, query, running, until
+from tests.faults.support import Rig, StoreLocation, crash_and_restart, query, running, until
 
 pytestmark = pytest.mark.fault
 
 
 @dataclass
 class Once:
-    """A progress callback that does something the first time so much was dumped."""
+    """A progress callback of a dump that runs an action once, after a given number of bytes.
+
+    Attributes:
+        action: function to call.
+        after: number of bytes after which the action runs.
+        happened: whether the action has run.
+    """
 
     action: Any
     after: int = 0
@@ -41,29 +50,29 @@ def fragile_courier(fragile: EmbeddedPostgres) -> str:
     return new_database(fragile, FILL.format(parts=40, waybills=4_000))
 
 
-def test_the_database_restarts_during_the_dump(
-    rig: Rig, fragile: EmbeddedPostgres, fragile_courier: str, place: StorePlace
+def test_backup_fails_if_database_restarts_during_dump(
+    rig: Rig, fragile: EmbeddedPostgres, fragile_courier: str, location: StoreLocation
 ) -> None:
-    """A clear error in bounded time, nothing in the store, and the next run works."""
+    """The error is raised within 30 s, the store stays empty, and the next backup succeeds."""
     broken = replace(rig, source=fragile_courier)
     restart = Once(lambda: crash_and_restart(fragile), after=5_000_000)
     begun = time.monotonic()
     with pytest.raises(ServiceError) as caught:
-        broken.back_up(place.open(), progress=restart)
+        broken.back_up(location.open(), progress=restart)
     assert restart.happened
     assert time.monotonic() - begun < 30
     assert "The connection to fault_" in caught.value.message
     assert "was lost" in caught.value.message
     assert "Nothing was recorded as done." in caught.value.action
-    assert list(place.open().list()) == []
-    broken.back_up(place.open())
-    assert len(broken.points(place.open())) == 1
+    assert list(location.open().list()) == []
+    broken.back_up(location.open())
+    assert len(broken.points(location.open())) == 1
 
 
-def test_the_drill_server_restarts_during_the_restore(
-    rig: Rig, fragile: EmbeddedPostgres, directory: StorePlace
+def test_drill_fails_if_server_restarts_during_restore(
+    rig: Rig, fragile: EmbeddedPostgres, directory: StoreLocation
 ) -> None:
-    """A clear error, and the next drill leaves no scratch database, its own or the first's."""
+    """The next drill drops the scratch databases of both drills."""
     store = directory.open()
     rig.back_up(store)
     server = fragile.conninfo("postgres")
@@ -81,10 +90,10 @@ def test_the_drill_server_restarts_during_the_restore(
     assert rig.scratch_names(server) == rig.owed_scratch() == []
 
 
-def test_the_scratch_disk_is_full(
-    rig: Rig, cramped: EmbeddedPostgres, directory: StorePlace
+def test_drill_on_full_disk_drops_scratch_database(
+    rig: Rig, cramped: EmbeddedPostgres, directory: StoreLocation
 ) -> None:
-    """The drill says so and drops what it had restored."""
+    """The error names the full disk."""
     store = directory.open()
     rig.back_up(store)
     server = cramped.conninfo("postgres")
@@ -96,8 +105,10 @@ def test_the_scratch_disk_is_full(
     assert rig.scratch_names(server) == rig.owed_scratch() == []
 
 
-def test_a_wrong_password(small: Rig, directory: StorePlace) -> None:
-    """Refused with what to check; nothing in the store, and the password in no message."""
+def test_backup_with_wrong_password_fails_without_printing_it(
+    small: Rig, directory: StoreLocation
+) -> None:
+    """The error message states what to check, and the store stays empty."""
     wrong = replace(small.address, password="never-in-messages")
     with pytest.raises(UsageError, match="password authentication failed") as caught:
         small.back_up(directory.open(), source=wrong)
@@ -106,28 +117,31 @@ def test_a_wrong_password(small: Rig, directory: StorePlace) -> None:
     assert list(directory.open().list()) == []
 
 
-def test_a_database_that_is_not_there(small: Rig, directory: StorePlace) -> None:
-    """Names it."""
+def test_backup_of_missing_database_fails_and_names_the_database(
+    small: Rig, directory: StoreLocation
+) -> None:
     with pytest.raises(UsageError, match="fault_none"):
         small.back_up(directory.open(), source=small.address.with_database("fault_none"))
 
 
-def test_a_server_that_is_down(small: Rig, directory: StorePlace) -> None:
-    """Names it and says what to check."""
+def test_backup_from_stopped_server_fails_and_names_the_server(
+    small: Rig, directory: StoreLocation
+) -> None:
+    """The error message states what to check."""
     parameters = {**small.address.parameters, "host": "/nowhere"}
     with pytest.raises(ServiceError, match="/nowhere") as caught:
         small.back_up(directory.open(), source=replace(small.address, parameters=parameters))
     assert "server runs" in caught.value.action
 
 
-def test_a_table_that_stays_locked(
-    small: Rig, directory: StorePlace, monkeypatch: pytest.MonkeyPatch
+def test_backup_fails_if_a_table_stays_locked(
+    small: Rig, directory: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A migration holds a table: an error after the wait, not a backup without that table."""
+    """A migration has locked the table. A backup without this table would be incomplete."""
     monkeypatch.setattr(snapshot, "LOCK_TIMEOUT", "500ms")
     with psycopg.connect(small.source) as migration:
         migration.execute("LOCK TABLE waybill IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(ServiceError, match="stays locked by somebody else"):
+        with pytest.raises(ServiceError, match="Another session keeps a table"):
             small.back_up(directory.open())
         migration.rollback()
     assert list(directory.open().list()) == []
@@ -135,7 +149,7 @@ def test_a_table_that_stays_locked(
 
 
 def waiting_for_a_lock(rig: Rig) -> bool:
-    """Say whether somebody waits for a lock in the rig's database."""
+    """Return whether a session of the mapped database waits for a lock."""
     return bool(
         query(
             rig.server,
@@ -147,7 +161,7 @@ def waiting_for_a_lock(rig: Rig) -> bool:
 
 
 class Background:
-    """Runs one statement in a thread: it may have to wait for the dump to end."""
+    """A thread that runs an SQL statement, for statements that may wait until the dump ends."""
 
     def __init__(self, rig: Rig, statement: str) -> None:
         self.error: BaseException | None = None
@@ -166,8 +180,11 @@ class Background:
         assert self.error is None
 
 
-def test_tables_that_grow_and_disappear_during_the_dump(small: Rig, directory: StorePlace) -> None:
-    """The restore point is the moment of its snapshot: old rows, and the dropped table whole."""
+def test_backup_omits_rows_added_after_its_snapshot(small: Rig, directory: StoreLocation) -> None:
+    """Rows added after the snapshot are not in the backup.
+
+    A table dropped afterwards is complete.
+    """
     store = directory.open()
     query(small.source, "CREATE TABLE doomed AS SELECT generate_series(1, 100) n")
     dropping: list[Background] = []
@@ -190,8 +207,10 @@ def test_tables_that_grow_and_disappear_during_the_dump(small: Rig, directory: S
     assert record.data["compared"] == 3
 
 
-def test_a_table_dropped_before_the_dump_could_lock_it(small: Rig, directory: StorePlace) -> None:
-    """Listed, then gone: looked at again, and backed up without it."""
+def test_backup_omits_table_that_is_dropped_before_the_backup_locks_it(
+    small: Rig, directory: StoreLocation
+) -> None:
+    """If a listed table does not exist any more, the backup lists the tables again."""
     query(small.source, "CREATE TABLE doomed AS SELECT generate_series(1, 100) n")
     with psycopg.connect(small.source) as migration:
         migration.execute("DROP TABLE doomed")
@@ -209,7 +228,7 @@ def test_a_table_dropped_before_the_dump_could_lock_it(small: Rig, directory: St
 
 
 class DropJustBefore(DatabaseAddress):
-    """An address under which a table is being dropped the moment pg_dump starts."""
+    """The address of a database in which a table is dropped when pg_dump starts."""
 
     dropping: Background
 
@@ -221,14 +240,14 @@ class DropJustBefore(DatabaseAddress):
         return super().environment()
 
 
-def test_a_drop_that_queues_between_our_lock_and_pg_dumps(
-    small: Rig, directory: StorePlace
+def test_backup_fails_within_seconds_if_drop_table_waits_when_pg_dump_starts(
+    small: Rig, directory: StoreLocation
 ) -> None:
-    """pg_dump would wait for the drop, the drop for us: ended in seconds, before users notice."""
+    """Otherwise pg_dump would wait for DROP TABLE, and DROP TABLE would wait for the backup."""
     query(small.source, "CREATE TABLE doomed AS SELECT generate_series(1, 100) n")
     DropJustBefore.rig = small  # type: ignore[attr-defined] # see there
     begun = time.monotonic()
-    with pytest.raises(ServiceError, match="changed just as the dump began"):
+    with pytest.raises(ServiceError, match="when the dump began"):
         small.back_up(
             directory.open(),
             source=DropJustBefore(small.address.parameters, small.address.password),
@@ -240,10 +259,10 @@ def test_a_drop_that_queues_between_our_lock_and_pg_dumps(
     assert {table.name for table in manifest.tables} == {"customer", "waybill"}
 
 
-def test_the_database_restarts_while_its_tables_are_locked(
-    rig: Rig, fragile: EmbeddedPostgres, fragile_courier: str, directory: StorePlace
+def test_backup_fails_if_database_restarts_while_locking_tables(
+    rig: Rig, fragile: EmbeddedPostgres, fragile_courier: str, directory: StoreLocation
 ) -> None:
-    """The very first statements meet a crash: a clear error too."""
+    """A crash of the server during the first statements is reported as a `ServiceError`."""
     broken = replace(rig, source=fragile_courier)
 
     def crash_when_waited_for() -> None:
@@ -260,10 +279,10 @@ def test_the_database_restarts_while_its_tables_are_locked(
     assert list(directory.open().list()) == []
 
 
-def test_the_drill_server_restarts_while_the_copy_is_looked_at(
-    rig: Rig, fragile: EmbeddedPostgres, directory: StorePlace, monkeypatch: pytest.MonkeyPatch
+def test_drill_fails_if_server_restarts_while_checking_foreign_keys(
+    rig: Rig, fragile: EmbeddedPostgres, directory: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The foreign keys of the copy cannot be checked: a clear error, not a traceback."""
+    """The drill reports that the connection to the scratch database was lost."""
     store = directory.open()
     rig.back_up(store)
     server = fragile.conninfo("postgres")
@@ -278,7 +297,7 @@ def test_the_drill_server_restarts_while_the_copy_is_looked_at(
     crash = threading.Thread(target=crash_while_checking)
 
     def check_behind_a_lock(connection: psycopg.Connection) -> ForeignKeys:
-        # closing(): there is nothing to commit to afterwards
+        # closing(), because a commit would fail after the crash
         with closing(psycopg.connect(fragile.conninfo(rig.scratch_names(server)[0]))) as other:
             other.execute("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE")
             crash.start()

@@ -1,4 +1,4 @@
-"""SIGKILL in every stage of a backup, a drill and a seal: the next run finds a clean place."""
+"""Tests that the next run cleans up after a backup, a drill or a seal was killed with SIGKILL."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from include.services.objectstore.directory import DirectoryStore
-from include.state.locks import exclusive
+from include.state.locks import hold_exclusive_lock
 from tests.evidence.support import CLOCK, FILES, result_of
 from tests.faults.support import (
     PATIENCE,
     RULES,
     Rig,
-    StorePlace,
+    StoreLocation,
     child,
     now,
     running,
@@ -42,10 +42,18 @@ SCRATCH = "parcelseal_drill_%"
 
 
 @contextmanager
-def held(
+def hanging_requests(
     proxy: FaultyProxy, matches: Callable[[ProxiedRequest], bool]
 ) -> Iterator[threading.Event]:
-    """Never answer such requests; the event says that one came."""
+    """Make the proxy leave requests without an answer.
+
+    Args:
+        proxy: proxy between client and store.
+        matches: function that returns whether a request is left without an answer.
+
+    Yields:
+        An event that is set at the first such request.
+    """
     reached = threading.Event()
 
     def rule(request: ProxiedRequest) -> Fault | None:
@@ -58,23 +66,25 @@ def held(
     yield reached
 
 
-def require_clean_run(rig: Rig, place: StorePlace) -> None:
-    """Back up again: one whole restore point, and nothing else in the store."""
-    store = place.open()
+def require_clean_run(rig: Rig, location: StoreLocation) -> None:
+    """Make a backup, and require that its complete restore point is the only one in the store."""
+    store = location.open()
     _, manifest = rig.back_up(store)
-    assert [one.id for one in rig.points(store)] == [manifest.id]
+    assert [point.id for point in rig.points(store)] == [manifest.id]
     folder = f"courier/{manifest.id}/"
-    assert {one.key for one in store.list()} == {
+    assert {stored.key for stored in store.list()} == {
         folder + name for name in ("database.dump.zst.enc", "manifest.json", "manifest.json.sig")
     }
-    if place.kind == "s3":
-        assert unfinished_uploads(client_for(place.place), place.bucket) == 0
+    if location.kind == "s3":
+        assert unfinished_uploads(client_for(location.address), location.bucket) == 0
     else:
-        assert not list(Path(place.place).rglob(".*.partial-*"))
+        assert not list(Path(location.address).rglob(".*.partial-*"))
 
 
-def test_a_backup_killed_while_dumping(rig: Rig, directory: StorePlace) -> None:
-    """pg_dump ends too, nothing is listed, and the next run leaves one whole restore point."""
+def test_backup_killed_while_dumping_leaves_no_restore_point_or_process(
+    rig: Rig, directory: StoreLocation
+) -> None:
+    """The process pg_dump ends, no restore point is listed, and the next backup is complete."""
     with child("backup", rig, directory, pause_after=10 * MB) as killed:
         killed.wait_for("dumping")
         assert running(rig.source, "%COPY%public.waybill%")
@@ -85,51 +95,61 @@ def test_a_backup_killed_while_dumping(rig: Rig, directory: StorePlace) -> None:
     require_clean_run(rig, directory)
 
 
-def test_a_backup_killed_while_uploading(
-    rig: Rig, s3: StorePlace, s3_through_proxy: StorePlace, proxy: FaultyProxy
+def test_upload_of_killed_backup_is_removed_by_next_run(
+    rig: Rig, s3: StoreLocation, s3_through_proxy: StoreLocation, proxy: FaultyProxy
 ) -> None:
-    """A multipart upload is left half-way; the next run removes it and says so."""
+    """The killed backup leaves an incomplete multipart upload, but no restore point."""
     with (
-        held(proxy, lambda one: "partNumber=2" in one.path) as reached,
+        hanging_requests(proxy, lambda request: "partNumber=2" in request.path) as reached,
         child("backup", rig, s3_through_proxy) as killed,
     ):
         assert reached.wait(PATIENCE)
         killed.kill()
     assert killed.helpers_left(NO_ORPHAN_AFTER) == []
-    assert unfinished_uploads(client_for(s3.place), s3.bucket) == 1
+    assert unfinished_uploads(client_for(s3.address), s3.bucket) == 1
     assert rig.points(s3.open()) == []
     require_clean_run(rig, s3)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "lock of manifest.json", "manifest.json.sig"])
-def test_a_backup_killed_while_publishing(small: Rig, directory: StorePlace, name: str) -> None:
-    """Locked dump, no signature: no restore point, named in the report, cleared after the lock."""
+def test_backup_killed_before_its_signature_is_not_a_restore_point(
+    small: Rig, directory: StoreLocation, name: str
+) -> None:
+    """The killed backup leaves a locked dump without a signature.
+
+    The next backup reports its folder. The folder is deleted after the lock expires.
+    """
     with child("backup", small, directory, pause_at=name) as killed:
         killed.wait_for(f"before {name}")
         killed.kill()
     store = directory.open()
-    left = [one.key for one in store.list()]
+    left = [stored.key for stored in store.list()]
     assert any(key.endswith("/database.dump.zst.enc") for key in left)
     assert small.points(store) == []
     record, manifest = small.back_up(store)
-    assert [one.id for one in small.points(store)] == [manifest.id]
-    assert [one.code for one in record.findings] == ["backup.unfinished.locked"]
+    assert [point.id for point in small.points(store)] == [manifest.id]
+    assert [finding.code for finding in record.findings] == ["backup.unfinished.locked"]
     folder = left[0].rpartition("/")[0] + "/"
     assert record.findings[0].subject == folder
     later_on = now() + timedelta(days=RULES.lock_days + 1)
-    later = DirectoryStore(Path(directory.place), clock=FixedClock(later_on))
+    later = DirectoryStore(Path(directory.address), clock=FixedClock(later_on))
     trusted = small.keys.offsite(later).trusted
     cleared = clear_unfinished(later, small.engine(), "courier", trusted, later_on)
     assert cleared.folders == (folder,)
-    assert [one.name for one in Path(directory.place, "courier").iterdir()] == [manifest.id]
+    assert [path.name for path in Path(directory.address, "courier").iterdir()] == [manifest.id]
 
 
-def test_a_backup_killed_while_publishing_to_s3(
-    small: Rig, s3: StorePlace, s3_through_proxy: StorePlace, proxy: FaultyProxy
+def test_backup_killed_before_its_signature_in_s3_is_not_a_restore_point(
+    small: Rig, s3: StoreLocation, s3_through_proxy: StoreLocation, proxy: FaultyProxy
 ) -> None:
-    """The same where Object Lock keeps what was there: never listed, named in the report."""
+    """The killed backup leaves unsigned objects, which Object Lock keeps.
+
+    They are not listed as a restore point, and the next backup reports them.
+    """
     with (
-        held(proxy, lambda one: one.method == "PUT" and ".json.sig" in one.path) as reached,
+        hanging_requests(
+            proxy, lambda request: request.method == "PUT" and ".json.sig" in request.path
+        ) as reached,
         child("backup", small, s3_through_proxy) as killed,
     ):
         assert reached.wait(PATIENCE)
@@ -138,12 +158,14 @@ def test_a_backup_killed_while_publishing_to_s3(
     assert len(list(store.list())) == 2
     assert small.points(store) == []
     record, manifest = small.back_up(store)
-    assert [one.id for one in small.points(store)] == [manifest.id]
-    assert [one.code for one in record.findings] == ["backup.unfinished.locked"]
+    assert [point.id for point in small.points(store)] == [manifest.id]
+    assert [finding.code for finding in record.findings] == ["backup.unfinished.locked"]
 
 
-def test_a_drill_killed_while_loading(rig: Rig, directory: StorePlace) -> None:
-    """pg_restore ends too; the next drill drops what was left, and proves the restore."""
+def test_scratch_database_of_killed_drill_is_dropped_by_next_drill(
+    rig: Rig, directory: StoreLocation
+) -> None:
+    """The process pg_restore ends, and the next drill passes."""
     store = directory.open()
     rig.back_up(store)
     with child("drill", rig, directory) as killed:
@@ -160,8 +182,10 @@ def test_a_drill_killed_while_loading(rig: Rig, directory: StorePlace) -> None:
     assert rig.scratch_names() == rig.owed_scratch() == []
 
 
-def test_a_drill_killed_while_indexing(slow_to_index: Rig, directory: StorePlace) -> None:
-    """The build of an index, which would take half a minute, ends; the next task drops all."""
+def test_server_stops_creating_index_after_drill_is_killed(
+    slow_to_index: Rig, directory: StoreLocation
+) -> None:
+    """Creating the index takes half a minute. The next clean-up drops the scratch database."""
     slow_to_index.back_up(directory.open())
     with child("drill", slow_to_index, directory) as killed:
         until(lambda: running(slow_to_index.server, "CREATE INDEX%", SCRATCH))
@@ -175,8 +199,10 @@ def test_a_drill_killed_while_indexing(slow_to_index: Rig, directory: StorePlace
     assert slow_to_index.scratch_names() == slow_to_index.owed_scratch() == []
 
 
-def test_left_overs_are_told_from_a_drill_at_work(rig: Rig, directory: StorePlace) -> None:
-    """Clearing up never takes the scratch database of a drill that lives."""
+def test_clean_up_keeps_scratch_database_of_running_drill(
+    rig: Rig, directory: StoreLocation
+) -> None:
+    """Only scratch databases of drills that have ended are dropped."""
     store = directory.open()
     rig.back_up(store)
     server = DatabaseAddress.from_conninfo(rig.server)
@@ -196,18 +222,18 @@ def test_left_overs_are_told_from_a_drill_at_work(rig: Rig, directory: StorePlac
         pytest.param(r"/SHA256SUMS\.sig\?retention", id="while locking"),
     ],
 )
-def test_a_seal_killed_in_s3(
-    rig: Rig, s3: StorePlace, s3_through_proxy: StorePlace, proxy: FaultyProxy, stage: str
+def test_retry_after_kill_during_s3_upload_seals_bundle_once(
+    rig: Rig, s3: StoreLocation, s3_through_proxy: StoreLocation, proxy: FaultyProxy, stage: str
 ) -> None:
-    """The run's next try seals once, and the whole chain verifies."""
+    """The retry seals a single bundle. After it, the verification of all bundles succeeds."""
     store, signer = s3.open(), rig.keys.offsite(s3.open()).signer
     lock_until = now() + timedelta(days=1)
 
-    def matches(one: ProxiedRequest) -> bool:
-        return one.method == "PUT" and re.search(stage, one.path) is not None
+    def matches(request: ProxiedRequest) -> bool:
+        return request.method == "PUT" and re.search(stage, request.path) is not None
 
     with (
-        held(proxy, matches) as reached,
+        hanging_requests(proxy, matches) as reached,
         child("seal", rig, s3_through_proxy, number=1, lock_until=lock_until.isoformat()) as killed,
     ):
         assert reached.wait(PATIENCE)
@@ -229,13 +255,15 @@ def test_a_seal_killed_in_s3(
     assert verified.bundles == 2
 
 
-def test_two_backups_of_one_database_at_once(rig: Rig, directory: StorePlace) -> None:
-    """The second is refused at once and changes nothing; the first ends well."""
+def test_backup_is_refused_while_another_backup_of_database_runs(
+    rig: Rig, directory: StoreLocation
+) -> None:
+    """The first backup completes."""
     with child("backup", rig, directory, pause_after=10 * MB) as first:
         first.wait_for("dumping")
         with (
             pytest.raises(ServiceError, match="busy with a backup of courier"),
-            exclusive(rig.engine(), "backup:courier", "a backup of courier"),
+            hold_exclusive_lock(rig.engine(), "backup:courier", "a backup of courier"),
         ):
             pytest.fail("two at once")
         assert first.finish() == 0

@@ -1,4 +1,4 @@
-"""A state database for the registry of holds, made once."""
+"""Fixtures: a state database for the register of legal holds, created once for each session."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.support.registers import UNGUARDED
 
 @pytest.fixture(scope="session")
 def holds_conninfo(postgres: EmbeddedPostgres) -> str:
+    """Connection string of a migrated state database."""
     name = f"holds_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
@@ -28,17 +29,17 @@ def holds_conninfo(postgres: EmbeddedPostgres) -> str:
 
 @pytest.fixture
 def state(holds_conninfo: str) -> Iterator[Engine]:
-    """A state database without a hold."""
-    made = engine(holds_conninfo)
-    yield made
-    with made.begin() as conn:
+    """A state database without legal holds."""
+    state_engine = engine(holds_conninfo)
+    yield state_engine
+    with state_engine.begin() as conn:
         conn.exec_driver_sql(UNGUARDED)
         conn.execute(legal_hold.delete())
 
 
 @pytest.fixture
 def conn(state: Engine) -> Iterator[Connection]:
-    """A connection to it; what the test enters is taken back."""
+    """A connection to the state database; its transaction is rolled back after the test."""
     with state.connect() as connection:
         yield connection
         connection.rollback()

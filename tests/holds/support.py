@@ -1,4 +1,4 @@
-"""What the tests of holds share: a hold that lacks nothing."""
+"""Helper that places a valid legal hold, for the tests of legal holds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from tests.evidence.support import START
 CLOCK = FixedClock(START)
 
 
-def place(conn: Connection, kind: HoldKind, value: str, **more: Any) -> Hold:
-    given = {
+def add_hold(conn: Connection, kind: HoldKind, value: str, **changes: Any) -> Hold:
+    """Add a valid legal hold. Keyword arguments replace its fields."""
+    fields = {
         "reason": "claim pending",
         "owner": "legal",
         "case_ref": "C-1",
         "review_on": date(2027, 1, 1),
-    } | more
-    return add(conn, CLOCK, kind=kind, value=value, **given)
+    } | changes
+    return add(conn, CLOCK, kind=kind, value=value, **fields)

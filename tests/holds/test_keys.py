@@ -1,4 +1,4 @@
-"""How keys are written: what is a key, and what is a person's number."""
+"""Tests that record keys are distinguished from phone and ID numbers."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.holds.keys import refuse_personal, refuse_personal_key, split
+from include.holds.keys import refuse_personal, refuse_personal_key, split_key
 from include.services.errors import UsageError
 
 DATABASES = st.from_regex(r"[a-z][a-z_]{0,20}", fullmatch=True)
-# Store numbers with a date, ST151-2024-1125, are told from mobile numbers by that date.
-MOBILES = st.from_regex(r"1[3-9][0-9]{9}", fullmatch=True).filter(lambda one: one[3:5] != "20")
+# A store number such as ST151-2024-1125 contains a date and does not count as a mobile number.
+MOBILES = st.from_regex(r"1[3-9][0-9]{9}", fullmatch=True).filter(lambda text: text[3:5] != "20")
 
 
 @given(DATABASES, st.text())
-def test_a_key_behind_its_database_is_itself(database: str, key: str) -> None:
-    """Whatever it has, slashes too; without a slash there is no database."""
-    assert split(f"{database}/{key}") == (database, key)
-    assert split(key.replace("/", "")) == (None, key.replace("/", ""))
+def test_split_key_returns_database_prefix_and_key(database: str, key: str) -> None:
+    assert split_key(f"{database}/{key}") == (database, key)
+    assert split_key(key.replace("/", "")) == (None, key.replace("/", ""))
 
 
 @given(DATABASES, st.from_regex(r"[0-9]{1,30}", fullmatch=True))
-def test_digits_behind_a_database_are_always_a_key(database: str, key: str) -> None:
-    """Every record can be held, whatever its number looks like."""
+def test_refuse_personal_key_accepts_digits_after_database_prefix(database: str, key: str) -> None:
+    """Every record can be put on hold, even if its number looks like a phone number."""
     refuse_personal_key("A hold's value", f"{database}/{key}")
 
 
 @given(DATABASES, MOBILES)
-def test_a_mobile_number_alone_is_refused_and_not_repeated(database: str, number: str) -> None:
-    """As are one before the slash and one with its country code."""
+def test_refuse_personal_key_refuses_mobile_number_without_quoting_it(
+    database: str, number: str
+) -> None:
     for value in (
         number,
         f"{number}/12",

@@ -1,4 +1,4 @@
-"""A state database for incidents, once per module; each test begins with none."""
+"""Fixtures for incident tests. Tests of a module share a state database, but not incidents."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ from sqlalchemy import Connection, Engine
 
 from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
-from tests.incident.desk_rig import TABLES, Company
-from tests.incident.evidence.extract_rig import run
-from tests.support.databases import fresh, pooled
+from tests.incident.evidence.extract_fixtures import run
+from tests.incident.incident_fixtures import TABLES, Company
+from tests.support.databases import pooled, temporary_database
 
 
 @pytest.fixture(scope="module")
 def state(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Engine]:
-    """A state database."""
-    with fresh(postgres, migrated_once) as name:
-        made = pooled(postgres.conninfo(name))
-        yield made
-        made.dispose()
+    """Provide a state database."""
+    with temporary_database(postgres, migrated_once) as name:
+        engine = pooled(postgres.conninfo(name))
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture
 def conn(state: Engine) -> Iterator[Connection]:
-    """A transaction in it, of which nothing stays."""
-    with state.connect() as made:
-        yield made
-        made.rollback()
+    """Provide a transaction that is rolled back after the test."""
+    with state.connect() as connection:
+        yield connection
+        connection.rollback()
 
 
 @pytest.fixture(scope="module")
 def address(postgres: EmbeddedPostgres) -> Iterator[DatabaseAddress]:
-    """The tables of the small company of `desk_rig`."""
-    with fresh(postgres) as name:
-        found = DatabaseAddress.from_conninfo(postgres.conninfo(name))
-        run(found, TABLES)
-        yield found
+    """Provide a database with the tables of the sample company in `incident_fixtures`."""
+    with temporary_database(postgres) as name:
+        database = DatabaseAddress.from_conninfo(postgres.conninfo(name))
+        run(database, TABLES)
+        yield database
 
 
 @pytest.fixture
 def company(state: Engine, address: DatabaseAddress, tmp_path: Path) -> Company:
-    """That company at night; incidents of tests before stay in its state."""
+    """Provide the sample company on the night of an incident.
+
+    Its state database contains the incidents of earlier tests.
+    """
     return Company(state, address, tmp_path)

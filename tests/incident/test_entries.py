@@ -1,14 +1,13 @@
-"""Typed readers of timeline entries: what a step writes is read back, and so are older entries."""
+"""Tests that the data of a timeline entry is parsed with the model for its kind."""
 
 from __future__ import annotations
 
 from include.incident.entries import Decided, EntryData, Preserved, Reported, Scoped
-from include.incident.names import Kind, Phase
-from tests.incident.desk_rig import Company
+from include.incident.incident_ids import Kind, Phase
+from tests.incident.incident_fixtures import Company
 
 
-def test_entries_of_an_incident_are_read_as_their_kind(company: Company) -> None:
-    """The models name the keys that the steps write."""
+def test_entry_data_is_parsed_as_model_of_its_kind(company: Company) -> None:
     case = company.open(1, 2).until("report_rest")
     (decided,) = case.entries(Kind.DECIDED)
     assert decided.as_(Decided).model_dump(include={"tell", "people", "adds_to"}) == {
@@ -24,8 +23,7 @@ def test_entries_of_an_incident_are_read_as_their_kind(company: Company) -> None
     assert preserved.as_(Preserved).as_json() == dict(preserved.data)
 
 
-def test_an_entry_of_an_older_version_has_defaults() -> None:
-    """A key that was added later stops no reader."""
+def test_fields_missing_in_older_entry_have_defaults() -> None:
     older = Preserved.model_validate({"version": 1, "people": 2, "complete": False})
     assert older.is_pending
     assert Decided.model_validate({"tell": False}).bound is None

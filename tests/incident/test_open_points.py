@@ -1,89 +1,95 @@
-"""An incident is not closed while anything is open, and everything that is open is named."""
+"""Tests that an incident cannot be closed while required tasks are not done.
+
+The refusal names these tasks.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from include.approvals.question import AskAgain
+from include.approvals.required_action import InvalidAnswer
 from include.incident.clocks.clock import clocks_of
 from include.incident.form import Action
-from include.incident.names import State
+from include.incident.incident_ids import State
 from include.incident.selection import Selection
 from include.incident.steps.closing import open_points
-from tests.incident.desk_rig import COMP, Case, Company, assess, english, widen
+from tests.incident.incident_fixtures import COMP, Case, Company, assess, english, widen
 
 CAC, POSTAL = "Provincial cyberspace administration", "Local postal administration"
 
 
 def left(case: Case) -> list[str]:
-    return [english(one) for one in open_points(case.context, case.record)]
+    return [english(point) for point in open_points(case.context, case.record)]
 
 
-def test_everything_that_is_open_is_named_and_nothing_else(company: Company) -> None:
-    """Step by step it gets less; the page shows it, and closing says it again."""
+def test_answered_step_is_removed_from_tasks_that_prevent_closing(company: Company) -> None:
     case = company.open(1, 2).counted()
-    letter = "The letter to people lacks What happened, What may come of it, What we have done, "
+    letter = "parts of the notice to affected people are missing: "
+    parts = "What happened, What this may mean for you, What we have done, What you can do"
     expected = [
-        "it is not contained", "nobody confirmed the grade", "nobody assessed the impact",
+        "the incident is not contained", "the grade is not confirmed", "the impact is not assessed",
         f"first report to: {CAC}", f"first report to: {POSTAL}", f"follow-up report to: {CAC}",
-        f"follow-up report to: {POSTAL}", f"{letter}What you can do.",
+        f"follow-up report to: {POSTAL}", f"{letter}{parts}",
     ]  # fmt: skip
     assert left(case) == expected
-    assert "Still open: it is not contained" in case.page("close").body
-    with pytest.raises(AskAgain, match="it cannot be closed: it is not contained, nobody"):
+    assert "Not done yet: the incident is not contained" in case.page("close").body
+    with pytest.raises(
+        InvalidAnswer,
+        match="the incident cannot be closed yet, because work is missing: the incident is not",
+    ):
         case.answer("close")
     case.answer("contain")
     case.answer("grade")
     assert left(case) == expected[2:]
     case.answer("report", authority="cac")
     case.answer("impact")
-    undecided = "nobody decided whether the people that are affected now are told"
+    undecided = "it is not decided yet whether to notify every person who is known to be affected"
     assert left(case) == [*expected[4:7], undecided]
     case.ask("decide")
     case.answer("decide")
     assert left(case)[-1] == "the notices to people are not queued"
     case.notify()
-    assert left(case)[-1] == "2 notices wait to be sent"
+    assert left(case)[-1] == "2 notices are waiting to be sent"
     case.delivered("undeliverable")
-    assert left(case)[-1].startswith("2 people could not be told by mail")
+    assert left(case)[-1].startswith("2 people could not be notified by mail")
     case.update(Action.TOLD_OTHERWISE, words="called them")
     case.answer("report", authority="postal")
     case.answer("report_rest", authority="cac")
     assert left(case) == [f"follow-up report to: {POSTAL}"]
-    with pytest.raises(AskAgain, match="follow-up report to: Local postal"):
+    with pytest.raises(InvalidAnswer, match="follow-up report to: Local postal"):
         case.answer("close")
     case.answer("report_rest", authority="postal", option="Not needed", reason="They said so")
     assert left(case) == []
-    assert "Nothing is open" in case.page("close").body
-    with pytest.raises(AskAgain, match="not yet: the press calls"):
+    assert "All work on the incident is done" in case.page("close").body
+    with pytest.raises(InvalidAnswer, match="not closed yet: the press calls"):
         case.answer("close", option="Not yet", words="the press calls")
     assert case.record.incident.state is State.OPEN
     case.answer("close")
     assert case.record.incident.state is State.CLOSED
 
 
-def test_more_that_was_found_is_open_again(company: Company) -> None:
-    """Its evidence, its people; who was told before need not be told again."""
+def test_wider_scope_adds_tasks_that_prevent_closing(company: Company) -> None:
     case = company.open(1).until("report_rest")
     assert left(case) == []
     more = Selection(databases=("courier",), keys=("courier/1", "courier/2"))
     widen(case.context, case.number, more, by="L1")
-    assert left(case) == ["the evidence is not secured (task preserve)"]
+    assert left(case) == ["the evidence has not been preserved yet"]
     case.preserve()
-    assert left(case) == ["nobody decided whether the people that are affected now are told"]
+    assert left(case) == [
+        "it is not decided yet whether to notify every person who is known to be affected"
+    ]
     case.ask("decide")
     case.answer("decide", option="Do not tell", reason="It was an employee")
     assert left(case) == []
 
 
-def test_what_nobody_could_count_or_secure_is_open(company: Company) -> None:
-    """Unknown is not zero."""
+def test_uncounted_database_and_missing_evidence_prevent_closing(company: Company) -> None:
     company.broken = {"archive"}
     case = company.open(databases=["courier", "archive"], keys=["courier/1"])
     case.until("report_rest", grade={"reason": "The archive is away"})
     assert left(case) == [
-        "the evidence is not secured (task preserve)",
-        "nobody could count what is affected in archive",
+        "the evidence has not been preserved yet",
+        "the affected records of archive could not be counted",
     ]
     company.broken = set()
     assess(case.context)
@@ -91,23 +97,24 @@ def test_what_nobody_could_count_or_secure_is_open(company: Company) -> None:
     assert left(case) == []
 
 
-def test_more_than_it_was_graded_for_is_open(company: Company) -> None:
-    """Until somebody who grades says what it is now."""
+def test_scope_that_exceeds_confirmed_grade_prevents_closing(company: Company) -> None:
     grades = [
-        one.model_copy(update={"people": 2}) if one.id == "larger" else one
-        for one in company.rules.grades
+        grade.model_copy(update={"people": 2}) if grade.id == "larger" else grade
+        for grade in company.rules.grades
     ]
     company.rules = company.rules.model_copy(update={"grades": tuple(grades)})
     case = company.open(1).until("report_rest")
     more = Selection(databases=("courier",), keys=("courier/1", "courier/2"))
     widen(case.context, case.number, more, by="L1")
-    assert left(case)[1].startswith("more is affected than it was graded for, Larger is proposed")
+    assert left(case)[1].startswith(
+        "the incident affects more people than its confirmed grade covers; "
+        "the proposed grade is Larger"
+    )
     case.update(Action.REGRADE, by=COMP, grade="larger")
-    assert all("graded" not in one for one in left(case))
+    assert all("graded" not in point for point in left(case))
 
 
-def test_a_report_that_was_not_needed_is_open_again_once_it_is_worse(company: Company) -> None:
-    """What was decided for a lesser incident is not decided for this one; down it stays."""
+def test_report_declared_not_needed_is_open_again_after_more_severe_grade(company: Company) -> None:
     case = company.open(1).until("grade")
     case.answer("report", authority="postal", option="Not needed", reason="One parcel only")
     first = f"first report to: {POSTAL}"
@@ -116,7 +123,9 @@ def test_a_report_that_was_not_needed_is_open_again_once_it_is_worse(company: Co
     case.update(Action.REGRADE, by=COMP, grade="larger")
     assert first in left(case)
     company.clock.on(hours=5)
-    assert {one.id: one for one in clocks_of(case.context, case.record)}["postal_first"].is_late
+    assert {clock.id: clock for clock in clocks_of(case.context, case.record)}[
+        "postal_first"
+    ].is_late
     case.answer("report", authority="postal", option="Not needed", reason="They said so")
     assert first not in left(case)
     case.update(Action.REGRADE, by=COMP, grade="general")
@@ -126,10 +135,7 @@ def test_a_report_that_was_not_needed_is_open_again_once_it_is_worse(company: Co
 
 
 @pytest.mark.parametrize("grade", ["general", "major"])
-def test_reports_are_open_for_the_authorities_of_the_grade_that_stands(
-    company: Company, grade: str
-) -> None:
-    """Regraded up it is reported to one more, regraded down to one less."""
+def test_reports_that_prevent_closing_depend_on_current_grade(company: Company, grade: str) -> None:
     ministry = company.rules.authorities[0].model_copy(
         update={"id": "ministry", "grades": ("major",), "title": {"en": "Ministry", "zh-CN": "部"}}
     )

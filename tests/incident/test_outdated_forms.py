@@ -1,4 +1,4 @@
-"""Answers to human steps of incidents count only for the content that their form showed."""
+"""Tests that an answer is accepted only if the facts in its form are still current."""
 
 from __future__ import annotations
 
@@ -6,124 +6,132 @@ from dataclasses import replace
 
 import pytest
 
-from include.approvals.question import AskAgain
+from include.approvals.required_action import InvalidAnswer
 from include.incident.form import Action
-from include.incident.names import Kind, State
-from tests.incident.deciding_rig import asked, given, widened
-from tests.incident.desk_rig import COMP, LEAD, Case, Company, rules
-from tests.incident.test_steps import HUMAN, before, given_now
+from include.incident.incident_ids import Kind, State
+from tests.incident.decision_fixtures import asked, given, widened
+from tests.incident.incident_fixtures import COMP, LEAD, Case, Company, rules
+from tests.incident.test_steps import HUMAN, before, usual_answer
 
 
-@pytest.mark.parametrize("step", [one for one in HUMAN if one != "decide"])
-def test_an_answer_to_a_form_about_something_else_is_asked_for_again(
-    company: Company, step: str
-) -> None:
-    """The refused answer is kept on the timeline; an answer to the current form counts."""
+@pytest.mark.parametrize("step", [name for name in HUMAN if name != "decide"])
+def test_answer_to_outdated_form_is_refused(company: Company, step: str) -> None:
+    """The refused answer is kept on the timeline. An answer to the current form is accepted."""
     case = before(company, step)
-    shown_then = replace(given_now(case, step), content="0" * 64)
-    done = len(case.entries())
-    with pytest.raises(AskAgain, match="content of the page changed after"):
-        case.take(step, shown_then)
-    (refused,) = case.entries()[done:]
+    outdated_answer = replace(usual_answer(case, step), content="0" * 64)
+    entries_before = len(case.entries())
+    with pytest.raises(InvalidAnswer, match="facts on the form changed after"):
+        case.record_answer(step, outdated_answer)
+    (refused,) = case.entries()[entries_before:]
     assert refused.kind is Kind.REFUSED
     assert case.page(step).content.partition(":")[0] == case.content(step)
-    case.take(step, given_now(case, step))
+    case.record_answer(step, usual_answer(case, step))
 
 
 @pytest.mark.parametrize(
     ("step", "kind"),
     [("contain", Kind.NOTE), ("grade", Kind.NOTE), ("impact", Kind.NOTE), ("review", Kind.NOTE)],
 )
-def test_a_form_stays_good_while_time_passes_and_notes_are_written(
+def test_form_is_not_outdated_by_notes_or_because_time_passes(
     company: Company, step: str, kind: Kind
 ) -> None:
-    """Deadlines, missed answers and notes do not change the form's content."""
+    """Time limits, missing answers and notes do not change the digest of the form's content."""
     case = before(company, step)
-    then = case.page(step).content
+    earlier_content = case.page(step).content
     company.clock.on(hours=5)
     case.update(Action.NOTE, words="The press calls")
-    with pytest.raises(AskAgain, match="Nobody answered"):
+    with pytest.raises(InvalidAnswer, match="The step was not answered"):
         case.answer(step, user="", option="")
     assert case.entries(kind)
-    assert case.page(step).content == then
+    assert case.page(step).content == earlier_content
 
 
-def test_a_grade_confirmed_on_earlier_counts_does_not_count(company: Company) -> None:
-    """More people are counted while the form is open: the counts are shown again."""
+def test_grade_answered_on_form_with_earlier_counts_is_refused(company: Company) -> None:
+    """If more people are counted while the form is open, a person has to see the new counts."""
     case = before(company, "grade", 1, 2)
-    given = given_now(case, "grade")
+    outdated_answer = usual_answer(case, "grade")
     widened(case, 4, 5)
-    with pytest.raises(AskAgain, match="content of the page changed after"):
-        case.take("grade", given)
+    with pytest.raises(InvalidAnswer, match="facts on the form changed after"):
+        case.record_answer("grade", outdated_answer)
     assert case.record.incident.grade is None
 
 
-def test_a_confirmed_grade_does_not_undo_another_one_that_was_entered_since(
+def test_grade_answered_on_outdated_form_does_not_replace_newer_grade(
     company: Company,
 ) -> None:
-    """The answer to the earlier form is refused; the current form shows the entered grade."""
+    """The answer to the earlier form is refused. The current form shows the newer grade."""
     case = before(company, "grade")
-    given = given_now(case, "grade")
+    outdated_answer = usual_answer(case, "grade")
     case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
-    with pytest.raises(AskAgain, match="content of the page changed after"):
-        case.take("grade", given)
+    with pytest.raises(InvalidAnswer, match="facts on the form changed after"):
+        case.record_answer("grade", outdated_answer)
     assert case.record.incident.grade == "major"
-    assert "So far: Graded Major" in case.page("grade").body
+    assert "Earlier grading: The grade of the incident is Major" in case.page("grade").body
 
 
-def test_a_report_handed_in_names_the_document_that_its_form_showed(company: Company) -> None:
-    """A new text makes a new version; the report that was handed in is the earlier version."""
+def test_entry_of_handed_in_report_names_version_of_shown_document(company: Company) -> None:
+    """A changed text creates a new version of the document.
+
+    The person handed in the earlier version, which the form showed.
+    """
     case = before(company, "report")
-    shown_then = case.page("report").content
+    shown_content = case.page("report").content
     case.answer("impact")
-    now = case.page("report").content
-    assert shown_then.partition(":")[0] == now.partition(":")[0]
-    assert shown_then != now
-    case.take("report", replace(given_now(case, "report"), content=shown_then))
+    current_content = case.page("report").content
+    assert shown_content.partition(":")[0] == current_content.partition(":")[0]
+    assert shown_content != current_content
+    case.record_answer("report", replace(usual_answer(case, "report"), content=shown_content))
     (entry,) = case.entries(Kind.REPORTED)
-    assert entry.data["document"] == shown_then.partition(":")[2]
+    assert entry.data["document"] == shown_content.partition(":")[2]
     assert len(entry.data["document"]) == 8
 
 
-def test_closing_counts_for_a_form_that_showed_more_as_open(company: Company) -> None:
-    """Progress on other points does not outdate the form, so nobody reviews it twice."""
+def test_closing_form_stays_valid_if_open_tasks_are_done_after_it_was_shown(
+    company: Company,
+) -> None:
+    """If other tasks are done while the form is open, the form stays valid.
+
+    Otherwise the person would have to answer the same form again.
+    """
     case = before(company, "close")
     case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.CONTAINED)[0].place)
-    given = given_now(case, "close")
-    assert "Still open" in case.page("close").body
+    outdated_answer = usual_answer(case, "close")
+    assert "Not done yet" in case.page("close").body
     case.answer("contain")
-    case.take("close", replace(given, at=company.clock.now()))
+    case.record_answer("close", replace(outdated_answer, at=company.clock.now()))
     assert case.record.incident.state is State.CLOSED
 
 
-def test_closing_names_what_is_open_also_to_an_outdated_form(company: Company) -> None:
-    """More people are counted while the form is open: what they are owed is named."""
+def test_refusal_to_close_on_outdated_form_names_open_tasks(company: Company) -> None:
+    """If more people are counted while the form is open, the refusal names the open tasks."""
     case = before(company, "close")
-    given = given_now(case, "close")
+    outdated_answer = usual_answer(case, "close")
     widened(case, 4, 5)
-    with pytest.raises(AskAgain, match="it cannot be closed: "):
-        case.take("close", replace(given, at=company.clock.now()))
+    with pytest.raises(InvalidAnswer, match="cannot be closed yet, because work is missing: "):
+        case.record_answer("close", replace(outdated_answer, at=company.clock.now()))
     assert case.record.incident.state is not State.CLOSED
 
 
 def with_letter(case: Case, heading: str) -> None:
-    """Give the letter to people another heading, as another policy pack would."""
+    """Change the heading of the notice to affected people, as a changed policy pack would."""
     letter = rules().letter.model_copy(update={"heading": {"en": heading, "zh-CN": heading}})
     case.company.rules = rules(letter=letter)
 
 
-def test_decide_counts_an_answer_about_the_letter_of_an_older_request(company: Company) -> None:
-    """The letter was changed and changed back: the older request is about it again."""
+def test_answer_to_first_approval_request_is_accepted_if_notice_text_is_changed_back(
+    company: Company,
+) -> None:
+    """After the notice text is changed back, it matches the first approval request again."""
     case = asked(company)
     shown_first = case.content("decide")
     with_letter(case, "Another heading")
     shown_next = case.page("decide").content
     assert shown_next != shown_first
     company.rules = rules()
-    with pytest.raises(AskAgain, match="words or list changed"):
-        case.take("decide", replace(given(case, reason="As shown"), content=shown_next))
+    with pytest.raises(InvalidAnswer, match="the notice or the list of people changed"):
+        case.record_answer("decide", replace(given(case, reason="As shown"), content=shown_next))
     assert case.entries(Kind.DECIDED) == []
     assert case.page("decide").content == shown_first
-    case.take("decide", replace(given(case, reason="As shown"), content=shown_first))
+    case.record_answer("decide", replace(given(case, reason="As shown"), content=shown_first))
     (decided,) = case.entries(Kind.DECIDED)
     assert decided.data["request"] == int(shown_first.partition(":")[0])

@@ -1,16 +1,15 @@
-"""Clocks on the page of a human step are read as they are."""
+"""The table of time limits in the form of a human step."""
 
 from __future__ import annotations
 
-from tests.incident.desk_rig import Company
+from tests.incident.incident_fixtures import Company
 
 
-def test_a_due_day_keeps_its_offset_and_a_source_its_version(company: Company) -> None:
-    """Nothing of it is replaced, in both languages; it makes no link and no heading either."""
+def test_form_shows_utc_offset_of_deadline_and_version_of_law(company: Company) -> None:
     page = company.open(1).counted().page("grade").body
     for words in (
         "| 2026-11-26 05:15 UTC+08:00 |",
-        "Network Data Security Management Regulations (2025-01-01) 11",
+        "Network Data Security Management Regulations (2025-01-01), article 11",
         "the company's own rule",
         "《网络数据安全管理条例》",
     ):

@@ -1,4 +1,4 @@
-"""incident.yaml: every mistake at once, each with its file, line and path."""
+"""Tests that all faults in incident.yaml are reported together, each with line and path."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOG = {
 
 
 def written(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """The example pack with its incident.yaml changed."""
+    """Write the example policy pack with a changed incident.yaml, and return its folder."""
     rules = deepcopy(RULES)
     change(rules)
     text = yaml.safe_dump(rules, allow_unicode=True)
@@ -35,32 +35,29 @@ def written(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
 
 
 def put(*path: str | int, value: object) -> Callable[[dict[str, Any]], object]:
-    """Set a value; None leaves the key out."""
+    """Return a function that sets the value at a path of incident.yaml; None deletes the key."""
 
     def change(rules: dict[str, Any]) -> None:
-        place: Any = rules
+        target: Any = rules
         for step in path[:-1]:
-            place = place[step]
+            target = target[step]
         if value is None:
-            del place[path[-1]]
+            del target[path[-1]]
         else:
-            place[path[-1]] = value
+            target[path[-1]] = value
 
     return change
 
 
-def test_the_example_is_right(tmp_path: Path) -> None:
-    """As a base of what follows."""
+def test_example_policy_pack_is_valid(tmp_path: Path) -> None:
     assert load_pack(written(tmp_path, lambda rules: None)).section(INCIDENT) is not None
 
 
-def test_a_pack_without_the_file_leads_no_incidents(tmp_path: Path) -> None:
-    """The shipped one never stands in: it names the sample's tables."""
+def test_policy_pack_without_incident_yaml_has_no_incident_rules(tmp_path: Path) -> None:
     assert load_pack(write_pack(tmp_path)).section(INCIDENT) is None
 
 
-def test_the_shipped_scope_looks_names_up() -> None:
-    """A subquery for every row of a log would take minutes."""
+def test_scope_of_shipped_pack_uses_lookups() -> None:
     rules = load_pack(SHIPPED).section(INCIDENT)
     assert rules is not None
     (scope,) = rules.scope
@@ -73,27 +70,36 @@ SCOPE = ("scope", 0)
 ITEM = ("types", 0, "checklist", 0)
 
 
-def graded(figure: str, *least: int | None) -> list[dict[str, Any]]:
-    """Grades one after the other, reached by so many; None is reached otherwise."""
+def graded(figure: str, *minimums: int | None) -> list[dict[str, Any]]:
+    """Return one grade for each value of `minimums`, least severe grade first.
+
+    In each grade, the key `figure` has this value. For None, the grade does not have the key.
+
+    Args:
+        figure: key of a grade in incident.yaml, such as ``people``.
+        minimums: smallest numbers with which an incident has the grades.
+    """
     return [
-        RULES["grades"][0] | {"id": f"g{at}"} | ({figure: one} if one is not None else {})
-        for at, one in enumerate(least)
+        RULES["grades"][0]
+        | {"id": f"g{index}"}
+        | ({figure: minimum} if minimum is not None else {})
+        for index, minimum in enumerate(minimums)
     ]
 
 
 FAULTS = [
     (put("team", 0, "role", value="nobody"), "team[0].role", "has no role 'nobody'"),
     (put("team", 0, "people", value={}), "team[0].people", "should name accounts"),
-    (put("team", 1, "id", value="lead"), "team[1].id", "lead stands twice"),
+    (put("team", 1, "id", value="lead"), "team[1].id", "lead occurs twice"),
     (put("management", value="nobody"), "management", "has no duty 'nobody'"),
     (put("steps", "close", value="nobody"), "steps.close", "has no duty 'nobody'"),
-    (put("steps", "close", value=None), "", "steps names nobody for close"),
-    (put("steps", "decide", value="sales"), "steps.decide", "must not be who wrote the impact"),
+    (put("steps", "close", value=None), "", "steps needs a duty for close"),
+    (put("steps", "decide", value="sales"), "steps.decide", "must have different duties"),
     (put("staff", "account", value="badge"), "staff.account", "has no field 'badge'"),
     (put("clocks", 0, "grades", value=["bad"]), "clocks[0].grades", "no grade 'bad'"),
     (put("clocks", 0, "types", value=["bad"]), "clocks[0].types", "no type 'bad'"),
     (put("clocks", 2, "authority", value="king"), "clocks[2].authority", "no authority 'king'"),
-    (put("clocks", 2, "authority", value=None), "clocks[2]", "names its authority"),
+    (put("clocks", 2, "authority", value=None), "clocks[2]", "needs `authority`"),
     (put("scenarios", 0, "type", value="bad"), "scenarios[0].type", "no type 'bad'"),
     (put(*SCOPE, "database", value="moon"), "scope[0].database", "maps no database 'moon'"),
     (put(*SCOPE, "subject", "key", value="id"), "scope[0].subject.key", "no field customer.id"),
@@ -116,7 +122,7 @@ FAULTS = [
     (
         put(*SCOPE, "records", 1, "collection", value="customer"),
         "scope[0].records[1].collection",
-        "customer stands twice",
+        "customer occurs twice",
     ),
     (
         put(*SCOPE, "records", 1, "collection", value="moon"),
@@ -136,31 +142,33 @@ FAULTS = [
         for name in ("notes", "contained_at")
     ),
     *(
-        (put("grades", value=graded(figure, 10, None, least)), f"grades[2].{figure}", "of g0")
+        (put("grades", value=graded(figure, 10, None, least)), f"grades[2].{figure}", "(grade g0)")
         for figure in ("people", "sensitive", "minors")
         for least in (10, 9)
     ),
 ]
 
 
-@pytest.mark.parametrize(("change", "path", "said"), FAULTS, ids=[one[1] for one in FAULTS])
-def test_a_mistake_is_named_with_its_place(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], path: str, said: str
+@pytest.mark.parametrize(("change", "path", "message"), FAULTS, ids=[fault[1] for fault in FAULTS])
+def test_fault_in_incident_yaml_is_reported_with_path_and_line(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], path: str, message: str
 ) -> None:
-    """In words."""
-    found = problems_of(written(tmp_path, change))
-    assert any(one.path == path and said in one.message for one in found), found
-    assert {one.file for one in found} == {"incident.yaml"}
-    assert all(one.line for one in found)
+    problems = problems_of(written(tmp_path, change))
+    assert any(problem.path == path and message in problem.message for problem in problems), (
+        problems
+    )
+    assert {problem.file for problem in problems} == {"incident.yaml"}
+    assert all(problem.line for problem in problems)
 
 
-def test_notices_take_no_category_that_nobody_confirmed(tmp_path: Path) -> None:
-    """Of the collections that incident.yaml names; the map of others may wait."""
-    ours = "parcelseal:\n"
-    assert DATAMAP.count(ours) == 1
+def test_unconfirmed_data_categories_of_affected_collections_are_reported(tmp_path: Path) -> None:
+    section_line = "parcelseal:\n"
+    assert DATAMAP.count(section_line) == 1
 
     def pack(unconfirmed: str) -> Path:
-        changed = DATAMAP.replace(ours, f"{ours}        unconfirmed: {{{unconfirmed}}}\n")
+        changed = DATAMAP.replace(
+            section_line, f"{section_line}        unconfirmed: {{{unconfirmed}}}\n"
+        )
         text = yaml.safe_dump(RULES, allow_unicode=True)
         return write_pack(tmp_path, datamap__chinook=changed, incident=text)
 

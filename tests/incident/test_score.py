@@ -1,4 +1,4 @@
-"""The score sheet of a drill counts what had to be done, and nothing else."""
+"""Tests that a drill is scored only by time limits that nobody ended before their deadline."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 
 from include.evidence.model import Outcome
 from include.incident.clocks.clock import Clock, ClockState
-from include.incident.clocks.response_times import score, score_sheet
-from include.incident.names import Kind
+from include.incident.clocks.response_times import drill_score, score_sheet
+from include.incident.incident_ids import Kind
 from include.incident.timeline import Entry
 from include.reports.i18n import Translator
-from tests.incident.clocks.clock_rig import entry, look, rule
+from tests.incident.clocks.clock_fixtures import entry, look, rule
 
 AWARE = datetime(2026, 3, 2, 1, tzinfo=UTC)
 RULE = rule("x", "reported", authority="cac", within="PT4H", grades=["larger"])
@@ -23,8 +23,8 @@ def h(hours: float) -> datetime:
     return AWARE + timedelta(hours=hours)
 
 
-def graded(place: int, grade: str, hours: float) -> Entry:
-    return entry(place, Kind.GRADED, h(hours), grade=grade)
+def graded(position: int, grade: str, hours: float) -> Entry:
+    return entry(position, Kind.GRADED, h(hours), grade=grade)
 
 
 def reported(hours: float, *, handed_in: bool = True) -> Entry:
@@ -35,8 +35,8 @@ LARGER = graded(1, "larger", 1)
 
 
 def at_end(*entries: Entry, now: float = 6, proposed: str = "larger") -> Clock:
-    found = look(list(entries), h(now), rules=[RULE], aware_at=AWARE, proposed=proposed)
-    return found["x"]
+    clocks = look(list(entries), h(now), rules=[RULE], aware_at=AWARE, proposed=proposed)
+    return clocks["x"]
 
 
 @pytest.mark.parametrize(
@@ -48,26 +48,29 @@ def at_end(*entries: Entry, now: float = 6, proposed: str = "larger") -> Clock:
         (at_end(LARGER, now=2), ClockState.RUNNING, (0, 1), Outcome.FAIL),
         (at_end(LARGER, graded(2, "general", 5)), ClockState.MISSED, (0, 1), Outcome.FAIL),
         (at_end(LARGER, reported(5, handed_in=False)), ClockState.MISSED, (0, 1), Outcome.FAIL),
-        (at_end(LARGER, reported(3, handed_in=False)), ClockState.STOPPED, (0, 0), "not needed"),
-        (at_end(LARGER, graded(2, "general", 3)), ClockState.LAPSED, (0, 0), "regraded"),
-        (at_end(now=2, proposed="general"), ClockState.NOT_YET, (0, 0), "otherwise than proposed"),
+        (at_end(LARGER, reported(3, handed_in=False)), ClockState.STOPPED, (0, 0), "not required"),
+        (at_end(LARGER, graded(2, "general", 3)), ClockState.LAPSED, (0, 0), "grade was changed"),
+        (
+            at_end(now=2, proposed="general"),
+            ClockState.NOT_YET,
+            (0, 0),
+            "differs from the proposed grade",
+        ),
     ],
 )
-def test_what_a_person_decided_in_time_counts_neither_for_nor_against(
+def test_drill_score_leaves_out_time_limits_that_became_unnecessary_before_deadline(
     clock: Clock, state: ClockState, points: tuple[int, int], result: Outcome | str
 ) -> None:
-    """What ran out before anybody decided so was late all the same."""
     assert clock.state is state
-    assert score([clock]) == points
-    [[_what, _time, _took, shown]] = score_sheet([clock]).rows
+    assert drill_score([clock]) == points
+    [[_what, _time, _took, cell]] = score_sheet([clock]).rows
     if isinstance(result, Outcome):
-        assert shown is result
+        assert cell is result
     else:
-        assert ENGLISH.value(shown).endswith(result)
+        assert ENGLISH.value(cell).endswith(result)
 
 
-def test_a_clock_that_never_applied_is_not_in_it() -> None:
-    """Nor one that begins with the end of the handling, before that."""
+def test_drill_score_ignores_time_limit_that_does_not_apply() -> None:
     general = at_end(graded(1, "general", 1))
     assert general.state is ClockState.NOT_APPLICABLE
-    assert (score([general]), score_sheet([general]).rows) == ((0, 0), [])
+    assert (drill_score([general]), score_sheet([general]).rows) == ((0, 0), [])

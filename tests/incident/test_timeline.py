@@ -1,4 +1,4 @@
-"""The timeline is appended to, never changed, and shows when it was."""
+"""Tests that timeline entries are only appended, and that a changed entry is detected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from include.incident import register, timeline
-from include.incident.names import Kind
+from include.incident.incident_ids import Kind
 from include.incident.timeline import Entry
 from include.messages import _, verbatim
 from include.services.clock import FixedClock
@@ -31,39 +31,37 @@ def noted(conn: Connection, incident: int, words: str = "x", **more: object) -> 
     )  # type: ignore[arg-type]  # as typed above
 
 
-def test_each_entry_seals_the_one_before(conn: Connection) -> None:
-    """Places have no gaps, and an outsider can work the digests out with a JSON library alone."""
-    found = opened(conn)
-    noted(conn, found.id, "锁定账号")
-    noted(conn, found.id, happened_at=NOW - timedelta(hours=2), data={"n": 1})
-    entries = timeline.entries(conn, found.id)
-    assert [one.place for one in entries] == [1, 2, 3]
-    assert timeline.verify(found.number, entries) is None
-    assert timeline.head(entries) == entries[-1].sha256
+def test_entries_form_chain_of_digests(conn: Connection) -> None:
+    incident = opened(conn)
+    noted(conn, incident.id, "锁定账号")
+    noted(conn, incident.id, happened_at=NOW - timedelta(hours=2), data={"n": 1})
+    entries = timeline.entries(conn, incident.id)
+    assert [entry.place for entry in entries] == [1, 2, 3]
+    assert timeline.verify_timeline(incident.number, entries) is None
+    assert timeline.last_digest(entries) == entries[-1].sha256
     previous = "0" * 64
-    for one in entries:
+    for entry in entries:
         content = {
-            "incident": found.number,
-            "place": one.place,
-            "kind": str(one.kind),
-            "recorded_at": one.recorded_at.astimezone(UTC).isoformat(timespec="microseconds"),
-            "happened_at": one.happened_at.astimezone(UTC).isoformat(timespec="microseconds"),
-            "by": one.by,
-            "words": one.words.model_dump(mode="json"),
-            "data": dict(one.data),
+            "incident": incident.number,
+            "place": entry.place,
+            "kind": str(entry.kind),
+            "recorded_at": entry.recorded_at.astimezone(UTC).isoformat(timespec="microseconds"),
+            "happened_at": entry.happened_at.astimezone(UTC).isoformat(timespec="microseconds"),
+            "by": entry.by,
+            "words": entry.words.model_dump(mode="json"),
+            "data": dict(entry.data),
             "previous": previous,
         }
         plain = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         previous = hashlib.sha256(plain.encode()).hexdigest()
-        assert previous == one.sha256
+        assert previous == entry.sha256
 
 
-def test_an_entry_of_a_repeated_task_is_entered_once(conn: Connection) -> None:
-    """It comes back as it was, whatever is said the second time."""
-    found = opened(conn)
-    first = noted(conn, found.id, "first", once="a")
-    assert noted(conn, found.id, "second", once="a") == first
-    assert len(timeline.entries(conn, found.id)) == 2
+def test_entry_with_same_key_is_appended_once(conn: Connection) -> None:
+    incident = opened(conn)
+    first = noted(conn, incident.id, "first", once="a")
+    assert noted(conn, incident.id, "second", once="a") == first
+    assert len(timeline.entries(conn, incident.id)) == 2
 
 
 @pytest.mark.parametrize(
@@ -74,63 +72,59 @@ def test_an_entry_of_a_repeated_task_is_entered_once(conn: Connection) -> None:
         "TRUNCATE incident_entry",
     ],
 )
-def test_the_database_refuses_to_change_what_stands(conn: Connection, statement: str) -> None:
-    """Not the code alone."""
+def test_database_refuses_changes_of_entries(conn: Connection, statement: str) -> None:
     noted(conn, opened(conn).id)
     with pytest.raises(IntegrityError, match="history"), conn.begin_nested():
         conn.execute(text(statement))
 
 
-def test_a_moment_to_come_is_refused(conn: Connection) -> None:
-    """What has not happened is not entered, and neither is a float that JSON changes."""
-    found = opened(conn)
-    with pytest.raises(UsageError, match="yet to come"):
-        noted(conn, found.id, happened_at=NOW + timedelta(seconds=1))
+def test_append_refuses_unknown_incident_time_in_future_and_floats(conn: Connection) -> None:
+    incident = opened(conn)
+    with pytest.raises(UsageError, match="in the future"):
+        noted(conn, incident.id, happened_at=NOW + timedelta(seconds=1))
     with pytest.raises(TypeError, match="float"):
-        noted(conn, found.id, data={"n": [0.1]})
-    with pytest.raises(UsageError, match="no incident 999"):
+        noted(conn, incident.id, data={"n": [0.1]})
+    with pytest.raises(UsageError, match="incident 999 does not exist"):
         noted(conn, 999)
 
 
-def test_many_who_write_at_once_make_one_chain(state: Engine) -> None:
-    """Whoever comes second waits for the first."""
+def test_concurrent_appends_form_one_chain(state: Engine) -> None:
     with state.begin() as conn:
-        found = opened(conn, "chain", year=2031, what="Many write at once")
+        incident = opened(conn, "chain", year=2031, what="Many write at once")
 
     def write(number: int) -> None:
         with state.begin() as conn:
-            noted(conn, found.id, str(number))
+            noted(conn, incident.id, str(number))
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(write, range(24)))
     with state.connect() as conn:
-        entries = timeline.entries(conn, found.id)
+        entries = timeline.entries(conn, incident.id)
     assert len(entries) == 25
-    assert timeline.verify(found.number, entries) is None
+    assert timeline.verify_timeline(incident.number, entries) is None
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_whatever_is_changed_left_out_or_moved_is_seen(data: st.DataObject) -> None:
-    """At the first entry that does not hold, or behind it."""
+def test_verify_timeline_detects_changed_and_missing_entries(data: st.DataObject) -> None:
     chain: list[Entry] = []
-    for place in range(1, 6):
+    for position in range(1, 6):
         row = {
-            "place": place, "kind": "note", "recorded_at": NOW, "happened_at": NOW, "by": "a",
-            "words": _("{n} notes", n=place).model_dump(mode="json"), "data": {"n": place},
-            "previous": timeline.head(chain),
+            "place": position, "kind": "note", "recorded_at": NOW, "happened_at": NOW, "by": "a",
+            "words": _("{n} notes", n=position).model_dump(mode="json"), "data": {"n": position},
+            "previous": timeline.last_digest(chain),
         }  # fmt: skip
         sha256 = timeline.digest("INC-2026-0001", row)
         chain.append(
             Entry(
-                place=place, kind=Kind.NOTE, recorded_at=NOW, happened_at=NOW, by="a",
-                words=_("{n} notes", n=place), data={"n": place}, previous=row["previous"],
+                place=position, kind=Kind.NOTE, recorded_at=NOW, happened_at=NOW, by="a",
+                words=_("{n} notes", n=position), data={"n": position}, previous=row["previous"],
                 sha256=sha256,
             )  # type: ignore[arg-type]  # previous is a text
         )  # fmt: skip
-    assert timeline.verify("INC-2026-0001", chain) is None
-    assert timeline.verify("INC-2026-0002", chain) is not None
-    at = data.draw(st.integers(0, 3))  # the last one is what bundles keep
+    assert timeline.verify_timeline("INC-2026-0001", chain) is None
+    assert timeline.verify_timeline("INC-2026-0002", chain) is not None
+    index = data.draw(st.integers(0, 3))  # bundles contain the digest of the last entry
     changed: dict[str, object] = data.draw(
         st.sampled_from(
             [
@@ -143,34 +137,36 @@ def test_whatever_is_changed_left_out_or_moved_is_seen(data: st.DataObject) -> N
         )
     )
     tampered = list(chain)
-    tampered[at] = dataclasses.replace(chain[at], **changed)  # type: ignore[arg-type]
-    broken = timeline.verify("INC-2026-0001", tampered)
+    tampered[index] = dataclasses.replace(chain[index], **changed)  # type: ignore[arg-type]
+    broken = timeline.verify_timeline("INC-2026-0001", tampered)
     assert broken is not None
-    assert broken.place == at + 1
-    assert timeline.verify("INC-2026-0001", [*chain[:at], *chain[at + 1 :]]) is not None
+    assert broken.place == index + 1
+    assert (
+        timeline.verify_timeline("INC-2026-0001", [*chain[:index], *chain[index + 1 :]]) is not None
+    )
 
 
-def test_an_entry_that_was_forged_with_its_digest_is_seen(conn: Connection) -> None:
-    """Whoever knows the rule works the digest out again; the next entry holds the old one."""
-    found = opened(conn)
+def test_verify_timeline_detects_changed_entry_with_recomputed_digest(conn: Connection) -> None:
+    incident = opened(conn)
     for words in ("first", "second"):
-        noted(conn, found.id, words)
-    entries = timeline.entries(conn, found.id)
+        noted(conn, incident.id, words)
+    entries = timeline.entries(conn, incident.id)
     row = timeline.as_row(entries[1]) | {"words": verbatim("forged").model_dump(mode="json")}
     forged = dataclasses.replace(
-        entries[1], words=verbatim("forged"), sha256=timeline.digest(found.number, row)
+        entries[1], words=verbatim("forged"), sha256=timeline.digest(incident.number, row)
     )
-    broken = timeline.verify(found.number, [entries[0], forged, entries[2]])
+    broken = timeline.verify_timeline(incident.number, [entries[0], forged, entries[2]])
     assert broken is not None
     assert broken.place == 3
-    assert broken.reason.text == "it does not follow the entry before"
-    assert timeline.verify(found.number, [entries[0], forged]) is None  # the end was cut off
+    assert broken.reason.text == "the entry does not contain the digest of the previous entry"
+    assert (
+        timeline.verify_timeline(incident.number, [entries[0], forged]) is None
+    )  # a removed end is not detected
 
 
-def test_an_entry_keeps_signs_that_no_database_takes(conn: Connection) -> None:
-    """They are written out, and the chain holds after a round through the database."""
-    found = opened(conn)
-    noted(conn, found.id, "a\x00b\ud800c\u202e", data={"k\x00": "\x00"})
-    entries = timeline.entries(conn, found.id)
-    assert timeline.verify(found.number, entries) is None
-    assert register.get(conn, found.number.lower()).id == found.id
+def test_timeline_escapes_characters_that_database_cannot_store(conn: Connection) -> None:
+    incident = opened(conn)
+    noted(conn, incident.id, "a\x00b\ud800c\u202e", data={"k\x00": "\x00"})
+    entries = timeline.entries(conn, incident.id)
+    assert timeline.verify_timeline(incident.number, entries) is None
+    assert register.get_incident(conn, incident.number.lower()).id == incident.id

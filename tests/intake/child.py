@@ -1,4 +1,4 @@
-"""A settlement in a process of its own, for the tests that kill it at a boundary."""
+"""A process that executes the decision on a batch, and that tests kill at a given stage."""
 
 from __future__ import annotations
 
@@ -13,19 +13,29 @@ from tests.intake import steps
 from tests.intake.conftest import table_in
 
 
-def main(conninfo: str, state: str, pause_at: str, said: Connection) -> None:
-    """Settle; say when that stage is reached and wait there for ever, or say that it is done."""
+def main(conninfo: str, state: str, pause_at: str, messages: Connection) -> None:
+    """Execute the decision on a batch, then send ``done``.
+
+    At the stage ``pause_at``, the process sends the name of the stage and waits.
+
+    Args:
+        conninfo: connection string of the courier's database.
+        state: connection string of the state database.
+        pause_at: name of the stage at which the process waits.
+        messages: pipe to the test.
+    """
 
     def progress(stage: str) -> None:
         if stage == pause_at:
-            said.send(stage)
+            messages.send(stage)
             signal.pause()
 
     table = table_in(conninfo, engine(state))
     with table.state.connect() as conn:
-        (checked,) = [one for one in steps_of(conn, "review_intake", "run") if one.step == "check"]
+        records = steps_of(conn, "review_intake", "run")
+    (checked,) = [record for record in records if record.step == "check"]
     record = steps.settle(table, checked, progress)
     with table.state.begin() as conn:
         record_step(conn, "review_intake", "run", record, table.clock)
     progress("recorded")
-    said.send("done")
+    messages.send("done")

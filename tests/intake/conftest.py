@@ -1,4 +1,4 @@
-"""A sample courier whose batches the tests review, with a state database of its own."""
+"""Fixtures of intake tests: a sample courier company with pending batches, and a state database."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import record_step
 from include.intake import table as tables
-from include.intake.checks import OwnChecks, SuiteChecks
-from include.intake.names import Incoming
+from include.intake.checks import ConditionChecks, SuiteChecks
+from include.intake.incoming import Incoming
 from include.intake.table import IncomingTable
 from include.local.postgres import EmbeddedPostgres
 from include.notify.outbox import Run
@@ -29,23 +29,23 @@ from include.workflow.run_context import RunContext
 from tests.intake import steps
 from tests.support.airflow_task import with_services
 from tests.support.contexts import services_of
-from tests.support.databases import fresh, pooled
+from tests.support.databases import pooled, temporary_database
 from tests.support.registers import content_of
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 NOW = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
 CLOCK = FixedClock(NOW)
 REVIEWER, ENTERER = "E00003", "E00030"
-OLDEST = "IN-000003"  # of 300 customers; waits for 100 hours
+OLDEST = "IN-000003"  # of the sample with 300 customers; pending for 100 hours
 
 
 @dataclass
 class Rig:
-    """An incoming table and the database behind it.
+    """An incoming table, together with the databases that it needs.
 
     Attributes:
-        table: of the shipped pack's intake.
-        conninfo: of the courier's owner.
+        table: incoming table of the shipped pack.
+        conninfo: connection string of the courier's database, as its owner.
         state: connection string of the state database.
     """
 
@@ -53,16 +53,16 @@ class Rig:
     conninfo: str
     state: str
 
-    def rows(self, query: str, *given: Any) -> list[tuple[Any, ...]]:
+    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.conninfo) as connection:
-            found = connection.execute(query.encode(), given)
-            return found.fetchall() if found.description else []
+            cursor = connection.execute(query.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
 
-    def one(self, query: str, *given: Any) -> Any:
-        return self.rows(query, *given)[0][0]
+    def one(self, query: str, *parameters: Any) -> Any:
+        return self.rows(query, *parameters)[0][0]
 
     def checked(self, batch: str = OLDEST, table: IncomingTable | None = None) -> StepRecord:
-        """Check a batch and keep the record, as a task does."""
+        """Check a batch and store the step record, as a task of the workflow does."""
         table = table or self.table
         record = steps.check(table, batch)
         run = table.run.run
@@ -73,32 +73,36 @@ class Rig:
     def answered(
         self, checked: StepRecord, option: str = "Approve", user: str | None = REVIEWER, **more: Any
     ) -> StepRecord:
-        given = {
+        answer = {
             "reason": "forms are incomplete",
             "at": NOW,
             "content": content_of(self.table.state, checked),
         }
-        return steps.take(self.table, checked, option=option, user=user, **given | more)
+        return steps.take(self.table, checked, option=option, user=user, **answer | more)
 
     def states(self, batch: str = OLDEST) -> dict[str, int]:
         query = "SELECT status, count(*) FROM intake_record WHERE batch_id = %s GROUP BY 1"
         return dict(self.rows(query, batch))
 
     def later(self, **span: int) -> IncomingTable:
-        """The table in another run, later."""
+        """Return the incoming table for a run that starts later.
+
+        Args:
+            span: delay of the start, as arguments of `timedelta`.
+        """
         clock = FixedClock(self.table.clock.now() + timedelta(**span))
         return table_in(self.conninfo, self.table.state, clock, run="later")
 
     def of_workflow(self, dag_id: str) -> IncomingTable:
-        """The table in a run of another workflow."""
+        """Return the incoming table for a run of another workflow."""
         run = replace(self.table.run, run=Run(dag_id, "run"))
         return replace(self.table, run=run)
 
 
 @pytest.fixture(scope="session")
 def template(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """The name of a loaded courier that databases are copied from."""
-    with fresh(postgres) as name:
+    """Provide the name of a template database with the sample courier."""
+    with temporary_database(postgres) as name:
         with psycopg.connect(postgres.conninfo(name)) as connection:
             load(connection, customers=300, as_of=NOW)
         yield name
@@ -106,8 +110,8 @@ def template(postgres: EmbeddedPostgres) -> Iterator[str]:
 
 @pytest.fixture
 def rig(postgres: EmbeddedPostgres, template: str, migrated_database: str) -> Iterator[Rig]:
-    """A fresh courier and an empty state database."""
-    with fresh(postgres, template) as name:
+    """Provide a new courier database with an empty state database."""
+    with temporary_database(postgres, template) as name:
         conninfo = postgres.conninfo(name)
         state = pooled(migrated_database)
         yield Rig(table_in(conninfo, state), conninfo, migrated_database)
@@ -116,16 +120,16 @@ def rig(postgres: EmbeddedPostgres, template: str, migrated_database: str) -> It
 
 @pytest.fixture
 def run_of_tasks(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """Dag id and run id of a run whose tasks work on the courier of ``rig``."""
+    """Provide dag id and run id of a run whose tasks use the courier database of ``rig``."""
     run = rig.table.run
     key = run.run.dag_id, run.run.run_id
     with_services(monkeypatch, key, run.services)
-    monkeypatch.setattr(tables, "table_of", lambda run, _rule: replace(rig.table, run=run))
+    monkeypatch.setattr(tables, "load_table", lambda run, _rule: replace(rig.table, run=run))
     return key
 
 
 def table_in(conninfo: str, state: Engine, clock: Clock = CLOCK, run: str = "run") -> IncomingTable:
-    """The incoming table of the shipped pack, on a courier."""
+    """Return the incoming table of the shipped pack, connected to a courier's database."""
     pack = load_pack(SHIPPED)
     (rule,) = pack.intake
     (suite,) = pack.suites_of("courier", incoming=True)
@@ -137,16 +141,16 @@ def table_in(conninfo: str, state: Engine, clock: Clock = CLOCK, run: str = "run
         incoming=incoming,
         reader=address,
         writer=address,
-        checkers=[SuiteChecks(incoming, suite.expectations), OwnChecks(incoming)],
+        checkers=[SuiteChecks(incoming, suite.expectations), ConditionChecks(incoming)],
     )
 
 
 def keyed_by_phone(incoming: Incoming) -> Incoming:
-    """The same table as if a phone number were its primary key."""
+    """Return the table with the phone number as its primary key."""
     collection = incoming.collection
     fields = {
-        name: one.model_copy(update={"primary_key": name == "phone"})
-        for name, one in collection.fields.items()
+        name: field.model_copy(update={"primary_key": name == "phone"})
+        for name, field in collection.fields.items()
     }
     collections = {
         **incoming.database.collections,

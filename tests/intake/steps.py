@@ -1,37 +1,37 @@
-"""Do the steps of a review on a table, and return their records as tasks keep them."""
+"""Run the steps of a review on an incoming table, and return step records as tasks store them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from include.approvals.question import Answer, Question
+from include.approvals.required_action import Answer, RequiredAction
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings
 from include.intake import review
 from include.intake import settle as settlement
-from include.intake.names import CLAUSE
+from include.intake.incoming import CLAUSE
 from include.intake.table import IncomingTable
 from include.workflow.run_records import RunRecords
 
 
 def find(tables: Sequence[IncomingTable]) -> StepRecord:
-    """Find the batches that wait."""
+    """Run the step that finds the pending batches."""
     findings = StepFindings("batches", CLAUSE)
-    return findings.record(review.find(tables, findings))
+    return findings.record(review.find_batches(tables, findings))
 
 
 def check(table: IncomingTable, batch: str) -> StepRecord:
-    """Check a batch."""
-    findings = StepFindings("check", CLAUSE, table.incoming.part(batch))
-    return findings.record(review.check(table, findings))
+    """Run the step that checks a batch."""
+    findings = StepFindings("check", CLAUSE, table.incoming.batch_label(batch))
+    return findings.record(review.check_batch(table, findings))
 
 
-def ask(table: IncomingTable, checked: StepRecord) -> Question:
-    """Make the question about a checked batch."""
-    question = review.ask(table, StepFindings("review", CLAUSE, checked.part))
-    assert isinstance(question, Question)
-    return question
+def ask(table: IncomingTable, checked: StepRecord) -> RequiredAction:
+    """Return the required action that requests the review of a checked batch."""
+    action = review.ask_reviewer(table, StepFindings("review", CLAUSE, checked.part))
+    assert isinstance(action, RequiredAction)
+    return action
 
 
 def take(
@@ -44,21 +44,31 @@ def take(
     at: datetime,
     content: str,
 ) -> StepRecord:
-    """Take an answer about a checked batch."""
+    """Store a reviewer's answer about a checked batch.
+
+    Args:
+        table: incoming table of the batch.
+        checked: step record of the check.
+        option: option that the reviewer chose.
+        reason: reason that the reviewer gave.
+        user: user id of the reviewer; None if nobody answered.
+        at: time of the answer.
+        content: fingerprint of the content that the form showed to the reviewer.
+    """
     findings = StepFindings("review", CLAUSE, checked.part)
     answer = Answer(option, reason, user, at, content=content)
-    return findings.record(review.take(table, findings, answer))
+    return findings.record(review.store_answer(table, findings, answer))
 
 
 def settle(
     table: IncomingTable, checked: StepRecord, progress: settlement.Progress | None = None
 ) -> StepRecord:
-    """Settle a checked batch."""
+    """Run the step that executes the decision on a checked batch."""
     findings = StepFindings("settle", CLAUSE, checked.part)
     return findings.record(settlement.settle(table, findings, progress))
 
 
 def verify(tables: Sequence[IncomingTable], records: Iterable[StepRecord]) -> StepRecord:
-    """Count afterwards what the recorded steps did."""
+    """Run the step that verifies the results of the steps before it."""
     findings = StepFindings("verify", CLAUSE)
-    return findings.record(settlement.verified(tables, RunRecords(list(records)), findings))
+    return findings.record(settlement.verify_tables(tables, RunRecords(list(records)), findings))

@@ -1,4 +1,4 @@
-"""Answers to reviews: for which content they count, and from which people."""
+"""Tests which content and which people make an answer to a review request valid."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from include.approvals.question import AskAgain
+from include.approvals.required_action import InvalidAnswer
 from tests.intake import steps
 from tests.intake.conftest import ENTERER, NOW, OLDEST, REVIEWER, Rig
 
 
-def test_an_answer_counts_only_for_the_content_that_its_form_showed(rig: Rig) -> None:
-    """The check is repeated while the review waits: the answer is asked for again."""
+def test_review_is_valid_only_for_the_content_that_the_form_shows(rig: Rig) -> None:
     shown = steps.ask(rig.table, rig.checked())
     rig.rows(
         "UPDATE intake_record SET name = 'Somebody Else' WHERE intake_id = "
@@ -20,43 +19,42 @@ def test_an_answer_counts_only_for_the_content_that_its_form_showed(rig: Rig) ->
         OLDEST,
     )
     checked = rig.checked()
-    with pytest.raises(AskAgain, match="changed after the form was made"):
+    with pytest.raises(InvalidAnswer, match="changed after the review form was created"):
         rig.answered(checked, content=shown.content)
     steps.settle(rig.table, checked)
     assert rig.states() == {"pending": 30}
     again = steps.ask(rig.table, checked)
     assert checked.data["sha256"] in again.body
     assert again.content != shown.content
-    with pytest.raises(AskAgain):  # another browser window still shows the first form
+    with pytest.raises(InvalidAnswer):  # another browser window still shows the first form
         rig.answered(checked, content=shown.content, at=NOW + timedelta(minutes=1))
     record = rig.answered(checked, content=again.content, at=NOW + timedelta(minutes=2))
-    (finding,) = [one for one in record.findings if one.code == "intake.other_content"]
+    (finding,) = [finding for finding in record.findings if finding.code == "intake.other_content"]
     assert finding.message.values["count"] == 2
     assert steps.settle(rig.table, checked).data["promoted"] == 24
 
 
-def test_an_answer_counts_after_a_check_that_read_the_same_content_again(rig: Rig) -> None:
-    """Two windows with the same form, and a check repeated for nothing, change nothing."""
+def test_review_is_valid_if_the_same_content_was_checked_again(rig: Rig) -> None:
     shown = steps.ask(rig.table, rig.checked())
     checked = rig.checked()
     assert steps.ask(rig.table, checked).content == shown.content
     assert rig.answered(checked, content=shown.content).data["refused"] is None
 
 
-def test_who_entered_a_record_may_not_review_it_under_another_spelling(rig: Rig) -> None:
-    """Two rows of the staff table may spell one account in two ways: it is one person."""
+def test_person_who_entered_rows_cannot_review_with_another_spelling_of_the_account(
+    rig: Rig,
+) -> None:
     rig.rows("UPDATE employee SET number = lower(%s) WHERE number = %s", ENTERER, ENTERER)
     rig.rows(
         "UPDATE employee SET number = %s WHERE number = 'E00017'",
         f"\u200b{ENTERER}",
     )
-    question = steps.ask(rig.table, rig.checked())
-    assert f"\u200b{ENTERER}" not in question.assigned
-    assert REVIEWER in question.assigned
+    action = steps.ask(rig.table, rig.checked())
+    assert f"\u200b{ENTERER}" not in action.assigned
+    assert REVIEWER in action.assigned
 
 
-def test_a_reviewer_answers_in_any_spelling(rig: Rig) -> None:
-    """And stands in the formal records by the key of the staff table."""
+def test_reviewer_may_answer_with_any_spelling_of_the_account(rig: Rig) -> None:
     checked = rig.checked()
     assert rig.answered(checked, user=REVIEWER.lower()).data["refused"] is None
     assert steps.settle(rig.table, checked).data["promoted"] == 24

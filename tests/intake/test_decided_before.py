@@ -1,4 +1,4 @@
-"""A review whose task was killed after its decision was registered, and is repeated."""
+"""Tests of a review task that is killed after it has stored the decision, and is then repeated."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ pytestmark = pytest.mark.airflow
 
 @pytest.mark.parametrize("option", ["Approve", "Reject"])
 @pytest.mark.parametrize("late", [False, True], ids=["in time", "late"])
-def test_review_goes_on_with_a_registered_decision_after_its_task_was_killed(
+def test_repeated_review_task_uses_the_decision_stored_by_an_earlier_attempt(
     rig: Rig, run_of_tasks: tuple[str, str], option: str, late: bool
 ) -> None:
-    """The step skips the question and keeps the record that the killed task lost."""
-    from include.approvals.question import Answer
+    from include.approvals.required_action import Answer
     from include.orchestration.tasks import ask_people, take_answer
 
     checked = rig.checked()
@@ -42,14 +41,13 @@ def test_review_goes_on_with_a_registered_decision_after_its_task_was_killed(
 
 
 @pytest.mark.usefixtures("run_of_tasks")
-def test_review_asks_again_about_another_content_after_its_task_was_killed(rig: Rig) -> None:
-    """The decision was on what the batch held before."""
+def test_repeated_review_task_requests_new_review_if_content_changed(rig: Rig) -> None:
     from include.orchestration.tasks import ask_people
 
     checked = rig.checked()
     rig.answered(checked)
     rig.rows("UPDATE intake_record SET name = 'Somebody Else' WHERE batch_id = %s", OLDEST)
     changed = rig.checked()
-    question = ask_people(REVIEW_INTAKE, REVIEW, changed.part)
-    assert question is not None
-    assert changed.data["sha256"] in question.content
+    action = ask_people(REVIEW_INTAKE, REVIEW, changed.part)
+    assert action is not None
+    assert changed.data["sha256"] in action.content

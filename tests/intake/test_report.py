@@ -1,4 +1,4 @@
-"""What a run's report says of batches that it did not ask about, from records of its steps."""
+"""Tests of reports, for runs after which some batches are still not reviewed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,15 @@ def step(name: str, part: str, **data: Any) -> StepRecord:
     return StepRecord(step=name, part=part, outcome=Outcome.PASS, data=data)
 
 
-def run(*, asked: int, reviewed: int, left: int = 0) -> list[StepRecord]:
-    """The records of a run that asked about some of the batches that waited."""
-    parts = [f"customers/IN-{n}" for n in range(asked)]
+def run(*, requested: int, reviewed: int, left: int = 0) -> list[StepRecord]:
+    """Return the step records of a run that reviewed some of the pending batches.
+
+    Args:
+        requested: number of batches that the run submitted for review.
+        reviewed: number of batches that were reviewed.
+        left: number of pending batches that the run did not submit.
+    """
+    parts = [f"customers/IN-{n}" for n in range(requested)]
     answer = {
         "decision": "Approve",
         "decided_by": "E1",
@@ -49,43 +55,42 @@ def run(*, asked: int, reviewed: int, left: int = 0) -> list[StepRecord]:
 
 
 @pytest.mark.parametrize(
-    ("given", "fact", "status", "summary"),
+    ("counts", "fact", "status", "summary"),
     [
         (
-            {"asked": 1, "reviewed": 1, "left": 2},
+            {"requested": 1, "reviewed": 1, "left": 2},
             "1 of 3",
             Outcome.ATTENTION,
-            "All 1 batches that were asked about were reviewed; 2 more wait within their deadline.",
+            "All 1 batches of this run were reviewed; 2 more batches wait for review, and their "
+            "deadlines have not passed.",
         ),
         (
-            {"asked": 3, "reviewed": 3},
+            {"requested": 3, "reviewed": 3},
             "3 of 3",
             Outcome.PASS,
-            "All 3 batches that waited were reviewed.",
+            "All 3 waiting batches were reviewed.",
         ),
         (
-            {"asked": 2, "reviewed": 1, "left": 2},
+            {"requested": 2, "reviewed": 1, "left": 2},
             "1 of 4",
             Outcome.ATTENTION,
-            "1 of 4 batches were reviewed; the others wait within their deadline.",
+            "1 of 4 batches were reviewed; the deadline of the others has not passed.",
         ),
     ],
 )
-def test_all_is_said_only_when_none_was_left_for_another_run(
-    given: dict[str, int], fact: str, status: Outcome, summary: str
+def test_summary_says_that_all_batches_were_reviewed_only_if_none_is_pending(
+    counts: dict[str, int], fact: str, status: Outcome, summary: str
 ) -> None:
-    """Batches beyond most_batches wait too."""
     english = Translator("en")
-    concluded = report.concluded(RunRecords(run(**given)))
+    concluded = report.conclude_records(RunRecords(run(**counts)))
     reviewed = concluded.facts[0]
     assert english.value(reviewed.value) == fact
     assert reviewed.status is status
     assert english.text(concluded.summary) == summary
 
 
-def test_figures_of_the_check_and_of_the_settlement_say_which_they_are() -> None:
-    """What was let in between the two can make a record a duplicate: more are set aside."""
-    records = run(asked=1, reviewed=1)
+def test_report_states_whether_counts_were_made_before_or_after_the_decision() -> None:
+    records = run(requested=1, reviewed=1)
     title = verbatim("A rule").model_dump(mode="json")
     records[1].data["rules"] = [
         {"rule": "a", "title": title, "severity": "fail", "rows": 1, "broken": 1}
@@ -94,12 +99,12 @@ def test_figures_of_the_check_and_of_the_settlement_say_which_they_are() -> None
     english = Translator("en")
     texts = [
         english.text(block.caption)
-        for section in report.concluded(RunRecords(records)).sections
+        for section in report.conclude_records(RunRecords(records)).sections
         for block in section.blocks
         if isinstance(block, BarChart | Table) and block.caption
     ]
-    (table,) = [one for one in texts if one.startswith("Oldest first")]
-    (chart,) = [one for one in texts if one.startswith("By rule")]
-    assert "Rules broken: when the batch was checked" in table
-    assert "set aside and rejected: when it was settled" in table
+    (table,) = [text for text in texts if text.startswith("The oldest batch")]
+    (chart,) = [text for text in texts if text.startswith("Numbers of records")]
+    assert "The number of broken rules is from the check before the review" in table
+    assert "quarantined and rejected records are from the execution of the decision" in table
     assert "when the batches were checked" in chart

@@ -1,4 +1,4 @@
-"""One batch from its check to its formal records, on a real sample courier."""
+"""The review of one batch from its check to its formal records, on a sample courier company."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from include.approvals import registry
 from include.evidence.model import Outcome
 from include.intake import batches, report, settle
-from include.intake.promote import settled_by
+from include.intake.promote import earlier_settlement
 from include.notify.outbox import Run
+from include.service_container import ROOT
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.workflow.run_records import RunRecords
-from include.workplace import ROOT
 from tests.intake import steps
 from tests.intake.conftest import ENTERER, NOW, OLDEST, REVIEWER, Rig
 from tests.support.registers import content_of
@@ -34,11 +34,10 @@ CHANGES = [
 
 
 def codes(record: Any) -> list[str]:
-    return [one.code for one in record.findings]
+    return [finding.code for finding in record.findings]
 
 
-def test_pending_batches_are_found_oldest_first_and_the_rest_is_reported(rig: Rig) -> None:
-    """A limit of one run hides nothing: what is not asked about is counted."""
+def test_run_submits_oldest_batches_and_reports_the_number_of_other_batches(rig: Rig) -> None:
     record = steps.find([rig.table])
     assert record.data["batches"] == [f"customers/IN-00000{n}" for n in (3, 4, 5, 6)]
     rule = rig.table.incoming.rule.model_copy(update={"most_batches": 3})
@@ -49,8 +48,7 @@ def test_pending_batches_are_found_oldest_first_and_the_rest_is_reported(rig: Ri
 
 
 @pytest.mark.parametrize("name", ["| [x](http://y)", "x" * 101, "a b", ""])
-def test_a_batch_without_a_plain_name_is_a_finding(rig: Rig, name: str) -> None:
-    """It could not stand in evidence; it is not passed over either."""
+def test_batch_with_invalid_name_is_reported_and_not_submitted(rig: Rig, name: str) -> None:
     rig.rows("UPDATE intake_record SET batch_id = %s WHERE batch_id = %s", name, OLDEST)
     record = steps.find([rig.table])
     assert len(record.data["batches"]) == 3
@@ -59,10 +57,9 @@ def test_a_batch_without_a_plain_name_is_a_finding(rig: Rig, name: str) -> None:
     assert finding.message.values["count"] == 30
 
 
-def test_an_approved_batch_becomes_formal_with_class_reviewer_and_time(rig: Rig) -> None:
-    """Rows that break a rule are set aside; the others have customer, address and consent."""
+def test_formal_records_of_approved_batch_contain_reviewer_and_review_time(rig: Rig) -> None:
     checked = rig.checked()
-    assert rig.answered(checked, reason="").outcome is Outcome.ATTENTION  # it was late
+    assert rig.answered(checked, reason="").outcome is Outcome.ATTENTION  # the review was overdue
     record = steps.settle(rig.table, checked)
     assert record.data["promoted"] == 24
     assert record.data["set_aside"] == 6
@@ -81,13 +78,13 @@ def test_an_approved_batch_becomes_formal_with_class_reviewer_and_time(rig: Rig)
     assert verified.data == {"past_deadline": 0, "promoted": 24, "unreviewed": 0}
 
 
-def test_a_rejected_batch_leaves_no_formal_record(rig: Rig) -> None:
-    """Its rows say who turned them down, and when."""
+def test_rejected_batch_creates_no_formal_record(rig: Rig) -> None:
     before = rig.one("SELECT count(*) FROM customer")
     checked = rig.checked()
     rig.answered(checked, "Reject")
     assert steps.settle(rig.table, checked).data["rejected"] == 30
-    assert steps.settle(rig.table, checked).data["rejected"] == 30  # repeated: the same figures
+    # A repeated settlement reports the same numbers.
+    assert steps.settle(rig.table, checked).data["rejected"] == 30
     assert rig.states() == {"rejected": 30}
     assert rig.one("SELECT count(*) FROM customer") == before
     with rig.table.state.connect() as conn:
@@ -105,10 +102,9 @@ def test_a_rejected_batch_leaves_no_formal_record(rig: Rig) -> None:
         (REVIEWER, "Reject", "  ", "intake.no_reason", Outcome.ATTENTION),
     ],
 )
-def test_an_answer_that_may_not_count_leaves_the_batch_pending(
+def test_invalid_answer_of_reviewer_leaves_batch_pending(
     rig: Rig, user: str | None, option: str, reason: str, code: str, severity: Outcome
 ) -> None:
-    """And says so in a finding: the enterer, others, nobody, a rejection without a reason."""
     checked = rig.checked()
     record = rig.answered(checked, option, user, reason=reason)
     assert codes(record) == [code]
@@ -117,8 +113,7 @@ def test_an_answer_that_may_not_count_leaves_the_batch_pending(
     assert rig.states() == {"pending": 30}
 
 
-def test_a_reviewer_who_entered_one_record_of_the_batch_may_not_review_it(rig: Rig) -> None:
-    """One of thirty is enough."""
+def test_person_who_entered_a_row_cannot_review_its_batch(rig: Rig) -> None:
     rig.rows(
         "UPDATE intake_record SET entered_by = 3 WHERE intake_id = "
         "(SELECT min(intake_id) FROM intake_record WHERE batch_id = %s)",
@@ -130,16 +125,14 @@ def test_a_reviewer_who_entered_one_record_of_the_batch_may_not_review_it(rig: R
     assert codes(rig.answered(checked)) == ["intake.own_request"]
 
 
-def test_without_another_reviewer_nobody_is_asked(rig: Rig) -> None:
-    """To Airflow an empty list means everybody, so the question is never put."""
+def test_batch_that_nobody_may_review_gets_no_approval_request(rig: Rig) -> None:
     rig.rows("UPDATE employee SET has_data_access = false WHERE department_id = 3")
     record = steps.check(rig.table, OLDEST)
     assert codes(record) == ["intake.no_reviewer"]
     assert record.data["request"] is None
 
 
-def test_a_second_answer_is_refused_and_recorded(rig: Rig) -> None:
-    """The first decision stands, whoever comes later."""
+def test_second_answer_to_a_review_request_is_refused_and_stored(rig: Rig) -> None:
     checked = rig.checked()
     rig.answered(checked)
     record = rig.answered(checked, "Reject", "E00017", at=NOW + timedelta(minutes=1))
@@ -149,10 +142,9 @@ def test_a_second_answer_is_refused_and_recorded(rig: Rig) -> None:
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("option", ["Approve", "Reject"])
-def test_a_batch_that_changed_after_the_decision_is_not_touched(
+def test_decision_is_not_executed_if_batch_changed_after_it(
     rig: Rig, change: str, option: str
 ) -> None:
-    """A value, an unpromoted value, a row fewer or more, a new column: the decision is void."""
     checked = rig.checked()
     rig.answered(checked, option)
     key = rig.one("SELECT min(intake_id) FROM intake_record WHERE batch_id = %s", OLDEST)
@@ -163,8 +155,7 @@ def test_a_batch_that_changed_after_the_decision_is_not_touched(
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_question_refuses_a_batch_that_changed_since_its_check(rig: Rig, change: str) -> None:
-    """The page would show another content than the one that was checked."""
+def test_review_request_is_refused_if_batch_changed_since_check(rig: Rig, change: str) -> None:
     checked = rig.checked()
     key = rig.one("SELECT min(intake_id) FROM intake_record WHERE batch_id = %s", OLDEST)
     rig.rows(change.format(key=key))
@@ -172,40 +163,38 @@ def test_question_refuses_a_batch_that_changed_since_its_check(rig: Rig, change:
         steps.ask(rig.table, checked)
 
 
-def test_a_row_that_somebody_changes_meanwhile_undoes_the_whole_promotion(rig: Rig) -> None:
-    """Its writer comes first; nothing is written, and the next try sees the change."""
+def test_concurrent_row_change_rolls_back_promotion(rig: Rig) -> None:
     checked = rig.checked()
     rig.answered(checked)
     before = rig.one("SELECT count(*) FROM customer")
     table = rig.table
 
-    def promote_while_somebody_writes() -> None:
+    def promote_during_another_write() -> None:
         with (
             psycopg.connect(rig.conninfo) as connection,
             batches.unit_of_work(connection, table.incoming, write=True),
         ):
-            batches.content(connection, table.incoming, OLDEST)
+            batches.read_content(connection, table.incoming, OLDEST)
             rig.rows("UPDATE intake_record SET phone = '13900000000' WHERE batch_id = %s", OLDEST)
             broken = [(70,), (75,)]
             settle.promote(connection, table.incoming, OLDEST, reviewer=3, at=NOW, broken=broken)
 
     with pytest.raises(ServiceError, match="was changed while"):
-        promote_while_somebody_writes()
+        promote_during_another_write()
     assert rig.one("SELECT count(*) FROM customer") == before
     assert codes(steps.settle(table, checked)) == ["intake.changed"]
 
 
-def test_rows_that_somebody_keeps_locked_are_not_waited_for_for_ever(rig: Rig) -> None:
-    """A minute, or as long as the server's owner says; then the task says why it is repeated."""
+def test_promotion_of_locked_rows_times_out(rig: Rig) -> None:
     checked = rig.checked()
     rig.answered(checked)
     table = rig.table
     options = "-c lock_timeout=200ms"
     with (
-        psycopg.connect(rig.conninfo) as somebody,
+        psycopg.connect(rig.conninfo) as other_session,
         psycopg.connect(rig.conninfo, options=options, autocommit=True) as connection,
     ):
-        somebody.execute("SELECT FROM intake_record WHERE batch_id = %s FOR UPDATE", [OLDEST])
+        other_session.execute("SELECT FROM intake_record WHERE batch_id = %s FOR UPDATE", [OLDEST])
         with (
             pytest.raises(ServiceError, match="SQLSTATE 55P03"),
             batches.unit_of_work(connection, table.incoming, write=True),
@@ -217,8 +206,7 @@ def test_rows_that_somebody_keeps_locked_are_not_waited_for_for_ever(rig: Rig) -
     assert set(rig.states()) == {"pending"}
 
 
-def test_a_record_that_the_database_does_not_take_is_named_without_its_value(rig: Rig) -> None:
-    """PostgreSQL quotes the row it stumbles over; we do not."""
+def test_error_about_record_refused_by_database_contains_no_value(rig: Rig) -> None:
     unchecked = replace(rig.table, checkers=[])
     checked = rig.checked()
     rig.answered(checked)
@@ -229,8 +217,7 @@ def test_a_record_that_the_database_does_not_take_is_named_without_its_value(rig
     assert rig.states() == {"pending": 30}
 
 
-def test_a_role_without_rights_is_told_where_they_are_listed(rig: Rig) -> None:
-    """A wrong connection is a fault of configuration, not of the batch."""
+def test_error_about_missing_right_names_the_documentation(rig: Rig) -> None:
     rig.rows("CREATE ROLE intake_nobody LOGIN PASSWORD 'x'") if not rig.rows(
         "SELECT 1 FROM pg_roles WHERE rolname = 'intake_nobody'"
     ) else None
@@ -240,14 +227,13 @@ def test_a_role_without_rights_is_told_where_they_are_listed(rig: Rig) -> None:
     weak = DatabaseAddress({**address.parameters, "user": "intake_nobody"}, "x")
     checked = rig.checked()
     rig.answered(checked)
-    with pytest.raises(UsageError, match=r"SQLSTATE 42501.*docs/intake.md"):
+    with pytest.raises(UsageError, match=r"SQLSTATE 42501.*docs/explanation/intake.md"):
         steps.settle(replace(rig.table, writer=weak), checked)
     rig.rows("DROP OWNED BY intake_nobody")
     rig.rows("DROP ROLE intake_nobody")
 
 
-def test_the_shipped_role_has_the_rights_it_needs_and_no_others(rig: Rig) -> None:
-    """The rights in sample_grants.sql suffice for the intake: no DELETE, no other tables."""
+def test_shipped_grants_give_exactly_the_rights_that_promoting_rows_needs(rig: Rig) -> None:
     from include.sample_company.load import statements
 
     if not rig.rows("SELECT 1 FROM pg_roles WHERE rolname = 'courier_intake'"):
@@ -275,8 +261,7 @@ def test_the_shipped_role_has_the_rights_it_needs_and_no_others(rig: Rig) -> Non
     rig.rows("DROP ROLE courier_intake")
 
 
-def test_a_rule_that_cannot_be_checked_stops_the_batch(rig: Rig) -> None:
-    """The finding has the SQLSTATE and the rule's name, and nobody is asked."""
+def test_batch_is_not_submitted_if_an_expectation_cannot_be_checked(rig: Rig) -> None:
     rig.rows("ALTER TABLE intake_record ALTER consent_purposes TYPE text USING ''")
     record = steps.check(rig.table, OLDEST)
     assert codes(record) == ["intake.rule_fault"]
@@ -284,22 +269,20 @@ def test_a_rule_that_cannot_be_checked_stops_the_batch(rig: Rig) -> None:
     assert record.data["request"] is None
 
 
-def test_what_waits_past_its_deadline_fails_the_run(rig: Rig) -> None:
-    """The oldest batch is late from the start; decided on, it is no longer waiting."""
-    found = steps.find([rig.table])
-    verified = steps.verify([rig.table], [found])
+def test_overdue_batch_fails_the_run(rig: Rig) -> None:
+    search = steps.find([rig.table])
+    verified = steps.verify([rig.table], [search])
     assert verified.data["past_deadline"] == 1
     (finding,) = verified.findings
     assert (finding.code, finding.subject) == ("intake.past_deadline", f"customers/{OLDEST}")
-    concluded = report.concluded(RunRecords([found, verified]))
+    concluded = report.conclude_records(RunRecords([search, verified]))
     assert concluded.outcome is Outcome.FAIL
-    figures = {one.name: one.value for one in concluded.metrics if not one.subject}
+    figures = {metric.name: metric.value for metric in concluded.metrics if not metric.subject}
     assert figures["intake_batches_past_deadline"] == 1
     assert steps.verify([rig.later(hours=80)], []).data["past_deadline"] == 4
 
 
-def test_a_formal_record_that_lost_its_review_is_found(rig: Rig) -> None:
-    """The count afterwards trusts neither the statement nor its figures."""
+def test_formal_record_without_review_is_reported(rig: Rig) -> None:
     checked = rig.checked()
     reviewed = rig.answered(checked)
     steps.settle(rig.table, checked)
@@ -309,8 +292,7 @@ def test_a_formal_record_that_lost_its_review_is_found(rig: Rig) -> None:
     assert "intake.unreviewed" in codes(verified)
 
 
-def test_a_repeated_settlement_does_nothing_again(rig: Rig) -> None:
-    """Same figures, no second record; a row that came later waits for its own review."""
+def test_decision_that_is_executed_again_changes_nothing(rig: Rig) -> None:
     checked = rig.checked()
     rig.answered(checked)
     first = steps.settle(rig.table, checked)
@@ -327,17 +309,16 @@ def test_a_repeated_settlement_does_nothing_again(rig: Rig) -> None:
         assert again.data[name] == first.data[name]
     assert rig.states()["pending"] == 1
     with psycopg.connect(rig.conninfo, autocommit=True) as connection:
-        given = {"reviewer": 3, "at": NOW, "approved": True}
-        assert settled_by(connection, rig.table.incoming, OLDEST, **given).rows == 30
+        decision = {"reviewer": 3, "at": NOW, "approved": True}
+        assert earlier_settlement(connection, rig.table.incoming, OLDEST, **decision).rows == 30
 
 
-def test_a_batch_that_another_run_settled_is_left_alone(rig: Rig) -> None:
-    """Two runs that asked about the same batch: the second does nothing and says so."""
+def test_decision_is_not_executed_if_another_run_has_processed_the_batch(rig: Rig) -> None:
     other = replace(rig.table, run=replace(rig.table.run, run=Run("review_intake", "other")))
     checked, checked_too = rig.checked(), rig.checked(table=other)
     rig.answered(checked)
-    given = {"option": "Approve", "reason": "", "user": "E00017", "at": NOW + timedelta(minutes=1)}
-    steps.take(other, checked_too, content=content_of(rig.table.state, checked_too), **given)
+    answer = {"option": "Approve", "reason": "", "user": "E00017", "at": NOW + timedelta(minutes=1)}
+    steps.take(other, checked_too, content=content_of(rig.table.state, checked_too), **answer)
     steps.settle(rig.table, checked)
     customers = rig.one("SELECT count(*) FROM customer")
     assert codes(steps.settle(other, checked_too)) == ["intake.settled_elsewhere"]
@@ -357,8 +338,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_values_do_no_harm(rig: Rig, value: str) -> None:
-    """They are stored as they are, and shown without what could change the page."""
+def test_values_with_markup_are_escaped_on_review_page(rig: Rig, value: str) -> None:
     rig.rows("UPDATE intake_record SET name = %s WHERE batch_id = %s", value, OLDEST)
     checked = rig.checked()
     page = steps.ask(rig.table, checked).body

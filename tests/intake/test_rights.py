@@ -1,4 +1,4 @@
-"""What the customers' database does not let us do is said as such, with what to do about it."""
+"""Errors about missing rights, locks and timeouts in the courier's database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROLE = "intake_weak"
 
 @pytest.fixture
 def weak(rig: Rig) -> Iterator[DatabaseAddress]:
-    """The database as a role that may read the tables of the public schema."""
+    """Provide the address of the database with a login that may only read its tables."""
     rig.rows(f"DROP ROLE IF EXISTS {ROLE}")
     rig.rows(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'x'")
     rig.rows(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}")
@@ -31,26 +31,26 @@ def weak(rig: Rig) -> Iterator[DatabaseAddress]:
 
 STEPS = ("find", "check", "ask", "take", "verify")
 LACKS = [(step, table) for step in STEPS for table in ("intake_record", "public")]
-LACKS += [(step, "employee") for step in ("check", "ask", "take")]  # others read no staff
+# The other steps do not read the staff table.
+LACKS += [(step, "employee") for step in ("check", "ask", "take")]
 
 
 @pytest.mark.parametrize(("step", "table"), LACKS)
-def test_a_missing_right_names_what_to_grant(
+def test_error_about_missing_right_names_the_right_and_the_table(
     rig: Rig, weak: DatabaseAddress, step: str, table: str
 ) -> None:
-    """Not "nobody foresaw this"; PostgreSQL's words, in whatever language, are not repeated."""
     checked = rig.checked()
     if table == "public":
         rig.rows("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
     else:
         rig.rows(f"REVOKE SELECT ON {table} FROM {ROLE}")
     refused = replace(rig.table, reader=weak)
-    given = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW, "content": ""}
+    answer = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW, "content": ""}
     work = {
         "find": lambda: steps.find([refused]),
         "check": lambda: steps.check(refused, OLDEST),
         "ask": lambda: steps.ask(refused, checked),
-        "take": lambda: steps.take(refused, checked, **given),  # type: ignore[arg-type]
+        "take": lambda: steps.take(refused, checked, **answer),  # type: ignore[arg-type]
         "verify": lambda: steps.verify([refused], []),
     }
     with pytest.raises(UsageError, match="SQLSTATE 42501") as caught:
@@ -63,10 +63,7 @@ def test_a_missing_right_names_what_to_grant(
     assert caught.value.__cause__ is None
 
 
-def test_rows_that_row_security_hides_are_named_as_a_missing_right(
-    rig: Rig, weak: DatabaseAddress
-) -> None:
-    """A policy that hides nothing today may hide something tomorrow."""
+def test_row_security_is_reported_as_missing_right(rig: Rig, weak: DatabaseAddress) -> None:
     rig.rows("ALTER TABLE intake_record ENABLE ROW LEVEL SECURITY")
     rig.rows("CREATE POLICY everything ON intake_record USING (true)")
     with pytest.raises(UsageError, match="BYPASSRLS") as caught:
@@ -75,10 +72,7 @@ def test_rows_that_row_security_hides_are_named_as_a_missing_right(
 
 
 @pytest.mark.parametrize("step", ["find", "check", "ask", "take", "settle", "verify"])
-def test_a_table_that_somebody_keeps_locked_is_said_and_the_task_repeated(
-    rig: Rig, step: str
-) -> None:
-    """A migration holds it, say. Nothing was written."""
+def test_locked_table_raises_service_error(rig: Rig, step: str) -> None:
     checked = rig.checked()
     if step == "settle":
         rig.answered(checked)
@@ -87,26 +81,25 @@ def test_a_table_that_somebody_keeps_locked_is_said_and_the_task_repeated(
         address, parameters={**address.parameters, "options": "-c lock_timeout=200ms"}
     )
     refused = replace(rig.table, reader=impatient, writer=impatient)
-    given = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW, "content": ""}
+    answer = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW, "content": ""}
     work = {
         "find": lambda: steps.find([refused]),
         "check": lambda: steps.check(refused, OLDEST),
         "ask": lambda: steps.ask(refused, checked),
-        "take": lambda: steps.take(refused, checked, **given),  # type: ignore[arg-type]
+        "take": lambda: steps.take(refused, checked, **answer),  # type: ignore[arg-type]
         "settle": lambda: steps.settle(refused, checked),
         "verify": lambda: steps.verify([refused], []),
     }
-    with psycopg.connect(rig.conninfo) as somebody:
-        somebody.execute("LOCK TABLE intake_record IN ACCESS EXCLUSIVE MODE")
+    with psycopg.connect(rig.conninfo) as other_session:
+        other_session.execute("LOCK TABLE intake_record IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(ServiceError, match="SQLSTATE 55P03") as caught:
             work[step]()
     assert "Another session holds a lock" in caught.value.message
-    assert "the task is repeated" in caught.value.action
+    assert "The task is retried" in caught.value.action
     assert caught.value.__cause__ is None
 
 
-def test_a_statement_that_took_too_long_is_said_as_such(rig: Rig) -> None:
-    """As the server's owner limited it."""
+def test_statement_timeout_raises_service_error(rig: Rig) -> None:
     with (
         psycopg.connect(
             rig.conninfo, options="-c statement_timeout=50ms", autocommit=True

@@ -1,4 +1,4 @@
-"""What stands between a batch and the formal tables when something else is not as it should be."""
+"""Tests that a batch is not promoted if the database changes or hides what the run has checked."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from tests.intake import steps
 from tests.intake.conftest import NOW, OLDEST, REVIEWER, Rig
 
 
-def test_an_account_that_several_people_share_may_not_review(rig: Rig) -> None:
-    """Nobody could tell which of them answered; each by itself would be entitled."""
+def test_account_shared_by_two_people_cannot_review(rig: Rig) -> None:
     (other,) = rig.rows("SELECT employee_id FROM employee WHERE number = 'E00017'")[0]
     rig.rows("ALTER TABLE employee DROP CONSTRAINT employee_number_key")
     rig.rows("UPDATE employee SET number = %s WHERE employee_id = %s", REVIEWER, other)
     checked = rig.checked()
     assert steps.ask(rig.table, checked).assigned == ["E00031"]
     with psycopg.connect(rig.conninfo, autocommit=True) as connection:
-        assert REVIEWER not in batches.reviewers(connection, rig.table.incoming)
+        assert REVIEWER not in batches.load_reviewers(connection, rig.table.incoming)
     (finding,) = rig.answered(checked).findings
     assert finding.code == "intake.not_entitled"
 
@@ -42,16 +41,13 @@ def test_an_account_that_several_people_share_may_not_review(rig: Rig) -> None:
     ],
     ids=["some", "all"],
 )
-def test_rows_that_a_trigger_keeps_from_being_marked_undo_the_promotion(
-    rig: Rig, trigger: str
-) -> None:
-    """They would have a formal record, and be let in once more by the next run."""
+def test_promotion_is_rolled_back_if_trigger_prevents_state_change(rig: Rig, trigger: str) -> None:
     rig.rows("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     rig.rows(f"CREATE TRIGGER keep {trigger} EXECUTE FUNCTION keep()")
     before = rig.one("SELECT count(*) FROM customer")
     checked = rig.checked()
     rig.answered(checked)
-    with pytest.raises(ControlFailed, match=r"let only \d+ of 24 rows"):
+    with pytest.raises(ControlFailed, match=r"only \d+ of 24 rows"):
         steps.settle(rig.table, checked)
     assert rig.one("SELECT count(*) FROM customer") == before
     assert rig.states() == {"pending": 30}
@@ -59,7 +55,7 @@ def test_rows_that_a_trigger_keeps_from_being_marked_undo_the_promotion(
 
 @dataclass(frozen=True)
 class Names:
-    """A rule that names rows by the keys that it is given."""
+    """A checker with a single condition, which the rows with the given primary keys break."""
 
     found: Sequence[Key]
 
@@ -83,8 +79,7 @@ class Names:
         ]
 
 
-def test_a_broken_row_whose_key_is_not_found_again_undoes_the_promotion(rig: Rig) -> None:
-    """Otherwise a row that broke a rule would be let in with the others."""
+def test_promotion_is_rolled_back_if_check_reports_a_key_that_no_row_has(rig: Rig) -> None:
     key = rig.one("SELECT min(intake_id) FROM intake_record WHERE batch_id = %s", OLDEST)
     table = replace(rig.table, checkers=[Names([(str(key),), (f"0{key + 1}",)])])
     rig.rows(
@@ -93,14 +88,13 @@ def test_a_broken_row_whose_key_is_not_found_again_undoes_the_promotion(rig: Rig
     before = rig.one("SELECT count(*) FROM customer")
     checked = rig.checked()
     rig.answered(checked)
-    with pytest.raises(ControlFailed, match=r"2 rows of .* and 1 were set aside"):
+    with pytest.raises(ControlFailed, match=r"2 rows of .*, but 1 were set aside"):
         steps.settle(table, checked)
     assert rig.one("SELECT count(*) FROM customer") == before
     assert rig.states() == {"pending": 30}
 
 
-def test_the_count_afterwards_holds_reviewer_against_enterer(rig: Rig) -> None:
-    """Formal record and incoming row agree with each other, and both name who entered it."""
+def test_record_reviewed_by_the_person_who_entered_it_counts_as_unreviewed(rig: Rig) -> None:
     checked = rig.checked()
     reviewed = rig.answered(checked)
     settled = steps.settle(rig.table, checked)
@@ -111,23 +105,23 @@ def test_the_count_afterwards_holds_reviewer_against_enterer(rig: Rig) -> None:
     )
     verified = steps.verify([rig.table], [reviewed, settled])
     assert verified.data["unreviewed"] == 2
-    assert [one.code for one in verified.findings] == ["intake.unreviewed"]
+    assert [finding.code for finding in verified.findings] == ["intake.unreviewed"]
 
 
 @pytest.mark.parametrize("shift", [timedelta(0), timedelta(microseconds=1)])
-def test_other_numbers_afterwards_than_were_let_in_are_found(rig: Rig, shift: timedelta) -> None:
-    """What settlement said is not believed: here something rounds the time of the review."""
+def test_verification_reports_difference_between_promoted_and_counted_rows(
+    rig: Rig, shift: timedelta
+) -> None:
     checked = rig.checked()
     reviewed = rig.answered(checked)
     settled = steps.settle(rig.table, checked)
     rig.rows("UPDATE intake_record SET reviewed_at = reviewed_at + %s", shift)
     rig.rows("UPDATE customer SET reviewed_at = reviewed_at + %s", shift)
     verified = steps.verify([rig.table], [reviewed, settled])
-    assert [one.code for one in verified.findings] == ["intake.not_found"] * bool(shift)
+    assert [finding.code for finding in verified.findings] == ["intake.not_found"] * bool(shift)
 
 
-def test_rows_that_row_security_hides_are_an_error_and_no_smaller_batch(rig: Rig) -> None:
-    """Otherwise a batch would be asked about, and hashed, without some of its records."""
+def test_review_fails_if_row_security_hides_rows(rig: Rig) -> None:
     rig.rows("DROP ROLE IF EXISTS intake_hidden")
     rig.rows("CREATE ROLE intake_hidden LOGIN PASSWORD 'x'")
     rig.rows("GRANT SELECT ON ALL TABLES IN SCHEMA public TO intake_hidden")
@@ -141,16 +135,15 @@ def test_rows_that_row_security_hides_are_an_error_and_no_smaller_batch(rig: Rig
             pytest.raises(UsageError, match="row security"),
             batches.unit_of_work(connection, rig.table.incoming, write=False),
         ):
-            batches.waiting(connection, rig.table.incoming, NOW)
+            batches.find_pending(connection, rig.table.incoming, NOW)
     finally:
         rig.rows("DROP OWNED BY intake_hidden")
         rig.rows("DROP ROLE intake_hidden")
 
 
-def test_a_check_that_ended_without_a_request_is_not_waited_for(rig: Rig) -> None:
-    """Nobody can be asked about the batch: the check says why."""
+def test_review_is_refused_if_check_created_no_approval_request(rig: Rig) -> None:
     rig.rows("UPDATE employee SET has_data_access = false")
     checked = rig.checked()
     assert checked.data["request"] is None
-    with pytest.raises(ControlFailed, match="Nobody can be asked"):
+    with pytest.raises(ControlFailed, match="cannot be submitted for review"):
         steps.ask(rig.table, checked)

@@ -1,4 +1,7 @@
-"""A run is sealed while its settlement is cut off from the session that holds its lock."""
+"""Test of a run that is sealed while one of its steps is still working.
+
+The step has lost the database session with its lock, so the seal does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,22 @@ from tests.support.airflow_task import seal_under_work
 pytestmark = pytest.mark.airflow
 
 
-def test_settlement_lets_nothing_in_once_its_run_was_sealed(
+def test_no_row_is_promoted_if_the_run_is_sealed_during_the_step(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, run_of_tasks: tuple[str, str]
 ) -> None:
-    """No evidence would show the promotion; the next run asks again."""
     from airflow.sdk.exceptions import AirflowFailException
 
     from include.orchestration.tasks import run_step
 
     checked = rig.checked()
     rig.answered(checked)
-    real = settle._settle
+    real = settle._settle_batch
 
     def sealed_before(*arguments: Any, **named: Any) -> Any:
         seal_under_work(rig.table.state, run_of_tasks, NOW)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(settle, "_settle", sealed_before)
+    monkeypatch.setattr(settle, "_settle_batch", sealed_before)
     with pytest.raises(AirflowFailException, match="sealed while this step was still at work"):
         run_step(REVIEW_INTAKE, settle.SETTLE, checked.part)
     assert rig.states() == {"pending": 30}

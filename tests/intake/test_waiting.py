@@ -1,4 +1,4 @@
-"""Which waiting batches are asked about: what is wrong with one batch hides no other."""
+"""Tests of finding the pending batches. A batch with a fault must not hide other batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OTHERS = [f"customers/IN-00000{n}" for n in (4, 5, 6)]
 
 
 def entered(rig: Rig, at: str | None, *, rows: int = 30) -> None:
-    """Give rows of the oldest batch another time of entry."""
+    """Set the time of entry of rows in the oldest batch."""
     rig.rows("ALTER TABLE intake_record ALTER entered_at DROP NOT NULL")
     rig.rows(
         "UPDATE intake_record SET entered_at = %s::timestamptz WHERE intake_id IN "
@@ -31,31 +31,28 @@ def entered(rig: Rig, at: str | None, *, rows: int = 30) -> None:
 @pytest.mark.parametrize(
     "at", [None, "infinity", "-infinity", "0044-03-15 12:00:00+00 BC", "20000-01-01 00:00:00+00"]
 )
-def test_a_batch_without_a_time_of_entry_is_a_finding_and_hides_no_other(
-    rig: Rig, at: str | None, rows: int
-) -> None:
-    """No deadline can be counted for such records; those of all others are."""
+def test_batch_without_entry_time_is_reported(rig: Rig, at: str | None, rows: int) -> None:
     entered(rig, at, rows=rows)
-    found = steps.find([rig.table])
-    assert found.data["batches"] == OTHERS
-    (finding,) = found.findings
+    search = steps.find([rig.table])
+    assert search.data["batches"] == OTHERS
+    (finding,) = search.findings
     assert (finding.code, finding.severity) == ("intake.undated", Outcome.FAIL)
     assert finding.subject == f"customers/{OLDEST}"
     assert finding.message.values == {"count": rows, "rows": 30}
     late = 3 if rows == 30 else 4
     assert steps.verify([rig.later(hours=80)], []).data["past_deadline"] == late
-    checked = steps.check(rig.table, OLDEST)  # as when it lost its times since it was found
-    assert [one.code for one in checked.findings] == ["intake.undated"]
+    # As if the batch had lost its times of entry after the search.
+    checked = steps.check(rig.table, OLDEST)
+    assert [finding.code for finding in checked.findings] == ["intake.undated"]
     assert checked.data["request"] is None
-    assert report.concluded(RunRecords([found])).facts[0].value.values["wanted"] == 4  # type: ignore[union-attr]
+    assert report.conclude_records(RunRecords([search])).facts[0].value.values["total"] == 4  # type: ignore[union-attr]
 
 
-def test_an_entry_in_the_future_is_a_finding_and_the_batch_is_asked_about(rig: Rig) -> None:
-    """It would wait for ever without anybody being told that it waits too long."""
+def test_batch_entered_in_future_is_reported_and_can_be_reviewed(rig: Rig) -> None:
     entered(rig, "2099-01-01 00:00:00+00")
-    found = steps.find([rig.table])
-    assert found.data["batches"] == [*OTHERS, f"customers/{OLDEST}"]
-    (finding,) = found.findings
+    search = steps.find([rig.table])
+    assert search.data["batches"] == [*OTHERS, f"customers/{OLDEST}"]
+    (finding,) = search.findings
     assert (finding.code, finding.severity) == ("intake.entered_ahead", Outcome.FAIL)
     assert finding.subject == f"customers/{OLDEST}"
     checked = rig.checked()
@@ -63,23 +60,19 @@ def test_an_entry_in_the_future_is_a_finding_and_the_batch_is_asked_about(rig: R
     assert steps.settle(rig.table, checked).data["promoted"] > 0
 
 
-def test_clocks_of_two_machines_may_differ_a_little(rig: Rig) -> None:
-    """An entry of the next minute is no finding."""
+def test_batch_entered_one_minute_in_the_future_is_not_reported(rig: Rig) -> None:
     entered(rig, (NOW + timedelta(minutes=1)).isoformat())
     assert steps.find([rig.table]).findings == []
 
 
 @pytest.mark.parametrize("name", ["13912345678", "IN-139-1234-5678", "53010219200508011X"])
-def test_a_batch_that_is_named_by_a_number_of_a_person_is_not_asked_about(
-    rig: Rig, name: str
-) -> None:
-    """The name would be kept in evidence and XCom; the finding does not repeat it."""
+def test_batch_whose_name_has_a_phone_or_id_number_is_not_submitted(rig: Rig, name: str) -> None:
     rig.rows("UPDATE intake_record SET batch_id = %s WHERE batch_id = %s", name, OLDEST)
-    found = steps.find([rig.table])
-    assert found.data["batches"] == OTHERS
-    (finding,) = found.findings
+    search = steps.find([rig.table])
+    assert search.data["batches"] == OTHERS
+    (finding,) = search.findings
     assert (finding.code, finding.severity) == ("intake.personal_name", Outcome.FAIL)
-    assert finding.message.values == {"count": 1, "table": "intake_record"}
+    assert finding.message.values == {"count": 1, "collection": "intake_record"}
     verified = steps.verify([rig.later(hours=200)], [])
-    assert name not in found.model_dump_json() + verified.model_dump_json()
-    assert report.concluded(RunRecords([found])).facts[0].value.values["wanted"] == 4  # type: ignore[union-attr]
+    assert name not in search.model_dump_json() + verified.model_dump_json()
+    assert report.conclude_records(RunRecords([search])).facts[0].value.values["total"] == 4  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""One `up` a home, and no Airflow that outlives its `up` and loses its database."""
+"""Tests of the lock of a home folder, and of stopping an Airflow whose `up` command was killed."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ import psutil
 import pytest
 
 from include.local import airflow as local_airflow
-from include.local.airflow import Standalone, free_port, hold, stop_orphan
+from include.local.airflow import Standalone, free_port, lock_home, stop_orphan
 from include.local.profile import LocalProfile
 from include.services.errors import ServiceError, UsageError
 
 
-def test_a_home_is_held_by_one_up_at_a_time(tmp_path: Path) -> None:
-    """The second is told who has it; after the first it may."""
-    with hold(tmp_path), pytest.raises(UsageError, match="running already"), hold(tmp_path):
+def test_lock_home_refuses_a_second_process(tmp_path: Path) -> None:
+    """A second `up` command is refused until the first has ended."""
+    with (
+        lock_home(tmp_path),
+        pytest.raises(UsageError, match="running already"),
+        lock_home(tmp_path),
+    ):
         pass
-    with hold(tmp_path):
+    with lock_home(tmp_path):
         pass
 
 
-def test_no_two_servers_that_are_started_at_once_get_the_same_port(tmp_path: Path) -> None:
-    """No server listens yet, and processes have different folders of temporary files."""
-    mine = free_port()
-    words = "from include.local.airflow import free_port; print(free_port())"
-    others = [
+def test_free_port_differs_between_concurrent_processes(tmp_path: Path) -> None:
+    """The processes have different temporary folders, and no server listens yet."""
+    own_port = free_port()
+    code = "from include.local.airflow import free_port; print(free_port())"
+    other_ports = [
         int(
             subprocess.run(
-                [sys.executable, "-c", words],
+                [sys.executable, "-c", code],
                 check=True,
                 capture_output=True,
                 env={**os.environ, "TMPDIR": str(folder)},
@@ -44,34 +48,34 @@ def test_no_two_servers_that_are_started_at_once_get_the_same_port(tmp_path: Pat
         )
         for folder in (tmp_path, tmp_path.parent)
     ]
-    assert mine not in others
-    assert len({free_port(), free_port(), mine}) == 3
-    for port in others:
+    assert own_port not in other_ports
+    assert len({free_port(), free_port(), own_port}) == 3
+    for port in other_ports:
         assert port >= local_airflow.FIRST_PORT
 
 
-def test_a_killed_up_holds_nothing(tmp_path: Path) -> None:
-    """The lock is the process's: no file has to be removed by hand."""
+def test_lock_home_is_released_when_the_process_is_killed(tmp_path: Path) -> None:
+    """The kernel releases the lock. Users do not have to delete a file."""
     code = (
-        "import sys, time; from pathlib import Path; from include.local.airflow import hold\n"
-        "with hold(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from include.local.airflow import lock_home\n"
+        "with lock_home(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(UsageError), hold(tmp_path):
+        with pytest.raises(UsageError), lock_home(tmp_path):
             pass
         other.kill()
         other.wait()
-    with hold(tmp_path):
+    with lock_home(tmp_path):
         pass
 
 
 @pytest.fixture
 def standalone(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that looks like Airflow's, named in the home as `up` does it."""
+    """A process with Airflow's arguments and the pid file that `up` writes."""
     command = [sys.executable, "-c", "import time; time.sleep(60)", "standalone"]
     with subprocess.Popen(command) as process:
         # Popen returns before the kernel shows the arguments of the new program.
@@ -82,28 +86,28 @@ def standalone(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_an_airflow_whose_up_was_killed_is_stopped(
+def test_stop_orphan_stops_an_airflow_whose_up_command_was_killed(
     tmp_path: Path, standalone: subprocess.Popen[bytes]
 ) -> None:
-    """Any command does so before it stops the server that Airflow uses."""
+    """Commands call `stop_orphan` before they stop the PostgreSQL server that Airflow uses."""
     stop_orphan(LocalProfile(tmp_path))
     assert not psutil.pid_exists(standalone.pid)
     assert not (tmp_path / "airflow.pid").exists()
 
 
-def test_an_airflow_whose_up_lives_is_left_alone(
+def test_stop_orphan_keeps_an_airflow_whose_up_command_is_running(
     tmp_path: Path, standalone: subprocess.Popen[bytes]
 ) -> None:
-    """A `verify` beside a running `up` disturbs nothing."""
-    with hold(tmp_path):
+    """Another command, such as `verify`, must not stop the Airflow of a running `up`."""
+    with lock_home(tmp_path):
         stop_orphan(LocalProfile(tmp_path))
     assert standalone.poll() is None
     assert (tmp_path / "airflow.pid").exists()
 
 
 @pytest.fixture
-def starting(tmp_path: Path) -> Iterator[Standalone]:
-    """An Airflow whose scheduler never gets ready."""
+def starting_airflow(tmp_path: Path) -> Iterator[Standalone]:
+    """A simulated Airflow whose scheduler never becomes healthy."""
 
     class Health(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -114,8 +118,8 @@ def starting(tmp_path: Path) -> Iterator[Standalone]:
             self.end_headers()
             self.wfile.write(json.dumps(states).encode())
 
-        def log_message(self, *_given: object) -> None:
-            """Say nothing."""
+        def log_message(self, *_arguments: object) -> None:
+            """Write no log."""
 
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with HTTPServer(("127.0.0.1", 0), Health) as server:
@@ -126,19 +130,21 @@ def starting(tmp_path: Path) -> Iterator[Standalone]:
     process.communicate()
 
 
-def test_waiting_for_airflow_names_the_part_that_is_not_ready(
-    starting: Standalone, monkeypatch: pytest.MonkeyPatch
+def test_wait_until_ready_names_the_component_that_is_not_ready(
+    starting_airflow: Standalone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(local_airflow, "TELL_EVERY", 0)
+    messages: list[str] = []
+    monkeypatch.setattr(local_airflow, "PROGRESS_INTERVAL", 0)
     monkeypatch.setattr(local_airflow, "READY_TIMEOUT", 2)
-    with pytest.raises(ServiceError, match="not ready after 2 s: no answer from scheduler") as late:
-        starting.wait_until_ready(said.append)
-    assert "run the command again" in late.value.action
-    assert set(said) == {"waiting for Airflow: scheduler"}
+    with pytest.raises(
+        ServiceError, match="not ready after 2 s: no answer from scheduler"
+    ) as timeout:
+        starting_airflow.wait_until_ready(messages.append)
+    assert "run the command again" in timeout.value.action
+    assert set(messages) == {"waiting for Airflow: scheduler"}
 
 
-def test_waiting_for_airflow_ends_at_once_when_its_process_ended(starting: Standalone) -> None:
-    starting.process.communicate()
+def test_wait_until_ready_fails_at_once_if_the_process_ended(starting_airflow: Standalone) -> None:
+    starting_airflow.process.communicate()
     with pytest.raises(ServiceError, match="stopped while starting"):
-        starting.wait_until_ready()
+        starting_airflow.wait_until_ready()

@@ -1,4 +1,4 @@
-"""Calls of Airflow's REST API on a busy machine, whose answers are late."""
+"""Tests of calls to Airflow's REST API on a busy machine, with late or lost responses."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class AlwaysRunning(AirflowAnswers):
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """A proxy in front of a server that answers as Airflow does."""
+    """A proxy in front of a server that simulates Airflow's REST API."""
     monkeypatch.setattr(airflow_api, "TIMEOUT", 0.3)
     monkeypatch.setattr(airflow_api, "BACKOFF", 0.01)
     with serving(AlwaysRunning) as url, FaultyProxy(url) as proxy:
         yield proxy
 
 
-def sent(proxy: FaultyProxy, method: str) -> int:
+def sent_requests(proxy: FaultyProxy, method: str) -> int:
     return sum(request.method == method and "/api/" in request.path for request in proxy.requests)
 
 
-def test_read_is_repeated_after_late_and_broken_answers(
+def test_get_request_is_repeated_after_late_and_broken_responses(
     proxy: FaultyProxy, capfd: pytest.CaptureFixture[str]
 ) -> None:
     api = AirflowApi.login(proxy.endpoint, "admin", "x", LOG)
@@ -41,36 +41,36 @@ def test_read_is_repeated_after_late_and_broken_answers(
     broken = first(2, lambda request: request.method == "GET", Fault(lose_answer=True))
     proxy.rule = lambda request: late(request) or broken(request)
     assert api.state("backup_offsite", "manual") == "running"
-    assert sent(proxy, "GET") == 5
+    assert sent_requests(proxy, "GET") == 5
     assert capfd.readouterr().err == ""
 
 
-def test_api_that_stays_silent_is_an_error_with_an_action(proxy: FaultyProxy) -> None:
+def test_request_without_any_response_fails_with_advice(proxy: FaultyProxy) -> None:
     api = AirflowApi.login(proxy.endpoint, "admin", "x", LOG)
     proxy.rule = lambda request: Fault(hang_seconds=1)
     with pytest.raises(ServiceError, match="Airflow's API does not answer") as silent:
         api.state("backup_offsite", "manual")
     assert "busy" in silent.value.action
     assert LOG in silent.value.action
-    assert sent(proxy, "GET") == 6
+    assert sent_requests(proxy, "GET") == 6
 
 
-def test_start_of_a_run_is_not_repeated(proxy: FaultyProxy) -> None:
-    """Airflow may have started the run, although its answer was lost."""
+def test_trigger_request_is_not_repeated_after_a_lost_response(proxy: FaultyProxy) -> None:
+    """Airflow may have started the run although its response was lost."""
     api = AirflowApi.login(proxy.endpoint, "admin", "x", LOG)
     proxy.rule = first(1, lambda request: request.method == "POST", Fault(lose_answer=True))
     with pytest.raises(ServiceError, match="does not answer") as lost:
         api.trigger("backup_offsite")
     assert "`up` again" in lost.value.action
-    assert sent(proxy, "POST") == 1
+    assert sent_requests(proxy, "POST") == 1
 
 
-def test_login_is_repeated_after_a_late_answer(proxy: FaultyProxy) -> None:
+def test_login_is_repeated_after_a_late_response(proxy: FaultyProxy) -> None:
     proxy.rule = first(1, lambda request: True, Fault(hang_seconds=1))
     assert AirflowApi.login(proxy.endpoint, "admin", "x", LOG).trigger("backup_offsite") == "manual"
 
 
-def test_login_without_an_answer_is_an_error_with_an_action(proxy: FaultyProxy) -> None:
+def test_login_without_any_response_fails_with_advice(proxy: FaultyProxy) -> None:
     proxy.rule = lambda request: Fault(hang_seconds=1)
     with pytest.raises(ServiceError, match="does not answer") as silent:
         AirflowApi.login(proxy.endpoint, "admin", "x", LOG)

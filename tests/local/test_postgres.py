@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL starts, stops and is shared as the local profile promises."""
+"""Tests of the embedded PostgreSQL: start, stop and sharing between processes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from include.local.postgres import EmbeddedPostgres
 
 
-def test_a_second_start_reuses_the_running_server(postgres: EmbeddedPostgres) -> None:
-    """Starting twice neither fails nor restarts."""
+def test_start_reuses_a_running_server(postgres: EmbeddedPostgres) -> None:
+    """A second start succeeds and does not restart the server."""
     with psycopg.connect(postgres.conninfo("postgres")) as connection:
         before = connection.execute("SELECT pg_postmaster_start_time()").fetchone()
     EmbeddedPostgres(postgres.folder).start()
@@ -24,27 +24,27 @@ def test_a_second_start_reuses_the_running_server(postgres: EmbeddedPostgres) ->
 
 
 @pytest.mark.parametrize("extension", ["hstore", "citext", "pg_trgm", "btree_gist", "amcheck"])
-def test_embedded_server_offers_common_extension(
+def test_embedded_server_has_the_files_of_a_common_extension(
     postgres: EmbeddedPostgres, extension: str
 ) -> None:
-    """A default drill of a database that has it depends on this."""
+    """The restore drill of a database with such an extension needs the extension."""
     with psycopg.connect(postgres.conninfo("postgres")) as connection:
         query = "SELECT FROM pg_available_extensions WHERE name = %s"
         assert connection.execute(query, [extension]).fetchone() is not None
 
 
-def test_a_wrong_password_is_refused(postgres: EmbeddedPostgres) -> None:
-    """Nobody gets in without the password, not even over the local socket."""
+def test_server_refuses_a_wrong_password(postgres: EmbeddedPostgres) -> None:
+    """Even connections over the local Unix socket need the password."""
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(postgres.conninfo("postgres", password="wrong"))
 
 
-def test_the_server_outlives_one_user_and_stops_with_the_last() -> None:
-    """A killed user does not count: the kernel gives up its lock."""
+def test_stop_if_unused_stops_the_server_only_if_no_other_process_uses_it() -> None:
+    """The kernel releases the lock of a process that was killed."""
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-test-"))
     folder.chmod(0o755)
-    mine = EmbeddedPostgres(folder / "pg")
-    mine.start()
+    own_server = EmbeddedPostgres(folder / "pg")
+    own_server.start()
     code = (
         "import sys; from pathlib import Path; from include.local.postgres import EmbeddedPostgres;"
         "EmbeddedPostgres(Path(sys.argv[1])).start(); print('up', flush=True); sys.stdin.read()"
@@ -56,18 +56,18 @@ def test_the_server_outlives_one_user_and_stops_with_the_last() -> None:
     )
     assert other.stdout is not None
     assert other.stdout.readline() == b"up\n"
-    mine.stop_if_unused()
-    assert mine.running(), "another process still uses it"
+    own_server.stop_if_unused()
+    assert own_server.is_running(), "another process still uses it"
     other.kill()
     other.wait()
-    mine.stop_if_unused()
-    assert not mine.running()
+    own_server.stop_if_unused()
+    assert not own_server.is_running()
 
 
-def test_start_after_an_interrupted_initdb_creates_the_cluster_anew(
+def test_start_after_an_interrupted_initdb_creates_the_cluster_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The parts that initdb had written passed for a cluster, and every later start failed."""
+    """If a partial cluster were taken for a complete one, every later start would fail."""
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-test-"))
     folder.chmod(0o755)
     server = EmbeddedPostgres(folder / "pg")

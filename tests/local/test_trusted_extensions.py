@@ -1,4 +1,4 @@
-"""The embedded server: which extensions a role without superuser rights may create."""
+"""Tests of the extensions that a role without superuser rights may create."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from include.local.postgres import TRUSTED, EmbeddedPostgres
 
 
 @pytest.fixture
-def plain(database: str, postgres: EmbeddedPostgres) -> str:
-    """Return the address of a database for its owner, who is no superuser."""
+def owner_conninfo(database: str, postgres: EmbeddedPostgres) -> str:
+    """The connection string of a database with the login of the owner, who is not a superuser."""
     with psycopg.connect(database, autocommit=True) as admin:
         name = admin.info.dbname
         admin.execute("DROP ROLE IF EXISTS plain_owner")
@@ -20,9 +20,11 @@ def plain(database: str, postgres: EmbeddedPostgres) -> str:
 
 
 @pytest.mark.parametrize("name", TRUSTED)
-def test_owner_creates_and_describes_a_trusted_extension(plain: str, name: str) -> None:
-    """As a restore does; what the extension reserves for monitoring stays reserved."""
-    with psycopg.connect(plain, autocommit=True) as connection:
+def test_database_owner_can_create_and_comment_on_a_trusted_extension(
+    owner_conninfo: str, name: str
+) -> None:
+    """A restore does both. The superuser still owns the functions of the extension."""
+    with psycopg.connect(owner_conninfo, autocommit=True) as connection:
         connection.execute(f"CREATE EXTENSION {name}".encode())
         connection.execute(f"COMMENT ON EXTENSION {name} IS 'of the dump'".encode())
         is_super = connection.execute("SELECT current_setting('is_superuser')").fetchone()
@@ -37,11 +39,11 @@ def test_owner_creates_and_describes_a_trusted_extension(plain: str, name: str) 
 
 
 @pytest.mark.parametrize("name", ["dblink", "file_fdw", "pageinspect", "postgres_fdw"])
-def test_owner_cannot_create_an_extension_that_reaches_files_or_servers(
-    plain: str, name: str
+def test_database_owner_cannot_create_an_extension_with_access_to_files_or_servers(
+    owner_conninfo: str, name: str
 ) -> None:
     with (
         pytest.raises(psycopg.errors.InsufficientPrivilege),
-        psycopg.connect(plain) as connection,
+        psycopg.connect(owner_conninfo) as connection,
     ):
         connection.execute(f"CREATE EXTENSION {name}".encode())

@@ -1,4 +1,4 @@
-"""A state database that the tests of a module share, and a mail server for each."""
+"""Fixtures: a state database that the tests of a module share, and a mail server per test."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ import pytest
 from sqlalchemy import Engine, text
 
 from include.local.postgres import EmbeddedPostgres
-from tests.notify.rig import Post
-from tests.support.databases import fresh, pooled
+from tests.notify.notify_fixtures import Post
+from tests.support.databases import pooled, temporary_database
 from tests.support.robots import RobotServer
 from tests.support.smtp import Smtp
 
 
 @pytest.fixture(scope="module")
 def shared(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[str]:
-    with fresh(postgres, migrated_once) as name:
+    with temporary_database(postgres, migrated_once) as name:
         yield postgres.conninfo(name)
 
 
 @pytest.fixture(scope="module")
 def kept(shared: str) -> Iterator[Engine]:
-    """The database with connections that are kept: these tests alone open four thousand."""
-    made = pooled(shared)
-    yield made
-    made.dispose()
+    """Provide the state database with pooled connections; these tests open four thousand."""
+    engine = pooled(shared)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
 def state(kept: Engine) -> Engine:
     with kept.begin() as conn:
         conn.execute(
-            text("TRUNCATE notice, notice_message, notice_optout, notice_text RESTART IDENTITY")
+            text(
+                "TRUNCATE notification, notification_message, notification_optout,"
+                " notification_text RESTART IDENTITY"
+            )
         )
     return kept
 

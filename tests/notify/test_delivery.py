@@ -1,4 +1,4 @@
-"""Delivery: one digest per recipient and day, urgent ones at once; each server's whims."""
+"""Delivery: one digest per recipient and day, urgent messages at once, and robots of chats."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 from include.messages import verbatim
 from include.notify import outbox
-from include.notify.claims import Unsent
+from include.notify.claims import UnsentNotice
 from include.notify.notice import to_role
-from include.notify.outbox import Queued
+from include.notify.outbox import QueueCounts
 from include.policy.rules import NoticeRules, Role
 from include.services.errors import ServiceError, UsageError
-from tests.notify.rig import HEADING, KIND, THURSDAY, Post, notice
+from tests.notify.notify_fixtures import HEADING, KIND, THURSDAY, Post, notice
 from tests.support.robots import RobotServer
 from tests.support.smtp import Smtp
 
@@ -22,19 +22,18 @@ WEEKLY = "training.department"
 TITLES = {"en": "On call", "zh-CN": "值班"}
 
 
-def test_everything_for_a_recipient_goes_into_one_digest_a_day(post: Post, server: Smtp) -> None:
-    """Whoever queued it; what comes later that day waits for the next workday."""
+def test_recipient_gets_one_digest_per_day(post: Post, server: Smtp) -> None:
     post.queue(notice(1), notice(2, kind="partners.review"), notice(1, "E2"))
-    done = post.deliver()
-    assert (done.sent, done.notices, done.waiting, done.deferred) == (2, 3, 0, 0)
-    told = post.rows("SELECT kind, recipient FROM notice WHERE state = 'sent'")
-    assert sorted(told) == sorted([(KIND, "E1"), (KIND, "E2"), ("partners.review", "E1")])
+    delivery = post.deliver()
+    assert (delivery.sent, delivery.notices, delivery.waiting, delivery.deferred) == (2, 3, 0, 0)
+    recipients = post.rows("SELECT kind, recipient FROM notification WHERE state = 'sent'")
+    assert sorted(recipients) == sorted([(KIND, "E1"), (KIND, "E2"), ("partners.review", "E1")])
     post.queue(notice(3), notice(1, "E3"))
-    done = post.deliver()
-    assert (done.sent, done.notices, done.waiting) == (1, 1, 1)
+    delivery = post.deliver()
+    assert (delivery.sent, delivery.notices, delivery.waiting) == (1, 1, 1)
     post.clock.on(days=1)
     assert (post.deliver().sent, post.deliver().sent) == (1, 0)
-    assert sorted(one.recipient for one in server.taken) == [
+    assert sorted(mail.recipient for mail in server.taken) == [
         f"{name}@courier.example" for name in ("e1", "e1", "e2", "e3")
     ]
     assert set(post.states().values()) == {"sent"}
@@ -50,14 +49,18 @@ def test_everything_for_a_recipient_goes_into_one_digest_a_day(post: Post, serve
         (datetime(2026, 10, 1, 2, tzinfo=UTC), "the National Day"),
     ],
 )
-def test_nothing_that_can_wait_is_sent_at_another_time(
+def test_digests_wait_for_workday_and_end_of_quiet_hours(
     post: Post, server: Smtp, moment: datetime, why: str
 ) -> None:
-    """It waits and nothing fails; what is urgent goes at once."""
     post.clock.moment = moment
     post.queue(notice(1), notice(2, urgent=True))
-    done = post.deliver()
-    assert (done.sent, done.waiting, done.deferred, done.undeliverable) == (1, 1, 0, 0), why
+    delivery = post.deliver()
+    assert (delivery.sent, delivery.waiting, delivery.deferred, delivery.undeliverable) == (
+        1,
+        1,
+        0,
+        0,
+    ), why
     assert post.states() == {"E1/1": "pending", "E1/2": "sent"}
     assert len(server.taken) == 1
     assert "紧急" in str(server.taken[0].mail["Subject"])
@@ -65,8 +68,7 @@ def test_nothing_that_can_wait_is_sent_at_another_time(
     assert post.deliver().sent == 1
 
 
-def test_a_weekend_that_is_worked_is_a_workday(post: Post) -> None:
-    """And the policy may say that every day is one."""
+def test_digests_are_sent_on_make_up_workday(post: Post) -> None:
     post.clock.moment = datetime(2026, 10, 10, 2, tzinfo=UTC)  # the Saturday after the holiday
     post.queue(notice(1), notice(1, "E2"))
     assert post.deliver().sent == 2
@@ -77,10 +79,9 @@ def test_a_weekend_that_is_worked_is_a_workday(post: Post) -> None:
     assert post.deliver().sent == 1
 
 
-def test_urgent_notices_of_a_delivery_share_a_message_beside_the_digest(
+def test_urgent_notifications_are_sent_in_one_message_apart_from_the_digest(
     post: Post, server: Smtp
 ) -> None:
-    """Each delivery sends its own: nobody waits for tomorrow."""
     post.queue(notice(1, urgent=True), notice(2, urgent=True), notice(3))
     assert post.deliver().sent == 2
     post.queue(notice(4, urgent=True))
@@ -88,41 +89,40 @@ def test_urgent_notices_of_a_delivery_share_a_message_beside_the_digest(
     assert len(server.taken) == 3
 
 
-def test_the_server_is_not_asked_where_nothing_is_due(post: Post, server: Smtp) -> None:
-    """A second run of the day connects to nothing."""
+def test_delivery_without_due_messages_does_not_connect(post: Post, server: Smtp) -> None:
     post.deliver()
     assert server.sessions == 0
     post.queue(notice(1))
     assert post.deliver().sent == 1
     post.queue(notice(2))
     server.stop()
-    done = post.deliver()
-    assert (done.waiting, done.down) == (1, {})
+    delivery = post.deliver()
+    assert (delivery.waiting, delivery.unusable_channels) == (1, {})
     post.clock.moment = datetime(2026, 11, 27, 14, tzinfo=UTC)  # quiet hours
-    assert post.deliver().down == {}
+    assert post.deliver().unusable_channels == {}
 
 
-def test_what_is_done_is_not_told_any_more(post: Post, server: Smtp) -> None:
-    """It is asked just before it is sent; an empty message is none, and leaves the day free."""
-    asked: list[Sequence[str]] = []
+def test_notification_no_longer_due_is_withdrawn(post: Post, server: Smtp) -> None:
+    confirmed_keys: list[Sequence[str]] = []
 
     def confirm(keys: Sequence[str]) -> set[str]:
-        asked.append(keys)
+        confirmed_keys.append(keys)
         return {key for key in keys if key.endswith("/1")}
 
     post.confirm = {KIND: confirm}
     post.queue(notice(1), notice(2), notice(2, "E2"))
-    done = post.deliver()
-    assert (done.sent, done.notices, done.withdrawn) == (1, 1, 2)
-    assert asked == [["E1/1", "E1/2", "E2/2"]]
+    delivery = post.deliver()
+    assert (delivery.sent, delivery.notices, delivery.withdrawn) == (1, 1, 2)
+    assert confirmed_keys == [["E1/1", "E1/2", "E2/2"]]
     assert post.causes()["E1/2"] == "not_wanted"
     assert "n2" not in server.taken[0].text("plain")
     post.queue(notice(1, "E2"))
     assert post.deliver().sent == 1
 
 
-def test_a_kind_that_nobody_can_confirm_waits_alone(post: Post, server: Smtp) -> None:
-    """The others go; it is named, and goes once somebody can say."""
+def test_notifications_wait_if_workflow_fails_to_confirm_that_they_are_due(
+    post: Post, server: Smtp
+) -> None:
 
     def confirm(_keys: Sequence[str]) -> set[str]:
         raise ServiceError("The database of courses cannot be reached.")
@@ -130,9 +130,13 @@ def test_a_kind_that_nobody_can_confirm_waits_alone(post: Post, server: Smtp) ->
     post.confirm = {KIND: confirm}
     post.queue(notice(1), notice(2, kind="partners.review"), notice(1, "E2"))
     post.queue(notice(9, "E9", urgent=True))
-    done = post.deliver()
-    assert (done.sent, done.notices, done.unsure) == (1, 1, {KIND: "ServiceError"})
-    assert done.deferred == 2  # E1's own waits for tomorrow's digest
+    delivery = post.deliver()
+    assert (delivery.sent, delivery.notices, delivery.unavailable_kinds) == (
+        1,
+        1,
+        {KIND: "ServiceError"},
+    )
+    assert delivery.deferred == 2  # the notification to E1 waits for tomorrow's digest
     assert post.states() == {
         "E1/1": "pending",
         "E1/2": "sent",
@@ -143,8 +147,9 @@ def test_a_kind_that_nobody_can_confirm_waits_alone(post: Post, server: Smtp) ->
     assert post.deliver().sent == 2
 
 
-def test_a_refusal_by_its_recipient_holds_when_it_is_sent(post: Post, server: Smtp) -> None:
-    """Where it was queued without looking, too."""
+def test_notification_is_withdrawn_at_sending_if_recipient_opted_out(
+    post: Post, server: Smtp
+) -> None:
     post.rules = NoticeRules(may_opt_out=(WEEKLY,))
     post.queue(notice(1, kind=WEEKLY), notice(2))
     with post.state.begin() as conn:
@@ -154,17 +159,17 @@ def test_a_refusal_by_its_recipient_holds_when_it_is_sent(post: Post, server: Sm
     assert post.states() == {"E1/1": "withdrawn", "E1/2": "sent", "E1/3": "withdrawn"}
 
 
-def test_addresses_outside_of_the_policys_domains_are_reported(post: Post, server: Smtp) -> None:
-    """At the moment of sending, where notices.yaml said something else when it was queued."""
+def test_address_outside_allowed_domains_is_undeliverable(post: Post, server: Smtp) -> None:
     post.queue(notice(1, address="e1@example.com"), notice(1, "E2"))
     post.rules = NoticeRules(domains=("courier.example",))
-    done = post.deliver()
-    assert (done.sent, done.undeliverable) == (1, 1)
-    assert done.recipients == [Unsent(KIND, "E1", "domain")]
+    delivery = post.deliver()
+    assert (delivery.sent, delivery.undeliverable) == (1, 1)
+    assert delivery.recipients == [UnsentNotice(KIND, "E1", "domain")]
 
 
-def test_robots_are_told_too_each_message_once(post: Post, robots: RobotServer) -> None:
-    """One that nobody configured is reported; a doubt is, too, and never sent again."""
+def test_chat_message_is_not_sent_again_if_the_robot_drops_the_connection(
+    post: Post, robots: RobotServer
+) -> None:
     post.robots = robots
     chat = {"channel": "robot", "address": "chat"}
     post.queue(
@@ -172,22 +177,21 @@ def test_robots_are_told_too_each_message_once(post: Post, robots: RobotServer) 
         notice(2, "role:compliance", **chat),
         notice(1, "role:none", channel="robot", address="nowhere"),
     )
-    done = post.deliver()
-    assert (done.sent, done.notices) == (1, 2)
-    assert done.recipients == [Unsent(KIND, "role:none", "no_robot")]
+    delivery = post.deliver()
+    assert (delivery.sent, delivery.notices) == (1, 2)
+    assert delivery.recipients == [UnsentNotice(KIND, "role:none", "no_robot")]
     assert len(robots.texts) == 1
     post.queue(notice(3, "role:compliance", urgent=True, **chat))
     robots.answer = "drop"
-    done = post.deliver()
-    assert done.recipients == [Unsent(KIND, "role:compliance", "in_doubt")]
+    delivery = post.deliver()
+    assert delivery.recipients == [UnsentNotice(KIND, "role:compliance", "in_doubt")]
     robots.answer = None
     post.clock.on(days=1)
     assert post.deliver().sent == 0
     assert len(robots.texts) == 2
 
 
-def test_a_robot_that_is_too_busy_is_asked_again(post: Post, robots: RobotServer) -> None:
-    """Its limit of messages a minute is no refusal."""
+def test_chat_message_is_retried_after_the_robot_was_busy(post: Post, robots: RobotServer) -> None:
     post.robots = robots
     post.queue(notice(1, channel="robot", address="chat"))
     robots.answer = (200, '{"errcode": 130101}')
@@ -197,8 +201,7 @@ def test_a_robot_that_is_too_busy_is_asked_again(post: Post, robots: RobotServer
     assert post.deliver().sent == 1
 
 
-def test_without_a_mail_server_nothing_is_claimed(post: Post) -> None:
-    """The error says what to configure; without anything to send there is none."""
+def test_delivery_without_configured_mail_server_leaves_messages_unclaimed(post: Post) -> None:
     post.extra = {"from_email": ""}
     assert post.deliver().sent == 0
     post.queue(notice(1))
@@ -207,18 +210,17 @@ def test_without_a_mail_server_nothing_is_claimed(post: Post) -> None:
     assert post.messages() == []
 
 
-def test_a_chat_is_woken_whatever_is_wrong_with_mail(
+def test_chat_message_is_delivered_although_mail_fails(
     post: Post, server: Smtp, robots: RobotServer
 ) -> None:
-    """At night, on a day off, before any mail; a wrong connection is told afterwards."""
     post.robots = robots
     post.clock.moment = datetime(2026, 10, 3, 19, tzinfo=UTC)  # a holiday, 03:00 in Shanghai
     alert = {"kind": "incident.alert", "urgent": True}
     role = Role(id="on_call", title=TITLES, mail=("duty@courier.example",), robot="chat")
     words = {"heading": HEADING, "line": verbatim("One hour is left.")}
     post.queue(*to_role(role, key="INC-1/report/PT1H", **alert, **words))
-    seen = []
-    server.rule = lambda phase, _: seen.append((phase, len(robots.texts)))
+    phases = []
+    server.rule = lambda phase, _: phases.append((phase, len(robots.texts)))
     post.extra = {"from_email": ""}
     with pytest.raises(UsageError, match="from_email"):
         post.deliver()
@@ -226,6 +228,6 @@ def test_a_chat_is_woken_whatever_is_wrong_with_mail(
     post.extra = {}
     post.queue(*to_role(role, key="INC-1/report/PT15M", **alert, **words))
     assert post.deliver().sent == 2
-    assert {count for _phase, count in seen} == {2}
-    assert post.queue(*to_role(role, key="INC-1/report/PT15M", **alert, **words)) == Queued()
+    assert {count for _phase, count in phases} == {2}
+    assert post.queue(*to_role(role, key="INC-1/report/PT15M", **alert, **words)) == QueueCounts()
     assert len(server.taken) == 1

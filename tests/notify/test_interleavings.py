@@ -1,4 +1,4 @@
-"""Random orders of queueing, withdrawing, delivering and every kind of trouble."""
+"""Random orders of queueing, withdrawing and delivering, with every kind of fault."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from include.messages import verbatim
-from include.notify import marks, outbox
+from include.notify import outbox, outcomes
 from include.policy.rules import NoticeRules
-from tests.notify.rig import KIND, LETTER, THURSDAY, Post, letter, notice
+from tests.notify.notify_fixtures import KIND, LETTER, THURSDAY, Post, letter, notice
 from tests.support.smtp import DROP, Received, Smtp
 
 pytestmark = pytest.mark.fault
@@ -40,7 +40,7 @@ STEPS = st.lists(
 
 @dataclass
 class Play:
-    """What was done so far, and what came of it."""
+    """The actions of a test so far, and their results."""
 
     post: Post
     server: Smtp
@@ -53,14 +53,18 @@ class Play:
         self.post.addresses = {KIND: self.look_up}
 
     def look_up(self, keys: Sequence[str]) -> dict[str, str]:
-        """Where people are now; the server knows them by what stands before the plus."""
+        """Return the current address of each notice's recipient.
+
+        After a plus sign, the address contains how often the recipient has moved.
+        """
         people = {key: key.partition("/")[0] for key in keys}
         return {
-            key: f"{who.lower()}+{self.moves[who]}@courier.example" for key, who in people.items()
+            key: f"{person.lower()}+{self.moves[person]}@courier.example"
+            for key, person in people.items()
         }
 
     def write(self, person: str, urgent: bool) -> None:
-        """Queue a letter whose address is looked up."""
+        """Queue a notice to a person. Its address is looked up when it is sent."""
         number = len(self.queued)
         key = f"{person}/{number}"
         text = self.post.keep(letter(part=f"#{key}#"))
@@ -69,7 +73,7 @@ class Play:
         self.queued.append(key)
 
     def move(self, person: str) -> None:
-        """The address list says another address from now on."""
+        """Change the current address of a person."""
         self.moves[person] += 1
 
     def queue(self, person: str, urgent: bool) -> None:
@@ -79,12 +83,12 @@ class Play:
         self.queued.append(key)
 
     def withdraw(self, person: str) -> None:
-        """Everything of a person that can be taken back."""
+        """Withdraw all pending notifications of a person."""
         with self.post.state.begin() as conn:
-            keys = [one for one in outbox.pending(conn, KIND) if one.startswith(person)]
+            keys = [item for item in outbox.pending(conn, KIND) if item.startswith(person)]
             outbox.withdraw(conn, KIND, keys, "left", self.post.clock.now())
         states = self.post.states()
-        self.withdrawn |= {one for one in keys if states[one] == "withdrawn"}
+        self.withdrawn |= {key for key in keys if states[key] == "withdrawn"}
 
     def wait(self, minutes: int) -> None:
         self.post.clock.on(minutes=minutes)
@@ -94,7 +98,7 @@ class Play:
             self.post.deliver()
 
     @contextmanager
-    def _in(self, trouble: str, who: str) -> Iterator[None]:
+    def _in(self, trouble: str, person: str) -> Iterator[None]:
         answers = {
             "later": ("RCPT", "450 busy"),
             "refused": ("RCPT", "550 unknown"),
@@ -106,7 +110,7 @@ class Play:
 
         def rule(phase: str, address: str) -> str | None:
             nonlocal hit
-            if not address.startswith((f"{who}@", f"{who}+")):
+            if not address.startswith((f"{person}@", f"{person}+")):
                 return None
             if trouble in answers and phase == answers[trouble][0]:
                 if phase == "DATA":
@@ -122,34 +126,34 @@ class Play:
             return None
 
         self.server.rule = rule
-        # A killed process lets go of nothing any more.
-        lost = mock.patch.object(marks, "released") if trouble == "killed" else nullcontext()
+        # A killed process no longer releases its claims.
+        lost = mock.patch.object(outcomes, "release") if trouble == "killed" else nullcontext()
         with lost:
             yield
         if hit:
-            self._doubt()  # of the other line's mails too
+            self._doubt()  # including mails of the other connection
         self.server.rule = lambda _phase, _address: None
         if trouble == "down":
             self.server.start()
 
     def _doubt(self) -> None:
-        """Any mail that was read in this delivery and not recorded may come again."""
-        self.doubted |= {one.message_id for one in self.server.read}
+        """Note the ids of all mails that the server has read. These mails may be sent again."""
+        self.doubted |= {item.message_id for item in self.server.read}
 
     def end(self) -> None:
-        """Without trouble, until nothing is left."""
+        """Deliver without faults until no notification is pending."""
         day = self.post.clock.moment.replace(hour=THURSDAY.hour, minute=0)
         for number in range(1, 5):
             self.post.clock.moment = day + timedelta(days=number)
             self.post.deliver()
 
     def in_hands(self) -> dict[str, list[Received]]:
-        """Mails that the server had whole, by key of the notices in them."""
-        found = defaultdict(list)
-        for one in self.server.read:
-            for key in set(re.findall(r"#([^#]+)#", one.text("plain"))):
-                found[key].append(one)
-        return found
+        """Return the mails that the server read completely, by key of their notifications."""
+        mails = defaultdict(list)
+        for item in self.server.read:
+            for key in set(re.findall(r"#([^#]+)#", item.text("plain"))):
+                mails[key].append(item)
+        return mails
 
 
 @settings(
@@ -158,12 +162,13 @@ class Play:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=STEPS)
-def test_nothing_is_lost_and_nothing_is_told_twice(
+def test_random_order_of_events_loses_and_repeats_no_notification(
     state: Engine, server: Smtp, steps: list[tuple[str, ...]]
 ) -> None:
-    """A copy has the id of the first and followed a doubt; what was taken back never came."""
     with state.begin() as conn:
-        conn.execute(text("TRUNCATE notice, notice_message, notice_text RESTART IDENTITY"))
+        conn.execute(
+            text("TRUNCATE notification, notification_message, notification_text RESTART IDENTITY")
+        )
     server.read.clear()
     server.taken.clear()
     post = Post(state, server.port, rules=NoticeRules(workdays_only=False))
@@ -171,9 +176,9 @@ def test_nothing_is_lost_and_nothing_is_told_twice(
     for name, *words in steps:
         getattr(play, name)(*words)
     play.end()
-    states, found = post.states(), play.in_hands()
+    states, mails = post.states(), play.in_hands()
     for key in play.queued:
-        ids = [one.message_id for one in found[key]]
+        ids = [item.message_id for item in mails[key]]
         assert len(set(ids)) <= 1, "two messages say the same"
         if len(ids) > 1:
             assert set(ids) <= play.doubted
@@ -182,10 +187,10 @@ def test_nothing_is_lost_and_nothing_is_told_twice(
         assert states[key] != "in_doubt" or set(ids) <= play.doubted
         assert (states[key] == "withdrawn") is (key in play.withdrawn)
     digests = {
-        (one.recipient, one.message_id.split(".")[0], one.message_id)
-        for one in server.read
-        if "紧急" not in str(one.mail["Subject"]) and LETTER not in str(one.mail["Subject"])
+        (item.recipient, item.message_id.split(".")[0], item.message_id)
+        for item in server.read
+        if "紧急" not in str(item.mail["Subject"]) and LETTER not in str(item.mail["Subject"])
     }
-    assert len({one[:2] for one in digests}) == len(digests), "two digests of a day"
-    letters = [one for one in server.read if LETTER in str(one.mail["Subject"])]
-    assert all(one.text("plain").count("#") == 4 for one in letters), "a letter is alone"
+    assert len({digest[:2] for digest in digests}) == len(digests), "two digests of a day"
+    letters = [item for item in server.read if LETTER in str(item.mail["Subject"])]
+    assert all(item.text("plain").count("#") == 4 for item in letters), "a letter is alone"

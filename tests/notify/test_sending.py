@@ -1,48 +1,56 @@
-"""The step that sends: its record tells the truth of the whole run, and names nobody's address."""
+"""The sending step: its record covers the whole run, and contains no address."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from include.evidence.model import Outcome, StepRecord
-from include.messages import verbatim
+from include.messages import _, verbatim
 from include.notify import sending
 from include.notify.notice import to_role
-from include.notify.sending import messages
+from include.notify.sending import messages_section
 from include.policy.rules import Role
 from include.reports.i18n import Translator
 from include.reports.model import Paragraph, Table
 from include.services.errors import ServiceError
-from tests.notify.rig import HEADING, KIND, THURSDAY, Post, notice
+from tests.notify.notify_fixtures import HEADING, KIND, THURSDAY, Post, notice
 from tests.support.robots import RobotServer
 from tests.support.smtp import DROP, Smtp
 
+TITLE = _("training reminder")
 TITLES = {"en": "Compliance", "zh-CN": "合规部门"}
 
 
 def send(post: Post) -> sending.Sending:
-    return sending.send(post.office(), THURSDAY, "6.2")
+    config = replace(post.office(), titles={KIND: TITLE})
+    return sending.send(config, THURSDAY, "6.2")
 
 
 def figures(record: StepRecord) -> dict[str, float | int | None]:
-    return {one.name.removeprefix("notices."): one.value for one in record.metrics}
+    return {metric.name.removeprefix("notices."): metric.value for metric in record.metrics}
 
 
-def test_a_good_day_has_no_finding(post: Post, server: Smtp) -> None:
-    """What was sent, by kind; what waits for its time is no finding either."""
+def test_sending_step_without_problems_has_no_finding(post: Post, server: Smtp) -> None:
     post.queue(notice(1), notice(2), notice(1, "E2", kind="partners.review"))
-    done = send(post)
-    assert done.again == ""
-    assert done.record.outcome is Outcome.PASS
-    assert done.record.findings == []
-    assert figures(done.record) == {"sent": 2, "deferred": 0, "undeliverable": 0, "in_doubt": 0}
-    assert done.record.data["kinds"] == [["partners.review", 1, 1], [KIND, 2, 1]]
+    sending_result = send(post)
+    assert sending_result.retry_reason == ""
+    assert sending_result.record.outcome is Outcome.PASS
+    assert sending_result.record.findings == []
+    assert figures(sending_result.record) == {
+        "sent": 2,
+        "deferred": 0,
+        "undeliverable": 0,
+        "in_doubt": 0,
+    }
+    assert sending_result.record.data["kinds"] == [["partners.review", 1, 1], [KIND, 2, 1]]
     post.queue(notice(3))
     assert send(post).record.data["waiting"] == 1
 
 
-def test_what_could_not_be_sent_is_named_by_staff_number(post: Post, server: Smtp) -> None:
-    """By cause; also what an earlier try of the task found, and never an address."""
+def test_undeliverable_notifications_are_reported_with_staff_numbers(
+    post: Post, server: Smtp
+) -> None:
     server.rule = lambda phase, at: (
         "550 5.1.1 unknown e3@" if (phase, at[:2]) == ("RCPT", "e3") else None
     )
@@ -51,41 +59,42 @@ def test_what_could_not_be_sent_is_named_by_staff_number(post: Post, server: Smt
     assert first.record.findings == second.record.findings
     assert figures(second.record)["sent"] == 1
     assert second.record.outcome is Outcome.ATTENTION
-    assert second.again == ""
-    said = [Translator("en").text(one.message) for one in second.record.findings]
-    assert said == [
-        "Notices that could not be sent (no address is known): 2, for E1, E2.",
-        "Notices that could not be sent (the server refused it: 550 5.1.1): 1, for E3.",
+    assert second.retry_reason == ""
+    messages = [Translator("en").text(finding.message) for finding in second.record.findings]
+    assert messages == [
+        "2 notifications could not be sent (no address is registered); recipients: E1, E2.",
+        "1 notifications could not be sent (the server refused the message: 550 5.1.1); "
+        "recipients: E3.",
     ]
     assert "@" not in second.record.model_dump_json()
 
 
-def test_a_server_that_is_down_is_worth_another_try(post: Post, server: Smtp) -> None:
-    """The record of the last one says that nothing is lost."""
+def test_sending_step_asks_for_retry_if_server_is_unreachable(post: Post, server: Smtp) -> None:
     post.queue(notice(1))
     server.stop()
-    done = send(post)
-    assert "mail" in done.again
-    assert [one.code for one in done.record.findings] == ["notices.server_down", "notices.deferred"]
-    assert done.record.outcome is Outcome.ATTENTION
+    sending_result = send(post)
+    assert "mail" in sending_result.retry_reason
+    assert [finding.code for finding in sending_result.record.findings] == [
+        "notices.server_down",
+        "notices.deferred",
+    ]
+    assert sending_result.record.outcome is Outcome.ATTENTION
     server.start()
-    done = send(post)
-    assert (done.again, done.record.outcome) == ("", Outcome.PASS)
-    assert figures(done.record)["sent"] == 1
+    sending_result = send(post)
+    assert (sending_result.retry_reason, sending_result.record.outcome) == ("", Outcome.PASS)
+    assert figures(sending_result.record)["sent"] == 1
 
 
-def test_a_refused_sender_is_told_with_its_code(post: Post, server: Smtp) -> None:
-    """What the server calls it helps who mends it."""
+def test_login_refused_by_mail_server_is_reported_with_its_code(post: Post, server: Smtp) -> None:
     server.rule = lambda phase, _: "535 5.7.8 sesame" if phase == "MAIL" else None
     post.queue(notice(1))
-    said = Translator("en").text(send(post).record.findings[0].message)
-    assert said == "The server of mail could not be used (535 5.7.8)."
+    messages = Translator("en").text(send(post).record.findings[0].message)
+    assert messages == "The mail server could not be used (535 5.7.8)."
 
 
-def test_doubts_and_kinds_that_nobody_can_confirm_are_findings(
+def test_messages_that_may_have_arrived_and_failing_workflows_are_reported(
     post: Post, server: Smtp, robots: RobotServer
 ) -> None:
-    """A robot that may have been told; a database that cannot be asked."""
 
     def unsure(_keys: Sequence[str]) -> set[str]:
         raise ServiceError("The database of courses cannot be reached.")
@@ -94,57 +103,57 @@ def test_doubts_and_kinds_that_nobody_can_confirm_are_findings(
     robots.answer = "drop"
     post.queue(notice(1, kind="partners.review", channel="robot", address="chat"), notice(1))
     post.confirm = {KIND: unsure}
-    done = send(post)
-    assert [one.code for one in done.record.findings] == [
+    sending_result = send(post)
+    assert [finding.code for finding in sending_result.record.findings] == [
         "notices.in_doubt",
         "notices.unsure",
         "notices.deferred",
     ]
-    assert done.again
-    assert figures(done.record)["in_doubt"] == 1
+    assert sending_result.retry_reason
+    assert figures(sending_result.record)["in_doubt"] == 1
 
 
-def test_a_cut_line_is_worth_another_try(post: Post, server: Smtp) -> None:
-    """The copy is sent within the run."""
+def test_sending_step_asks_for_retry_if_connection_is_lost(post: Post, server: Smtp) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
     post.queue(notice(1))
-    assert send(post).again
+    assert send(post).retry_reason
     server.rule = lambda _phase, _address: None
     post.clock.on(minutes=1)
-    assert send(post).again == ""
+    assert send(post).retry_reason == ""
 
 
-def test_a_report_has_a_section_of_messages(post: Post, server: Smtp) -> None:
-    """Sent by kind, undelivered by recipient; a step that did not finish says so."""
+def test_report_section_lists_sent_and_undelivered_messages(post: Post, server: Smtp) -> None:
     many = [notice(1, f"E{number:04}", address="") for number in range(600)]
     post.queue(notice(1), *many)
-    section = messages(send(post).record)
+    section = messages_section(send(post).record)
     tables = {
-        Translator("en").text(one.caption): one.rows
-        for one in section.blocks
-        if isinstance(one, Table)
+        Translator("en").text(block.caption): block.rows
+        for block in section.blocks
+        if isinstance(block, Table)
     }
-    assert tables["Sent"] == [[KIND, 1, 1]]
+    assert tables["Sent"] == [[TITLE, 1, 1]]
     assert len(tables["Could not be delivered"]) == 500
     last = section.blocks[-1]
     assert isinstance(last, Paragraph)
-    assert Translator("en").text(last.text) == "And 100 more: ./parcelseal notices list."
-    unfinished = messages(StepRecord(step="send", outcome=Outcome.FAIL))
+    assert (
+        Translator("en").text(last.text)
+        == "100 more are not shown here; the data engineers can list them."
+    )
+    unfinished = messages_section(StepRecord(step="send", outcome=Outcome.FAIL))
     assert len(unfinished.blocks) == 1
 
 
-def test_a_role_is_told_at_every_address_and_in_its_chat(
+def test_role_is_notified_at_all_its_mail_addresses_and_in_its_chat(
     post: Post, server: Smtp, robots: RobotServer
 ) -> None:
-    """Each once; a role without any is reported."""
     post.robots = robots
     role = Role(id="compliance", title=TITLES, mail=("a@b.example", "c@b.example"), robot="chat")
     nobody = Role(id="nobody", title=TITLES)
     line = verbatim("one")
     words = {"kind": KIND, "key": "k", "heading": HEADING, "line": line}
     post.queue(*to_role(role, **words), *to_role(nobody, **words | {"key": "n"}))
-    done = post.deliver()
-    assert (done.sent, len(robots.texts)) == (3, 1)
-    assert sorted(one.recipient for one in server.taken) == ["a@b.example", "c@b.example"]
+    sending_result = post.deliver()
+    assert (sending_result.sent, len(robots.texts)) == (3, 1)
+    assert sorted(mail.recipient for mail in server.taken) == ["a@b.example", "c@b.example"]
     assert post.causes()["n"] == "no_address"
     assert set(post.states()) == {"k", "k#1", "k#robot", "n"}

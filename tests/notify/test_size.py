@@ -1,4 +1,4 @@
-"""How much one message holds, and what becomes of the rest."""
+"""The size of a message: its limit, and the delivery of notifications beyond the limit."""
 
 from __future__ import annotations
 
@@ -6,98 +6,99 @@ from datetime import date, timedelta
 
 import pytest
 
-from include.notify.claims import MOST_NOTICES, Unsent
-from include.services.fate import Fate, Reply
-from tests.notify.rig import KIND, Post, notice
+from include.notify.claims import MAX_NOTICES, UnsentNotice
+from include.services.delivery_status import DeliveryStatus, Reply
+from tests.notify.notify_fixtures import KIND, Post, notice
 from tests.support.smtp import Smtp
 
 NEW_YEAR = date(2027, 1, 1)
 
 
-def test_a_digest_holds_what_is_due_first_and_says_that_more_follows(
+def test_digest_has_limited_size_and_announces_further_notifications(
     post: Post, server: Smtp
 ) -> None:
-    """The rest goes on the next workdays, and is nothing that a try again would help."""
-    many = MOST_NOTICES + 30
+    many = MAX_NOTICES + 30
     days = {number: NEW_YEAR + timedelta(days=-number) for number in range(many - 1)}
     post.queue(*(notice(number, due_on=days.get(number)) for number in range(many)))
     post.queue(notice(1, "E2"))
-    done = post.deliver()
-    assert (done.sent, done.notices, done.deferred, done.waiting) == (2, MOST_NOTICES + 1, 0, 30)
+    delivery = post.deliver()
+    assert (delivery.sent, delivery.notices, delivery.deferred, delivery.waiting) == (
+        2,
+        MAX_NOTICES + 1,
+        0,
+        30,
+    )
     states = post.states()
     late = [f"E1/{number}" for number in (*range(29), many - 1)]
     assert {key for key, state in states.items() if state == "pending"} == set(late)
-    texts = {one.recipient: one.text("plain") for one in server.taken}
-    assert "And 30 more: they follow." in texts["e1@courier.example"]
+    texts = {mail.recipient: mail.text("plain") for mail in server.taken}
+    assert "30 more items follow in another message." in texts["e1@courier.example"]
     assert "follow" not in texts["e2@courier.example"]
-    assert "And 30 more: they follow." in server.taken[0].text("html") + server.taken[1].text(
+    assert "30 more items follow in another message." in server.taken[0].text(
         "html"
-    )
+    ) + server.taken[1].text("html")
     post.clock.on(days=1)
     assert post.deliver().notices == 30
     assert "follow" not in server.taken[-1].text("plain")
 
 
-def test_a_digest_that_was_put_off_grows_no_further(post: Post, server: Smtp) -> None:
-    """What was queued meanwhile joins it while there is room."""
+def test_deferred_digest_stays_within_size_limit_if_notifications_are_added(
+    post: Post, server: Smtp
+) -> None:
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
-    post.queue(*(notice(number) for number in range(MOST_NOTICES - 10)))
+    post.queue(*(notice(number) for number in range(MAX_NOTICES - 10)))
     post.deliver()
     server.rule = lambda _phase, _address: None
-    post.queue(*(notice(MOST_NOTICES + number) for number in range(30)))
+    post.queue(*(notice(MAX_NOTICES + number) for number in range(30)))
     post.clock.on(minutes=1)
-    done = post.deliver()
-    assert (done.sent, done.notices, done.waiting) == (1, MOST_NOTICES, 20)
+    delivery = post.deliver()
+    assert (delivery.sent, delivery.notices, delivery.waiting) == (1, MAX_NOTICES, 20)
 
 
 def at_most(server: Smtp, lines: int) -> None:
-    """Let the server take no mail with more lines than that, in two languages."""
+    """Let the server refuse mails with more than the given number of notifications."""
 
     def rule(phase: str, _address: str) -> str | None:
-        said = server.read[-1].text("plain").count("Course n") // 2 if phase == "DATA" else 0
-        return "552 5.3.4 message too big for e1@courier.example" if said > lines else None
+        lines_found = server.read[-1].text("plain").count("Course n") // 2 if phase == "DATA" else 0
+        return "552 5.3.4 message too big for e1@courier.example" if lines_found > lines else None
 
     server.rule = rule
 
 
 @pytest.mark.parametrize("urgent", [False, True])
-def test_a_mail_that_is_too_large_goes_in_a_smaller_one(
-    post: Post, server: Smtp, urgent: bool
-) -> None:
-    """At once, with what is due first; the rest follows, and nothing is lost."""
+def test_mail_refused_as_too_large_is_split(post: Post, server: Smtp, urgent: bool) -> None:
     at_most(server, 30)
     post.queue(*(notice(number, urgent=urgent) for number in range(100)), notice(1, "E2"))
-    done = post.deliver()
-    assert (done.sent, done.notices, done.undeliverable) == (2, 26, 0)
-    texts = {one.recipient: one.text("plain") for one in server.taken}
-    assert "And 75 more: they follow." in texts["e1@courier.example"]
+    delivery = post.deliver()
+    assert (delivery.sent, delivery.notices, delivery.undeliverable) == (2, 26, 0)
+    texts = {mail.recipient: mail.text("plain") for mail in server.taken}
+    assert "75 more items follow in another message." in texts["e1@courier.example"]
     for _day in range(3):
         post.clock.on(days=1 if post.clock.moment.weekday() < 4 else 3)
         post.deliver()
     assert set(post.states().values()) == {"sent"}
 
 
-def test_one_notice_that_is_too_large_is_reported(post: Post, server: Smtp) -> None:
-    """With its cause; the others behind it are not."""
+def test_mail_with_one_notification_refused_as_too_large_is_undeliverable(
+    post: Post, server: Smtp
+) -> None:
     at_most(server, 0)
     post.queue(notice(1), notice(2))
-    done = post.deliver()
-    assert done.recipients == [Unsent(KIND, "E1", "too_large 552 5.3.4")]
+    delivery = post.deliver()
+    assert delivery.recipients == [UnsentNotice(KIND, "E1", "too_large 552 5.3.4")]
     assert post.states() == {"E1/1": "undeliverable", "E1/2": "pending"}
-    assert (done.deferred, done.waiting) == (0, 1)
+    assert (delivery.deferred, delivery.waiting) == (0, 1)
 
 
-def test_a_full_mailbox_is_no_matter_of_size(post: Post, server: Smtp) -> None:
-    """It is asked again; a smaller mail would fit as little."""
+def test_mail_to_full_mailbox_is_deferred_and_not_split(post: Post, server: Smtp) -> None:
     server.rule = lambda phase, _: "552 5.2.2 full" if phase == "DATA" else None
     post.queue(notice(1), notice(2))
-    done = post.deliver()
-    assert (done.deferred, done.undeliverable, len(server.read)) == (2, 0, 1)
+    delivery = post.deliver()
+    assert (delivery.deferred, delivery.undeliverable, len(server.read)) == (2, 0, 1)
 
 
-def test_what_says_that_a_message_is_too_large() -> None:
-    """552 alone, or the second code beside any first one."""
+def test_reply_codes_for_too_large_messages_are_recognized() -> None:
     large = ["552", "552 5.3.4", "554 5.3.4", "552 5.2.3"]
-    assert all(Reply(Fate.REFUSED, code).too_large for code in large)
+    assert all(Reply(DeliveryStatus.REFUSED, code).too_large for code in large)
     other = ["552 5.2.2", "550 5.1.1", "550", "", "no_robot"]
-    assert not any(Reply(Fate.REFUSED, code).too_large for code in other)
+    assert not any(Reply(DeliveryStatus.REFUSED, code).too_large for code in other)

@@ -1,4 +1,4 @@
-"""The text of a letter: named by its digest, the same before and after the state database."""
+"""The text of a notice: its digest identifies it, and storage does not change the digest."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from include.messages import Message, verbatim
-from include.notify.outbox import keep_text
-from include.notify.texts import LetterText, content, digest, kept_texts
-from tests.notify.rig import Post, letter, notice
+from include.notify.outbox import store_text
+from include.notify.texts import LetterText, canonical_text, load_texts, text_digest
+from tests.notify.notify_fixtures import Post, letter, notice
 
 VALUES = st.one_of(
     st.text(max_size=8),
@@ -35,53 +35,51 @@ MESSAGES = st.builds(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(words=MESSAGES, closing=st.none() | MESSAGES)
-def test_a_text_has_one_digest_whatever_becomes_of_it(
+def test_sha256_of_notice_text_is_unchanged_after_storage(
     state: Engine, words: Message, closing: Message | None
 ) -> None:
-    """Through JSON and through JSONB, which writes numbers its own way."""
-    made = letter(opening=words, closing=closing)
-    again = LetterText.model_validate_json(made.model_dump_json())
-    assert digest(again) == digest(made)
+    original = letter(opening=words, closing=closing)
+    again = LetterText.model_validate_json(original.model_dump_json())
+    assert text_digest(again) == text_digest(original)
     with state.begin() as conn:
-        sha256 = keep_text(conn, made)
-        assert kept_texts(conn, [sha256]) == {sha256: content(made)}
+        sha256 = store_text(conn, original)
+        assert load_texts(conn, [sha256]) == {sha256: canonical_text(original)}
         conn.rollback()
 
 
-def test_the_same_text_is_kept_once(post: Post) -> None:
-    """Another is another one."""
-    assert post.keep(letter()) == post.keep(letter()) == digest(letter())
-    assert post.keep(letter("Else.")) != digest(letter())
-    assert post.rows("SELECT count(*) FROM notice_text") == [(2,)]
+def test_same_notice_text_is_stored_once(post: Post) -> None:
+    assert post.keep(letter()) == post.keep(letter()) == text_digest(letter())
+    assert post.keep(letter("Else.")) != text_digest(letter())
+    assert post.rows("SELECT count(*) FROM notification_text") == [(2,)]
     with post.state.begin() as conn:
-        assert kept_texts(conn, []) == {}
+        assert load_texts(conn, []) == {}
 
 
-def test_line_ends_are_those_of_a_letter_and_hostile_words_are_stored(post: Post) -> None:
-    """As a browser's form has them; zeros and half characters are written out."""
+def test_line_breaks_become_line_feeds_and_characters_that_cannot_be_stored_are_escaped(
+    post: Post,
+) -> None:
     hostile = "a\r\nb\rc\x00\ud800"
     sha256 = post.keep(letter(opening=verbatim(hostile)))
-    ((kept,),) = post.rows("SELECT content->'opening'->'values'->>'words' FROM notice_text")
-    assert kept == "a\nb\nc\\u0000\\ud800"
+    ((stored_text,),) = post.rows(
+        "SELECT content->'opening'->'values'->>'words' FROM notification_text"
+    )
+    assert stored_text == "a\nb\nc\\u0000\\ud800"
     with post.state.begin() as conn:
-        assert sha256 in kept_texts(conn, [sha256])
+        assert sha256 in load_texts(conn, [sha256])
 
 
-def test_a_text_is_readable_for_who_looks_into_the_database(post: Post) -> None:
-    """As JSON with its parts."""
+def test_stored_text_is_readable_json(post: Post) -> None:
     post.keep(letter())
-    ((kept,),) = post.rows("SELECT content::text FROM notice_text")
-    assert set(json.loads(kept)) == {"heading", "opening", "parts", "closing", "contact"}
+    ((stored_text,),) = post.rows("SELECT content::text FROM notification_text")
+    assert set(json.loads(stored_text)) == {"heading", "opening", "parts", "closing", "contact"}
 
 
-def test_a_figure_that_is_none_is_refused() -> None:
-    """No JSON has it."""
+def test_text_with_number_that_is_invalid_in_json_is_refused() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        digest(letter(opening=Message(text="{a}", values={"a": float("nan")})))
+        text_digest(letter(opening=Message(text="{a}", values={"a": float("nan")})))
 
 
-def test_a_text_that_is_referred_to_cannot_go(post: Post) -> None:
-    """What was told stays to be read."""
+def test_text_of_queued_notice_cannot_be_deleted(post: Post) -> None:
     post.queue(notice(1, text=post.keep(letter())))
-    with pytest.raises(Exception, match="notice_text"), post.state.begin() as conn:
-        conn.execute(text("DELETE FROM notice_text"))
+    with pytest.raises(Exception, match="notification_text"), post.state.begin() as conn:
+        conn.execute(text("DELETE FROM notification_text"))

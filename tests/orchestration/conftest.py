@@ -1,4 +1,7 @@
-"""Tests of this folder seal runs without PDF files; tests/e2e makes those of each workflow."""
+"""Fixtures of the orchestration tests, whose bundles have no PDF files.
+
+Only tests/e2e renders PDF.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,6 @@ from tests.support.without_pdf import without_pdf
 
 @pytest.fixture(autouse=True)
 def reports_without_pdf() -> Iterator[None]:
-    """Leave PDF files out during a test; what tests of other folders share keeps them."""
+    """Omit PDF files during a test of this folder; fixtures shared with other folders keep them."""
     with without_pdf():
         yield

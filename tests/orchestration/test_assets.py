@@ -1,4 +1,4 @@
-"""Events of the assets that a run produced."""
+"""Events of the Airflow assets that a run produced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from include.workflow.assets import Asset, AssetEvent, SealedRecords
 from include.workflow.declaration import AccessGroup, AnyWorkflow, Cadence, Workflow
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
-from tests.drill_sandbox.test_workplace import RUN
+from tests.drill_sandbox.test_sandboxed_services import RUN
 from tests.orchestration.test_sealed_runs import Run, conclude, run
 
 pytestmark = pytest.mark.airflow
@@ -25,7 +25,7 @@ BUNDLE = f"x-parcelseal://sealed-bundle/{RUN[0]}"
 
 
 def checks(sealed: SealedRecords) -> Iterator[AssetEvent]:
-    """Yield the step `check`, if it left a record."""
+    """Yield an event for the step `check`, if the step left a record."""
     if (record := sealed.records.find("check")) is not None:
         yield AssetEvent("all", record.outcome, {"report": sealed.digests["report.en.html"]})
 
@@ -35,7 +35,7 @@ def conclusion(context: RunContext[None], records: RunRecords) -> Conclusion:
 
 
 def workflow_with(events: Callable[[SealedRecords], Iterator[AssetEvent]]) -> AnyWorkflow:
-    """Return a workflow that produces assets of one kind."""
+    """Return a workflow that produces one kind of asset."""
     return Workflow[None](
         id=RUN[0],
         title=verbatim("A check"),
@@ -55,7 +55,7 @@ def events_of_seal(
     monkeypatch: pytest.MonkeyPatch,
     events: Callable[[SealedRecords], Iterator[AssetEvent]] = checks,
 ) -> dict[str, dict[str, Any]]:
-    """Seal a run as its task does, and return the events that Airflow would register."""
+    """Seal a run as the task `seal` does; return the events that Airflow would store, by URI."""
     from airflow.sdk.execution_time.context import OutletEventAccessors
     from airflow.sdk.execution_time.task_runner import _serialize_outlet_events
 
@@ -69,10 +69,10 @@ def events_of_seal(
     return {event["dest_asset_key"]["uri"]: event["extra"] for event in registered}
 
 
-def test_cleared_seal_raises_the_events_of_its_sealed_bundle_again(
+def test_cleared_seal_task_raises_the_asset_events_of_its_bundle_again(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cause of the failure is gone by then, and the records say "pass"."""
+    """The events come from the bundle, not from step records that were changed later."""
     run.step(Outcome.FAIL)
     first = events_of_seal(run, monkeypatch)
     assert set(first) == {BUNDLE, "x-parcelseal://check/all"}
@@ -87,13 +87,15 @@ def test_cleared_seal_raises_the_events_of_its_sealed_bundle_again(
     assert events_of_seal(run, monkeypatch) == first
 
 
-def test_step_without_record_has_no_event(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An asset that a run did not produce starts nothing; its bundle has an event always."""
+def test_no_asset_event_is_raised_for_a_step_without_a_record(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle always has an event."""
     run.step(Outcome.FAIL, "another")
     assert set(events_of_seal(run, monkeypatch)) == {BUNDLE}
 
 
-def test_no_event_is_raised_of_a_bundle_that_does_not_verify(
+def test_no_asset_event_is_raised_for_a_bundle_that_does_not_verify(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.step(Outcome.FAIL)
@@ -104,11 +106,9 @@ def test_no_event_is_raised_of_a_bundle_that_does_not_verify(
         events_of_seal(run, monkeypatch)
 
 
-def test_run_is_sealed_though_its_events_cannot_be_made(
+def test_run_is_sealed_if_its_asset_events_cannot_be_raised(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The task `gate` then reports the outcome as for every run."""
-
     def unreadable(sealed: SealedRecords) -> Iterator[AssetEvent]:
         raise ValueError(f"{sealed.records.records} cannot be read")
 
@@ -117,10 +117,9 @@ def test_run_is_sealed_though_its_events_cannot_be_made(
     assert "no further events" in caplog.text
 
 
-def test_a_run_raises_at_most_500_events(
+def test_at_most_500_asset_events_are_raised_for_a_run(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The bundle's is among them."""
     from include.orchestration.assets import MOST_EVENTS
 
     def many(_sealed: SealedRecords) -> Iterator[AssetEvent]:
@@ -134,7 +133,7 @@ def test_a_run_raises_at_most_500_events(
     assert "Only 500 assets" in caplog.text
 
 
-def test_outcome_is_the_worst_of_the_steps_with_a_record() -> None:
+def test_outcome_of_returns_the_worst_outcome_of_the_steps_that_have_a_record() -> None:
     records = [StepRecord(step="a", part="x", outcome=Outcome.PASS)]
     records += [StepRecord(step="b", part="x", outcome=Outcome.ATTENTION)]
     sealed = SealedRecords(RunRecords(records), {})

@@ -1,4 +1,4 @@
-"""A task asks Airflow for each connection once."""
+"""A task reads each connection once from Airflow."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from include.services.connections import ConnectionSpec
 pytestmark = pytest.mark.airflow
 
 
-def test_a_connection_is_looked_up_once_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look is a request to Airflow's API; the next task sees what was changed meanwhile."""
+def test_task_reads_each_connection_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every further read of a connection would be another request to Airflow's API."""
     asked: list[str] = []
 
     def get(conn_id: str) -> Any:
@@ -25,8 +25,8 @@ def test_a_connection_is_looked_up_once_a_task(monkeypatch: pytest.MonkeyPatch) 
         )  # fmt: skip
 
     monkeypatch.setattr(run, "Connection", SimpleNamespace(get=get))
-    first, second = run.workplace(), run.workplace()
-    found = [first.lookup("state_db"), first.lookup("state_db"), second.lookup("state_db")]
-    assert all(isinstance(one, ConnectionSpec) for one in found)
-    assert [one.port for one in found if one] == [1, 1, 2]
+    first, second = run.task_services(), run.task_services()
+    connections = [first.lookup("state_db"), first.lookup("state_db"), second.lookup("state_db")]
+    assert all(isinstance(connection, ConnectionSpec) for connection in connections)
+    assert [connection.port for connection in connections if connection] == [1, 1, 2]
     assert asked == ["state_db", "state_db"]

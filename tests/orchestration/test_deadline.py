@@ -15,15 +15,15 @@ import yaml
 from include.policy import SHIPPED
 from include.policy.problems import PackError
 from include.registry import WORKFLOWS, load_pack
-from include.workplace import ROOT
-from tests.drill_sandbox.test_workplace import Play
+from include.service_container import ROOT
+from tests.drill_sandbox.test_sandboxed_services import Play
 
 pytestmark = pytest.mark.airflow
 
 
 @pytest.fixture
 def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The shipped pack, to be changed, as that of DAG files."""
+    """Return a writable copy of the shipped policy pack, which the DAG files use."""
     folder = tmp_path / "policy"
     shutil.copytree(SHIPPED, folder)
     monkeypatch.setenv("PARCELSEAL_POLICY", str(folder))
@@ -39,13 +39,13 @@ def dag(dag_id: str) -> Any:
     return runpy.run_path(str(ROOT / "dags" / f"{dag_id}.py"))[dag_id]()
 
 
-def test_a_dag_has_no_time_limit_that_the_policy_pack_does_not_set(pack: Path) -> None:
+def test_dag_has_no_time_limit_by_default(pack: Path) -> None:
     """Airflow 3.3.2 cannot clear a task of a run that has a deadline."""
     del pack
     assert [name for name in WORKFLOWS if dag(name).deadline] == []
 
 
-def test_the_policy_pack_sets_a_time_limit(pack: Path) -> None:
+def test_dag_has_the_time_limit_that_the_policy_pack_sets(pack: Path) -> None:
     from airflow.serialization.serialized_objects import DagSerialization
 
     operations(pack, backup_offsite={"time_limit": "PT90M"}, sample_audit={"time_limit": "P30D"})
@@ -56,22 +56,21 @@ def test_the_policy_pack_sets_a_time_limit(pack: Path) -> None:
     assert "include.orchestration.deadline.report_late" in str(serialized)
 
 
-def test_operations_of_an_unknown_workflow_are_refused(pack: Path) -> None:
-    """A mistyped name would leave the limit as it was."""
+def test_operations_yaml_that_names_an_unknown_workflow_is_refused(pack: Path) -> None:
     operations(pack, backup_ofsite={"time_limit": "PT90M"})
     with pytest.raises(PackError, match=r"operations\.yaml: workflows\.backup_ofsite: there is no"):
         load_pack(pack)
 
 
-def test_a_late_run_is_reported_once(
+def test_late_run_is_reported_once(
     tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The owner's address gets it at once; a cleared run that is late again is reported no more."""
+    """This also holds if the run is cleared and late again."""
     from include.orchestration import deadline
 
     play = Play(tmp_path, migrated_database)
     sent: list[bool] = []
-    monkeypatch.setattr(deadline, "services", lambda: play.live)
+    monkeypatch.setattr(deadline, "callback_services", lambda: play.live)
     monkeypatch.setattr(deadline, "deliver", lambda _office: sent.append(True))
     context = {
         "dag_run": {"dag_id": "backup_offsite", "dag_run_id": "scheduled__1"},
@@ -81,18 +80,18 @@ def test_a_late_run_is_reported_once(
         deadline.report_late(context)
     with play.live.state.connect() as conn:
         rows = conn.exec_driver_sql(
-            "SELECT kind, key, recipient, address, urgent, state, line->>'text' FROM notice"
+            "SELECT kind, key, recipient, address, urgent, state, line->>'text' FROM notification"
         ).all()
     ((kind, key, recipient, address, urgent, state, line),) = rows
     assert (kind, key) == ("runs.late", "backup_offsite/scheduled__1")
     assert (recipient, address) == ("role:data_engineering", "data@courier.example")
     assert (urgent, state) == (True, "pending")
-    assert "had not ended by" in line
+    assert "missed its time limit of" in line
     assert sent == [True, True]
 
 
 @pytest.mark.parametrize(("scenario", "notices"), [("lost-scanner", 0), ("", 1)])
-def test_late_drill_of_an_incident_is_not_reported(
+def test_late_incident_run_is_reported_unless_it_is_a_drill(
     tmp_path: Path,
     migrated_database: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -102,22 +101,22 @@ def test_late_drill_of_an_incident_is_not_reported(
     from include.orchestration import deadline
 
     play = Play(tmp_path, migrated_database)
-    monkeypatch.setattr(deadline, "services", lambda: play.live)
+    monkeypatch.setattr(deadline, "callback_services", lambda: play.live)
     monkeypatch.setattr(deadline, "deliver", lambda _office: None)
     conf = {"tabletop": scenario}
     run = {"dag_id": "respond_to_incident", "dag_run_id": "manual__1", "conf": conf}
     deadline.report_late({"dag_run": run, "deadline": {"deadline_time": play.clock.now()}})
     with play.live.state.connect() as conn:
-        assert conn.exec_driver_sql("SELECT count(*) FROM notice").scalar() == notices
+        assert conn.exec_driver_sql("SELECT count(*) FROM notification").scalar() == notices
 
 
-def test_a_late_run_waits_for_the_next_sending_without_a_mail_server(
+def test_notification_of_late_run_stays_queued_without_a_mail_server(
     tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from include.orchestration import deadline
 
-    play = Play(tmp_path, migrated_database)  # nothing listens at its mail server
-    monkeypatch.setattr(deadline, "services", lambda: play.live)
+    play = Play(tmp_path, migrated_database)  # its mail server is down
+    monkeypatch.setattr(deadline, "callback_services", lambda: play.live)
     deadline.report_late(
         {
             "dag_run": {"dag_id": "review_intake", "dag_run_id": "manual__1"},
@@ -125,14 +124,13 @@ def test_a_late_run_waits_for_the_next_sending_without_a_mail_server(
         }
     )
     with play.live.state.connect() as conn:
-        assert conn.exec_driver_sql("SELECT state FROM notice").scalar() == "pending"
+        assert conn.exec_driver_sql("SELECT state FROM notification").scalar() == "pending"
 
 
 @pytest.mark.parametrize("is_local", [True, False])
-def test_a_denied_connection_is_of_the_local_profile_or_an_error(
+def test_connection_that_airflow_denies_is_read_only_from_the_local_profile(
     pack: Path, monkeypatch: pytest.MonkeyPatch, *, is_local: bool
 ) -> None:
-    """A stand-in for a connection that Airflow's database may have would be a wrong database."""
     from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 
     from include.orchestration import deadline
@@ -144,7 +142,7 @@ def test_a_denied_connection_is_of_the_local_profile_or_an_error(
     home = pack.parent / "home"
     home.mkdir()
     monkeypatch.setenv("AIRFLOW_HOME", str(home / "airflow" if is_local else "/opt/airflow"))
-    services = deadline.services()
+    services = deadline.callback_services()
     if is_local:
         assert services.connection("evidence_store").conn_type == "fs"
     else:

@@ -1,4 +1,4 @@
-"""Human steps with a form and choices of their own, answered by people or in advance."""
+"""Human steps with their own form and choices, answered by people or by a command."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ pytestmark = pytest.mark.airflow
 AT = datetime(2026, 10, 6, 1, tzinfo=UTC)
 
 
-class Nobody:
+class UnassignedAction:
     subject, body, assigned = "s", "b", []  # type: ignore[var-annotated]
 
 
-def entering(**more: Any) -> Any:
-    """A step that asks for two words, with choices of its own."""
+def seed_step(**more: Any) -> Any:
+    """Return a human step that asks for a seed and its source, with its own choices.
+
+    Args:
+        more: further arguments of `HumanStep`.
+    """
     from airflow.sdk import Param
 
-    from include.orchestration.human import HumanStep
+    from include.orchestration.human_step import HumanStep
 
     return HumanStep(
         task_id="enter",
         about={"part": "p"},
-        ask=lambda _: Nobody(),
+        ask=lambda _: UnassignedAction(),
         take=lambda _part, _answer: {},
         choices=("Enter", "Cancel"),
         form={
@@ -40,40 +44,41 @@ def entering(**more: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def dag() -> Any:
-    """A DAG with one step that fills its form in advance and one that asks for a reason."""
+    """Return a DAG with a step that has a `command_form`, and a step that asks for a reason."""
     from airflow.sdk import DAG
 
-    from include.orchestration.human import HumanStep
+    from include.orchestration.human_step import HumanStep
 
     def fill(words: str, at: datetime) -> dict[str, str]:
         return {"seed": words or "dice", "source": at.isoformat()}
 
-    with DAG("asks_for_a_seed", schedule=None) as made:
-        entering(in_advance=fill)
-        HumanStep(task_id="review", about={}, ask=lambda _: Nobody(), take=lambda _p, _a: {})
-    return made
+    with DAG("asks_for_a_seed", schedule=None) as dag_:
+        seed_step(command_form=fill)
+        HumanStep(
+            task_id="review", about={}, ask=lambda _: UnassignedAction(), take=lambda _p, _a: {}
+        )
+    return dag_
 
 
-def test_a_step_has_the_choices_and_the_form_that_it_names() -> None:
-    """The form stands in place of the reason, and nothing is chosen by itself."""
-    step = entering()
+def test_human_step_can_have_its_own_choices_and_form() -> None:
+    """The form has no field for a reason, and no option is preselected."""
+    step = seed_step()
     assert step.options == ["Enter", "Cancel"]
     assert set(step.params) == {"seed", "source"}
     assert not step.defaults
 
 
-def test_a_step_that_names_none_asks_to_approve_with_a_reason(dag: Any) -> None:
-    """As every step did before."""
+def test_human_step_by_default_offers_approve_or_reject_with_reason(dag: Any) -> None:
     step = dag.task_dict["review"]
     assert step.options == ["Approve", "Reject"]
     assert set(step.params) == {"reason"}
 
 
-def test_what_a_person_entered_is_handed_on_by_name() -> None:
-    """What was left out is not there, not the text None; there need be no reason."""
-    from include.orchestration.human import answer_of
+def test_answer_contains_the_entered_values_by_field_name() -> None:
+    """Empty fields are omitted, and a reason is optional."""
+    from include.orchestration.human_step import answer_of
 
-    found = answer_of(
+    answer = answer_of(
         {
             "chosen_options": ["Enter"],
             "params_input": {"seed": " 3391.76", "source": None},
@@ -82,68 +87,65 @@ def test_what_a_person_entered_is_handed_on_by_name() -> None:
             "timedout": False,
         }
     )
-    assert (found.option, found.user, found.at, found.reason) == ("Enter", "E00007", AT, "")
-    assert found.given == {"seed": " 3391.76"}
+    assert (answer.option, answer.user, answer.at, answer.reason) == ("Enter", "E00007", AT, "")
+    assert answer.texts == {"seed": " 3391.76"}
 
 
-def test_silence_hands_on_nothing_that_was_entered() -> None:
-    """What stands in a form that nobody sent is nobody's."""
-    from include.orchestration.human import answer_of
+def test_answer_after_timeout_has_no_values() -> None:
+    from include.orchestration.human_step import answer_of
 
     event = {"chosen_options": ["Enter"], "params_input": {"seed": "1"}, "timedout": True}
-    found = answer_of(event | {"responded_by_user": {"id": "E1"}, "responded_at": AT})
-    assert (found.option, found.user, found.given) == ("", None, {})
+    answer = answer_of(event | {"responded_by_user": {"id": "E1"}, "responded_at": AT})
+    assert (answer.option, answer.user, answer.texts) == ("", None, {})
 
 
-def test_an_answer_in_advance_fills_the_form_of_its_step(dag: Any) -> None:
-    """From its words and the moment; a step without a filling of its own gets a reason."""
-    from include.orchestration.answering import REASON, Given, read_answers
+def test_answer_given_on_the_command_line_fills_the_form_of_its_step(dag: Any) -> None:
+    """By default, the text of the answer becomes the reason."""
+    from include.orchestration.auto_answer import REASON, SubmittedAnswer, read_answers
 
-    found = read_answers(dag, ["enter=enter:a:b", "review=Reject:no"])
-    entered, review = found["enter"], found["review"]
-    assert (entered.option, entered.words) == ("Enter", "a:b")
-    assert entered.fill(entered.words, AT) == {"seed": "a:b", "source": AT.isoformat()}
-    assert review.fill(review.words, AT) == {"reason": f"{REASON} no"}
+    answers = read_answers(dag, ["enter=enter:a:b", "review=Reject:no"])
+    entered, review = answers["enter"], answers["review"]
+    assert (entered.option, entered.text) == ("Enter", "a:b")
+    assert entered.fill(entered.text, AT) == {"seed": "a:b", "source": AT.isoformat()}
+    assert review.fill(review.text, AT) == {"reason": f"{REASON} no"}
     bare = read_answers(dag, ["enter=Cancel", "review=Approve"])["enter"]
-    assert bare.fill(bare.words, AT)["seed"] == "dice"
-    assert Given("Approve").fill("", AT) == {"reason": REASON}
+    assert bare.fill(bare.text, AT)["seed"] == "dice"
+    assert SubmittedAnswer("Approve").fill("", AT) == {"reason": REASON}
 
 
-def test_only_choices_of_the_step_can_be_given_in_advance(dag: Any) -> None:
-    """Approve is none of them."""
-    from include.orchestration.answering import read_answers
+def test_answer_on_the_command_line_with_an_unknown_choice_is_refused(dag: Any) -> None:
+    from include.orchestration.auto_answer import read_answers
 
     with pytest.raises(UsageError, match="enter has no option Approve") as caught:
         read_answers(dag, ["enter=Approve", "review=Approve"])
     assert caught.value.action == "It has: Enter, Cancel."
 
 
-def test_a_seed_given_with_the_command_says_that_nobody_looked_it_up() -> None:
-    """Without words, dice are thrown: the sample company has no public source."""
+def test_seed_entered_by_a_command_names_the_command_as_its_source() -> None:
+    """If the command contains no seed, a random seed is generated."""
     from include.approvals.reasons import COMMAND_LINE
     from include.orchestration.tasks import HumanTaskMaker
     from include.sampling.samples import STAND_IN
     from include.sampling.seed_entry import SEED
     from include.sampling.workflow import SAMPLE_AUDIT
 
-    in_advance = HumanTaskMaker(SAMPLE_AUDIT, SEED)({"part": ""}).in_advance
-    assert in_advance is not None
-    given = in_advance("3391.76 3400.01", AT)
-    assert given == {
+    command_form = HumanTaskMaker(SAMPLE_AUDIT, SEED)({"part": ""}).command_form
+    assert command_form is not None
+    entered_form = command_form("3391.76 3400.01", AT)
+    assert entered_form == {
         "seed": "3391.76 3400.01",
         "source": f"{STAND_IN} {COMMAND_LINE}",
         "published_at": AT.isoformat(),
     }
-    thrown = in_advance("  ", AT)
-    assert len(thrown["seed"].split()) == 20
-    assert set(thrown["seed"].split()) <= set("123456")
-    assert COMMAND_LINE in thrown["source"]
-    assert set(given) == set(thrown) == {field.name for field in SEED.form}
-    assert in_advance("", AT)["seed"] != thrown["seed"]
+    generated_form = command_form("  ", AT)
+    assert len(generated_form["seed"].split()) == 20
+    assert set(generated_form["seed"].split()) <= set("123456")
+    assert COMMAND_LINE in generated_form["source"]
+    assert set(entered_form) == set(generated_form) == {field.name for field in SEED.form}
+    assert command_form("", AT)["seed"] != generated_form["seed"]
 
 
-def test_the_form_holds_no_more_than_a_seed_may_have() -> None:
-    """Longer ones are refused where they are entered."""
+def test_seed_form_limits_the_length_of_seed_and_source() -> None:
     from include.orchestration.forms import params_of
     from include.sampling import samples
     from include.sampling.seed_entry import SEED
@@ -153,19 +155,19 @@ def test_the_form_holds_no_more_than_a_seed_may_have() -> None:
         assert form[name].schema["maxLength"] == samples.LONGEST
 
 
-def test_a_run_waits_as_long_as_the_pack_says() -> None:
-    """Two weeks where the pack has no audit.yaml."""
+def test_human_step_waits_for_the_response_time_of_the_policy_pack() -> None:
+    """The step waits two weeks if the policy pack has no audit.yaml."""
     from include.policy.period import Period
     from include.sampling.rules import AUDIT, AuditRules
     from include.sampling.seed_entry import SEED
-    from tests.sampling.rig import rules_of
+    from tests.sampling.company import rules_of
     from tests.support.contexts import pack_of
 
     rules = AuditRules.model_validate(rules_of())
     seed = rules.seed.model_copy(update={"response": Period.parse("P1M2DT3H")})
-    asked = rules.model_copy(update={"seed": seed})
+    changed_rules = rules.model_copy(update={"seed": seed})
     for sections, span in (
-        ({AUDIT.file: asked}, timedelta(days=32, hours=3)),
+        ({AUDIT.file: changed_rules}, timedelta(days=32, hours=3)),
         ({}, timedelta(days=14)),
     ):
         assert SEED.response(pack_of({}, sections)) == span

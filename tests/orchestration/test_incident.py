@@ -1,4 +1,4 @@
-"""The tasks of incidents where nothing can be opened: the run says so in a sealed bundle."""
+"""Tasks of an incident that cannot be opened. The sealed bundle contains the reason."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any
 
 import pytest
 
-from include.composition import new_workplace
+from include.composition import build_services
 from include.documents.model import Document
 from include.drill_sandbox.schema import sandboxes
 from include.evidence import ledger
 from include.incident import timeline
-from include.incident.evidence import kept
+from include.incident.communication.authority_report import sealed_document
+from include.incident.evidence import evidence_check
+from include.incident.incident_ids import Kind
 from include.incident.incident_run import IncidentRun, record_of
-from include.incident.names import Kind
-from include.incident.telling.authority_report import sealed_document
 from include.incident.workflow import OPEN, RESPOND_TO_INCIDENT
 from include.messages import verbatim
 from include.policy import SHIPPED
 from include.services.errors import ControlFailed, ServiceError
-from tests.drill_sandbox.test_workplace import NIGHT, RUN, Play
+from tests.drill_sandbox.test_sandboxed_services import NIGHT, RUN, Play
 from tests.support.contexts import step_record
 from tests.support.state_snapshot import differences, snapshot
 
 pytestmark = pytest.mark.airflow
 
-GOOD = {"type": "lost_device", "what": "A scanner was left in a taxi"}
+VALID = {"type": "lost_device", "what": "A scanner was left in a taxi"}
 
 
 @pytest.fixture
@@ -38,11 +38,17 @@ def play(tmp_path: Path, migrated_database: str) -> Play:
     return Play(tmp_path, migrated_database)
 
 
-def triggered(play: Play, monkeypatch: pytest.MonkeyPatch, **params: Any) -> dict[str, Any]:
-    """What the DAG's tasks see of Airflow; the form as it was filled in."""
+def replace_context(play: Play, monkeypatch: pytest.MonkeyPatch, **params: Any) -> dict[str, Any]:
+    """Replace Airflow's context of the running task.
+
+    Args:
+        play: the played incident.
+        monkeypatch: monkeypatch fixture of the test.
+        params: parameters of the run: the fields of the filled form.
+    """
     from airflow.sdk.execution_time.context import OutletEventAccessors
 
-    from include.orchestration import run, starter, tasks
+    from include.orchestration import run, run_trigger, tasks
 
     dag_run = SimpleNamespace(
         dag_id=RUN[0],
@@ -60,29 +66,29 @@ def triggered(play: Play, monkeypatch: pytest.MonkeyPatch, **params: Any) -> dic
         "params": params,
         "outlet_events": OutletEventAccessors(),
     }
-    for module in (run, starter, tasks):
+    for module in (run, run_trigger, tasks):
         monkeypatch.setattr(module, "get_current_context", lambda: context)
     for module in (run, tasks):
-        monkeypatch.setattr(module, "workplace", lambda: play.live)
+        monkeypatch.setattr(module, "task_services", lambda: play.live)
     return params
 
 
 def sealed(play: Play) -> dict[str, Any]:
-    """What the seal says, and the report of it."""
+    """Seal the run; return the result.json of its bundle."""
     from include.orchestration.tasks import seal_workflow
 
-    told = seal_workflow(RESPOND_TO_INCIDENT)
+    summary = seal_workflow(RESPOND_TO_INCIDENT)
     with play.live.state.connect() as conn:
         row = ledger.find(conn, *RUN)
     assert row is not None
-    assert row.bundle == told["bundle"]
+    assert row.bundle == summary["bundle"]
     content = play.live.store("evidence_store").get(f"{row.bundle}/result.json")
     found: dict[str, Any] = json.loads(content)
     return found
 
 
 def context(play: Play) -> IncidentRun:
-    """Return the context of the run's steps."""
+    """Return the run context of the incident workflow's steps."""
     from include.orchestration import tasks
 
     return tasks._required_context(RESPOND_TO_INCIDENT, play.live)
@@ -103,47 +109,48 @@ def refused(params: dict[str, Any], match: str) -> None:
         run_step(RESPOND_TO_INCIDENT, OPEN)
 
 
-def test_a_form_that_cannot_be_used_opens_nothing_and_is_told_in_the_bundle(
+def test_invalid_incident_form_opens_no_incident_and_the_sealed_outcome_is_fail(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every fault at once, and the way on; as here of a drill, which leaves its bundle only."""
+    """The error lists every fault. The run is a drill, which leaves nothing but its bundle."""
     before = snapshot(play.state)
     form = {"aware_at": "2027-01-01T00:00", "began_at": "noon", "tabletop": "scanner_lost"}
-    params = triggered(play, monkeypatch, **GOOD, **form)
-    refused(params, r"began_at is no moment .*; aware_at is yet to come")
-    found = sealed(play)
-    assert found["outcome"] == "fail"
-    assert [one["code"] for one in found["findings"]] == ["open_incident.failed"]
+    params = replace_context(play, monkeypatch, **VALID, **form)
+    refused(params, r"began_at is not a valid time .*; aware_at is in the future")
+    bundle = sealed(play)
+    assert bundle["outcome"] == "fail"
+    assert [finding["code"] for finding in bundle["findings"]] == ["open_incident.failed"]
     assert differences(before, snapshot(play.state)) == {"public.evidence_ledger": 1}
     assert sandboxes(play.live.state) == []
 
 
-def test_a_scenario_that_the_pack_has_not_any_more_opens_nothing(
+def test_tabletop_drill_whose_scenario_was_removed_opens_no_incident(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another pack was put in place between trigger and run."""
+    """The policy pack changed between the trigger and the start of the run."""
     before = snapshot(play.state)
-    refused(triggered(play, monkeypatch, tabletop="flood"), "no scenario flood")
+    refused(
+        replace_context(play, monkeypatch, tabletop="flood"), "the scenario flood does not exist"
+    )
     assert sealed(play)["outcome"] == "fail"
     assert differences(before, snapshot(play.state)) == {"public.evidence_ledger": 1}
 
 
-def test_a_pack_without_incident_yaml_leads_none_and_says_so(
+def test_no_incident_is_opened_if_policy_pack_has_no_incident_yaml(
     play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nobody would know whom to ask."""
     pack = tmp_path / "pack"
     shutil.copytree(SHIPPED, pack)
     (pack / "incident.yaml").unlink()
-    play.live = new_workplace(tmp_path / "other", pack, play.live.lookup, play.clock)
-    refused(triggered(play, monkeypatch, **GOOD), "no incident.yaml")
-    found = sealed(play)
-    assert found["outcome"] == "fail"
-    assert "no incident.yaml" in json.dumps(found["findings"])
+    play.live = build_services(tmp_path / "other", pack, play.live.lookup, play.clock)
+    refused(replace_context(play, monkeypatch, **VALID), "no incident.yaml")
+    bundle = sealed(play)
+    assert bundle["outcome"] == "fail"
+    assert "no incident.yaml" in json.dumps(bundle["findings"])
 
 
 @pytest.mark.parametrize(
-    ("error", "raised", "said"),
+    ("error", "raised", "message"),
     [
         (ControlFailed("The letter lacks its cause.", "Write it."), "AirflowFailException",
          "The letter lacks its cause. Write it."),
@@ -151,28 +158,28 @@ def test_a_pack_without_incident_yaml_leads_none_and_says_so(
         (KeyError("13800138000"), "ServiceError", "KeyError"),
     ],
 )  # fmt: skip
-def test_a_step_that_cannot_ask_says_why_and_only_a_service_is_tried_again(
-    error: Exception, raised: str, said: str
+def test_human_step_that_cannot_build_its_form_is_retried_only_if_a_service_failed(
+    error: Exception, raised: str, message: str
 ) -> None:
-    """Nobody waits for tries that come to the same; no customer's value gets into the log."""
-    from include.orchestration.tasks import explained
+    """No customer's value is written to the log."""
+    from include.orchestration.tasks import redacted_errors
 
     def ask(_part: str) -> None:
         """Ask."""
         raise error
 
-    asks = explained()(ask)
+    asks = redacted_errors()(ask)
     assert asks.__doc__ == "Ask."
-    with pytest.raises(Exception, match=said) as told:
+    with pytest.raises(Exception, match=message) as told:
         asks("INC-2026-0001")
     assert type(told.value).__name__ == raised
     assert "13800138000" not in str(told.value)
 
 
-def test_steps_of_the_first_hours_wait_half_an_hour_and_the_last_ones_a_day(
+def test_urgent_incident_steps_wait_half_an_hour_for_an_answer_and_final_steps_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By the shipped pack: thirty days of silence before a summary are no escalation."""
+    """The shipped policy pack sets these times."""
     monkeypatch.delenv("PARCELSEAL_POLICY", raising=False)
     from include.orchestration.tasks import tasks_of
 
@@ -186,24 +193,24 @@ def test_steps_of_the_first_hours_wait_half_an_hour_and_the_last_ones_a_day(
     }  # fmt: skip
 
 
-def test_a_document_is_sealed_with_the_newest_entry_of_its_timeline(
+def test_interim_bundle_of_document_names_the_newest_timeline_entry(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So the bundle that lies there before the incident ends shows what is cut off later."""
-    triggered(play, monkeypatch, **GOOD)
+    """So the bundle shows if entries at the end of the timeline are deleted later."""
+    replace_context(play, monkeypatch, **VALID)
     number = opened(play)
     document = Document(title=verbatim("Report"), dated=NIGHT, reference=number)
     run = context(play)
     sealed_document(run, record_of(run, number), document, "first-cac")
     record = record_of(run, number)
     with play.live.state.connect() as conn:
-        found = [
-            kept.compare_bundles(
-                conn, record.incident, known, lambda: play.live.store("evidence_store")
+        checks = [
+            evidence_check.compare_bundles(
+                conn, record.incident, entries, lambda: play.live.store("evidence_store")
             )
-            for known in (record.entries, record.entries[:-1])
+            for entries in (record.entries, record.entries[:-1])
         ]
-    assert [(len(one.bundles), one.holds) for one in found] == [(1, True), (1, False)]
+    assert [(len(check.bundles), check.is_intact) for check in checks] == [(1, True), (1, False)]
 
 
 @pytest.mark.parametrize(
@@ -213,11 +220,10 @@ def test_a_document_is_sealed_with_the_newest_entry_of_its_timeline(
         ("rest-cac", Kind.REPORTED, {"authority": "cac", "phase": "first"}),
     ],
 )
-def test_a_document_is_sealed_anew_once_it_would_say_something_else(
+def test_document_is_sealed_again_only_if_its_content_changed(
     play: Play, monkeypatch: pytest.MonkeyPatch, name: str, kind: Kind, data: dict[str, str]
 ) -> None:
-    """Else the page offers a report of before; until then it is made once."""
-    triggered(play, monkeypatch, **GOOD)
+    replace_context(play, monkeypatch, **VALID)
     number = opened(play)
     run = context(play)
 
@@ -241,6 +247,6 @@ def test_a_document_is_sealed_anew_once_it_would_say_something_else(
     second = sealed_as("major")
     assert second != first
     store = play.live.store("evidence_store")
-    bundles = [one.partition("evidence/")[2] for one in (first, second)]
-    said = [store.get(f"{one}/{name}.en.html").decode() for one in bundles]
-    assert ["general" in one for one in said] == [True, False]
+    bundles = [bundle_path.partition("evidence/")[2] for bundle_path in (first, second)]
+    texts = [store.get(f"{bundle}/{name}.en.html").decode() for bundle in bundles]
+    assert ["general" in text for text in texts] == [True, False]

@@ -1,4 +1,4 @@
-"""Airflow's parameters of the incident forms."""
+"""The Airflow parameters of the incident forms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.airflow
 
 
-def test_the_form_of_updates_offers_every_action_and_checks_numbers() -> None:
+def test_form_of_update_incident_offers_every_action_and_validates_numbers() -> None:
     from include.incident.form import Action
     from include.incident.workflow import UPDATE_INCIDENT
     from include.orchestration.tasks import dag_settings
@@ -19,7 +19,7 @@ def test_the_form_of_updates_offers_every_action_and_checks_numbers() -> None:
     assert params["entry"].schema["minimum"] == 1
 
 
-def test_the_trigger_form_requires_type_and_words_and_orders_its_sections() -> None:
+def test_incident_trigger_form_requires_type_and_description_and_orders_its_sections() -> None:
     from include.incident.workflow import RESPOND_TO_INCIDENT
     from include.orchestration.tasks import dag_settings
 

@@ -1,4 +1,4 @@
-"""An incident at a partner opens the partner's security review again, once."""
+"""An incident at a partner reopens the partner's security review once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection
 
-from include.incident import opening
-from include.incident.names import Kind
+from include.incident import incident_opening
+from include.incident.incident_ids import Kind
 from include.local.postgres import EmbeddedPostgres
 from include.partners import history, reviews
 from include.partners.history import Review
-from include.partners.register import partner_of
+from include.partners.register import load_partner
 from include.partners.rules import PartnerRules
 from include.services.database import DatabaseAddress
 from include.workflow.run_context import PartnerIncident, PartnerReaction, RunContext
-from tests.incident.desk_rig import LEAD, NIGHT, TABLES, Case, Company
-from tests.partners.rig import Rig, new_rig
+from tests.incident.incident_fixtures import LEAD, NIGHT, TABLES, Case, Company
+from tests.partners.partner_fixtures import PartnersCompany, new_company
 
 PARTNER = "17"
 
@@ -31,67 +31,76 @@ PARTNER = "17"
 @pytest.fixture(scope="module")
 def shared(
     postgres: EmbeddedPostgres, migrated_once: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Rig]:
-    """A register with one partner, whose database has the incident's people too."""
-    with new_rig(postgres, migrated_once, tmp_path_factory.mktemp("pack")) as made:
-        made.today = NIGHT.date() + timedelta(days=1)
-        made.ally(PARTNER)
-        made.sql(TABLES)
-        yield made
+) -> Iterator[PartnersCompany]:
+    """Yield a company whose register has a partner, and whose database has affected customers."""
+    with new_company(postgres, migrated_once, tmp_path_factory.mktemp("pack")) as partner_company:
+        partner_company.today = NIGHT.date() + timedelta(days=1)
+        partner_company.add_partner(PARTNER)
+        partner_company.sql(TABLES)
+        yield partner_company
 
 
 @pytest.fixture
-def company(shared: Rig, tmp_path: Path) -> Company:
+def company(shared: PartnersCompany, tmp_path: Path) -> Company:
     return Company(shared.state, DatabaseAddress.from_conninfo(shared.conninfo), tmp_path)
 
 
 def opened(company: Company, **form: Any) -> Case:
-    """An incident whose partner's review is not opened again yet."""
+    """Open an incident without reopening the partner's security review."""
     usual = {"type": "partner_breach", "partner": PARTNER, "another": True}
-    with patch.object(opening, "reopen_review"):
+    with patch.object(incident_opening, "reopen_review"):
         return company.open(**usual | form)
 
 
 def reopen_review(case: Case, partners: RunContext[PartnerRules] | None) -> None:
-    """Let the workflow of partners react to an incident; None if the pack leaves it out."""
+    """Call the partner workflow's reaction to the incident.
+
+    If `partners` is None, the policy pack omits the section of the partner workflow.
+    """
 
     def react(conn: Connection, incident: PartnerIncident) -> PartnerReaction | None:
         return partners and reviews.reopen_review(partners, conn, incident)
 
     task = replace(case.context.task, on_partner_incident=react)
-    opening.reopen_review(replace(case.context, task=task), case.record)
+    incident_opening.reopen_review(replace(case.context, task=task), case.record)
 
 
-def review_of(shared: Rig, partner: str = PARTNER) -> Review | None:
+def review_of(shared: PartnersCompany, partner: str = PARTNER) -> Review | None:
     with shared.state.connect() as conn:
-        return history.open_one(conn, partner)
+        return history.lock_open_review(conn, partner)
 
 
-def test_nothing_may_be_shared_until_a_review_passes(shared: Rig, company: Company) -> None:
-    """Who pressed Trigger opened it, and the incident is why; so says the timeline."""
-    assert shared.standing(PARTNER).allowed
+def test_incident_at_a_partner_blocks_sharing_until_a_security_review_passes(
+    shared: PartnersCompany, company: Company
+) -> None:
+    """The review names the incident, and the incident's timeline names the review."""
+    assert shared.status(PARTNER).is_allowed
     case = opened(company)
     reopen_review(case, shared.context)
-    assert not shared.standing(PARTNER).allowed
+    assert not shared.status(PARTNER).is_allowed
     review = review_of(shared)
     assert review is not None
     assert case.number in review.because
     (note,) = case.entries(Kind.NOTE)
     assert note.data == {"partner": PARTNER, "review": review.id}
-    assert "opened again" in case.said(Kind.NOTE)[0]
+    assert "reopened" in case.said(Kind.NOTE)[0]
     with shared.state.connect() as conn:
         by = conn.exec_driver_sql("SELECT reopened_by FROM partner_review").scalar_one()
     assert by == LEAD
 
 
-def test_a_repeated_task_leaves_what_was_issued_since(shared: Rig, company: Company) -> None:
-    """The first time counts; of another incident the review begins anew."""
+def test_retried_task_keeps_the_questionnaire_of_the_reopened_review(
+    shared: PartnersCompany, company: Company
+) -> None:
+    """Another incident at the partner starts the review again."""
     case = opened(company)
     reopen_review(case, shared.context)
     with shared.state.begin() as conn:
-        partner = partner_of(shared.context, PARTNER)
+        partner = load_partner(shared.context, PARTNER)
         rules = shared.context.rules
-        reviews.issue(conn, partner, rules, by="E1", at=shared.now, timezone="Asia/Shanghai")
+        reviews.issue_questionnaire(
+            conn, partner, rules, by="E1", at=shared.now, timezone="Asia/Shanghai"
+        )
     issued = review_of(shared)
     assert issued is not None
     assert issued.issued is not None
@@ -114,10 +123,9 @@ def test_a_repeated_task_leaves_what_was_issued_since(shared: Rig, company: Comp
     ],
     ids=["another type", "no partner", "a drill"],
 )
-def test_of_anything_else_no_review_is_opened(
-    shared: Rig, company: Company, form: dict[str, Any]
+def test_drill_or_incident_not_at_a_partner_reopens_no_review(
+    shared: PartnersCompany, company: Company, form: dict[str, Any]
 ) -> None:
-    """Nor of a duplicate, which is led elsewhere."""
     scenario = form.pop("tabletop", "")
     case = opened(company, scenario=scenario, **form)
     before = review_of(shared)
@@ -126,33 +134,35 @@ def test_of_anything_else_no_review_is_opened(
     assert case.entries(Kind.NOTE) == []
 
 
-def test_a_duplicate_opens_nothing(shared: Rig, company: Company) -> None:
-    """The incident that it is has done so."""
+def test_duplicate_incident_reopens_no_review(shared: PartnersCompany, company: Company) -> None:
     opened(company, what="The portal showed everything", another=False)
     again = opened(company, what="The portal showed everything", another=False)
     reopen_review(again, shared.context)
     assert again.entries(Kind.NOTE) == []
 
 
-def test_what_could_not_be_opened_again_is_said(shared: Rig, company: Company) -> None:
-    """A partner that nobody knows, and a pack that knows none."""
+def test_timeline_notes_a_review_that_cannot_be_reopened(
+    shared: PartnersCompany, company: Company
+) -> None:
+    """The partner is unknown, or the policy pack has no section for partners."""
     case = opened(company, partner="4711")
     reopen_review(case, shared.context)
     assert review_of(shared, "4711") is None
     assert "no partner 4711" in case.said(Kind.NOTE)[0]
     other = opened(company)
     reopen_review(other, None)
-    assert "no partners.yaml" in other.said(Kind.NOTE)[0]
+    assert "no rules for partners" in other.said(Kind.NOTE)[0]
     assert [
-        one.data["review"] for one in (*case.entries(Kind.NOTE), *other.entries(Kind.NOTE))
+        entry.data["review"] for entry in (*case.entries(Kind.NOTE), *other.entries(Kind.NOTE))
     ] == [
         None,
         None,
     ]
 
 
-def test_a_register_that_is_not_there_lets_nobody_through(shared: Rig, company: Company) -> None:
-    """Nor does it hold the opening up."""
+def test_review_is_reopened_even_if_partner_register_cannot_be_read(
+    shared: PartnersCompany, company: Company
+) -> None:
     nowhere = replace(shared, conninfo=make_conninfo(shared.conninfo, port=1))
     case = opened(company, partner="12")
     partners = nowhere.context

@@ -1,4 +1,4 @@
-"""Pools, priorities and queues that the policy pack sets."""
+"""Pools, priorities and queues of tasks, as set in operations.yaml."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ pytestmark = pytest.mark.airflow
 __all__ = ["pack"]
 
 
-def settings(made: Any) -> dict[str, tuple[str, str, int]]:
-    return {task.label: (task.queue, task.pool, task.priority_weight) for task in made.tasks}
+def settings(dag_: Any) -> dict[str, tuple[str, str, int]]:
+    return {task.label: (task.queue, task.pool, task.priority_weight) for task in dag_.tasks}
 
 
-def test_without_the_file_tasks_run_as_declared(pack: Path) -> None:
+def test_tasks_without_operations_file_run_as_declared(pack: Path) -> None:
     assert not (pack / "operations.yaml").exists()
     assert settings(dag("backup_offsite")) == {
         "databases": ("backup", "default_pool", 1),
@@ -31,8 +31,8 @@ def test_without_the_file_tasks_run_as_declared(pack: Path) -> None:
     }
 
 
-def test_tasks_run_as_the_policy_pack_says(pack: Path) -> None:
-    """Mapped tasks in groups too. A queue of the workflow leaves tasks in their trust zones."""
+def test_operations_set_pool_priority_and_queue_of_tasks(pack: Path) -> None:
+    """A queue for the whole workflow does not move tasks out of their trust zones."""
     operations(
         pack,
         backup_offsite={
@@ -52,28 +52,27 @@ def test_tasks_run_as_the_policy_pack_says(pack: Path) -> None:
         "seal": ("notary", "default_pool", 5),
         "gate": ("night", "default_pool", 5),
     }
-    made = dag("backup_offsite")
-    assert settings(made) == expected
-    assert '"pool": "dumps"' in serialized(made)
+    dag_ = dag("backup_offsite")
+    assert settings(dag_) == expected
+    assert '"pool": "dumps"' in serialized(dag_)
     operations(pack, remind_training={"queue": "night"})
     queues = {task.label: task.queue for task in dag("remind_training").tasks}
     assert (queues["send"], queues["gate"]) == ("default", "night")
     assert settings(dag("check_quality"))["check"] == ("default", "default_pool", 1)
 
 
-def serialized(made: Any) -> str:
+def serialized(dag_: Any) -> str:
     from airflow.serialization.serialized_objects import DagSerialization
 
-    return json.dumps(DagSerialization.serialize_dag(made))
+    return json.dumps(DagSerialization.serialize_dag(dag_))
 
 
-def test_human_tasks_have_pools_and_priorities_too(pack: Path) -> None:
+def test_operations_set_pool_and_priority_of_human_tasks(pack: Path) -> None:
     operations(pack, enforce_retention={"pool": "people", "tasks": {"approve": {"priority": 7}}})
     assert settings(dag("enforce_retention"))["approve"] == ("retention", "people", 7)
 
 
-def test_a_task_that_the_workflow_does_not_have_is_refused(pack: Path) -> None:
-    """The DAG shows an import error, in place of a setting without effect."""
+def test_operations_of_unknown_task_are_an_import_error(pack: Path) -> None:
     operations(pack, backup_offsite={"tasks": {"bakcup": {"pool": "dumps"}}})
     with pytest.raises(UsageError, match=r"no task of backup_offsite: bakcup"):
         dag("backup_offsite")

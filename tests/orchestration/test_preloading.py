@@ -1,4 +1,4 @@
-"""What is loaded before Airflow forks: all that DAG files import, and nothing that may change."""
+"""Airflow imports ParcelSeal's modules before it forks, but reads no policy pack or connection."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ print(json.dumps({"more": more, "loaded": loaded, "languages": read, "engine": e
 """
 
 
-def test_dag_files_import_nothing_of_ours_that_is_not_there_when_airflow_forks(
+def test_modules_that_dag_files_import_are_loaded_before_airflow_forks(
     tmp_path: Path,
 ) -> None:
-    """By Airflow's own hook, from the plugin; a pack that is not there yet is not missed.
+    """The plugin's hook imports them, even if the policy pack does not exist yet.
 
-    Great Expectations and the AWS Encryption SDK are imported in a scheduler only, and only if its
+    Great Expectations and the AWS Encryption SDK are imported only in a scheduler, and only if its
     executor forks tasks.
     """
     environment = os.environ | {

@@ -1,4 +1,4 @@
-"""The task of `enforce_retention` that removes evidence past its term."""
+"""The task of `enforce_retention` that deletes evidence past its retention period."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from include.reports.i18n import Translator
 from include.retention import steps
 from include.retention.steps import PRUNE_EVIDENCE
 from include.retention.workflow import ENFORCE_RETENTION
-from tests.drill_sandbox.test_workplace import RUN
+from tests.drill_sandbox.test_sandboxed_services import RUN
 from tests.orchestration.test_sealed_runs import Run
 from tests.orchestration.test_sealed_runs import run as run
 
@@ -29,12 +29,12 @@ pytestmark = pytest.mark.airflow
 TERM = timedelta(days=6 * 366)
 
 
-class Years:
-    """Runs over years.
+class RunsOverYears:
+    """Sealed runs of several years.
 
     Attributes:
-        run: the run at hand.
-        bundles: folders of the sealed runs, in their order.
+        run: the run whose context the tasks get.
+        bundles: run number -> folder of the run's bundle.
     """
 
     def __init__(self, run: Run) -> None:
@@ -47,13 +47,13 @@ class Years:
         return sealed
 
     def prune(self, number: int) -> dict[str, Any]:
-        """Run the task, seal its run, and return what the bundle says of the step."""
+        """Execute the task in a new run and seal the run; return the step's data in the bundle."""
         self.run.key = (RUN[0], f"manual__{number}")
         run_step(ENFORCE_RETENTION, PRUNE_EVIDENCE)
         sealed = self.seal(number)
         text = (self.run.store / sealed["bundle"] / "result.json").read_text(encoding="utf-8")
         result = json.loads(text)
-        [step] = [one for one in result["steps"] if one["step"] == "prune_evidence"]
+        [step] = [step for step in result["steps"] if step["step"] == "prune_evidence"]
         codes = [finding["code"] for finding in result["findings"]]
         return step["data"] | {"outcome": step["outcome"], "codes": codes}
 
@@ -62,52 +62,58 @@ class Years:
 
 
 @pytest.fixture
-def years(run: Run, monkeypatch: pytest.MonkeyPatch) -> Years:
-    """One bundle stays however old; two runs were sealed a term ago, one after them."""
+def runs_over_years(run: Run, monkeypatch: pytest.MonkeyPatch) -> RunsOverYears:
+    """Return three sealed runs: two past the retention period, and a later one."""
     monkeypatch.setattr(steps, "Pruning", partial(Pruning, newest=1))
-    made = Years(run)
-    made.seal(1)
-    made.seal(2)
-    made.clock.on(days=TERM.days)
-    made.seal(3)
-    return made
+    runs = RunsOverYears(run)
+    runs.seal(1)
+    runs.seal(2)
+    runs.clock.on(days=TERM.days)
+    runs.seal(3)
+    return runs
 
 
-def test_rows_of_a_run_are_removed_before_its_evidence_is_pruned(years: Years) -> None:
-    """The check of the bundle needs the files; afterwards the rows would stay for ever."""
+def test_step_records_of_a_run_are_deleted_before_its_evidence_is_pruned(
+    runs_over_years: RunsOverYears,
+) -> None:
+    """The rows are deleted only after a check of the bundle, which needs the bundle's files."""
     old = (RUN[0], "manual__1")
-    with years.run.live.state.begin() as conn:
+    with runs_over_years.run.live.state.begin() as conn:
         keep_artifact(conn, *old, "left.txt", b"x")
-    pruned = years.prune(4)
+    pruned = runs_over_years.prune(4)
     assert (pruned["bundles"], pruned["runs_forgotten"] > 0) == (2, True)
-    with years.run.live.state.connect() as conn:
+    with runs_over_years.run.live.state.connect() as conn:
         assert artifacts_of(conn, *old) == {}
 
 
-def test_evidence_past_its_term_is_removed_and_the_chain_goes_on(years: Years) -> None:
-    done = years.prune(4)
+def test_evidence_is_pruned_after_its_retention_period_and_the_chain_stays_valid(
+    runs_over_years: RunsOverYears,
+) -> None:
+    done = runs_over_years.prune(4)
     assert (done["bundles"], done["waits"], done["keep"]) == (2, "", "P6Y")
     assert (done["outcome"], done["codes"]) == ("pass", [])
-    assert [years.has(number) for number in (1, 2, 3, 4)] == [False, False, True, True]
-    live = years.run.live
+    assert [runs_over_years.has(number) for number in (1, 2, 3, 4)] == [False, False, True, True]
+    live = runs_over_years.run.live
     with live.state.connect() as conn:
         assert verify_all(live.store("evidence_store"), conn, live.trusted).verified
 
 
-def test_evidence_stays_until_the_term_of_the_pack_is_over(
+def test_evidence_is_kept_until_the_retention_period_in_the_policy_pack_ends(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "Pruning", partial(Pruning, newest=1))
-    years = Years(run)
-    years.seal(1)
-    years.clock.on(days=6 * 365)  # a leap day is missing
-    years.seal(2)
-    assert years.prune(3)["bundles"] == 0
-    assert years.has(1)
+    runs_over_years = RunsOverYears(run)
+    runs_over_years.seal(1)
+    runs_over_years.clock.on(days=6 * 365)  # a leap day is missing
+    runs_over_years.seal(2)
+    assert runs_over_years.prune(3)["bundles"] == 0
+    assert runs_over_years.has(1)
 
 
-def test_legal_hold_keeps_all_evidence_without_a_finding(years: Years) -> None:
-    live = years.run.live
+def test_pruning_deletes_no_evidence_and_reports_no_finding_during_a_legal_hold(
+    runs_over_years: RunsOverYears,
+) -> None:
+    live = runs_over_years.run.live
     with live.state.begin() as conn:
         hold = registry.add(
             conn,
@@ -119,41 +125,45 @@ def test_legal_hold_keeps_all_evidence_without_a_finding(years: Years) -> None:
             case_ref="C-1",
             review_on=date(2099, 1, 1),
         )
-    done = years.prune(4)
+    done = runs_over_years.prune(4)
     assert (done["bundles"], done["waits"], done["codes"]) == (0, "held", [])
     with live.state.begin() as conn:
         registry.release(conn, live.clock, hold.id, released_by="counsel", reason="settled")
-    assert years.prune(5)["bundles"] == 2
+    assert runs_over_years.prune(5)["bundles"] == 2
 
 
-def test_changed_evidence_fails_the_run(years: Years) -> None:
-    (years.run.store / years.bundles[2] / "report.en.html").write_bytes(b"changed")
-    done = years.prune(4)
+def test_changed_evidence_fails_the_run(runs_over_years: RunsOverYears) -> None:
+    (runs_over_years.run.store / runs_over_years.bundles[2] / "report.en.html").write_bytes(
+        b"changed"
+    )
+    done = runs_over_years.prune(4)
     assert (done["bundles"], done["waits"], done["outcome"]) == (1, "changed", "fail")
     assert done["codes"] == ["evidence.prune_refused"]
-    assert years.has(2)
+    assert runs_over_years.has(2)
 
 
-def test_implausible_clock_postpones_pruning(years: Years) -> None:
-    years.clock.on(days=LONGEST_PAUSE.days + 1)
-    done = years.prune(4)
+def test_evidence_is_not_pruned_if_the_system_clock_is_implausible(
+    runs_over_years: RunsOverYears,
+) -> None:
+    runs_over_years.clock.on(days=LONGEST_PAUSE.days + 1)
+    done = runs_over_years.prune(4)
     assert (done["bundles"], done["codes"]) == (0, ["evidence.prune_postponed"])
-    assert years.prune(5)["bundles"] == 2
+    assert runs_over_years.prune(5)["bundles"] == 2
 
 
 @pytest.mark.parametrize("language", ["en", "zh_CN"])
-def test_report_names_removed_bundles_and_why_others_wait(language: str) -> None:
-    from include.evidence.prune import Forgotten, Pruned, Waits
+def test_report_has_number_of_pruned_bundles_and_why_others_are_kept(language: str) -> None:
+    from include.evidence.prune import DeletedStepRecords, KeptBecause, Pruned
 
-    for waits in (None, *Waits):
+    for waits in (None, *KeptBecause):
         pruned = Pruned(("b",), waits)
         findings = StepFindings("prune_evidence", "5.3")
-        result = steps.report_pruned(findings, pruned, Forgotten(0), "P6Y")
-        [fact] = steps.facts(result)
+        result = steps.report_pruned(findings, pruned, DeletedStepRecords(0), "P6Y")
+        [fact] = steps.pruning_facts(result)
         assert fact.value == 1
         assert (fact.note is None) == (waits is None)
         assert Translator(language).text(fact.label)
     findings = StepFindings("prune_evidence", "5.3")
-    result = steps.report_pruned(findings, Pruned(), Forgotten(0), "P6Y")
+    result = steps.report_pruned(findings, Pruned(), DeletedStepRecords(0), "P6Y")
     assert findings.record(result).outcome is Outcome.PASS
-    assert steps.facts(result) == []
+    assert steps.pruning_facts(result) == []

@@ -10,7 +10,7 @@ from include.retention.steps import VERIFY
 from include.retention.workflow import ENFORCE_RETENTION
 
 
-def test_without_a_plan_the_count_afterwards_is_skipped() -> None:
-    """The plan's own task says why it failed; this one has nothing to say, and is not repeated."""
+def test_task_verify_is_skipped_if_the_run_has_no_disposition_plan() -> None:
+    """The task `plan` has failed and reports its failure itself."""
     with pytest.raises(AirflowSkipException, match="An earlier task failed"):
         task_of(ENFORCE_RETENTION, VERIFY).function(None)

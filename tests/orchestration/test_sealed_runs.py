@@ -1,4 +1,4 @@
-"""A sealed run shows what was sealed, and no task of it works any more."""
+"""A sealed run keeps its sealed outcome, and its tasks refuse to work."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from include.approvals.question import AskAgain
 from include.approvals.registry import APPROVE
+from include.approvals.required_action import InvalidAnswer
 from include.evidence import ledger
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
@@ -23,14 +23,14 @@ from include.messages import verbatim
 from include.reports.conclusion import Conclusion, worst
 from include.reports.i18n import Translator
 from include.sampling import conclusion_report
-from include.sampling.closing import LOOK
+from include.sampling.closing import FIND_WORKPAPERS
 from include.sampling.drawing import DRAW
 from include.sampling.freezing import COMMIT, POPULATIONS
 from include.sampling.workflow import CONCLUDE_AUDIT, SAMPLE_AUDIT
+from include.service_container import ROOT, Services
 from include.services.errors import ControlFailed, ServiceError
 from include.workflow.run_records import RunRecords
-from include.workplace import ROOT, Workplace
-from tests.drill_sandbox.test_workplace import RUN, Play
+from tests.drill_sandbox.test_sandboxed_services import RUN, Play
 from tests.support.contexts import pack_of
 from tests.support.state_snapshot import differences, snapshot
 
@@ -42,12 +42,12 @@ LAST = {"seal", "gate"}
 
 
 class Run:
-    """One run of a workflow on a real state database and evidence store.
+    """A run of a workflow with a real state database and evidence store.
 
     Attributes:
-        live: the workplace of its tasks.
-        key: dag id and run id, as Airflow says them.
-        try_number: number of the tasks' try, from 1.
+        live: services of the run's tasks.
+        key: DAG id and run id in Airflow's context.
+        try_number: number of the tasks' attempt, from 1.
     """
 
     def __init__(self, play: Play) -> None:
@@ -77,9 +77,9 @@ class Run:
         return {"dag_run": dag_run, "ti": task, "params": params}
 
     def step(self, outcome: Outcome, name: str = "check") -> dict[str, Any]:
-        from include.orchestration.run import step
+        from include.orchestration.run import execute_step
 
-        def work(_place: Workplace) -> StepRecord:
+        def work(_place: Services) -> StepRecord:
             metric = Metric(name=f"{name}.{outcome}", value=1, unit="1")
             finding = Finding(
                 code=f"{name}.failed",
@@ -91,7 +91,7 @@ class Run:
             findings = [finding] if finding else []
             return StepRecord(step=name, outcome=outcome, findings=findings, metrics=[metric])
 
-        return step(name, "", verbatim(name), work, "4.2")
+        return execute_step(name, "", verbatim(name), work, "4.2")
 
     def seal(self) -> dict[str, Any]:
         from include.orchestration.run import seal_run
@@ -99,7 +99,7 @@ class Run:
         return seal_run(conclude)
 
     def enter_row(self, dag_id: str, run_id: str) -> None:
-        """Enter a run in the ledger, as if it were sealed."""
+        """Add a ledger row for a run, as if the run were sealed."""
         signer = self.live.signer
         with self.live.state.begin() as conn:
             row = LedgerRow(
@@ -110,7 +110,7 @@ class Run:
 
 
 def conclude(
-    _place: Workplace, records: Sequence[StepRecord], _artifacts: dict[str, bytes]
+    _place: Services, records: Sequence[StepRecord], _artifacts: dict[str, bytes]
 ) -> Conclusion:
     findings = [finding for record in records for finding in record.findings]
     title = verbatim("A check")
@@ -119,41 +119,40 @@ def conclude(
 
 @pytest.fixture
 def run(tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Airflow's context is this run's; state, store and keys are real."""
+    """Return a run in Airflow's current context, with a real database, store and keys."""
     from include.orchestration import run as run_module
-    from include.orchestration import starter, tasks
+    from include.orchestration import run_trigger, tasks
 
-    made = Run(Play(tmp_path, migrated_database))
-    for module in (run_module, starter, tasks):
-        monkeypatch.setattr(module, "get_current_context", made.context)
-    monkeypatch.setattr(run_module, "workplace_of", lambda *_: made.live)
-    return made
+    fixture_run = Run(Play(tmp_path, migrated_database))
+    for module in (run_module, run_trigger, tasks):
+        monkeypatch.setattr(module, "get_current_context", fixture_run.context)
+    monkeypatch.setattr(run_module, "services_from", lambda *_: fixture_run.live)
+    return fixture_run
 
 
 def test_cleared_run_shows_the_outcome_of_its_sealed_bundle(run: Run) -> None:
-    """Its cause is gone by the time somebody clears it: the sealed failure stays a failure."""
+    """A sealed failure is still a failure, even if its cause no longer exists."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from include.orchestration.run import require_held
+    from include.orchestration.run import require_passed
 
     run.step(Outcome.FAIL)
     first = run.seal()
     assert (first["outcome"], first["findings"]) == ("fail", 1)
-    with run.live.state.begin() as conn:  # whatever wrote it there
+    with run.live.state.begin() as conn:  # a row that no code writes
         conn.exec_driver_sql('UPDATE run_step SET record = record || \'{"outcome": "pass"}\'')
         conn.exec_driver_sql("UPDATE run_step SET record = record || '{\"findings\": []}'")
     again = run.seal()
     assert again == first
-    with pytest.raises(AirflowFailException, match="The control did not hold"):
-        require_held(again)
+    with pytest.raises(AirflowFailException, match="The control failed"):
+        require_passed(again)
 
 
 def test_step_of_a_sealed_run_fails_and_changes_nothing(run: Run) -> None:
-    """It says to start a new run, and its record stays as it was sealed."""
     from airflow.sdk.exceptions import AirflowFailException
 
     run.step(Outcome.FAIL)
-    run.step(Outcome.ATTENTION)  # a retried try before the seal is fine
+    run.step(Outcome.ATTENTION)  # before the seal, a retry replaces the record
     run.seal()
     before = snapshot(run.state)
     for name in ("check", "another"):
@@ -161,18 +160,18 @@ def test_step_of_a_sealed_run_fails_and_changes_nothing(run: Run) -> None:
             run.step(Outcome.PASS, name)
     assert differences(before, snapshot(run.state)) == {}
     with run.live.state.connect() as conn:
-        assert [one.outcome for one in steps_of(conn, *RUN)] == [Outcome.ATTENTION]
+        assert [record.outcome for record in steps_of(conn, *RUN)] == [Outcome.ATTENTION]
 
 
 def records_left(run: Run) -> dict[str, int]:
-    """Return the number of step records by run."""
+    """Return the number of step records of each run, by run id."""
     with run.live.state.connect() as conn:
         rows = conn.exec_driver_sql("SELECT run_id, count(*) FROM run_step GROUP BY run_id")
         return {row[0]: row[1] for row in rows}
 
 
-def test_seal_removes_the_records_of_the_run_before(run: Run) -> None:
-    """The earlier run still shows its outcome, and refuses its cleared tasks."""
+def test_seal_deletes_step_records_of_the_previous_run(run: Run) -> None:
+    """The previous run keeps its outcome, and its cleared tasks are still refused."""
     from airflow.sdk.exceptions import AirflowFailException
 
     run.step(Outcome.FAIL)
@@ -189,10 +188,10 @@ def test_seal_removes_the_records_of_the_run_before(run: Run) -> None:
     assert records_left(run) == {}
 
 
-def test_records_of_a_run_stay_while_its_bundle_does_not_verify(
+def test_seal_keeps_step_records_of_a_run_with_an_invalid_bundle(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A log line names the bundle; the seal that saw it is as usual."""
+    """A log line names the invalid bundle."""
     run.step(Outcome.PASS)
     first = run.seal()
     report = run.store / first["bundle"] / "report.en.html"
@@ -209,7 +208,7 @@ def test_records_of_a_run_stay_while_its_bundle_does_not_verify(
     assert records_left(run) == {"manual__2": 1}
 
 
-def test_seal_is_done_though_earlier_records_cannot_be_removed(
+def test_seal_succeeds_if_earlier_records_cannot_be_deleted(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from include.orchestration import run_bundle
@@ -217,16 +216,13 @@ def test_seal_is_done_though_earlier_records_cannot_be_removed(
     def lost(*_arguments: object, **_named: object) -> None:
         raise ServiceError("The state database cannot be used.")
 
-    monkeypatch.setattr(run_bundle, "forget_sealed_runs", lost)
+    monkeypatch.setattr(run_bundle, "delete_step_records", lost)
     run.step(Outcome.PASS)
     assert run.seal()["outcome"] == "pass"
 
 
-def test_cleared_task_of_a_sealed_run_is_refused_when_the_ledger_lost_its_row(run: Run) -> None:
-    """An older state database was restored; the signed bundle is in the evidence store.
-
-    Its seal is refused as well: it would enter the lost row, and no bundle would name the loss.
-    """
+def test_cleared_task_of_sealed_run_is_refused_if_its_ledger_row_was_lost(run: Run) -> None:
+    """The ledger loses rows if an older state database is restored."""
     from airflow.sdk.exceptions import AirflowFailException
 
     from include.orchestration.run import open_run
@@ -244,29 +240,29 @@ def test_cleared_task_of_a_sealed_run_is_refused_when_the_ledger_lost_its_row(ru
     assert differences(before, snapshot(run.state)) == {}
 
 
-def test_seal_gives_the_reason_of_the_last_answer_where_nobody_asks_again(run: Run) -> None:
-    """The step before failed in its repetition, so the question never came again."""
-    from include.orchestration.run import step
+def test_bundle_contains_the_reason_why_the_last_answer_was_invalid(run: Run) -> None:
+    """The previous step ran again and failed, so the human step did not ask again."""
+    from include.orchestration.run import execute_step
 
-    def work(_place: Workplace) -> StepRecord:
-        raise AskAgain(verbatim("customers/IN-1 changed after the form was made."))
+    def work(_place: Services) -> StepRecord:
+        raise InvalidAnswer(verbatim("customers/IN-1 changed after the review form was created."))
 
-    with pytest.raises(AskAgain):
-        step("review", "customers/IN-1", verbatim("The review"), work, "5.2")
+    with pytest.raises(InvalidAnswer):
+        execute_step("review", "customers/IN-1", verbatim("The review"), work, "5.2")
     assert run.seal()["outcome"] == "fail"
     with run.live.state.connect() as conn:
         (record,) = steps_of(conn, *RUN)
     (finding,) = record.findings
     assert finding.code == "review.unanswered"
-    said = Translator("en", "UTC").text(finding.message)
-    assert "changed after the form was made" in said
-    assert "interrupted" not in said
+    message = Translator("en", "UTC").text(finding.message)
+    assert "changed after the review form was created" in message
+    assert "interrupted" not in message
 
 
-def test_step_that_begins_while_the_run_is_sealed_waits_and_fails(
+def test_step_that_starts_during_the_seal_waits_and_fails(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The seal has read the records already, so evidence would not show the step's work."""
+    """The bundle would not show the step's work."""
     from concurrent import futures
 
     from airflow.sdk.exceptions import AirflowFailException
@@ -277,11 +273,11 @@ def test_step_that_begins_while_the_run_is_sealed_waits_and_fails(
     real = module._seal_records
     with futures.ThreadPoolExecutor(1) as pool:
 
-        def sealing(*given: Any, **named: Any) -> Any:
+        def sealing(*arguments: Any, **keywords: Any) -> Any:
             late = pool.submit(run.step, Outcome.PASS, "late")
             with pytest.raises(futures.TimeoutError):
                 late.result(1)
-            done = real(*given, **named)
+            done = real(*arguments, **keywords)
             monkeypatch.setattr(module, "_late", late, raising=False)
             return done
 
@@ -291,11 +287,10 @@ def test_step_that_begins_while_the_run_is_sealed_waits_and_fails(
         with pytest.raises(AirflowFailException, match="sealed"):
             late.result(30)
     with run.live.state.connect() as conn:
-        assert [one.step for one in steps_of(conn, *RUN)] == ["check"]
+        assert [record.step for record in steps_of(conn, *RUN)] == ["check"]
 
 
-def test_bundle_beside_a_sealed_run_is_refused(run: Run) -> None:
-    """A commitment or a document that is sealed after its run belongs to no run."""
+def test_interim_bundle_is_refused_after_the_run_is_sealed(run: Run) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     from include.orchestration.run import seal_interim
@@ -307,8 +302,10 @@ def test_bundle_beside_a_sealed_run_is_refused(run: Run) -> None:
         seal_interim("aside", run.live, Conclusion(title, title, Outcome.PASS, [], []), {})
 
 
-def test_sealed_bundle_that_was_changed_has_no_outcome(run: Run, tmp_path: Path) -> None:
-    """Neither the task `seal` nor the command shows what cannot be believed."""
+def test_task_seal_and_command_run_do_not_show_the_outcome_of_a_changed_bundle(
+    run: Run, tmp_path: Path
+) -> None:
+    """Neither the task `seal` nor the command `run` shows the outcome."""
     from include.cli.report import exit_code, result_of
 
     run.step(Outcome.FAIL)
@@ -326,8 +323,8 @@ def test_sealed_bundle_that_was_changed_has_no_outcome(run: Run, tmp_path: Path)
 
 
 def _calls(dag: Any) -> list[tuple[str, Any]]:
-    """Return everything that tasks do which work, by task: functions, questions, answers."""
-    from include.orchestration.human import setting
+    """Return the functions that the tasks of a DAG call, as (task id, function)."""
+    from include.orchestration.human_step import setting
 
     calls: list[tuple[str, Any]] = []
     for task_id, task in dag.task_dict.items():
@@ -342,22 +339,22 @@ def _calls(dag: Any) -> list[tuple[str, Any]]:
 
 
 def _arguments(function: Any) -> dict[str, Any]:
-    from include.approvals.question import Answer
+    from include.approvals.required_action import Answer
 
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         "part": "courier",
         "answer": Answer(APPROVE, "", "a", START),
     }
     about = {"part": "courier"}
     names = inspect.signature(function, follow_wrapped=False).parameters
-    return {name: given.get(name, about) for name in names}
+    return {name: values.get(name, about) for name in names}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_task_works_in_a_sealed_run(
+def test_tasks_of_every_workflow_refuse_a_sealed_run(
     run: Run, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps, questions, answers and watches of every workflow refuse, and write nothing."""
+    """Steps, required actions, answers and watches write nothing."""
     from airflow.sdk.exceptions import AirflowFailException
 
     dag = runpy.run_path(str(ROOT / "dags" / f"{name}.py"))[name]()
@@ -377,29 +374,28 @@ def test_no_task_works_in_a_sealed_run(
     assert differences(before, snapshot(run.state)) == {}
 
 
-def test_a_pack_without_audits_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No step fails, so runs of a pack without audit.yaml do not alert anyone."""
+def test_audit_steps_pass_if_policy_pack_has_no_audit_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
     from include.orchestration import tasks
 
     services: Any = SimpleNamespace(pack=pack_of({}, {}))
-    kept: list[StepRecord] = []
+    records: list[StepRecord] = []
 
-    def do_step(
+    def execute_step(
         _name: str, _part: str, _title: Any, work: Any, _clause: str, _make: Any
     ) -> dict[str, Any]:
-        kept.append(work(services))
-        return {"outcome": kept[-1].outcome}
+        records.append(work(services))
+        return {"outcome": records[-1].outcome}
 
-    monkeypatch.setattr(tasks, "do_step", do_step)
+    monkeypatch.setattr(tasks, "execute_step", execute_step)
     monkeypatch.setattr(tasks, "_context", lambda workflow, services: workflow.context(services))
     assert tasks.run_step(SAMPLE_AUDIT, POPULATIONS) == []
     tasks.run_step(SAMPLE_AUDIT, COMMIT)
     tasks.run_step(SAMPLE_AUDIT, DRAW)
-    assert tasks.run_step(CONCLUDE_AUDIT, LOOK) == []
-    assert [one.outcome for one in kept] == [Outcome.PASS] * 4
-    for nothing in (
-        SAMPLE_AUDIT.conclude_without_rules(kept),
-        conclusion_report.nothing_to_audit(RunRecords(kept), roles={}, findings=[]),
+    assert tasks.run_step(CONCLUDE_AUDIT, FIND_WORKPAPERS) == []
+    assert [record.outcome for record in records] == [Outcome.PASS] * 4
+    for conclusion in (
+        SAMPLE_AUDIT.conclude_without_rules(records),
+        conclusion_report.nothing_to_audit(RunRecords(records), roles={}, findings=[]),
     ):
-        assert nothing.outcome is Outcome.PASS
-        assert nothing.metrics == []
+        assert conclusion.outcome is Outcome.PASS
+        assert conclusion.metrics == []

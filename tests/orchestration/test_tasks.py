@@ -1,4 +1,4 @@
-"""Tasks that are made from declared steps."""
+"""Airflow tasks that are created from declared steps."""
 
 from __future__ import annotations
 
@@ -26,22 +26,21 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("workflow", "step"), STEPS, ids=[step.name for _each, step in STEPS])
-def test_run_step_passes_without_result_if_the_pack_leaves_the_section_out(
+def test_run_step_passes_without_result_if_policy_pack_omits_the_section(
     workflow: Any, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runs of a pack without the workflow's file alert nobody, and their report says why."""
     from include.orchestration import tasks
 
     services: Any = SimpleNamespace(pack=pack_of({}, {}))
     records: list[StepRecord] = []
 
-    def do_step(
+    def execute_step(
         _name: str, _part: str, _title: Any, work: Any, _clause: str, _make: Any
     ) -> dict[str, Any]:
         records.append(work(services))
         return {}
 
-    monkeypatch.setattr(tasks, "do_step", do_step)
+    monkeypatch.setattr(tasks, "execute_step", execute_step)
     monkeypatch.setattr(tasks, "get_current_context", lambda: {"params": {}})
     monkeypatch.setattr(tasks, "_context", lambda workflow, services: workflow.context(services))
     if isinstance(step, HumanTask):
@@ -51,11 +50,11 @@ def test_run_step_passes_without_result_if_the_pack_leaves_the_section_out(
     assert [(record.step, record.outcome) for record in records] == [(step.name, Outcome.PASS)]
     conclusion = workflow.conclude_without_rules(records)
     assert conclusion.outcome is Outcome.PASS
-    assert workflow.rules.file in conclusion.summary.text
+    assert conclusion.summary == workflow.without_rules
 
 
-def test_a_workflow_has_the_steps_of_its_declaration_and_no_other() -> None:
-    """A mistyped step is an error when the DAG file is read."""
+def test_tasks_of_refuses_an_undeclared_step() -> None:
+    """A mistyped name of a step is an error when Airflow parses the DAG file."""
     from include.orchestration.tasks import tasks_of
 
     (partners,) = [each for each in workflows() if each.id == "review_partners"]
@@ -63,8 +62,7 @@ def test_a_workflow_has_the_steps_of_its_declaration_and_no_other() -> None:
         _ = tasks_of(partners).chekc
 
 
-def test_context_of_refuses_a_pack_without_the_section() -> None:
-    """A command that needs the section says which file is missing and what to read."""
+def test_context_of_refuses_a_policy_pack_without_the_section() -> None:
     services: Any = SimpleNamespace(pack=pack_of({}, {}))
     with pytest.raises(UsageError, match=r"has no partners\.yaml"):
         context_of(PARTNERS, services)

@@ -1,4 +1,4 @@
-"""A step that meets a text that is not UTF-8 ends at once, with the reason in its record."""
+"""A step that reads invalid UTF-8 fails without retry, with the reason in its record."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ import pytest
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import steps_of
 from include.messages import verbatim
-from include.workplace import Workplace
-from tests.drill_sandbox.test_workplace import RUN
+from include.service_container import Services
+from tests.drill_sandbox.test_sandboxed_services import RUN
 from tests.orchestration.test_sealed_runs import Run, run
 
 __all__ = ["run"]
 pytestmark = pytest.mark.airflow
 
 
-def test_step_that_reads_a_text_that_is_not_utf8_is_not_repeated(run: Run) -> None:
-    """Airflow repeats a task after each other unexpected error."""
+def test_step_that_reads_invalid_utf8_is_not_retried(run: Run) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
-    from include.orchestration.run import step
+    from include.orchestration.run import execute_step
 
-    def work(place: Workplace) -> StepRecord:
-        with place.state.connect() as conn:  # the error that a database of SQL_ASCII causes
+    def work(services: Services) -> StepRecord:
+        with services.state.connect() as conn:  # the error of a database with encoding SQL_ASCII
             conn.exec_driver_sql(r"SELECT convert_from('\xe9ff', 'UTF8')")
         raise AssertionError
 
     with pytest.raises(AirflowFailException, match="cannot be read as UTF-8"):
-        step("check", "", verbatim("check"), work, "4.2")
+        execute_step("check", "", verbatim("check"), work, "4.2")
     with run.live.state.connect() as conn:
         (record,) = steps_of(conn, *RUN)
     assert "its encoding is SQL_ASCII" in record.model_dump_json()

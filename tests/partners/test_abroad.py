@@ -1,4 +1,4 @@
-"""Sub-processors outside of China are told, however the country is written."""
+"""Tests that sub-processors outside of China are reported, however their country is spelled."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Sequence
 
 import pytest
 
+from include.messages import in_english
 from include.partners import reviews
-from include.partners.history import abroad, countries
+from include.partners.history import country_list, outside_china
 from include.partners.questionnaire import SubProcessor
 from include.reports.i18n import Translator
-from tests.partners.books import answered
-from tests.partners.rig import Rig, codes
+from tests.partners.partner_fixtures import PartnersCompany, codes
+from tests.partners.questionnaire_workbooks import answered_workbook
 
 
-def named(*where: str) -> list[SubProcessor]:
-    return [SubProcessor(f"Company {at}", one, "hosting") for at, one in enumerate(where)]
+def sub_processors_in(*countries: str) -> list[SubProcessor]:
+    return [
+        SubProcessor(f"Company {index}", country, "hosting")
+        for index, country in enumerate(countries)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -23,48 +27,56 @@ def named(*where: str) -> list[SubProcessor]:
     ["China", "CHINA", " ＣＮ ", "cn", "PRC", "P. R. China", "中国", "中 国", "中华人民共和国",
      "中国大陆", "People’s Republic of China"],
 )  # fmt: skip
-def test_china_is_known_by_its_names(country: str) -> None:
-    """Whatever their case, width and blanks."""
-    assert abroad(named(country)) == []
+def test_company_in_china_is_recognised_by_any_name_of_china(country: str) -> None:
+    assert outside_china(sub_processors_in(country)) == []
 
 
 @pytest.mark.parametrize("country", ["Singapore", "中国香港", "Hong Kong, China", "US"])
-def test_everything_else_is_told(country: str) -> None:
-    """What is not recognised counts as abroad."""
-    assert [one.country for one in abroad(named("CN", country))] == [country]
+def test_company_with_any_other_country_counts_as_outside_china(country: str) -> None:
+    assert [
+        sub_processor.country for sub_processor in outside_china(sub_processors_in("CN", country))
+    ] == [country]
 
 
-def test_countries_are_named_once_and_not_without_end() -> None:
-    """As they were written first; a list of a hundred does not fill a report."""
-    assert countries(named("Japan", "ＪＡＰＡＮ", "US")) == "Japan, US"
-    assert countries(named(*"ABCDEFG")) == "A, B, C, D, E, …"
+def test_country_list_has_each_country_once_and_at_most_five() -> None:
+    assert in_english(country_list(sub_processors_in("Japan", "ＪＡＰＡＮ", "US"))) == "Japan, US"
+    assert in_english(country_list(sub_processors_in(*"ABCDEFG"))) == "A, B, C, D, E, …"
 
 
-def pass_with(rig: Rig, code: str, others: Sequence[Sequence[str]]) -> None:
-    """A review that passes with every answer yes, "stored in China" too."""
-    review = rig.issue(code)
+def complete_review_with(
+    company: PartnersCompany, code: str, sub_processors: Sequence[Sequence[str]]
+) -> None:
+    """Pass a review in which every answer is yes and which names the given sub-processors."""
+    review = company.issue(code)
     assert review.issued is not None
-    content = answered(review.issued, others=others, on=rig.today)
-    with rig.state.begin() as conn:
-        reviews.hand_in(conn, content, "x.xlsx", by="E1", at=rig.now)
-    rig.decide(code, passed=True)
+    content = answered_workbook(review.issued, sub_processors=sub_processors, on=company.today)
+    with company.state.begin() as conn:
+        reviews.accept_questionnaire(conn, content, "x.xlsx", by="E1", at=company.now)
+    company.decide(code, passed=True)
 
 
-def test_a_run_tells_of_each_partner_with_access(rig: Rig) -> None:
-    """Once a partner, with how many and where; until a later review passes without any."""
-    others = (("A", "CN", "x"), ("B", "Singapore", "x"), ("C", "US", "x"), ("D", "singapore", "x"))
-    rig.ally("1")
-    rig.ally("2")
-    rig.ally("3", connected=False)
-    pass_with(rig, "1", others)
-    pass_with(rig, "2", others[:1])
-    pass_with(rig, "3", others)
-    record = rig.check()
-    assert codes(record) == [("partners.sub_processor_abroad", "attention", "1")]
-    (found,) = record.findings
-    assert Translator("en").text(found.message) == (
-        "Company 1: sub-processors that are not given as in China: 3 (Singapore, US)."
+def test_check_reports_foreign_sub_processors_of_partners_with_access(
+    company: PartnersCompany,
+) -> None:
+    sub_processors = (
+        ("A", "CN", "x"),
+        ("B", "Singapore", "x"),
+        ("C", "US", "x"),
+        ("D", "singapore", "x"),
     )
-    assert "Singapore, US" in Translator("zh_CN").text(found.message)
-    pass_with(rig, "1", others[:1])
-    assert codes(rig.check()) == []
+    company.add_partner("1")
+    company.add_partner("2")
+    company.add_partner("3", connected=False)
+    complete_review_with(company, "1", sub_processors)
+    complete_review_with(company, "2", sub_processors[:1])
+    complete_review_with(company, "3", sub_processors)
+    record = company.check()
+    assert codes(record) == [("partners.sub_processor_abroad", "attention", "1")]
+    (finding,) = record.findings
+    assert Translator("en").text(finding.message) == (
+        "Company 1: in the questionnaire, 3 sub-processors have a country or region other than "
+        "mainland China (Singapore, US)."
+    )
+    assert "Singapore、US" in Translator("zh_CN").text(finding.message)
+    complete_review_with(company, "1", sub_processors[:1])
+    assert codes(company.check()) == []

@@ -1,4 +1,4 @@
-"""The register of another company, with everything that a register can have: told, not guessed."""
+"""Tests of reading a partner register with faulty values."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ from include.partners import register
 from include.partners.rules import PartnerRules
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
-from tests.partners.rig import Rig
+from tests.partners.partner_fixtures import PartnersCompany
 
 MOBILE = "13800138000"
 
 
-def oddities(found: register.Register) -> list[tuple[str, str]]:
-    return [(one.partner, one.code) for one in found.oddities]
+def fault_codes(register_read: register.Register) -> list[tuple[str, str]]:
+    return [(fault.partner, fault.code) for fault in register_read.faults]
 
 
-def test_a_partner_is_read_as_the_register_has_it(rig: Rig) -> None:
-    """Its SQL may have a percent sign, and its columns other names."""
-    rig.ally("A-7", grade="2", secrecy_to="2027-02-28", connected=False)
-    found = rig.register()
-    (one,) = found.partners.values()
-    assert (one.number, one.name, one.tier, one.mail) == (
+def test_load_register_reads_each_column_of_the_query_into_its_attribute(
+    company: PartnersCompany,
+) -> None:
+    company.add_partner("A-7", grade="2", secrecy_to="2027-02-28", connected=False)
+    register_read = company.register()
+    (partner,) = register_read.partners.values()
+    assert (partner.number, partner.name, partner.tier, partner.mail) == (
         "A-7", "Company A-7", 2, "privacy@A-7.example")  # fmt: skip
-    assert (one.nda_from, one.nda_until) == (date(2020, 1, 1), date(2027, 2, 28))
-    assert (one.live, one.clear, found.oddities, found.unnamed) == (False, True, [], 0)
+    assert (partner.nda_from, partner.nda_until) == (date(2020, 1, 1), date(2027, 2, 28))
+    assert (partner.live, partner.is_unambiguous, register_read.faults, register_read.unnamed) == (
+        False,
+        True,
+        [],
+        0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,140 +52,141 @@ def test_a_partner_is_read_as_the_register_has_it(rig: Rig) -> None:
         ({"grade": "-1"}, "partners.unknown_tier", "tier"),
     ],
 )
-def test_what_cannot_be_counts_as_missing(
-    rig: Rig, change: dict[str, str | None], code: str, field: str
+def test_malformed_register_value_is_read_as_missing_and_reported(
+    company: PartnersCompany, change: dict[str, str | None], code: str, field: str
 ) -> None:
-    """And is told once; nothing is put in its place."""
-    rig.ally("1", **change)
-    found = rig.register()
-    assert oddities(found) == [("1", code)]
-    assert getattr(found.partners["1"], field) is None
+    company.add_partner("1", **change)
+    register_read = company.register()
+    assert fault_codes(register_read) == [("1", code)]
+    assert getattr(register_read.partners["1"], field) is None
 
 
-def test_missing_days_are_no_oddity_of_their_own(rig: Rig) -> None:
-    """They are told where they are missed: at the agreement, at the review."""
-    rig.ally("1", secrecy_from=None, secrecy_to=None, deal_to="", seen_on=None)
-    found = rig.register()
-    assert found.oddities == []
-    assert found.partners["1"].nda_until is None
+def test_missing_date_is_not_a_register_fault(company: PartnersCompany) -> None:
+    company.add_partner("1", secrecy_from=None, secrecy_to=None, deal_to="", seen_on=None)
+    register_read = company.register()
+    assert register_read.faults == []
+    assert register_read.partners["1"].nda_until is None
 
 
-def test_an_agreement_without_a_first_day_counts_and_is_told(rig: Rig) -> None:
-    """It holds to its last day; nobody can see whether it has begun."""
-    rig.ally("1", secrecy_from=None)
-    found = rig.register()
-    assert oddities(found) == [("1", "partners.nda_from_missing")]
-    assert found.partners["1"].nda_until == date(2029, 12, 31)
-    assert rig.standing("1").allowed
+def test_agreement_without_start_date_is_valid_and_reported(company: PartnersCompany) -> None:
+    company.add_partner("1", secrecy_from=None)
+    register_read = company.register()
+    assert fault_codes(register_read) == [("1", "partners.nda_from_missing")]
+    assert register_read.partners["1"].nda_until == date(2029, 12, 31)
+    assert company.status("1").is_allowed
 
 
-def test_unclear_access_counts_as_access(rig: Rig) -> None:
-    """Whoever may have access is checked at."""
-    rig.ally("1", connected=None)
-    found = rig.register()
-    assert oddities(found) == [("1", "partners.access_unclear")]
-    assert found.partners["1"].live
+def test_partner_whose_access_value_is_missing_counts_as_having_access(
+    company: PartnersCompany,
+) -> None:
+    company.add_partner("1", connected=None)
+    register_read = company.register()
+    assert fault_codes(register_read) == [("1", "partners.access_unclear")]
+    assert register_read.partners["1"].live
 
 
-def test_two_rows_of_one_partner_count_as_none(rig: Rig) -> None:
-    """The later one does not win unseen; what else is odd in them is not told beside it."""
-    rig.ally("1", connected=False)
-    rig.ally("1", deal_to="nonsense")
-    rig.ally("1")
-    rig.ally("2")
-    found = rig.register()
-    assert oddities(found) == [("1", "partners.twice")]
-    assert (found.partners["1"].clear, found.partners["1"].live) == (False, True)
-    assert found.partners["2"].clear
+def test_duplicate_partner_is_ambiguous_and_reported_once(company: PartnersCompany) -> None:
+    company.add_partner("1", connected=False)
+    company.add_partner("1", deal_to="nonsense")
+    company.add_partner("1")
+    company.add_partner("2")
+    register_read = company.register()
+    assert fault_codes(register_read) == [("1", "partners.twice")]
+    assert (register_read.partners["1"].is_unambiguous, register_read.partners["1"].live) == (
+        False,
+        True,
+    )
+    assert register_read.partners["2"].is_unambiguous
 
 
 @pytest.mark.parametrize(
     "code", [None, "", "  ", "a b", "1/2", "7#1", "x" * 65, "a\r\nb", "a\x85b"]
 )
-def test_a_row_without_a_number_is_counted(rig: Rig, code: str | None) -> None:
-    """Nothing else could be said of it."""
-    rig.ally(code or "0")
-    rig.sql("UPDATE ally SET code = %s", [code])
-    found = rig.register()
-    assert (found.partners, found.unnamed) == ({}, 1)
+def test_register_row_without_valid_partner_number_is_counted(
+    company: PartnersCompany, code: str | None
+) -> None:
+    company.add_partner(code or "0")
+    company.sql("UPDATE ally SET code = %s", [code])
+    register_read = company.register()
+    assert (register_read.partners, register_read.unnamed) == ({}, 1)
 
 
-def test_line_breaks_in_a_name_end_no_line_of_a_mail(rig: Rig) -> None:
-    """CR, LF and characters that nobody sees become blanks, and it is told."""
-    rig.ally("1", company="Nord\r\nBcc: all@evil.example\u2028\u202eX")
-    found = rig.register()
-    assert found.partners["1"].name == "Nord Bcc: all@evil.example X"
-    assert oddities(found) == [("1", "partners.name")]
+def test_partner_name_with_line_breaks_becomes_single_line(company: PartnersCompany) -> None:
+    company.add_partner("1", company="Nord\r\nBcc: all@evil.example\u2028\u202eX")
+    register_read = company.register()
+    assert register_read.partners["1"].name == "Nord Bcc: all@evil.example X"
+    assert fault_codes(register_read) == [("1", "partners.name")]
 
 
-def test_a_name_with_a_mobile_number_is_not_shown(rig: Rig) -> None:
-    """A person's number does not become a company's name in a bundle."""
-    rig.ally("1", company=f"Zhang {MOBILE}")
-    found = rig.register()
-    assert (found.partners["1"].name, oddities(found)) == ("", [("1", "partners.name")])
-    assert MOBILE not in repr(found.oddities)
+def test_partner_name_with_mobile_number_is_not_stored(company: PartnersCompany) -> None:
+    company.add_partner("1", company=f"Zhang {MOBILE}")
+    register_read = company.register()
+    assert (register_read.partners["1"].name, fault_codes(register_read)) == (
+        "",
+        [("1", "partners.name")],
+    )
+    assert MOBILE not in repr(register_read.faults)
 
 
-def test_blanks_of_any_width_are_no_oddity(rig: Rig) -> None:
-    """Names of companies have them."""
-    rig.ally("1", company="Nord  und　Süd")
-    found = rig.register()
-    assert (found.partners["1"].name, found.oddities) == ("Nord und Süd", [])
+def test_partner_name_with_wide_spaces_is_accepted(company: PartnersCompany) -> None:
+    company.add_partner("1", company="Nord  und　Süd")
+    register_read = company.register()
+    assert (register_read.partners["1"].name, register_read.faults) == ("Nord und Süd", [])
 
 
-def reading(rig: Rig, sql: str) -> register.Register:
-    run = rig.context
+def read_with_sql(company: PartnersCompany, sql: str) -> register.Register:
+    run = company.context
     source = run.rules.source.model_copy(update={"sql": sql})
     rules: PartnerRules = run.rules.model_copy(update={"source": source})
-    return register.read(run.reader("shop"), run.database("shop"), rules, run.today)
+    return register.read_register(run.reader("shop"), run.database("shop"), rules, run.today)
 
 
-def test_a_query_without_a_column_says_which(rig: Rig) -> None:
-    """All of them at once."""
+def test_error_about_register_query_names_its_missing_columns(company: PartnersCompany) -> None:
     with pytest.raises(UsageError, match="lacks the columns name, tier, mail"):
-        reading(rig, "SELECT code AS partner FROM ally")
+        read_with_sql(company, "SELECT code AS partner FROM ally")
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "expected"),
     [
         ("SELECT 1 FROM nowhere", 'relation "nowhere" does not exist'),
         ("SELECT FROM", "syntax error"),
         ("DELETE FROM ally RETURNING *", "syntax error"),
     ],
 )
-def test_a_query_that_fails_says_why(rig: Rig, sql: str, said: str) -> None:
-    """It is the pack's, and whoever writes it has to know."""
-    with pytest.raises(UsageError, match="cannot be read") as refused:
-        reading(rig, sql)
-    assert said in refused.value.message
+def test_error_about_failed_register_query_states_the_reason(
+    company: PartnersCompany, sql: str, expected: str
+) -> None:
+    with pytest.raises(UsageError, match="cannot be read") as error:
+        read_with_sql(company, sql)
+    assert expected in error.value.message
 
 
-def test_a_value_that_breaks_the_query_is_not_told(rig: Rig) -> None:
-    """The server's words would quote it."""
-    rig.ally("1", company="Secret Ltd")
-    sql = str(rig.context.rules.source.sql).replace("grade AS tier", "company::int AS tier")
-    with pytest.raises(UsageError, match="SQLSTATE 22P02") as refused:
-        reading(rig, sql)
-    assert "Secret" not in str(refused.value)
+def test_error_about_failed_register_query_contains_no_database_value(
+    company: PartnersCompany,
+) -> None:
+    """The message of the server itself would quote the value."""
+    company.add_partner("1", company="Secret Ltd")
+    sql = str(company.context.rules.source.sql).replace("grade AS tier", "company::int AS tier")
+    with pytest.raises(UsageError, match="SQLSTATE 22P02") as error:
+        read_with_sql(company, sql)
+    assert "Secret" not in str(error.value)
 
 
-def test_a_server_that_is_gone_is_a_fault_of_the_service(rig: Rig) -> None:
-    """The task is repeated."""
-    run = rig.context
+def test_unreachable_database_of_register_raises_service_error(company: PartnersCompany) -> None:
+    run = company.context
     nowhere = DatabaseAddress.from_conninfo("host=127.0.0.1 port=1 dbname=x user=x")
     with pytest.raises(ServiceError):
-        register.read(nowhere, run.database("shop"), run.rules, run.today)
+        register.read_register(nowhere, run.database("shop"), run.rules, run.today)
 
 
-def test_nothing_of_the_register_is_written(rig: Rig) -> None:
-    """The session reads only, whatever the pack's SQL calls."""
-    rig.ally("1")
-    rig.sql("CREATE OR REPLACE FUNCTION w() RETURNS text LANGUAGE sql AS "
+def test_register_query_runs_in_read_only_session(company: PartnersCompany) -> None:
+    company.add_partner("1")
+    company.sql("CREATE OR REPLACE FUNCTION w() RETURNS text LANGUAGE sql AS "
             "$$ DELETE FROM ally; SELECT '1' $$")  # fmt: skip
-    sql = str(rig.context.rules.source.sql).replace("code AS partner", "w() AS partner")
+    sql = str(company.context.rules.source.sql).replace("code AS partner", "w() AS partner")
     with pytest.raises(UsageError, match="SQLSTATE 25006"):
-        reading(rig, sql)
-    with rig.state.connect() as conn:
+        read_with_sql(company, sql)
+    with company.state.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM partner_review")) == 0
-    assert rig.register().partners
+    assert company.register().partners

@@ -1,4 +1,4 @@
-"""Who is told, once, and not of what is mended meanwhile: repeated, killed, two at a time."""
+"""Tests that each reminder is queued once, even if runs are repeated, killed or concurrent."""
 
 from __future__ import annotations
 
@@ -15,218 +15,225 @@ from sqlalchemy import text
 
 from include.notify.notice import Notice
 from include.partners import history, reminders
-from include.partners.partner_status import bound_of
+from include.partners.partner_status import obligations_of
 from include.reports.i18n import Translator
-from tests.partners.rig import Rig
+from tests.partners.partner_fixtures import PartnersCompany
 
 ROOT = Path(__file__).parents[2]
 
 
-def notices(rig: Rig) -> list[Notice]:
-    run = rig.context
+def notices(company: PartnersCompany) -> list[Notice]:
+    run = company.context
     with run.state.connect() as conn:
-        known = history.known(conn)
-    bound = bound_of(run, known, rig.register().partners)
-    return list(reminders.notices(run, reminders.reached(run, bound)))
+        histories = history.load_histories(conn)
+    obligations = obligations_of(run, histories, company.register().partners)
+    return list(reminders.notices(run, reminders.due_reminders(run, obligations)))
 
 
-def lines(found: Sequence[Notice], locale: str = "en") -> list[tuple[str, str]]:
-    said = Translator(locale)
-    return [(one.recipient, said.text(one.line)) for one in found]
+def notice_lines(notices_found: Sequence[Notice], locale: str = "en") -> list[tuple[str, str]]:
+    translator = Translator(locale)
+    return [(notice.recipient, translator.text(notice.line)) for notice in notices_found]
 
 
-def test_the_owner_and_the_partner_are_told(rig: Rig) -> None:
-    """Each in words of its own, in both languages; the number is the owner's alone."""
-    rig.ally("1", secrecy_to="2026-06-20")
-    found = notices(rig)
-    assert lines(found) == [
+def test_reminder_is_sent_to_owner_and_partner(company: PartnersCompany) -> None:
+    company.add_partner("1", secrecy_to="2026-06-20")
+    reminders_found = notices(company)
+    assert notice_lines(reminders_found) == [
         ("role:compliance",
          "Company 1 (1): The confidentiality agreement ends on 2026-06-20."),
         ("partner:1",
-         "The confidentiality agreement ends on 2026-06-20: please renew it with us."),
+         "The confidentiality agreement ends on 2026-06-20. Please renew it with us."),
     ]  # fmt: skip
-    assert "保密协议将于 2026-06-20 到期" in lines(found, "zh_CN")[0][1]
-    assert [one.key for one in found] == ["1/nda/2026-06-20/-30"] * 2
-    assert found[1].address == "privacy@1.example"
+    assert "保密协议将于 2026-06-20 到期" in notice_lines(reminders_found, "zh_CN")[0][1]
+    assert [notice.key for notice in reminders_found] == ["1/nda/2026-06-20/-30"] * 2
+    assert reminders_found[1].address == "privacy@1.example"
 
 
-def test_what_lapsed_says_that_nothing_may_be_shared(rig: Rig) -> None:
-    """To both of them; of an incident a partner hears from people."""
-    rig.ally("1", deal_to="2026-05-30", seen_on=None)
-    rig.ally("2")
-    rig.reopen("2")
-    said = lines(notices(rig))
-    assert said[0] == (
+def test_reminder_of_lapsed_obligation_says_that_sharing_must_stop(
+    company: PartnersCompany,
+) -> None:
+    company.add_partner("1", deal_to="2026-05-30", seen_on=None)
+    company.add_partner("2")
+    company.reopen("2")
+    lines_found = notice_lines(notices(company))
+    assert lines_found[0] == (
         "role:compliance",
-        "Company 1 (1): The data-processing agreement ended on 2026-05-30. "
-        "Nothing may be shared until that is mended.",
+        "Company 1 (1): The data-processing agreement ended on 2026-05-30. Do not share "
+        "customer information with the partner until this is resolved.",
     )
-    assert said[1][1].endswith("We share nothing with you until that is mended.")
-    assert [who for who, line in said if "opened again" in line] == ["role:compliance"]
+    assert lines_found[1][1].endswith(
+        "We share no customer information with you until this is resolved."
+    )
+    assert [recipient for recipient, line in lines_found if "reopened" in line] == [
+        "role:compliance"
+    ]
 
 
-def test_a_role_with_several_addresses_and_a_robot_is_told_at_each(rig: Rig) -> None:
-    """A role with a robot alone too; one with neither is reported as not to be reached."""
-    rig.ally("1", secrecy_to="2026-06-20")
-    role = rig.pack.roles["compliance"]
+def test_reminder_is_sent_to_each_mail_address_and_chat_robot_of_owner(
+    company: PartnersCompany,
+) -> None:
+    company.add_partner("1", secrecy_to="2026-06-20")
+    role = company.pack.roles["compliance"]
 
-    def told(**more: object) -> list[tuple[str, str, str]]:
+    def addresses(**more: object) -> list[tuple[str, str, str]]:
         changed = role.model_copy(update=more)
-        rig.pack = rig.pack.model_copy(update={"roles": {"compliance": changed}})
-        return [(one.channel, one.address, one.key) for one in notices(rig)[:-1]]
+        company.pack = company.pack.model_copy(update={"roles": {"compliance": changed}})
+        return [(notice.channel, notice.address, notice.key) for notice in notices(company)[:-1]]
 
     key = "1/nda/2026-06-20/-30"
-    assert told(mail=("a@x.example", "b@x.example"), robot="chat") == [
+    assert addresses(mail=("a@x.example", "b@x.example"), robot="chat") == [
         ("mail", "a@x.example", key),
         ("mail", "b@x.example", f"{key}#1"),
         ("robot", "chat", f"{key}#robot"),
     ]
-    assert told(mail=(), robot="chat") == [("robot", "chat", f"{key}#robot")]
-    assert told(mail=(), robot=None) == [("mail", "", key)]
+    assert addresses(mail=(), robot="chat") == [("robot", "chat", f"{key}#robot")]
+    assert addresses(mail=(), robot=None) == [("mail", "", key)]
 
 
 @pytest.mark.parametrize("contact", [None, "", "not an address", "a@b@c", "x@y.example\r\nBcc: z"])
-def test_an_address_that_cannot_be_used_is_reported_and_mended(
-    rig: Rig, contact: str | None
+def test_notification_is_undeliverable_until_the_invalid_address_is_corrected(
+    company: PartnersCompany, contact: str | None
 ) -> None:
-    """The owner is told all the same; with another address the partner is, too."""
-    rig.ally("1", secrecy_to="2026-06-20", contact=contact)
-    rig.check()
+    company.add_partner("1", secrecy_to="2026-06-20", contact=contact)
+    company.check()
 
     def states() -> list[tuple[str, str]]:
-        with rig.state.connect() as conn:
-            found = conn.execute(text("SELECT recipient, state FROM notice ORDER BY id"))
-            return [(row.recipient, row.state) for row in found]
+        with company.state.connect() as conn:
+            rows = conn.execute(text("SELECT recipient, state FROM notification ORDER BY id"))
+            return [(row.recipient, row.state) for row in rows]
 
     assert states() == [("role:compliance", "pending"), ("partner:1", "undeliverable")]
-    rig.change("1", contact="privacy@1.example")
-    rig.check()
+    company.change_partner("1", contact="privacy@1.example")
+    company.check()
     assert states() == [("role:compliance", "pending"), ("partner:1", "pending")]
 
 
-def test_a_repeated_run_tells_nothing_and_says_the_same(rig: Rig) -> None:
-    """A task that is tried again, and a run of the same day by hand."""
-    rig.ally("1", secrecy_to="2026-06-20")
-    rig.ally("2", seen_on="2025-01-01")
-    first = rig.check("r1")
-    assert rig.check("r1") == first
-    assert len(rig.keys()) == 2
-    rig.check("by hand")
-    assert (len(rig.keys()), rig.keys(run="by hand")) == (2, [])
+def test_repeated_step_queues_no_reminder_and_returns_same_record(company: PartnersCompany) -> None:
+    company.add_partner("1", secrecy_to="2026-06-20")
+    company.add_partner("2", seen_on="2025-01-01")
+    first = company.check("r1")
+    assert company.check("r1") == first
+    assert len(company.keys()) == 2
+    company.check("by hand")
+    assert (len(company.keys()), company.keys(run="by hand")) == (2, [])
 
 
-def test_a_term_that_was_renewed_begins_a_new_ladder(rig: Rig) -> None:
-    """Its new day makes other keys."""
-    rig.ally("1", secrecy_to="2026-06-20")
-    rig.check("r1")
-    rig.change("1", secrecy_to="2026-08-20")
-    rig.check("r2")
-    assert rig.keys() == ["1/nda/2026-06-20/-30", "1/nda/2026-08-20/-90"]
+def test_renewed_agreement_starts_reminders_again(company: PartnersCompany) -> None:
+    company.add_partner("1", secrecy_to="2026-06-20")
+    company.check("r1")
+    company.change_partner("1", secrecy_to="2026-08-20")
+    company.check("r2")
+    assert company.keys() == ["1/nda/2026-06-20/-30", "1/nda/2026-08-20/-90"]
 
 
-def test_an_unknown_day_is_asked_for_again_each_week(rig: Rig) -> None:
-    """As what lapsed is: neither is ever silent."""
-    rig.ally("1", deal_to=None, seen_on="2025-05-01")
+def test_reminder_of_missing_or_lapsed_obligation_is_queued_every_week(
+    company: PartnersCompany,
+) -> None:
+    company.add_partner("1", deal_to=None, seen_on="2025-05-01")
     for week in range(4):
-        rig.check(f"w{week}")
-        assert len(rig.keys(run=f"w{week}")) == 2
-        rig.check(f"w{week} again")
-        assert rig.keys(run=f"w{week} again") == []
-        rig.today += timedelta(days=7)
+        company.check(f"w{week}")
+        assert len(company.keys(run=f"w{week}")) == 2
+        company.check(f"w{week} again")
+        assert company.keys(run=f"w{week} again") == []
+        company.today += timedelta(days=7)
 
 
-def still(rig: Rig, keys: Sequence[str]) -> set[str]:
-    return reminders.still_due(rig.context, keys)
+def still_due(company: PartnersCompany, keys: Sequence[str]) -> set[str]:
+    return reminders.still_due(company.context, keys)
 
 
-def test_what_was_mended_meanwhile_is_not_sent(rig: Rig) -> None:
-    """Renewed, reviewed, without access, gone: checked at again just before it is sent."""
+def test_reminder_is_no_longer_due_if_its_obligation_was_met(company: PartnersCompany) -> None:
     for code in "1234":
-        rig.ally(code, secrecy_to="2026-06-20")
-    rig.ally("5", seen_on="2025-01-01")
-    rig.check()
-    keys = rig.keys()
-    assert still(rig, keys) == set(keys)
-    rig.change("1", secrecy_to="2027-06-20")
-    rig.change("2", connected=False)
-    rig.sql("DELETE FROM ally WHERE code = '3'")
-    rig.review("5")
-    assert still(rig, keys) == {"4/nda/2026-06-20/-30"}
+        company.add_partner(code, secrecy_to="2026-06-20")
+    company.add_partner("5", seen_on="2025-01-01")
+    company.check()
+    keys = company.keys()
+    assert still_due(company, keys) == set(keys)
+    company.change_partner("1", secrecy_to="2027-06-20")
+    company.change_partner("2", connected=False)
+    company.sql("DELETE FROM ally WHERE code = '3'")
+    company.complete_review("5")
+    assert still_due(company, keys) == {"4/nda/2026-06-20/-30"}
 
 
-def test_a_reminder_that_waited_too_long_is_not_sent(rig: Rig) -> None:
-    """That it ends is wrong after the end, and a later rung says it better."""
-    rig.ally("1", secrecy_to="2026-06-20")
-    rig.check("r1")
-    rig.today += timedelta(days=7)
-    rig.check("r2")
-    assert rig.keys() == ["1/nda/2026-06-20/-30", "1/nda/2026-06-20/-7"]
-    assert still(rig, rig.keys()) == {"1/nda/2026-06-20/-7"}
-    assert still(rig, rig.keys()[:1]) == {"1/nda/2026-06-20/-30"}  # the other one was sent
-    rig.today += timedelta(days=14)
-    assert still(rig, rig.keys()) == set()
-    rig.check("r3")
-    assert still(rig, rig.keys()) == {"1/nda/2026-06-20/1"}
+def test_reminder_is_no_longer_due_if_a_later_reminder_waits(company: PartnersCompany) -> None:
+    company.add_partner("1", secrecy_to="2026-06-20")
+    company.check("r1")
+    company.today += timedelta(days=7)
+    company.check("r2")
+    assert company.keys() == ["1/nda/2026-06-20/-30", "1/nda/2026-06-20/-7"]
+    assert still_due(company, company.keys()) == {"1/nda/2026-06-20/-7"}
+    assert still_due(company, company.keys()[:1]) == {
+        "1/nda/2026-06-20/-30"
+    }  # the later reminder was already sent
+    company.today += timedelta(days=14)
+    assert still_due(company, company.keys()) == set()
+    company.check("r3")
+    assert still_due(company, company.keys()) == {"1/nda/2026-06-20/1"}
 
 
-def test_each_address_of_a_role_is_confirmed(rig: Rig) -> None:
-    """The same rung at several addresses is one rung."""
-    rig.ally("1", secrecy_to="2026-06-20")
+def test_still_due_keeps_the_copies_of_a_reminder_for_all_addresses_of_a_role(
+    company: PartnersCompany,
+) -> None:
+    company.add_partner("1", secrecy_to="2026-06-20")
     key = "1/nda/2026-06-20/-30"
-    assert still(rig, [key, f"{key}#1", f"{key}#robot"]) == {key, f"{key}#1", f"{key}#robot"}
+    assert still_due(company, [key, f"{key}#1", f"{key}#robot"]) == {
+        key,
+        f"{key}#1",
+        f"{key}#robot",
+    }
 
 
-def test_two_runs_at_once_tell_each_rung_once(rig: Rig) -> None:
-    """Two schedulers, or a run by hand beside the scheduled one."""
+def test_concurrent_runs_queue_each_reminder_once(company: PartnersCompany) -> None:
     for code in range(20):
-        rig.ally(str(code), secrecy_to="2026-06-20", seen_on="2025-01-01")
-    twins = [replace(rig, run=replace(rig.run, run_id=name)) for name in ("a", "b")]
+        company.add_partner(str(code), secrecy_to="2026-06-20", seen_on="2025-01-01")
+    companies = [replace(company, run=replace(company.run, run_id=name)) for name in ("a", "b")]
     start = threading.Barrier(2)
-    failed: list[BaseException] = []
+    errors: list[BaseException] = []
 
-    def work(one: Rig) -> None:
+    def check_company(twin: PartnersCompany) -> None:
         try:
             start.wait(10)
-            one.check()
-        except BaseException as error:  # noqa: BLE001 - told by the assertion below
-            failed.append(error)
+            twin.check()
+        except BaseException as error:  # noqa: BLE001 - asserted below
+            errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(one,)) for one in twins]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join(30)
-    assert failed == []
-    assert len(rig.keys()) == len(set(rig.keys())) == 40
+    threads = [threading.Thread(target=check_company, args=(twin,)) for twin in companies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert errors == []
+    assert len(company.keys()) == len(set(company.keys())) == 40
 
 
 CHILD = """
 import os, sys
 from include.partners import check
-from tests.partners.rig import Rig, pack_at
+from tests.partners.partner_fixtures import PartnersCompany, write_partner_pack
 from pathlib import Path
 from include.state.connect import engine
-rig = Rig(pack_at(Path(sys.argv[1])), sys.argv[2], engine(sys.argv[3]))
+company = PartnersCompany(write_partner_pack(Path(sys.argv[1])), sys.argv[2], engine(sys.argv[3]))
 if sys.argv[4] == "before":
     check.record_step = lambda *_: os._exit(9)  # queued, and killed before the commit
-rig.check()
+company.check()
 os._exit(9)  # committed, and killed before anybody is sent anything
 """
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_run_that_is_killed_is_repeated_and_tells_once(
-    rig: Rig, when: str, tmp_path: Path
+def test_step_repeated_after_being_killed_queues_each_reminder_once(
+    company: PartnersCompany, when: str, tmp_path: Path
 ) -> None:
-    """Killed before what it queued is kept: nothing is. Killed afterwards: nothing is twice."""
-    rig.ally("1", secrecy_to="2026-06-20")
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path), rig.conninfo, rig.state_conninfo, when],
+    company.add_partner("1", secrecy_to="2026-06-20")
+    process = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_path), company.conninfo, company.state_conninfo,
+         when],
         check=False, cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 9, done.stderr
-    assert len(rig.keys()) == (1 if when == "after" else 0)
-    record = rig.check()
-    assert rig.keys() == ["1/nda/2026-06-20/-30"]
-    assert {one.name: one.value for one in record.metrics}["partners.reminders"] == 2
+    assert process.returncode == 9, process.stderr
+    assert len(company.keys()) == (1 if when == "after" else 0)
+    record = company.check()
+    assert company.keys() == ["1/nda/2026-06-20/-30"]
+    assert {metric.name: metric.value for metric in record.metrics}["partners.reminders"] == 2

@@ -1,4 +1,4 @@
-"""The report says what binds each partner, and nothing of what was not checked at."""
+"""The report of the workflow `review_partners`."""
 
 from __future__ import annotations
 
@@ -15,214 +15,223 @@ from include.reports.i18n import Translator
 from include.reports.model import BarChart, Paragraph, Report, Table
 from include.reports.render import render_all
 from include.workflow.run_records import RunRecords
-from tests.partners.books import OTHERS, answered
-from tests.partners.rig import Rig
+from tests.partners.partner_fixtures import PartnersCompany
+from tests.partners.questionnaire_workbooks import SUB_PROCESSORS, answered_workbook
 
 SEND = "send"
 SENT = StepRecord(step=SEND, outcome=Outcome.PASS, data={})
 
-CONTEXT: Any = None  # the report needs the records alone
+CONTEXT: Any = None  # the report uses only the step records
 
 
-def concluded(*records: StepRecord) -> Conclusion:
+def conclude(*records: StepRecord) -> Conclusion:
     return report.conclude(CONTEXT, RunRecords(records))
 
 
-def said(text: Any, locale: str = "en") -> str:
+def translate(text: Any, locale: str = "en") -> str:
     return Translator(locale).value(text)
 
 
-def tables(found: Conclusion) -> dict[str, list[list[str]]]:
+def table_rows(conclusion: Conclusion) -> dict[str, list[list[str]]]:
     return {
-        said(block.caption): [[said(cell) for cell in row] for row in block.rows]
-        for section in found.sections
+        translate(block.caption): [[translate(cell) for cell in row] for row in block.rows]
+        for section in conclusion.sections
         for block in section.blocks
         if isinstance(block, Table)
     }
 
 
-def bars(found: Conclusion) -> list[tuple[str, Any]]:
+def chart_bars(conclusion: Conclusion) -> list[tuple[str, Any]]:
     (chart,) = [
         block
-        for section in found.sections
+        for section in conclusion.sections
         for block in section.blocks
         if isinstance(block, BarChart)
     ]
-    return [(said(one.label), one.value) for one in chart.bars]
+    return [(translate(bar.label), bar.value) for bar in chart.bars]
 
 
 @pytest.fixture
-def checked(rig: Rig) -> StepRecord:
-    """Partners in every state, with open reviews and a sub-processor."""
-    rig.ally("1")
-    rig.ally("2", secrecy_to="2026-08-30")
-    rig.ally("3", deal_to="2026-05-31", grade="9")
-    rig.ally("4", connected=False, secrecy_to=None)
-    rig.ally("5")
-    rig.ally("5")
-    rig.ally("6", company="<b>Süd & Söhne</b>")
-    rig.ally("10", secrecy_from="2026-07-01")
-    review = rig.issue("1")
+def check_record(company: PartnersCompany) -> StepRecord:
+    """Provide the step record of a check with partners in every state.
+
+    Two reviews are open, and one partner has a sub-processor.
+    """
+    company.add_partner("1")
+    company.add_partner("2", secrecy_to="2026-08-30")
+    company.add_partner("3", deal_to="2026-05-31", grade="9")
+    company.add_partner("4", connected=False, secrecy_to=None)
+    company.add_partner("5")
+    company.add_partner("5")
+    company.add_partner("6", company="<b>Süd & Söhne</b>")
+    company.add_partner("10", secrecy_from="2026-07-01")
+    review = company.issue("1")
     assert review.issued is not None
-    content = answered(review.issued, others=OTHERS, on=rig.today)
-    with rig.state.begin() as conn:
-        reviews.hand_in(conn, content, "x.xlsx", by="E1", at=rig.now)
-    rig.decide("1", passed=True)
-    rig.hand_in(rig.issue("2"), encryption="No")
-    rig.reopen("6", "an incident")
-    record = rig.check()
+    content = answered_workbook(review.issued, sub_processors=SUB_PROCESSORS, on=company.today)
+    with company.state.begin() as conn:
+        reviews.accept_questionnaire(conn, content, "x.xlsx", by="E1", at=company.now)
+    company.decide("1", passed=True)
+    company.hand_in(company.issue("2"), encryption="No")
+    company.reopen("6", "an incident")
+    record = company.check()
     assert isinstance(record, StepRecord)
     return record
 
 
-def test_every_partner_stands_with_what_binds_it(checked: StepRecord) -> None:
-    """Refused ones first, then what ends soon, then the rest; by number, 9 before 10."""
-    found = concluded(checked, SENT)
-    rows = tables(found)["What binds each partner"]
+def test_report_lists_partners_and_their_obligations_most_urgent_first(
+    check_record: StepRecord,
+) -> None:
+    conclusion = conclude(check_record, SENT)
+    rows = table_rows(conclusion)["Agreements and security review of each partner"]
     assert rows == [
-        ["3", "Company 3", "not known", "yes", "until 2029-12-31", "lapsed, 2026-05-31",
-         "not known", "refused"],
-        ["5", "Company 5", "not known", "yes", "not known", "not known", "not known", "refused"],
-        ["6", "<b>Süd & Söhne</b>", "1", "yes", "until 2029-12-31", "until 2029-12-31",
-         "opened again", "refused"],
-        ["10", "Company 10", "1", "yes", "from 2026-07-01 on", "until 2029-12-31",
-         "until 2027-06-01", "refused"],
-        ["2", "Company 2", "1", "yes", "until 2026-08-30", "until 2029-12-31",
-         "until 2027-06-01", "allowed, ends in 90 days"],
-        ["1", "Company 1", "1", "yes", "until 2029-12-31", "until 2029-12-31",
-         "until 2027-06-01", "allowed"],
-        ["4", "Company 4", "1", "no", "not known", "until 2029-12-31", "until 2027-06-01",
-         "no access"],
+        ["3", "Company 3", "not known", "yes", "valid until 2029-12-31", "ended on 2026-05-31",
+         "not known", "not allowed"],
+        ["5", "Company 5", "not known", "yes", "not known", "not known", "not known",
+         "not allowed"],
+        ["6", "<b>Süd & Söhne</b>", "1", "yes", "valid until 2029-12-31", "valid until 2029-12-31",
+         "reopened", "not allowed"],
+        ["10", "Company 10", "1", "yes", "valid from 2026-07-01", "valid until 2029-12-31",
+         "valid until 2027-06-01", "not allowed"],
+        ["2", "Company 2", "1", "yes", "valid until 2026-08-30", "valid until 2029-12-31",
+         "valid until 2027-06-01", "allowed, ends in 90 days"],
+        ["1", "Company 1", "1", "yes", "valid until 2029-12-31", "valid until 2029-12-31",
+         "valid until 2027-06-01", "allowed"],
+        ["4", "Company 4", "1", "no", "not known", "valid until 2029-12-31",
+         "valid until 2027-06-01", "no access"],
     ]  # fmt: skip
-    assert bars(found) == [
-        ("Sharing is refused", 4),
-        ("Something ends within 90 days", 1),
-        ("In order for longer", 1),
+    assert chart_bars(conclusion) == [
+        ("Sharing is blocked", 4),
+        ("An agreement or security review ends within 90 days", 1),
+        ("Agreements and security review valid for more than 90 days", 1),
         ("Without access", 1),
     ]
-    assert said(found.summary) == (
-        "4 of 6 partners with access may be given nothing: an agreement has lapsed, or their "
-        "review does not hold."
+    assert translate(conclusion.summary) == (
+        "4 of 6 partners with access must not receive customer information: an agreement or "
+        "the security review is missing or no longer valid."
     )
-    assert found.outcome is Outcome.FAIL
+    assert conclusion.outcome is Outcome.FAIL
 
 
-def test_what_ends_sooner_stands_higher(rig: Rig) -> None:
-    """To the very day; how soon is soon is the first rung of the pack's ladder."""
-    rig.ally("1", deal_to="2026-08-31")  # in 91 days
-    rig.ally("2", secrecy_to="2026-06-20")
-    rig.ally("3", deal_to="2026-06-01")
-    rig.ally("4", seen_on="2025-06-02")
-    found = concluded(rig.check(), SENT)
-    rows = tables(found)["What binds each partner"]
+def test_report_sorts_partners_by_days_until_an_obligation_ends(company: PartnersCompany) -> None:
+    company.add_partner("1", deal_to="2026-08-31")  # in 91 days
+    company.add_partner("2", secrecy_to="2026-06-20")
+    company.add_partner("3", deal_to="2026-06-01")
+    company.add_partner("4", seen_on="2025-06-02")
+    conclusion = conclude(company.check(), SENT)
+    rows = table_rows(conclusion)["Agreements and security review of each partner"]
     assert [(row[0], row[-1]) for row in rows] == [
         ("3", "allowed, ends today"),
         ("4", "allowed, ends tomorrow"),
         ("2", "allowed, ends in 19 days"),
         ("1", "allowed"),
     ]
-    rules = rig.context.rules.model_copy(update={"ladder": (100, 15)})
-    rig.pack = rig.pack.model_copy(update={"sections": {PARTNERS.file: rules}})
-    found = concluded(rig.check("r2"), SENT)
-    assert bars(found)[1] == ("Something ends within 100 days", 4)
+    rules = company.context.rules.model_copy(update={"ladder": (100, 15)})
+    company.pack = company.pack.model_copy(update={"sections": {PARTNERS.file: rules}})
+    conclusion = conclude(company.check("r2"), SENT)
+    assert chart_bars(conclusion)[1] == ("An agreement or security review ends within 100 days", 4)
 
 
-def test_open_reviews_and_sub_processors_are_listed(checked: StepRecord) -> None:
-    """With what they wait for, and by the last review that passed."""
-    found = tables(concluded(checked, SENT))
-    first, second = found["Not decided on yet"]
-    assert first[1:4] == ["2", "Company 2", "its turn came"]
+def test_report_lists_open_reviews_and_sub_processors(check_record: StepRecord) -> None:
+    conclusion = table_rows(conclude(check_record, SENT))
+    first, second = conclusion["Security reviews without a decision"]
+    assert first[1:4] == ["2", "Company 2", "periodic review"]
     assert first[-1] == "66.66%, does not pass"
     assert second[1:4] == ["6", "<b>Süd & Söhne</b>", "an incident"]
     assert second[-2:] == ["not yet", "not yet"]
-    assert found["Sub-processors"] == [["1", "Cloud Ltd", "CN", "hosting"]]
+    assert conclusion["Sub-processors"] == [["1", "Cloud Ltd", "CN", "hosting"]]
 
 
-def test_no_consent_is_claimed_that_nobody_recorded(checked: StepRecord) -> None:
-    """What the law asks for stands above the list, and that it is not kept here."""
-    (section,) = [one for one in concluded(checked, SENT).sections
-                  if said(one.heading) == "Who processes for partners"]  # fmt: skip
+def test_report_says_that_consent_to_sub_processors_is_not_recorded(
+    check_record: StepRecord,
+) -> None:
+    (section,) = [section for section in conclude(check_record, SENT).sections
+                  if translate(section.heading) == "Sub-processors of partners"]  # fmt: skip
     (first, _table) = section.blocks
     assert isinstance(first, Paragraph)
-    assert "None may process" not in said(first.text)
-    assert said(first.text).endswith("to be kept with the agreement; it is not recorded here.")
-    assert "未在此记录" in said(first.text, "zh_CN")
+    assert "None may process" not in translate(first.text)
+    assert translate(first.text).endswith(
+        "Keep the consent with the agreement; it is not recorded here."
+    )
+    assert "此处不作记录" in translate(first.text, "zh_CN")
 
 
-def test_the_first_screen_has_the_figures_of_the_controls(checked: StepRecord) -> None:
-    """With access, each with its state."""
-    facts = {said(one.label): (one.value, one.status) for one in concluded(checked, SENT).facts}
+def test_report_facts_show_the_metrics_of_the_controls(check_record: StepRecord) -> None:
+    facts = {
+        translate(fact.label): (fact.value, fact.status)
+        for fact in conclude(check_record, SENT).facts
+    }
     assert facts["Partners with access"] == (6, None)
-    assert facts["Without agreement in force"] == (3, Outcome.FAIL)
-    assert facts["Without review that holds"] == (3, Outcome.FAIL)
+    assert facts["Partners without valid agreements"] == (3, Outcome.FAIL)
+    assert facts["Partners without a valid security review"] == (3, Outcome.FAIL)
 
 
-def test_a_search_that_failed_shows_nothing_as_in_order() -> None:
-    """What was not measured is not measured, and the run is red."""
+def test_report_shows_no_metric_values_if_the_check_did_not_finish() -> None:
     failed = StepRecord(step="check", outcome=Outcome.FAIL)
-    found = concluded(failed, SENT)
-    assert said(found.summary) == "Nobody could see which partners are bound and reviewed."
-    assert {one.value for one in found.facts} == {None}
-    assert found.outcome is Outcome.FAIL
+    conclusion = conclude(failed, SENT)
+    assert (
+        translate(conclusion.summary)
+        == "The agreements and reviews of partners could not be checked."
+    )
+    assert {fact.value for fact in conclusion.facts} == {None}
+    assert conclusion.outcome is Outcome.FAIL
 
 
-def test_a_step_that_left_nothing_is_told(rig: Rig) -> None:
-    """A run without its sending is not green."""
-    rig.ally("1")
-    found = concluded(rig.check())
-    assert [(one.code, one.severity) for one in found.findings] == [
+def test_run_fails_if_a_step_record_is_missing(company: PartnersCompany) -> None:
+    company.add_partner("1")
+    conclusion = conclude(company.check())
+    assert [(finding.code, finding.severity) for finding in conclusion.findings] == [
         ("partners.send.missing", Outcome.FAIL)
     ]
-    assert [one.code for one in concluded().findings] == [
+    assert [finding.code for finding in conclude().findings] == [
         "partners.check.missing", "partners.send.missing",
     ]  # fmt: skip
 
 
-def test_a_register_without_partners_says_so(rig: Rig) -> None:
-    """No chart of nothing, no figure of anybody, and it is red."""
-    found = concluded(rig.check(), SENT)
-    assert said(found.summary) == (
-        "The register has no partner: nobody could see whether partners are bound."
+def test_run_with_empty_register_fails(company: PartnersCompany) -> None:
+    conclusion = conclude(company.check(), SENT)
+    assert translate(conclusion.summary) == (
+        "The partner register is empty, so no partner was checked."
     )
-    assert tables(found) == {}
-    assert found.outcome is Outcome.FAIL
-    facts = {said(one.label): (one.value, one.status) for one in found.facts}
-    assert facts["Without agreement in force"] == (None, None)
-    assert facts["Without review that holds"] == (None, None)
+    assert table_rows(conclusion) == {}
+    assert conclusion.outcome is Outcome.FAIL
+    facts = {translate(fact.label): (fact.value, fact.status) for fact in conclusion.facts}
+    assert facts["Partners without valid agreements"] == (None, None)
+    assert facts["Partners without a valid security review"] == (None, None)
 
 
-def test_a_register_in_which_nobody_has_access_claims_nothing(rig: Rig) -> None:
-    """Of none that all are in order says nothing."""
-    rig.ally("1", connected=False)
-    found = concluded(rig.check(), SENT)
-    assert said(found.summary) == (
-        "By the register no partner has access: there was none to look at."
+def test_run_needs_attention_if_no_partner_has_access(company: PartnersCompany) -> None:
+    company.add_partner("1", connected=False)
+    conclusion = conclude(company.check(), SENT)
+    assert translate(conclusion.summary) == (
+        "According to the partner register, no partner has access to customer information, so no "
+        "partner was checked."
     )
-    assert found.outcome is Outcome.ATTENTION
+    assert conclusion.outcome is Outcome.ATTENTION
 
 
-def test_a_pack_without_partners_is_calm() -> None:
-    """Nothing is shown, nothing fails."""
-    nothing = StepRecord(step="check", outcome=Outcome.PASS)
-    found = REVIEW_PARTNERS.conclude_without_rules([nothing, SENT])
-    assert (found.outcome, found.metrics) == (Outcome.PASS, [])
+def test_run_passes_if_pack_has_no_partner_rules() -> None:
+    record = StepRecord(step="check", outcome=Outcome.PASS)
+    conclusion = REVIEW_PARTNERS.conclude_without_rules([record, SENT])
+    assert (conclusion.outcome, conclusion.metrics) == (Outcome.PASS, [])
 
 
-def test_the_report_is_rendered_in_both_languages(rig: Rig, checked: StepRecord) -> None:
-    """Names are text, whatever they look like; no contact stands in it."""
-    found = concluded(checked, SENT)
+def test_report_renders_in_both_languages(
+    company: PartnersCompany, check_record: StepRecord
+) -> None:
+    conclusion = conclude(check_record, SENT)
     run = RunContext(
-        dag_id="review_partners", run_id="r1", started_at=rig.now, code_version="x",
+        dag_id="review_partners", run_id="r1", started_at=company.now, code_version="x",
         policy_hash="ab", policy_name="pack", clock_source="fixed",
     )  # fmt: skip
-    made = Report(
-        title=found.title, summary=found.summary, run=run, outcome=found.outcome,
-        finished_at=rig.now, facts=found.facts, sections=found.sections, findings=found.findings,
+    report_model = Report(
+        title=conclusion.title, summary=conclusion.summary, run=run, outcome=conclusion.outcome,
+        finished_at=company.now, facts=conclusion.facts, sections=conclusion.sections,
+                findings=conclusion.findings,
     )  # fmt: skip
-    files = render_all(made).files
-    english, chinese = (files[f"report.{one}.html"].decode() for one in ("en", "zh-CN"))
+    files = render_all(report_model).files
+    english, chinese = (files[f"report.{language}.html"].decode() for language in ("en", "zh-CN"))
     assert "&lt;b&gt;Süd &amp; Söhne&lt;/b&gt;" in english
     assert "<b>Süd" not in english + chinese
     assert "数据处理协议" in chinese
-    assert "拒绝共享" in chinese
+    assert "不得提供客户信息" in chinese
     assert "privacy@" not in english + chinese

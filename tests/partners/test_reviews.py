@@ -1,4 +1,4 @@
-"""A review goes out, comes back, is decided on by another person, and is history then."""
+"""Tests of issuing, returning and deciding reviews. Nobody can change a decided review."""
 
 from __future__ import annotations
 
@@ -13,184 +13,185 @@ from sqlalchemy.exc import DBAPIError
 
 from include.partners import history, reviews
 from include.partners.history import Review
-from include.partners.register import partner_of
+from include.partners.register import load_partner
 from include.services.errors import UsageError
 from include.workbooks.faults import WorkbookRefused
-from tests.partners.books import OTHERS, answered
-from tests.partners.rig import Rig, pack_at
+from tests.partners.partner_fixtures import PartnersCompany, write_partner_pack
+from tests.partners.questionnaire_workbooks import SUB_PROCESSORS, answered_workbook
 
 LATER = timedelta(days=10)
 
 
-def of(rig: Rig, code: str = "1") -> list[Review]:
-    with rig.state.connect() as conn:
-        return history.history(conn, code)
+def reviews_of(company: PartnersCompany, code: str = "1") -> list[Review]:
+    with company.state.connect() as conn:
+        return history.load_reviews(conn, code)
 
 
-def test_a_review_passes(rig: Rig) -> None:
-    """Issued, returned, decided by somebody else; the score is kept exactly."""
-    rig.ally("1")
-    issued = rig.issue("1")
+def test_decide_stores_pass_and_exact_score(company: PartnersCompany) -> None:
+    company.add_partner("1")
+    issued = company.issue("1")
     assert issued.is_open
     assert issued.issued is not None
-    back = rig.hand_in(issued, inspected="N/A")
-    assert back.score is not None
-    assert (back.score.share, back.score.passes) == (Fraction(1), True)
-    done = rig.decide("1", passed=True)
-    assert (done.passed, done.share, done.decided_by, done.reason) == (
+    returned = company.hand_in(issued, inspected="N/A")
+    assert returned.score is not None
+    assert (returned.score.share, returned.score.passes) == (Fraction(1), True)
+    decided = company.decide("1", passed=True)
+    assert (decided.passed, decided.share, decided.decided_by, decided.reason) == (
         True, Fraction(1), "E2", "as answered",
     )  # fmt: skip
-    assert [one.id for one in of(rig)] == [issued.id]
+    assert [review_row.id for review_row in reviews_of(company)] == [issued.id]
 
 
-def test_issued_again_it_is_the_same_one(rig: Rig, tmp_path: Any) -> None:
-    """Whatever the pack asks by now; asked anew, what came back counts no more."""
-    rig.ally("1")
-    first = rig.issue("1")
-    rig.hand_in(first)
-    asked = [{"id": "other", "text": {"en": "?", "zh-CN": "？"}, "basis": "business"}]
-    rig.pack = pack_at(tmp_path, questionnaire=asked)
-    rig.today += LATER
-    assert rig.issue("1").issued == first.issued
-    anew = rig.issue("1", anew=True)
-    assert anew.id == first.id
-    assert anew.issued is not None
-    assert [one.id for one in anew.issued.asked] == ["other"]
-    assert (anew.returned_at, dict(anew.answers), len(anew.replaced)) == (None, {}, 1)
-    with pytest.raises(WorkbookRefused, match="another than the one issued"):
-        rig.hand_in(first)
+def test_issuing_again_returns_same_questionnaire_if_reissue_is_not_requested(
+    company: PartnersCompany, tmp_path: Any
+) -> None:
+    company.add_partner("1")
+    first = company.issue("1")
+    company.hand_in(first)
+    questions = [{"id": "other", "text": {"en": "?", "zh-CN": "？"}, "basis": "business"}]
+    company.pack = write_partner_pack(tmp_path, questionnaire=questions)
+    company.today += LATER
+    assert company.issue("1").issued == first.issued
+    reissued = company.issue("1", reissue=True)
+    assert reissued.id == first.id
+    assert reissued.issued is not None
+    assert [item.id for item in reissued.issued.asked] == ["other"]
+    assert (reissued.returned_at, dict(reissued.answers), len(reissued.replaced)) == (None, {}, 1)
+    with pytest.raises(WorkbookRefused, match="differs from the issued questionnaire"):
+        company.hand_in(first)
 
 
-def test_a_later_file_takes_the_place_of_an_earlier(rig: Rig) -> None:
-    """Which file that was stays; the same file again changes nothing."""
-    rig.ally("1")
-    issued = rig.issue("1")
+def test_later_returned_file_replaces_earlier_file(company: PartnersCompany) -> None:
+    company.add_partner("1")
+    issued = company.issue("1")
     assert issued.issued is not None
-    content = answered(issued.issued, {"encryption": "No"}, on=rig.today)
-    with rig.state.begin() as conn:
-        first = reviews.hand_in(conn, content, "back.xlsx", by="E1", at=rig.now)
-        assert reviews.hand_in(conn, content, "again.xlsx", by="E1", at=rig.now) == first
+    content = answered_workbook(issued.issued, {"encryption": "No"}, on=company.today)
+    with company.state.begin() as conn:
+        first = reviews.accept_questionnaire(conn, content, "back.xlsx", by="E1", at=company.now)
+        assert (
+            reviews.accept_questionnaire(conn, content, "again.xlsx", by="E1", at=company.now)
+            == first
+        )
     assert first.score is not None
     assert first.score.share == Fraction(2, 3)
-    second = rig.hand_in(issued, by="E9")
+    second = company.hand_in(issued, by="E9")
     assert second.score is not None
     assert second.score.share == 1
-    assert [one["file_sha256"] for one in second.replaced] == [first.file_sha256]
-    for who in ("E1", "E9", " ｅ９ "):
-        with pytest.raises(UsageError, match="cannot decide"):
-            rig.decide("1", passed=True, by=who)
-    rig.decide("1", passed=True, by="E2")
+    assert [review_row["file_sha256"] for review_row in second.replaced] == [first.file_sha256]
+    for person in ("E1", "E9", " ｅ９ "):
+        with pytest.raises(UsageError, match="must not decide"):
+            company.decide("1", passed=True, by=person)
+    company.decide("1", passed=True, by="E2")
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "expected"),
     [
-        (None, "is not back"),
+        (None, "has not been returned"),
         ({"purpose": "No"}, "Critical questions were answered with no: purpose"),
         ({"encryption": "No"}, "below the pass mark"),
     ],
 )
-def test_what_does_not_pass_cannot_be_passed(
-    rig: Rig, answers: dict[str, str] | None, said: str
+def test_decide_refuses_to_pass_review_below_pass_mark(
+    company: PartnersCompany, answers: dict[str, str] | None, expected: str
 ) -> None:
-    """By nobody; that it failed can always be decided."""
-    rig.ally("1")
-    issued = rig.issue("1")
+    company.add_partner("1")
+    issued = company.issue("1")
     if answers is not None:
-        rig.hand_in(issued, **answers)
-    with pytest.raises(UsageError, match=said):
-        rig.decide("1", passed=True)
-    assert rig.decide("1", passed=False).passed is False
+        company.hand_in(issued, **answers)
+    with pytest.raises(UsageError, match=expected):
+        company.decide("1", passed=True)
+    assert company.decide("1", passed=False).passed is False
 
 
-def test_a_lower_tier_has_a_lower_mark(rig: Rig) -> None:
-    """2/3 is enough there, and is exactly reached."""
-    rig.ally("1", grade="2")
-    rig.hand_in(rig.issue("1"), encryption="No")
-    assert rig.decide("1", passed=True).share == Fraction(2, 3)
+def test_decide_uses_pass_mark_of_the_partners_tier(company: PartnersCompany) -> None:
+    company.add_partner("1", grade="2")
+    company.hand_in(company.issue("1"), encryption="No")
+    assert company.decide("1", passed=True).share == Fraction(2, 3)
 
 
 @pytest.mark.parametrize(
-    ("by", "reason", "said"),
+    ("by", "reason", "expected"),
     [
-        ("", "fine", "Nobody is named"),
-        ("13800138000", "fine", "holds a mobile"),
-        ("E2", "2026-05-01", "says nothing"),
+        ("", "fine", "The person is not named"),
+        ("13800138000", "fine", "contains a mobile"),
+        ("E2", "2026-05-01", "has no words"),
     ],
 )
-def test_who_decides_and_why_is_said(rig: Rig, by: str, reason: str, said: str) -> None:
-    """By a name, and in words."""
-    rig.ally("1")
-    rig.hand_in(rig.issue("1"))
-    with rig.state.begin() as conn, pytest.raises(UsageError, match=said):
-        reviews.decide(conn, "1", passed=True, by=by, reason=reason, at=rig.now)
+def test_decide_refuses_missing_approver_or_reason(
+    company: PartnersCompany, by: str, reason: str, expected: str
+) -> None:
+    company.add_partner("1")
+    company.hand_in(company.issue("1"))
+    with company.state.begin() as conn, pytest.raises(UsageError, match=expected):
+        reviews.decide(conn, "1", passed=True, by=by, reason=reason, at=company.now)
 
 
-def test_customers_numbers_in_words_are_blotted_out(rig: Rig) -> None:
-    """A reason is kept for years."""
-    rig.ally("1")
-    rig.hand_in(rig.issue("1"))
-    with rig.state.begin() as conn:
-        done = reviews.decide(
-            conn, "1", passed=True, by="E2", reason="called 13800138000", at=rig.now
+def test_decide_redacts_phone_number_in_reason(company: PartnersCompany) -> None:
+    company.add_partner("1")
+    company.hand_in(company.issue("1"))
+    with company.state.begin() as conn:
+        decided = reviews.decide(
+            conn, "1", passed=True, by="E2", reason="called 13800138000", at=company.now
         )
-    assert "138" not in done.reason
+    assert "138" not in decided.reason
 
 
-def test_an_answer_of_a_day_to_come_is_refused(rig: Rig) -> None:
-    """Nobody has answered it yet."""
-    rig.ally("1")
-    review = rig.issue("1")
+def test_questionnaire_with_answer_date_in_future_is_refused(company: PartnersCompany) -> None:
+    company.add_partner("1")
+    review = company.issue("1")
     assert review.issued is not None
-    content = answered(review.issued, on=rig.today + timedelta(days=1))
-    with rig.state.begin() as conn, pytest.raises(UsageError, match="which is to come"):
-        reviews.hand_in(conn, content, "x.xlsx", by="E1", at=rig.now)
-    assert of(rig)[0].returned_at is None
+    content = answered_workbook(review.issued, on=company.today + timedelta(days=1))
+    with company.state.begin() as conn, pytest.raises(UsageError, match="which is in the future"):
+        reviews.accept_questionnaire(conn, content, "x.xlsx", by="E1", at=company.now)
+    assert reviews_of(company)[0].returned_at is None
 
 
-def test_answers_to_a_review_that_ended_are_refused(rig: Rig) -> None:
-    """They would change what was decided."""
-    rig.ally("1")
-    issued = rig.issue("1")
-    rig.hand_in(issued)
-    rig.decide("1", passed=True)
+def test_questionnaire_of_decided_review_is_refused(company: PartnersCompany) -> None:
+    company.add_partner("1")
+    issued = company.issue("1")
+    company.hand_in(issued)
+    company.decide("1", passed=True)
     with pytest.raises(UsageError, match="which is not open"):
-        rig.hand_in(issued, purpose="No")
-    rig.issue("1")  # the next one
+        company.hand_in(issued, purpose="No")
+    company.issue("1")  # opens the next review
     with pytest.raises(UsageError, match="which is not open"):
-        rig.hand_in(issued)
+        company.hand_in(issued)
     with pytest.raises(UsageError, match="No review of partner 2 is open"):
-        rig.decide("2", passed=False)
+        company.decide("2", passed=False)
 
 
-def test_an_incident_opens_the_review_again(rig: Rig) -> None:
-    """As a new one, or in place of the open one; what was answered before counts no more."""
-    rig.ally("1")
-    done = rig.review("1")
-    again = rig.reopen("1", "a leak")
-    assert again.id != done.id
-    assert (again.because, again.reopened_at) == ("a leak", rig.now)
-    assert rig.reopen("1", "a leak") == again  # the incident's step is repeated
-    back = rig.hand_in(rig.issue("1"))
-    assert back.returned_at is not None
-    worse = rig.reopen("1", "another one")
+def test_reopen_discards_earlier_answers(company: PartnersCompany) -> None:
+    company.add_partner("1")
+    decided = company.complete_review("1")
+    again = company.reopen("1", "a leak")
+    assert again.id != decided.id
+    assert (again.because, again.reopened_at) == ("a leak", company.now)
+    assert company.reopen("1", "a leak") == again  # as if the step of the incident were repeated
+    returned = company.hand_in(company.issue("1"))
+    assert returned.returned_at is not None
+    worse = company.reopen("1", "another one")
     assert (worse.id, worse.because, worse.returned_at, worse.issued) == (
         again.id, "a leak; another one", None, None,
     )  # fmt: skip
-    with pytest.raises(UsageError, match="is not back"):
-        rig.decide("1", passed=True)
+    with pytest.raises(UsageError, match="has not been returned"):
+        company.decide("1", passed=True)
 
 
-def test_sub_processors_are_kept_with_the_review(rig: Rig) -> None:
-    """In their order."""
-    rig.ally("1")
-    review = rig.issue("1")
+def test_review_stores_sub_processors_in_the_order_of_the_workbook(
+    company: PartnersCompany,
+) -> None:
+    company.add_partner("1")
+    review = company.issue("1")
     assert review.issued is not None
-    others = [*OTHERS, ("Print KG", "DE", "labels")]
-    content = answered(review.issued, others=others, on=rig.today)
-    with rig.state.begin() as conn:
-        back = reviews.hand_in(conn, content, "x.xlsx", by="E1", at=rig.now)
-    assert [(one.name, one.country, one.what_for) for one in back.sub_processors] == others
+    sub_processors = [*SUB_PROCESSORS, ("Print KG", "DE", "labels")]
+    content = answered_workbook(review.issued, sub_processors=sub_processors, on=company.today)
+    with company.state.begin() as conn:
+        returned = reviews.accept_questionnaire(conn, content, "x.xlsx", by="E1", at=company.now)
+    assert [
+        (processor.name, processor.country, processor.purpose)
+        for processor in returned.sub_processors
+    ] == sub_processors
 
 
 CHANGES = (
@@ -210,36 +211,34 @@ CHANGES = (
 )
 
 
-def test_history_is_locked_even_against_plain_sql(rig: Rig) -> None:
-    """By the owner of the tables, with no code of ours between; an open review can still change."""
-    rig.ally("1")
-    rig.ally("2")
-    review = rig.issue("1")
+def test_database_rejects_changes_of_decided_review(company: PartnersCompany) -> None:
+    company.add_partner("1")
+    company.add_partner("2")
+    review = company.issue("1")
     assert review.issued is not None
-    content = answered(review.issued, others=OTHERS, on=rig.today)
-    with rig.state.begin() as conn:
-        reviews.hand_in(conn, content, "x.xlsx", by="E1", at=rig.now)
-    rig.decide("1", passed=True)
-    going = rig.hand_in(rig.issue("2"))
-    before = of(rig)
-    named = {"id": review.id, "open": going.id}
+    content = answered_workbook(review.issued, sub_processors=SUB_PROCESSORS, on=company.today)
+    with company.state.begin() as conn:
+        reviews.accept_questionnaire(conn, content, "x.xlsx", by="E1", at=company.now)
+    company.decide("1", passed=True)
+    open_review = company.hand_in(company.issue("2"))
+    before = reviews_of(company)
+    parameters = {"id": review.id, "open": open_review.id}
     for change in CHANGES:
-        values = {name: at for name, at in named.items() if f":{name}" in change}
-        with rig.state.connect() as plain, pytest.raises(DBAPIError, match="history"):
+        values = {name: at for name, at in parameters.items() if f":{name}" in change}
+        with company.state.connect() as plain, pytest.raises(DBAPIError, match="history"):
             plain.execute(text(change), values)
-    assert of(rig) == before
-    rig.hand_in(going, encryption="No")
+    assert reviews_of(company) == before
+    company.hand_in(open_review, encryption="No")
 
 
-def test_a_decision_and_an_answer_at_once_leave_no_answer_behind(rig: Rig) -> None:
-    """An answer that is entered while somebody decides waits, and is refused then."""
-    rig.ally("1")
-    review = rig.hand_in(rig.issue("1"))
+def test_answer_that_is_inserted_during_the_decision_is_refused(company: PartnersCompany) -> None:
+    company.add_partner("1")
+    review = company.hand_in(company.issue("1"))
     refused: list[str] = []
 
     def enter() -> None:
         try:
-            with rig.state.begin() as conn:
+            with company.state.begin() as conn:
                 conn.execute(
                     text("INSERT INTO partner_answer VALUES (:id, 'late', 'yes', '')"),
                     {"id": review.id},
@@ -247,68 +246,74 @@ def test_a_decision_and_an_answer_at_once_leave_no_answer_behind(rig: Rig) -> No
         except DBAPIError as error:
             refused.append(str(error))
 
-    with rig.state.begin() as conn:
-        reviews.decide(conn, "1", passed=True, by="E2", reason="as answered", at=rig.now)
+    with company.state.begin() as conn:
+        reviews.decide(conn, "1", passed=True, by="E2", reason="as answered", at=company.now)
         thread = threading.Thread(target=enter)
         thread.start()
         thread.join(0.3)
-        assert thread.is_alive()  # it waits for the decision
+        assert thread.is_alive()  # the insert waits for the decision
     thread.join(10)
     assert "history" in refused[0]
-    assert set(of(rig)[0].answers) == {"purpose", "encryption", "inspected"}
+    assert set(reviews_of(company)[0].answers) == {"purpose", "encryption", "inspected"}
 
 
-def test_two_who_issue_at_once_open_one_review(rig: Rig) -> None:
-    """The second one waits and finds the first one's."""
-    rig.ally("1")
-    found: list[int] = []
-    with rig.state.begin() as conn:
-        run = rig.context
-        first = reviews.issue(
-            conn, partner_of(run, "1"), run.rules, by="E1", at=rig.now, timezone="Asia/Shanghai"
+def test_questionnaire_issued_twice_at_the_same_time_opens_one_review(
+    company: PartnersCompany,
+) -> None:
+    company.add_partner("1")
+    review_ids: list[int] = []
+    with company.state.begin() as conn:
+        run = company.context
+        first = reviews.issue_questionnaire(
+            conn,
+            load_partner(run, "1"),
+            run.rules,
+            by="E1",
+            at=company.now,
+            timezone="Asia/Shanghai",
         )
-        thread = threading.Thread(target=lambda: found.append(rig.issue("1", by="E5").id))
+        thread = threading.Thread(target=lambda: review_ids.append(company.issue("1", by="E5").id))
         thread.start()
         thread.join(0.3)
         assert thread.is_alive()
     thread.join(10)
-    assert found == [first.id]
-    assert len(of(rig)) == 1
+    assert review_ids == [first.id]
+    assert len(reviews_of(company)) == 1
 
 
 @pytest.mark.parametrize("second", ["incident 2026-07", "incident 2026-11", "incident 2026"])
-def test_a_second_incident_blocks_whatever_its_words(rig: Rig, second: str) -> None:
-    """What was issued and answered after the first one is no answer to the second."""
-    rig.ally("1")
-    rig.review("1")
-    rig.reopen("1", "incident 2026-07")
-    first = rig.hand_in(rig.issue("1"))
+def test_second_incident_discards_answers_given_after_first_incident(
+    company: PartnersCompany, second: str
+) -> None:
+    company.add_partner("1")
+    company.complete_review("1")
+    company.reopen("1", "incident 2026-07")
+    first = company.hand_in(company.issue("1"))
     assert first.score is not None
     assert first.score.passes
-    rig.today += LATER
-    again = rig.reopen("1", second)
+    company.today += LATER
+    again = company.reopen("1", second)
     assert (again.issued, again.returned_at, dict(again.answers)) == (None, None, {})
-    assert again.reopened_at == rig.now
+    assert again.reopened_at == company.now
     assert len(again.because.split("; ")) == 2
-    with pytest.raises(UsageError, match="is not back"):
-        rig.decide("1", passed=True)
-    assert not rig.standing("1").allowed
+    with pytest.raises(UsageError, match="has not been returned"):
+        company.decide("1", passed=True)
+    assert not company.status("1").is_allowed
     with pytest.raises(UsageError, match="not open"):
-        rig.hand_in(first)  # the answers of before
-    rig.hand_in(rig.issue("1"))
-    rig.decide("1", passed=True)
-    assert rig.standing("1").allowed
+        company.hand_in(first)  # answers given before the incident
+    company.hand_in(company.issue("1"))
+    company.decide("1", passed=True)
+    assert company.status("1").is_allowed
 
 
-def test_an_incident_while_the_questionnaire_is_out_asks_anew(rig: Rig) -> None:
-    """Said again before anything was issued, it changes nothing."""
-    rig.ally("1")
-    rig.reopen("1")
-    issued = rig.issue("1")
-    rig.today += LATER
-    again = rig.reopen("1")
+def test_reopen_discards_issued_questionnaire(company: PartnersCompany) -> None:
+    company.add_partner("1")
+    company.reopen("1")
+    issued = company.issue("1")
+    company.today += LATER
+    again = company.reopen("1")
     assert again.issued is None
-    rig.today += LATER
-    assert rig.reopen("1") == again
+    company.today += LATER
+    assert company.reopen("1") == again
     with pytest.raises(UsageError, match="not open"):
-        rig.hand_in(issued)
+        company.hand_in(issued)

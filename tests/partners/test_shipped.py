@@ -1,4 +1,4 @@
-"""The shipped partners.yaml on the sample courier: its answer sheet, and ten dates of a year."""
+"""Tests of the shipped partners.yaml on the sample company, compared with the answer sheet."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from include.registry import load_pack
 from include.sample_company import load
 from include.sample_company.answers import AnswerSheet
 from include.sample_company.load import statements
+from include.service_container import ROOT
 from include.services.clock import FixedClock
 from include.state.connect import engine
-from include.workplace import ROOT
 from tests.support.contexts import run_context, step_record
-from tests.support.databases import fresh
+from tests.support.databases import temporary_database
 
 DAY = date(2026, 1, 5)
 PACK = load_pack(SHIPPED)
 ZONE = ZoneInfo("Asia/Shanghai")
 TERMS = ("nda", "agreement", "review")
 
-# Each run, and the next day on which people could be told if not now: the Monday after it, or the
-# first workday after a holiday by the State Council's arrangement of 2026.
+# Each run and its next day on which mails can be sent: the Monday after it, or the first workday
+# after a holiday by the State Council's arrangement of 2026.
 GRANTS = ROOT / "include/partners/sample_grants.sql"
 RUNS = {
     "2026-01-05": "2026-01-12",
@@ -52,7 +52,7 @@ RUNS = {
 
 @dataclass(frozen=True)
 class Courier:
-    """The sample as `courier_partners` sees it."""
+    """The sample database, opened with the login `courier_partners`, and its answer sheet."""
 
     conninfo: str
     sheet: AnswerSheet
@@ -60,10 +60,10 @@ class Courier:
 
 @pytest.fixture(scope="module")
 def courier(postgres: EmbeddedPostgres) -> Iterator[Courier]:
-    """The sample, read by the role that has the rights of sample_grants.sql and no others."""
+    """Provide the sample company, with a login that has only the rights of sample_grants.sql."""
     at = datetime(2026, 1, 5, 1, 40, tzinfo=UTC)
     with (
-        fresh(postgres) as name,
+        temporary_database(postgres) as name,
         psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin,
     ):
         admin.execute("CREATE ROLE courier_partners LOGIN PASSWORD 'x'")
@@ -80,11 +80,11 @@ def courier(postgres: EmbeddedPostgres) -> Iterator[Courier]:
 
 @pytest.fixture
 def state(migrated_database: str) -> Engine:
-    """An empty state database."""
+    """Provide an empty state database."""
     return engine(migrated_database)
 
 
-def run(courier: Courier, state: Engine, day: date) -> StepRecord:
+def run_check(courier: Courier, state: Engine, day: date) -> StepRecord:
     at = datetime.combine(day, datetime.min.time(), ZONE) + timedelta(hours=9, minutes=40)
     run = Run("review_partners", day.isoformat())
     databases = {"courier": courier.conninfo}
@@ -92,10 +92,10 @@ def run(courier: Courier, state: Engine, day: date) -> StepRecord:
     return step_record(CHECK, context)
 
 
-def told(state: Engine, day: date, kind: str = "partners.reminder") -> set[str]:
-    """Keys of what a run queued."""
+def queued_keys(state: Engine, day: date, kind: str = "partners.reminder") -> set[str]:
+    """Return the keys of the notifications that the run of a day queued."""
     with state.connect() as conn:
-        query = text("SELECT key FROM notice WHERE kind = :kind AND run_id = :run")
+        query = text("SELECT key FROM notification WHERE kind = :kind AND run_id = :run")
         return set(conn.scalars(query, {"kind": kind, "run": day.isoformat()}))
 
 
@@ -103,63 +103,61 @@ def keys(sheet: AnswerSheet, rule: str) -> list[str]:
     return list(map(str, sheet.planted[rule].keys()))
 
 
-def test_the_findings_are_those_of_the_answer_sheet(courier: Courier, state: Engine) -> None:
-    """Whoever lapsed and has access, and nobody else."""
-    record = run(courier, state, DAY)
-    found: dict[str, list[str]] = {}
-    for one in record.findings:
-        found.setdefault(one.code, []).append(one.subject)
-    assert found == {
+def test_findings_about_sample_partners_equal_answer_sheet(courier: Courier, state: Engine) -> None:
+    record = run_check(courier, state, DAY)
+    subjects: dict[str, list[str]] = {}
+    for finding in record.findings:
+        subjects.setdefault(finding.code, []).append(finding.subject)
+    assert subjects == {
         "partners.nda_lapsed": keys(courier.sheet, "partner_lapsed_nda"),
         "partners.agreement_lapsed": keys(courier.sheet, "partner_lapsed_nda"),
         "partners.review_lapsed": keys(courier.sheet, "partner_review_overdue"),
     }
-    figures = {one.name: one.value for one in record.metrics}
+    figures = {metric.name: metric.value for metric in record.metrics}
     assert (figures["partners_live_unbound"], figures["partners_live_unreviewed"]) == (2, 1)
 
 
-def ends(number: int) -> dict[str, date]:
-    """The last days of a partner of the sample, by the words of its generator."""
+def last_days(number: int) -> dict[str, date]:
+    """Return the last day of each obligation of a sample partner, as the generator computes it."""
     nda = DAY + timedelta(days=-700 if number in (11, 12) else 40 * number)
     reviewed = DAY - timedelta(days=500 if number == 13 else 20 * number)
     due = reviewed.replace(year=reviewed.year + 1)
     return {"nda": nda, "agreement": nda + timedelta(days=30), "review": due}
 
 
-def standing(today: date, telling: date) -> set[str]:
-    """By counting days one by one: which rung each term of each partner stands on."""
-    found = set()
-    for number in range(1, 14):  # the fourteenth has no access
-        for what, last in ends(number).items():
-            step = None
-            for rung in (90, 30, 7):
+def expected_keys(today: date, next_send_day: date) -> set[str]:
+    """Return the keys of the reminders due on a date, computed by counting days one by one."""
+    keys_expected = set()
+    for number in range(1, 14):  # the fourteenth partner has no access
+        for kind, last in last_days(number).items():
+            offset = None
+            for days_before in (90, 30, 7):
                 day = today
-                while day < telling:  # the days that this run is the last one to reach in time
-                    if day >= last - timedelta(days=rung):
-                        step = -rung
+                while day < next_send_day:  # days that only this run reaches in time
+                    if day >= last - timedelta(days=days_before):
+                        offset = -days_before
                     day += timedelta(days=1)
             lapsed = last + timedelta(days=1)
             while lapsed <= today:
-                step = (lapsed - last).days
+                offset = (lapsed - last).days
                 lapsed += timedelta(days=7)
-            if step is not None:
-                found.add(f"{number}/{what}/{last}/{step}")
-    return found
+            if offset is not None:
+                keys_expected.add(f"{number}/{kind}/{last}/{offset}")
+    return keys_expected
 
 
-def test_ten_dates_of_a_year_tell_exactly_the_right_rungs(courier: Courier, state: Engine) -> None:
-    """Each once, over holidays and the end of the year; a run that is repeated tells nothing."""
-    before: set[str] = set()
-    for day, telling in RUNS.items():
+def test_runs_of_a_year_queue_each_expected_reminder_once(courier: Courier, state: Engine) -> None:
+    already_queued: set[str] = set()
+    for day, next_send_day in RUNS.items():
         today = date.fromisoformat(day)
-        expected = standing(today, date.fromisoformat(telling)) - before
-        run(courier, state, today)
-        assert told(state, today) == expected, day
-        assert told(state, today, "partners.contact") == expected, day
-        before |= expected
-        run(courier, state, today)
-        assert told(state, today) == expected, day
-    assert len(before) > 100
+        expected = expected_keys(today, date.fromisoformat(next_send_day)) - already_queued
+        run_check(courier, state, today)
+        assert queued_keys(state, today) == expected, day
+        assert queued_keys(state, today, "partners.contact") == expected, day
+        already_queued |= expected
+        run_check(courier, state, today)
+        assert queued_keys(state, today) == expected, day
+    assert len(already_queued) > 100
 
 
 BY_HAND: dict[str, list[str]] = {
@@ -171,7 +169,7 @@ BY_HAND: dict[str, list[str]] = {
         "12/nda/2024-02-05/694", "12/agreement/2024-03-06/666",
         "13/review/2025-08-23/134",
     ],
-    # On the Monday before Spring Festival: what would come in the holidays comes now.
+    # On the Monday before Spring Festival, reminders that fall in the holidays are sent early.
     "2026-02-09": [
         "1/nda/2026-02-14/-7",
         "2/nda/2026-03-26/-90",  # its 30 days begin on 24 February: the next run is in time
@@ -187,37 +185,42 @@ BY_HAND: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("day", BY_HAND)
-def test_two_dates_by_hand(courier: Courier, state: Engine, day: str) -> None:
-    """So that the counting above does not stand alone."""
+def test_run_queues_exactly_the_reminders_that_the_test_lists(
+    courier: Courier, state: Engine, day: str
+) -> None:
+    """This list was written by hand.
+
+    It is a second source of expected values besides the computed keys.
+    """
     today = date.fromisoformat(day)
-    run(courier, state, today)
-    assert told(state, today) == set(BY_HAND[day])
+    run_check(courier, state, today)
+    assert queued_keys(state, today) == set(BY_HAND[day])
 
 
-def test_the_role_reads_nothing_but_partners(courier: Courier) -> None:
-    """No customer's table."""
+def test_login_that_reads_the_partner_register_cannot_read_customers(courier: Courier) -> None:
     with (
         psycopg.connect(courier.conninfo) as connection,
-        pytest.raises(psycopg.errors.Error) as refused,
+        pytest.raises(psycopg.errors.Error) as error,
     ):
         connection.execute("SELECT FROM customer")
-    assert refused.value.sqlstate == "42501"
+    assert error.value.sqlstate == "42501"
 
 
-def test_no_contact_stands_in_the_record(courier: Courier, state: Engine) -> None:
-    """Nor the role that a contact has there."""
-    record: Any = run(courier, state, DAY).model_dump_json()
+def test_step_record_of_sample_contains_no_contacts(courier: Courier, state: Engine) -> None:
+    record: Any = run_check(courier, state, DAY).model_dump_json()
     assert "partner.example" not in record
     assert "privacy officer" not in record
     assert "华东仓配科技有限公司" in record
 
 
-def test_sources_of_questions_bind_whoever_is_asked() -> None:
-    """A duty of the company is no source of what its partner has to do: that is its own rule."""
+def test_shipped_questions_for_partners_cite_only_laws_that_oblige_partners() -> None:
+    """A law that only obliges the company itself is not a valid source of a question."""
     rules = PACK.require(PARTNERS)
     sources = {
-        one.id: None if isinstance(one.basis, str) else (one.basis.version, one.basis.article)
-        for one in rules.questionnaire
+        question.id: None
+        if isinstance(question.basis, str)
+        else (question.basis.version, question.basis.article)
+        for question in rules.questionnaire
     }
     law = "2021-11-01"
     assert sources == {

@@ -1,6 +1,6 @@
-"""A company for the pages to show: sealed bundles, holds, findings, incidents, restore points.
+"""The data of a company for the pages: bundles, holds, findings, incidents and restore points.
 
-Where people or data decide on words, they are as hostile as words can be.
+Every text that a person or a database could supply contains a script or misleading characters.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from include.services.clock import FixedClock
 from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
 from include.state.reading import grant_pages
-from tests.support.databases import fresh
+from tests.support.databases import temporary_database
 
 XSS = "<script>document.title='taken'</script>\"'><img src=x onerror=alert(1)>\u202e"
 HOSTILE_FILE = "a\"'><img src=x onerror=alert(1)> %2e%2e&amp;;filename=b.html"
@@ -58,8 +58,8 @@ ROLE, PASSWORD = "pages_of_tests", "only for tests"
 NOW = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the server's own clock is real
 PACK: PolicyPack = load_pack(SHIPPED)
 
-# Name in the ledger, the DAG whose readers may read it (by hand: the pages work it out), outcome;
-# the newest last.
+# Name in the ledger, DAG whose readers may read the bundle, and outcome; the newest bundle is last.
+# The DAG is written by hand, since the pages compute it.
 SEALED = (
     ("backup_offsite", "backup_offsite", Outcome.FAIL),
     ("backup_offsite", "backup_offsite", Outcome.PASS),
@@ -77,19 +77,20 @@ SEALED = (
     ("a_workflow_of_yesterday", "a_workflow_of_yesterday", Outcome.PASS),
 )
 DAG_OF = {name: dag for name, dag, _outcome in SEALED}
-REGISTERS = {"audit": "conclude_audit", "incident": "respond_to_incident"}  # of findings
+REGISTERS = {"audit": "conclude_audit", "incident": "respond_to_incident"}  # DAG by kind of finding
 
 
 @dataclass
 class Company:
-    """What there is to see.
+    """The stores and the state database whose content the pages show.
 
     Attributes:
-        root: of the stores.
-        state: the state database, as its owner.
-        conninfo: of the state database, as its owner.
-        environment: of an API server that shows it, which may only read.
-        signer: seals.
+        root: folder that contains the stores.
+        state: engine of the state database, with the login of its owner.
+        conninfo: connection string of the state database, with the login of its owner.
+        environment: environment variables for an API server that shows this data with read-only
+            logins.
+        signer: key that signs the bundles.
     """
 
     root: Path
@@ -104,35 +105,45 @@ class Company:
         return DirectoryStore(self.root / "evidence")
 
     def rows(self) -> list[ledger.LedgerRow]:
-        """The ledger."""
+        """Return all rows of the evidence ledger."""
         with self.state.connect() as conn:
             return ledger.rows(conn)
 
     def newest(self, workflow: str) -> ledger.LedgerRow:
-        """The newest bundle of a workflow."""
-        return next(one for one in reversed(self.rows()) if one.dag_id == workflow)
+        """Return the ledger row of a workflow's newest bundle."""
+        return next(row for row in reversed(self.rows()) if row.dag_id == workflow)
 
     def seal(
         self, workflow: str, outcome: Outcome, at: datetime, files: Mapping[str, bytes]
     ) -> None:
-        """Seal a bundle of a workflow; indicators are as they should be where it passed."""
+        """Seal an evidence bundle of a workflow.
+
+        Args:
+            workflow: id of the workflow.
+            outcome: outcome of the run. All indicators meet their targets, except if the outcome is
+                failed.
+            at: time of the run and of the seal.
+            files: content of further files by name.
+        """
         controls = PACK.controls_of(workflow)
         figure = 0 if outcome is not Outcome.FAIL else 3
-        metrics = [Metric(name=one.indicator.name, value=figure, unit="1") for one in controls]
+        metrics = [
+            Metric(name=control.indicator.name, value=figure, unit="1") for control in controls
+        ]
         run = RunContext(
             dag_id=workflow, run_id=f"manual__{at.isoformat()} {XSS}", started_at=at,
             code_version=XSS, policy_hash=PACK.sha256, policy_name=XSS, clock_source="test",
         )  # fmt: skip
-        found = [] if outcome is Outcome.PASS else [_finding(outcome, controls)]
+        findings = [] if outcome is Outcome.PASS else [_finding(outcome, controls)]
         judged = judge(controls, metrics)
         report = Report(
             title=_("Off-site backup"), summary=verbatim(XSS), run=run, outcome=outcome,
-            finished_at=at, controls=judged, findings=found,
+            finished_at=at, controls=judged, findings=findings,
         )  # fmt: skip
         pdf = workflow == "backup_offsite" and outcome is Outcome.PASS
         result = Result(
             run=run, controls=judged, outcome=outcome, finished_at=at, metrics=metrics,
-            findings=found, approvals=[_approval(at)],
+            findings=findings, approvals=[_approval(at)],
             steps=_drilled(outcome) if workflow == "drill_restore" else [],
         )  # fmt: skip
         with self.state.connect() as conn:
@@ -143,7 +154,7 @@ class Company:
 
 
 def _finding(outcome: Outcome, controls: object) -> Finding:
-    clause = next((one.clause for one in controls), "")  # type: ignore[attr-defined]  # a list
+    clause = next((control.clause for control in controls), "")  # type: ignore[attr-defined]  # a list
     return Finding(
         code="test.finding", severity=outcome, subject=XSS, message=verbatim(XSS),
         action=verbatim(XSS), clause=clause,
@@ -151,7 +162,13 @@ def _finding(outcome: Outcome, controls: object) -> Finding:
 
 
 def _drilled(outcome: Outcome) -> list[StepSummary]:
-    """The older restore point held in a drill, the newer one was found damaged in the next."""
+    """Return the step records of a restore drill.
+
+    In the drill, the older of two restore points passes, and the newer is damaged.
+
+    Args:
+        outcome: outcome of the drill.
+    """
     failed = outcome is Outcome.FAIL
     data = {"restore_point": point_of(0 if failed else 1)}
     return [
@@ -162,7 +179,7 @@ def _drilled(outcome: Outcome) -> list[StepSummary]:
 
 
 def point_of(days: int) -> str:
-    """The id of the restore point that was taken so many days ago."""
+    """Return the id of the restore point that was made the given number of days ago."""
     return manifests.new_id(NOW - timedelta(days=days, hours=3), "abc")
 
 
@@ -172,17 +189,17 @@ def _approval(at: datetime) -> Approval:
 
 @contextmanager
 def company(server: EmbeddedPostgres, migrated: str, root: Path) -> Iterator[Company]:
-    """Make the company, and drop its database afterwards.
+    """Create the stores and the state database of the company, and drop the database afterwards.
 
     Args:
-        server: the embedded server.
+        server: the embedded PostgreSQL server.
         migrated: name of a migrated state database to copy.
-        root: an empty folder.
+        root: empty folder for the stores.
     """
     signer = Signer.from_pem(generate_key())
     public = root / "evidence.pub"
     public.write_bytes(signer.public_pem)
-    with fresh(server, migrated) as name:
+    with temporary_database(server, migrated) as name:
         _let_read(server, name)
         conninfo = server.conninfo(name)
         stores = {
@@ -202,11 +219,11 @@ def company(server: EmbeddedPostgres, migrated: str, root: Path) -> Iterator[Com
             "AIRFLOW_CONN_OFFSITE_STORE": json.dumps(stores["offsite"]),
         }
         state = engine(conninfo)
-        made = Company(root, state, conninfo, environment, signer)
+        built = Company(root, state, conninfo, environment, signer)
         (root / "evidence").mkdir()
         (root / "offsite").mkdir()
-        _fill(made)
-        yield made
+        _fill(built)
+        yield built
 
 
 def _let_read(server: EmbeddedPostgres, database: str) -> None:
@@ -220,16 +237,16 @@ def _let_read(server: EmbeddedPostgres, database: str) -> None:
         grant_pages(conn, ROLE, pages_tables())
 
 
-def _fill(made: Company) -> None:
+def _fill(company: Company) -> None:
     for number, (workflow, _dag, outcome) in enumerate(SEALED):
         at = NOW - timedelta(minutes=10 * (len(SEALED) - number))
         files = {HOSTILE_FILE: b"<script>alert(1)</script>", "plan.csv": "编号,1\n".encode()}
-        made.seal(workflow, outcome, at, files)
-    with made.state.begin() as conn:
+        company.seal(workflow, outcome, at, files)
+    with company.state.begin() as conn:
         _hold(conn)
         _find(conn)
         _open(conn)
-    _restore_points(made, "courier")
+    _restore_points(company, "courier")
 
 
 def _hold(conn: Connection) -> None:
@@ -246,7 +263,7 @@ def _find(conn: Connection) -> None:
         ("incident", XSS, NOW.date() + timedelta(days=20)),
     ):
         number = findings.open_finding(
-            conn, kind=kind, reference=f"{kind} {XSS}", what=verbatim(f"{kind} {XSS}"),
+            conn, kind=kind, reference=f"{kind} {XSS}", description=verbatim(f"{kind} {XSS}"),
             owner=owner, opened_at=NOW - timedelta(days=9), due_on=due,
         )  # fmt: skip
         findings.answer(conn, number, cause=XSS, action=XSS, by=XSS, at=NOW)
@@ -254,16 +271,16 @@ def _find(conn: Connection) -> None:
 
 def _open(conn: Connection) -> None:
     rules = PACK.require(INCIDENT)
-    given = {"type": "lost_device", "what": f"A scanner was left {XSS}"}
+    values = {"type": "lost_device", "what": f"A scanner was left {XSS}"}
     register.open_incident(
-        conn, form.read(given, rules, NOW, PACK.calendar.zone), rules,
+        conn, form.read_trigger_form(values, rules, NOW, PACK.calendar.zone), rules,
         Run("respond_to_incident", f"manual__1 {XSS}"), by="E00001", clock=FixedClock(NOW),
         zone=PACK.calendar.zone, year=NOW.year,
     )  # fmt: skip
 
 
-def _restore_points(made: Company, database: str) -> None:
-    store = DirectoryStore(made.root / "offsite")
+def _restore_points(company: Company, database: str) -> None:
+    store = DirectoryStore(company.root / "offsite")
     for days in (1, 0):
         taken = NOW - timedelta(days=days, hours=3)
         point = point_of(days)
@@ -272,14 +289,21 @@ def _restore_points(made: Company, database: str) -> None:
         sha256 = hashlib.sha256(content).hexdigest()
         dump = ObjectRecord(key=stored.key, size=stored.size, sha256=sha256, checksum="")
         manifest = manifest_of(database, point, taken, dump)
-        manifests.publish(store, manifest, made.signer, None)
+        manifests.publish(store, manifest, company.signer, None)
     bad = f"{database}/{manifests.new_id(NOW - timedelta(days=3), 'bad')}"
     store.put(f"{bad}/manifest.json", b"{}")
     store.put(f"{bad}/manifest.json.sig", b"x" * 64)
 
 
 def manifest_of(database: str, point: str, taken: datetime, dump: ObjectRecord) -> Manifest:
-    """The manifest of a restore point with one table."""
+    """Return the manifest of a restore point that contains one table.
+
+    Args:
+        database: name of the database in the data map.
+        point: id of the restore point.
+        taken: time of the backup.
+        dump: record of the dump.
+    """
     return Manifest(
         id=point, database=database, taken_at=taken, lsn="0/0", server_version="18",
         timezone="UTC", tools={}, schema_sha256=dump.sha256, newest=(), recipients=(),

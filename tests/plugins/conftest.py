@@ -1,4 +1,4 @@
-"""One Chromium for all tests of the pages; the server is that of tests/conftest.py."""
+"""Fixtures of the browser tests: a Chromium browser and logged-in users."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from playwright.sync_api import Browser
 
 from tests.e2e.browsing import chromium
 from tests.plugins.browsing import OFFICER, People, ask
-from tests.plugins.shown import Shown
+from tests.plugins.pages_server import PagesServer
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
-    with chromium() as made:
-        yield made
+    """Start Debian's Chromium for all tests of the session."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="package")
-def people(browser: Browser, shown: Shown) -> People:
-    """Who looks at the pages; a question waits for one of them."""
-    ask(shown, OFFICER, "waiting")
-    return People(browser, shown)
+def people(browser: Browser, pages_server: PagesServer) -> People:
+    """Return users of all roles. A required action waits for the officer."""
+    ask(pages_server, OFFICER, "waiting")
+    return People(browser, pages_server)

@@ -1,6 +1,6 @@
-"""The pages as people use them: real Chromium, a real API server, every role by FAB's own form.
+"""The compliance pages in Chromium with a running API server, for every role.
 
-TEST_SCREENSHOTS names a folder for pictures of them.
+The tests save screenshots in the folder TEST_SCREENSHOTS, if that variable is set.
 """
 
 from __future__ import annotations
@@ -41,33 +41,35 @@ def menu(page: Page) -> Locator:
 
 
 def walk(visit: Visit, headings: list[str], language: str) -> None:
-    """Press every entry of the navigation, which has these and no others."""
+    """Open every page of the navigation, and assert that the navigation has no other entries."""
     assert menu(visit.page).all_inner_texts() == headings
     for heading in headings:
         menu(visit.page).get_by_text(heading, exact=True).click()
         visit.see(heading, language)
 
 
-DEPARTMENTS = [one for one in role_names() if one.startswith(DEPARTMENT)]
-# Readers of departments differ in what stands on their pages alone, as test_matrix.py sees.
-WALKING = [one for one in role_names() if one not in DEPARTMENTS[1:]]
+DEPARTMENTS = [name for name in role_names() if name.startswith(DEPARTMENT)]
+# The roles of departments differ only in the content of pages, which test_matrix.py checks.
+WALKING = [name for name in role_names() if name not in DEPARTMENTS[1:]]
 
 
 @pytest.mark.parametrize("role", WALKING)
-def test_each_role_walks_its_pages_in_both_languages(people: People, role: str) -> None:
-    """By the navigation and by the switch; a page that is not theirs says so."""
-    own = [one for one in PATHS if one in may_open(role)]
-    english, chinese = [PATHS[one][1] for one in own], [PATHS[one][2] for one in own]
+def test_user_of_each_role_can_open_only_permitted_pages_in_both_languages(
+    people: People, role: str
+) -> None:
+    """A page that the role may not open shows an error page with status 403."""
+    pages = [path for path in PATHS if path in may_open(role)]
+    english, chinese = [PATHS[page][1] for page in pages], [PATHS[page][2] for page in pages]
     with people.visit(role) as visit:
-        visit.open("/")  # where Airflow's navigation leads; not everybody has an overview
+        visit.open("/")  # Airflow's navigation links here; some roles have no overview
         visit.see(english[0], "en")
         walk(visit, english, "en")
         visit.page.get_by_role("link", name="中文").click()
         visit.see(chinese[-1], "zh-CN")
         walk(visit, chinese, "zh-CN")
         visit.expected = 403
-        refused = [PATHS[one][0] for one in PATHS if one not in own and PATHS[one][0] != "/"]
-        if refused:  # one; the others answer the same, as test_matrix.py sees
+        refused = [PATHS[path][0] for path in PATHS if path not in pages and PATHS[path][0] != "/"]
+        if refused:  # a single refused page; test_matrix.py covers the others
             visit.expected = 403
             assert visit.open(refused[0]).status == 403
             visit.see("您无权查看", "zh-CN")
@@ -77,14 +79,13 @@ def test_each_role_walks_its_pages_in_both_languages(people: People, role: str) 
 
 @pytest.fixture(scope="module")
 def inside(people: People) -> Iterator[tuple[Page, FrameLocator]]:
-    """Airflow's own page, where the navigation entry was pressed, and our pages in it."""
+    """Open the compliance pages in Airflow's frame. Return Airflow's page and the frame."""
     with people.visit(OFFICER) as visit:
-        visit.page.goto(people.shown.airflow.url)
+        visit.page.goto(people.pages_server.airflow.url)
         yield visit.page, compliance_pages(visit.page, "Overview")
 
 
-def test_the_pages_are_an_entry_of_airflows_navigation(inside: tuple[Page, FrameLocator]) -> None:
-    """There they open inside Airflow, and follow its choice of light or dark."""
+def test_pages_open_inside_airflow_with_its_theme(inside: tuple[Page, FrameLocator]) -> None:
     page, pages = inside
     for _path, heading, _chinese in PATHS.values():
         pages.locator("header nav").get_by_role("link", name=heading).click()
@@ -99,21 +100,21 @@ def test_the_pages_are_an_entry_of_airflows_navigation(inside: tuple[Page, Frame
     picture(page, "in-airflow-dark")
 
 
-def test_in_airflow_reports_open_in_tabs_of_their_own(
+def test_reports_open_in_new_tabs_from_the_frame_inside_airflow(
     people: People, inside: tuple[Page, FrameLocator]
 ) -> None:
-    """A browser refuses a PDF inside Airflow's frame, and a report has no navigation."""
+    """Browsers refuse to show a PDF file inside Airflow's sandboxed frame."""
     page, pages = inside
-    number = people.shown.company.newest("backup_offsite").seq
+    number = people.pages_server.company.newest("backup_offsite").seq
     pages.locator("header nav").get_by_role("link", name="Evidence").click()
     pages.locator(f'a[href="/compliance/evidence/{number}"]').click()
     with page.context.expect_page() as report:
         pages.get_by_role("link", name="English (HTML)").click()
     expect(report.value.get_by_role("heading", level=1)).to_have_text("Off-site backup")
     report.value.close()
-    with page.context.expect_page() as opened:
+    with page.context.expect_page() as tab_info:
         pages.get_by_role("link", name="中文 (PDF)").click()
-    tab = opened.value
+    tab = tab_info.value
     tab.wait_for_load_state()
     assert tab.url.endswith(f"/evidence/{number}/files/report.zh-CN.pdf")
     assert tab.evaluate("document.contentType") == "application/pdf"
@@ -121,73 +122,78 @@ def test_in_airflow_reports_open_in_tabs_of_their_own(
     expect(pages.get_by_role("heading", level=1)).to_contain_text("Off-site backup")
 
 
-def test_a_report_is_read_and_taken_away_as_it_was_sealed(people: People) -> None:
-    """In both languages, and all files of the bundle in one: byte for byte."""
-    row = people.shown.company.newest("backup_offsite")
-    folder = people.shown.company.root / "evidence" / row.bundle
+def test_downloaded_report_and_zip_equal_the_sealed_files(people: People) -> None:
+    row = people.pages_server.company.newest("backup_offsite")
+    folder = people.pages_server.company.root / "evidence" / row.bundle
     with people.visit(OFFICER) as visit:
         page = visit.page
         visit.open("/evidence?workflow=backup_offsite&outcome=pass")
         page.get_by_role("link", name="Off-site backup", exact=True).click()
-        visit.see("Off-site backup Pass", "en")
+        visit.see("Off-site backup Passed", "en")
         for link, language, title in (("English", "en", "Off-site"), ("中文", "zh-CN", "异地备份")):
             name = f"report.{language}.html"
-            with page.expect_response(f"**/files/{name}") as shown:
+            with page.expect_response(f"**/files/{name}") as response:
                 page.get_by_role("link", name=f"{link} (HTML)").click()
-            assert shown.value.body() == (folder / name).read_bytes()
+            assert response.value.body() == (folder / name).read_bytes()
             visit.see(title, language)
             page.go_back()
-            with page.expect_download() as taken:
+            with page.expect_download() as download:
                 page.get_by_role("link", name=f"Download {name}", exact=True).click()
-            assert taken.value.suggested_filename == name
-            assert Path(taken.value.path()).read_bytes() == (folder / name).read_bytes()
+            assert download.value.suggested_filename == name
+            assert Path(download.value.path()).read_bytes() == (folder / name).read_bytes()
         with page.expect_download() as packed:
             page.get_by_role("link", name="All files in one (ZIP)").click()
-        whole = zipfile.ZipFile(io.BytesIO(Path(packed.value.path()).read_bytes()))
-    sealed = {f"{row.bundle}/{one.name}": one.read_bytes() for one in folder.iterdir()}
-    assert {name: whole.read(name) for name in whole.namelist()} == sealed
+        archive = zipfile.ZipFile(io.BytesIO(Path(packed.value.path()).read_bytes()))
+    sealed = {f"{row.bundle}/{path.name}": path.read_bytes() for path in folder.iterdir()}
+    assert {name: archive.read(name) for name in archive.namelist()} == sealed
 
 
-def test_a_hostile_file_of_a_bundle_runs_nothing(people: People) -> None:
-    """Opened from the page of its bundle, which shows its name as it is."""
-    number = people.shown.company.newest("backup_offsite").seq
+def test_browser_runs_no_script_of_a_file_in_a_bundle(people: People) -> None:
+    number = people.pages_server.company.newest("backup_offsite").seq
     with people.visit(OFFICER) as visit:
         visit.open(f"/evidence/{number}")
         visit.page.get_by_role("link", name=HOSTILE_FILE, exact=True).click()
         visit.page.wait_for_url("**/files/**")
         assert "<script>alert(1)</script>" in visit.page.content()
-        refused = [one for one in visit.complaints if "'script-src'" in one or "sandboxed" in one]
+        refused = [
+            complaint
+            for complaint in visit.complaints
+            if "'script-src'" in complaint or "sandboxed" in complaint
+        ]
         assert refused, "the browser should have said that it ran nothing"
         assert visit.complaints == refused
         visit.complaints.clear()
 
 
-def test_a_question_is_answered_where_the_page_leads(people: People) -> None:
-    """Out of the frame to Airflow's own form, and back: then nothing waits."""
-    subject = ask(people.shown, "On Call", "answered")
+def test_link_of_a_required_action_opens_the_answer_form_of_airflow(people: People) -> None:
+    """After the answer, the page shows that no required action is open."""
+    subject = ask(people.pages_server, "On Call", "answered")
     with people.visit("On Call") as visit:
         page = visit.page
-        page.goto(f"{people.shown.airflow.url}/plugin/compliance/compliance/waiting")
+        page.goto(f"{people.pages_server.airflow.url}/plugin/compliance/compliance/waiting")
         pages = page.frame_locator("iframe")
-        expect(pages.get_by_text("Questions that wait for your answer: 1.")).to_be_visible()
+        expect(pages.get_by_text("Your required actions: 1.")).to_be_visible()
         picture(page, "waiting-in-airflow")
         pages.get_by_role("link", name=subject.replace("\u202e", "\\u202e"), exact=True).click()
         expect(page.get_by_role("button", name="general")).to_be_visible()
         assert len(page.frames) == 1
         assert press(page, "general") == 200
-        pages = compliance_pages(page, "Waiting for you")
-        expect(pages.get_by_text("Nothing waits for you.")).to_be_visible()
+        pages = compliance_pages(page, "Your required actions")
+        expect(pages.get_by_text("You have no required actions.")).to_be_visible()
 
 
-def test_a_session_that_ends_is_said_to_have_ended(people: People) -> None:
-    """On the next page; the link leads the whole window to the log-in, not the frame."""
+def test_login_page_opens_in_the_whole_window_after_the_session_expired(people: People) -> None:
+    """The frame shows an error page.
+
+    The link of the error page must not open the login in the frame.
+    """
     with people.visit(OFFICER, expected=401) as visit:
         page = visit.page
-        page.goto(f"{people.shown.airflow.url}/plugin/compliance/compliance/clocks")
+        page.goto(f"{people.pages_server.airflow.url}/plugin/compliance/compliance/clocks")
         pages = page.frame_locator("iframe")
-        expect(pages.get_by_role("heading", level=1)).to_have_text("Clocks")
+        expect(pages.get_by_role("heading", level=1)).to_have_text("Time limits")
         page.context.clear_cookies()
-        pages.locator("header nav").get_by_role("link", name="Holds").click()
+        pages.locator("header nav").get_by_role("link", name="Legal holds").click()
         expect(pages.get_by_role("heading", level=1)).to_have_text(LOGGED_OUT)
         picture(page, "session-ended")
         pages.get_by_role("link", name="Log in to Airflow").click()

@@ -1,4 +1,4 @@
-"""Role x route x action: who gets which page, and that nobody can change anything by one."""
+"""Permissions of each role for each route of the pages. No request can change data."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from include.orchestration.access.permissions import Page
 from include.orchestration.access.roles import Role, all_roles
 from tests.plugins.company import DAG_OF, PACK, REGISTERS
-from tests.plugins.shown import Shown
+from tests.plugins.pages_server import PagesServer
 from tests.support.fab import ADMIN
 
 pytestmark = pytest.mark.airflow
 
-# What each route of the app asks of a visitor: a page, and a DAG that they read; None for every
-# page's own filter. A route that is not here fails the test.
+# The page and the DAG that a visitor must be permitted to read, by route. The DAG is None if the
+# page filters its own rows. The test fails if a route is missing here.
 NEEDS: dict[str, tuple[Page | None, str | None]] = {
     "/": (Page.OVERVIEW, None),
     "/evidence": (Page.EVIDENCE, None),
@@ -32,17 +32,24 @@ CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 ROLES: list[Role] = all_roles(PACK)
 
 
-def test_every_route_of_the_app_is_in_the_matrix(shown: Shown) -> None:
-    """And each of them only reads."""
-    assert {path for path, _methods in shown.routes} == set(NEEDS)
-    assert {method for _path, methods in shown.routes for method in methods} <= {"GET", "HEAD"}
+def test_permission_table_covers_every_route_and_no_route_changes_data(
+    pages_server: PagesServer,
+) -> None:
+    assert {path for path, _methods in pages_server.routes} == set(NEEDS)
+    assert {method for _path, methods in pages_server.routes for method in methods} <= {
+        "GET",
+        "HEAD",
+    }
 
 
-def addresses(shown: Shown, path: str) -> list[tuple[str, str | None]]:
-    """Addresses of a route, each with the DAG that it asks to be read."""
+def addresses(pages_server: PagesServer, path: str) -> list[tuple[str, str | None]]:
+    """Return URLs of a route, each with the DAG that the visitor must be able to read.
+
+    The DAG is None if the route needs no permission for a DAG.
+    """
     _page, dag = NEEDS[path]
     if dag == "its workflow":
-        rows = [one for one in shown.company.rows() if DAG_OF[one.dag_id] in known()]
+        rows = [row for row in pages_server.company.rows() if DAG_OF[row.dag_id] in known()]
         return [
             (
                 path.replace("{number}", str(row.seq)).replace("{name:path}", "report.en.html"),
@@ -54,89 +61,92 @@ def addresses(shown: Shown, path: str) -> list[tuple[str, str | None]]:
 
 
 def known() -> set[str]:
-    """DAGs that Airflow has; of others nothing is shown to anybody."""
+    """Return the ids of the DAGs in Airflow. The pages hide bundles of all other DAGs."""
     return set(DAG_OF.values()) & {dag for role in ROLES for dag in role.reads}
 
 
 def refused(page: Page | None, dag: str | None, role: Role, path: str) -> int | None:
-    """Which status says no, by the table of roles; None where the page is shown."""
+    """Return the HTTP status with which a page is refused to a role; None if the page is shown."""
     if page is not None and page not in role.pages:
-        return 303 if path == "/" else 403  # Airflow's entry leads to the first page of a role
+        return 303 if path == "/" else 403  # Airflow's navigation links to "/", which redirects
     if dag is not None and dag not in role.reads:
-        # Whether there is such a bundle is nobody's business who may not read it.
+        # A role that may not read a bundle must not learn that it exists.
         return 404 if "{number}" in path else 403
     return None
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda one: one.name)
-def test_a_role_gets_its_pages_and_no_others(shown: Shown, role: Role) -> None:
-    """Every route, for bundles of every workflow, by the table of roles."""
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_user_of_each_role_opens_exactly_the_pages_of_the_permission_table(
+    pages_server: PagesServer, role: Role
+) -> None:
     for path in NEEDS:
         page, _dag = NEEDS[path]
-        for address, dag in addresses(shown, path):
+        for address, dag in addresses(pages_server, path):
             expected = refused(page, dag, role, path) or 200
-            got = shown.get(role.name, address)
+            got = pages_server.get(role.name, address)
             assert got.status_code == expected, (role.name, address)
 
 
-def test_a_stranger_gets_nothing(shown: Shown) -> None:
-    """Neither pages nor files nor style, and no hint of what is there."""
+def test_routes_refuse_visitors_without_login(pages_server: PagesServer) -> None:
     for path in NEEDS:
-        for address, _dag in addresses(shown, path):
-            got = shown.get(None, address)
+        for address, _dag in addresses(pages_server, path):
+            got = pages_server.get(None, address)
             assert got.status_code == 401, address
             assert "manual__" not in got.text
             assert "ParcelSeal" in got.text
 
 
 @pytest.mark.parametrize("method", CHANGING)
-def test_nothing_can_be_changed_by_anybody(shown: Shown, method: str) -> None:
-    """Neither by Admin with a token nor by a browser that another site sends."""
-    own = {"Origin": shown.airflow.url}
+def test_routes_refuse_writing_http_methods_for_all_visitors(
+    pages_server: PagesServer, method: str
+) -> None:
+    own = {"Origin": pages_server.airflow.url}
     foreign = {"Origin": "https://evil.example"}
     for path in NEEDS:
-        address = shown.url + addresses(shown, path)[0][0]
-        session = shown.airflow.session(ADMIN)
+        address = pages_server.url + addresses(pages_server, path)[0][0]
+        session = pages_server.airflow.session(ADMIN)
         assert session.request(method, address, timeout=120).status_code == 405, path
-        browser = shown.airflow.cookies(ADMIN)
+        browser = pages_server.airflow.cookies(ADMIN)
         for headers, expected in ((own, 405), (foreign, 403), ({}, 403)):
-            got = shown.airflow.session(None).request(
+            got = pages_server.airflow.session(None).request(
                 method, address, cookies=browser, headers=headers, timeout=120
             )
             assert got.status_code == expected, (path, headers)
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda one: one.name)
-def test_lists_hold_only_what_a_role_may_read(shown: Shown, role: Role) -> None:
-    """The evidence page names no bundle of another workflow, the findings page no such finding."""
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_lists_show_only_rows_that_the_role_of_the_visitor_may_read(
+    pages_server: PagesServer, role: Role
+) -> None:
     if Page.EVIDENCE in role.pages:
-        page = shown.get(role.name, "/evidence").text
-        for row in shown.company.rows():
+        page = pages_server.get(role.name, "/evidence").text
+        for row in pages_server.company.rows():
             link = f'href="/compliance/evidence/{row.seq}"'
             assert (link in page) is (DAG_OF[row.dag_id] in role.reads), row.dag_id
     if Page.FINDINGS in role.pages:
-        page = shown.get(role.name, "/findings").text
+        page = pages_server.get(role.name, "/findings").text
         for kind, dag in REGISTERS.items():
             assert (f"{kind} &lt;script" in page) is (dag in role.reads), kind
     if Page.OVERVIEW in role.pages:
-        page = shown.get(role.name, "/").text
+        page = pages_server.get(role.name, "/").text
         for control in PACK.controls:
             title = control.title["en"].replace("'", "&#39;")
             assert (title in page) is (control.workflow in role.reads), control.id
 
 
-def test_navigation_leads_only_where_a_role_may_go(shown: Shown) -> None:
-    """A page that is refused is not offered."""
+def test_navigation_shows_only_pages_that_the_role_of_the_visitor_may_open(
+    pages_server: PagesServer,
+) -> None:
     places = {"/": Page.OVERVIEW} | {
-        f"/{one.value.removeprefix('Compliance ').lower().replace(' ', '-')}": one
-        for one in Page
-        if one is not Page.OVERVIEW
+        f"/{target.value.removeprefix('Compliance ').lower().replace(' ', '-')}": target
+        for target in Page
+        if target is not Page.OVERVIEW
     }
     for role in ROLES:
         begin = next((path for path, page in places.items() if page in role.pages), None)
         if begin in (None, "/clocks", "/holds", "/restore-points"):
             continue
-        page = shown.get(role.name, begin).text
-        for path, one in places.items():
+        page = pages_server.get(role.name, begin).text
+        for path, target in places.items():
             offered = f'<li><a href="/compliance{path}"' in page
-            assert offered is (one in role.pages), (role.name, path)
+            assert offered is (target in role.pages), (role.name, path)

@@ -1,4 +1,4 @@
-"""The page of restore points: what it looked at, and what only a drill can have seen."""
+"""The page of restore points, and the results of restore drills on this page."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ import pytest
 import requests
 from starlette.requests import Request
 
+from include.backup.drill_proofs import MAX_BUNDLES, DatabaseDrill, Proof, State
 from include.backup.manifest import RestorePoint
 from include.backup.point_folder import HiddenObject, ObjectRecord
-from include.backup.proved import LOOKED_AT, Drilled, Proof, State
-from include.evidence.ledger import LedgerRow, Watched
+from include.evidence.ledger import LedgerRow, RowCheckState
 from include.messages import verbatim
 from include.orchestration.access.permissions import Page
 from tests.backup.support import mapped
 from tests.plugins.company import manifest_of, point_of
-from tests.plugins.shown import Shown
-from tests.plugins.test_pages import Seen
+from tests.plugins.pages_server import PagesServer
+from tests.plugins.test_pages import ParsedPage
 from tests.support.fab import ADMIN
 
 pytestmark = pytest.mark.airflow
 OFFICER = "Compliance Officer"
 NOW = datetime(2026, 11, 27, 4, tzinfo=UTC)
 ROW = LedgerRow(7, "b", "drill_restore", "r", "pass", [], NOW, NOW, "", "", "")
-HELD, FAILED = Drilled(ROW, "p1", True, NOW), Drilled(ROW, "p1", False, NOW)
+PASSED, FAILED = DatabaseDrill(ROW, "p1", True, NOW), DatabaseDrill(ROW, "p1", False, NOW)
 
 
-def test_restore_points_are_those_of_the_store(shown: Shown) -> None:
-    """Two that can be used, and one that must not be."""
-    page = Seen(shown.get(OFFICER, "/restore-points").text).text
-    assert page.count("at the longest") == 2
+def test_page_lists_valid_and_rejected_restore_points(pages_server: PagesServer) -> None:
+    page = ParsedPage(pages_server.get(OFFICER, "/restore-points").text).text
+    assert page.count("at the latest") == 2
     assert "must not be used" in page
 
 
 @pytest.mark.parametrize(
     ("language", "loud", "looked"),
     [
-        ("en", "The newest restore drill of this database failed.", "did not look at the content"),
+        ("en", "The newest restore drill of this database failed.", "did not check the content"),
         ("zh-CN", "该数据库最近一次恢复演练未通过。", "未检查任何备份文件的内容"),
     ],
 )
-def test_a_drill_that_failed_is_loud_on_the_page(
-    shown: Shown, language: str, loud: str, looked: str
+def test_database_is_shown_as_failed_after_a_failed_drill(
+    pages_server: PagesServer, language: str, loud: str, looked: str
 ) -> None:
-    """Though every manifest and size is right; both drills are linked, each to its own bundle."""
-    got = shown.get(OFFICER, "/restore-points", language).text
+    """The database is shown as failed although every manifest and every file size is correct."""
+    got = pages_server.get(OFFICER, "/restore-points", language).text
     assert loud in got
     assert 'role="alert"' in got
     assert looked in got
-    failed = shown.company.newest("drill_restore")
+    failed = pages_server.company.newest("drill_restore")
     assert f'href="/compliance/evidence/{failed.seq}"' in got
     table = got[got.index("<tbody>") : got.index("</tbody>")].split("<tr>")[1:]
     marks = {point_of(0): "fail", point_of(1): "pass"}
     for point, mark in marks.items():
-        (line,) = [one for one in table if point in one]
+        (line,) = [table_line for table_line in table if point in table_line]
         assert f'class="icon {mark}"' in line
 
 
-def test_a_drill_that_failed_is_not_hidden_by_moving_its_line_of_the_ledger(shown: Shown) -> None:
-    """To another workflow: the one before it held, and the page says what was done."""
-    failed = shown.company.newest("drill_restore")
+def test_ledger_row_of_failed_drill_moved_to_another_workflow_is_reported(
+    pages_server: PagesServer,
+) -> None:
+    failed = pages_server.company.newest("drill_restore")
     change = "UPDATE evidence_ledger SET dag_id = %s WHERE seq = %s"
-    with psycopg.connect(shown.company.conninfo, autocommit=True) as state:
+    with psycopg.connect(pages_server.company.conninfo, autocommit=True) as state:
         state.execute("ALTER TABLE evidence_ledger DISABLE TRIGGER USER")
         try:
             state.execute(change, ["check_quality", failed.seq])
-            page = Seen(shown.get(OFFICER, "/restore-points").text).text
-            assert "1 lines of the ledger were changed after they were signed" in page
+            page = ParsedPage(pages_server.get(OFFICER, "/restore-points").text).text
+            assert "1 rows of the evidence ledger were changed after they were signed" in page
             assert "Yes, by the drill that ended" in page
         finally:
             state.execute(change, [failed.dag_id, failed.seq])
@@ -78,20 +78,28 @@ def test_a_drill_that_failed_is_not_hidden_by_moving_its_line_of_the_ledger(show
 
 
 @contextmanager
-def reader(shown: Shown, name: str, *resources: str) -> Iterator[requests.Session]:
-    """Somebody with a role of their own, for a while."""
-    admin, fab = shown.airflow.session(ADMIN), f"{shown.airflow.url}/auth/fab/v1"
-    actions = [{"action": {"name": "can_read"}, "resource": {"name": one}} for one in resources]
+def reader(pages_server: PagesServer, name: str, *resources: str) -> Iterator[requests.Session]:
+    """Create a user with a new role for the ``with`` block, and yield the user's HTTP session.
+
+    Args:
+        pages_server: API server of the test.
+        name: name of the user and of the role.
+        resources: resources that the role may read.
+    """
+    admin, fab = pages_server.airflow.session(ADMIN), f"{pages_server.airflow.url}/auth/fab/v1"
+    actions = [
+        {"action": {"name": "can_read"}, "resource": {"name": resource}} for resource in resources
+    ]
     person = {
         "username": name, "email": f"{name}@courier.example", "first_name": name,
         "last_name": name, "password": "only for tests", "roles": [{"name": name}],
     }  # fmt: skip
     try:
         for kind, body in (("roles", {"name": name, "actions": actions}), ("users", person)):
-            made = admin.post(f"{fab}/{kind}", json=body, timeout=120)
-            assert made.ok, made.text
-        told = {"username": name, "password": "only for tests"}
-        token = requests.post(f"{shown.airflow.url}/auth/token", json=told, timeout=120)
+            response = admin.post(f"{fab}/{kind}", json=body, timeout=120)
+            assert response.ok, response.text
+        login = {"username": name, "password": "only for tests"}
+        token = requests.post(f"{pages_server.airflow.url}/auth/token", json=login, timeout=120)
         session = requests.Session()
         session.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
         session.headers["Accept-Language"] = "en"
@@ -101,37 +109,47 @@ def reader(shown: Shown, name: str, *resources: str) -> Iterator[requests.Sessio
             admin.delete(f"{fab}/{kind}/{name}", timeout=120)
 
 
-def test_who_may_not_read_drills_is_told_their_outcome_and_gets_no_bundle(shown: Shown) -> None:
-    """A restore point that failed is not good because of who looks at it."""
+def test_drill_outcome_is_shown_without_permission_to_read_its_bundle(
+    pages_server: PagesServer,
+) -> None:
     pages = (Page.RESTORE_POINTS, Page.EVIDENCE)
-    with reader(shown, "storekeeper", *pages, "DAG:backup_offsite") as session:
-        got = session.get(f"{shown.url}/restore-points", timeout=120)
+    with reader(pages_server, "storekeeper", *pages, "DAG:backup_offsite") as session:
+        got = session.get(f"{pages_server.url}/restore-points", timeout=120)
         assert got.status_code == 200
         assert "The newest restore drill of this database failed." in got.text
         assert point_of(0) in got.text
         assert "/compliance/evidence/" not in got.text
-        seq = shown.company.newest("drill_restore").seq
-        assert session.get(f"{shown.url}/evidence/{seq}", timeout=120).status_code == 404
+        seq = pages_server.company.newest("drill_restore").seq
+        assert session.get(f"{pages_server.url}/evidence/{seq}", timeout=120).status_code == 404
 
 
 def rendered(
     proof: Proof,
     language: str,
-    locking: bool = False,
+    enforces_locks: bool = False,
     until: datetime | None = None,
     changed: int = 0,
     hidden: tuple[HiddenObject, ...] = (),
-) -> Seen:
-    """The page of one restore point, as the template makes it."""
-    from plugins.compliance_ui.rendering import render
-    from plugins.compliance_ui.restore_points import Points, outcome_of
-    from plugins.compliance_ui.services import LedgerState
+) -> ParsedPage:
+    """Render the page of restore points for a database with one restore point.
+
+    Args:
+        proof: evidence from the restore drills of the database.
+        language: language of the page.
+        enforces_locks: whether the off-site store itself prevents changes of locked files.
+        until: end of the lock of the restore point; None for no lock.
+        changed: number of changed rows of the evidence ledger.
+        hidden: files that were deleted or overwritten in a versioned store.
+    """
+    from plugins.compliance_ui.page_services import LedgerState
+    from plugins.compliance_ui.rendering import render_page
+    from plugins.compliance_ui.restore_points import DatabasePoints, outcome_of
 
     dump = ObjectRecord(key="k", size=1, sha256="ab" * 32, checksum="")
     point = RestorePoint(manifest_of("courier", "p1", NOW, dump), until, hidden=hidden)
-    points = Points(mapped(), [point], [], NOW, locking)
-    ledger = LedgerState(0, Watched(9, 9, changed, (3,)))
-    asked = Request(
+    points = DatabasePoints(mapped(), [point], [], NOW, enforces_locks)
+    ledger = LedgerState(0, RowCheckState(9, 9, changed, (3,)))
+    request = Request(
         {
             "type": "http",
             "scheme": "http",
@@ -140,99 +158,115 @@ def rendered(
             "headers": [(b"accept-language", language.encode())],
         }
     )
-    made = render(
-        asked, "restore_points.html.j2", page=Page.RESTORE_POINTS, title=verbatim("x"), now=NOW,
-        databases=[points], drilled={"courier": proof}, drills=LOOKED_AT, opens_drills=True,
+    response = render_page(
+        request, "restore_points.html.j2", page=Page.RESTORE_POINTS, title=verbatim("x"), now=NOW,
+        databases=[points], drilled={"courier": proof}, drills=MAX_BUNDLES, opens_drills=True,
         outcomes={"courier": outcome_of(points, proof, ledger)}, ledger=ledger,
         held={"courier": set()}, most=9, read_at=NOW, expires=timedelta(days=90),
     )  # fmt: skip
-    return Seen(bytes(made.body).decode())
+    return ParsedPage(bytes(response.body).decode())
 
 
 @pytest.mark.parametrize(
     ("proof", "outcome", "english", "chinese"),
     [
-        (Proof(State.HELD, HELD, None, {"p1": HELD}), "Pass", "Yes, by the drill that ended", "是"),
-        (Proof(State.LATE, HELD, None, {"p1": HELD}), "Attention", "No longer", "已失效"),
+        (
+            Proof(State.PASSED, PASSED, None, {"p1": PASSED}),
+            "Passed",
+            "Yes, by the drill that ended",
+            "是",
+        ),
+        (Proof(State.LATE, PASSED, None, {"p1": PASSED}), "Needs attention", "No longer", "已失效"),
         (
             Proof(State.FAILED, FAILED, None, {"p1": FAILED}),
-            "Fail",
+            "Failed",
             "No: the newest drill, which ended",
             "否",
         ),
         (
-            Proof(State.UNCHECKED, HELD, None, {"p1": HELD}),
-            "Attention",
-            "too large to be checked while you wait",
+            Proof(State.UNCHECKED, PASSED, None, {"p1": PASSED}),
+            "Needs attention",
+            "too large to be verified while you wait",
             "无法即时核验",
         ),
-        (Proof(State.NEVER), "Attention", "none of the newest 20 drills looked", "均未涉及"),
-        (Proof(State.UNREAD), "Attention", "the evidence store does not answer", "没有响应"),
         (
-            Proof(State.REFUSED, HELD, (ROW, verbatim("torn"))),
-            "Fail",
-            "cannot be believed: torn.",
+            Proof(State.NEVER),
+            "Needs attention",
+            "none of the newest 20 drills included",
+            "均未涉及",
+        ),
+        (Proof(State.UNREAD), "Needs attention", "the evidence store does not respond", "没有响应"),
+        (
+            Proof(State.REFUSED, PASSED, (ROW, verbatim("torn"))),
+            "Failed",
+            "cannot be trusted: torn.",
             "无法采信：torn",
         ),
     ],
-    ids=lambda one: one.state if isinstance(one, Proof) else "",
+    ids=lambda attributes: attributes.state if isinstance(attributes, Proof) else "",
 )
-def test_each_state_of_the_proof_is_said_in_both_languages(
+def test_each_result_of_a_restore_drill_is_shown_in_both_languages(
     proof: Proof, outcome: str, english: str, chinese: str
 ) -> None:
-    """And the outcome of the database is the worse of its points and of what is proved."""
     page = rendered(proof, "en")
     assert f"Courier {outcome}" in page.text
     assert english in page.text
     assert chinese in rendered(proof, "zh-CN").text
-    links = [one["href"] for tag, one in page.tags if tag == "a" and "/evidence/7" in str(one)]
+    links = [
+        attributes["href"]
+        for tag, attributes in page.tags
+        if tag == "a" and "/evidence/7" in str(attributes)
+    ]
     assert len(links) == (proof.state not in (State.NEVER, State.UNREAD))
 
 
-def test_nothing_is_proved_by_a_ledger_that_was_changed() -> None:
-    """The line of a drill that failed may be the one."""
-    proof = Proof(State.HELD, HELD, None, {"p1": HELD})
-    assert "Courier Pass" in rendered(proof, "en").text
-    assert "Courier Fail" in rendered(proof, "en", changed=1).text
+def test_database_with_passed_drill_is_shown_as_failed_if_a_ledger_row_was_changed() -> None:
+    """The changed ledger row may have been the row of a failed drill."""
+    proof = Proof(State.PASSED, PASSED, None, {"p1": PASSED})
+    assert "Courier Passed" in rendered(proof, "en").text
+    assert "Courier Failed" in rendered(proof, "en", changed=1).text
 
 
-def test_a_restore_point_that_was_pruned_is_said_to_be_gone() -> None:
-    """What a drill proved of it proves nothing of those that are left."""
-    gone = Drilled(ROW, "p0", True, NOW)
-    assert "not in the store any more" in rendered(Proof(State.HELD, gone), "en").text
-    assert "not in the store any more" not in rendered(Proof(State.HELD, HELD), "en").text
+def test_page_notes_that_the_drilled_restore_point_was_pruned() -> None:
+    message = DatabaseDrill(ROW, "p0", True, NOW)
+    assert "not in the store any more" in rendered(Proof(State.PASSED, message), "en").text
+    assert "not in the store any more" not in rendered(Proof(State.PASSED, PASSED), "en").text
 
 
 @pytest.mark.parametrize(
-    ("locking", "days", "said"),
+    ("enforces_locks", "days", "expected_text"),
     [
         (True, 1, "locked until"),
-        (False, 1, "nothing locks it"),
-        (True, -1, "at the longest"),
-        (False, -1, "at the longest"),
+        (False, 1, "the off-site store does not lock the backup"),
+        (True, -1, "at the latest"),
+        (False, -1, "at the latest"),
     ],
 )
-def test_only_a_store_that_locks_by_itself_is_said_to_lock(
-    locking: bool, days: int, said: str
+def test_page_shows_file_locks_only_if_the_store_enforces_them(
+    enforces_locks: bool, days: int, expected_text: str
 ) -> None:
-    """In a directory a lock is a wish of ours; one that has ended is none anywhere."""
-    found = rendered(Proof(State.NEVER), "en", locking, NOW + timedelta(days=days)).text
-    assert said in found
-    assert ("locked until" in found) is (said == "locked until")
-    assert ("is a directory: nothing in it is locked" in found) is not locking
+    text = rendered(Proof(State.NEVER), "en", enforces_locks, NOW + timedelta(days=days)).text
+    assert expected_text in text
+    assert ("locked until" in text) is (expected_text == "locked until")
+    assert ("is a directory without locks" in text) is not enforces_locks
 
 
 @pytest.mark.parametrize(
     ("is_deleted", "english", "chinese"),
-    [(True, "was deleted in the store", "已被删除"), (False, "was overwritten", "已被覆盖")],
+    [
+        (True, "was deleted in the off-site store", "被删除"),
+        (False, "was overwritten", "被覆盖"),
+    ],
 )
-def test_a_hidden_object_fails_its_database(is_deleted: bool, english: str, chinese: str) -> None:
-    """The restore point can be used; that somebody changed the store is loud all the same."""
-    proof = Proof(State.HELD, HELD, None, {"p1": HELD})
+def test_database_is_shown_as_failed_if_a_restore_point_file_was_deleted_or_overwritten(
+    is_deleted: bool, english: str, chinese: str
+) -> None:
+    """A versioned store keeps the earlier version, so the restore point itself is still usable."""
+    proof = Proof(State.PASSED, PASSED, None, {"p1": PASSED})
     hidden = (HiddenObject("courier/p1/manifest.json", is_deleted),)
     page = rendered(proof, "en", hidden=hidden)
-    assert "Courier Fail" in page.text
-    assert f"courier/p1/manifest.json : The object {english}" in page.text.replace(
+    assert "Courier Failed" in page.text
+    assert f"courier/p1/manifest.json : A backup file {english}" in page.text.replace(
         "manifest.json:", "manifest.json :"
     )
     assert chinese in rendered(proof, "zh-CN", hidden=hidden).text

@@ -1,4 +1,4 @@
-"""The trigger form's API refuses wrong parameters before a run exists."""
+"""Airflow's API for triggers refuses wrong parameters before a run exists."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from include.services.clock import SystemClock
-from tests.plugins.shown import Shown
+from tests.plugins.pages_server import PagesServer
 from tests.support.fab import ADMIN
 
 pytestmark = pytest.mark.airflow
@@ -16,9 +16,10 @@ IN_TWO_DAYS = f"{SystemClock().now().date() + timedelta(days=2)}"
 
 
 @pytest.mark.parametrize("as_of", ["tomorrow", "2026-02-30", "2026-01-31T03:30:00", IN_TWO_DAYS])
-def test_trigger_with_wrong_as_of_is_refused_without_a_run(shown: Shown, as_of: str) -> None:
-    """Airflow answers with an error, and has no run whose evidence would fail."""
-    session, url = shown.airflow.session(ADMIN), f"{shown.airflow.url}/{RUNS}"
+def test_trigger_with_invalid_as_of_date_is_refused_and_creates_no_run(
+    pages_server: PagesServer, as_of: str
+) -> None:
+    session, url = pages_server.airflow.session(ADMIN), f"{pages_server.airflow.url}/{RUNS}"
     before = session.get(url, timeout=120).json()["total_entries"]
     body = {"logical_date": None, "conf": {"as_of": as_of}}
     answer = session.post(url, json=body, timeout=120)
@@ -26,11 +27,10 @@ def test_trigger_with_wrong_as_of_is_refused_without_a_run(shown: Shown, as_of: 
     assert session.get(url, timeout=120).json()["total_entries"] == before
 
 
-def test_trigger_with_past_day_is_accepted(shown: Shown) -> None:
-    """A day that has begun is an input that the form takes."""
-    url = f"{shown.airflow.url}/{RUNS}"
+def test_trigger_with_as_of_date_in_the_past_is_accepted(pages_server: PagesServer) -> None:
+    url = f"{pages_server.airflow.url}/{RUNS}"
     body = {"logical_date": None, "conf": {"as_of": "2026-01-31"}}
-    answer = shown.airflow.session(ADMIN).post(url, json=body, timeout=120)
+    answer = pages_server.airflow.session(ADMIN).post(url, json=body, timeout=120)
     assert answer.ok, answer.text
     run_id = answer.json()["dag_run_id"]
-    assert shown.airflow.session(ADMIN).delete(f"{url}/{run_id}", timeout=120).ok
+    assert pages_server.airflow.session(ADMIN).delete(f"{url}/{run_id}", timeout=120).ok

@@ -1,4 +1,4 @@
-"""Packs that tests write into a temporary folder."""
+"""Helpers that write policy packs for tests into a temporary folder."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ collections:
 
 
 def write_pack(folder: Path, **files: str) -> Path:
-    """Write a pack; ``datamap__shop="..."`` becomes ``datamap/shop.yaml``, dedented.
+    """Write the files of a policy pack, and return the folder.
 
-    Without a data map of its own the pack gets SHOP.
+    The argument ``datamap__shop`` is the text of the file ``datamap/shop.yaml``; its indentation is
+    removed. A pack without a data map gets the data map SHOP.
     """
     if not any(name.startswith("datamap__") for name in files):
         files["datamap__shop"] = SHOP
@@ -38,12 +39,12 @@ def write_pack(folder: Path, **files: str) -> Path:
 
 
 def problems_of(folder: Path) -> list[PackProblem]:
-    """The problems of a pack that has some."""
+    """Load a faulty policy pack and return its problems."""
     with pytest.raises(PackError) as caught:
         load_pack(folder)
     return caught.value.problems
 
 
-def said(folder: Path) -> list[str]:
-    """The same as the lines that people read."""
-    return [str(one) for one in problems_of(folder)]
+def problem_lines(folder: Path) -> list[str]:
+    """Load a faulty policy pack and return each problem as a line of text."""
+    return [str(problem) for problem in problems_of(folder)]

@@ -1,4 +1,4 @@
-"""The example pack: the whole of a database that nobody here designed."""
+"""The example pack maps every table of the Chinook database."""
 
 from __future__ import annotations
 
@@ -44,45 +44,47 @@ FOREIGN_KEYS = {
 }
 
 
-def chinook() -> MappedDatabase:
+def load_chinook() -> MappedDatabase:
     return load_pack(PACK).database("chinook")
 
 
-def test_every_table_and_column_is_mapped() -> None:
-    """Neither more nor less than the database has, columns in its order."""
-    database = chinook()
-    mapped = {name: " ".join(one.fields) for name, one in database.collections.items()}
+def test_chinook_pack_maps_every_table_and_column() -> None:
+    database = load_chinook()
+    mapped = {
+        name: " ".join(collection.fields) for name, collection in database.collections.items()
+    }
     assert mapped == TABLES
-    assert {one.schema_name for one in database.collections.values()} == {"public"}
-    assert all(one.table == name for name, one in database.collections.items())
+    assert {collection.schema_name for collection in database.collections.values()} == {"public"}
+    assert all(collection.table == name for name, collection in database.collections.items())
 
 
-def test_keys_are_those_of_the_database() -> None:
-    """Primary keys, and references as foreign keys, the self reference included."""
-    collections = chinook().collections
-    assert {name: one.primary_key for name, one in collections.items()} == PRIMARY_KEYS
+def test_chinook_pack_maps_primary_and_foreign_keys_of_the_database() -> None:
+    """The pack states each foreign key as a reference, including self references."""
+    collections = load_chinook().collections
+    assert {
+        name: collection.primary_key for name, collection in collections.items()
+    } == PRIMARY_KEYS
     references = {
-        f"{table}.{name}": f"{one.collection}.{one.field}"
+        f"{table}.{name}": f"{reference.collection}.{reference.field}"
         for table, collection in collections.items()
         for name, field in collection.fields.items()
-        for one in field.references
+        for reference in field.references
     }
     assert references == FOREIGN_KEYS
 
 
-def test_personal_data_is_marked_and_owned() -> None:
-    """Tables about people are confidential; every table has a class, a department, an owner."""
-    database = chinook()
+def test_chinook_pack_classifies_every_table_and_marks_personal_data() -> None:
+    database = load_chinook()
     personal = {
         name
-        for name, one in database.collections.items()
-        if any(field.is_personal for field in one.fields.values())
+        for name, collection in database.collections.items()
+        if any(field.is_personal for field in collection.fields.values())
     }
     assert personal == {"customer", "employee", "invoice", "invoice_line"}
-    for one in database.collections.values():
-        assert one.data_class
-        assert one.department
-        assert one.owner
+    for collection in database.collections.values():
+        assert collection.data_class
+        assert collection.department
+        assert collection.owner
     assert database.collections["customer"].data_class == "confidential"
     assert database.site == "head-office"
     assert load_pack(PACK).remarks == ()

@@ -1,4 +1,4 @@
-"""Data maps: fideslang's form, our keys, names of every kind, and each fault with its line."""
+"""Data maps: fideslang manifests, ParcelSeal's keys, unusual names, and faults with their lines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from include.messages import _, in_english, verbatim
 from include.policy.datamap import MappedDatabase
 from include.registry import load_pack
+from include.reports.i18n import Translator
 from include.services.errors import UsageError
-from tests.policy.packs import SHOP, said, write_pack
+from tests.policy.packs import SHOP, problem_lines, write_pack
 
 # In the manner of Fides' own demonstration datasets, legacy keys included.
 FIDES = """\
@@ -60,11 +62,35 @@ def database_of(folder: Path, text: str) -> MappedDatabase:
     return database
 
 
-def test_a_fides_manifest_loads_unchanged(tmp_path: Path) -> None:
-    """With no key of ours it is a database at customer_db, in schema public, with the defaults."""
+def test_database_title_has_both_languages_if_the_data_map_states_them(tmp_path: Path) -> None:
+    title = "    meta: {parcelseal: {title: {en: Shop, zh-CN: 商店}}}\n"
+    text = FIDES.replace("    meta: null\n", title, 1)
+    database = database_of(tmp_path, text)
+    texts = [Translator(locale).text(database.title) for locale in ("en", "zh_CN")]
+    assert texts == ["Shop", "商店"]
+
+
+def test_hostile_database_title_is_shown_literally_and_without_control_characters(
+    tmp_path: Path,
+) -> None:
+    """A title with braces is text of the company, not a template."""
+    hostile = "Shop {b} {x!r} {{c}} {0}\u202e\u0000"
+    text = FIDES.replace(
+        "    meta: null\n",
+        '    meta: {parcelseal: {title: {en: "Shop {b} {x!r} {{c}} {0}\\u202e\\0", zh-CN: 店}}}\n',
+        1,
+    )
+    title = database_of(tmp_path, text).title
+    shown = "Shop {b} {x!r} {{c}} {0}\\u202e\\u0000"
+    assert Translator("en").text(title) == shown
+    assert Translator("en").text(_("Database {name}", name=title)) == f"Database {shown}"
+    assert in_english(_("Database {name}", name=title)) == f"Database {hostile}"
+
+
+def test_fides_manifest_loads_with_defaults(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path, datamap__x=FIDES))
     database = pack.database("fides_style")
-    assert database.title == "Written for Fides"
+    assert database.title == verbatim("Written for Fides")
     assert (database.connection, database.schema_name, database.site) == (
         "customer_db",
         "public",
@@ -79,20 +105,31 @@ def test_a_fides_manifest_loads_unchanged(tmp_path: Path) -> None:
     assert customer.fields["name"].subjects == ("customer",)
     assert customer.fields["payload"].fields["contact"].fields["phone"].is_personal
     assert not customer.fields["tags"].is_personal
-    known, unknown = database.collections["visit"].fields["customer_id"].references
-    assert (known.database, known.collection, known.field) == ("fides_style", "customer", "id")
-    assert (unknown.database, unknown.collection, unknown.field) == ("elsewhere", "", "person.id")
+    mapped, unmapped = database.collections["visit"].fields["customer_id"].references
+    assert (mapped.database, mapped.collection, mapped.field) == (
+        "fides_style",
+        "customer",
+        "id",
+    )
+    assert (
+        unmapped.database,
+        unmapped.collection,
+        unmapped.field,
+    ) == ("elsewhere", "", "person.id")
 
 
-def test_what_fides_ignores_is_remarked(tmp_path: Path) -> None:
-    """A mistyped key is no error to fideslang; whoever checks the pack still hears of it."""
+def test_keys_that_fideslang_ignores_become_remarks(tmp_path: Path) -> None:
     text = SHOP.replace("data_categories", "data_catgories")
-    remarks = [str(one) for one in load_pack(write_pack(tmp_path / "a", datamap__x=text)).remarks]
+    remarks = [
+        str(remark) for remark in load_pack(write_pack(tmp_path / "a", datamap__x=text)).remarks
+    ]
     assert remarks == [
         "datamap/x.yaml:8: collections[0].fields[1].data_catgories: "
         "fideslang does not know this key and ignores it"
     ]
-    remarks = [str(one) for one in load_pack(write_pack(tmp_path / "b", datamap__x=FIDES)).remarks]
+    remarks = [
+        str(remark) for remark in load_pack(write_pack(tmp_path / "b", datamap__x=FIDES)).remarks
+    ]
     assert [line.split(": ")[1] for line in remarks] == [
         "dataset[0].data_qualifier",
         "dataset[0].retention",
@@ -101,8 +138,7 @@ def test_what_fides_ignores_is_remarked(tmp_path: Path) -> None:
     ]
 
 
-def test_our_keys_are_read(tmp_path: Path) -> None:
-    """Everything under meta.parcelseal, for the database and for single collections."""
+def test_parcelseal_keys_in_data_map_override_the_defaults(tmp_path: Path) -> None:
     text = SHOP + dedent("""\
         meta:
           other_tool: {anything: [goes]}
@@ -123,14 +159,15 @@ def test_our_keys_are_read(tmp_path: Path) -> None:
     assert (database.connection, database.schema_name) == ("shop_db", "sales")
     assert (database.site, database.owner, database.department) == ("kunming-1", "zhang", "IT")
     assert (database.rto, database.rpo) == (timedelta(minutes=30), timedelta(hours=1))
-    assert [(one.collection, one.field) for one in database.newest] == [("buyer", "seen_at")]
+    assert [(reference.collection, reference.field) for reference in database.newest] == [
+        ("buyer", "seen_at")
+    ]
     buyer = database.collections["buyer"]
     assert (buyer.schema_name, buyer.table) == ("crm", "客户")
     assert (buyer.data_class, buyer.department, buyer.owner) == ("confidential", "CS", "li")
 
 
-def test_collections_inherit_from_their_database(tmp_path: Path) -> None:
-    """Class, owner, department and data categories reach down where nothing nearer is said."""
+def test_collections_inherit_values_of_their_database(tmp_path: Path) -> None:
     text = SHOP.replace("collections:", "data_categories: [user]\ncollections:") + dedent("""\
         meta: {parcelseal: {class: internal, owner: zhang, department: IT, schema: Sales}}
         """)
@@ -141,8 +178,8 @@ def test_collections_inherit_from_their_database(tmp_path: Path) -> None:
     assert buyer.fields["id"].is_personal
 
 
-def test_the_nearest_data_subjects_hold(tmp_path: Path) -> None:
-    """A column about staff in a table about customers is not about both."""
+def test_field_has_the_data_subjects_of_the_nearest_level(tmp_path: Path) -> None:
+    """In a table about customers, a column about staff must not count as data of customers."""
     text = SHOP.replace("name: buyer\n", "name: buyer\n    data_subjects: [customer]\n")
     text = text.replace("name: seen_at\n", "name: seen_at\n        data_subjects: [employee]\n")
     fields = database_of(tmp_path, text).collections["buyer"].fields
@@ -150,15 +187,14 @@ def test_the_nearest_data_subjects_hold(tmp_path: Path) -> None:
     assert fields["seen_at"].subjects == ("employee",)
 
 
-def test_targets_come_from_backup_yaml(tmp_path: Path) -> None:
-    """A database that names no RTO or RPO has the pack's."""
+def test_database_without_recovery_targets_uses_targets_of_backup_yaml(tmp_path: Path) -> None:
     folder = write_pack(tmp_path, backup="defaults: {rto_minutes: 15, rpo_hours: 2}\n")
     database = load_pack(folder).database("shop")
     assert (database.rto, database.rpo) == (timedelta(minutes=15), timedelta(hours=2))
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "expected"),
+    ("name", "exceptions", "expected"),
     [
         ("orders", None, ("public", "orders")),
         ("Orders 2024", None, ("public", "Orders 2024")),
@@ -176,11 +212,11 @@ def test_targets_come_from_backup_yaml(tmp_path: Path) -> None:
         ("sales.orders", {"class": "secret"}, ("sales", "orders")),
     ],
 )
-def test_any_table_name_can_be_mapped(
-    tmp_path: Path, name: str, said: dict[str, str] | None, expected: tuple[str, str]
+def test_table_of_splits_collection_name_at_dot_unless_data_map_names_table(
+    tmp_path: Path, name: str, exceptions: dict[str, str] | None, expected: tuple[str, str]
 ) -> None:
-    """A dot splits schema and table unless the schema or the table is named."""
-    meta = {"parcelseal": {"collections": {name: said} if said else {}}}
+    """A dot separates schema and table, unless the data map names the schema or the table."""
+    meta = {"parcelseal": {"collections": {name: exceptions} if exceptions else {}}}
     dataset = {"fides_key": "x", "meta": meta, "collections": [{"name": name, "fields": []}]}
     database = database_of(tmp_path, yaml.safe_dump(dataset, allow_unicode=True))
     assert (database.collections[name].schema_name, database.collections[name].table) == expected
@@ -193,12 +229,12 @@ _NAMES = st.text(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(tables=st.dictionaries(_NAMES, st.lists(_NAMES, min_size=1, unique=True), min_size=1))
-def test_names_and_references_survive_whatever_they_are(
+def test_names_and_references_with_any_characters_are_mapped_unchanged(
     tmp_path: Path, tables: dict[str, list[str]]
 ) -> None:
-    """Every table and column is found under its own name, and every reference leads to a field.
+    """A reference with several dots can be split in several ways.
 
-    Names with dots may leave two ways to split ``collection.field``; each leads to a real field.
+    The result must always be a field that exists.
     """
     targets = [(table, column) for table, columns in tables.items() for column in columns]
     references = [{"dataset": "x", "field": f"{table}.{column}"} for table, column in targets]
@@ -207,27 +243,30 @@ def test_names_and_references_survive_whatever_they_are(
         {
             "name": table,
             "fields": [
-                {"name": one, "fides_meta": {"references": references}}
-                if (table, one) == first
-                else {"name": one}
-                for one in columns
+                {"name": column, "fides_meta": {"references": references}}
+                if (table, column) == first
+                else {"name": column}
+                for column in columns
             ],
         }
         for table, columns in tables.items()
     ]
-    # tables spelled out: `a.b` would else be table b of schema a, and may stand twice
-    ours = {"collections": {table: {"table": table} for table in tables}}
-    dataset = {"fides_key": "x", "meta": {"parcelseal": ours}, "collections": collections}
+    # explicit tables: `a.b` would be table b of schema a, which may repeat another table
+    own_keys = {"collections": {table: {"table": table} for table in tables}}
+    dataset = {"fides_key": "x", "meta": {"parcelseal": own_keys}, "collections": collections}
     database = database_of(tmp_path, yaml.safe_dump(dataset, allow_unicode=True, default_style='"'))
     assert {n: list(c.fields) for n, c in database.collections.items()} == tables
-    assert [one.table for one in database.collections.values()] == list(tables)
-    found = database.collections[first[0]].fields[first[1]].references
-    assert [f"{one.collection}.{one.field}" for one in found] == [r["field"] for r in references]
-    assert {(one.collection, one.field) for one in found} <= set(targets)
+    assert [collection.table for collection in database.collections.values()] == list(tables)
+    references_read = database.collections[first[0]].fields[first[1]].references
+    assert [f"{reference.collection}.{reference.field}" for reference in references_read] == [
+        r["field"] for r in references
+    ]
+    assert {(reference.collection, reference.field) for reference in references_read} <= set(
+        targets
+    )
 
 
-def test_a_company_may_add_to_the_taxonomy(tmp_path: Path) -> None:
-    """A manifest's own data categories count in every data map of the pack."""
+def test_data_maps_can_add_categories_to_the_taxonomy(tmp_path: Path) -> None:
     category = """\
         data_category:
           - fides_key: user.contact.waybill
@@ -239,7 +278,7 @@ def test_a_company_may_add_to_the_taxonomy(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path, datamap__z_taxonomy=category, datamap__a_shop=text))
     field = pack.database("shop").collections["buyer"].fields["phone"]
     assert field.categories == ("user.contact.waybill",)
-    assert [one.message for one in pack.remarks] == ["is not used by ParcelSeal"]
+    assert [remark.message for remark in pack.remarks] == ["is not used by ParcelSeal"]
 
 
 @pytest.mark.parametrize(
@@ -255,14 +294,14 @@ def test_a_company_may_add_to_the_taxonomy(tmp_path: Path) -> None:
         ),
         ("name: seen_at", "name: 12", "9: collections[0].fields[2].name: should be text, YAML re"),
         ("name: seen_at", "name: ''", "9: collections[0].fields[2].name: should not be empty"),
-        ("name: seen_at", "name: phone", "9: collections[0].fields[2].name: 'phone' stands twice,"),
-        ("name: seen_at", "nam: seen_at", "9: collections[0].fields[2].name: is required and mis"),
+        ("name: seen_at", "name: phone", "9: collections[0].fields[2].name: 'phone' occurs twice,"),
+        ("name: seen_at", "nam: seen_at", "9: collections[0].fields[2].name: is required but mis"),
         ("- name: seen_at", "- seen_at", "9: collections[0].fields[2]: "),
         ("fides_key: shop", "fides_key: 商店", "1: fides_key: "),
         ("fides_key: shop", "fides_key: <instance>", "1: fides_key: names a database and its fol"),
         ("fides_key: shop", "fides_key: ..", "1: fides_key: names a database and its folders"),
         ("fides_key: shop", 'fides_key: "shop\\n"', "1: fides_key: names a database and its fo"),
-        ("fides_key: shop\n", "name: shop\n", "1: fides_key: is required and missing"),
+        ("fides_key: shop\n", "name: shop\n", "1: fides_key: is required but missing"),
         (
             "fides_key: shop",
             "fides_key: shop\ndata_uses: [gossip]",
@@ -272,12 +311,11 @@ def test_a_company_may_add_to_the_taxonomy(tmp_path: Path) -> None:
         ("collections:", "collections: {}\ncollectibles:", "2: collections: Input should be a val"),
     ],
 )
-def test_each_fault_of_a_dataset_has_its_line(
+def test_load_pack_reports_each_fault_of_a_dataset_with_its_line(
     tmp_path: Path, old: str, new: str, expected: str
 ) -> None:
-    """The judgement of fideslang, the taxonomy and names, each where it stands."""
     assert SHOP.count(old) == 1
-    lines = said(write_pack(tmp_path, datamap__x=SHOP.replace(old, new)))
+    lines = problem_lines(write_pack(tmp_path, datamap__x=SHOP.replace(old, new)))
     assert any(line.startswith(f"datamap/x.yaml:{expected}") for line in lines), lines
 
 
@@ -289,8 +327,9 @@ def test_each_fault_of_a_dataset_has_its_line(
         ("buyer", "no collection of shop is named in 'buyer' (collection.field)"),
     ],
 )
-def test_a_reference_into_the_void_is_a_fault(tmp_path: Path, target: str, message: str) -> None:
-    """References inside mapped databases have to lead somewhere."""
+def test_reference_to_an_unknown_field_is_a_fault(
+    tmp_path: Path, target: str, message: str
+) -> None:
     text = SHOP + dedent(f"""\
         # a second table
           - name: sale
@@ -302,11 +341,12 @@ def test_a_reference_into_the_void_is_a_fault(tmp_path: Path, target: str, messa
                       field: {target}
         """).replace("# a second table\n", "")
     expected = f"collections[1].fields[0].fides_meta.references[0].field: {message}"
-    assert said(write_pack(tmp_path, datamap__x=text)) == [f"datamap/x.yaml:16: {expected}"]
+    assert problem_lines(write_pack(tmp_path, datamap__x=text)) == [
+        f"datamap/x.yaml:16: {expected}"
+    ]
 
 
-def test_references_lead_from_one_database_to_another(tmp_path: Path) -> None:
-    """And are checked there."""
+def test_references_between_databases_are_mapped_and_checked(tmp_path: Path) -> None:
     other = """\
         fides_key: crm
         collections:
@@ -319,29 +359,29 @@ def test_references_lead_from_one_database_to_another(tmp_path: Path) -> None:
     [reference] = pack.database("crm").collections["sales.lead"].fields["buyer_id"].references
     assert (reference.database, reference.collection, reference.field) == ("shop", "buyer", "id")
     bad = {"datamap__crm": other.replace("buyer.id", "buyer.key"), "datamap__shop": SHOP}
-    assert "collection 'buyer' has no field 'key'" in said(write_pack(tmp_path, **bad))[0]
+    assert "collection 'buyer' has no field 'key'" in problem_lines(write_pack(tmp_path, **bad))[0]
 
 
-def test_a_database_has_one_data_map(tmp_path: Path) -> None:
-    """Two of one name could not be told apart on the command line."""
-    assert said(write_pack(tmp_path, datamap__a=SHOP, datamap__b="\n" + SHOP)) == [
+def test_repeated_database_name_is_a_fault(tmp_path: Path) -> None:
+    """Databases with the same name could not be distinguished on the command line."""
+    assert problem_lines(write_pack(tmp_path, datamap__a=SHOP, datamap__b="\n" + SHOP)) == [
         "datamap/b.yaml:2: fides_key: another data map has this name: datamap/a.yaml:1"
     ]
 
 
-def test_a_name_that_stands_twice_is_one_fault(tmp_path: Path) -> None:
-    """Of a collection and of a column, each with both lines."""
+def test_repeated_collection_or_field_is_reported_once(tmp_path: Path) -> None:
+    """The message has the line numbers of both occurrences."""
     text = SHOP + SHOP.split("collections:\n")[1].replace("seen_at", "phone")
-    assert said(write_pack(tmp_path, datamap__a=text)) == [
-        "datamap/a.yaml:10: collections[1].name: 'buyer' stands twice, first in line 3",
-        "datamap/a.yaml:16: collections[1].fields[2].name: 'phone' stands twice, first in line 14",
+    assert problem_lines(write_pack(tmp_path, datamap__a=text)) == [
+        "datamap/a.yaml:10: collections[1].name: 'buyer' occurs twice, first in line 3",
+        "datamap/a.yaml:16: collections[1].fields[2].name: 'phone' occurs twice, first in line 14",
     ]
 
 
-def test_a_table_has_one_collection(tmp_path: Path) -> None:
-    """Two collections of one table would be counted twice."""
+def test_two_collections_of_the_same_table_are_a_fault(tmp_path: Path) -> None:
+    """The records of the table would be counted twice."""
     text = SHOP + "  - {name: public.buyer, fields: []}\n"
-    assert said(write_pack(tmp_path, datamap__a=text)) == [
+    assert problem_lines(write_pack(tmp_path, datamap__a=text)) == [
         "datamap/a.yaml:10: collections[1].name: is the same table as collection 'buyer': "
         "public.buyer"
     ]
@@ -350,22 +390,21 @@ def test_a_table_has_one_collection(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("- fides_key: x\n", "1: is no data map: neither a fideslang Dataset"),
-        ("datasets: []\n", "1: is no data map: neither a fideslang Dataset"),
+        ("- fides_key: x\n", "1: is not a data map: it is neither a fideslang Dataset"),
+        ("datasets: []\n", "1: is not a data map: it is neither a fideslang Dataset"),
         ("dataset:\n  fides_key: x\n", "1: dataset: should be a list"),
         ("dataset:\n  - x\n", "2: dataset[0]: should be a mapping"),
         ("dataset: []\nsystems: []\n", "2: systems: a Fides manifest has no such resource"),
         ("data_category: [{fides_key: user.x}]\n", "1: data_category[0]"),
     ],
 )
-def test_what_is_no_data_map_is_refused(tmp_path: Path, text: str, expected: str) -> None:
-    """Every file of datamap/ is a Dataset or a manifest."""
-    lines = said(write_pack(tmp_path, datamap__x=text))
+def test_document_that_is_no_data_map_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    """Every file of datamap/ must be a fideslang Dataset or a Fides manifest."""
+    lines = problem_lines(write_pack(tmp_path, datamap__x=text))
     assert any(line.startswith(f"datamap/x.yaml:{expected}") for line in lines), lines
 
 
-def test_an_unknown_database_is_a_usage_error(tmp_path: Path) -> None:
-    """The message names those that there are."""
+def test_unknown_database_is_a_usage_error(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path))
     with pytest.raises(UsageError, match=r"no database shops\. It maps: shop\."):
         pack.database("shops")

@@ -1,4 +1,4 @@
-"""YAML files: read safely, with lines, and every kind of bad file named."""
+"""Tests of reading YAML files safely, with line numbers and faults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from include.policy.document import (
 
 
 def is_plain_text(text: str) -> bool:
-    """Return whether a text means itself for every reader of YAML."""
+    """Return whether YAML 1.1 and YAML 1.2 both read an unquoted text as this same text."""
     try:
         return isinstance(plain_value(text), str)
     except AmbiguousScalar:
@@ -55,23 +55,23 @@ def read(text: str) -> Document:
     return read_document(text.encode(), "x.yaml")
 
 
-def refused(content: str | bytes) -> list[str]:
+def faults_of(content: str | bytes) -> list[str]:
     raw = content.encode() if isinstance(content, str) else content
     try:
-        return [str(one) for one in read_document(raw, "x.yaml").faults]
+        return [str(fault) for fault in read_document(raw, "x.yaml").faults]
     except DocumentError as error:
-        return [str(one) for one in error.problems]
+        return [str(problem) for problem in error.problems]
 
 
 @given(_DATA)
-def test_what_was_dumped_is_what_is_read(data: dict[str, object]) -> None:
-    """Reading undoes PyYAML's own safe dump, whatever the keys and values."""
+def test_read_document_returns_the_data_that_was_dumped_as_yaml(data: dict[str, object]) -> None:
+    """PyYAML dumps any keys and values, and the reader returns the same data."""
     assert read(yaml.safe_dump(data, allow_unicode=True)).data == data
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
-def test_lines_are_those_of_the_file(gaps: list[int]) -> None:
-    """Each key's line is where it stands, whatever blank lines and comments lie between."""
+def test_read_document_records_the_line_of_every_key(gaps: list[int]) -> None:
+    """Blank lines and comments must not change the recorded line numbers of keys."""
     text, expected = "", {}
     for at, gap in enumerate(gaps):
         text += "# note\n" * gap + f"key{at}:\n"
@@ -89,8 +89,8 @@ def test_lines_are_those_of_the_file(gaps: list[int]) -> None:
         ("# only a comment\n", "x.yaml: is empty"),
         ("a: 1\nb: [1,\n", "x.yaml:3: is not valid YAML: "),
         ("a: 1\n\tb: 2\n", "x.yaml:2: is not valid YAML: found "),
-        ("a: 1\na: 2\n", "x.yaml:2: a: this key stands twice, first in line 1"),
-        ("a:\n  b: {c: 1, c: 2}\n", "x.yaml:2: a.b.c: this key stands twice, first in line 2"),
+        ("a: 1\na: 2\n", "x.yaml:2: a: this key occurs twice, first in line 1"),
+        ("a:\n  b: {c: 1, c: 2}\n", "x.yaml:2: a.b.c: this key occurs twice, first in line 2"),
         ("a: 1\n2: b\n", 'x.yaml:2: a key should be text: write it in "quotes"'),
         ("on: b\n", 'x.yaml:1: a key should be text: write it in "quotes"'),
         ("? [a]\n: b\n", 'x.yaml:1: a key should be text: write it in "quotes"'),
@@ -113,9 +113,11 @@ def test_lines_are_those_of_the_file(gaps: list[int]) -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_a_bad_file_is_refused_with_its_line(content: str | bytes, expected: str) -> None:
-    """Every kind of bad file gives one line that says where and what."""
-    [line] = refused(content)
+def test_read_document_refuses_faulty_file_and_names_the_line(
+    content: str | bytes, expected: str
+) -> None:
+    """Each faulty file gives a single problem with its line number."""
+    [line] = faults_of(content)
     assert line.startswith(expected)
     assert "\n" not in line
 
@@ -145,28 +147,29 @@ def test_a_bad_file_is_refused_with_its_line(content: str | bytes, expected: str
         (".NaN", 'a number that packs do not support or the text ".NaN"'),
     ],
 )
-def test_value_that_readers_of_yaml_understand_differently_is_refused(
-    value: str, meanings: str
-) -> None:
-    """Without quotes it is a problem with line and path, in quotes it is text, also as a key."""
-    what_to_do = "write the intended value, text in quotes"
-    assert refused(f"a:\n  - b: {value}\n") == [
-        f"x.yaml:2: a[0].b: {value} can mean {meanings}: {what_to_do}"
+def test_value_with_several_meanings_in_yaml_is_refused(value: str, meanings: str) -> None:
+    """Without quotes the value is a problem with line and path.
+
+    In quotes it is text, also as a key.
+    """
+    action = "write the intended value, text in quotes"
+    assert faults_of(f"a:\n  - b: {value}\n") == [
+        f"x.yaml:2: a[0].b: {value} can mean {meanings}: {action}"
     ]
-    assert refused(f"{value}: b\n") == ['x.yaml:1: a key should be text: write it in "quotes"']
+    assert faults_of(f"{value}: b\n") == ['x.yaml:1: a key should be text: write it in "quotes"']
     assert read(f"a: \"{value}\"\n'{value}': |-\n  {value}\n").data == {"a": value, value: value}
 
 
 @pytest.mark.parametrize("content", ["a:\n", "a: [b, ]\nc:\n", "a: &x\nb: *x\n", "- \n- a\n"])
 def test_key_without_a_value_is_refused(content: str) -> None:
-    """A condition that was deleted behind its key would mean all records."""
-    assert refused(content)
-    assert "the key has no value: write null for no value" in refused(content)[0]
+    """A rule whose condition was deleted by mistake would otherwise select all records."""
+    assert faults_of(content)
+    assert "the key has no value: write null for no value" in faults_of(content)[0]
 
 
-def test_number_with_more_digits_than_it_keeps_is_refused() -> None:
-    """A limit of an amount of money is not rounded silently."""
-    [line] = refused("a: 99999999999999.995\n")
+def test_number_that_cannot_be_stored_exactly_is_refused() -> None:
+    """Otherwise the limit for an amount of money could be rounded without a message."""
+    [line] = faults_of("a: 99999999999999.995\n")
     assert "has more digits than a number can store" in line
     assert read("a: 0.1\nb: 1.5e+3\nc: 9007199254740993").data == {
         "a": 0.1,
@@ -178,33 +181,33 @@ def test_number_with_more_digits_than_it_keeps_is_refused() -> None:
 @pytest.mark.parametrize(
     "text", ["12:30", "09:00", "1:30.5", "190:20:30", "=", "y", "N", "0.1.2", "1-2", "2026-11-25"]
 )
-def test_other_plain_values_are_text(text: str) -> None:
-    """YAML 1.1 reads times as numbers of base 60; nobody writes them so."""
+def test_unquoted_time_and_other_words_are_read_as_text(text: str) -> None:
+    """YAML 1.1 reads a time such as 12:30 as a number of base 60, which no author intends."""
     assert read(f"a: {text}\n{text}: a\n").data == {"a": text, text: "a"}
 
 
-def test_constants_are_those_of_yaml_1_2() -> None:
-    """Truth values and null in each spelling of the core schema."""
+def test_constants_of_yaml_1_2_are_read() -> None:
+    """True, false and null are read in each spelling of the core schema."""
     assert read("[true, True, TRUE, false, False, FALSE]").data == [True] * 3 + [False] * 3
     assert read("[null, Null, NULL, ~]").data == [None] * 4
 
 
-def test_refused_value_hides_no_other_problem() -> None:
-    """The structure is read on, so that the pack's form can be checked too."""
+def test_refused_value_does_not_hide_other_problems() -> None:
+    """The rest of the document is read, and the rules of the pack are checked as well."""
     document = read("a: 010\nb: [yes, 1]\n")
     assert document.data == {"a": "010", "b": ["yes", 1]}
     assert document.refused == {("a",), ("b", 0)}
     assert len(document.faults) == 2
 
 
-def test_all_faults_of_a_file_come_at_once() -> None:
-    """A duplicate key does not hide the bad tag after it."""
-    assert len(refused("a: 1\na: 2\nb: !x y\n3: z\n")) == 3
+def test_read_document_reports_all_faults_of_a_file() -> None:
+    """A duplicate key must not hide the faulty tag that follows it."""
+    assert len(faults_of("a: 1\na: 2\nb: !x y\n3: z\n")) == 3
 
 
 @pytest.mark.parametrize("form", ["lists", "merges"])
-def test_an_alias_bomb_costs_next_to_nothing(form: str) -> None:
-    """Aliases that would unfold into billions of values are refused within seconds."""
+def test_alias_bomb_is_refused_quickly(form: str) -> None:
+    """Aliases that would expand to billions of values are refused within seconds."""
     layers = ["l0: &l0 {k: v}" if form == "merges" else "l0: &l0 [x]"]
     for at in range(1, 40):
         below = ", ".join([f"*l{at - 1}"] * 9)
@@ -212,30 +215,33 @@ def test_an_alias_bomb_costs_next_to_nothing(form: str) -> None:
             f"l{at}: &l{at} {{<<: [{below}]}}" if form == "merges" else f"l{at}: &l{at} [{below}]"
         )
     started = time.monotonic()
-    assert "unfold" in refused("\n".join(layers))[0]
+    assert "unfold" in faults_of("\n".join(layers))[0]
     assert time.monotonic() - started < 10
 
 
 def test_merge_keys_are_resolved() -> None:
-    """``<<`` works as YAML 1.1 says: own keys win, then the earlier of several mappings."""
+    """By YAML 1.1, a mapping's own keys take precedence over merged keys.
+
+    Of several merged mappings, the first one takes precedence.
+    """
     text = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc:\n  z: 3\n  <<: [*a, *b]\n"
     document = read(text)
     assert document.data["c"] == {"x": 1, "y": 1, "z": 3}
     assert document.lines[("c", "z")] == 4
 
 
-def test_dates_stay_text() -> None:
-    """An edition such as 2025-05-01 needs no quotes, and an impossible date does not break YAML."""
+def test_dates_are_read_as_text() -> None:
+    """An edition such as 2025-05-01 needs no quotes. An impossible date causes no YAML error."""
     assert read("a: 2025-05-01\nb: 2026-13-45").data == {"a": "2025-05-01", "b": "2026-13-45"}
 
 
-def test_a_byte_order_mark_is_no_fault() -> None:
-    """Windows editors write one."""
+def test_byte_order_mark_is_accepted() -> None:
+    """Some Windows editors write a byte order mark at the beginning of a file."""
     assert read_document(b"\xef\xbb\xbfa: 1\n", "x.yaml").data == {"a": 1}
 
 
-def test_unreadable_files_are_named(tmp_path) -> None:
-    """A folder, a missing file and a huge file each give one line, and the huge one is not read."""
+def test_read_bytes_refuses_folders_missing_files_and_huge_files(tmp_path) -> None:
+    """A huge file must be refused without reading it as a whole."""
     huge = tmp_path / "huge.yaml"
     with huge.open("wb") as stream:
         stream.truncate(MAX_BYTES + 1)
@@ -261,6 +267,6 @@ def test_unreadable_files_are_named(tmp_path) -> None:
         (("",), '.""'.removeprefix(".")),
     ],
 )
-def test_paths_are_written_for_people(loc, text: str) -> None:
-    """Names that could be misread stand in quotes."""
+def test_path_text_quotes_names_that_could_be_misread(loc, text: str) -> None:
+    """Names that could be misread as several steps are quoted."""
     assert path_text(loc) == text

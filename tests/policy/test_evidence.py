@@ -1,4 +1,4 @@
-"""evidence.yaml: terms of evidence, never shorter than the law's."""
+"""The rules of evidence.yaml, and the shortest legal retention period."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from include.policy import SHIPPED
 from include.policy.rules import EvidenceRules
 from include.registry import load_pack
-from tests.policy.packs import said, write_pack
+from tests.policy.packs import problem_lines, write_pack
 
 
 @pytest.mark.parametrize(
@@ -22,17 +22,17 @@ from tests.policy.packs import said, write_pack
         ("lock_days: 40000\n", "1: lock_days: Input should be less than or equal to 36500"),
         ("keep: P4Y\nlock_days: 1462\n", "2: lock_days: the lock outlasts keep (P4Y)"),
         ("lock_days: P3Y\n", "1: lock_days: Input should be a valid integer"),
-        ("locked: 1\n", "1: locked: this key is not known here"),
+        ("locked: 1\n", "1: locked: this key is unknown"),
     ],
 )
-def test_each_fault_of_evidence_yaml_has_its_line(tmp_path: Path, text: str, expected: str) -> None:
-    """Terms below the law's, and a lock that would refuse what the term lets go."""
-    [line] = said(write_pack(tmp_path, evidence=text))
+def test_load_pack_reports_each_fault_of_evidence_yaml_with_its_line(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    [line] = problem_lines(write_pack(tmp_path, evidence=text))
     assert line.startswith(f"evidence.yaml:{expected}")
 
 
-def test_evidence_is_kept_for_the_term_of_the_pack(tmp_path: Path) -> None:
-    """A key that is left out keeps its default, also beside the shortest term."""
+def test_evidence_rules_keep_defaults_of_omitted_keys(tmp_path: Path) -> None:
     assert load_pack(write_pack(tmp_path / "none")).evidence == EvidenceRules()
     pack = load_pack(write_pack(tmp_path / "ten", evidence="keep: P10Y\n"))
     assert (pack.evidence.keep.months, pack.evidence.lock_days) == (120, 1098)
@@ -40,7 +40,6 @@ def test_evidence_is_kept_for_the_term_of_the_pack(tmp_path: Path) -> None:
     assert load_pack(write_pack(tmp_path / "short", evidence=shortest)).evidence.keep.months == 36
 
 
-def test_shipped_file_has_the_defaults(tmp_path: Path) -> None:
-    """A company that copies the file and one that has none keep evidence for as long."""
+def test_shipped_evidence_yaml_equals_the_defaults(tmp_path: Path) -> None:
     shipped = (SHIPPED / "evidence.yaml").read_text(encoding="utf-8")
     assert load_pack(write_pack(tmp_path, evidence=shipped)).evidence == EvidenceRules()

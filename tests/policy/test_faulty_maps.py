@@ -1,4 +1,4 @@
-"""A faulty data map stops its own database, and names itself."""
+"""If a data map is faulty, only the database that it describes cannot be used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from include.policy import PackError, PolicyPack
-from include.policy.compiled import compiled_pack
+from include.policy.compiled import load_compiled_pack
 from include.registry import load_pack, sections
 from tests.policy.packs import SHOP, write_pack
 from tests.policy.test_loader import RULE
@@ -40,13 +40,13 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> Callable[[Path], PolicyPack]:
-    return lambda folder: compiled_pack(folder, sections, tmp_path / "home" / "packs")
+    return lambda folder: load_compiled_pack(folder, sections, tmp_path / "home" / "packs")
 
 
-def test_a_faulty_map_stops_its_own_database(
+def test_database_with_faulty_data_map_cannot_be_used_but_others_can(
     folder: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
-    for _ in range(2):  # when it is compiled, and when it is read
+    for _ in range(2):  # the first call compiles the pack, the second reads the compiled pack
         pack = compiled(folder)
         assert [*pack.databases] == ["shop", "crm"]
         assert pack.database("shop").collections["buyer"].primary_key == ("id",)
@@ -59,7 +59,7 @@ def test_a_faulty_map_stops_its_own_database(
             pack.database_of("lead", "crm")
 
 
-def test_a_faulty_map_is_refused_where_the_whole_pack_is_checked(
+def test_load_pack_refuses_a_pack_with_a_faulty_data_map(
     folder: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
     with pytest.raises(PackError) as strict:
@@ -70,18 +70,18 @@ def test_a_faulty_map_is_refused_where_the_whole_pack_is_checked(
     assert strict.value.problems[0].file == "datamap/crm.yaml"
 
 
-def test_the_digest_names_the_faulty_map_too(
+def test_digest_of_pack_includes_a_faulty_data_map(
     folder: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
     before = compiled(folder)
     assert "datamap/crm.yaml" in [file.path for file in before.files]
     (folder / "datamap" / "crm.yaml").write_text(CRM)
-    mended = compiled(folder)
-    assert mended.sha256 != before.sha256
-    assert mended == load_pack(folder)
+    corrected = compiled(folder)
+    assert corrected.sha256 != before.sha256
+    assert corrected == load_pack(folder)
 
 
-def test_a_faulty_shared_file_stops_all(
+def test_pack_is_refused_if_file_other_than_data_map_is_faulty(
     folder: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
     (folder / "calendar.yaml").write_text("timezone: nowhere\n")
@@ -90,7 +90,7 @@ def test_a_faulty_shared_file_stops_all(
     assert {"calendar.yaml", "datamap/crm.yaml"} <= {p.file for p in caught.value.problems}
 
 
-def test_a_pack_without_a_sound_map_is_refused(
+def test_pack_without_a_valid_data_map_is_refused(
     tmp_path: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
     folder = write_pack(tmp_path / "pack", datamap__shop=SHOP.replace("phone_number", "phon"))
@@ -98,7 +98,7 @@ def test_a_pack_without_a_sound_map_is_refused(
         compiled(folder)
 
 
-def test_a_name_that_is_no_folder_stops_all(
+def test_pack_is_refused_if_database_name_contains_a_path(
     tmp_path: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
     bad = CRM.replace("fides_key: crm", "fides_key: ../crm")

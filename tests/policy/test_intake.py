@@ -1,4 +1,4 @@
-"""intake.yaml: every mistake at once, each with its place."""
+"""The rules of intake.yaml, and their faults with the path of each fault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 from include.policy import SHIPPED
 from include.registry import load_pack
-from tests.policy.packs import said, write_pack
+from tests.policy.packs import problem_lines, write_pack
 
 MAP = """\
 fides_key: shop
@@ -36,7 +36,7 @@ collections:
 
 
 def rule(**more: Any) -> dict[str, Any]:
-    """A whole intake of the shop."""
+    """Return a complete intake rule for the test shop, with changed keys."""
     return {
         "id": "forms",
         "collection": "form",
@@ -57,20 +57,19 @@ def rule(**more: Any) -> dict[str, Any]:
     } | more
 
 
-def written(folder: Path, *rules: dict[str, Any]) -> Path:
+def write_intake_pack(folder: Path, *rules: dict[str, Any]) -> Path:
     return write_pack(folder, datamap__shop=MAP, intake=yaml.safe_dump(list(rules)))
 
 
-def test_another_companys_table_loads(tmp_path: Path) -> None:
-    """Nothing of the sample's names is needed; defaults are those of the page."""
-    (found,) = load_pack(written(tmp_path, rule())).intake
-    assert (found.deadline.text, found.response.text) == ("PT72H", "PT20H")
-    assert (found.most_batches, found.connection) == (50, "intake_db")
-    assert found.state.set_aside == "out"
+def test_minimal_intake_rule_loads_with_defaults(tmp_path: Path) -> None:
+    (intake_rule,) = load_pack(write_intake_pack(tmp_path, rule())).intake
+    assert (intake_rule.deadline.text, intake_rule.response.text) == ("PT72H", "PT20H")
+    assert (intake_rule.most_batches, intake_rule.connection) == (50, "intake_db")
+    assert intake_rule.state.quarantined_value == "out"
 
 
-def test_without_the_file_nothing_is_taken_in(tmp_path: Path) -> None:
-    """The shipped one is for the sample and stands in for nobody."""
+def test_pack_without_intake_yaml_has_no_intake_rules(tmp_path: Path) -> None:
+    """The shipped intake.yaml belongs to the sample company and is not a default."""
     assert load_pack(write_pack(tmp_path)).intake == ()
     assert len(load_pack(SHIPPED).intake) == 1
 
@@ -81,7 +80,7 @@ def test_without_the_file_nothing_is_taken_in(tmp_path: Path) -> None:
         ({"collection": "forms"}, "no data map has a collection 'forms'"),
         ({"database": "stop"}, "the pack maps no database 'stop'"),
         ({"batch": "lot"}, "[0].batch: collection 'form' has no field 'lot'"),
-        ({"deadline": "P0D"}, "[0].deadline: should be longer than nothing"),
+        ({"deadline": "P0D"}, "[0].deadline: should be longer than zero"),
         ({"entered": {"by": "whom", "at": "at"}}, "collection 'form' has no field 'whom'"),
         ({"back_reference": {"column": "buyer", "key": "other"}}, "allocates a key 'other'"),
         ({"sample": {"fields": []}}, "should not be empty"),
@@ -96,47 +95,46 @@ def test_without_the_file_nothing_is_taken_in(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_place(
+def test_load_pack_reports_each_intake_fault_with_its_path(
     tmp_path: Path, more: dict[str, Any], message: str
 ) -> None:
-    """File, line, path and what is wrong."""
-    lines = said(written(tmp_path, rule(**more)))
+    lines = problem_lines(write_intake_pack(tmp_path, rule(**more)))
     assert any(message in line for line in lines), lines
     assert all(line.startswith("intake.yaml:") for line in lines)
 
 
-def test_a_category_of_the_packs_own_may_be_masked(tmp_path: Path) -> None:
-    """The taxonomy is Fides' with what the data maps add to it."""
+def test_mask_accepts_a_category_that_the_pack_adds(tmp_path: Path) -> None:
+    """The taxonomy consists of Fides' taxonomy and of the categories that data maps add."""
     own = "data_category:\n  - {fides_key: user.loyalty, parent_key: user}\n"
     masked = rule(sample={"fields": ["batch"], "masks": [{"category": "user.loyalty", "last": 1}]})
     folder = write_pack(
         tmp_path, datamap__own=own, datamap__shop=MAP, intake=yaml.safe_dump([masked])
     )
-    (found,) = load_pack(folder).intake
-    assert found.sample.masks[0].category == "user.loyalty"
+    (intake_rule,) = load_pack(folder).intake
+    assert intake_rule.sample.masks[0].category == "user.loyalty"
 
 
-def test_mistakes_in_targets_come_all_at_once(tmp_path: Path) -> None:
-    """A column, a key that stands twice, a class column without expression, a second id."""
+def test_load_pack_reports_all_faults_of_intake_targets(tmp_path: Path) -> None:
+    """The faults: an unknown column, a repeated key, a class column without SQL, a repeated id."""
     target = {"collection": "buyer", "keys": {"new_buyer": "id"}, "columns": {"nr": "1"}}
     wrong = rule(targets=[target, target | {"record_class": "kind"}])
-    lines = said(written(tmp_path, wrong, rule()))
+    lines = problem_lines(write_intake_pack(tmp_path, wrong, rule()))
     assert len(lines) == 5
-    for part in ("no field 'nr'", "'new_buyer' stands twice", "no 'kind'", "'forms' stands twice"):
+    for part in ("no field 'nr'", "'new_buyer' occurs twice", "no 'kind'", "'forms' occurs twice"):
         assert any(part in line for line in lines), part
 
 
-def test_an_id_stands_once_among_checks_and_suite(tmp_path: Path) -> None:
-    """Broken rows are named by the rule's id: under one id some would not be named."""
+def test_repeated_id_of_intake_check_or_expectation_is_a_fault(tmp_path: Path) -> None:
+    """Reports identify a check or expectation by its id, so ids must be unique."""
     titles = {"en": "t", "zh-CN": "t"}
     checks = [
-        {"id": name, "title": titles, "condition": "true"} for name in ("known", "known", "seen")
+        {"id": name, "title": titles, "condition": "true"} for name in ("known", "known", "shared")
     ]
     suite = """\
 - collection: form
   incoming: true
   expectations:
-    - {id: seen, type: expect_column_values_to_not_be_null, kwargs: {column: who}, severity: fail, clause: "5.1", title: {en: t, zh-CN: t}}
+    - {id: shared, type: expect_column_values_to_not_be_null, kwargs: {column: who}, severity: fail, clause: "5.1", title: {en: t, zh-CN: t}}
 """  # noqa: E501 - an expectation is easier to read in one line
     folder = write_pack(
         tmp_path,
@@ -144,7 +142,7 @@ def test_an_id_stands_once_among_checks_and_suite(tmp_path: Path) -> None:
         intake=yaml.safe_dump([rule(checks=checks)]),
         quality__form=suite,
     )
-    lines = said(folder)
+    lines = problem_lines(folder)
     assert len(lines) == 2
-    assert any("[0].checks[1].id: 'known' stands twice" in line for line in lines), lines
-    assert any("form has a rule 'seen' already" in line for line in lines), lines
+    assert any("[0].checks[1].id: 'known' occurs twice" in line for line in lines), lines
+    assert any("form has a rule 'shared' already" in line for line in lines), lines

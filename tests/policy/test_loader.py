@@ -1,4 +1,4 @@
-"""A pack as a whole: what it needs, what stands in, its digest, and all faults at once."""
+"""Tests of loading a pack: required files, shipped defaults, the digest, and all faults at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from include.policy import SHIPPED, PackError, PackProblem
 from include.policy.rules import Source
 from include.registry import load_pack
 from include.services.errors import UsageError
-from tests.policy.packs import SHOP, problems_of, said, write_pack
+from tests.policy.packs import SHOP, problem_lines, problems_of, write_pack
 
 RULE = """\
 - class: contact
@@ -30,12 +30,12 @@ RULE = """\
 """
 
 
-def test_a_data_map_is_all_a_pack_needs(tmp_path: Path) -> None:
-    """The shipped files stand in for the rest, and the pack says which were read."""
+def test_load_pack_needs_only_a_data_map(tmp_path: Path) -> None:
+    """Shipped files replace missing files, and the pack lists all files that were read."""
     pack = load_pack(write_pack(tmp_path / "my pack"))
     assert pack.name == "my pack"
     assert list(pack.databases) == ["shop"]
-    assert [(one.path, one.shipped) for one in pack.files] == [
+    assert [(file.path, file.shipped) for file in pack.files] == [
         ("backup.yaml", True),
         ("calendar.yaml", True),
         ("controls.yaml", True),
@@ -46,16 +46,16 @@ def test_a_data_map_is_all_a_pack_needs(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_of_the_pack_replaces_the_shipped_one(tmp_path: Path) -> None:
-    """Whole files, never merged: what a company states is all there is."""
+def test_file_of_the_pack_replaces_the_shipped_file(tmp_path: Path) -> None:
+    """A shipped file is replaced as a whole. Files are never merged."""
     pack = load_pack(write_pack(tmp_path, controls="[]\n", roles="[]\n"))
     assert pack.controls == ()
     assert pack.roles == {}
-    assert not next(one for one in pack.files if one.path == "controls.yaml").shipped
+    assert not next(file for file in pack.files if file.path == "controls.yaml").shipped
 
 
-def test_every_fault_of_a_pack_comes_at_once(tmp_path: Path) -> None:
-    """One error names all files, sorted by place, one line each; exit code 2."""
+def test_load_pack_reports_all_faults_in_one_error(tmp_path: Path) -> None:
+    """The error has a line for each problem, sorted by file and line number, and exit code 2."""
     folder = write_pack(
         tmp_path,
         datamap__b=SHOP.replace("phone_number", "phon"),
@@ -74,8 +74,8 @@ def test_every_fault_of_a_pack_comes_at_once(tmp_path: Path) -> None:
     assert error.exit_code == 2
     first, *lines = str(error).splitlines()
     assert first == f"The policy pack in {folder} has {len(lines)} problems:"
-    assert lines == [str(one) for one in error.problems]
-    assert [one.file for one in error.problems if one.file != "controls.yaml"] == [
+    assert lines == [str(problem) for problem in error.problems]
+    assert [problem.file for problem in error.problems if problem.file != "controls.yaml"] == [
         "backup.yaml",
         "backup.yaml",
         "calendar.yaml",
@@ -87,27 +87,31 @@ def test_every_fault_of_a_pack_comes_at_once(tmp_path: Path) -> None:
         "spelling.yaml",
     ]
     assert all(
-        one.line for one in error.problems if one.file not in ("calendar.yaml", "spelling.yaml")
+        problem.line
+        for problem in error.problems
+        if problem.file not in ("calendar.yaml", "spelling.yaml")
     )
 
 
-def test_a_missing_folder_is_said(tmp_path: Path) -> None:
-    """So are a folder without data map and an empty one."""
-    assert said(tmp_path / "absent") == ["there is no such folder"]
+def test_load_pack_refuses_missing_folder_or_folder_without_data_map(tmp_path: Path) -> None:
+    """An empty folder, and a file instead of a folder, are refused too."""
+    assert problem_lines(tmp_path / "absent") == ["the folder does not exist"]
     (tmp_path / "empty").mkdir()
-    assert said(tmp_path / "empty")[0].startswith("datamap/: is missing: a pack needs a data map")
+    assert problem_lines(tmp_path / "empty")[0].startswith(
+        "datamap/: is missing: a pack needs a data map"
+    )
     (tmp_path / "bare" / "datamap").mkdir(parents=True)
-    assert said(tmp_path / "bare")[0].startswith("datamap/: holds no .yaml file")
+    assert problem_lines(tmp_path / "bare")[0].startswith("datamap/: holds no .yaml file")
     text = "data_category: []\n"
-    assert said(write_pack(tmp_path / "none", datamap__x=text))[0] == (
+    assert problem_lines(write_pack(tmp_path / "none", datamap__x=text))[0] == (
         "datamap/: no file maps a database (dataset: [...])"
     )
     (tmp_path / "file").write_text("")
-    assert said(tmp_path / "file") == ["there is no such folder"]
+    assert problem_lines(tmp_path / "file") == ["the folder does not exist"]
 
 
-def test_a_yaml_file_that_nothing_reads_is_a_fault(tmp_path: Path) -> None:
-    """Mistyped names must not pass as absent; other files and hidden ones are nobody's business."""
+def test_unknown_yaml_file_is_a_fault(tmp_path: Path) -> None:
+    """The name of the file may be mistyped. Files of other types and hidden files are ignored."""
     folder = write_pack(
         tmp_path, control="[]\n", datamap__shop=SHOP, datamap__old__shop=SHOP, quality__shop="{}"
     )
@@ -116,7 +120,7 @@ def test_a_yaml_file_that_nothing_reads_is_a_fault(tmp_path: Path) -> None:
     (folder / ".github").mkdir()
     (folder / ".github" / "ci.yaml").write_text("x: [")
     (folder / "datamap" / ".shop.yaml").write_text("x: [")
-    assert [one.file for one in problems_of(folder)] == [
+    assert [problem.file for problem in problems_of(folder)] == [
         "backup.yml",
         "control.yaml",
         "datamap/old/shop.yaml",
@@ -124,14 +128,14 @@ def test_a_yaml_file_that_nothing_reads_is_a_fault(tmp_path: Path) -> None:
     ]
 
 
-def test_a_broken_link_is_not_an_absent_file(tmp_path: Path) -> None:
-    """The shipped file must not stand in for one that somebody meant to be there."""
+def test_broken_link_is_a_fault(tmp_path: Path) -> None:
+    """The shipped file must not silently replace a file that the author of the pack linked."""
     folder = write_pack(tmp_path)
     (folder / "backup.yaml").symlink_to(tmp_path / "gone")
-    assert said(folder) == ["backup.yaml: is not a file"]
+    assert problem_lines(folder) == ["backup.yaml: is not a file"]
 
 
-def test_a_linked_pack_is_read_like_any_other(tmp_path: Path) -> None:
+def test_pack_with_linked_folders_is_read(tmp_path: Path) -> None:
     """Kubernetes mounts configuration as links into a hidden folder."""
     real = write_pack(tmp_path / "..data")
     (tmp_path / "pack").mkdir()
@@ -139,42 +143,43 @@ def test_a_linked_pack_is_read_like_any_other(tmp_path: Path) -> None:
     assert load_pack(tmp_path / "pack").sha256 == load_pack(real).sha256
 
 
-def test_datamaps_may_end_in_yml(tmp_path: Path) -> None:
-    """As many Fides manifests do."""
+def test_data_map_may_have_the_suffix_yml(tmp_path: Path) -> None:
+    """Many Fides manifests have the suffix .yml."""
     folder = write_pack(tmp_path)
     (folder / "datamap" / "shop.yaml").rename(folder / "datamap" / "shop.yml")
     assert load_pack(folder).files[3].path == "datamap/shop.yml"
 
 
-def test_the_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
-    """Whoever has the files can compute it without ParcelSeal."""
+def test_digest_equals_the_output_of_sha256sum(tmp_path: Path) -> None:
+    """Auditors can compute the digest without ParcelSeal."""
     folder = write_pack(tmp_path, datamap__shop=SHOP, datamap__Zoo=SHOP.replace("shop", "zoo"))
     pack = load_pack(folder)
     for name in ("backup", "calendar", "controls", "evidence", "notices", "roles"):
         shutil.copy(SHIPPED / f"{name}.yaml", folder)
-    shell = "sha256sum -- *.yaml datamap/*.yaml | LC_ALL=C sort -k 2"  # as in docs/policy-pack.md
+    # as in docs/explanation/policy-pack.md
+    shell = "sha256sum -- *.yaml datamap/*.yaml | LC_ALL=C sort -k 2"
     listing = subprocess.run(["sh", "-c", shell], cwd=folder, check=True, capture_output=True)
     assert hashlib.sha256(listing.stdout).hexdigest() == pack.sha256
-    assert load_pack(folder).sha256 == pack.sha256  # the same policy, wherever its files lie
+    assert load_pack(folder).sha256 == pack.sha256  # the same policy, independent of its folder
 
 
-@pytest.mark.parametrize("place", ["datamap/shop.yaml", "backup.yaml", "new", "renamed"])
-def test_the_digest_changes_with_every_byte(tmp_path: Path, place: str) -> None:
-    """A comment, another file or another file name is another policy."""
+@pytest.mark.parametrize("change", ["datamap/shop.yaml", "backup.yaml", "new", "renamed"])
+def test_digest_changes_with_every_change_of_a_file(tmp_path: Path, change: str) -> None:
+    """A new comment, another file or another file name counts as another policy."""
     folder = write_pack(tmp_path, backup="{}\n", datamap__shop=SHOP)
     before = load_pack(folder).sha256
-    if place == "new":
+    if change == "new":
         write_pack(folder, datamap__zoo=SHOP.replace("shop", "zoo"))
-    elif place == "renamed":
+    elif change == "renamed":
         (folder / "datamap" / "shop.yaml").rename(folder / "datamap" / "market.yaml")
     else:
-        with (folder / place).open("a") as stream:
+        with (folder / change).open("a") as stream:
             stream.write("# note\n")
     assert load_pack(folder).sha256 != before
 
 
-def test_the_digest_ignores_where_and_when(tmp_path: Path, monkeypatch) -> None:
-    """Neither the folder, nor relative paths, nor file times are part of it."""
+def test_digest_does_not_depend_on_folder_or_file_times(tmp_path: Path, monkeypatch) -> None:
+    """The digest includes neither the folder's path, nor file times, nor the order of files."""
     first = load_pack(write_pack(tmp_path / "a"))
     folder = write_pack(tmp_path / "b")
     os.utime(folder / "datamap" / "shop.yaml", (1, 1))
@@ -186,16 +191,19 @@ def test_the_digest_ignores_where_and_when(tmp_path: Path, monkeypatch) -> None:
     assert shuffled.sha256 == first.sha256
 
 
-def test_a_pack_cannot_be_changed(tmp_path: Path) -> None:
-    """Loaded once, the same for every task of a run."""
+def test_loaded_pack_is_immutable(tmp_path: Path) -> None:
+    """Every task of a run must use the same rules."""
     pack = load_pack(write_pack(tmp_path))
     with pytest.raises(ValueError, match="frozen"):
-        pack.backup.keep.daily = 1  # type: ignore[misc] # that is what is tested
+        pack.backup.keep.daily = 1  # type: ignore[misc] # the test expects an error
     assert isinstance(pack.controls[0].sources[0], Source)
 
 
-def test_importing_the_room_is_light() -> None:
-    """DAG files import it on every parse: fideslang, airflow and pandas only come when needed."""
+def test_importing_the_policy_package_loads_no_heavy_libraries() -> None:
+    """DAG files import the package on every parse.
+
+    fideslang, airflow and pandas are imported later.
+    """
     code = "import sys, include.policy; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code],
@@ -243,10 +251,10 @@ _DATASET = st.fixed_dictionaries(
     other=_ANYTHING,
     name=st.sampled_from(["backup", "controls", "retention", "calendar", "roles"]),
 )
-def test_whatever_stands_in_a_pack_it_loads_or_is_refused(
+def test_any_pack_content_loads_or_raises_a_pack_error(
     tmp_path: Path, datamap: object, other: object, name: str
 ) -> None:
-    """Nothing but a PackError whose every problem is one line with its file."""
+    """Every problem of the PackError is a single line that names the file."""
     folder = tmp_path / "pack"
     shutil.rmtree(folder, ignore_errors=True)
     write_pack(folder, datamap__x=yaml.safe_dump(datamap), **{name: yaml.safe_dump(other)})
@@ -255,4 +263,4 @@ def test_whatever_stands_in_a_pack_it_loads_or_is_refused(
         load_pack(folder)
     except PackError as error:
         problems = error.problems or [PackProblem("", None, "", "an error without a problem")]
-    assert all(one.file and "\n" not in str(one) for one in problems)
+    assert all(problem.file and "\n" not in str(problem) for problem in problems)

@@ -1,4 +1,4 @@
-"""ISO 8601 durations."""
+"""Tests of parsing ISO 8601 durations."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ _N = st.integers(0, 9999)
 
 
 @given(*[st.none() | _N] * 7)
-def test_a_period_means_the_sum_of_its_parts(y, mo, w, d, h, mi, s) -> None:
-    """Any combination of whole units is read, and none is lost."""
+def test_parsed_period_has_sums_of_months_days_and_seconds(y, mo, w, d, h, mi, s) -> None:
     date = "".join(f"{n}{u}" for n, u in [(y, "Y"), (mo, "M"), (w, "W"), (d, "D")] if n is not None)
     clock = "".join(f"{n}{u}" for n, u in [(h, "H"), (mi, "M"), (s, "S")] if n is not None)
     text = f"P{date}{'T' if clock else ''}{clock}"
@@ -34,13 +33,12 @@ def test_a_period_means_the_sum_of_its_parts(y, mo, w, d, h, mi, s) -> None:
     ["", "P", "PT", "P1DT", "2Y", "P2", "p2y", "P-1D", "-P1D", "P1.5D", "P1D2Y", "P2Y ", "PT1D",
      "P２Y", "90 days", "P1D\n", None, 90],
 )  # fmt: skip
-def test_anything_else_is_refused(text: object) -> None:
-    """Fractions, signs, wrong order, full-width digits and numbers are no period."""
+def test_parse_refuses_text_that_is_no_iso_8601_duration(text: object) -> None:
+    """Fractions, signs, a wrong order of parts, full-width digits and numbers are not accepted."""
     with pytest.raises(ValueError, match="ISO 8601 duration such as P2Y"):
         Period.parse(text)
 
 
-def test_a_period_is_written_as_it_was_read() -> None:
-    """In JSON it is its text again."""
+def test_period_is_serialised_as_its_text() -> None:
     adapter = TypeAdapter(IsoPeriod)
     assert adapter.dump_json(adapter.validate_json('"P1Y6M"')) == b'"P1Y6M"'

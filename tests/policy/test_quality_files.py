@@ -1,6 +1,6 @@
-"""quality/*.yaml and purposes.yaml: every fault at once, and what purposes add."""
+"""The rules of quality/*.yaml and purposes.yaml, and the checks made from purposes."""
 
-# ruff: noqa: E501 - a fault is easier to see in one line
+# ruff: noqa: E501 - a fault is easier to read in a single line
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from include.registry import load_pack
-from tests.policy.packs import SHOP, said, write_pack
+from tests.policy.packs import SHOP, problem_lines, write_pack
 
 SUITE = """\
 - collection: buyer
@@ -35,12 +35,12 @@ FAULTY = """\
 """
 
 
-def test_ten_mistakes_are_ten_errors(tmp_path: Path) -> None:
-    """Of form and of names that lead nowhere, also both in one expectation."""
+def test_load_pack_reports_all_faults_of_suites_and_purposes(tmp_path: Path) -> None:
+    """Invalid values and unknown names are all reported, even in the same expectation."""
     pack = write_pack(
         tmp_path, quality__shop=FAULTY, purposes=PURPOSES.replace("[id]", "[id, age]")
     )
-    lines = said(pack)
+    lines = problem_lines(pack)
     assert [line.split(": ")[0] for line in lines] == [
         "purposes.yaml:4",
         *(f"quality/shop.yaml:{line}" for line in (3, 4, 5, 5, 6, 6, 7, 8, 9)),
@@ -58,16 +58,20 @@ def test_ten_mistakes_are_ten_errors(tmp_path: Path) -> None:
         ("{late_arrivals: PT2H}", "is required"),
     ],
 )
-def test_a_faulty_change_column_is_refused(tmp_path: Path, changed: str, problem: str) -> None:
-    """It has to be mapped; its margin is a period or a number above 0."""
+def test_load_pack_refuses_a_faulty_change_column(
+    tmp_path: Path, changed: str, problem: str
+) -> None:
+    """The column must be mapped, and `late_arrivals` must be a period or a number above 0."""
     wrong = SUITE.replace("  expectations:", f"  changed: {changed}\n  expectations:")
-    (line,) = said(write_pack(tmp_path, quality__shop=wrong))
+    (line,) = problem_lines(write_pack(tmp_path, quality__shop=wrong))
     assert problem in line
 
 
 @pytest.mark.parametrize("margin", ["", ", late_arrivals: P1DT2H", ", late_arrivals: 500"])
-def test_a_change_column_has_a_margin(tmp_path: Path, margin: str) -> None:
-    """Two hours unless the pack says otherwise; suites of one collection share it."""
+def test_late_arrivals_of_change_column_are_two_hours_by_default(
+    tmp_path: Path, margin: str
+) -> None:
+    """If several suites have the same collection, one of them may state the change column for all."""
     changed = f"  changed: {{column: seen_at{margin}}}\n  expectations:"
     other = SUITE.replace("id: phone", "id: again")
     pack = load_pack(
@@ -78,25 +82,26 @@ def test_a_change_column_has_a_margin(tmp_path: Path, margin: str) -> None:
     assert str(suite.changed.late_arrivals) == (margin.rpartition(" ")[2] or "PT2H")
 
 
-def test_a_field_that_no_purpose_needs_is_expected_to_be_empty(tmp_path: Path) -> None:
-    """A rule of its own, of the personal fields only."""
+def test_personal_field_without_a_purpose_is_expected_to_be_empty(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path, quality__shop=SUITE, purposes=PURPOSES))
     (suite,) = pack.suites_of("shop")
-    assert [one.id for one in suite.expectations] == ["phone", "over_collected_phone"]
+    assert [expectation.id for expectation in suite.expectations] == [
+        "phone",
+        "over_collected_phone",
+    ]
 
 
-def test_without_purposes_nothing_is_said_of_fields(tmp_path: Path) -> None:
-    """Nor of a database that no purpose names."""
+def test_pack_without_purposes_has_only_the_expectations_of_its_suites(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path, quality__shop=SUITE))
-    assert [one.id for one in pack.suites[0].expectations] == ["phone"]
+    assert [expectation.id for expectation in pack.suites[0].expectations] == ["phone"]
 
 
-def test_suites_of_one_collection_are_joined(tmp_path: Path) -> None:
-    """One collection is one scan, however many files speak of it."""
+def test_suites_of_the_same_collection_are_merged(tmp_path: Path) -> None:
+    """Each collection is scanned once, even if several files have suites for it."""
     other = SUITE.replace("id: phone", "id: again")
     pack = load_pack(write_pack(tmp_path, quality__a=SUITE, quality__b=other))
     (suite,) = pack.suites
-    assert [one.id for one in suite.expectations] == ["phone", "again"]
+    assert [expectation.id for expectation in suite.expectations] == ["phone", "again"]
 
 
 @pytest.mark.parametrize(
@@ -118,19 +123,21 @@ def test_suites_of_one_collection_are_joined(tmp_path: Path) -> None:
         ("expect_records_to_be_distinct", "columns: [phone], where: 'seen_at < :now'", True),
     ],
 )
-def test_a_rule_that_asks_for_the_moment_depends_on_time(
+def test_expectation_depends_on_time_if_its_sql_uses_now(
     tmp_path: Path, kind: str, kwargs: str, time: bool
 ) -> None:
-    """Unless its author says that only changes break records."""
+    """The key ``scope: changed`` overrides this default."""
     rule = f"    - {{id: r, type: {kind}, kwargs: {{{kwargs}}}, severity: fail, clause: '5.1', title: {{en: a, zh-CN: b}}}}\n"
     suite = f"- collection: buyer\n  expectations:\n{rule}"
-    ((one,),) = [s.expectations for s in load_pack(write_pack(tmp_path, quality__s=suite)).suites]
-    assert one.depends_on_time is time
-    if (told := getattr(one.kwargs, "scope", None)) is not None:
-        assert (told == "all") is (time or "scope: all" in kwargs)
+    ((expectation,),) = [
+        s.expectations for s in load_pack(write_pack(tmp_path, quality__s=suite)).suites
+    ]
+    assert expectation.depends_on_time is time
+    if (scope := getattr(expectation.kwargs, "scope", None)) is not None:
+        assert (scope == "all") is (time or "scope: all" in kwargs)
 
 
-def test_an_empty_file_of_expectations_is_none(tmp_path: Path) -> None:
-    """As `config map` writes it of a database without personal data."""
+def test_empty_quality_file_adds_no_suite(tmp_path: Path) -> None:
+    """`config map` writes such a file for a database without personal data."""
     pack = load_pack(write_pack(tmp_path, quality__shop="[]\n", datamap__shop=SHOP))
     assert pack.suites == ()

@@ -1,4 +1,4 @@
-"""Rates are exact, and what is no rate is named."""
+"""Rates are parsed, rounded and formatted exactly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.policy.rates import between, ceiling, exact, parse_rate, percent
+from include.policy.rates import (
+    exact_text,
+    parse_rate,
+    percent_text,
+    require_between_0_and_1,
+    round_up,
+)
 from include.services.errors import UsageError
 
 
@@ -29,8 +35,8 @@ from include.services.errors import UsageError
         ("0.123456789012345678901234567890", Fraction(12345678901234567890123456789, 10**29)),
     ],
 )
-def test_a_rate_is_read_exactly(text: str, rate: Fraction) -> None:
-    """Decimals, percentages and ratios, also as a Chinese keyboard writes them."""
+def test_parse_rate_reads_the_exact_value(text: str, rate: Fraction) -> None:
+    """Decimals, percentages and ratios are accepted, also in characters of a Chinese keyboard."""
     assert parse_rate(text) == rate
 
 
@@ -53,57 +59,56 @@ def test_a_rate_is_read_exactly(text: str, rate: Fraction) -> None:
         "1 000",
     ],
 )
-def test_what_is_no_rate_is_refused_with_the_way_to_write_one(text: str) -> None:
-    """`nan` compares with nothing, so that it would accept any population."""
-    with pytest.raises(UsageError, match="no rate") as refused:
+def test_parse_rate_refuses_text_that_is_no_rate_and_explains_the_format(text: str) -> None:
+    """Every comparison with `nan` is false, so `nan` as a rate would accept any population."""
+    with pytest.raises(UsageError, match="not a rate") as refused:
         parse_rate(text, "tolerable rate")
     assert "0.07 or 7%" in str(refused.value)
     assert "tolerable rate" in str(refused.value)
 
 
-def test_a_decimal_comma_is_told_as_what_it_is() -> None:
-    """`0,07` is neither 7 nor 0.07 until somebody says so."""
+def test_parse_rate_refuses_a_decimal_comma() -> None:
+    """The text `0,07` could mean 7 or 0.07."""
     with pytest.raises(UsageError, match="comma"):
         parse_rate("0,07")
 
 
 @pytest.mark.parametrize("text", ["7", "1.0001", "101%", "2/1"])
-def test_more_than_all_is_refused(text: str) -> None:
-    """A forgotten percent sign does not become 700%."""
+def test_parse_rate_refuses_rates_above_1(text: str) -> None:
+    """A number without its percent sign, such as 7, must not be read as 700%."""
     with pytest.raises(UsageError, match="above 1"):
         parse_rate(text)
 
 
 @pytest.mark.parametrize("rate", [Fraction(0), Fraction(1)])
-def test_none_and_all_decide_nothing(rate: Fraction) -> None:
-    """A tolerable rate or a confidence of 0 or 1 cannot be shown by a sample."""
+def test_require_between_0_and_1_refuses_0_and_1(rate: Fraction) -> None:
+    """No sample can prove a tolerable rate of 0 or 1, or a confidence of 0 or 1."""
     with pytest.raises(UsageError, match="between 0 and 1"):
-        between(rate, "tolerable rate")
+        require_between_0_and_1(rate, "tolerable rate")
 
 
-def test_seven_per_cent_of_a_hundred_is_seven() -> None:
-    """In doubles it is 7.000000000000001, and its ceiling 8."""
+def test_seven_percent_of_100_is_exactly_7() -> None:
+    """With floats the product is 7.000000000000001, and it would be rounded up to 8."""
     assert -(-0.07 * 100 // 1) == 8
-    assert ceiling(parse_rate("0.07") * 100, 0) == 7
+    assert round_up(parse_rate("0.07") * 100, 0) == 7
 
 
 @given(st.fractions(min_value=0, max_value=1))
-def test_a_rate_survives_being_written_and_read(rate: Fraction) -> None:
-    """What an artifact states is the very rate that was planned with."""
+def test_parse_rate_of_exact_text_returns_the_same_rate(rate: Fraction) -> None:
+    """Evidence must state exactly the rate of the sampling plan."""
     if rate.denominator < 10**20:
-        assert parse_rate(exact(rate)) == rate
+        assert parse_rate(exact_text(rate)) == rate
 
 
 @given(st.fractions(min_value=0, max_value=1), st.integers(0, 12))
-def test_rounding_never_tells_less_than_there_is(rate: Fraction, places: int) -> None:
-    """A limit may be told too high by less than one digit, never too low."""
-    told = ceiling(rate, places)
-    assert 0 <= Fraction(told) - rate < Fraction(1, 10**places)
+def test_round_up_never_returns_less_than_the_rate(rate: Fraction, places: int) -> None:
+    """A limit may be rounded too high by less than one unit of the last digit, never too low."""
+    rounded = round_up(rate, places)
+    assert 0 <= Fraction(rounded) - rate < Fraction(1, 10**places)
 
 
-def test_people_read_percentages() -> None:
-    """Without zeros that nobody wrote."""
-    assert percent(Fraction(7, 100)) == "7%"
-    assert percent(Fraction(1, 400)) == "0.25%"
-    assert percent(Fraction(1, 3), 1) == "33.4%"
-    assert ceiling(Fraction(1, 3), 2) == Decimal("0.34")
+def test_percent_text_rounds_up_without_trailing_zeros() -> None:
+    assert percent_text(Fraction(7, 100)) == "7%"
+    assert percent_text(Fraction(1, 400)) == "0.25%"
+    assert percent_text(Fraction(1, 3), 1) == "33.4%"
+    assert round_up(Fraction(1, 3), 2) == Decimal("0.34")

@@ -1,4 +1,4 @@
-"""The files of rules: defaults, and each fault with its line."""
+"""The rule files of a pack: their defaults, and each fault with its line number."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from include.evidence.model import judge
 from include.messages import Message
 from include.policy import SHIPPED
 from include.policy.retention import Window
 from include.policy.rules import LANGUAGES, BackupRules, Calendar, Indicator, NoticeRules
 from include.registry import load_pack
-from tests.policy.packs import SHOP, said, write_pack
+from include.reports.i18n import Translator
+from tests.policy.packs import SHOP, problem_lines, write_pack
 
 CONTROL = """\
 - id: backup.offsite
@@ -35,8 +37,7 @@ RULE = """\
 """
 
 
-def test_the_shipped_files_state_the_defaults() -> None:
-    """What the shipped files say and what the code falls back to are one and the same."""
+def test_shipped_rule_files_equal_the_defaults_in_code() -> None:
     shipped = {
         name: yaml.safe_load((SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"))
         for name in ("backup", "calendar", "notices")
@@ -48,12 +49,15 @@ def test_the_shipped_files_state_the_defaults() -> None:
     }
 
 
-def test_the_shipped_controls_cover_backup_and_drill(tmp_path: Path) -> None:
-    """Both workflows have controls of clause 4.2, in both languages, with their law."""
+def test_shipped_controls_cover_backup_and_drill(tmp_path: Path) -> None:
+    """Backup and restore drill each have controls of clause 4.2.
+
+    The controls have titles in both languages, and name the law that requires them.
+    """
     pack = load_pack(write_pack(tmp_path))
     offsite, drill = pack.controls_of("backup_offsite"), pack.controls_of("drill_restore")
-    assert [one.id for one in offsite] == ["backup.offsite", "backup.separation"]
-    assert [one.id for one in drill] == ["restore.proven"]
+    assert [control.id for control in offsite] == ["backup.offsite", "backup.separation"]
+    assert [control.id for control in drill] == ["restore.proven"]
     assert pack.controls_of("absent") == ()
     for control in (*offsite, *drill):
         assert control.clause == "4.2"
@@ -63,8 +67,7 @@ def test_the_shipped_controls_cover_backup_and_drill(tmp_path: Path) -> None:
     assert drill[0].cadence.days == 7
 
 
-def test_a_title_brings_its_translations(tmp_path: Path) -> None:
-    """Reports find the Chinese title in the message; no catalogue has it."""
+def test_control_message_has_its_translations(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path))
     message = pack.controls[0].message
     assert isinstance(message, Message)
@@ -72,8 +75,7 @@ def test_a_title_brings_its_translations(tmp_path: Path) -> None:
     assert message.translations["zh-CN"] == pack.controls[0].title["zh-CN"]
 
 
-def test_a_pack_changes_single_keys(tmp_path: Path) -> None:
-    """Keys that backup.yaml leaves out keep their defaults."""
+def test_backup_yaml_keeps_defaults_of_omitted_keys(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path, backup="keep: {daily: 14}\n"))
     assert pack.backup == BackupRules.model_validate({"keep": {"daily": 14}})
     assert (pack.backup.keep.daily, pack.backup.keep.weekly, pack.backup.lock_days) == (14, 5, 35)
@@ -82,8 +84,8 @@ def test_a_pack_changes_single_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("keep:\n  dayly: 7\n", "2: keep.dayly: this key is not known here"),
-        ("keeps: {}\n", "1: keeps: this key is not known here"),
+        ("keep:\n  dayly: 7\n", "2: keep.dayly: this key is unknown"),
+        ("keeps: {}\n", "1: keeps: this key is unknown"),
         ("keep:\n  daily: '7'\n", "2: keep.daily: Input should be a valid integer"),
         ("keep:\n  daily: true\n", "2: keep.daily: Input should be a valid integer"),
         ("keep:\n  daily: 7.5\n", "2: keep.daily: Input should be a valid integer"),
@@ -110,9 +112,11 @@ def test_a_pack_changes_single_keys(tmp_path: Path) -> None:
         ("just words\n", "1: Input should be an object"),
     ],
 )
-def test_each_fault_of_backup_yaml_has_its_line(tmp_path: Path, text: str, expected: str) -> None:
-    """Unknown keys, wrong types and figures that contradict each other."""
-    [line] = said(write_pack(tmp_path, backup=text))
+def test_load_pack_reports_each_fault_of_backup_yaml_with_its_line(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    """Faults are unknown keys, wrong types, and numbers that contradict each other."""
+    [line] = problem_lines(write_pack(tmp_path, backup=text))
     assert line.startswith(f"backup.yaml:{expected}")
 
 
@@ -129,13 +133,13 @@ def test_each_fault_of_backup_yaml_has_its_line(tmp_path: Path, text: str, expec
         ("{en: Backed up, zh-CN: 已备份}", "Backed up", "3: [0].title: Input should be an object"),
         ("zh-CN: 已备份", 'zh-CN: " "', "3: [0].title.zh-CN: String should match pattern"),
         ("P1D", "daily", "5: [0].cadence: should be an ISO 8601 duration"),
-        ("P1D", "P0D", "5: [0].cadence: should be longer than nothing"),
+        ("P1D", "P0D", "5: [0].cadence: should be longer than zero"),
         ('"= 0"', '"few"', "6: [0].indicator.target: String should match pattern"),
-        ("  cadence: P1D\n", "", "1: [0].cadence: is required and missing"),
+        ("  cadence: P1D\n", "", "1: [0].cadence: is required but missing"),
         (
             ', version: "2021"',
             "",
-            "8: [0].sources[0].version: is required and missing",
+            "8: [0].sources[0].version: is required but missing",
         ),
         ('"51"', "51", "8: [0].sources[0].article: should be text, YAML reads it as a number"),
         ('"2021"', "no", "8: [0].sources[0].version: no can mean false or the text"),
@@ -146,37 +150,65 @@ def test_each_fault_of_backup_yaml_has_its_line(tmp_path: Path, text: str, expec
             " []",
             "7: [0].sources: should not be empty",
         ),
-        ("workflow:", "work flow: x\n  workflow:", '4: [0]."work flow": this key is not known'),
+        ("workflow:", "work flow: x\n  workflow:", '4: [0]."work flow": this key is unknown'),
     ],
 )
-def test_each_fault_of_controls_yaml_has_its_line(
+def test_load_pack_reports_each_fault_of_controls_yaml_with_its_line(
     tmp_path: Path, old: str, new: str, expected: str
 ) -> None:
-    """A control states all of clause, title, workflow, cadence, indicator and sources."""
     assert CONTROL.count(old) == 1
-    [line] = said(write_pack(tmp_path, controls=CONTROL.replace(old, new)))
+    [line] = problem_lines(write_pack(tmp_path, controls=CONTROL.replace(old, new)))
     assert line.startswith(f"controls.yaml:{expected}")
 
 
-def test_a_control_id_stands_once(tmp_path: Path) -> None:
-    """Two controls of one id could not be told apart in evidence."""
-    [line] = said(write_pack(tmp_path, controls=CONTROL + CONTROL))
-    assert line == "controls.yaml:9: [1].id: 'backup.offsite' stands twice"
+def test_repeated_control_id_is_a_fault(tmp_path: Path) -> None:
+    [line] = problem_lines(write_pack(tmp_path, controls=CONTROL + CONTROL))
+    assert line == "controls.yaml:9: [1].id: 'backup.offsite' occurs twice"
 
 
-def test_an_instrument_has_one_name_or_one_per_language(tmp_path: Path) -> None:
-    """A plain name counts for all languages; a mapping has to have both."""
-    both = CONTROL.replace("PIPL", "{en: PIPL, zh-CN: 个人信息保护法}")
-    control = load_pack(write_pack(tmp_path / "a", controls=both)).controls[0]
+def titled(control_id: str, english: str) -> str:
+    """Return a control of clause 4.2 that states a title of the clause."""
+    title = f"  clause_title: {{en: {english}, zh-CN: 存储}}\n  title:"
+    return CONTROL.replace("backup.offsite", control_id).replace("  title:", title)
+
+
+def test_control_without_clause_title_has_the_title_that_another_control_states(
+    tmp_path: Path,
+) -> None:
+    other = titled("backup.other", "Storage").replace("backup_offsite", "drill_restore")
+    pack = load_pack(write_pack(tmp_path, controls=CONTROL + other))
+    [control] = judge(pack.controls_of("backup_offsite"), [])
+    texts = [Translator(locale).text(control.clause_text) for locale in ("en", "zh_CN")]
+    assert texts == ["4.2 Storage", "4.2 存储"]
+    untitled = load_pack(write_pack(tmp_path / "untitled", controls=CONTROL))
+    [control] = judge(untitled.controls_of("backup_offsite"), [])
+    assert Translator("en").text(control.clause_text) == "4.2"
+
+
+def test_different_titles_of_a_clause_are_a_fault(tmp_path: Path) -> None:
+    controls = titled("a", "Storage") + titled("b", "Storage") + titled("c", "Backup")
+    [line] = problem_lines(write_pack(tmp_path, controls=controls))
+    expected = "another control of clause 4.2 states 'Storage' in en"
+    assert line.endswith(f"[2].clause_title: {expected}")
+    chinese = titled("a", "Storage") + titled("b", "Storage").replace("存储", "备份")
+    [line] = problem_lines(write_pack(tmp_path / "chinese", controls=chinese))
+    assert line.endswith("[1].clause_title: another control of clause 4.2 states '存储' in zh-CN")
+
+
+def test_law_of_a_control_has_one_name_or_a_name_per_language(tmp_path: Path) -> None:
+    """A single name is used for all languages. A mapping must have a name for every language."""
+    bilingual = CONTROL.replace("PIPL", "{en: PIPL, zh-CN: 个人信息保护法}")
+    control = load_pack(write_pack(tmp_path / "a", controls=bilingual)).controls[0]
     assert control.sources[0].instrument["zh-CN"] == "个人信息保护法"
     control = load_pack(write_pack(tmp_path / "b", controls=CONTROL)).controls[0]
     assert control.sources[0].instrument == {"en": "PIPL", "zh-CN": "PIPL"}
-    [line] = said(write_pack(tmp_path / "c", controls=CONTROL.replace("PIPL", "{en: PIPL}")))
+    [line] = problem_lines(
+        write_pack(tmp_path / "c", controls=CONTROL.replace("PIPL", "{en: PIPL}"))
+    )
     assert "sources[0].instrument: the text is missing in zh-CN" in line
 
 
-def test_retention_is_read(tmp_path: Path) -> None:
-    """A class with its clock, period, action and basis; one clock or several."""
+def test_retention_rules_accept_one_or_several_clock_columns(tmp_path: Path) -> None:
     second = RULE.replace("contact", "file").replace("clock: seen_at", "clock: [seen_at, id]")
     second = second.replace("business", "{instrument: GB/T 27917, version: x, article: y}")
     pack = load_pack(write_pack(tmp_path, retention=RULE + second))
@@ -192,8 +224,8 @@ def test_retention_is_read(tmp_path: Path) -> None:
     assert file.basis.instrument["en"] == "GB/T 27917"
 
 
-def test_without_retention_yaml_nothing_expires(tmp_path: Path) -> None:
-    """The shipped rules belong to the shipped data map and stand in for nobody's."""
+def test_pack_without_retention_yaml_has_no_record_classes(tmp_path: Path) -> None:
+    """The shipped rules belong to the data map of the sample company and are not defaults."""
     assert load_pack(write_pack(tmp_path)).retention == ()
 
 
@@ -208,11 +240,11 @@ def test_without_retention_yaml_nothing_expires(tmp_path: Path) -> None:
         (
             "business",
             "{instrument: x, version: y}",
-            "6: [0].basis.article: is required and missing",
+            "6: [0].basis.article: is required but missing",
         ),
         ("clock: seen_at", "clock: []", "3: [0].clock: should not be empty"),
         ("clock: seen_at", "database: x\n  clock: seen_at", "3: [0].database: the pack maps no"),
-        ("class", "klass", "1: [0].class: is required and missing"),
+        ("class", "klass", "1: [0].class: is required but missing"),
         (
             "keep",
             "delete\n  triggers_update: seller",
@@ -221,23 +253,25 @@ def test_without_retention_yaml_nothing_expires(tmp_path: Path) -> None:
         ("keep", "keep\n  triggers_update: buyer", "1: [0]: triggers_update belongs to an action"),
     ],
 )
-def test_each_fault_of_retention_yaml_has_its_line(
+def test_load_pack_reports_each_fault_of_retention_yaml_with_its_line(
     tmp_path: Path, old: str, new: str, expected: str
 ) -> None:
-    """Periods, actions, collections and columns are checked when the pack is read."""
     assert RULE.count(old) == 1
-    lines = said(write_pack(tmp_path, retention=RULE.replace(old, new)))
+    lines = problem_lines(write_pack(tmp_path, retention=RULE.replace(old, new)))
     assert any(line.startswith(f"retention.yaml:{expected}") for line in lines), lines
 
 
-def test_a_collection_is_masked_by_one_class(tmp_path: Path) -> None:
-    """The ledger names a masked record once; another database's collection is another."""
+def test_two_record_classes_that_mask_the_same_collection_are_a_fault(tmp_path: Path) -> None:
+    """The erasure ledger lists a masked record only once.
+
+    Two databases may mask collections of one name.
+    """
     masks = RULE.replace("keep", "mask\n  mask: {phone: phone}")
     second = masks.replace("contact", "second")
     deletes = RULE.replace("contact", "third").replace("keep", "delete")
-    [line] = said(write_pack(tmp_path / "a", retention=masks + deletes + second))
+    [line] = problem_lines(write_pack(tmp_path / "a", retention=masks + deletes + second))
     assert line.startswith("retention.yaml:18: [2].action: the class 'contact' masks records of")
-    maps = {f"datamap__{one}": SHOP.replace("shop", one) for one in ("north", "south")}
+    maps = {f"datamap__{name}": SHOP.replace("shop", name) for name in ("north", "south")}
     north, south = (
         rule.replace("collection:", f"database: {name}\n  collection:")
         for name, rule in (("north", masks), ("south", second))
@@ -245,18 +279,24 @@ def test_a_collection_is_masked_by_one_class(tmp_path: Path) -> None:
     assert load_pack(write_pack(tmp_path / "b", retention=north + south, **maps)).retention
 
 
-def test_a_key_is_never_masked(tmp_path: Path) -> None:
-    """A masked record could not be found again."""
+def test_mask_of_a_primary_key_column_is_a_fault(tmp_path: Path) -> None:
+    """A record whose primary key is masked could not be identified again."""
     masks = RULE.replace("keep", "mask\n  mask: {phone: phone, id: erase}")
-    [line] = said(write_pack(tmp_path, retention=masks))
+    [line] = problem_lines(write_pack(tmp_path, retention=masks))
     assert line == "retention.yaml:6: [0].mask.id: a column of the primary key cannot be masked"
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('limit: {percent: "five%"}', "disposition.yaml:1: limit.percent: should be a share, 5%"),
-        ('limit: {percent: "%"}', "disposition.yaml:1: limit.percent: should be a share, 5%"),
+        (
+            'limit: {percent: "five%"}',
+            "disposition.yaml:1: limit.percent: should be a percentage such as 5%",
+        ),
+        (
+            'limit: {percent: "%"}',
+            "disposition.yaml:1: limit.percent: should be a percentage such as 5%",
+        ),
         ('limit: {percent: "NaN%"}', "disposition.yaml:1: limit.percent: "),
         (
             'window: {begins: "01:00", ends: "01:00"}',
@@ -271,15 +311,15 @@ def test_a_key_is_never_masked(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_each_fault_of_disposition_yaml_has_its_line(
+def test_load_pack_reports_each_fault_of_disposition_yaml_with_its_line(
     tmp_path: Path, text: str, expected: str
 ) -> None:
-    """A share that is no number; a window in which nothing would ever be deleted."""
-    [line] = said(write_pack(tmp_path, disposition=text))
+    """Faults are shares that are not numbers, and windows that are empty or have a UTC offset."""
+    [line] = problem_lines(write_pack(tmp_path, disposition=text))
     assert line.startswith(expected)
 
 
-def test_window_without_quotes_is_read_as_times_of_day(tmp_path: Path) -> None:
+def test_disposition_window_accepts_unquoted_times_of_day(tmp_path: Path) -> None:
     """YAML 1.1 reads 12:30 as the number 750."""
     text = "window: {begins: 12:30, ends: 23:05}"
     window = load_pack(write_pack(tmp_path, disposition=text)).disposition.window
@@ -287,19 +327,22 @@ def test_window_without_quotes_is_read_as_times_of_day(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["2024-13-45", "2023-02-29", "2024-1-5"])
-def test_edition_that_is_no_day_of_the_calendar_is_refused(tmp_path: Path, version: str) -> None:
-    """An edition may be a year, a day or words; what looks like a day is one."""
+def test_source_version_that_is_an_impossible_date_is_refused(tmp_path: Path, version: str) -> None:
+    """An edition may be a year, a date or words.
+
+    A text that is written like a date must be a real date.
+    """
     text = CONTROL.replace('"2021"', version)
-    [line] = said(write_pack(tmp_path / "a", controls=text))
+    [line] = problem_lines(write_pack(tmp_path / "a", controls=text))
     assert line.startswith("controls.yaml:8: [0].sources[0].version: should be a day of the")
     for edition in ("2024-02-29", '"2021"', "2019 amended"):
         load_pack(write_pack(tmp_path / "b", controls=CONTROL.replace('"2021"', edition)))
 
 
-def test_refused_value_and_other_problems_of_a_file_are_reported_together(tmp_path: Path) -> None:
-    """The value is named once; a second form of the pack's model is not reported for it."""
+def test_ambiguous_and_invalid_values_are_reported_together(tmp_path: Path) -> None:
+    """An ambiguous value is reported only once, without an additional type error."""
     text = 'keep: {daily: 010, weekly: "five"}\nlock_days: yes\n'
-    problems = said(write_pack(tmp_path, backup=text))
+    problems = problem_lines(write_pack(tmp_path, backup=text))
     assert [line.split(": ")[:2] for line in problems] == [
         ["backup.yaml:1", "keep.daily"],
         ["backup.yaml:1", "keep.weekly"],
@@ -307,17 +350,16 @@ def test_refused_value_and_other_problems_of_a_file_are_reported_together(tmp_pa
     ]
 
 
-def test_a_record_class_stands_once(tmp_path: Path) -> None:
-    """Two periods for one class would contradict each other."""
-    assert said(write_pack(tmp_path, retention=RULE + RULE)) == [
-        "retention.yaml:7: [1].class: 'contact' stands twice"
+def test_repeated_record_class_is_a_fault(tmp_path: Path) -> None:
+    assert problem_lines(write_pack(tmp_path, retention=RULE + RULE)) == [
+        "retention.yaml:7: [1].class: 'contact' occurs twice"
     ]
 
 
-def test_a_collection_of_two_databases_needs_a_name(tmp_path: Path) -> None:
-    """Which database is meant is never guessed."""
+def test_rule_about_collection_of_two_databases_has_to_name_the_database(tmp_path: Path) -> None:
+    """The loader never guesses the database."""
     maps = {f"datamap__{name}": _shop(name) for name in ("north", "south")}
-    [line] = said(write_pack(tmp_path / "a", retention=RULE, **maps))
+    [line] = problem_lines(write_pack(tmp_path / "a", retention=RULE, **maps))
     assert line.endswith("several databases have it: name one as database: north, south")
     named = RULE.replace("collection:", "database: south\n  collection:")
     assert load_pack(write_pack(tmp_path / "b", retention=named, **maps)).retention
@@ -334,30 +376,30 @@ def _shop(name: str) -> str:
         ("calendar", "timezone: Beijing\n", "1: timezone: is not an IANA timezone"),
         ("calendar", "timezone: ../../etc/passwd\n", "1: timezone: is not an IANA timezone"),
         ("calendar", "timezone: 8\n", "1: timezone: should be text"),
-        ("calendar", "zone: UTC\n", "1: zone: this key is not known here"),
-        ("roles", "- {id: a}\n", "1: [0].title: is required and missing"),
+        ("calendar", "zone: UTC\n", "1: zone: this key is unknown"),
+        ("roles", "- {id: a}\n", "1: [0].title: is required but missing"),
         ("roles", "- id: a\n  title: {en: A, zh-CN: 甲}\n  mail: [nobody]\n", "3: [0].mail[0]: "),
     ],
 )
-def test_faults_of_the_small_files(tmp_path: Path, name: str, text: str, expected: str) -> None:
-    """Calendar and roles."""
+def test_load_pack_reports_faults_of_calendar_and_roles(
+    tmp_path: Path, name: str, text: str, expected: str
+) -> None:
     controls = {"controls": CONTROL} if name == "roles" else {}
-    [line] = said(write_pack(tmp_path, **{name: text}, **controls))
+    [line] = problem_lines(write_pack(tmp_path, **{name: text}, **controls))
     assert line.startswith(f"{name}.yaml:{expected}")
 
 
-def test_a_role_id_stands_once(tmp_path: Path) -> None:
-    """And controls of a pack with its own roles name one of them."""
+def test_repeated_role_id_is_a_fault(tmp_path: Path) -> None:
+    """It is also a fault if the owner of a control is not a role of the pack."""
     role = "- id: a\n  title: {en: A, zh-CN: 甲}\n"
-    assert said(write_pack(tmp_path / "a", roles=role + role, controls=CONTROL)) == [
-        "roles.yaml:3: [1].id: 'a' stands twice"
+    assert problem_lines(write_pack(tmp_path / "a", roles=role + role, controls=CONTROL)) == [
+        "roles.yaml:3: [1].id: 'a' occurs twice"
     ]
-    lines = said(write_pack(tmp_path / "b", roles=role))
+    lines = problem_lines(write_pack(tmp_path / "b", roles=role))
     assert all("owner: roles.yaml has no '" in line for line in lines)
 
 
-def test_the_timezone_is_a_zone(tmp_path: Path) -> None:
-    """Schedules take it as it is."""
+def test_default_timezone_is_shanghai(tmp_path: Path) -> None:
     assert load_pack(write_pack(tmp_path)).calendar.zone.key == "Asia/Shanghai"
 
 
@@ -371,10 +413,10 @@ def test_the_timezone_is_a_zone(tmp_path: Path) -> None:
         (">95.5%", [0.96], [0.955]),
     ],
 )
-def test_a_target_judges_a_figure_exactly(
+def test_indicator_compares_values_exactly_with_its_target(
     target: str, met: list[float], not_met: list[float]
 ) -> None:
-    """A target in percent is held against a ratio, without rounding."""
+    """A target in percent is compared with a measured ratio, without rounding."""
     indicator = Indicator(name="x", target=target)
-    assert all(indicator.met(value) for value in met)
-    assert not any(indicator.met(value) for value in not_met)
+    assert all(indicator.is_met_by(value) for value in met)
+    assert not any(indicator.is_met_by(value) for value in not_met)

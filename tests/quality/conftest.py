@@ -1,4 +1,4 @@
-"""A company of its own for each test."""
+"""Fixtures for quality checks: a small company with its databases for each test."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.quality.support import Company
 
 @pytest.fixture
 def state(migrated_database: str) -> str:
-    """A database for the state, without a record."""
+    """Provide a migrated state database without records."""
     return migrated_database
 
 
 @pytest.fixture
 def company(database: str, state: str, tmp_path: Path) -> Company:
-    """The company, all of whose records are good."""
+    """Provide a company whose records meet all expectations."""
     return Company.make(database, state, tmp_path / "pack")

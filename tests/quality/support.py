@@ -1,4 +1,7 @@
-"""A small company whose records a test breaks and mends."""
+"""A small company for tests of quality checks.
+
+Tests change its records so that they break expectations.
+"""
 
 # ruff: noqa: E501 - an expectation is easier to read in one line
 from __future__ import annotations
@@ -94,15 +97,20 @@ KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 
 
 def suite(collection: str = "person", **rules: str) -> str:
-    """A suite; a rule is its type and kwargs."""
-    lines = "".join("    " + RULE.format(id=name, type=one) for name, one in rules.items())
+    """Return a suite as YAML.
+
+    Args:
+        collection: collection of the suite.
+        rules: type and kwargs of each expectation as YAML text, by its id.
+    """
+    lines = "".join("    " + RULE.format(id=name, type=rule) for name, rule in rules.items())
     changed = CHANGED if collection == "person" else ""
     return f"- collection: {collection}\n{changed}  expectations:\n{lines}"
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The record of a check, and Great Expectations' results by collection."""
+    """The step record of a check, and the results of Great Expectations by collection."""
 
     record: StepRecord
     results: dict[str, list[RuleResult]]
@@ -110,13 +118,14 @@ class Checked:
 
 @dataclass
 class Company:
-    """A customer database, a state database and a pack.
+    """A company with a customer database, a state database and a policy pack.
 
     Attributes:
-        conninfo: of the customer database.
-        state: the state database.
+        conninfo: connection string of the customer database.
+        state: engine of the state database.
         pack: the policy pack.
-        at: the moment of the next check.
+        at: time of the newest check.
+        runs: number of checks so far.
     """
 
     conninfo: str
@@ -127,7 +136,10 @@ class Company:
 
     @classmethod
     def make(cls, conninfo: str, state: str, folder: Path, **files: str) -> Company:
-        """Create tables and write the pack; the state database is migrated already."""
+        """Create the tables of the customer database, and write the policy pack.
+
+        The state database must already be migrated.
+        """
         with psycopg.connect(conninfo) as connection:
             connection.execute(TABLES)
         db = pooled(state)
@@ -135,24 +147,30 @@ class Company:
         return cls(conninfo, db, load_pack(write_pack(folder, **files)))
 
     def do(self, *statements: str) -> None:
-        """Change the customer database."""
+        """Execute SQL statements in the customer database."""
         with psycopg.connect(self.conninfo) as connection:
-            for one in statements:
-                connection.execute(one)
+            for statement in statements:
+                connection.execute(statement)
 
     def check(self, *, full: bool = False, sealed: bool = True, days: int = 1) -> Checked:
-        """Check the database some days after the last time, and seal the evidence or not."""
+        """Check the database as if some days had passed since the previous check.
+
+        Args:
+            full: whether to request a full check.
+            sealed: whether to seal the evidence afterwards.
+            days: days since the previous check; may be negative.
+        """
         self.at += timedelta(days=days)
         self.runs += 1
         address = DatabaseAddress.from_conninfo(self.conninfo)
         run = quality_run(self.pack, address, self.state, f"run-{self.runs}", full=full)
-        done = checked(run, "shop", self.at)
+        result = checked(run, "shop", self.at)
         if sealed:
             self.seal()
-        return done
+        return result
 
     def seal(self) -> None:
-        """Enter the last run into the evidence ledger, as its seal does."""
+        """Add the newest run to the evidence ledger, in the same way as the seal of a bundle."""
         with self.state.begin() as conn:
             conn.execute(
                 text(
@@ -164,25 +182,29 @@ class Company:
             )
 
     def open(self) -> dict[str, set[str]]:
-        """The open records by rule."""
-        found: dict[str, set[str]] = {}
+        """Return the keys of the records with open quarantine entries, by id of the expectation."""
+        keys: dict[str, set[str]] = {}
         with self.state.connect() as conn:
             for rule, key in conn.execute(
                 text("SELECT rule, key FROM quarantine WHERE resolved_at IS NULL")
             ):
-                found.setdefault(rule, set()).add(key)
-        return found
+                keys.setdefault(rule, set()).add(key)
+        return keys
 
     def collection(self, done: Checked) -> dict[str, Any]:
-        """What a check says of the persons."""
-        (found,) = [one for one in done.record.data["collections"] if one["collection"] == "person"]
-        return {**found, "parts": [tuple(part) for part in found["parts"]]}
+        """Return the counts and outcomes of the collection `person` in a check."""
+        (figures,) = [
+            collection
+            for collection in done.record.data["collections"]
+            if collection["collection"] == "person"
+        ]
+        return {**figures, "parts": [tuple(part) for part in figures["parts"]]}
 
 
 def quality_run(
     pack: PolicyPack, address: DatabaseAddress, state: Engine, run_id: str, **parameters: Any
 ) -> RunContext[None]:
-    """Return a run of `check_quality` in the timezone of its moments."""
+    """Create a run of `check_quality` whose pack has the timezone of the tests."""
     services: Any = SimpleNamespace(
         pack=pack.model_copy(update={"calendar": Calendar(timezone=TIMEZONE)}),
         state=state,
@@ -193,18 +215,23 @@ def quality_run(
 
 
 def checked(run: RunContext[None], database: str, at: datetime) -> Checked:
-    """Check a database without its lock."""
+    """Check a database without taking the lock that excludes concurrent checks."""
     findings = StepFindings(CHECK.name, CHECK.clause, database)
     done = check_database(run, findings, run.database(database), at)
     return Checked(findings.record(done.result), done.validations)
 
 
 def untraced(company: Company, statement: str) -> None:
-    """Change persons as a program does that leaves their change column alone."""
+    """Change records of persons without writing a new value into their change column."""
     company.do("ALTER TABLE person DISABLE TRIGGER touch", statement)
     company.do("ALTER TABLE person ENABLE TRIGGER touch")
 
 
 def reason(company: Company, **how: Any) -> str:
-    """Check, and return why all persons were examined."""
+    """Run a check, and return the reason why it was a full check.
+
+    Args:
+        company: the company whose database is checked.
+        how: arguments of `Company.check`.
+    """
     return str(company.collection(company.check(**how))["whole_because"]["text"])

@@ -1,4 +1,4 @@
-"""Checking one database: what is found, what is looked at, and what is never lost."""
+"""The check of one database: findings, examined records and quarantine entries."""
 
 # ruff: noqa: E501 - an expectation is easier to read in one line
 
@@ -31,76 +31,89 @@ CHECKED = {"customer", "address", "waybill"}
 
 
 def keys(planted: RowSet) -> set[str]:
-    """The first column of each key: a waybill's second is its partition's clock."""
-    found = [*planted.keys(), *(row[0] for row in planted.rows)]
-    return {str(one) for one in found}
+    """Return the first key value of each record that was made defective on purpose.
+
+    The second key value of a waybill, the date of the partition, is left out.
+
+    Args:
+        planted: rows on the answer sheet for one expectation.
+    """
+    values = [*planted.keys(), *(row[0] for row in planted.rows)]
+    return {str(value) for value in values}
 
 
-def strings(found: object) -> Iterator[str]:
-    """Every text in a record."""
-    if isinstance(found, str):
-        yield found
-    elif isinstance(found, dict):
-        for key, value in found.items():
+def strings(value: object) -> Iterator[str]:
+    """Yield every text inside a JSON value, including the keys of mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, member in value.items():
             yield from strings(key)
-            yield from strings(value)
-    elif isinstance(found, list):
-        for one in found:
-            yield from strings(one)
+            yield from strings(member)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
 
 
-def test_every_planted_defect_of_the_sample_is_found_and_no_other(
+def test_check_finds_exactly_the_defective_records_on_the_answer_sheet(
     sample: Sample, state: str, postgres: EmbeddedPostgres
 ) -> None:
-    """By rule and primary key, with the shipped pack."""
+    """The generator of the sample company makes some records defective and lists them there.
+
+    The expectations of the shipped pack have to find these records and no others.
+    """
     db = engine(state)
     pack = load_pack(SHIPPED)
     address = DatabaseAddress.from_conninfo(postgres.conninfo(sample.connection.info.dbname))
-    done = support.checked(support.quality_run(pack, address, db, "sample"), "courier", AS_OF)
+    checked = support.checked(support.quality_run(pack, address, db, "sample"), "courier", AS_OF)
     with db.connect() as conn:
         rows = conn.execute(text("SELECT rule, key FROM quarantine")).all()
-    found: dict[str, set[str]] = {}
+    registered: dict[str, set[str]] = {}
     for rule, key in rows:
-        found.setdefault(rule, set()).add(json.loads(key)[0])
+        registered.setdefault(rule, set()).add(json.loads(key)[0])
     planted = {
-        rule: keys(one)
-        for rule, one in sample.sheet.planted.items()
-        if one.table in CHECKED and rule in found
+        rule: keys(rows_of_rule)
+        for rule, rows_of_rule in sample.sheet.planted.items()
+        if rows_of_rule.table in CHECKED and rule in registered
     }
-    assert found == planted
-    beyond = {"minor", "closed_customer"}  # no defect; masks are of another control
+    assert registered == planted
+    no_defects = {"minor", "closed_customer"}
     expected = {
         rule
-        for rule, one in sample.sheet.planted.items()
-        if one.table in CHECKED
+        for rule, rows_of_rule in sample.sheet.planted.items()
+        if rows_of_rule.table in CHECKED
+        # Another control checks masks.
         and not rule.startswith(("expired", "contact_not_masked"))
-        and rule not in beyond
+        and rule not in no_defects
     }
-    assert set(found) == expected
-    assert not [one for one in done.record.findings if one.code != "quality.broken"]
+    assert set(registered) == expected
+    assert not [finding for finding in checked.record.findings if finding.code != "quality.broken"]
 
 
-def test_good_records_pass(company: Company) -> None:
-    """Nothing is found, and everything was looked at."""
-    done = company.check()
-    assert done.record.outcome is Outcome.PASS
-    assert company.collection(done)["looked_at"] == 40
+def test_check_of_good_records_passes(company: Company) -> None:
+    checked = company.check()
+    assert checked.record.outcome is Outcome.PASS
+    assert company.collection(checked)["looked_at"] == 40
     assert company.open() == {}
 
 
-def test_a_threshold_tolerates_no_more_than_it_says(company: Company) -> None:
-    """`mostly: 0.9` of 40 records: four may be broken, five may not."""
+def test_expectation_passes_if_exactly_the_tolerated_number_of_records_break_it(
+    company: Company,
+) -> None:
+    """With `mostly: 0.9`, four of 40 records may break the expectation, but not five."""
     company.do("UPDATE person SET phone = 'x' || id WHERE id <= 4")
     assert company.check().record.outcome is Outcome.PASS
     company.do("UPDATE person SET phone = 'x' || id WHERE id = 5")
-    done = company.check()
-    assert [one.subject for one in done.record.findings] == ["shop.person.phone"]
-    assert done.record.outcome is Outcome.FAIL
+    checked = company.check()
+    assert [finding.subject for finding in checked.record.findings] == ["shop.person.phone"]
+    assert checked.record.outcome is Outcome.FAIL
     assert company.open()["phone"] == {f'["{n}"]' for n in range(1, 6)}
 
 
-def test_departments_are_counted_by_name(company: Company) -> None:
-    """The most broken first."""
+def test_breakdown_counts_records_that_break_expectations_by_department_name(
+    company: Company,
+) -> None:
+    """The department with the most records that break expectations comes first."""
     company.do("UPDATE person SET name = '' WHERE id IN (1, 3, 4)")
     assert company.collection(company.check())["parts"] == [("South", 2), ("North", 1)]
 
@@ -113,54 +126,55 @@ def test_departments_are_counted_by_name(company: Company) -> None:
         ("ALTER TABLE person ALTER COLUMN seen_at TYPE int USING 1", "recent"),
     ],
 )
-def test_a_table_that_changed_its_shape_stops_only_its_own_rules(
+def test_altered_column_prevents_only_checks_of_expectations_about_this_column(
     company: Company, change: str, rule: str
 ) -> None:
-    """The rule says why it was not checked, the others were, and the schema's drift is said."""
+    """Expectations about other columns are checked, and the change of the schema is reported."""
     company.do("UPDATE person SET name = '' WHERE id = 1")
     company.check()
     company.do(change)
-    done = company.check()
-    codes = {(one.code, one.subject) for one in done.record.findings}
+    checked = company.check()
+    codes = {(finding.code, finding.subject) for finding in checked.record.findings}
     assert ("quality.unchecked", f"shop.person.{rule}") in codes
     assert ("quality.broken", "shop.person.named") in codes
     assert any(code.startswith("schema.") for code, _ in codes)
-    assert done.record.outcome is Outcome.FAIL
-    # What is not known again is looked at as a whole.
+    assert checked.record.outcome is Outcome.FAIL
+    # A changed table needs a full check.
     assert company.collection(company.check())["whole"]
 
 
-def test_a_table_that_is_gone_fails_every_rule(company: Company) -> None:
-    """Nothing is taken for good because nobody could look."""
+def test_every_expectation_fails_if_its_table_is_missing(company: Company) -> None:
     company.do("DROP TABLE consent", "DROP TABLE person")
-    done = company.check()
-    unchecked = [one for one in done.record.findings if one.code == "quality.unchecked"]
+    checked = company.check()
+    unchecked = [
+        finding for finding in checked.record.findings if finding.code == "quality.unchecked"
+    ]
     assert len(unchecked) == 6
-    assert done.record.outcome is Outcome.FAIL
+    assert checked.record.outcome is Outcome.FAIL
 
 
-def test_an_empty_table_breaks_nothing(company: Company) -> None:
-    """What was open is resolved, and somebody is told that it was emptied."""
+def test_check_of_emptied_table_resolves_quarantine_entries_and_needs_attention(
+    company: Company,
+) -> None:
     company.do("UPDATE person SET name = '' WHERE id = 1")
     company.check()
     company.do("TRUNCATE person, consent")
-    done = company.check()
+    checked = company.check()
     assert company.open() == {}
-    assert {one.code for one in done.record.findings} == {"quality.emptied"}
-    assert done.record.outcome is Outcome.ATTENTION
-    still = company.check()
-    assert {one.code for one in still.record.findings} == {"quality.empty"}
-    assert still.record.outcome is Outcome.ATTENTION
+    assert {finding.code for finding in checked.record.findings} == {"quality.emptied"}
+    assert checked.record.outcome is Outcome.ATTENTION
+    next_check = company.check()
+    assert {finding.code for finding in next_check.record.findings} == {"quality.empty"}
+    assert next_check.record.outcome is Outcome.ATTENTION
 
 
-def test_null_everywhere_is_found_where_a_value_is_required(company: Company) -> None:
-    """Null has no format, so that only the rule for what is missing is broken."""
+def test_null_breaks_only_expectations_that_require_a_value(company: Company) -> None:
     company.do(
         "ALTER TABLE person ALTER COLUMN subscribed DROP NOT NULL",
         "UPDATE person SET name = NULL, phone = NULL, seen_at = NULL, subscribed = NULL",
     )
     company.check()
-    assert {rule: len(found) for rule, found in company.open().items()} == {"named": 40}
+    assert {rule: len(entries) for rule, entries in company.open().items()} == {"named": 40}
 
 
 @pytest.mark.parametrize(
@@ -174,30 +188,31 @@ def test_null_everywhere_is_found_where_a_value_is_required(company: Company) ->
         "x" * 10_000_000,
     ],
 )
-def test_hostile_values_do_no_harm(company: Company, value: str) -> None:
-    """They are found by key like any other, and stand nowhere in what is kept."""
+def test_quarantine_entry_of_record_with_hostile_value_has_only_the_key(
+    company: Company, value: str
+) -> None:
+    """The values must not appear in the evidence or in the quarantine register."""
     with psycopg.connect(company.conninfo) as connection:
         connection.execute("UPDATE person SET phone = %s WHERE id = 6", [value])
-    done = company.check()
+    checked = company.check()
     assert company.open() == {"phone": {'["6"]'}}
-    assert value not in set(strings(done.record.model_dump(mode="json")))
-    page = data_docs("shop.person", done.results["person"], "run-1", company.at).decode()
+    assert value not in set(strings(checked.record.model_dump(mode="json")))
+    page = data_docs("shop.person", checked.results["person"], "run-1", company.at).decode()
     assert value not in html.unescape(page)
     with company.state.connect() as conn:
         assert value not in str(conn.execute(text("SELECT key, part FROM quarantine")).all())
 
 
-def test_a_name_of_invisible_characters_is_no_name(company: Company) -> None:
-    """Zero-width and ideographic spaces."""
+def test_name_with_only_invisible_characters_counts_as_blank(company: Company) -> None:
     company.do("UPDATE person SET name = E'\\u200b\\u3000 ' WHERE id = 6")
     company.check()
     assert company.open() == {"named": {'["6"]'}}
 
 
-def test_a_key_that_tells_who_it_is_never_stands_in_the_register(
+def test_quarantine_names_record_with_personal_primary_key_by_hmac(
     database: str, state: str, tmp_path: Path
 ) -> None:
-    """It is named by keyed HMAC, and its collection is always looked at as a whole."""
+    """Every check of a collection with such a key is a full check."""
     datamap = """\
         fides_key: shop
         collections:
@@ -219,18 +234,21 @@ def test_a_key_that_tells_who_it_is_never_stands_in_the_register(
         "INSERT INTO caller VALUES ('13912345678', NULL), ('13912345679', 'Bo')",
     )
     for _ in range(2):
-        done = company.check()
+        checked = company.check()
         (key,) = company.open()["named"]
         assert "139" not in key
         assert key.startswith('["hmac:1:')
-        assert done.record.data["collections"][0]["whole"]
+        assert checked.record.data["collections"][0]["whole"]
 
 
 @pytest.mark.parametrize("name", ["NULL", "'Bo'"])
-def test_a_rotated_key_mends_no_record(
+def test_quarantine_entries_keep_their_pseudonyms_after_rotation_of_the_hmac_key(
     database: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Who was found under the old name stays, since when it was; who is mended is resolved."""
+    """Entries keep the pseudonym that was computed with the old HMAC key.
+
+    Entries of corrected records are resolved.
+    """
     personal = MAP.replace(
         "{name: id, data_categories: [user.unique_id], fides_meta",
         "{name: id, data_categories: [user.contact.phone_number], fides_meta",
@@ -243,19 +261,19 @@ def test_a_rotated_key_mends_no_record(
     monkeypatch.setattr(support, "KEYS", rotated)
     company.do(f"UPDATE person SET name = {name} WHERE id = 3")
     resolved = company.collection(company.check())["resolved"]
-    mended = name != "NULL"
-    assert resolved == mended
+    is_corrected = name != "NULL"
+    assert resolved == is_corrected
     assert company.open()["named"] <= before
-    assert len(company.open()["named"]) == 2 - mended
+    assert len(company.open()["named"]) == 2 - is_corrected
     company.do("UPDATE person SET name = NULL WHERE id = 5")
     company.check()
-    assert len([one for one in company.open()["named"] if one.startswith('["hmac:2:')]) == 1
+    assert len([key for key in company.open()["named"] if key.startswith('["hmac:2:')]) == 1
 
 
-def test_a_rule_that_is_invalid_stops_only_itself(
+def test_invalid_expectation_does_not_prevent_checks_of_other_expectations(
     database: str, state: str, tmp_path: Path
 ) -> None:
-    """A bad regular expression, bad SQL, SQL that fails on a value."""
+    """The faults are an invalid regular expression, invalid SQL, and SQL that fails on a value."""
     rules = {
         "regex": 'expect_column_values_to_match_regex, kwargs: {column: name, regex: "[a"}',
         "syntax": 'expect_records_to_satisfy, kwargs: {condition: "name ="}',
@@ -267,18 +285,20 @@ def test_a_rule_that_is_invalid_stops_only_itself(
     )
     company = Company.make(database, state, tmp_path / "p", quality__person=suite)
     company.do("UPDATE person SET name = '' WHERE id = 1")
-    done = company.check()
-    said = {one.subject: one.message.values for one in done.record.findings}
-    assert set(said) == {f"shop.person.{one}" for one in (*rules, "named")}
-    reasons = {one: str(said[f"shop.person.{one}"]["reason"]) for one in rules}
-    assert "2201B" in reasons["regex"]
-    assert "42601" in reasons["syntax"]
-    assert "22P02" in reasons["value"]
+    checked = company.check()
+    details_by_subject = {
+        finding.subject: str(finding.for_engineers) for finding in checked.record.findings
+    }
+    assert set(details_by_subject) == {f"shop.person.{name}" for name in (*rules, "named")}
+    details = {rule: details_by_subject[f"shop.person.{rule}"] for rule in rules}
+    assert "2201B" in details["regex"]
+    assert "42601" in details["syntax"]
+    assert "22P02" in details["value"]
     assert company.open() == {"named": {'["1"]'}}
 
 
-def test_a_check_may_be_repeated(company: Company) -> None:
-    """A retried task finds the same and enters nothing twice."""
+def test_repeated_check_adds_no_quarantine_entries(company: Company) -> None:
+    """Airflow repeats a check when it retries the task."""
     company.do("UPDATE person SET name = '' WHERE id <= 3")
     address = DatabaseAddress.from_conninfo(company.conninfo)
     run = support.quality_run(company.pack, address, company.state, "again")
@@ -286,6 +306,6 @@ def test_a_check_may_be_repeated(company: Company) -> None:
         support.checked(run, "shop", company.at)
     with company.state.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM quarantine")) == 3
-        kept = conn.scalars(text("SELECT rule FROM quality_check")).all()
-    rules = [one.id for one in company.pack.suites_of("shop")[0].expectations]
-    assert sorted(kept) == sorted(["all records", "has begun", *rules])
+        recorded_rules = conn.scalars(text("SELECT rule FROM quality_check")).all()
+    rules = [expectation.id for expectation in company.pack.suites_of("shop")[0].expectations]
+    assert sorted(recorded_rules) == sorted(["all records", "has begun", *rules])

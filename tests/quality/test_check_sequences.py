@@ -1,4 +1,4 @@
-"""Random changes and checks, compared with a model."""
+"""Random sequences of changes and checks, compared with a model in Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 from include.evidence.model import Outcome
 from tests.quality.support import Company, untraced
 
-# Independent SQL for the records that break each rule.
+# SQL that finds the records that break each rule, independent of the checked code.
 BROKEN = {
     "named": "coalesce(name, '') = ''",
     "phone": "phone !~ '^139[0-9]{8}$'",
@@ -30,7 +30,7 @@ BROKEN = {
     "unique_phone": "(SELECT count(*) FROM person o WHERE o.phone = p.phone) > 1",
 }
 COMPARING = {"twin", "unique_phone"}
-MOMENT = "2026-02-01"  # moments of changes are counted from here, in seconds
+MOMENT = "2026-02-01"  # change values count from this time, in seconds
 CHANGES = (
     "name = ''",
     "name = 'Ada'",
@@ -45,16 +45,17 @@ PERSONS = st.integers(1, 12)
 
 
 class Checks(RuleBasedStateMachine):
-    """A company whose records change between checks, with and without new change values.
+    """A company whose records are changed, with or without a new value in the change column.
 
-    The model has the expected watermark and the expected register after each check.
+    After each check, its results are compared with a model in Python, which has the expected
+    watermark and the expected quarantine entries.
     """
 
     company: ClassVar[Company]
 
     @initialize()
     def begin(self) -> None:
-        """Create good records, and make a full check."""
+        """Create records that meet all expectations, and make a full check."""
         self.company.do(
             "TRUNCATE person, consent",
             "INSERT INTO person SELECT n, 'Person ' || n, '139' || lpad(n::text, 8, '0'),"
@@ -63,35 +64,38 @@ class Checks(RuleBasedStateMachine):
             " FROM generate_series(1, 60) n",
         )
         self.clock = 0
-        self.known: dict[str, set[str]] = {}
+        self.expected: dict[str, set[str]] = {}
         self.watermark: datetime | None = None
         self.sealed = True
         self.check(full=True, sealed=True)
 
     @rule(change=st.sampled_from(CHANGES), person=PERSONS)
     def change(self, change: str, person: int) -> None:
-        """Change a record and its change value."""
+        """Change a record, and write a new value in its change column."""
         self.clock += 10
         self._change(change, person, self.clock)
 
     @rule(change=st.sampled_from(CHANGES), person=PERSONS)
     def change_without_a_trace(self, change: str, person: int) -> None:
-        """Change a record without its change value."""
+        """Change a record, but not its change column."""
         untraced(self.company, f"UPDATE person SET {change} WHERE id = {person}")
 
     @rule(change=st.sampled_from(CHANGES), person=PERSONS, late=st.integers(0, 30))
     def change_late(self, change: str, person: int, late: int) -> None:
-        """Write a change value of some seconds ago, within the margin or outside of it."""
+        """Change a record, and write a time some seconds in the past into its change column.
+
+        The time may be earlier than the margin for late arrivals allows.
+        """
         self._change(change, person, self.clock - late)
 
     @rule(change=st.sampled_from(CHANGES), person=PERSONS, moment=st.sampled_from([None, 10**9]))
     def change_with_a_wrong_moment(self, change: str, person: int, moment: int | None) -> None:
-        """Write null or a moment in the future as change value."""
+        """Change a record, and write null or a time in the future in its change column."""
         self._change(change, person, moment)
 
     @rule(person=PERSONS)
     def consent(self, person: int) -> None:
-        """Add a consent, which is in another collection."""
+        """Add a consent of a person, which is a record of another collection."""
         key = "(SELECT coalesce(max(id), 0) + 1 FROM consent)"
         self.company.do(
             f"INSERT INTO consent SELECT {key}, id, 'marketing' FROM person WHERE id = {person}"
@@ -110,33 +114,38 @@ class Checks(RuleBasedStateMachine):
         sealed=st.sampled_from([True, True, False]),
     )
     def check(self, full: bool, sealed: bool) -> None:
-        """Make a check, and compare the register with the model."""
-        truth, marked = self._truth()
+        """Make a check, and compare the quarantine register with the model.
+
+        Args:
+            full: whether a full check is requested.
+            sealed: whether the evidence of the check is sealed.
+        """
+        truth, newest = self._truth()
         since = None if self.watermark is None else self.watermark - timedelta(seconds=1)
-        is_behind = marked is None or (self.watermark is not None and marked < self.watermark)
+        is_behind = newest is None or (self.watermark is not None and newest < self.watermark)
         full = full or since is None or not self.sealed or is_behind
-        done = self.company.check(full=full, sealed=sealed, days=0)
-        figures = self.company.collection(done)
-        if figures["whole"] and not full:  # more than a fifth of them
-            assert len(self._in_sight(since)) > figures["rows"] / 5
+        checked = self.company.check(full=full, sealed=sealed, days=0)
+        figures = self.company.collection(checked)
+        if figures["whole"] and not full:  # more than a fifth of the records changed
+            assert len(self._examinable(since)) > figures["rows"] / 5
         assert figures["whole"] or not full
         if figures["whole"]:
-            self.known = {rule: set(keys) for rule, keys in truth.items()}
+            self.expected = {rule: set(keys) for rule, keys in truth.items()}
         else:
             assert datetime.fromisoformat(figures["incremental"]["since"]) == since
             for rule in BROKEN.keys() - COMPARING:
-                in_sight = self._in_sight(since)
-                self.known[rule] = self.known[rule] - in_sight | truth[rule] & in_sight
+                examinable = self._examinable(since)
+                self.expected[rule] = self.expected[rule] - examinable | truth[rule] & examinable
         assert self.company.open() == {
-            rule: {f'["{key}"]' for key in keys} for rule, keys in self.known.items() if keys
+            rule: {f'["{key}"]' for key in keys} for rule, keys in self.expected.items() if keys
         }
         self._require_outcomes(figures)
-        self.watermark, self.sealed = marked, sealed
+        self.watermark, self.sealed = newest, sealed
 
     def _require_outcomes(self, figures: dict[str, Any]) -> None:
-        """Require that no rule with more broken records than tolerated has passed."""
+        """Assert that no expectation passed that more records break than its tolerance allows."""
         for result in figures["rules"]:
-            broken = len(self.known[result["rule"]])
+            broken = len(self.expected[result["rule"]])
             assert result["broken"] == broken
             tolerated = 0.1 * result["rows"] if result["rule"] == "phone" else 0
             assert (result["outcome"] in {Outcome.FAIL, Outcome.ATTENTION}) or broken <= tolerated
@@ -148,7 +157,10 @@ class Checks(RuleBasedStateMachine):
         untraced(self.company, f"UPDATE person SET {change}, updated_at = {at} WHERE id = {person}")
 
     def _truth(self) -> tuple[dict[str, set[str]], datetime | None]:
-        """Return the records that break each rule now, and the present watermark."""
+        """Return the expected quarantine entries, and the current watermark.
+
+        The entries are the primary keys of the records that break each expectation, by expectation.
+        """
         with psycopg.connect(self.company.conninfo) as connection:
             broken = {
                 rule: {
@@ -165,7 +177,7 @@ class Checks(RuleBasedStateMachine):
         assert row is not None
         return broken, row[0]
 
-    def _in_sight(self, since: datetime | None) -> set[str]:
+    def _examinable(self, since: datetime | None) -> set[str]:
         with psycopg.connect(self.company.conninfo) as connection:
             rows = connection.execute(
                 "SELECT id::text FROM person WHERE updated_at >= %s OR updated_at IS NULL", [since]
@@ -173,8 +185,8 @@ class Checks(RuleBasedStateMachine):
             return {row[0] for row in rows}
 
 
-def test_random_sequences_of_checks_agree_with_the_model(company: Company) -> None:
-    """Between two full checks the register keeps old entries and gains those of changed records."""
+def test_random_sequences_of_checks_give_the_results_of_a_simple_model(company: Company) -> None:
+    """Between full checks, the quarantine register keeps old entries and adds changed records."""
     company.at = datetime(2026, 3, 1, 5, tzinfo=UTC)
     machine = type("Company'sChecks", (Checks,), {"company": company})
     run_state_machine_as_test(

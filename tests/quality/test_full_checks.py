@@ -1,4 +1,4 @@
-"""Reasons for a full check instead of an incremental one."""
+"""Reasons for a full check instead of an incremental check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from include.quality import check as checks
 from include.quality import collection as collections
 from include.quality import history, incremental, watermark
 from include.registry import load_pack
-from include.workplace import ROOT
+from include.service_container import ROOT
 from tests.policy.packs import write_pack
 from tests.quality import support
 from tests.quality.support import CHANGED, MAP, SUITE, Company, reason, suite, untraced
@@ -25,14 +25,14 @@ FILLED = "expect_column_values_to_not_be_null, kwargs: {column: name}"
 def test_database_restored_to_an_older_state_gets_a_full_check(
     company: Company,
 ) -> None:
-    """Its newest record is older than the watermark."""
+    """The newest value in the restored database's change column is older than the watermark."""
     company.do("UPDATE person SET name = 'Ada' WHERE id = 3")
     company.check()
     untraced(
         company,
         "UPDATE person SET name = '', updated_at = '2026-01-31' WHERE id = 3",
     )
-    assert reason(company).startswith("all values of its column {column} are older")
+    assert reason(company).startswith("all values of the column {column} are older")
     assert company.open() == {"named": {'["3"]'}}
 
 
@@ -40,37 +40,41 @@ def test_database_restored_to_an_older_state_gets_a_full_check(
     ("before", "check", "expected"),
     [
         ("SELECT 1", {"full": True}, "a full check was requested"),
-        ("SELECT 1", {"days": 7}, "all of them are examined every seventh day"),
-        ("SELECT 1", {"days": -2}, "the clock was set back since the last check"),
+        ("SELECT 1", {"days": 7}, "a full check is due every seven days"),
+        ("SELECT 1", {"days": -2}, "the system clock was set back since the last check"),
         ("VACUUM FULL person", {}, "the table was rewritten, altered, emptied or restored"),
-        ("TRUNCATE person CASCADE", {}, "no record has a value in its column"),
+        ("TRUNCATE person CASCADE", {}, "the column {column} has no values"),
         (
             "ALTER TABLE person DROP COLUMN email, ADD email text",
             {},
             "the table was rewritten, altered, emptied or restored",
         ),
         ("ALTER TABLE person DROP CONSTRAINT person_pkey CASCADE", {}, "the table has no primary"),
-        ("UPDATE person SET name = name", {}, "more than {most} records changed"),
-        ("DROP INDEX person_updated_at_idx", {}, "no index begins with its column {column}"),
+        ("UPDATE person SET name = name", {}, "more than {limit} records changed"),
+        (
+            "DROP INDEX person_updated_at_idx",
+            {},
+            "no index of the table starts with the column {column}",
+        ),
         (
             "ALTER TABLE person ALTER updated_at TYPE text USING 'x'",
             {},
-            "its column {column} is not a timestamp, date or whole number",
+            "the column {column} is not a timestamp, date or whole number",
         ),
         (
             "ALTER TABLE person ALTER updated_at TYPE bigint USING 7",
             {},
-            "the margin for late arrivals does not fit",
+            "the margin for late arrivals does not suit",
         ),
         ("ALTER TABLE person RENAME updated_at TO at", {}, "the table has no column {column}"),
-        ("CREATE TABLE old () INHERITS (person)", {}, "it is a view or foreign table, or other"),
+        ("CREATE TABLE old () INHERITS (person)", {}, "the table is a view or foreign table"),
     ],
 )
-def test_full_check_gives_its_reason(
+def test_full_check_states_its_reason_in_the_result(
     company: Company, before: str, check: dict[str, Any], expected: str
 ) -> None:
-    """The result has the reason, so that a reader knows why the check took longer."""
-    assert reason(company) == "no check of it was sealed yet"
+    """The recorded reason explains to readers why the check took longer."""
+    assert reason(company) == "no sealed evidence of an earlier check exists"
     assert company.collection(company.check())["whole_because"] is None
     with psycopg.connect(company.conninfo, autocommit=True) as connection:
         if before.startswith("ALTER TABLE person ALTER updated_at"):
@@ -79,10 +83,10 @@ def test_full_check_gives_its_reason(
     assert reason(company, **check).startswith(expected)
 
 
-def test_without_a_change_column_every_check_is_full(
+def test_every_check_is_full_if_pack_names_no_change_column(
     database: str, state: str, tmp_path: Path
 ) -> None:
-    """The result has the reason."""
+    """The result states the reason for each full check."""
     rules = suite(filled=FILLED).replace(CHANGED, "")
     company = Company.make(database, state, tmp_path / "p", quality__person=rules)
     for _ in range(2):
@@ -99,20 +103,20 @@ def test_without_a_change_column_every_check_is_full(
         ("CREATE INDEX ON person (updated_at DESC, name)", True),
     ],
 )
-def test_only_a_complete_btree_index_on_the_change_column_counts(
+def test_incremental_check_needs_complete_btree_index_on_change_column(
     company: Company, index: str, incremental_run: bool
 ) -> None:
-    """A partial index, for example, has only some of the records."""
+    """A partial index, for example, contains only some of the records."""
     company.do("DROP INDEX person_updated_at_idx", index)
     company.check()
     assert company.collection(company.check())["whole"] is not incremental_run
 
 
 @pytest.mark.parametrize("parts", ["both", "one"])
-def test_incremental_check_needs_the_index_on_every_partition(
+def test_incremental_check_needs_index_on_change_column_of_every_partition(
     database: str, state: str, tmp_path: Path, parts: str
 ) -> None:
-    """Without it PostgreSQL would read all records of a partition."""
+    """Without the index, PostgreSQL would read all records of a partition."""
     company = Company.make(database, state, tmp_path / "p", quality__person=suite(filled=FILLED))
     company.do(
         "CREATE TABLE kept AS TABLE person",
@@ -138,8 +142,8 @@ def test_incremental_check_needs_the_index_on_every_partition(
     assert company.open() == {"filled": {'["3"]', '["30"]', '["100"]'}}
 
 
-def test_watermark_moves_only_with_sealed_evidence(company: Company) -> None:
-    """The next check examines the records of an unsealed run again."""
+def test_watermark_advances_only_if_evidence_is_sealed(company: Company) -> None:
+    """The next check examines again the records that an unsealed run examined."""
     company.check()
     company.do("UPDATE person SET name = '' WHERE id = 3")
     company.check(sealed=False)
@@ -153,19 +157,19 @@ def test_watermark_moves_only_with_sealed_evidence(company: Company) -> None:
 def test_check_after_a_killed_check_is_full(
     company: Company, monkeypatch: pytest.MonkeyPatch, killed: str
 ) -> None:
-    """At each point at which it can be killed, with or without a retry of the task."""
+    """The process is killed at each possible point, with or without a retry of the task."""
     company.check()
     untraced(company, "UPDATE person SET name = '' WHERE id = 3")
     if killed == "before the seal":
         company.check(sealed=False)
     else:
-        place, name = (
+        module, name = (
             (checks.history, "record")
             if killed == "before the figures"
             else (collections.register.Stage, "enter")
         )
         with monkeypatch.context() as patched:
-            patched.setattr(place, name, lambda *_a, **_k: 1 / 0)
+            patched.setattr(module, name, lambda *_a, **_k: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 company.check(sealed=False)
     assert company.collection(company.check())["whole"]
@@ -173,18 +177,20 @@ def test_check_after_a_killed_check_is_full(
     assert not company.collection(company.check())["whole"]
 
 
-def test_check_is_full_if_the_evidence_ledger_lost_its_last_run(company: Company) -> None:
-    """A ledger that was restored from an older backup ends before the last watermark."""
+def test_check_is_full_if_the_evidence_ledger_lost_the_row_of_the_last_run(
+    company: Company,
+) -> None:
+    """An evidence ledger from an older backup has no row of the run that stored the watermark."""
     company.check()
     company.check()
     with company.state.begin() as conn:
         conn.execute(text("ALTER TABLE evidence_ledger DISABLE TRIGGER USER"))
         conn.execute(text("DELETE FROM evidence_ledger WHERE run_id = 'run-2'"))
-    assert reason(company) == "another check began after the last sealed one"
+    assert reason(company) == "another check started after the last check whose evidence was sealed"
 
 
-def test_cleared_run_examines_the_records_of_its_first_try(company: Company) -> None:
-    """The watermark of its first try is sealed by then, but it hides no later change."""
+def test_second_attempt_of_run_examines_records_of_first_attempt_again(company: Company) -> None:
+    """The watermark of the first attempt must not hide changes before the second attempt."""
     company.check()
     company.do("UPDATE person SET name = '' WHERE id = 3")
     company.check()
@@ -194,10 +200,10 @@ def test_cleared_run_examines_the_records_of_its_first_try(company: Company) -> 
     assert company.open() == {"named": {'["3"]', '["4"]'}}
 
 
-def test_check_is_full_after_an_unsealed_run_with_other_rules(
+def test_check_is_full_after_an_unsealed_run_with_other_expectations(
     database: str, state: str, tmp_path: Path
 ) -> None:
-    """That run resolved entries by its own rules, whether or not it recorded its figures."""
+    """The unsealed run resolved entries of other expectations, even if it stored no results."""
     strict = "expect_column_value_lengths_to_be_between, kwargs: {{column: name, min_value: {}}}"
     company = Company.make(
         database, state, tmp_path / "p", quality__person=suite(long=strict.format(9))
@@ -208,23 +214,23 @@ def test_check_is_full_after_an_unsealed_run_with_other_rules(
     company.check()
     assert len(company.open()["long"]) == 9
     for killed in (False, True):
-        ours, company.pack = company.pack, lenient
+        strict_pack, company.pack = company.pack, lenient
         company.check(sealed=False)
         assert company.open() == {}
-        if killed:  # before it recorded its figures
+        if killed:  # killed before it recorded its results
             with company.state.begin() as conn:
                 conn.execute(
                     text("DELETE FROM quality_check WHERE run_id = :run AND rule <> 'all records'"),
                     {"run": f"run-{company.runs}"},
                 )
-        company.pack = ours
+        company.pack = strict_pack
         company.check()
         assert len(company.open()["long"]) == 9
     assert not company.collection(company.check())["whole"]
 
 
 def test_check_is_full_after_an_expectation_changed(company: Company, tmp_path: Path) -> None:
-    """Also after an expectation could not be checked, and after the change column changed."""
+    """A check is also full if an expectation was not checked, or if the change column changed."""
     company.check()
 
     def pack(name: str, old: str, new: str) -> None:
@@ -232,8 +238,9 @@ def test_check_is_full_after_an_expectation_changed(company: Company, tmp_path: 
         company.pack = load_pack(write_pack(tmp_path / name, **files))
 
     pack("q", "P60D", "P59D")
-    because = company.collection(company.check())["whole_because"]
-    assert because["values"] == {"rule": "recent"}
+    reason_message = company.collection(company.check())["whole_because"]
+    assert reason_message["text"].startswith("the expectation “{title}” is new")
+    assert reason_message["values"]["title"]["text"] == "Recent"
     company.do(
         "CREATE INDEX ON person (seen_at)",
         "UPDATE person SET seen_at = '2026-02-28' WHERE id < 4",
@@ -246,25 +253,25 @@ def test_check_is_full_after_an_expectation_changed(company: Company, tmp_path: 
     assert reason(company).startswith("the table was rewritten")
     company.do("ALTER TABLE person DROP COLUMN seen_at")
     company.check()
-    because = company.collection(company.check())["whole_because"]
-    assert because["text"].startswith("the last check could not check")
+    reason_message = company.collection(company.check())["whole_because"]
+    assert reason_message["text"].startswith("the last check could not check")
 
 
-def test_first_check_of_another_program_version_is_full(
+def test_first_check_by_another_program_version_is_full(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """New code may judge old records differently."""
+    """Another version of the code may judge unchanged records differently."""
     company.check()
     with monkeypatch.context() as patched:
         for module in (watermark, incremental):
             patched.setattr(module, "VERSION", "0" * 12)
-        assert reason(company) == "another version made the last check"
+        assert reason(company) == "the last check was made by another version of ParcelSeal"
         assert company.collection(company.check())["whole_because"] is None
-    assert reason(company) == "another version made the last check"
+    assert reason(company) == "the last check was made by another version of ParcelSeal"
 
 
-def test_version_depends_on_the_content_of_the_files(tmp_path: Path) -> None:
-    """A corrected condition gives another version."""
+def test_program_version_depends_on_content_of_code_files(tmp_path: Path) -> None:
+    """A correction in the code that checks records must change the program version."""
     file = tmp_path / "conditions.py"
     file.write_text("a")
     before = watermark.version_of([file], "1.0")
@@ -273,8 +280,8 @@ def test_version_depends_on_the_content_of_the_files(tmp_path: Path) -> None:
     assert watermark.version_of([file], "1.0") != before
 
 
-def test_the_version_has_each_module_that_judges() -> None:
-    """Else a correction there would not reach records that did not change."""
+def test_program_version_covers_each_module_that_evaluates_expectations() -> None:
+    """After a correction in an omitted module, unchanged records would not be checked again."""
     folder = ROOT / "include" / "expectations"
     for name in watermark.JUDGING:
         imported = re.findall(
@@ -283,27 +290,27 @@ def test_the_version_has_each_module_that_judges() -> None:
         assert set(imported) <= set(watermark.JUDGING), name
 
 
-def test_another_timezone_of_the_pack_examines_all_records(
+def test_check_is_full_after_pack_timezone_changed(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A moment may then belong to another day, which rules compare."""
+    """In another timezone, a time may belong to another day, and expectations compare days."""
     company.check()
     monkeypatch.setattr(support, "TIMEZONE", "Asia/Shanghai")
     assert reason(company).startswith("the table was rewritten")
     assert company.collection(company.check())["whole_because"] is None
 
 
-def test_check_is_full_if_the_last_one_could_not_name_all_broken_records(
+def test_check_is_full_if_last_check_found_too_many_records_for_the_quarantine(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The register does not show which of these records were corrected."""
+    """The register lists only some of the records, so it cannot show which were corrected later."""
     for module in (collections, history):
         monkeypatch.setattr(module, "MOST_NAMED", 5)
     company.do("UPDATE person SET name = '' WHERE id <= 6")
     company.check()
-    because = company.collection(company.check())["whole_because"]
-    assert because["values"] == {"rule": "named"}
-    assert "not name all" in because["text"]
+    reason_message = company.collection(company.check())["whole_because"]
+    assert reason_message["values"]["title"]["text"] == "Named"
+    assert "not list all" in reason_message["text"]
     company.do("UPDATE person SET name = 'Ada' WHERE id = 1")
     company.check()
     assert len(company.open()["named"]) == 5

@@ -1,4 +1,4 @@
-"""What is kept of earlier checks: the trend, and what the next one may rely on."""
+"""The history of checks: the trend in reports, and the state that the next check needs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from tests.quality.support import MAP, Company, suite
 
 
 @pytest.fixture
-def died(company: Company, monkeypatch: pytest.MonkeyPatch) -> Company:
-    """A company whose second check died while it looked; its evidence says so and is sealed."""
+def company_with_aborted_check(company: Company, monkeypatch: pytest.MonkeyPatch) -> Company:
+    """Provide a company whose second check raised an error.
+
+    The evidence of this check is sealed.
+    """
     company.do("UPDATE person SET name = '' WHERE id IN (1, 2)")
     company.check()
     with monkeypatch.context() as patched:
@@ -26,63 +29,72 @@ def died(company: Company, monkeypatch: pytest.MonkeyPatch) -> Company:
     return company
 
 
-def test_the_trend_has_whole_runs_and_gaps(company: Company) -> None:
-    """The last thirty; a run in which a rule could not be checked is a gap, not an improvement."""
+def test_trend_has_gap_if_an_expectation_could_not_be_checked(company: Company) -> None:
+    """Without the gap, an expectation that could not be checked would look like an improvement."""
     company.do("UPDATE person SET name = '' WHERE id <= 2")
     company.check()
     company.do("ALTER TABLE person DROP COLUMN phone")
     company.check()
     with company.state.connect() as conn:
-        assert [one.broken for one in history.trend(conn, "shop")] == [2, None]
+        assert [run.broken for run in history.trend(conn, "shop")] == [2, None]
 
 
-def test_a_check_that_died_is_a_gap_in_the_trend(died: Company) -> None:
-    """Nobody knows how many records were broken then; not none."""
-    died.check()
-    with died.state.connect() as conn:
-        assert [one.broken for one in history.trend(conn, "shop")] == [2, None, 2]
+def test_trend_has_gap_for_aborted_check(company_with_aborted_check: Company) -> None:
+    company_with_aborted_check.check()
+    with company_with_aborted_check.state.connect() as conn:
+        assert [run.broken for run in history.trend(conn, "shop")] == [2, None, 2]
 
 
-def test_after_a_check_that_died_all_records_are_looked_at(died: Company) -> None:
-    """And the report says that, instead of naming a rule that nobody changed."""
-    because = died.collection(died.check())["whole_because"]
-    assert because["text"] == "the last check of it did not end"
+def test_check_after_aborted_check_is_full(company_with_aborted_check: Company) -> None:
+    """The stated reason must be the aborted check, and not a changed expectation."""
+    reason = company_with_aborted_check.collection(company_with_aborted_check.check())[
+        "whole_because"
+    ]
+    assert reason["text"] == "the last check did not finish"
 
 
-def test_a_table_that_was_emptied_after_a_check_that_died_had_records(died: Company) -> None:
-    """The check before it found some."""
-    died.do("TRUNCATE person, consent")
-    assert "quality.emptied" in {one.code for one in died.check().record.findings}
+def test_table_emptied_after_aborted_check_is_reported(company_with_aborted_check: Company) -> None:
+    company_with_aborted_check.do("TRUNCATE person, consent")
+    assert "quality.emptied" in {
+        finding.code for finding in company_with_aborted_check.check().record.findings
+    }
 
 
-def test_a_try_that_died_leaves_no_zero_in_the_trend(
+def test_trend_has_gap_if_table_is_missing_when_aborted_check_is_retried(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though the next try could not even begin: the table was gone by then."""
+    """The table was renamed before the retry, so the retry could not check it."""
     company.do("UPDATE person SET name = '' WHERE id IN (1, 2)")
     company.check()
     with monkeypatch.context() as patched:
         patched.setattr(CollectionCheck, "_check", lambda *_a, **_k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             company.check()
-    company.runs -= 1  # the same run again
+    company.runs -= 1  # a second attempt of the same run
     company.do("ALTER TABLE person RENAME TO gone")
     company.check()
     with company.state.connect() as conn:
-        assert [one.broken for one in history.trend(conn, "shop")] == [2, None]
+        assert [run.broken for run in history.trend(conn, "shop")] == [2, None]
 
 
-def test_a_suite_that_comes_back_is_held_against_all_records(
+def test_expectations_added_again_after_their_removal_get_a_full_check(
     company: Company, tmp_path: Path
 ) -> None:
-    """What was closed when it went is broken still."""
+    """The quarantine entries were closed when the expectations were removed.
+
+    They must be opened again, because the records still break the expectations.
+    """
     company.do("UPDATE person SET name = '' WHERE id IN (1, 2)")
     company.check()
-    ours = company.pack
-    other = suite("consent", filled="expect_column_values_to_not_be_null, kwargs: {column: id}")
-    company.pack = load_pack(write_pack(tmp_path / "q", datamap__shop=MAP, quality__person=other))
+    original_pack = company.pack
+    replacement = suite(
+        "consent", filled="expect_column_values_to_not_be_null, kwargs: {column: id}"
+    )
+    company.pack = load_pack(
+        write_pack(tmp_path / "q", datamap__shop=MAP, quality__person=replacement)
+    )
     company.check()
     assert company.open() == {}
-    company.pack = ours
+    company.pack = original_pack
     company.check()
     assert company.open() == {"named": {'["1"]', '["2"]'}}

@@ -1,4 +1,4 @@
-"""Incremental checks: the records that they examine, and the entries of all others."""
+"""Incremental checks: which records they examine, and quarantine entries of other records."""
 
 from __future__ import annotations
 
@@ -20,32 +20,35 @@ FILLED = "expect_column_values_to_not_be_null, kwargs: {column: name}"
 
 
 def test_incremental_check_examines_changed_records(company: Company) -> None:
-    """A new and a changed record, and the newest old record, which is within the margin."""
+    """The check examines a new record, a changed record, and an older record within the margin."""
     company.check()
     company.do(
         "INSERT INTO person VALUES (99, ' ', '13900000099', NULL, NULL, NULL, 1, '2026-01-20')",
         "UPDATE person SET phone = '7' WHERE id = 7",
     )
-    figures = company.collection(done := company.check())
+    figures = company.collection(checked := company.check())
     assert (figures["whole"], figures["looked_at"], figures["rows"]) == (False, 3, 40)
     assert company.open() == {"named": {'["99"]'}, "phone": {'["7"]'}}
-    assert done.record.outcome is Outcome.FAIL
+    assert checked.record.outcome is Outcome.FAIL
 
 
-def test_unchanged_broken_record_stays_broken(company: Company) -> None:
-    """An incremental check that examines only good records does not pass."""
+def test_unchanged_record_that_breaks_an_expectation_stays_in_quarantine(company: Company) -> None:
+    """The check must not pass only because all changed records are valid."""
     company.do("UPDATE person SET name = '' WHERE id = 3")
     company.check()
     company.do("UPDATE person SET phone = '13900001111' WHERE id = 4")
     for _ in range(2):
-        done = company.check()
-        assert not company.collection(done)["whole"]
-        assert done.record.outcome is Outcome.FAIL
+        checked = company.check()
+        assert not company.collection(checked)["whole"]
+        assert checked.record.outcome is Outcome.FAIL
         assert company.open() == {"named": {'["3"]'}}
 
 
-def test_corrected_record_is_resolved_when_it_is_examined(company: Company) -> None:
-    """The full check resolves deleted records, and corrections without a new change value."""
+def test_incremental_check_resolves_quarantine_entry_of_corrected_record(company: Company) -> None:
+    """Entries of deleted records are resolved only by a full check.
+
+    The same is true for records that were corrected without a new value in the change column.
+    """
     untraced(company, "UPDATE person SET name = '' WHERE id IN (1, 2, 3, 4)")
     company.check()
     company.do(
@@ -60,8 +63,10 @@ def test_corrected_record_is_resolved_when_it_is_examined(company: Company) -> N
     assert company.open() == {"named": {'["4"]'}}
 
 
-def test_weekly_full_check_finds_a_change_without_a_new_change_value(company: Company) -> None:
-    """On the seventh day after the last full check, independent of checks in between."""
+def test_weekly_full_check_finds_a_change_that_did_not_update_the_change_column(
+    company: Company,
+) -> None:
+    """The full check is made on the seventh day, whatever checks were made in between."""
     company.check()
     untraced(company, "UPDATE person SET name = '' WHERE id = 3")
     for _ in range(6):
@@ -72,10 +77,10 @@ def test_weekly_full_check_finds_a_change_without_a_new_change_value(company: Co
 
 
 @pytest.mark.parametrize(("late", "is_found"), [("1 hour", True), ("3 hours", False)])
-def test_late_arrival_is_found_within_the_margin(
+def test_incremental_check_finds_record_that_was_added_late_within_the_margin(
     company: Company, tmp_path: Path, late: str, is_found: bool
 ) -> None:
-    """Outside of the margin, the next full check finds it."""
+    """A record that arrives outside of the margin is found by the next full check."""
     hours = SUITE.replace("PT1S", "PT2H")
     company.pack = load_pack(write_pack(tmp_path / "q", datamap__shop=MAP, quality__person=hours))
     company.do("UPDATE person SET updated_at = now() - interval '4 hours' WHERE id = 1")
@@ -91,8 +96,10 @@ def test_late_arrival_is_found_within_the_margin(
     assert company.open() == {"named": {'["99"]'}}
 
 
-def test_changes_of_a_long_transaction_are_found(company: Company, database: str) -> None:
-    """The transaction began before the checked changes, and committed after the check."""
+def test_incremental_check_finds_changes_of_long_transaction(
+    company: Company, database: str
+) -> None:
+    """The transaction began before the checked changes and was committed after the check."""
     with psycopg.connect(database) as slow:
         slow.execute("UPDATE person SET name = NULL WHERE id = 5")
         time.sleep(1.2)  # longer than the margin for late arrivals
@@ -106,24 +113,29 @@ def test_changes_of_a_long_transaction_are_found(company: Company, database: str
     assert company.open() == {"named": {'["5"]'}}
 
 
-def test_reader_without_view_of_open_transactions_relies_on_the_margin(
+def test_login_that_cannot_see_open_transactions_relies_on_the_margin(
     company: Company, database: str
 ) -> None:
-    """The full check finds changes of the longer transaction, and the result says so."""
+    """Only a full check finds changes of a transaction longer than the margin.
+
+    The result states that open transactions cannot be seen.
+    """
     reader = "seldom_reader"
     company.do(
         f"DROP ROLE IF EXISTS {reader}",
         f"CREATE ROLE {reader} LOGIN PASSWORD 'r'",
         f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}",
     )
-    mine = company.conninfo
-    owner = psycopg.conninfo.conninfo_to_dict(mine)
-    theirs = psycopg.conninfo.make_conninfo("", **{**owner, "user": reader, "password": "r"})
+    owner_conninfo = company.conninfo
+    owner = psycopg.conninfo.conninfo_to_dict(owner_conninfo)
+    reader_conninfo = psycopg.conninfo.make_conninfo(
+        "", **{**owner, "user": reader, "password": "r"}
+    )
 
     def check(**how: Any) -> dict[str, Any]:
-        company.conninfo = theirs
+        company.conninfo = reader_conninfo
         figures = company.collection(company.check(**how))
-        company.conninfo = mine
+        company.conninfo = owner_conninfo
         return figures
 
     with psycopg.connect(database) as slow:
@@ -139,8 +151,11 @@ def test_reader_without_view_of_open_transactions_relies_on_the_margin(
     company.do(f"DROP OWNED BY {reader}", f"DROP ROLE {reader}")
 
 
-def test_change_value_in_the_future_hides_no_later_change(company: Company) -> None:
-    """Such a value does not move the watermark; its record is examined until it is past."""
+def test_future_value_in_the_change_column_hides_no_later_change(company: Company) -> None:
+    """Such a value does not advance the watermark.
+
+    Its record is examined until the value is in the past.
+    """
     company.do("UPDATE person SET updated_at = now() + interval '1 year' WHERE id = 1")
     company.check()
     company.do("UPDATE person SET name = '' WHERE id = 3")
@@ -149,8 +164,8 @@ def test_change_value_in_the_future_hides_no_later_change(company: Company) -> N
     assert company.open() == {"named": {'["3"]'}}
 
 
-def test_every_check_examines_records_without_a_change_value(company: Company) -> None:
-    """If more than a fifth of the records have none, the check is full."""
+def test_every_check_examines_records_with_null_in_the_change_column(company: Company) -> None:
+    """If the change column is null in more than a fifth of the records, the check is full."""
     company.do("UPDATE person SET updated_at = NULL WHERE id IN (3, 4)")
     company.check()
     untraced(company, "UPDATE person SET name = '' WHERE id = 3")
@@ -158,9 +173,9 @@ def test_every_check_examines_records_without_a_change_value(company: Company) -
     assert (figures["whole"], figures["looked_at"]) == (False, 3)
     assert company.open() == {"named": {'["3"]'}}
     company.do("UPDATE person SET updated_at = NULL WHERE id <= 9")
-    assert reason(company).startswith("more than {most} records changed, or have no value in")
+    assert reason(company).startswith("more than {limit} records changed, or have no value in")
     untraced(company, "UPDATE person SET updated_at = NULL")
-    assert reason(company).startswith("no record has a value in its column")
+    assert reason(company).startswith("the column {column} has no values")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +192,7 @@ def test_every_check_examines_records_without_a_change_value(company: Company) -
 def test_change_column_may_have_each_supported_type(
     database: str, state: str, tmp_path: Path, kind: str, margin: str, old: str, new: str
 ) -> None:
-    """Timestamps without a timezone, dates, numbers that grow with every change."""
+    """The types are timestamps without a timezone, dates, and numbers that always grow."""
     rules = suite(filled=FILLED).replace("updated_at", "version").replace("PT1S", margin)
     columns = MAP.replace("updated_at, fides", "version, fides")
     company = Company.make(
@@ -199,8 +214,8 @@ def test_change_column_may_have_each_supported_type(
     assert company.open() == {"filled": {'["3"]'}}
 
 
-def test_only_full_checks_update_rules_that_compare_records(company: Company) -> None:
-    """Incremental checks keep the figures of the last full check."""
+def test_only_full_checks_examine_expectations_that_compare_records(company: Company) -> None:
+    """Incremental checks keep the results of the newest full check for these expectations."""
     company.do("UPDATE person SET (name, phone) = ('Ada', '13900001111') WHERE id IN (7, 8)")
     company.check()
     twins = {"twin": {'["8"]'}, "unique_phone": {'["7"]', '["8"]'}}
@@ -219,8 +234,10 @@ def test_only_full_checks_update_rules_that_compare_records(company: Company) ->
     assert company.open() == {"twin": {'["10"]'}, "unique_phone": {'["9"]', '["10"]'}}
 
 
-def test_only_full_checks_update_the_row_count(database: str, state: str, tmp_path: Path) -> None:
-    """Incremental checks do not count the table."""
+def test_only_full_checks_examine_expectations_about_the_row_count(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Incremental checks do not count the records of the table."""
     rule = "expect_table_row_count_to_be_between, kwargs: {max_value: 39}"
     company = Company.make(database, state, tmp_path / "p", quality__person=suite(size=rule))
     assert company.check().record.outcome is Outcome.FAIL
@@ -229,8 +246,10 @@ def test_only_full_checks_update_the_row_count(database: str, state: str, tmp_pa
     assert company.check(full=True).record.outcome is Outcome.PASS
 
 
-def test_full_check_finds_changes_in_another_collection(company: Company) -> None:
-    """A consent was withdrawn, and the person's own record did not change."""
+def test_full_check_finds_record_that_breaks_expectation_after_change_in_other_table(
+    company: Company,
+) -> None:
+    """A consent was changed, but the record of the person was not."""
     company.do("INSERT INTO consent VALUES (400, 4, 'marketing')")
     untraced(company, "UPDATE person SET subscribed = true WHERE id = 4")
     company.check()
@@ -241,10 +260,10 @@ def test_full_check_finds_changes_in_another_collection(company: Company) -> Non
     assert company.open() == {"consent": {'["4"]'}}
 
 
-def test_rule_with_scope_all_examines_all_records_in_every_check(
+def test_every_check_examines_all_records_for_expectation_with_scope_all(
     database: str, state: str, tmp_path: Path
 ) -> None:
-    """Its author cannot wait a week for the full check."""
+    """The scope is for expectations whose result cannot wait a week for the full check."""
     daily = SUITE.replace("where: subscribed}", "where: subscribed, scope: all}")
     company = Company.make(database, state, tmp_path / "p", quality__person=daily)
     company.check()
@@ -256,30 +275,35 @@ def test_rule_with_scope_all_examines_all_records_in_every_check(
     assert company.open() == {}
 
 
-def test_full_check_finds_records_that_time_broke(company: Company) -> None:
-    """The records are of 1 February, and the rule wants them to be at most 60 days old."""
+def test_full_check_finds_records_that_became_outdated(company: Company) -> None:
+    """The records have dates of 1 February, and the expectation allows an age of 60 days."""
     company.check(days=27)
     company.check(days=5)
-    assert len(company.open()["recent"]) == 1  # the newest is read again
+    assert len(company.open()["recent"]) == 1  # only the newest record is read again
     company.check(days=2)
     assert len(company.open()["recent"]) == 40
 
 
-def test_broken_records_may_exceed_the_count_of_the_last_full_check(
+def test_more_records_may_break_an_expectation_than_the_last_full_check_counted(
     database: str, state: str, tmp_path: Path
 ) -> None:
-    """The rule applied to no record in the full check; changed records break it now."""
+    """At the full check, the expectation applied to no record.
+
+    Later, records that were changed break it.
+    """
     rule = "expect_column_values_to_be_email_addresses, kwargs: {column: email}"
     company = Company.make(database, state, tmp_path / "p", quality__person=suite(email=rule))
     assert company.check().record.outcome is Outcome.ATTENTION
     company.do("UPDATE person SET email = 'none' WHERE id <= 3")
-    done = company.check()
-    (email,) = company.collection(done)["rules"]
+    checked = company.check()
+    (email,) = company.collection(checked)["rules"]
     assert (email["rows"], email["broken"], email["outcome"]) == (3, 3, "fail")
 
 
-def test_float_keys_are_written_with_all_digits(database: str, state: str, tmp_path: Path) -> None:
-    """Independent of the server's setting, two keys have two names."""
+def test_quarantine_entry_has_all_digits_of_a_float_key(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Different keys must have different texts, whatever number of digits the server displays."""
     company = Company.make(database, state, tmp_path / "p")
     company.do(
         "ALTER TABLE consent DROP CONSTRAINT consent_person_id_fkey",
@@ -295,23 +319,27 @@ def test_float_keys_are_written_with_all_digits(database: str, state: str, tmp_p
     assert len(company.open()["named"]) == 2
 
 
-def test_findings_of_an_empty_table_end_when_it_has_records(company: Company) -> None:
-    """The check then examines all records."""
+def test_finding_about_empty_table_ends_when_table_has_records(company: Company) -> None:
+    """When the table has records again, the check examines all of them."""
     company.do("CREATE TABLE kept AS TABLE person", "TRUNCATE person CASCADE")
     assert "quality.empty" in {finding.code for finding in company.check().record.findings}
     company.do("INSERT INTO person TABLE kept")
-    done = company.check()
-    assert not {one.code for one in done.record.findings if one.code.startswith("quality.empt")}
-    assert company.collection(done)["rows"] == 40
+    checked = company.check()
+    assert not {
+        finding.code
+        for finding in checked.record.findings
+        if finding.code.startswith("quality.empt")
+    }
+    assert company.collection(checked)["rows"] == 40
     company.do("TRUNCATE person CASCADE")
     assert "quality.emptied" in {finding.code for finding in company.check().record.findings}
 
 
 def test_incremental_result_has_the_due_date_of_the_next_full_check(company: Company) -> None:
-    """The date is a week after the last full check."""
+    """The next full check is due a week after the newest full check."""
     company.check()
     full = company.at
-    found = company.collection(company.check())["incremental"]
-    incremental = IncrementalFigures.model_validate(found)
+    figures = company.collection(company.check())["incremental"]
+    incremental = IncrementalFigures.model_validate(figures)
     assert incremental.full_at == full
     assert incremental.full_due == full + timedelta(days=7)

@@ -1,4 +1,4 @@
-"""The report says what was looked at, and shows no figure of another moment as today's."""
+"""The quality report states which records were examined, and shows no outdated count as current."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from include.evidence.model import StepRecord
+from include.messages import in_english
 from include.quality import report
 from include.registry import load_pack
 from include.reports.conclusion import Conclusion
@@ -21,73 +22,81 @@ from tests.quality.support import MAP, SUITE, Checked, Company
 
 
 def concluded(company: Company, record: StepRecord) -> Conclusion:
-    """The conclusion of a run that left this record."""
-    run: Any = SimpleNamespace(pack=company.pack, state=company.state, wanted_databases=["shop"])
+    """Return the conclusion of a run that has the given step record."""
+    run: Any = SimpleNamespace(pack=company.pack, state=company.state, requested_databases=["shop"])
     return report.conclude(run, RunRecords([record]))
 
 
-def captions(found: Conclusion) -> list[str]:
-    """Of the tables of rules, in English, without what they quote."""
-    blocks = [block for section in found.sections for block in section.blocks]
+def captions(conclusion: Conclusion) -> list[str]:
+    """Return the English captions of the expectation tables, with placeholders for values."""
+    blocks = [block for section in conclusion.sections for block in section.blocks]
     return [block.caption.text for block in blocks if isinstance(block, Table) and block.caption]
 
 
-def unread(company: Company, database: str) -> Checked:
-    """A check of records that somebody has locked."""
+def check_locked(company: Company, database: str) -> Checked:
+    """Check the company's database while another session locks the records."""
     with psycopg.connect(database, autocommit=True) as admin:
         user, name = admin.info.user, admin.info.dbname
         admin.execute(f'ALTER ROLE "{user}" IN DATABASE "{name}" SET lock_timeout = 300'.encode())
-    with psycopg.connect(database) as somebody:
-        somebody.execute("LOCK person")
+    with psycopg.connect(database) as other_session:
+        other_session.execute("LOCK person")
         return company.check()
 
 
-def test_what_was_not_looked_at_has_no_figures(company: Company, database: str) -> None:
-    """No sum of some rules, no departments of an earlier check, no number of records."""
+def test_report_shows_no_counts_for_collection_that_was_not_examined(
+    company: Company, database: str
+) -> None:
+    """It shows no partial sum, no department of an earlier check and no number of records."""
     company.do("UPDATE person SET name = '' WHERE id < 3")
     assert len(company.collection(company.check())["parts"]) == 2
-    done = unread(company, database)
-    assert company.collection(done)["parts"] == []
-    (broken,) = [one.value for one in done.record.metrics if one.name == "quality.broken"]
+    checked = check_locked(company, database)
+    assert company.collection(checked)["parts"] == []
+    (broken,) = [
+        metric.value for metric in checked.record.metrics if metric.name == "quality.broken"
+    ]
     assert broken is None
-    found = concluded(company, done.record)
-    assert captions(found) == ["{collection}: it was not examined"]
-    (looked,) = [one for one in found.facts if one.label.text == "Records looked at"]
-    assert looked.note
-    assert looked.note.values["names"] == "person"
+    conclusion = concluded(company, checked.record)
+    assert captions(conclusion) == ["{collection}: not examined"]
+    (examined,) = [fact for fact in conclusion.facts if fact.label.text == "Records examined"]
+    assert examined.note
+    assert (
+        in_english(examined.note)
+        == "of 0 records; the records of these collections could not be counted: person"
+    )
 
 
-def test_an_incremental_check_states_what_it_does_not_see(company: Company) -> None:
-    """When the next full check is due, which expectations wait for it, and what was read."""
+def test_report_of_incremental_check_lists_changes_that_it_cannot_see(company: Company) -> None:
+    """The report states the due date of the next full check, and the SQL condition for changes."""
     company.check()
-    assert not not_seen(concluded(company, company.check(full=True).record))
-    done = company.check()
-    found = concluded(company, done.record)
-    (caption,) = captions(found)
-    assert caption.startswith("{collection}: incremental check of {looked} changed records")
-    blocks = not_seen(found)
+    assert not unseen_changes(concluded(company, company.check(full=True).record))
+    checked = company.check()
+    conclusion = concluded(company, checked.record)
+    (caption,) = captions(conclusion)
+    assert caption.startswith("{collection}: incremental check of {examined} changed records")
+    blocks = unseen_changes(conclusion)
     assert blocks["paragraph"].text.values["due"] == (company.at + timedelta(days=6)).date()
     items = [item.text for item in blocks["steps"].items]
     assert any(item.startswith("new breaches of expectations that compare") for item in items)
     assert any(item.startswith("records that were loaded late") for item in items)
-    assert any(item.startswith("that a primary key changed") for item in items)
-    assert not any("open transactions" in item for item in items)  # this reader sees them
+    assert any(item.startswith("records whose primary key was changed") for item in items)
+    # This login can see open transactions.
+    assert not any("open transactions" in item for item in items)
     assert blocks["code"].lines[0].startswith("updated_at >= 2026-01-02 15:59:59")
     table = next(
         block
-        for section in found.sections
+        for section in conclusion.sections
         for block in section.blocks
         if isinstance(block, Table) and block.caption
     )
     examined = {row[1]: row[3].text for row in table.rows}
     assert examined["named"] == "changed records"
-    assert examined["twin"] == "by the last full check"
+    assert examined["twin"] == "records as of the last full check"
 
 
-def test_column_of_numbers_is_not_said_to_hide_transactions(
+def test_report_for_change_column_of_numbers_mentions_no_open_transactions(
     database: str, state: str, tmp_path: Path
 ) -> None:
-    """Its margin is a number, and the rights of the reader change nothing."""
+    """The margin of such a column is a number, so open transactions do not matter."""
     company = Company.make(
         database,
         state,
@@ -102,57 +111,60 @@ def test_column_of_numbers_is_not_said_to_hide_transactions(
     )
     company.check()
     items = [
-        item.text for item in not_seen(concluded(company, company.check().record))["steps"].items
+        item.text
+        for item in unseen_changes(concluded(company, company.check().record))["steps"].items
     ]
     assert not any("transaction" in item for item in items)
     assert items[-1].startswith("records that were committed after the last check")
 
 
 @pytest.mark.parametrize(("kind", "is_named"), [("timestamp", True), ("timestamptz", False)])
-def test_report_names_other_timezones_of_a_column_without_timezone(
+def test_report_warns_about_times_of_other_timezones_if_change_column_stores_no_timezone(
     company: Company, kind: str, is_named: bool
 ) -> None:
-    """The start of an open transaction limits the watermark in these two timezones only."""
+    """An open transaction limits the watermark correctly only for UTC and the server's timezone."""
     company.do(f"ALTER TABLE person ALTER updated_at TYPE {kind}")
     company.check()
-    items = not_seen(concluded(company, company.check().record))["steps"].items
-    assert any("in another timezone" in item.text for item in items) is is_named
+    items = unseen_changes(concluded(company, company.check().record))["steps"].items
+    assert any("in a timezone other than" in item.text for item in items) is is_named
 
 
-def not_seen(found: Conclusion) -> dict[str, Any]:
-    """The blocks of the statement, by kind."""
-    blocks = [block for section in found.sections for block in section.blocks]
+def unseen_changes(conclusion: Conclusion) -> dict[str, Any]:
+    """Return the report blocks about changes that the check cannot see, by kind of block."""
+    blocks = [block for section in conclusion.sections for block in section.blocks]
     for at, block in enumerate(blocks):
         if block.kind == "paragraph" and "was incremental" in block.text.text:
-            return {one.kind: one for one in blocks[at : at + 3]}
+            return {block.kind: block for block in blocks[at : at + 3]}
     return {}
 
 
-def test_a_record_of_an_earlier_version_is_summarised(company: Company) -> None:
-    """A run that was begun before an upgrade is sealed after it."""
+def test_report_accepts_step_record_of_earlier_program_version(company: Company) -> None:
+    """A run that started before an upgrade may be sealed after it."""
     company.check()
     record = company.check().record
-    for one in record.data["collections"]:
-        for new in ("whole_because", "incremental"):
-            del one[new]
-        for rule in one["rules"]:
+    for collection in record.data["collections"]:
+        for new_field in ("whole_because", "incremental"):
+            del collection[new_field]
+        for rule in collection["rules"]:
             del rule["examined"]
     assert captions(concluded(company, record)) != []
-    whole = company.check(full=True).record
-    for one in whole.data["collections"]:
-        del one["whole_because"]
-    assert captions(concluded(company, whole)) == ["{collection}: all {rows} records"]
+    full_record = company.check(full=True).record
+    for collection in full_record.data["collections"]:
+        del collection["whole_because"]
+    assert captions(concluded(company, full_record)) == ["{collection}: all {rows} records"]
 
 
-def test_incoming_collections_are_not_called_unexpected(company: Company, tmp_path: Path) -> None:
-    """They have expectations, which `review_intake` checks."""
+def test_report_does_not_say_that_an_incoming_collection_has_no_expectations(
+    company: Company, tmp_path: Path
+) -> None:
+    """The workflow `review_intake` checks the expectations for incoming collections."""
     incoming = SUITE.replace("collection: person", "collection: consent\n  incoming: true", 1)
     lines = incoming.splitlines()
     incoming = "\n".join(
-        one
-        for one in lines
-        if not any(word in one for word in ("breakdown", "changed"))
-        and ("kwargs" not in one or "named" in one)
+        line
+        for line in lines
+        if not any(word in line for word in ("breakdown", "changed"))
+        and ("kwargs" not in line or "named" in line)
     ).replace("column: name", "column: purpose")
     company.pack = load_pack(
         write_pack(
@@ -163,14 +175,16 @@ def test_incoming_collections_are_not_called_unexpected(company: Company, tmp_pa
             intake=INTAKE,
         )
     )
-    found = concluded(company, company.check().record)
+    conclusion = concluded(company, company.check().record)
     texts = [
-        block.text.values
-        for section in found.sections
+        in_english(block.text)
+        for section in conclusion.sections
         for block in section.blocks
-        if hasattr(block, "text") and block.text.text.startswith("The policy pack expects nothing")
+        if hasattr(block, "text")
+        and block.text.text.startswith("The policy pack has no expectations")
     ]
-    assert [one["names"] for one in texts] == ["branch"]
+    (text,) = texts
+    assert text.endswith("their records were not checked: branch.")
 
 
 INTAKE = """\

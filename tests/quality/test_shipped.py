@@ -1,4 +1,4 @@
-"""Rules of the shipped pack on histories that its sample company does not have."""
+"""Expectations of the shipped pack, checked on consent histories that the sample company lacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include.expectations.broken import Kept
+from include.expectations.broken import KeyList
 from include.expectations.check import Check, Snapshot
 from include.expectations.conditions import Records
 from include.policy import SHIPPED
@@ -26,7 +26,7 @@ CREATE TABLE consent (
     by_guardian boolean
 );
 """
-# Given on a day, and withdrawn some days later or not at all
+# Consents: purpose, day, and the days until withdrawal or None
 CONSENTS = st.lists(
     st.tuples(
         st.sampled_from(["marketing", "delivery"]),
@@ -39,20 +39,20 @@ CONSENTS = st.lists(
 
 @pytest.fixture
 def courier(database: str) -> Iterator[psycopg.Connection]:
-    """A courier's customers and their consents; none yet."""
+    """Provide empty tables of customers and consents."""
     with psycopg.connect(database) as connection:
         connection.execute(TABLES)
         yield connection
 
 
 def broken(connection: psycopg.Connection, rule: str) -> set[int]:
-    """Customers that break a rule of the shipped pack."""
+    """Return the ids of the customers whose records break an expectation of the shipped pack."""
     database = load_pack(SHIPPED).database("courier")
-    (found,) = [
-        one
+    (expectation,) = [
+        candidate
         for suite in load_pack(SHIPPED).suites_of("courier")
-        for one in suite.expectations
-        if one.id == rule
+        for candidate in suite.expectations
+        if candidate.id == rule
     ]
     records = Records(
         database.collections["customer"],
@@ -60,17 +60,23 @@ def broken(connection: psycopg.Connection, rule: str) -> set[int]:
         ("customer_id", "marketing_subscribed", "birth_date"),
         ("customer_id",),
     )
-    kept = Kept()
-    check = Check(Snapshot(connection), records, [found], START, kept)
+    keys = KeyList()
+    check = Check(Snapshot(connection), records, [expectation], START, keys)
     (result,) = check.run()
     assert result.fault is None
-    return {int(key) for (key,) in kept.keys[rule]}
+    return {int(key) for (key,) in keys.keys[rule]}
 
 
 def enter(
     connection: psycopg.Connection, histories: Sequence[list[tuple[str, int, int | None]]]
 ) -> None:
-    """Each history is one customer's, numbered from 0."""
+    """Insert customers, numbered from 0, each with a consent history.
+
+    Args:
+        connection: connection to the courier's database.
+        histories: for each customer, the purpose, the day of each consent, and the number of days
+            until its withdrawal, or None if it was not withdrawn.
+    """
     for customer, history in enumerate(histories):
         connection.execute("INSERT INTO customer VALUES (%s, true)", [customer])
         for purpose, day, kept in history:
@@ -82,10 +88,10 @@ def enter(
             )
 
 
-def test_who_consented_again_after_a_withdrawal_may_receive_advertising(
+def test_expectation_consent_withdrawn_accepts_renewed_consent(
     courier: psycopg.Connection,
 ) -> None:
-    """The last word counts: consent again, withdrawn again, and a consent older than the end."""
+    """Only the last decision of the customer counts."""
     enter(
         courier,
         [
@@ -94,7 +100,7 @@ def test_who_consented_again_after_a_withdrawal_may_receive_advertising(
             [("marketing", 0, 2), ("marketing", 3, 1)],
             [("marketing", 0, 2), ("delivery", 3, None)],
             [("marketing", 0, 2), ("marketing", 1, None)],
-            [("marketing", 0, 2), ("marketing", 2, None)],  # renewed in one moment
+            [("marketing", 0, 2), ("marketing", 2, None)],  # renewed at the time of the withdrawal
         ],
     )
     assert broken(courier, "consent_withdrawn") == {0, 2, 3, 4}
@@ -104,15 +110,14 @@ def test_who_consented_again_after_a_withdrawal_may_receive_advertising(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(CONSENTS, max_size=12))
-def test_a_withdrawal_counts_when_it_was_the_last_word(
+def test_expectation_consent_withdrawn_matches_a_simple_model_for_random_histories(
     courier: psycopg.Connection, histories: list[list[tuple[str, int, int | None]]]
 ) -> None:
-    """Whatever the order and the number of consents to one purpose."""
     expected = set()
     for customer, history in enumerate(histories):
-        asked = [(day, kept) for purpose, day, kept in history if purpose == "marketing"]
-        ends = [day + kept for day, kept in asked if kept is not None]
-        live = [day for day, kept in asked if kept is None]
+        marketing = [(day, kept) for purpose, day, kept in history if purpose == "marketing"]
+        ends = [day + kept for day, kept in marketing if kept is not None]
+        live = [day for day, kept in marketing if kept is None]
         if ends and max(live, default=-1) < max(ends):
             expected.add(customer)
     with courier.transaction(force_rollback=True):
@@ -132,17 +137,17 @@ def test_a_withdrawal_counts_when_it_was_the_last_word(
         ("2012-01-01", [], True),
     ],
 )
-def test_the_guardian_of_a_child_consented(
+def test_expectation_about_minors_requires_guardian_consent(
     courier: psycopg.Connection,
     born: str,
     consents: list[tuple[str, datetime | None]],
     good: bool,
 ) -> None:
-    """And did not withdraw it; who is 14 today is none (PIPL 31 and 15)."""
+    """The expectation no longer applies from the 14th birthday (PIPL articles 31 and 15)."""
     courier.execute("INSERT INTO customer VALUES (1, false, %s)", [born])
-    for who, ended in consents:
+    for giver, ended in consents:
         courier.execute(
             "INSERT INTO consent VALUES (1, 'delivery', '2025-01-01', %s, %s)",
-            [ended, who == "by_guardian"],
+            [ended, giver == "by_guardian"],
         )
     assert broken(courier, "minor_without_guardian_consent") == (set() if good else {1})

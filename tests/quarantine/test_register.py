@@ -1,4 +1,4 @@
-"""The register of broken records: entered once, resolved once, never lost."""
+"""Tests of the quarantine register: records that break an expectation are entered and resolved."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ def state(migrated_database: str) -> Engine:
     return engine(migrated_database)
 
 
-def put(
-    state: Engine, run: str, keys: set[str], *, rule: str = "r", resolve: str = "all"
+def collection_in(run: str) -> register.CheckedCollection:
+    """Return the collection `person` as checked by a run."""
+    return register.CheckedCollection("shop", "person", "check_quality", run, NOW)
+
+
+def enter_broken(
+    state: Engine, run: str, keys: set[str], *, rule: str = "r", resolved_scope: str = "all"
 ) -> tuple[int, int]:
-    """Enter what a run found of a rule: how many are open, how many were resolved."""
-    place = register.Place("shop", "person", "check_quality", run, NOW)
-    with register.staging(state) as stage:
+    """Enter records that break an expectation. Return the numbers of open and resolved entries."""
+    with register.open_stage(state) as stage:
         for key in keys:
             stage.add(rule, key, "North")
-        change = stage.enter(place, [rule], resolve)  # type: ignore[arg-type]
+        change = stage.enter(collection_in(run), [rule], resolved_scope)  # type: ignore[arg-type]
     return change.open[rule], change.resolved
 
 
@@ -43,74 +47,72 @@ def open_keys(state: Engine) -> set[str]:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(runs=st.lists(st.sets(st.sampled_from("abcdef")), min_size=1, max_size=6))
-def test_what_was_found_last_is_open_and_nothing_else(state: Engine, runs: list[set[str]]) -> None:
-    """Whatever was found before; a record that breaks again is open again, once."""
-    for number, found in enumerate(runs):
-        opened, _resolved = put(state, f"run-{number}", found)
-        assert opened == len(found)
-        assert open_keys(state) == found
+def test_after_full_check_only_records_that_the_check_found_have_open_entries(
+    state: Engine, runs: list[set[str]]
+) -> None:
+    for number, broken in enumerate(runs):
+        opened, _resolved = enter_broken(state, f"run-{number}", broken)
+        assert opened == len(broken)
+        assert open_keys(state) == broken
 
 
-def test_a_repeated_run_changes_nothing(state: Engine) -> None:
-    """The moment at which a record was first found stays."""
-    put(state, "one", {"a", "b"})
-    assert put(state, "two", {"a", "b"}) == (2, 0)
+def test_entry_names_run_that_found_record_first_if_later_run_finds_it_again(state: Engine) -> None:
+    enter_broken(state, "one", {"a", "b"})
+    assert enter_broken(state, "two", {"a", "b"}) == (2, 0)
     with state.connect() as conn:
         assert set(conn.scalars(text("SELECT found_run_id FROM quarantine"))) == {"one"}
 
 
-def test_a_part_of_the_records_resolves_nothing(state: Engine) -> None:
-    """A batch is not the whole collection."""
-    put(state, "one", {"a"})
-    assert put(state, "two", {"b"}, resolve="none") == (2, 0)
+def test_enter_with_resolved_scope_none_resolves_no_entries(state: Engine) -> None:
+    """A check of new records has no information about the other records of the collection."""
+    enter_broken(state, "one", {"a"})
+    assert enter_broken(state, "two", {"b"}, resolved_scope="none") == (2, 0)
     assert open_keys(state) == {"a", "b"}
 
 
-def test_only_what_was_looked_at_is_resolved(state: Engine) -> None:
-    """A usual run says nothing of the records that it did not look at."""
-    put(state, "one", {"a", "b", "c"})
-    place = register.Place("shop", "person", "check_quality", "two", NOW)
-    with register.staging(state) as stage:
-        stage.looked_at(["b", "c", "z"])
+def test_incremental_check_resolves_only_entries_of_checked_records(state: Engine) -> None:
+    enter_broken(state, "one", {"a", "b", "c"})
+    with register.open_stage(state) as stage:
+        stage.add_checked_keys(["b", "c", "z"])
         stage.add("r", "c", "North")
-        assert stage.enter(place, ["r"], "looked_at") == register.Change({"r": 2}, 1)
+        change = stage.enter(collection_in("two"), ["r"], "checked")
+    assert change == register.RegisterChange({"r": 2}, 1)
     assert open_keys(state) == {"a", "c"}
 
 
-def test_what_was_given_up_is_not_entered(state: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rule that failed in the middle is checked again, whatever was sent of it already."""
-    monkeypatch.setattr(register, "AT_ONCE", 2)
-    place = register.Place("shop", "person", "check_quality", "one", NOW)
-    with register.staging(state) as stage:
+def test_forget_removes_collected_records_of_expectation(
+    state: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the check of an expectation fails halfway, a retry starts without its first results."""
+    monkeypatch.setattr(register, "ROWS_AT_ONCE", 2)
+    with register.open_stage(state) as stage:
         for key in "abc":
             stage.add("r", key, None)
             stage.add("s", key, None)
         stage.forget(["r"])
         stage.add("r", "d", None)
-        assert stage.enter(place, ["r", "s"], "all") == register.Change({"r": 1, "s": 3}, 0)
+        change = stage.enter(collection_in("one"), ["r", "s"], "all")
+    assert change == register.RegisterChange({"r": 1, "s": 3}, 0)
 
 
-def test_records_are_counted_once_by_department(state: Engine) -> None:
-    """However many rules they break."""
-    put(state, "one", {"a", "b"})
-    put(state, "one", {"a"}, rule="other")
+def test_count_by_department_counts_record_that_breaks_two_expectations_once(state: Engine) -> None:
+    enter_broken(state, "one", {"a", "b"})
+    enter_broken(state, "one", {"a"}, rule="other")
     with state.connect() as conn:
-        assert register.by_part(conn, "shop", "person") == [("North", 2)]
+        assert register.count_by_department(conn, "shop", "person") == [("North", 2)]
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0")), min_size=1, max_size=3))
-def test_a_key_reads_back(key: list[str]) -> None:
-    """Quotes, commas and Chinese included."""
+def test_key_of_returns_key_that_key_text_encoded(key: list[str]) -> None:
     assert register.key_of(register.key_text(key)) == key
 
 
-def test_another_run_is_not_waited_for_for_ever(
+def test_enter_fails_after_timeout_if_another_run_is_writing_entries(
     state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While we wait, the customers' server holds a snapshot for us."""
+    """The wait is limited, because the mapped database keeps a snapshot open meanwhile."""
     monkeypatch.setattr(register, "_LOCK_TIMEOUT", "SET LOCAL lock_timeout = '200ms'")
-    place = register.Place("shop", "person", "check_quality", "second", NOW)
-    with state.begin() as other, register.staging(state) as stage:
+    with state.begin() as other, register.open_stage(state) as stage:
         other.execute(
             text(
                 register._LOCK.replace("%(database)s", "'shop'").replace(
@@ -120,7 +122,7 @@ def test_another_run_is_not_waited_for_for_ever(
         )
         stage.add("r", "k", None)
         with pytest.raises(ServiceError, match=r"shop\.person for more than a minute"):
-            stage.enter(place, ["r"], "all")
-    with register.staging(state) as stage:
+            stage.enter(collection_in("second"), ["r"], "all")
+    with register.open_stage(state) as stage:
         stage.add("r", "k", None)
-        assert stage.enter(place, ["r"], "all").open == {"r": 1}
+        assert stage.enter(collection_in("second"), ["r"], "all").open == {"r": 1}

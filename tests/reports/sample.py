@@ -1,4 +1,4 @@
-"""Two realistic reports: a backup that held and one that did not."""
+"""Two realistic reports: a backup that passed and a backup that failed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ RUN = RunContext(
 
 
 def control(outcome: Outcome) -> ControlStatus:
-    """The control that the sample reports are evidence for."""
+    """Return the control for which the sample reports are evidence."""
     held = outcome is not Outcome.FAIL
     return ControlStatus(
         id="BK-01",
@@ -60,17 +60,17 @@ def control(outcome: Outcome) -> ControlStatus:
         indicator="databases_without_restore_point",
         target="= 0",
         value=0 if held else 1,
-        state=ControlState.HELD if held else ControlState.NOT_HELD,
+        state=ControlState.PASSED if held else ControlState.FAILED,
     )
 
 
 def passed() -> Report:
-    """A backup of one database of twelve tables, with a trend and a chart of departments."""
+    """Return the report of a passed backup of twelve tables, with two charts."""
     return _backup(Outcome.PASS, [310, 290, 302, None, 287, 269], [])
 
 
 def failed() -> Report:
-    """The same with two findings and a value that was not measured."""
+    """Return the report of a failed backup with two findings and one unmeasured value."""
     findings = [
         Finding(
             code="backup.recipient.expiring",

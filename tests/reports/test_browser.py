@@ -1,4 +1,4 @@
-"""The page in a real browser: no request, no message on the console, the style applied."""
+"""The HTML report in Chromium sends no requests, logs no errors and is styled."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from include.reports.model import Column, Section, Table
 from tests.reports import sample
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ITS_OWN = (".google.com", ".googleapis.com", ".gvt1.com")  # the browser's updates, time, words
-NARROWEST = 500  # pixels to which the browser makes a window
+ITS_OWN = (".google.com", ".googleapis.com", ".gvt1.com")  # updates, time, dictionaries
+NARROWEST = 500  # pixels of the narrowest window of the browser
 MEASURE = """
 const caption = document.querySelector('#b1-1').firstElementChild.getBoundingClientRect();
 document.body.dataset.measured = JSON.stringify(
@@ -33,7 +33,7 @@ pytestmark = [
 
 
 def _open(page: Path, tmp_path: Path, *options: str) -> tuple[str, str]:
-    """Returns the DOM and the log, which has the page's console messages."""
+    """Open a page in Chromium. Return the DOM, and the log with the page's console messages."""
     command = [
         str(CHROMIUM),
         "--headless",
@@ -55,7 +55,11 @@ def _open(page: Path, tmp_path: Path, *options: str) -> tuple[str, str]:
 
 
 def _requests(netlog: Path) -> set[str]:
-    """What the browser wanted to reach for the page, its own services left out."""
+    """Return the URLs that the page requested, without requests of the browser's own services.
+
+    Args:
+        netlog: Chromium's network log.
+    """
     log = json.loads(netlog.read_text(encoding="utf-8"))
     urls = {
         event["params"]["url"] for event in log["events"] if "url" in (event.get("params") or {})
@@ -68,8 +72,10 @@ def _console(log: str) -> list[str]:
 
 
 @pytest.mark.parametrize("locale", ["en", "zh_CN"])
-def test_the_page_opens_without_request_or_complaint(tmp_path: Path, locale: str):
-    """The content security policy would report every script, style or load it refuses."""
+def test_report_page_opens_without_network_requests_and_console_messages(
+    tmp_path: Path, locale: str
+):
+    """The console lists every script, style and request that the security policy refuses."""
     page = tmp_path / "report.html"
     page.write_text(render_html(sample.failed(), locale), encoding="utf-8")
     dom, log = _open(page, tmp_path, f"--log-net-log={tmp_path / 'net.json'}")
@@ -79,9 +85,9 @@ def test_the_page_opens_without_request_or_complaint(tmp_path: Path, locale: str
 
 
 @pytest.mark.parametrize(("width", "wraps"), [(NARROWEST, True), (1280, False)])
-def test_the_caption_of_a_wide_table_is_in_sight(tmp_path: Path, width: int, wraps: bool):
-    """On a phone the table scrolls and its caption does not; on a desk it is one line as ever."""
-    caption = _("All records of the collection customer, because no check of it was sealed yet")
+def test_caption_of_a_wide_table_stays_visible(tmp_path: Path, width: int, wraps: bool):
+    """On a phone the table scrolls horizontally, and its caption is wrapped and does not scroll."""
+    caption = _("All records of the collection customer, because no earlier check was sealed")
     ids = ["consent_not_covering_purpose"] * 4
     wide = Table(
         caption=caption, columns=[Column(label=_("Rule"), kind="code") for _id in ids], rows=[ids]
@@ -89,21 +95,21 @@ def test_the_caption_of_a_wide_table_is_in_sight(tmp_path: Path, width: int, wra
     report = sample.passed().model_copy(
         update={"sections": [Section(heading=_("Wide"), blocks=[wide])]}
     )
-    # the policy of the page allows no script, and the test needs one that measures
+    # The security policy of the page would refuse the script that measures the caption.
     html = re.sub("<meta http-equiv=.*?>", "", render_html(report, "en"))
     page = tmp_path / "wide.html"
     page.write_text(html.replace("</body>", f"<script>{MEASURE}</script></body>"), encoding="utf-8")
     dom, _log = _open(page, tmp_path, f"--window-size={width},900")
-    found = re.search('data-measured="([^"]*)"', dom)
-    assert found
-    measured = json.loads(unescape(found[1]))
+    match = re.search('data-measured="([^"]*)"', dom)
+    assert match
+    measured = json.loads(unescape(match[1]))
     assert measured["page"] == width
     assert measured["right"] <= width
     assert (measured["height"] > 30) == wraps
 
 
-def test_the_check_sees_a_request_and_a_refusal(tmp_path: Path):
-    """Proves that the test above can fail: a page that loads, and one whose policy refuses."""
+def test_browser_check_detects_requests_and_policy_violations(tmp_path: Path):
+    """The test proves that the other tests of this module can fail."""
     html = render_html(sample.passed(), "en")
     with socket.create_server(("127.0.0.1", 0)) as server:
         picture = f'<img alt="" src="http://127.0.0.1:{server.getsockname()[1]}/x.png">'

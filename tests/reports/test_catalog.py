@@ -1,4 +1,4 @@
-"""The catalogue is complete, and its check sees what is wrong."""
+"""The translation catalogue is complete, and its check detects problems."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ PACKAGES = sorted(
     f"{folder}/{path.name}"
     for folder in FOLDERS
     for path in (ROOT / folder).iterdir()
-    if path.is_dir() and path.name != "__pycache__"
+    if (path.is_dir() and path.name != "__pycache__") or path.suffix == ".py"
 )
 
 
 @pytest.fixture(scope="module")
 def template() -> Catalog:
-    """All messages of the code."""
+    """Return all translatable messages of the code."""
     return extract()
 
 
-def test_every_message_is_in_a_package(template: Catalog):
-    """Else the next test would not look at its translation."""
-    used = {"/".join(Path(file).parts[:2]) for one in template for file, _line in one.locations}
+def test_every_message_is_in_a_package_whose_translations_are_tested(template: Catalog):
+    """The test of Chinese translations checks only the packages in PACKAGES."""
+    used = {
+        "/".join(Path(file).parts[:2]) for message in template for file, _line in message.locations
+    }
     assert used <= {*PACKAGES}
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "catalogue"])
 def test_every_message_has_a_chinese_translation(package: str, template: Catalog):
-    """Write the missing ones into the .po file after ``python -m include.reports.catalog``."""
+    """Run ``python -m include.reports.catalog``, then add the missing translations."""
     left = [
         str(problem)
         for locale in LOCALES
@@ -56,8 +58,8 @@ def _calls(path: Path) -> list[ast.Call]:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_every_call_can_be_extracted_and_fills_its_fields(folder: str):
-    """A text that is put together at run time, or a field without value, is never translated."""
+def test_every_message_call_has_literal_text_and_all_values(folder: str):
+    """A text that is built at run time has no entry in the catalogue."""
     wrong = []
     for path in sorted((ROOT / folder).rglob("*.py")):
         for call in _calls(path):
@@ -66,9 +68,11 @@ def test_every_call_can_be_extracted_and_fills_its_fields(folder: str):
             if not (isinstance(text, ast.Constant) and isinstance(text.value, str)):
                 wrong.append(f"{where}: not a literal string")
                 continue
-            given = {keyword.arg for keyword in call.keywords}
-            if None not in given and given != {name for name, _kind in fields(text.value)}:
-                wrong.append(f"{where}: fields of {text.value!r} are not {sorted(map(str, given))}")
+            arguments = {keyword.arg for keyword in call.keywords}
+            if None not in arguments and arguments != {name for name, _kind in fields(text.value)}:
+                wrong.append(
+                    f"{where}: fields of {text.value!r} are not {sorted(map(str, arguments))}"
+                )
     assert wrong == []
 
 
@@ -101,26 +105,26 @@ def _template(*texts: str) -> Catalog:
         ({"{n} rows": "{n} 行", "gone": "旧"}, False, "obsolete"),
     ],
 )
-def test_the_check_sees_what_is_wrong(
+def test_problems_reports_each_kind_of_faulty_entry(
     tmp_path: Path, entries: dict[str, str], fuzzy: bool, reason: str | None
 ):
-    """Each kind of defect has its reason."""
+    """A faulty entry is reported with its reason, and a correct entry is not reported."""
     path = _catalogue(tmp_path, entries, fuzzy)
-    found = problems("zh_CN", _template("{n} rows"), path)
-    assert [problem.reason.partition(" in ")[0] for problem in found] == (
+    reported = problems("zh_CN", _template("{n} rows"), path)
+    assert [problem.reason.partition(" in ")[0] for problem in reported] == (
         [reason] if reason else []
     )
 
 
-def test_an_unknown_format_is_a_problem(tmp_path: Path):
-    """``{n:bits}`` would be shown as a plain number."""
+def test_problems_reports_an_unknown_format(tmp_path: Path):
+    """The translator would show ``{n:bits}`` as a plain number."""
     path = _catalogue(tmp_path, {"{n:bits}": "{n:bits}"})
     (problem,) = problems("zh_CN", _template("{n:bits}"), path)
     assert "unknown format" in problem.reason
 
 
-def test_updating_keeps_translations_guesses_nothing_and_drops_what_is_gone(tmp_path: Path):
-    """And a second update changes nothing."""
+def test_update_keeps_translations_and_drops_obsolete_entries(tmp_path: Path):
+    """A second update does not change the file."""
     path = _catalogue(tmp_path, {"{n} rows": "{n} 行", "gone": "旧"})
     template = _template("{n} rows", "{n} row")
     update("zh_CN", template, path)
@@ -132,8 +136,8 @@ def test_updating_keeps_translations_guesses_nothing_and_drops_what_is_gone(tmp_
     assert path.read_text(encoding="utf-8") == text
 
 
-def test_messages_of_code_and_templates_are_extracted(tmp_path: Path):
-    """Both kinds of source, in every folder."""
+def test_extract_reads_code_and_templates(tmp_path: Path):
+    """Messages are collected from Python files and templates in every folder."""
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "x.py").write_text('_("from a workflow " "in two parts")\n')
     (tmp_path / "include" / "templates").mkdir(parents=True)
@@ -144,8 +148,8 @@ def test_messages_of_code_and_templates_are_extracted(tmp_path: Path):
     }
 
 
-def test_catalogue_is_as_the_tool_writes_it(template: Catalog, tmp_path: Path) -> None:
-    """Else an update by somebody else moves entries about."""
+def test_catalogue_equals_the_output_of_update(template: Catalog, tmp_path: Path) -> None:
+    """Otherwise the next update would move entries, and reviewers would see unrelated changes."""
     path = tmp_path / "messages.po"
     shutil.copy(po_path("zh_CN"), path)
     update("zh_CN", template, path)

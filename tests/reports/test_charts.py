@@ -1,4 +1,4 @@
-"""Charts: accessible text, page colours, same bytes, and right with few points."""
+"""Charts have accessible text, the colours of the page and reproducible bytes."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def _texts(svg: str) -> list[str]:
 @pytest.mark.parametrize(
     "values", [(), (310,), (310, 290), (0,), (None,), (310, None, 700), (0.0, 0.0)]
 )
-def test_a_trend_of_any_length_shows_every_value_it_has(values: tuple[float | None, ...]):
-    """None, one and few points are the first weeks of every installation."""
+def test_trend_chart_of_any_length_shows_every_value(values: tuple[float | None, ...]):
+    """A new installation has no values or only a few."""
     texts = _texts(_trend(*values))
     for value in values:
         assert T.quantity(value, "seconds") in texts
     if not values:
         assert "未测得" in texts
-    assert "目标：15 分钟" in texts
+    assert "要求：15 分钟" in texts
 
 
-def test_many_points_keep_their_texts_apart_and_the_newest_is_there():
-    """A year of weekly drills."""
+def test_trend_chart_with_many_points_labels_the_newest_without_overlap():
+    """The chart has the values of a year of weekly drills."""
     svg = _parse(_trend(*range(300, 352)))
     dates = sorted(
         float(node.get("x", 0)) for node in svg.iter("text") if (node.text or "").startswith("202")
@@ -73,14 +73,14 @@ def test_many_points_keep_their_texts_apart_and_the_newest_is_there():
 
 @pytest.mark.parametrize("unit", ["bytes", "seconds", "percent", "rows", "", "widgets"])
 @pytest.mark.parametrize("value", [1e-6, 0.9, 1, 59, 1023, 86_400, 5e12])
-def test_axes_take_any_size_and_unit(unit: str, value: float):
-    """Ticks stay few, round and end above the value."""
+def test_trend_chart_has_few_axis_ticks_in_any_unit(unit: str, value: float):
+    """The axis has a small number of ticks for values of any size."""
     texts = _texts(_trend(value, unit=unit, target=None))
     assert 4 <= len(texts) <= 10
 
 
-def test_the_first_tick_is_zero_and_the_last_covers_the_highest():
-    """An axis that does not start at zero exaggerates."""
+def test_ticks_start_at_zero_and_cover_the_highest_value():
+    """An axis that does not start at zero exaggerates differences."""
     for highest in (0.003, 1, 7, 99.9, 1234567):
         ticks = charts._ticks(highest)
         assert ticks[0] == 0
@@ -88,16 +88,16 @@ def test_the_first_tick_is_zero_and_the_last_covers_the_highest():
         assert 3 <= len(ticks) <= 7
 
 
-def test_outcomes_differ_without_colour():
-    """Failed bars are hatched, and a missing one is said to be missing."""
+def test_bar_chart_shows_outcomes_also_without_colour():
+    """Bars that did not pass are hatched, and missing values are labelled."""
     svg = _bars(Bar(label="甲", value=0.5, status=Outcome.FAIL), Bar(label="乙", value=None))
     assert "<pattern" in svg
     assert "<pattern" not in _bars(Bar(label="甲", value=0.5, status=Outcome.PASS))
     assert "未测得" in _texts(svg)
 
 
-def test_every_colour_has_a_class_for_the_page_to_theme():
-    """A colour without class would stay light on a dark page."""
+def test_every_colour_has_a_class_for_the_dark_theme():
+    """A shape without a class would keep its light colour on a dark page."""
     svg = _bars(Bar(label="a", value=0.5, status=Outcome.ATTENTION)) + _trend(1, 2)
     for node in _parse(f"<r>{svg}</r>").iter():
         for key in ("fill", "stroke"):
@@ -107,8 +107,8 @@ def test_every_colour_has_a_class_for_the_page_to_theme():
     assert "style=" not in svg
 
 
-def test_a_chart_is_named_and_described_for_screen_readers():
-    """The description holds the figures."""
+def test_chart_has_a_title_and_description_for_screen_readers():
+    """The description lists the values of the chart."""
     root = _parse(_trend(310))
     assert root.get("role") == "img"
     names = {node.get("id"): node.text for node in root if node.tag in ("title", "desc")}
@@ -118,31 +118,31 @@ def test_a_chart_is_named_and_described_for_screen_readers():
     ]
 
 
-def test_labels_are_text_not_markup_or_formulas():
-    """Names come from databases."""
+def test_chart_labels_are_escaped():
+    """Labels are names that come from databases."""
     hostile = "</text><script>alert(1)</script> $\\frac{1}{2}$ \x00"
     svg = _bars(Bar(label=hostile, value=1))
     assert "<script" not in svg
     assert any("$" in text for text in _texts(svg))
 
 
-def test_very_long_labels_are_cut_in_the_middle():
-    """Both ends tell names apart."""
+def test_long_labels_are_shortened_in_the_middle():
+    """Long names usually differ at both ends."""
     (label,) = [t for t in _texts(_bars(Bar(label="a" * 300 + "END", value=1))) if "…" in t]
     assert label.startswith("aaa")
     assert label.endswith("END")
 
 
-def test_the_same_chart_gives_the_same_bytes_in_another_process():
-    """Sealed evidence is compared by hash."""
+def test_chart_bytes_are_the_same_in_another_process():
+    """The digest of a report in sealed evidence must be reproducible."""
     code = "from tests.reports.test_charts import _trend; print(_trend(1, 2, None), end='')"
     command = [sys.executable, "-c", code]
     other = subprocess.run(command, capture_output=True, text=True, check=True)
     assert other.stdout == _trend(1, 2, None)
 
 
-def test_weasyprint_is_imported_by_no_caller():
-    """Its import takes longer than a whole report; matplotlib draws nothing."""
+def test_importing_charts_does_not_import_weasyprint():
+    """The import of WeasyPrint takes longer than the rendering of a report."""
     code = (
         "import sys; from tests.reports.test_charts import _trend; import include.reports.render; "
         "_trend(1, 2, None); print([m for m in ('matplotlib', 'weasyprint') if m in sys.modules])"

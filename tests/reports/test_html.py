@@ -1,4 +1,4 @@
-"""The HTML report: self-contained, escaped, bilingual, accessible, the same every time."""
+"""The HTML report is self-contained, escaped, bilingual, accessible and reproducible."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&lt;{{ 7*7 }
 
 
 class _Page(HTMLParser):
-    """Collects what the assertions ask for."""
+    """The elements and texts of an HTML page, for assertions."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -55,8 +55,8 @@ def locale(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_hostile_values_stay_text_everywhere(locale: str):
-    """Names of tables, keys and departments come from outside."""
+def test_values_with_html_are_escaped_in_every_part_of_the_report(locale: str):
+    """Names of tables, keys and departments come from other systems and may contain HTML."""
     report = sample.failed()
     finding = Finding(
         code=HOSTILE,
@@ -65,6 +65,7 @@ def test_hostile_values_stay_text_everywhere(locale: str):
         message=_("{x}", x=HOSTILE),
         action=_("{x}", x=HOSTILE),
         clause=HOSTILE,
+        for_engineers=_("{x}", x=f"`{HOSTILE}`"),
     )
     blocks = [
         Paragraph(text=_("{x}", x=HOSTILE)),
@@ -103,8 +104,20 @@ def test_hostile_values_stay_text_everywhere(locale: str):
     assert not set("\u202e\x00") & set(html)
 
 
-def test_nothing_is_loaded_from_anywhere(locale: str):
-    """It must open in ten years on a machine without network."""
+def test_finding_shows_its_technical_hint_as_code_below_the_action(locale: str):
+    """Compliance staff read the action. A command for engineers has its own line."""
+    report = sample.failed()
+    finding = report.findings[0].model_copy(
+        update={"for_engineers": _("{command}", command="Run `./parcelseal keys new`.")}
+    )
+    html = render_html(report.model_copy(update={"findings": [finding]}), locale)
+    label = {"en": "For engineers:", "zh_CN": "供数据工程团队参考："}[locale]
+    assert f'<p class="small">{label} Run <code>./parcelseal keys new</code>.</p>' in html
+    assert label not in render_html(report, locale)
+
+
+def test_page_loads_no_external_resource(locale: str):
+    """The report must be readable in ten years on a computer without a network."""
     html = render_html(sample.failed(), locale)
     page = _Page(html)
     for tag, attributes in page.tags:
@@ -118,16 +131,16 @@ def test_nothing_is_loaded_from_anywhere(locale: str):
     assert not [attributes for _tag, attributes in page.tags if "style" in attributes]
 
 
-def test_the_policy_allows_exactly_this_style_sheet(locale: str):
-    """A browser computes the same hash; otherwise the page would be bare."""
+def test_security_policy_allows_only_the_inlined_style_sheet(locale: str):
+    """A browser applies the style sheet only if its hash equals the hash in the policy."""
     html = render_html(sample.passed(), locale)
     style = html.partition("<style>")[2].partition("</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert f"'sha256-{digest}'" in html
 
 
-def test_the_chinese_page_holds_no_english_sentence(monkeypatch: pytest.MonkeyPatch):
-    """With the sample's own texts translated, only names, codes and units are left."""
+def test_chinese_page_has_no_english_sentence(monkeypatch: pytest.MonkeyPatch):
+    """After all texts are translated, only names, codes and units may be English."""
     texts = {text for report in (sample.failed(), sample.passed()) for text in _texts(report)}
     own = dict(i18n._catalogue("zh_CN"))
     own |= {text: "译" + "".join(re.findall(r"\{[^}]*\}", text)) for text in texts - set(own)}
@@ -139,7 +152,7 @@ def test_the_chinese_page_holds_no_english_sentence(monkeypatch: pytest.MonkeyPa
 
 
 def _texts(value: object) -> set[str]:
-    """Every catalogue key inside a model."""
+    """Return the source text of every message in a model and in its nested values."""
     if isinstance(value, i18n.Message):
         return {value.text}.union(*map(_texts, value.values.values()))
     if isinstance(value, list | tuple):
@@ -149,8 +162,8 @@ def _texts(value: object) -> set[str]:
     return set()
 
 
-def test_the_page_can_be_walked_by_a_screen_reader(locale: str):
-    """Language, landmarks, heading order, table captions and scopes, unique ids."""
+def test_page_has_landmarks_headings_and_table_scopes(locale: str):
+    """Screen readers need a language, ordered headings, captions, scopes and unique ids."""
     html = render_html(sample.failed(), locale)
     page = _Page(html)
     assert page.all("html") == [{"lang": i18n.language_tag(locale)}]
@@ -169,18 +182,20 @@ def test_the_page_can_be_walked_by_a_screen_reader(locale: str):
             assert (attributes["href"] or "")[1:] in ids
 
 
-def test_an_outcome_is_a_word_and_a_shape_beside_its_colour(locale: str):
-    """For readers who do not see red and green."""
+def test_outcome_has_a_name_and_an_icon_besides_its_colour(locale: str):
+    """Some readers cannot distinguish red and green."""
     words = {o: i18n.Translator(locale).outcome(o) for o in Outcome}
     html = render_html(sample.failed(), locale)
     for outcome in Outcome:
-        found = re.findall(rf'<span class="outcome {outcome}">(.*?)</span>', html, re.DOTALL)
-        assert found
-        assert all("<svg" in one and words[outcome] in one.rpartition("</svg>")[2] for one in found)
+        spans = re.findall(rf'<span class="outcome {outcome}">(.*?)</span>', html, re.DOTALL)
+        assert spans
+        assert all(
+            "<svg" in span and words[outcome] in span.rpartition("</svg>")[2] for span in spans
+        )
 
 
-def test_what_was_not_measured_says_so(locale: str):
-    """Never an empty cell, never a pass."""
+def test_missing_value_is_shown_as_not_measured(locale: str):
+    """The cell of a missing value must not be empty and must not look like a passed value."""
     html = render_html(sample.failed(), locale)
     word = i18n.Translator(locale).value(None)
     assert html.count(word) >= 6
@@ -189,15 +204,15 @@ def test_what_was_not_measured_says_so(locale: str):
     assert all(re.sub(r"<[^>]*>", "", content).strip() for _tag, content in cells)
 
 
-def test_findings_come_worst_first_each_with_what_to_do():
-    """The reader starts at the top."""
+def test_findings_are_sorted_by_severity_and_have_actions():
+    """Failed findings come before findings that need attention."""
     html = render_html(sample.failed(), "en")
     assert html.index("backup.upload.checksum") < html.index("backup.recipient.expiring")
-    assert html.count("What to do:") == 2
+    assert html.count("Action:") == 2
 
 
-def test_a_long_table_is_cut_and_says_so():
-    """A page that nobody can open proves nothing."""
+def test_long_table_is_truncated_with_a_note():
+    """Browsers cannot open much larger pages."""
     table = Table(
         caption=_("Rows"),
         columns=[Column(label=_("Rows"), kind="number")],
@@ -212,21 +227,21 @@ def test_a_long_table_is_cut_and_says_so():
     assert ">500<" not in html
 
 
-def test_reasons_for_what_was_not_made_are_shown_and_translated():
-    """In the reader's language when the reason is one of ours."""
+def test_reasons_for_missing_files_are_shown_and_translated():
+    """The reason of a missing PDF file is shown in the language of the page."""
     reason = "The PDF library did not finish in time."
     report = sample.passed().model_copy(update={"not_made": {"report.en.pdf": reason}})
     assert "PDF 程序库未在规定时间内完成。" in render_html(report, "zh_CN")
 
 
-def test_the_same_report_gives_the_same_bytes_and_languages_differ(locale: str):
-    """Sealed by hash."""
+def test_page_bytes_are_reproducible_and_differ_by_language(locale: str):
+    """The evidence bundle seals the digest of the report."""
     assert render_html(sample.failed(), locale) == render_html(sample.failed(), locale)
     assert render_html(sample.failed(), "en") != render_html(sample.failed(), "zh_CN")
 
 
-def test_the_head_says_outcome_summary_and_age(locale: str):
-    """What a compliance officer reads in ten seconds, before anything else."""
+def test_head_of_the_report_shows_outcome_subject_and_time(locale: str):
+    """A reader sees the result and the time of the evidence without scrolling."""
     html = render_html(sample.failed(), locale)
     head = html.partition("<header")[2].partition("</header>")[0]
     assert i18n.Translator(locale).outcome(Outcome.FAIL) in head
@@ -235,40 +250,42 @@ def test_the_head_says_outcome_summary_and_age(locale: str):
 
 
 @pytest.mark.parametrize(
-    ("locale", "said"),
+    ("locale", "expected"),
     [
         ("en", "courier/2026/11/24/full.dump.zst.enc: The store holds"),
         ("zh_CN", "courier/2026/11/24/full.dump.zst.enc：The store holds"),
     ],
 )
-def test_the_first_thing_to_do_says_what_it_is_about(locale: str, said: str):
-    """A message alone names neither database nor table."""
+def test_action_at_the_head_of_the_report_names_its_subject(locale: str, expected: str):
+    """The message of a finding alone does not name the database or table."""
     head = render_html(sample.failed(), locale).partition("</header>")[0]
-    assert said in head
+    assert expected in head
 
 
-@pytest.mark.parametrize(("locale", "said"), [("en", "(and 1 more below)"), ("zh_CN", "另有 1 项")])
-def test_the_first_thing_to_do_says_how_many_follow(locale: str, said: str):
-    """Nobody takes the first finding for the only one; where it is, nothing is said."""
+@pytest.mark.parametrize(
+    ("locale", "expected"), [("en", "(and 1 more below)"), ("zh_CN", "另有 1 项")]
+)
+def test_action_at_the_head_of_the_report_counts_the_further_findings(locale: str, expected: str):
+    """A report with a single finding does not mention further findings."""
     report = sample.failed()
     alone = report.model_copy(update={"findings": report.findings[:1]})
-    assert said in render_html(report, locale).partition("</header>")[0]
-    assert said.split()[0] not in render_html(alone, locale).partition("</header>")[0]
+    assert expected in render_html(report, locale).partition("</header>")[0]
+    assert expected.split()[0] not in render_html(alone, locale).partition("</header>")[0]
 
 
-def test_the_lines_that_check_the_report_are_the_ones_verify_prints():
-    """Two ways to say it would be one too many."""
+def test_verification_commands_in_report_equal_those_of_the_verify_command():
+    """The report and the command `verify` show the same shell commands."""
     lines = check_commands("bundle", [], previous_at_hand=False)
     assert list(CHECK_COMMANDS) == lines[1:]
 
 
-def test_a_row_with_a_missing_cell_is_refused():
-    """It would shift values under the wrong head."""
+def test_table_refuses_a_row_with_a_missing_cell():
+    """A missing cell would move the following values under the wrong headings."""
     with pytest.raises(ValidationError, match="row 1 of table 'Rows' has 0 cells for 1 columns"):
         Table(caption=_("Rows"), columns=[Column(label=_("Rows"))], rows=[[]])
 
 
-def _contrast(one: str, two: str) -> float:
+def _contrast(first: str, second: str) -> float:
     def luminance(colour: str) -> float:
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         red, green, blue = (
@@ -276,12 +293,12 @@ def _contrast(one: str, two: str) -> float:
         )
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
-    high, low = sorted((luminance(one), luminance(two)), reverse=True)
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
     return (high + 0.05) / (low + 0.05)
 
 
-def test_text_contrast_is_aa_in_light_and_dark():
-    """WCAG 2.2, 1.4.3: 4.5 to 1."""
+def test_text_contrast_meets_wcag_aa_in_light_and_dark():
+    """WCAG 2.2, criterion 1.4.3, requires a contrast of at least 4.5 to 1."""
     css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     themes = [
         dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block)) for block in css.split(":root")[1:3]
@@ -296,17 +313,19 @@ def test_text_contrast_is_aa_in_light_and_dark():
     assert {name: themes[0][name] for name in COLOURS} == COLOURS
 
 
-def test_the_verdict_says_no_more_than_the_controls(locale: str):
-    """One control that nobody measured, and the head does not say that the control held."""
+def test_report_does_not_say_passed_if_a_control_has_no_evidence(locale: str):
+    """If another control passed, the report must not state "The control passed" in its headline."""
     report = sample.passed()
     held = render_html(report, locale)
     words = i18n.Translator(locale)
-    (one,) = report.controls
-    unknown = one.model_copy(update={"value": None, "state": ControlState.NOT_SHOWN})
-    mixed = report.model_copy(update={"controls": [one, unknown], "outcome": Outcome.ATTENTION})
+    (control,) = report.controls
+    unmeasured = control.model_copy(update={"value": None, "state": ControlState.NO_EVIDENCE})
+    mixed = report.model_copy(
+        update={"controls": [control, unmeasured], "outcome": Outcome.ATTENTION}
+    )
     html = render_html(mixed, locale)
-    claim = f"<span>{words.text(_('The control held'))}</span>"
+    claim = f"<span>{words.text(_('The control passed'))}</span>"
     assert claim in held
     assert claim not in html
-    assert words.text(_("No control failed, but not every control was shown to hold")) in html
-    assert html.count(words.text(_("not shown"))) == 1
+    assert words.text(_("No control failed, but some have no evidence")) in html
+    assert html.count(f"</svg> {words.text(_('no evidence'))}</span>") == 1

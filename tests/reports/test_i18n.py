@@ -1,4 +1,4 @@
-"""Numbers, times and sentences in both languages."""
+"""Formats of numbers, times and messages in both languages."""
 
 from __future__ import annotations
 
@@ -31,10 +31,24 @@ AT = datetime(2026, 11, 23, 18, 4, 31, tzinfo=UTC)
         (-60, "-1 min", "-1 分钟"),
     ],
 )
-def test_durations_show_their_two_largest_units(seconds: float, english: str, chinese: str):
-    """Also below a second and below zero."""
+def test_duration_shows_its_two_largest_units(seconds: float, english: str, chinese: str):
+    """The durations include negative durations and durations below a second."""
     assert EN.duration(seconds) == english
     assert ZH.duration(seconds) == chinese
+
+
+@pytest.mark.parametrize(
+    ("target", "english", "chinese"),
+    [
+        ("= 0", "exactly 0", "等于 0"),
+        (">=95%", "at least 95%", "不低于 95%"),
+        ("<= 26", "at most 26", "不超过 26"),
+        ("as agreed", "as agreed", "as agreed"),
+    ],
+)
+def test_target_requirement_is_translated_to_words(target: str, english: str, chinese: str):
+    assert Translator("en").requirement(target) == english
+    assert Translator("zh_CN").requirement(target) == chinese
 
 
 @pytest.mark.parametrize(
@@ -47,7 +61,7 @@ def test_durations_show_their_two_largest_units(seconds: float, english: str, ch
         (2**80, "1,073,741,824 PiB"),
     ],
 )
-def test_sizes_are_in_binary_units(size: int, shown: str):
+def test_bytes_are_formatted_in_binary_units(size: int, shown: str):
     """1 KiB is 1024 bytes."""
     assert EN.bytes(size) == shown
 
@@ -63,45 +77,45 @@ def test_sizes_are_in_binary_units(size: int, shown: str):
         (0.000001, "0.0001%"),
     ],
 )
-def test_nothing_is_rounded_up_to_all_or_down_to_none(ratio: float, shown: str):
-    """99.999 % must not read as 100 %: the difference is the finding."""
+def test_percent_is_never_rounded_to_0_or_100(ratio: float, shown: str):
+    """99.999% must not read as 100%, because the difference is the finding."""
     assert EN.percent(ratio) == shown
 
 
 @given(st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True))
-def test_a_positive_number_never_reads_as_zero(value: float):
-    """Small rates keep significant digits."""
+def test_positive_number_is_never_formatted_as_zero(value: float):
+    """Small numbers are formatted with significant digits."""
     assert EN.number(value).strip("0.,") != "" or value < 1e-15
 
 
-def test_numbers_are_grouped():
-    """Both languages group thousands."""
+def test_number_groups_thousands():
+    """Thousands are grouped in both languages."""
     assert EN.number(2_610_994) == ZH.number(2_610_994) == "2,610,994"
     assert EN.number(0.00042) == "0.00042"
 
 
-def test_not_a_number_reads_as_not_measured():
-    """NaN and infinity come from divisions by nothing."""
+def test_nan_and_infinity_are_shown_as_not_measured():
+    """Divisions by zero result in NaN or infinity."""
     assert EN.number(float("nan")) == "not measured"
     assert ZH.value(None) == "未测得"
 
 
-def test_times_carry_the_offset_of_the_runs_timezone():
-    """A reader elsewhere must not misread them."""
+def test_datetime_shows_the_offset_of_the_timezone():
+    """Readers in other timezones must not misread a time."""
     assert EN.datetime(AT) == "2026-11-24 02:04 UTC+08:00"
     assert EN.datetime(AT, seconds=True) == "2026-11-24 02:04:31 UTC+08:00"
     assert EN.datetime(AT, "America/St_Johns") == "2026-11-23 14:34 UTC-03:30"
     assert Translator("en", "UTC").datetime(AT) == "2026-11-23 18:04 UTC+00:00"
 
 
-def test_a_time_without_timezone_is_refused():
-    """It could be any moment."""
+def test_datetime_refuses_a_time_without_timezone():
+    """A time without timezone is ambiguous."""
     with pytest.raises(ValueError, match="timezone"):
-        EN.datetime(datetime(2026, 1, 1))  # noqa: DTZ001 - what is refused
+        EN.datetime(datetime(2026, 1, 1))  # noqa: DTZ001 - the test expects an error
 
 
-def test_values_take_the_readers_form():
-    """Whatever type a message holds."""
+def test_value_is_formatted_by_its_type():
+    """The message has values of all types that a message can have."""
     message = _(
         "{rows} {size:bytes} {age:duration} {rate:percent} {at} {day} {good} {inner} {name}",
         rows=12_000,
@@ -119,28 +133,28 @@ def test_values_take_the_readers_form():
     )
 
 
-def test_a_message_reads_the_same_after_json():
-    """Step records are stored as JSON between the step and the seal."""
+def test_message_has_the_same_text_after_conversion_to_json_and_back():
+    """Step records are stored as JSON until the run is sealed."""
     message = _("{at} {n} {inner}", at=AT, n=3, inner=_("{good}", good=False))
     again = Message.model_validate(json.loads(message.model_dump_json()))
     assert ZH.text(again) == ZH.text(message)
 
 
 @pytest.mark.parametrize("text", ["a {missing} b", "a } b", "a { b", "{0} {} {x.__class__} {x[0]}"])
-def test_a_defective_sentence_does_not_cost_the_report(text: str):
-    """It stays readable, and no attribute of a value is reached."""
+def test_message_with_faulty_fields_is_shown_without_an_error(text: str):
+    """The text stays readable, and its fields cannot access attributes of values."""
     shown = EN.text(_(text, x=1))
     assert shown
     assert "int" not in shown
 
 
-def test_direction_and_control_characters_are_made_visible():
-    """A name cannot turn the text around it."""
+def test_visible_escapes_direction_and_control_characters():
+    """A name with a direction character must not reverse the text around it."""
     assert visible("a\u202eb\x00c\ud800d\ne") == "a\\u202eb\\u0000c\\ud800d\ne"
     assert EN.text(_("{name}", name="\u202egpj.exe")) == "\\u202egpj.exe"
 
 
-def test_an_unknown_locale_is_refused():
-    """No silent English."""
+def test_translator_refuses_an_unknown_locale():
+    """The translator does not fall back to English."""
     with pytest.raises(ValueError, match="de_DE"):
         Translator("de_DE")

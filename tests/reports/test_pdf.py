@@ -1,4 +1,4 @@
-"""PDF reports: archival, readable by people and programs, and a reason where there is none."""
+"""PDF reports: archival format, text layer, fonts, and the reasons for missing files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from include.reports import render
 from include.reports.html import render_html
 from include.reports.model import Column, Section, Table
 from include.reports.render import (
-    PdfNotMade,
+    PdfNotCreated,
     pdf_unavailable_reason,
     render_all,
     render_pdf,
@@ -32,13 +32,13 @@ def chinese() -> bytes:
 
 
 @pytest.mark.pdf
-def test_the_text_layer_holds_chinese_and_english(chinese: bytes):
-    """Search and copy work, so the glyphs map to the right characters."""
+def test_text_layer_of_the_pdf_has_chinese_and_english_text(chinese: bytes):
+    """Search and copy work only if glyphs are mapped to the right characters."""
     text = re.sub(
         r"\s+", "", "".join(page.extract_text() for page in PdfReader(io.BytesIO(chinese)).pages)
     )
     for part in (
-        "控制措施未达到要求",
+        "控制措施未通过",
         "处理措施",
         "如何核验本报告",
         "华东转运中心",
@@ -49,8 +49,8 @@ def test_the_text_layer_holds_chinese_and_english(chinese: bytes):
 
 
 @pytest.mark.pdf
-def test_the_file_says_it_is_pdf_a_3u_tagged_and_in_chinese(chinese: bytes):
-    """Archival level, colour profile, structure tree, document language, title."""
+def test_chinese_pdf_is_tagged_pdf_a_3u(chinese: bytes):
+    """An archive requires level, colour profile, structure tree, language and title."""
     reader = PdfReader(io.BytesIO(chinese))
     root = reader.trailer["/Root"]
     metadata = root["/Metadata"].get_data().decode()
@@ -65,8 +65,8 @@ def test_the_file_says_it_is_pdf_a_3u_tagged_and_in_chinese(chinese: bytes):
 
 
 @pytest.mark.pdf
-def test_every_font_is_embedded(chinese: bytes):
-    """An archive cannot count on the reader's fonts."""
+def test_all_fonts_are_embedded_in_the_pdf(chinese: bytes):
+    """A reader of an archived file may not have the fonts."""
     names = set()
     for page in PdfReader(io.BytesIO(chinese)).pages:
         for font in page["/Resources"]["/Font"].values():
@@ -77,10 +77,10 @@ def test_every_font_is_embedded(chinese: bytes):
 
 
 @pytest.mark.pdf
-def test_pages_are_drawn_with_chinese_glyphs(chinese: bytes, tmp_path: Path):
-    """A page of empty boxes has a perfect text layer: look at the ink."""
+def test_pdf_pages_show_chinese_glyphs(chinese: bytes, tmp_path: Path):
+    """The test compares pixels, since boxes for missing glyphs have the same text layer."""
     (tmp_path / "r.pdf").write_bytes(chinese)
-    (tmp_path / "t.pdf").write_bytes(render_pdf(_glyphs("控制措施未达到")))
+    (tmp_path / "t.pdf").write_bytes(render_pdf(_glyphs("控制措施未通过")))
     (tmp_path / "u.pdf").write_bytes(render_pdf(_glyphs("发现事项需关注")))
     for name in "rtu":
         command = ["pdftoppm", "-r", "60", "-gray", f"{name}.pdf", name]
@@ -90,7 +90,7 @@ def test_pages_are_drawn_with_chinese_glyphs(chinese: bytes, tmp_path: Path):
     for page in pages:
         pixels = page.read_bytes()[-400_000:]
         assert 0.001 < sum(pixel < 128 for pixel in pixels) / len(pixels) < 0.5
-    # Boxes for missing glyphs would make two different texts of one length look the same.
+    # With boxes for missing glyphs, two different texts of the same length would look the same.
     assert (tmp_path / "t-1.pgm").read_bytes() != (tmp_path / "u-1.pgm").read_bytes()
 
 
@@ -101,11 +101,11 @@ def _glyphs(text: str) -> str:
 
 
 @pytest.mark.pdf
-def test_an_id_is_not_broken_beside_sentences():
-    """Somebody copies it into a command; the sentence has the room to wrap."""
+def test_id_in_a_table_with_sentences_is_not_broken_across_lines():
+    """Engineers copy ids into commands. The sentence beside an id can be wrapped instead."""
     name = "minor_without_guardian_consent"
     heads = ["Expectation", "Rule", "Clause", "Records", "Broken", "Share", "Tolerated"]
-    columns = [Column(label=_("{x}", x=one)) for one in heads]
+    columns = [Column(label=_("{x}", x=head)) for head in heads]
     columns[1] = Column(label=_("Rule"), kind="code")
     sentence = "Whoever is not fourteen years old yet has a guardian, and the guardian consented"
     row = [sentence, name, "4.1", "20,096", "40", "16.67%", "10%"]
@@ -117,37 +117,37 @@ def test_an_id_is_not_broken_beside_sentences():
 
 
 @pytest.mark.pdf
-def test_the_same_page_gives_the_same_bytes(chinese: bytes):
-    """Sealed by hash, comparable after a rerun."""
+def test_pdf_bytes_are_reproducible(chinese: bytes):
+    """The evidence bundle seals the digest of the file."""
     assert render_pdf(render_html(sample.failed(), "zh_CN")) == chinese
 
 
 @pytest.mark.pdf
 @pytest.mark.parametrize("form", ['<img src="{}" alt="x">', '<link rel="stylesheet" href="{}">'])
-def test_nothing_is_ever_fetched(form: str):
-    """A page that asks for more is refused before a connection is made."""
+def test_page_with_external_resources_is_not_converted_to_pdf(form: str):
+    """The PDF library refuses the page before it opens a network connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         url = f"http://127.0.0.1:{server.getsockname()[1]}/x"
-        with pytest.raises(PdfNotMade):
+        with pytest.raises(PdfNotCreated):
             render_pdf(f"<!DOCTYPE html><title>x</title>{form.format(url)}")
         with pytest.raises(TimeoutError):
             server.accept()
 
 
 @pytest.mark.pdf
-def test_files_of_the_machine_are_not_read(tmp_path: Path):
-    """``file:`` is a request too."""
+def test_page_with_local_files_is_not_converted_to_pdf(tmp_path: Path):
+    """The PDF library refuses ``file:`` URLs."""
     (tmp_path / "x.svg").write_text("<svg/>")
-    with pytest.raises(PdfNotMade):
+    with pytest.raises(PdfNotCreated):
         render_pdf(
             f'<!DOCTYPE html><title>x</title><img alt="" src="{(tmp_path / "x.svg").as_uri()}">'
         )
 
 
 @pytest.mark.pdf
-def test_all_files_of_a_report_are_made():
-    """Two languages, two forms, nothing missing."""
+def test_render_all_returns_html_and_pdf_in_every_language():
+    """The four files are HTML and PDF in English and Chinese."""
     rendered = render_all(sample.passed())
     assert sorted(rendered.files) == [
         "report.en.html",
@@ -158,21 +158,21 @@ def test_all_files_of_a_report_are_made():
     assert rendered.not_made == {}
 
 
-def test_a_crash_of_the_library_is_a_reason(monkeypatch: pytest.MonkeyPatch):
-    """The child dies, the caller lives; no traceback, one line."""
+def test_crash_of_the_pdf_library_raises_pdf_not_created(monkeypatch: pytest.MonkeyPatch):
+    """The reason of the crash is reported in a single line."""
     monkeypatch.setattr(render.sys, "executable", "/bin/false")
-    with pytest.raises(PdfNotMade, match="stopped with an error"):
+    with pytest.raises(PdfNotCreated, match="stopped with an error"):
         render_pdf("<p>")
 
 
-def test_a_child_that_hangs_is_ended_and_is_a_reason():
-    """A run must not wait for ever for a picture of itself."""
-    with pytest.raises(PdfNotMade, match="in time"):
+def test_child_process_that_hangs_during_pdf_creation_is_killed():
+    """A run must not wait for its PDF files without a limit."""
+    with pytest.raises(PdfNotCreated, match="in time"):
         render_pdf("<p>", timeout_s=0.01)
 
 
-def test_missing_libraries_are_found_by_loading_them(monkeypatch: pytest.MonkeyPatch):
-    """The reason names the command that helps."""
+def test_pdf_unavailable_reason_names_missing_libraries(monkeypatch: pytest.MonkeyPatch):
+    """The reason includes the command that installs the libraries."""
     monkeypatch.setattr(render, "_LIBRARIES", ("libpango-nowhere.so.0",))
     reason = pdf_unavailable_reason()
     assert reason
@@ -181,8 +181,10 @@ def test_missing_libraries_are_found_by_loading_them(monkeypatch: pytest.MonkeyP
     assert "\n" not in reason
 
 
-def test_a_machine_without_chinese_font_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """The font library is asked for real, here with a configuration that knows no fonts."""
+def test_pdf_unavailable_reason_names_a_missing_chinese_font(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """The test runs the real font library with a configuration without fonts."""
     (tmp_path / "fonts.conf").write_text(
         '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>'
         f"<dir>{tmp_path}</dir><cachedir>{tmp_path}</cachedir></fontconfig>"
@@ -195,19 +197,19 @@ def test_a_machine_without_chinese_font_says_so(monkeypatch: pytest.MonkeyPatch,
     assert "fonts-noto-cjk" in reason
 
 
-def test_without_pdf_the_html_says_why(monkeypatch: pytest.MonkeyPatch):
-    """And the bundle gets the same reason."""
+def test_html_lists_the_reasons_for_missing_pdf_files(monkeypatch: pytest.MonkeyPatch):
+    """The evidence bundle lists the same missing files."""
     monkeypatch.setattr(render, "_LIBRARIES", ("libpango-nowhere.so.0",))
     rendered = render_all(sample.passed())
     assert sorted(rendered.files) == ["report.en.html", "report.zh-CN.html"]
     assert sorted(rendered.not_made) == ["report.en.pdf", "report.zh-CN.pdf"]
     assert "apt-get install" in rendered.files["report.en.html"].decode()
-    assert "安装命令" in rendered.files["report.zh-CN.html"].decode()
+    assert "请由数据工程团队安装" in rendered.files["report.zh-CN.html"].decode()
 
 
 @pytest.mark.pdf
-def test_one_failed_page_does_not_cost_the_others():
-    """Each file stands for itself, also where one child makes them all."""
+def test_render_pdfs_returns_the_other_files_if_one_page_cannot_be_converted():
+    """The remaining pages are converted again without the page that failed."""
     good, bad = _glyphs("x"), '<!DOCTYPE html><title>x</title><img src="file:///x" alt="x">'
     files, not_made = render_pdfs({"good.pdf": good, "bad.pdf": bad, "good2.pdf": good})
     assert files == dict.fromkeys(["good.pdf", "good2.pdf"], render_pdf(good))
@@ -216,8 +218,8 @@ def test_one_failed_page_does_not_cost_the_others():
     assert render_pdfs({}) == ({}, {})
 
 
-def test_importing_the_module_does_not_import_weasyprint():
-    """The whole command line would pay for it."""
+def test_importing_render_does_not_import_weasyprint():
+    """Importing WeasyPrint would slow down the start of every command."""
     code = "import sys, include.reports.render; print('weasyprint' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""What may happen around a run, as values that a test draws and strings together."""
+"""Events before, during and after a run, from which tests generate random sequences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Insert:
-    """A new record; ``parent`` picks what it refers to, ``close`` ties a circle with it."""
+    """The insertion of a record.
+
+    Attributes:
+        table: index of the table.
+        age: index of the record's age in the list of ages.
+        who: index of the data subject.
+        parent: index of the referenced record.
+        open: whether the record has an open claim.
+        close: whether the referenced record also refers to this record, so that both form a cycle.
+    """
 
     table: int
     age: int
@@ -19,7 +28,7 @@ class Insert:
 
 @dataclass(frozen=True)
 class Touch:
-    """The application changes a record: its clock moves on or back, a claim opens or closes."""
+    """A change of a record by the application: of its start date, and of its open claim."""
 
     which: int
     age: int
@@ -28,7 +37,7 @@ class Touch:
 
 @dataclass(frozen=True)
 class Hold:
-    """Somebody places a hold: on a person, a class, or everything."""
+    """The placing of a legal hold on a data subject, a record class or the database."""
 
     kind: int
     value: int
@@ -36,26 +45,26 @@ class Hold:
 
 @dataclass(frozen=True)
 class Release:
-    """Somebody releases a hold."""
+    """The release of a legal hold."""
 
     which: int
 
 
 @dataclass(frozen=True)
 class Request:
-    """Somebody asks to be erased."""
+    """An erasure request of a data subject."""
 
     who: int
 
 
 @dataclass(frozen=True)
 class Rotate:
-    """The ledger gets another key."""
+    """A rotation of the HMAC key of the erasure ledger."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A new run makes its plan."""
+    """The planning step of a new run."""
 
 
 Event = Insert | Touch | Hold | Release | Request
@@ -63,14 +72,14 @@ Event = Insert | Touch | Hold | Release | Request
 
 @dataclass(frozen=True)
 class Execute:
-    """The newest run executes its plan; perhaps something happens meanwhile, or it is killed.
+    """The execution step of the newest run, with a kill or another event in the middle.
 
     Attributes:
-        stage: at which it is killed or something happens, of `STAGES`.
-        number: which arrival at that stage.
-        commit: whether it is killed while COMMIT is under way; of the stage ``confirmed``.
-        kill: whether it is killed.
-        meanwhile: what happens when it has committed a batch or come to the end of a class.
+        stage: stage at which the kill or event happens, one of `STAGES`.
+        number: how often the execution reaches the stage until the kill or event happens.
+        commit: whether the kill happens during COMMIT, for the stage ``confirmed``.
+        kill: whether the execution is killed.
+        meanwhile: event after the commit of a batch or after the last batch of a record class.
     """
 
     stage: str = "settled"

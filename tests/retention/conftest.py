@@ -1,4 +1,4 @@
-"""A rig whose databases are made once; each test finds them empty."""
+"""Fixtures: a runner whose databases are created once and emptied before each test."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
-from tests.retention.rig import Rig, new_rig
+from tests.retention.runner import RetentionRunner, new_runner
 
 
 @pytest.fixture(scope="session")
-def standing_rig(postgres: EmbeddedPostgres) -> Iterator[Rig]:
-    with new_rig(postgres) as made:
-        yield made
+def shared_runner(postgres: EmbeddedPostgres) -> Iterator[RetentionRunner]:
+    """A runner with databases for the whole session."""
+    with new_runner(postgres) as shared:
+        yield shared
 
 
 @pytest.fixture
-def rig(standing_rig: Rig) -> Rig:
-    """A rig without records; a test that changes its tables takes `new_rig` instead."""
-    standing_rig.empty()
-    return standing_rig.but()
+def runner(shared_runner: RetentionRunner) -> RetentionRunner:
+    """A runner without records. Tests that change its tables use `new_runner` instead."""
+    shared_runner.empty()
+    return shared_runner.but()

@@ -1,4 +1,4 @@
-"""Databases under a retention schedule that a test gives, without a policy pack on disk."""
+"""Databases with a retention schedule from a test, without a policy pack on disk."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from include.evidence.register_figures import Register
 from include.notify.outbox import Run
 from include.policy import PolicyPack
 from include.policy.datamap import MappedDatabase
-from include.policy.model import ByDatabase
+from include.policy.model import RulesByDatabase
 from include.policy.retention import Disposition, RetentionRule
 from include.policy.rules import Calendar
 from include.retention.database import RetentionDatabase
+from include.service_container import Services
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.workflow.run_context import RunContext
-from include.workplace import Workplace
 from tests.support.contexts import pack_of
 
 DAG = "enforce_retention"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetentionServices(Workplace):
+class RetentionServices(Services):
     """Services with one mapped database.
 
     Attributes:
-        reader: its address with the login that reads.
-        writer: its address with the login that may delete.
-        keys: of the erasure ledger.
+        reader: address of the database with the login that only reads.
+        writer: address of the database with the login that may delete.
+        keys: HMAC keys of the erasure ledger.
     """
 
     reader: DatabaseAddress
@@ -76,21 +76,22 @@ def retention_database(
     """Return a mapped database in a run of `enforce_retention`.
 
     Args:
-        mapped: in the data map.
-        rules: its record classes.
-        disposition: of disposition.yaml.
-        reader: its address with the login that reads.
+        mapped: database in the data map.
+        rules: record classes of the database.
+        disposition: content of disposition.yaml.
+        reader: address of the database with the login that only reads.
         state: the state database.
-        keys: of the erasure ledger.
-        clock: the time.
-        writer: its address with the login that may delete; by default the reader's.
-        timezone: of the pack.
-        run_id: of the run.
+        keys: HMAC keys of the erasure ledger.
+        clock: source of the current time.
+        writer: address of the database with the login that may delete; by default that of the
+            reader.
+        timezone: timezone of the policy pack.
+        run_id: id of the run.
         starter: user id of the person who started the run.
-        parameters: of the run.
+        parameters: parameters of the run.
     """
     names = [mapped.name] * len(rules)
-    by_database = ByDatabase(names, lambda _database: tuple(rules))
+    by_database = RulesByDatabase(names, lambda _database: tuple(rules))
     pack = pack_of({}, {}, disposition=disposition, calendar=Calendar(timezone=timezone))
     pack = pack.model_copy(update={"databases": {mapped.name: mapped}, "retention": by_database})
     services = RetentionServices(
@@ -111,7 +112,7 @@ def retention_database(
 
 
 def changed(database: RetentionDatabase, **parts: Any) -> RetentionDatabase:
-    """Return the database under a pack with other parts, such as ``retention``."""
+    """Return the database with other parts of its policy pack, such as ``retention``."""
     services: Any = database.run.services
     pack: PolicyPack = database.run.pack.model_copy(update=parts)
     services = type(services)(

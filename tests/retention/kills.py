@@ -1,4 +1,4 @@
-"""Ways to end an execution in the middle: a real process that is killed, and lost connections."""
+"""Ways to end an execution in the middle: kill its process, or close its connections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import psycopg
 from sqlalchemy import Engine, event
 
 from include.evidence.model import StepRecord
-from tests.retention.rig import Rig
+from tests.retention.runner import RetentionRunner
 from tests.support.forking import Forked
 
 ROOT = Path(__file__).parents[2]
@@ -25,123 +25,127 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def execution(
-    rig: Rig, record: StepRecord, run: str = "r1", *, stage: str, number: int = 1
+    runner: RetentionRunner, record: StepRecord, run: str = "r1", *, stage: str, number: int = 1
 ) -> Iterator[subprocess.Popen[str]]:
-    """An execution in a process of its own, that has come to a stage and waits there.
+    """Start a process that executes a plan, and wait until it stops at a stage.
 
-    The stages are those of `ExecutionState.progress`; ``number`` says which arrival at one, from 1.
+    The stages are those of `ExecutionState.progress`. The process stops when it reaches the stage
+    for the ``number``-th time. The first time has the number 1.
     """
-    told = {
-        "source": rig.source,
-        "state": rig.state_source,
+    arguments = {
+        "source": runner.source,
+        "state": runner.state_source,
         "record": json.loads(record.model_dump_json()),
         "run": run,
         "stage": stage,
         "time": number,
     }
-    process = Forked("tests.retention.child", json.dumps(told), cwd=ROOT, stdout=subprocess.PIPE)
+    process = Forked(
+        "tests.retention.child_process", json.dumps(arguments), cwd=ROOT, stdout=subprocess.PIPE
+    )
     try:
         assert process.stdout is not None
-        said = process.stdout.readline().strip()
-        assert said == stage, f"the execution ended before {stage}: {said}"
+        reached = process.stdout.readline().strip()
+        assert reached == stage, f"the execution ended before {stage}: {reached}"
         yield process
     finally:
         process.kill()
         process.communicate()
 
 
-def until(condition: Callable[[], Any], seconds: float = 300) -> Any:
-    """Wait until something is true and return it."""
+def wait_until(condition: Callable[[], Any], seconds: float = 300) -> Any:
+    """Wait until a condition returns a true value, and return this value."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.005)
-    return found
+    return value
 
 
 def cut(connection: psycopg.Connection[Any]) -> None:
-    """End a connection as a killed process does: the server sees its end, and nobody says goodbye.
+    """Shut down the socket of a connection, as happens when a process is killed.
 
-    What was sent before is still carried out.
+    The server still executes statements that were sent before.
     """
     if connection.closed:
         return
     copy = socket.socket(fileno=os.dup(connection.pgconn.socket))
     try:
         copy.shutdown(socket.SHUT_RDWR)
-    except OSError:  # the server went first
+    except OSError:  # the server closed it first
         pass
     finally:
         copy.close()
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the code under test may catch it."""
+    """Raised to simulate SIGKILL. The code under test must not catch it."""
 
 
 @dataclass
-class Watched:
-    """The connections that were opened meanwhile."""
+class OpenConnections:
+    """The connections that the process opened. A test can end all of them at once."""
 
     connections: list[psycopg.Connection[Any]] = field(default_factory=list)
     backends: list[int] = field(default_factory=list)
     killed: bool = False
 
     def add(self, connection: psycopg.Connection[Any]) -> None:
-        """Watch one more."""
+        """Record a connection that the process opened."""
         if connection not in self.connections:
             self.connections.append(connection)
             self.backends.append(connection.info.backend_pid)
 
     def kill(self, source: str, *, commit: bool = False) -> NoReturn:
-        """End all of them at once, and the work with them.
+        """End all connections at once, and raise `Killed`.
 
         Args:
             source: connection string of the mapped database.
-            commit: whether COMMIT was sent there just before.
+            commit: whether to send COMMIT to the mapped database first.
         """
         if commit:
             name = psycopg.conninfo.conninfo_to_dict(source)["dbname"]
-            for one in self.connections:
-                if not one.closed and one.info.dbname == name:
-                    one.pgconn.send_query(b"COMMIT")
-                    one.pgconn.flush()
-        for one in self.connections:
-            cut(one)
+            for connection in self.connections:
+                if not connection.closed and connection.info.dbname == name:
+                    connection.pgconn.send_query(b"COMMIT")
+                    connection.pgconn.flush()
+        for connection in self.connections:
+            cut(connection)
         self.killed = True
         raise Killed
 
-    def gone(self, connection: psycopg.Connection[Any]) -> None:
-        """Wait until the server has noticed, asked on another connection (autocommit)."""
+    def wait_until_closed(self, connection: psycopg.Connection[Any]) -> None:
+        """Wait until the server has ended the sessions of all recorded connections.
+
+        Args:
+            connection: another connection, in autocommit.
+        """
         query = "SELECT FROM pg_stat_activity WHERE pid = ANY (%s)"
-        until(lambda: connection.execute(query, [self.backends]).fetchone() is None)
+        wait_until(lambda: connection.execute(query, [self.backends]).fetchone() is None)
 
 
 @contextmanager
-def watched(pool: Engine | None = None) -> Iterator[Watched]:
-    """Watch which connections are opened, by whomever in this process.
-
-    Those that an engine with a pool has already are watched too; a kill ends them all.
-    """
-    seen = Watched()
+def record_connections(pool: Engine | None = None) -> Iterator[OpenConnections]:
+    """Record the connections that this process opens or takes from a pool."""
+    opened = OpenConnections()
     connect = psycopg.connect
 
-    def remembering(*args: Any, **more: Any) -> psycopg.Connection[Any]:
-        made = connect(*args, **more)
-        seen.add(made)
-        return made
+    def connect_and_record(*args: Any, **options: Any) -> psycopg.Connection[Any]:
+        connection = connect(*args, **options)
+        opened.add(connection)
+        return connection
 
-    def taken(made: psycopg.Connection[Any], *_: object) -> None:
-        seen.add(made)
+    def record_checkout(connection: psycopg.Connection[Any], *_: object) -> None:
+        opened.add(connection)
 
-    psycopg.connect = remembering  # type: ignore[assignment] # restored below
+    psycopg.connect = connect_and_record  # type: ignore[assignment] # restored below
     if pool is not None:
-        event.listen(pool, "checkout", taken)
+        event.listen(pool, "checkout", record_checkout)
     try:
-        yield seen
+        yield opened
     finally:
         psycopg.connect = connect
-        if pool is not None and seen.killed:
+        if pool is not None and opened.killed:
             pool.dispose()
         if pool is not None:
-            event.remove(pool, "checkout", taken)
+            event.remove(pool, "checkout", record_checkout)

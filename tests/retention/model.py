@@ -1,7 +1,8 @@
-"""The rig's schedule in Python, written anew: which of its records may go, and which may not.
+"""An independent model in Python of the runner's schedule, which states what may be erased.
 
-It knows rows of a handful of columns and finds what may go by taking away, again and again, what
-something keeps. It shares no code with `include.retention`.
+The model starts with all expired and requested records. It removes the records that must be kept,
+and repeats this until each of the other records may be erased. It shares no code with
+`include.retention`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from tests.retention.rig import AS_OF
+from tests.retention.runner import AS_OF
 
 Effect = Literal["keeps", "detached", "nulled"]
 
 
 @dataclass(frozen=True)
 class Link:
-    """A foreign key: who has it, in which field of `Row.refs`, where it leads, what comes of it."""
+    """A foreign key of the model.
+
+    Attributes:
+        child: referring table.
+        name: name of the foreign key in `Row.refs`.
+        parent: referenced table.
+        effect: effect on the deletion of the referenced record.
+    """
 
     child: str
     name: str
@@ -43,14 +51,15 @@ ON_REQUEST = {"parcel", "scan", "detail", "person", "client", "home", "letter"}
 
 @dataclass
 class Row:
-    """One record.
+    """A record of the model.
 
     Attributes:
-        at: its clock; None while it has not started.
-        who: key of its data subject.
-        open: keeps a parcel by another class, and suspends a scan.
-        refs: name of the link -> number of the record it leads to.
-        mail: of a client or a letter: its address.
+        at: start of the retention period; None while the period has not started.
+        who: key of the data subject.
+        open: whether the record has an open claim. With an open claim, another class keeps a
+            parcel, and the disposition of a scan is suspended.
+        refs: name of the foreign key -> number of the referenced record.
+        mail: mail address of a client or a letter.
     """
 
     table: str
@@ -64,7 +73,10 @@ class Row:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The primary key as the ledger spells it; the partition key of an event is its clock."""
+        """The primary key as the erasure ledger encodes it.
+
+        The key of an event includes the start of its retention period.
+        """
         if self.table == "parcel":
             return ("n", str(self.number))
         if self.table == "event":
@@ -74,7 +86,7 @@ class Row:
 
     @property
     def expired(self) -> bool:
-        """A year has passed."""
+        """Whether the retention period of one year has ended."""
         return self.at is not None and self.at.replace(year=self.at.year + 1) < AS_OF
 
 
@@ -83,14 +95,14 @@ Name = tuple[str, int]
 
 @dataclass
 class Model:
-    """Records, holds and requests.
+    """Records, legal holds and erasure requests of the model.
 
     Attributes:
-        rows: that are there, by table and number.
-        holds: by number in the registry: kind and value.
+        rows: existing records by table and number.
+        holds: number of a hold -> its kind and value.
         asked: data subjects with an open request.
-        gone: records that were deleted.
-        remembered: data subject with an open request -> records that runs found for the request.
+        gone: deleted records.
+        remembered: data subject with an open request -> records that runs stored for the request.
     """
 
     rows: dict[Name, Row] = field(default_factory=dict)
@@ -100,18 +112,20 @@ class Model:
     remembered: dict[str, set[Name]] = field(default_factory=dict)
 
     def subject(self, row: Row) -> str | None:
-        """Return whose a record is: by its own column, or by the clients that lead to it."""
+        """Return the data subject of a record, from its own column or from referring clients."""
         match row.table:
             case "home":
-                clients = [one for one in self._clients() if one.refs["home"] == row.number]
+                clients = [
+                    client for client in self._clients() if client.refs["home"] == row.number
+                ]
             case "letter":
-                clients = [one for one in self._clients() if one.mail == row.mail]
+                clients = [client for client in self._clients() if client.mail == row.mail]
             case _:
                 return row.who
-        return min((one.who for one in clients), default=None)
+        return min((client.who for client in clients), default=None)
 
     def remember(self, subjects: Iterable[str]) -> None:
-        """Remember what is a data subject's by now, before what leads to it goes."""
+        """Store the records of data subjects, before records that lead to them are erased."""
         for subject in subjects:
             names = self.remembered.setdefault(subject, set())
             names |= {
@@ -121,19 +135,20 @@ class Model:
             }
 
     def requested(self, row: Row) -> bool:
-        """Its data subject asked, and it is nobody else's by now."""
+        """Return whether the record still belongs to a data subject who requested erasure."""
         subject, name = self.subject(row), (row.table, row.number)
         if row.table not in ON_REQUEST:
             return False
         return subject in self.asked or (
-            subject is None and any(name in self.remembered.get(one, ()) for one in self.asked)
+            subject is None
+            and any(name in self.remembered.get(person, ()) for person in self.asked)
         )
 
     def _clients(self) -> list[Row]:
         return [row for row in self.rows.values() if row.table == "client"]
 
     def held(self, row: Row) -> bool:
-        """A hold is on it."""
+        """Return whether the record is on legal hold."""
         for kind, value in self.holds.values():
             if kind == "database" or (kind == "subject" and value == self.subject(row)):
                 return True
@@ -144,28 +159,28 @@ class Model:
         return False
 
     def ready(self, row: Row) -> bool:
-        """It may go, or be masked, as far as it itself is concerned."""
+        """Return whether the record may be deleted or masked, without regard to references."""
         due = row.expired or self.requested(row)
         stays = self.held(row) or row.masked or (row.open and row.table in ("parcel", "scan"))
         return due and not stays
 
     def to_mask(self) -> set[Name]:
-        """Records that will be masked."""
+        """Return the records to mask."""
         return {name for name, row in self.rows.items() if name[0] == "person" and self.ready(row)}
 
     def to_delete(self) -> set[Name]:
-        """Records that will be deleted: all that may go, less what others keep."""
+        """Return the records to delete: all ready records to which no remaining record refers."""
         going = {name for name, row in self.rows.items() if name[0] != "person" and self.ready(row)}
         while kept := {name for name in going if self._kept(name, going)}:
             going -= kept
         return going
 
     def going(self) -> Counter[str]:
-        """How many records of each class will go or be masked."""
+        """Count the records to delete or mask, by table."""
         return Counter(table for table, _ in self.to_delete() | self.to_mask())
 
     def remove(self, name: Name) -> None:
-        """A record was deleted; what led to it and is set to null leads nowhere."""
+        """Delete a record, and set references to it to null."""
         self.gone[name] = self.rows.pop(name)
         for row, link in self._leading_to(name):
             row.refs[link.name] = None
@@ -192,6 +207,6 @@ class Model:
         return value == "claim" and row.table == "parcel" and row.open
 
 
-def more_than(found: Mapping[str, int], allowed: Mapping[str, int]) -> dict[str, int]:
-    """What of some counts lies beyond others."""
-    return {name: some for name, some in found.items() if some > allowed.get(name, 0)}
+def more_than(counts: Mapping[str, int], allowed: Mapping[str, int]) -> dict[str, int]:
+    """Return the counts that exceed the allowed counts, by name."""
+    return {name: count for name, count in counts.items() if count > allowed.get(name, 0)}

@@ -1,11 +1,11 @@
-"""The steps of `enforce_retention` with records in and out, as their tasks keep them."""
+"""The steps of `enforce_retention` as functions that take and return step records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from include.approvals.question import Answer, Question
+from include.approvals.required_action import Answer, RequiredAction
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings, result_of
 from include.holds.records import StoredRestorePoint
@@ -28,19 +28,19 @@ def _plan(record: StepRecord) -> PlanResult:
 
 
 def plan(database: RetentionDatabase, as_of: str | None = None) -> StepRecord:
-    """Make the plan."""
+    """Make the plan, and return its step record."""
     findings = _findings(PLAN.name, database)
     return findings.record(plan_step.plan(database, findings, as_of))
 
 
 def planned(database: RetentionDatabase, record: StepRecord) -> Plan:
-    """Return the plan of a record from its file."""
-    return approval.plan_file(database, _plan(record))
+    """Return the plan of a step record, read from its file."""
+    return approval.read_plan_file(database, _plan(record))
 
 
-def ask(database: RetentionDatabase, record: StepRecord) -> Question | None:
-    """Build the approval form."""
-    return approval.ask(database, _plan(record))
+def ask(database: RetentionDatabase, record: StepRecord) -> RequiredAction | None:
+    """Build the approval form for the plan of a step record, or return None if none is required."""
+    return approval.approval_form(database, _plan(record))
 
 
 def take(
@@ -54,10 +54,21 @@ def take(
     content: str,
     name: str | None = None,
 ) -> StepRecord:
-    """Enter an answer."""
+    """Record an answer to the approval request, and return the step record.
+
+    Args:
+        database: database of the plan.
+        record: step record of the plan.
+        option: chosen option.
+        reason: reason that the person gives.
+        user: user id of the person; None if nobody answered.
+        at: time of the answer.
+        content: content of the answered form.
+        name: name of the person.
+    """
     findings = _findings(APPROVE.name, database)
     answer = Answer(option, reason, user, at, name, content=content)
-    return findings.record(approval.take(database, findings, _plan(record), answer))
+    return findings.record(approval.enter_answer(database, findings, _plan(record), answer))
 
 
 def execute(
@@ -66,7 +77,7 @@ def execute(
     progress: Progress = lambda _stage: None,
     alone: Callable[[], None] = lambda: None,
 ) -> StepRecord:
-    """Execute the plan."""
+    """Execute the plan of a step record, and return the step record of the execution."""
     findings = _findings(EXECUTE.name, database)
     return findings.record(execute_step.execute(database, findings, _plan(record), progress, alone))
 
@@ -77,7 +88,7 @@ def verify(
     executed: StepRecord | None,
     restore_points: Sequence[StoredRestorePoint] | None,
 ) -> StepRecord:
-    """Count afterwards."""
+    """Count the remaining records, and return the step record of the verification."""
     findings, result = _findings(VERIFY.name, database), result_of(executed, ExecutionResult)
     return findings.record(
         verify_step.verify(database, findings, _plan(record), result, restore_points)

@@ -1,4 +1,4 @@
-"""The schedule of a database nobody here designed says what its author meant."""
+"""Tests of the retention schedule of the sample database Chinook."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import psycopg
 
 from include.policy.retention import SqlClock
 from include.registry import load_pack
-from tests.retention.chinook import AS_OF, DATABASE, chinook_pack
+from tests.retention.chinook_pack import AS_OF, DATABASE, chinook_pack
 
 
-def test_the_pack_loads_without_remark(tmp_path: Path) -> None:
-    """Clocks of other tables, a class that is kept, approvers by account."""
+def test_policy_pack_for_chinook_sample_database_loads_without_problems(tmp_path: Path) -> None:
     pack = load_pack(chinook_pack(tmp_path))
     assert pack.remarks == ()
-    assert [one.record_class for one in pack.retention] == [
+    assert [each.record_class for each in pack.retention] == [
         "invoice_record", "invoice_item", "buyer", "staff",
     ]  # fmt: skip
-    assert [one.record_class for one in pack.retention if one.deletes][-1] == "buyer"
+    assert [each.record_class for each in pack.retention if each.deletes][-1] == "buyer"
     assert pack.disposition.approval.approvers.accounts == ("bo", "chen")
 
 
-def test_at_the_moment_some_of_each_class_are_expired(tmp_path: Path, database: str) -> None:
-    """Invoices up to three years old and their lines stay; customers go by their last invoice."""
-    rules = {one.record_class: one for one in load_pack(chinook_pack(tmp_path)).retention}
+def test_chinook_sample_database_has_expired_records_of_each_record_class(
+    tmp_path: Path, database: str
+) -> None:
+    rules = {each.record_class: each for each in load_pack(chinook_pack(tmp_path)).retention}
     with psycopg.connect(database) as connection:
         connection.execute(DATABASE.read_bytes())
         connection.execute("SET TimeZone = 'UTC'")

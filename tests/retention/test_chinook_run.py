@@ -1,4 +1,4 @@
-"""A whole run on a database nobody here designed: what went, what stayed, and who let it go."""
+"""Tests of a whole run on the sample database Chinook."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import pytest
 from include.evidence.model import Outcome, StepRecord
 from include.local.postgres import EmbeddedPostgres
 from include.retention.database import RetentionDatabase
-from include.retention.planning.planner import plan_of
+from include.retention.planning.planner import plan_database
+from include.service_container import Services
 from include.services.errors import UsageError
-from include.workplace import Workplace
 from tests.retention import step_records as steps
-from tests.retention.chinook import AS_OF
-from tests.retention.place import chinook_in_run, chinook_place
+from tests.retention.chinook_pack import AS_OF
+from tests.retention.chinook_services import chinook_in_run, chinook_services
 from tests.support.registers import content_of
 
 TABLES = ("invoice", "invoice_line", "customer", "employee")
-# Written without ParcelSeal's help. A customer goes whose last invoice is over, or who has none.
+# Independent of ParcelSeal. A customer without unexpired invoices is deleted.
 OVER = {
     "invoice": "SELECT invoice_id FROM invoice WHERE invoice_date < '2021-04-01'",
     "invoice_line": "SELECT invoice_line_id FROM invoice_line JOIN invoice USING (invoice_id) "
@@ -29,7 +29,7 @@ OVER = {
     "SELECT customer_id FROM invoice WHERE invoice_date >= '2021-04-01'",
     "employee": "SELECT employee_id FROM employee WHERE false",
 }
-# Of the customers, one buys no longer and one never did.
+# One customer no longer buys, and one customer never bought.
 SCRIPT = """
 DELETE FROM invoice_line WHERE invoice_id IN
     (SELECT invoice_id FROM invoice WHERE customer_id = 2 AND invoice_date >= '2021-04-01');
@@ -41,8 +41,8 @@ LIMIT = "limit: {records: 1}\n"
 APPROVER, OTHER, OWNER = "bo", "chen", "ana"
 
 
-def ids(place: Workplace, query: str) -> set[int]:
-    with place.database("customer_db").connect() as connection:
+def ids(services: Services, query: str) -> set[int]:
+    with services.database("customer_db").connect() as connection:
         return {row[0] for row in connection.execute(query.encode())}
 
 
@@ -51,33 +51,39 @@ def every(table: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def place(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """Chinook, an empty state database, and the pack."""
+def services(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Services:
+    """Services with Chinook, an empty state database, and the policy pack of Chinook."""
     names = [f"t_{uuid.uuid4().hex[:12]}" for _ in range(2)]
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
         for name in names:
             admin.execute(f"CREATE DATABASE {name}".encode())
     conninfos = [postgres.conninfo(name) for name in names]
-    return chinook_place(tmp_path_factory.mktemp("chinook"), *conninfos, SCRIPT, LIMIT)
+    return chinook_services(tmp_path_factory.mktemp("chinook"), *conninfos, SCRIPT, LIMIT)
 
 
-def planned(one: RetentionDatabase) -> StepRecord:
-    made = steps.plan(one, AS_OF.isoformat())
-    assert made.data["request"], "the plan should be larger than usual"
-    return made
+def planned(database: RetentionDatabase) -> StepRecord:
+    plan_record = steps.plan(database, AS_OF.isoformat())
+    assert plan_record.data["request"], "the plan should be larger than usual"
+    return plan_record
 
 
 def answered(
-    one: RetentionDatabase, made: StepRecord, option: str, user: str | None, reason: str = ""
+    database: RetentionDatabase,
+    plan_record: StepRecord,
+    option: str,
+    user: str | None,
+    reason: str = "",
 ) -> Any:
-    at, content = one.run.clock.now(), content_of(one.run.state, made)
-    return steps.take(one, made, option=option, reason=reason, user=user, at=at, content=content)
+    at, content = database.run.clock.now(), content_of(database.run.state, plan_record)
+    return steps.take(
+        database, plan_record, option=option, reason=reason, user=user, at=at, content=content
+    )
 
 
 @pytest.fixture(scope="module")
-def left(place: Workplace) -> dict[str, set[int]]:
-    """What is there before anything was approved."""
-    return {table: ids(place, every(table)) for table in TABLES}
+def left(services: Services) -> dict[str, set[int]]:
+    """The ids of all records by table, before any plan was approved."""
+    return {table: ids(services, every(table)) for table in TABLES}
 
 
 @pytest.mark.parametrize(
@@ -90,126 +96,128 @@ def left(place: Workplace) -> dict[str, set[int]]:
         ("Approve", "somebody", "", "retention.not_entitled"),
     ],
 )
-def test_what_no_entitled_person_approved_stays(
-    place: Workplace,
+def test_execution_without_valid_approval_erases_nothing(
+    services: Services,
     left: dict[str, set[int]],
     option: str,
     user: str | None,
     reason: str,
     code: str,
 ) -> None:
-    """Silence, a rejection, the owner's own approval and a stranger's are all no approval."""
-    one = chinook_in_run(place, f"refused {option} {user} {reason}")
-    made = planned(one)
-    found = answered(one, made, option, user, reason)
-    assert {finding.code for finding in found.findings} == {code}
-    waiting = [tripped["name"] for tripped in made.data["tripped"]]
-    executed = steps.execute(one, made)
+    """The cases are: no answer, a rejection, and approvals of an owner and of a stranger."""
+    database = chinook_in_run(services, f"refused {option} {user} {reason}")
+    plan_record = planned(database)
+    approval = answered(database, plan_record, option, user, reason)
+    assert {finding.code for finding in approval.findings} == {code}
+    waiting = [tripped["name"] for tripped in plan_record.data["tripped"]]
+    executed = steps.execute(database, plan_record)
     assert executed.data["not_approved"] == waiting
     assert executed.data["done"] == {}
-    assert {table: ids(place, every(table)) for table in TABLES} == left
-    seen = steps.verify(one, made, executed, [])
-    assert seen.outcome is Outcome.FAIL
-    lines = next(one for one in made.data["tripped"] if one["name"] == "invoice_item")
-    assert seen.data["unexplained"] >= lines["planned"]  # the others wait behind them
+    assert {table: ids(services, every(table)) for table in TABLES} == left
+    verified = steps.verify(database, plan_record, executed, [])
+    assert verified.outcome is Outcome.FAIL
+    lines = next(each for each in plan_record.data["tripped"] if each["name"] == "invoice_item")
+    assert verified.data["unexplained"] >= lines["planned"]  # other records wait for these records
 
 
-def test_who_started_the_run_may_not_approve_it(place: Workplace) -> None:
-    """Although the pack names them; the other approver may."""
-    one = chinook_in_run(place, "started by an approver", starter=APPROVER)
-    made = planned(one)
-    question = steps.ask(one, made)
-    assert question is not None
-    assert question.assigned == [OTHER]
-    assert made.data["sha256"] in question.body
-    found = answered(one, made, "Approve", APPROVER)
-    assert [finding.code for finding in found.findings] == ["retention.own_request"]
-    assert steps.execute(one, made).data["not_approved"]
+def test_person_who_started_run_may_not_approve_its_plan(services: Services) -> None:
+    database = chinook_in_run(services, "started by an approver", starter=APPROVER)
+    plan_record = planned(database)
+    action = steps.ask(database, plan_record)
+    assert action is not None
+    assert action.assigned == [OTHER]
+    assert plan_record.data["sha256"] in action.body
+    approval = answered(database, plan_record, "Approve", APPROVER)
+    assert [finding.code for finding in approval.findings] == ["retention.own_request"]
+    assert steps.execute(database, plan_record).data["not_approved"]
 
 
-def test_who_started_the_run_is_known_by_name_too(place: Workplace) -> None:
-    """Where Airflow's auth manager has ids beside names, it tells who started a run by name."""
-    one = chinook_in_run(place, "started by name", starter="ana.li")
-    made = planned(one)
-    found = steps.take(
-        one,
-        made,
+def test_person_who_started_run_is_recognized_by_name(services: Services) -> None:
+    """The ids and the names of people may differ in an auth manager of Airflow."""
+    database = chinook_in_run(services, "started by name", starter="ana.li")
+    plan_record = planned(database)
+    approval = steps.take(
+        database,
+        plan_record,
         option="Approve",
         reason="",
         user=APPROVER,
         name="ana.li",
-        at=one.run.clock.now(),
-        content=content_of(one.run.state, made),
+        at=database.run.clock.now(),
+        content=content_of(database.run.state, plan_record),
     )
-    assert [finding.code for finding in found.findings] == ["retention.own_request"]
-    assert steps.execute(one, made).data["not_approved"]
+    assert [finding.code for finding in approval.findings] == ["retention.own_request"]
+    assert steps.execute(database, plan_record).data["not_approved"]
 
 
 @pytest.fixture(scope="module")
-def run(place: Workplace) -> dict[str, Any]:
-    """One approved run, with what was there before and what PostgreSQL says is over."""
-    one = chinook_in_run(place)
-    before = {table: ids(place, every(table)) for table in TABLES}
-    over = {table: ids(place, query) for table, query in OVER.items()}
-    made = planned(one)
-    answered(one, made, "Approve", APPROVER)
-    executed = steps.execute(one, made)
+def run(services: Services) -> dict[str, Any]:
+    """The results of one approved run, the records before and after it, and the expired records.
+
+    A query determines the expired records independently of the plan.
+    """
+    database = chinook_in_run(services)
+    before = {table: ids(services, every(table)) for table in TABLES}
+    over = {table: ids(services, query) for table, query in OVER.items()}
+    plan_record = planned(database)
+    answered(database, plan_record, "Approve", APPROVER)
+    executed = steps.execute(database, plan_record)
     return {
         "before": before,
         "over": over,
         "plan": {
-            found["collection"]: found["to_delete"] + found["to_mask"]
-            for found in made.data["classes"]
+            approval["collection"]: approval["to_delete"] + approval["to_mask"]
+            for approval in plan_record.data["classes"]
         },
-        "after": {table: ids(place, every(table)) for table in TABLES},
-        "verified": steps.verify(one, made, executed, []),
+        "after": {table: ids(services, every(table)) for table in TABLES},
+        "verified": steps.verify(database, plan_record, executed, []),
     }
 
 
-def test_the_plan_is_what_an_independent_query_counts(run: dict[str, Any]) -> None:
-    """Of every table; customers whose invoices go in the same run count already."""
+def test_plan_matches_independent_query_of_expired_records(run: dict[str, Any]) -> None:
     assert run["plan"] == {table: len(over) for table, over in run["over"].items()}
     assert all(run["over"][table] for table in ("invoice", "invoice_line", "customer"))
 
 
-def test_invoices_go_with_their_lines_and_customers_in_the_same_run(run: dict[str, Any]) -> None:
-    """Lines first, then invoices, then customers: those who bought long ago and who never did."""
+def test_run_deletes_expired_invoice_lines_invoices_and_customers_only(run: dict[str, Any]) -> None:
     for table in TABLES:
         assert run["after"][table] == run["before"][table] - run["over"][table]
     assert {2, 900} <= run["over"]["customer"]
     assert run["after"]["employee"] == run["before"]["employee"]
 
 
-def test_nothing_is_left_and_no_reference_leads_nowhere(run: dict[str, Any]) -> None:
-    """By the count afterwards."""
+def test_verification_finds_no_expired_record_and_no_missing_referenced_record(
+    run: dict[str, Any],
+) -> None:
     assert run["verified"].outcome is Outcome.PASS
     assert run["verified"].data["unexplained"] == 0
     assert run["verified"].data["orphans"] == []
 
 
-def test_a_second_run_has_nothing_to_do(place: Workplace, run: dict[str, Any]) -> None:
-    """And asks nobody."""
-    one = chinook_in_run(place, "run 2")
-    made = steps.plan(one, AS_OF.isoformat())
-    assert made.data["request"] is None
-    assert steps.ask(one, made) is None
-    assert {one["to_delete"] for one in made.data["classes"]} == {0}
+def test_second_run_plans_no_record_and_needs_no_approval(
+    services: Services, run: dict[str, Any]
+) -> None:
+    database = chinook_in_run(services, "run 2")
+    plan_record = steps.plan(database, AS_OF.isoformat())
+    assert plan_record.data["request"] is None
+    assert steps.ask(database, plan_record) is None
+    assert {each["to_delete"] for each in plan_record.data["classes"]} == {0}
 
 
-def test_a_run_may_not_look_ahead_and_a_preview_may(place: Workplace, run: dict[str, Any]) -> None:
-    """What would go in ten years is looked at only; the run names the command for it."""
-    one = chinook_in_run(place, "ahead")
+def test_plan_for_time_in_future_is_allowed_only_as_preview(
+    services: Services, run: dict[str, Any]
+) -> None:
+    database = chinook_in_run(services, "ahead")
     moment = "2036-01-01"
     with pytest.raises(UsageError, match="in the future") as refused:
-        steps.plan(one, moment)
+        steps.plan(database, moment)
     assert "retention plan --as-of" in refused.value.action
-    seen = plan_of(one, moment, is_preview=True)
-    assert seen.of("invoice_record").to_delete == len(run["after"]["invoice"])
-    assert ids(place, every("invoice")) == run["after"]["invoice"]
+    verified = plan_database(database, moment, is_preview=True)
+    assert verified.of("invoice_record").to_delete == len(run["after"]["invoice"])
+    assert ids(services, every("invoice")) == run["after"]["invoice"]
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01", "9999-12-31", "9999-12-31T23:59:59-23:59"])
-def test_a_moment_at_the_end_of_all_dates_is_refused(place: Workplace, moment: str) -> None:
-    """No period could be added to it; nobody means it."""
-    with pytest.raises(UsageError, match="too far away"):
-        plan_of(chinook_in_run(place), moment, is_preview=True)
+def test_plan_refuses_time_out_of_range(services: Services, moment: str) -> None:
+    with pytest.raises(UsageError, match="is not supported"):
+        plan_database(chinook_in_run(services), moment, is_preview=True)

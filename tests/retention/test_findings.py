@@ -1,4 +1,4 @@
-"""Findings of a run that other tests do not bring about."""
+"""Tests of findings that other tests do not cover."""
 
 from __future__ import annotations
 
@@ -10,114 +10,117 @@ from include.evidence.model import Outcome, StepRecord
 from include.holds.records import StoredRestorePoint
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
+from include.messages import Message, in_english
 from include.policy.datamap import MappedField
 from include.retention.execution import cycles
-from include.retention.planning.approval import may_be_approved
+from include.retention.planning.approval import has_approvers
 from tests.retention import step_records as steps
-from tests.retention.rig import OLD, YOUNG, Rig, disposition, new_rig, rule
+from tests.retention.runner import OLD, YOUNG, RetentionRunner, disposition, new_runner, rule
 from tests.support.registers import UNGUARDED, tamper
 
 
-def found(record: StepRecord) -> dict[str, tuple[Outcome, str]]:
-    return {one.code: (one.severity, one.subject) for one in record.findings}
+def finding_codes(record: StepRecord) -> dict[str, tuple[Outcome, str]]:
+    return {finding.code: (finding.severity, finding.subject) for finding in record.findings}
 
 
-def test_a_hold_whose_review_is_past_is_named(rig: Rig) -> None:
-    """A hold never ends by itself; somebody has to be asked."""
-    rig.hold(HoldKind.SUBJECT, "p9")
-    assert "retention.hold_review_due" not in found(rig.plan("r1"))
-    rig.state_sql(f"{UNGUARDED}; UPDATE legal_hold SET review_on = review_on - 100")
-    severity, _subject = found(rig.plan("r2"))["retention.hold_review_due"]
+def test_plan_reports_legal_hold_past_its_review_date(runner: RetentionRunner) -> None:
+    runner.hold(HoldKind.SUBJECT, "p9")
+    assert "retention.hold_review_due" not in finding_codes(runner.plan("r1"))
+    runner.state_sql(f"{UNGUARDED}; UPDATE legal_hold SET review_on = review_on - 100")
+    severity, _subject = finding_codes(runner.plan("r2"))["retention.hold_review_due"]
     assert severity is Outcome.ATTENTION
 
 
-def test_hold_whose_value_no_key_can_have_is_a_finding(rig: Rig) -> None:
-    """The pack changed since it was placed, or another database is meant: it is never silent."""
+def test_plan_reports_legal_hold_whose_value_no_key_can_have(runner: RetentionRunner) -> None:
+    """The policy pack changed after the hold was placed, or the hold names another database."""
     code = "retention.hold_keeps_nothing"
-    kept = rig.hold(HoldKind.SUBJECT, "p9")
-    assert code not in found(rig.plan("r1"))
-    keyed = rig.but(rules=[rule("note", keys={"subject": "t.id"})])
-    assert found(keyed.plan("r2"))[code] == (Outcome.ATTENTION, f"hold {kept.id}")
-    rig.release(kept.id)
-    own = rig.hold(HoldKind.SUBJECT, "courier/p9")
-    assert found(keyed.plan("r3"))[code] == (Outcome.FAIL, f"hold {own.id}")
-    keyless = rig.but(rules=[rule("note", keys={})])
-    assert found(keyless.plan("r4"))[code] == (Outcome.FAIL, f"hold {own.id}")
-    assert code not in found(rig.plan("r5"))
+    kept = runner.hold(HoldKind.SUBJECT, "p9")
+    assert code not in finding_codes(runner.plan("r1"))
+    keyed = runner.but(rules=[rule("note", keys={"subject": "t.id"})])
+    assert finding_codes(keyed.plan("r2"))[code] == (Outcome.ATTENTION, f"hold {kept.id}")
+    runner.release(kept.id)
+    own = runner.hold(HoldKind.SUBJECT, "courier/p9")
+    assert finding_codes(keyed.plan("r3"))[code] == (Outcome.FAIL, f"hold {own.id}")
+    keyless = runner.but(rules=[rule("note", keys={})])
+    assert finding_codes(keyless.plan("r4"))[code] == (Outcome.FAIL, f"hold {own.id}")
+    assert code not in finding_codes(runner.plan("r5"))
 
 
-def test_a_large_plan_that_nobody_may_approve_fails(rig: Rig) -> None:
-    """It is said when the plan is made, and nothing of the class goes."""
-    nobody = rig.but(rules_of_disposition=disposition(limit={"records": 0}, approval={}))
+def test_plan_without_approver_reports_finding_and_is_not_executed(runner: RetentionRunner) -> None:
+    nobody = runner.but(rules_of_disposition=disposition(limit={"records": 0}, approval={}))
     nobody.insert("note", id=1, at=OLD)
     planned = nobody.plan()
     plan = steps.planned(nobody.in_run(), planned)
-    assert not may_be_approved(nobody.in_run(), plan)
-    assert may_be_approved(rig.in_run(), plan)
-    assert found(planned)["retention.nobody_to_ask"][0] is Outcome.FAIL
+    assert not has_approvers(nobody.in_run(), plan)
+    assert has_approvers(runner.in_run(), plan)
+    assert finding_codes(planned)["retention.nobody_to_ask"][0] is Outcome.FAIL
     assert planned.data["request"] is None
     assert nobody.execute(planned).data["done"] == {}
 
 
-def test_nothing_expiring_where_something_always_does_is_noted(rig: Rig) -> None:
-    """The clock may no longer be filled in."""
+def test_plan_reports_record_class_without_expired_records_if_all_last_runs_had_some(
+    runner: RetentionRunner,
+) -> None:
     for number in range(3):
-        rig.insert("note", id=number, at=OLD)
-        assert "retention.nothing_expires" not in found(rig.run(f"r{number}")[0])
-    assert found(rig.plan("r4"))["retention.nothing_expires"] == (Outcome.ATTENTION, "note")
+        runner.insert("note", id=number, at=OLD)
+        assert "retention.nothing_expires" not in finding_codes(runner.run(f"r{number}")[0])
+    assert finding_codes(runner.plan("r4"))["retention.nothing_expires"] == (
+        Outcome.ATTENTION,
+        "note",
+    )
 
 
-def test_a_time_of_day_that_is_over_stops_the_execution(rig: Rig) -> None:
-    """What is left is red, and the reason stands beside it."""
-    now = rig.clock.now()
+def test_execution_outside_of_daily_window_stops_and_is_reported(runner: RetentionRunner) -> None:
+    now = runner.clock.now()
     begins, ends = ((now + timedelta(hours=hours)).strftime("%H:%M") for hours in (2, 3))
-    closed = rig.but(rules_of_disposition=disposition(window={"begins": begins, "ends": ends}))
+    closed = runner.but(rules_of_disposition=disposition(window={"begins": begins, "ends": ends}))
     closed.insert("note", id=1, at=OLD)
     _planned, executed, counted = closed.run()
-    assert found(executed)["retention.stopped"][0] is Outcome.ATTENTION
+    assert finding_codes(executed)["retention.stopped"][0] is Outcome.ATTENTION
     assert executed.data["stopped"] == "window"
-    assert found(counted)["retention.left"] == (Outcome.FAIL, "note")
+    assert finding_codes(counted)["retention.left"] == (Outcome.FAIL, "note")
 
 
-def test_records_that_refer_to_nothing_are_found(rig: Rig) -> None:
-    """PostgreSQL itself would refuse; somebody deleted around the foreign key."""
-    rig.insert("scan", id=1, at=YOUNG)
-    rig.insert("note", id=1, scan=1, at=YOUNG)
-    planned = rig.plan()
-    executed = rig.execute(planned)
-    assert "retention.orphans" not in found(rig.verify(planned, executed))
-    rig.sql("SET session_replication_role = 'replica'; DELETE FROM scan")
-    severity, subject = found(rig.verify(planned, executed))["retention.orphans"]
+def test_verification_reports_records_whose_referenced_record_is_missing(
+    runner: RetentionRunner,
+) -> None:
+    runner.insert("scan", id=1, at=YOUNG)
+    runner.insert("note", id=1, scan=1, at=YOUNG)
+    planned = runner.plan()
+    executed = runner.execute(planned)
+    assert "retention.orphans" not in finding_codes(runner.verify(planned, executed))
+    runner.sql("SET session_replication_role = 'replica'; DELETE FROM scan")
+    severity, subject = finding_codes(runner.verify(planned, executed))["retention.orphans"]
     assert severity is Outcome.FAIL
     assert "note" in subject
 
 
-def test_records_that_refer_to_nothing_since_before_their_key_are_no_failure(
+def test_missing_referenced_record_of_not_valid_foreign_key_needs_attention(
     postgres: EmbeddedPostgres,
 ) -> None:
-    """The key is NOT VALID: PostgreSQL has never said that they refer to anything."""
-    with new_rig(postgres) as rig:
-        rig.insert("scan", id=1, at=YOUNG)
-        rig.insert("note", id=1, scan=1, at=YOUNG)
-        name = rig.sql(
+    with new_runner(postgres) as runner:
+        runner.insert("scan", id=1, at=YOUNG)
+        runner.insert("note", id=1, scan=1, at=YOUNG)
+        name = runner.sql(
             "SELECT conname FROM pg_constraint WHERE conrelid = 'note'::regclass AND contype = 'f'"
         )[0][0]
-        rig.sql(
+        runner.sql(
             f"ALTER TABLE note DROP CONSTRAINT {name}; DELETE FROM scan; ALTER TABLE note ADD "
             f"CONSTRAINT {name} FOREIGN KEY (scan) REFERENCES scan ON DELETE SET NULL NOT VALID"
         )
-        planned = rig.plan()
-        counted = found(rig.verify(planned, rig.execute(planned)))
+        planned = runner.plan()
+        counted = finding_codes(runner.verify(planned, runner.execute(planned)))
     assert counted["retention.orphans"] == (Outcome.ATTENTION, name)
 
 
-def test_a_backup_taken_while_the_last_batch_went_on_is_listed(rig: Rig) -> None:
-    """Its snapshot is younger than the ledger's entry, and still has the records."""
-    rig.insert("note", id=1, at=OLD)
-    planned = rig.plan()
-    executed = rig.execute(planned)
+def test_verification_lists_backup_that_was_taken_during_last_batch(
+    runner: RetentionRunner,
+) -> None:
+    runner.insert("note", id=1, at=OLD)
+    planned = runner.plan()
+    executed = runner.execute(planned)
     begun = tamper(
-        rig.state_source,
+        runner.state_source,
         "UPDATE erasure_batch SET erased_at = erased_at - interval '1 hour' RETURNING erased_at",
     )[0][0]
     meanwhile, days = begun + timedelta(minutes=59), timedelta(days=30)
@@ -125,119 +128,119 @@ def test_a_backup_taken_while_the_last_batch_went_on_is_listed(rig: Rig) -> None
         StoredRestorePoint("within", meanwhile, meanwhile + days),
         StoredRestorePoint("later", begun + days, begun + days),
     ]
-    listed = steps.verify(rig.in_run(), planned, executed, copies).data["copies"]
-    assert [one["id"] for one in listed] == ["within"]
+    listed = steps.verify(runner.in_run(), planned, executed, copies).data["copies"]
+    assert [each["id"] for each in listed] == ["within"]
 
 
-def test_more_than_was_planned_is_an_incident(rig: Rig) -> None:
-    """Two executions at once, or a ledger that somebody else wrote to."""
-    rig.insert("note", id=1, at=OLD)
-    planned = rig.plan()
-    executed = rig.execute(planned)
-    tamper(rig.state_source, "UPDATE erasure_batch SET records = 3")
-    codes = found(rig.verify(planned, executed))
+def test_verification_reports_more_erased_records_than_planned(runner: RetentionRunner) -> None:
+    runner.insert("note", id=1, at=OLD)
+    planned = runner.plan()
+    executed = runner.execute(planned)
+    tamper(runner.state_source, "UPDATE erasure_batch SET records = 3")
+    codes = finding_codes(runner.verify(planned, executed))
     assert codes["retention.beyond_plan"] == (Outcome.FAIL, "note")
 
 
-def test_a_backup_with_a_refused_manifest_may_hold_what_was_erased(rig: Rig) -> None:
-    """Nobody knows when it was taken: it is listed, and never "none does"."""
-    rig.insert("note", id=1, at=OLD)
-    planned = rig.plan()
-    executed = rig.execute(planned)
+def test_verification_reports_backup_with_refused_manifest(runner: RetentionRunner) -> None:
+    runner.insert("note", id=1, at=OLD)
+    planned = runner.plan()
+    executed = runner.execute(planned)
     counted = steps.verify(
-        rig.in_run(), planned, executed, [StoredRestorePoint("courier/20211001")]
+        runner.in_run(), planned, executed, [StoredRestorePoint("courier/20211001")]
     )
-    assert found(counted)["retention.backups_refused"][0] is Outcome.ATTENTION
+    assert finding_codes(counted)["retention.backups_refused"][0] is Outcome.ATTENTION
     [listed] = counted.data["copies"]
     assert (listed["id"], listed["taken_at"]) == ("courier/20211001", None)
 
 
-def test_a_hold_released_since_the_plan_is_no_failure(rig: Rig) -> None:
-    """Its records are the next plan's; nobody need look."""
-    rig.insert("note", id=1, at=OLD, who="p1")
-    hold = rig.hold(HoldKind.CLASS, "note")
-    planned = rig.plan()
-    executed = rig.execute(planned)
-    rig.release(hold.id)
-    counted = rig.verify(planned, executed)
-    assert (found(counted), counted.data["unexplained"]) == ({}, 0)
-    assert rig.run("r2")[1].data["done"] == {"note": 1}
-
-
-def test_a_clock_at_the_end_of_time_is_not_over(rig: Rig) -> None:
-    """No period can be added to it, neither by the plan nor by the count afterwards."""
-    rig.sql("INSERT INTO note (id, at) VALUES (1, '294276-12-31')")
-    rig.insert("note", id=2, at=OLD)
-    _planned, executed, counted = rig.run()
-    assert (executed.data["done"], found(counted)) == ({"note": 1}, {})
-
-
-def test_a_circle_too_large_for_one_transaction_is_named(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+def test_legal_hold_released_after_plan_still_explains_remaining_records(
+    runner: RetentionRunner,
 ) -> None:
-    """It stays, and the step says why; `test_section.py` has the certificate's words."""
-    monkeypatch.setattr(cycles, "MOST", 1)
-    rig.insert("ring_a", id=1, b=None, at=OLD)
-    rig.insert("ring_b", id=1, a=1, at=OLD)
-    rig.sql("UPDATE ring_a SET b = 1")
-    _planned, executed, counted = rig.run()
-    assert found(executed)["retention.knot"][0] is Outcome.FAIL
+    runner.insert("note", id=1, at=OLD, who="p1")
+    hold = runner.hold(HoldKind.CLASS, "note")
+    planned = runner.plan()
+    executed = runner.execute(planned)
+    runner.release(hold.id)
+    counted = runner.verify(planned, executed)
+    assert (finding_codes(counted), counted.data["unexplained"]) == ({}, 0)
+    assert runner.run("r2")[1].data["done"] == {"note": 1}
+
+
+def test_record_is_not_expired_if_retention_period_starts_on_latest_possible_date(
+    runner: RetentionRunner,
+) -> None:
+    runner.sql("INSERT INTO note (id, at) VALUES (1, '294276-12-31')")
+    runner.insert("note", id=2, at=OLD)
+    _planned, executed, counted = runner.run()
+    assert (executed.data["done"], finding_codes(counted)) == ({"note": 1}, {})
+
+
+def test_execution_reports_foreign_key_cycle_that_is_too_large_for_a_transaction(
+    runner: RetentionRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cycles, "MAX_RECORDS", 1)
+    runner.insert("ring_a", id=1, b=None, at=OLD)
+    runner.insert("ring_b", id=1, a=1, at=OLD)
+    runner.sql("UPDATE ring_a SET b = 1")
+    _planned, executed, counted = runner.run()
+    assert finding_codes(executed)["retention.knot"][0] is Outcome.FAIL
     assert (executed.data["done"], executed.data["knots"]) == ({}, {"ring_a": 1, "ring_b": 1})
-    assert found(counted)["retention.left"][0] is Outcome.FAIL
+    assert finding_codes(counted)["retention.left"][0] is Outcome.FAIL
 
 
-def test_a_chain_that_got_short_enough_is_no_circle(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+def test_long_reference_chain_is_deleted_if_batches_shorten_it(
+    runner: RetentionRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is too long at the first try, and all of it goes at a later one."""
-    monkeypatch.setattr(cycles, "MOST", 20)
+    monkeypatch.setattr(cycles, "MAX_RECORDS", 20)
     for number in range(30):
-        rig.insert("node", id=number, up=number - 1 if number else None, at=OLD)
-    executed = rig.execute(rig.plan())
+        runner.insert("node", id=number, up=number - 1 if number else None, at=OLD)
+    executed = runner.execute(runner.plan())
     assert executed.data["done"] == {"node": 30}
-    assert (found(executed), executed.data["knots"]) == ({}, {})
+    assert (finding_codes(executed), executed.data["knots"]) == ({}, {})
 
 
-def test_copies_of_erased_personal_data_without_a_record_class_are_a_finding(rig: Rig) -> None:
-    """A table with a class is looked after, and one without personal data holds nobody's."""
+def test_execution_reports_personal_data_that_trigger_copies_to_table_without_record_class(
+    runner: RetentionRunner,
+) -> None:
     trigger = """
         CREATE FUNCTION react() RETURNS trigger LANGUAGE plpgsql AS
             $$BEGIN INSERT INTO tag (id, at) VALUES (OLD.id, OLD.at); RETURN OLD; END$$;
         CREATE TRIGGER react AFTER DELETE ON note FOR EACH ROW EXECUTE FUNCTION react();
         """
-    note = [one for one in rig.rules if one.collection == "note"]
-    kept = [*note, *(one for one in rig.rules if one.collection == "tag")]
-    who = MappedField(name="who", categories=("user.unique_id",))
-    tag = rig.database.collections["tag"]
-    tag = tag.model_copy(update={"fields": {**tag.fields, "who": who}})
-    personal = rig.database.model_copy(
-        update={"collections": {**rig.database.collections, "tag": tag}}
+    note = [each for each in runner.rules if each.collection == "note"]
+    kept = [*note, *(each for each in runner.rules if each.collection == "tag")]
+    subject_column = MappedField(name="who", categories=("user.unique_id",))
+    tag = runner.database.collections["tag"]
+    tag = tag.model_copy(update={"fields": {**tag.fields, "who": subject_column}})
+    personal = runner.database.model_copy(
+        update={"collections": {**runner.database.collections, "tag": tag}}
     )
-    rig.sql(trigger)
+    runner.sql(trigger)
     try:
         copies = []
         for number, other in enumerate(
             [
-                rig.but(rules=note, database=personal),
-                rig.but(rules=kept, database=personal),
-                rig.but(rules=note),
+                runner.but(rules=note, database=personal),
+                runner.but(rules=kept, database=personal),
+                runner.but(rules=note),
             ]
         ):
             other.insert("note", id=number, at=OLD)
             run = f"r{number}"
             executed = other.execute(other.plan(run), run)
             assert executed.data["inserted"] == {"public.tag": 1}
-            copies.append(found(executed).get("retention.copied"))
+            copies.append(finding_codes(executed).get("retention.copied"))
     finally:
-        rig.sql("DROP FUNCTION react CASCADE")
+        runner.sql("DROP FUNCTION react CASCADE")
     assert copies == [(Outcome.ATTENTION, "tag"), None, None]
 
 
-def test_side_effect_of_a_trigger_names_table_figures_and_trigger(rig: Rig) -> None:
-    """The record stays; the step's finding says what the trigger did, and which one it was."""
-    rig.insert("note", id=1, at=OLD)
-    rig.insert("tag", id=1, at=OLD, who="p1")
-    rig.sql(
+def test_finding_about_side_effect_names_table_figures_and_trigger(
+    runner: RetentionRunner,
+) -> None:
+    runner.insert("note", id=1, at=OLD)
+    runner.insert("tag", id=1, at=OLD, who="p1")
+    runner.sql(
         """
         CREATE FUNCTION react() RETURNS trigger LANGUAGE plpgsql AS
             $$BEGIN DELETE FROM tag; RETURN OLD; END$$;
@@ -245,16 +248,19 @@ def test_side_effect_of_a_trigger_names_table_figures_and_trigger(rig: Rig) -> N
         """
     )
     try:
-        rig.hold(HoldKind.SUBJECT, "p1")
-        planned, executed, counted = rig.run()
+        runner.hold(HoldKind.SUBJECT, "p1")
+        planned, executed, counted = runner.run()
     finally:
-        rig.sql("DROP FUNCTION react CASCADE")
-    [effect] = [one for one in executed.findings if one.code == "retention.side_effect"]
+        runner.sql("DROP FUNCTION react CASCADE")
+    [effect] = [finding for finding in executed.findings if finding.code == "retention.side_effect"]
     assert (effect.severity, effect.subject) == (Outcome.FAIL, "note")
     assert effect.message.values == {"count": 1, "deleted": 1, "updated": 0, "table": "public.tag"}
-    assert effect.action.values == {"names": "react (public.note, public.react)"}
-    assert "retention.refused" not in found(executed)
-    assert rig.keys_in("tag") == {("1",)}
-    assert found(counted)["retention.left"] == (Outcome.FAIL, "note")
+    assert list(effect.action.values) == ["names"]
+    names = effect.action.values["names"]
+    assert isinstance(names, Message)
+    assert in_english(names) == "react (public.note, public.react)"
+    assert "retention.refused" not in finding_codes(executed)
+    assert runner.keys_in("tag") == {("1",)}
+    assert finding_codes(counted)["retention.left"] == (Outcome.FAIL, "note")
     [reaction] = planned.data["reactions"]
     assert (reaction["table"], reaction["name"]) == ("public.note", "react")

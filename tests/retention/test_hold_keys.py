@@ -1,4 +1,4 @@
-"""Keys of retention.yaml against the live types, for `config check`."""
+"""Tests of the check of keys of retention.yaml against the types of live columns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 
 from include.registry import load_pack
-from include.retention.hold_keys import key_problems
+from include.retention.hold_keys import find_key_problems
 from tests.policy.packs import write_pack
 
 MAP = """\
@@ -40,17 +40,16 @@ RULES = """\
 """
 
 
-def test_key_that_no_hold_can_match_is_a_problem_with_its_line(
+def test_find_key_problems_reports_all_unusable_keys_with_line_numbers(
     database: str, tmp_path: Path
 ) -> None:
-    """All problems are reported at once, with the types that can be keys."""
     pack = load_pack(write_pack(tmp_path, datamap__shop=MAP, retention=RULES))
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             "CREATE TABLE parcel (id uuid PRIMARY KEY, tags text[], doc jsonb, at date)"
         )
         problems = [
-            str(problem) for problem in key_problems(pack, pack.database("shop"), connection)
+            str(problem) for problem in find_key_problems(pack, pack.database("shop"), connection)
         ]
     assert [line.split(" has the type ")[0] for line in problems[:2]] == [
         "retention.yaml:11: [0].keys.waybill[1]: a key of waybill",

@@ -1,10 +1,4 @@
-"""Whatever happens in whatever order, nothing goes that may not, and all that goes is on record.
-
-Kills at every stage, retries, holds placed and released, records that come and change, requests,
-a new key of the ledger: hypothesis draws them in any order, and a model of the schedule in Python
-says what may be gone. TEST_INTERLEAVINGS sets how many orders are tried (25); with it a
-failing order is made as short as possible too, which takes minutes.
-"""
+"""Tests that runs erase only permitted records, with kills, holds and changes in random order."""
 
 from __future__ import annotations
 
@@ -29,9 +23,9 @@ from tests.retention.actions import (
     Rotate,
     Touch,
 )
-from tests.retention.linked import LINKED_TABLES
-from tests.retention.play import STAGES, WORLDS, Play
-from tests.retention.rig import Rig, make_partitions
+from tests.retention.linked_schemas import LINKED_TABLES
+from tests.retention.runner import RetentionRunner, make_partitions
+from tests.retention.simulation import STAGES, WORLDS, Simulation
 from tests.support.databases import pooled
 from tests.support.registers import emptying
 
@@ -65,9 +59,9 @@ disturbed = st.builds(
     numbers,
     st.sampled_from([False, False, True]),
     st.just(False),
-    st.one_of(holds, holds, inserts, touches, events),  # what counts at once comes more often
+    st.one_of(holds, holds, inserts, touches, events),  # mostly events with an immediate effect
 )
-# A hold on everything, right after a batch: whatever goes on from the holds of before is seen.
+# A hold on the whole database right after a batch detects a use of outdated holds.
 frozen = st.builds(
     Execute,
     st.just("committed"),
@@ -78,7 +72,7 @@ frozen = st.builds(
 )
 hurt = st.one_of(kills, kills, disturbed, frozen)
 between: st.SearchStrategy[Action] = st.one_of(events, events, st.builds(Plan), st.builds(Rotate))
-# Around an execution that is hurt: what was before, what comes between it and the next, and that.
+# An interrupted execution, events before and after it, and the next execution.
 orders: st.SearchStrategy[list[Action]] = st.builds(
     lambda before, first, then, last: [*before, first, *then, *last],
     st.lists(between, max_size=3),
@@ -89,17 +83,19 @@ orders: st.SearchStrategy[list[Action]] = st.builds(
 
 
 @pytest.fixture(scope="module")
-def sessions(standing_rig: Rig) -> Iterator[tuple[Rig, psycopg.Connection, psycopg.Connection]]:
-    """The rig with connections that are kept, and a session on each database, for all orders."""
+def sessions(
+    shared_runner: RetentionRunner,
+) -> Iterator[tuple[RetentionRunner, psycopg.Connection, psycopg.Connection]]:
+    """The runner with pooled connections, and a session on each database, for all examples."""
     with (
-        psycopg.connect(standing_rig.source, autocommit=True) as connection,
-        psycopg.connect(standing_rig.state_source, autocommit=True) as state,
+        psycopg.connect(shared_runner.source, autocommit=True) as connection,
+        psycopg.connect(shared_runner.state_source, autocommit=True) as state,
     ):
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET client_min_messages = warning")
         connection.execute(LINKED_TABLES)
-        engine = pooled(standing_rig.state_source)
-        yield standing_rig.but(pool=engine), connection, state
+        engine = pooled(shared_runner.state_source)
+        yield shared_runner.but(pool=engine), connection, state
         engine.dispose()
 
 
@@ -116,28 +112,27 @@ def sessions(standing_rig: Rig) -> Iterator[tuple[Rig, psycopg.Connection, psyco
     records=st.lists(inserts, min_size=5, max_size=12),
     order=orders,
 )
-def test_any_order_of_kills_holds_and_changes(
-    sessions: tuple[Rig, psycopg.Connection, psycopg.Connection],
+def test_runs_with_events_in_random_order_erase_only_permitted_records(
+    sessions: tuple[RetentionRunner, psycopg.Connection, psycopg.Connection],
     world: str,
     records: list[Insert],
     order: list[Action],
 ) -> None:
-    """After each action what is gone was allowed to go; in the end all is gone that may."""
-    rig, connection, state = sessions
+    """At the end of each random order, all permitted records are erased."""
+    runner, connection, state = sessions
     state.execute(emptying(USED).encode())
     connection.execute(f"TRUNCATE {', '.join(WORLDS[world])} CASCADE".encode())
     make_partitions(connection)
-    play = Play(rig, world, connection, state)
-    for one in records:
-        play.happen(one)
-    if world == "links":  # else few orders have a request before what leads to its records goes
+    simulation = Simulation(runner, world, connection, state)
+    for record in records:
+        simulation.happen(record)
+    if world == "links":  # otherwise few examples have a request in time
         for person in range(2):
-            play.happen(Request(person))
+            simulation.happen(Request(person))
     for action in order:
-        play.act(action)
-    play.converge()
+        simulation.act(action)
+    simulation.converge()
 
 
-def test_the_tables_that_are_emptied_are_all_that_a_run_writes() -> None:
-    """A table that is forgotten here would carry one order's traces into the next."""
+def test_state_database_has_all_tables_that_random_run_tests_truncate() -> None:
     assert set(USED) <= set(metadata.tables)

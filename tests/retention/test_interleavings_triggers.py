@@ -1,8 +1,8 @@
-"""Triggers cannot make a run delete or change records that it did not record.
+"""Tests that triggers cannot make a run delete or change records that it did not record.
 
 Hypothesis generates triggers that delete, change or empty other mapped tables, in sequences with
-kills, retries, holds and changes. `Play` compares the deleted records with model and ledger; this
-test also requires that each remaining record is unchanged.
+kills, retries, holds and changes. `Simulation` compares the deleted records with model and ledger.
+This test also requires that each remaining record is unchanged.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.retention.actions import Action, Execute, Plan
-from tests.retention.play import WORLDS, Play
-from tests.retention.rig import Rig, make_partitions
+from tests.retention.runner import RetentionRunner, make_partitions
+from tests.retention.simulation import WORLDS, Simulation
 from tests.retention.test_interleavings import LONGER, USED, between, holds, hurt, inserts
 from tests.retention.test_interleavings import sessions as sessions
 from tests.support.registers import emptying
@@ -34,7 +34,7 @@ EFFECTS = (
 
 @dataclass(frozen=True)
 class Trigger:
-    """A trigger on one table of a world, and its effect on another table."""
+    """A trigger on one table of the simulation, and its effect on another table."""
 
     source: int
     target: int
@@ -61,11 +61,11 @@ orders: st.SearchStrategy[list[Action]] = st.builds(
 )
 
 
-class PlayWithTriggers(Play):
-    """A play in which triggers prevent the deletion of some records."""
+class SimulationWithTriggers(Simulation):
+    """A simulation in which triggers prevent the deletion of some records."""
 
     def create(self, triggers: list[Trigger]) -> None:
-        """Create the application's triggers."""
+        """Create triggers as an application would."""
         for number, trigger in enumerate(triggers):
             source = self.tables[trigger.source % len(self.tables)]
             target = self.tables[trigger.target % len(self.tables)]
@@ -98,7 +98,7 @@ class PlayWithTriggers(Play):
             self.connection.execute(f"DROP FUNCTION {name} CASCADE".encode())
 
     def compare(self, *, finished: bool = False) -> None:
-        """Compare with the model, also the values of records that stay."""
+        """Compare the database with the model, including the values of remaining records."""
         super().compare(finished=finished)
         for table in self.tables:
             number = "no" if table in ("parcel", "event") else "id"
@@ -108,7 +108,7 @@ class PlayWithTriggers(Play):
                 assert (who, at) == (row.who, row.at), f"{table} {key} was changed"
 
     def _compare_left(self, waiting: object) -> None:
-        """Skip the comparison: the model does not know which records triggers keep."""
+        """Do nothing, since the model does not know which deletions are prevented by triggers."""
 
 
 @pytest.mark.timeout(0 if LONGER else 900)
@@ -125,26 +125,25 @@ class PlayWithTriggers(Play):
     drawn=st.lists(triggers, min_size=1, max_size=2),
     order=orders,
 )
-def test_triggers_change_no_record_in_any_order_of_kills_holds_and_changes(
-    sessions: tuple[Rig, psycopg.Connection, psycopg.Connection],
+def test_runs_with_random_triggers_change_only_recorded_records(
+    sessions: tuple[RetentionRunner, psycopg.Connection, psycopg.Connection],
     world: str,
     records: list[object],
     drawn: list[Trigger],
     order: list[Action],
 ) -> None:
-    """Records are deleted and masked as recorded, or remain unchanged."""
-    rig, connection, state = sessions
+    runner, connection, state = sessions
     state.execute(emptying(USED).encode())
     connection.execute(f"TRUNCATE {', '.join(WORLDS[world])} CASCADE".encode())
     connection.execute("CREATE TABLE IF NOT EXISTS history (id int)")
     connection.execute("SET application_name = 'application'")
     make_partitions(connection)
-    play = PlayWithTriggers(rig, world, connection, state)
+    simulation = SimulationWithTriggers(runner, world, connection, state)
     for record in records:
-        play.happen(record)  # type: ignore[arg-type]
-    play.create(drawn)
+        simulation.happen(record)  # type: ignore[arg-type]
+    simulation.create(drawn)
     try:
         for action in order:
-            play.act(action)
+            simulation.act(action)
     finally:
-        play.drop()
+        simulation.drop()

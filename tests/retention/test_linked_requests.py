@@ -1,4 +1,4 @@
-"""Requests whose records are found through a record that the same run erases."""
+"""Tests of erasure requests whose records are found through a record that the same run erases."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from include.evidence.model import StepRecord
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.retention.planning import subjects
-from include.retention.planning.planner import plan_of
+from include.retention.planning.planner import plan_database
 from tests.retention.kills import Killed
-from tests.retention.linked import ADDRESS_LINK, FIDES, PAGILA, found_by, linked_rig
-from tests.retention.rig import OLD, ROTATED, YOUNG, Rig, rule
+from tests.retention.linked_schemas import ADDRESS_LINK, FIDES, PAGILA, found_by, linked_runner
+from tests.retention.runner import OLD, ROTATED, YOUNG, RetentionRunner, rule
 
 
 @pytest.fixture
-def pagila(postgres: EmbeddedPostgres) -> Iterator[Rig]:
-    """Customers 1 and 2 with an address of their own, and 3 and 4 who share the address 3."""
-    with linked_rig(postgres, PAGILA) as rig:
+def pagila(postgres: EmbeddedPostgres) -> Iterator[RetentionRunner]:
+    """A runner with four customers. Customers 3 and 4 share the address 3."""
+    with linked_runner(postgres, PAGILA) as runner:
         for address in (1, 2, 3):
-            rig.insert("address", address_id=address, address="Main St", phone="1", at=YOUNG)
+            runner.insert("address", address_id=address, address="Main St", phone="1", at=YOUNG)
         for customer, address in ((1, 1), (2, 2), (3, 3), (4, 3)):
-            rig.insert("customer", customer_id=customer, name="n", address_id=address, at=YOUNG)
-            rig.insert("rental", rental_id=customer, customer_id=customer, at=YOUNG)
-            rig.insert(
+            runner.insert("customer", customer_id=customer, name="n", address_id=address, at=YOUNG)
+            runner.insert("rental", rental_id=customer, customer_id=customer, at=YOUNG)
+            runner.insert(
                 "payment",
                 payment_id=customer,
                 paid_at=YOUNG,
@@ -35,43 +35,46 @@ def pagila(postgres: EmbeddedPostgres) -> Iterator[Rig]:
                 customer_id=customer,
                 at=YOUNG,
             )
-        yield rig
+        yield runner
 
 
 @pytest.fixture
-def fides(postgres: EmbeddedPostgres) -> Iterator[Rig]:
-    """Customers 1 and 2, each with a visit and a login."""
-    with linked_rig(postgres, FIDES) as rig:
+def fides(postgres: EmbeddedPostgres) -> Iterator[RetentionRunner]:
+    """A runner with customers 1 and 2, each with a visit and a login."""
+    with linked_runner(postgres, FIDES) as runner:
         for number in (1, 2):
             email = f"user{number}@example.com"
-            rig.insert("customer", id=number, email=email, name="n", at=YOUNG)
-            rig.insert("visit", email=email, last_visit=YOUNG, at=YOUNG)
-            rig.insert("login", id=number, customer_id=number, at=YOUNG)
-        yield rig
+            runner.insert("customer", id=number, email=email, name="n", at=YOUNG)
+            runner.insert("visit", email=email, last_visit=YOUNG, at=YOUNG)
+            runner.insert("login", id=number, customer_id=number, at=YOUNG)
+        yield runner
 
 
-def numbers(rig: Rig, table: str) -> set[Any]:
-    """Return the first column of the keys that a table has."""
+def numbers(runner: RetentionRunner, table: str) -> set[Any]:
+    """Return the primary keys of the records of a table.
+
+    For a composite key, return its first column.
+    """
     columns = {"visit": "email", "customer": "customer_id", "payment": "payment_id"}
     column = columns.get(table, f"{table}_id")
-    if table in ("customer", "login") and "login" in rig.database.collections:
+    if table in ("customer", "login") and "login" in runner.database.collections:
         column = "id"
-    return {row[0] for row in rig.sql(f"SELECT {column} FROM {table}")}
+    return {row[0] for row in runner.sql(f"SELECT {column} FROM {table}")}
 
 
 def state(record: StepRecord) -> str:
-    """Return what became of the only request."""
+    """Return the state of the only erasure request in a step record."""
     (request,) = record.data["requests"]
     return str(request["state"])
 
 
-def kept_keys(rig: Rig) -> list[tuple[Any, ...]]:
-    """Return class and name of each record that is remembered for a request."""
-    return rig.state_sql("SELECT record_class, key FROM erasure_request_record ORDER BY 1, 2")
+def kept_keys(runner: RetentionRunner) -> list[tuple[Any, ...]]:
+    """Return record class and name of each record that a run stored for an erasure request."""
+    return runner.state_sql("SELECT record_class, key FROM erasure_request_record ORDER BY 1, 2")
 
 
-def killed_after(rig: Rig, planned: StepRecord, run: str, committed: int) -> None:
-    """Execute a plan and stop it when some batches have committed."""
+def killed_after(runner: RetentionRunner, planned: StepRecord, run: str, committed: int) -> None:
+    """Execute a plan, and stop the execution after a number of batches has committed."""
     reached = 0
 
     def progress(stage: str) -> None:
@@ -81,11 +84,13 @@ def killed_after(rig: Rig, planned: StepRecord, run: str, committed: int) -> Non
             raise Killed
 
     with pytest.raises(Killed):
-        rig.execute(planned, run, progress)
+        runner.execute(planned, run, progress)
 
 
-def test_request_erases_address_found_through_deleted_customer(pagila: Rig) -> None:
-    """The foreign key has the customer go first; the address goes all the same."""
+def test_erasure_request_erases_address_found_through_deleted_customer(
+    pagila: RetentionRunner,
+) -> None:
+    """The foreign key requires that the customer is deleted first."""
     pagila.request("1")
     *_, counted = pagila.run()
     assert numbers(pagila, "customer") == {2, 3, 4}
@@ -95,8 +100,8 @@ def test_request_erases_address_found_through_deleted_customer(pagila: Rig) -> N
     assert kept_keys(pagila) == []
 
 
-def test_request_erases_visit_found_through_deleted_email(fides: Rig) -> None:
-    """Neither the visit nor the login, whose reference the database sets to null, is left."""
+def test_erasure_request_erases_visit_found_through_deleted_email(fides: RetentionRunner) -> None:
+    """The login, whose reference the database sets to null, is erased too."""
     fides.request("1")
     *_, counted = fides.run()
     assert numbers(fides, "customer") == {2}
@@ -106,21 +111,20 @@ def test_request_erases_visit_found_through_deleted_email(fides: Rig) -> None:
     assert kept_keys(fides) == []
 
 
-def test_request_erases_visit_found_through_masked_email(fides: Rig) -> None:
-    """A masked link leads nowhere, as a deleted one."""
+def test_erasure_request_erases_visit_found_through_masked_email(fides: RetentionRunner) -> None:
     masks = rule(
         "customer", **found_by("t.id", action="mask", mask={"email": "erase", "name": "name"})
     )
-    rig = fides.but(rules=(masks, *FIDES.rules[1:]))
-    rig.request("1")
-    *_, counted = rig.run()
-    assert rig.sql("SELECT email FROM customer ORDER BY id") == [(None,), ("user2@example.com",)]
-    assert numbers(rig, "visit") == {"user2@example.com"}
+    runner = fides.but(rules=(masks, *FIDES.rules[1:]))
+    runner.request("1")
+    *_, counted = runner.run()
+    assert runner.sql("SELECT email FROM customer ORDER BY id") == [(None,), ("user2@example.com",)]
+    assert numbers(runner, "visit") == {"user2@example.com"}
     assert state(counted) == "closed"
 
 
-def test_personal_keys_are_kept_as_digests_only(fides: Rig) -> None:
-    """An e-mail address in a primary key does not enter the state database."""
+def test_keys_that_identify_a_person_are_stored_only_as_digests(fides: RetentionRunner) -> None:
+    """The state database does not store an e-mail address that is a primary key."""
     fides.request("1")
     fides.plan()
     kept = dict(kept_keys(fides))
@@ -130,8 +134,10 @@ def test_personal_keys_are_kept_as_digests_only(fides: Rig) -> None:
 
 
 @pytest.mark.parametrize("committed", [1, 2, 3])
-def test_killed_run_between_classes_is_finished_by_its_retry(pagila: Rig, committed: int) -> None:
-    """The customer may be gone already; the keys of the plan find the address."""
+def test_retry_completes_run_that_was_killed_between_record_classes(
+    pagila: RetentionRunner, committed: int
+) -> None:
+    """The customer may be deleted already, but the stored keys of the plan lead to the address."""
     pagila.request("1")
     planned = pagila.plan()
     killed_after(pagila, planned, "r1", committed)
@@ -141,8 +147,10 @@ def test_killed_run_between_classes_is_finished_by_its_retry(pagila: Rig, commit
 
 
 @pytest.mark.parametrize("committed", [1, 2, 3])
-def test_killed_run_is_finished_by_the_next_run(pagila: Rig, committed: int) -> None:
-    """The link is gone when the second run plans; the keys of the first run count."""
+def test_next_run_completes_erasure_request_that_killed_run_began(
+    pagila: RetentionRunner, committed: int
+) -> None:
+    """The second run finds the address only by the keys that the first run stored."""
     pagila.request("1")
     killed_after(pagila, pagila.plan(), "r1", committed)
     *_, counted = pagila.run("r2")
@@ -150,8 +158,10 @@ def test_killed_run_is_finished_by_the_next_run(pagila: Rig, committed: int) -> 
     assert state(counted) == "closed"
 
 
-def test_unreached_record_of_killed_run_keeps_request_open(pagila: Rig) -> None:
-    """A count after a killed execution finds the address by its key."""
+def test_record_that_killed_run_did_not_erase_keeps_erasure_request_open(
+    pagila: RetentionRunner,
+) -> None:
+    """The verification after a killed execution finds the address by its stored key."""
     pagila.request("1")
     planned = pagila.plan()
     killed_after(pagila, planned, "r1", 3)
@@ -161,8 +171,10 @@ def test_unreached_record_of_killed_run_keeps_request_open(pagila: Rig) -> None:
     assert counted.data["requests"][0]["left"] == 1
 
 
-def test_address_that_another_customer_refers_to_restricts_request(pagila: Rig) -> None:
-    """Customer 4 lives there: the address stays until that customer goes."""
+def test_address_that_another_customer_refers_to_restricts_erasure_request(
+    pagila: RetentionRunner,
+) -> None:
+    """Customer 4 has the same address, so the address is kept until this customer is deleted."""
     pagila.request("3")
     *_, counted = pagila.run()
     assert numbers(pagila, "customer") == {1, 2, 4}
@@ -174,8 +186,8 @@ def test_address_that_another_customer_refers_to_restricts_request(pagila: Rig) 
     assert {request["state"] for request in counted.data["requests"]} == {"closed"}
 
 
-def test_address_that_a_store_refers_to_restricts_request(pagila: Rig) -> None:
-    """A table without a class keeps what it refers to."""
+def test_address_that_a_store_refers_to_restricts_erasure_request(pagila: RetentionRunner) -> None:
+    """A table without a record class keeps the records to which it refers."""
     pagila.insert("store", store_id=1, address_id=1)
     pagila.request("1")
     *_, counted = pagila.run()
@@ -187,8 +199,10 @@ def test_address_that_a_store_refers_to_restricts_request(pagila: Rig) -> None:
     assert numbers(pagila, "address") == {2, 3}
 
 
-def test_hold_on_subject_placed_after_link_was_erased_keeps_linked_record(pagila: Rig) -> None:
-    """The hold is on the person; the address is the person's although the customer is gone."""
+def test_legal_hold_placed_after_customer_was_deleted_keeps_address(
+    pagila: RetentionRunner,
+) -> None:
+    """The address still belongs to the data subject, although the customer is deleted."""
     pagila.request("1")
     planned = pagila.plan()
     killed_after(pagila, planned, "r1", 3)
@@ -198,8 +212,10 @@ def test_hold_on_subject_placed_after_link_was_erased_keeps_linked_record(pagila
     assert state(pagila.verify(planned, executed)) == "restricted"
 
 
-def test_hold_on_linked_class_keeps_request_open(pagila: Rig) -> None:
-    """A hold on the class of addresses: the customer goes, the address restricts the request."""
+def test_legal_hold_on_address_class_restricts_erasure_request_until_release(
+    pagila: RetentionRunner,
+) -> None:
+    """The customer is deleted, but the request stays open because of the address on hold."""
     hold = pagila.hold(HoldKind.CLASS, "address")
     pagila.request("1")
     *_, counted = pagila.run()
@@ -210,8 +226,10 @@ def test_hold_on_linked_class_keeps_request_open(pagila: Rig) -> None:
     assert numbers(pagila, "address") == {2, 3}
 
 
-def test_link_that_the_application_changes_after_plan_keeps_both_records(pagila: Rig) -> None:
-    """Customer 1 moves between plan and execution: old and new address go, one run later."""
+def test_next_run_erases_old_and_new_address_if_customer_moves_after_plan(
+    pagila: RetentionRunner,
+) -> None:
+    """The next run erases the old and the new address."""
     pagila.request("1")
     planned = pagila.plan()
     pagila.insert("address", address_id=9, address="New St", phone="2", at=YOUNG)
@@ -222,8 +240,9 @@ def test_link_that_the_application_changes_after_plan_keeps_both_records(pagila:
     assert numbers(pagila, "address") == {2, 3}
 
 
-def test_record_that_another_subject_took_over_is_not_erased(fides: Rig) -> None:
-    """The e-mail address of the visit belongs to customer 2 by the time of the execution."""
+def test_record_that_now_belongs_to_other_data_subject_is_not_erased(
+    fides: RetentionRunner,
+) -> None:
     fides.request("1")
     planned = fides.plan()
     fides.sql("UPDATE customer SET email = NULL WHERE id = 1")
@@ -235,8 +254,9 @@ def test_record_that_another_subject_took_over_is_not_erased(fides: Rig) -> None
     assert counted.data["requests"][0]["taken_over"] == 1
 
 
-def test_request_entered_while_run_goes_on_is_found_by_next_run(pagila: Rig) -> None:
-    """Customer 2 expires and goes in the run during which its request is entered."""
+def test_next_run_finds_records_of_erasure_request_that_was_entered_during_run(
+    pagila: RetentionRunner,
+) -> None:
     pagila.sql("UPDATE customer SET at = %s WHERE customer_id = 2", [OLD])
     pagila.sql("UPDATE rental SET at = %s WHERE rental_id = 2", [OLD])
     pagila.request("1")
@@ -259,12 +279,13 @@ def test_request_entered_while_run_goes_on_is_found_by_next_run(pagila: Rig) -> 
 
 
 def state_of_last(record: StepRecord) -> str:
-    """Return what became of the newest request."""
+    """Return the state of the newest erasure request in a step record."""
     return str(max(record.data["requests"], key=lambda request: request["request"])["state"])
 
 
-def test_membership_through_lost_link_does_not_free_record(pagila: Rig) -> None:
-    """The class is about addresses of customers only, by a condition over the customer."""
+def test_erasure_request_erases_address_whose_class_condition_needs_deleted_customer(
+    pagila: RetentionRunner,
+) -> None:
     where = "EXISTS (SELECT FROM customer c WHERE c.address_id = t.address_id)"
     rules = [
         rule("address", **found_by(ADDRESS_LINK, where=where))
@@ -272,32 +293,31 @@ def test_membership_through_lost_link_does_not_free_record(pagila: Rig) -> None:
         else other
         for other in PAGILA.rules
     ]
-    rig = pagila.but(rules=rules)
-    rig.request("1")
-    assert state(rig.run()[-1]) == "closed"
-    assert numbers(rig, "address") == {2, 3}
+    runner = pagila.but(rules=rules)
+    runner.request("1")
+    assert state(runner.run()[-1]) == "closed"
+    assert numbers(runner, "address") == {2, 3}
 
 
-def test_masked_linked_record_closes_request(pagila: Rig) -> None:
-    """An address that is masked instead of deleted is masked after its customer is gone."""
+def test_erasure_request_is_closed_after_linked_record_is_masked(pagila: RetentionRunner) -> None:
     masks = rule(
         "address",
         **found_by(ADDRESS_LINK, action="mask", mask={"address": "address", "phone": "erase"}),
     )
     rules = [masks if other.collection == "address" else other for other in PAGILA.rules]
-    rig = pagila.but(rules=rules)
-    rig.request("1")
-    planned = rig.plan()
-    rig.sql("DELETE FROM payment WHERE customer_id = 1")
-    rig.sql("DELETE FROM rental WHERE customer_id = 1")
-    rig.sql("DELETE FROM customer WHERE customer_id = 1")
-    executed = rig.execute(planned)
-    assert rig.sql("SELECT phone FROM address WHERE address_id = 1") == [(None,)]
-    assert state(rig.verify(planned, executed)) == "closed"
+    runner = pagila.but(rules=rules)
+    runner.request("1")
+    planned = runner.plan()
+    runner.sql("DELETE FROM payment WHERE customer_id = 1")
+    runner.sql("DELETE FROM rental WHERE customer_id = 1")
+    runner.sql("DELETE FROM customer WHERE customer_id = 1")
+    executed = runner.execute(planned)
+    assert runner.sql("SELECT phone FROM address WHERE address_id = 1") == [(None,)]
+    assert state(runner.verify(planned, executed)) == "closed"
 
 
-def test_withdrawn_request_leaves_no_keys(pagila: Rig) -> None:
-    """Withdrawing a request deletes the keys of its records."""
+def test_withdrawal_of_erasure_request_deletes_stored_keys(pagila: RetentionRunner) -> None:
+    """The withdrawal of a request deletes the stored keys of its records."""
     request = pagila.request("1")
     pagila.plan()
     assert kept_keys(pagila)
@@ -306,8 +326,9 @@ def test_withdrawn_request_leaves_no_keys(pagila: Rig) -> None:
     assert kept_keys(pagila) == []
 
 
-def test_keys_of_erased_records_do_not_stay_with_restricted_request(pagila: Rig) -> None:
-    """Only the record that is left is remembered by its key."""
+def test_restricted_erasure_request_keeps_keys_of_remaining_records_only(
+    pagila: RetentionRunner,
+) -> None:
     pagila.insert("store", store_id=1, address_id=1)
     pagila.request("1")
     pagila.run()
@@ -316,13 +337,14 @@ def test_keys_of_erased_records_do_not_stay_with_restricted_request(pagila: Rig)
 
 @pytest.fixture
 def limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remember one record of a request in each class only."""
+    """Set the number of stored records for each request and record class to one."""
     monkeypatch.setattr(subjects, "MOST_RECORDS", 1)
 
 
 @pytest.mark.usefixtures("limited")
-def test_request_with_too_many_linked_records_is_left_to_a_person(fides: Rig) -> None:
-    """Nothing is erased whose keys could not be kept, and no run closes the request."""
+def test_erasure_request_with_too_many_linked_records_erases_nothing_and_stays_open(
+    fides: RetentionRunner,
+) -> None:
     fides.insert("visit", email="user1@example.com", last_visit=OLD, at=YOUNG)
     fides.request("1")
     *_, counted = fides.run()
@@ -334,8 +356,9 @@ def test_request_with_too_many_linked_records_is_left_to_a_person(fides: Rig) ->
 
 
 @pytest.mark.usefixtures("limited")
-def test_records_named_by_their_own_column_need_no_keys(pagila: Rig) -> None:
-    """No erasure changes the column of a rental: more than are remembered are erased too."""
+def test_erasure_request_with_many_records_is_closed_if_own_column_identifies_data_subject(
+    pagila: RetentionRunner,
+) -> None:
     for rental in (11, 12, 13):
         pagila.insert("rental", rental_id=rental, customer_id=1, at=YOUNG)
     pagila.request("1")
@@ -343,47 +366,51 @@ def test_records_named_by_their_own_column_need_no_keys(pagila: Rig) -> None:
     assert numbers(pagila, "rental") == {2, 3, 4}
 
 
-def test_renamed_class_keeps_what_was_found(pagila: Rig) -> None:
-    """The class of addresses has another name when the next run plans."""
+def test_records_of_erasure_request_in_renamed_record_class_are_erased(
+    pagila: RetentionRunner,
+) -> None:
     pagila.request("1")
     killed_after(pagila, pagila.plan(), "r1", 3)
     renamed = rule("address", **{"class": "home"}, **found_by(ADDRESS_LINK))
-    rig = pagila.but(
+    runner = pagila.but(
         rules=[renamed if other.collection == "address" else other for other in PAGILA.rules]
     )
-    assert state(rig.run("r2")[-1]) == "closed"
-    assert numbers(rig, "address") == {2, 3}
+    assert state(runner.run("r2")[-1]) == "closed"
+    assert numbers(runner, "address") == {2, 3}
 
 
-def test_rotated_key_of_the_ledger_finds_what_was_named_before(fides: Rig) -> None:
-    """A digest of the older key still names the visit."""
+def test_records_of_erasure_request_named_by_older_hmac_key_are_erased(
+    fides: RetentionRunner,
+) -> None:
     fides.request("1")
     killed_after(fides, fides.plan(), "r1", 2)
-    rig = fides.but(keys=ROTATED)
-    assert state(rig.run("r2")[-1]) == "closed"
-    assert numbers(rig, "visit") == {"user2@example.com"}
+    runner = fides.but(keys=ROTATED)
+    assert state(runner.run("r2")[-1]) == "closed"
+    assert numbers(runner, "visit") == {"user2@example.com"}
 
 
-def test_preview_of_a_plan_remembers_nothing(pagila: Rig) -> None:
-    """A preview counts, and writes nothing."""
+def test_preview_of_plan_stores_no_keys(pagila: RetentionRunner) -> None:
     pagila.request("1")
-    plan = plan_of(pagila.in_run(), "2026-01-01", is_preview=True)
+    plan = plan_database(pagila.in_run(), "2026-01-01", is_preview=True)
     assert plan.of("address").planned == 1
     assert kept_keys(pagila) == []
 
 
-def test_records_found_through_others_go_first_where_no_key_forbids(
-    pagila: Rig, fides: Rig
+def test_plan_deletes_records_before_records_through_which_they_are_found(
+    pagila: RetentionRunner, fides: RetentionRunner
 ) -> None:
-    """Visits and payments go before customers and rentals; a foreign key puts an address last."""
-    orders = [plan_of(rig.in_run(), "2026-01-01", is_preview=True).order for rig in (pagila, fides)]
+    orders = [
+        plan_database(runner.in_run(), "2026-01-01", is_preview=True).order
+        for runner in (pagila, fides)
+    ]
     names = [[name for group in order for name in group] for order in orders]
     assert names[0] == ["payment", "rental", "customer", "address"]
     assert names[1].index("visit") < names[1].index("customer")
 
 
-def test_execution_counts_records_under_a_hold_placed_after_the_plan(pagila: Rig) -> None:
-    """A plan after the execution finds the hold."""
+def test_execution_counts_records_on_legal_hold_that_was_placed_after_plan(
+    pagila: RetentionRunner,
+) -> None:
     pagila.request("1")
     planned = pagila.plan()
     pagila.hold(HoldKind.CLASS, "address")
@@ -391,8 +418,9 @@ def test_execution_counts_records_under_a_hold_placed_after_the_plan(pagila: Rig
     assert executed.data["staying"] == {"address": {"held": 1}}
 
 
-def test_execution_counts_records_deleted_after_the_plan(pagila: Rig) -> None:
-    """The application deleted the record itself."""
+def test_planned_record_that_company_application_deleted_meanwhile_counts_as_not_due(
+    pagila: RetentionRunner,
+) -> None:
     pagila.sql("UPDATE rental SET at = %s WHERE rental_id = 2", [OLD])
     planned = pagila.plan()
     pagila.sql("DELETE FROM rental WHERE rental_id = 2")

@@ -1,4 +1,7 @@
-"""Requests by keys of each type: records are erased, held and counted however the key is typed."""
+"""Tests of erasure requests whose keys have each type.
+
+Records are erased, kept and counted for every spelling of the key.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from include.evidence.model import StepRecord
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from tests.retention.kills import Killed
-from tests.retention.linked import Schema, found_by, linked_rig
+from tests.retention.linked_schemas import Schema, found_by, linked_runner
 from tests.retention.postgres.test_key_types import TYPED, TYPES, UUID
-from tests.retention.rig import OLD, YOUNG, Rig, rule
+from tests.retention.runner import OLD, YOUNG, RetentionRunner, rule
 
 CAPITALS = UUID.upper()
 OTHER = UUID.replace("a0", "a1")
@@ -24,18 +27,23 @@ REQUESTED = [
 
 
 def states(record: StepRecord) -> list[str]:
-    """Return what became of the requests, oldest first."""
+    """Return the states of the erasure requests in a step record, oldest request first."""
     ordered = sorted(record.data["requests"], key=lambda request: request["request"])
     return [request["state"] for request in ordered]
 
 
-def ids(rig: Rig, table: str) -> set[int]:
-    """Return the primary keys that a table has."""
-    return {row[0] for row in rig.sql(f"SELECT id FROM {table}".encode())}
+def ids(runner: RetentionRunner, table: str) -> set[int]:
+    """Return the primary keys of the records of a table."""
+    return {row[0] for row in runner.sql(f"SELECT id FROM {table}".encode())}
 
 
 def tables(types: Sequence[str], *more: str) -> Schema:
-    """Return tables ``t0``, ``t1``, ... erased on request by a key ``k`` of some types."""
+    """Return a schema with tables ``t0``, ``t1``, ... that are erased on request by a key ``k``.
+
+    Args:
+        types: type of ``k`` in each table.
+        more: further SQL statements.
+    """
     names = [f"t{at}" for at in range(len(types))]
     return Schema(
         "".join(
@@ -49,10 +57,11 @@ def tables(types: Sequence[str], *more: str) -> Schema:
 
 
 @pytest.fixture
-def people(postgres: EmbeddedPostgres) -> Iterator[Rig]:
-    """Two people, by a uuid in one table and by its text in another; homes are found by the first.
+def people(postgres: EmbeddedPostgres) -> Iterator[RetentionRunner]:
+    """A runner with two people.
 
-    Number 1 has the key `UUID`.
+    The uuid of a person is in one table. Another table contains the same key as text. The key of
+    person 1 is `UUID`. Homes are found through the table with the uuid.
     """
     schema = Schema(
         "CREATE TABLE home (id int PRIMARY KEY, at timestamptz);"
@@ -66,36 +75,48 @@ def people(postgres: EmbeddedPostgres) -> Iterator[Rig]:
             rule("letter", **found_by("t.k")),
         ),
     )
-    with linked_rig(postgres, schema) as rig:
+    with linked_runner(postgres, schema) as runner:
         for number, key in ((1, UUID), (2, OTHER)):
-            rig.insert("home", id=number, at=YOUNG)
-            rig.insert("client", id=number, at=YOUNG, k=key, home=number)
-            rig.insert("letter", id=number, at=YOUNG, k=key)
-        yield rig
+            runner.insert("home", id=number, at=YOUNG)
+            runner.insert("client", id=number, at=YOUNG, k=key, home=number)
+            runner.insert("letter", id=number, at=YOUNG, k=key)
+        yield runner
 
 
-def left(rig: Rig) -> list[set[int]]:
-    """Return the clients, homes and letters that are left."""
-    return [ids(rig, name) for name in ("client", "home", "letter")]
+def left(runner: RetentionRunner) -> list[set[int]]:
+    """Return the primary keys of the remaining records of the tables of people."""
+    return [ids(runner, name) for name in ("client", "home", "letter")]
 
 
-def test_request_erases_records_however_the_key_is_typed(postgres: EmbeddedPostgres) -> None:
-    """Each class is searched for all requests, and loses only the records of its own request."""
+def test_erasure_request_erases_records_for_each_spelling_of_key(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """Each record class is searched for all requests.
+
+    For each request, only the records of its own data subject are erased.
+    """
     schema = tables([kind for kind, *_ in REQUESTED])
-    with linked_rig(postgres, Schema(TYPES + schema.tables, schema.keys, schema.rules)) as rig:
+    with linked_runner(
+        postgres, Schema(TYPES + schema.tables, schema.keys, schema.rules)
+    ) as runner:
         for at, (_kind, key, other, typed) in enumerate(REQUESTED):
             for number, value in ((1, key), (2, other), (3, None)):
-                rig.insert(f"t{at}", id=number, at=YOUNG, k=value)
-            rig.request(f"courier/{typed}", entered_by=f"dpo{at}")
-        *_, counted = rig.run()
+                runner.insert(f"t{at}", id=number, at=YOUNG, k=value)
+            runner.request(f"courier/{typed}", entered_by=f"dpo{at}")
+        *_, counted = runner.run()
         names = [f"{kind} {typed}" for kind, _key, _other, typed in REQUESTED]
-        remaining = {name: ids(rig, f"t{at}") for at, name in enumerate(names)}
+        remaining = {name: ids(runner, f"t{at}") for at, name in enumerate(names)}
         assert remaining == {name: {2, 3} for name in names}
         assert set(states(counted)) == {"closed"}
 
 
-def test_request_erases_records_in_classes_with_keys_of_several_types(people: Rig) -> None:
-    """A text column has the key as the uuid column prints it; all letters are erased."""
+def test_erasure_request_erases_records_in_record_classes_with_keys_of_several_types(
+    people: RetentionRunner,
+) -> None:
+    """A text column contains the key in the format in which the uuid column is printed.
+
+    All records of the person in the table with this text column are erased.
+    """
     people.request(CAPITALS)
     *_, counted = people.run()
     assert left(people) == [{2}, {2}, {2}]
@@ -110,21 +131,23 @@ def test_request_erases_records_in_classes_with_keys_of_several_types(people: Ri
         ("bytea", r"\x0aff", r"\x0AFF"),
     ],
 )
-def test_request_erases_the_text_copy_of_a_device_or_binary_key(
+def test_erasure_request_erases_record_with_text_copy_of_mac_address_or_binary_key(
     postgres: EmbeddedPostgres, key_type: str, key: str, typed: str
 ) -> None:
-    """A text column has the key as PostgreSQL prints it, and not as the request spells it."""
-    with linked_rig(postgres, tables([key_type, "text"])) as rig:
+    """A text column has the key as PostgreSQL prints it, not as the request spells it."""
+    with linked_runner(postgres, tables([key_type, "text"])) as runner:
         for name in ("t0", "t1"):
-            rig.insert(name, id=1, at=YOUNG, k=key)
-        rig.request(typed)
-        *_, counted = rig.run()
-        assert [ids(rig, name) for name in ("t0", "t1")] == [set(), set()]
+            runner.insert(name, id=1, at=YOUNG, k=key)
+        runner.request(typed)
+        *_, counted = runner.run()
+        assert [ids(runner, name) for name in ("t0", "t1")] == [set(), set()]
         assert states(counted) == ["closed"]
 
 
-def test_request_of_earlier_version_is_found_by_the_next_run(people: Rig) -> None:
-    """Two requests of one person, in two spellings, are closed together."""
+def test_two_erasure_requests_of_one_person_in_two_spellings_are_closed_together(
+    people: RetentionRunner,
+) -> None:
+    """One run closes both requests."""
     people.request(CAPITALS)
     people.request(UUID)
     assert states(people.run()[-1]) == ["closed", "closed"]
@@ -132,25 +155,25 @@ def test_request_of_earlier_version_is_found_by_the_next_run(people: Rig) -> Non
 
 
 @pytest.mark.parametrize("key_type", ["int", "numeric"])
-def test_number_with_leading_zeros_erases_no_record_by_number(
+def test_erasure_request_for_code_with_leading_zeros_matches_no_numeric_key(
     postgres: EmbeddedPostgres, key_type: str
 ) -> None:
-    """The code 0012 is not the number 12: another person may have it."""
-    with linked_rig(postgres, tables([key_type, "text"])) as rig:
+    """The code 0012 is not the number 12, which may belong to another person."""
+    with linked_runner(postgres, tables([key_type, "text"])) as runner:
         for name in ("t0", "t1"):
-            rig.insert(name, id=1, at=YOUNG, k="12")
-        rig.insert("t1", id=2, at=YOUNG, k="0012")
-        rig.request("0012")
-        *_, counted = rig.run()
-        assert [ids(rig, name) for name in ("t0", "t1")] == [{1}, {1}]
+            runner.insert(name, id=1, at=YOUNG, k="12")
+        runner.insert("t1", id=2, at=YOUNG, k="0012")
+        runner.request("0012")
+        *_, counted = runner.run()
+        assert [ids(runner, name) for name in ("t0", "t1")] == [{1}, {1}]
         assert states(counted) == ["closed"]
 
 
 @pytest.mark.parametrize(("subject", "held"), [(CAPITALS, UUID), (UUID, CAPITALS)])
-def test_hold_keeps_all_records_of_request_in_another_spelling(
-    people: Rig, subject: str, held: str
+def test_legal_hold_in_other_spelling_keeps_all_records_of_erasure_request(
+    people: RetentionRunner, subject: str, held: str
 ) -> None:
-    """The hold is on the person; the request stays open and restricted."""
+    """The hold is on the person of the request, so the request stays open and restricted."""
     people.request(subject)
     people.hold(HoldKind.SUBJECT, held)
     planned, *_, counted = people.run()
@@ -161,8 +184,13 @@ def test_hold_keeps_all_records_of_request_in_another_spelling(
     }  # fmt: skip
 
 
-def test_hold_in_another_spelling_keeps_remembered_record_whose_link_is_gone(people: Rig) -> None:
-    """The client is erased first; a hold that is placed afterwards keeps the home too."""
+def test_legal_hold_in_other_spelling_keeps_stored_record_whose_client_is_erased(
+    people: RetentionRunner,
+) -> None:
+    """The client, through whom the home is found, is erased first.
+
+    A later hold still keeps the home.
+    """
     people.request(UUID)
     planned = people.plan()
 
@@ -179,8 +207,10 @@ def test_hold_in_another_spelling_keeps_remembered_record_whose_link_is_gone(peo
     assert states(people.verify(planned, executed)) == ["restricted"]
 
 
-def test_record_that_belongs_to_another_person_now_is_not_erased(people: Rig) -> None:
-    """A home whose client goes to another person before the run ends restricts the request."""
+def test_records_that_are_assigned_to_other_person_after_plan_are_not_erased(
+    people: RetentionRunner,
+) -> None:
+    """If the client of a home now belongs to another person, the home is kept."""
     request = people.request(CAPITALS)
     planned = people.plan()
     people.sql("UPDATE client SET k = %s", [OTHER])
@@ -192,16 +222,23 @@ def test_record_that_belongs_to_another_person_now_is_not_erased(people: Rig) ->
     assert counted.data["requests"][0]["taken_over"] == 3
 
 
-def test_hold_on_text_keeps_it_in_the_spelling_of_other_classes(people: Rig) -> None:
-    """Without any request: the letters are expired, and have the key as a UUID is printed."""
+def test_legal_hold_in_capitals_keeps_expired_record_with_text_copy_of_uuid(
+    people: RetentionRunner,
+) -> None:
+    """The expired records contain the key as text, in the format of a uuid.
+
+    There is no erasure request.
+    """
     people.sql("UPDATE letter SET at = %s", [OLD])
     people.hold(HoldKind.SUBJECT, CAPITALS)
     people.run()
     assert ids(people, "letter") == {1}
 
 
-def test_keys_of_remembered_records_keep_their_names(people: Rig) -> None:
-    """Names and digests do not depend on how the request is typed."""
+def test_stored_names_of_records_do_not_depend_on_spelling_of_key_in_erasure_request(
+    people: RetentionRunner,
+) -> None:
+    """Names and digests of stored records do not depend on the spelling in the request."""
     kept = []
     for spelling in (UUID, CAPITALS):
         request = people.request(spelling)

@@ -1,4 +1,4 @@
-"""docs/retention.md: every finding has its cause and remedy, and its figures are the code's."""
+"""Tests that the retention pages of the documentation match the code."""
 
 from __future__ import annotations
 
@@ -8,58 +8,62 @@ from typing import get_args
 
 import yaml
 
-from include.approvals.registry import Cause
+from include.approvals.registry import RefusalCause
 from include.policy.retention import MaskKind, RetentionRule
-from include.retention.certificate.case import REQUESTS
+from include.retention.certificate.database_run import REQUEST_STATES
 from include.retention.execution import batches, cycles, executor
 from include.retention.planning import breaker, counting
 from include.retention.planning.plan import PlannedClass
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "retention.md").read_text(encoding="utf-8")
+PAGES = [
+    "explanation/retention.md",
+    "explanation/retention-execution.md",
+    "how-to/answer-a-deletion.md",
+    "reference/retention-findings.md",
+    "reference/retention-schedule.md",
+]
+PAGE = "\n".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in PAGES)
 CODE = "".join(
     path.read_text(encoding="utf-8") for path in sorted((ROOT / "include/retention").rglob("*.py"))
 )
 METRICS = {"retention.unexplained", "retention.erased"}
 
 
-def test_every_finding_has_its_line() -> None:
-    """With outcome, cause and remedy; and none stands there that the code does not have."""
-    found = set(re.findall(r'"(retention\.[a-z_]+)"', CODE)) - METRICS
-    found |= {f"retention.{cause}" for cause in Cause}
+def test_documentation_lists_every_finding_with_outcome_cause_and_remedy() -> None:
+    codes = set(re.findall(r'"(retention\.[a-z_]+)"', CODE)) - METRICS
+    codes |= {f"retention.{cause}" for cause in RefusalCause}
     lines = re.findall(r"^\| `(retention\.\w+)` \| (?:fail|attention) \| .+ \| .+ \|$", PAGE, re.M)
-    assert sorted(lines) == sorted(found)
+    assert sorted(lines) == sorted(codes)
 
 
-def test_limits_of_the_page_are_those_of_the_code() -> None:
-    """Numbers that a reader may rely on."""
-    assert f"at most {cycles.MOST:,} at once" in PAGE
-    assert f"only from {breaker.NEVER + 1} records on" in PAGE
-    assert (breaker.LOOKED_BACK, breaker.FEWEST, batches.TRIES) == (10, 3, 5)
-    assert "last ten runs (at least three)" in PAGE
-    assert "with five tries" in PAGE
-    assert batches.MOST_REFUSED == 100
-    assert f"last {breaker.RECENT.total_seconds() / 3600:g} hours" in PAGE
-    assert f"after {executor.ROUNDS_OF_A_CHAIN} rounds" in PAGE
-    assert ", ".join(sorted(batches.OF_NO_RECORD)) in PAGE
-    assert f"the first {counting.MOST_HOLDS} holds" in PAGE
+def test_documentation_states_same_limits_as_code() -> None:
+    text = " ".join(PAGE.split())  # without line breaks
+    assert f"at most {cycles.MAX_RECORDS:,} at once" in text
+    assert f"only from {breaker.ALWAYS_ALLOWED + 1} records on" in text
+    assert (breaker.RUNS_COMPARED, breaker.MIN_RUNS, batches.TRIES) == (10, 3, 5)
+    assert "last ten runs (at least three)" in text
+    assert "with five tries" in text
+    assert batches.MAX_REFUSED == 100
+    assert f"last {breaker.RECENT.total_seconds() / 3600:g} hours" in text
+    assert f"after {executor.ROUNDS_OF_A_CHAIN} rounds" in text
+    assert ", ".join(sorted(batches.SESSION_ERRORS)) in text
+    assert f"the first {counting.MOST_HOLDS} holds" in text
 
 
-def test_masks_states_and_keys_for_machines_are_all_told() -> None:
-    """Each as the code calls it."""
-    assert all(f"| `{one}` |" in PAGE for one in get_args(MaskKind))
-    assert all(f"| {one} |" in PAGE for one in REQUESTS)
-    one = PlannedClass(
+def test_documentation_lists_all_masks_and_states_of_requests_and_json_keys() -> None:
+    assert all(f"| `{arg}` |" in PAGE for arg in get_args(MaskKind))
+    assert all(f"| {request} |" in PAGE for request in REQUEST_STATES)
+    planned_class = PlannedClass(
         name="a", collection="b", action="delete", rule_sha256="", records=0, expired=0
     )
-    assert all(f"`{key}`" in PAGE for key in one.as_json())
+    assert all(f"`{key}`" in PAGE for key in planned_class.as_json())
 
 
-def test_the_example_is_a_record_class() -> None:
-    """Whoever copies it has a class that loads."""
-    found = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    assert found
-    (given,) = yaml.safe_load(found[1])
+def test_example_in_documentation_loads_as_record_class() -> None:
+    codes = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert codes
+    (given,) = yaml.safe_load(codes[1])
     assert RetentionRule.model_validate(given).detach == (
         "complaint.waybill_id", "complaint.waybill_created_at",
     )  # fmt: skip

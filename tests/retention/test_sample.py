@@ -1,4 +1,4 @@
-"""The shipped schedule on the sample: what goes is what the sample's answer sheet says."""
+"""Tests that a run with the shipped schedule gives the expected results of the sample data."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from include.retention.database import RetentionDatabase
 from include.retention.planning.plan import Plan
 from include.retention.planning.planner import make_plan
 from include.retention.planning.schedule import Schedule, schedule_of
-from include.retention.postgres.session import prepare
+from include.retention.postgres.session import prepare_session
 from include.sample_company import AnswerSheet, load
 from include.sample_company.load import statements
+from include.service_container import ROOT
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import erasure, erasure_batch
-from include.workplace import ROOT
 from tests.retention import step_records as steps
 from tests.retention.database_fixtures import DAG, retention_database
-from tests.sample_company.test_expired import KEYS, RULES, SHEET, goes
+from tests.sample_company.test_expired import KEYS, RULES, SHEET, deletable_keys
 
 PACK = load_pack(SHIPPED)
 DATABASE = PACK.database("courier")
@@ -46,7 +46,7 @@ CUSTOMERS = 3000
 ERASURE_KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 NO_HOLDS = RecordHolds((), {}, {kind: {} for kind in RECORD_KINDS})
 SHANGHAI = timezone(timedelta(hours=8))
-CLASSES = {one.collection: one.record_class for one in PACK.retention if one.deletes}
+CLASSES = {each.collection: each.record_class for each in PACK.retention if each.deletes}
 HELD = {
     "electronic_waybill": "expired_waybill_open_complaint",
     "delivery_proof": "expired_delivery_proof_open_complaint",
@@ -57,7 +57,7 @@ GRANTS = ROOT / "include/retention/sample_grants.sql"
 
 
 def in_run(reader: str, writer: str, state: Engine) -> RetentionDatabase:
-    """The sample company's database in a run on the shipped pack."""
+    """Return the sample company's database in a run with the shipped policy pack."""
     return retention_database(
         DATABASE,
         PACK.retention_of("courier"),
@@ -72,19 +72,19 @@ def in_run(reader: str, writer: str, state: Engine) -> RetentionDatabase:
     )
 
 
-def sheet_says(plan: Plan, sheet: AnswerSheet) -> None:
-    """Compare a plan with the answer sheet, class by class."""
+def expected_counts(plan: Plan, sheet: AnswerSheet) -> None:
+    """Check for each record class that a plan matches the expected results of the sample data."""
     for table, (expired, staying) in SHEET.items():
-        one = plan.of(CLASSES[table])
+        each = plan.of(CLASSES[table])
         kept = set[int]().union(*(sheet.planted[name].keys() for name in staying))
         named = set(sheet.planted[expired].keys())
-        assert one.expired == len(named), one.name
-        assert one.to_delete == len(named - kept), one.name
-        held = HELD.get(one.name)
+        assert each.expired == len(named), each.name
+        assert each.to_delete == len(named - kept), each.name
+        held = HELD.get(each.name)
         suspended = set(sheet.planted[held].keys()) if held else set()
-        assert one.suspended == len(suspended), one.name
-        assert one.kept_by_reference == len(kept & named) - len(suspended), one.name
-        assert plan.table(table).to_delete == one.to_delete
+        assert each.suspended == len(suspended), each.name
+        assert each.kept_by_reference == len(kept & named) - len(suspended), each.name
+        assert plan.table(table).to_delete == each.to_delete
     contact = plan.of("waybill_contact")
     disputed = sheet.planted["contact_not_masked_open_complaint"].count
     assert contact.expired == sheet.planted["contact_not_masked"].count
@@ -94,7 +94,18 @@ def sheet_says(plan: Plan, sheet: AnswerSheet) -> None:
 
 @dataclass
 class Run:
-    """One run from the plan to the count afterwards, with what was there before and after."""
+    """One run from the plan to the verification, with the records before and after it.
+
+    Attributes:
+        database: the database in the run.
+        sheet: expected results of the sample data.
+        plan: the executed plan.
+        before: table -> primary keys before the run.
+        gone: table -> primary keys of the records that the run has to delete.
+        held: table -> primary keys of records on legal hold.
+        records: step -> step record.
+        owner: connection of the owner of the database.
+    """
 
     database: RetentionDatabase
     sheet: AnswerSheet
@@ -105,8 +116,8 @@ class Run:
     records: dict[str, StepRecord]
     owner: psycopg.Connection[Any]
 
-    def rows(self, query: str, *given: Any) -> list[tuple[Any, ...]]:
-        return self.owner.execute(query.encode(), given or None).fetchall()
+    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return self.owner.execute(query.encode(), parameters or None).fetchall()
 
 
 def keys_of(connection: psycopg.Connection[Any]) -> dict[str, set[int]]:
@@ -118,8 +129,11 @@ def keys_of(connection: psycopg.Connection[Any]) -> dict[str, set[int]]:
 
 @pytest.fixture(scope="module")
 def run(postgres: EmbeddedPostgres) -> Iterator[Run]:
-    """One run as of the sample's moment with holds of every kind, executed by the role for it."""
-    name, state_name = (f"{one}_{uuid.uuid4().hex[:8]}" for one in ("courier", "state"))
+    """One run on the sample data with legal holds of four types.
+
+    The login for dispositions executes the plan.
+    """
+    name, state_name = (f"{each}_{uuid.uuid4().hex[:8]}" for each in ("courier", "state"))
     at = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the steps ask the servers' clocks
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
         for role in ROLES:
@@ -132,14 +146,14 @@ def run(postgres: EmbeddedPostgres) -> Iterator[Run]:
         owner = psycopg.connect(postgres.conninfo(name, "courier_owner", "x"), autocommit=True)
         with owner:
             sheet = load(owner, customers=CUSTOMERS, as_of=at)
-            for one in statements(GRANTS):
-                owner.execute(one)
+            for statement in statements(GRANTS):
+                owner.execute(statement)
             owner.execute("SET TimeZone = 'Asia/Shanghai'")
             writer = postgres.conninfo(name, "courier_retention", "x")
             yield _run(owner, in_run(writer, writer, state), sheet, at)
         state.dispose()
-        for one in (name, state_name):
-            admin.execute(f"DROP DATABASE {one} WITH (FORCE)".encode())
+        for each in (name, state_name):
+            admin.execute(f"DROP DATABASE {each} WITH (FORCE)".encode())
         for role in reversed(ROLES):
             admin.execute(f"DROP ROLE {role}".encode())
 
@@ -148,18 +162,18 @@ def _run(
     owner: psycopg.Connection[Any], database: RetentionDatabase, sheet: AnswerSheet, at: datetime
 ) -> Run:
     with database.reader.connect(autocommit=True) as connection:
-        prepare(connection, database.mapped)
-        sheet_says(make_plan(connection, schedule_of(database, at)), sheet)
-    going = goes(owner, at)
+        prepare_session(connection, database.mapped)
+        expected_counts(make_plan(connection, schedule_of(database, at)), sheet)
+    going = deletable_keys(owner, at)
     held = _hold(database, owner, going)
-    gone = goes(owner, at, held)
+    gone = deletable_keys(owner, at, held)
     before = keys_of(owner)
     planned = steps.plan(database, at.isoformat())
-    question = steps.ask(database, planned)
-    assert question is not None
+    action = steps.ask(database, planned)
+    assert action is not None
     answered = steps.take(
-        database, planned, option="Approve", reason="", user=question.assigned[0],
-        at=database.run.clock.now(), content=question.content,
+        database, planned, option="Approve", reason="", user=action.assigned[0],
+        at=database.run.clock.now(), content=action.content,
     )  # fmt: skip
     executed = steps.execute(database, planned)
     records = {
@@ -174,10 +188,14 @@ def _run(
 def _hold(
     database: RetentionDatabase, owner: psycopg.Connection[Any], going: dict[str, set[int]]
 ) -> dict[str, set[int]]:
-    """Place a hold of each kind on records that would go; returns which records they are on."""
+    """Place legal holds of four types on records that would be deleted.
 
-    def keys(query: str, *given: Any) -> set[int]:
-        return {row[0] for row in owner.execute(query.encode(), given)}
+    Returns:
+        Table -> primary keys of the records on hold.
+    """
+
+    def keys(query: str, *parameters: Any) -> set[int]:
+        return {row[0] for row in owner.execute(query.encode(), parameters)}
 
     waybill = min(going["waybill"])
     customer = min(going["customer"])
@@ -212,8 +230,7 @@ def _hold(
     }  # fmt: skip
 
 
-def test_exactly_what_the_sheet_and_the_holds_leave_is_gone(run: Run) -> None:
-    """By key, in every table; nothing else went."""
+def test_run_of_sample_company_deletes_exactly_the_records_of_expected_results(run: Run) -> None:
     after = keys_of(run.owner)
     for table, keys in run.before.items():
         assert keys - after[table] == run.gone[table], table
@@ -224,16 +241,15 @@ def test_exactly_what_the_sheet_and_the_holds_leave_is_gone(run: Run) -> None:
     assert run.records["execute"].data["partitions"]["electronic_waybill"] > 5
 
 
-def test_the_counts_agree(run: Run) -> None:
-    """The plan's, the steps', the ledger's and the tables' own."""
+def test_counts_of_plan_execution_verification_ledger_and_tables_agree(run: Run) -> None:
     plan, done = run.plan, run.records["execute"].data["done"]
     counted = {CLASSES[table]: len(keys) for table, keys in run.gone.items() if keys}
     masked = set(run.sheet.planted["contact_not_masked"].keys()) - _contacts_kept(run)
     assert done == counted | {"waybill_contact": len(masked)}
     rows = run.rows("SELECT waybill_id FROM waybill WHERE masked_at >= %s", plan.as_of)
     there = {row[0] for row in rows}
-    assert there == masked - run.gone["waybill"]  # some were masked, and then deleted
-    assert {one.name: one.planned for one in plan.classes if one.planned} == done
+    assert there == masked - run.gone["waybill"]  # some records were masked and then deleted
+    assert {each.name: each.planned for each in plan.classes if each.planned} == done
     assert run.records["verify"].data["done"] == done
     assert run.records["verify"].data["unexplained"] == 0
     with run.database.run.state.connect() as conn:
@@ -243,11 +259,10 @@ def test_the_counts_agree(run: Run) -> None:
             .where(erasure_batch.c.settled_at.is_not(None))
             .group_by(erasure_batch.c.record_class)
         )
-        assert {one[0]: one[1] for one in conn.execute(query)} == done
+        assert {row[0]: row[1] for row in conn.execute(query)} == done
 
 
-def test_nothing_that_expired_is_left_unless_it_is_held_or_referred_to(run: Run) -> None:
-    """By queries of the test's own, in the timezone of the pack."""
+def test_remaining_expired_records_are_on_hold_or_referenced(run: Run) -> None:
     now = run.plan.as_of
     assert run.rows(
         "SELECT count(*) FROM waybill WHERE delivered_at < %s - interval '90 days' "
@@ -255,7 +270,8 @@ def test_nothing_that_expired_is_left_unless_it_is_held_or_referred_to(run: Run)
         now,
     ) == [(len(_contacts_kept(run)),)]
     left = {
-        one["name"]: (one["held"], one["referred"]) for one in run.records["verify"].data["left"]
+        each["name"]: (each["held"], each["referred"])
+        for each in run.records["verify"].data["left"]
     }
     for table in RULES:
         name, suspended = SHEET[table][0], HELD.get(CLASSES[table])
@@ -271,8 +287,7 @@ def _contacts_kept(run: Run) -> set[int]:
     return held | set(sheet["contact_not_masked_open_complaint"].keys())
 
 
-def test_no_reference_leads_nowhere(run: Run) -> None:
-    """Every foreign key of the database, by a query of the test's own."""
+def test_run_leaves_no_reference_to_missing_record(run: Run) -> None:
     keys = run.rows(
         "SELECT conrelid::regclass::text, confrelid::regclass::text, "
         "(SELECT array_agg(attname::text ORDER BY o) FROM unnest(conkey) WITH ORDINALITY u (n, o) "
@@ -292,21 +307,21 @@ def test_no_reference_leads_nowhere(run: Run) -> None:
     assert run.records["verify"].data["orphans"] == []
 
 
-def test_every_hold_is_named_with_what_it_keeps(run: Run) -> None:
-    """In the plan, by its number."""
+def test_plan_lists_each_legal_hold_with_number_of_its_records(run: Run) -> None:
     kept: dict[int, int] = {}
-    for one in run.plan.classes:
-        for by in one.held_by:
+    for each in run.plan.classes:
+        for by in each.held_by:
             kept[by.hold] = kept.get(by.hold, 0) + by.records
     assert set(kept) == set(run.plan.holds) == {1, 2, 3, 4}
     assert all(kept.values())
 
 
-def test_a_second_run_finds_nothing_to_do(run: Run) -> None:
-    """As of the same moment."""
+def test_second_run_plans_no_record(run: Run) -> None:
     context = replace(run.database.run, run=RunKey(DAG, "two"))
     again = steps.plan(replace(run.database, run=context), run.plan.as_of.isoformat())
-    assert [one["name"] for one in again.data["classes"] if one["to_delete"] + one["to_mask"]] == []
+    assert [
+        each["name"] for each in again.data["classes"] if each["to_delete"] + each["to_mask"]
+    ] == []
 
 
 @settings(
@@ -319,10 +334,9 @@ def test_a_second_run_finds_nothing_to_do(run: Run) -> None:
     ]),
     st.integers(0, 86_399),
 )  # fmt: skip
-def test_the_plan_is_the_sheet_about_leap_days_and_ends_of_months(
+def test_plan_of_sample_company_matches_expected_results_on_leap_days_and_month_ends(
     postgres: EmbeddedPostgres, day: tuple[int, int, int], second: int
 ) -> None:
-    """At any second of such a day in Shanghai; a small sample each time."""
     at = datetime(*day, tzinfo=SHANGHAI) + timedelta(seconds=second)
     name = f"leap_{uuid.uuid4().hex[:8]}"
     database, rules, zone = DATABASE, PACK.retention_of("courier"), PACK.calendar.timezone
@@ -332,8 +346,8 @@ def test_the_plan_is_the_sheet_about_leap_days_and_ends_of_months(
         try:
             with psycopg.connect(postgres.conninfo(name), autocommit=True) as connection:
                 sheet = load(connection, customers=800, as_of=at)
-                prepare(connection, schedule.database)
+                prepare_session(connection, schedule.database)
                 plan = make_plan(connection, schedule)
-            sheet_says(plan, sheet)
+            expected_counts(plan, sheet)
         finally:
             admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))

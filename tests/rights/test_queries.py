@@ -1,4 +1,4 @@
-"""Rights for queries of the pack: found however the query writes its names."""
+"""Tests that missing rights for queries of the policy pack are found, however names are written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RIGHTS = query_rights()
 
 @pytest.fixture
 def login(database: str) -> Iterator[Login]:
-    """The session of a role without rights; nothing of it is committed."""
+    """Yield the session of a role without rights. Its changes are rolled back."""
     with psycopg.connect(database) as connection:
         connection.execute(
             f"""
@@ -43,8 +43,8 @@ def login(database: str) -> Iterator[Login]:
         ),
     ],
 )
-def test_missing_right_of_a_query_is_named(login: Login, query: str, grant: str) -> None:
-    """PostgreSQL folds names without quotes, and names in quotes may have any character."""
+def test_lacks_query_returns_grant_for_missing_right(login: Login, query: str, grant: str) -> None:
+    """PostgreSQL folds unquoted names to lower case; quoted names may have any character."""
     (missing,) = lacks_query(login, query, RIGHTS)
     assert missing.grant == f'{grant} "{ROLE}";'
     login.connection.execute("RESET ROLE")
@@ -53,7 +53,7 @@ def test_missing_right_of_a_query_is_named(login: Login, query: str, grant: str)
     assert list(lacks_query(login, query, RIGHTS)) == []
 
 
-def test_refusal_that_no_table_explains_is_reported(login: Login) -> None:
-    """A check that finds no statement to print must not pass."""
+def test_lacks_query_fails_if_right_on_a_function_is_missing(login: Login) -> None:
+    """The check must not pass if it has no GRANT statement to print."""
     with pytest.raises(UsageError, match="permission denied for function secret"):
         list(lacks_query(login, "SELECT secret()", RIGHTS))

@@ -1,4 +1,4 @@
-"""The grants that `config check --connect` prints for a disposition suffice, and are minimal."""
+"""Tests that `config check --connect` prints exactly the grants that a disposition needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from include.local.postgres import EmbeddedPostgres
 from include.rights.missing import Login, MissingRight
 from include.rights.workflows import lacks_retention
-from tests.retention.yard import OVER, Yard, rule, yard
+from tests.retention.retention_schema import OVER, RetentionSchema, retention_schema, rule
 
 TABLES = f"""
 CREATE TABLE parent (tenant int, id int, at date, PRIMARY KEY (tenant, id));
@@ -39,10 +39,10 @@ INSERT INTO person VALUES (1, 'Ada', '{OVER}');
 
 
 @pytest.fixture
-def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
-    with yard(postgres) as made:
-        made.run(TABLES)
-        made.rules = [
+def courier_schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
+    with retention_schema(postgres) as courier_schema:
+        courier_schema.run(TABLES)
+        courier_schema.rules = [
             rule("parent", detach="child.parent"),
             rule(
                 "letter",
@@ -52,49 +52,53 @@ def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
                 keys={"subject": "t.Person"},
             ),
         ]
-        yield made
+        yield courier_schema
 
 
 @pytest.fixture
-def kept(postgres: EmbeddedPostgres) -> Iterator[Yard]:
-    """A yard in which a class and a table without a class keep records."""
-    with yard(postgres, KEPT) as made:
-        made.rules = [
+def kept(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
+    """Return a schema in which records that are kept refer to records that are to be deleted."""
+    with retention_schema(postgres, KEPT) as courier_schema:
+        courier_schema.rules = [
             rule("item"),
             rule("bill", "keep", period="P10Y"),
             rule("person", "mask", mask={"name": "erase"}),
         ]
-        yield made
+        yield courier_schema
 
 
 @contextmanager
-def login(place: Yard) -> Iterator[str]:
-    """Make a login without rights for the disposition; yield its name."""
-    name = f"{place.name}_disposition"
-    place.run(f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
+def login(courier_schema: RetentionSchema) -> Iterator[str]:
+    """Create a login that has no rights for the disposition, and yield its name."""
+    name = f"{courier_schema.name}_disposition"
+    courier_schema.run(f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
     try:
         yield name
     finally:
-        place.run(f"DROP OWNED BY {name}; DROP ROLE {name}")
+        courier_schema.run(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
-def conninfo_of(place: Yard, role: str) -> str:
-    return make_conninfo(place.conninfo, user=role, password="x")
+def conninfo_of(courier_schema: RetentionSchema, role: str) -> str:
+    return make_conninfo(courier_schema.conninfo, user=role, password="x")
 
 
-def missing_rights(place: Yard, role: str) -> list[MissingRight]:
-    with psycopg.connect(conninfo_of(place, role)) as connection:
-        return list(lacks_retention(Login(connection), place.database, place.rules))
+def missing_rights(courier_schema: RetentionSchema, role: str) -> list[MissingRight]:
+    with psycopg.connect(conninfo_of(courier_schema, role)) as connection:
+        return list(
+            lacks_retention(Login(connection), courier_schema.database, courier_schema.rules)
+        )
 
 
-def test_printed_grants_suffice_and_are_least(place: Yard) -> None:
-    """`detach` changes the columns that it names, and a mask on request deletes nothing."""
-    with login(place) as role:
-        missing = missing_rights(place, role)
+def test_printed_grants_for_disposition_are_sufficient_and_minimal(
+    courier_schema: RetentionSchema,
+) -> None:
+    """`detach` changes only the named columns, and a mask on request deletes nothing."""
+    with login(courier_schema) as role:
+        missing = missing_rights(courier_schema, role)
         for right in missing:
-            place.run(right.grant)
+            courier_schema.run(right.grant)
         changes = {right.grant for right in missing if "SELECT" not in right.grant}
-        schema = f'"{place.name}"'
+        schema = f'"{courier_schema.name}"'
         assert changes == {
             f'GRANT USAGE ON SCHEMA {schema} TO "{role}";',
             f'GRANT DELETE ON {schema}."parent" TO "{role}";',
@@ -102,13 +106,15 @@ def test_printed_grants_suffice_and_are_least(place: Yard) -> None:
             f'GRANT UPDATE ("words") ON {schema}."letter" TO "{role}";',
             f'GRANT UPDATE ("parent") ON {schema}."child" TO "{role}";',
         }
-        place.conninfo = conninfo_of(place, role)
-        assert place.enforced() == {"parent": 1, "letter": 1}
-        assert place.keys("child", "id, tenant, parent") == {(1, 7, None)}
+        courier_schema.conninfo = conninfo_of(courier_schema, role)
+        assert courier_schema.enforced() == {"parent": 1, "letter": 1}
+        assert courier_schema.keys("child", "id, tenant, parent") == {(1, 7, None)}
 
 
-def test_printed_grants_suffice_if_other_records_keep_some(kept: Yard) -> None:
-    """A class with `keep` and a table without a class refer to them: their keys are read too."""
+def test_printed_grants_are_sufficient_if_expired_records_are_kept_by_references(
+    kept: RetentionSchema,
+) -> None:
+    """The login has to read the foreign keys of tables whose records are not deleted."""
     with login(kept) as role:
         for right in missing_rights(kept, role):
             kept.run(right.grant)
@@ -121,8 +127,8 @@ def test_printed_grants_suffice_if_other_records_keep_some(kept: Yard) -> None:
         assert kept.run("SELECT name FROM person") == [(None,)]
 
 
-def test_mask_needs_update_on_masked_columns_only(kept: Yard) -> None:
-    """SELECT ... FOR UPDATE needs UPDATE on at least one column, and these suffice."""
+def test_masking_needs_update_right_only_on_masked_columns(kept: RetentionSchema) -> None:
+    """SELECT ... FOR UPDATE needs UPDATE on at least one column, and the masked columns suffice."""
     with login(kept) as role:
         grants = [right.grant for right in missing_rights(kept, role)]
         updates = [grant for grant in grants if '"person"' in grant and "UPDATE" in grant]

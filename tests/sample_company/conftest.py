@@ -1,4 +1,4 @@
-"""One sample that the tests read, and never change."""
+"""A sample database that tests share and do not change."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from psycopg import sql
 from include.local.postgres import EmbeddedPostgres
 from include.sample_company import AnswerSheet, load
 
-# At night in Shanghai, already in March: the hours of the day and the timezone both matter.
+# At night in Shanghai, where it is already March, so that time of day and timezone matter.
 AS_OF = datetime(2026, 2, 28, 19, 30, tzinfo=UTC)
 CUSTOMERS = 6000
 
 
 @dataclass
 class Sample:
-    """A loaded sample."""
+    """A loaded sample database and its answer sheet."""
 
     connection: psycopg.Connection[Any]
     sheet: AnswerSheet
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Run a query; ``%(now)s`` is the sample's moment."""
+        """Run a query, in which ``%(now)s`` is the time of the sample, and return its rows."""
         return self.connection.execute(query, {"now": AS_OF}).fetchall()
 
 

@@ -1,4 +1,4 @@
-"""The answer sheet is the truth: each set, found again by a rule written in SQL by itself."""
+"""Tests that independent SQL queries return the rows that the answer sheet lists."""
 
 # ruff: noqa: E501 - a rule is easier to check against the sheet when it is not cut up
 
@@ -9,7 +9,7 @@ import pytest
 from include.sample_company.rules import RULES
 from tests.sample_company.conftest import CUSTOMERS, Sample
 
-# The weights 7 9 10 5 ... are 2^17, 2^16, ... modulo 11: computed so here, not looked up.
+# The weights 7 9 10 5 ... are computed here as 2^17, 2^16, ... modulo 11.
 FUNCTIONS = """
 CREATE FUNCTION pg_temp.id_check(t text) RETURNS text LANGUAGE sql AS $$
   SELECT substr('10X98765432', (sum(substr(t, i, 1)::int * (2 ^ (18 - i))::int) % 11)::int + 1, 1)
@@ -152,56 +152,56 @@ QUERIES = {
 
 @pytest.fixture(scope="module")
 def checked(sample: Sample) -> Sample:
-    """The sample with the rules' functions at hand."""
+    """The sample, with the SQL functions that the queries use."""
     sample.connection.execute("SET default_transaction_read_only = off")
     sample.connection.execute(FUNCTIONS)
     return sample
 
 
-def test_every_rule_is_checked() -> None:
-    """No set of the sheet goes untested."""
+def test_every_rule_of_the_answer_sheet_has_a_query() -> None:
+    """A rule without a query would not be tested."""
     assert set(QUERIES) == set(RULES)
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
-def test_the_sheet_names_exactly_the_rows_that_break_the_rule(checked: Sample, rule: str) -> None:
-    """Every planted row, and no other, is found by the rule alone."""
-    found = sorted(checked.rows(QUERIES[rule]))
+def test_answer_sheet_lists_exactly_the_rows_of_each_rule(checked: Sample, rule: str) -> None:
+    """For each rule, a query returns the rows that the answer sheet lists, and no other rows."""
+    rows = sorted(checked.rows(QUERIES[rule]))
     planted = checked.sheet.planted[rule]
     if rule == "duplicate_customer":
-        # A join finds each pair from both ends; the sheet names one end.
-        assert sorted({*planted.rows, *((b, a) for a, b in planted.rows)}) == found
-        assert planted.count == len(found) / 2
+        # The join returns each pair in both orders; the sheet lists a single order.
+        assert sorted({*planted.rows, *((b, a) for a, b in planted.rows)}) == rows
+        assert planted.count == len(rows) / 2
     else:
         named = sorted(planted.rows or [(key,) for key in planted.keys()])  # noqa: SIM118
-        assert named == found
-        assert planted.count == len(found)
+        assert named == rows
+        assert planted.count == len(rows)
     assert planted.count, "nothing planted: the rule was not tried"
 
 
-def test_planted_rows_come_at_their_stated_rates(sample: Sample) -> None:
-    """Exact in every thousand where nothing stands against it."""
+def test_rows_with_deliberate_defects_have_the_configured_rates(sample: Sample) -> None:
+    """The rates are exact in each thousand rows, but certain customers never have a defect."""
     count = {name: planted.count for name, planted in sample.sheet.planted.items()}
     thousands = CUSTOMERS // 1000
     assert count["missing_phone"] == 2 * thousands
     assert count["over_collected_religion"] == 3 * thousands
-    # The very first customer and the canaries are always clean.
+    # The first customer and the canary customers never have a defect.
     assert 4 * thousands - 2 <= count["invalid_id_check_digit"] <= 4 * thousands
     assert count["share_lapsed_nda"] >= 2
 
 
-def test_duplicates_are_the_same_person(checked: Sample) -> None:
-    """By name, phone and ID number."""
-    for twin, of in checked.sheet.planted["duplicate_customer"].rows:
+def test_duplicate_customers_have_same_name_phone_and_id_number(checked: Sample) -> None:
+    """Name, phone number and ID number are equal."""
+    for duplicate, original in checked.sheet.planted["duplicate_customer"].rows:
         ((same,),) = checked.rows(
             "SELECT (a.name, a.phone, a.id_number) = (b.name, b.phone, b.id_number) "
-            f"FROM customer a, customer b WHERE a.customer_id = {twin} AND b.customer_id = {of}"
+            f"FROM customer a, customer b WHERE a.customer_id = {duplicate} AND b.customer_id = {original}"
         )
         assert same
 
 
-def test_the_sheet_counts_the_rows_of_every_table(sample: Sample) -> None:
-    """Partitions are added up under their parent."""
+def test_answer_sheet_has_the_row_count_of_every_table(sample: Sample) -> None:
+    """The row count of a partitioned table is the sum of the counts of its partitions."""
     live = {
         name
         for (name,) in sample.rows(
@@ -214,33 +214,33 @@ def test_the_sheet_counts_the_rows_of_every_table(sample: Sample) -> None:
         assert sample.rows(f'SELECT count(*) FROM "{table}"') == [(count,)], table
 
 
-def test_each_canary_is_where_the_sheet_says(sample: Sample) -> None:
-    """In text, JSON and binary columns, of eight customers and at least five tables."""
+def test_canary_values_are_in_the_listed_records(sample: Sample) -> None:
+    """The values are in text, JSON and binary columns of all tables with customer data."""
     keys = {
         "customer": "customer_id", "address": "address_id", "waybill": "waybill_id",
         "delivery_proof": "proof_id", "complaint": "complaint_id", "intake_record": "intake_id",
     }  # fmt: skip
-    seen = set()
+    tables = set()
     for canary in sample.sheet.canaries:
-        for place, key in canary.places:
-            table, column = place.split(".")
+        for location, key in canary.places:
+            table, column = location.split(".")
             ((value,),) = sample.rows(f"SELECT {column} FROM {table} WHERE {keys[table]} = {key}")
             text = value.decode() if isinstance(value, bytes) else str(value)
-            assert canary.value in text, place
-            seen.add(table)
-    assert seen == set(keys)
+            assert canary.value in text, location
+            tables.add(table)
+    assert tables == set(keys)
     assert len({canary.customer_id for canary in sample.sheet.canaries}) == 8
 
 
-def test_canary_values_occur_with_canaries_only(sample: Sample) -> None:
-    """A search that finds one has found a leak of the canary's own record."""
-    whole = "\n".join(
+def test_canary_values_occur_only_in_records_of_canary_customers(sample: Sample) -> None:
+    """If a search finds a canary value, it therefore comes from a record of the canary customer."""
+    text = "\n".join(
         row for (row,) in sample.rows(
             "SELECT c::text FROM customer c UNION ALL SELECT a::text FROM address a"
         )
     )  # fmt: skip
-    twins = {of for _, of in sample.sheet.planted["duplicate_customer"].rows}
+    duplicated = {original for _, original in sample.sheet.planted["duplicate_customer"].rows}
     for canary in sample.sheet.canaries:
-        assert canary.customer_id not in twins
-        most = {"token": 4}.get(canary.kind, 1)  # name, email, preferences, street
-        assert whole.count(canary.value) == most, canary.kind
+        assert canary.customer_id not in duplicated
+        expected_count = {"token": 4}.get(canary.kind, 1)  # name, email, preferences, street
+        assert text.count(canary.value) == expected_count, canary.kind

@@ -1,4 +1,4 @@
-"""The shipped data map says of the sample database what is there."""
+"""Tests that the shipped data map matches the sample database."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ def raw() -> dict[str, Any]:
     return dict(dataset)
 
 
-def test_fideslang_takes_the_map(raw: dict[str, Any]) -> None:
-    """As any Fides manifest."""
+def test_fideslang_accepts_the_data_map(raw: dict[str, Any]) -> None:
+    """The data map is a valid Fides manifest."""
     assert Dataset(**raw).fides_key == "courier"
 
 
-def test_the_map_has_exactly_the_live_tables_and_columns(
+def test_data_map_has_exactly_the_tables_and_columns_of_the_sample(
     raw: dict[str, Any], sample: Sample
 ) -> None:
-    """In the order of the columns, with their types."""
+    """The columns also have the same order and types."""
     mapped = {
-        one["name"]: [(f["name"], f["fides_meta"]["data_type"]) for f in one["fields"]]
-        for one in raw["collections"]
+        collection["name"]: [
+            (f["name"], f["fides_meta"]["data_type"]) for f in collection["fields"]
+        ]
+        for collection in raw["collections"]
     }
     live: dict[str, list[tuple[str, str]]] = {}
     for table, column, kind in sample.rows(
@@ -49,16 +51,18 @@ def test_the_map_has_exactly_the_live_tables_and_columns(
     assert mapped == live
 
 
-def test_keys_and_references_are_those_of_the_database(raw: dict[str, Any], sample: Sample) -> None:
-    """Composite keys column by column."""
+def test_keys_and_references_of_the_data_map_match_the_database(
+    raw: dict[str, Any], sample: Sample
+) -> None:
+    """Composite keys are compared column by column."""
     keys, references = set(), set()
-    for one in raw["collections"]:
-        for field in one["fields"]:
+    for collection in raw["collections"]:
+        for field in collection["fields"]:
             if field["fides_meta"].get("primary_key"):
-                keys.add((one["name"], field["name"]))
+                keys.add((collection["name"], field["name"]))
             for reference in field["fides_meta"].get("references", ()):
                 assert (reference["dataset"], reference["direction"]) == ("courier", "to")
-                references.add((one["name"], field["name"], reference["field"]))
+                references.add((collection["name"], field["name"], reference["field"]))
     assert keys == set(sample.rows(
         "SELECT conrelid::regclass::text, attname::text FROM pg_constraint JOIN pg_class c "
         "ON c.oid = conrelid JOIN pg_attribute ON attrelid = conrelid AND attnum = ANY (conkey) "
@@ -74,23 +78,23 @@ def test_keys_and_references_are_those_of_the_database(raw: dict[str, Any], samp
     ))  # fmt: skip
 
 
-def test_categories_are_of_the_taxonomy(raw: dict[str, Any]) -> None:
-    """Each field has one; subjects too."""
-    categories = {one.fides_key for one in DEFAULT_TAXONOMY.data_category}
-    subjects = {one.fides_key for one in DEFAULT_TAXONOMY.data_subject}
-    for one in raw["collections"]:
-        assert set(one.get("data_subjects", ())) <= subjects
-        for field in one["fields"]:
+def test_data_categories_and_data_subjects_are_in_the_fides_taxonomy(raw: dict[str, Any]) -> None:
+    """Each field has at least one data category."""
+    categories = {item.fides_key for item in DEFAULT_TAXONOMY.data_category}
+    subjects = {item.fides_key for item in DEFAULT_TAXONOMY.data_subject}
+    for collection in raw["collections"]:
+        assert set(collection.get("data_subjects", ())) <= subjects
+        for field in collection["fields"]:
             assert field["data_categories"], field["name"]
             assert set(field["data_categories"]) <= categories
 
 
-def test_our_own_keys_name_owner_department_and_class_of_every_table(raw: dict[str, Any]) -> None:
-    """Policy clauses 1 and 2."""
+def test_every_collection_has_an_owner_a_department_and_a_data_class(raw: dict[str, Any]) -> None:
+    """Clauses 1 and 2 of the policy require them."""
     meta = DatabaseMeta.model_validate(raw["meta"]["parcelseal"])
     assert (meta.connection, meta.schema_name, meta.site) == ("customer_db", "public", "primary")
     assert (meta.rto_minutes, meta.rpo_hours) == (240, 24)
-    assert set(meta.collections) == {one["name"] for one in raw["collections"]}
+    assert set(meta.collections) == {collection["name"] for collection in raw["collections"]}
     for said in meta.collections.values():
         assert said.owner
         assert said.department

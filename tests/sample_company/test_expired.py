@@ -1,4 +1,4 @@
-"""The answer sheet says of every expired record whether it goes, by the shipped schedule."""
+"""Tests that the answer sheet lists the expired records and the expired records that are kept."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from include.sample_company import AnswerSheet, Rates, load
 from include.sample_company.world import World
 from tests.sample_company.conftest import AS_OF, Sample
 
-RULES = {one.collection: one for one in load_pack(SHIPPED).retention if one.deletes}
-# collection -> the sheet's rule of what is expired, and those of what of it stays
+RULES = {rule.collection: rule for rule in load_pack(SHIPPED).retention if rule.deletes}
+# by collection: the rule for expired records, and the rules for expired records that are kept
 SHEET = {
     "waybill": (
         "expired_waybill",
@@ -49,19 +49,20 @@ FROM pg_constraint WHERE contype = 'f' AND conparentid = 0
 """
 
 
-def due(rule: RetentionRule) -> str:
-    """The condition that a record is expired, from the schedule alone."""
+def expiry_condition(rule: RetentionRule) -> str:
+    """Return the SQL condition that a record is expired, from the retention schedule alone."""
     assert isinstance(rule.clock, SqlClock) or len(rule.clock) == 1
     clock = rule.clock.sql if isinstance(rule.clock, SqlClock) else f"t.{rule.clock[0]}"
-    periods = [rule.period, *(one.period for one in rule.minimum)]
-    assert not any(one.clock for one in rule.minimum)
-    return " AND ".join(f"({clock}) + interval '{one.text}' < %(now)s" for one in periods)
+    periods = [rule.period, *(minimum.period for minimum in rule.minimum)]
+    assert not any(minimum.clock for minimum in rule.minimum)
+    return " AND ".join(f"({clock}) + interval '{period.text}' < %(now)s" for period in periods)
 
 
-def expired(connection: psycopg.Connection[Any], now: datetime, table: str) -> set[int]:
-    """Keys of the expired records of a collection."""
-    which = RULES[table].where or "true"
-    query = f"SELECT {KEYS[table]} FROM {table} t WHERE {which} AND {due(RULES[table])}"
+def expired_keys(connection: psycopg.Connection[Any], now: datetime, table: str) -> set[int]:
+    """Return the keys of the expired records of a collection."""
+    selection = RULES[table].where or "true"
+    condition = f"{selection} AND {expiry_condition(RULES[table])}"
+    query = f"SELECT {KEYS[table]} FROM {table} t WHERE {condition}"
     return {row[0] for row in connection.execute(query.encode(), {"now": now})}
 
 
@@ -73,23 +74,29 @@ KEYS = {
 }  # fmt: skip
 
 
-def goes(
+def deletable_keys(
     connection: psycopg.Connection[Any],
     now: datetime,
     held: Mapping[str, set[int]] | None = None,
 ) -> dict[str, set[int]]:
-    """What goes: expired, not suspended or held, and kept by no reference. By set algebra.
+    """Return the keys of the expired records that may be deleted, by collection.
 
-    A record that stays keeps what it refers to, unless the key is set to null; one that is held
-    keeps it even so.
+    A record may not be deleted in three cases: a condition of the retention schedule suspends its
+    deletion, it is on hold, or a record that is kept references it. A reference that becomes null
+    when its target is deleted does not keep the target, unless the referencing record is on hold.
+
+    Args:
+        connection: connection to the sample database.
+        now: time of the disposition.
+        held: keys of records on legal hold, by collection.
     """
     held = held or {}
-    found = {}
+    deletable = {}
     for table, rule in RULES.items():
-        found[table] = expired(connection, now, table) - held.get(table, set())
+        deletable[table] = expired_keys(connection, now, table) - held.get(table, set())
         if rule.suspended:
             query = f"SELECT {KEYS[table]} FROM {table} t WHERE {rule.suspended.where}"
-            found[table] -= {row[0] for row in connection.execute(query.encode())}
+            deletable[table] -= {row[0] for row in connection.execute(query.encode())}
     links = []  # (child table, parent table, pairs of keys)
     for child, parent, columns, targets, nulled in connection.execute(REFERENCES).fetchall():
         if parent not in RULES:
@@ -99,35 +106,35 @@ def goes(
             f"SELECT c.{KEYS[child]}, p.{KEYS[parent]} FROM {child} c JOIN {parent} p ON {match}"
         )
         pairs = connection.execute(query.encode()).fetchall()
-        if nulled or set(RULES[parent].detach) & {f"{child}.{one}" for one in columns}:
+        if nulled or set(RULES[parent].detach) & {f"{child}.{column}" for column in columns}:
             pairs = [pair for pair in pairs if pair[0] in held.get(child, ())]
         links.append((child, parent, pairs))
     while True:
-        before = sum(map(len, found.values()))
+        before = sum(map(len, deletable.values()))
         for child, parent, pairs in links:
-            found[parent] -= {key for by, key in pairs if by not in found[child]}
-        if sum(map(len, found.values())) == before:
-            return found
+            deletable[parent] -= {key for by, key in pairs if by not in deletable[child]}
+        if sum(map(len, deletable.values())) == before:
+            return deletable
 
 
 def check(connection: psycopg.Connection[Any], sheet: AnswerSheet, now: datetime) -> None:
-    """Compare with the sheet: what is expired, and what of it goes."""
-    gone = goes(connection, now)
+    """Require that the answer sheet lists exactly the expired and the deletable records."""
+    deletable = deletable_keys(connection, now)
     for table, (rule, kept) in SHEET.items():
         named = set(sheet.planted[rule].keys())
-        assert named == expired(connection, now, table), rule
-        for one in kept:
-            named -= set(sheet.planted[one].keys())
-        assert named == gone[table], kept
+        assert named == expired_keys(connection, now, table), rule
+        for kept_rule in kept:
+            named -= set(sheet.planted[kept_rule].keys())
+        assert named == deletable[table], kept
 
 
-def test_every_deleting_class_has_its_rule() -> None:
-    """One class for each collection, and none of the sheet's rules about expiry is forgotten."""
+def test_answer_sheet_has_a_rule_for_each_record_class_whose_records_are_deleted() -> None:
+    """Each collection has at most one such record class. The tests cover all of them."""
     assert set(SHEET) == set(RULES) == set(KEYS)
 
 
-def test_the_sheet_explains_every_expired_record_that_stays(sample: Sample) -> None:
-    """On 1 March two years after a leap day, at night."""
+def test_answer_sheet_lists_expired_records_and_those_that_must_be_kept(sample: Sample) -> None:
+    """The sample is generated for a time in the night of 1 March, two years after a leap day."""
     check(sample.connection, sample.sheet, AS_OF)
 
 
@@ -139,18 +146,18 @@ def test_the_sheet_explains_every_expired_record_that_stays(sample: Sample) -> N
         (60, datetime(2026, 7, 15, 3, 0, tzinfo=UTC)),
     ],
 )
-def test_it_does_so_at_other_moments_and_sizes(
+def test_answer_sheet_lists_expired_records_for_samples_of_other_times_and_sizes(
     database: str, customers: int, now: datetime
 ) -> None:
-    """Also where a batch of incoming records holds the first customers."""
+    """In small samples, the first customers come from batches of incoming records."""
     with psycopg.connect(database) as connection:
         sheet = load(connection, customers=customers, as_of=now)
         connection.execute("SET TimeZone = 'Asia/Shanghai'")
         check(connection, sheet, now)
 
 
-def later(moment: datetime, years: int) -> datetime:
-    """The moment plus calendar years, as PostgreSQL and the Civil Code (202) count."""
+def add_years(moment: datetime, years: int) -> datetime:
+    """Add calendar years as PostgreSQL and the Civil Code (article 202) do."""
     if (moment.month, moment.day) == (2, 29) and not isleap(moment.year + years):
         moment -= timedelta(days=1)
     return moment.replace(year=moment.year + years)
@@ -165,14 +172,14 @@ MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)) | st.builds( 
 
 
 @given(MOMENTS, MOMENTS, st.sampled_from([2, 3]), st.integers(-90_000, 90_000))
-def test_a_period_is_over_when_moment_plus_years_is_past(
-    now: datetime, then: datetime, years: int, near: int
+def test_past_agrees_with_adding_calendar_years_to_the_time(
+    now: datetime, other: datetime, years: int, near: int
 ) -> None:
-    """For any moment, and for those about the end of the period; leap days included."""
+    """The test uses random times, and times near the end of the period, including leap days."""
     now = now.replace(microsecond=0, tzinfo=SHANGHAI)
-    then = then.replace(microsecond=0, tzinfo=SHANGHAI)
+    other = other.replace(microsecond=0, tzinfo=SHANGHAI)
     world = World(1, 1, now, Rates())
     close = datetime.fromtimestamp(world.years_ago(years) + near, SHANGHAI)
-    for one in (then, close):
-        moment = np.array([int(one.timestamp())])
-        assert bool(world.past(moment, years)[0]) == (later(one, years) < now)
+    for start in (other, close):
+        seconds = np.array([int(start.timestamp())])
+        assert bool(world.past(seconds, years)[0]) == (add_years(start, years) < now)

@@ -1,4 +1,4 @@
-"""The role that disposes of expired records may do just that."""
+"""Tests of the rights of the database role that disposes of expired records."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from include.policy.retention import RetentionRule, SqlClock
 from include.registry import load_pack
 from include.sample_company import load
 from include.sample_company.load import statements
-from include.workplace import ROOT
+from include.service_container import ROOT
 from tests.sample_company.conftest import AS_OF
 
-RULES = {one.record_class: one for one in load_pack(SHIPPED).retention}
+RULES = {rule.record_class: rule for rule in load_pack(SHIPPED).retention}
 
 GRANTS = ROOT / "include/retention/sample_grants.sql"
 
 
 @pytest.fixture(scope="module")
 def role(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
-    """A session of courier_retention on a small sample; nothing is ever committed."""
+    """A session of the role courier_retention on a small sample. Tests do not commit."""
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
         for statement in (
             "CREATE ROLE courier_owner LOGIN PASSWORD 'x'",
@@ -37,8 +37,8 @@ def role(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
             load(owner, customers=60, as_of=AS_OF)
             for statement in statements(GRANTS):
                 owner.execute(statement)
-        with psycopg.connect(postgres.conninfo("grants", "courier_retention", "x")) as opened:
-            yield opened
+        with psycopg.connect(postgres.conninfo("grants", "courier_retention", "x")) as connection:
+            yield connection
         admin.execute("DROP DATABASE grants WITH (FORCE)")
         admin.execute("DROP ROLE courier_retention, courier_owner")
 
@@ -51,51 +51,63 @@ def session(role: psycopg.Connection) -> Iterator[psycopg.Connection]:
 
 
 def expressions(rule: RetentionRule) -> Iterator[str]:
-    """What a class says in SQL or by column, as values over the record."""
+    """Yield the SQL expressions of a record class.
+
+    They are the time from which the retention period counts, the keys, the masked columns, and the
+    condition that suspends the deletion.
+    """
     if isinstance(rule.clock, SqlClock):
         yield rule.clock.sql
     else:
-        yield from (f"t.{one}" for one in rule.clock)
+        yield from (f"t.{column}" for column in rule.clock)
     yield from (*rule.keys.subject, *rule.keys.waybill, *rule.keys.case)
-    yield from (f"t.{one}" for one in rule.mask)
+    yield from (f"t.{column}" for column in rule.mask)
     if rule.suspended:
         yield rule.suspended.where
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_it_reads_what_the_schedule_says_of_a_class(session: psycopg.Connection, name: str) -> None:
-    """Clock, keys, masked fields and what suspends."""
+def test_retention_role_can_evaluate_the_expressions_of_every_record_class(
+    session: psycopg.Connection, name: str
+) -> None:
+    """A run evaluates these expressions to find and identify expired records."""
     rule = RULES[name]
-    for one in expressions(rule):
-        session.execute(f"SELECT ({one})::text FROM {rule.collection} t".encode())
+    for expression in expressions(rule):
+        session.execute(f"SELECT ({expression})::text FROM {rule.collection} t".encode())
 
 
-@pytest.mark.parametrize("name", [one.record_class for one in RULES.values() if one.deletes])
-def test_it_deletes_records_of_every_class(session: psycopg.Connection, name: str) -> None:
-    """By its clock."""
+@pytest.mark.parametrize("name", [rule.record_class for rule in RULES.values() if rule.deletes])
+def test_retention_role_can_delete_records_of_every_record_class(
+    session: psycopg.Connection, name: str
+) -> None:
+    """The condition uses the column from which the retention period of the class counts."""
     rule = RULES[name]
     clock = next(expressions(rule))
-    # Rights are looked at for no record too, and no reference stands in the way
+    # PostgreSQL checks rights even if no record matches; without records no reference prevents it
     session.execute(f"DELETE FROM {rule.collection} t WHERE ({clock}) IS NULL AND false".encode())
 
 
-def test_what_the_database_sets_to_null_needs_no_right(session: psycopg.Connection) -> None:
-    """Waybills lose their address although the role may not change that column."""
+def test_retention_role_can_delete_records_whose_references_are_set_to_null(
+    session: psycopg.Connection,
+) -> None:
+    """The role may not change the address column of waybills. The foreign key sets it to null."""
     session.execute("UPDATE customer SET default_address_id = NULL")
     assert session.execute("DELETE FROM address").rowcount > 0
 
 
-def test_it_masks_and_detaches(session: psycopg.Connection) -> None:
-    """Only the columns that the schedule names."""
-    mask = ", ".join(f"{one} = '**'" for one in RULES["waybill_contact"].mask)
+def test_retention_role_can_mask_records_and_remove_references(session: psycopg.Connection) -> None:
+    """The role may change only the columns that the retention schedule names."""
+    mask = ", ".join(f"{column} = '**'" for column in RULES["waybill_contact"].mask)
     session.execute(f"UPDATE waybill SET {mask}, masked_at = now()".encode())
     session.execute("UPDATE complaint SET waybill_id = NULL, waybill_created_at = NULL")
     session.execute("UPDATE customer SET default_address_id = NULL")
 
 
-def test_it_drops_a_partition_as_the_owner_only(session: psycopg.Connection) -> None:
-    """By SET LOCAL ROLE: as itself it cannot."""
-    partition = sql.Identifier("waybill_2026_04")  # of the next month: nothing refers to it yet
+def test_retention_role_can_drop_partition_only_after_set_role_to_owner(
+    session: psycopg.Connection,
+) -> None:
+    """The role has to use SET LOCAL ROLE before it drops a partition."""
+    partition = sql.Identifier("waybill_2026_04")  # the next month has no referencing records
     with pytest.raises(psycopg.errors.InsufficientPrivilege), session.transaction():
         session.execute(sql.SQL("DROP TABLE {}").format(partition))
     session.execute("SET LOCAL ROLE courier_owner")
@@ -123,7 +135,7 @@ def test_it_drops_a_partition_as_the_owner_only(session: psycopg.Connection) -> 
         "TRUNCATE access_log",
     ],
 )
-def test_it_may_do_nothing_else(session: psycopg.Connection, statement: str) -> None:
-    """Neither read a customer's data that is not masked, nor move a clock."""
+def test_retention_role_has_no_other_rights(session: psycopg.Connection, statement: str) -> None:
+    """The role cannot read other customer data or change the start of a retention period."""
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         session.execute(statement.encode())

@@ -1,4 +1,4 @@
-"""The sample loads whole or not at all, the same for the same seed, at any size."""
+"""Tests that loading the sample is atomic and reproducible, and valid at any size."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def wipe(connection: psycopg.Connection[Any]) -> None:
     connection.execute("CREATE SCHEMA public")
 
 
-def test_the_same_seed_size_and_moment_give_the_same_content(
+def test_load_with_same_seed_size_and_time_gives_the_same_content(
     connection: psycopg.Connection[Any], sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even when the rows are made in chunks of another size."""
+    """The size of the blocks in which rows are generated does not matter."""
     monkeypatch.setattr(tables, "CHUNK", 778)
     sheet = load(connection, customers=CUSTOMERS, as_of=AS_OF)
     assert digest(connection) == digest(sample.connection)
@@ -42,10 +42,10 @@ def test_the_same_seed_size_and_moment_give_the_same_content(
     "other",
     [{"seed": 2}, {"customers": 201}, {"as_of": AS_OF + timedelta(seconds=1)}],
 )
-def test_another_seed_size_or_moment_gives_other_content(
+def test_load_with_another_seed_size_or_time_gives_other_content(
     connection: psycopg.Connection[Any], other: dict[str, Any]
 ) -> None:
-    """And the digest sees it."""
+    """The digest of the content differs."""
     usual: dict[str, Any] = {"customers": 200, "seed": 1, "as_of": AS_OF}
     load(connection, **usual)
     before = digest(connection)
@@ -54,8 +54,10 @@ def test_another_seed_size_or_moment_gives_other_content(
     assert digest(connection) != before
 
 
-def test_the_digest_sees_one_changed_value(connection: psycopg.Connection[Any]) -> None:
-    """And ignores the order of rows."""
+def test_digest_of_database_changes_if_a_single_value_changes(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """The digest does not depend on the order of rows."""
     load(connection, customers=50, as_of=AS_OF)
     before = digest(connection)
     connection.execute("UPDATE customer SET name = name WHERE customer_id = 7")  # moves the row
@@ -65,10 +67,10 @@ def test_the_digest_sees_one_changed_value(connection: psycopg.Connection[Any]) 
 
 
 @pytest.mark.parametrize("customers", [0, 1, 2, 10, 1000])
-def test_any_size_loads_with_valid_references(
+def test_sample_of_any_size_has_valid_foreign_keys(
     connection: psycopg.Connection[Any], customers: int
 ) -> None:
-    """From the empty company on; every foreign key is looked up again."""
+    """The test checks every foreign key. It also loads a sample without customers."""
     sheet = load(connection, customers=customers, as_of=AS_OF)
     assert sheet.tables["customer"] == customers
     assert sheet.tables["waybill"] == 2 * customers
@@ -78,7 +80,7 @@ def test_any_size_loads_with_valid_references(
 
 
 def orphans(connection: psycopg.Connection[Any]) -> list[str]:
-    """Foreign keys with a row that refers to nothing, by a join of our own."""
+    """Return the names of foreign keys that are not validated or have a row without a target."""
     keys = connection.execute(
         """
         SELECT conname, conrelid::regclass::text, confrelid::regclass::text,
@@ -90,7 +92,7 @@ def orphans(connection: psycopg.Connection[Any]) -> list[str]:
         """
     ).fetchall()
     assert len(keys) >= 25
-    found = []
+    orphaned = []
     for name, child, parent, columns, targets, validated in keys:
         match = " AND ".join(f"p.{t} = c.{c}" for c, t in zip(columns, targets, strict=True))
         filled = " AND ".join(f"c.{c} IS NOT NULL" for c in columns)
@@ -99,17 +101,17 @@ def orphans(connection: psycopg.Connection[Any]) -> list[str]:
             f"AND NOT EXISTS (SELECT FROM {parent} p WHERE {match})"
         ).fetchone()
         if not validated or lost != (0,):
-            found.append(name)
-    return found
+            orphaned.append(name)
+    return orphaned
 
 
-def test_references_of_the_big_sample_are_valid(sample: Sample) -> None:
-    """At a size where every rule has planted rows."""
+def test_foreign_keys_of_the_large_sample_are_valid(sample: Sample) -> None:
+    """A sample of this size has rows with deliberate defects for every rule."""
     assert not orphans(sample.connection)
 
 
-def test_references_are_enforced_after_the_load(connection: psycopg.Connection[Any]) -> None:
-    """The load's way round the checks is not left open."""
+def test_foreign_keys_are_enforced_after_the_load(connection: psycopg.Connection[Any]) -> None:
+    """The load disables foreign key checks only in its own transaction."""
     load(connection, customers=5, as_of=AS_OF)
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         connection.execute("UPDATE waybill SET sender_id = 99 WHERE waybill_id = 1")
@@ -119,12 +121,12 @@ def test_references_are_enforced_after_the_load(connection: psycopg.Connection[A
         connection.execute("UPDATE customer SET default_address_id = 99 WHERE customer_id = 1")
 
 
-def test_a_load_by_an_ordinary_user_has_its_references_checked(
+def test_load_by_an_ordinary_user_gives_the_same_content(
     connection: psycopg.Connection[Any], postgres: EmbeddedPostgres
 ) -> None:
-    """Without the right to switch triggers off the result is the same."""
+    """A user without the right to disable triggers gets the same content."""
     load(connection, customers=60, as_of=AS_OF)
-    wanted = digest(connection)
+    expected = digest(connection)
     wipe(connection)
     connection.execute("DROP ROLE IF EXISTS loader")
     connection.execute("CREATE ROLE loader LOGIN PASSWORD 'loader'")
@@ -132,14 +134,16 @@ def test_a_load_by_an_ordinary_user_has_its_references_checked(
     name = connection.info.dbname
     with psycopg.connect(postgres.conninfo(name, "loader", "loader"), autocommit=True) as own:
         load(own, customers=60, as_of=AS_OF)
-        assert digest(own) == wanted
+        assert digest(own) == expected
         own.execute("DROP OWNED BY loader CASCADE")
     connection.execute("DROP OWNED BY loader")
     connection.execute("DROP ROLE loader")
 
 
-def test_new_rows_get_numbers_of_their_own(connection: psycopg.Connection[Any]) -> None:
-    """Identity columns go on where the sample ends."""
+def test_rows_inserted_after_the_load_get_unused_primary_keys(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """Identity columns continue after the largest number of the sample."""
     load(connection, customers=5, as_of=AS_OF)
     new = connection.execute(
         "INSERT INTO department (name, kind) VALUES ('新部门', 'office') RETURNING department_id"
@@ -147,8 +151,8 @@ def test_new_rows_get_numbers_of_their_own(connection: psycopg.Connection[Any]) 
     assert new == (15,)
 
 
-def test_a_database_with_anything_in_it_is_refused(connection: psycopg.Connection[Any]) -> None:
-    """The error names what was found; nothing is added."""
+def test_load_refuses_a_database_that_is_not_empty(connection: psycopg.Connection[Any]) -> None:
+    """The error names the existing table, and the database is unchanged."""
     connection.execute('CREATE SCHEMA other CREATE TABLE "Größe" (a int)')
     with pytest.raises(UsageError, match=r"not empty: it has other\.Größe"):
         load(connection, customers=1, as_of=AS_OF)
@@ -163,19 +167,19 @@ def test_a_database_with_anything_in_it_is_refused(connection: psycopg.Connectio
         ({"as_of": datetime(2026, 1, 1)}, "time zone"),  # noqa: DTZ001 - the mistake meant
     ],
 )
-def test_wrong_arguments_are_refused(
+def test_load_refuses_invalid_arguments(
     connection: psycopg.Connection[Any], wrong: dict[str, Any], message: str
 ) -> None:
-    """Before the database is touched."""
+    """An invalid number of customers or a time without timezone must not start the load."""
     with pytest.raises(UsageError, match=message):
         load(connection, **{"customers": 1, "as_of": AS_OF, **wrong})
 
 
 @pytest.mark.parametrize("step", ["customer", "waybill_2025_03", "intake_record", "analyze"])
-def test_an_interrupted_load_leaves_the_database_empty(
+def test_interrupted_load_leaves_the_database_empty(
     connection: psycopg.Connection[Any], step: str
 ) -> None:
-    """So the next one starts afresh."""
+    """The load can therefore be started again."""
 
     def stop(at: str, done: int, total: int) -> None:
         if at == step:
@@ -186,10 +190,10 @@ def test_an_interrupted_load_leaves_the_database_empty(
     load(connection, customers=20, as_of=AS_OF)
 
 
-def test_a_failure_while_making_rows_reaches_the_caller(
+def test_error_while_generating_rows_is_raised_in_the_caller(
     connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows are made in a thread; its errors are not lost there."""
+    """A thread generates the rows, and its errors are raised in the caller."""
 
     def fail(*_: object) -> None:
         raise ArithmeticError("broken dice")
@@ -199,8 +203,8 @@ def test_a_failure_while_making_rows_reaches_the_caller(
         load(connection, customers=20, as_of=AS_OF)
 
 
-def test_progress_ends_at_its_total(connection: psycopg.Connection[Any]) -> None:
-    """A bar drawn from it fills up."""
+def test_progress_of_each_step_ends_at_its_total(connection: psycopg.Connection[Any]) -> None:
+    """A progress bar therefore reaches its end."""
     last: dict[str, tuple[int, int]] = {}
     load(
         connection, customers=30, as_of=AS_OF,
@@ -211,8 +215,10 @@ def test_progress_ends_at_its_total(connection: psycopg.Connection[Any]) -> None
     assert last["analyze"] == (1, 1)
 
 
-def test_rates_are_honoured_and_checked(connection: psycopg.Connection[Any]) -> None:
-    """More waybills on request; planting more than half of the rows is refused."""
+def test_load_applies_rates_and_refuses_rates_that_are_too_high(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """A rate can be raised, but not so far that more than half of the rows would have defects."""
     clean = Rates(waybills=3.5, customer_defects={}, canaries=0)
     sheet = load(connection, customers=100, as_of=AS_OF, rates=clean)
     assert sheet.tables["waybill"] == 350
@@ -224,8 +230,8 @@ def test_rates_are_honoured_and_checked(connection: psycopg.Connection[Any]) -> 
         load(connection, customers=100, as_of=AS_OF, rates=crowded)
 
 
-def test_partitions_are_monthly_for_three_years_and_the_next_month(sample: Sample) -> None:
-    """Named and bounded by the months of Asia/Shanghai, where it is March already."""
+def test_waybill_partitions_cover_three_years_and_the_next_month(sample: Sample) -> None:
+    """The partitions are months of the timezone Asia/Shanghai, in which it is already March."""
     names = [
         name for (name,) in sample.rows(
             "SELECT inhrelid::regclass::text FROM pg_inherits "
@@ -243,10 +249,10 @@ def test_partitions_are_monthly_for_three_years_and_the_next_month(sample: Sampl
     assert all(holder == month for holder, month in used)
 
 
-def test_the_newest_waybill_is_ten_minutes_old_and_nothing_is_in_the_future(
+def test_newest_waybill_is_ten_minutes_old_and_no_record_is_later(
     sample: Sample,
 ) -> None:
-    """So that a drill can check the newest record lies inside its window."""
+    """A restore drill can therefore check that the newest record is recent."""
     assert sample.rows("SELECT max(created_at) FROM waybill") == [(AS_OF - timedelta(minutes=10),)]
     columns = sample.rows(
         "SELECT table_name, column_name FROM information_schema.columns JOIN pg_class "
@@ -259,9 +265,9 @@ def test_the_newest_waybill_is_ten_minutes_old_and_nothing_is_in_the_future(
         assert late == [(0,)], (table, column)
 
 
-def test_events_follow_the_order_of_life(sample: Sample) -> None:
-    """No one sends, is looked up or is shared before signing up or after leaving."""
-    for table, who, when in (
+def test_events_of_a_customer_happen_while_the_account_is_open(sample: Sample) -> None:
+    """Customers have no events before they sign up or after they close the account."""
+    for table, column, time_column in (
         ("waybill", "sender_id", "created_at"),
         ("waybill", "receiver_id", "created_at"),
         ("access_log", "customer_id", "accessed_at"),
@@ -269,19 +275,19 @@ def test_events_follow_the_order_of_life(sample: Sample) -> None:
         ("complaint", "customer_id", "opened_at"),
     ):
         wrong = sample.rows(
-            f"SELECT count(*) FROM {table} e JOIN customer c ON c.customer_id = e.{who} "
-            f"WHERE e.{when} < c.created_at "
-            f"OR ('{table}' <> 'complaint' AND e.{when} > c.closed_at)"
+            f"SELECT count(*) FROM {table} e JOIN customer c ON c.customer_id = e.{column} "
+            f"WHERE e.{time_column} < c.created_at "
+            f"OR ('{table}' <> 'complaint' AND e.{time_column} > c.closed_at)"
         )
-        assert wrong == [(0,)], (table, who)
+        assert wrong == [(0,)], (table, column)
     assert sample.rows(
         "SELECT count(*) FROM training_completion JOIN employee USING (employee_id) "
         "WHERE completed_on < joined_on OR completed_on > left_on"
     ) == [(0,)]
 
 
-def test_masked_labels_hide_what_the_standard_asks(sample: Sample) -> None:
-    """GB/T 41833-2022: a character of the name, six digits of the phone, the unit."""
+def test_masked_labels_meet_the_standard(sample: Sample) -> None:
+    """By GB/T 41833-2022, part of the name and of the phone number, and the unit are hidden."""
     masked = sample.rows("SELECT count(*) FROM waybill WHERE masked_at IS NOT NULL")
     assert masked > [(1000,)]
     for side in ("sender", "receiver"):
@@ -292,29 +298,32 @@ def test_masked_labels_hide_what_the_standard_asks(sample: Sample) -> None:
         ) == [(0,)]
 
 
-def test_masked_labels_of_canaries_hide_them(sample: Sample) -> None:
-    """Nothing marked is left on them, or a search for canaries would find what was masked."""
-    canaries = {one.customer_id for one in sample.sheet.canaries}
-    seen = 0
+def test_masked_labels_contain_no_canary_value(sample: Sample) -> None:
+    """Otherwise a search for canary values would report masked labels as leaked customer data."""
+    canaries = {canary.customer_id for canary in sample.sheet.canaries}
+    canary_labels = 0
     for side in ("sender", "receiver"):
         for customer, name, address in sample.rows(
             f"SELECT {side}_id, {side}_name, {side}_address FROM waybill "
             "WHERE masked_at IS NOT NULL"
         ):
-            seen += customer in canaries
+            canary_labels += customer in canaries
             assert not [
-                one for one in sample.sheet.canaries
-                if one.customer_id == customer and (one.value in name or one.value in address)
+                canary for canary in sample.sheet.canaries
+                if canary.customer_id == customer
+                and (canary.value in name or canary.value in address)
             ]  # fmt: skip
-    assert seen > 10
+    assert canary_labels > 10
     assert sample.rows(
         "SELECT count(*) FROM waybill WHERE masked_at IS NOT NULL AND (sender_name LIKE '%%丝雀%%' "
         "OR receiver_name LIKE '%%丝雀%%')"
     ) == [(0,)]
 
 
-def test_the_schema_has_the_shapes_that_backups_must_keep(sample: Sample) -> None:
-    """Identity, generated, enum, JSON, binary and deferrable things are all there."""
+def test_schema_has_the_column_types_and_constraints_that_backups_must_preserve(
+    sample: Sample,
+) -> None:
+    """These are identity, generated, enum, JSON and binary columns, and deferred constraints."""
     assert sample.rows(
         "SELECT is_identity, identity_generation FROM information_schema.columns "
         "WHERE table_name = 'customer' AND column_name = 'customer_id'"

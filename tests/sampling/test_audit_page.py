@@ -1,4 +1,4 @@
-"""docs/audit.md: every key and finding is there, and its script draws a sample again."""
+"""Tests of the docs pages about audits: keys, finding codes, and the verification script."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from include.policy.rules import Rule
 from include.sampling.rules import Attribute, AuditRules, Population, Seed
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+PAGES = [
+    "explanation/audit.md",
+    "how-to/conclude-an-audit.md",
+    "how-to/verify-a-sample.md",
+    "reference/audit-findings.md",
+]
+PAGE = "\n".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in PAGES)
 CODES = re.compile(r'"(sampling\.[a-z_]+)"')
 
 
 @pytest.mark.parametrize("model", [AuditRules, Seed, Population, Attribute])
-def test_every_key_is_explained(model: type[BaseModel]) -> None:
-    """Each key of the models stands as code on the page."""
+def test_reference_page_has_every_key_of_audit_yaml(model: type[BaseModel]) -> None:
+    """The reference page of audit.yaml has a row for each field of the rule models."""
     assert issubclass(model, Rule)
-    prefix = "seed." if model is Seed else ""
-    absent = [
-        name
-        for name in model.model_fields
-        if f"`{prefix}{name}`" not in PAGE and name not in ("seed",)
-    ]
-    assert not absent
+    page = (ROOT / "docs" / "reference" / "policy-pack" / "audit.md").read_text(encoding="utf-8")
+    keys = {key.rpartition(".")[2] for key in re.findall(r"^\| `([^`]+)` \|", page, re.M)}
+    assert set(model.model_fields) <= keys
 
 
-def test_every_finding_is_explained() -> None:
-    """With its outcome."""
-    found = set()
+def test_docs_have_every_finding_code() -> None:
+    codes = set()
     for file in sorted((ROOT / "include" / "sampling").glob("*.py")):
-        found |= set(CODES.findall(file.read_text(encoding="utf-8")))
+        codes |= set(CODES.findall(file.read_text(encoding="utf-8")))
     figures = {
         "sampling.population",
         "sampling.populations_committed",
@@ -42,24 +43,23 @@ def test_every_finding_is_explained() -> None:
         "sampling.populations_not_accepted",
         "sampling.findings_open",
     }
-    absent = [code for code in sorted(found - figures) if f"`{code}`" not in PAGE]
+    absent = [code for code in sorted(codes - figures) if f"`{code}`" not in PAGE]
     assert not absent
 
 
 def script() -> str:
-    """The script that draws a bundle again."""
-    [found] = re.findall(r"```python\n(import hashlib, json, pathlib, sys\n.*?)```", PAGE, re.S)
-    return str(found)
+    """Return the script on the docs page that repeats the draw of a bundle."""
+    [source] = re.findall(r"```python\n(import hashlib, json, pathlib, sys\n.*?)```", PAGE, re.S)
+    return str(source)
 
 
-def test_the_script_needs_the_standard_library_alone() -> None:
-    """Nothing else is imported."""
+def test_verification_script_imports_standard_library_only() -> None:
     imports = [line for line in script().splitlines() if "import" in line]
     assert imports == ["import hashlib, json, pathlib, sys"]
 
 
-def test_the_page_says_how_it_is_run_by_hand() -> None:
-    """Each command, and how the digest that was written down is computed."""
+def test_docs_have_commands_to_run_an_audit_by_hand() -> None:
+    """The commands include the one that computes the digest of the commitment."""
     for words in (
         "./parcelseal run sample_audit --answer 'seed=Enter:",
         "./parcelseal sampling return workpapers.xlsx --by NAME",

@@ -1,4 +1,4 @@
-"""A population is judged by the plan that was made before the draw, and by nothing else."""
+"""Tests of verdicts on populations: the sampling plan, made before the draw, decides."""
 
 from __future__ import annotations
 
@@ -10,37 +10,53 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.sampling import closing, signed_report
-from include.sampling.commitment import Committed, PlanKind
+from include.sampling.commitment import CommittedPopulation, PlanKind
 from include.sampling.evaluation import Verdict, evaluate
 from include.sampling.exact.sizes import upper_limit
 from include.sampling.exact.strata import Allocation, stratified_limit
 from include.sampling.workpapers.form import Answer
 from include.services.errors import UsageError
-from tests.sampling.drawn import answered, bad, committed, drawn_of
+from tests.sampling.draw_fixtures import (
+    answers_for,
+    committed_population,
+    draw_sample,
+    not_approved,
+)
 
 STRATA = {"east": 60, "north": 25, "west": 300}
 EXPECTING = {"expected": "3%", "confidence": "90%"}
 
 
-def judged(one: Committed, *deviating: int, stage: int = 1) -> Verdict:
-    """The verdict when these items deviate."""
-    sample = drawn_of(one)
-    return evaluate(one, sample, answered(one, sample, bad(*deviating)), stage)
+def judge_with(committed: CommittedPopulation, *deviating: int, stage: int = 1) -> Verdict:
+    """Return the verdict on a population if the sample items with given numbers deviate.
+
+    Args:
+        committed: the population in the commitment.
+        deviating: numbers of the items that deviate.
+        stage: last stage to evaluate.
+    """
+    sample = draw_sample(committed)
+    return evaluate(
+        committed, sample, answers_for(committed, sample, not_approved(*deviating)), stage
+    )
 
 
-def test_an_item_deviates_once_however_many_of_its_attributes_do() -> None:
-    """Each attribute is told, and counted by itself."""
-    one = committed()
-    sample = drawn_of(one)
-    both = {"approved": Answer.DEVIATES, "bound": Answer.NOT_FOUND}
-    verdict = evaluate(one, sample, answered(one, sample, {3: both}), 1)
+def test_item_with_two_deviating_attributes_is_one_deviation() -> None:
+    """Each attribute that deviates is listed and counted separately."""
+    committed = committed_population()
+    sample = draw_sample(committed)
+    deviating_answers = {"approved": Answer.DEVIATES, "bound": Answer.NOT_FOUND}
+    verdict = evaluate(committed, sample, answers_for(committed, sample, {3: deviating_answers}), 1)
     assert verdict.deviating == 1
     assert verdict.by_attribute == {"approved": 1, "bound": 1}
-    assert [(it.number, it.attribute, it.answer) for it in verdict.deviations] == [
+    assert [
+        (deviation.number, deviation.attribute, deviation.answer)
+        for deviation in verdict.deviations
+    ] == [
         (3, "approved", Answer.DEVIATES),
         (3, "bound", Answer.NOT_FOUND),
     ]
-    assert {it.key for it in verdict.deviations} == {sample.items[2].key}
+    assert {deviation.key for deviation in verdict.deviations} == {sample.items[2].key}
 
 
 @pytest.mark.parametrize(
@@ -53,31 +69,34 @@ def test_an_item_deviates_once_however_many_of_its_attributes_do() -> None:
         (Answer.MISSING, True),
     ],
 )
-def test_what_was_not_found_or_not_answered_deviates(answer: Answer, deviates: bool) -> None:
-    """What does not apply does not."""
-    one = committed()
-    sample = drawn_of(one)
-    verdict = evaluate(one, sample, answered(one, sample, {1: {"bound": answer}}), 1)
+def test_item_that_was_not_found_or_has_no_answer_is_deviation(
+    answer: Answer, deviates: bool
+) -> None:
+    committed = committed_population()
+    sample = draw_sample(committed)
+    verdict = evaluate(committed, sample, answers_for(committed, sample, {1: {"bound": answer}}), 1)
     assert verdict.deviating == deviates
     assert verdict.decision == ("not_accepted" if deviates else "accepted")
 
 
-def test_items_to_which_nothing_applies_deviate() -> None:
-    """They were drawn and show nothing: an audit of nothing would accept everything."""
-    one = committed()
-    sample = drawn_of(one)
-    nothing = dict.fromkeys(one.attributes, Answer.NOT_APPLICABLE)
-    answers = answered(one, sample, {1: nothing, 2: nothing, 3: {"bound": Answer.NOT_APPLICABLE}})
-    verdict = evaluate(one, sample, answers, 1)
+def test_item_to_which_no_question_applies_is_deviation() -> None:
+    """If such items were accepted, an audit that tests nothing would accept every population."""
+    committed = committed_population()
+    sample = draw_sample(committed)
+    nothing = dict.fromkeys(committed.attributes, Answer.NOT_APPLICABLE)
+    answers = answers_for(
+        committed, sample, {1: nothing, 2: nothing, 3: {"bound": Answer.NOT_APPLICABLE}}
+    )
+    verdict = evaluate(committed, sample, answers, 1)
     assert (verdict.decision, verdict.untested, verdict.deviating) == ("not_accepted", 2, 2)
-    assert verdict.applied == dict.fromkeys(one.attributes, verdict.items - 2) | {
+    assert verdict.applied == dict.fromkeys(committed.attributes, verdict.items - 2) | {
         "bound": verdict.items - 3
     }
 
 
 @pytest.mark.parametrize("answer", Answer)
-def test_an_answer_deviates_unless_it_is_met_or_beside_the_item(answer: Answer) -> None:
-    """One that is added later deviates until somebody says otherwise; reports know its words."""
+def test_every_answer_except_met_and_not_applicable_is_deviation(answer: Answer) -> None:
+    """A new kind of answer is a deviation by default, and the reports need a text for it."""
     assert answer.deviates is (answer not in (Answer.MET, Answer.NOT_APPLICABLE))
     if answer is not Answer.MET:
         assert answer in signed_report.ANSWERS
@@ -85,28 +104,33 @@ def test_an_answer_deviates_unless_it_is_met_or_beside_the_item(answer: Answer) 
 
 
 @pytest.mark.parametrize("strata", [500, {"east": 300, "west": 700}], ids=["whole", "strata"])
-def test_what_is_not_accepted_in_stages_may_deviate_at_the_tolerable_rate(
+def test_upper_limit_after_rejection_in_second_stage_is_calculated_from_first_stage(
     strata: dict[str, int] | int,
 ) -> None:
-    """A deviation in each stage: the limit is that of the first one, and never below tolerable."""
-    one = committed(strata=strata, plan="staged")
-    first, again = judged(one, 1), judged(one, 1, one.plan.n + 1, stage=2)
-    assert again.decision == "not_accepted"
-    assert again.upper_limit == first.upper_limit
-    assert Fraction(again.upper_limit) >= one.tolerable
+    """The upper limit of a rejected population is never below the tolerable rate."""
+    committed = committed_population(strata=strata, plan="staged")
+    first, second = (
+        judge_with(committed, 1),
+        judge_with(committed, 1, committed.plan.n + 1, stage=2),
+    )
+    assert second.decision == "not_accepted"
+    assert second.upper_limit == first.upper_limit
+    assert Fraction(second.upper_limit) >= committed.tolerable
 
 
-def test_limits_of_two_stages_cover_as_often_as_they_say() -> None:
-    """Whatever the rate, all ways together: the shown limit is below it with the risk at most."""
-    one = committed(strata=120, tolerable="10%", confidence="90%", plan="staged")
-    n, size = one.plan.n, one.items
+def test_upper_limits_of_two_stages_have_planned_confidence() -> None:
+    """The probability of an upper limit below the deviation rate is at most the planned risk."""
+    committed = committed_population(strata=120, tolerable="10%", confidence="90%", plan="staged")
+    n, size = committed.plan.n, committed.items
 
-    def chance(items: int, bad: int, k: int) -> Fraction:
-        return Fraction(comb(bad, k) * comb(items - bad, n - k), comb(items, n))
+    def chance(items: int, not_approved: int, k: int) -> Fraction:
+        return Fraction(comb(not_approved, k) * comb(items - not_approved, n - k), comb(items, n))
 
-    limits = {(k,): Fraction(judged(one, *range(1, k + 1)).upper_limit) for k in range(n + 1)}
-    limits[1, 0] = Fraction(judged(one, 1, stage=2).upper_limit)
-    limits[1, 1] = Fraction(judged(one, 1, n + 1, stage=2).upper_limit)
+    limits = {
+        (k,): Fraction(judge_with(committed, *range(1, k + 1)).upper_limit) for k in range(n + 1)
+    }
+    limits[1, 0] = Fraction(judge_with(committed, 1, stage=2).upper_limit)
+    limits[1, 1] = Fraction(judge_with(committed, 1, n + 1, stage=2).upper_limit)
     for worse in range(1, size - n, 3):
         rate, missed = Fraction(worse, size), Fraction(0)
         for k in range(min(n, worse) + 1):
@@ -115,89 +139,100 @@ def test_limits_of_two_stages_cover_as_often_as_they_say() -> None:
                 clean = chance(size - n, worse - 1, 0)
                 ways = {(1, 0): ways[1,] * clean, (1, 1): ways[1,] * (1 - clean)}
             missed += sum(p for way, p in ways.items() if limits[way] < rate)
-        assert missed <= 1 - one.confidence
+        assert missed <= 1 - committed.confidence
 
 
-def test_an_item_without_answers_is_no_met_one() -> None:
-    """It cannot be judged."""
-    one = committed()
-    sample = drawn_of(one)
-    answers = answered(one, sample)
+def test_evaluation_of_item_without_answers_raises_error() -> None:
+    committed = committed_population()
+    sample = draw_sample(committed)
+    answers = answers_for(committed, sample)
     del answers["shares", 2]
     with pytest.raises(KeyError):
-        evaluate(one, sample, answers, 1)
+        evaluate(committed, sample, answers, 1)
 
 
 @pytest.mark.parametrize(
-    ("one", "method"),
+    ("committed", "method"),
     [
-        (committed(strata=400, **EXPECTING), "hypergeometric"),
-        (committed(strata=STRATA, **EXPECTING), "binomial"),
-        (committed(strata=15, expected="5%"), "census"),
+        (committed_population(strata=400, **EXPECTING), "hypergeometric"),
+        (committed_population(strata=STRATA, **EXPECTING), "binomial"),
+        (committed_population(strata=15, expected="5%"), "census"),
     ],
     ids=["hypergeometric", "strata", "census"],
 )
-def test_as_many_as_the_plan_accepts_are_accepted_and_one_more_is_not(
-    one: Committed, method: str
+def test_plan_accepts_acceptable_deviations_and_rejects_one_more(
+    committed: CommittedPopulation, method: str
 ) -> None:
-    """The limit is that of the same probabilities by which it was planned."""
-    plan = one.plan
+    """The upper limit is computed with the same probability distribution as the plan."""
+    plan = committed.plan
     assert (plan.method, plan.stages) == (method, 1)
     assert plan.acceptable > 0
     at, above = (
-        judged(one, *range(1, deviating + 1))
+        judge_with(committed, *range(1, deviating + 1))
         for deviating in (plan.acceptable, plan.acceptable + 1)
     )
     assert (at.decision, above.decision) == ("accepted", "not_accepted")
-    assert Fraction(at.upper_limit) < one.tolerable <= Fraction(above.upper_limit)
+    assert Fraction(at.upper_limit) < committed.tolerable <= Fraction(above.upper_limit)
     assert at.items == plan.n
     for verdict in (at, above):
         limit = (
-            stratified_limit(Allocation(one.strata, plan.drawn), verdict.deviating, one.confidence)
-            if one.stratified
-            else upper_limit(plan.n, verdict.deviating, one.confidence, one.items)
+            stratified_limit(
+                Allocation(committed.strata, plan.drawn), verdict.deviating, committed.confidence
+            )
+            if committed.stratified
+            else upper_limit(plan.n, verdict.deviating, committed.confidence, committed.items)
         )
         assert Fraction(verdict.upper_limit) == Fraction(limit.rate)
     assert above.upper_limit_pct == f"{limit.rounded_up_pct:f}"
 
 
-def test_discovery_does_not_accept_a_single_deviation() -> None:
-    """Not even where all items were looked at and one of them would be tolerable."""
+def test_discovery_plan_rejects_population_with_single_deviation() -> None:
+    """A census is rejected too, even if its deviation rate is below the tolerable rate."""
     for size in (15, 400):
-        one = committed(strata=size, plan="discovery")
-        assert judged(one).decision == "accepted"
-        assert judged(one, 1).decision == "not_accepted"
+        committed = committed_population(strata=size, plan="discovery")
+        assert judge_with(committed).decision == "accepted"
+        assert judge_with(committed, 1).decision == "not_accepted"
 
 
 @pytest.mark.parametrize("strata", [400, {"east": 300, "west": 700}], ids=["whole", "strata"])
-def test_two_stages_accept_at_none_go_on_at_one_and_reject_at_more(
+def test_first_stage_accepts_after_0_continues_after_1_and_rejects_after_2_deviations(
     strata: dict[str, int] | int,
 ) -> None:
-    """In the second stage there has to be none; then the limit is below the tolerable rate."""
-    one = committed(strata=strata, plan="staged")
-    assert one.plan.stages == 2
-    first = one.plan.n
-    none, single, more = judged(one), judged(one, 1), judged(one, 1, 2)
-    assert (none.decision, none.items, none.acceptable) == ("accepted", first, 0)
+    """The second stage accepts the population only if it has no deviation."""
+    committed = committed_population(strata=strata, plan="staged")
+    assert committed.plan.stages == 2
+    first = committed.plan.n
+    clean, single, more = (
+        judge_with(committed),
+        judge_with(committed, 1),
+        judge_with(committed, 1, 2),
+    )
+    assert (clean.decision, clean.items, clean.acceptable) == ("accepted", first, 0)
     assert single.decision == "next_stage"
     assert (more.decision, more.items) == ("not_accepted", first)
-    after = judged(one, 1, stage=2)
+    after = judge_with(committed, 1, stage=2)
     assert (after.decision, after.items) == ("accepted", 2 * first)
     assert after.deviating == after.acceptable == 1
-    assert Fraction(none.upper_limit) < Fraction(after.upper_limit) < one.tolerable
-    again = judged(one, 1, first + 1, stage=2)
-    assert (again.decision, again.deviating) == ("not_accepted", 2)
+    assert Fraction(clean.upper_limit) < Fraction(after.upper_limit) < committed.tolerable
+    second = judge_with(committed, 1, first + 1, stage=2)
+    assert (second.decision, second.deviating) == ("not_accepted", 2)
 
 
 def _accepts(population: int, deviating: int, n: int) -> Fraction:
-    """The chance that two stages accept, counted by hand."""
+    """Compute directly the probability that two stages accept a population.
+
+    Args:
+        population: number of items in the population.
+        deviating: number of deviating items in the population.
+        n: number of items in each stage.
+    """
 
     def chance(size: int, bad_ones: int, k: int) -> Fraction:
         return Fraction(comb(bad_ones, k) * comb(size - bad_ones, n - k), comb(size, n))
 
-    one = chance(population, deviating, 1) if deviating else Fraction(0)
+    single = chance(population, deviating, 1) if deviating else Fraction(0)
     rest = chance(population - n, deviating - 1, 0) if deviating else Fraction(0)
-    return chance(population, deviating, 0) + one * rest
+    return chance(population, deviating, 0) + single * rest
 
 
 @settings(max_examples=30, deadline=None)
@@ -206,19 +241,25 @@ def _accepts(population: int, deviating: int, n: int) -> Fraction:
     st.sampled_from(["6%", "10%", "1/7"]),
     st.sampled_from(["50%", "80%", "95%"]),
 )
-def test_the_limit_of_two_stages_is_the_worst_that_is_not_excluded(
+def test_upper_limit_of_two_stages_is_highest_rate_that_is_accepted_with_more_than_the_risk(
     items: int, tolerable: str, confidence: str
 ) -> None:
-    """One deviating item more, and both stages would accept with at most the risk."""
-    one = committed(strata=items, plan="staged", tolerable=tolerable, confidence=confidence)
-    if one.plan.stages != 2:
+    """If one more item deviates, two stages accept the population with at most the planned risk."""
+    committed = committed_population(
+        strata=items, plan="staged", tolerable=tolerable, confidence=confidence
+    )
+    if committed.plan.stages != 2:
         return
-    limit = Fraction(judged(one, 1, stage=2).upper_limit)
+    limit = Fraction(judge_with(committed, 1, stage=2).upper_limit)
     most = int(limit * items)
     assert limit - Fraction(most, items) < Fraction(1, 10**9)
-    risk = 1 - one.confidence
-    assert _accepts(items, most, one.plan.n) > risk >= _accepts(items, most + 1, one.plan.n)
-    assert limit < one.tolerable
+    risk = 1 - committed.confidence
+    assert (
+        _accepts(items, most, committed.plan.n)
+        > risk
+        >= _accepts(items, most + 1, committed.plan.n)
+    )
+    assert limit < committed.tolerable
 
 
 @settings(max_examples=40, deadline=None)
@@ -227,21 +268,23 @@ def test_the_limit_of_two_stages_is_the_worst_that_is_not_excluded(
     st.integers(0, 3),
     st.data(),
 )
-def test_the_estimate_weighs_strata_by_their_size(
+def test_point_estimate_weights_strata_by_size(
     sizes: list[int], deviating: int, data: st.DataObject
 ) -> None:
-    """As if every stratum had deviated throughout as its items did."""
+    """The deviation rate of each stratum is estimated by the rate of its drawn items."""
     strata = {f"s{at}": size for at, size in enumerate(sizes)}
-    one = committed(strata=strata, tolerable="20%", expected="5%", confidence="70%")
-    sample = drawn_of(one)
+    committed = committed_population(
+        strata=strata, tolerable="20%", expected="5%", confidence="70%"
+    )
+    sample = draw_sample(committed)
     numbers = st.integers(1, len(sample.items))
     chosen = data.draw(st.sets(numbers, max_size=min(deviating, len(sample.items))))
     naive = 0.0
     for name, size in strata.items():
-        of_it = [item for item in sample.items if item.stratum == name]
-        share = sum(item.number in chosen for item in of_it) / len(of_it)
-        naive += share * size / one.items
-    verdict = evaluate(one, sample, answered(one, sample, bad(*chosen)), 1)
+        in_stratum = [item for item in sample.items if item.stratum == name]
+        share = sum(item.number in chosen for item in in_stratum) / len(in_stratum)
+        naive += share * size / committed.items
+    verdict = evaluate(committed, sample, answers_for(committed, sample, not_approved(*chosen)), 1)
     assert naive - 1e-9 <= float(verdict.point_estimate) <= naive + 1.1e-6
     assert verdict.deviating == len(chosen)
 
@@ -263,7 +306,7 @@ KINDS: st.SearchStrategy[PlanKind] = st.sampled_from(["single", "staged", "disco
     st.sampled_from(["50%", "55%", "59%", "60%", "80%", "95%", "99%"]),
     st.data(),
 )
-def test_what_is_accepted_is_shown_to_deviate_less_than_is_tolerable(
+def test_upper_limit_of_accepted_population_is_below_tolerable_rate(
     plan: PlanKind,
     strata: dict[str, int] | int,
     tolerable: str,
@@ -271,91 +314,113 @@ def test_what_is_accepted_is_shown_to_deviate_less_than_is_tolerable(
     confidence: str,
     data: st.DataObject,
 ) -> None:
-    """Whatever the plan, and however few of the acceptable deviations there were."""
+    """The test draws plans and acceptable numbers of deviations at random."""
     try:
-        one = committed(
+        committed = committed_population(
             strata=strata,
             plan=plan,
             tolerable=tolerable,
             expected=expected if plan == "single" else "0",
             confidence=confidence,
         )
-    except UsageError:  # nobody could look at as many
+    except UsageError:  # the plan needs more items than people can test
         return
-    deviating = data.draw(st.integers(0, one.plan.acceptable))
-    verdict = judged(one, *range(1, deviating + 1))
+    deviating = data.draw(st.integers(0, committed.plan.acceptable))
+    verdict = judge_with(committed, *range(1, deviating + 1))
     assert verdict.decision == "accepted"
-    if one.plan.stages == 2:
-        after = judged(one, 1, stage=2)
-        assert Fraction(after.upper_limit) <= Fraction(after.upper_limit_pct) / 100 < one.tolerable
-    assert Fraction(verdict.upper_limit) <= Fraction(verdict.upper_limit_pct) / 100 < one.tolerable
+    if committed.plan.stages == 2:
+        after = judge_with(committed, 1, stage=2)
+        assert (
+            Fraction(after.upper_limit)
+            <= Fraction(after.upper_limit_pct) / 100
+            < committed.tolerable
+        )
+    assert (
+        Fraction(verdict.upper_limit)
+        <= Fraction(verdict.upper_limit_pct) / 100
+        < committed.tolerable
+    )
 
 
-def test_a_limit_just_below_the_tolerable_rate_is_told_with_as_many_digits_as_it_needs() -> None:
-    """Nobody reads "at most 5.0%" where less than 5% is tolerable."""
-    one = committed(strata=40_000, tolerable="5%", confidence="95%")
-    verdict = judged(one)
+def test_upper_limit_just_below_tolerable_rate_has_enough_digits() -> None:
+    """A printed "5.0%" would not be below the tolerable rate of 5%, although the limit is."""
+    committed = committed_population(strata=40_000, tolerable="5%", confidence="95%")
+    verdict = judge_with(committed)
     assert verdict.decision == "accepted"
     assert verdict.upper_limit_pct == "4.95"
 
 
-def test_the_limit_of_strata_is_a_number_of_items() -> None:
-    """Of 22 items two may deviate; at 10%, which is not tolerable, there would be three."""
-    one = committed(strata={"east": 22}, expected="0.5%", confidence="50%")
-    assert (one.plan.n, one.plan.acceptable) == (20, 1)
-    assert Fraction(judged(one, 1).upper_limit) == Fraction("0.090909090910")
+def test_upper_limit_for_strata_is_a_whole_number_of_items() -> None:
+    """Two of 22 items may deviate; at the tolerable rate of 10%, three items would deviate."""
+    committed = committed_population(strata={"east": 22}, expected="0.5%", confidence="50%")
+    assert (committed.plan.n, committed.plan.acceptable) == (20, 1)
+    assert Fraction(judge_with(committed, 1).upper_limit) == Fraction("0.090909090910")
 
 
-def test_few_deviations_at_low_confidence_have_a_limit_too() -> None:
-    """Of strata, where the bound says nothing below a mean of one more than was found."""
-    one = committed(
+def test_upper_limit_for_strata_at_low_confidence_respects_hoeffding_condition() -> None:
+    """Hoeffding's bound requires a mean of at least the number of deviations plus one."""
+    committed = committed_population(
         strata={"east": 700, "west": 800}, tolerable="5%", expected="1%", confidence="55%"
     )
-    assert one.plan.acceptable == 1
-    assert judged(one, 1).upper_limit_pct == "4.9"
+    assert committed.plan.acceptable == 1
+    assert judge_with(committed, 1).upper_limit_pct == "4.9"
 
 
-def _risk_of_strata(one: Committed, deviating: dict[str, int]) -> Fraction:
-    """The chance that two stages accept, when the strata hold so many deviating items."""
+def _risk_of_strata(committed: CommittedPopulation, deviating: dict[str, int]) -> Fraction:
+    """Return the probability that two stages accept a population with strata.
 
-    def none_or_one(sizes: dict[str, int], bad_ones: dict[str, int]) -> tuple[Fraction, dict]:  # type: ignore[type-arg]  # one line
-        none, ones = Fraction(1), {}
+    Args:
+        committed: the population.
+        deviating: number of deviating items in each stratum.
+    """
+
+    def no_or_one_deviation(
+        sizes: dict[str, int], bad_ones: dict[str, int]
+    ) -> tuple[Fraction, dict]:  # type: ignore[type-arg]  # one line
+        no_deviation, single = Fraction(1), {}
         for name, size in sizes.items():
-            none *= Fraction(comb(size - bad_ones[name], drawn[name]), comb(size, drawn[name]))
+            no_deviation *= Fraction(
+                comb(size - bad_ones[name], drawn[name]), comb(size, drawn[name])
+            )
         for name in sizes:
             chance = Fraction(1)
             for other, size in sizes.items():
                 k = int(other == name)
-                of_it, n = bad_ones[other], drawn[other]
-                chance *= Fraction(comb(of_it, k) * comb(size - of_it, n - k), comb(size, n))
-            ones[name] = chance
-        return none, ones
+                bad_count, n = bad_ones[other], drawn[other]
+                chance *= Fraction(
+                    comb(bad_count, k) * comb(size - bad_count, n - k), comb(size, n)
+                )
+            single[name] = chance
+        return no_deviation, single
 
-    drawn = one.plan.drawn
-    none, ones = none_or_one(one.strata, deviating)
-    left = {name: size - drawn[name] for name, size in one.strata.items()}
-    total = none
-    for name, chance in ones.items():
+    drawn = committed.plan.drawn
+    no_deviation, single = no_or_one_deviation(committed.strata, deviating)
+    left = {name: size - drawn[name] for name, size in committed.strata.items()}
+    total = no_deviation
+    for name, chance in single.items():
         if chance:
             rest = deviating | {name: deviating[name] - 1}
-            total += chance * none_or_one(left, rest)[0]
+            total += chance * no_or_one_deviation(left, rest)[0]
     return total
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(15, 60), st.integers(15, 60), st.sampled_from(["50%", "60%", "80%"]))
-def test_the_limit_of_stages_over_strata_overlooks_nothing_worse(
+def test_upper_limit_of_two_stages_with_strata_has_planned_confidence(
     east: int, west: int, confidence: str
 ) -> None:
-    """Wherever the deviations lie: whatever is worse than the limit had at most the risk."""
-    one = committed(
+    """A population with a rate above the upper limit is accepted with at most the planned risk.
+
+    This holds for any distribution of the deviating items over the strata.
+    """
+    committed = committed_population(
         strata={"east": east, "west": west}, plan="staged", tolerable="25%", confidence=confidence
     )
-    if one.plan.stages != 2:
+    if committed.plan.stages != 2:
         return
-    verdict = judged(one, 1, stage=2)
-    worse = int(Fraction(verdict.upper_limit) * one.items) + 1
+    verdict = judge_with(committed, 1, stage=2)
+    worse = int(Fraction(verdict.upper_limit) * committed.items) + 1
     for of_east in range(max(0, worse - west), min(worse, east) + 1):
         spread = {"east": of_east, "west": worse - of_east}
-        assert _risk_of_strata(one, spread) <= 1 - one.confidence
-    assert worse <= ceil(one.tolerable * one.items)
+        assert _risk_of_strata(committed, spread) <= 1 - committed.confidence
+    assert worse <= ceil(committed.tolerable * committed.items)

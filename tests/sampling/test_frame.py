@@ -1,4 +1,4 @@
-"""Frames: every item a line, in an order that everybody gets again, or no frame at all."""
+"""Tests of frames: one line per item in a reproducible order, or no frame at all."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.sampling.frame import PIECE, WHOLE, Frame, Item, freeze, pick, plain
+from include.sampling.frame import NO_STRATUM, PIECE, Frame, Item, freeze, pick, unescape
 from include.services.errors import ControlFailed, UsageError
-from tests.sampling.rig import Rig, third_quarter
+from tests.sampling.company import Company, third_quarter
 
 ODD = [
     "'single' \"double\"",
@@ -36,18 +36,18 @@ ODD = [
 
 
 def rows(values: list[str]) -> str:
-    """A SELECT of texts as ids."""
-    quoted = ", ".join("('" + one.replace("'", "''") + "')" for one in values)
+    """Return a SELECT that returns the given texts as ids."""
+    quoted = ", ".join("('" + value.replace("'", "''") + "')" for value in values)
     return f"SELECT v AS id FROM (VALUES {quoted}) AS t (v)"
 
 
 def picked(content: bytes, lines: set[int]) -> list[Item]:
-    return list(pick(io.BytesIO(content), {WHOLE: lines}, stratified=False))
+    return list(pick(io.BytesIO(content), {NO_STRATUM: lines}, stratified=False))
 
 
 @pytest.fixture(scope="module")
-def asked(shop: Rig) -> Rig:
-    """Frames leave nothing behind: one shop does for all."""
+def frame_company(shop: Company) -> Company:
+    """Provide a company without a reset, because these tests do not change its state database."""
     return shop
 
 
@@ -70,67 +70,68 @@ def asked(shop: Rig) -> Rig:
     ],
     ids=["bigint", "text", "uuid", "date", "composite", "varchar"],
 )
-def test_ids_of_every_type_stand_in_an_order_of_their_own(
-    asked: Rig, ids: str, lines: list[str]
+def test_order_of_ids_is_fixed_for_each_data_type(
+    frame_company: Company, ids: str, lines: list[str]
 ) -> None:
-    """Numbers by their value, texts and what has texts inside by their bytes."""
-    found = asked.frame(f"SELECT v AS id FROM (VALUES {ids}) AS t (v)")
-    assert found.lines == lines
-    assert found.frame.strata == {WHOLE: len(lines)}
-    assert [one.key for one in picked(found.content, set(range(1, len(lines) + 1)))] == lines
+    """Numbers are ordered by value; texts and composite values are ordered by bytes."""
+    frozen = frame_company.freeze_query(f"SELECT v AS id FROM (VALUES {ids}) AS t (v)")
+    assert frozen.lines == lines
+    assert frozen.frame.strata == {NO_STRATUM: len(lines)}
+    assert [item.key for item in picked(frozen.content, set(range(1, len(lines) + 1)))] == lines
 
 
-def test_an_id_may_hold_anything(asked: Rig) -> None:
-    """A line is an item whatever its id holds, and the id is got back as it was."""
-    asked.sql("CREATE TABLE odd (v text)")
-    for one in ODD:
-        asked.sql("INSERT INTO odd VALUES (%s)", one)
-    found = asked.frame("SELECT v AS id FROM odd")
-    assert found.frame.items == len(found.lines) == len(ODD)
-    keys = [one.key for one in picked(found.content, set(range(1, len(ODD) + 1)))]
+def test_ids_may_contain_any_character(frame_company: Company) -> None:
+    """Each line of the frame is one item, and the id is read back unchanged."""
+    frame_company.sql("CREATE TABLE odd (v text)")
+    for text in ODD:
+        frame_company.sql("INSERT INTO odd VALUES (%s)", text)
+    frozen = frame_company.freeze_query("SELECT v AS id FROM odd")
+    assert frozen.frame.items == len(frozen.lines) == len(ODD)
+    keys = [item.key for item in picked(frozen.content, set(range(1, len(ODD) + 1)))]
     assert keys == sorted(ODD, key=str.encode)
 
 
-def test_texts_are_ordered_by_their_bytes_whatever_the_collation(asked: Rig) -> None:
-    """Another server, or another version of its libraries, gives the same frame."""
+def test_text_ids_are_ordered_by_bytes_in_any_collation(frame_company: Company) -> None:
+    """Another server, or another version of its libraries, therefore gives the same frame."""
     mixed = ["b", "B", "a", "A", "ä", "z", "_", "1", "10", "2", "中", "文"]
     usable = "collencoding IN (-1, pg_char_to_encoding('UTF8')) AND collprovider <> 'i'"
-    for (collation,) in asked.sql(f"SELECT collname FROM pg_collation WHERE {usable}"):
+    for (collation,) in frame_company.sql(f"SELECT collname FROM pg_collation WHERE {usable}"):
         query = f'SELECT v COLLATE "{collation}" AS id FROM ({rows(mixed)}) AS t (v)'
-        assert asked.frame(query).lines == sorted(mixed, key=str.encode)
+        assert frame_company.freeze_query(query).lines == sorted(mixed, key=str.encode)
 
 
-def test_the_order_of_an_enumeration_is_that_of_its_words(asked: Rig) -> None:
-    """Its own order is the database's, and could be another in a copy."""
-    asked.sql("CREATE TYPE size AS ENUM ('small', 'big', 'Huge')")
+def test_enum_ids_are_ordered_by_text(frame_company: Company) -> None:
+    """The order of the values of an enum may differ in a copy of the database."""
+    frame_company.sql("CREATE TYPE size AS ENUM ('small', 'big', 'Huge')")
     ids = "SELECT v::size AS id FROM (VALUES ('small'), ('big'), ('Huge')) AS t (v)"
-    assert asked.frame(ids).lines == ["Huge", "big", "small"]
+    assert frame_company.freeze_query(ids).lines == ["Huge", "big", "small"]
 
 
-def test_an_empty_population_is_an_empty_frame(asked: Rig) -> None:
-    """No line, no stratum, no fault."""
+def test_empty_population_gives_empty_frame(frame_company: Company) -> None:
     for strata in (False, True):
         query = "SELECT 1 AS id, 'a' AS stratum WHERE false"
-        found = asked.frame(query, strata=strata)
-        assert (found.content, found.frame.items, found.frame.strata) == (b"", 0, {})
+        frozen = frame_company.freeze_query(query, strata=strata)
+        assert (frozen.content, frozen.frame.items, frozen.frame.strata) == (b"", 0, {})
 
 
 @pytest.mark.parametrize("key", ["1", "", "\n"])
-def test_a_population_may_have_one_item(asked: Rig, key: str) -> None:
-    """Also one whose id is empty: that is no missing one."""
-    found = asked.frame(rows([key]))
-    assert found.frame == Frame(found.frame.sha256, 1, {WHOLE: 1})
-    assert picked(found.content, {1}) == [Item(1, 1, key, WHOLE)]
+def test_population_of_single_item_gives_frame_with_one_line(
+    frame_company: Company, key: str
+) -> None:
+    """An empty text is an id and not a missing id."""
+    frozen = frame_company.freeze_query(rows([key]))
+    assert frozen.frame == Frame(frozen.frame.sha256, 1, {NO_STRATUM: 1})
+    assert picked(frozen.content, {1}) == [Item(1, 1, key, NO_STRATUM)]
 
 
 @pytest.mark.parametrize("strata", [False, True])
 @pytest.mark.parametrize("type_", ["bigint", "text", "numeric"])
-def test_an_item_without_an_id_is_refused(asked: Rig, type_: str, strata: bool) -> None:
-    r"""The text ``\N`` is an id like others; NULL is none, however many there are."""
+def test_missing_id_is_refused(frame_company: Company, type_: str, strata: bool) -> None:
+    r"""NULL is a missing id, but the text ``\N`` is an id."""
     for missing in ("(NULL)", "(NULL), (NULL)"):
         query = f"SELECT v::{type_} AS id, 'a' AS stratum FROM (VALUES (2), {missing}) AS t (v)"
         with pytest.raises(ControlFailed, match=r"openings|branches") as caught:
-            asked.frame(query, strata=strata)
+            frame_company.freeze_query(query, strata=strata)
         assert "has items without an id" in caught.value.message
 
 
@@ -147,78 +148,87 @@ def test_an_item_without_an_id_is_refused(asked: Rig, type_: str, strata: bool) 
     ids=["bigint", "text", "numeric", "interval", "composite", "case"],
 )
 @pytest.mark.parametrize("strata", [False, True])
-def test_an_id_that_stands_twice_is_refused(asked: Rig, ids: str, strata: bool) -> None:
-    """It would be drawn twice as easily; also where an equal one of another spelling is between."""
+def test_duplicate_id_is_refused(frame_company: Company, ids: str, strata: bool) -> None:
+    """An item with two lines would have a higher chance of being drawn.
+
+    Equal ids may have different texts.
+    """
     query = f"SELECT v AS id, 'a' AS stratum FROM (VALUES {ids}) AS t (v)"
     with pytest.raises(ControlFailed, match="has an id more than once"):
-        asked.frame(query, strata=strata)
+        frame_company.freeze_query(query, strata=strata)
 
 
-def test_an_id_in_two_strata_is_refused(asked: Rig) -> None:
-    """It is one item all the same."""
+def test_id_in_two_strata_is_refused(frame_company: Company) -> None:
     query = "SELECT v AS id, s AS stratum FROM (VALUES (1, 'a'), (2, 'a'), (1, 'b')) AS t (v, s)"
     with pytest.raises(ControlFailed, match="has an id more than once"):
-        asked.frame(query, strata=True)
+        frame_company.freeze_query(query, strata=True)
 
 
-def test_an_id_that_stands_twice_across_two_pieces_is_noticed(asked: Rig) -> None:
-    """Wherever the stream is cut: each of these ids fills most of a piece."""
+def test_duplicate_id_in_two_chunks_of_frame_is_refused(frame_company: Company) -> None:
+    """The frame is checked piece by piece. Each of these ids fills most of a piece."""
     long = "repeat('x', 100000)"
     for twice in range(1, 8):
         ids = f"SELECT {long} || g AS id FROM generate_series(1, 8) AS g"
-        assert asked.frame(ids).frame.items == 8
+        assert frame_company.freeze_query(ids).frame.items == 8
         with pytest.raises(ControlFailed, match="has an id more than once"):
-            asked.frame(f"{ids} UNION ALL SELECT {long} || {twice}")
+            frame_company.freeze_query(f"{ids} UNION ALL SELECT {long} || {twice}")
 
 
-def test_strata_may_have_odd_names_or_none(asked: Rig) -> None:
-    """NULL and the empty text are one stratum without a name; the others are told apart."""
+def test_names_of_strata_may_contain_any_character(frame_company: Company) -> None:
+    """NULL and the empty text are the same stratum; all other names are different strata."""
     names = ["a", "A", "tab\there", "line\nfeed", "back\\slash", "\\N", "北京", "a,b", "", None]
     quoted = ", ".join(
-        f"({at}, " + ("NULL" if one is None else "'" + one + "'") + ")"
-        for at, one in enumerate(names)
+        f"({at}, " + ("NULL" if name is None else "'" + name + "'") + ")"
+        for at, name in enumerate(names)
     )
     query = f"SELECT v AS id, s AS stratum FROM (VALUES {quoted}) AS t (v, s)"
-    found = asked.frame(query, strata=True)
-    assert found.frame.strata == {one: 1 for one in names if one} | {"": 2}
-    wanted = {one: {1} for one in names if one} | {"": {1, 2}}
-    items = list(pick(io.BytesIO(found.content), wanted, stratified=True))
-    assert [one.stratum for one in items] == [one or "" for one in names]
-    assert [one.key for one in items] == [str(at) for at in range(len(names))]
+    frozen = frame_company.freeze_query(query, strata=True)
+    assert frozen.frame.strata == {name: 1 for name in names if name} | {"": 2}
+    ordinals = {name: {1} for name in names if name} | {"": {1, 2}}
+    items = list(pick(io.BytesIO(frozen.content), ordinals, stratified=True))
+    assert [item.stratum for item in items] == [name or "" for name in names]
+    assert [item.key for item in items] == [str(at) for at in range(len(names))]
 
 
-def test_strata_need_not_be_texts(asked: Rig) -> None:
-    """A number or a truth value is printed as PostgreSQL prints it."""
+def test_column_stratum_may_have_any_data_type(frame_company: Company) -> None:
+    """The name of the stratum is PostgreSQL's text for the value."""
     query = "SELECT v AS id, v % 2 = 0 AS stratum FROM generate_series(1, 5) AS t (v)"
-    assert asked.frame(query, strata=True).frame.strata == {"false": 3, "true": 2}
+    assert frame_company.freeze_query(query, strata=True).frame.strata == {"false": 3, "true": 2}
 
 
-def test_the_quarter_is_half_open_in_the_packs_timezone(rig: Rig) -> None:
-    """Its first moment belongs to it, the first one of the next does not."""
-    rig.sql("TRUNCATE log")
+def test_frame_has_items_of_quarter_in_pack_timezone(company: Company) -> None:
+    """The first moment of the quarter is included; that of the next quarter is not."""
+    company.sql("TRUNCATE log")
     for number, moment in enumerate(
         ("2026-06-30 15:59:59.999999", "2026-06-30 16:00", "2026-09-30 15:59:59.999999",
          "2026-09-30 16:00")
     ):  # fmt: skip
-        rig.sql(
+        company.sql(
             "INSERT INTO log VALUES (%s, 'a', %s::timestamp AT TIME ZONE 'UTC')", number, moment
         )
-    made = rig.context().rules.population("openings")
-    assert rig.frame(made.sql).lines == ["1", "2"]
-    assert rig.frame(made.sql, quarter="2026Q2").lines == ["0"]
+    openings = company.context().rules.population("openings")
+    assert company.freeze_query(openings.sql).lines == ["1", "2"]
+    assert company.freeze_query(openings.sql, quarter="2026Q2").lines == ["0"]
 
 
-def test_a_population_may_be_larger_than_a_piece(asked: Rig) -> None:
-    """Counts, digest and picks agree however many pieces flow by."""
+def test_frame_that_arrives_in_several_chunks_has_correct_counts_and_items(
+    frame_company: Company,
+) -> None:
+    """Counts, digest and picked items are right if the frame is read in several pieces."""
     query = "SELECT g AS id, 's' || g % 7 AS stratum FROM generate_series(1, 200000) AS g"
-    plainly, divided = asked.frame(query), asked.frame(query, strata=True)
+    plainly, divided = (
+        frame_company.freeze_query(query),
+        frame_company.freeze_query(query, strata=True),
+    )
     assert len(plainly.content) > 4 * PIECE
     assert plainly.frame.items == divided.frame.items == 200_000
     assert divided.frame.strata == {f"s{n}": 200_000 // 7 + (1 <= n <= 3) for n in range(7)}
-    wanted = {1, 2, 77_777, 199_999, 200_000}
-    assert [one.key for one in picked(plainly.content, wanted)] == [str(n) for n in sorted(wanted)]
+    ordinals = {1, 2, 77_777, 199_999, 200_000}
+    assert [item.key for item in picked(plainly.content, ordinals)] == [
+        str(n) for n in sorted(ordinals)
+    ]
     items = list(pick(io.BytesIO(divided.content), {"s0": {1, 28571}, "s3": {1}}, stratified=True))
-    assert [one.key for one in items] == ["3", "7", "199997"]
+    assert [item.key for item in items] == ["3", "7", "199997"]
 
 
 @pytest.mark.parametrize(
@@ -232,9 +242,9 @@ def test_a_population_may_be_larger_than_a_piece(asked: Rig) -> None:
         "SELECT 1 AS id FROM period ORDER BY 1 LIMIT 1",
     ],
 )
-def test_the_sql_may_have_signs_that_programs_read_otherwise(asked: Rig, sql: str) -> None:
-    """A percent sign, braces, a colon, a comment at the end."""
-    assert asked.frame(sql).frame.items >= 1
+def test_population_sql_may_contain_special_characters(frame_company: Company, sql: str) -> None:
+    """The SQL contains percent signs, braces, colons, or a comment at the end."""
+    assert frame_company.freeze_query(sql).frame.items >= 1
 
 
 SECRET = "13912345678"
@@ -256,53 +266,57 @@ SECRET = "13912345678"
         (f"SELECT told('{SECRET}') AS id FROM log", "SQLSTATE P0001"),
     ],
 )
-def test_faulty_sql_is_wrong_usage_and_no_value_is_told(asked: Rig, sql: str, message: str) -> None:
-    """The words of the server may quote a customer's value: its code is enough."""
-    asked.sql("CREATE SEQUENCE IF NOT EXISTS numbers")
-    asked.sql(
+def test_faulty_sql_raises_error_without_values(
+    frame_company: Company, sql: str, message: str
+) -> None:
+    """The server's message may quote a customer's value. Therefore only the SQLSTATE is shown."""
+    frame_company.sql("CREATE SEQUENCE IF NOT EXISTS numbers")
+    frame_company.sql(
         "CREATE OR REPLACE FUNCTION told(v text) RETURNS text LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'what of %', v; END $$"
     )
     with pytest.raises(UsageError) as caught:
-        asked.frame(sql)
+        frame_company.freeze_query(sql)
     assert message in caught.value.message
     assert "audit.yaml" in caught.value.action
     assert SECRET not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_what_functions_say_by_the_way_blocks_nothing(asked: Rig) -> None:
-    """Notices of a function fill no pipe that nobody reads."""
-    asked.sql(
+def test_notice_messages_of_sql_functions_do_not_block_freeze(frame_company: Company) -> None:
+    """Notices must be read, because otherwise they would fill their pipe and block psql."""
+    frame_company.sql(
         "CREATE OR REPLACE FUNCTION chatty(v int) RETURNS int LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE INFO 'seen %', v; RAISE WARNING 'oh %', v; RETURN v; END $$"
     )
     query = "SELECT chatty(g) AS id FROM generate_series(1, 20000) AS g"
-    assert asked.frame(query).frame.items == 20_000
+    assert frame_company.freeze_query(query).frame.items == 20_000
 
 
-def test_a_missing_right_says_what_to_grant(asked: Rig) -> None:
-    """Of the table, and of rows that a policy would hide."""
+def test_error_of_missing_privilege_names_required_grant(frame_company: Company) -> None:
+    """The privilege on the table is missing, or row-level security applies to it."""
     name = f"reader_{random.randrange(10**9)}"
-    asked.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'p'")
-    context = asked.context()
-    made = context.rules.population("openings")
-    address = type(context.reader("shop")).from_conninfo(f"{asked.source} user={name} password=p")
+    frame_company.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'p'")
+    context = frame_company.context()
+    openings = context.rules.population("openings")
+    address = type(context.reader("shop")).from_conninfo(
+        f"{frame_company.source} user={name} password=p"
+    )
     try:
         for statement in (None, f"GRANT SELECT ON log TO {name}"):
             if statement:
-                asked.sql(statement)
-                asked.sql("ALTER TABLE log ENABLE ROW LEVEL SECURITY")
+                frame_company.sql(statement)
+                frame_company.sql("ALTER TABLE log ENABLE ROW LEVEL SECURITY")
             with pytest.raises(UsageError, match=r"may not be read \(SQLSTATE 42501\)") as caught:
-                freeze(address, context.database("shop"), made, third_quarter(), io.BytesIO())
+                freeze(address, context.database("shop"), openings, third_quarter(), io.BytesIO())
             assert "SELECT" in caught.value.action
     finally:
-        asked.sql("ALTER TABLE log DISABLE ROW LEVEL SECURITY")
-        asked.sql(f"DROP OWNED BY {name}")
-        asked.sql(f"DROP ROLE {name}")
+        frame_company.sql("ALTER TABLE log DISABLE ROW LEVEL SECURITY")
+        frame_company.sql(f"DROP OWNED BY {name}")
+        frame_company.sql(f"DROP ROLE {name}")
 
 
-# -- picking, against a reader that is plainly right --------------------------------------------
+# -- picking, compared with a simple reader ----------------------------------------------------
 
 TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=8)
 _ESCAPES = {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t",
@@ -310,17 +324,16 @@ _ESCAPES = {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\
 
 
 def escaped(text: str) -> str:
-    return "".join(_ESCAPES.get(one, one) for one in text)
+    return "".join(_ESCAPES.get(character, character) for character in text)
 
 
 @given(TEXTS)
-def test_an_escaped_field_is_got_back(text: str) -> None:
-    """Whatever it holds."""
-    assert plain(escaped(text)) == text
+def test_unescape_restores_escaped_field(text: str) -> None:
+    assert unescape(escaped(text)) == text
 
 
-class Slowly:
-    """A source that gives less than was asked for, as a network does."""
+class SlowSource:
+    """A source that returns fewer bytes than requested, like a network connection."""
 
     def __init__(self, content: bytes, piece: int) -> None:
         self.left, self.piece = io.BytesIO(content), piece
@@ -335,14 +348,14 @@ class Slowly:
     st.integers(1, 64),
     st.randoms(use_true_random=False),
 )
-def test_items_are_picked_as_a_naive_reader_picks_them(
+def test_pick_without_strata_matches_simple_reader(
     keys: list[str], piece: int, dice: random.Random
 ) -> None:
-    """Without strata: wherever the bytes are cut."""
-    content = "".join(escaped(one) + "\n" for one in keys).encode()
-    wanted = {n for n in range(1, len(keys) + 1) if dice.random() < 0.3}
-    found = pick(Slowly(content, piece), {WHOLE: wanted}, stratified=False)
-    assert list(found) == [Item(n, n, keys[n - 1], WHOLE) for n in sorted(wanted)]
+    """The picked items do not depend on the size of the pieces that are read."""
+    content = "".join(escaped(key) + "\n" for key in keys).encode()
+    ordinals = {n for n in range(1, len(keys) + 1) if dice.random() < 0.3}
+    picked_items = pick(SlowSource(content, piece), {NO_STRATUM: ordinals}, stratified=False)
+    assert list(picked_items) == [Item(n, n, keys[n - 1], NO_STRATUM) for n in sorted(ordinals)]
 
 
 @settings(max_examples=200)
@@ -352,27 +365,27 @@ def test_items_are_picked_as_a_naive_reader_picks_them(
     st.integers(1, 64),
     st.randoms(use_true_random=False),
 )
-def test_items_of_strata_are_picked_as_a_naive_reader_picks_them(
+def test_pick_with_strata_matches_simple_reader(
     keys: list[str], names: list[str], piece: int, dice: random.Random
 ) -> None:
-    """With strata, each counted by itself."""
-    strata = [dice.choice(names) for _one in keys]
+    """The ordinals are counted separately in each stratum."""
+    strata = [dice.choice(names) for _key in keys]
     lines = [f"{escaped(k)}\t{escaped(s)}\n" for k, s in zip(keys, strata, strict=True)]
     expected: list[Item] = []
-    wanted: dict[str, set[int]] = {}
-    seen = dict.fromkeys(names, 0)
+    ordinals: dict[str, set[int]] = {}
+    counts = dict.fromkeys(names, 0)
     for n, (key, stratum) in enumerate(zip(keys, strata, strict=True), 1):
-        seen[stratum] += 1
+        counts[stratum] += 1
         if dice.random() < 0.3:
-            wanted.setdefault(stratum, set()).add(seen[stratum])
-            expected.append(Item(n, seen[stratum], key, stratum))
-    found = pick(Slowly("".join(lines).encode(), piece), wanted, stratified=True)
-    assert list(found) == expected
+            ordinals.setdefault(stratum, set()).add(counts[stratum])
+            expected.append(Item(n, counts[stratum], key, stratum))
+    picked_items = pick(SlowSource("".join(lines).encode(), piece), ordinals, stratified=True)
+    assert list(picked_items) == expected
 
 
-def test_what_is_not_in_the_frame_is_not_picked() -> None:
-    """The caller sees that something is missing."""
-    assert [one.line for one in picked(b"a\nb\n", {2, 3})] == [2]
-    wanted = {"x": {1, 2}, "z": {1}}
-    found = pick(io.BytesIO(b"a\tx\nb\ty\n"), wanted, stratified=True)
-    assert [(one.line, one.stratum) for one in found] == [(1, "x")]
+def test_pick_omits_items_that_are_missing_in_frame() -> None:
+    """The caller detects that items are missing."""
+    assert [item.line for item in picked(b"a\nb\n", {2, 3})] == [2]
+    ordinals = {"x": {1, 2}, "z": {1}}
+    picked_items = pick(io.BytesIO(b"a\tx\nb\ty\n"), ordinals, stratified=True)
+    assert [(item.line, item.stratum) for item in picked_items] == [(1, "x")]

@@ -1,4 +1,4 @@
-"""Quarters: those of the pack's own calendar, and only when they are over."""
+"""Tests of quarters in the policy pack's timezone. Only completed quarters can be audited."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOMENTS = st.datetimes(
 
 
 @pytest.mark.parametrize(
-    ("now", "found"),
+    ("now", "quarter"),
     [
         ("2026-10-05T00:00+00:00", "2026Q3"),
         ("2026-09-30T15:59:59+00:00", "2026Q2"),
@@ -29,14 +29,14 @@ MOMENTS = st.datetimes(
         ("2026-03-31T15:59:59+00:00", "2025Q4"),
     ],
 )
-def test_the_last_quarter_that_is_over_is_taken_where_nothing_is_said(now: str, found: str) -> None:
-    """By the pack's calendar, which is ahead of UTC here."""
-    for asked in (None, ""):
-        assert quarter_of(asked, datetime.fromisoformat(now), SHANGHAI).id == found
+def test_quarter_of_empty_text_is_last_completed_quarter(now: str, quarter: str) -> None:
+    """The policy pack's timezone decides, which is ahead of UTC here."""
+    for empty in (None, ""):
+        assert quarter_of(empty, datetime.fromisoformat(now), SHANGHAI).id == quarter
 
 
-def test_a_quarter_begins_and_ends_with_days_of_the_packs_timezone() -> None:
-    """Its end is the beginning of the next one, over the year too."""
+def test_quarter_starts_and_ends_at_midnight_in_pack_timezone() -> None:
+    """The end of a quarter is the start of the next quarter, also at the end of a year."""
     now = datetime(2026, 10, 5, tzinfo=UTC)
     last = quarter_of("2025Q4", now, SHANGHAI)
     assert last.starts == datetime(2025, 10, 1, tzinfo=ZoneInfo(SHANGHAI))
@@ -45,12 +45,12 @@ def test_a_quarter_begins_and_ends_with_days_of_the_packs_timezone() -> None:
     assert last.next.id == "2026Q1"
 
 
-def test_summer_time_moves_the_bounds() -> None:
-    """The second quarter of New York begins at 04:00 UTC, the first one at 05:00."""
+def test_quarter_start_follows_daylight_saving_time() -> None:
+    """In New York, the first quarter starts at 05:00 UTC and the second at 04:00 UTC."""
     now = datetime(2026, 10, 5, tzinfo=UTC)
     hours = [
-        quarter_of(one, now, "America/New_York").starts.astimezone(UTC).hour
-        for one in ("2026Q1", "2026Q2")
+        quarter_of(text, now, "America/New_York").starts.astimezone(UTC).hour
+        for text in ("2026Q1", "2026Q2")
     ]
     assert hours == [5, 4]
 
@@ -70,25 +70,24 @@ def test_summer_time_moves_the_bounds() -> None:
         "x",
     ],
 )
-def test_what_is_no_quarter_is_wrong_usage(text: str) -> None:
-    """And the message shows how to write one."""
-    with pytest.raises(UsageError, match="is no quarter") as caught:
+def test_text_that_is_no_quarter_is_refused(text: str) -> None:
+    """The corrective action shows a valid quarter."""
+    with pytest.raises(UsageError, match="is not a quarter") as caught:
         quarter_of(text, datetime(2026, 10, 5, tzinfo=UTC), SHANGHAI)
     assert caught.value.action == "Write 2026Q3."
 
 
-def test_a_quarter_that_is_not_over_is_refused_to_the_moment() -> None:
-    """Its populations still grow."""
+def test_current_quarter_is_refused_until_it_has_ended() -> None:
     ends = datetime(2026, 9, 30, 16, tzinfo=UTC)
-    with pytest.raises(UsageError, match="2026Q3 is not over") as caught:
+    with pytest.raises(UsageError, match="2026Q3 has not ended") as caught:
         quarter_of("2026Q3", ends - timedelta(microseconds=1), SHANGHAI)
     assert "2026-10-01" in caught.value.action
     assert quarter_of("2026Q3", ends, SHANGHAI).id == "2026Q3"
 
 
 @given(MOMENTS, ZONES)
-def test_the_quarter_taken_is_over_and_the_next_one_is_not(now: datetime, zone: str) -> None:
-    """For every moment, and its name leads to it again."""
-    found = quarter_of(None, now, zone)
-    assert found.starts < found.ends <= now < found.next.ends
-    assert quarter_of(found.id, now, zone) == found
+def test_default_quarter_has_ended_and_next_quarter_has_not(now: datetime, zone: str) -> None:
+    """The test tries random times. Parsing the id of the quarter gives the same quarter."""
+    quarter = quarter_of(None, now, zone)
+    assert quarter.starts < quarter.ends <= now < quarter.next.ends
+    assert quarter_of(quarter.id, now, zone) == quarter

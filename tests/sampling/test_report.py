@@ -1,4 +1,4 @@
-"""What the report of an audit says, from what the steps of a run left."""
+"""Tests of the report of `sample_audit`, which is built from the records of its steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include.approvals.question import AskAgain
+from include.approvals.required_action import InvalidAnswer
 from include.evidence.model import Outcome, StepRecord
 from include.messages import Message
 from include.reports.i18n import Translator
@@ -16,20 +16,20 @@ from include.reports.model import Code, Paragraph, Steps, Table
 from include.sampling import commitment
 from include.sampling.workflow import SAMPLE_AUDIT
 from include.services.errors import ParcelSealError
-from tests.sampling.rig import SEED, Rig, population
+from tests.sampling.company import SEED, Company, population
 
 ENGLISH = Translator("en", "Asia/Shanghai")
 
 
-def said(concluded: Any, english: Translator = ENGLISH) -> str:
-    """Every text of a conclusion."""
+def text_of(concluded: Any, english: Translator = ENGLISH) -> str:
+    """Return all texts of a report in one string."""
     texts = [english.text(concluded.title), english.text(concluded.summary)]
     for section in concluded.sections:
         texts.append(english.text(section.heading))
         for block in section.blocks:
             match block:
                 case Table():
-                    rows = [[one.label for one in block.columns], *block.rows]
+                    rows = [[column.label for column in block.columns], *block.rows]
                     texts += [english.value(cell) for row in rows for cell in row]
                 case Paragraph():
                     texts.append(english.text(block.text))
@@ -41,17 +41,17 @@ def said(concluded: Any, english: Translator = ENGLISH) -> str:
 
 
 def metric(concluded: Any, name: str = "populations_without_sample") -> Any:
-    (found,) = [one for one in concluded.metrics if one.name == name]
-    return found.value
+    (figure,) = [candidate for candidate in concluded.metrics if candidate.name == name]
+    return figure.value
 
 
-def test_a_whole_run_says_that_nobody_knew_the_seed(rig: Rig) -> None:
-    """Populations, plans, seed, what came again, and how to check it."""
-    rig.run()
-    concluded = rig.conclude()
+def test_report_of_complete_run_shows_seed_and_verification_command(company: Company) -> None:
+    """The report also shows populations, files, and the digests of the frames."""
+    company.run()
+    concluded = company.conclude()
     assert (concluded.outcome, metric(concluded)) == (Outcome.PASS, 0)
-    text = said(concluded)
-    assert "Every population of 2026Q3 that has items was sampled" in text
+    text = text_of(concluded)
+    assert "Every population with items in the third quarter of 2026 has a sample" in text
     for words in (SEED, "the exchange's page", "./parcelseal sampling verify BUNDLE",
                   "workpapers.xlsx", "samples/openings.json", "Tomorrow's index"):  # fmt: skip
         assert words in text
@@ -59,136 +59,151 @@ def test_a_whole_run_says_that_nobody_knew_the_seed(rig: Rig) -> None:
         assert f"{digest}  {frame}" in text
 
 
-def test_the_report_says_what_was_audited_and_by_when_workpapers_are_due(rig: Rig) -> None:
-    """The quarter's days, the day and the command of the hand-in, the digest written down."""
-    made = rig.committed()
-    rig.now = datetime(2026, 10, 5, 15, tzinfo=UTC)  # entered two hours later: the 6th there
-    rig.enter()
-    rig.draw()
-    concluded = rig.conclude()
-    (fact,) = [one for one in concluded.facts if one.label.text == "Audited quarter"]
-    assert (fact.value, ENGLISH.text(fact.note)) == ("2026Q3", "2026-07-01 to 2026-09-30")
-    text = said(concluded)
-    assert "by 2026-11-05: ./parcelseal sampling return workpapers.xlsx --by NAME" in text
-    digest = hashlib.sha256(made.to_bytes()).hexdigest()
+def test_report_shows_quarter_and_due_date_of_workpapers(company: Company) -> None:
+    """The report also shows the command to return workpapers, and the digest of the commitment."""
+    committed = company.run_to_commitment()
+    company.now = datetime(
+        2026, 10, 5, 15, tzinfo=UTC
+    )  # the seed is entered two hours later, on the 6th in Shanghai
+    company.enter()
+    company.draw()
+    concluded = company.conclude()
+    (fact,) = [fact for fact in concluded.facts if fact.label.text == "Audited quarter"]
+    assert (ENGLISH.value(fact.value), ENGLISH.text(fact.note)) == (
+        "third quarter of 2026",
+        "2026-07-01 to 2026-09-30",
+    )
+    text = text_of(concluded)
+    assert "to the data engineers by 2026-11-05" in text
+    assert "./parcelseal sampling return workpapers.xlsx --by NAME" in text
+    digest = hashlib.sha256(committed.to_bytes()).hexdigest()
     assert f"{digest}  commitment.json" in text
-    assert hashlib.sha256(rig.artifacts()["commitment.json"]).hexdigest() == digest
+    assert hashlib.sha256(company.artifacts()["commitment.json"]).hexdigest() == digest
 
 
-def test_a_plan_in_two_stages_says_both(rig: Rig) -> None:
-    """How many items each stage has, and when the second one decides."""
-    rig.audit(population(plan="staged"))
-    made = rig.committed()
-    rig.enter()
-    rig.draw()
-    plan = made.populations[0].plan
+def test_report_of_staged_plan_shows_both_stages(company: Company) -> None:
+    """The report shows the number of items in each stage, and the acceptable deviations."""
+    company.use_populations(population(plan="staged"))
+    committed = company.run_to_commitment()
+    company.enter()
+    company.draw()
+    plan = committed.populations[0].plan
     assert plan.stages == 2
-    text = said(rig.conclude())
+    text = text_of(company.conclude())
     assert f"{plan.n} + {plan.n}" in text
-    assert "0, or 1 and then 0" in text
+    assert "0 in the first stage; or 1 in the first stage and 0 in the second" in text
 
 
-def test_figures_of_the_report_are_those_of_the_samples(rig: Rig) -> None:
-    """First stages alone are to be looked at."""
-    made = rig.committed()
-    rig.enter()
-    drawn = rig.draw().data["drawn"]
-    facts = {ENGLISH.text(one.label): one.value for one in rig.conclude().facts}
+def test_report_states_number_of_sample_items_in_first_stage(company: Company) -> None:
+    committed = company.run_to_commitment()
+    company.enter()
+    drawn = company.draw().data["drawn"]
+    facts = {ENGLISH.text(fact.label): fact.value for fact in company.conclude().facts}
     assert facts["Populations sampled"] == 2
-    assert facts["Items to look at"] == sum(one["items"] for one in drawn.values())
-    assert facts["Items in the populations"] == sum(one.items for one in made.populations) == 400
+    assert facts["Sample items to test"] == sum(size["items"] for size in drawn.values())
+    assert (
+        facts["Items in the populations"]
+        == sum(frame.items for frame in committed.populations)
+        == 400
+    )
 
 
-def test_refused_seeds_are_listed_with_their_reason(rig: Rig) -> None:
-    """Not what was entered, which may be anything."""
-    rig.committed()
-    with pytest.raises(AskAgain):
-        rig.enter("12")
-    rig.enter()
-    rig.draw()
-    text = said(rig.conclude())
+def test_report_lists_refused_seeds_with_reason(company: Company) -> None:
+    """The report does not show the text that was entered, because it may be any text."""
+    company.run_to_commitment()
+    with pytest.raises(InvalidAnswer):
+        company.enter("12")
+    company.enter()
+    company.draw()
+    text = text_of(company.conclude())
     assert "the seed is empty or has fewer than 4 characters" in text
 
 
 @pytest.mark.parametrize("stage", ["nothing", "begun", "frozen", "committed", "entered"])
-def test_a_run_that_came_not_to_its_end_is_red(rig: Rig, stage: str) -> None:
-    """Whichever step is missing, it is named; no figure says that all is well."""
+def test_report_of_run_without_draw_fails_and_names_missing_step(
+    company: Company, stage: str
+) -> None:
+    """The report names the missing step, and no figure shows success."""
     if stage != "nothing":
-        rig.begin()
+        company.begin()
     if stage in ("frozen", "committed", "entered"):
         for name in ("openings", "branches"):
-            rig.freeze(name)
+            company.freeze(name)
     if stage in ("committed", "entered"):
-        rig.commit()
+        company.commit()
     if stage == "entered":
-        rig.enter()
-    concluded = rig.conclude()
+        company.enter()
+    concluded = company.conclude()
     assert concluded.outcome is Outcome.FAIL
-    codes = {one.code for one in concluded.findings}
+    codes = {finding.code for finding in concluded.findings}
     assert "sampling.draw.missing" in codes
     assert ("sampling.seed.missing" in codes) is (stage == "committed")
     assert metric(concluded) == (None if stage == "nothing" else 2)
-    assert "Nothing was drawn" in said(concluded)
+    assert "No sample was drawn" in text_of(concluded)
     assert bool(concluded.stored) is (stage in ("committed", "entered"))
 
 
-def test_a_population_that_failed_is_counted(rig: Rig) -> None:
-    """One of two has its sample."""
-    rig.audit(population(), population("broken", sql="SELECT id FROM nowhere"))
-    rig.begin()
-    rig.freeze("openings")
+def test_report_states_number_of_populations_without_sample(company: Company) -> None:
+    """One of the two populations has a sample; the SQL of the other fails."""
+    company.use_populations(population(), population("broken", sql="SELECT id FROM nowhere"))
+    company.begin()
+    company.freeze("openings")
     with pytest.raises(ParcelSealError):
-        rig.freeze("broken")
-    rig.kept(StepRecord(step="freeze", part="broken", outcome=Outcome.FAIL))
-    rig.commit()
-    rig.enter()
-    rig.draw()
-    concluded = rig.conclude()
+        company.freeze("broken")
+    company.keep_record(StepRecord(step="freeze", part="broken", outcome=Outcome.FAIL))
+    company.commit()
+    company.enter()
+    company.draw()
+    concluded = company.conclude()
     assert metric(concluded) == 1
-    assert "1 populations of 2026Q3 have their sample; 1 have none." in said(concluded)
+    assert (
+        "Populations of the third quarter of 2026 with a sample: 1; without a sample: 1."
+        in text_of(concluded)
+    )
     assert concluded.facts[0].status is Outcome.FAIL
 
 
-def test_a_run_after_the_draw_says_that_it_stands(rig: Rig) -> None:
-    """It has nothing to check and nothing to do next."""
-    rig.run("r1")
-    rig.begin("r2")
+def test_report_of_second_run_for_quarter_refers_to_earlier_samples(company: Company) -> None:
+    company.run("r1")
+    company.begin("r2")
     for name in ("openings", "branches"):
-        rig.freeze(name, "r2")
-    rig.commit("r2")
-    rig.draw("r2")
-    concluded = rig.conclude("r2")
+        company.freeze(name, "r2")
+    company.commit("r2")
+    company.draw("r2")
+    concluded = company.conclude("r2")
     assert (concluded.outcome, metric(concluded)) == (Outcome.ATTENTION, 0)
-    assert "All samples of 2026Q3 were drawn before; they stand." in said(concluded)
+    assert (
+        "All samples of the third quarter of 2026 were already drawn and remain valid."
+        in text_of(concluded)
+    )
     assert concluded.sections == []
 
 
-def test_without_audit_yaml_the_report_says_so() -> None:
-    """The beginning failed with it already."""
+def test_report_without_audit_rules_fails() -> None:
     failed = StepRecord(step="populations", part="", outcome=Outcome.FAIL)
     concluded = SAMPLE_AUDIT.conclude_without_rules([failed])
     assert concluded.outcome is Outcome.FAIL
-    assert "has no audit.yaml" in said(concluded)
+    assert "has no rules for audit samples" in text_of(concluded)
 
 
-def test_the_commitment_says_what_can_be_drawn_before_anybody_can_know_it(rig: Rig) -> None:
-    """Frames, digests, plans, and which public value will be the seed."""
-    rig.begin()
+def test_commitment_report_shows_frames_plans_and_seed_source(company: Company) -> None:
+    """The report also shows the digests of the frames."""
+    company.begin()
     for name in ("openings", "branches"):
-        rig.freeze(name)
-    made = rig.commit()
-    assert made is not None
-    rules = rig.context().rules
-    concluded = commitment.commitment_conclusion(made, "d" * 64, rules)
-    text = said(concluded)
+        company.freeze(name)
+    committed = company.commit()
+    assert committed is not None
+    rules = company.context().rules
+    concluded = commitment.commitment_conclusion(committed, "d" * 64, rules)
+    text = text_of(concluded)
     assert concluded.outcome is Outcome.PASS
     assert metric(concluded, "sampling.populations_committed") == 2
-    for one in made.populations:
+    for frame in committed.populations:
         for words in (
-            one.file,
-            one.sha256,
-            str(one.plan.n),
-            commitment.percent_of(one.plan.achieved_risk),
+            frame.file,
+            frame.sha256,
+            str(frame.plan.n),
+            commitment.percent_of(frame.plan.achieved_risk),
         ):
             assert words in text
     assert "d" * 64 in text
@@ -196,54 +211,56 @@ def test_the_commitment_says_what_can_be_drawn_before_anybody_can_know_it(rig: R
 
 
 @pytest.mark.parametrize(
-    ("risk", "told"), [("0", "0%"), ("0.049123456789", "4.92%"), ("0.000000000001", "0.01%")]
+    ("risk", "percent"), [("0", "0%"), ("0.049123456789", "4.92%"), ("0.000000000001", "0.01%")]
 )
-def test_a_risk_is_never_told_too_low(risk: str, told: str) -> None:
-    """Rounded up in the last place that is shown."""
-    assert commitment.percent_of(risk) == told
+def test_risk_as_percentage_is_rounded_up(risk: str, percent: str) -> None:
+    assert commitment.percent_of(risk) == percent
 
 
-def test_the_report_is_complete_in_chinese(rig: Rig) -> None:
-    """Titles of the pack stand in its own words."""
-    rig.run()
+def test_chinese_report_has_chinese_titles_of_policy_pack(company: Company) -> None:
+    company.run()
     chinese = Translator("zh_CN", "Asia/Shanghai")
-    text = said(rig.conclude(), chinese)
+    text = text_of(company.conclude(), chinese)
     assert "查阅记录" in text
-    assert isinstance(rig.conclude().title, Message)
+    assert isinstance(company.conclude().title, Message)
 
 
-def test_a_frame_that_was_edited_before_the_seal_is_sealed_as_it_is_and_told(rig: Rig) -> None:
-    """The run is red with a bundle that says why, and the edited file is in it."""
-    rig.committed()
-    rig.enter()
-    rig.draw()
-    with rig.context().unsealed_folder.writer("frames/openings.tsv") as writer:
+def test_frame_edited_before_seal_is_sealed_and_reported(
+    company: Company,
+) -> None:
+    """The run fails, and the evidence bundle contains the edited file."""
+    company.run_to_commitment()
+    company.enter()
+    company.draw()
+    with company.context().unsealed_folder.writer("frames/openings.tsv") as writer:
         writer.write(b"1\n2\n")
         writer.commit()
-    concluded = rig.conclude()
+    concluded = company.conclude()
     assert concluded.outcome is Outcome.FAIL
-    assert "sampling.frame_changed" in [one.code for one in concluded.findings]
-    sealed = rig.seal()
-    assert (rig.root / sealed.path / "frames" / "openings.tsv").read_bytes() == b"1\n2\n"
+    assert "sampling.frame_changed" in [finding.code for finding in concluded.findings]
+    sealed = company.seal()
+    assert (company.root / sealed.path / "frames" / "openings.tsv").read_bytes() == b"1\n2\n"
 
 
-def test_a_freezing_that_left_no_record_is_told(rig: Rig) -> None:
-    """Somebody marked it as done; its population has no sample."""
-    rig.begin()
-    rig.freeze("openings")
-    rig.commit()
-    rig.enter()
-    rig.draw()
-    concluded = rig.conclude()
-    missing = [one for one in concluded.findings if one.code == "sampling.freeze.missing"]
-    assert [one.subject for one in missing] == ["branches"]
+def test_missing_record_of_freeze_step_is_reported(company: Company) -> None:
+    """The record is missing if a person marks the task as successful in Airflow."""
+    company.begin()
+    company.freeze("openings")
+    company.commit()
+    company.enter()
+    company.draw()
+    concluded = company.conclude()
+    missing = [
+        finding for finding in concluded.findings if finding.code == "sampling.freeze.missing"
+    ]
+    assert [finding.subject for finding in missing] == ["branches"]
     assert concluded.outcome is Outcome.FAIL
 
 
-def test_a_frame_that_was_removed_before_the_seal_is_told(rig: Rig) -> None:
-    """What is gone is in no bundle, and the run is red."""
-    rig.committed()
-    folder = rig.context().unsealed_folder
+def test_frame_removed_before_seal_is_reported(company: Company) -> None:
+    """The evidence bundle is sealed without the frame."""
+    company.run_to_commitment()
+    folder = company.context().unsealed_folder
     folder.store.delete(f"{folder.bundle}/frames/openings.tsv")
-    assert "sampling.frame_changed" in [one.code for one in rig.conclude().findings]
-    assert rig.seal().path
+    assert "sampling.frame_changed" in [finding.code for finding in company.conclude().findings]
+    assert company.seal().path

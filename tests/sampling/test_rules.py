@@ -1,4 +1,4 @@
-"""audit.yaml: every mistake at once, each with its file, line and path."""
+"""Tests of audit.yaml: all faults are reported together, each with its file, line and path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from include.policy import SHIPPED
 from include.registry import load_pack
 from include.sampling.rules import AUDIT, AuditRules
 from include.services.errors import UsageError
-from tests.policy.packs import problems_of, said, write_pack
+from tests.policy.packs import problem_lines, problems_of, write_pack
 
 MAP = """\
 fides_key: shop
@@ -36,7 +36,7 @@ BOTH = {"en": "Openings", "zh-CN": "查阅"}
 
 
 def population(**more: Any) -> dict[str, Any]:
-    given = {
+    fields = {
         "id": "openings",
         "title": BOTH,
         "owner": "management",
@@ -45,46 +45,45 @@ def population(**more: Any) -> dict[str, Any]:
         "tolerable": "5%",
         "attributes": [{"id": "approved", "question": BOTH, "basis": "business"}],
     } | more
-    return {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def audit(*populations: dict[str, Any], **more: Any) -> dict[str, Any]:
-    given = {
+    fields = {
         "auditors": {"accounts": ["E1"]},
         "seed": {"source": BOTH},
         "populations": list(populations) or [population()],
     } | more
-    return {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
-def written(folder: Path, rules: dict[str, Any] | str) -> Path:
+def write_audit_pack(folder: Path, rules: dict[str, Any] | str) -> Path:
     text = rules if isinstance(rules, str) else yaml.safe_dump(rules, allow_unicode=True)
     return write_pack(folder, datamap__shop=MAP, audit=text)
 
 
-def loaded(folder: Path, rules: dict[str, Any] | str) -> AuditRules:
-    found = load_pack(written(folder, rules)).section(AUDIT)
-    assert found is not None
-    return found
+def load_rules(folder: Path, rules: dict[str, Any] | str) -> AuditRules:
+    section = load_pack(write_audit_pack(folder, rules)).section(AUDIT)
+    assert section is not None
+    return section
 
 
-def test_another_companys_audit_loads_with_its_defaults(tmp_path: Path) -> None:
-    """Nothing of the sample's names is needed."""
-    found = loaded(tmp_path, audit())
-    (one,) = found.populations
-    assert (one.tolerable, one.expected, one.confidence) == (
+def test_minimal_audit_rules_load_with_defaults(tmp_path: Path) -> None:
+    rules = load_rules(tmp_path, audit())
+    (openings,) = rules.populations
+    assert (openings.tolerable, openings.expected, openings.confidence) == (
         Fraction(1, 20), Fraction(0), Fraction(19, 20),
     )  # fmt: skip
-    assert (one.plan, one.strata, found.connection) == ("single", None, "audit_db")
-    assert found.seed.response.text == "P14D"
-    assert found.population("openings") == one
+    assert (openings.plan, openings.strata, rules.connection) == ("single", None, "audit_db")
+    assert rules.seed.response.text == "P14D"
+    assert rules.population("openings") == openings
     with pytest.raises(UsageError, match="has no population shares") as caught:
-        found.population("shares")
+        rules.population("shares")
     assert caught.value.action == "It has: openings."
 
 
-def test_without_the_file_nothing_is_audited(tmp_path: Path) -> None:
-    """The shipped one is for the sample and stands in for nobody."""
+def test_pack_without_audit_file_has_no_audit_rules(tmp_path: Path) -> None:
+    """The audit.yaml of the shipped policy pack is not used as a default."""
     assert load_pack(write_pack(tmp_path)).section(AUDIT) is None
     shipped = load_pack(SHIPPED).section(AUDIT)
     assert shipped is not None
@@ -101,11 +100,11 @@ def test_without_the_file_nothing_is_audited(tmp_path: Path) -> None:
         ("７％", Fraction(7, 100)),
     ],
 )
-def test_rates_are_read_exactly(tmp_path: Path, text: str, rate: Fraction) -> None:
-    """No float is between the file and the plan."""
-    given = yaml.safe_dump([population(tolerable="TOLERABLE")], allow_unicode=True)
-    found = loaded(tmp_path, HEAD + given.replace("TOLERABLE", text))
-    assert found.populations[0].tolerable == rate
+def test_rates_are_loaded_without_rounding(tmp_path: Path, text: str, rate: Fraction) -> None:
+    """Rates are never converted to float."""
+    text_of_population = yaml.safe_dump([population(tolerable="TOLERABLE")], allow_unicode=True)
+    rules = load_rules(tmp_path, HEAD + text_of_population.replace("TOLERABLE", text))
+    assert rules.populations[0].tolerable == rate
 
 
 @pytest.mark.parametrize(
@@ -120,13 +119,13 @@ def test_rates_are_read_exactly(tmp_path: Path, text: str, rate: Fraction) -> No
         ("[7%]", "should be text"),
         ("0,07", "has a comma"),
         ("7,5%", "has a comma"),
-        ("nan", "is no rate"),
-        ("inf", "is no rate"),
-        ("-5%", "is no rate"),
-        ("5 %% ", "is no rate"),
+        ("nan", "is not a rate"),
+        ("inf", "is not a rate"),
+        ("-5%", "is not a rate"),
+        ("5 %% ", "is not a rate"),
         ("1e-2", "can mean 0.01 or the text"),
-        ("'1e-2'", "is no rate"),
-        ("'1/0'", "is no rate"),
+        ("'1e-2'", "is not a rate"),
+        ("'1/0'", "is not a rate"),
         ("'7'", "is above 1"),
         ("101%", "is above 1"),
         ("'0'", "should lie between 0 and 1"),
@@ -135,28 +134,27 @@ def test_rates_are_read_exactly(tmp_path: Path, text: str, rate: Fraction) -> No
         ("100%", "should lie between 0 and 1"),
     ],
 )
-def test_a_rate_that_could_be_read_otherwise_is_refused(
-    tmp_path: Path, text: str, why: str
-) -> None:
-    """With file, line and path; one line each."""
-    given = yaml.safe_dump([population(tolerable="TOLERABLE")], allow_unicode=True)
-    lines = (HEAD + given).split("\n")
-    line = next(at for at, one in enumerate(lines, 1) if "TOLERABLE" in one)
-    (problem,) = said(written(tmp_path, "\n".join(lines).replace("TOLERABLE", text)))
+def test_ambiguous_rate_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    text_of_population = yaml.safe_dump([population(tolerable="TOLERABLE")], allow_unicode=True)
+    lines = (HEAD + text_of_population).split("\n")
+    line = next(at for at, content in enumerate(lines, 1) if "TOLERABLE" in content)
+    (problem,) = problem_lines(
+        write_audit_pack(tmp_path, "\n".join(lines).replace("TOLERABLE", text))
+    )
     assert problem.startswith(f"audit.yaml:{line}: populations[0].tolerable: ")
     assert why in problem
     assert "\n" not in problem
 
 
 @pytest.mark.parametrize("text", ["49%", "0", "100%", "1", "5%"])
-def test_a_confidence_is_at_least_a_half(tmp_path: Path, text: str) -> None:
-    """5% for 95% is a slip that would draw next to nothing."""
-    (problem,) = said(written(tmp_path, audit(population(confidence=text))))
+def test_confidence_below_half_is_refused(tmp_path: Path, text: str) -> None:
+    """A person may write 5% instead of 95%, and then very few items would be drawn."""
+    (problem,) = problem_lines(write_audit_pack(tmp_path, audit(population(confidence=text))))
     assert ": populations[0].confidence: should be at least 50% and below 100%" in problem
 
 
 @pytest.mark.parametrize(
-    ("more", "place", "message"),
+    ("more", "path", "message"),
     [
         ({"expected": "5%"}, "populations[0]", "expected should be below tolerable"),
         ({"expected": "6%"}, "populations[0]", "expected should be below tolerable"),
@@ -201,7 +199,7 @@ def test_a_confidence_is_at_least_a_half(tmp_path: Path, text: str) -> None:
                 ]
             },
             "populations[0].attributes[0].basis.version",
-            "is required and missing",
+            "is required but missing",
         ),
         (
             {"attributes": [{"id": "a", "question": BOTH, "basis": "business"}] * 2},
@@ -210,21 +208,20 @@ def test_a_confidence_is_at_least_a_half(tmp_path: Path, text: str) -> None:
         ),
     ],
 )
-def test_every_fault_of_a_population_names_its_place(
-    tmp_path: Path, more: dict[str, Any], place: str, message: str
+def test_fault_in_population_names_file_line_and_key_path(
+    tmp_path: Path, more: dict[str, Any], path: str, message: str
 ) -> None:
-    """File, line and path, and what should stand there."""
-    found = problems_of(written(tmp_path, audit(population(**more))))
-    lines = [str(one) for one in found]
+    problems = problems_of(write_audit_pack(tmp_path, audit(population(**more))))
+    lines = [str(problem) for problem in problems]
     assert len({line.split(": ")[1] for line in lines}) == 1, lines
     assert lines[0].startswith("audit.yaml:")
     assert int(lines[0].split(":")[1]) > 1
-    assert f": {place}" in lines[0]
+    assert f": {path}" in lines[0]
     assert message in " ".join(lines)
 
 
 @pytest.mark.parametrize(
-    ("more", "place", "message"),
+    ("more", "path", "message"),
     [
         ({"populations": []}, "populations", "should not be empty"),
         ({"auditors": None}, "auditors", ""),
@@ -233,8 +230,8 @@ def test_every_fault_of_a_population_names_its_place(
         ({"seed": {"source": BOTH, "response": "P0D"}}, "seed.response", ""),
         ({"seed": {"source": BOTH, "response": "a week"}}, "seed.response", ""),
         ({"auditors": {"where": "true"}}, "", "a condition over staff needs the staff table"),
-        ({"auditors": {}}, "auditors", "should name somebody"),
-        ({"auditors": {"accounts": []}}, "auditors", "should name somebody"),
+        ({"auditors": {}}, "auditors", "should name an auditor"),
+        ({"auditors": {"accounts": []}}, "auditors", "should name an auditor"),
         (
             {"staff": {"collection": "people", "account": "login"}},
             "staff.collection",
@@ -255,31 +252,32 @@ def test_every_fault_of_a_population_names_its_place(
         ({"mend_within": "soon"}, "mend_within", ""),
     ],
 )
-def test_every_fault_of_the_file_names_its_place(
-    tmp_path: Path, more: dict[str, Any], place: str, message: str
+def test_fault_in_audit_yaml_names_key_path(
+    tmp_path: Path, more: dict[str, Any], path: str, message: str
 ) -> None:
-    """People, seed, staff: an unknown table or column is found before any run."""
-    lines = said(written(tmp_path, audit(**more)))
+    """Unknown tables and columns are found when the policy pack is loaded, before any run."""
+    lines = problem_lines(write_audit_pack(tmp_path, audit(**more)))
     assert len(lines) == 1, lines
     assert lines[0].startswith("audit.yaml")
-    assert f": {place}" in lines[0]
+    assert f": {path}" in lines[0]
     assert message in lines[0]
 
 
-def test_an_id_that_stands_twice_is_named_where_it_comes_again(tmp_path: Path) -> None:
-    """Files of a bundle have the id as their name."""
-    (problem,) = said(written(tmp_path, audit(population(), population(tolerable="6%"))))
-    assert ": populations[1].id: 'openings' stands twice" in problem
+def test_duplicate_population_id_is_reported_at_its_second_occurrence(tmp_path: Path) -> None:
+    """The id must be unique, because it is part of file names in an evidence bundle."""
+    (problem,) = problem_lines(
+        write_audit_pack(tmp_path, audit(population(), population(tolerable="6%")))
+    )
+    assert ": populations[1].id: 'openings' occurs twice" in problem
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    """One for each population."""
+def test_faults_of_several_populations_are_reported_together(tmp_path: Path) -> None:
     rules = audit(
         population(database="shops"),
         population(id="b", owner="nobody"),
         population(id="c", database="others"),
     )
-    lines = said(written(tmp_path, rules))
+    lines = problem_lines(write_audit_pack(tmp_path, rules))
     assert [line.split(": ")[1] for line in lines] == [
         "populations[0].database", "populations[1].owner", "populations[2].database",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Samples: they follow from frame, plan and seed, and anybody draws them again."""
+"""Tests of samples. Frame, plan and seed determine a sample, so anybody can repeat the draw."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.sampling.commitment import Committed, Plan
+from include.sampling.commitment import CommittedPopulation, Plan
 from include.sampling.exact.selection import draw
-from include.sampling.frame import WHOLE
+from include.sampling.frame import NO_STRATUM
 from include.sampling.samples import Sample, hashed_text, ordinals, sample
 from include.services.errors import ControlFailed
 
@@ -21,14 +21,21 @@ SEED, QUARTER = "3391.76", "2026Q3"
 
 def committed(
     drawn: dict[str, int], sizes: dict[str, int], *, stages: int = 1, **more: Any
-) -> tuple[Committed, bytes]:
-    """A population of these strata and its frame; strata take turns in it."""
-    stratified = set(sizes) != {WHOLE}
-    left, lines, number = dict(sizes), [], 0
-    while any(left.values()):
+) -> tuple[CommittedPopulation, bytes]:
+    """Return a committed population and its frame, in which the strata alternate.
+
+    Args:
+        drawn: stratum -> number of items to draw in each stage.
+        sizes: stratum -> number of its items.
+        stages: number of stages.
+        more: attributes of the population that replace the default attributes.
+    """
+    stratified = set(sizes) != {NO_STRATUM}
+    remaining, lines, number = dict(sizes), [], 0
+    while any(remaining.values()):
         for name in sizes:
-            if left[name]:
-                left[name] -= 1
+            if remaining[name]:
+                remaining[name] -= 1
                 number += 1
                 escaped = name.replace("\\", r"\\")
                 lines.append(f"k{number}\t{escaped}\n" if stratified else f"k{number}\n")
@@ -42,8 +49,8 @@ def committed(
         achieved_risk="0.05",
         drawn=drawn,
     )
-    given = {"population": "openings"} | more
-    made = Committed(
+    fields = {"population": "openings"} | more
+    population = CommittedPopulation(
         file="frames/openings.tsv",
         sha256=hashlib.sha256(content).hexdigest(),
         items=sum(sizes.values()),
@@ -55,42 +62,48 @@ def committed(
         planned_as=plan.kind,
         plan=plan,
         attributes=("approved",),
-        **given,
+        **fields,
     )
-    return made, content
+    return population, content
 
 
-def drawn_from(made: Committed, content: bytes, seed: str = SEED, audit: str = QUARTER) -> Sample:
-    return sample(seed, audit, made, io.BytesIO(content))
+def draw_from(
+    population: CommittedPopulation, content: bytes, seed: str = SEED, audit: str = QUARTER
+) -> Sample:
+    return sample(seed, audit, population, io.BytesIO(content))
 
 
-def test_items_are_those_of_the_published_sampler() -> None:
-    """Its text before the counter is seed, quarter and population; here it is worked out again."""
-    made, content = committed({WHOLE: 5}, {WHOLE: 1000})
-    found = drawn_from(made, content)
-    by_hand = [
+def test_sample_has_items_of_published_sampler() -> None:
+    """The hashed text is seed, quarter and population. The test computes the hash directly."""
+    population, content = committed({NO_STRATUM: 5}, {NO_STRATUM: 1000})
+    drawn_sample = draw_from(population, content)
+    expected = [
         1 + int(hashlib.sha256(f"3391.76,2026Q3,openings,{i}".encode()).hexdigest(), 16) % 1000
         for i in range(1, 6)
     ]
-    assert [one.ordinal for one in found.items] == by_hand
-    assert [one.key for one in found.items] == [f"k{n}" for n in by_hand]
-    assert [one.number for one in found.items] == [1, 2, 3, 4, 5]
-    assert {(one.stage, one.stratum) for one in found.items} == {(1, WHOLE)}
-    assert (found.audit, found.population, found.frame_sha256) == (QUARTER, "openings", made.sha256)
+    assert [item.ordinal for item in drawn_sample.items] == expected
+    assert [item.key for item in drawn_sample.items] == [f"k{n}" for n in expected]
+    assert [item.number for item in drawn_sample.items] == [1, 2, 3, 4, 5]
+    assert {(item.stage, item.stratum) for item in drawn_sample.items} == {(1, NO_STRATUM)}
+    assert (drawn_sample.audit, drawn_sample.population, drawn_sample.frame_sha256) == (
+        QUARTER,
+        "openings",
+        population.sha256,
+    )
 
 
-def test_what_comes_again_is_kept_in_its_order() -> None:
-    """Whoever draws again finds every digest that was passed over."""
-    made, content = committed({WHOLE: 25}, {WHOLE: 30})
-    found = drawn_from(made, content)
-    again = draw("3391.76,2026Q3,openings", 30, 25)
-    assert [one.ordinal for one in found.items] == again.items
-    assert list(found.rejected[WHOLE]) == again.rejected
-    assert again.rejected
+def test_sample_lists_rejected_repetitions_in_order() -> None:
+    """A repeated draw can therefore verify each rejection."""
+    population, content = committed({NO_STRATUM: 25}, {NO_STRATUM: 30})
+    drawn_sample = draw_from(population, content)
+    expected = draw("3391.76,2026Q3,openings", 30, 25)
+    assert [item.ordinal for item in drawn_sample.items] == expected.items
+    assert list(drawn_sample.rejected[NO_STRATUM]) == expected.rejected
+    assert expected.rejected
 
 
-def test_no_two_populations_strata_quarters_or_seeds_are_drawn_alike() -> None:
-    """Each has a text of its own."""
+def test_draws_of_populations_strata_quarters_and_seeds_differ() -> None:
+    """Every combination of population, stratum, quarter and seed has a different hashed text."""
     texts = [
         hashed_text(seed, audit, population, stratum, stratified=stratified)
         for seed in ("1234", "1235")
@@ -106,86 +119,88 @@ def test_no_two_populations_strata_quarters_or_seeds_are_drawn_alike() -> None:
         ("openings", "3391.77", QUARTER),
         ("openings", SEED, "2026Q4"),
     ):
-        made, content = committed({WHOLE: 9}, {WHOLE: 5000}, population=name)
-        drawn.append(tuple(one.line for one in drawn_from(made, content, seed, audit).items))
+        population, content = committed({NO_STRATUM: 9}, {NO_STRATUM: 5000}, population=name)
+        drawn.append(tuple(item.line for item in draw_from(population, content, seed, audit).items))
     assert len(set(drawn)) == len(drawn)
 
 
-def test_every_stratum_has_a_sequence_of_its_own() -> None:
-    """In the order of the commitment, numbered on."""
-    made, content = committed({"b": 3, "a": 4}, {"b": 300, "a": 400})
-    found = drawn_from(made, content)
-    assert [one.stratum for one in found.items] == ["b"] * 3 + ["a"] * 4
-    assert [one.number for one in found.items] == list(range(1, 8))
+def test_items_of_each_stratum_come_from_separate_random_sequence() -> None:
+    """The strata are in the order of the commitment, and their items have consecutive numbers."""
+    population, content = committed({"b": 3, "a": 4}, {"b": 300, "a": 400})
+    drawn_sample = draw_from(population, content)
+    assert [item.stratum for item in drawn_sample.items] == ["b"] * 3 + ["a"] * 4
+    assert [item.number for item in drawn_sample.items] == list(range(1, 8))
     for name, size, n in (("b", 300, 3), ("a", 400, 4)):
         expected = draw(f"3391.76,2026Q3,openings,{name}", size, n).items
-        assert [one.ordinal for one in found.items if one.stratum == name] == expected
-    for one in found.items:
-        assert content.decode().split("\n")[one.line - 1] == f"{one.key}\t{one.stratum}"
+        assert [item.ordinal for item in drawn_sample.items if item.stratum == name] == expected
+    for item in drawn_sample.items:
+        assert content.decode().split("\n")[item.line - 1] == f"{item.key}\t{item.stratum}"
 
 
-def test_stages_follow_one_another() -> None:
-    """The second one goes on in the sequence of each stratum: no item is looked at twice."""
-    made, content = committed({"a": 5, "b": 2}, {"a": 60, "b": 30}, stages=2)
-    found = drawn_from(made, content)
-    assert [(one.stage, one.stratum) for one in found.items] == (
+def test_second_stage_continues_sequence_of_each_stratum() -> None:
+    """No item is therefore drawn in both stages."""
+    population, content = committed({"a": 5, "b": 2}, {"a": 60, "b": 30}, stages=2)
+    drawn_sample = draw_from(population, content)
+    assert [(item.stage, item.stratum) for item in drawn_sample.items] == (
         [(1, "a")] * 5 + [(1, "b")] * 2 + [(2, "a")] * 5 + [(2, "b")] * 2
     )
     sequence = draw("3391.76,2026Q3,openings,a", 60, 10).items
-    assert [one.ordinal for one in found.items if one.stratum == "a"] == sequence
-    assert [one.number for one in found.of_stage(2)] == list(range(8, 15))
-    alone, _content = committed({"a": 5, "b": 2}, {"a": 60, "b": 30})
-    first = drawn_from(alone, content)
-    assert [one.line for one in first.items] == [one.line for one in found.of_stage(1)]
+    assert [item.ordinal for item in drawn_sample.items if item.stratum == "a"] == sequence
+    assert [item.number for item in drawn_sample.of_stage(2)] == list(range(8, 15))
+    single_stage, _content = committed({"a": 5, "b": 2}, {"a": 60, "b": 30})
+    first = draw_from(single_stage, content)
+    assert [item.line for item in first.items] == [item.line for item in drawn_sample.of_stage(1)]
 
 
-def test_all_items_are_taken_in_the_order_of_the_frame() -> None:
-    """There is nothing to draw: a census depends on no seed."""
-    made, content = committed({WHOLE: 12}, {WHOLE: 12})
-    found = drawn_from(made, content)
-    assert [one.line for one in found.items] == list(range(1, 13))
-    assert found.rejected == {WHOLE: ()}
-    assert drawn_from(made, content, "another seed").items == found.items
+def test_items_of_census_have_order_of_frame() -> None:
+    """The items of a census do not depend on the seed."""
+    population, content = committed({NO_STRATUM: 12}, {NO_STRATUM: 12})
+    drawn_sample = draw_from(population, content)
+    assert [item.line for item in drawn_sample.items] == list(range(1, 13))
+    assert drawn_sample.rejected == {NO_STRATUM: ()}
+    assert draw_from(population, content, "another seed").items == drawn_sample.items
 
 
-def test_a_stratum_that_is_looked_at_whole_stands_beside_others() -> None:
-    """Its items in their order; the others are drawn."""
-    made, content = committed({"few": 3, "many": 2}, {"few": 3, "many": 50})
-    found = drawn_from(made, content)
-    assert [one.ordinal for one in found.items if one.stratum == "few"] == [1, 2, 3]
-    assert [one.ordinal for one in found.items if one.stratum == "many"] == (
+def test_items_of_completely_drawn_stratum_have_order_of_frame() -> None:
+    """The items of the other strata are drawn with the seed."""
+    population, content = committed({"few": 3, "many": 2}, {"few": 3, "many": 50})
+    drawn_sample = draw_from(population, content)
+    assert [item.ordinal for item in drawn_sample.items if item.stratum == "few"] == [1, 2, 3]
+    assert [item.ordinal for item in drawn_sample.items if item.stratum == "many"] == (
         draw("3391.76,2026Q3,openings,many", 50, 2).items
     )
 
 
-@pytest.mark.parametrize("sizes", [{WHOLE: 40}, {"a": 40, "b": 40}])
-def test_nobody_knows_the_first_stage_when_both_need_all_items(sizes: dict[str, int]) -> None:
-    """Which half comes first follows from the seed too, not from the frame."""
+@pytest.mark.parametrize("sizes", [{NO_STRATUM: 40}, {"a": 40, "b": 40}])
+def test_first_stage_depends_on_seed_if_two_stages_draw_all_items(sizes: dict[str, int]) -> None:
+    """The seed, and not the frame, decides which half of the items is in the first stage."""
     half = {name: size // 2 for name, size in sizes.items()}
-    made, content = committed(half, sizes, stages=2)
+    population, content = committed(half, sizes, stages=2)
     firsts = set()
     for seed in ("seed one", "seed two", "seed three"):
-        found = drawn_from(made, content, seed)
-        assert sorted(one.line for one in found.items) == list(range(1, made.items + 1))
-        firsts.add(tuple(sorted(one.line for one in found.of_stage(1))))
+        drawn_sample = draw_from(population, content, seed)
+        assert sorted(item.line for item in drawn_sample.items) == list(
+            range(1, population.items + 1)
+        )
+        firsts.add(tuple(sorted(item.line for item in drawn_sample.of_stage(1))))
     assert len(firsts) == 3
 
 
-@pytest.mark.parametrize("strata", [{WHOLE: 50}, {"a": 25, "b": 25}])
-def test_a_frame_that_lacks_what_was_drawn_is_refused(strata: dict[str, int]) -> None:
-    """It is not the one that was committed to."""
-    made, content = committed(strata, strata)
+@pytest.mark.parametrize("strata", [{NO_STRATUM: 50}, {"a": 25, "b": 25}])
+def test_frame_without_drawn_item_is_refused(strata: dict[str, int]) -> None:
+    """A frame without a drawn item cannot be the committed frame."""
+    population, content = committed(strata, strata)
     lines = content.splitlines(keepends=True)
-    with pytest.raises(ControlFailed, match="lacks items that were drawn"):
-        drawn_from(made, b"".join(lines[:-1]))
+    with pytest.raises(ControlFailed, match="lacks drawn items"):
+        draw_from(population, b"".join(lines[:-1]))
 
 
-def test_a_sample_is_read_back_as_it_was_written() -> None:
-    """With odd strata too."""
-    made, content = committed({'"a,\\b': 2, "中": 2}, {'"a,\\b': 20, "中": 20})
-    found = drawn_from(made, content)
-    assert Sample.model_validate_json(found.to_bytes()) == found
-    assert found.to_bytes().endswith(b"}\n")
+def test_sample_is_unchanged_after_it_is_written_and_read() -> None:
+    """The names of the strata contain quotation marks, a backslash and Chinese characters."""
+    population, content = committed({'"a,\\b': 2, "中": 2}, {'"a,\\b': 20, "中": 20})
+    drawn_sample = draw_from(population, content)
+    assert Sample.model_validate_json(drawn_sample.to_bytes()) == drawn_sample
+    assert drawn_sample.to_bytes().endswith(b"}\n")
 
 
 @settings(max_examples=80, deadline=None)
@@ -195,21 +210,25 @@ def test_a_sample_is_read_back_as_it_was_written() -> None:
     st.text(min_size=1, max_size=10).filter(lambda text: text.isprintable()),
     st.data(),
 )
-def test_each_stage_has_its_items_and_none_comes_twice(
+def test_stages_have_planned_number_of_items_without_repetition(
     sizes: dict[str, int], stages: int, seed: str, data: st.DataObject
 ) -> None:
-    """Whatever the strata, the plan and the seed."""
+    """The test tries random strata, plans and seeds."""
     drawn = {
         name: data.draw(st.integers(0 if stages == 1 else 1, size // stages))
         for name, size in sizes.items()
     }
-    made, content = committed(drawn, sizes, stages=stages)
-    found = drawn_from(made, content, seed)
-    assert len({one.line for one in found.items}) == len(found.items) == stages * made.plan.n
+    population, content = committed(drawn, sizes, stages=stages)
+    drawn_sample = draw_from(population, content, seed)
+    assert (
+        len({item.line for item in drawn_sample.items})
+        == len(drawn_sample.items)
+        == stages * population.plan.n
+    )
     for stage in range(1, stages + 1):
         counts = dict.fromkeys(sizes, 0)
-        for one in found.of_stage(stage):
-            counts[one.stratum] += 1
+        for item in drawn_sample.of_stage(stage):
+            counts[item.stratum] += 1
         assert counts == drawn
-    for name, (items, rejected) in ordinals(seed, QUARTER, made).items():
+    for name, (items, rejected) in ordinals(seed, QUARTER, population).items():
         assert set(rejected) <= set(items) <= set(range(1, sizes[name] + 1))

@@ -1,4 +1,4 @@
-"""The shipped audit.yaml on the sample courier: every population is frozen, committed and drawn."""
+"""Tests of the shipped audit.yaml on the sample courier: each population has a frame and a plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from include.sampling.commitment import plan_for
 from include.sampling.frame import Frame, freeze, quarter_of
 from include.sampling.rules import AUDIT
 from include.services.database import DatabaseAddress
-from tests.support.databases import fresh
+from tests.support.databases import temporary_database
 
 NOW = datetime(2026, 10, 5, 1, 30, tzinfo=UTC)
 PACK = load_pack(SHIPPED)
@@ -27,54 +27,60 @@ POPULATIONS = PACK.require(AUDIT).populations
 
 @pytest.fixture(scope="module")
 def source(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """A loaded courier."""
-    with fresh(postgres) as name:
+    """Provide the connection string of a database with the sample courier's data."""
+    with temporary_database(postgres) as name:
         with psycopg.connect(postgres.conninfo(name)) as connection:
             load(connection, customers=300, as_of=NOW)
         yield postgres.conninfo(name)
 
 
 def frozen(source: str, name: str) -> tuple[Frame, bytes, Any]:
-    """Freeze a population of the last quarter that has any items."""
-    (made,) = [one for one in POPULATIONS if one.id == name]
+    """Freeze a population for the last quarter in which it has items.
+
+    Returns:
+        The frame, its content, and the population.
+    """
+    (audited,) = [population for population in POPULATIONS if population.id == name]
     address = DatabaseAddress.from_conninfo(source)
-    database = PACK.databases[made.database]
+    database = PACK.databases[audited.database]
     for quarter in ("2026Q3", "2026Q2", "2026Q1", "2025Q4"):
         sink = io.BytesIO()
-        asked = quarter_of(quarter, NOW, PACK.calendar.timezone)
-        frame = freeze(address, database, made, asked, sink)
+        period = quarter_of(quarter, NOW, PACK.calendar.timezone)
+        frame = freeze(address, database, audited, period, sink)
         if frame.items:
-            return frame, sink.getvalue(), made
+            return frame, sink.getvalue(), audited
     raise AssertionError(f"{name} has no items in a year")
 
 
-@pytest.mark.parametrize("name", [one.id for one in POPULATIONS])
-def test_every_shipped_population_has_items_and_a_plan(source: str, name: str) -> None:
-    """Its SQL fits the sample, its ids are unique, and a sample can show what it asks for."""
-    frame, content, made = frozen(source, name)
+@pytest.mark.parametrize("name", [population.id for population in POPULATIONS])
+def test_population_of_sample_company_has_items_and_sampling_plan(source: str, name: str) -> None:
+    """The SQL of the population runs on the sample data, ids are unique, and a plan exists."""
+    frame, content, audited = frozen(source, name)
     assert content.count(b"\n") == frame.items == sum(frame.strata.values())
     plan = plan_for(
-        made.plan,
-        made.tolerable,
-        made.expected,
-        made.confidence,
+        audited.plan,
+        audited.tolerable,
+        audited.expected,
+        audited.confidence,
         frame.strata,
-        stratified=made.strata is not None,
+        stratified=audited.strata is not None,
     )
     assert set(plan.drawn) == set(frame.strata)
     assert 1 <= plan.n * plan.stages <= frame.items
 
 
-@pytest.mark.parametrize("name", [one.id for one in POPULATIONS])
-def test_a_frame_is_the_same_when_it_is_frozen_again(source: str, name: str) -> None:
-    """Nothing in it depends on the moment or the session."""
+@pytest.mark.parametrize("name", [population.id for population in POPULATIONS])
+def test_repeated_freeze_of_sample_company_population_gives_same_frame(
+    source: str, name: str
+) -> None:
+    """The frame does not depend on the current time or the database session."""
     assert frozen(source, name)[:2] == frozen(source, name)[:2]
 
 
-def test_the_period_of_every_shipped_population_is_the_quarter() -> None:
-    """Named by ``period`` alone: no other clock decides what is audited."""
-    for one in POPULATIONS:
+def test_sql_of_sample_company_populations_uses_period_of_audited_quarter() -> None:
+    """Their SQL uses ``period`` and not the current time."""
+    for population in POPULATIONS:
         for word in ("period.starts", "period.ends"):
-            assert word in one.sql
+            assert word in population.sql
         for word in ("now()", "current_date", "CURRENT_TIMESTAMP"):
-            assert word not in one.sql
+            assert word not in population.sql

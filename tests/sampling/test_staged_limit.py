@@ -1,4 +1,4 @@
-"""What two stages show together, held against SciPy."""
+"""Tests that compare the upper limit of two stages with SciPy."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import pytest
 
-from include.sampling.commitment import Committed, plan_for
+from include.sampling.commitment import CommittedPopulation, plan_for
 from include.sampling.evaluation import evaluate
-from include.sampling.samples import Drawn, Sample
+from include.sampling.samples import Sample, SampleItem
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.reading import ItemAnswers
 
@@ -16,19 +16,24 @@ TOLERABLE, CONFIDENCE = Fraction(5, 100), Fraction(95, 100)
 
 
 def accepts(items: int, deviating: int, n: int) -> float:
-    """The chance of none in the first stage, or of one there and none in the second."""
-    from scipy import stats  # a second of imports, which every worker would pay
+    """Return the probability that two stages accept a population.
 
-    one = stats.hypergeom.pmf(1, items, deviating, n)
+    They accept if the first stage has no deviation, or if it has one and the second stage has none.
+    """
+    from scipy import stats  # imported here, because the import takes a second
+
+    one_deviation = stats.hypergeom.pmf(1, items, deviating, n)
     none_after = stats.hypergeom.pmf(0, items - n, deviating - 1, n) if deviating else 0
-    return float(stats.hypergeom.pmf(0, items, deviating, n) + one * none_after)
+    return float(stats.hypergeom.pmf(0, items, deviating, n) + one_deviation * none_after)
 
 
 @pytest.mark.parametrize("items", [300, 336, 1000])
-def test_the_limit_is_the_worst_population_that_is_not_excluded(items: int) -> None:
-    """So a population that is accepted never has a limit at the tolerable rate or above it."""
+def test_upper_limit_of_two_stages_equals_the_limit_that_scipy_computes(
+    items: int,
+) -> None:
+    """The limit of an accepted population is always below the tolerable rate."""
     plan = plan_for("staged", TOLERABLE, Fraction(0), CONFIDENCE, {"": items}, stratified=False)
-    committed = Committed(
+    committed = CommittedPopulation(
         population="intake",
         file="frames/intake.tsv",
         sha256="ab" * 32,
@@ -43,7 +48,7 @@ def test_the_limit_is_the_worst_population_that_is_not_excluded(items: int) -> N
         attributes=("reviewed",),
     )
     drawn = tuple(
-        Drawn(
+        SampleItem(
             number=number,
             stage=1 + (number > plan.n),
             line=number,
@@ -57,13 +62,13 @@ def test_the_limit_is_the_worst_population_that_is_not_excluded(items: int) -> N
         audit="2026Q3", population="intake", frame_sha256="ab" * 32, items=drawn, rejected={}
     )
     answers = {
-        ("intake", one.number): ItemAnswers(
-            {"reviewed": Answer.DEVIATES if one.number == 1 else Answer.MET}, ""
+        ("intake", item.number): ItemAnswers(
+            {"reviewed": Answer.DEVIATES if item.number == 1 else Answer.MET}, ""
         )
-        for one in drawn
+        for item in drawn
     }
-    found = evaluate(committed, sample, answers, 2)
-    assert (found.decision, found.deviating) == ("accepted", 1)
-    worst = round(float(found.upper_limit) * items)
+    verdict = evaluate(committed, sample, answers, 2)
+    assert (verdict.decision, verdict.deviating) == ("accepted", 1)
+    worst = round(float(verdict.upper_limit) * items)
     assert worst / items < TOLERABLE
     assert accepts(items, worst, plan.n) > 1 - CONFIDENCE >= accepts(items, worst + 1, plan.n)

@@ -1,4 +1,4 @@
-"""A whole audit without Airflow: what is frozen is drawn, whatever happens in between."""
+"""Tests of a complete audit without Airflow: samples come only from frozen populations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from include.approvals.question import Answer, AskAgain
+from include.approvals.required_action import Answer, InvalidAnswer
 from include.evidence.folder import DiskFolder
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, keep_artifact, record_step
@@ -23,201 +23,205 @@ from include.sampling.verify import redraw
 from include.sampling.workpapers.form import MOST_ITEMS
 from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.services.objectstore.base import ObjectMissing
-from tests.sampling.rig import AUDITOR, DAG, SEED, Rig, by_branch, population
+from tests.sampling.company import AUDITOR, DAG, SEED, Company, by_branch, population
 
 SAMPLES = {"samples/openings.json", "samples/branches.json"}
 FRAMES = {"frames/openings.tsv", "frames/branches.tsv"}
 
 
 def codes(record: Any) -> list[str]:
-    return [one.code for one in record.findings]
+    return [finding.code for finding in record.findings]
 
 
-def sample_of(rig: Rig, name: str, run: str = "r1") -> Sample:
-    return Sample.model_validate_json(rig.artifacts(run)[f"samples/{name}.json"])
+def sample_of(company: Company, name: str, run: str = "r1") -> Sample:
+    return Sample.model_validate_json(company.artifacts(run)[f"samples/{name}.json"])
 
 
-def test_a_run_leaves_frames_samples_and_workpapers_in_one_bundle(rig: Rig) -> None:
-    """And whoever has that bundle draws the same again."""
-    sealed = rig.run()
-    folder = DiskFolder(rig.root / sealed.path)
+def test_run_seals_frames_samples_and_workpapers(company: Company) -> None:
+    """The draw can be repeated from the evidence bundle."""
+    sealed = company.run()
+    folder = DiskFolder(company.root / sealed.path)
     assert folder.names() == {
         *FRAMES, *SAMPLES, COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE,
         "result.json", "signer.pem", "SHA256SUMS", "SHA256SUMS.sig",
     }  # fmt: skip
-    found = redraw(folder)
-    assert (found.holds, found.audit, found.seed) == (True, "2026Q3", SEED)
-    assert {one.population: one.items for one in found.populations} == {
+    result = redraw(folder)
+    assert (result.matches, result.audit, result.seed) == (True, "2026Q3", SEED)
+    assert {redrawn.population: redrawn.items for redrawn in result.populations} == {
         "openings": 200,
         "branches": 200,
     }
-    assert rig.conclude().outcome is Outcome.PASS
+    assert company.conclude().outcome is Outcome.PASS
     for name in ("openings", "branches"):
-        drawn = sample_of(rig, name)
-        lines = rig.frame_path(name).read_text().splitlines()
-        for one in drawn.items:
-            assert lines[one.line - 1].split("\t")[0] == one.key
+        drawn = sample_of(company, name)
+        lines = company.frame_path(name).read_text().splitlines()
+        for item in drawn.items:
+            assert lines[item.line - 1].split("\t")[0] == item.key
 
 
-def test_the_commitment_is_sealed_before_anybody_knows_the_seed(rig: Rig) -> None:
-    """In a bundle of its own, which the next one of the chain names."""
-    made = rig.committed()
-    (bundle,) = (one.parent for one in rig.root.rglob("SHA256SUMS.sig"))
-    assert (bundle / COMMITMENT_FILE).read_bytes() == made.to_bytes()
-    assert bundle.relative_to(rig.root).as_posix().startswith("sample_commitment/2026/10/")
-    assert made.seed_source == "Tomorrow's index"
-    rig.enter()
-    rig.draw()
-    seed = json.loads(rig.artifacts()[SEED_FILE])
-    assert seed["commitment"]["bundle"] == bundle.relative_to(rig.root).as_posix()
+def test_commitment_is_sealed_before_seed_is_entered(company: Company) -> None:
+    """The commitment has a separate bundle, which the next bundle of the chain references."""
+    commitment = company.run_to_commitment()
+    (bundle,) = (path.parent for path in company.root.rglob("SHA256SUMS.sig"))
+    assert (bundle / COMMITMENT_FILE).read_bytes() == commitment.to_bytes()
+    assert bundle.relative_to(company.root).as_posix().startswith("sample_commitment/2026/10/")
+    assert commitment.seed_source == "Tomorrow's index"
+    company.enter()
+    company.draw()
+    seed = json.loads(company.artifacts()[SEED_FILE])
+    assert seed["commitment"]["bundle"] == bundle.relative_to(company.root).as_posix()
     assert (seed["entered_by"], seed["source"]) == (AUDITOR, "the exchange's page")
 
 
-def test_steps_that_are_repeated_change_nothing(rig: Rig) -> None:
-    """As Airflow repeats tasks: the same records, rows and files."""
-    first: list[Any] = [rig.begin(), rig.freeze("openings"), rig.freeze("branches")]
-    assert [rig.begin(), rig.freeze("openings"), rig.freeze("branches")] == first
-    made = rig.commit()
-    assert rig.commit() == made
-    assert len(list(rig.root.rglob("SHA256SUMS.sig"))) == 1
-    entered = rig.enter()
-    at, published = rig.now, rig.published()
-    again = {"seed": SEED, "source": "the exchange's page", "published_at": published}
-    repeated = rig.take(ENTER, again, AUDITOR, at)
+def test_repeated_steps_change_nothing(company: Company) -> None:
+    """If Airflow retries tasks, the records, rows and files are the same."""
+    first: list[Any] = [company.begin(), company.freeze("openings"), company.freeze("branches")]
+    assert [company.begin(), company.freeze("openings"), company.freeze("branches")] == first
+    commitment = company.commit()
+    assert company.commit() == commitment
+    assert len(list(company.root.rglob("SHA256SUMS.sig"))) == 1
+    entered = company.enter()
+    at, published = company.now, company.published_at()
+    form = {"seed": SEED, "source": "the exchange's page", "published_at": published}
+    repeated = company.submit_answer(ENTER, form, AUDITOR, at)
     assert repeated == entered
-    drawn, files, before = rig.draw(), rig.artifacts(), rig.state_of()
-    assert rig.draw() == drawn
-    assert rig.artifacts() == files
-    assert {k: v for k, v in rig.state_of().items() if k != "run_step"} == {
+    drawn, files, before = company.draw(), company.artifacts(), company.state_rows()
+    assert company.draw() == drawn
+    assert company.artifacts() == files
+    assert {k: v for k, v in company.state_rows().items() if k != "run_step"} == {
         k: v for k, v in before.items() if k != "run_step"
     }
 
 
-def test_nothing_is_frozen_after_the_commitment(rig: Rig) -> None:
-    """The frame stays the committed one, and the draw goes on."""
-    made = rig.committed()
-    frame = rig.frame_path("openings").read_bytes()
-    rig.fill(50)
-    with pytest.raises(ControlFailed, match="nothing can be frozen after it"):
-        rig.freeze("openings")
-    assert rig.frame_path("openings").read_bytes() == frame
-    rig.enter()
-    rig.draw()
-    assert sample_of(rig, "openings").frame_sha256 == made.populations[0].sha256
+def test_freeze_after_commitment_is_refused(company: Company) -> None:
+    """The committed frame is kept, and the run can draw from it."""
+    commitment = company.run_to_commitment()
+    frame = company.frame_path("openings").read_bytes()
+    company.fill_log(50)
+    with pytest.raises(ControlFailed, match="no population can be frozen"):
+        company.freeze("openings")
+    assert company.frame_path("openings").read_bytes() == frame
+    company.enter()
+    company.draw()
+    assert sample_of(company, "openings").frame_sha256 == commitment.populations[0].sha256
 
 
-def test_what_is_drawn_is_the_frozen_population(rig: Rig) -> None:
-    """Whatever becomes of the table between commitment and draw."""
-    rig.committed()
-    rig.sql("DROP TABLE log")
+def test_draw_uses_frozen_population(company: Company) -> None:
+    """The draw works even if the table is dropped after the commitment."""
+    company.run_to_commitment()
+    company.sql("DROP TABLE log")
     try:
-        rig.enter()
-        assert rig.draw().outcome is Outcome.PASS
-        assert len(sample_of(rig, "openings").items) > 10
+        company.enter()
+        assert company.draw().outcome is Outcome.PASS
+        assert len(sample_of(company, "openings").items) > 10
     finally:
-        rig.sql("CREATE TABLE log (id bigint PRIMARY KEY, branch text, seen_at timestamptz)")
+        company.sql("CREATE TABLE log (id bigint PRIMARY KEY, branch text, seen_at timestamptz)")
 
 
-def test_a_frame_that_was_edited_is_not_drawn_from(rig: Rig) -> None:
-    """Nor does anything of that population count as drawn."""
-    rig.committed()
-    rig.enter()
-    path = rig.frame_path("openings")
+def test_draw_from_edited_frame_is_refused(company: Company) -> None:
+    """No sample of the population with the edited frame is stored."""
+    company.run_to_commitment()
+    company.enter()
+    path = company.frame_path("openings")
     content = path.read_bytes()
     for edited in (content.replace(b"17\n", b"71\n", 1), content[:-4], content + b"201\n"):
         path.write_bytes(edited)
-        with pytest.raises(ControlFailed, match="was changed after it was committed to"):
-            rig.draw()
-    assert "samples/openings.json" not in rig.artifacts()
+        with pytest.raises(ControlFailed, match="was changed after the commitment"):
+            company.draw()
+    assert "samples/openings.json" not in company.artifacts()
     path.unlink()
     with pytest.raises(ObjectMissing):
-        rig.draw()
+        company.draw()
     path.write_bytes(content)
-    assert rig.draw().outcome is Outcome.PASS
+    assert company.draw().outcome is Outcome.PASS
 
 
-def test_a_commitment_that_was_edited_is_not_drawn_from(rig: Rig) -> None:
-    """The state database alone decides nothing: the digest was sealed."""
-    made = rig.committed()
-    rig.enter()
-    edited = made.to_bytes().replace(b'"n": ', b'"n":  ', 1)
-    assert edited != made.to_bytes()
-    with rig.engine.begin() as conn:
+def test_draw_from_edited_commitment_is_refused(company: Company) -> None:
+    """The digest in the sealed bundle decides, and not the file in the state database."""
+    commitment = company.run_to_commitment()
+    company.enter()
+    edited = commitment.to_bytes().replace(b'"n": ', b'"n":  ', 1)
+    assert edited != commitment.to_bytes()
+    with company.engine.begin() as conn:
         keep_artifact(conn, DAG, "r1", COMMITMENT_FILE, edited)
-    with pytest.raises(ControlFailed, match="not the one that was sealed"):
-        rig.draw()
+    with pytest.raises(ControlFailed, match="differs from the one that was sealed"):
+        company.draw()
 
 
-def test_a_commitment_that_was_made_anew_after_the_seed_is_not_drawn_from(rig: Rig) -> None:
-    """Frame, commitment and record all edited alike: what was sealed before the seed decides."""
-    rig.committed()
-    rig.enter()
-    folder = rig.context().unsealed_folder
-    lines = (rig.root / folder.bundle / "frames" / "openings.tsv").read_bytes().splitlines()[:-10]
+def test_draw_from_replaced_commitment_is_refused(company: Company) -> None:
+    """The draw is refused even if frame, commitment and step record were changed consistently."""
+    company.run_to_commitment()
+    company.enter()
+    folder = company.context().unsealed_folder
+    lines = (
+        (company.root / folder.bundle / "frames" / "openings.tsv").read_bytes().splitlines()[:-10]
+    )
     frame = b"\n".join(lines) + b"\n"
     with folder.writer("frames/openings.tsv") as writer:
         writer.write(frame)
         writer.commit()
-    made = Commitment.model_validate_json(rig.artifacts()[COMMITMENT_FILE])
-    (old,) = [one for one in made.populations if one.population == "openings"]
+    commitment = Commitment.model_validate_json(company.artifacts()[COMMITMENT_FILE])
+    (old,) = [item for item in commitment.populations if item.population == "openings"]
     strata = {"": len(lines)}
     plan = plan_for("single", old.tolerable, old.expected, old.confidence, strata, stratified=False)
     digest = hashlib.sha256(frame).hexdigest()
     new = old.model_copy(
         update={"sha256": digest, "items": len(lines), "strata": strata, "plan": plan}
     )
-    others = tuple(new if one == old else one for one in made.populations)
-    content = made.model_copy(update={"populations": others}).to_bytes()
-    record = rig.context().records().find("commit")
+    populations = tuple(new if item == old else item for item in commitment.populations)
+    content = commitment.model_copy(update={"populations": populations}).to_bytes()
+    record = company.context().records().find("commit")
     assert record is not None
     record.data["sha256"] = hashlib.sha256(content).hexdigest()
-    with rig.engine.begin() as conn:
+    with company.engine.begin() as conn:
         keep_artifact(conn, DAG, "r1", COMMITMENT_FILE, content)
-        record_step(conn, DAG, "r1", record, rig.context().clock)
-    with pytest.raises(ControlFailed, match="not the one that was sealed"):
-        rig.draw()
+        record_step(conn, DAG, "r1", record, company.context().clock)
+    with pytest.raises(ControlFailed, match="differs from the one that was sealed"):
+        company.draw()
 
 
-def test_a_population_under_another_name_is_not_drawn_again(rig: Rig) -> None:
-    """The items are the same, and a second sample would be one to choose from."""
-    rig.audit(population("openings"))
-    rig.run("r1")
-    rig.audit(population("openings2"))
-    begun = rig.begin("r2")
-    assert [one.code for one in begun.findings] == []
-    with pytest.raises(ControlFailed, match="under another name, by the run r1"):
-        rig.freeze("openings2", "r2")
+def test_second_sample_of_same_items_under_another_population_id_is_refused(
+    company: Company,
+) -> None:
+    """A second sample of the same items would allow a choice between samples."""
+    company.use_populations(population("openings"))
+    company.run("r1")
+    company.use_populations(population("openings2"))
+    record = company.begin("r2")
+    assert [finding.code for finding in record.findings] == []
+    with pytest.raises(ControlFailed, match="The run r1 drew exactly these items"):
+        company.freeze("openings2", "r2")
 
 
-def test_a_commitment_read_from_its_file_is_the_same_file(rig: Rig) -> None:
-    """The question shows the digest of the one; the answer is compared with that of the other."""
-    committed = rig.committed()
-    content = rig.artifacts()[COMMITMENT_FILE]
+def test_commitment_is_unchanged_after_it_is_written_and_read(company: Company) -> None:
+    """The form and the check of its answer therefore compute the same digest."""
+    committed = company.run_to_commitment()
+    content = company.artifacts()[COMMITMENT_FILE]
     assert Commitment.model_validate_json(content).to_bytes() == content == committed.to_bytes()
 
 
 @pytest.mark.parametrize("option", [ENTER, CANCEL])
-def test_a_seed_counts_only_for_the_commitment_that_its_form_showed(rig: Rig, option: str) -> None:
-    """Neither a seed nor a cancellation; it is asked for again and nothing is kept."""
-    rig.committed()
-    run = rig.context()
-    given = {"seed": SEED, "source": "page", "published_at": rig.published()}
+def test_answer_to_form_of_another_commitment_is_refused(company: Company, option: str) -> None:
+    """Nothing is stored, and the form is shown again. The same applies to a cancellation."""
+    company.run_to_commitment()
+    run = company.context()
+    form = {"seed": SEED, "source": "page", "published_at": company.published_at()}
     for content in ("", "0" * 64):
-        answer = Answer(option, "", AUDITOR, rig.now, given=given, content=content)
-        with pytest.raises(AskAgain, match="not the one that the form showed"):
+        answer = Answer(option, "", AUDITOR, company.now, texts=form, content=content)
+        with pytest.raises(InvalidAnswer, match="differs from the commitment that the form showed"):
             take_seed(run, StepFindings(SEED_STEP.name, SEED_STEP.clause), answer)
-    with rig.engine.connect() as conn:
+    with company.engine.connect() as conn:
         assert register.seed_of(conn, run.run) is None
         assert register.refusals_of(conn, run.run) == []
 
 
-def test_nothing_is_drawn_without_a_seed(rig: Rig) -> None:
-    """Whoever marks the question as done in Airflow wins nothing."""
-    rig.committed()
-    with pytest.raises(ControlFailed, match="There is no seed"):
-        rig.draw()
-    assert "drawn" not in str(rig.artifacts().keys())
-    assert SAMPLES.isdisjoint(rig.artifacts())
+def test_draw_without_seed_is_refused(company: Company) -> None:
+    """The draw is refused even if a person marks the seed task as successful in Airflow."""
+    company.run_to_commitment()
+    with pytest.raises(ControlFailed, match="no random seed"):
+        company.draw()
+    assert "drawn" not in str(company.artifacts().keys())
+    assert SAMPLES.isdisjoint(company.artifacts())
 
 
 @pytest.mark.parametrize(
@@ -228,104 +232,115 @@ def test_nothing_is_drawn_without_a_seed(rig: Rig) -> None:
         (ENTER, None, "sampling.no_seed"),
     ],
 )
-def test_without_an_answer_the_quarter_has_no_sample(
-    rig: Rig, option: str, user: str | None, code: str
+def test_run_without_seed_draws_nothing_and_fails(
+    company: Company, option: str, user: str | None, code: str
 ) -> None:
-    """Silence enters no seed, whatever stands in the form; the run is red."""
-    rig.committed()
-    record = rig.enter(option=option, user=user)
+    """Nobody answered in time, or an auditor cancelled. The texts in the form do not matter."""
+    company.run_to_commitment()
+    record = company.enter(option=option, user=user)
     assert (codes(record), record.outcome) == ([code], Outcome.FAIL)
-    assert rig.draw().data["drawn"] == {}
-    assert SAMPLES.isdisjoint(rig.artifacts())
-    concluded = rig.conclude()
+    assert company.draw().data["drawn"] == {}
+    assert SAMPLES.isdisjoint(company.artifacts())
+    concluded = company.conclude()
     assert concluded.outcome is Outcome.FAIL
-    (metric,) = [one for one in concluded.metrics if one.name == "populations_without_sample"]
+    (metric,) = [
+        metric for metric in concluded.metrics if metric.name == "populations_without_sample"
+    ]
     assert metric.value == 2
     assert set(concluded.stored) == FRAMES
 
 
-def test_a_population_without_items_is_said_and_hinders_no_other(rig: Rig) -> None:
-    """Its log may not have been written."""
-    none = population("none", sql="SELECT id FROM log WHERE false")
-    rig.audit(none, population())
-    made = rig.committed()
-    record = rig.context().records().find("freeze", "none")
+def test_empty_population_is_reported_and_samples_of_other_populations_are_drawn(
+    company: Company,
+) -> None:
+    """A population without items may mean that its log was not written."""
+    empty = population("none", sql="SELECT id FROM log WHERE false")
+    company.use_populations(empty, population())
+    commitment = company.run_to_commitment()
+    record = company.context().records().find("freeze", "none")
     assert record is not None
     assert (codes(record), record.data["frame"]) == (["sampling.empty"], None)
-    assert [one.value for one in record.metrics] == [0]
-    assert [one.population for one in made.populations] == ["openings"]
-    rig.enter()
-    rig.draw()
-    sealed = rig.seal()
-    assert rig.conclude().outcome is Outcome.ATTENTION
-    assert DiskFolder(rig.root / sealed.path).names() & FRAMES == {"frames/openings.tsv"}
+    assert [metric.value for metric in record.metrics] == [0]
+    assert [frame.population for frame in commitment.populations] == ["openings"]
+    company.enter()
+    company.draw()
+    sealed = company.seal()
+    assert company.conclude().outcome is Outcome.ATTENTION
+    assert DiskFolder(company.root / sealed.path).names() & FRAMES == {"frames/openings.tsv"}
 
 
-def test_where_nothing_is_frozen_nothing_is_committed_to(rig: Rig) -> None:
-    """Nobody is asked for a seed, and the draw has nothing to do."""
-    rig.audit(population(sql="SELECT id FROM log WHERE false"))
-    rig.begin()
-    rig.freeze("openings")
-    assert rig.commit() is None
-    assert rig.draw().data["drawn"] == {}
-    assert rig.conclude().outcome is Outcome.ATTENTION
+def test_run_with_only_empty_populations_seals_no_commitment_and_draws_no_sample(
+    company: Company,
+) -> None:
+    company.use_populations(population(sql="SELECT id FROM log WHERE false"))
+    company.begin()
+    company.freeze("openings")
+    assert company.commit() is None
+    assert company.draw().data["drawn"] == {}
+    assert company.conclude().outcome is Outcome.ATTENTION
 
 
-def test_one_population_whose_sql_fails_hinders_no_other(rig: Rig) -> None:
-    """It has no sample, and the run is red for that; the other is drawn."""
-    rig.audit(population("broken", sql="SELECT id FROM nowhere"), population())
-    rig.begin()
+def test_faulty_sql_of_one_population_does_not_affect_others(company: Company) -> None:
+    """The report counts the population among the populations without a sample."""
+    company.use_populations(population("broken", sql="SELECT id FROM nowhere"), population())
+    company.begin()
     with pytest.raises(UsageError):
-        rig.freeze("broken")
-    rig.freeze("openings")
-    rig.commit()
-    rig.enter()
-    assert set(rig.draw().data["drawn"]) == {"openings"}
-    (metric,) = [one for one in rig.conclude().metrics if one.name == "populations_without_sample"]
+        company.freeze("broken")
+    company.freeze("openings")
+    company.commit()
+    company.enter()
+    assert set(company.draw().data["drawn"]) == {"openings"}
+    (metric,) = [
+        metric
+        for metric in company.conclude().metrics
+        if metric.name == "populations_without_sample"
+    ]
     assert metric.value == 1
 
 
-def test_more_items_than_anybody_could_look_at_are_not_committed_to(rig: Rig) -> None:
-    """Before the seed, when the plan can still be changed."""
+def test_commitment_with_too_many_items_is_refused(company: Company) -> None:
+    """The refusal comes before the seed is known, while the sampling plan can still be changed."""
     many = f"SELECT g AS id FROM generate_series(1, {2 * MOST_ITEMS}) AS g"
-    rig.audit(population(sql=many, tolerable="1/1000000"))
-    rig.begin()
-    rig.freeze("openings")
-    with pytest.raises(UsageError, match="would have to be looked at"):
-        rig.commit()
+    company.use_populations(population(sql=many, tolerable="1/1000000"))
+    company.begin()
+    company.freeze("openings")
+    with pytest.raises(UsageError, match="The samples would have"):
+        company.commit()
 
 
-def test_two_stages_are_drawn_and_the_first_one_is_issued(rig: Rig) -> None:
-    """The second one stands in the sample already, so that nobody chooses it later."""
-    rig.audit(by_branch(plan="staged", tolerable="30%"))
-    made = rig.committed()
-    rig.enter()
-    told = rig.draw().data["drawn"]["branches"]
-    drawn = sample_of(rig, "branches")
-    assert made.populations[0].plan.stages == 2
-    assert told["items"] == len(drawn.of_stage(1)) == len(drawn.of_stage(2))
-    assert {one.stage for one in drawn.items} == {1, 2}
+def test_items_of_both_stages_are_drawn_in_one_step(company: Company) -> None:
+    """The items of the second stage are fixed together with those of the first stage."""
+    company.use_populations(by_branch(plan="staged", tolerable="30%"))
+    commitment = company.run_to_commitment()
+    company.enter()
+    size = company.draw().data["drawn"]["branches"]
+    drawn = sample_of(company, "branches")
+    assert commitment.populations[0].plan.stages == 2
+    assert size["items"] == len(drawn.of_stage(1)) == len(drawn.of_stage(2))
+    assert {item.stage for item in drawn.items} == {1, 2}
 
 
-def test_a_run_has_a_quarter_before_anything_else(rig: Rig) -> None:
-    """A task that was started by hand says so."""
-    with pytest.raises(ControlFailed, match="The beginning is missing in this run"):
-        rig.freeze("openings")
-    with pytest.raises(UsageError, match="not over"):
-        rig.begin(asked="2026Q4")
-    assert rig.begin().data["audit"] == "2026Q3"
+def test_freeze_without_record_of_populations_step_is_refused(company: Company) -> None:
+    """The first step is missing if a person starts the task by hand."""
+    with pytest.raises(
+        ControlFailed, match="The choice of quarter and populations is missing in this run"
+    ):
+        company.freeze("openings")
+    with pytest.raises(UsageError, match="has not ended"):
+        company.begin(quarter="2026Q4")
+    assert company.begin().data["audit"] == "2026Q3"
 
 
-def test_a_server_that_goes_away_leaves_the_state_as_it_was(rig: Rig) -> None:
-    """The task is repeated."""
-    rig.begin()
-    before = rig.state_of()
-    rig.sql("ALTER TABLE log RENAME TO away")
+def test_failed_freeze_leaves_state_database_unchanged(company: Company) -> None:
+    """Airflow can therefore retry the task."""
+    company.begin()
+    before = company.state_rows()
+    company.sql("ALTER TABLE log RENAME TO away")
     try:
         with pytest.raises((UsageError, ServiceError)):
-            rig.freeze("openings")
+            company.freeze("openings")
     finally:
-        rig.sql("ALTER TABLE away RENAME TO log")
-    assert rig.state_of() == before
-    with rig.engine.connect() as conn:
+        company.sql("ALTER TABLE away RENAME TO log")
+    assert company.state_rows() == before
+    with company.engine.connect() as conn:
         assert conn.execute(text("SELECT count(*) FROM audit_commitment")).scalar() == 0

@@ -1,4 +1,4 @@
-"""Drawing again: every single edit of what a bundle says is noticed, by the bundle alone."""
+"""Tests of the verification of a bundle: a repeated draw detects every edit of the bundle."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import pytest
 from include.evidence.folder import DiskFolder
 from include.sampling.verify import Redraw, redraw
 from include.services.errors import UsageError
-from tests.sampling.rig import SEED, Rig, by_branch, population
+from tests.sampling.company import SEED, Company, by_branch, population
 
 OPENINGS, BRANCHES, STAGED, WHOLE = "openings", "branches", "staged", "whole"
 
 
 @pytest.fixture(scope="module")
-def drawn(shop: Rig) -> Path:
-    """A sealed bundle of four populations: plain, in strata, in stages, and a census."""
-    shop.empty()
-    shop.audit(
+def drawn(shop: Company) -> Path:
+    """Provide a sealed bundle of four populations: plain, with strata, staged, and a census."""
+    shop.reset()
+    shop.use_populations(
         population(),
         by_branch(),
         by_branch(STAGED, plan="staged", tolerable="30%"),
@@ -34,43 +34,53 @@ def drawn(shop: Rig) -> Path:
 
 @pytest.fixture
 def bundle(drawn: Path, tmp_path: Path) -> Path:
-    """A copy on a disk, for the test to harm."""
+    """Provide a copy of the bundle that the test may change."""
     return Path(shutil.copytree(drawn, tmp_path / "bundle"))
 
 
-def again(bundle: Path) -> Redraw:
+def repeat_draw(bundle: Path) -> Redraw:
     return redraw(DiskFolder(bundle))
 
 
 def faults(bundle: Path) -> dict[str, tuple[str, ...]]:
-    """What is wrong, by population; of the bundle as a whole under the empty name."""
-    found = again(bundle)
-    told = {one.population: one.faults for one in found.populations if one.faults}
-    return told | ({"": found.faults} if found.faults else {})
+    """Return the faults that a repeated draw finds, by population.
+
+    Faults of the whole bundle have the key ``""``.
+    """
+    result = repeat_draw(bundle)
+    by_population = {
+        redrawn.population: redrawn.faults for redrawn in result.populations if redrawn.faults
+    }
+    return by_population | ({"": result.faults} if result.faults else {})
 
 
 def edit(path: Path, change: Callable[[Any], Any]) -> None:
-    """Change a JSON file."""
+    """Change the content of a JSON file.
+
+    Args:
+        path: the file.
+        change: function that changes the parsed content, or returns new content.
+    """
     content = json.loads(path.read_text())
     changed = change(content)
     path.write_text(json.dumps(content if changed is None else changed, ensure_ascii=False))
 
 
-def committed(bundle: Path, name: str, change: Callable[[Any], Any]) -> None:
-    """Change one population of the commitment."""
+def edit_population(bundle: Path, name: str, change: Callable[[Any], Any]) -> None:
+    """Change a population in commitment.json of a bundle."""
 
-    def one(made: Any) -> None:
-        change(next(each for each in made["populations"] if each["population"] == name))
+    def change_population(commitment: Any) -> None:
+        change(next(item for item in commitment["populations"] if item["population"] == name))
 
-    edit(bundle / "commitment.json", one)
+    edit(bundle / "commitment.json", change_population)
 
 
 def setting(*path: Any, to: Any) -> Callable[[Any], None]:
-    """A change of one value at a path."""
+    """Return a function that sets the value at a path of keys in parsed JSON."""
 
     def change(content: Any) -> None:
-        *way, last = path
-        for step in way:
+        *parents, last = path
+        for step in parents:
             content = content[step]
         assert content[last] != to
         content[last] = to
@@ -78,25 +88,25 @@ def setting(*path: Any, to: Any) -> Callable[[Any], None]:
     return change
 
 
-def test_a_bundle_that_nobody_touched_is_drawn_again(bundle: Path) -> None:
-    """From a copy on a disk, without any database."""
-    found = again(bundle)
-    assert (found.holds, found.audit, found.seed, found.faults) == (True, "2026Q3", SEED, ())
-    told = {one.population: (one.items, one.drawn) for one in found.populations}
-    assert told[OPENINGS][0] == told[BRANCHES][0] == 200
-    assert told[WHOLE] == (5, 5)
-    samples = {name: json.loads((bundle / f"samples/{name}.json").read_text()) for name in told}
-    assert {name: len(one["items"]) for name, one in samples.items()} == {
-        name: drawn for name, (_items, drawn) in told.items()
+def test_redraw_of_untouched_bundle_matches(bundle: Path) -> None:
+    """The repeated draw uses only a copy of the bundle on disk, without a database."""
+    result = repeat_draw(bundle)
+    assert (result.matches, result.audit, result.seed, result.faults) == (True, "2026Q3", SEED, ())
+    sizes = {redrawn.population: (redrawn.items, redrawn.drawn) for redrawn in result.populations}
+    assert sizes[OPENINGS][0] == sizes[BRANCHES][0] == 200
+    assert sizes[WHOLE] == (5, 5)
+    samples = {name: json.loads((bundle / f"samples/{name}.json").read_text()) for name in sizes}
+    assert {name: len(sample["items"]) for name, sample in samples.items()} == {
+        name: drawn for name, (_items, drawn) in sizes.items()
     }
-    assert {one.population: one.rejected for one in found.populations} == {
-        name: sum(map(len, one["rejected"].values())) for name, one in samples.items()
+    assert {redrawn.population: redrawn.rejected for redrawn in result.populations} == {
+        name: sum(map(len, sample["rejected"].values())) for name, sample in samples.items()
     }
 
 
 @pytest.mark.parametrize("name", [OPENINGS, BRANCHES, STAGED, WHOLE])
-def test_any_edit_of_a_frame_is_noticed(bundle: Path, name: str) -> None:
-    """A byte, a line more or less, another order, bytes that are no text, none at all."""
+def test_redraw_detects_edit_of_frame(bundle: Path, name: str) -> None:
+    """Edits are changed, added or removed bytes, another order, invalid text, a missing file."""
     path = bundle / f"frames/{name}.tsv"
     content = path.read_bytes()
     first, rest = content.split(b"\n", 1)
@@ -156,21 +166,20 @@ def test_any_edit_of_a_frame_is_noticed(bundle: Path, name: str) -> None:
         (["strata"], {"": -5}),
     ],
 )  # fmt: skip
-def test_any_edit_of_a_plan_is_noticed(
-    bundle: Path, name: str, path: list[str], value: Any
-) -> None:
-    """Rates, kind, size, strata: the plan is made anew from the rates and compared."""
+def test_redraw_detects_edit_of_plan(bundle: Path, name: str, path: list[str], value: Any) -> None:
+    """The verification computes the plan from the rates and compares both plans."""
 
-    def change(one: Any) -> None:
-        setting(*path, to=not one["stratified"] if path == ["stratified"] else value)(one)
+    def change(population: Any) -> None:
+        new = not population["stratified"] if path == ["stratified"] else value
+        setting(*path, to=new)(population)
 
-    committed(bundle, name, change)
+    edit_population(bundle, name, change)
     assert name in faults(bundle)
 
 
 @pytest.mark.parametrize("name", [OPENINGS, BRANCHES, STAGED])
-def test_any_edit_of_a_stratum_is_noticed(bundle: Path, name: str) -> None:
-    """One item more, none, or another name."""
+def test_redraw_detects_edit_of_stratum(bundle: Path, name: str) -> None:
+    """The size, the name or the order of strata is changed."""
     path = bundle / "commitment.json"
     before = path.read_bytes()
     for change in (
@@ -180,72 +189,72 @@ def test_any_edit_of_a_stratum_is_noticed(bundle: Path, name: str) -> None:
         lambda _size: -1,
         lambda _size: 10**12,
     ):
-        committed(bundle, name, lambda one, change=change: one["strata"].update(
-            {key: change(size) for key, size in list(one["strata"].items())[:1]}
+        edit_population(bundle, name, lambda population, change=change: population["strata"].update(
+            {key: change(size) for key, size in list(population["strata"].items())[:1]}
         ))  # fmt: skip
         assert name in faults(bundle)
         path.write_bytes(before)
     for part in ("strata", "plan"):
-        committed(bundle, name, lambda one, part=part: rename(one, part))
+        edit_population(bundle, name, lambda population, part=part: rename(population, part))
         assert name in faults(bundle)
         path.write_bytes(before)
-    committed(bundle, BRANCHES, lambda one: one.update(
-        strata=dict(reversed(one["strata"].items()))
+    edit_population(bundle, BRANCHES, lambda population: population.update(
+        strata=dict(reversed(population["strata"].items()))
     ))  # fmt: skip
     assert set(faults(bundle)) == {BRANCHES}
 
 
-def rename(one: Any, part: str) -> None:
-    counts = one[part] if part == "strata" else one[part]["drawn"]
+def rename(population: Any, part: str) -> None:
+    counts = population[part] if part == "strata" else population[part]["drawn"]
     first = next(iter(counts))
     counts["another"] = counts.pop(first)
 
 
 @pytest.mark.parametrize("name", [OPENINGS, BRANCHES, STAGED, WHOLE])
 @pytest.mark.parametrize("field", ["number", "stage", "line", "ordinal", "key", "stratum"])
-def test_any_edit_of_an_item_is_noticed(bundle: Path, name: str, field: str) -> None:
-    """Of the first and of the last one, in every column."""
+def test_redraw_detects_edit_of_item(bundle: Path, name: str, field: str) -> None:
+    """The test edits each column of the first and of the last item."""
     path = bundle / f"samples/{name}.json"
     before = path.read_bytes()
     for at in (0, -1):
         value: Any = "other" if field in ("key", "stratum") else 999
         edit(path, setting("items", at, field, to=value))
-        assert faults(bundle) == {name: ("other items are drawn than the bundle names",)}
+        assert faults(bundle) == {name: ("the repeated draw has other items than the bundle",)}
         path.write_bytes(before)
 
 
-def test_items_that_were_added_dropped_or_moved_are_noticed(bundle: Path) -> None:
-    """Whoever drops the one that deviates is seen."""
+def test_redraw_detects_added_removed_and_reordered_items(bundle: Path) -> None:
+    """For example, a person may remove an item that deviates."""
     path = bundle / f"samples/{OPENINGS}.json"
     before = path.read_bytes()
     changes: list[Callable[[Any], Any]] = [
-        lambda one: one["items"].pop(3) and None,
-        lambda one: one["items"].append(one["items"][0]),
-        lambda one: one["items"].reverse(),
-        lambda one: one["items"].clear(),
+        lambda sample: sample["items"].pop(3) and None,
+        lambda sample: sample["items"].append(sample["items"][0]),
+        lambda sample: sample["items"].reverse(),
+        lambda sample: sample["items"].clear(),
     ]
     for change in changes:
         edit(path, change)
         assert set(faults(bundle)) == {OPENINGS}
         path.write_bytes(before)
     path.write_bytes(b"{}")
-    assert "it cannot be drawn again" in faults(bundle)[OPENINGS]
+    assert "the draw cannot be repeated" in faults(bundle)[OPENINGS]
     path.unlink()
-    assert "it cannot be drawn again" in faults(bundle)[OPENINGS]
+    assert "the draw cannot be repeated" in faults(bundle)[OPENINGS]
 
 
 @pytest.mark.parametrize("name", [OPENINGS, BRANCHES, STAGED])
-def test_any_edit_of_what_was_rejected_is_noticed(bundle: Path, name: str) -> None:
-    """An ordinal more, less or other, and strata more or less."""
+def test_redraw_detects_edit_of_rejected_repetitions(bundle: Path, name: str) -> None:
+    """Ordinals and strata of rejected repetitions are added, removed or changed."""
     path = bundle / f"samples/{name}.json"
     before = path.read_bytes()
     stratum = next(iter(json.loads(before)["rejected"]))
     changes: list[Callable[[Any], Any]] = [
-        lambda one: one["rejected"][stratum].append(1),
-        lambda one: one["rejected"].update({stratum: [7, 7, 7]}),
-        lambda one: one["rejected"].pop(stratum) and None,
-        lambda one: one["rejected"].update(other=[]),
-        lambda one: one["rejected"].clear(),
+        lambda sample: sample["rejected"][stratum].append(1),
+        lambda sample: sample["rejected"].update({stratum: [7, 7, 7]}),
+        lambda sample: sample["rejected"].pop(stratum) and None,
+        lambda sample: sample["rejected"].update(other=[]),
+        lambda sample: sample["rejected"].clear(),
     ]
     for change in changes:
         edit(path, change)
@@ -255,27 +264,27 @@ def test_any_edit_of_what_was_rejected_is_noticed(bundle: Path, name: str) -> No
 
 @pytest.mark.parametrize("field", ["form", "audit", "population", "frame_sha256"])
 @pytest.mark.parametrize("name", [OPENINGS, WHOLE])
-def test_any_edit_of_what_a_sample_names_is_noticed(bundle: Path, name: str, field: str) -> None:
-    """It is the sample of this quarter, population and frame."""
+def test_redraw_detects_edit_of_header_of_sample_file(bundle: Path, name: str, field: str) -> None:
+    """The header of a sample file names quarter, population and frame."""
     edit(bundle / f"samples/{name}.json", setting(field, to="other"))
     assert faults(bundle) == {name: ("the sample names another audit, population or frame",)}
 
 
 @pytest.mark.parametrize("seed", [f"{SEED} ", SEED.replace("3", "4", 1), "", SEED[:-1], "\ud800"])
-def test_any_edit_of_the_seed_is_noticed(bundle: Path, seed: str) -> None:
-    """Down to a blank, in every population of which something is drawn."""
+def test_redraw_detects_edit_of_seed(bundle: Path, seed: str) -> None:
+    """An added space is an edit too. A census does not depend on the seed."""
     path = bundle / "seed.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"seed": seed}))
     if seed == "\ud800":
         with pytest.raises(UsageError):
-            again(bundle)
+            repeat_draw(bundle)
     else:
         assert {OPENINGS, BRANCHES, STAGED} <= set(faults(bundle))
 
 
-def test_a_seed_that_was_known_before_is_noticed(bundle: Path) -> None:
-    """To the moment; and that the commitment came later, too."""
+def test_redraw_detects_seed_published_before_commitment(bundle: Path) -> None:
+    """The time of publication or the time of the commitment was edited."""
     path = bundle / "seed.json"
     before = path.read_bytes()
     sealed = json.loads(before)["commitment"]["sealed_at"]
@@ -284,67 +293,73 @@ def test_a_seed_that_was_known_before_is_noticed(bundle: Path) -> None:
     assert list(faults(bundle)) == [""]
     path.write_bytes(before)
     edit(path, setting("commitment", "sealed_at", to=published))
-    assert "the seed was known at" in faults(bundle)[""][0]
+    assert "the seed was published at" in faults(bundle)[""][0]
 
 
-def test_another_algorithm_is_named(bundle: Path) -> None:
-    """What it would have drawn, nobody here can say."""
+def test_redraw_reports_unknown_draw_algorithm(bundle: Path) -> None:
     edit(bundle / "commitment.json", setting("algorithm", to="dice"))
-    assert "it was drawn by dice" in faults(bundle)[""][0]
+    assert "dice drew the bundle" in faults(bundle)[""][0]
 
 
-def test_another_quarter_is_noticed(bundle: Path) -> None:
-    """The text that is hashed names it; a census names it in its file."""
+def test_redraw_detects_edit_of_quarter_in_commitment(bundle: Path) -> None:
+    """The quarter is part of the hashed text, and also of the sample file of a census."""
     edit(bundle / "commitment.json", setting("audit", to="2026Q2"))
     assert set(faults(bundle)) == {OPENINGS, BRANCHES, STAGED, WHOLE}
 
 
-def test_a_population_that_was_taken_out_is_missed(bundle: Path) -> None:
-    """Its sample is there, and nothing says any longer what it was drawn from."""
+def test_redraw_detects_population_that_was_removed_from_commitment(bundle: Path) -> None:
+    """The sample of a population that was removed from the commitment is still in the bundle."""
     edit(
         bundle / "commitment.json",
-        lambda made: made.update(
-            populations=[one for one in made["populations"] if one["population"] != OPENINGS]
+        lambda commitment: commitment.update(
+            populations=[
+                item for item in commitment["populations"] if item["population"] != OPENINGS
+            ]
         ),
     )
     assert "samples/openings.json" in faults(bundle)[""][0]
-    assert not again(bundle).holds
+    assert not repeat_draw(bundle).matches
 
 
 @pytest.mark.parametrize("name", ["commitment.json", "seed.json"])
-def test_a_folder_that_is_no_bundle_of_an_audit_is_wrong_usage(bundle: Path, name: str) -> None:
-    """The message says what is missing or not as it should be."""
+def test_redraw_of_folder_with_missing_or_invalid_file_is_refused(bundle: Path, name: str) -> None:
+    """The error names the file that is missing or invalid."""
     (bundle / name).write_bytes(b"[]")
-    with pytest.raises(UsageError, match=f"{name} is not one that ParcelSeal writes"):
-        again(bundle)
+    with pytest.raises(UsageError, match=f"{name} is not in a format that ParcelSeal writes"):
+        repeat_draw(bundle)
     (bundle / name).unlink()
-    with pytest.raises(UsageError, match=f"There is no {name}") as caught:
-        again(bundle)
+    with pytest.raises(UsageError, match=f"{name} is missing") as caught:
+        repeat_draw(bundle)
     assert "sample_audit" in caught.value.action
 
 
 @pytest.fixture(autouse=True)
-def nothing_else_changed(drawn: Path) -> Iterator[None]:
-    """The sealed bundle itself is never touched."""
-    before = {one: one.stat().st_mtime_ns for one in drawn.rglob("*")}
+def unchanged_bundle(drawn: Path) -> Iterator[None]:
+    """Assert that the tests of the module change only copies of the sealed bundle."""
+    before = {path: path.stat().st_mtime_ns for path in drawn.rglob("*")}
     yield
-    assert {one: one.stat().st_mtime_ns for one in drawn.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in drawn.rglob("*")} == before
 
 
-def test_a_commitment_that_is_not_the_sealed_one_is_noticed(shop: Rig, bundle: Path) -> None:
-    """Where the commitment's own bundle is at hand; else it is said that it is not."""
-    assert again(bundle).commitment_seen is False
+def test_redraw_detects_commitment_that_differs_from_sealed_commitment(
+    shop: Company, bundle: Path
+) -> None:
+    """The comparison needs the bundle of the commitment.
 
-    def beside(name: str) -> DiskFolder:
+    The result states whether that bundle was available.
+    """
+    assert repeat_draw(bundle).commitment_seen is False
+
+    def find_bundle(name: str) -> DiskFolder:
         return DiskFolder(shop.root / name)
 
-    seen = redraw(DiskFolder(bundle), beside)
-    assert (seen.commitment_seen, seen.holds) == (True, True)
+    verified = redraw(DiskFolder(bundle), find_bundle)
+    assert (verified.commitment_seen, verified.matches) == (True, True)
     digest = hashlib.sha256((bundle / "commitment.json").read_bytes()).hexdigest()
-    assert seen.commitment_sha256 == digest
+    assert verified.commitment_sha256 == digest
     with (bundle / "commitment.json").open("a") as file:
         file.write("\n")
-    changed = redraw(DiskFolder(bundle), beside)
+    changed = redraw(DiskFolder(bundle), find_bundle)
     assert changed.faults == (
-        "the commitment is not the one that was sealed before the seed was known",
+        "the commitment differs from the one that was sealed before the seed was known",
     )

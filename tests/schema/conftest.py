@@ -1,4 +1,4 @@
-"""Databases that the tests of this room read, and never change."""
+"""Fixtures: shared databases that the tests of this package only read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AS_OF = datetime(2026, 2, 28, 19, 30, tzinfo=UTC)
 
 @pytest.fixture(scope="session")
 def courier(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
-    """The sample courier database with 3,000 customers."""
+    """Provide the sample courier database with 3,000 customers."""
     with scratch(postgres) as connection:
         load(connection, customers=3000, as_of=AS_OF)
         connection.commit()
@@ -28,7 +28,7 @@ def courier(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
-    """End the transaction of a shared connection: checks of changed records wait for open ones."""
+    """Roll back the transaction of the shared connection after each test."""
     yield
     if "courier" in request.fixturenames:
         request.getfixturevalue("courier").rollback()
@@ -36,7 +36,7 @@ def _nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def chinook(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
-    """An excerpt of the Chinook music store."""
+    """Provide a part of the database of the Chinook music store."""
     script = (Path(__file__).parent / "chinook.sql").read_text(encoding="utf-8")
     with scratch(postgres, script) as connection:
         yield connection

@@ -1,4 +1,4 @@
-"""A drafted pack: it loads, it fits the database it was drafted from, and it holds no value."""
+"""Drafted packs: the loader accepts them, they match their database, and they contain no value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedDatabase
 from include.registry import load_pack
 from include.schema.draft import Draft
-from include.schema.drift import drift
+from include.schema.drift import find_drift
 from include.schema.live import read_schema
 from include.schema.survey import survey, write_draft
 from include.services.errors import ServiceError, UsageError
@@ -33,72 +33,78 @@ def draft_of(connection: psycopg.Connection[Any], name: str = "drafted") -> Draf
         connection.read_only = None
 
 
-def loaded(draft: Draft, folder: Path) -> MappedDatabase:
-    """The drafted data map as the pack's own loader reads it."""
+def load_draft(draft: Draft, folder: Path) -> MappedDatabase:
+    """Write a drafted data map, and return its database as the pack loader reads it."""
     write_draft(folder, {name: text for name, text in draft.files.items() if "datamap" in name})
     pack = load_pack(folder)
-    assert all("unconfirmed" in one.message for one in pack.remarks)
+    assert all("unconfirmed" in remark.message for remark in pack.remarks)
     return pack.database(draft.name)
 
 
-def test_a_draft_of_chinook_is_its_map(chinook: psycopg.Connection[Any], tmp_path: Path) -> None:
-    """Keys, references, types and categories; no drift from the database."""
+def test_draft_of_chinook_matches_database(
+    chinook: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    """The draft has all keys, references and types, so a comparison finds no difference."""
     draft = draft_of(chinook, "chinook")
-    database = loaded(draft, tmp_path)
-    assert drift(read_schema(chinook), database) == []
+    database = load_draft(draft, tmp_path)
+    assert find_drift(read_schema(chinook), database) == []
     customer = database.collections["customer"]
     assert customer.primary_key == ("customer_id",)
     assert customer.fields["email"].categories == ("user.contact.email",)
     assert customer.fields["email"].subjects == ("customer",)
     assert database.collections["employee"].fields["title"].subjects == ("employee",)
     assert customer.fields["support_rep_id"].references[0].collection == "employee"
-    assert not any(one.is_personal for one in database.collections["track"].fields.values())
+    assert not any(field.is_personal for field in database.collections["track"].fields.values())
     assert "# high: name, and 100% of the values" in draft.data_map
     assert draft.tables == 11
 
 
-def test_a_draft_of_the_sample_fits_it(courier: psycopg.Connection[Any], tmp_path: Path) -> None:
-    """Composite keys and partitions; keys inside JSON columns stand below them."""
-    database = loaded(draft_of(courier, "courier"), tmp_path)
-    assert drift(read_schema(courier), database) == []
+def test_draft_of_sample_matches_database(courier: psycopg.Connection[Any], tmp_path: Path) -> None:
+    """The sample has composite keys, partitions, and keys inside JSON columns."""
+    database = load_draft(draft_of(courier, "courier"), tmp_path)
+    assert find_drift(read_schema(courier), database) == []
     raw = database.collections["intake_record"].fields["raw"]
     assert {"name", "phone", "address"} <= set(raw.fields)
     assert raw.fields["phone"].is_personal
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in UNSEEN.glob("*.sql")))
-def test_drafts_of_other_databases_load(
+def test_drafts_of_other_databases_load_and_match_the_databases(
     postgres: EmbeddedPostgres, tmp_path: Path, name: str
 ) -> None:
-    """Pinyin, camelCase, several schemas."""
+    """These databases have pinyin names, camelCase names, or several schemas."""
     with scratch(postgres, (UNSEEN / f"{name}.sql").read_text(encoding="utf-8")) as connection:
-        database = loaded(draft_of(connection), tmp_path)
-        assert drift(read_schema(connection), database) == []
+        database = load_draft(draft_of(connection), tmp_path)
+        assert find_drift(read_schema(connection), database) == []
 
 
-def test_every_guess_is_unconfirmed(courier: psycopg.Connection[Any], tmp_path: Path) -> None:
-    """Keys inside JSON columns too; a person deletes what was checked."""
+def test_draft_lists_every_guess_as_unconfirmed(
+    courier: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    """Guesses about keys inside JSON columns are listed too."""
     draft = draft_of(courier, "courier")
-    database = loaded(draft, tmp_path)
+    database = load_draft(draft, tmp_path)
     listed = {
         (collection.table, path)
         for collection in database.collections.values()
         for path in collection.unconfirmed
     }
-    guessed = {(one.table, f"{one.column}.{one.key}".rstrip(".")) for one in draft.guesses}
+    guessed = {(guess.table, f"{guess.column}.{guess.key}".rstrip(".")) for guess in draft.guesses}
     assert listed == guessed
     assert ("intake_record", "raw.phone") in listed
 
 
-def test_a_key_to_staff_is_about_staff(courier: psycopg.Connection[Any], tmp_path: Path) -> None:
-    """Who entered a customer's record is nothing about the customer's work."""
-    customer = loaded(draft_of(courier, "courier"), tmp_path).collections["customer"]
+def test_draft_marks_a_column_that_refers_to_a_clerk_as_employee_data(
+    courier: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    """The column names the clerk who entered the customer's record."""
+    customer = load_draft(draft_of(courier, "courier"), tmp_path).collections["customer"]
     assert customer.fields["entered_by"].subjects == ("employee",)
     assert customer.fields["name"].subjects == ("customer",)
 
 
-def test_a_draft_states_the_rows_it_rests_on(postgres: EmbeddedPostgres) -> None:
-    """All of a small table, a sample of a large one, none of a closed one, with what to do."""
+def test_draft_states_number_of_rows_read(postgres: EmbeddedPostgres) -> None:
+    """The tables are a small one, a large one that is sampled, and one that cannot be read."""
     script = """CREATE TABLE large (mail text); INSERT INTO large SELECT 'a@b.example'
         FROM generate_series(1, 60000); ANALYZE large;
     CREATE TABLE small (mail text); INSERT INTO small VALUES ('a@b.example');
@@ -118,22 +124,26 @@ def test_a_draft_states_the_rows_it_rests_on(postgres: EmbeddedPostgres) -> None
     assert draft.rows["public.small"] == 1
 
 
-def test_names_of_any_kind_survive(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
-    """Dots in schemas and tables, quotes, Chinese, words that YAML reads as something else."""
+def test_draft_keeps_unusual_table_and_column_names_unchanged(
+    postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """The names contain dots, quotes, Chinese characters, and words that YAML interprets."""
     script = (
         SCRIPT + 'CREATE TABLE "no" ("null" int, "1" text, "a: b # c" text, "line\nbreak" text);'
         'CREATE TABLE "x.y" (id int PRIMARY KEY); CREATE SCHEMA x; CREATE TABLE x.y (id int);'
     )
     with scratch(postgres, script) as connection:
-        database = loaded(draft_of(connection), tmp_path)
-        assert drift(read_schema(connection), database) == []
-    tables = {(one.schema_name, one.table) for one in database.collections.values()}
+        database = load_draft(draft_of(connection), tmp_path)
+        assert find_drift(read_schema(connection), database) == []
+    tables = {
+        (collection.schema_name, collection.table) for collection in database.collections.values()
+    }
     assert {("sales.eu", 'Kunde "Süd"'), ("public", "x.y"), ("x", "y"), ("public", "no")} <= tables
-    assert ("other", "seen") not in tables  # a view shows what tables hold
+    assert ("other", "seen") not in tables  # views only show the content of tables
 
 
-def test_no_value_is_in_a_draft(postgres: EmbeddedPostgres) -> None:
-    """Not in comments, not as a key of JSON, not in an expectation."""
+def test_draft_contains_no_value_of_the_database(postgres: EmbeddedPostgres) -> None:
+    """Values must appear neither in comments, nor as JSON keys, nor in expectations."""
     script = f"""CREATE TABLE customer (id int PRIMARY KEY, name text, phone text, extra jsonb);
     INSERT INTO customer SELECT n, '{CANARY}', '{CANARY}', '{{"{CANARY}": "{CANARY}"}}'
     FROM generate_series(1, 30) n;"""
@@ -143,31 +153,35 @@ def test_no_value_is_in_a_draft(postgres: EmbeddedPostgres) -> None:
     assert CANARY not in text
 
 
-def test_expectations_are_those_that_the_values_meet(chinook: psycopg.Connection[Any]) -> None:
-    """Formats from 95% of the values on; phones of the world by their form; all of them warn."""
+def test_draft_has_expectations_for_formats_that_values_meet(
+    chinook: psycopg.Connection[Any],
+) -> None:
+    """At least 95% of the values must have a format. All drafted expectations only warn."""
     suites = yaml.safe_load(draft_of(chinook).files["quality/drafted.yaml"])
     rules = {
-        (suite["collection"], one["kwargs"]["column"]): one["type"]
+        (suite["collection"], rule["kwargs"]["column"]): rule["type"]
         for suite in suites
-        for one in suite["expectations"]
-        if not one["id"].startswith("missing_")
+        for rule in suite["expectations"]
+        if not rule["id"].startswith("missing_")
     }
     assert rules["customer", "email"] == "expect_column_values_to_be_email_addresses"
     assert rules["customer", "phone"] == "expect_column_values_to_match_regex"
     assert rules["customer", "first_name"] == "expect_column_values_to_not_be_blank"
     assert not {"track", "artist", "genre"} & {suite["collection"] for suite in suites}
-    every = [one for suite in suites for one in suite["expectations"]]
-    assert {one["severity"] for one in every} == {"warn"}
-    assert all(set(one["title"]) == {"en", "zh-CN"} and one["clause"] == "4.1" for one in every)
+    expectations = [rule for suite in suites for rule in suite["expectations"]]
+    assert {rule["severity"] for rule in expectations} == {"warn"}
+    assert all(
+        set(rule["title"]) == {"en", "zh-CN"} and rule["clause"] == "4.1" for rule in expectations
+    )
     for suite in suites:
-        names = [one["id"] for one in suite["expectations"]]
+        names = [expectation["id"] for expectation in suite["expectations"]]
         assert len(names) == len(set(names))
 
 
-def test_draft_names_every_read_key_of_a_json_column_with_personal_keys(
+def test_draft_lists_all_keys_of_json_column_with_personal_keys(
     postgres: EmbeddedPostgres,
 ) -> None:
-    """The next check finds no key that the draft left out."""
+    """Otherwise the next check would report the omitted keys as undeclared."""
     script = """CREATE TABLE customer (id int PRIMARY KEY, extra jsonb);
     INSERT INTO customer SELECT n, jsonb_build_object('phone', '13800138' || lpad(n::text, 3, '0'),
         'colour', 'red', 'size', n) FROM generate_series(1, 30) n;"""
@@ -180,8 +194,8 @@ def test_draft_names_every_read_key_of_a_json_column_with_personal_keys(
     assert inside["phone"] == ["user.contact.phone_number"]
 
 
-def test_draft_expects_no_name_where_no_record_has_one(postgres: EmbeddedPostgres) -> None:
-    """A column without any value would break the rule in every record at the next check."""
+def test_draft_has_no_expectation_for_column_without_values(postgres: EmbeddedPostgres) -> None:
+    """At the next check, every record would break an expectation that requires a value."""
     script = """CREATE TABLE customer (id int PRIMARY KEY, name text, middle_name text);
     INSERT INTO customer SELECT n, 'Anna Schmidt', NULL FROM generate_series(1, 30) n;"""
     with scratch(postgres, script) as connection:
@@ -190,18 +204,25 @@ def test_draft_expects_no_name_where_no_record_has_one(postgres: EmbeddedPostgre
     assert {rule["kwargs"]["column"] for rule in rules} == {"name"}
 
 
-def test_resident_ids_and_mobiles_are_recognised(courier: psycopg.Connection[Any]) -> None:
-    """The sample's few wrong numbers stay below what a draft asks for."""
+def test_draft_has_expectations_for_resident_id_and_mobile_number_columns(
+    courier: psycopg.Connection[Any],
+) -> None:
+    """The few wrong numbers of the sample are within the tolerance of drafted expectations."""
     suites = yaml.safe_load(draft_of(courier).files["quality/drafted.yaml"])
-    customer = next(one for one in suites if one["collection"] == "customer")
-    said = {(one["type"], one["kwargs"].get("part")) for one in customer["expectations"]}
-    assert ("expect_column_values_to_be_mobile_numbers", None) in said
+    customer = next(suite for suite in suites if suite["collection"] == "customer")
+    rules = {
+        (expectation["type"], expectation["kwargs"].get("part"))
+        for expectation in customer["expectations"]
+    }
+    assert ("expect_column_values_to_be_mobile_numbers", None) in rules
     kind = "expect_column_values_to_be_resident_id_numbers"
-    assert {(kind, "form"), (kind, "birth_date"), (kind, "check_character")} <= said
+    assert {(kind, "form"), (kind, "birth_date"), (kind, "check_character")} <= rules
 
 
-def test_the_purpose_lists_what_was_found(chinook: psycopg.Connection[Any]) -> None:
-    """Nothing is silently over-collected, and a person has to decide."""
+def test_drafted_purpose_lists_all_columns_guessed_to_be_personal(
+    chinook: psycopg.Connection[Any],
+) -> None:
+    """The purpose has the id ``undecided``, because a person has to define the real purposes."""
     draft = draft_of(chinook)
     text = draft.files["purposes.yaml"]
     (purpose,) = yaml.safe_load(text)
@@ -210,24 +231,23 @@ def test_the_purpose_lists_what_was_found(chinook: psycopg.Connection[Any]) -> N
         for table, columns in purpose["fields"]["drafted"].items()
         for column in columns
     }
-    assert listed == {(one.table, one.column) for one in draft.guesses}
+    assert listed == {(guess.table, guess.column) for guess in draft.guesses}
     assert purpose["id"] == "undecided"
     assert "has to decide" in text
 
 
-def test_a_database_without_people_gets_a_valid_pack(
+def test_draft_of_database_without_personal_data_loads(
     postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """Empty lists, not empty files."""
+    """The drafted files then contain empty lists."""
     with scratch(postgres, "CREATE TABLE genre (id int PRIMARY KEY, name text);") as connection:
         draft = draft_of(connection)
     assert yaml.safe_load(draft.files["quality/drafted.yaml"]) == []
     assert yaml.safe_load(draft.files["purposes.yaml"])[0]["fields"] == {"drafted": {}}
-    assert loaded(draft, tmp_path).collections["genre"].primary_key == ("id",)
+    assert load_draft(draft, tmp_path).collections["genre"].primary_key == ("id",)
 
 
-def test_nothing_is_written_to_the_database(courier: psycopg.Connection[Any]) -> None:
-    """The transaction is read-only."""
+def test_survey_makes_connection_read_only(courier: psycopg.Connection[Any]) -> None:
     courier.rollback()
     survey(courier, name="x")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
@@ -236,8 +256,8 @@ def test_nothing_is_written_to_the_database(courier: psycopg.Connection[Any]) ->
     courier.read_only = None
 
 
-def test_what_cannot_be_drafted_is_one_line(postgres: EmbeddedPostgres) -> None:
-    """A bad name, an empty database, a server that went away."""
+def test_survey_of_unusable_database_raises_error(postgres: EmbeddedPostgres) -> None:
+    """The errors are about an invalid name, an empty database, and a lost connection."""
     with scratch(postgres) as connection:
         with pytest.raises(UsageError, match="--name"):
             survey(connection, name="../x")
@@ -248,8 +268,8 @@ def test_what_cannot_be_drafted_is_one_line(postgres: EmbeddedPostgres) -> None:
             survey(connection, name="x")
 
 
-def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
-    """And none of the others is written then."""
+def test_write_draft_refuses_existing_file(tmp_path: Path) -> None:
+    """If one file exists, the other files are not written either."""
     (tmp_path / "purposes.yaml").write_text("mine")
     with pytest.raises(UsageError, match="already"):
         write_draft(tmp_path, {"datamap/x.yaml": "a", "purposes.yaml": "b"})

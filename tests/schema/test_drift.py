@@ -1,4 +1,4 @@
-"""Drift between a live schema and a data map, and what is said about it."""
+"""Differences between a live schema and a data map, and the findings about them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pytest
 
 from include.evidence.model import Outcome
 from include.local.postgres import EmbeddedPostgres
+from include.messages import in_english
 from include.policy import SHIPPED
 from include.policy.datamap import MappedDatabase, MappedField
 from include.registry import load_pack
-from include.schema.drift import Drift, DriftKind, drift, mapped_schemas
+from include.schema.drift import Drift, DriftKind, find_drift, mapped_schemas
 from include.schema.findings import findings
-from include.schema.live import LiveColumn, agrees, fides_type, read_schema
-from tests.schema.support import field, fields, mapped, scratch
+from include.schema.live import LiveColumn, fides_type, matches_type, read_schema
+from tests.schema.support import field, fields, make_data_map, scratch
 
 CHINOOK = Path(__file__).parents[2] / "examples" / "packs" / "chinook"
 
@@ -36,23 +37,30 @@ MAP = {
 
 
 def differences(
-    postgres: EmbeddedPostgres, change: str, said: MappedDatabase | None = None
+    postgres: EmbeddedPostgres, change: str, data_map: MappedDatabase | None = None
 ) -> list[tuple[str, str, str]]:
     with scratch(postgres, SHOP + change) as connection:
-        found = drift(read_schema(connection), said or mapped(MAP))
-    return [(str(one.kind), f"{one.schema}.{one.table}", one.column) for one in found]
+        drifts = find_drift(read_schema(connection), data_map or make_data_map(MAP))
+    return [
+        (str(difference.kind), f"{difference.schema}.{difference.table}", difference.column)
+        for difference in drifts
+    ]
 
 
-def test_the_shipped_map_fits_the_sample(courier: psycopg.Connection[Any]) -> None:
-    """No drift, partitions, cycles of keys and composite keys included."""
+def test_shipped_data_map_does_not_differ_from_the_sample_database(
+    courier: psycopg.Connection[Any],
+) -> None:
+    """The sample has partitions, cycles of foreign keys, and composite keys."""
     database = load_pack(SHIPPED).database("courier")
-    assert drift(read_schema(courier, mapped_schemas(database)), database) == []
-    assert drift(read_schema(courier), database) == []
+    assert find_drift(read_schema(courier, mapped_schemas(database)), database) == []
+    assert find_drift(read_schema(courier), database) == []
 
 
-def test_the_example_map_fits_chinook(chinook: psycopg.Connection[Any]) -> None:
-    """A database that nobody here designed, mapped by hand: no drift."""
-    assert drift(read_schema(chinook), load_pack(CHINOOK).database("chinook")) == []
+def test_example_data_map_does_not_differ_from_the_chinook_database(
+    chinook: psycopg.Connection[Any],
+) -> None:
+    """Chinook is a public database of another project, whose data map was written by hand."""
+    assert find_drift(read_schema(chinook), load_pack(CHINOOK).database("chinook")) == []
 
 
 @pytest.mark.parametrize(
@@ -82,7 +90,7 @@ def test_the_example_map_fits_chinook(chinook: psycopg.Connection[Any]) -> None:
         ("CREATE SCHEMA crm; CREATE VIEW crm.a AS SELECT 1 AS x", []),
         (
             "ALTER TABLE person ALTER name TYPE jsonb USING to_jsonb(name)",
-            [],  # a map says string of JSON that is not looked into
+            [],  # data maps state string for JSON whose content is not mapped
         ),
         (
             "ALTER TABLE person ALTER name TYPE int USING 1",
@@ -96,7 +104,7 @@ def test_the_example_map_fits_chinook(chinook: psycopg.Connection[Any]) -> None:
             "ALTER TABLE person ALTER extra TYPE text",
             [("type", "public.person", "extra")],
         ),
-        ("ALTER TABLE person ALTER born TYPE timestamptz", []),  # the map names no type
+        ("ALTER TABLE person ALTER born TYPE timestamptz", []),  # the data map states no type
         (
             "ALTER TABLE orders DROP CONSTRAINT orders_pkey, ADD PRIMARY KEY (id)",
             [("primary_key", "public.orders", "")],
@@ -119,16 +127,17 @@ def test_the_example_map_fits_chinook(chinook: psycopg.Connection[Any]) -> None:
         ),
     ],
 )  # fmt: skip
-def test_each_difference_is_seen(
+def test_drift_reports_each_kind_of_difference(
     postgres: EmbeddedPostgres, change: str, expected: list[tuple[str, str, str]]
 ) -> None:
-    """One change, its drift and none else."""
     assert differences(postgres, change) == expected
 
 
-def test_a_map_that_is_silent_is_not_contradicted(postgres: EmbeddedPostgres) -> None:
-    """No types, no primary key, no references but those that the database has."""
-    silent = mapped(
+def test_drift_ignores_types_and_primary_keys_that_data_map_omits(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """A data map may omit types and primary keys. A missing reference is reported."""
+    silent = make_data_map(
         {
             "person": fields(*map(field, ("id", "name", "born", "tags", "extra"))),
             "orders": fields(field("id"), field("at"), field("person_id")),
@@ -139,51 +148,60 @@ def test_a_map_that_is_silent_is_not_contradicted(postgres: EmbeddedPostgres) ->
     ]
 
 
-def test_a_reference_written_from_the_other_side_fits(postgres: EmbeddedPostgres) -> None:
-    """Fides' direction is an order of looking up, not the key's."""
-    turned = mapped({
+def test_drift_accepts_a_reference_in_the_direction_opposite_to_the_foreign_key(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """In Fides, the direction of a reference is the order in which records are searched.
+
+    It may differ from the direction of the foreign key.
+    """
+    turned = make_data_map({
         "person": MAP["person"] | fields(field("id", "orders.person_id", key=True)),
         "orders": fields(field("id", key=True), field("at", key=True), field("person_id")),
     })  # fmt: skip
     assert differences(postgres, "", turned) == []
 
 
-def test_tables_that_another_map_of_the_same_database_declares_are_declared(
+def test_drift_accepts_tables_in_another_data_map_of_same_database(
     postgres: EmbeddedPostgres,
 ) -> None:
-    """Two Datasets may share a database."""
     with scratch(postgres, SHOP) as connection:
         live = read_schema(connection)
-    person = mapped({"person": MAP["person"]})
-    orders = mapped({"orders": MAP["orders"]}, name="orders")
-    assert [one.kind for one in drift(live, person)] == [DriftKind.UNDECLARED_TABLE]
-    assert drift(live, person, [orders]) == []
+    person = make_data_map({"person": MAP["person"]})
+    orders = make_data_map({"orders": MAP["orders"]}, name="orders")
+    assert [difference.kind for difference in find_drift(live, person)] == [
+        DriftKind.UNDECLARED_TABLE
+    ]
+    assert find_drift(live, person, [orders]) == []
 
 
-def test_findings_say_what_to_do_in_one_line_each_table(postgres: EmbeddedPostgres) -> None:
-    """Columns of one table stand together; what nobody declared fails, by the clause."""
+def test_undeclared_columns_of_a_table_are_reported_in_a_single_finding(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """The finding has the outcome failed. It is about the clause that limits collection of data."""
     change = "".join(f"ALTER TABLE person ADD c{n} int;" for n in range(25))
     with scratch(postgres, SHOP + change + "DROP TABLE orders") as connection:
-        found = findings(drift(read_schema(connection), mapped(MAP)))
-    by_code = {one.code: one for one in found}
+        by_code = {
+            finding.code: finding
+            for finding in findings(find_drift(read_schema(connection), make_data_map(MAP)))
+        }
     assert set(by_code) == {"schema.drift.undeclared_column", "schema.drift.missing_table"}
     undeclared = by_code["schema.drift.undeclared_column"]
     assert (undeclared.subject, undeclared.severity, undeclared.clause) == (
         "shop.public.person", Outcome.FAIL, "4.1"
     )  # fmt: skip
     assert undeclared.message.values["count"] == 25
-    assert str(undeclared.message.values["columns"]).endswith("c19 (+5)")
+    assert in_english(undeclared.message).endswith("c19 and 5 more.")
     assert by_code["schema.drift.missing_table"].clause == "5.2"
 
 
-def test_every_kind_has_its_sentence() -> None:
-    """None falls through to another's."""
-    said = [
+def test_each_kind_of_drift_has_its_own_finding_message() -> None:
+    findings_by_kind = [
         findings([Drift(kind, "shop", "public", "t", "c", Outcome.FAIL, "m", "3")])[0]
         for kind in DriftKind
     ]
-    assert len({one.message.text for one in said}) == len(DriftKind)
-    assert all(one.action.text for one in said)
+    assert len({finding.message.text for finding in findings_by_kind}) == len(DriftKind)
+    assert all(finding.action.text for finding in findings_by_kind)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +219,7 @@ def test_every_kind_has_its_sentence() -> None:
         ("jsonb", "jsonb[]", True, "object[]", ["object[]"], ["object"]),
     ],
 )  # fmt: skip
-def test_types_that_go_together(
+def test_matches_type_accepts_compatible_types(
     base: str,
     declared: str,
     is_array: bool,
@@ -209,8 +227,8 @@ def test_types_that_go_together(
     accepted: list[str],
     refused: list[str],
 ) -> None:
-    """PostgreSQL's many types and fideslang's six."""
+    """PostgreSQL's types are compared with the six data types of fideslang."""
     column = LiveColumn("x", declared, base, is_array=is_array)
     assert fides_type(column) == draft
-    assert all(agrees(column, one) for one in (*accepted, draft))
-    assert not any(agrees(column, one) for one in refused)
+    assert all(matches_type(column, data_type) for data_type in (*accepted, draft))
+    assert not any(matches_type(column, data_type) for data_type in refused)

@@ -1,4 +1,4 @@
-"""How well personal columns are found: on databases mapped by hand, and on written ones."""
+"""The share of personal columns that guesses find in databases with data maps written by hand."""
 
 from __future__ import annotations
 
@@ -29,43 +29,53 @@ def counts_of(connection: psycopg.Connection[Any], live: LiveSchema) -> dict[Nam
 
 
 def shares(live: LiveSchema, guesses: list[Guess], truth: set[Column]) -> tuple[float, float]:
-    """Share of the personal columns found, and of the others marked wrongly."""
-    marked = {(one.table, one.column) for one in guesses if not one.key}
-    every = {(table.name, column) for table in live.tables.values() for column in table.columns}
-    assert truth <= every
-    return len(truth & marked) / len(truth), len(marked - truth) / len(every - truth)
+    """Return two rates: the rate of found personal columns, and the rate of wrong guesses.
+
+    The first is the number of personal columns with a guess, divided by all personal columns. The
+    second is the number of other columns with a guess, divided by all other columns.
+    """
+    marked = {
+        (marked_column.table, marked_column.column)
+        for marked_column in guesses
+        if not marked_column.key
+    }
+    all_columns = {
+        (table.name, column) for table in live.tables.values() for column in table.columns
+    }
+    assert truth <= all_columns
+    return len(truth & marked) / len(truth), len(marked - truth) / len(all_columns - truth)
 
 
 def personal(database: MappedDatabase) -> set[Column]:
     return {
-        (one.table, field.name)
-        for one in database.collections.values()
-        for field in one.fields.values()
+        (collection.table, field.name)
+        for collection in database.collections.values()
+        for field in collection.fields.values()
         if field.is_personal
     }
 
 
 @pytest.mark.parametrize("with_values", [True, False], ids=["values", "empty tables"])
-def test_the_sample_and_chinook_are_found_as_they_were_mapped_by_hand(
+def test_guess_finds_personal_columns_of_sample_and_chinook(
     courier: psycopg.Connection[Any], chinook: psycopg.Connection[Any], with_values: bool
 ) -> None:
-    """At least 95% found, at most 5% of the others marked; also by names alone."""
+    """Guesses must mark 95% of personal columns and at most 5% of others, also without values."""
     for connection, database in (
         (courier, load_pack(SHIPPED).database("courier")),
         (chinook, load_pack(CHINOOK).database("chinook")),
     ):
         live = read_schema(connection)
         counts = counts_of(connection, live) if with_values else {}
-        found, wrong = shares(live, guess(live, counts), personal(database))
-        assert found >= 0.95, database.name
+        recall, wrong = shares(live, guess(live, counts), personal(database))
+        assert recall >= 0.95, database.name
         assert wrong <= 0.05, database.name
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in UNSEEN.glob("*.sql")))
-def test_drafts_of_other_schemas_need_little_correcting(
+def test_guess_finds_personal_columns_of_schemas_it_was_not_developed_with(
     postgres: EmbeddedPostgres, name: str
 ) -> None:
-    """Each file says what is personal in it; docs/data-map.md has the figures at first sight."""
+    """Each script lists its personal columns in comments."""
     script = (UNSEEN / f"{name}.sql").read_text(encoding="utf-8")
     truth = set()
     for line in script.splitlines():
@@ -77,22 +87,27 @@ def test_drafts_of_other_schemas_need_little_correcting(
             }
     with scratch(postgres, script) as connection:
         live = read_schema(connection)
-        found, wrong = shares(live, guess(live, counts_of(connection, live)), truth)
-    assert found >= 0.9
+        recall, wrong = shares(live, guess(live, counts_of(connection, live)), truth)
+    assert recall >= 0.9
     assert wrong <= 0.05
 
 
-def guessed(tables: Mapping[str, str], **kinds: str) -> dict[str, str]:
-    """Guesses by names alone: ``table -> columns``, text unless ``kinds`` says otherwise."""
+def guess_by_names(tables: Mapping[str, str], **kinds: str) -> dict[str, str]:
+    """Return the categories that names alone suggest, by ``table.column``.
+
+    Args:
+        tables: column names of each table, separated by spaces.
+        kinds: types of columns that are not text, by column name.
+    """
     live = LiveSchema({
         ("public", name): LiveTable(
             "public", name, "table",
-            {one: LiveColumn(one, kinds.get(one, "text"), kinds.get(one, "text"))
-             for one in columns.split()},
+            {part: LiveColumn(part, kinds.get(part, "text"), kinds.get(part, "text"))
+             for part in columns.split()},
         )
         for name, columns in tables.items()
     })  # fmt: skip
-    return {f"{one.table}.{one.column}": one.category for one in guess(live, {})}
+    return {f"{marked.table}.{marked.column}": marked.category for marked in guess(live, {})}
 
 
 @pytest.mark.parametrize(
@@ -119,62 +134,71 @@ def guessed(tables: Mapping[str, str], **kinds: str) -> dict[str, str]:
         ("phone2", "user.contact.phone_number"),
     ],
 )
-def test_names_are_read_in_many_languages(column: str, category: str) -> None:
-    """Pinyin, Chinese, English in every spelling, German."""
-    assert guessed({"customer": f"id {column}"})[f"customer.{column}"] == category
+def test_guess_reads_names_in_many_languages(column: str, category: str) -> None:
+    assert guess_by_names({"customer": f"id {column}"})[f"customer.{column}"] == category
 
 
-def test_the_table_decides_whose_name_it_is() -> None:
-    """A customer has a name; a track, a department and a company have one that is nobody's."""
-    found = guessed({
+def test_guess_treats_column_name_as_personal_only_in_tables_of_people() -> None:
+    """Names of a track, a department or a company are not personal."""
+    guesses = guess_by_names({
         "customer": "id name", "employees": "id name", "track": "id name composer", "genre": "name",
         "department": "id name phone email address", "company": "name city phone",
         "artist": "id name", "product": "id name description", "customer_type": "code name",
         "file_template": "name",
     })  # fmt: skip
-    assert {one for one in found if one.endswith(".name")} == {"customer.name", "employees.name"}
-    assert {one.split(".")[0] for one in found} == {"customer", "employees"}
+    assert {name for name in guesses if name.endswith(".name")} == {
+        "customer.name",
+        "employees.name",
+    }
+    assert {name.split(".")[0] for name in guesses} == {"customer", "employees"}
 
 
-def test_shops_and_suppliers_keep_their_phones(postgres: EmbeddedPostgres) -> None:
-    """Also where the values are mobile numbers; a contact person and an ID are somebody's."""
+def test_guess_does_not_mark_phone_and_address_of_suppliers_as_personal(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """This holds even if values are mobile numbers. Contact persons and ID numbers are personal."""
     script = """CREATE TABLE supplier (id int PRIMARY KEY, company_name text, contact_name text,
         phone text, address text, city text, owner_id_number text);
     INSERT INTO supplier SELECT n, '某某公司', '王小明', '1380000' || lpad(n::text, 4, '0'),
         '中关村大街' || n || '号', '北京', '11010519491231002X' FROM generate_series(1, 40) n;"""
     with scratch(postgres, script) as connection:
         live = read_schema(connection)
-        found = {one.column for one in guess(live, counts_of(connection, live))}
-    assert found == {"contact_name", "owner_id_number"}
+        columns = {marked.column for marked in guess(live, counts_of(connection, live))}
+    assert columns == {"contact_name", "owner_id_number"}
 
 
-def test_what_belongs_to_a_persons_row_is_theirs() -> None:
-    """The lines of an invoice, the state of an address; the state of an order is no place."""
-    found = guessed({
+def test_guess_treats_column_state_as_personal_in_addresses_but_not_in_orders() -> None:
+    """In a table of orders, a column called state is not a geographic location."""
+    guesses = guess_by_names({
         "orders": "id customer_id state email", "address": "id customer_id city state",
         "order_items": "id quantity", "product": "id state city",
     }, quantity="int4")  # fmt: skip
-    assert "address.state" in found
-    assert "orders.state" not in found
-    assert not any(one.startswith("product.") for one in found)
+    assert "address.state" in guesses
+    assert "orders.state" not in guesses
+    assert not any(name.startswith("product.") for name in guesses)
 
 
-def test_words_about_a_contact_are_no_contact() -> None:
-    """phone_type and email_verified hold neither phone nor address."""
-    found = guessed({"subscription_event": "person_id phone_type email_verified address_count"})
-    assert set(found) == {"subscription_event.person_id"}
+def test_guess_does_not_mark_columns_about_contact_data_such_as_email_verified() -> None:
+    guesses = guess_by_names(
+        {"subscription_event": "person_id phone_type email_verified address_count"}
+    )
+    assert set(guesses) == {"subscription_event.person_id"}
 
 
-def test_keys_without_a_foreign_key_lead_to_people_by_their_name() -> None:
-    """patientId, user_id, 患者编号, created_by; not product_id."""
-    found = guessed({"events": "id patientId user_id 患者编号 created_by product_id device_count"})
-    assert set(found) == {
+def test_guess_recognises_references_to_people_by_column_name() -> None:
+    guesses = guess_by_names(
+        {"events": "id patientId user_id 患者编号 created_by product_id device_count"}
+    )
+    assert set(guesses) == {
         "events.patientId", "events.user_id", "events.患者编号", "events.created_by"
     }  # fmt: skip
 
 
-def test_values_speak_where_names_do_not(postgres: EmbeddedPostgres) -> None:
-    """Columns called f1 to f6, known by their values; numbers and codes stay what they are."""
+def test_guess_uses_values_if_column_names_are_meaningless(postgres: EmbeddedPostgres) -> None:
+    """The columns f1 to f6 are marked because of their values.
+
+    Other numbers and codes stay unmarked.
+    """
     script = """
     CREATE TABLE x (f1 text, f2 text, f3 text, f4 bigint, f5 text, f6 text, n1 bigint, n2 text,
                     n3 text, n4 numeric, n5 text);
@@ -189,8 +213,8 @@ def test_values_speak_where_names_do_not(postgres: EmbeddedPostgres) -> None:
     """
     with scratch(postgres, script) as connection:
         live = read_schema(connection)
-        found = {one.column: one for one in guess(live, counts_of(connection, live))}
-    assert {column: one.category for column, one in found.items()} == {
+        guesses = {marked.column: marked for marked in guess(live, counts_of(connection, live))}
+    assert {column: marked.category for column, marked in guesses.items()} == {
         "f1": "user.government_id.national_identification_number",
         "f2": "user.contact.email",
         "f3": "user.name",
@@ -198,18 +222,20 @@ def test_values_speak_where_names_do_not(postgres: EmbeddedPostgres) -> None:
         "f5": "user.name",
         "f6": "user.financial.credit_card",
     }
-    assert {one.confidence for one in found.values()} == {"medium"}
-    assert not any(value in str(found) for value in ("James", "王小明", "4111", "110105"))
+    assert {marked.confidence for marked in guesses.values()} == {"medium"}
+    assert not any(value in str(guesses) for value in ("James", "王小明", "4111", "110105"))
 
 
-def test_a_name_that_no_value_bears_out_is_a_low_guess(postgres: EmbeddedPostgres) -> None:
-    """It stays marked, and the reason says why it is doubted."""
+def test_guess_from_column_name_has_low_confidence_if_no_value_fits_the_name(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """The column stays marked, and the guess states the reason for the doubt."""
     script = """CREATE TABLE customer (id int PRIMARY KEY, email text, phone text);
     INSERT INTO customer SELECT n, 'yes', '1380000' || lpad(n::text, 4, '0')
     FROM generate_series(1, 50) n;"""
     with scratch(postgres, script) as connection:
         live = read_schema(connection)
-        found = {one.column: one for one in guess(live, counts_of(connection, live))}
-    assert (found["email"].confidence, found["phone"].confidence) == ("low", "high")
-    assert found["email"].reason == "name only: no value looks like it"
-    assert found["phone"].reason == "name, and 100% of the values"
+        guesses = {marked.column: marked for marked in guess(live, counts_of(connection, live))}
+    assert (guesses["email"].confidence, guesses["phone"].confidence) == ("low", "high")
+    assert guesses["email"].reason == "name only: no value looks like it"
+    assert guesses["phone"].reason == "name, and 100% of the values"

@@ -1,4 +1,4 @@
-"""Guesses by values, types and relations that outweigh names."""
+"""Guesses by values, types and relations, which take precedence over names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IBAN, RIGHT_FORM = "GB82WEST12345698765432", "GB83WEST12345698765432"
 
 
 def categories(postgres: EmbeddedPostgres, script: str) -> dict[str, str]:
-    """Return the guessed categories by ``table.column``."""
+    """Create a database, and return the guessed categories by ``table.column``."""
     with scratch(postgres, script) as connection:
         live = read_schema(connection)
         guesses = guess(live, counts_of(connection, live))
@@ -27,10 +27,10 @@ def categories(postgres: EmbeddedPostgres, script: str) -> dict[str, str]:
     ("names", "orders", "is_customer"),
     [(PEOPLE, "", True), (FIRMS, "", False), ("NULL", "", False), ("NULL", "REFERENCES", True)],
 )
-def test_table_of_partners_holds_customers_by_values_or_relations(
+def test_guess_treats_partners_as_customers_if_values_or_orders_indicate_it(
     postgres: EmbeddedPostgres, names: str, orders: str, is_customer: bool
 ) -> None:
-    """Names of people, or orders that refer to it; with names of companies it holds companies."""
+    """Partners are customers if they have names of people, or if orders refer to the table."""
     reference = f"{orders} res_partner" if orders else ""
     script = f"""CREATE TABLE res_partner (id int PRIMARY KEY, name text, street text);
     CREATE TABLE sale_order (id int PRIMARY KEY, partner_id int {reference}, amount numeric);
@@ -41,8 +41,8 @@ def test_table_of_partners_holds_customers_by_values_or_relations(
     assert ("res_partner.street" in guessed) is is_customer
 
 
-def test_values_of_bank_accounts_and_addresses_are_known(postgres: EmbeddedPostgres) -> None:
-    """By the check digits of an IBAN, not by its form; by IPv4 and IPv6 addresses."""
+def test_guess_recognises_ibans_and_ip_addresses_by_value(postgres: EmbeddedPostgres) -> None:
+    """The check digits of an IBAN must be right. The right format alone is not sufficient."""
     script = f"""CREATE TABLE x (a text, b text, c text, d text);
     INSERT INTO x SELECT '{IBAN}', '{RIGHT_FORM}', '198.51.100.' || n, '2001:db8::' || n
     FROM generate_series(1, 40) n;"""
@@ -53,8 +53,8 @@ def test_values_of_bank_accounts_and_addresses_are_known(postgres: EmbeddedPostg
     }
 
 
-def test_items_of_arrays_are_values_too(postgres: EmbeddedPostgres) -> None:
-    """Of each array the first item is read, also where a domain is the array."""
+def test_guess_reads_first_item_of_arrays(postgres: EmbeddedPostgres) -> None:
+    """The first item is also read if the array type is a domain."""
     script = """CREATE DOMAIN mails AS text[];
     CREATE TABLE x (a text[], b mails, c varchar(30)[], d text[], e int[], f text[]);
     INSERT INTO x SELECT ARRAY['a' || n || '@example.com'], ARRAY['b' || n || '@example.com', ''],
@@ -67,10 +67,9 @@ def test_items_of_arrays_are_values_too(postgres: EmbeddedPostgres) -> None:
     }
 
 
-def test_types_of_networks_are_addresses_of_people_but_not_of_machines(
+def test_guess_treats_network_address_columns_as_personal_unless_they_are_of_machines(
     postgres: EmbeddedPostgres,
 ) -> None:
-    """The name of the column does not matter."""
     script = """CREATE TABLE visit_log (at timestamptz, origin inet, block cidr, gateway inet);
     CREATE TABLE server (id int, address inet);"""
     assert categories(postgres, script) == {
@@ -80,8 +79,10 @@ def test_types_of_networks_are_addresses_of_people_but_not_of_machines(
 
 
 @pytest.mark.parametrize("kind", ["tsrange", "tstzrange", "daterange", "datemultirange"])
-def test_periods_of_a_persons_records_are_personal(postgres: EmbeddedPostgres, kind: str) -> None:
-    """Their dates are personal too; periods of a price are not."""
+def test_guess_treats_column_period_as_personal_in_rentals_but_not_in_prices(
+    postgres: EmbeddedPostgres, kind: str
+) -> None:
+    """A period for which a price is valid is not personal."""
     script = f"""CREATE TABLE customer (id int PRIMARY KEY, name text);
     CREATE TABLE rental (id int PRIMARY KEY, customer_id int REFERENCES customer, period {kind});
     CREATE TABLE price (id int PRIMARY KEY, period {kind});"""
@@ -90,8 +91,8 @@ def test_periods_of_a_persons_records_are_personal(postgres: EmbeddedPostgres, k
     assert "price.period" not in guessed
 
 
-def test_clocks_of_rows_are_not_personal(postgres: EmbeddedPostgres) -> None:
-    """A trigger sets these clocks; the opening date of an account is about its person."""
+def test_guess_does_not_mark_technical_timestamps_as_personal(postgres: EmbeddedPostgres) -> None:
+    """Triggers set these timestamps. The date on which an account was opened is personal."""
     script = """CREATE TABLE customer (id int PRIMARY KEY, name text, created_at timestamptz,
         last_update timestamptz, write_date timestamp, last_login timestamptz);"""
     guessed = categories(postgres, script)
@@ -100,8 +101,10 @@ def test_clocks_of_rows_are_not_personal(postgres: EmbeddedPostgres) -> None:
     assert not {"customer.last_update", "customer.write_date"} & guessed.keys()
 
 
-def test_names_with_blanks_and_tables_without_keys_are_read(postgres: EmbeddedPostgres) -> None:
-    """The id of a person's record without a primary key identifies the person, too."""
+def test_guess_handles_names_with_spaces_and_tables_without_primary_key(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """In a table without a primary key, the column id identifies the person."""
     script = """CREATE TABLE "Kunden Daten" ("ID" int, "Vorname" text, "IBAN" text);
     CREATE TABLE "Artikel Daten" ("ID" int, "Bezeichnung" text);"""
     assert categories(postgres, script) == {
@@ -111,10 +114,10 @@ def test_names_with_blanks_and_tables_without_keys_are_read(postgres: EmbeddedPo
     }
 
 
-def test_records_about_a_customer_are_no_information_about_work(
+def test_guess_uses_different_categories_for_records_of_customers_and_of_staff(
     postgres: EmbeddedPostgres,
 ) -> None:
-    """A customer's review is not about work, an employee's appraisal is; a staff id is of staff."""
+    """A review by a customer is account data. An appraisal of an employee is workplace data."""
     script = """CREATE TABLE customer (id int PRIMARY KEY, name text);
     CREATE TABLE staff (id int PRIMARY KEY, name text);
     CREATE TABLE review (id int PRIMARY KEY, customer_id int REFERENCES customer, stars int);

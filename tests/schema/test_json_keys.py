@@ -1,4 +1,4 @@
-"""Keys inside JSON columns that the data map lacks: found, counted, and named with care."""
+"""Undeclared keys in JSON columns are counted, and named only if they cannot be personal data."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from include.policy import SHIPPED
 from include.policy.datamap import MappedField
 from include.registry import load_pack
 from include.schema.drift import mapped_schemas
-from include.schema.json_keys import UndeclaredKeys, findings, places, undeclared_keys
+from include.schema.json_keys import UndeclaredKeys, findings, mapped_objects, undeclared_keys
 from include.schema.live import read_schema
-from tests.schema.support import field, fields, mapped, scratch
+from tests.schema.support import field, fields, make_data_map, scratch
 
 TABLE = (
     "CREATE TABLE person (id int PRIMARY KEY, prefs jsonb, whole jsonb, old json, tags jsonb[]);"
@@ -35,25 +35,25 @@ MAP = {"person": fields(field("id", key=True), PREFS, field("whole"))}
 PHONE = "13800138000"
 
 
-def looked_at(
+def undeclared_keys_of(
     connection: psycopg.Connection[Any], *values: object, column: str = "prefs"
 ) -> list[UndeclaredKeys]:
-    """What is found of persons with these values."""
-    known = MAP["person"] | {"old": PREFS.model_copy(update={"name": "old"})}
-    known |= {"tags": PREFS.model_copy(update={"name": "tags"})}
+    """Store each value in a record of the table person, and return the undeclared keys."""
+    mapped_fields = MAP["person"] | {"old": PREFS.model_copy(update={"name": "old"})}
+    mapped_fields |= {"tags": PREFS.model_copy(update={"name": "tags"})}
     connection.execute("DELETE FROM person")
     for key, value in enumerate(values):
         query = f"INSERT INTO person (id, {column}) VALUES (%s, %s)"
         text = None if value is None else value if isinstance(value, str) else json.dumps(value)
         connection.execute(query.encode(), [key, text])
-    wanted = places(read_schema(connection), mapped({"person": known}))
-    return undeclared_keys(connection, "shop", wanted)
+    objects = mapped_objects(read_schema(connection), make_data_map({"person": mapped_fields}))
+    return undeclared_keys(connection, "shop", objects)
 
 
-def test_a_key_that_nobody_declared_is_found(postgres: EmbeddedPostgres) -> None:
-    """At the top and inside declared keys, also of objects in arrays."""
+def test_undeclared_json_keys_are_found_at_any_depth(postgres: EmbeddedPostgres) -> None:
+    """The keys are at the top level, inside declared keys, and in objects inside arrays."""
     with scratch(postgres, TABLE) as connection:
-        found = looked_at(
+        results = undeclared_keys_of(
             connection,
             *[{"colour": "red", "creed": PHONE}] * 12,
             *[{"home": {"floor": 3, "alarmCode": PHONE}}] * 11,
@@ -61,73 +61,76 @@ def test_a_key_that_nobody_declared_is_found(postgres: EmbeddedPostgres) -> None
             [{"dog": 1}],
             {"colour": {"deep": 1}, "by_day": {"monday": 1}},
         )
-    assert found == [
+    assert results == [
         UndeclaredKeys("shop.public.person", "prefs", 13, ("creed",), 1),
         UndeclaredKeys("shop.public.person", "prefs.home", 12, ("alarmCode",), 1),
     ]
 
 
-def test_the_shipped_map_names_every_key_of_the_sample(courier: psycopg.Connection[Any]) -> None:
-    """And one more key in one record is found."""
+def test_shipped_data_map_declares_every_json_key_of_the_sample_database(
+    courier: psycopg.Connection[Any],
+) -> None:
+    """A single key that is added to a record is found."""
     database = load_pack(SHIPPED).database("courier")
-    wanted = places(read_schema(courier, mapped_schemas(database)), database)
-    assert wanted
-    assert undeclared_keys(courier, "courier", wanted) == []
+    objects = mapped_objects(read_schema(courier, mapped_schemas(database)), database)
+    assert objects
+    assert undeclared_keys(courier, "courier", objects) == []
     with courier.transaction(force_rollback=True):
         courier.execute(
             """UPDATE customer SET preferences = '{"creed": "x"}' WHERE customer_id = 5"""
         )
-        (found,) = undeclared_keys(courier, "courier", wanted)
-    assert (found.place, found.field) == ("courier.public.customer", "preferences")
+        (result,) = undeclared_keys(courier, "courier", objects)
+    assert (result.table, result.field) == ("courier.public.customer", "preferences")
 
 
 @pytest.mark.parametrize(
     "value",
     [None, "null", "3", '"text"', "[]", "{}", {"colour": 1}, {"home": None}, {"home": "text"}],
 )
-def test_what_is_no_object_has_no_keys(postgres: EmbeddedPostgres, value: object) -> None:
-    """Nor is a column without declared keys looked at: it is declared as a whole."""
+def test_json_value_other_than_object_has_no_undeclared_keys(
+    postgres: EmbeddedPostgres, value: object
+) -> None:
+    """A column for which the data map declares no keys is not examined."""
     with scratch(postgres, TABLE) as connection:
         connection.execute("""INSERT INTO person (id, whole) VALUES (99, '{"creed": "x"}')""")
-        assert looked_at(connection, value) == []
-        assert looked_at(connection, {"creed": 1}, column="whole") == []
+        assert undeclared_keys_of(connection, value) == []
+        assert undeclared_keys_of(connection, {"creed": 1}, column="whole") == []
 
 
 @pytest.mark.parametrize(
     "key",
     [PHONE, f"u{PHONE}", "张伟", "a b", "ada@example.com", "x" * 41, "53010219200508011X", "1st"],
 )
-def test_a_key_that_could_be_a_value_is_counted_and_never_named(
+def test_json_key_that_could_be_personal_data_is_counted_but_not_named(
     postgres: EmbeddedPostgres, key: str
 ) -> None:
-    """However many records have it."""
     with scratch(postgres, TABLE) as connection:
-        (found,) = looked_at(connection, *[{key: 1}] * 30)
-    assert (found.names, found.unnamed, found.records) == ((), 1, 30)
-    (finding,) = findings([found])
+        (result,) = undeclared_keys_of(connection, *[{key: 1}] * 30)
+    assert (result.names, result.unnamed, result.records) == ((), 1, 30)
+    (finding,) = findings([result])
     assert finding.severity is Outcome.FAIL
     assert key not in finding.model_dump_json()
 
 
-def test_a_rare_key_is_not_named(postgres: EmbeddedPostgres) -> None:
-    """Objects by a person's name have an identifier's form; one in a hundred records at least."""
+def test_rare_json_key_is_counted_but_not_named(postgres: EmbeddedPostgres) -> None:
+    """A person's name as a key looks like an identifier, so rare keys are only counted."""
     with scratch(postgres, TABLE) as connection:
-        (few,) = looked_at(connection, *[{"zhangwei": 1}] * 9)
-        (rare,) = looked_at(connection, *[{"zhangwei": 1}] * 12, *[{"colour": 1}] * 1500)
-        (many,) = looked_at(connection, *({f"name_{n}": 1} for n in range(300)))
+        (few,) = undeclared_keys_of(connection, *[{"zhangwei": 1}] * 9)
+        (rare,) = undeclared_keys_of(connection, *[{"zhangwei": 1}] * 12, *[{"colour": 1}] * 1500)
+        (many,) = undeclared_keys_of(connection, *({f"name_{n}": 1} for n in range(300)))
     assert (few.names, few.unnamed) == ((), 1)
     assert (rare.names, rare.unnamed) == ((), 1)
     assert (many.names, many.unnamed) == ((), 300)
 
 
-def test_columns_of_the_type_json_are_looked_at_too(postgres: EmbeddedPostgres) -> None:
-    """One that PostgreSQL cannot take as jsonb is said to be unchecked; the others are checked."""
+def test_columns_of_type_json_are_examined_like_jsonb(postgres: EmbeddedPostgres) -> None:
+    """A value that PostgreSQL cannot convert to jsonb makes the whole column unchecked."""
     with scratch(postgres, TABLE) as connection:
-        (found,) = looked_at(connection, *[{"creed": 1}] * 10, column="old")
-        assert found.names == ("creed",)
-        (found,) = looked_at(connection, r'{"colour": "\u0000"}', column="old")
-        assert (found.fault, found.keys) == ("22P05", 0)
-        (finding,) = findings([found])
+        (result,) = undeclared_keys_of(connection, *[{"creed": 1}] * 10, column="old")
+        assert result.names == ("creed",)
+        (result,) = undeclared_keys_of(connection, r'{"colour": "\u0000"}', column="old")
+        assert (result.sqlstate, result.keys) == ("22P05", 0)
+        (finding,) = findings([result])
         assert (finding.code, finding.severity) == ("schema.json_unchecked", Outcome.ATTENTION)
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
@@ -141,38 +144,41 @@ VALUES = st.recursive(
 
 
 def undeclared(value: object, path: tuple[str, ...], declared: set[str]) -> set[str]:
-    """The same by hand; an array counts as each of its elements."""
+    """Return the undeclared keys of a value, computed in Python.
+
+    An array is treated as its items.
+    """
     if path:
         objects = value if isinstance(value, list) else [value]
-        inner = [one[path[0]] for one in objects if isinstance(one, dict) and path[0] in one]
-        return {key for one in inner for key in undeclared(one, path[1:], declared)}
+        inner = [node[path[0]] for node in objects if isinstance(node, dict) and path[0] in node]
+        return {key for node in inner for key in undeclared(node, path[1:], declared)}
     objects = value if isinstance(value, list) else [value]
-    return {key for one in objects if isinstance(one, dict) for key in one} - declared
+    return {key for node in objects if isinstance(node, dict) for key in node} - declared
 
 
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(VALUES, max_size=6))
-def test_every_undeclared_key_is_counted_whatever_the_json(
+def test_sql_finds_the_same_undeclared_json_keys_as_a_search_in_python(
     keys_database: psycopg.Connection[Any], values: list[object]
 ) -> None:
-    """Keys with percent signs, quotes and dollars, arrays in objects in arrays."""
-    found = {
-        one.field: (one.records, one.keys)
-        for one in looked_at(keys_database, *(json.dumps(one) for one in values))
+    """The values have keys with percent signs, quotes and dollar signs, and nested arrays."""
+    counts = {
+        result.field: (result.records, result.keys)
+        for result in undeclared_keys_of(keys_database, *(json.dumps(value) for value in values))
     }
     expected = {}
     for path, declared in (((), {"colour", "home", "by_day"}), (("home",), {"floor", "lift"})):
-        each = [undeclared(one, path, declared) for one in values]
+        each = [undeclared(value, path, declared) for value in values]
         if any(each):
             name = ".".join(("prefs", *path))
             expected[name] = (sum(map(bool, each)), len(set().union(*each)))
-    assert found == expected
+    assert counts == expected
 
 
 @pytest.fixture(scope="module")
 def keys_database(postgres: EmbeddedPostgres) -> Any:
-    """One for all examples; each begins with an empty table."""
+    """Provide one database for all examples. Each example starts with an empty table."""
     with scratch(postgres, TABLE) as connection:
         yield connection

@@ -1,4 +1,4 @@
-"""Reading a live schema from the catalogue."""
+"""Tests of reading a live schema from PostgreSQL's catalogue."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def live(postgres: EmbeddedPostgres) -> LiveSchema:
         return read_schema(connection)
 
 
-def test_names_are_taken_as_they_are(live: LiveSchema) -> None:
-    """Dots, quotes, spaces, upper case and Chinese, in schemas, tables and columns."""
+def test_read_schema_returns_unusual_table_and_column_names_unchanged(live: LiveSchema) -> None:
+    """The names have dots, quotes, spaces, capital letters and Chinese characters."""
     assert set(live.tables) == {
         ("sales.eu", 'Kunde "Süd"'), ("public", "运单"), ("other", "log"), ("other", "base"),
         ("other", "child"), ("other", "seen"), ("other", "kept"), ("other", "far"),
@@ -59,10 +59,13 @@ def test_names_are_taken_as_they_are(live: LiveSchema) -> None:
     assert table.comment == "客户"
 
 
-def test_columns_say_type_and_what_their_values_are(live: LiveSchema) -> None:
-    """Domains and arrays are followed; dropped columns are gone; keys are not nullable."""
+def test_read_schema_resolves_column_types(live: LiveSchema) -> None:
+    """Domains and arrays are resolved, dropped columns omitted, and key columns not nullable."""
     columns = live.tables["sales.eu", 'Kunde "Süd"'].columns
-    assert {one.name: (one.type, one.base, one.form, one.is_array) for one in columns.values()} == {
+    assert {
+        column.name: (column.type, column.base, column.form, column.is_array)
+        for column in columns.values()
+    } == {
         "a.b": ("integer", "int4", "b", False),
         "名 称": ("character varying(40)", "varchar", "b", False),
         "plz": ("plz", "varchar", "b", False),
@@ -72,42 +75,46 @@ def test_columns_say_type_and_what_their_values_are(live: LiveSchema) -> None:
         "dual": ("pair", "pair", "c", False),
         "total": ("numeric(10,2)", "numeric", "b", False),
     }
-    assert {name for name, one in columns.items() if not one.nullable} == {"a.b", "名 称"}
-    assert {name for name, one in columns.items() if one.generated} == {"total"}
+    assert {name for name, column in columns.items() if not column.nullable} == {"a.b", "名 称"}
+    assert {name for name, column in columns.items() if column.generated} == {"total"}
 
 
-def test_keys_keep_their_order_and_lead_into_other_schemas(live: LiveSchema) -> None:
-    """Composite keys in the key's order, self references, unique indexes without a condition."""
+def test_read_schema_reads_key_columns_in_order_and_foreign_keys_across_schemas(
+    live: LiveSchema,
+) -> None:
+    """The schema has composite keys, self references and unique indexes."""
     table = live.tables["sales.eu", 'Kunde "Süd"']
     assert table.primary_key == ("名 称", "a.b")
     assert set(table.unique) == {("名 称", "a.b"), ("plz", "hue"), ("tags",)}
-    keys = {one.columns: one for one in live.tables["public", "运单"].foreign_keys}
+    keys = {key.columns: key for key in live.tables["public", "运单"].foreign_keys}
     assert keys[("parent",)].target == ("public", "运单")
     assert keys[("y", "x")] == LiveForeignKey(
         keys[("y", "x")].name, ("y", "x"), ("sales.eu", 'Kunde "Süd"'), ("名 称", "a.b")
     )
 
 
-def test_partitions_are_part_of_their_parent(live: LiveSchema) -> None:
-    """Its rows are theirs; a table that only inherits stands for itself and knows its parent."""
+def test_read_schema_merges_partitions_into_parent(live: LiveSchema) -> None:
+    """The row count of a partitioned table includes its partitions.
+
+    An inheriting table is separate.
+    """
     log = live.tables["other", "log"]
     assert (log.kind, log.primary_key, log.rows) == ("partitioned", ("id", "at"), 50)
     child = live.tables["other", "child"]
     assert child.parents == (("other", "base"),)
-    assert [one.name for one in child.columns.values() if one.own] == ["extra"]
+    assert [column.name for column in child.columns.values() if column.own] == ["extra"]
     assert child.rows is None  # never analysed
 
 
-def test_what_is_no_table_is_marked(live: LiveSchema) -> None:
-    """Views, materialized views and foreign tables."""
-    kinds = {name: one.kind for (schema, name), one in live.tables.items() if schema == "other"}
+def test_read_schema_sets_kind_of_views_and_foreign_tables(live: LiveSchema) -> None:
+    kinds = {name: table.kind for (schema, name), table in live.tables.items() if schema == "other"}
     assert (kinds["seen"], kinds["kept"], kinds["far"], kinds["nothing"]) == (
         "view", "materialized_view", "foreign_table", "table"
     )  # fmt: skip
 
 
-def test_only_the_schemas_asked_for_are_read(postgres: EmbeddedPostgres) -> None:
-    """Nor temporary tables; no schema asked for is an empty answer."""
+def test_read_schema_reads_only_requested_schemas(postgres: EmbeddedPostgres) -> None:
+    """Temporary tables are omitted. A request for no schema returns no table."""
     with scratch(postgres, SCRIPT) as connection:
         connection.execute("CREATE TEMP TABLE mine (id int)")
         assert set(read_schema(connection, ["public"]).tables) == {("public", "运单")}
@@ -116,10 +123,10 @@ def test_only_the_schemas_asked_for_are_read(postgres: EmbeddedPostgres) -> None
         assert not any(name == "mine" for _, name in read_schema(connection).tables)
 
 
-def test_a_reader_without_rights_on_the_tables_reads_the_schema(
+def test_read_schema_needs_no_privilege_on_tables(
     courier: psycopg.Connection[Any],
 ) -> None:
-    """The catalogue is enough: no table is opened."""
+    """The function reads only the catalogue."""
     courier.rollback()
     with courier.transaction(force_rollback=True):
         courier.execute("CREATE ROLE nobody_here")

@@ -1,4 +1,4 @@
-"""Counting what values look like inside PostgreSQL; no value comes out."""
+"""Tests of counting values by pattern inside PostgreSQL, so that no value leaves the database."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.schema.support import scratch
 from tests.support.id_numbers import id_check_character, is_id_number
 
 
-def counted(connection: psycopg.Connection[Any], table: str = "t") -> TableCounts:
+def count_table(connection: psycopg.Connection[Any], table: str = "t") -> TableCounts:
     return count_patterns(connection, read_schema(connection).tables["public", table])
 
 
-def like(connection: psycopg.Connection[Any], values: Sequence[str | None]) -> Counts:
+def counts_of_values(connection: psycopg.Connection[Any], values: Sequence[str | None]) -> Counts:
     with connection.transaction(force_rollback=True):
         connection.execute("CREATE TABLE t (v text)")
         with connection.cursor() as cursor:
-            cursor.executemany("INSERT INTO t VALUES (%s)", [(one,) for one in values])
-        return counted(connection).columns["v"]
+            cursor.executemany("INSERT INTO t VALUES (%s)", [(value,) for value in values])
+        return count_table(connection).columns["v"]
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,12 @@ def like(connection: psycopg.Connection[Any], values: Sequence[str | None]) -> C
         ("ip", ["10.0.0.1"], ["10.0.0", "1.2.3.4.5"]),
     ],
 )  # fmt: skip
-def test_each_pattern_knows_its_own(
+def test_each_pattern_matches_the_usual_spellings_of_its_values_and_nothing_else(
     postgres: EmbeddedPostgres, pattern: str, good: list[str], bad: list[str]
 ) -> None:
-    """In every usual spelling, and nothing that only looks near."""
     with scratch(postgres) as connection:
-        assert like(connection, good).share(pattern) == 1.0
-        assert like(connection, bad).share(pattern) == 0.0
+        assert counts_of_values(connection, good).share(pattern) == 1.0
+        assert counts_of_values(connection, bad).share(pattern) == 0.0
 
 
 @settings(max_examples=25, deadline=None)
@@ -73,83 +72,87 @@ def test_each_pattern_knows_its_own(
             st.integers(0, 999), st.booleans(),
         ), min_size=1, max_size=20),
 )  # fmt: skip
-def test_the_check_character_is_that_of_the_standard(
+def test_resident_id_pattern_verifies_check_character_by_the_standard(
     courier: psycopg.Connection[Any], bodies: list[Any]
 ) -> None:
-    """GB 11643 in SQL agrees with the plain function, right and wrong characters alike."""
+    """The SQL is compared with Python code for GB 11643, for right and wrong check characters."""
     values = []
     for code, born, sequence, right in bodies:
         first = f"{code}{born:%Y%m%d}{sequence:03}"
         check = id_check_character(first)
         values.append(first + (check if right else ("1" if check != "1" else "2")))
     courier.rollback()
-    assert like(courier, values).like["resident_id"] == sum(map(is_id_number, values))
+    assert counts_of_values(courier, values).like["resident_id"] == sum(map(is_id_number, values))
 
 
-def test_blank_values_count_as_nothing(postgres: EmbeddedPostgres) -> None:
-    """Null, empty, spaces; an empty table divides by nothing."""
+def test_blank_values_are_not_counted_as_filled(postgres: EmbeddedPostgres) -> None:
+    """Blank values are null, empty texts and spaces. In an empty table the share is 0."""
     with scratch(postgres) as connection:
-        found = like(connection, [None, "", "  ", "a@b.example"])
-        assert (found.rows, found.filled, found.share("email")) == (4, 1, 1.0)
-        assert like(connection, []).share("email") == 0.0
+        counts = counts_of_values(connection, [None, "", "  ", "a@b.example"])
+        assert (counts.rows, counts.filled, counts.share("email")) == (4, 1, 1.0)
+        assert counts_of_values(connection, []).share("email") == 0.0
 
 
-def test_hostile_values_do_no_harm(postgres: EmbeddedPostgres) -> None:
-    """Quotes, ten megabytes, right-to-left and zero-width characters, formulas."""
+def test_values_with_quotes_formulas_or_great_length_are_counted(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """The values have quotes, ten megabytes, zero-width characters or formulas."""
     values = ["'; DROP TABLE t; --", "x" * 10_000_000, "\u202eabc\u200b", "=cmd()", "\\x00", "%s{}"]
     with scratch(postgres) as connection:
-        assert like(connection, values).filled == len(values)
+        assert counts_of_values(connection, values).filled == len(values)
 
 
-def test_large_tables_are_sampled(postgres: EmbeddedPostgres) -> None:
-    """A few thousand rows from all over; a stale estimate is no reason to see nothing."""
+def test_count_patterns_reads_a_sample_of_a_large_table(postgres: EmbeddedPostgres) -> None:
+    """If the row estimate is outdated, the first rows are read instead of a sample."""
     script = """CREATE TABLE t (v text); INSERT INTO t SELECT 'a' || n || '@x.example'
     FROM generate_series(1, 200000) n; ANALYZE t;"""
     with scratch(postgres, script) as connection:
-        found = counted(connection).columns["v"]
-        assert 0 < found.rows <= SAMPLE
-        assert found.share("email") == 1.0
+        counts = count_table(connection).columns["v"]
+        assert 0 < counts.rows <= SAMPLE
+        assert counts.share("email") == 1.0
         connection.execute("TRUNCATE t; INSERT INTO t VALUES ('a@x.example')")
-        assert counted(connection).columns["v"].rows == 1
+        assert count_table(connection).columns["v"].rows == 1
 
 
-def test_keys_of_json_are_counted_but_none_that_may_be_a_value(postgres: EmbeddedPostgres) -> None:
-    """A key that few rows have, or that reads like a phone or a person, stays in the database."""
+def test_json_keys_that_could_be_personal_data_are_not_named(postgres: EmbeddedPostgres) -> None:
+    """Such keys are rare, or look like a phone number or a person."""
     script = """CREATE TABLE t (v jsonb, w json);
     INSERT INTO t SELECT jsonb_build_object('phone', '1380000' || lpad(n::text, 4, '0'),
         'u' || n, 1, '13812345678', 1, 'a@b.example', 2), '[1, 2]' FROM generate_series(1, 50) n;
     INSERT INTO t VALUES ('"text"', NULL), (NULL, 'null'), ('{"once": 1}', '{}');"""
     with scratch(postgres, script) as connection:
-        found = counted(connection)
-    assert set(found.keys["v"]) == {"phone"}
-    assert found.keys["v"]["phone"].share("mobile") == 1.0
-    assert "w" not in found.keys
+        counts = count_table(connection)
+    assert set(counts.keys["v"]) == {"phone"}
+    assert counts.keys["v"]["phone"].share("mobile") == 1.0
+    assert "w" not in counts.keys
 
 
-def test_a_table_that_may_not_be_read_is_left_to_its_names(postgres: EmbeddedPostgres) -> None:
-    """And the transaction goes on; the reason is PostgreSQL's code."""
+def test_table_without_select_privilege_is_reported_with_sqlstate(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """The transaction must stay usable after the error."""
     with scratch(postgres, "CREATE TABLE t (v text); CREATE ROLE reader_of_nothing") as connection:
         connection.execute("SET ROLE reader_of_nothing")
-        assert counted(connection).refused == "42501"
+        assert count_table(connection).refused == "42501"
         assert connection.execute("SELECT 1").fetchone() == (1,)
         connection.execute("RESET ROLE")
         connection.execute("DROP ROLE reader_of_nothing")
 
 
-def test_a_query_that_takes_too_long_is_given_up(
+def test_slow_query_is_cancelled_and_the_next_table_is_read(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A view over a slow function, or a server that is busy: names are left, and the next table."""
+    """The cause may be a view that calls a slow function, or a busy server."""
     monkeypatch.setattr("include.schema.patterns.TIMEOUT", 0.2)
     script = """CREATE FUNCTION slow() RETURNS text LANGUAGE sql AS 'SELECT pg_sleep(5)::text';
     CREATE MATERIALIZED VIEW m AS SELECT 1 AS x; CREATE VIEW t AS SELECT slow() AS v FROM m;"""
     with scratch(postgres, script) as connection:
-        assert counted(connection).refused == "57014"
-        assert counted(connection, "m").refused == ""
+        assert count_table(connection).refused == "57014"
+        assert count_table(connection, "m").refused == ""
 
 
-def test_the_connection_may_be_read_only(courier: psycopg.Connection[Any]) -> None:
-    """Nothing is written, not even a temporary table."""
+def test_count_patterns_works_on_read_only_connection(courier: psycopg.Connection[Any]) -> None:
+    """The function writes nothing, not even a temporary table."""
     courier.rollback()
     courier.read_only = True
     try:

@@ -1,4 +1,4 @@
-"""Counting patterns in tables that PostgreSQL allows and a program does not expect."""
+"""Tests of counting patterns in unusual tables that PostgreSQL allows."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from include.local.postgres import EmbeddedPostgres
 from include.schema.live import read_schema
 from include.schema.patterns import GROUP, TableCounts, count_patterns
 from tests.schema.support import scratch
-from tests.schema.test_patterns import counted
+from tests.schema.test_patterns import count_table
 
 
 @pytest.mark.parametrize(
     "name",
     ["100%", "%s", "%(given)s", "v", "n", 'quo"te', "two words", "Groß", "line\nbreak", "{}"],
 )
-def test_columns_of_any_name_are_counted(postgres: EmbeddedPostgres, name: str) -> None:
-    """Names that are placeholders of a driver, words of a statement of ours, or need quotes."""
+def test_count_patterns_works_with_any_column_name(postgres: EmbeddedPostgres, name: str) -> None:
+    """The names are placeholders of the driver, aliases of the SQL, and names that need quotes."""
     quoted = '"' + name.replace('"', '""') + '"'
     script = f"""CREATE TABLE t ({quoted} text, "doc%" jsonb);
     INSERT INTO t SELECT 'a@b.example', '{{"mail%s": "a@b.example", "mail": "a@b.example"}}'
     FROM generate_series(1, 5);"""
     with scratch(postgres, script) as connection:
-        counts = counted(connection)
+        counts = count_table(connection)
     assert counts.columns[name].share("email") == 1.0
     assert counts.keys["doc%"]["mail"].share("email") == 1.0
     assert not counts.refused
     assert not counts.unread
 
 
-def test_columns_of_any_type_are_passed_over_or_counted(postgres: EmbeddedPostgres) -> None:
-    """Text in several collations, in arrays too, enums, domains and networks; nothing else."""
+def test_count_patterns_counts_supported_column_types_and_skips_other_types(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """Texts in several collations, arrays, enums, domains and network types are counted."""
     script = """CREATE TYPE mood AS ENUM ('glad', 'sad');
     CREATE DOMAIN mail AS text COLLATE "POSIX";
     CREATE TYPE pair AS (a text, b int);
@@ -44,7 +46,7 @@ def test_columns_of_any_type_are_passed_over_or_counted(postgres: EmbeddedPostgr
     SELECT 'a@b.example', 'x@y.example', 'Jürgen Müller', 'glad', 'a@b.example', '10.0.0.1',
         '2001:db8::/128', 'a@b.example', 'infinity', '{a@b.example}' FROM generate_series(1, 5);"""
     with scratch(postgres, script) as connection:
-        counts = counted(connection)
+        counts = count_table(connection)
     assert not counts.refused
     assert not counts.unread
     shares = {
@@ -56,23 +58,28 @@ def test_columns_of_any_type_are_passed_over_or_counted(postgres: EmbeddedPostgr
     }  # fmt: skip
 
 
-def test_a_column_that_fails_leaves_the_others(postgres: EmbeddedPostgres) -> None:
-    """A virtual column that divides by zero, and JSON that jsonb refuses, beside 20 others."""
+def test_column_that_cannot_be_read_does_not_affect_other_columns(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """A virtual column divides by zero, and a JSON column has a value that jsonb refuses."""
     others = ", ".join(f"c{number} text" for number in range(GROUP + 4))
     script = f"""CREATE TABLE t (mail text, zero int, {others}, j json,
         part text GENERATED ALWAYS AS ((1 / zero)::text) VIRTUAL);
     INSERT INTO t (mail, zero, j) SELECT 'a@b.example', 0, '{{"a": "\\u0000"}}' FROM
     generate_series(1, 5);"""
     with scratch(postgres, script) as connection:
-        counts = counted(connection)
+        counts = count_table(connection)
     assert counts.columns["mail"].share("email") == 1.0
-    assert len(counts.columns) == GROUP + 7  # all texts, the number, and whether j is filled
+    # All texts, the number, and the column j, which is only counted.
+    assert len(counts.columns) == GROUP + 7
     assert counts.unread == {"part": "22012", "j": "22P05"}
     assert not counts.refused
 
 
-def test_columns_without_a_right_leave_the_others(postgres: EmbeddedPostgres) -> None:
-    """SELECT on some columns only; none at all refuses the table after its first group."""
+def test_column_without_select_privilege_does_not_affect_other_columns(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """If the first statement can read none of its columns, no further columns are tried."""
     columns = ", ".join(f"c{number} text" for number in range(3 * GROUP))
     script = f"""CREATE TABLE t (mail text, secret text); CREATE TABLE closed ({columns});
     INSERT INTO t VALUES ('a@b.example', 'x');
@@ -80,7 +87,7 @@ def test_columns_without_a_right_leave_the_others(postgres: EmbeddedPostgres) ->
     GRANT SELECT (mail) ON t TO reader_of_one"""
     with scratch(postgres, script) as connection:
         connection.execute("SET ROLE reader_of_one")
-        partly, closed = counted(connection), counted(connection, "closed")
+        partly, closed = count_table(connection), count_table(connection, "closed")
         connection.execute("RESET ROLE")
         connection.execute("DROP OWNED BY reader_of_one; DROP ROLE reader_of_one")
         connection.commit()
@@ -104,19 +111,18 @@ def test_columns_without_a_right_leave_the_others(postgres: EmbeddedPostgres) ->
         ("CREATE TABLE t (v text[])", ""),
     ],
 )
-def test_tables_without_rows_to_read_end_no_draft(
+def test_connection_stays_usable_after_table_that_cannot_be_read(
     postgres: EmbeddedPostgres, script: str, code: str
 ) -> None:
-    """Views never refreshed, servers that are away, parents without partitions, no columns."""
     with scratch(postgres, script) as connection:
-        assert counted(connection).refused == code
+        assert count_table(connection).refused == code
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_locked_table_is_given_up(
+def test_locked_table_is_reported_as_unreadable_after_timeout(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another session alters the table; the next table is read."""
+    """After the lock is released, the next attempt succeeds."""
     monkeypatch.setattr("include.schema.patterns.LOCK_TIMEOUT", "100ms")
     with scratch(postgres, "CREATE TABLE t (v text)") as connection:
         tables = read_schema(connection).tables
@@ -130,8 +136,10 @@ def test_a_locked_table_is_given_up(
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_CN"])
-def test_databases_of_other_encodings_are_read(postgres: EmbeddedPostgres, encoding: str) -> None:
-    """They cannot take Chinese characters in a statement."""
+def test_count_patterns_works_in_databases_with_other_encodings(
+    postgres: EmbeddedPostgres, encoding: str
+) -> None:
+    """In these encodings, a statement cannot contain Chinese characters."""
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
         name = f"schema_{encoding.lower()}"
         admin.execute(
@@ -145,7 +153,7 @@ def test_databases_of_other_encodings_are_read(postgres: EmbeddedPostgres, encod
             with psycopg.connect(conninfo) as connection:
                 connection.execute("CREATE TABLE t (mail text, place text)")
                 connection.execute("INSERT INTO t VALUES ('a@b.example', '12 Main Street')")
-                counts = counted(connection)
+                counts = count_table(connection)
         finally:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     assert not counts.refused

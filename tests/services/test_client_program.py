@@ -1,4 +1,4 @@
-"""Programs of PostgreSQL as one end of a stream: fed, read, waited for and ended."""
+"""Test PostgreSQL programs that read or write streams: input, output, exit code and end."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ ADDRESS = DatabaseAddress.from_conninfo("postgresql://clerk:s3cret@db.example/or
 
 @pytest.fixture
 def psql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A script in place of psql."""
+    """Return the path of a script that replaces psql. Tests fill it."""
     script = tmp_path / "psql"
     script.touch(mode=0o755)
     monkeypatch.setenv(CLIENT_VARIABLE, str(tmp_path))
     return script
 
 
-def test_password_is_in_the_environment_alone(psql: Path):
-    """Every user of a machine sees the words of a command line."""
+def test_password_is_only_in_the_environment(psql: Path):
+    """Every user of a machine can read the command lines of its processes."""
     psql.write_text('#!/bin/sh\necho "$@"; echo "$PGPASSWORD"\n')
     with ClientProgram("psql", ["--quiet"], ADDRESS) as program:
         words, password = b"".join(program.pieces()).decode().splitlines()
@@ -34,8 +34,8 @@ def test_password_is_in_the_environment_alone(psql: Path):
     assert "s3cret" not in words
 
 
-def test_messages_never_block_a_program_and_are_bounded(psql: Path):
-    """A function may raise more notices than a pipe holds, and only then fail."""
+def test_many_messages_do_not_block_program_and_only_the_first_are_kept(psql: Path):
+    """A database function may raise more notices than fit into the buffer of a pipe."""
     lines = [
         "#!/bin/sh",
         "yes 'NOTICE:  00000' | head -n 50000 >&2",
@@ -50,8 +50,8 @@ def test_messages_never_block_a_program_and_are_bounded(psql: Path):
     assert (program.sqlstate, program.last_error) == ("42501", "gone")
 
 
-def test_feed_ends_early_for_a_program_that_reads_no_further(psql: Path):
-    """pg_restore ends when its share is loaded."""
+def test_feed_ends_without_error_if_program_stops_reading(psql: Path):
+    """pg_restore stops reading when it has loaded the tables that it has to load."""
     psql.write_text("#!/bin/sh\nhead -c 3\n")
     with ClientProgram("psql", [], takes_input=True) as program:
         program.feed([b"abcdef", *[b"x" * 1024 * 1024] * 8])
@@ -59,8 +59,8 @@ def test_feed_ends_early_for_a_program_that_reads_no_further(psql: Path):
         assert program.wait() == 0
 
 
-def test_program_is_ended_by_sigint_when_its_block_is_left(psql: Path, tmp_path: Path):
-    """SIGINT makes it cancel the statement of its server, which SIGKILL does not."""
+def test_program_gets_sigint_at_the_end_of_its_block(psql: Path, tmp_path: Path):
+    """After SIGINT, a program cancels the statement on its server. After SIGKILL, it could not."""
     mark = tmp_path / "mark"
     lines = [
         f"#!{sys.executable}",
@@ -83,8 +83,8 @@ def test_program_is_ended_by_sigint_when_its_block_is_left(psql: Path, tmp_path:
     assert time.monotonic() - started < 30
 
 
-def test_program_is_ended_when_a_signal_interrupts_the_wait(psql: Path):
-    """A command that was told to end leaves no program behind."""
+def test_program_is_ended_if_a_signal_interrupts_the_wait(psql: Path):
+    """A command that is interrupted must not leave a program running."""
     psql.write_text("#!/bin/sh\nexec sleep 60\n")
 
     def interrupt(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Airflow's connections without Airflow: both forms, odd characters, secrets that stay secret."""
+"""Test reading connections of Airflow without Airflow: formats, special characters, secrets."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from include.services.errors import UsageError
 SECRET = "s3cr3t-pass"
 
 
-def test_uri_and_json_say_the_same():
-    """Type, host, port, login, password, database and extra."""
+def test_uri_and_json_give_the_same_connection():
+    """All fields are equal: type, host, port, login, password, database and extra."""
     uri = parse("customer_db", f"postgresql://me:{SECRET}@db.example:6432/courier?sslmode=require")
     given_json = json.dumps(
         {
@@ -51,8 +51,8 @@ def test_uri_and_json_say_the_same():
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs"]), min_size=1))
-def test_any_password_login_and_database_survive_the_uri(text: str):
-    """Percent-encoded as Airflow writes them: @, :, /, spaces, Chinese."""
+def test_uri_keeps_any_password_login_and_database(text: str):
+    """As in Airflow, characters such as @, : and spaces, and Chinese text, are percent-encoded."""
     word = quote(text, safe="")
     spec = parse("x", f"postgres://{word}:{word}@h/{word}?k={word}")
     assert (spec.login, spec.password, spec.schema) == (text, text, text)
@@ -70,14 +70,14 @@ def test_any_password_login_and_database_survive_the_uri(text: str):
         ("aws://key:secret@", "", None),
     ],
 )
-def test_hosts_keep_their_spelling(uri: str, host: str, port: int | None):
-    """The folder of a socket is a path; paths know upper case."""
+def test_host_of_connection_uri_keeps_upper_case(uri: str, host: str, port: int | None):
+    """The host may be the path of a socket folder, in which upper case matters."""
     spec = parse("x", uri)
     assert (spec.host, spec.port) == (host, port)
 
 
-def test_extra_may_be_nested_in_either_form():
-    """``__extra__`` in a URI, text or an object in JSON."""
+def test_extra_with_nested_objects_is_read_from_uri_and_json():
+    """In a URI, ``__extra__`` contains the extra. In JSON, the extra is a text or an object."""
     extra = {"bucket": "b", "recipients": ["a.crt", {"name": "kms", "kms_key": "arn:x"}]}
     uri = "aws://?__extra__=" + quote(json.dumps(extra))
     assert parse("offsite_store", uri).extra == extra
@@ -95,8 +95,8 @@ def test_extra_may_be_nested_in_either_form():
         ("s3", "s3"),
     ],
 )
-def test_types_have_one_name(name: str, conn_type: str):
-    """As Airflow: postgresql is postgres, a driver does not matter."""
+def test_connection_types_are_normalised(name: str, conn_type: str):
+    """As in Airflow, postgresql means postgres, and the name of a driver is ignored."""
     assert parse("x", f"{name}://h/d").conn_type == conn_type
     assert parse("x", json.dumps({"conn_type": name})).conn_type == conn_type
 
@@ -116,8 +116,11 @@ def test_types_have_one_name(name: str, conn_type: str):
         f"aws://k:{SECRET}@?__extra__=x",
     ],
 )
-def test_an_unreadable_value_is_named_and_not_shown(value: str):
-    """The variable's name, how to write it, and no password, also not as a cause."""
+def test_unreadable_connection_is_named_and_not_quoted(value: str):
+    """The error names the variable and the expected format.
+
+    Neither the error nor its cause contains the password.
+    """
     with pytest.raises(UsageError, match="AIRFLOW_CONN_CUSTOMER_DB") as error:
         parse("customer_db", value)
     assert SECRET not in str(error.value)
@@ -125,25 +128,28 @@ def test_an_unreadable_value_is_named_and_not_shown(value: str):
     assert error.value.__suppress_context__
 
 
-def test_the_environment_is_asked_as_airflow_does():
-    """In upper case; absent is no connection, and empty is a secret that got lost."""
+def test_environment_variables_are_read_as_in_airflow():
+    """The names of the variables are in upper case.
+
+    If a variable is missing, no connection is defined; an empty variable is an error.
+    """
     environment = {"AIRFLOW_CONN_CUSTOMER_DB": "postgres://h/d", "AIRFLOW_CONN_EMPTY": ""}
-    found = from_environment("customer_db", environment)
-    assert found is not None
-    assert found.host == "h"
-    with pytest.raises(UsageError, match="AIRFLOW_CONN_EMPTY is set and empty"):
+    connection = from_environment("customer_db", environment)
+    assert connection is not None
+    assert connection.host == "h"
+    with pytest.raises(UsageError, match="AIRFLOW_CONN_EMPTY is set but empty"):
         from_environment("empty", environment)
     assert from_environment("other", environment) is None
 
 
-def test_repr_shows_neither_password_nor_extra():
-    """Logs print objects."""
+def test_repr_of_connection_shows_neither_password_nor_extra():
+    """Logs show objects by their repr."""
     spec = parse("x", f"postgres://u:{SECRET}@h/d?token={SECRET}")
     assert SECRET not in repr(spec)
 
 
-def test_text_reads_false_zero_and_absent_apart():
-    """``"verify": false`` in JSON must not become the default."""
+def test_text_of_extra_distinguishes_false_zero_and_missing_values():
+    """For example, the default must not replace the JSON value ``"verify": false``."""
     spec = ConnectionSpec("x", "aws", extra={"no": False, "yes": True, "zero": 0, "null": None})
     assert spec.text("no", "true") == "false"
     assert spec.text("yes") == "true"
@@ -162,8 +168,8 @@ def test_text_reads_false_zero_and_absent_apart():
         ({"verify": "/etc/ca.pem"}, "/etc/ca.pem"),
     ],
 )
-def test_verification_is_on_unless_switched_off(extra: dict[str, object], verify: bool | str):
-    """For S3 and KMS alike."""
+def test_tls_verification_is_on_by_default(extra: dict[str, object], verify: bool | str):
+    """The test covers the connections of S3 and KMS."""
     assert ConnectionSpec("x", "aws", extra=extra).verify == verify
 
 
@@ -174,27 +180,33 @@ def _settings(path: Path, setting: str = "AIRFLOW__WORKERS__SECRETS_BACKEND") ->
     }
 
 
-def test_airflows_file_of_connections_comes_before_the_environment(tmp_path: Path):
-    """As in Airflow; objects with `extra_dejson` and URIs; what it lacks is asked elsewhere."""
+def test_connections_file_of_airflow_precedes_environment(tmp_path: Path):
+    """As in Airflow, the environment is read only for connections that the file does not define."""
     path = tmp_path / "connections.json"
-    one = {"conn_type": "postgres", "host": "db", "extra_dejson": {"sslmode": "require"}}
-    path.write_text(json.dumps({"customer_db": one, "state_db": "postgresql://me@state/own"}))
+    connection_json = {
+        "conn_type": "postgres",
+        "host": "db",
+        "extra_dejson": {"sslmode": "require"},
+    }
+    path.write_text(
+        json.dumps({"customer_db": connection_json, "state_db": "postgresql://me@state/own"})
+    )
     environment = {**_settings(path), "AIRFLOW_CONN_CUSTOMER_DB": "postgresql://other/x"}
-    found = configured("customer_db", environment)
-    assert found is not None
-    assert (found.host, found.text("sslmode")) == ("db", "require")
+    connection = configured("customer_db", environment)
+    assert connection is not None
+    assert (connection.host, connection.text("sslmode")) == ("db", "require")
     named = configured("state_db", {**_settings(path, "AIRFLOW__SECRETS__BACKEND")})
     assert named is not None
     assert named.schema == "own"
     assert configured("mail", environment) is None
-    asked = configured("mail", {**environment, "AIRFLOW_CONN_MAIL": "smtp://relay"})
-    assert asked is not None
-    assert asked.host == "relay"
+    mail_connection = configured("mail", {**environment, "AIRFLOW_CONN_MAIL": "smtp://relay"})
+    assert mail_connection is not None
+    assert mail_connection.host == "relay"
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"customer_db": '])
-def test_a_file_of_connections_that_cannot_be_read_is_named(tmp_path: Path, content: str):
-    """Never taken for one that names nothing: the local profile would stand in."""
+def test_error_for_unreadable_connections_file_names_the_file(tmp_path: Path, content: str):
+    """If the file counted as empty, the local profile would be used instead."""
     path = tmp_path / "connections.json"
     path.write_text(content)
     with pytest.raises(UsageError, match=r"connections\.json"):
@@ -206,12 +218,12 @@ def test_a_file_of_connections_that_cannot_be_read_is_named(tmp_path: Path, cont
         configured("customer_db", {"AIRFLOW__SECRETS__BACKEND": FILE_BACKEND})
 
 
-def test_a_changed_file_of_connections_counts_at_once(tmp_path: Path):
-    """A process that lives long sees a new password."""
+def test_changed_connections_file_is_read_again(tmp_path: Path):
+    """A long-lived process needs a new password immediately."""
     path = tmp_path / "connections.json"
     for moment, host in enumerate(("old", "new"), 1):
         path.write_text(json.dumps({"customer_db": f"postgresql://{host}/x"}))
         os.utime(path, (moment, moment))
-        found = configured("customer_db", _settings(path))
-        assert found is not None
-        assert found.host == host
+        connection = configured("customer_db", _settings(path))
+        assert connection is not None
+        assert connection.host == host

@@ -1,4 +1,4 @@
-"""One address for libpq, psycopg and PostgreSQL's programs: TLS, secrets, errors in one line."""
+"""Test the address of a database: TLS, secrets and short error messages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import psycopg
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
+from include.service_container import ROOT
 from include.services.connections import ConnectionSpec, parse
 from include.services.database import DatabaseAddress, DatabaseUnavailable
 from include.services.errors import UsageError
 from include.services.programs import program
-from include.workplace import ROOT
 
 SECRET = "s3cr3t ' pass\\ wört"
 
@@ -29,14 +29,14 @@ def address(host: str, **extra: object) -> DatabaseAddress:
 
 
 @pytest.mark.parametrize("host", ["db.example", "10.0.0.5", "127.0.0.1.example", "127.example"])
-def test_other_machines_are_verified(host: str):
-    """Certificate and name, against the system's authorities."""
-    found = address(host).parameters
-    assert (found["sslmode"], found["sslrootcert"]) == ("verify-full", "system")
+def test_database_server_on_another_host_is_verified_by_default(host: str):
+    """The certificate and the name are verified with the system's certificate authorities."""
+    parameters = address(host).parameters
+    assert (parameters["sslmode"], parameters["sslrootcert"]) == ("verify-full", "system")
 
 
-def test_tls_as_said_and_none_on_this_machine():
-    """An explicit sslmode counts; sockets and loopback need none."""
+def test_explicit_sslmode_is_used_and_local_hosts_need_no_tls():
+    """Local hosts are sockets and loopback addresses."""
     assert address("db.example", sslmode="require").parameters["sslmode"] == "require"
     with_file = address("db.example", sslrootcert="/etc/ca.pem").parameters
     assert (with_file["sslmode"], with_file["sslrootcert"]) == ("verify-full", "/etc/ca.pem")
@@ -44,35 +44,43 @@ def test_tls_as_said_and_none_on_this_machine():
         assert "sslmode" not in address(host).parameters
 
 
-def test_every_host_counts_and_an_address_without_a_name_too():
-    """Several hosts are tried one by one; hostaddr alone is a host as well."""
+def test_tls_is_required_if_one_of_several_hosts_is_remote():
+    """The libpq library tries the hosts one after the other. It uses ``hostaddr`` like a host."""
     assert address("localhost,db.example").parameters["sslmode"] == "verify-full"
     assert "sslmode" not in address("localhost,/tmp").parameters
-    given = DatabaseAddress.from_conninfo("hostaddr=10.0.0.5 dbname=x")
-    assert given.parameters["sslmode"] == "verify-full"
+    database_address = DatabaseAddress.from_conninfo("hostaddr=10.0.0.5 dbname=x")
+    assert database_address.parameters["sslmode"] == "verify-full"
 
 
-def test_the_password_is_only_where_it_must_be():
-    """Not in repr, not on a command line, not in the place; in the environment and conninfo."""
-    one = address("db.example")
-    for shown in (repr(one), one.public_conninfo(), one.place, json.dumps(dict(one.parameters))):
+def test_password_is_only_in_environment_and_conninfo():
+    """The password is neither in the repr, nor in the description, nor on a command line."""
+    database_address = address("db.example")
+    for shown in (
+        repr(database_address),
+        database_address.public_conninfo(),
+        database_address.display_name,
+        json.dumps(dict(database_address.parameters)),
+    ):
         assert SECRET not in shown
         assert "s3cr3t" not in shown
-    assert one.environment()["PGPASSWORD"] == SECRET
-    assert psycopg.conninfo.conninfo_to_dict(one.conninfo())["password"] == SECRET
+    assert database_address.environment()["PGPASSWORD"] == SECRET
+    assert psycopg.conninfo.conninfo_to_dict(database_address.conninfo())["password"] == SECRET
     uri = DatabaseAddress.from_conninfo("postgresql://u:s3cr3t@h/d")
     assert (uri.password, "s3cr3t" in repr(uri)) == ("s3cr3t", False)
 
 
 @pytest.mark.parametrize("variable", ["PGHOST", "PGHOSTADDR"])
-def test_environment_variable_does_not_redirect_a_local_address(
+def test_environment_variable_does_not_redirect_local_address(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, variable: str
 ):
-    """Without TLS it would go over the network; TEST-NET-1 never answers."""
+    """Otherwise, the password would be sent to another host without TLS.
+
+    The variable names an address of TEST-NET-1, which never answers.
+    """
     monkeypatch.setenv(variable, "192.0.2.1")
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "1")
-    one = DatabaseAddress.from_conninfo(postgres.conninfo("postgres"))
-    with one.connect() as conn:
+    database_address = DatabaseAddress.from_conninfo(postgres.conninfo("postgres"))
+    with database_address.connect() as conn:
         assert conn.execute("SELECT inet_server_addr()").fetchone() == (None,)
     if variable == "PGHOST":  # no host at all is the system's socket, not the variable's host
         with pytest.raises(DatabaseUnavailable, match="local socket") as error:
@@ -80,10 +88,10 @@ def test_environment_variable_does_not_redirect_a_local_address(
         assert "192.0.2.1" not in str(error.value)
 
 
-def test_service_of_the_environment_does_not_redirect_a_local_address(
+def test_service_of_environment_does_not_redirect_local_address(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    """An address takes values that it leaves out from the service file."""
+    """The libpq library reads omitted keywords from the service file that the environment names."""
     (tmp_path / "services").write_text("[elsewhere]\nhostaddr=192.0.2.1\nconnect_timeout=1\n")
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     monkeypatch.setenv("PGSERVICE", "elsewhere")
@@ -91,60 +99,68 @@ def test_service_of_the_environment_does_not_redirect_a_local_address(
         assert conn.execute("SELECT inet_server_addr()").fetchone() == (None,)
 
 
-def test_an_address_by_a_service_reaches_it_and_is_verified_unless_it_says_otherwise(
+def test_address_with_service_connects_and_is_verified_by_default(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    """Nobody knows where it leads before libpq reads the file."""
+    """The libpq library reads the host from the service file, which ParcelSeal does not read."""
     (tmp_path / "services").write_text(f"[here]\nhost={postgres.socket_folder}\n")
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     words = f"service=here dbname=postgres user=postgres password={postgres.password}"
     assert DatabaseAddress.from_conninfo(words).parameters["sslmode"] == "verify-full"
-    one = DatabaseAddress.from_conninfo(f"{words} sslmode=prefer")
-    with one.connect() as conn:
+    database_address = DatabaseAddress.from_conninfo(f"{words} sslmode=prefer")
+    with database_address.connect() as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)
-    assert _asked_by_psql(one, "SELECT current_database()") == "postgres"
+    assert _asked_by_psql(database_address, "SELECT current_database()") == "postgres"
 
 
-def _asked_by_psql(one: DatabaseAddress, query: str) -> str:
+def _asked_by_psql(database_address: DatabaseAddress, query: str) -> str:
     done = subprocess.run(
-        [program("psql"), "-XAtq", "-c", query, one.public_conninfo()],
-        check=True, capture_output=True, text=True, env=one.environment(),
+        [program("psql"), "-XAtq", "-c", query, database_address.public_conninfo()],
+        check=True, capture_output=True, text=True, env=database_address.environment(),
     )  # fmt: skip
     return done.stdout.strip()
 
 
-def test_a_password_of_the_environment_serves_programs_too(
+def test_programs_use_password_of_environment(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ):
-    """`restore --into` needs none on its command line."""
+    """`restore --into` then needs no password on its command line."""
     monkeypatch.setenv("PGPASSWORD", postgres.password)
     words = f"host={postgres.socket_folder} dbname=postgres user=postgres"
-    one = DatabaseAddress.from_conninfo(words)
-    assert _asked_by_psql(one, "SELECT current_user") == "postgres"
+    database_address = DatabaseAddress.from_conninfo(words)
+    assert _asked_by_psql(database_address, "SELECT current_user") == "postgres"
     assert DatabaseAddress.from_conninfo(f"{words} password=other").password == "other"
 
 
-def test_no_secret_is_on_a_command_line(postgres: EmbeddedPostgres):
-    """Programs read the others from a file that only this user can read; they connect by it."""
-    one = DatabaseAddress.from_conninfo(
+def test_secrets_are_not_on_a_command_line(postgres: EmbeddedPostgres):
+    """PostgreSQL's programs read other secrets from a file that only this user can read."""
+    database_address = DatabaseAddress.from_conninfo(
         f"{postgres.conninfo('postgres')} sslpassword='pass phrase'"
     )
-    for shown in (repr(one), one.public_conninfo(), one.place, json.dumps(dict(one.parameters))):
+    for shown in (
+        repr(database_address),
+        database_address.public_conninfo(),
+        database_address.display_name,
+        json.dumps(dict(database_address.parameters)),
+    ):
         assert "phrase" not in shown
-    assert psycopg.conninfo.conninfo_to_dict(one.conninfo())["sslpassword"] == "pass phrase"
-    file = Path(one.environment()["PGSERVICEFILE"])
+    assert (
+        psycopg.conninfo.conninfo_to_dict(database_address.conninfo())["sslpassword"]
+        == "pass phrase"
+    )
+    file = Path(database_address.environment()["PGSERVICEFILE"])
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
     assert "sslpassword=pass phrase\n" in file.read_text()
-    assert _asked_by_psql(one.with_database("postgres"), "SELECT 1") == "1"
-    assert one.environment()["PGSERVICEFILE"] == str(file)
+    assert _asked_by_psql(database_address.with_database("postgres"), "SELECT 1") == "1"
+    assert database_address.environment()["PGSERVICEFILE"] == str(file)
 
 
-def test_the_file_with_a_secret_is_gone_with_its_process(tmp_path: Path):
-    """Also a process that was forked from it leaves it alone."""
+def test_secret_file_is_deleted_at_the_end_of_its_process(tmp_path: Path):
+    """A forked child process must not delete the file."""
     code = (
         "import os\n"
-        "from include.services.material import private_file\n"
+        "from include.services.connection_secrets import private_file\n"
         "path = private_file(b'secret')\n"
         "if os.fork() == 0:\n"
         "    raise SystemExit(0)\n"
@@ -161,11 +177,13 @@ def test_the_file_with_a_secret_is_gone_with_its_process(tmp_path: Path):
 
 
 @pytest.mark.parametrize("secret", ["ends with a blank ", "a\nb", "x" * 1000])
-def test_a_secret_that_programs_would_read_otherwise_is_refused(secret: str):
-    """The error does not quote the secret."""
-    one = DatabaseAddress.from_parameters({"host": "localhost", "sslpassword": secret}, "")
+def test_secret_that_programs_would_misread_is_refused(secret: str):
+    """The error must not contain the secret."""
+    database_address = DatabaseAddress.from_parameters(
+        {"host": "localhost", "sslpassword": secret}, ""
+    )
     with pytest.raises(UsageError, match="sslpassword of a database address") as error:
-        one.environment()
+        database_address.environment()
     assert secret.strip() not in str(error.value)
 
 
@@ -180,8 +198,8 @@ def test_a_secret_that_programs_would_read_otherwise_is_refused(secret: str):
         "postgresql://u/s3cr3t@h/d",
     ],
 )
-def test_a_part_of_a_password_is_never_taken_for_a_host_or_database(uri: str):
-    """Errors name the host and the database, so the part would be in a log."""
+def test_uri_is_refused_if_end_of_password_would_be_read_as_host_or_database(uri: str):
+    """Errors name the host and the database, so the end of the password would appear in a log."""
     with pytest.raises(UsageError, match="must be escaped") as error:
         DatabaseAddress.from_conninfo(uri)
     assert "s3cr3t" not in str(error.value)
@@ -194,52 +212,58 @@ def test_a_part_of_a_password_is_never_taken_for_a_host_or_database(uri: str):
 @pytest.mark.parametrize(
     ("login", "schema"), [("", "s3cr3t@h/d"), ("u", "s3cr3t@h/d"), ("", "s3cr3t@h")]
 )
-def test_a_part_of_a_password_that_airflow_took_for_a_database_is_refused(login: str, schema: str):
-    """In a task, Airflow parses URIs itself; errors name the database."""
+def test_connection_is_refused_if_airflow_read_end_of_password_as_database(login: str, schema: str):
+    """In a task, Airflow itself parses the URI.
+
+    The end of the password is then the database name.
+    """
     spec = ConnectionSpec("x", "postgres", "u", 12, login, "", schema)
-    with pytest.raises(UsageError, match="Connection x names a database with @") as error:
+    with pytest.raises(UsageError, match="Connection x has an @ in its database name") as error:
         DatabaseAddress.from_connection(spec)
     assert "s3cr3t" not in str(error.value)
     named = ConnectionSpec("x", "postgres", "h", 5432, "u", "p", "mail@shop")
     assert DatabaseAddress.from_connection(named).name == "mail@shop"
 
 
-def test_escaped_and_unsuspicious_addresses_pass():
-    """Mail addresses in queries, paths of sockets, passwords with a bare @ where that is clear."""
-    one = DatabaseAddress.from_conninfo("postgresql://u:a%2Fb%40c%23d%3F@h:5432/d")
-    assert (one.password, one.place) == ("a/b@c#d?", "d on h:5432")
+def test_escaped_and_unambiguous_addresses_are_accepted():
+    """Cases: mail addresses in the query of a URI, paths of sockets, and escaped passwords."""
+    database_address = DatabaseAddress.from_conninfo("postgresql://u:a%2Fb%40c%23d%3F@h:5432/d")
+    assert (database_address.password, database_address.display_name) == ("a/b@c#d?", "d on h:5432")
     assert parse("x", "postgres://u:p@ss@h/d").password == "p@ss"
     mail = parse("x", "smtp://h:25?from_email=a@b.example&verify=/etc/ca.pem")
     assert mail.text("from_email") == "a@b.example"
     assert parse("x", "postgres://u:p@/d?host=/run/postgresql").extra["host"] == "/run/postgresql"
 
 
-def test_a_required_method_of_authentication_is_kept():
-    """Left out, a server in the middle could ask for the password in plain text."""
-    found = address("h", require_auth="scram-sha-256", channel_binding="require").parameters
-    assert (found["require_auth"], found["channel_binding"]) == ("scram-sha-256", "require")
+def test_required_authentication_method_is_passed_to_libpq():
+    """Without this setting, an attacker on the network could request the password in plain text."""
+    parameters = address("h", require_auth="scram-sha-256", channel_binding="require").parameters
+    assert (parameters["require_auth"], parameters["channel_binding"]) == (
+        "scram-sha-256",
+        "require",
+    )
 
 
 def test_only_known_extras_reach_libpq():
-    """Airflow's own extras are no libpq keywords."""
-    found = address("h", sslmode="disable", cursor="dictcursor", password="x", passfile="/x")
-    assert "cursor" not in found.parameters
-    assert not {"password", "passfile"} & set(found.parameters)
+    """Some keys of the extra have a meaning only for Airflow, and libpq would refuse them."""
+    parameters = address("h", sslmode="disable", cursor="dictcursor", password="x", passfile="/x")
+    assert "cursor" not in parameters.parameters
+    assert not {"password", "passfile"} & set(parameters.parameters)
 
 
-def test_no_pg_variable_of_ours_reaches_the_programs(monkeypatch: pytest.MonkeyPatch):
-    """PGOPTIONS or PGSSLMODE of the worker must not change a backup; messages are in English."""
+def test_programs_get_no_pg_variables_of_the_worker(monkeypatch: pytest.MonkeyPatch):
+    """PGOPTIONS or PGSSLMODE of the worker must not affect a backup. Messages are in English."""
     monkeypatch.setenv("PGSSLMODE", "disable")
     monkeypatch.setenv("PGOPTIONS", "-c search_path=evil")
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
-    found = address("h").environment()
-    assert {key for key in found if key.startswith("PG")} == {"PGPASSWORD", "PGTZ"}
-    assert "LC_ALL" not in found
-    assert found["LC_MESSAGES"] == "C"
+    environment = address("h").environment()
+    assert {key for key in environment if key.startswith("PG")} == {"PGPASSWORD", "PGTZ"}
+    assert "LC_ALL" not in environment
+    assert environment["LC_MESSAGES"] == "C"
 
 
-def test_other_types_and_unreadable_addresses_are_refused_without_repeating_them():
-    """One line; the text may hold a password."""
+def test_invalid_addresses_are_refused_and_not_quoted():
+    """The text of an address may contain a password."""
     with pytest.raises(UsageError, match="Connection x is of type mysql, not postgres"):
         DatabaseAddress.from_connection(ConnectionSpec("x", "mysql"))
     for text in ("postgresql://u:s3cr3t@h:notaport:x/d?bad", "password='s3cr3t"):
@@ -250,8 +274,8 @@ def test_other_types_and_unreadable_addresses_are_refused_without_repeating_them
 
 
 @pytest.mark.parametrize("form", ["uri", "json", "socket uri"])
-def test_a_connection_of_either_form_connects(postgres: EmbeddedPostgres, form: str):
-    """Through a socket, as the local profile does."""
+def test_postgres_connection_as_json_or_uri_connects(postgres: EmbeddedPostgres, form: str):
+    """As in the local profile, the connection uses a socket."""
     host, password = str(postgres.socket_folder), postgres.password
     if form == "json":
         text = json.dumps(
@@ -267,11 +291,11 @@ def test_a_connection_of_either_form_connects(postgres: EmbeddedPostgres, form: 
 
 
 def test_with_database_changes_only_the_database(postgres: EmbeddedPostgres):
-    """Same server, same user, same password."""
-    one = DatabaseAddress.from_conninfo(postgres.conninfo("postgres"))
-    other = one.with_database('od"d')
-    assert (other.name, other.password) == ('od"d', one.password)
-    assert {**other.parameters, "dbname": ""} == {**one.parameters, "dbname": ""}
+    """The server, the user and the password stay the same."""
+    database_address = DatabaseAddress.from_conninfo(postgres.conninfo("postgres"))
+    other = database_address.with_database('od"d')
+    assert (other.name, other.password) == ('od"d', database_address.password)
+    assert {**other.parameters, "dbname": ""} == {**database_address.parameters, "dbname": ""}
 
 
 @pytest.fixture
@@ -283,10 +307,8 @@ def role(postgres: EmbeddedPostgres) -> Iterator[str]:
         admin.execute(f"DROP ROLE {name}")
 
 
-def test_wrong_password_role_and_database_are_wrong_configuration(
-    postgres: EmbeddedPostgres, role: str
-):
-    """Exit code 2 with what to check, and no password in the line."""
+def test_wrong_password_role_or_database_is_usage_error(postgres: EmbeddedPostgres, role: str):
+    """The exit code is 2. The error has an action and does not contain the password."""
     right = DatabaseAddress.from_conninfo(postgres.conninfo("postgres", role, "right"))
     with right.connect():
         pass
@@ -302,10 +324,10 @@ def test_wrong_password_role_and_database_are_wrong_configuration(
         assert "\n" not in str(error.value)
 
 
-def test_a_database_that_lets_nobody_in_is_wrong_configuration(
+def test_database_without_connect_right_is_usage_error(
     postgres: EmbeddedPostgres, role: str, database: str
 ):
-    """Missing CONNECT is said as such."""
+    """The error states that the role lacks permission to connect."""
     name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
     with psycopg.connect(database, autocommit=True) as conn:
         conn.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
@@ -313,8 +335,8 @@ def test_a_database_that_lets_nobody_in_is_wrong_configuration(
         DatabaseAddress.from_conninfo(postgres.conninfo(str(name), role, "right")).connect()
 
 
-def test_a_server_that_does_not_answer_is_unavailable():
-    """Exit code 3, one line."""
+def test_connecting_to_unreachable_server_raises_database_unavailable():
+    """The exit code is 3, and the message has a single line."""
     for conninfo in (
         "host=127.0.0.1 port=9 dbname=x",
         "host=/nowhere dbname=x",
@@ -327,8 +349,8 @@ def test_a_server_that_does_not_answer_is_unavailable():
         assert not error.value.answered
 
 
-def test_dumps_are_in_utf8_and_utc_whatever_the_database_says(postgres: EmbeddedPostgres):
-    """Or the same rows would have other digests on another server."""
+def test_dumps_are_in_utf8_and_utc(postgres: EmbeddedPostgres):
+    """Otherwise, the same rows would have different digests on different servers."""
     name = f"t_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
         admin.execute(
@@ -337,16 +359,16 @@ def test_dumps_are_in_utf8_and_utc_whatever_the_database_says(postgres: Embedded
         )
         admin.execute(f"ALTER DATABASE {name} SET timezone = 'Asia/Shanghai'")
         admin.execute(f"ALTER DATABASE {name} SET datestyle = 'German'")
-        one = DatabaseAddress.from_conninfo(postgres.conninfo(name))
-        with one.connect() as conn:
+        database_address = DatabaseAddress.from_conninfo(postgres.conninfo(name))
+        with database_address.connect() as conn:
             conn.execute('CREATE TABLE "客户" (name text, at timestamptz)')
             conn.execute("""INSERT INTO "客户" VALUES ('王', '2026-11-24 10:00+08')""")
             assert conn.execute("SELECT relname FROM pg_class WHERE relname = '客户'").fetchall()
         dumped = subprocess.run(
-            [program("pg_dump"), "--data-only", f"--dbname={one.public_conninfo()}"],
+            [program("pg_dump"), "--data-only", f"--dbname={database_address.public_conninfo()}"],
             check=True,
             capture_output=True,
-            env=one.environment(),
+            env=database_address.environment(),
         ).stdout.decode("utf-8")
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     assert "王\t2026-11-24 02:00:00+00" in dumped

@@ -1,4 +1,4 @@
-"""How a refused connection is told from a server that cannot be reached."""
+"""Test that a refused connection is distinguished from an unreachable server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from include.services.errors import UsageError
 from tests.support.refusing_server import RefusingServer
 
 
-def test_connect_says_that_a_database_is_missing(postgres: EmbeddedPostgres):
-    """A missing role is another error: it says nothing about the database."""
+def test_connect_reports_missing_database(postgres: EmbeddedPostgres):
+    """If the role is missing, the error is different, because the database may exist."""
     with pytest.raises(DatabaseMissing, match='database "no_such" does not exist'):
         DatabaseAddress.from_conninfo(postgres.conninfo("no_such")).connect()
     with pytest.raises(UsageError, match="refused the connection") as error:
@@ -19,8 +19,8 @@ def test_connect_says_that_a_database_is_missing(postgres: EmbeddedPostgres):
     assert not isinstance(error.value, DatabaseMissing)
 
 
-def test_connect_counts_a_server_without_tls_as_one_that_answered():
-    """It is reachable; only the address requires TLS."""
+def test_connect_to_server_without_required_tls_is_reported_as_answered():
+    """The server can be reached; the connection fails only because the address requires TLS."""
     with RefusingServer("FATAL", "28000", "not reached") as server:
         required = DatabaseAddress.from_conninfo(f"{server.conninfo} sslmode=require")
         with pytest.raises(DatabaseUnavailable, match="SSL was required") as error:
@@ -35,7 +35,7 @@ def test_connect_counts_a_server_without_tls_as_one_that_answered():
         ("FATAL", "53300", "sorry, too many clients already"),
     ],
 )
-def test_connect_tells_a_refusal_that_it_cannot_read_from_an_unreachable_server(
+def test_connect_distinguishes_unknown_refusal_from_unreachable_server(
     severity: str, state: str, message: str
 ):
     """A failed connection has no SQLSTATE, only a text in the language of the server."""
@@ -48,8 +48,8 @@ def test_connect_tells_a_refusal_that_it_cannot_read_from_an_unreachable_server(
     assert "user, password and database name" in error.value.action
 
 
-def test_connect_counts_a_server_that_starts_as_unreachable():
-    """It lets nobody in yet, whatever the login."""
+def test_connect_reports_starting_server_as_unreachable():
+    """The server refuses every login until it has started."""
     with (
         RefusingServer("FATAL", "57P03", "the database system is starting up") as server,
         pytest.raises(DatabaseUnavailable, match="starting up") as error,

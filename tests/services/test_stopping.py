@@ -1,4 +1,4 @@
-"""A process ends on SIGTERM and SIGINT, whatever handler a library installs."""
+"""Test that a process ends on SIGTERM and SIGINT, even if a library installed its own handler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 import psycopg
 import pytest
 
-from include.workplace import ROOT
+from include.service_container import ROOT
 
 START = """
 import signal, subprocess, sys, time
@@ -139,7 +139,7 @@ def test_second_signal_ends_process_and_children_at_once() -> None:
     assert not psutil.pid_exists(child)
 
 
-def test_signal_that_timeout_sends_twice_leaves_time_to_clean_up() -> None:
+def test_signal_sent_twice_by_timeout_leaves_time_to_clean_up() -> None:
     process, child = start(SLOW)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.1)
@@ -150,7 +150,7 @@ def test_signal_that_timeout_sends_twice_leaves_time_to_clean_up() -> None:
     assert not psutil.pid_exists(child)
 
 
-def test_signal_ends_a_process_that_cannot_announce_it() -> None:
+def test_signal_ends_process_if_announce_function_raises() -> None:
     process, child = start(POLITE, START.replace("print(text, flush=True)", "1 / 0"))
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
@@ -158,7 +158,7 @@ def test_signal_ends_a_process_that_cannot_announce_it() -> None:
     assert not psutil.pid_exists(child)
 
 
-def test_limit_ends_process_and_children_that_ignore_the_signal() -> None:
+def test_time_limit_ends_process_and_children_that_ignore_the_signal() -> None:
     process, child = start("stopping.LIMIT = 0.5\n" + DEAF)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
@@ -166,7 +166,7 @@ def test_limit_ends_process_and_children_that_ignore_the_signal() -> None:
     assert not psutil.pid_exists(child)
 
 
-def test_program_of_a_command_cleans_up_before_the_command_ends() -> None:
+def test_child_program_cleans_up_before_its_command_ends() -> None:
     process, _child = start(PROGRAM)
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
@@ -176,8 +176,8 @@ def test_program_of_a_command_cleans_up_before_the_command_ends() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_to_the_process_group_leaves_the_program_time_to_clean_up(number: int) -> None:
-    """`timeout` and the terminal's Ctrl-C signal the whole group."""
+def test_child_program_cleans_up_if_its_process_group_gets_the_signal(number: int) -> None:
+    """The program `timeout` and Ctrl-C in a terminal signal the whole process group."""
     process, _child = start(PROGRAM)
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
@@ -186,7 +186,7 @@ def test_signal_to_the_process_group_leaves_the_program_time_to_clean_up(number:
     assert printed.count("cleaned up") == 1
 
 
-def test_programs_of_the_program_end_with_it() -> None:
+def test_programs_that_a_child_program_started_end_with_it() -> None:
     helper = 'import subprocess; subprocess.Popen(["sleep", "60"])'
     process, _child = start(PROGRAM.replace("import time", f"import time; {helper}"))
     assert process.stdout is not None
@@ -196,7 +196,7 @@ def test_programs_of_the_program_end_with_it() -> None:
     assert "cleaned up" in printed
 
 
-def test_program_cleans_up_when_its_command_is_killed() -> None:
+def test_child_program_cleans_up_if_its_command_is_killed() -> None:
     process, _child = start(PROGRAM)
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
@@ -205,8 +205,8 @@ def test_program_cleans_up_when_its_command_is_killed() -> None:
     assert "cleaned up" in printed
 
 
-def test_interrupted_transaction_logs_nothing(database: str) -> None:
-    """Psycopg's log has the host, the user and the name of the database."""
+def test_interrupted_transaction_does_not_log_the_database_name(database: str) -> None:
+    """Psycopg's log messages contain the host, the user and the name of the database."""
     process, _child = start(BUSY.format(database=database), STDERR_TO_STDOUT + START)
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=120)

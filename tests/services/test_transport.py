@@ -1,4 +1,4 @@
-"""One function says whether an address is verified over TLS, or on this machine."""
+"""Test whether the route to an address is verified over TLS, unverified, or on this machine."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ LOCAL, VERIFIED, UNVERIFIED, PLAIN = Transport
         ("", True, PLAIN),
     ],
 )
-def test_of_url_returns_the_transport_of_a_url(
+def test_of_url_returns_whether_the_route_to_a_url_is_verified(
     url: str, verify: bool | str, way: Transport
 ) -> None:
-    """The host that is connected to decides; user information in a URL does not."""
+    """Only the host of the URL counts, not a user name in it that looks like a host."""
     assert transport.of_url(url, verify) is way
     assert way.is_safe is (way in (LOCAL, VERIFIED))
 
@@ -58,10 +58,8 @@ def test_of_url_returns_the_transport_of_a_url(
         ("host=localhost hostaddr=10.0.0.5 sslmode=disable", PLAIN),
     ],
 )
-def test_a_database_is_verified_unless_every_address_is_on_this_machine(
-    conninfo: str, way: Transport
-) -> None:
-    """An explicit sslmode of the connection is reported."""
+def test_database_is_verified_unless_all_addresses_are_local(conninfo: str, way: Transport) -> None:
+    """If the connection sets sslmode, this setting decides for addresses on other machines."""
     address = DatabaseAddress.from_conninfo(conninfo)
     assert address.transport is way
     if way is VERIFIED:
@@ -78,10 +76,10 @@ def test_a_database_is_verified_unless_every_address_is_on_this_machine(
         ({}, VERIFIED),
     ],
 )
-def test_transport_of_stores_and_kms_follows_their_endpoint(
+def test_transport_of_stores_and_kms_depends_on_their_endpoint(
     extra: dict[str, object], way: Transport
 ) -> None:
-    """Without an endpoint, the transport is that of AWS."""
+    """If no endpoint is set, AWS is used over verified TLS."""
     store = {"bucket": "b", "region_name": "cn-north-1", **extra}
     assert store_transport(ConnectionSpec("x", "aws", extra=store)) is way
     kms = {
@@ -91,8 +89,8 @@ def test_transport_of_stores_and_kms_follows_their_endpoint(
     assert kms_transport(ConnectionSpec("x", "aws", extra=kms)) is way
 
 
-def test_a_kms_without_region_is_refused_by_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of boto3 would end the preflight of a backup."""
+def test_kms_without_region_is_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise, an error of boto3 would abort the preflight of a backup."""
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_CONFIG_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/nonexistent")
@@ -100,13 +98,12 @@ def test_a_kms_without_region_is_refused_by_its_connection(monkeypatch: pytest.M
         kms_transport(ConnectionSpec("x", "aws", extra={"bucket": "b"}))
 
 
-def test_transport_follows_an_endpoint_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the connection names no endpoint, a client uses the settings of AWS."""
+def test_transport_depends_on_endpoint_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the connection names no endpoint, boto3 uses the AWS settings of the environment."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.example")
     spec = ConnectionSpec("x", "aws", extra={"bucket": "b", "region_name": "cn-north-1"})
     assert (store_transport(spec), kms_transport(spec)) == (PLAIN, PLAIN)
 
 
-def test_a_folder_is_on_this_machine() -> None:
-    """Nothing is sent."""
+def test_transport_of_directory_store_is_local() -> None:
     assert store_transport(ConnectionSpec("x", "fs", extra={"path": "/mnt"})) is LOCAL

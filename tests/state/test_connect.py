@@ -1,4 +1,4 @@
-"""Connections to the state database: what is committed there is there."""
+"""Connections to the state database commit durably."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import pytest
 from include.state.connect import engine
 
 
-@pytest.mark.parametrize(("server", "ours"), [("off", "on"), ("local", "local"), ("on", "on")])
-def test_a_commit_waits_for_the_disk_whatever_the_server_says(
-    database: str, server: str, ours: str
+@pytest.mark.parametrize(("server", "expected"), [("off", "on"), ("local", "local"), ("on", "on")])
+def test_engine_uses_a_durable_synchronous_commit_setting(
+    database: str, server: str, expected: str
 ) -> None:
-    """A record is deleted elsewhere once the ledger has it: a crash must not take that back."""
+    """A record is deleted after it was entered in the erasure ledger.
+
+    The entry must not be lost.
+    """
     conninfo = f"{database}&options=-csynchronous_commit%3D{server}"
     if "://" not in database:
         conninfo = f"{database} options='-csynchronous_commit={server}'"
     with engine(conninfo).connect() as conn:
-        assert conn.exec_driver_sql("SHOW synchronous_commit").scalar_one() == ours
+        assert conn.exec_driver_sql("SHOW synchronous_commit").scalar_one() == expected

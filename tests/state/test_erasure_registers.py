@@ -1,4 +1,4 @@
-"""Settled erasures, requests and accepted losses change only as the code changes them."""
+"""Triggers protect settled erasures, erasure requests and accepted losses from changes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from include.erasure import requests
 from include.erasure.ledger import (
     ErasureKeys,
     Origin,
-    intend,
-    settle,
-    unsettled,
-    withdraw,
+    open_batch,
+    read_open_batches,
+    settle_batches,
+    withdraw_batch,
 )
 from include.state.tables import erasure_batch, register_loss
 from tests.erasure.support import record
@@ -29,10 +29,14 @@ ORIGIN = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r
 
 @pytest.fixture
 def erasures(state: Engine) -> Engine:
-    """A settled batch of two entries, an open one of one; an open request and a closed one."""
+    """Return a state database with erasures and erasure requests.
+
+    It contains a settled batch of two entries, an open batch of one entry, an open request, a
+    closed request and an accepted loss.
+    """
     with state.begin() as conn:
         batches = [entered(conn, ["1"], ["2"]), entered(conn, ["3"])]
-        settle(conn, batches[:1], NOW)
+        settle_batches(conn, batches[:1], NOW)
         for subject in ("11", "12"):
             requests.add(
                 conn,
@@ -59,7 +63,7 @@ def erasures(state: Engine) -> Engine:
 
 
 def entered(conn: Connection, *keys: list[str]) -> int:
-    return intend(conn, KEYS, ORIGIN, keys, transaction="1", server="s", at=NOW)
+    return open_batch(conn, KEYS, ORIGIN, keys, transaction="1", server="s", at=NOW)
 
 
 SETTLED = (
@@ -88,14 +92,16 @@ SETTLED = (
 )
 
 
-def test_settled_erasures_refuse_changes_while_open_batches_allow_them(erasures: Engine) -> None:
-    """An open batch is settled or withdrawn, and its entries may move to a later batch."""
+def test_erasures_of_settled_batch_cannot_be_changed_but_those_of_open_batch_can(
+    erasures: Engine,
+) -> None:
+    """Entries of an open batch may move to a later batch."""
     for table, statement in SETTLED:
         refused(erasures, statement, table, "restore the state database")
     with erasures.begin() as conn:
         later = entered(conn, ["2"], ["3"], ["4"])  # the third key moves from the open batch
-        withdraw(conn, 2)
-        settle(conn, [later], NOW)
+        withdraw_batch(conn, 2)
+        settle_batches(conn, [later], NOW)
         record(
             conn,
             KEYS,
@@ -108,8 +114,10 @@ def test_settled_erasures_refuse_changes_while_open_batches_allow_them(erasures:
             run_id="r2",
             erased_at=NOW,
         )
-        found = conn.exec_driver_sql("SELECT batch_id, count(*) FROM erasure GROUP BY 1 ORDER BY 1")
-        assert [tuple(one) for one in found] == [(1, 2), (later, 2)]
+        counts = conn.exec_driver_sql(
+            "SELECT batch_id, count(*) FROM erasure GROUP BY 1 ORDER BY 1"
+        )
+        assert [tuple(row) for row in counts] == [(1, 2), (later, 2)]
         assert list(conn.scalars(erasure_batch.select().order_by(erasure_batch.c.id))) == [1, later]
 
 
@@ -127,13 +135,13 @@ REQUESTS = (
 )
 
 
-def test_request_refuses_changes_except_being_closed_once(erasures: Engine) -> None:
-    """What a run found of the subject may change; whom the request names, and when, may not."""
+def test_erasure_request_can_be_closed_but_not_changed(erasures: Engine) -> None:
+    """Columns with the results of runs may change."""
     for statement in REQUESTS:
         refused(erasures, statement, "erasure_request", "./parcelseal erasure withdraw")
     with erasures.begin() as conn:
         requests.mark_found(conn, CLOCK, [1, 2])
-        requests.restrict(conn, CLOCK, 1, restricted=True)
+        requests.set_restricted(conn, CLOCK, 1, restricted=True)
         requests.close(conn, CLOCK, 1, closed_by="privacy", because="erased")
 
 
@@ -141,7 +149,9 @@ def test_request_refuses_changes_except_being_closed_once(erasures: Engine) -> N
     "statement",
     ["DELETE FROM register_loss", "UPDATE register_loss SET lost = '{}'", "TRUNCATE register_loss"],
 )
-def test_accepted_losses_refuse_every_change(erasures: Engine, statement: str) -> None:
+def test_accepted_loss_of_register_rows_cannot_be_changed_or_deleted(
+    erasures: Engine, statement: str
+) -> None:
     refused(erasures, statement, "register_loss", "recover-ledger --accept-losses")
 
 
@@ -151,10 +161,9 @@ UPDATE erasure_batch SET settled_at = now(), entries = (
 """
 
 
-def test_a_batch_is_not_settled_without_the_digest_of_its_entries(erasures: Engine) -> None:
-    """As a statement by hand does: the batch stays open."""
+def test_batch_without_digest_of_its_entries_cannot_be_settled(erasures: Engine) -> None:
     with pytest.raises(IntegrityError, match="digested"), erasures.begin() as conn:
         conn.exec_driver_sql(SETTLE_WITHOUT_DIGEST.format(2))
     with erasures.begin() as conn:
-        assert [batch.id for batch in unsettled(conn, "shop")] == [2]
-        settle(conn, [2], NOW)
+        assert [batch.id for batch in read_open_batches(conn, "shop")] == [2]
+        settle_batches(conn, [2], NOW)

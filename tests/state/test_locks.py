@@ -1,4 +1,4 @@
-"""Named locks: one holder at a time, given back by success, failure and death alike."""
+"""A named lock has at most one exclusive holder, and is released when the holder ends or dies."""
 
 from __future__ import annotations
 
@@ -14,29 +14,45 @@ from sqlalchemy import Connection, Engine, event
 
 from include.services.errors import ServiceError
 from include.state.connect import engine
-from include.state.locks import LockHeld, exclusive, share, shared
+from include.state.locks import (
+    LockHeld,
+    hold_exclusive_lock,
+    hold_shared_lock,
+    share_lock_in_transaction,
+)
 
 SHORT = timedelta(milliseconds=200)
-Take = Callable[..., Any]  # exclusive, shared or share
+Take = Callable[..., Any]  # hold_exclusive_lock, hold_shared_lock or share_lock_in_transaction
 
 
 def taken(take: Take, state: Engine, wait: timedelta) -> None:
-    """Take the lock ``seal:x`` by one of the functions, and give it back."""
-    if take is share:
+    """Take the lock ``seal:x`` with one of the lock functions, and release it.
+
+    Args:
+        take: lock function to test.
+        state: engine of the state database.
+        wait: how long to wait for the lock.
+    """
+    if take is share_lock_in_transaction:
         with state.begin() as conn:
-            share(conn, "seal:x", "the seal of x", wait)
+            share_lock_in_transaction(conn, "seal:x", "the seal of x", wait)
         return
     with take(state, "seal:x", "the seal of x", wait):
         pass
 
 
 def limit_of(conn: Connection, setting: str) -> str:
-    """Return a time limit as the session has it now, ``300ms``."""
+    """Return the current time limit of the session, such as ``300ms``.
+
+    Args:
+        conn: connection of the session.
+        setting: name of the limit in PostgreSQL.
+    """
     return str(conn.exec_driver_sql(f"SHOW {setting}").scalar_one())
 
 
 def end_other_sessions(database: str) -> None:
-    """End all other sessions of the database, and wait until they ended."""
+    """End all other sessions of the database, and wait until they have ended."""
     with psycopg.connect(database, autocommit=True) as admin:
         admin.execute(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
@@ -44,21 +60,20 @@ def end_other_sessions(database: str) -> None:
         )
 
 
-def test_a_second_holder_is_refused_and_a_later_one_is_not(database: str) -> None:
-    """While one holds the lock another is refused; afterwards it is free."""
+def test_exclusive_lock_refuses_a_second_holder_until_release(database: str) -> None:
     state = engine(database)
     with (
-        exclusive(state, "backup:x", "a backup of x"),
+        hold_exclusive_lock(state, "backup:x", "a backup of x"),
         pytest.raises(ServiceError, match="a backup of x"),
-        exclusive(state, "backup:x", "a backup of x"),
+        hold_exclusive_lock(state, "backup:x", "a backup of x"),
     ):
         pass
-    with exclusive(state, "backup:x", "a backup of x"):
+    with hold_exclusive_lock(state, "backup:x", "a backup of x"):
         pass
 
 
-def test_whoever_has_patience_waits_for_the_holder(database: str) -> None:
-    """As long as was said, and no longer; afterwards the session's own limit holds again."""
+def test_exclusive_lock_waits_for_the_given_time(database: str) -> None:
+    """The wait may be longer than the session's own limit on statements."""
     with psycopg.connect(database, autocommit=True) as admin:
         name = admin.info.dbname
         admin.execute(f'ALTER DATABASE "{name}" SET statement_timeout = 100'.encode())
@@ -67,7 +82,7 @@ def test_whoever_has_patience_waits_for_the_holder(database: str) -> None:
     held = threading.Event()
 
     def hold() -> None:
-        with exclusive(state, "quality:x", "a check of x"):
+        with hold_exclusive_lock(state, "quality:x", "a check of x"):
             held.set()
             release.wait(10)
 
@@ -76,37 +91,40 @@ def test_whoever_has_patience_waits_for_the_holder(database: str) -> None:
     held.wait(10)
     with (
         pytest.raises(ServiceError, match="busy with a check of x"),
-        exclusive(state, "quality:x", "a check of x", timedelta(milliseconds=200)),
+        hold_exclusive_lock(state, "quality:x", "a check of x", timedelta(milliseconds=200)),
     ):
         pass
     threading.Timer(0.5, release.set).start()
-    with exclusive(state, "quality:x", "a check of x", timedelta(seconds=10)):
+    with hold_exclusive_lock(state, "quality:x", "a check of x", timedelta(seconds=10)):
         holder.join(1)
         assert not holder.is_alive()
 
 
-def test_failed_work_gives_the_lock_back_and_keeps_its_error(
+def test_exclusive_lock_is_released_after_an_error(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock is free at once: a busy server ends a session some time after its client does."""
+    """The lock is released explicitly.
+
+    A busy server ends the session only some time after its client has disconnected.
+    """
     state = engine(database)
     not_ended: list[psycopg.Connection] = []
     with monkeypatch.context() as patch:
         patch.setattr(psycopg.Connection, "close", lambda session: not_ended.append(session))
-        with pytest.raises(KeyError), exclusive(state, "backup:x", "a backup of x"):
+        with pytest.raises(KeyError), hold_exclusive_lock(state, "backup:x", "a backup of x"):
             raise KeyError("work")
-    with exclusive(state, "backup:x", "a backup of x"):
+    with hold_exclusive_lock(state, "backup:x", "a backup of x"):
         pass
     for connection in not_ended:
         connection.close()
 
 
-def test_a_lost_state_database_is_named_when_the_work_was_done(database: str) -> None:
-    """A lock that died with its connection must not pass for one that was held."""
+def test_exclusive_lock_lost_with_its_connection_raises_service_error(database: str) -> None:
+    """Another process may have taken the lock and worked at the same time."""
     state = engine(database)
     with (
-        pytest.raises(ServiceError, match="lost while the work went on"),
-        exclusive(state, "backup:x", "a backup of x"),
+        pytest.raises(ServiceError, match="lost during the work"),
+        hold_exclusive_lock(state, "backup:x", "a backup of x"),
         psycopg.connect(database, autocommit=True) as other,
     ):
         other.execute(
@@ -116,64 +134,69 @@ def test_a_lost_state_database_is_named_when_the_work_was_done(database: str) ->
 
 
 def test_exclusive_lock_waits_for_shared_locks(database: str) -> None:
-    """Several sessions share a lock; it is free once the last one ends, also with an error."""
+    """A shared lock is released as soon as its last holder has ended, even with an error."""
     state, short = engine(database), timedelta(milliseconds=200)
     with (
-        shared(state, "seal:x", "the seal of x", short),
-        shared(state, "seal:x", "the seal of x", short),
+        hold_shared_lock(state, "seal:x", "the seal of x", short),
+        hold_shared_lock(state, "seal:x", "the seal of x", short),
         pytest.raises(LockHeld),
-        exclusive(state, "seal:x", "the seal of x", short),
+        hold_exclusive_lock(state, "seal:x", "the seal of x", short),
     ):
         pass
-    with pytest.raises(KeyError), shared(state, "seal:x", "the seal of x", short):
+    with pytest.raises(KeyError), hold_shared_lock(state, "seal:x", "the seal of x", short):
         raise KeyError
     with (
-        exclusive(state, "seal:x", "the seal of x", short),
+        hold_exclusive_lock(state, "seal:x", "the seal of x", short),
         pytest.raises(ServiceError, match="busy with the seal of x"),
-        shared(state, "seal:x", "the seal of x", short),
+        hold_shared_lock(state, "seal:x", "the seal of x", short),
     ):
         pass
 
 
-def test_shared_lock_that_was_lost_ends_without_an_error(database: str) -> None:
-    """The holder checks the connection itself; long work need not fail because of the lock."""
+def test_loss_of_a_shared_lock_raises_no_error(database: str) -> None:
+    """The holder checks the connection itself, so long work does not have to fail."""
     state = engine(database)
-    with shared(state, "seal:x", "the seal of x", timedelta(seconds=10)) as lock:
+    with hold_shared_lock(state, "seal:x", "the seal of x", timedelta(seconds=10)) as lock:
         pid = lock.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
         with psycopg.connect(database, autocommit=True) as admin:
             admin.execute("SELECT pg_terminate_backend(%s)", [pid])
-        with exclusive(state, "seal:x", "the seal of x", timedelta(seconds=10)):
+        with hold_exclusive_lock(state, "seal:x", "the seal of x", timedelta(seconds=10)):
             pass
 
 
-@pytest.mark.parametrize("take", [exclusive, shared, share])
-def test_wait_below_a_millisecond_ends(database: str, take: Take) -> None:
-    """PostgreSQL takes a limit of 0 ms for none."""
+@pytest.mark.parametrize("take", [hold_exclusive_lock, hold_shared_lock, share_lock_in_transaction])
+def test_wait_for_a_lock_ends_even_if_the_limit_is_below_a_millisecond(
+    database: str, take: Take
+) -> None:
+    """In PostgreSQL, a `lock_timeout` of 0 ms means no limit."""
     state = engine(database)
-    with futures.ThreadPoolExecutor(1) as pool, exclusive(state, "seal:x", "the seal of x"):
+    with (
+        futures.ThreadPoolExecutor(1) as pool,
+        hold_exclusive_lock(state, "seal:x", "the seal of x"),
+    ):
         waiting = pool.submit(taken, take, state, timedelta(microseconds=1))
         with pytest.raises(ServiceError, match="busy with the seal of x"):
             waiting.result(5)
 
 
-def test_shared_locks_of_a_schema_keep_only_its_exclusive_holder_waiting(database: str) -> None:
-    """A drill has locks of its own, whichever function takes them."""
+def test_locks_of_a_schema_do_not_block_other_schemas(database: str) -> None:
     live, drill = engine(database), engine(database, "drill_x")
-    with shared(drill, "seal:x", "the seal of x", SHORT):
-        with pytest.raises(LockHeld), exclusive(drill, "seal:x", "the seal of x"):
+    with hold_shared_lock(drill, "seal:x", "the seal of x", SHORT):
+        with pytest.raises(LockHeld), hold_exclusive_lock(drill, "seal:x", "the seal of x"):
             pass
-        with exclusive(live, "seal:x", "the seal of x"):
+        with hold_exclusive_lock(live, "seal:x", "the seal of x"):
             pass
     with drill.begin() as conn:
-        share(conn, "seal:x", "the seal of x", SHORT)
-        with pytest.raises(LockHeld), exclusive(drill, "seal:x", "the seal of x"):
+        share_lock_in_transaction(conn, "seal:x", "the seal of x", SHORT)
+        with pytest.raises(LockHeld), hold_exclusive_lock(drill, "seal:x", "the seal of x"):
             pass
-        with exclusive(live, "seal:x", "the seal of x"):
+        with hold_exclusive_lock(live, "seal:x", "the seal of x"):
             pass
 
 
-def test_share_waits_longer_than_the_statement_limit_and_restores_it(database: str) -> None:
-    """The limits count for the wait only: later statements of the transaction have the server's."""
+def test_shared_lock_waits_beyond_statement_timeout_and_restores_the_timeouts(
+    database: str,
+) -> None:
     with psycopg.connect(database, autocommit=True) as admin:
         for limit in ("statement_timeout", "lock_timeout"):
             admin.execute(f'ALTER DATABASE "{admin.info.dbname}" SET {limit} = 300'.encode())
@@ -182,54 +205,60 @@ def test_share_waits_longer_than_the_statement_limit_and_restores_it(database: s
     def limits_after_share() -> list[str]:
         with state.begin() as conn:
             conn.exec_driver_sql("SET LOCAL lock_timeout = '7s'")
-            share(conn, "seal:x", "the seal of x", timedelta(seconds=20))
+            share_lock_in_transaction(conn, "seal:x", "the seal of x", timedelta(seconds=20))
             return [limit_of(conn, name) for name in ("statement_timeout", "lock_timeout")]
 
     with futures.ThreadPoolExecutor(1) as pool:
-        with exclusive(state, "seal:x", "the seal of x"):
+        with hold_exclusive_lock(state, "seal:x", "the seal of x"):
             with (
                 pytest.raises(ServiceError, match="busy with the seal of x"),
                 state.begin() as conn,
             ):
-                share(conn, "seal:x", "the seal of x", timedelta(milliseconds=600))
+                share_lock_in_transaction(
+                    conn, "seal:x", "the seal of x", timedelta(milliseconds=600)
+                )
             waiting = pool.submit(limits_after_share)
             with pytest.raises(futures.TimeoutError):
                 waiting.result(0.6)
         assert waiting.result(20) == ["300ms", "7s"]
 
 
-def test_check_of_a_lock_that_its_session_lost_raises_service_error(database: str) -> None:
-    """The session still answers; so does another session that a connection pooler puts there."""
+def test_confirm_function_of_exclusive_lock_raises_service_error_if_lock_was_lost(
+    database: str,
+) -> None:
+    """A connection pooler may have replaced the session."""
     state = engine(database)
     sessions: list[Connection] = []
     event.listen(state, "engine_connect", sessions.append)
     held: list[str] = []
 
     def lose(name: str) -> None:
-        with exclusive(state, name, "x") as confirm:
+        with hold_exclusive_lock(state, name, "x") as confirm:
             confirm()
             held.append(name)
             sessions[-1].exec_driver_sql("SELECT pg_advisory_unlock_all()")
-            with pytest.raises(ServiceError, match="lost while the work went on"):
+            with pytest.raises(ServiceError, match="lost during the work"):
                 confirm()
 
     names = [f"backup:{number}" for number in range(8)]  # their keys have either sign
     for name in names:
-        with pytest.raises(ServiceError, match="lost while the work went on"):
+        with pytest.raises(ServiceError, match="lost during the work"):
             lose(name)
     assert held == names
 
 
-def test_each_check_after_the_session_ended_raises_service_error(database: str) -> None:
-    """SQLAlchemy raises another error from the second statement on."""
+def test_confirm_function_raises_service_error_at_each_call_after_the_session_ended(
+    database: str,
+) -> None:
+    """SQLAlchemy raises another error for later statements than for the first statement."""
     state = engine(database)
 
     def lose() -> None:
-        with exclusive(state, "backup:x", "a backup of x") as confirm:
+        with hold_exclusive_lock(state, "backup:x", "a backup of x") as confirm:
             end_other_sessions(database)
             for _ in range(3):
-                with pytest.raises(ServiceError, match="lost while the work went on"):
+                with pytest.raises(ServiceError, match="lost during the work"):
                     confirm()
 
-    with pytest.raises(ServiceError, match="lost while the work went on"):
+    with pytest.raises(ServiceError, match="lost during the work"):
         lose()

@@ -1,4 +1,4 @@
-"""The state database: migrations agree with the tables, survive races, and guard old schemas."""
+"""Migrations create the tables of the code, may run concurrently, and refuse unknown schemas."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ migrate(engine(sys.argv[1]))
 """
 
 
-MODULES = (findings, registry)  # their tables join the metadata when they are imported
+MODULES = (findings, registry.workflows())  # their tables join the metadata on import
 
 
-def test_migrations_make_exactly_the_tables_that_the_code_uses(database: str) -> None:
-    """Autogenerate finds nothing to add, and every check constraint is there."""
+def test_migrations_create_exactly_the_tables_that_the_code_defines(database: str) -> None:
+    """The test compares check constraints, which Alembic's comparison omits."""
     db = engine(database)
     migrate(db)
     with db.connect() as conn:
@@ -46,15 +46,22 @@ def test_migrations_make_exactly_the_tables_that_the_code_uses(database: str) ->
             },
         )
         assert compare_metadata(context, metadata) == []
-        found = inspect(conn)
+        inspector = inspect(conn)
         for table in metadata.tables.values():
-            checks = [one for one in table.constraints if isinstance(one, CheckConstraint)]
-            declared = {conn.dialect.identifier_preparer.format_constraint(one) for one in checks}
-            assert declared == {one["name"] for one in found.get_check_constraints(table.name)}
+            checks = [
+                constraint
+                for constraint in table.constraints
+                if isinstance(constraint, CheckConstraint)
+            ]
+            declared = {
+                conn.dialect.identifier_preparer.format_constraint(check) for check in checks
+            }
+            assert declared == {
+                constraint["name"] for constraint in inspector.get_check_constraints(table.name)
+            }
 
 
-def test_every_moment_has_a_timezone() -> None:
-    """A naive column would read a moment differently on every server."""
+def test_every_timestamp_column_has_a_timezone() -> None:
     moments = [
         column
         for table in metadata.tables.values()
@@ -65,8 +72,7 @@ def test_every_moment_has_a_timezone() -> None:
     assert all(column.type.timezone for column in moments)
 
 
-def test_two_processes_migrate_at_once(database: str) -> None:
-    """Both wait for the start signal, both end well, one did the work."""
+def test_concurrent_migrations_succeed(database: str) -> None:
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", MIGRATE, database],
@@ -86,8 +92,8 @@ def test_two_processes_migrate_at_once(database: str) -> None:
     ensure_current(engine(database))
 
 
-def test_history_of_an_incident_stays(migrated_database: str) -> None:
-    """The list of people too; while there is no incident, its tables may be emptied."""
+def test_rows_of_incident_tables_cannot_be_changed_or_deleted(migrated_database: str) -> None:
+    """The tables may be truncated as long as there is no incident."""
     db = engine(migrated_database)
     with db.begin() as conn:
         conn.execute(text("TRUNCATE incident CASCADE"))
@@ -111,8 +117,8 @@ def test_history_of_an_incident_stays(migrated_database: str) -> None:
             conn.execute(text(statement))
 
 
-def test_a_failed_migration_leaves_nothing_behind(database: str) -> None:
-    """A table in the way of one of the baseline: those before it are not kept either."""
+def test_failed_migration_is_rolled_back(database: str) -> None:
+    """An existing table makes a later statement of the migration fail."""
     db = engine(database)
     with db.begin() as conn:
         conn.execute(text("CREATE TABLE training_waiver (x int)"))
@@ -122,8 +128,7 @@ def test_a_failed_migration_leaves_nothing_behind(database: str) -> None:
         assert inspect(conn).get_table_names() == ["training_waiver"]
 
 
-def test_an_empty_or_newer_database_is_refused_with_what_to_do(database: str) -> None:
-    """Never migrated, and migrated by a version of the future."""
+def test_ensure_current_refuses_empty_and_newer_databases(database: str) -> None:
     db = engine(database)
     with pytest.raises(UsageError, match="revision none"):
         ensure_current(db)
@@ -136,8 +141,8 @@ def test_an_empty_or_newer_database_is_refused_with_what_to_do(database: str) ->
     assert newest_revision() < "9999"
 
 
-def test_a_server_that_is_not_there_gives_one_line() -> None:
-    """No traceback of the driver, no password."""
+def test_engine_reports_a_missing_server_in_a_single_line() -> None:
+    """The error contains no traceback and no password."""
     db = engine("host=/nonexistent-folder dbname=x user=x password=secret-word")
     with pytest.raises(ServiceError, match="state database cannot be used") as caught:
         db.connect()

@@ -1,4 +1,4 @@
-"""Registers change as the code changes them; plain SQL that would do more is refused loudly."""
+"""Triggers refuse changes of registers that the code of ParcelSeal never makes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from include.state.tables import (
     legal_hold,
     register_loss,
 )
-from tests.support.databases import fresh
+from tests.support.databases import temporary_database
 from tests.support.registers import emptying, unguarded
 
 NOW = datetime(2026, 11, 27, 7, tzinfo=UTC)
@@ -44,13 +44,16 @@ ERASURES = (
 
 @pytest.fixture(scope="module")
 def shared(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Engine]:
-    with fresh(postgres, migrated_once) as name:
+    with temporary_database(postgres, migrated_once) as name:
         yield engine(postgres.conninfo(name))
 
 
 @pytest.fixture
 def state(shared: Engine) -> Engine:
-    """Two holds, one of them released; two findings, one of them closed; a ledger of four."""
+    """Return a state database with filled registers.
+
+    It contains an active and a released hold, an open and a closed finding, and four ledger rows.
+    """
     with shared.begin() as conn:
         conn.exec_driver_sql(emptying([*REGISTERS, *ERASURES, "evidence_checkpoint"]))
         fill(conn)
@@ -73,7 +76,7 @@ def fill(conn: Connection) -> None:
             conn,
             kind="audit",
             reference=f"2026Q3/accesses/{number}/approved",
-            what=Message(text="Nobody approved it"),
+            description=Message(text="Nobody approved it"),
             owner="management",
             opened_at=NOW,
             due_on=date(2026, 12, 20),
@@ -115,17 +118,24 @@ def content(state: Engine) -> list[object]:
         *(erasure, erasure_batch, erasure_request, register_loss),
     )
     with state.connect() as conn:
-        return [sorted(map(str, conn.execute(one.select()))) for one in tables]
+        return [sorted(map(str, conn.execute(table.select()))) for table in tables]
 
 
 def refused(state: Engine, statement: str, table: str, what_to_do: str) -> None:
-    """A statement fails, says of which table and what to do instead, and changes nothing."""
+    """Assert that a statement fails and changes nothing, and that the error states an alternative.
+
+    Args:
+        state: engine of the state database.
+        statement: the SQL statement.
+        table: name of the register, which the error has to contain.
+        what_to_do: the alternative, which the error has to contain.
+    """
     before = content(state)
     with pytest.raises(IntegrityError) as caught, state.begin() as conn:
         conn.execute(text(statement))
-    said = str(caught.value.orig)
-    assert f"{table} is a register that stays" in said, statement
-    assert what_to_do in said, statement
+    message = str(caught.value.orig)
+    assert f"{table} is a register that stays" in message, statement
+    assert what_to_do in message, statement
     assert content(state) == before
 
 
@@ -148,26 +158,25 @@ ANOTHER = {
     "review_on": "review_on + 1",
     "opened_at": "opened_at - interval '1 us'",
     "due_on": "due_on + 1",
-    "what": """'{"text": "Nothing"}'""",
+    "description": """'{"text": "Nothing"}'""",
 }
 
 
-def test_a_hold_is_only_ever_released(state: Engine) -> None:
-    """Neither deleted nor moved to another thing, alone or while it is released; only once."""
-    assert {one.name for one in legal_hold.c} == {
+def test_legal_hold_can_be_released_but_not_changed(state: Engine) -> None:
+    assert {column.name for column in legal_hold.c} == {
         "id", *OTHERS_OF_A_HOLD, "released_at", "released_by", "release_reason"
     }  # fmt: skip
     changes = [f"{name} = {ANOTHER.get(name, repr('x'))}" for name in OTHERS_OF_A_HOLD]
     for statement in (
         *HOLDS,
-        *(f"UPDATE legal_hold SET {one} WHERE id = 1" for one in changes),
-        *(f"UPDATE legal_hold SET {one}, {RELEASE} WHERE id = 1" for one in changes),
+        *(f"UPDATE legal_hold SET {change} WHERE id = 1" for change in changes),
+        *(f"UPDATE legal_hold SET {change}, {RELEASE} WHERE id = 1" for change in changes),
     ):
         refused(state, statement, "legal_hold", "./parcelseal hold release")
     with state.begin() as conn:
         released(conn, 1)
-        assert registry.active(conn) == []
-        assert len(registry.every(conn)) == 2
+        assert registry.active_holds(conn) == []
+        assert len(registry.all_holds(conn)) == 2
 
 
 FINDINGS = (
@@ -184,11 +193,10 @@ FINDINGS = (
 )
 
 
-def test_a_finding_is_only_ever_closed_by_a_test(state: Engine) -> None:
-    """Its day, its owner and what was found stay, also in what closes it; so do its events."""
-    columns = {one.name for one in finding.c} - {"id", "closed_at"}
+def test_finding_can_be_closed_by_a_retest_but_not_changed(state: Engine) -> None:
+    columns = {column.name for column in finding.c} - {"id", "closed_at"}
     changes = [f"{name} = {ANOTHER.get(name, repr('x'))}" for name in sorted(columns)]
-    alone = [("finding", f"UPDATE finding SET {one} WHERE id = 1") for one in changes]
+    alone = [("finding", f"UPDATE finding SET {change} WHERE id = 1") for change in changes]
     for table, statement in (*FINDINGS, *alone):
         refused(state, statement, table, "./parcelseal findings answer, then retest")
     with state.begin() as conn:
@@ -201,12 +209,12 @@ def test_a_finding_is_only_ever_closed_by_a_test(state: Engine) -> None:
         answered(conn, 1)
         values = {"finding_id": 1, "kind": "met", "by": "tester", "at": NOW}
         conn.execute(finding_event.insert().values(values))
-    for one in changes:
-        statement = f"UPDATE finding SET {one}, closed_at = now() WHERE id = 1"
+    for change in changes:
+        statement = f"UPDATE finding SET {change}, closed_at = now() WHERE id = 1"
         refused(state, statement, "finding", "findings answer")
     with state.begin() as conn:
         conn.execute(finding.update().where(finding.c.id == 1).values(closed_at=NOW))
-        assert register.listed(conn) == []
+        assert register.list_findings(conn) == []
 
 
 LEDGER = (
@@ -228,8 +236,8 @@ LEDGER = (
 )
 
 
-def test_a_row_of_the_ledger_of_evidence_stays(state: Engine) -> None:
-    """Also up to the newest checkpoint: the row of a pruned bundle is its tombstone."""
+def test_rows_of_evidence_ledger_cannot_be_changed_or_deleted(state: Engine) -> None:
+    """The row of a pruned bundle is protected like the other rows."""
     for statement in LEDGER:
         refused(state, statement, "evidence_ledger", "pruned evidence keeps it")
     with state.begin() as conn:
@@ -238,12 +246,12 @@ def test_a_row_of_the_ledger_of_evidence_stays(state: Engine) -> None:
         refused(state, statement, "evidence_ledger", "pruned evidence keeps it")
     with state.begin() as conn:
         conn.execute(evidence_ledger.insert().values(row(5)))
-        left = conn.execute(evidence_ledger.select().order_by(evidence_ledger.c.seq)).all()
-    assert [one.seq for one in left] == [1, 2, 3, 4, 5]
+        remaining = conn.execute(evidence_ledger.select().order_by(evidence_ledger.c.seq)).all()
+    assert [entry.seq for entry in remaining] == [1, 2, 3, 4, 5]
 
 
-def test_a_table_that_a_session_puts_before_the_real_one_excuses_nothing(state: Engine) -> None:
-    """Temporary tables are found first: a test that was met in one of them closes nothing."""
+def test_triggers_ignore_a_temporary_table_with_the_name_of_a_register(state: Engine) -> None:
+    """By default, PostgreSQL searches for a table name among the temporary tables first."""
     for temporary, change in (
         (
             "CREATE TEMPORARY TABLE finding_event AS SELECT 1 AS finding_id, 'met' AS kind",
@@ -256,14 +264,13 @@ def test_a_table_that_a_session_puts_before_the_real_one_excuses_nothing(state: 
                 conn.exec_driver_sql(change)
 
 
-def test_registers_without_a_row_may_be_emptied(migrated_database: str) -> None:
-    """As new homes and tests do; nothing is lost by it."""
+def test_truncate_is_allowed_for_empty_registers(migrated_database: str) -> None:
     with engine(migrated_database).begin() as conn:
         conn.exec_driver_sql(f"TRUNCATE {', '.join((*REGISTERS, *ERASURES))} RESTART IDENTITY")
 
 
-def test_the_owner_can_take_the_triggers_away_by_a_statement_of_its_own(state: Engine) -> None:
-    """So it says in docs/evidence.md: this is no wall against whoever owns the tables."""
+def test_owner_of_the_state_database_can_disable_the_protecting_triggers(state: Engine) -> None:
+    """docs/explanation/evidence.md describes this limit of the protection."""
     with state.begin() as conn, unguarded(conn, "evidence_ledger"):
         conn.exec_driver_sql("UPDATE evidence_ledger SET outcome = 'pass' WHERE seq = 2")
     refused(state, LEDGER[0], "evidence_ledger", "pruned evidence keeps it")

@@ -1,4 +1,4 @@
-"""Answers of Airflow's REST API for tests of its callers."""
+"""A server that simulates Airflow's REST API, for tests of its clients."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class AirflowAnswers(BaseHTTPRequestHandler):
-    """Accepts each log-in and starts each run; subclasses answer reads."""
+    """Accepts each log-in and starts each run. Subclasses answer GET requests."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.answer(201, {"access_token": "t", "dag_run_id": "manual"})
 
     def answer(self, status: int, content: dict[str, object]) -> None:
-        """Send a JSON object."""
+        """Send a JSON object with an HTTP status."""
         body = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -30,7 +30,7 @@ class AirflowAnswers(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(answers: type[AirflowAnswers]) -> Iterator[str]:
-    """Serve on a free port of this machine while the block runs; yield the address."""
+    """Serve on a free local port during the block, and yield the server's address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), answers) as server:
         threading.Thread(target=server.serve_forever).start()
         try:

@@ -1,4 +1,4 @@
-"""Run the functions of human steps as a task of Airflow does, and kill them."""
+"""Run the functions behind human steps as Airflow's tasks do, and kill them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from include.services.clock import Clock
 def in_task(
     monkeypatch: pytest.MonkeyPatch, key: tuple[str, str], state: Engine, clock: Clock, **more: Any
 ) -> SimpleNamespace:
-    """Let the tasks of a run work on a state database, and return their services.
+    """Let the tasks of a run use a state database, and return the services of the tasks.
 
     Args:
-        monkeypatch: of the test.
-        key: dag id and run id.
+        monkeypatch: fixture of the test.
+        key: DAG id and run id.
         state: the state database.
-        clock: of the services.
+        clock: source of the current time.
         more: further attributes of the services.
     """
     services = SimpleNamespace(state=state, clock=clock, **more)
@@ -38,8 +38,14 @@ def in_task(
 
 
 def with_services(monkeypatch: pytest.MonkeyPatch, key: tuple[str, str], services: Any) -> None:
-    """Let the tasks of a run, dag id and run id, work with services."""
-    from include.orchestration import run, starter, tasks
+    """Let the tasks of a run use the given services.
+
+    Args:
+        monkeypatch: fixture of the test.
+        key: DAG id and run id.
+        services: the services.
+    """
+    from include.orchestration import run, run_trigger, tasks
 
     dag_run = SimpleNamespace(
         dag_id=key[0],
@@ -49,18 +55,18 @@ def with_services(monkeypatch: pytest.MonkeyPatch, key: tuple[str, str], service
     )
     instance = SimpleNamespace(try_number=1, max_tries=5)
     context = {"dag_run": dag_run, "ti": instance, "params": {}}
-    for module in (run, starter, tasks):
+    for module in (run, run_trigger, tasks):
         monkeypatch.setattr(module, "get_current_context", lambda: context)
-    monkeypatch.setattr(run, "workplace", lambda: services)
+    monkeypatch.setattr(run, "task_services", lambda: services)
 
 
 def killed_after(task: Callable[[], Any], module: Any, name: str) -> Any:
-    """Kill a task right after a function of a module returned, and return its result.
+    """Kill a task right after a function returned, and return the function's result.
 
     Args:
-        task: that is killed.
-        module: in which the function is looked up.
-        name: of the function.
+        task: function behind the task that is killed.
+        module: module in which the task looks up the function.
+        name: name of the function.
     """
     returned: list[Any] = []
     real = getattr(module, name)
@@ -76,7 +82,7 @@ def killed_after(task: Callable[[], Any], module: Any, name: str) -> Any:
 
 
 def record_of(state: Engine, key: tuple[str, str], step: str, part: str = "") -> StepRecord:
-    """Return the record that a step of a run left."""
+    """Return the record that a step of a run wrote."""
     with state.connect() as conn:
         (record,) = [
             record
@@ -87,7 +93,10 @@ def record_of(state: Engine, key: tuple[str, str], step: str, part: str = "") ->
 
 
 def seal_under_work(state: Engine, key: tuple[str, str], at: datetime) -> None:
-    """Enter a run in the ledger as sealed after ending the session of its step that is at work."""
+    """Enter a run in the evidence ledger as sealed while a step of the run is at work.
+
+    Before that, the database session with which the step locks the run is terminated.
+    """
     from include.orchestration import run_lock
 
     work = run_lock._at_work.get()

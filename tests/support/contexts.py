@@ -1,4 +1,4 @@
-"""Contexts of runs over databases that a test made."""
+"""Services and run contexts that use the databases of a test."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from sqlalchemy import Engine
 from include.backup.offsite import Offsite
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings
+from include.messages import verbatim
 from include.notify.outbox import Run
 from include.policy import PolicyPack
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules, Calendar
 from include.policy.section import Rules, RuleSection, SectionRules
+from include.service_container import Services
 from include.services.clock import Clock
 from include.services.connections import ConnectionSpec
 from include.workflow.run_context import RunContext, context_of
 from include.workflow.step import Step
-from include.workplace import Workplace
 
 
 def connection(conn_id: str, conninfo: str, **extra: Any) -> ConnectionSpec:
-    """Return the Airflow connection of a PostgreSQL connection string."""
+    """Return an Airflow connection with the settings of a PostgreSQL connection string."""
     parts = conninfo_to_dict(conninfo)
     return ConnectionSpec(
         conn_id=conn_id,
@@ -43,20 +44,20 @@ def connection(conn_id: str, conninfo: str, **extra: Any) -> ConnectionSpec:
 
 def services_of(
     pack: PolicyPack, databases: Mapping[str, str], state: Engine, clock: Clock
-) -> Workplace:
-    """Return services over databases of the pack.
+) -> Services:
+    """Return services that use the given databases.
 
     Args:
         pack: the policy pack.
-        databases: connection strings by name in the data map.
+        databases: connection strings, by name of the database in the data map.
         state: the state database.
-        clock: the time.
+        clock: source of the current time.
     """
     specs = {
         pack.databases[name].connection: connection(pack.databases[name].connection, conninfo)
         for name, conninfo in databases.items()
     }
-    return Workplace(
+    return Services(
         Path("/nonexistent"), pack.folder, specs.get, clock, load=lambda _: pack, open_state=state
     )
 
@@ -69,23 +70,23 @@ def run_context(
     clock: Clock,
     run: Run,
 ) -> RunContext[Rules]:
-    """Return the context of a run; the arguments are those of `services_of`."""
+    """Return the context of a run with services as from `services_of`."""
     return context_of(section, services_of(pack, databases, state, clock), run)
 
 
 def pack_of(
     databases: Mapping[str, str], sections: Mapping[str, SectionRules], **more: Any
 ) -> PolicyPack:
-    """Return a pack that maps databases without collections.
+    """Return a policy pack whose mapped databases have no collections.
 
     Args:
-        databases: connection by name of the database.
-        sections: of single workflows, by file.
-        more: other parts of the pack.
+        databases: connection id, by name of the database.
+        sections: sections of single workflows, by file name.
+        more: other parts of the pack, by attribute.
     """
     mapped = {
         name: MappedDatabase(
-            name=name, title=name, connection=connection, schema_name="public",
+            name=name, title=verbatim(name), connection=connection, schema_name="public",
             rto=timedelta(hours=1), rpo=timedelta(hours=1), collections={},
         )
         for name, connection in databases.items()
@@ -102,7 +103,7 @@ def pack_of(
 
 
 def step_record(step: Step[Rules, Any], run: RunContext[Rules], part: str = "") -> StepRecord:
-    """Do a step and return its record, as a task of the workflow does."""
+    """Run a step as a task of the workflow does, and return its record."""
     findings = StepFindings(step.name, step.clause, part)
     return findings.record(step.work(run, findings))
 
@@ -110,12 +111,12 @@ def step_record(step: Step[Rules, Any], run: RunContext[Rules], part: str = "") 
 def services_stub(
     databases: Mapping[str, MappedDatabase], state: Engine | None, clock: Clock, **services: Any
 ) -> Any:
-    """Return services for steps whose workflow has no section in the pack.
+    """Return services for steps whose workflow has no section in the policy pack.
 
     Args:
-        databases: of the data map.
+        databases: databases of the data map, by name.
         state: the state database.
-        clock: the time.
+        clock: source of the current time.
         services: other services, by name; ``rules`` are those of backup.yaml.
     """
     pack = SimpleNamespace(
@@ -134,7 +135,7 @@ def services_stub(
 
 
 def offsite_services(offsite: Offsite) -> dict[str, Any]:
-    """Return the services of which `offsite_of` makes this off-site store, by name."""
+    """Return the services, by name, from which `offsite_of` builds a given off-site store."""
     return {
         "store": lambda _connection: offsite.store,
         "recipients": lambda: (offsite.recipients, offsite.unreadable),

@@ -1,4 +1,4 @@
-"""Databases of a test's own on the server that all share."""
+"""Create separate databases for tests on the shared server."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from include.state.migrate import migrate
 
 
 @contextmanager
-def fresh(server: EmbeddedPostgres, template: str = "template1") -> Iterator[str]:
-    """Make a database, yield its name and drop it.
+def temporary_database(server: EmbeddedPostgres, template: str = "template1") -> Iterator[str]:
+    """Create a database, yield its name, and drop it at the end.
 
     Args:
-        server: where.
-        template: the database that it is a copy of; nobody may be connected to that.
+        server: the server.
+        template: database to copy, which must have no sessions.
     """
     name = f"t_{uuid.uuid4().hex[:12]}"
-    # A copy of its files is quicker than one through the log: nothing here is replayed ever.
+    # Copying files is quicker than through the write-ahead log, which is never replayed here.
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
     with psycopg.connect(server.conninfo("postgres"), autocommit=True) as admin:
         admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
@@ -34,10 +34,10 @@ def fresh(server: EmbeddedPostgres, template: str = "template1") -> Iterator[str
 
 
 def as_template(address: str) -> None:
-    """Connect to a database once, so that PostgreSQL keeps a file of its catalog there.
+    """Connect to a database once, so that PostgreSQL writes its catalog cache file.
 
-    Copies have that file too. Without it the first connection to each copy takes 22 ms of CPU
-    instead of 3.
+    Copies of the database include this file. Without the file, the first connection to each copy
+    takes 22 ms of CPU instead of 3 ms.
     """
     psycopg.connect(address).close()
 
@@ -46,9 +46,9 @@ _MIGRATED: dict[str, str] = {}
 
 
 def migrated(server: EmbeddedPostgres) -> str:
-    """Return the name of a server's migrated state database, which is only for copies.
+    """Return the name of a migrated state database that is only used as a template.
 
-    Migrating takes five times as long as a copy.
+    Migrating a database takes five times as long as copying it.
     """
     address = server.conninfo("postgres")
     if address not in _MIGRATED:
@@ -64,21 +64,22 @@ def migrated(server: EmbeddedPostgres) -> str:
 def pooled(source: str, *, checked: bool = False) -> Engine:
     """Return an engine that keeps its connections, and resets each before it is used again.
 
-    The product's engine opens a connection for each use, which takes 5 ms of CPU.
+    The engine of the product opens a connection for each use, which takes 5 ms of CPU.
 
     Args:
         source: connection string.
-        checked: replace a connection that the server ended meanwhile.
+        checked: whether a connection that the server has closed is replaced.
     """
 
     def connect() -> psycopg.Connection[Any]:
-        return psycopg.connect(source, prepare_threshold=None)  # cleaning would take them away
+        # DISCARD ALL would delete prepared statements.
+        return psycopg.connect(source, prepare_threshold=None)
 
-    made = create_engine(
+    pooled_engine = create_engine(
         "postgresql+psycopg://", creator=connect, pool_size=8, pool_pre_ping=checked
     )
 
-    @event.listens_for(made, "reset")
+    @event.listens_for(pooled_engine, "reset")
     def clean(connection: psycopg.Connection[Any], _record: object, state: Any) -> None:
         if not connection.closed and not state.terminate_only:
             connection.rollback()
@@ -86,4 +87,4 @@ def pooled(source: str, *, checked: bool = False) -> Engine:
             connection.execute("DISCARD ALL")
             connection.autocommit = False
 
-    return made
+    return pooled_engine

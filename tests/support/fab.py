@@ -1,10 +1,10 @@
-"""A real Airflow API server with FAB, our roles in it, and a user of each role.
+"""A real Airflow API server with the FAB auth manager, ParcelSeal's roles, and a user per role.
 
     with fab_airflow(postgres, folder) as airflow:
         airflow.session("Auditor").get(f"{airflow.url}/api/v2/dags")
 
-Its database has every DAG of dags/, as the DAG processor would have written them. Nothing runs
-there: no scheduler, no worker. Starting it takes about 12 s, so share one in a session.
+The server's database contains every DAG of dags/, as the DAG processor would write them. No
+scheduler and no worker runs. The start takes about 12 s, so tests should share a server.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from include.local.postgres import SUPERUSER, EmbeddedPostgres
 from include.orchestration.access.roles import all_roles
 from include.policy import SHIPPED
 from include.registry import load_pack
-from include.workplace import ROOT
-from tests.support.databases import fresh
+from include.service_container import ROOT
+from tests.support.databases import temporary_database
 
 ADMIN = "Admin"  # FAB's own role
 READY_TIMEOUT = 120  # seconds
 MANAGER = "include.orchestration.access.manager.AccountFabAuthManager"
-# One process makes the database and serves it: importing Airflow takes longer than the work. What
-# comes between is what Airflow does to roles by itself: with each DAG that it parses, at each start
-# of an API server, and when somebody calls `airflow sync-perm`.
+# One process creates the database and serves it, because importing Airflow takes longest. Between
+# both, it changes roles like Airflow itself: for each parsed DAG, at each start of an API server,
+# and in `airflow sync-perm`.
 SERVE = """
 import sys
 from pathlib import Path
@@ -72,12 +72,12 @@ main()
 
 @cache
 def role_names() -> tuple[str, ...]:
-    """All roles of the table and of the shipped pack's departments, and Admin."""
-    return (*(one.name for one in all_roles(load_pack(SHIPPED))), ADMIN)
+    """Return the names of ParcelSeal's roles, the shipped pack's department roles, and Admin."""
+    return (*(role.name for role in all_roles(load_pack(SHIPPED))), ADMIN)
 
 
 def account_of(role: str) -> str:
-    """Return the account of the one user who has a role: ``on_call``."""
+    """Return the user id of the user with a role, for example ``on_call``."""
     return role.lower().replace(": ", "_").replace(" ", "_")
 
 
@@ -86,11 +86,11 @@ class FabAirflow:
     """A running API server.
 
     Attributes:
-        url: without a slash at its end.
-        passwords: by account.
-        environment: of every process of this Airflow.
+        url: address of the server, without a slash at the end.
+        passwords: passwords by user id.
+        environment: environment variables of every process of this Airflow.
         database: libpq connection string of Airflow's own database.
-        folder: where its logs are, and what else it writes.
+        folder: folder of logs and other files.
     """
 
     url: str
@@ -101,7 +101,7 @@ class FabAirflow:
     _tokens: dict[str, str] = field(default_factory=dict)
 
     def token(self, role: str) -> str:
-        """Return a token of the user of a role; made once."""
+        """Return an API token of the user with a role. The token is created at its first use."""
         account = account_of(role)
         if account not in self._tokens:
             answer = requests.post(
@@ -114,18 +114,18 @@ class FabAirflow:
         return self._tokens[account]
 
     def session(self, role: str | None) -> requests.Session:
-        """Return a session with the token of a role; None is a stranger's."""
-        made = requests.Session()
+        """Return an HTTP session with the token of a role, or an anonymous session for None."""
+        session = requests.Session()
         if role is not None:
-            made.headers["Authorization"] = f"Bearer {self.token(role)}"
-        return made
+            session.headers["Authorization"] = f"Bearer {self.token(role)}"
+        return session
 
     def cookies(self, role: str) -> dict[str, str]:
-        """Return the cookies that a browser of a role's user has: ``{"_token": ...}``."""
+        """Return the cookies of a logged-in browser of a role's user: ``{"_token": ...}``."""
         return {"_token": self.token(role)}
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a Python command in the environment of this Airflow."""
+        """Run a Python command with the environment variables of this Airflow."""
         return subprocess.run(
             [sys.executable, *words],
             check=check,
@@ -144,16 +144,17 @@ def fab_airflow(
     more_environment: Mapping[str, str] | None = None,
     more_people: Sequence[Mapping[str, object]] = (),
 ) -> Iterator[FabAirflow]:
-    """Start an API server on a database of its own, and stop it.
+    """Start an API server with a separate database, and stop it at the end.
 
     Args:
-        server: the embedded server.
-        folder: an empty one: AIRFLOW_HOME, PARCELSEAL_HOME, files of users and passwords.
-        more_environment: wins over what is set here.
-        more_people: further users, as in a file of `roles sync --users`; their passwords stand in
+        server: the embedded PostgreSQL server.
+        folder: empty folder for AIRFLOW_HOME, PARCELSEAL_HOME, and the files of users and
+            passwords.
+        more_environment: environment variables that override those set here.
+        more_people: further users, as in a file of `roles sync --users`; their passwords are in
             ``passwords`` too.
     """
-    with fresh(server) as name:
+    with temporary_database(server) as name:
         environment = _environment(server, name, folder, more_environment or {})
         users, passwords = folder / "users.json", folder / "passwords.json"
         users.write_text(json.dumps([*map(_person, role_names()), *more_people]))
@@ -170,10 +171,10 @@ def fab_airflow(
         url = environment["AIRFLOW__API__BASE_URL"]
         try:
             _wait(process, url, folder / "api-server.log")
-            known = json.loads(passwords.read_text())
-            yield FabAirflow(url, known, environment, server.conninfo(name), folder)
+            passwords_by_account = json.loads(passwords.read_text())
+            yield FabAirflow(url, passwords_by_account, environment, server.conninfo(name), folder)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # politely, it would wait for open sessions
+            os.killpg(process.pid, signal.SIGKILL)  # SIGTERM would wait for open sessions
             process.wait()
 
 
@@ -234,6 +235,6 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def rows(database: str, query: str) -> list[tuple[object, ...]]:
-    """Ask Airflow's own database."""
+    """Run a query on Airflow's own database, and return its rows."""
     with psycopg.connect(database) as connection:
         return connection.execute(query).fetchall()

@@ -1,8 +1,8 @@
-"""An HTTP proxy that misbehaves on purpose: answers errors, hangs, resets connections.
+"""An HTTP proxy for tests that returns errors, hangs and resets connections.
 
     proxy = FaultyProxy(server.endpoint, every(10, answer(503, "SlowDown")))
 
-A rule gets each request and returns what goes wrong with it, or None to pass it on.
+A rule is a function that receives each request and returns a fault, or None to forward the request.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _PIECE = 64 * 1024
 
 @dataclass(frozen=True)
 class ProxiedRequest:
-    """One request on its way.
+    """A request to the proxy.
 
     Attributes:
-        number: counted from 1 over the life of the proxy.
-        method: ``GET``, ``PUT``, ...
-        path: with the query.
-        size: bytes of its body.
+        number: sequence number of the request since the proxy started, from 1.
+        method: HTTP method, such as ``GET`` or ``PUT``.
+        path: path with the query string.
+        size: size of the request's body in bytes.
     """
 
     number: int
@@ -42,16 +42,20 @@ class ProxiedRequest:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong: one of these.
+    """A fault of the proxy. Exactly one attribute except ``code`` is set.
 
     Attributes:
-        status: answer with this instead of asking the server.
-        code: S3's error code in that answer.
-        hang_seconds: keep silent for so long, then drop the connection.
-        reset_upload_after: reset after reading so many bytes of the request's body.
-        reset_download_after: pass it on and reset after so many bytes of the answer's body.
-        slow_upload_seconds: take so long to read the request's body, then pass it on.
-        lose_answer: let the server do the work, then reset before its answer.
+        status: HTTP status that the proxy returns without asking the server.
+        code: S3 error code in that response.
+        hang_seconds: seconds without a response, after which the proxy drops the connection.
+        reset_upload_after: number of bytes of the request's body after which the proxy resets the
+            connection.
+        reset_download_after: number of bytes of the response's body after which the proxy resets
+            the connection.
+        slow_upload_seconds: seconds that the proxy takes to read the request's body before it
+            forwards the request.
+        lose_answer: whether the proxy forwards the request and resets the connection before the
+            response.
     """
 
     status: int = 0
@@ -67,12 +71,12 @@ Rule = Callable[[ProxiedRequest], Fault | None]
 
 
 def every(nth: int, fault: Fault) -> Rule:
-    """Let every n-th request fail."""
+    """Return a rule that applies a fault to every n-th request."""
     return lambda request: fault if request.number % nth == 0 else None
 
 
 def first(times: int, matches: Callable[[ProxiedRequest], bool], fault: Fault) -> Rule:
-    """Let the first so many matching requests fail."""
+    """Return a rule that applies a fault to the first ``times`` matching requests."""
     lock = threading.Lock()
     left = times
 
@@ -88,7 +92,7 @@ def first(times: int, matches: Callable[[ProxiedRequest], bool], fault: Fault) -
 
 
 class FaultyProxy:
-    """A threaded proxy in front of an HTTP server; ``faults`` counts what it did."""
+    """A threaded proxy in front of an HTTP server; ``faults`` is the number of applied faults."""
 
     def __init__(self, target: str, rule: Rule | None = None) -> None:
         address = urlsplit(target)
@@ -139,12 +143,12 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def server_bind(self) -> None:
-        """Keep little in the socket, so that a slow reader is felt by the sender."""
+        """Limit the receive buffer, so that a slow reader slows the sender down."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECE)
         super().server_bind()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: broken connections are what this server is for."""
+        """Print nothing, because this server breaks connections on purpose."""
 
 
 class _Reset(Exception):
@@ -225,12 +229,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
             sent += len(piece)
             if sent == fault.reset_download_after:
-                # A reset takes back what the other side has not read yet: a busy one may be late.
+                # A reset discards data that a busy peer has not read yet.
                 time.sleep(0.5)
                 self._reset()
 
     def _reset(self) -> None:
-        """Close with RST, so that the other side sees a reset and not an orderly end."""
+        """Close the connection with RST, so that the client sees a connection reset."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(self.connection.detach())
         raise _Reset

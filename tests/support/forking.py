@@ -1,8 +1,8 @@
-"""Processes of tests, forked from one that has imported what they need.
+"""Processes of tests that are forked from a process with the needed modules imported.
 
-Most tests that kill or restart a process wait for its imports, which take a second. `Forked` is a
-`subprocess.Popen` of ``python -m MODULE WORDS``, except that the module is imported in the process
-that it is forked from. Its function `main` is called without arguments and reads `sys.argv`.
+Most tests that kill or restart a process would otherwise wait a second for its imports. `Forked` is
+like a `subprocess.Popen` of ``python -m MODULE WORDS``, except that the parent process has already
+imported the module. The module's function `main` is called without arguments and reads `sys.argv`.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        self._socket, server_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with server_socket:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.forking", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.support.forking", str(server_socket.fileno())],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[server_socket.fileno()],
             )
         atexit.register(self.stop)
 
     def fork(self, request: dict[str, Any], files: Sequence[int]) -> int:
-        """Fork a process and return its id.
+        """Fork a process, and return its id.
 
         Args:
-            request: module, words, environment and folder of the process.
-            files: its standard input, output and errors.
+            request: module, arguments, environment and working folder of the process.
+            files: file descriptors of its standard input, output and error output.
         """
         with self._lock:
             socket.send_fds(self._socket, [json.dumps(request).encode()], files)
             return int(self._answer())
 
     def status(self, pid: int) -> tuple[int, int]:
-        """Return what `os.waitpid` returns for a process that was forked; it waits for nothing."""
+        """Return the result of `os.waitpid` for a forked process, without waiting for its end."""
         with self._lock:
             self._socket.send(json.dumps({"pid": pid}).encode())
             answer = json.loads(self._answer())
         return answer[0], answer[1]
 
     def stop(self) -> None:
-        """End the server; processes that it forked continue."""
+        """Stop the server. Processes that it forked continue."""
         self._socket.close()
         self._process.wait()
 
@@ -75,7 +75,7 @@ class ForkServer:
 
 @cache
 def fork_server() -> ForkServer:
-    """Return the server of this process, started at first use."""
+    """Return the fork server of this process, which starts at its first use."""
     return ForkServer()
 
 
@@ -85,7 +85,7 @@ class Forked(subprocess.Popen[str]):
     Args:
         module: name of the module.
         words: arguments in `sys.argv`.
-        options: of `subprocess.Popen`; pipes are text.
+        options: options of `subprocess.Popen`; pipes are in text mode.
     """
 
     def __init__(self, module: str, *words: str, **options: Any) -> None:
@@ -129,12 +129,12 @@ class Forked(subprocess.Popen[str]):
 
 
 def run_forked(module: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a module's `main` to its end and return its exit code, output and errors.
+    """Run the function `main` of a module to its end, and return its exit code and output.
 
     Args:
         module: name of the module.
-        words: arguments.
-        options: of `subprocess.Popen`.
+        words: arguments in `sys.argv`.
+        options: options of `subprocess.Popen`.
     """
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with Forked(module, *words, **pipes, **options) as process:
@@ -167,7 +167,7 @@ def _serve(requests: socket.socket) -> None:
 
 
 def _run(request: Mapping[str, Any], files: Sequence[int]) -> NoReturn:
-    """Run a module's `main`, and end this process as Python ends one."""
+    """Run the function `main` of a module, and end this process as Python does."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)

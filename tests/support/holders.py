@@ -1,4 +1,4 @@
-"""Who can open what is encrypted: key pairs, each made once, since making one takes its time."""
+"""Key pairs of recipients. Each is generated once per process, because this takes long."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOW = datetime.now(UTC)  # noqa: TID251 - certificates and locks follow the real
 
 @dataclass(frozen=True)
 class Holder:
-    """One recipient with its private half."""
+    """A recipient with its private key."""
 
     recipient: Recipient
     opening: OpeningKey
@@ -31,7 +31,7 @@ class Holder:
 
 @functools.cache
 def holder(name: str) -> Holder:
-    """Make the key pair of one holder."""
+    """Return the key pair of a recipient."""
     private, certificate = new_pair(name, NOW, bits=3072)
     return Holder(
         recipient_from_pem(name, certificate),

@@ -1,4 +1,4 @@
-"""A real nginx with TLS in front of a server, configured as docs/production.md says."""
+"""A real nginx with TLS in front of a server, configured according to docs/how-to/deploy.md."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from include.deployment.authority import authority_of, new_authority_key, new_server
 from include.local.airflow import free_port
+from include.service_container import ROOT
 from include.services.clock import SystemClock
-from include.workplace import ROOT
 
 PROGRAM = "/usr/sbin/nginx"  # of Debian's package nginx-light
 READY_TIMEOUT = 20  # seconds
@@ -38,14 +38,14 @@ http {{
 
 @contextmanager
 def nginx_before(url: str, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Start nginx with the site of `deploy/nginx.conf.example` in front of a server.
+    """Start nginx in front of a server, with the site of `deploy/nginx.conf.example`.
 
     Args:
-        url: of the server, without TLS.
-        folder: an empty one.
+        url: address of the server, without TLS.
+        folder: an empty folder.
 
     Yields:
-        Its URL, and the file of the authority that it is verified by.
+        The address of nginx, and the certificate file of the authority that verifies it.
     """
     now = SystemClock().now()
     key = new_authority_key()

@@ -1,4 +1,4 @@
-"""Distribute tests over the workers of pytest-xdist, and choose the quick ones.
+"""Distribute tests over the workers of pytest-xdist, and choose the tests of `--quick`.
 
 A worker runs all tests of a group one after the other, so that they share the group's fixtures. A
 group is a test file, or all files below a folder of `SHARED`. The longest groups start first.
@@ -25,9 +25,9 @@ SHARED = {
     "tests/orchestration/access": "API server",
 }
 DURATIONS = Path(__file__).parents[1] / "durations.json"
-MORE_THAN_CORES = 1  # workers, since tests also wait for servers and programs
-GIVES_WAY = 5  # nice value of a worker that does not run the whole Airflow
-UNRECORDED = 20.0  # seconds that a group counts which was never recorded; it starts early
+MORE_THAN_CORES = 1  # additional workers, since tests also wait for servers and programs
+GIVES_WAY = 5  # nice value of a worker that does not run a complete Airflow
+UNRECORDED = 20.0  # assumed seconds of a group without a recorded duration
 QUICK_FILE = 3.2  # seconds; the longest file of `--quick`
 STOP_TIMEOUT = 60  # seconds that workers have to stop their servers after an interruption
 NOT_QUICK = ("airflow", "chromium", "fault", "pdf")  # markers
@@ -57,10 +57,10 @@ def group_of(nodeid: str) -> str:
 
 
 def number_of_workers(arguments: Iterable[str]) -> int:
-    """Return how many workers run the tests; 0 if all of them are one group.
+    """Return how many workers run the tests, or 0 if all tests belong to one group.
 
     Args:
-        arguments: files, folders and tests that pytest was asked for.
+        arguments: files, folders and tests on pytest's command line.
     """
     files = [argument.partition("::")[0] for argument in arguments]
     if all(file.endswith(".py") for file in files) and len(set(map(group_of, files))) == 1:
@@ -69,19 +69,19 @@ def number_of_workers(arguments: Iterable[str]) -> int:
 
 
 def give_way(nodeid: str) -> None:
-    """Lower the priority of a worker, unless its test needs the whole Airflow.
+    """Lower the priority of a worker, unless its test needs a complete Airflow.
 
     Airflow's tasks time out if their requests are not answered for seconds.
 
     Args:
-        nodeid: of the next test.
+        nodeid: id of the next test.
     """
     if group_of(nodeid) != WHOLE_AIRFLOW and os.nice(0) < GIVES_WAY:
         os.nice(GIVES_WAY - os.nice(0))
 
 
 def takes_long(path: str) -> bool:
-    """Return whether `--quick` leaves out a test file without reading it."""
+    """Return whether `--quick` skips a test file without importing it."""
     return group_of(path) != path or _durations().get(path, 0) > QUICK_FILE
 
 
@@ -89,7 +89,7 @@ def write_durations(seconds: Mapping[str, float]) -> None:
     """Record how long the tests of each file took.
 
     Args:
-        seconds: by test file.
+        seconds: seconds by test file.
     """
     rounded = {path: round(took, 1) for path, took in sorted(seconds.items())}
     DURATIONS.write_text(json.dumps(rounded, indent=1) + "\n")

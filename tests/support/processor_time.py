@@ -1,6 +1,6 @@
-"""Processor seconds of tests: of the process that runs them and of the programs that it waited for.
+"""Measure the processor seconds of tests, including the programs that a test waits for.
 
-Servers in the background are not counted.
+Servers in the background are not included.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pathlib import PurePosixPath
 
 import pytest
 
-MOST_FILES = 30  # listed
+MOST_FILES = 30  # number of files that are listed
 
 
 class ProcessorTime:
-    """Adds to each report what its phase of a test took: set-up, call or tear-down."""
+    """Adds the processor time of its phase (set-up, call or tear-down) to each test report."""
 
     def __init__(self) -> None:
         self._before = used()
 
     def pytest_collection_finish(self) -> None:
-        """Leave out the imports of the collection."""
+        """Start the measurement after the collection, so that imports are not included."""
         self._before = used()
 
     @pytest.hookimpl(wrapper=True)
@@ -42,10 +42,10 @@ def used() -> float:
 
 
 def summary(reports: Iterable[object]) -> list[str]:
-    """Return lines for people: seconds by folder, and of the files that take most.
+    """Return lines of text: the seconds by folder, and the seconds of the slowest files.
 
     Args:
-        reports: of a session.
+        reports: test reports of a session.
     """
     folders: Counter[str] = Counter()
     files: Counter[str] = Counter()

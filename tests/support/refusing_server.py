@@ -1,9 +1,10 @@
-"""A server that answers every connection in PostgreSQL's protocol with one error.
+"""A server that refuses every PostgreSQL connection with the same error.
 
     with RefusingServer("致命错误", "28P01", "...") as server:
         psycopg.connect(server.conninfo)
 
-The servers of the tests cannot do this: they have no translations, and refuse only what is wrong.
+The PostgreSQL servers of the tests cannot do this. They have no translations, and they refuse only
+connections that are wrong.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ _TLS_REQUESTS = {80877103, 80877104}  # SSLRequest and GSSENCRequest
 
 
 class RefusingServer:
-    """Refuse each connection at its startup message.
+    """Refuses each connection at its startup message.
 
     Args:
-        severity: as the server's language has it.
-        state: SQLSTATE.
-        message: of the error.
+        severity: severity of the error in the server's language.
+        state: SQLSTATE of the error.
+        message: message of the error.
     """
 
     def __init__(self, severity: str, state: str, message: str) -> None:
@@ -36,7 +37,7 @@ class RefusingServer:
 
     @property
     def conninfo(self) -> str:
-        """Where it listens, as a libpq connection string."""
+        """The server's address as a libpq connection string."""
         port = self._listener.getsockname()[1]
         return f"host=127.0.0.1 port={port} user=reader password=x dbname=courier"
 
@@ -51,7 +52,7 @@ class RefusingServer:
         trace: TracebackType | None,
     ) -> None:
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends the waiting accept()
         self._listener.close()
         self._thread.join(timeout=10)
 

@@ -1,4 +1,4 @@
-"""Get past the triggers that keep registers, as the owner of the tables can; read requests."""
+"""Change registers despite their triggers, as the owner of the tables can, and read requests."""
 
 from __future__ import annotations
 
@@ -16,26 +16,33 @@ UNGUARDED = "SET LOCAL session_replication_role = replica"  # for superusers, un
 
 
 def emptying(tables: Iterable[str]) -> str:
-    """SQL that empties tables as if nothing had ever been in them, registers too; a superuser's."""
-    names = ", ".join(f'"{one}"' for one in tables)
+    """Return SQL that empties tables, including registers, and resets their sequences.
+
+    Only a superuser can execute it.
+    """
+    names = ", ".join(f'"{table}"' for table in tables)
     return f"{UNGUARDED}; TRUNCATE {names} RESTART IDENTITY"
 
 
 @contextmanager
 def unguarded(conn: Connection | psycopg.Connection[Any], *tables: str) -> Iterator[None]:
-    """Take their triggers from tables for a moment, which their owner can."""
+    """Disable the triggers of tables during the block, as the tables' owner can."""
     execute = conn.exec_driver_sql if isinstance(conn, Connection) else conn.execute
-    for one in tables:
-        execute(f"ALTER TABLE {one} DISABLE TRIGGER USER")
+    for table in tables:
+        execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
     try:
         yield
     finally:
-        for one in tables:
-            execute(f"ALTER TABLE {one} ENABLE TRIGGER USER")
+        for table in tables:
+            execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
 
 
 def tamper(conninfo: str, statement: str) -> list[tuple[Any, ...]]:
-    """Change the erasure ledger or requests as the owner of their tables can, past triggers."""
+    """Change tables of erasures or erasure requests with their triggers disabled.
+
+    Returns:
+        The rows that the statement returns.
+    """
     tables = ("erasure", "erasure_batch", "erasure_request")
     with psycopg.connect(conninfo) as connection, unguarded(connection, *tables):
         cursor = connection.execute(statement.encode())
@@ -43,6 +50,6 @@ def tamper(conninfo: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def content_of(state: Engine, record: StepRecord) -> str:
-    """Return what the form of a record's request carries."""
+    """Return the content of the approval request that a step record names."""
     with state.connect() as conn:
-        return registry.request(conn, record.data["request"]).content
+        return registry.load_request(conn, record.data["request"]).content

@@ -1,4 +1,4 @@
-"""A contract of Import Linter whose layer of workflows is read from the registry."""
+"""A contract for Import Linter whose layer of workflows is read from the registry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DECLARATION = re.compile(r'"include\.(\w+)\.workflow:\w+"')
 
 
 class RegistryLayersContract(LayersContract):
-    """Layers, one of which is `WORKFLOWS`."""
+    """A layers contract in which the layer `WORKFLOWS` stands for the packages of the registry."""
 
     def __init__(
         self, name: str, session_options: dict[str, Any], contract_options: dict[str, Any]

@@ -1,4 +1,4 @@
-"""A server with the webhooks of group chats' robots, which checks what it gets as the real ones."""
+"""A server with the webhooks of chat robots, which checks requests as the real servers do."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ TOKEN = "token-of-a-robot"
 
 
 class RobotServer:
-    """Attributes:
-    texts: what the chats show.
-    answer: status and body instead of the usual answer; ``drop`` cuts the line unanswered.
+    """A server that receives the messages of chat robots.
+
+    Attributes:
+        texts: received messages.
+        answer: status and body of the response instead of the usual ones; ``drop`` closes the
+            connection without a response.
     """
 
     def __init__(self) -> None:
@@ -51,7 +54,7 @@ class RobotServer:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that did not wait is what some tests are about."""
+        """Print nothing, because clients of some tests do not wait for the answer."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -85,10 +88,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _judged(path: str, query: dict[str, str], body: dict[str, Any]) -> tuple[int, str]:
-    """The code that the real server answers with, and the text."""
+    """Return the status code that the real server would return, and the text of the message."""
     if path == "/cgi-bin/webhook/send":
-        known = query.get("key") == TOKEN and body["msgtype"] == "text"
-        return (0 if known else 93000), body["text"]["content"]
+        is_accepted = query.get("key") == TOKEN and body["msgtype"] == "text"
+        return (0 if is_accepted else 93000), body["text"]["content"]
     if path == "/robot/send":
         if query.get("access_token") != TOKEN:
             return 300005, ""

@@ -1,4 +1,4 @@
-"""A real S3 server for tests: moto in a process of its own, spoken to over HTTP."""
+"""A real S3 server for tests: moto in a separate process, used over HTTP."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _START_SECONDS = 60
 
 @dataclass
 class MotoServer:
-    """A running server.
+    """A running S3 server.
 
     Attributes:
-        endpoint: its URL.
-        process: its process, ended by ``stop``.
+        endpoint: URL of the server.
+        process: process of the server, which ``stop`` ends.
     """
 
     endpoint: str
     process: subprocess.Popen[bytes]
 
     def stop(self) -> None:
-        self.process.kill()  # it keeps nothing, and takes its time over a polite request
+        self.process.kill()  # moto stores nothing, and SIGTERM would take longer
         self.process.wait(10)
 
 
@@ -59,13 +59,13 @@ def start_moto() -> MotoServer:
 
 @functools.cache
 def client_for(endpoint: str, **settings: Any) -> S3Client:
-    """Return our client for a test server; quick to give up unless told otherwise."""
+    """Return ParcelSeal's S3 client for a test server, with short timeouts by default."""
     defaults = {"connect_timeout": 5, "read_timeout": 20, "max_attempts": 4}
     return make_s3_client(endpoint, REGION, ACCESS_KEY, SECRET_KEY, **(defaults | settings))
 
 
 def new_bucket(client: S3Client, *, lock: bool = True, default_lock_days: int = 0) -> str:
-    """Create a bucket of its own for a test; with Object Lock it has versions too."""
+    """Create a bucket for a test. A bucket with Object Lock also has versions."""
     bucket = f"test-{secrets.token_hex(6)}"
     client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=lock)
     if default_lock_days:
@@ -88,7 +88,7 @@ def hide_object(client: S3Client, bucket: str, key: str, how: str) -> None:
 
 
 def unfinished_uploads(client: S3Client, bucket: str) -> int:
-    """Count the multipart uploads nobody completed or aborted."""
+    """Return the number of multipart uploads that are neither completed nor aborted."""
     return len(client.list_multipart_uploads(Bucket=bucket).get("Uploads", []))
 
 

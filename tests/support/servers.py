@@ -1,4 +1,4 @@
-"""PostgreSQL servers of each supported version, one for the session and started at first use."""
+"""PostgreSQL servers of each supported version. Each starts at its first use in a session."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ ICU = ("--encoding", "UTF8", "--locale-provider", "icu", "--icu-locale", "de", "
 
 
 def programs_of(version: int) -> Path:
-    """Return the folder in which a version's programs are expected.
+    """Return the folder in which the programs of a PostgreSQL version are expected.
 
-    That is Debian's, unless ``TEST_POSTGRES_<version>`` names another; 18 is the embedded one.
+    It is Debian's folder, unless ``TEST_POSTGRES_<version>`` names another. For version 18 it is
+    the folder of the embedded PostgreSQL.
     """
     if version == EMBEDDED:
         return program_folder()
@@ -35,7 +36,11 @@ def programs_of(version: int) -> Path:
 
 
 def each_version(*versions: int) -> list[object]:
-    """Return parameters for tests that need a server of each version; by default all supported."""
+    """Return pytest parameters for a test that runs once with a server of each version.
+
+    Args:
+        versions: major versions; by default all supported ones.
+    """
     return [
         pytest.param(version, marks=pytest.mark.postgres(version))
         for version in versions or SUPPORTED
@@ -43,14 +48,14 @@ def each_version(*versions: int) -> list[object]:
 
 
 def deselect_missing(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
-    """Deselect the tests that need a server of a version that this machine does not have.
+    """Deselect the tests that need a PostgreSQL version that this machine does not have.
 
     Args:
-        config: of the session.
+        config: configuration of the session.
         items: the collected tests, changed in place.
 
     Returns:
-        A line for people for each version that is missing.
+        A line of text for each missing version.
     """
     kept, missing = [], []
     counts: dict[int, int] = {}
@@ -71,11 +76,11 @@ def deselect_missing(config: pytest.Config, items: list[pytest.Item]) -> list[st
 
 @dataclass
 class Servers:
-    """Servers by version.
+    """PostgreSQL servers by version.
 
     Args:
         embedded: the session's server of version 18.
-        folder: for the data of the others.
+        folder: folder for the data of the other servers.
     """
 
     embedded: EmbeddedPostgres
@@ -94,14 +99,14 @@ class Servers:
         return self._started[version]
 
     def stop(self) -> None:
-        """Stop the servers that were started here."""
+        """Stop all servers except the embedded one."""
         for server in self._started.values():
             server.stop()
 
 
 @contextmanager
 def running_servers(embedded: EmbeddedPostgres) -> Iterator[Servers]:
-    """Yield the servers, and stop them and remove their data at the end."""
+    """Yield the servers. At the end, stop them and delete their data."""
     with _data_folder("parcelseal-versions-") as folder:
         servers = Servers(embedded, folder)
         try:
@@ -112,7 +117,7 @@ def running_servers(embedded: EmbeddedPostgres) -> Iterator[Servers]:
 
 @contextmanager
 def icu_server() -> Iterator[EmbeddedPostgres]:
-    """Start a server of version `WITH_ICU` with the ICU locale ``de``; stop it at the end."""
+    """Start a server of version `WITH_ICU` with the ICU locale ``de``, and stop it at the end."""
     with _data_folder("parcelseal-icu-") as folder:
         settings = {**SETTINGS, "max_connections": "30"}
         server = EmbeddedPostgres(folder / "pg", settings, programs_of(WITH_ICU), ICU)
@@ -125,7 +130,7 @@ def icu_server() -> Iterator[EmbeddedPostgres]:
 
 @contextmanager
 def _data_folder(prefix: str) -> Iterator[Path]:
-    """Make a folder that the servers' own user can enter, and remove it at the end."""
+    """Create a folder that the system user of the servers can enter, and delete it at the end."""
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     folder.chmod(0o755)
     try:

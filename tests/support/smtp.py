@@ -1,10 +1,11 @@
-"""An SMTP server that does as it is told: takes mail, puts it off, refuses, is cut off.
+"""An SMTP server for tests that accepts, defers or refuses mails, or drops the connection.
 
     with Smtp() as server:
         server.rule = lambda phase, address: "451 4.7.1 greylisted" if phase == "RCPT" else None
 
-A rule gets each command (``MAIL``, ``RCPT``, ``DATA``; the last when the whole mail was read) with
-the address it is about, and returns the answer, ``DROP`` to cut the line, or None to go on.
+A rule is a function that receives each command (``MAIL``, ``RCPT`` or ``DATA``) and its address. It
+returns the response, ``DROP`` to close the connection, or None to continue. For ``DATA``, it is
+called after the whole mail was read.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Rule = Callable[[str, str], str | None]
 
 @dataclass(frozen=True)
 class Received:
-    """A mail that the server read to its end, whether it answered or not."""
+    """A mail that the server read completely, whether it accepted the mail or not."""
 
     recipient: str
     content: bytes
@@ -45,7 +46,11 @@ class Received:
         return str(self.mail["Message-ID"]).strip("<>")
 
     def text(self, kind: str) -> str:
-        """The text of one of its parts."""
+        """Return the body of the mail as text.
+
+        Args:
+            kind: ``plain`` or ``html``.
+        """
         part = self.mail.get_body((kind,))
         assert part is not None
         return str(part.get_content())
@@ -93,13 +98,13 @@ class _Handler:
 
 @dataclass
 class Smtp:
-    """A server on a free port of this machine.
+    """An SMTP server on a free local port.
 
     Attributes:
-        read: mails that were read to their end.
-        taken: those of them that it answered for.
-        rule: what goes wrong; nothing, at first.
-        slow: seconds that it takes over each mail.
+        read: mails that were read completely.
+        taken: mails that the server accepted.
+        rule: function that decides the responses; by default all mails are accepted.
+        slow: seconds before the response to each mail.
     """
 
     utf8: bool = False
@@ -139,7 +144,7 @@ class Smtp:
             settings["ssl_context"] = self.certificate
         self._controller = Own(_Handler(self), hostname="127.0.0.1", port=self.port, **settings)
         self._controller.start()
-        self.sessions = 0  # it looks by itself whether it answers
+        self.sessions = 0  # the controller's own test connection does not count
         return self
 
     def stop(self) -> None:
@@ -159,13 +164,13 @@ class Smtp:
         self.stop()
 
     def copies(self) -> Counter[str]:
-        """How often each message was read."""
-        return Counter(one.message_id for one in self.read)
+        """Return how often each mail was read, by Message-ID."""
+        return Counter(mail.message_id for mail in self.read)
 
     def _known(self, *words: Any) -> AuthResult:
-        given = words[-1]
-        known = (given.login.decode(), given.password.decode()) == self.login
-        return AuthResult(success=known, handled=False)
+        credentials = words[-1]
+        is_valid = (credentials.login.decode(), credentials.password.decode()) == self.login
+        return AuthResult(success=is_valid, handled=False)
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""What a state database holds, so that a test can say that nothing of it changed."""
+"""Snapshots of a database, with which tests show that nothing has changed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.rel
 WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     AND n.nspname NOT LIKE 'pg_toast%' ORDER BY 1, 2
 """
-# Everything that has a name: what somebody made or dropped, or made otherwise, is seen here; not
-# the schemas that PostgreSQL makes once for the temporary tables of a session, and keeps empty.
+# All named objects with their definitions, to notice created, dropped and changed ones. The schemas
+# that PostgreSQL creates for temporary tables and keeps empty are left out.
 _OBJECTS = """
 SELECT format('schema %s %s', nspname, obj_description(oid, 'pg_namespace')) FROM pg_namespace
 WHERE nspname !~ '^pg_(toast_)?temp_[0-9]+$'
@@ -42,11 +42,11 @@ _CONTENT = (
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state database at a moment.
+    """The content of a database at one point in time.
 
     Attributes:
-        tables: number of rows and hash of all of them, by ``schema.table``.
-        objects: everything that has a name, with how it is defined; sequences with their number.
+        tables: number of rows, and hash of all rows, by ``schema.table``.
+        objects: names and definitions of database objects, and values of sequences.
     """
 
     tables: Mapping[str, tuple[int, str]]
@@ -54,7 +54,7 @@ class Snapshot:
 
 
 def snapshot(conninfo: str) -> Snapshot:
-    """Read every table of every schema, in one transaction that sees one moment."""
+    """Return the content of all tables and schemas, read in one consistent transaction."""
     tables = {}
     with psycopg.connect(conninfo) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -63,20 +63,21 @@ def snapshot(conninfo: str) -> Snapshot:
             query = sql.SQL(_CONTENT).format(sql.Identifier(schema, table))
             count, digest = connection.execute(query).fetchone() or (0, "")
             tables[f"{schema}.{table}"] = (count, digest)
-        objects = frozenset(str(one) for (one,) in connection.execute(_OBJECTS))
+        objects = frozenset(str(object_name) for (object_name,) in connection.execute(_OBJECTS))
     return Snapshot(tables, objects)
 
 
 def differences(before: Snapshot, after: Snapshot) -> dict[str, int]:
-    """Return what is not as it was: tables with how many rows more they have, and objects.
+    """Return the tables and objects that differ between two snapshots.
 
-    A table whose rows changed in place has 0 more. An object that is new counts 1, one that is gone
-    -1.
+    Returns:
+        For a table the number of added rows, which is 0 if rows only changed. For a new object 1,
+        and for a removed object -1.
     """
-    found = {
+    changes = {
         name: after.tables.get(name, (0, ""))[0] - before.tables.get(name, (0, ""))[0]
         for name in sorted({*before.tables, *after.tables})
         if before.tables.get(name) != after.tables.get(name)
     }
-    found |= dict.fromkeys(sorted(after.objects - before.objects), 1)
-    return found | dict.fromkeys(sorted(before.objects - after.objects), -1)
+    changes |= dict.fromkeys(sorted(after.objects - before.objects), 1)
+    return changes | dict.fromkeys(sorted(before.objects - after.objects), -1)

@@ -1,4 +1,4 @@
-"""Reports and documents without PDF files, which take most of the time of a seal."""
+"""Skip the PDF files of reports and documents, because they take most of the time of a seal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 @contextmanager
 def without_pdf() -> Iterator[None]:
-    """Make no PDF files in this process; reports name them as left out."""
+    """Make no PDF files in this process during the block. Reports state that they were left out."""
     from include.documents import render as documents
     from include.reports import render as reports
 

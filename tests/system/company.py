@@ -1,6 +1,6 @@
 """A small company for tests of the whole system: databases, stores, keys and a policy pack.
 
-Everything is real: a PostgreSQL database that an application uses, the state database, an off-site
+All parts are real: a PostgreSQL database that an application uses, the state database, an off-site
 store, an evidence store and a server for drills. Only Airflow is left out: `tests.system.runs`
 calls the functions behind its tasks.
 """
@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from include.composition import new_workplace
+from include.composition import build_services
 from include.evidence.signing import generate_key
 from include.local.postgres import EmbeddedPostgres
+from include.service_container import Services
 from include.services.connections import ConnectionSpec
 from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
-from include.workplace import Workplace
 from tests.support.holders import holder
 from tests.support.s3 import ACCESS_KEY, REGION, SECRET_KEY, client_for
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 NAME = "courier"
 
-# Keys are unique texts, so that a search for one of them finds nothing else.
+# Keys are unique texts, so that a search for a key finds nothing else.
 APPLICATION = """
 CREATE TABLE address (
     id text PRIMARY KEY, street text NOT NULL, created_at timestamptz NOT NULL DEFAULT now());
@@ -160,7 +160,7 @@ class Bucket:
 
     Attributes:
         endpoint: URL of the server.
-        name: of the bucket.
+        name: name of the bucket.
     """
 
     endpoint: str
@@ -168,21 +168,22 @@ class Bucket:
 
     @property
     def client(self) -> S3Client:
-        """A client of the server."""
+        """An S3 client for the server."""
         return client_for(self.endpoint)
 
 
 @dataclass
 class Company:
-    """One company.
+    """A company.
 
     Attributes:
-        admin: connection string of the server's superuser, database ``postgres``.
+        admin: connection string of the server's superuser for the database ``postgres``.
         live: connection string of the application's database.
         state: connection string of the state database.
-        folder: keys, stores and pack.
-        bucket: S3 bucket of the off-site store, with Object Lock; None for a directory without.
-        services: what ParcelSeal's tasks and commands work with.
+        folder: folder of keys, stores and policy pack.
+        bucket: S3 bucket of the off-site store, with Object Lock; None for a directory without
+            locks.
+        services: services that ParcelSeal's tasks and commands use.
     """
 
     admin: str
@@ -190,12 +191,15 @@ class Company:
     state: str
     folder: Path
     bucket: Bucket | None = None
-    services: Workplace = field(init=False)
+    services: Services = field(init=False)
 
     def __post_init__(self) -> None:
         self._connections = _connections(self)
-        self.services = new_workplace(
-            self.folder / "home", self.folder / "pack", self._connections.get, stand_ins=False
+        self.services = build_services(
+            self.folder / "home",
+            self.folder / "pack",
+            self._connections.get,
+            use_local_profile=False,
         )
 
     @property
@@ -205,7 +209,7 @@ class Company:
 
     @contextmanager
     def offsite_copied(self) -> Iterator[None]:
-        """Copy the off-site store to a new directory, and work with the copy for a block."""
+        """Copy the off-site store to a new directory, and use the copy during the block."""
         spec = self._connections["offsite_store"]
         with TemporaryDirectory(dir=self.folder) as folder:
             copy = DirectoryStore(Path(folder))
@@ -220,28 +224,29 @@ class Company:
                 self._connections["offsite_store"] = spec
 
     def run_sql(self, statement: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
-        """Run a statement of the application on the live database and return its rows."""
+        """Run a statement of the application on its database, and return the rows."""
         return query(self.live, statement, values)
 
     def run_on_state(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run a statement on the state database as its owner and return its rows."""
+        """Run a statement on the state database as its owner, and return the rows."""
         return query(self.state, statement)
 
 
 def query(conninfo: str, statement: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
-    """Run one statement in a transaction of its own and return its rows, if it has any."""
+    """Run a statement in its own transaction, and return its rows, if it has any."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         cursor = connection.execute(statement.encode(), values)
         return cursor.fetchall() if cursor.description else []
 
 
 def relations_with(conninfo: str, text: str) -> dict[str, int]:
-    """Search every table and materialized view of a database for a text.
+    """Return the tables and materialized views of a database that contain a text.
 
-    Temporary tables are left out: they end with a session that the server may not have ended yet.
+    Temporary tables are left out, because the server may not have dropped those of an ended
+    session.
 
     Returns:
-        The number of rows that hold the text anywhere, by relation; relations without are left out.
+        The number of rows that contain the text, by table or view.
     """
     counts: dict[str, int] = {}
     with psycopg.connect(conninfo, autocommit=True) as connection:
@@ -262,7 +267,7 @@ def relations_with(conninfo: str, text: str) -> dict[str, int]:
 
 
 def copy_database(admin: str, source: str, target: str) -> None:
-    """Replace the target by a copy of the source; sessions in both databases are ended."""
+    """Replace the target database by a copy of the source. Sessions in both databases are ended."""
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [source]
@@ -275,7 +280,7 @@ def copy_database(admin: str, source: str, target: str) -> None:
 
 
 def name_of(conninfo: str) -> str:
-    """Return the database that a connection string names."""
+    """Return the database name in a connection string."""
     return DatabaseAddress.from_conninfo(conninfo).name
 
 
@@ -283,13 +288,13 @@ def name_of(conninfo: str) -> str:
 def company(
     postgres: EmbeddedPostgres, state_template: str, folder: Path, bucket: Bucket | None = None
 ) -> Iterator[Company]:
-    """Make a company and drop its databases at the end.
+    """Create a company, and drop its databases at the end.
 
     Args:
-        postgres: the server for all of its databases.
+        postgres: server for all of its databases.
         state_template: name of a migrated state database.
-        folder: an empty one.
-        bucket: an empty one for the off-site store; a directory where none is given.
+        folder: an empty folder.
+        bucket: empty bucket for the off-site store; None to use a directory.
     """
     admin = postgres.conninfo("postgres")
     names = [f"{kind}_{uuid.uuid4().hex[:10]}" for kind in ("live", "state")]

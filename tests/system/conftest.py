@@ -1,4 +1,4 @@
-"""The state machine with companies of its own."""
+"""Fixture of the state machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def machine(
     postgres: EmbeddedPostgres, migrated_once: str, moto: MotoServer
 ) -> type[SystemMachine]:
-    """The state machine; each instance makes a company of its own."""
+    """The class of the state machine. Each instance creates its own company."""
     from tests.system.machine import SystemMachine
 
     class Machine(SystemMachine):

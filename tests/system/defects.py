@@ -1,4 +1,4 @@
-"""Defects that once were in the system, each as a patch that brings it back.
+"""Defects that the system once had. Each function patches the code so that a defect is back.
 
 `tests.system.test_defects` shows that the state machine finds each of them.
 """
@@ -14,38 +14,41 @@ from unittest.mock import patch
 from include.backup import listing
 from include.backup.listing import Work
 from include.erasure import replay
-from include.evidence import adopt, registers
-from include.evidence.adopt import Recovery
+from include.evidence import ledger_recovery, registers
 from include.evidence.bundle import seal
+from include.evidence.bundle_reader import BundleReader, SealedRun, read_sealed
 from include.evidence.ledger import LedgerRow
+from include.evidence.ledger_recovery import Recovery
 from include.evidence.model import Result
-from include.evidence.shelf import SealedRun, Shelf, read_sealed
 from include.holds.records import RestorePointGuard
 from include.orchestration import run, run_bundle
-from include.workplace import Workplace
+from include.service_container import Services
 
 
 class _EveryFolder(dict[str, Collection[Work]]):
-    """Unfinished work on restore points, which an unknown folder counts as too."""
+    """Unfinished work by folder. Every folder that is not listed counts as unfinished."""
 
     def get(self, point: str, _default: Any = None) -> Collection[Work]:
         return super().get(point, {Work.PUBLISH})
 
 
 def unsigned_folders_are_cleared() -> AbstractContextManager[Any]:
-    """A backup removes every folder without a signature, whoever began it."""
+    """Restore the defect that a backup deletes every unsigned folder, whoever created it."""
     unfinished = listing.unfinished_work
     return patch.object(listing, "unfinished_work", lambda *of: _EveryFolder(unfinished(*of)))
 
 
 def sealed_runs_go_on() -> AbstractContextManager[Any]:
-    """Steps of a sealed run work on."""
+    """Restore the defect that a step of a sealed run still does its work."""
     return patch.object(run, "_unsealed", lambda _services: nullcontext())
 
 
 @contextmanager
 def runs_show_their_newest_conclusion() -> Iterator[None]:
-    """A step of a sealed run works on; the run, sealed again, shows its newest conclusion."""
+    """Restore the defect that a run shows its newest outcome if it is sealed again.
+
+    In addition, a step of a sealed run does its work.
+    """
     results: list[Result] = []
 
     def seal_and_remember(*arguments: Any, result: Result, **more: Any) -> Any:
@@ -59,7 +62,7 @@ def runs_show_their_newest_conclusion() -> Iterator[None]:
 
     with (
         sealed_runs_go_on(),
-        patch.object(run, "finished_run", lambda *_run: None),
+        patch.object(run, "read_sealed_run", lambda *_run: None),
         patch.object(run_bundle, "seal", seal_and_remember),
         patch.object(run_bundle, "read_sealed", newest),
     ):
@@ -67,31 +70,38 @@ def runs_show_their_newest_conclusion() -> Iterator[None]:
 
 
 def views_are_not_refreshed() -> AbstractContextManager[Any]:
-    """A replay leaves materialized views as they were loaded, and no search notices."""
+    """Restore the defect that materialized views are not refreshed after repeated erasures.
+
+    In addition, the search for erased records is switched off.
+    """
     return _patched(
         patch.object(replay, "refresh_materialized_views", lambda _copy: 0), _search_finds_nothing()
     )
 
 
 def triggers_fire_during_the_replay() -> AbstractContextManager[Any]:
-    """The application's triggers write history during a replay, and no search notices."""
+    """Restore the defect that triggers of the application write history during repeated erasures.
+
+    In addition, the search for erased records is switched off.
+    """
     return _patched(
-        patch.object(replay, "suspended", lambda _copy: nullcontext()), _search_finds_nothing()
+        patch.object(replay, "suspend_triggers", lambda _copy: nullcontext()),
+        _search_finds_nothing(),
     )
 
 
 def lost_registers_are_unnoticed() -> AbstractContextManager[Any]:
-    """Nothing compares registers with what bundles sealed of them."""
-    return patch.object(Workplace, "require_complete_registers", lambda *_registers: None)
+    """Restore the defect that registers are not compared with the figures in sealed bundles."""
+    return patch.object(Services, "require_complete_registers", lambda *_registers: None)
 
 
 def deleted_ledger_rows_are_unnoticed() -> AbstractContextManager[Any]:
-    """A seal does not count the numbers that the evidence ledger lacks."""
+    """Restore the defect that a seal does not notice missing rows of the evidence ledger."""
     return patch.object(registers, "unpruned_gaps", lambda *_of: ())
 
 
 def holds_are_read_once() -> AbstractContextManager[Any]:
-    """Pruning goes by the holds that it read before the first removal."""
+    """Restore the defect that pruning reads the legal holds only before the first deletion."""
     return _patched(
         patch.object(RestorePointGuard, "removing", lambda *_point: nullcontext(False)),
         patch.object(RestorePointGuard, "confirm", lambda _guard: None),
@@ -100,22 +110,25 @@ def holds_are_read_once() -> AbstractContextManager[Any]:
 
 @contextmanager
 def recovered_evidence_is_fresh() -> Iterator[None]:
-    """The age of evidence counts from its entry into the ledger."""
-    result = Shelf.result
+    """Restore the defect that the age of evidence counts from the entry in the ledger."""
+    result = BundleReader.result
 
-    def as_entered(shelf: Shelf, row: LedgerRow) -> Result:
-        return result(shelf, row).model_copy(update={"finished_at": row.sealed_at})
+    def as_entered(bundle_reader: BundleReader, row: LedgerRow) -> Result:
+        return result(bundle_reader, row).model_copy(update={"finished_at": row.sealed_at})
 
     with (
-        patch.object(adopt, "min", lambda _signed, now: now, create=True),
-        patch.object(Shelf, "result", as_entered),
+        patch.object(ledger_recovery, "min", lambda _signed, now: now, create=True),
+        patch.object(BundleReader, "result", as_entered),
     ):
         yield
 
 
 def seals_fork_the_chain() -> AbstractContextManager[Any]:
-    """A seal follows the ledger's last row, whatever follows it in the store already."""
-    return patch.object(Recovery, "adopt_before_seal", lambda *_of: None)
+    """Restore the defect that a seal always follows the last row of the evidence ledger.
+
+    Bundles in the evidence store that already follow this row are ignored.
+    """
+    return patch.object(Recovery, "enter_before_seal", lambda *_of: None)
 
 
 DEFECTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
@@ -136,7 +149,9 @@ DEFECTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 
 def _search_finds_nothing() -> Any:
-    return patch.object(replay, "search", lambda *_of: replay.Replay(0, 0, 0).holding)
+    return patch.object(
+        replay, "search", lambda *_of: replay.ReplayResult(0, 0, 0).rows_with_erased_keys
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Operations with the term of evidence, as rules of a state machine."""
+"""Operations at the end of the retention period of evidence, as rules of a state machine."""
 
 from __future__ import annotations
 
@@ -11,25 +11,34 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from include.evidence import ledger
-from include.evidence.prune import Pruning, forget_sealed_runs
+from include.evidence.prune import Pruning, delete_step_records
 from include.holds.registry import HoldKind
 from include.services.objectstore.directory import DirectoryStore
 from tests.system.company import NAME
 from tests.system.runs import Killed
 from tests.system.world import System, picks
 
-NEWEST = 3  # bundles that always stay: other operations lose and recover their rows
+NEWEST = 3  # bundles that are never pruned, because other operations lose and recover their rows
 
 
 class EvidenceTerms(System):
-    """Pruning of evidence, with holds and kills in between, and removal of step records."""
+    """Operations that prune evidence or delete step records.
+
+    Legal holds are placed and processes are killed during the pruning.
+    """
 
     @precondition(lambda self: len(self.runs) > NEWEST)
     @rule(pick=picks, kill_after=st.sampled_from([None, None, 0, 1, 5, 20]), hold=st.booleans())
     def prune_evidence(self, pick: int, kill_after: int | None, *, hold: bool) -> None:
-        """The term of the oldest evidence is over: it goes, unless a hold is active.
+        """Prune the oldest evidence at the end of its retention period.
 
-        The process may be killed at a deletion, and somebody may place a hold meanwhile.
+        A legal hold prevents the pruning.
+
+        Args:
+            pick: number that chooses how many of the oldest bundles are pruned.
+            kill_after: number of deletions after which the process is killed; None if it is not
+                killed.
+            hold: whether a legal hold is placed during the pruning.
         """
         chain_held = self._chain_holds()
         held = bool(self.holds)
@@ -82,7 +91,7 @@ class EvidenceTerms(System):
         self.holds[hold] = (HoldKind.DATABASE, NAME)
 
     def _bundles(self) -> set[str]:
-        """Return the bundles of the ledger whose results the evidence store has."""
+        """Return the bundles in the evidence ledger whose result.json is in the evidence store."""
         store = self.company.services.store("evidence_store")
         with self.state.connect() as conn:
             rows = ledger.rows(conn)
@@ -90,8 +99,8 @@ class EvidenceTerms(System):
         return {row.bundle for row in rows if f"{row.bundle}/result.json" in keys}
 
     @rule()
-    def forget_sealed_runs(self) -> None:
-        """Remove the step records of sealed runs; those of other runs stay."""
+    def delete_step_records(self) -> None:
+        """Delete the step records of sealed runs. Records of other runs are kept."""
         services = self.company.services
         store: Any = services.store("evidence_store")
-        forget_sealed_runs(store, self.state, services.trusted, most=100)
+        delete_step_records(store, self.state, services.trusted, most=100)

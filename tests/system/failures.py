@@ -1,4 +1,4 @@
-"""Operations of people with holds, of failures and of intruders, as rules of a state machine."""
+"""Legal holds, failures and actions of intruders, as rules of a state machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.system.world import FILES, LATER, REGISTERS_OF, RUNS, System, choose,
 
 
 class Failures(System):
-    """Holds, damage, lost registers and older state databases."""
+    """Operations in which something goes wrong, such as damaged or lost data, and legal holds."""
 
     # --- Holds.
 
@@ -53,7 +53,11 @@ class Failures(System):
     @precondition(lambda self: self.holds)
     @rule(pick=picks)
     def release_hold(self, pick: int) -> None:
-        """Release a legal hold."""
+        """Release a legal hold.
+
+        Args:
+            pick: number that chooses the legal hold.
+        """
         self._release_hold(choose(sorted(self.holds), pick))
 
     def _release_hold(self, hold: int) -> None:
@@ -63,11 +67,18 @@ class Failures(System):
 
     # --- Failures and intruders.
 
-    @precondition(lambda self: self._whole())
+    @precondition(lambda self: self._undamaged_points())
     @rule(pick=picks, name=st.sampled_from(["", *FILES]), overwrite=st.booleans())
     def damage_restore_point(self, pick: int, name: str, overwrite: bool) -> None:
-        """Remove or overwrite an object of a restore point; most often its signature."""
-        point = self.points[choose(self._whole(), pick)]
+        """Let the intruder remove or overwrite an object of a restore point.
+
+        Args:
+            pick: number that chooses the restore point.
+            name: name of the object; empty for the signature, so that most damage concerns a
+                signature.
+            overwrite: whether the object is overwritten; otherwise it is removed.
+        """
+        point = self.points[choose(self._undamaged_points(), pick)]
         name = name or SIGNATURE_NAME
         key = folder_of(NAME, point.id) + name
         point.damage = f"{'overwritten' if overwrite else 'removed'} {name}"
@@ -77,7 +88,11 @@ class Failures(System):
     @precondition(lambda self: self._damaged())
     @rule(pick=picks)
     def repair_restore_point(self, pick: int) -> None:
-        """Put the objects of a restore point back."""
+        """Restore the original objects of a damaged restore point.
+
+        Args:
+            pick: number that chooses the restore point.
+        """
         point = self.points[choose(self._damaged(), pick)]
         assert point.undo is not None
         point.undo()
@@ -86,7 +101,7 @@ class Failures(System):
     @precondition(lambda self: self._erasures_are_sealed() and not self.lost_registers)
     @rule()
     def lose_erasures(self) -> None:
-        """Delete the erasure ledger with its batches, past the triggers."""
+        """Delete the erasure ledger and its batches, although triggers protect them."""
         with psycopg.connect(self.company.state) as connection:
             connection.execute("SET session_replication_role = replica")
             for table in ("erasure", "erasure_batch"):
@@ -96,7 +111,7 @@ class Failures(System):
     @precondition(lambda self: self.lost_registers)
     @rule()
     def put_erasures_back(self) -> None:
-        """Restore the erasure ledger from a backup of the state database."""
+        """Restore the erasure ledger, as from a backup of the state database."""
         with psycopg.connect(self.company.state) as connection:
             connection.execute("SET session_replication_role = replica")
             for table, rows in self.lost_registers:
@@ -111,7 +126,7 @@ class Failures(System):
     @precondition(lambda self: self.runs)
     @rule(rows=st.integers(1, 3))
     def recover_ledger(self, rows: int) -> None:
-        """Lose the last rows of the evidence ledger and recover them a year later."""
+        """Delete the last rows of the evidence ledger, and recover them a year later."""
         with psycopg.connect(self.company.state) as connection:
             connection.execute("SET session_replication_role = replica")
             connection.execute(
@@ -126,9 +141,14 @@ class Failures(System):
     @precondition(lambda self: len(self.runs) > 1 and not self.lost_registers)
     @rule(pick=picks, recover=st.booleans())
     def lose_ledger_row(self, pick: int, recover: bool) -> None:
-        """Lose a row in the middle of the evidence ledger: the next run reports it.
+        """Delete a row in the middle of the evidence ledger.
 
-        The row is entered again, whether somebody recovers the ledger before the run or not.
+        Either an operator recovers the ledger at once, or the next run reports the loss. In both
+        cases the ledger contains the row again afterwards.
+
+        Args:
+            pick: number that chooses the row.
+            recover: whether an operator recovers the ledger before the next run.
         """
         rows = self.company.run_on_state(
             "SELECT seq FROM evidence_ledger WHERE seq > "
@@ -157,9 +177,15 @@ class Failures(System):
     @precondition(lambda self: self.saved_counts and not self.lost_registers)
     @rule(then=st.sampled_from(sorted(REGISTERS_OF)), recover=st.booleans())
     def restore_older_state(self, then: str, recover: bool) -> None:
-        """Restore an older state database: the next run or restore notices lost entries.
+        """Restore an older state database.
 
-        The chain of evidence stays one, whether somebody recovers the ledger before the run or not.
+        The next run or restore notices that entries are missing.
+
+        The evidence bundles still form a single chain, even if nobody recovers the ledger.
+
+        Args:
+            then: workflow that runs next, or the restore of a restore point.
+            recover: whether an operator recovers the evidence ledger before that.
         """
         current = name_of(self.company.state)
         newest = f"newest_{current}"
@@ -174,7 +200,7 @@ class Failures(System):
                 run = RUNS[then]()
                 failed = run.complete(self.company) == "fail"
                 self.runs.append(run)
-            elif whole := self._whole():
+            elif whole := self._undamaged_points():
                 with self._new_database() as target:
                     failed = self._restore(target, whole[-1]) != 0
             else:
@@ -189,11 +215,14 @@ class Failures(System):
             self._recover_ledger(self.clock)
         self._check_chain()
 
-    @precondition(lambda self: self._whole() and self.company.bucket is None)
+    @precondition(lambda self: self._undamaged_points() and self.company.bucket is None)
     @rule(pick=picks)
     def swap_during_restore(self, pick: int) -> None:
-        """Swap the dump between its check and its load: the restore refuses it."""
-        point = choose(self._whole(), pick)
+        """Replace the dump of a restore point after a restore checked it and before it loads it.
+
+        The restore must refuse the dump.
+        """
+        point = choose(self._undamaged_points(), pick)
         key = folder_of(NAME, point) + DUMP_NAME
         forged = self._forged_dump(point)
         undo: list[Undo] = []

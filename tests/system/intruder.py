@@ -1,4 +1,4 @@
-"""Changes to the objects of an off-site store by an intruder with the right to write to it."""
+"""Changes by an intruder who has the right to write to an off-site store."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ Undo = Callable[[], None]
 
 
 class Intruder(Protocol):
-    """Changes objects past ParcelSeal."""
+    """An intruder who changes objects of a store without using ParcelSeal."""
 
     def remove(self, key: str) -> Undo:
-        """Remove an object and return what puts it back."""
+        """Remove an object, and return a function that restores it."""
         ...
 
     def overwrite(self, key: str) -> Undo:
-        """Flip a bit of an object and return what puts its content back."""
+        """Overwrite an object, and return a function that restores its content."""
         ...
 
     def replace(self, key: str, content: bytes) -> None:
-        """Store other content under a key."""
+        """Store other content under the key of an object."""
         ...
 
     def contents(self, prefix: str) -> dict[str, set[str]]:
         """Return the names of the objects whose bytes are still stored, by folder.
 
-        An object counts although a delete marker or a newer version hides it.
+        Objects that a delete marker or a newer version hides are included.
         """
         ...
 
@@ -41,12 +41,12 @@ def intruder_of(company: Company) -> Intruder:
 
 @dataclass(frozen=True)
 class InDirectory:
-    """An intruder who writes to a directory."""
+    """An intruder who can write to a directory."""
 
     company: Company
 
     def remove(self, key: str) -> Undo:
-        """Unlink the file."""
+        """Delete the file."""
         path = self.company.folder / "offsite" / key
         content = path.read_bytes()
         path.unlink()
@@ -57,7 +57,7 @@ class InDirectory:
         return undo
 
     def overwrite(self, key: str) -> Undo:
-        """Replace the file by one with another first byte."""
+        """Change the first byte of the file."""
         path = self.company.folder / "offsite" / key
         undo = self.remove(key)
         undo()
@@ -77,7 +77,7 @@ class InDirectory:
         path.write_bytes(content)
 
     def contents(self, prefix: str) -> dict[str, set[str]]:
-        """List the files."""
+        """Return the names of the files by folder."""
         root = self.company.folder / "offsite" / prefix
         folders = [entry for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
         return {
@@ -88,7 +88,7 @@ class InDirectory:
 
 @dataclass(frozen=True)
 class InBucket:
-    """An intruder with an access key that may put and delete, in a bucket with Object Lock."""
+    """An intruder whose access key may write and delete in a bucket with Object Lock."""
 
     bucket: Bucket
 
@@ -109,7 +109,7 @@ class InBucket:
         self.bucket.client.put_object(Bucket=self.bucket.name, Key=key, Body=content)
 
     def contents(self, prefix: str) -> dict[str, set[str]]:
-        """List the versions."""
+        """Return the names of the objects that have a version, by folder."""
         pages = self.bucket.client.get_paginator("list_object_versions").paginate(
             Bucket=self.bucket.name, Prefix=f"{prefix}/"
         )

@@ -1,8 +1,9 @@
-"""A state machine that checks invariants of the whole system, after and in its operations.
+"""A state machine that checks invariants of the whole system after and during its operations.
 
-`SystemMachine` runs backups, drills, retention, restores and seals on a small company. Between them
-operators, customers, releases of the application, failures and intruders change what the runs work
-on. docs/architecture.md lists the invariants ("Where packages meet").
+`SystemMachine` runs backups, drills, retention, restores and seals on a small company. Between
+these operations, the actions of operators, customers, developers, failures and intruders change the
+data that the runs use. The section "Invariants between packages" of
+docs/explanation/architecture.md lists the invariants.
 """
 
 from __future__ import annotations
@@ -45,14 +46,19 @@ from tests.system.world import CLOSED_REQUESTS, PUBLIC_MAY_CONNECT, choose, pick
 
 
 class SystemMachine(EvidenceTerms, Failures):
-    """Operations of the whole system, as rules."""
+    """All operations of the system, as rules of a state machine."""
 
     @initialize(
         kind=st.sampled_from(["directory", "directory", "s3"]),
         releases=st.sets(st.sampled_from(sorted(RELEASES))),
     )
     def open_company(self, kind: str, releases: Collection[str] = ()) -> None:
-        """The company has two customers, some releases of its application and a restore point."""
+        """Create a company with two customers, releases of its application and a restore point.
+
+        Args:
+            kind: type of the off-site store: ``directory`` or ``s3``.
+            releases: names of the releases.
+        """
         self.company = self.stack.enter_context(self.new_company(self.folder, kind))
         self.intruder = intruder_of(self.company)
         for release in sorted(releases):
@@ -62,14 +68,15 @@ class SystemMachine(EvidenceTerms, Failures):
         self.back_up()
 
     def teardown(self) -> None:
-        """Restore the oldest undamaged restore point, and back up once more.
+        """Restore the oldest undamaged restore point, and then make a backup.
 
-        The oldest holds most of the customers who were erased since; the backup prunes it, and
-        meets what happened to restore points. A sequence that failed ends without them.
+        The oldest restore point contains most of the customers who were erased later. The backup
+        prunes restore points, and must work although some of them are damaged. If the test has
+        already failed, neither is done.
         """
         try:
             if sys.exc_info()[0] is None and self.points:
-                if self._whole():
+                if self._undamaged_points():
                     self.restore(0)
                 self.back_up()
                 self.held_and_valid_restore_points_are_there()
@@ -80,7 +87,7 @@ class SystemMachine(EvidenceTerms, Failures):
 
     @rule()
     def add_customer(self) -> None:
-        """A customer registers, and sends a parcel."""
+        """Register a customer who sends a parcel."""
         self.number += 1
         key = f"cus-{self.number:04}-x"
         self.company.run_sql(
@@ -98,7 +105,7 @@ class SystemMachine(EvidenceTerms, Failures):
     @precondition(lambda self: len(self.released) < len(RELEASES))
     @rule(pick=picks)
     def release_application(self, pick: int) -> None:
-        """A release of the application adds a trigger, a view or a partitioned table."""
+        """Release an application version that adds a trigger, a view or a partitioned table."""
         self._release(choose(sorted(set(RELEASES) - self.released), pick))
 
     def _release(self, release: str) -> None:
@@ -108,14 +115,14 @@ class SystemMachine(EvidenceTerms, Failures):
     @precondition(lambda self: self.customers - self.erased)
     @rule(pick=picks)
     def rename_customer(self, pick: int) -> None:
-        """A customer changes name; the application's trigger may keep the old one."""
+        """Change a customer's name. A trigger of the application may keep the old name."""
         key = choose(sorted(self.customers - self.erased), pick)
         self.company.run_sql("UPDATE customer SET name = name || '.' WHERE id = %s", [key])
 
     @precondition(lambda self: self.customers - self.requested)
     @rule(pick=picks)
     def request_erasure(self, pick: int) -> None:
-        """A customer asks to be erased."""
+        """Let a customer request the erasure of their data."""
         key = choose(sorted(self.customers - self.requested), pick)
         with self.state.begin() as conn:
             requests.add(
@@ -132,9 +139,9 @@ class SystemMachine(EvidenceTerms, Failures):
     @precondition(lambda self: self.customers - self.requested)
     @rule(pick=picks)
     def erase_customer(self, pick: int) -> None:
-        """A customer asks to be erased, and retention runs until the request is closed.
+        """Request the erasure of a customer, and run retention until the request is closed.
 
-        A trigger may write rows while the first run erases; the next run erases those.
+        A trigger may write rows while the first run erases. The next run erases these rows.
         """
         self.request_erasure(pick)
         for _run in range(2):
@@ -146,7 +153,10 @@ class SystemMachine(EvidenceTerms, Failures):
 
     @rule()
     def back_up(self) -> None:
-        """Run `backup_offsite`, which prunes too; it fails while a restore point is damaged."""
+        """Run `backup_offsite`, which prunes old restore points.
+
+        The run must fail while a restore point is damaged.
+        """
         before = self._stored()
         held = self._held_points()
         outcome = self._run(backup_run())
@@ -158,7 +168,11 @@ class SystemMachine(EvidenceTerms, Failures):
 
     @rule(after=st.sampled_from(["dump", "manifest"]))
     def kill_backup(self, after: str) -> None:
-        """Kill a backup after it stored the dump, or the manifest; its run is never sealed."""
+        """Kill a backup. Its run is never sealed.
+
+        Args:
+            after: object that the backup has stored last: ``dump`` or ``manifest``.
+        """
 
         def publish(store: Any, manifest: Any, *_signer_and_lock: Any) -> None:
             if after == "manifest":
@@ -173,11 +187,17 @@ class SystemMachine(EvidenceTerms, Failures):
     @precondition(lambda self: self.points)
     @rule(pick=picks, of_database=st.booleans())
     def back_up_while_hold_is_placed(self, pick: int, of_database: bool) -> None:
-        """Place a hold while pruning removes restore points: it protects those that remain.
+        """Place a legal hold while a backup prunes restore points.
 
-        Two backups under a hold go before it, so that there is something to prune.
+        The hold must protect the restore points that are not pruned yet. Before that, two backups
+        are made under another legal hold, so that there are restore points to prune.
+
+        Args:
+            pick: number that chooses a restore point.
+            of_database: whether the hold is on the whole database; otherwise it is on the restore
+                point.
         """
-        if len(self._whole()) < 3:
+        if len(self._undamaged_points()) < 3:
             self.place_hold("database", 0)
             hold = max(self.holds)
             self.back_up()
@@ -202,7 +222,8 @@ class SystemMachine(EvidenceTerms, Failures):
             if not removals:
                 removals[point] = time.monotonic()
                 placing.start()
-                placing.join(0.3)  # it has committed, or it waits for this removal to end
+                # By then it has committed, or it waits for the end of this removal.
+                placing.join(0.3)
             removals.setdefault(point, time.monotonic())
             delete(store, key)
 
@@ -223,7 +244,7 @@ class SystemMachine(EvidenceTerms, Failures):
 
     @rule()
     def enforce_retention(self) -> None:
-        """Run `enforce_retention`; the application refreshes its views afterwards."""
+        """Run `enforce_retention`. Afterwards the application refreshes its views."""
         self._run(retention_run())
         for view in ("contacts", "counts"):
             if view in self.released:
@@ -237,7 +258,10 @@ class SystemMachine(EvidenceTerms, Failures):
     @precondition(lambda self: self.points)
     @rule()
     def drill(self) -> None:
-        """Run `drill_restore`; when it passes, no erased customer is in the restored database."""
+        """Run `drill_restore`.
+
+        If it passes, the restored database must contain no erased customer.
+        """
         left: dict[str, dict[str, int]] = {}
         drop = scratch.drop
 
@@ -257,7 +281,15 @@ class SystemMachine(EvidenceTerms, Failures):
     @precondition(lambda self: self.runs)
     @rule(pick=picks, step=st.integers(1, 3), again=st.booleans())
     def clear_sealed_run(self, pick: int, step: int, again: bool) -> None:
-        """Clear a task of a sealed run: the task refuses, and the run shows the sealed outcome."""
+        """Clear a task of a sealed run.
+
+        The task must refuse, and the run must show the sealed outcome.
+
+        Args:
+            pick: number that chooses the run.
+            step: index of the step whose task is cleared.
+            again: whether the task `seal` is cleared too.
+        """
         run = choose(self.runs, pick)
         before = self._stored()
         worked = run.repeat(self.company, min(step, len(run.steps) - 1))
@@ -273,7 +305,7 @@ class SystemMachine(EvidenceTerms, Failures):
 
     @rule()
     def kill_seal(self) -> None:
-        """Kill a seal before it writes its row of the ledger, then repeat it."""
+        """Kill a seal before it writes its row of the evidence ledger, then repeat the seal."""
         run = retention_run()
         run.work(self.company)
 
@@ -287,14 +319,16 @@ class SystemMachine(EvidenceTerms, Failures):
 
     # --- Restores.
 
-    @precondition(lambda self: self._whole())
+    @precondition(lambda self: self._undamaged_points())
     @rule(pick=picks, copied=st.booleans())
     def restore(self, pick: int, *, copied: bool = False) -> None:
-        """Restore an undamaged restore point by the command; no erased customer comes back.
+        """Restore an undamaged restore point with the command.
 
-        Half of the restores read a copy of the off-site store, as after a move to another one.
+        The restore must repeat all erasures.
+
+        Half of the restores read a copy of the off-site store, as after a move to another store.
         """
-        point = choose(self._whole(), pick)
+        point = choose(self._undamaged_points(), pick)
         store = self.company.offsite_copied() if copied else contextlib.nullcontext()
         with store, self._new_database() as target:
             code = self._restore(target, point)

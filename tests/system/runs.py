@@ -1,4 +1,7 @@
-"""Runs of workflows without Airflow: the functions behind its tasks, one after the other."""
+"""Runs of workflows without Airflow.
+
+The functions behind the tasks are called one after the other.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from include.backup.refusals import REFUSALS
 from include.backup.workflow import BACKUP_OFFSITE, DRILL_RESTORE
 from include.evidence.folder import RESULT, StoreFolder
 from include.evidence.model import Outcome, Result
-from include.orchestration import run, starter, tasks
+from include.orchestration import run, run_trigger, tasks
 from include.orchestration.tasks import ask_people, run_step, seal_workflow
 from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
 from include.retention.workflow import ENFORCE_RETENTION
@@ -32,18 +35,18 @@ TASK_ERRORS = (ParcelSealError, AirflowException)
 
 
 class Killed(BaseException):
-    """The process of a task was killed."""
+    """Raised if a test kills the process of a task."""
 
 
 @dataclass
 class Run:
-    """One run of a workflow.
+    """A run of a workflow.
 
     Attributes:
-        shown: the outcome that the run showed at its end; None before its seal.
-        bundle: folder of its bundle.
-        steps: functions behind its tasks, without the seal, in their order.
-        parameters: of the run.
+        shown: outcome that the run showed at its end; None before the seal.
+        bundle: folder of the run's evidence bundle.
+        steps: functions behind the tasks of the run in their order, except for the seal.
+        parameters: parameters of the run.
     """
 
     dag_id: str
@@ -56,10 +59,10 @@ class Run:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))  # noqa: TID251 - Airflow's own clock
 
     def work(self, company: Company, *, try_number: int = 1) -> None:
-        """Run all steps; one that fails ends them, as a failed task of Airflow does.
+        """Run all steps until one fails.
 
         Raises:
-            Killed: a test killed one of them.
+            Killed: a test killed a step.
         """
         with self.as_task(company, try_number):
             try:
@@ -69,7 +72,7 @@ class Run:
                 return
 
     def repeat(self, company: Company, step: int) -> bool:
-        """Run a step again, as a cleared task does; return whether it succeeded."""
+        """Run a step again as a cleared task, and return whether the step succeeded."""
         with self.as_task(company, 2):
             try:
                 self.steps[step]()
@@ -78,7 +81,7 @@ class Run:
         return True
 
     def seal(self, company: Company) -> str:
-        """Seal the run and return the outcome that it shows: the state of its gate.
+        """Seal the run, and return the outcome that the gate shows.
 
         Raises:
             Killed: a test killed the seal.
@@ -86,7 +89,7 @@ class Run:
         with self.as_task(company):
             sealed = self.seal_task()
             try:
-                run.require_held(sealed)
+                run.require_passed(sealed)
             except AirflowFailException:
                 gate = str(Outcome.FAIL)
             else:
@@ -96,13 +99,13 @@ class Run:
         return gate
 
     def complete(self, company: Company) -> str:
-        """Run all steps, seal, and return the outcome that the run shows."""
+        """Run all steps, seal the run, and return the outcome that the run shows."""
         self.work(company)
         return self.seal(company)
 
     @contextmanager
     def as_task(self, company: Company, try_number: int = 1) -> Iterator[None]:
-        """Let the functions behind tasks believe that they run in a task of this run."""
+        """Give the functions behind tasks the Airflow context of a task of this run."""
         context = {
             "dag_run": SimpleNamespace(
                 dag_id=self.dag_id,
@@ -121,14 +124,14 @@ class Run:
             "outlet_events": OutletEventAccessors(),
         }
         with ExitStack() as stack:
-            for module in (run, starter, tasks):
+            for module in (run, run_trigger, tasks):
                 stack.enter_context(patch.object(module, "get_current_context", lambda: context))
-            stack.enter_context(patch.object(run, "workplace", lambda: company.services))
+            stack.enter_context(patch.object(run, "task_services", lambda: company.services))
             yield
 
 
 def backup_run() -> Run:
-    """A run of `backup_offsite`."""
+    """Return a new run of `backup_offsite`."""
     return Run(
         "backup_offsite",
         [
@@ -141,7 +144,11 @@ def backup_run() -> Run:
 
 
 def drill_run(rule: str = "latest") -> Run:
-    """A run of `drill_restore`."""
+    """Return a new run of `drill_restore`.
+
+    Args:
+        rule: how the run chooses a restore point.
+    """
     return Run(
         "drill_restore",
         [
@@ -155,11 +162,11 @@ def drill_run(rule: str = "latest") -> Run:
 
 
 def retention_run() -> Run:
-    """A run of `enforce_retention`."""
+    """Return a new run of `enforce_retention`."""
 
     def ask() -> None:
-        asked = ask_people(ENFORCE_RETENTION, APPROVE, NAME)
-        assert asked is None, "the plan waits for a second person"
+        people = ask_people(ENFORCE_RETENTION, APPROVE, NAME)
+        assert people is None, "the plan waits for a second person"
 
     return Run(
         "enforce_retention",
@@ -175,6 +182,6 @@ def retention_run() -> Run:
 
 
 def sealed_result(company: Company, bundle: str) -> Result:
-    """Read the result.json of a sealed bundle."""
+    """Return the content of result.json in a sealed bundle."""
     content = StoreFolder(company.services.store("evidence_store"), bundle).read(RESULT)
     return Result.model_validate_json(content)

@@ -1,4 +1,4 @@
-"""Shortcuts for runs: no charts and PDF files; RSA keys and connections that are kept."""
+"""Shortcuts that make runs fast: no charts, no PDF files, reused keys and connections."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ read_key = functools.cache(recipients.opening_key_from_pem)
 
 @functools.cache
 def stranger() -> tuple[bytes, bytes]:
-    """Return a key pair that opens nothing; drills try to open a dump with it."""
+    """Return a key pair that decrypts nothing. Drills try to decrypt a dump with it."""
     now = datetime.now(UTC)  # noqa: TID251 - a certificate follows the real clock
     return recipients.new_pair("stranger", now, bits=refusals.WRONG_KEY_BITS)
 
 
 @contextmanager
 def shortcuts() -> Iterator[None]:
-    """Render reports without charts and PDF files; keep RSA keys, and connections to the state.
+    """Render reports without charts and PDF files, and reuse RSA keys and connections.
 
-    A connection loses its settings, locks and temporary tables before it is used again.
+    A connection to the state database loses its settings, locks and temporary tables before it is
+    used again.
     """
     render, new_engine = rendering.render_all, connect.engine
     engines: list[Engine] = []

@@ -1,4 +1,4 @@
-"""The search of a database for a text, with which the state machine looks for erased customers."""
+"""Test of the search with which the state machine looks for erased customers in a database."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import psycopg
 from tests.system.company import relations_with
 
 
-def test_search_finds_rows_and_materialized_views_but_no_temporary_table(database: str) -> None:
-    """A session that is about to end drops its temporary tables at any moment.
+def test_search_for_erased_customers_covers_tables_and_views_but_no_temporary_tables(
+    database: str,
+) -> None:
+    """The temporary tables of an ending session can disappear at any time.
 
-    PostgreSQL refuses to read a temporary table of another session that is larger than its buffers.
+    PostgreSQL also refuses to read another session's temporary table if it is larger than its
+    buffers.
     """
     with psycopg.connect(database, autocommit=True) as session:
         session.execute("CREATE TABLE address AS SELECT 'cus-0001-x' AS customer")

@@ -1,7 +1,7 @@
-"""The state machine finds defects that once were in the system.
+"""Tests that the state machine finds defects that the system once had.
 
-Each case is a short sequence of operations. It passes as the system is, and fails when a defect is
-brought back.
+Each case is a short sequence of operations. It passes with the current code, and fails if the code
+is patched so that a defect is back.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.airflow
 Operation = tuple[str, dict[str, Any]]
 FIRST = {"pick": 0}
 ERASE: list[Operation] = [("request_erasure", FIRST), ("enforce_retention", {})]
-# As many restore points as pruning would leave one of, once the database is not held any more.
+# So many restore points that pruning leaves one after the hold on the database is released.
 THREE_POINTS: list[Operation] = [
     ("place_hold", {"kind": "database", "pick": 0}),
     ("back_up", {}),
     ("back_up", {}),
     ("release_hold", FIRST),
 ]
-# Operations, and the complaint of the machine when the defect is back.
+# Operations, and the machine's error message when the defect is brought back.
 CASES: dict[str, tuple[list[Operation], str]] = {
     "unsigned_folders_are_cleared": (
         [("damage_restore_point", {"pick": 0, "name": "", "overwrite": False}), ("back_up", {})],
@@ -95,7 +95,9 @@ CASES: dict[str, tuple[list[Operation], str]] = {
 
 
 @pytest.mark.parametrize("defect", CASES)
-def test_machine_finds_defect(machine: type[SystemMachine], defect: str) -> None:
+def test_state_machine_detects_each_reintroduced_defect_of_the_past(
+    machine: type[SystemMachine], defect: str
+) -> None:
     from tests.system.defects import DEFECTS
 
     assert set(CASES) == set(DEFECTS)
@@ -121,8 +123,13 @@ def run(machine: type[SystemMachine], operations: list[Operation]) -> SystemMach
 
 
 @pytest.mark.parametrize("kill_after", [None, 0, 3])
-def test_machine_prunes_evidence(machine: type[SystemMachine], kill_after: int | None) -> None:
-    """Bundles go, under a hold none; pruned runs refuse cleared tasks, and the chain goes on."""
+def test_pruning_keeps_bundles_on_hold_and_an_unbroken_chain_of_bundles(
+    machine: type[SystemMachine], kill_after: int | None
+) -> None:
+    """Bundles are pruned, but none under a legal hold.
+
+    A cleared task of a pruned run refuses to work, and later bundles continue the chain.
+    """
     prune = {"pick": 1, "kill_after": kill_after, "hold": False}
     state = run(
         machine,
@@ -135,7 +142,7 @@ def test_machine_prunes_evidence(machine: type[SystemMachine], kill_after: int |
             ("prune_evidence", {"pick": 2, "kill_after": None, "hold": False}),
             ("release_hold", FIRST),
             ("kill_backup", {"after": "dump"}),
-            ("forget_sealed_runs", {}),
+            ("delete_step_records", {}),
             ("prune_evidence", {"pick": 2, "kill_after": None, "hold": True}),
             ("release_hold", FIRST),
             ("back_up", {}),

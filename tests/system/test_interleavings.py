@@ -1,8 +1,8 @@
-"""Any order of the whole system's operations keeps the invariants of docs/architecture.md.
+"""Test that operations in any order break no invariant of docs/explanation/architecture.md.
 
 TEST_SYSTEM_SEQUENCES sets the number of sequences (default 30). If it is set, a failing sequence is
-also shortened, which takes minutes. TEST_SYSTEM_DEFECT brings a defect of `tests.system.defects`
-back, to measure how soon a random sequence finds it; that sequence is not shortened.
+shortened, which takes minutes. TEST_SYSTEM_DEFECT applies a patch of `tests.system.defects` to
+measure how soon a random sequence finds the defect. That sequence is not shortened.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 LONGER = os.environ.get("TEST_SYSTEM_SEQUENCES", "")
 SEQUENCES = int(LONGER or 30)
-STEPS = 10 if LONGER else 4  # and two more at the end of each sequence
+STEPS = 10 if LONGER else 4  # operations per sequence; two more follow at its end
 DEFECT = os.environ.get("TEST_SYSTEM_DEFECT", "")
 
 pytestmark = pytest.mark.airflow
 
 
 @pytest.mark.timeout(0 if LONGER else 1400)
-def test_any_order_of_operations_keeps_the_invariants(machine: type[SystemMachine]) -> None:
-    """Back up, prune, hold, erase, restore, drill, seal, clear, kill, damage and recover."""
+def test_operations_in_any_order_break_no_invariant_of_the_system(
+    machine: type[SystemMachine],
+) -> None:
+    """Operations are backups, legal holds, erasures, restores, drills, seals, kills and damage."""
     from tests.system.defects import DEFECTS
 
     with DEFECTS[DEFECT]() if DEFECT else nullcontext():

@@ -1,6 +1,6 @@
 """The state of the whole system in a test, and its invariants.
 
-`tests.system.machine` has the operations.
+The operations are in `tests.system.machine`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from include.backup.dump import take_backup
 from include.backup.offsite import offsite_of
 from include.backup.point_folder import DUMP_NAME, MANIFEST_NAME, SIGNATURE_NAME
 from include.cli import backup as backup_commands
-from include.evidence import adopt, ledger, standing
-from include.evidence.shelf import Shelf
+from include.evidence import control_evidence, ledger, ledger_recovery
+from include.evidence.bundle_reader import BundleReader
 from include.evidence.signing import TrustedKeys
 from include.evidence.step_findings import steps_of
 from include.evidence.verify import verify_all
@@ -84,12 +84,12 @@ CLOSED_REQUESTS = (
 
 @dataclass
 class Point:
-    """A restore point, and the damage that an intruder did to it.
+    """A restore point, and its damage by an intruder.
 
     Attributes:
-        damage: how an intruder changed its objects; empty while it is whole.
-        removed: the object that an intruder removed; empty when there is none.
-        undo: puts the objects back as they were.
+        damage: description of the intruder's change; empty if the restore point is undamaged.
+        removed: name of the object that an intruder removed; empty if no object was removed.
+        undo: function that restores the original objects.
     """
 
     id: str
@@ -99,18 +99,21 @@ class Point:
 
 
 class System(RuleBasedStateMachine):
-    """A company, what happened to it, and the invariants; subclasses add operations as rules."""
+    """A company, the history of its restore points, and the invariants.
+
+    Subclasses add operations as rules of the state machine.
+    """
 
     company: Company
     intruder: Intruder
 
     @staticmethod
     def new_company(folder: Path, kind: str) -> contextlib.AbstractContextManager[Company]:
-        """Make the company; a test overrides this.
+        """Create the company; tests override this method.
 
         Args:
-            folder: an empty one.
-            kind: of its off-site store, ``directory`` or ``s3``.
+            folder: an empty folder.
+            kind: type of the off-site store: ``directory`` or ``s3``.
         """
         raise NotImplementedError
 
@@ -125,8 +128,8 @@ class System(RuleBasedStateMachine):
         def publish_unlocked(store: Any, manifest: Any, signer: Any, lock_until: Any) -> None:
             publish(store, manifest, signer, lock_until if self.company.bucket else None)
 
-        # A lock of a day, the shortest that a pack can ask for, would keep every restore point of
-        # a directory from being pruned.
+        # A lock of one day, the shortest that a policy pack can set, would prevent the pruning of
+        # every restore point in a directory.
         self.stack.enter_context(patch.object(manifests, "publish", publish_unlocked))
         self.customers: set[str] = set()
         self.number = 0
@@ -143,7 +146,7 @@ class System(RuleBasedStateMachine):
         self.sealed_counts = {"erasure": 0, "legal_hold": 0}
 
     def close(self) -> None:
-        """Drop the company."""
+        """Drop the databases of the company."""
         if self.saved_counts:
             query(self.company.admin, f'DROP DATABASE "{self._saved_state()}"')
         self.stack.close()
@@ -152,7 +155,7 @@ class System(RuleBasedStateMachine):
 
     @invariant()
     def held_and_valid_restore_points_are_there(self) -> None:
-        """A restore point disappears by the pruning rule alone, and never while it is held."""
+        """Check that only pruning deletes restore points, and never while they are on hold."""
         stored = self._stored()
         for point in self.points.values():
             removed = {point.removed} if self.company.bucket is None else set()
@@ -161,7 +164,7 @@ class System(RuleBasedStateMachine):
 
     @invariant()
     def runs_show_what_is_sealed(self) -> None:
-        """A run shows the outcome that its bundle and the ledger have."""
+        """Check that each run shows the outcome of its bundle and of the evidence ledger."""
         for run in self.runs[-3:]:
             if run.bundle not in self.pruned:
                 assert run.shown == str(sealed_result(self.company, run.bundle).outcome)
@@ -172,7 +175,7 @@ class System(RuleBasedStateMachine):
 
     @invariant()
     def records_of_unsealed_runs_are_there(self) -> None:
-        """Only a bundle that verifies replaces what the steps of a run left."""
+        """Check that the step records of runs without a verified bundle are kept."""
         for run in self.unsealed:
             with self.state.connect() as conn:
                 assert steps_of(conn, run.dag_id, run.run_id), f"{run.run_id} lost its records"
@@ -181,7 +184,7 @@ class System(RuleBasedStateMachine):
 
     @property
     def state(self) -> Any:
-        """The state database's engine."""
+        """The engine of the state database."""
         return self.company.services.state
 
     @property
@@ -210,13 +213,14 @@ class System(RuleBasedStateMachine):
         return hold.id
 
     def _stored(self) -> dict[str, set[str]]:
-        """Names of the objects whose bytes the off-site store has, by restore point."""
+        """Return the names of the objects whose bytes the off-site store has, by restore point."""
         return self.intruder.contents(NAME)
 
-    def _whole(self) -> list[str]:
-        """Ids of the restore points that are whole, oldest first.
+    def _undamaged_points(self) -> list[str]:
+        """Return the ids of the undamaged restore points, oldest first.
 
-        Several may be of the same second, so that their ids do not sort by time.
+        Several restore points may be from the same second. Therefore the ids alone do not give the
+        order.
         """
         return [key for key, point in self.points.items() if not point.damage]
 
@@ -226,9 +230,13 @@ class System(RuleBasedStateMachine):
         return {value for kind, value in self.holds.values() if kind is HoldKind.RESTORE_POINT}
 
     def _note_points(self, before: dict[str, set[str]], held: set[str]) -> None:
-        """Remember new restore points; forget those that pruning was allowed to remove.
+        """Register new restore points, and remove those that pruning was allowed to delete.
 
-        Pruning may remove a restore point that is signed, not held and not the newest.
+        Pruning may delete a restore point that is signed, not on hold and not the newest.
+
+        Args:
+            before: names of the stored objects before the operation, by restore point.
+            held: ids of the restore points on hold.
         """
         stored = self._stored()
         listed = [key for key, point in self.points.items() if not self._is_hidden(point)]
@@ -241,7 +249,11 @@ class System(RuleBasedStateMachine):
                 del self.points[point]
 
     def _is_hidden(self, point: Point) -> bool:
-        """Whether a listing must notice the damage: it does not read the dump of a directory."""
+        """Return whether a listing must notice the damage of a restore point.
+
+        A listing does not read the dumps in a directory, so it cannot notice an overwritten dump
+        there.
+        """
         overwritten_dump = point.damage == f"overwritten {DUMP_NAME}"
         return bool(point.damage) and not (overwritten_dump and self.company.bucket is None)
 
@@ -260,11 +272,11 @@ class System(RuleBasedStateMachine):
         ]
 
     def _erasures_are_sealed(self) -> bool:
-        """Whether every erasure was there when a run that reads them was sealed."""
+        """Return whether a sealed run has recorded the current number of erasures."""
         return 0 < self._counts()["erasure"] == self.sealed_counts["erasure"]
 
     def _forged_dump(self, point: str) -> bytes:
-        """Return a dump of another schema, encrypted as that of a restore point."""
+        """Return a dump of another schema that is encrypted as the dump of a restore point."""
         services = self.company.services
         live = name_of(self.company.live)
         copy_database(self.company.admin, live, f"forged_{live}")
@@ -287,7 +299,7 @@ class System(RuleBasedStateMachine):
         """Recover the evidence ledger, as `./parcelseal recover-ledger` does."""
         services = self.company.services
         with self.state.connect() as conn:
-            adopt.recover_ledger(
+            ledger_recovery.recover_ledger(
                 services.store("evidence_store"),
                 conn,
                 services.signer,
@@ -301,7 +313,7 @@ class System(RuleBasedStateMachine):
             return verify_all(services.store("evidence_store"), conn, services.trusted).verified
 
     def _check_chain(self) -> None:
-        """Check that all bundles of the store are one chain, and that the ledger has them."""
+        """Check that all bundles of the store form one chain, and that the ledger contains them."""
         services = self.company.services
         with self.state.connect() as conn:
             chain = verify_all(services.store("evidence_store"), conn, services.trusted)
@@ -311,7 +323,7 @@ class System(RuleBasedStateMachine):
         return f"saved_{name_of(self.company.state)}"
 
     def _counts(self) -> dict[str, int]:
-        """Return the number of rows of each register."""
+        """Return the number of rows of each register, by table."""
         return {
             register: int(self.company.run_on_state(f"SELECT count(*) FROM {register}")[0][0])
             for register in ("erasure", "legal_hold")
@@ -331,10 +343,10 @@ class System(RuleBasedStateMachine):
                 connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(names))
 
     def _restore(self, target: str, point: str, *, incomplete_ledger: bool = False) -> int:
-        """Run `parcelseal restore` and return its exit code."""
+        """Run `parcelseal restore`, and return its exit code."""
         services = self.company.services
         with (
-            patch.object(backup_commands, "workplace", lambda: services),
+            patch.object(backup_commands, "command_services", lambda: services),
             patch.object(backup_commands, "local_stack", contextlib.nullcontext),
             patch.object(backup_commands, "tell", lambda _text: None),
         ):
@@ -355,21 +367,28 @@ class System(RuleBasedStateMachine):
                 return error.exit_code
 
     def _check_evidence_is_stale(self, now: datetime) -> None:
-        """Check that no control passes by evidence that was signed long ago."""
+        """Check that no control counts evidence as recent that was signed long ago."""
         services = self.company.services
-        shelf = Shelf(services.store("evidence_store"), services.trusted)
+        bundle_reader = BundleReader(services.store("evidence_store"), services.trusted)
         controls = [control for control in services.pack.controls if control.workflow in RUNS]
         with self.state.connect() as conn:
             zone = services.pack.calendar.zone
-            current = standing.standings(conn, shelf, controls, now, zone)
+            current = control_evidence.read_control_evidence(
+                conn, bundle_reader, controls, now, zone
+            )
         passed = [
             control.control.id
             for control in current
-            if control.row and control.age is standing.Age.IN_TIME
+            if control.row and control.age is control_evidence.Age.IN_TIME
         ]
         assert not passed, f"evidence of {LATER.days} days ago is in time for {passed}"
 
 
 def choose(items: list[Any], pick: int) -> Any:
-    """Choose one of some items by a number."""
+    """Return the item that a random number selects.
+
+    Args:
+        items: items to choose from.
+        pick: random number, which may exceed the number of items.
+    """
     return items[pick % len(items)]

@@ -1,4 +1,4 @@
-"""One company per module; each test begins with its tables empty."""
+"""Fixtures of a company with training; it is created once per module and emptied per test."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
-from tests.training.rig import Rig, new_rig
+from tests.training.training_fixtures import TrainingCompany, new_company
 
 
 @pytest.fixture(scope="module")
-def company(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Rig]:
-    """A company that a module shares."""
-    with new_rig(postgres, migrated_once) as made:
-        yield made
+def shared_company(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[TrainingCompany]:
+    """Provide the company that the tests of a module share."""
+    with new_company(postgres, migrated_once) as created:
+        yield created
 
 
 @pytest.fixture
-def rig(company: Rig) -> Rig:
-    """The company at its beginning."""
-    company.empty()
-    return company
+def company(shared_company: TrainingCompany) -> TrainingCompany:
+    """Provide the company without people, courses and notifications."""
+    shared_company.reset()
+    return shared_company

@@ -1,4 +1,4 @@
-"""What is wrong with the records is said, by staff number or code, and counted."""
+"""Tests of findings about faults of the training records."""
 
 from __future__ import annotations
 
@@ -7,110 +7,134 @@ import pytest
 from include.evidence.model import Finding, Outcome
 from include.evidence.step_findings import StepFindings
 from include.reports.i18n import Translator
-from include.training.checks import check
-from tests.training.rig import Rig
+from include.training.checks import check_records
+from tests.training.training_fixtures import TrainingCompany
 
 
-def found(rig: Rig) -> list[Finding]:
-    seen = StepFindings("plan", "6.2")
-    with rig.open() as sources:
-        check(seen, sources, rig.today)
-    return seen.findings
+def findings_of(company: TrainingCompany) -> list[Finding]:
+    step_findings = StepFindings("plan", "6.2")
+    with company.open() as sources:
+        check_records(step_findings, sources, company.today)
+    return step_findings.findings
 
 
-def said(rig: Rig) -> list[tuple[str, str]]:
-    return [(one.code, Translator("en").text(one.message)) for one in found(rig)]
-
-
-def test_sound_records_have_no_findings(rig: Rig):
-    """Somebody who came back is not twice there, and old versions of courses are none too many."""
-    rig.person("P1", "2015-01-05", left_on="2016-01-01")
-    rig.person("P1", "2020-01-06")
-    rig.course()
-    rig.course(version=2)
-    rig.took("2026-03-02")
-    assert found(rig) == []
-
-
-def test_somebody_twice_in_the_roster_is_named(rig: Rig):
-    """Both entries are of today."""
-    rig.person("P1")
-    rig.person("P1")
-    assert said(rig) == [("training.twice", "Twice in the roster: 1 people (P1).")]
-
-
-def test_entries_that_nobody_can_use_are_red(rig: Rig):
-    """Without a number or with impossible days nobody would be reminded."""
-    rig.person("")
-    rig.person("P2", left_on="2019-01-01")
-    rig.person("P3", leave_until="2026-01-01")
-    rig.person("P4", leave_from="2026-02-01", leave_until="2026-01-01")
-    rig.add("people", person="P5", department="North", access=False)
-    assert said(rig) == [
-        ("training.nameless", "Entries of the roster without a staff number: 1 (North)."),
-        ("training.undated", "Entries of the roster with impossible dates: 4 (P2, P3, P4, P5)."),
+def messages_of(company: TrainingCompany) -> list[tuple[str, str]]:
+    return [
+        (finding.code, Translator("en").text(finding.message)) for finding in findings_of(company)
     ]
-    assert {one.severity for one in found(rig)} == {Outcome.FAIL}
 
 
-def test_what_the_roster_does_not_say_is_told(rig: Rig):
-    """No department, no word on access: the one is a remark, the other red."""
-    rig.person("P1", department=None)
-    rig.person("P2", access=None)
-    assert said(rig) == [
-        ("training.no_department", "People without a department: 1 (P1)."),
+def test_valid_records_give_no_finding(company: TrainingCompany):
+    company.add_person("P1", "2015-01-05", left_on="2016-01-01")
+    company.add_person("P1", "2020-01-06")
+    company.add_course()
+    company.add_course(version=2)
+    company.add_completion("2026-03-02")
+    assert findings_of(company) == []
+
+
+def test_person_who_appears_twice_in_roster_is_reported(company: TrainingCompany):
+    company.add_person("P1")
+    company.add_person("P1")
+    assert messages_of(company) == [
+        ("training.twice", "1 people appear more than once in the roster: P1.")
+    ]
+
+
+def test_completion_without_course_is_reported_as_unknown_course(company: TrainingCompany):
+    company.add_person("P1", "2015-01-05")
+    company.add_course()
+    company.add("completions", person="P1", course=None, version=1, completed_on="2026-03-02")
+    assert messages_of(company) == [
         (
-            "training.access_unclear",
-            "The roster does not say whether 1 people may open customer records: P2.",
+            "training.of_no_course",
+            "The records of completed training name 1 courses that do not exist: ?.",
         ),
     ]
-    assert [one.severity for one in found(rig)] == [Outcome.ATTENTION, Outcome.FAIL]
 
 
-def test_access_of_people_who_are_not_there_is_red(rig: Rig):
-    """Who has left or begins next month may not open records; who came back may."""
-    rig.person("P1", left_on="2026-02-01", access=True)
-    rig.person("P2", "2026-04-01", access=True)
-    rig.person("P3", left_on="2021-01-01", access=True)
-    rig.person("P3", "2022-01-03", access=True)
-    rig.person("P4", left_on="2026-02-01")
-    assert said(rig) == [
+def test_roster_entries_without_staff_number_or_valid_dates_give_failed_finding(
+    company: TrainingCompany,
+):
+    company.add_person("")
+    company.add_person("P2", left_on="2019-01-01")
+    company.add_person("P3", leave_until="2026-01-01")
+    company.add_person("P4", leave_from="2026-02-01", leave_until="2026-01-01")
+    company.add("people", person="P5", department="North", access=False)
+    assert messages_of(company) == [
+        (
+            "training.nameless",
+            "1 entries of the roster have no staff number; their departments are: North.",
+        ),
+        (
+            "training.undated",
+            "4 people have missing or impossible dates in the roster: P2, P3, P4, P5.",
+        ),
+    ]
+    assert {finding.severity for finding in findings_of(company)} == {Outcome.FAIL}
+
+
+def test_people_whose_department_or_access_is_not_stated_are_reported(company: TrainingCompany):
+    company.add_person("P1", department=None)
+    company.add_person("P2", access=None)
+    assert messages_of(company) == [
+        ("training.no_department", "1 people have no department in the roster: P1."),
+        (
+            "training.access_unclear",
+            "The roster does not state whether 1 people have access to customer records: P2.",
+        ),
+    ]
+    assert [finding.severity for finding in findings_of(company)] == [
+        Outcome.ATTENTION,
+        Outcome.FAIL,
+    ]
+
+
+def test_access_of_people_who_are_not_employed_is_reported(company: TrainingCompany):
+    company.add_person("P1", left_on="2026-02-01", access=True)
+    company.add_person("P2", "2026-04-01", access=True)
+    company.add_person("P3", left_on="2021-01-01", access=True)
+    company.add_person("P3", "2022-01-03", access=True)
+    company.add_person("P4", left_on="2026-02-01")
+    assert messages_of(company) == [
         (
             "training.access_not_employed",
-            "2 people may open customer records and have left, or have not begun yet: P1, P2.",
+            "2 people have access to customer records, but have left or have not joined yet: "
+            "P1, P2.",
         )
     ]
 
 
-def test_completions_of_tomorrow_and_of_no_course_are_told(rig: Rig):
-    """They do not count; nobody is guessed to have meant something else."""
-    rig.person()
-    rig.course()
-    rig.took("2026-03-03")
-    rig.took("2025-01-01", course="OLD")
-    assert said(rig) == [
-        ("training.ahead", "Completions in the future: 1 (P1 LAW)."),
+def test_completions_with_future_date_or_unknown_course_are_reported(company: TrainingCompany):
+    company.add_person()
+    company.add_course()
+    company.add_completion("2026-03-03")
+    company.add_completion("2025-01-01", course="OLD")
+    assert messages_of(company) == [
+        ("training.ahead", "1 course completions are dated in the future: P1 LAW."),
         (
             "training.of_no_course",
-            "Completions of courses that do not exist: 1 courses (OLD).",
+            "The records of completed training name 1 courses that do not exist: OLD.",
         ),
     ]
 
 
-def test_records_that_fit_nobody_are_told(rig: Rig):
-    """A zero lost in Excel, a version that was never published, a supervisor of nowhere."""
-    rig.course()
-    rig.person("00001", supervisor="S9")
-    rig.took("2026-02-20", "1")
-    rig.took("2025-01-01", "2")  # long ago: of somebody who is in the archive
-    rig.took("2026-02-20", "00001", version=99)
-    assert said(rig) == [
-        ("training.no_such_version", "Completions of versions that do not exist: 1 (LAW 99)."),
+def test_unknown_person_course_version_and_supervisor_are_reported(company: TrainingCompany):
+    company.add_course()
+    company.add_person("00001", supervisor="S9")
+    company.add_completion("2026-02-20", "1")
+    company.add_completion("2025-01-01", "2")  # long ago, so the person may have been archived
+    company.add_completion("2026-02-20", "00001", version=99)
+    assert messages_of(company) == [
+        (
+            "training.no_such_version",
+            "The records of completed training name 1 course versions that do not exist: LAW 99.",
+        ),
         (
             "training.of_nobody",
-            "People with completions of the last 90 days who are in no roster: 1 (1).",
+            "1 staff numbers with completions in the last 90 days are not in the roster: 1.",
         ),
-        ("training.no_such_supervisor", "Supervisors who are in no roster: 1 (S9)."),
+        ("training.no_such_supervisor", "1 supervisors are not in the roster: S9."),
     ]
 
 
@@ -124,19 +148,19 @@ def test_records_that_fit_nobody_are_told(rig: Rig):
         {"published_on": None},
     ],
 )
-def test_courses_that_cannot_be_used_are_red(rig: Rig, fault: dict[str, object]):
-    """By their code."""
-    rig.course("BAD", **fault)
-    rig.course("LAW", due_each_year="02-28")
-    assert said(rig) == [("training.faulty", "Courses that cannot be used: 1 (BAD).")]
+def test_courses_with_invalid_data_are_reported(company: TrainingCompany, fault: dict[str, object]):
+    company.add_course("BAD", **fault)
+    company.add_course("LAW", due_each_year="02-28")
+    assert messages_of(company) == [
+        ("training.faulty", "1 courses have faulty data and cannot be used: BAD.")
+    ]
 
 
-def test_many_are_counted_and_the_first_are_named(rig: Rig):
-    """A report is no list of thousands."""
-    rig.course()
+def test_finding_counts_all_faults_and_names_first_twenty(company: TrainingCompany):
+    company.add_course()
     for number in range(30):
-        rig.person(f"P{number:02d}")
-        rig.took("2026-03-03", f"P{number:02d}")
-    [(_, text)] = said(rig)
-    assert text.startswith("Completions in the future: 30 (P00 LAW, P01 LAW")
-    assert text.endswith("P19 LAW …).")
+        company.add_person(f"P{number:02d}")
+        company.add_completion("2026-03-03", f"P{number:02d}")
+    [(_, text)] = messages_of(company)
+    assert text.startswith("30 course completions are dated in the future: P00 LAW, P01 LAW")
+    assert text.endswith("P19 LAW, ….")

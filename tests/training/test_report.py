@@ -1,4 +1,4 @@
-"""What compliance staff read: the first screen, departments, who is overdue, what was told."""
+"""Tests of the report of `remind_training`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from include.reports.i18n import Translator
 from include.reports.model import BarChart, Table, TrendChart
 from include.training import report
 from include.training.plan import PLAN
-from include.training.standing import STEP_PLAN
+from include.training.training_status import STEP_PLAN
 from include.training.workflow import REMIND_TRAINING
 from include.workflow.run_records import RunRecords
 from tests.support.contexts import step_record
-from tests.training.rig import Rig
-from tests.training.test_plan import trained
+from tests.training.test_plan import add_trained_person
+from tests.training.training_fixtures import TrainingCompany
 
 CONTROLS = load_pack(SHIPPED).controls_of("remind_training")
 SENT = StepRecord(
@@ -40,93 +40,91 @@ SENT = StepRecord(
 )
 
 
-def concluded(rig: Rig, *more: StepRecord) -> Conclusion:
-    return judged(rig, [step_record(PLAN, rig.context()), *(more or (SENT,))])
+def conclude_plan(company: TrainingCompany, *more: StepRecord) -> Conclusion:
+    return conclude(company, [step_record(PLAN, company.context()), *(more or (SENT,))])
 
 
-def judged(rig: Rig, records: Sequence[StepRecord]) -> Conclusion:
-    rig.controls = CONTROLS
-    return report.conclude(rig.context(), RunRecords(records))
+def conclude(company: TrainingCompany, records: Sequence[StepRecord]) -> Conclusion:
+    company.controls = CONTROLS
+    return report.conclude(company.context(), RunRecords(records))
 
 
-def summary(found: Conclusion, language: str = "en") -> str:
-    return Translator(language).text(found.summary)
+def summary(conclusion: Conclusion, language: str = "en") -> str:
+    return Translator(language).text(conclusion.summary)
 
 
-def facts(found: Conclusion) -> dict[str, Any]:
-    return {one.label.text: (one.value, one.status) for one in found.facts}
+def facts(conclusion: Conclusion) -> dict[str, Any]:
+    return {fact.label.text: (fact.value, fact.status) for fact in conclusion.facts}
 
 
-def tables(found: Conclusion) -> dict[str, list[list[Any]]]:
-    blocks = [block for section in found.sections for block in section.blocks]
+def tables(conclusion: Conclusion) -> dict[str, list[list[Any]]]:
+    blocks = [block for section in conclusion.sections for block in section.blocks]
     return {block.caption.text: block.rows for block in blocks if isinstance(block, Table)}
 
 
-def test_a_good_day_says_so_in_both_languages(rig: Rig):
-    """Everybody trained: green, with the target beside the figure."""
-    trained(rig)
-    found = concluded(rig)
-    assert found.outcome is Outcome.PASS
-    assert summary(found) == "1 of 1 people (100%) have no overdue course; courses overdue: 0."
-    assert summary(found, "zh_CN") == "1 人中有 1 人（100%）没有逾期课程；逾期课程 0 门次。"
-    assert facts(found) == {
-        "Trained": (1.0, Outcome.PASS),
+def test_report_passes_if_everyone_is_trained(company: TrainingCompany):
+    add_trained_person(company)
+    conclusion = conclude_plan(company)
+    assert conclusion.outcome is Outcome.PASS
+    assert (
+        summary(conclusion) == "1 of 1 people (100%) have no overdue course; 0 courses are overdue."
+    )
+    assert summary(conclusion, "zh_CN") == "1 人中有 1 人（100%）没有逾期课程；逾期课程 0 门次。"
+    assert facts(conclusion) == {
+        "Share of trained people": (1.0, Outcome.PASS),
         "Access without valid training": (0, Outcome.PASS),
         "Courses overdue": (0, None),
         "Messages sent in this run": (3, None),
     }
-    assert Translator("en").text(found.facts[0].note) == "at least 95%"
+    assert Translator("en").text(conclusion.facts[0].note) == "at least 95%"
 
 
-def test_the_worst_departments_come_first(rig: Rig):
-    """With their share against the target, as bars and as figures."""
-    trained(rig)
-    rig.person("P1", "2025-01-20", department="South", access=True)
-    rig.person("P2", "2025-01-20", department="Empty", leave_from="2026-01-01")
-    found = concluded(rig)
-    blocks = [block for section in found.sections for block in section.blocks]
-    [bars] = [one for one in blocks if isinstance(one, BarChart)]
-    assert [(one.label, one.value, one.status) for one in bars.bars] == [
+def test_report_sorts_departments_by_coverage(company: TrainingCompany):
+    add_trained_person(company)
+    company.add_person("P1", "2025-01-20", department="South", access=True)
+    company.add_person("P2", "2025-01-20", department="Empty", leave_from="2026-01-01")
+    conclusion = conclude_plan(company)
+    blocks = [block for section in conclusion.sections for block in section.blocks]
+    [bars] = [block for block in blocks if isinstance(block, BarChart)]
+    assert [(bar.label, bar.value, bar.status) for bar in bars.bars] == [
         ("South", 0.0, Outcome.FAIL),
         ("North", 1.0, Outcome.PASS),
         ("Empty", None, None),
     ]
     assert bars.target is not None
     assert bars.target.value == 0.95
-    [trend] = [one for one in blocks if isinstance(one, TrendChart)]
-    assert [one.value for one in trend.points] == [0.5]
-    assert tables(found)["Departments"][0] == ["South", 1, 0, 0.0, 4, 0, 0]
-    assert summary(found) == (
-        "1 of 2 people (50%) have no overdue course; 1 may open customer records without valid "
-        "training."
+    [trend] = [block for block in blocks if isinstance(block, TrendChart)]
+    assert [point.value for point in trend.points] == [0.5]
+    assert tables(conclusion)["Departments"][0] == ["South", 1, 0, 0.0, 4, 0, 0]
+    assert summary(conclusion) == (
+        "1 of 2 people (50%) have no overdue course; 1 people have access to customer records "
+        "without valid training."
     )
-    assert found.outcome is Outcome.FAIL
+    assert conclusion.outcome is Outcome.FAIL
 
 
-def test_people_stand_in_it_by_number(rig: Rig):
-    """Overdue courses, the oldest first, and access without training; no names, no addresses."""
-    trained(rig)
-    rig.person("P1", "2025-01-20", access=True)
-    found = concluded(rig)
-    rows = tables(found)["Overdue courses"]
+def test_report_names_people_by_staff_number(company: TrainingCompany):
+    add_trained_person(company)
+    company.add_person("P1", "2025-01-20", access=True)
+    conclusion = conclude_plan(company)
+    rows = tables(conclusion)["Overdue courses"]
     assert [row[0] for row in rows] == ["P1"] * 4
     assert rows[0][4] == 376
-    assert [row[0] for row in tables(found)["People"]] == ["P1"]
-    assert "Name of" not in found.sections.__repr__()
-    assert "@" not in found.sections.__repr__()
+    assert [row[0] for row in tables(conclusion)["People"]] == ["P1"]
+    assert "Name of" not in conclusion.sections.__repr__()
+    assert "@" not in conclusion.sections.__repr__()
 
 
-def test_a_long_list_says_what_it_leaves_out(rig: Rig):
-    """The file has all of them."""
-    trained(rig)
-    rig.execute(
+def test_report_lists_first_200_overdue_courses(company: TrainingCompany):
+    add_trained_person(company)
+    company.execute(
         "INSERT INTO people (person, name, department, joined_on, access, head) SELECT 'Q' || n, "
         "'N', 'North', '2025-01-20', false, false FROM generate_series(1, 100) n"
     )
-    found = concluded(rig)
+    conclusion = conclude_plan(company)
     captions = [
         Translator("en").text(block.caption)
-        for section in found.sections
+        for section in conclusion.sections
         for block in section.blocks
         if isinstance(block, Table)
     ]
@@ -134,49 +132,46 @@ def test_a_long_list_says_what_it_leaves_out(rig: Rig):
 
 
 @pytest.mark.parametrize("absent", [STEP_PLAN, STEP_SEND])
-def test_a_step_that_did_not_finish_is_red(rig: Rig, absent: str):
-    """Nothing that nobody looked at passes."""
-    trained(rig)
-    records = [one for one in (step_record(PLAN, rig.context()), SENT) if one.step != absent]
-    found = judged(rig, records)
-    assert found.outcome is Outcome.FAIL
-    assert f"training.{absent}.missing" in {one.code for one in found.findings}
+def test_report_fails_if_step_record_is_missing(company: TrainingCompany, absent: str):
+    add_trained_person(company)
+    records = [
+        record for record in (step_record(PLAN, company.context()), SENT) if record.step != absent
+    ]
+    conclusion = conclude(company, records)
+    assert conclusion.outcome is Outcome.FAIL
+    assert f"training.{absent}.missing" in {finding.code for finding in conclusion.findings}
     if absent == STEP_PLAN:
-        assert summary(found) == "Nobody could see who is trained."
-        assert facts(found)["Trained"] == (None, None)
+        assert summary(conclusion) == "The training of people could not be checked."
+        assert facts(conclusion)["Share of trained people"] == (None, None)
 
 
-def test_missing_records_leave_the_first_screen_without_figures(rig: Rig):
-    """Somebody without a number: what is left would look better than what is."""
-    trained(rig)
-    rig.person("", "2025-01-20")
-    found = concluded(rig)
-    assert summary(found).startswith("People or courses are missing in the records")
-    assert facts(found)["Trained"] == (None, None)
-    assert facts(found)["Access without valid training"] == (None, None)
+def test_report_has_no_coverage_if_records_are_incomplete(company: TrainingCompany):
+    add_trained_person(company)
+    company.add_person("", "2025-01-20")
+    conclusion = conclude_plan(company)
+    assert summary(conclusion).startswith("The records of people or of courses are incomplete")
+    assert facts(conclusion)["Share of trained people"] == (None, None)
+    assert facts(conclusion)["Access without valid training"] == (None, None)
 
 
-def test_a_share_just_below_the_target_does_not_read_like_it(rig: Rig):
-    """94.996% is no 95%."""
-    trained(rig)
-    data = step_record(PLAN, rig.context()).data | {"people": 100_000, "covered": 94_996}
+def test_report_rounds_coverage_down(company: TrainingCompany):
+    add_trained_person(company)
+    data = step_record(PLAN, company.context()).data | {"people": 100_000, "covered": 94_996}
     record = StepRecord(step=STEP_PLAN, outcome=Outcome.FAIL, data=data)
-    found = judged(rig, [record, SENT])
-    assert "(94.99%)" in summary(found)
-    assert facts(found)["Trained"] == (0.9499, Outcome.FAIL)
+    conclusion = conclude(company, [record, SENT])
+    assert "(94.99%)" in summary(conclusion)
+    assert facts(conclusion)["Share of trained people"] == (0.9499, Outcome.FAIL)
 
 
-def test_an_empty_roster_has_no_share(rig: Rig):
-    """Not measured is no 0% and no 100%."""
-    rig.course()
-    found = concluded(rig)
-    assert summary(found) == "The roster has nobody who has to be trained."
-    assert facts(found)["Trained"] == (None, None)
+def test_report_of_empty_roster_has_no_coverage(company: TrainingCompany):
+    company.add_course()
+    conclusion = conclude_plan(company)
+    assert summary(conclusion) == "The roster has no people who need training."
+    assert facts(conclusion)["Share of trained people"] == (None, None)
 
 
-def test_a_pack_without_training_is_calm():
-    """No training.yaml: nothing done, nothing shown, nothing red."""
+def test_report_of_policy_pack_without_training_rules_passes():
     record = StepRecord(step=STEP_PLAN, outcome=Outcome.PASS, data={})
-    found = REMIND_TRAINING.conclude_without_rules([record])
-    assert found.outcome is Outcome.PASS
-    assert found.metrics == []
+    conclusion = REMIND_TRAINING.conclude_without_rules([record])
+    assert conclusion.outcome is Outcome.PASS
+    assert conclusion.metrics == []

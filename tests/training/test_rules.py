@@ -1,4 +1,4 @@
-"""training.yaml and calendar.yaml: every mistake with its file, line and path."""
+"""Tests of the validation of training.yaml and calendar.yaml."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from include.policy import SHIPPED
 from include.policy.rules import Calendar, Quiet
 from include.registry import load_pack
 from include.training.rules import TRAINING, Ladder, TrainingRules
-from tests.policy.packs import said, write_pack
+from tests.policy.packs import problem_lines, write_pack
 
 QUERY = {"database": "shop", "sql": "SELECT 1"}
 
 
-def training(**more: Any) -> dict[str, Any]:
-    given = {
+def training(**changes: Any) -> dict[str, Any]:
+    content = {
         "people": QUERY,
         "courses": {"upload": True},
         "completions": QUERY,
         "owner": "human_resources",
-    } | more
-    return {key: value for key, value in given.items() if value is not None}
+    } | changes
+    return {key: value for key, value in content.items() if value is not None}
 
 
-def faults(folder: Path, **more: Any) -> list[str]:
-    return said(write_pack(folder, training=yaml.safe_dump(training(**more))))
+def faults(folder: Path, **changes: Any) -> list[str]:
+    return problem_lines(write_pack(folder, training=yaml.safe_dump(training(**changes))))
 
 
-def test_the_shipped_file_states_the_defaults():
-    """What it says and what the code falls back to are one and the same."""
+def test_shipped_training_rules_equal_defaults():
     rules = load_pack(SHIPPED).section(TRAINING)
     assert rules is not None
     assert rules.ladder == Ladder()
@@ -45,21 +44,19 @@ def test_the_shipped_file_states_the_defaults():
     )
 
 
-def test_sources_may_differ(tmp_path: Path):
-    """A query beside an upload."""
+def test_training_rules_accept_queries_together_with_uploads(tmp_path: Path):
     pack = load_pack(write_pack(tmp_path, training=yaml.safe_dump(training())))
     assert pack.section(TRAINING) is not None
     assert pack.section(TRAINING).courses.upload
     assert pack.section(TRAINING).people.database == "shop"
 
 
-def test_a_pack_without_it_reminds_nobody(tmp_path: Path):
-    """No shipped file stands in: it names one company's tables."""
+def test_policy_pack_without_training_yaml_has_no_training_rules(tmp_path: Path):
     assert load_pack(write_pack(tmp_path)).section(TRAINING) is None
 
 
 @pytest.mark.parametrize(
-    ("more", "line"),
+    ("changes", "line"),
     [
         ({"people": {"upload": True, **QUERY}}, "people: should have database and sql, or upload"),
         ({"people": {"database": "shop"}}, "people: should have database and sql, or upload"),
@@ -79,11 +76,12 @@ def test_a_pack_without_it_reminds_nobody(tmp_path: Path):
         ({"reminders": []}, "reminders"),
     ],
 )
-def test_a_mistake_is_named(tmp_path: Path, more: dict[str, Any], line: str):
-    """With its place; nothing else is blamed."""
-    [found] = faults(tmp_path, **more)
-    assert found.startswith("training.yaml:")
-    assert line in found
+def test_invalid_key_of_training_yaml_is_reported_with_path(
+    tmp_path: Path, changes: dict[str, Any], line: str
+):
+    [problem] = faults(tmp_path, **changes)
+    assert problem.startswith("training.yaml:")
+    assert line in problem
 
 
 @pytest.mark.parametrize(
@@ -98,15 +96,13 @@ def test_a_mistake_is_named(tmp_path: Path, more: dict[str, Any], line: str):
         ("quiet: {begins: '25:00'}\n", "quiet.begins"),
     ],
 )
-def test_a_mistake_of_the_calendar_is_named(tmp_path: Path, text: str, line: str):
-    """A company without workdays would never be told anything."""
-    [found] = said(write_pack(tmp_path, calendar=text))
-    assert found.startswith("calendar.yaml:")
-    assert line in found
+def test_invalid_key_of_calendar_yaml_is_reported_with_path(tmp_path: Path, text: str, line: str):
+    [problem] = problem_lines(write_pack(tmp_path, calendar=text))
+    assert problem.startswith("calendar.yaml:")
+    assert line in problem
 
 
-def test_days_are_days(tmp_path: Path):
-    """As YAML writes them, quoted or not."""
+def test_calendar_accepts_quoted_and_unquoted_dates(tmp_path: Path):
     text = "closed: [2026-12-24, '2026-12-31']\n"
     pack = load_pack(write_pack(tmp_path, calendar=text))
     assert pack.calendar.closed == (date(2026, 12, 24), date(2026, 12, 31))
@@ -126,13 +122,11 @@ def test_days_are_days(tmp_path: Path):
     ],
 )
 def test_quiet_hours_may_span_midnight(quiet: tuple[str, str], at: str, covered: bool):
-    """From the first minute on, up to the last one's end."""
     begins, ends = quiet
     moment = datetime.fromisoformat(f"2026-03-02T{at}")
     assert Quiet(begins=begins, ends=ends).covers(moment) is covered
 
 
-def test_the_calendar_of_a_pack_is_china_s_unless_it_says_otherwise():
-    """Weekends only, where nothing is named."""
+def test_default_holidays_of_calendar_are_those_of_china():
     assert Calendar().holidays == "CN"
     assert Calendar(holidays=None).holidays is None

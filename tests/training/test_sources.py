@@ -1,4 +1,4 @@
-"""Where people, courses and completions come from: one database, several, uploaded files."""
+"""Tests of reading people, courses and completions from databases and uploaded files."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from include.training.tables import (
     training_roster,
     training_upload,
 )
-from tests.training.rig import Rig, rules
+from tests.training.training_fixtures import TrainingCompany, rules
 
 UPLOAD = {"upload": True}
 
 
-def uploaded(rig: Rig) -> None:
-    """A roster, a course and a completion of last year as files brought them."""
-    with rig.engine.begin() as conn:
+def upload_sample(company: TrainingCompany) -> None:
+    """Insert an uploaded roster, an uploaded course, and an uploaded completion of last year."""
+    with company.engine.begin() as conn:
         for number, kind in enumerate(("roster", "courses", "completions"), 1):
             row = {"kind": kind, "sha256": "", "lines": 1, "uploaded_by": "E1"}
-            conn.execute(insert(training_upload).values(uploaded_at=rig.now(), **row))
+            conn.execute(insert(training_upload).values(uploaded_at=company.now(), **row))
             assert number
         conn.execute(
             insert(training_roster).values(
@@ -47,33 +47,33 @@ def uploaded(rig: Rig) -> None:
         )  # fmt: skip
 
 
-def test_uploaded_files_are_read_where_they_are(rig: Rig):
-    """With no database but the state database."""
-    uploaded(rig)
-    rig.rules = rules(people=UPLOAD, courses=UPLOAD, completions=UPLOAD)
-    [one] = rig.due()
-    assert (one.person, one.due_on.isoformat(), one.rung) == ("P1", "2026-03-10", -30)
+def test_uploaded_files_are_read_from_state_database(company: TrainingCompany):
+    upload_sample(company)
+    company.rules = rules(people=UPLOAD, courses=UPLOAD, completions=UPLOAD)
+    [due] = company.due_courses()
+    assert (due.person, due.due_on.isoformat(), due.rung) == ("P1", "2026-03-10", -30)
 
 
 @pytest.mark.parametrize("kind", ["people", "courses", "completions"])
-def test_files_and_databases_are_brought_together(rig: Rig, kind: str):
-    """Whichever of the three was uploaded, the result is the same; nothing stays behind."""
-    uploaded(rig)
-    rig.person("P1", mail="tab\tline\nslash\\")
-    rig.course(title="Law", repeat_months=12)
-    rig.took("2025-03-10")
-    rig.rules = rules(**{kind: UPLOAD})
+def test_obligations_are_computed_from_uploads_and_queries_together(
+    company: TrainingCompany, kind: str
+):
+    upload_sample(company)
+    company.add_person("P1", mail="tab\tline\nslash\\")
+    company.add_course(title="Law", repeat_months=12)
+    company.add_completion("2025-03-10")
+    company.rules = rules(**{kind: UPLOAD})
     for _ in range(2):  # a second time in the same session
-        [one] = rig.due()
-        assert (one.title, one.due_on.isoformat()) == ("Law", "2026-03-10")
-    with rig.engine.connect() as conn:
+        [due] = company.due_courses()
+        assert (due.title, due.due_on.isoformat()) == ("Law", "2026-03-10")
+    with company.engine.connect() as conn:
         assert not conn.exec_driver_sql(
             "SELECT relname FROM pg_class WHERE relname LIKE 'gathered%%'"
         ).all()
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "expected"),
     [
         ("SELECT 1 AS person", "people lacks the columns name, mail, department"),
         ("SELECT * FROM nowhere", 'relation "nowhere" does not exist'),
@@ -81,59 +81,59 @@ def test_files_and_databases_are_brought_together(rig: Rig, kind: str):
         ("SELECT * FROM pg_authid", "people lacks the columns person"),
     ],
 )
-def test_a_query_that_cannot_be_used_is_said(rig: Rig, sql: str, said: str):
-    """With the place in the pack, before anything is done."""
-    rig.rules = rules(people={"database": "firm", "sql": sql})
-    with pytest.raises(UsageError, match=r"training\.yaml: ") as caught:
-        rig.due()
-    assert said in caught.value.message
+def test_query_that_fails_or_lacks_column_is_reported(
+    company: TrainingCompany, sql: str, expected: str
+):
+    company.rules = rules(people={"database": "firm", "sql": sql})
+    with pytest.raises(UsageError, match=r"training\.yaml: ") as error:
+        company.due_courses()
+    assert expected in error.value.message
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_value_of_another_form_is_said_without_the_value(rig: Rig, apart: bool):
-    """PostgreSQL's own words would quote it."""
-    rig.person("P1")
-    rig.course()
+@pytest.mark.parametrize("with_upload", [False, True])
+def test_value_of_wrong_type_is_reported_without_quoting_it(
+    company: TrainingCompany, with_upload: bool
+):
+    """The error message of PostgreSQL would quote the value."""
+    company.add_person("P1")
+    company.add_course()
     sql = "SELECT *, '13800000000'::text AS joined_on FROM (SELECT person, name, mail, department, "
     sql += "supervisor, head, left_on, leave_from, leave_until, access FROM people) p"
-    more = {"courses": UPLOAD} if apart else {}
-    rig.rules = rules(people={"database": "firm", "sql": sql}, **more)
-    with pytest.raises(UsageError, match="another form than its column") as caught:
-        rig.due()
-    assert "138" not in str(caught.value)
+    more = {"courses": UPLOAD} if with_upload else {}
+    company.rules = rules(people={"database": "firm", "sql": sql}, **more)
+    with pytest.raises(UsageError, match="not have the type of its column") as error:
+        company.due_courses()
+    assert "138" not in str(error.value)
 
 
-def test_a_database_that_is_gone_is_a_failed_service(rig: Rig):
-    """Airflow retries the task."""
-    with rig.open() as sources:
-        rig.execute("SELECT pg_terminate_backend(%s)", [sources.connection.info.backend_pid])
+def test_lost_database_connection_raises_service_error(company: TrainingCompany):
+    with company.open() as sources:
+        company.execute("SELECT pg_terminate_backend(%s)", [sources.connection.info.backend_pid])
         with pytest.raises(ServiceError):
-            Roster(sources, rig.today).find(["P1"])
+            Roster(sources, company.today).find(["P1"])
 
 
-def test_nothing_can_be_written_where_records_are(rig: Rig):
-    """Whatever a query of the pack tries."""
-    rig.execute(
+def test_database_session_of_sources_is_read_only(company: TrainingCompany):
+    company.execute(
         "CREATE OR REPLACE FUNCTION hire() RETURNS text LANGUAGE sql AS "
         "$$INSERT INTO people (person) VALUES ('X') RETURNING person$$"
     )
-    rig.person()
+    company.add_person()
     sql = "SELECT hire() AS person, name, mail, department, supervisor, head, joined_on, left_on, "
     sql += "leave_from, leave_until, access FROM people"
-    rig.rules = rules(people={"database": "firm", "sql": sql})
-    rig.course()
+    company.rules = rules(people={"database": "firm", "sql": sql})
+    company.add_course()
     with pytest.raises(UsageError, match="SQLSTATE 25006"):
-        rig.due()
+        company.due_courses()
 
 
-def test_of_some_people_only_their_rows_are_brought_together(rig: Rig):
-    """Just before each batch of mails is sent: a copy of the whole company would take too long."""
-    uploaded(rig)
+def test_open_sources_copies_only_rows_of_given_people(company: TrainingCompany):
+    upload_sample(company)
     for number in range(5):
-        rig.person(f"P{number}")
-        rig.took("2025-03-10", f"P{number}")
-    rig.rules = rules(courses=UPLOAD)
-    with open_sources(rig.context(), ["P1", "P3"]) as sources:
+        company.add_person(f"P{number}")
+        company.add_completion("2025-03-10", f"P{number}")
+    company.rules = rules(courses=UPLOAD)
+    with open_sources(company.context(), ["P1", "P3"]) as sources:
         for name in ("people", "completions"):
             query = SQL("SELECT person FROM {} AS one ORDER BY 1").format(sources[name])
             assert sources.connection.execute(query).fetchall() == [("P1",), ("P3",)]

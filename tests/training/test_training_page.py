@@ -1,4 +1,4 @@
-"""docs/training.md: every key, column and finding is there."""
+"""Tests that the documentation explains every key, column and finding of training."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from include.training.rules import Ladder, TrainingRules
 from include.training.sources import COLUMNS
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+PAGES = ("explanation/training.md", "reference/policy-pack/training.md")
+EXPLANATION, REFERENCE = ((ROOT / "docs" / page).read_text(encoding="utf-8") for page in PAGES)
+PAGE = EXPLANATION + REFERENCE
 CODES = re.compile(r'"(training\.(?!yaml|md)[a-z_]+)"')
-NO_FINDINGS = {  # kinds of notices, figures, the file
+NOT_FINDINGS = {  # kinds of notifications, metrics, and the name of the rules file
     "training.yaml",
     "training.reminder",
     "training.copy",
@@ -21,29 +23,26 @@ NO_FINDINGS = {  # kinds of notices, figures, the file
 }
 
 
-def test_every_key_is_explained_with_its_default():
-    """Each key of the models stands as code on the page."""
+def test_page_explains_every_key_of_training_yaml_with_default():
     keys = [name for name in TrainingRules.model_fields if name != "ladder"]
     keys += [f"ladder.{name}" for name in Ladder.model_fields]
-    assert [one for one in keys if f"`{one}`" not in PAGE] == []
-    rows = dict(re.findall(r"^\| `ladder\.(\w+)` \| `([^`]+)` \|", PAGE, re.M))
+    assert [key for key in keys if f"`{key}`" not in PAGE] == []
+    rows = dict(re.findall(r"^\| `ladder\.(\w+)` \| [^|]* \| [^|]* \| `([^`]+)` \|", PAGE, re.M))
     assert rows == {
         name: str(list(value) if isinstance(value, tuple) else value)
         for name, value in Ladder().model_dump().items()
     }
 
 
-def test_every_column_is_explained():
-    """Of each of the three sources."""
+def test_page_explains_every_source_column():
     for name, columns in COLUMNS.items():
-        [row] = re.findall(rf"^\| `{name}` \| (.*) \|$", PAGE, re.M)
-        assert [one for one in columns if f"`{one}`" not in row] == [], name
+        [row] = re.findall(rf"^\| `{name}` \| (.*) \|$", EXPLANATION, re.M)
+        assert [column for column in columns if f"`{column}`" not in row] == [], name
 
 
-def test_every_finding_is_explained():
-    """A code in a report leads to its meaning."""
-    found: set[str] = set()
+def test_page_explains_every_finding_code():
+    codes: set[str] = set()
     for file in sorted((ROOT / "include" / "training").glob("*.py")):
-        found |= set(CODES.findall(file.read_text(encoding="utf-8")))
-    assert "training.twice" in found
-    assert [one for one in sorted(found - NO_FINDINGS) if f"`{one}`" not in PAGE] == []
+        codes |= set(CODES.findall(file.read_text(encoding="utf-8")))
+    assert "training.twice" in codes
+    assert [code for code in sorted(codes - NOT_FINDINGS) if f"`{code}`" not in PAGE] == []

@@ -1,4 +1,4 @@
-"""A waiver names a reason, a last day and somebody else who granted it; it ends by itself."""
+"""Tests of granting, ending and listing waivers."""
 
 from __future__ import annotations
 
@@ -17,152 +17,137 @@ from include.services.errors import UsageError
 from include.state.connect import engine
 from include.training import waivers
 from include.training.obligations import Waiver
-from tests.support.databases import fresh
+from tests.support.databases import temporary_database
 
 ZONE = ZoneInfo("Asia/Shanghai")
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=ZONE)
 UNTIL = date(2026, 6, 30)
-WORDS = "Works abroad until summer"
+REASON = "Works abroad until summer"
 
 
 @pytest.fixture(scope="module")
 def state(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Engine]:
-    """A state database."""
-    with fresh(postgres, migrated_once) as name:
+    """Provide a state database."""
+    with temporary_database(postgres, migrated_once) as name:
         yield engine(postgres.conninfo(name))
 
 
 @pytest.fixture
 def conn(state: Engine) -> Iterator[Connection]:
-    """A transaction in it, of which nothing stays."""
-    with state.connect() as made:
-        yield made
-        made.rollback()
+    """Provide a connection whose transaction is rolled back after the test."""
+    with state.connect() as connection:
+        yield connection
+        connection.rollback()
 
 
-def grant(conn: Connection, person: str = "E0007", **more: object) -> waivers.Waived:
-    given = {"reason": WORDS, "until": UNTIL, "by": "li.na", "at": NOW} | more
-    return waivers.grant(conn, person, "LAW", **given)  # type: ignore[arg-type]  # as typed above
+def grant(conn: Connection, person: str = "E0007", **more: object) -> waivers.GrantedWaiver:
+    arguments = {"reason": REASON, "until": UNTIL, "by": "li.na", "at": NOW} | more
+    return waivers.grant_waiver(conn, person, "LAW", **arguments)  # type: ignore[arg-type]  # a dict
 
 
-def refused(what: str) -> pytest.RaisesExc[UsageError]:
-    return pytest.raises(UsageError, match=what)
+def raises_usage_error(message: str) -> pytest.RaisesExc[UsageError]:
+    return pytest.raises(UsageError, match=message)
 
 
-def test_a_waiver_stands_up_to_its_last_day(conn: Connection) -> None:
-    """On the day after it the course is due again, without anybody's doing."""
-    made = grant(conn)
-    assert waivers.listed(conn, NOW.date()) == [made]
-    assert waivers.current(conn, UNTIL) == [Waiver("E0007", "LAW")]
-    assert waivers.current(conn, UNTIL + timedelta(days=1)) == []
+def test_waiver_is_in_force_until_its_last_day(conn: Connection) -> None:
+    waiver = grant(conn)
+    assert waivers.list_waivers(conn, NOW.date()) == [waiver]
+    assert waivers.waivers_in_force(conn, UNTIL) == [Waiver("E0007", "LAW")]
+    assert waivers.waivers_in_force(conn, UNTIL + timedelta(days=1)) == []
 
 
-def test_waivers_are_listed_by_their_last_day(conn: Connection) -> None:
-    """The one that ends first at the head, then by person."""
+def test_waivers_are_listed_by_last_day_and_person(conn: Connection) -> None:
     for person, until in (("E2", date(2026, 8, 1)), ("E3", UNTIL), ("E1", date(2026, 8, 1))):
         grant(conn, person, until=until)
-    found = waivers.listed(conn, NOW.date())
-    assert [one.person for one in found] == ["E3", "E1", "E2"]
+    listed = waivers.list_waivers(conn, NOW.date())
+    assert [waiver.person for waiver in listed] == ["E3", "E1", "E2"]
 
 
-def test_a_second_waiver_of_the_same_course_is_refused(conn: Connection) -> None:
-    """Otherwise ending one would leave the other, and nobody would know."""
+def test_second_waiver_of_same_course_is_refused(conn: Connection) -> None:
     grant(conn)
-    with refused("LAW is waived for E0007 already"):
+    with raises_usage_error("LAW is already waived for E0007"):
         grant(conn, until=date(2026, 7, 1))
     grant(conn, "E0008")
 
 
-def test_one_that_has_run_out_makes_room_and_stays_to_be_read(conn: Connection) -> None:
-    """Who granted the next one is named as who ended it."""
+def test_new_waiver_marks_expired_waiver_as_ended_and_keeps_it(conn: Connection) -> None:
     grant(conn)
     later = datetime(2026, 7, 1, 8, tzinfo=ZONE)
     grant(conn, until=date(2026, 9, 30), by="chen", at=later)
-    kept = conn.execute(text("SELECT until, ended_by FROM training_waiver ORDER BY id")).all()
-    assert [tuple(one) for one in kept] == [(UNTIL, "chen"), (date(2026, 9, 30), None)]
+    rows = conn.execute(text("SELECT until, ended_by FROM training_waiver ORDER BY id")).all()
+    assert [tuple(row) for row in rows] == [(UNTIL, "chen"), (date(2026, 9, 30), None)]
 
 
-def test_an_ended_waiver_is_in_force_no_more_and_stays_to_be_read(conn: Connection) -> None:
-    """It can be granted again, and cannot be ended twice."""
+def test_ended_waiver_is_kept_in_history(conn: Connection) -> None:
     grant(conn)
-    waivers.end(conn, "E0007", "LAW", by="chen", at=NOW)
-    assert waivers.listed(conn, NOW.date()) == []
-    with refused("LAW is not waived for E0007"):
-        waivers.end(conn, "E0007", "LAW", by="chen", at=NOW)
+    waivers.end_waiver(conn, "E0007", "LAW", by="chen", at=NOW)
+    assert waivers.list_waivers(conn, NOW.date()) == []
+    with raises_usage_error("LAW is not waived for E0007"):
+        waivers.end_waiver(conn, "E0007", "LAW", by="chen", at=NOW)
     grant(conn)
-    kept = conn.execute(text("SELECT ended_by FROM training_waiver ORDER BY id")).scalars().all()
-    assert kept == ["chen", None]
+    rows = conn.execute(text("SELECT ended_by FROM training_waiver ORDER BY id")).scalars().all()
+    assert rows == ["chen", None]
 
 
-def test_one_that_has_run_out_cannot_be_ended(conn: Connection) -> None:
-    """It did so by itself."""
+def test_expired_waiver_cannot_be_ended(conn: Connection) -> None:
     grant(conn)
-    with refused("is not waived"):
-        waivers.end(conn, "E0007", "LAW", by="chen", at=datetime(2026, 7, 1, tzinfo=ZONE))
+    with raises_usage_error("is not waived"):
+        waivers.end_waiver(conn, "E0007", "LAW", by="chen", at=datetime(2026, 7, 1, tzinfo=ZONE))
 
 
 @pytest.mark.parametrize("by", ["E0007", " e0007", "Ｅ０００７", "E00\u200b07"])
-def test_nobody_waives_their_own_course(conn: Connection, by: str) -> None:
-    """However they write their staff number."""
-    with refused("cannot waive their own course"):
+def test_person_cannot_grant_waiver_to_self(conn: Connection, by: str) -> None:
+    with raises_usage_error("cannot waive their own course"):
         grant(conn, by=by)
 
 
 @pytest.mark.parametrize("reason", ["", " ", "...", "13800138000", "2026-03-02"])
-def test_a_reason_has_to_say_something(conn: Connection, reason: str) -> None:
-    """Numbers and punctuation are no reason."""
-    with refused("The reason says nothing"):
+def test_waiver_without_reason_is_refused(conn: Connection, reason: str) -> None:
+    with raises_usage_error("The reason has no words"):
         grant(conn, reason=reason)
 
 
-def test_a_reason_keeps_no_customers_number(conn: Connection) -> None:
-    """It stands in sealed reports for years."""
+def test_customer_numbers_in_reason_of_waiver_are_redacted(conn: Connection) -> None:
     assert grant(conn, reason="Ill, ask\n138 0013 8000").reason == "Ill, ask …"
 
 
 @pytest.mark.parametrize("by", ["", "  "])
-def test_somebody_is_named(conn: Connection, by: str) -> None:
-    """For granting and for ending."""
-    with refused("Nobody is named"):
+def test_waiver_cannot_be_granted_or_ended_without_user_id(conn: Connection, by: str) -> None:
+    with raises_usage_error("who grants the waiver is not named"):
         grant(conn, by=by)
-    with refused("Nobody is named"):
-        waivers.end(conn, "E0007", "LAW", by=by, at=NOW)
+    with raises_usage_error("who ends the waiver is not named"):
+        waivers.end_waiver(conn, "E0007", "LAW", by=by, at=NOW)
 
 
 @pytest.mark.parametrize("person", ["", " ", "E\n7", "E" * 101])
-def test_what_is_no_staff_number_is_refused(conn: Connection, person: str) -> None:
-    """A waiver that fits nobody would pass unnoticed."""
-    with refused("no staff number"):
+def test_waiver_with_invalid_staff_number_is_refused(conn: Connection, person: str) -> None:
+    with raises_usage_error("The staff number is empty"):
         grant(conn, person)
 
 
-def test_staff_numbers_are_those_of_the_roster_however_they_are_typed(conn: Connection) -> None:
-    """Full-width digits and blanks around them, as uploads read them."""
+def test_staff_number_of_waiver_is_normalized(conn: Connection) -> None:
     assert grant(conn, " Ｅ０００８ ").person == "E0008"
 
 
 @given(days=st.integers(-1000, 1000))
-def test_the_last_day_is_to_come_and_at_most_a_year_away(state: Engine, days: int) -> None:
-    """For good would be no waiver but a rule, which belongs in the courses."""
+def test_last_day_of_waiver_must_be_within_next_366_days(state: Engine, days: int) -> None:
     with state.connect() as conn:
         until = NOW.date() + timedelta(days=days)
         if 1 <= days <= 366:
             assert grant(conn, until=until).until == until
         else:
-            with refused("not to come" if days < 1 else "more than 366 days away"):
+            with raises_usage_error("not in the future" if days < 1 else "more than 366 days away"):
                 grant(conn, until=until)
         conn.rollback()
 
 
-def test_days_are_those_of_the_pack(conn: Connection) -> None:
-    """Early in the morning in Shanghai it is still the day before in UTC."""
-    with refused("is not to come"):
+def test_last_day_of_waiver_is_in_timezone_of_policy_pack(conn: Connection) -> None:
+    with raises_usage_error("is not in the future"):
         grant(conn, until=date(2026, 3, 2), at=datetime(2026, 3, 2, 0, 30, tzinfo=ZONE))
 
 
-def test_of_two_who_grant_at_once_one_is_refused(state: Engine) -> None:
-    """The second one waits for the first, and is told."""
-    told: list[str] = []
+def test_second_of_two_concurrent_waivers_for_same_course_is_refused(state: Engine) -> None:
+    messages: list[str] = []
     with state.connect() as first:
         grant(first, "E0099")
 
@@ -171,7 +156,7 @@ def test_of_two_who_grant_at_once_one_is_refused(state: Engine) -> None:
                 try:
                     grant(conn, "E0099", by="chen")
                 except UsageError as error:
-                    told.append(error.message)
+                    messages.append(error.message)
 
         other = threading.Thread(target=second)
         other.start()
@@ -179,6 +164,6 @@ def test_of_two_who_grant_at_once_one_is_refused(state: Engine) -> None:
         assert other.is_alive()
         first.commit()
         other.join(10)
-    assert told == ["LAW is waived for E0099 already."]
+    assert messages == ["LAW is already waived for E0099."]
     with state.begin() as conn:
         conn.execute(text("TRUNCATE training_waiver"))

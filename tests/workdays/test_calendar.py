@@ -1,4 +1,4 @@
-"""Workdays, against the arrangements that the State Council published."""
+"""Tests of workdays against the arrangements that the State Council published."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from include.policy.rules import Calendar
 from include.workdays.calendar import Workdays
 
 DAYS = st.dates(date(2015, 1, 1), date(2030, 12, 31))
-# General Office of the State Council, arrangements of holidays: days off, and weekends worked.
+# Holiday arrangements of the State Council's General Office: days off, and worked weekend days.
 OFF = {
     2025: "01-01 01-28:02-04 04-04:04-06 05-01:05-05 05-31:06-02 10-01:10-08",
     2026: "01-01:01-03 02-15:02-23 04-04:04-06 05-01:05-05 06-19:06-21 09-25:09-27 10-01:10-07",
@@ -24,19 +24,18 @@ WORKED = {
 
 
 def days(year: int, text: str) -> set[date]:
-    found = set()
+    workday = set()
     for part in text.split():
         first, _, last = part.partition(":")
         day = date.fromisoformat(f"{year}-{first}")
         while day <= date.fromisoformat(f"{year}-{last or first}"):
-            found.add(day)
+            workday.add(day)
             day += timedelta(days=1)
-    return found
+    return workday
 
 
 @pytest.mark.parametrize("year", [2025, 2026])
-def test_every_day_of_a_year_is_as_it_was_announced(year: int):
-    """Holidays are off, make-up days are worked, and otherwise weekends are off."""
+def test_workdays_of_year_match_announcement_of_state_council(year: int):
     off, worked = days(year, OFF[year]), days(year, WORKED[year])
     workdays = Workdays(Calendar())
     day = date(year, 1, 1)
@@ -46,43 +45,40 @@ def test_every_day_of_a_year_is_as_it_was_announced(year: int):
         day += timedelta(days=1)
 
 
-def test_the_companys_own_days_come_first():
-    """A further day off, and a Sunday that is worked."""
+def test_days_opened_or_closed_by_company_override_national_holidays():
     own = Calendar(closed=("2026-12-24",), opened=("2026-12-27",))
     workdays = Workdays(own)
     assert not workdays.is_workday(date(2026, 12, 24))
     assert workdays.is_workday(date(2026, 12, 27))
 
 
-def test_without_a_country_only_weekends_are_off():
-    """National Day is a Thursday like others."""
+def test_calendar_without_country_has_no_days_off_except_weekends():
     assert Workdays(Calendar(holidays=None)).is_workday(date(2026, 10, 1))
 
 
-def test_a_year_that_is_not_announced_is_known_as_such():
-    """Its make-up days are missing, so a report can say so; the company's word ends that."""
+def test_year_without_announced_make_up_workdays_is_detected():
     assert Workdays(Calendar()).is_announced(2026)
     assert not Workdays(Calendar()).is_announced(2028)
-    assert not Workdays(Calendar(opened=("2028-01-29",))).is_announced(2028)  # one day is no year
+    assert not Workdays(Calendar(opened=("2028-01-29",))).is_announced(
+        2028
+    )  # a single day does not announce it
     assert Workdays(Calendar(announced=(2028,))).is_announced(2028)
     assert Workdays(Calendar(holidays=None)).is_announced(2028)
 
 
 @given(DAYS)
-def test_the_nearest_workday_is_one_and_none_lies_between(day: date):
-    """Both ways, and a workday is its own nearest one."""
+def test_nearest_workdays_before_and_after_day_are_found(day: date):
     workdays = Workdays(Calendar())
     later, earlier = workdays.on_or_after(day), workdays.on_or_before(day)
     assert earlier <= day <= later
     assert workdays.is_workday(earlier)
     assert workdays.is_workday(later)
     between = (earlier + timedelta(days=n) for n in range(1, (later - earlier).days))
-    assert not any(workdays.is_workday(one) for one in between)
+    assert not any(workdays.is_workday(date_between) for date_between in between)
     assert workdays.after(day) == workdays.on_or_after(day + timedelta(days=1))
 
 
-def test_a_calendar_that_never_opens_is_said():
-    """A walk has an end."""
+def test_calendar_without_workdays_raises_error():
     closed = tuple(date(2026, 1, 1) + timedelta(days=n) for n in range(900))
     with pytest.raises(ValueError, match="no workday near 2026-01-01"):
         Workdays(Calendar(closed=closed)).on_or_after(date(2026, 1, 1))

@@ -1,4 +1,4 @@
-"""A new workflow needs its own package, a DAG file, a line of the registry and a pack file."""
+"""A new workflow needs only a package, a DAG file, a registry line and a policy pack file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from include.workplace import ROOT
+from include.service_container import ROOT
 
 DECLARATION = '''\
 """Declaration of `check_scales`."""
@@ -111,7 +111,7 @@ CHECK_SCALES = Workflow[ScaleRules](
     rules=RuleSection("scales.yaml", ScaleRules, check_rules, page="scales.md"),
     login=DatabaseLogin("scales_db", Path(__file__).with_name("sample_grants.sql")),
     queries=login_queries,
-    notifications=(NotificationKind("scales.reminder", still_due),),
+    notifications=(NotificationKind("scales.reminder", _("scales reminder"), still_due),),
 )
 '''
 DAG = '''\
@@ -139,9 +139,12 @@ LINE = '    "check_scales": "include.scales.workflow:CHECK_SCALES",\n'
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program with the workflow: its package, its DAG file, one line of the registry."""
+    """Return a copy of the source code, to which a workflow is added.
+
+    The workflow consists of a package, a DAG file and a line in the registry.
+    """
     folder = tmp_path_factory.mktemp("tree")
-    # With what Python compiled, which takes seconds, but without what it is about to rename.
+    # Includes compiled files, which take seconds, but not temporary files that Python renames.
     ignore = shutil.ignore_patterns("*.pyc.*")
     for name in ("include", "dags", "plugins", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
@@ -160,7 +163,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped pack with the workflow's file."""
+    """Return a copy of the shipped policy pack with the new workflow's file."""
     folder = tmp_path_factory.mktemp("packs") / "scales"
     shutil.copytree(ROOT / "include/policy/pack", folder)
     (folder / "scales.yaml").write_text("most_grams: 30000\ndatabase: courier\n")
@@ -176,19 +179,18 @@ def run(tree: Path, words: list[str], **environment: str) -> subprocess.Complete
 
 
 def answer(tree: Path, script: str, **environment: str) -> Any:
-    done = run(tree, ["-c", f"import json\n{script}"], **environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    completed = run(tree, ["-c", f"import json\n{script}"], **environment)
+    assert completed.returncode == 0, completed.stderr
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
 def command(tree: Path, *words: str, code: int = 0, **environment: str) -> Mapping[str, Any]:
-    done = run(tree, ["-m", "include.cli", *words, "--json"], **environment)
-    assert done.returncode == code, done.stderr
-    return dict(json.loads(done.stdout))
+    completed = run(tree, ["-m", "include.cli", *words, "--json"], **environment)
+    assert completed.returncode == code, completed.stderr
+    return dict(json.loads(completed.stdout))
 
 
-def test_the_dag_list_shows_the_workflow_with_its_tags(tree: Path) -> None:
-    """Title, owner, tags and tasks come from the declaration."""
+def test_dag_has_the_title_owner_and_tags_that_the_workflow_declares(tree: Path) -> None:
     script = """
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag("dags/check_scales.py")
@@ -204,25 +206,22 @@ print(json.dumps([*shown, [task.task_id for task in dag.topological_sort()]]))
     assert tasks == ["weigh", "send", "seal", "gate"]
 
 
-def test_the_roles_table_lets_the_group_run_the_workflow(tree: Path) -> None:
-    """Each role that runs the workflows on records runs this one too."""
+def test_roles_of_the_access_group_have_rights_on_the_new_workflow(tree: Path) -> None:
     roles = {role["name"]: role for role in command(tree, "roles", "list")["roles"]}
     assert "check_scales" in roles["Data Engineer"]["triggers"]
     assert "check_scales" in roles["Information Management Reviewer"]["reads"]
     assert "check_scales" not in roles["On Call"]["reads"]
 
 
-def test_the_pages_name_the_workflow(tree: Path) -> None:
-    """In the words of its declaration."""
+def test_compliance_pages_show_the_title_of_the_new_workflow(tree: Path) -> None:
     script = """
-from plugins.compliance_ui.names import title_of
+from plugins.compliance_ui.workflow_names import title_of
 print(json.dumps(title_of("check_scales").text))
 """
     assert answer(tree, script) == "Scales"
 
 
-def test_the_configuration_check_reads_the_pack_file(tree: Path, pack: Path) -> None:
-    """A good file is valid; a fault is named with file, line and path."""
+def test_config_check_validates_the_policy_file_of_the_new_workflow(tree: Path, pack: Path) -> None:
     assert command(tree, "config", "check", PARCELSEAL_POLICY=str(pack))["valid"]
     scales = pack / "scales.yaml"
     good = scales.read_text()
@@ -233,8 +232,7 @@ def test_the_configuration_check_reads_the_pack_file(tree: Path, pack: Path) -> 
     assert ("scales.yaml", 1, "most_grams") in places
 
 
-def test_a_faulty_reference_of_the_pack_file_is_named(tree: Path, pack: Path) -> None:
-    """The declared cross-check sees the rest of the pack."""
+def test_config_check_reports_an_unmapped_database(tree: Path, pack: Path) -> None:
     scales = pack / "scales.yaml"
     good = scales.read_text()
     scales.write_text("most_grams: 5\ndatabase: nowhere\n")
@@ -243,8 +241,7 @@ def test_a_faulty_reference_of_the_pack_file_is_named(tree: Path, pack: Path) ->
     assert [problem["message"] for problem in problems] == ["the pack maps no database 'nowhere'"]
 
 
-def test_the_local_profile_has_the_login_and_the_notifications_are_asked_about(tree: Path) -> None:
-    """Connection, role of the sample and notification kind come from the declaration."""
+def test_local_profile_has_login_and_notification_kind_of_the_new_workflow(tree: Path) -> None:
     script = """
 from include.local.roles import sample_logins
 from include.registry import notification_kinds
@@ -253,7 +250,7 @@ print(json.dumps([sample_logins()["scales_db"], "scales.reminder" in notificatio
     assert answer(tree, script) == ["courier_scales", True]
 
 
-def test_only_the_zone_of_the_workflow_has_its_login_in_production(tree: Path) -> None:
+def test_only_the_trust_zone_of_the_new_workflow_has_its_login(tree: Path) -> None:
     script = """
 from include.deployment.zones import ZONES, logins_of
 print(json.dumps([zone.queue for zone in ZONES.values() if "scales_db" in logins_of(zone)]))
@@ -261,10 +258,9 @@ print(json.dumps([zone.queue for zone in ZONES.values() if "scales_db" in logins
     assert answer(tree, script) == ["default"]
 
 
-def test_the_list_of_rights_has_the_login_and_the_workflow(tree: Path) -> None:
-    """docs/connections.md lists who needs the rights on what the pack's queries read."""
+def test_reference_page_of_database_rights_includes_the_new_workflow(tree: Path) -> None:
     script = """
-from include.rights.document import rights_table
+from include.reference.connection_pages import rights_table
 print(json.dumps(rights_table()))
 """
     rows = [row for row in answer(tree, script).splitlines() if "scales_db" in row]
@@ -272,10 +268,7 @@ print(json.dumps(rights_table()))
     assert all("check_scales" in row for row in rows)
 
 
-def test_the_connection_check_names_the_workflow_whose_login_lacks_a_right(
-    tree: Path, pack: Path
-) -> None:
-    """The other workflows do not need it."""
+def test_connection_check_names_the_workflow_that_needs_a_right(tree: Path, pack: Path) -> None:
     script = f"""
 from pathlib import Path
 from types import SimpleNamespace
@@ -288,21 +281,19 @@ print(json.dumps([needed["scales_db"], needed["partners_db"]]))
     assert answer(tree, script) == ["check_scales", "review_partners"]
 
 
-def test_the_canary_test_searches_the_workflows_runs(tree: Path) -> None:
-    """It runs every workflow of the registry."""
+def test_search_for_canary_values_includes_the_new_workflow(tree: Path) -> None:
     script = (
         "from tests.e2e.test_canary import EVERY_WORKFLOW\nprint(json.dumps(list(EVERY_WORKFLOW)))"
     )
     assert "check_scales" in answer(tree, script)
 
 
-def test_the_package_is_a_workflow_to_the_import_rules(tree: Path) -> None:
-    """It may not import another workflow, and no rule has to name it."""
+def test_import_rules_include_the_package_of_the_new_workflow(tree: Path) -> None:
     program = Path(sys.executable).parent / "lint-imports"
-    done = subprocess.run(
+    completed = subprocess.run(
         [program, "--no-cache"], cwd=tree, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr
     planted = tree / "include" / "scales" / "planted.py"
     planted.write_text("from include.backup import dump\n")
     refused = subprocess.run(

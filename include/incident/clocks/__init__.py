@@ -1,1 +1,1 @@
-"""The clocks of an incident: due times, lateness, notifications and response times."""
+"""The time limits of an incident: deadlines, lateness, notifications and response times."""

@@ -1,8 +1,8 @@
-"""Clocks of an incident: what is due by when, whether it was done, and how late.
+"""Compute the time limits of an incident: each deadline, whether it was met, and the delay.
 
-Nothing here is stored and nothing waits: every figure is computed from the rules as they were when
-the incident was opened, the moments on its timeline, and the time at which somebody looks. A
-workflow that stood still for six hours, or was never started, changes none of them.
+Deadlines are computed whenever they are needed, and are not stored. They depend only on the rules
+stored with the incident, on the times on its timeline, and on the current time. Therefore a
+deadline stays the same even if no workflow ran for hours.
 """
 
 from __future__ import annotations
@@ -15,87 +15,90 @@ from zoneinfo import ZoneInfo
 
 from include.incident.clocks.milestones import (
     CLOSED,
-    Graded,
-    Reached,
+    ConfirmedGrade,
+    ReachedMilestone,
     cancelled_at,
-    grades,
+    confirmed_grades,
     milestones,
-    not_needed,
-    reported,
+    report_milestone,
+    unneeded_reports,
 )
 from include.incident.entries import Opened, Scoped
+from include.incident.incident_ids import Kind
 from include.incident.incident_run import IncidentRecord, IncidentRun
-from include.incident.names import Kind
-from include.incident.register import as_opened
-from include.incident.rules import Applies, ClockRule, IncidentRules
+from include.incident.register import apply_snapshot
+from include.incident.rules import ClockRule, ConditionalRule, IncidentRules
 from include.incident.timeline import Entry, last_of
-from include.policy.period import later, utc
+from include.policy.period import add_period, utc
 
-SOON = timedelta(hours=1)
-IN_TIME = timedelta(0)
+DUE_SOON_WITHIN = timedelta(hours=1)
+NO_LATENESS = timedelta(0)
 
 
 class ClockState(StrEnum):
-    """Where a clock stands; in the order in which people want to see them."""
+    """The state of a time limit. The states are defined in order of urgency, most urgent first."""
 
-    OVERDUE = "overdue"  # it ran out, and still has to be done
+    OVERDUE = "overdue"  # the deadline passed, and the step is not done
     DUE_SOON = "due_soon"
     RUNNING = "running"
-    NOT_YET = "not_yet"  # would run if the incident were graded as is not expected
-    NOT_BEGUN = "not_begun"  # runs from the end of the handling
-    LATE = "late"  # done after it ran out
-    MISSED = "missed"  # ran out, and need not be done any more
-    MET = "met"  # done in time
-    LAPSED = "lapsed"  # ended in time by a grade to which it does not apply
-    STOPPED = "stopped"  # ended in time by a person: cancelled, or said not to be needed
+    NOT_YET = "not_yet"  # runs only if another grade than the proposed one is confirmed
+    NOT_BEGUN = "not_begun"  # starts when the handling ends
+    LATE = "late"  # the step was done after the deadline
+    MISSED = "missed"  # the deadline passed before people ended the time limit
+    MET = "met"  # the step was done by the deadline
+    LAPSED = "lapsed"  # ended by a new grade before the deadline
+    STOPPED = "stopped"  # cancelled, or declared not needed, before the deadline
     NOT_APPLICABLE = "not_applicable"
 
 
 OPEN = (ClockState.OVERDUE, ClockState.DUE_SOON, ClockState.RUNNING)
-"""States in which something has to be done."""
+"""States of clocks whose step is not done yet."""
 
 
-class Why(StrEnum):
-    """Why a clock does not run."""
+class InactiveReason(StrEnum):
+    """The reason why a time limit does not apply or has ended."""
 
-    GRADE = "grade"  # it is for other grades
-    TYPE = "type"  # for other types of incidents
-    SYSTEMS = "systems"  # for companies with, or without, critical systems
+    GRADE = "grade"  # the time limit applies only to other grades
+    TYPE = "type"  # applies only to other types of incidents
+    SYSTEMS = "systems"  # applies only with, or only without, critical systems
     REGRADED = "regraded"
     CANCELLED = "cancelled"
     NOT_NEEDED = "not_needed"
 
 
-class Bearing(StrEnum):
-    """The bearing of a rule on an incident."""
+class Applicability(StrEnum):
+    """Whether a rule of incident.yaml, for a time limit or an authority, applies to an incident."""
 
     YES = "yes"
-    PROVISIONAL = "provisional"  # if the grade is confirmed as proposed, or is not known at all
-    NOT_YET = "not_yet"  # only if another grade than the proposed one is confirmed
-    LAPSED = "lapsed"  # it did before the incident was regraded
+    PROVISIONAL = "provisional"  # the proposed grade is not confirmed, or no grade is known
+    NOT_YET = "not_yet"  # applies if another grade than the proposed one is confirmed
+    LAPSED = "lapsed"  # applied before the incident was regraded
     NO = "no"
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What clocks have to know of an incident.
+class ClockFacts:
+    """The facts about an incident from which its time limits are computed.
 
     Attributes:
-        aware_at: when the company became aware.
-        type: of incident.yaml.
-        critical: whether the company's systems are critical infrastructure.
-        graded: grades as people confirmed them, oldest first; the last one stands.
-        proposed: grade that was proposed; None where none is known, or where something could not
-            be counted and it may be higher: then every grade is held possible.
-        closed_at: when its handling ended.
-        cancelled_at: when it was entered that it was none.
-        not_needed: milestones that need not be reached, as a person decided, and since when.
+        aware_at: time at which the company became aware of the incident.
+        type: id of the incident type in incident.yaml.
+        critical: whether the company's systems are critical information infrastructure.
+        graded: confirmed grades, oldest first. The newest grade is in force.
+        proposed: id of the grade that ParcelSeal proposed after the newest count of affected
+            people. None before the first count, or if not everything on which the grade depends
+            could be counted. In both cases every grade is possible.
+        closed_at: time at which the incident was closed; None if it is not closed.
+        cancelled_at: time at which the cancellation was recorded; None if the incident is not
+            cancelled.
+        not_needed: declarations that a report is not needed, as name of the report's milestone ->
+            time at which the declaration was recorded.
     """
 
     aware_at: datetime
     type: str
     critical: bool = False
-    graded: tuple[Graded, ...] = ()
+    graded: tuple[ConfirmedGrade, ...] = ()
     proposed: str | None = None
     closed_at: datetime | None = None
     cancelled_at: datetime | None = None
@@ -103,49 +106,64 @@ class Facts:
 
     @property
     def grade(self) -> str | None:
-        """The grade that stands, None before one was confirmed."""
+        """The confirmed grade in force, or None before the first confirmation."""
         return self.graded[-1].grade if self.graded else None
 
 
-def facts_of(
+def build_facts(
     entries: Sequence[Entry],
     *,
     aware_at: datetime,
-    type: str,  # noqa: A002 - the incident's own word
+    type: str,  # noqa: A002 - the name of the incident's field
     critical: bool,
     order: Sequence[str],
     proposed: str | None = None,
-) -> Facts:
-    """Gather the facts from a timeline; see `Facts`. `order` has the grades, least first."""
+) -> ClockFacts:
+    """Collect, from a timeline, the facts that determine the time limits of an incident.
+
+    Args:
+        entries: entries of the timeline, oldest first.
+        aware_at: time at which the company became aware of the incident.
+        type: id of the incident type in incident.yaml.
+        critical: whether the company's systems are critical information infrastructure.
+        order: ids of the grades, least severe first.
+        proposed: id of the grade that ParcelSeal proposed after the newest count of affected
+            people; None if there is no certain proposal.
+    """
     closed = milestones(entries).get(CLOSED)
-    return Facts(
+    return ClockFacts(
         aware_at=aware_at,
         type=type,
         critical=critical,
-        graded=grades(entries),
+        graded=confirmed_grades(entries),
         proposed=proposed,
         closed_at=closed.at if closed else None,
         cancelled_at=cancelled_at(entries),
-        not_needed=not_needed(entries, order),
+        not_needed=unneeded_reports(entries, order),
     )
 
 
 @dataclass(frozen=True)
 class Clock:
-    """A clock as it stands; all moments in UTC.
+    """A time limit of an incident with its computed state. All times are in UTC.
 
     Attributes:
-        rule: what it measures.
-        state: where it stands.
-        provisional: whether it runs for a grade that nobody confirmed yet.
-        begins_at: None where it has not begun or does not apply.
-        due_at: done then is done in time, a moment later is late; None likewise.
-        done: what stopped it, and when that was entered; None where nothing did in its time.
-        ended_at: when people ended it: regraded, cancelled, or said that it is not needed.
-        why: why it does not run.
-        lateness: how long after it was due it was done, ended, or is looked at; zero where it was
-            not late.
-        remaining: until it is due, where it has to be done and is not late.
+        rule: rule of incident.yaml that sets the time limit.
+        state: state of the time limit.
+        provisional: whether the time limit depends on a grade that no person has confirmed yet.
+        begins_at: start; None if the time limit has not started or does not apply.
+        due_at: deadline; None if the time limit has not started or does not apply.
+        reached_milestone: time and timeline entry of the milestone; None if the milestone was not
+            reached before the time limit ended.
+        ended_at: time at which a decision of a person ended the time limit; None if no decision
+            did. Such decisions are a new grade, the cancellation of the incident, and the
+            declaration that a report is not needed.
+        inactive_reason: reason why the time limit does not apply or has ended; None if it runs.
+        lateness: how long after the deadline the milestone was reached or a person ended the time
+            limit. If neither has happened, the time from the deadline until now. Zero if the time
+            limit was not missed.
+        remaining: time until the deadline; None if the milestone was reached or the deadline has
+            passed.
     """
 
     rule: ClockRule
@@ -153,176 +171,213 @@ class Clock:
     provisional: bool = False
     begins_at: datetime | None = None
     due_at: datetime | None = None
-    done: Reached | None = None
+    reached_milestone: ReachedMilestone | None = None
     ended_at: datetime | None = None
-    why: Why | None = None
-    lateness: timedelta = IN_TIME
+    inactive_reason: InactiveReason | None = None
+    lateness: timedelta = NO_LATENESS
     remaining: timedelta | None = None
 
     @property
     def id(self) -> str:
-        """Of its rule."""
+        """The id of the time limit in incident.yaml."""
         return self.rule.id
 
     @property
     def milestone(self) -> str:
-        """What stops it, ``reported:cac``."""
+        """The name of the milestone to reach by the deadline, such as ``reported:cac``."""
         return milestone_of(self.rule)
 
     @property
     def done_at(self) -> datetime | None:
-        """When it was stopped."""
-        return self.done.at if self.done else None
+        """The time at which the milestone was reached; None if it was not reached."""
+        return self.reached_milestone.at if self.reached_milestone else None
 
     @property
     def is_open(self) -> bool:
-        """Return whether something has to be done."""
+        """Whether the milestone of the time limit still has to be reached."""
         return self.state in OPEN
 
     @property
     def is_late(self) -> bool:
-        """Return whether it ran out before its milestone was reached."""
-        return self.lateness > IN_TIME
+        """Whether the deadline passed before the milestone was reached."""
+        return self.lateness > NO_LATENESS
 
 
 def milestone_of(rule: ClockRule) -> str:
-    """The milestone that stops a clock."""
-    return reported(rule.authority) if rule.authority else rule.ends
-
-
-def clocks(
-    rules: Sequence[ClockRule],
-    facts: Facts,
-    reached: Mapping[str, Reached],
-    now: datetime,
-    zone: ZoneInfo,
-    soon: timedelta = SOON,
-) -> list[Clock]:
-    """Say how each clock stands, in the order of the rules.
-
-    What was late when people ended it stays late, for as long as it was by then; a clock whose
-    grade nobody had confirmed was never a duty, and is not.
+    """Return the name of the milestone that has to be reached within a time limit.
 
     Args:
-        rules: as they were when the incident was opened.
-        facts: about the incident.
-        reached: its milestones.
-        now: when somebody looks.
-        zone: of the pack; days and months are those of its calendar.
-        soon: how long before it is due a clock is due soon.
+        rule: rule of the time limit in incident.yaml.
+    """
+    return report_milestone(rule.authority) if rule.authority else rule.ends
+
+
+def compute_clocks(
+    rules: Sequence[ClockRule],
+    facts: ClockFacts,
+    reached: Mapping[str, ReachedMilestone],
+    now: datetime,
+    zone: ZoneInfo,
+    soon: timedelta = DUE_SOON_WITHIN,
+) -> list[Clock]:
+    """Compute the state of each time limit, in the order of the rules.
+
+    If a person ends a time limit after its deadline, the time limit counts as missed, and its
+    lateness is the time from the deadline until it was ended. A time limit that applies only to a
+    grade that was never confirmed does not count as missed.
+
+    Args:
+        rules: rules of the time limits, which were stored with the incident.
+        facts: facts about the incident.
+        reached: milestones that were reached, by name.
+        now: current time.
+        zone: timezone of the policy pack, which defines the length of days and months.
+        soon: remaining time at or below which a running time limit has the state `DUE_SOON`.
 
     Raises:
-        ValueError: a moment has no timezone.
-        UsageError: a period is longer than the calendar.
+        ValueError: a time has no timezone.
+        UsageError: a deadline is after the last date that Python can represent.
     """
-    return [_clock(rule, facts, reached, utc(now), zone, soon) for rule in rules]
+    return [_compute_clock(rule, facts, reached, utc(now), zone, soon) for rule in rules]
 
 
-def late(found: Iterable[Clock]) -> list[Clock]:
-    """Clocks that ran out before their milestone was reached, the one due first before others."""
-    return sorted((clock for clock in found if clock.is_late), key=_due)
+def late_clocks(clocks: Iterable[Clock]) -> list[Clock]:
+    """Return the time limits that were missed, earliest deadline first."""
+    return sorted((clock for clock in clocks if clock.is_late), key=_due_order)
 
 
-def for_people(found: Iterable[Clock]) -> list[Clock]:
-    """What has to be done first, then what will be, then what is over; by due time in each."""
+def sort_by_urgency(clocks: Iterable[Clock]) -> list[Clock]:
+    """Return the time limits sorted by state, most urgent first, then by deadline."""
     order = list(ClockState)
-    return sorted(found, key=lambda one: (order.index(one.state), *_due(one)))
+    return sorted(clocks, key=lambda clock: (order.index(clock.state), *_due_order(clock)))
 
 
-def bearing(rule: Applies, facts: Facts) -> Bearing:
-    """Say whether a rule applies: a clock's, or an authority's."""
-    return _bearing(rule, facts)[0]
+def applicability(rule: ConditionalRule, facts: ClockFacts) -> Applicability:
+    """Return whether the rule of a time limit or of an authority applies to an incident.
+
+    Args:
+        rule: rule of incident.yaml.
+        facts: facts about the incident.
+    """
+    return _applicability(rule, facts)[0]
 
 
-def _due(clock: Clock) -> tuple[bool, float, str]:
+def _due_order(clock: Clock) -> tuple[bool, float, str]:
     return clock.due_at is None, clock.due_at.timestamp() if clock.due_at else 0.0, clock.id
 
 
-def _bearing(rule: Applies, facts: Facts) -> tuple[Bearing, Why | None, datetime | None]:
-    """With why it does not, and since when."""
+def _applicability(
+    rule: ConditionalRule, facts: ClockFacts
+) -> tuple[Applicability, InactiveReason | None, datetime | None]:
+    """Return whether a rule applies to an incident, why it does not, and when it ceased to apply.
+
+    The reason is None if the rule applies. The time is None unless the rule ceased to apply because
+    a new grade was confirmed.
+    """
     if rule.types and facts.type not in rule.types:
-        return Bearing.NO, Why.TYPE, None
+        return Applicability.NO, InactiveReason.TYPE, None
     if rule.critical is not None and rule.critical != facts.critical:
-        return Bearing.NO, Why.SYSTEMS, None
+        return Applicability.NO, InactiveReason.SYSTEMS, None
     if not rule.grades or facts.grade in rule.grades:
-        return Bearing.YES, None, None
+        return Applicability.YES, None, None
     if facts.grade is None:
         if facts.proposed is None or facts.proposed in rule.grades:
-            return Bearing.PROVISIONAL, None, None
-        return Bearing.NOT_YET, Why.GRADE, None
-    for place in range(len(facts.graded) - 2, -1, -1):
-        if facts.graded[place].grade in rule.grades:
-            return Bearing.LAPSED, Why.REGRADED, utc(facts.graded[place + 1].at)
-    return Bearing.NO, Why.GRADE, None
+            return Applicability.PROVISIONAL, None, None
+        return Applicability.NOT_YET, InactiveReason.GRADE, None
+    for index in range(len(facts.graded) - 2, -1, -1):
+        if facts.graded[index].grade in rule.grades:
+            return Applicability.LAPSED, InactiveReason.REGRADED, utc(facts.graded[index + 1].at)
+    return Applicability.NO, InactiveReason.GRADE, None
 
 
-def _clock(
+def _compute_clock(
     rule: ClockRule,
-    facts: Facts,
-    reached: Mapping[str, Reached],
+    facts: ClockFacts,
+    reached: Mapping[str, ReachedMilestone],
     now: datetime,
     zone: ZoneInfo,
     soon: timedelta,
 ) -> Clock:
-    stands, why, ended = _bearing(rule, facts)
-    if stands is Bearing.NO:
-        return Clock(rule, ClockState.NOT_APPLICABLE, why=why)
+    applies, why, ended = _applicability(rule, facts)
+    if applies is Applicability.NO:
+        return Clock(rule, ClockState.NOT_APPLICABLE, inactive_reason=why)
     if ended is None:
-        ended, why = _ended(facts, milestone_of(rule)) or (None, why)
-    start = facts.aware_at if rule.begins == "awareness" else facts.closed_at
-    begins = utc(start) if start else None
-    due = later(begins, rule.within, zone) if begins else None
+        ended, why = _end_by_decision(facts, milestone_of(rule)) or (None, why)
+    started_at = facts.aware_at if rule.begins == "awareness" else facts.closed_at
+    begins = utc(started_at) if started_at else None
+    due = add_period(begins, rule.within, zone) if begins else None
     done = reached.get(milestone_of(rule))
     if done is not None and ended is not None and utc(done.at) > ended:
         done = None
-    state, until = _state(stands, why, due, done, ended, now, soon)
-    lateness = IN_TIME
-    if due and until and state in (ClockState.OVERDUE, ClockState.LATE, ClockState.MISSED):
-        lateness = until - due
-    waits = state in (*OPEN, ClockState.NOT_YET)
+    state, counted_until = _clock_state(applies, why, due, done, ended, now, soon)
+    lateness = NO_LATENESS
+    if due and counted_until and state in (ClockState.OVERDUE, ClockState.LATE, ClockState.MISSED):
+        lateness = counted_until - due
+    is_waiting = state in (*OPEN, ClockState.NOT_YET)
     return Clock(
         rule=rule,
         state=state,
-        provisional=stands is Bearing.PROVISIONAL,
+        provisional=applies is Applicability.PROVISIONAL,
         begins_at=begins,
         due_at=due,
-        done=done,
+        reached_milestone=done,
         ended_at=None if done else ended,
-        why=None if done else why,
+        inactive_reason=None if done else why,
         lateness=lateness,
-        remaining=due - now if due and waits and now <= due else None,
+        remaining=due - now if due and is_waiting and now <= due else None,
     )
 
 
-def _ended(facts: Facts, milestone: str) -> tuple[datetime, Why] | None:
-    """When people ended a clock, and how; the first of both."""
-    found = []
+def _end_by_decision(facts: ClockFacts, milestone: str) -> tuple[datetime, InactiveReason] | None:
+    """Return when and why a person ended a time limit by a decision.
+
+    The decision is to cancel the incident, or to declare that the report is not needed. If a person
+    did both, the earlier decision counts. Return None if there is no such decision.
+
+    Args:
+        facts: facts about the incident.
+        milestone: name of the milestone that has to be reached within the time limit.
+    """
+    ends = []
     if facts.cancelled_at is not None:
-        found.append((utc(facts.cancelled_at), Why.CANCELLED))
+        ends.append((utc(facts.cancelled_at), InactiveReason.CANCELLED))
     if (at := facts.not_needed.get(milestone)) is not None:
-        found.append((utc(at), Why.NOT_NEEDED))
-    return min(found, default=None)
+        ends.append((utc(at), InactiveReason.NOT_NEEDED))
+    return min(ends, default=None)
 
 
-def _state(
-    stands: Bearing,
-    why: Why | None,
+def _clock_state(
+    applies: Applicability,
+    why: InactiveReason | None,
     due: datetime | None,
-    done: Reached | None,
+    done: ReachedMilestone | None,
     ended: datetime | None,
     now: datetime,
     soon: timedelta,
 ) -> tuple[ClockState, datetime | None]:
-    """The state, and the moment up to which lateness counts."""
-    if done is not None and stands is not Bearing.NOT_YET:
+    """Return the state of a time limit, and the time until which its lateness is counted.
+
+    The time is None if the time limit has not started, or applies only to a grade that is not
+    confirmed.
+
+    Args:
+        applies: whether the rule of the time limit applies to the incident.
+        why: reason why the rule does not apply; None if it applies.
+        due: deadline; None if the time limit has not started.
+        done: the reached milestone; None if it was not reached.
+        ended: time at which a decision of a person ended the time limit, or None.
+        now: current time.
+        soon: remaining time at or below which a running time limit has the state `DUE_SOON`.
+    """
+    if done is not None and applies is not Applicability.NOT_YET:
         at = utc(done.at)
         return (ClockState.LATE if due and at > due else ClockState.MET), at
     if ended is not None:
-        was_a_duty = stands in (Bearing.YES, Bearing.LAPSED)
+        was_a_duty = applies in (Applicability.YES, Applicability.LAPSED)
         if due and ended > due and was_a_duty:
             return ClockState.MISSED, ended
-        return (ClockState.LAPSED if why is Why.REGRADED else ClockState.STOPPED), ended
-    if stands is Bearing.NOT_YET:
+        return (ClockState.LAPSED if why is InactiveReason.REGRADED else ClockState.STOPPED), ended
+    if applies is Applicability.NOT_YET:
         return ClockState.NOT_YET, None
     if due is None:
         return ClockState.NOT_BEGUN, None
@@ -331,50 +386,58 @@ def _state(
     return (ClockState.DUE_SOON if due - now <= soon else ClockState.RUNNING), now
 
 
-def facts_from(today: IncidentRules, record: IncidentRecord) -> Facts:
-    """What clocks have to know of an incident.
+def facts_of_record(current_rules: IncidentRules, record: IncidentRecord) -> ClockFacts:
+    """Return the facts about an incident from which its time limits are computed.
 
     Args:
-        today: incident.yaml.
-        record: the incident.
+        current_rules: current content of incident.yaml.
+        record: incident with its timeline.
     """
-    scoped = last_of(record.entries, Kind.SCOPED)
-    count = scoped.as_(Scoped) if scoped is not None else None
+    scope_entry = last_of(record.entries, Kind.SCOPED)
+    count = scope_entry.as_(Scoped) if scope_entry is not None else None
     opened = last_of(record.entries, Kind.OPENED)
     critical = opened.as_(Opened).critical if opened is not None else None
-    rules = as_opened(today, record.incident.kept, record.incident.clocks)
-    return facts_of(
+    rules = apply_snapshot(current_rules, record.incident.kept, record.incident.clocks)
+    return build_facts(
         record.entries,
         aware_at=record.incident.aware_at,
         type=record.incident.type,
-        # Incidents opened before this was kept have today's.
-        critical=today.critical if critical is None else critical,
+        # For incidents opened before `critical` was stored, use the current value.
+        critical=current_rules.critical if critical is None else critical,
         order=[grade.id for grade in rules.grades],
         proposed=count.proposed if count is not None and count.certain else None,
     )
 
 
 def clocks_of(run: IncidentRun, record: IncidentRecord) -> list[Clock]:
-    """How its clocks stand now, by the rules as they were when it was opened.
+    """Return the time limits of an incident at the current time.
+
+    The time limits follow the rules that were stored when the incident was opened.
 
     Args:
-        run: the run or command.
-        record: the incident.
+        run: services and rules of the current run or command.
+        record: incident with its timeline.
     """
     return clocks_at(run.rules, record, run.clock.now(), run.zone)
 
 
 def clocks_at(
-    today: IncidentRules, record: IncidentRecord, now: datetime, zone: ZoneInfo
+    current_rules: IncidentRules, record: IncidentRecord, now: datetime, zone: ZoneInfo
 ) -> list[Clock]:
-    """How its clocks stand at a moment, for who has nothing to work on the incident with.
+    """Return the time limits of an incident at a given time.
+
+    Unlike `clocks_of`, this function needs no run.
 
     Args:
-        today: incident.yaml.
-        record: the incident.
-        now: the moment.
-        zone: of the pack.
+        current_rules: current content of incident.yaml.
+        record: incident with its timeline.
+        now: time for which the time limits are computed.
+        zone: timezone of the policy pack.
     """
-    return clocks(
-        record.incident.clocks, facts_from(today, record), milestones(record.entries), now, zone
+    return compute_clocks(
+        record.incident.clocks,
+        facts_of_record(current_rules, record),
+        milestones(record.entries),
+        now,
+        zone,
     )

@@ -1,13 +1,14 @@
-"""Milestones of an incident, and the decisions whether people are notified.
+"""Milestones of an incident, and the decisions to notify affected people.
 
-A milestone counts from when it happened, not from when it was recorded: Airflow may have been down.
-The timeline has both moments. Entries that end a clock by a decision (another grade, a
-cancellation, a report that is not needed) count from when they were entered: otherwise a late
-decision could be dated back.
+The time of a milestone is the time of its event, not the time at which the event was recorded,
+because Airflow may have been down. The timeline stores both times. There is one exception. A new
+grade, a cancellation, or a declaration that a report is not needed can end a time limit too. For
+such an event, the time at which it was recorded counts, because it must not be backdated.
 
-A decision is about the words of a letter and a list of people. A later decision on the same words
-adds people to those before. Once the words differ, it is about everybody to whom nothing was sent,
-and the decisions before no longer stand.
+A decision whether to notify people is about one notice text and one list of people. A later
+decision about the same text covers the people added to the list since. If the text changes, earlier
+decisions are not in force any more. The next decision then covers all people to whom no notice was
+sent.
 """
 
 from __future__ import annotations
@@ -27,98 +28,147 @@ from include.incident.entries import (
     Reported,
     Scoped,
 )
-from include.incident.names import Kind, Phase
+from include.incident.incident_ids import Kind, Phase
 from include.incident.timeline import Entry, last_of, of_kind
 
-_CHANGES = (Kind.SCOPED, Kind.PRESERVED, Kind.DECIDED, Kind.QUEUED)
+_HANDLING_KINDS = (Kind.SCOPED, Kind.PRESERVED, Kind.DECIDED, Kind.QUEUED)
 
 
-def words_of(decided: Entry) -> tuple[str, str]:
-    """Digests of the letter, and of the entry with its words, that a decision is bound to.
+def letter_digests_of(decided: Entry) -> tuple[str, str]:
+    """Return the digests of the notice text and of the impact texts that a decision is about.
 
-    Where that is not kept, each decision is on words of its own.
+    A decision that an older version of ParcelSeal recorded has no digest of the impact texts. In
+    this case the second value is the position of the decision in the timeline. Such a decision
+    therefore never counts as being about the same texts as another decision.
+
+    Args:
+        decided: timeline entry of the decision.
     """
     bound = _bound(decided)
     return str(bound.get("text", "")), str(bound.get("words", decided.place))
 
 
-def list_of(decided: Entry) -> str:
-    """Digest of the list of people that a decision is bound to; empty where none is kept."""
+def list_digest_of(decided: Entry) -> str:
+    """Return the digest of the list of people that a decision is about.
+
+    Return an empty text if an older version of ParcelSeal recorded the decision without this
+    digest.
+
+    Args:
+        decided: timeline entry of the decision.
+    """
     return str(_bound(decided).get("list", ""))
 
 
-def on_last_words(entries: Sequence[Entry]) -> list[Entry]:
-    """Decisions on the words that were decided on last, oldest first."""
-    found = of_kind(entries, Kind.DECIDED)
-    if not found:
+def decisions_on_last_letter(entries: Sequence[Entry]) -> list[Entry]:
+    """Return, oldest first, the decisions about the notice text that the newest decision is about.
+
+    The newest decision is included. The search goes back in time and stops at the first decision
+    about another text.
+
+    Args:
+        entries: entries of one incident, oldest first.
+    """
+    decisions = of_kind(entries, Kind.DECIDED)
+    if not decisions:
         return []
-    words = words_of(found[-1])
-    return list(takewhile(lambda one: words_of(one) == words, reversed(found)))[::-1]
+    digests = letter_digests_of(decisions[-1])
+    return list(takewhile(lambda entry: letter_digests_of(entry) == digests, reversed(decisions)))[
+        ::-1
+    ]
 
 
-def tells(entries: Sequence[Entry]) -> bool:
-    """Return whether anybody is told, by the decisions on the words that were decided on last."""
-    return any(entry.as_(Decided).tell for entry in on_last_words(entries))
+def is_notifying_decided(entries: Sequence[Entry]) -> bool:
+    """Return whether a person decided to notify people with the current notice text.
+
+    The current text is the text that the newest decision is about.
+
+    Args:
+        entries: entries of one incident, oldest first.
+    """
+    return any(entry.as_(Decided).tell for entry in decisions_on_last_letter(entries))
 
 
-def chain(entries: Sequence[Entry]) -> list[Entry]:
-    """The last decision and those that it adds to, oldest first; each about people of its own."""
-    by_place = {entry.place: entry for entry in on_last_words(entries)}
-    one = last_of(entries, Kind.DECIDED)
-    found = []
-    while one is not None:
-        found.append(one)
-        one = by_place.get(one.as_(Decided).adds_to or 0)
-    return found[::-1]
+def decision_chain(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the decisions in force, oldest first.
+
+    These are the newest decision and all earlier decisions that it extends to more people.
+
+    Args:
+        entries: entries of one incident, oldest first.
+    """
+    by_place = {entry.place: entry for entry in decisions_on_last_letter(entries)}
+    decision = last_of(entries, Kind.DECIDED)
+    decisions = []
+    while decision is not None:
+        decisions.append(decision)
+        decision = by_place.get(decision.as_(Decided).adds_to or 0)
+    return decisions[::-1]
 
 
-def unqueued(entries: Sequence[Entry]) -> bool:
-    """Return whether it was decided that people are told, and their notices are not queued yet."""
-    telling = [entry for entry in chain(entries) if entry.as_(Decided).tell]
-    if not telling:
+def has_unqueued_notices(entries: Sequence[Entry]) -> bool:
+    """Return whether notices that were decided on still have to be queued.
+
+    If several decisions in force are decisions to notify people, only the notices of the newest of
+    these decisions are examined. Return False if every decision in force is a decision not to
+    notify people.
+
+    Args:
+        entries: entries of one incident, oldest first.
+    """
+    notifying = [entry for entry in decision_chain(entries) if entry.as_(Decided).tell]
+    if not notifying:
         return False
-    sha256 = telling[-1].as_(Decided).sha256
+    sha256 = notifying[-1].as_(Decided).sha256
     return not any(
-        entry.place > telling[-1].place and entry.as_(NoticesQueuedFor).sha256 == sha256
+        entry.place > notifying[-1].place and entry.as_(NoticesQueuedFor).sha256 == sha256
         for entry in of_kind(entries, Kind.QUEUED)
     )
 
 
-def everybody(entries: Sequence[Entry]) -> bool:
-    """Return whether all that are affected are known, decided on and, if they are told, queued.
+def is_everybody_handled(entries: Sequence[Entry]) -> bool:
+    """Return whether all affected people are known, and the decisions about them are carried out.
 
-    Not while a database of the newest count could not be counted or listed, or while somebody is on
-    the list on whom nobody decided.
+    A decision to notify people is carried out when the notices are queued. For a decision not to
+    notify people, nothing has to be done. Return False if a database could not be counted or its
+    people could not be listed, or if no decision covers the newest list of people. Before the first
+    count, return True, because no decision is possible yet.
 
     Args:
-        entries: of one incident up to some moment, oldest first.
+        entries: entries of one incident up to some time, oldest first.
     """
-    counted, secured = last_of(entries, Kind.SCOPED), last_of(entries, Kind.PRESERVED)
-    if counted is None:  # nobody decides before
+    counted, preserved = last_of(entries, Kind.SCOPED), last_of(entries, Kind.PRESERVED)
+    if counted is None:  # no decision is possible before the first count
         return True
     decided = last_of(entries, Kind.DECIDED)
-    if decided is None or unqueued(entries):
+    if decided is None or has_unqueued_notices(entries):
         return False
-    if secured is None:
+    if preserved is None:
         return False
-    count, evidence = counted.as_(Scoped), secured.as_(Preserved)
+    count, evidence = counted.as_(Scoped), preserved.as_(Preserved)
     if evidence.version < count.version or count.unknown or evidence.not_listed:
         return False
-    return evidence.list_sha256 in (NOT_LISTED, list_of(decided))
+    return evidence.list_sha256 in (NOT_LISTED, list_digest_of(decided))
 
 
-def everybody_since(entries: Sequence[Entry], moment: datetime) -> datetime | None:
-    """From when on, at or after a moment, `everybody` was so first; None where it never was.
+def everybody_handled_at(entries: Sequence[Entry], moment: datetime) -> datetime | None:
+    """Return the first time, not before `moment`, at which `is_everybody_handled` is true.
+
+    Return None if it is not true at `moment` or later.
 
     Args:
-        entries: of one incident, oldest first.
-        moment: as of which it is looked first, by what was entered until then.
+        entries: entries of one incident, oldest first.
+        moment: earliest time to return.
     """
-    if everybody([entry for entry in entries if entry.recorded_at <= moment]):
+    if is_everybody_handled([entry for entry in entries if entry.recorded_at <= moment]):
         return moment
-    for place, one in enumerate(entries, 1):
-        if one.kind in _CHANGES and one.recorded_at > moment and everybody(entries[:place]):
-            return one.recorded_at
+    for count, entry in enumerate(entries, 1):
+        if (
+            entry.kind in _HANDLING_KINDS
+            and entry.recorded_at > moment
+            and is_everybody_handled(entries[:count])
+        ):
+            return entry.recorded_at
     return None
 
 
@@ -127,7 +177,7 @@ def _bound(decided: Entry) -> Mapping[str, str]:
 
 
 CLOSED, INDIVIDUALS_TOLD = "closed", "individuals_told"
-_PLAIN = {
+_MILESTONE_BY_KIND = {
     Kind.OPENED: "opened",
     Kind.TEAM_CALLED: "team_called",
     Kind.GRADED: "graded",
@@ -138,18 +188,18 @@ _PLAIN = {
     Kind.SUMMARISED: "summarised",
 }
 
-_ON_PEOPLE = (Kind.DECIDED, Kind.SCOPED, Kind.PRESERVED)
-"""What changes whether all that are affected are known and decided on."""
+_DECISION_KINDS = (Kind.DECIDED, Kind.SCOPED, Kind.PRESERVED)
+"""Kinds of entries that change whether everybody affected is known and decided on."""
 
 
 @dataclass(frozen=True)
-class Reached:
-    """A milestone that was reached.
+class ReachedMilestone:
+    """When a milestone was reached, and the timeline entry that records it.
 
     Attributes:
-        at: when it happened.
-        recorded_at: when that was entered.
-        place: of the entry.
+        at: time of the event that reached the milestone.
+        recorded_at: time at which the event was recorded.
+        place: position of the entry in the timeline.
     """
 
     at: datetime
@@ -158,154 +208,199 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Graded:
-    """A grade that a person confirmed.
+class ConfirmedGrade:
+    """A grade that a person confirmed, and the time from which it is in force.
 
     Attributes:
-        grade: of incident.yaml.
-        at: when.
+        grade: id of a grade in incident.yaml.
+        at: time from which the grade is in force.
     """
 
     grade: str
     at: datetime
 
 
-def reported(authority: str) -> str:
-    """Name of the milestone of a report to an authority."""
+def report_milestone(authority: str) -> str:
+    """Return the name of the milestone that is reached when a report is handed in.
+
+    Args:
+        authority: id of the authority that receives the report.
+    """
     return f"reported:{authority}"
 
 
-def milestones(entries: Sequence[Entry]) -> dict[str, Reached]:
-    """Say when each milestone was first reached; those that were not are left out.
+def milestones(entries: Sequence[Entry]) -> dict[str, ReachedMilestone]:
+    """Return the reached milestones by name, with the time when each was first reached.
 
-    A grade that is changed later, a second report or notices to people found later leave the first
-    time as it is. What was voided by a later entry counts for nothing, and neither does the
-    decision that people need not be told once it was decided that they are. People are told only
-    once all that are affected are known and were decided on.
+    A new grade, a second report, or notices to people who were found later do not change the time
+    of a reached milestone. Entries that a later correction declares to be mistakes are ignored. A
+    decision not to notify people is ignored if a later decision is to notify people. The milestone
+    of the notification is reached only if all affected people are known and covered by a decision.
 
     Args:
-        entries: of one incident, oldest first.
+        entries: entries of one incident, oldest first.
     """
-    found: dict[str, Reached] = {}
-    for name, one in _counting(entries):
-        if name not in found or one.at < found[name].at:
-            found[name] = one
-    return found
+    reached: dict[str, ReachedMilestone] = {}
+    for name, milestone in _reached_milestones(entries):
+        if name not in reached or milestone.at < reached[name].at:
+            reached[name] = milestone
+    return reached
 
 
-def grades(entries: Sequence[Entry]) -> tuple[Graded, ...]:
-    """The grades that were confirmed one after the other; the last one stands.
+def confirmed_grades(entries: Sequence[Entry]) -> tuple[ConfirmedGrade, ...]:
+    """Return the grades that people confirmed, oldest first. The newest grade is in force.
 
-    The first one by the step that grades counts from when it was answered, every other from when it
-    was entered.
+    The time of the first grade is the time at which a person answered the grading step. The time of
+    a later grade is the time at which it was recorded.
+
+    Args:
+        entries: entries of one incident, oldest first.
     """
-    found: list[Graded] = []
-    for entry in valid(entries):
+    grades: list[ConfirmedGrade] = []
+    for entry in valid_entries(entries):
         if entry.kind is Kind.GRADED:
-            found.append(
-                Graded(entry.as_(GradeConfirmed).grade, _graded_at(entry, first=not found))
+            grades.append(
+                ConfirmedGrade(entry.as_(GradeConfirmed).grade, _graded_at(entry, first=not grades))
             )
-    return tuple(found)
+    return tuple(grades)
 
 
 def cancelled_at(entries: Sequence[Entry]) -> datetime | None:
-    """When it was entered that it was none; None where nobody did."""
-    found = [entry.recorded_at for entry in valid(entries) if entry.kind is Kind.CANCELLED]
-    return found[-1] if found else None
+    """Return the time at which the cancellation of the incident was recorded, or None."""
+    times = [entry.recorded_at for entry in valid_entries(entries) if entry.kind is Kind.CANCELLED]
+    return times[-1] if times else None
 
 
-def not_needed(entries: Sequence[Entry], order: Sequence[str]) -> dict[str, datetime]:
-    """Reports that need not be handed in, as a person decided: milestone -> when that was entered.
+def unneeded_reports(entries: Sequence[Entry], order: Sequence[str]) -> dict[str, datetime]:
+    """Return the first reports, one per authority, that were declared not needed.
+
+    Follow-up reports are left out, and so is a report that was handed in after all. A declaration
+    is ignored if a more severe grade was confirmed after it.
 
     Args:
-        entries: of one incident, oldest first.
-        order: grades of incident.yaml, least first.
+        entries: entries of one incident, oldest first.
+        order: ids of the grades of incident.yaml, least severe first.
+
+    Returns:
+        Name of the report's milestone -> time at which the declaration was recorded.
     """
-    found: dict[str, datetime] = {}
-    handed_in = milestones(entries)
-    for entry in valid(entries):
-        if entry.kind is not Kind.REPORTED or not _is_first(entry):
+    declined_at: dict[str, datetime] = {}
+    reached = milestones(entries)
+    for entry in valid_entries(entries):
+        if entry.kind is not Kind.REPORTED or not _is_first_report(entry):
             continue
-        if is_declined(entry) and not outgrown(entry, entries, order):
-            found.setdefault(reported(entry.as_(Reported).authority), entry.recorded_at)
-    return {name: at for name, at in found.items() if name not in handed_in}
+        if is_declined(entry) and not is_superseded_by_grade(entry, entries, order):
+            declined_at.setdefault(
+                report_milestone(entry.as_(Reported).authority), entry.recorded_at
+            )
+    return {name: at for name, at in declined_at.items() if name not in reached}
 
 
-def declined(entries: Sequence[Entry]) -> list[Entry]:
-    """Reports that, by the last answer to each, a person said need not be handed in."""
+def declined_reports(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the timeline entries that declare a report not needed.
+
+    An entry is left out if a later entry about the same report replaced it. So each report to an
+    authority has at most one entry.
+
+    Args:
+        entries: entries of one incident, oldest first.
+    """
     last: dict[tuple[str, Phase | None], Entry] = {}
-    for one in valid(entries):
-        if one.kind is Kind.REPORTED:
-            report = one.as_(Reported)
-            last[report.authority, report.phase] = one
-    return [one for one in last.values() if is_declined(one)]
+    for entry in valid_entries(entries):
+        if entry.kind is Kind.REPORTED:
+            report = entry.as_(Reported)
+            last[report.authority, report.phase] = entry
+    return [entry for entry in last.values() if is_declined(entry)]
 
 
 def is_declined(report: Entry) -> bool:
-    """Return whether an answer to a report says that it need not be handed in."""
+    """Return whether an entry about a report declares that the report is not needed.
+
+    Args:
+        report: timeline entry of the kind `Kind.REPORTED`.
+    """
     return not report.as_(Reported).complete
 
 
-def outgrown(answer: Entry, entries: Sequence[Entry], order: Sequence[str]) -> bool:
-    """Whether a worse grade was confirmed after an answer: it was decided for a lesser incident.
+def is_superseded_by_grade(answer: Entry, entries: Sequence[Entry], order: Sequence[str]) -> bool:
+    """Return whether an answer is invalid because a more severe grade was confirmed after it.
 
-    Going down again does not bring it back: what ran out meanwhile would never have.
+    The answer stays invalid even if a less severe grade is confirmed later.
 
     Args:
-        answer: an entry.
-        entries: of its incident, oldest first.
-        order: grades of incident.yaml, least first; one that it does not have any more is worse.
+        answer: timeline entry of the answer.
+        entries: entries of the same incident, oldest first.
+        order: ids of the grades of incident.yaml, least severe first. A grade that is missing in
+            the list counts as the most severe grade.
     """
-    rank = {grade: place for place, grade in enumerate(order)}
+    rank = {grade: index for index, grade in enumerate(order)}
     ranks = [
         (entry.place, rank.get(entry.as_(GradeConfirmed).grade, len(order)))
-        for entry in valid(entries)
+        for entry in valid_entries(entries)
         if entry.kind is Kind.GRADED
     ]
-    then = [grade for place, grade in ranks if place < answer.place]
-    return any(grade > (then[-1] if then else 0) for place, grade in ranks if place > answer.place)
+    earlier = [grade for position, grade in ranks if position < answer.place]
+    return any(
+        grade > (earlier[-1] if earlier else 0)
+        for position, grade in ranks
+        if position > answer.place
+    )
 
 
-def valid(entries: Sequence[Entry]) -> list[Entry]:
-    """Entries that no later entry voids, unless that one was voided itself; oldest first."""
+def valid_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries of a timeline without those that a correction declares to be mistakes.
+
+    A correction counts only if no later correction declares it to be a mistake itself.
+
+    Args:
+        entries: entries of one incident, oldest first.
+    """
     void: set[int] = set()
-    for one in reversed(entries):
-        if one.place not in void:
-            void.update(place for place in one.as_(EntryData).voids if place < one.place)
+    for later in reversed(entries):
+        if later.place not in void:
+            void.update(
+                position for position in later.as_(EntryData).voids if position < later.place
+            )
     return [entry for entry in entries if entry.place not in void]
 
 
-def _counting(entries: Sequence[Entry]) -> Iterator[tuple[str, Reached]]:
-    untold: list[Reached] = []
-    sent = False  # whether notices went out, be it not to everybody, and none was queued since
-    graded = False
-    counting = valid(entries)
-    for place, one in enumerate(counting, 1):
-        at = one.happened_at
-        if one.kind is Kind.GRADED:
-            at, graded = _graded_at(one, first=not graded), True
-        moment = Reached(at, one.recorded_at, one.place)
-        if one.kind in (Kind.TOLD, Kind.QUEUED):
-            sent = one.kind is Kind.TOLD
-        if one.kind in _ON_PEOPLE:
-            known = counting[:place]
-            if tells(known):
-                untold = []
-            elif last_of(known, Kind.DECIDED) is not None and everybody(known):
-                untold.append(moment)
-        if not one.as_(EntryData).complete:
+def _reached_milestones(entries: Sequence[Entry]) -> Iterator[tuple[str, ReachedMilestone]]:
+    declined_at: list[ReachedMilestone] = []
+    has_sent_notices = False  # sent, perhaps not to everybody, and none queued since
+    has_grade = False
+    counted_entries = valid_entries(entries)
+    for position, entry in enumerate(counted_entries, 1):
+        at = entry.happened_at
+        if entry.kind is Kind.GRADED:
+            at, has_grade = _graded_at(entry, first=not has_grade), True
+        moment = ReachedMilestone(at, entry.recorded_at, entry.place)
+        if entry.kind in (Kind.TOLD, Kind.QUEUED):
+            has_sent_notices = entry.kind is Kind.TOLD
+        if entry.kind in _DECISION_KINDS:
+            entries_so_far = counted_entries[:position]
+            if is_notifying_decided(entries_so_far):
+                declined_at = []
+            elif last_of(entries_so_far, Kind.DECIDED) is not None and is_everybody_handled(
+                entries_so_far
+            ):
+                declined_at.append(moment)
+        if not entry.as_(EntryData).complete:
             continue
-        if one.kind is Kind.TOLD_OTHERWISE and sent and everybody(counting[:place]):
-            yield INDIVIDUALS_TOLD, moment  # those whom no notice reached
-        if one.kind in _PLAIN:
-            yield _PLAIN[one.kind], moment
-        elif one.kind is Kind.REPORTED and _is_first(one):
-            yield reported(one.as_(Reported).authority), moment
-    for moment in untold:
+        if (
+            entry.kind is Kind.TOLD_OTHERWISE
+            and has_sent_notices
+            and is_everybody_handled(counted_entries[:position])
+        ):
+            yield INDIVIDUALS_TOLD, moment  # the people whom no notice reached were notified
+        if entry.kind in _MILESTONE_BY_KIND:
+            yield _MILESTONE_BY_KIND[entry.kind], moment
+        elif entry.kind is Kind.REPORTED and _is_first_report(entry):
+            yield report_milestone(entry.as_(Reported).authority), moment
+    for moment in declined_at:
         yield INDIVIDUALS_TOLD, moment
 
 
-def _is_first(report: Entry) -> bool:
+def _is_first_report(report: Entry) -> bool:
     return report.as_(Reported).phase is not Phase.REST
 
 

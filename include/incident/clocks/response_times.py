@@ -1,7 +1,8 @@
-"""Response times of incidents with their charts, and the score sheet of a drill.
+"""Response times of incidents, with charts and tables, and the score sheet of an incident drill.
 
-Figures are exact to the microsecond. What is not known, or has not happened, is counted apart and
-never taken for zero; what had happened before anybody was aware took no time at all.
+Times are exact to the microsecond. Incidents without a response time are counted separately, not as
+zero. If an event happened before the company became aware of the incident, its response time is
+zero.
 """
 
 from __future__ import annotations
@@ -13,56 +14,58 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from include.evidence.model import Outcome
-from include.incident.clocks.clock import Clock, ClockState, late
-from include.incident.clocks.clock_words import state
-from include.incident.clocks.milestones import INDIVIDUALS_TOLD, Reached, reported
-from include.incident.names import State
+from include.incident.clocks.clock import Clock, ClockState, late_clocks
+from include.incident.clocks.clock_texts import state_text
+from include.incident.clocks.milestones import INDIVIDUALS_TOLD, ReachedMilestone, report_milestone
+from include.incident.incident_ids import State
 from include.messages import Message, _
 from include.policy.period import utc
 from include.reports.model import Bar, BarChart, Block, Cell, Table, table_of
 
-_REPORTED = reported("")
+_REPORTED = report_milestone("")
 _NO_TIME = timedelta(0)
 
 
 class Measure(StrEnum):
-    """What is measured."""
+    """A response time that is measured for each incident, such as the time until containment."""
 
-    DETECT = "detect"  # from the beginning of the leak to awareness
-    CONTAIN = "contain"  # from awareness on, as the others
-    NOTIFY = "notify"  # affected people, or the decision that they need not be told
-    REPORT = "report"  # the first authority
+    DETECT = "detect"  # from the start of the leak until awareness
+    CONTAIN = "contain"  # from awareness until containment
+    NOTIFY = "notify"  # from awareness until people are notified, or need not be
+    REPORT = "report"  # from awareness until the first report to an authority
 
 
 @dataclass(frozen=True)
-class Handled:
-    """An incident as its figures need it.
+class IncidentTimes:
+    """The response times of one incident.
 
     Attributes:
-        number: for people.
-        state: where it stands.
-        aware_at: when the company became aware.
-        took: how long, by what is measured; None where that is not known or has not happened.
-        late: its clocks that ran out, the one due first before others.
+        number: number of the incident.
+        state: state of the incident.
+        aware_at: time at which the company became aware of the incident.
+        durations: response time by measure; None if the time is unknown or the event has not
+            happened yet.
+        late: time limits that were missed, earliest deadline first.
     """
 
     number: str
     state: State
     aware_at: datetime
-    took: Mapping[Measure, timedelta | None]
+    durations: Mapping[Measure, timedelta | None]
     late: Sequence[Clock] = ()
 
 
 @dataclass(frozen=True)
-class Figure:
-    """How long something took in several incidents.
+class TimeStatistics:
+    """Statistics of one response time over several incidents.
 
     Attributes:
-        known: incidents of which that is known.
-        missing: those of which it is not, or where it has not happened.
-        mean: of the known ones; None where there are none, as the others.
-        median: of the known ones.
-        longest: of the known ones.
+        known: number of incidents whose response time is known.
+        missing: number of incidents whose response time is unknown, or whose event has not happened
+            yet.
+        mean: mean of the known response times; None if no response time is known.
+        median: median of the known response times; None if no response time is known.
+        longest: longest known response time; None if no response time is known.
     """
 
     known: int
@@ -73,95 +76,99 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """The incidents of a year, or of all years.
+class YearStatistics:
+    """Statistics of the incidents of one year, or of all years.
 
     Attributes:
-        year: of awareness, in the pack's timezone; None for all.
-        incidents: that were such; the figures are theirs.
-        cancelled: that turned out to be none.
-        late: clocks that ran out, of both.
-        took: how long things took.
+        year: year in which the company became aware, in the policy pack's timezone; None for all
+            years.
+        incidents: number of incidents that were not cancelled.
+        cancelled: number of cancelled incidents.
+        late: number of missed time limits, including those of cancelled incidents.
+        durations: statistics of response times by measure. Cancelled incidents are left out.
     """
 
     year: int | None
     incidents: int
     cancelled: int
     late: int
-    took: Mapping[Measure, Figure]
+    durations: Mapping[Measure, TimeStatistics]
 
 
-def handled(
+def measure_incident(
     number: str,
     state: State,
     *,
     began_at: datetime | None,
     aware_at: datetime,
-    reached: Mapping[str, Reached],
+    reached: Mapping[str, ReachedMilestone],
     clocks: Iterable[Clock],
-) -> Handled:
-    """Measure one incident.
+) -> IncidentTimes:
+    """Measure the response times of one incident.
 
     Args:
-        number: for people.
-        state: where it stands.
-        began_at: when the leak began, None where nobody knows.
-        aware_at: when the company became aware.
-        reached: its milestones.
-        clocks: as they stand.
+        number: number of the incident.
+        state: state of the incident.
+        began_at: time at which the leak started; None if unknown.
+        aware_at: time at which the company became aware of the incident.
+        reached: milestones that were reached, by name.
+        clocks: time limits of the incident.
     """
-    reports = [one.at for name, one in reached.items() if name.startswith(_REPORTED)]
-    contained, told = reached.get("contained"), reached.get(INDIVIDUALS_TOLD)
-    return Handled(
+    reports = [milestone.at for name, milestone in reached.items() if name.startswith(_REPORTED)]
+    contained, notified = reached.get("contained"), reached.get(INDIVIDUALS_TOLD)
+    return IncidentTimes(
         number=number,
         state=state,
         aware_at=aware_at,
-        took={
+        durations={
             Measure.DETECT: _between(began_at, aware_at),
             Measure.CONTAIN: _between(aware_at, contained.at if contained else None),
-            Measure.NOTIFY: _between(aware_at, told.at if told else None),
+            Measure.NOTIFY: _between(aware_at, notified.at if notified else None),
             Measure.REPORT: _between(aware_at, min(reports, default=None)),
         },
-        late=late(clocks),
+        late=late_clocks(clocks),
     )
 
 
-def figures(found: Iterable[Handled], zone: ZoneInfo) -> list[Figures]:
-    """The figures of all years together, then of each year, the newest first.
+def yearly_statistics(incidents: Iterable[IncidentTimes], zone: ZoneInfo) -> list[YearStatistics]:
+    """Return the statistics of all years together, followed by those of each year, newest first.
 
-    Duplicates are left out: the incident that they are is there.
+    Incidents that are duplicates of other incidents are left out.
 
     Args:
-        found: all incidents.
-        zone: of the pack; years are those there.
+        incidents: response times of all incidents.
+        zone: timezone of the policy pack, which decides the year of an incident.
     """
-    known = [one for one in found if one.state is not State.DUPLICATE]
-    by_year: dict[int, list[Handled]] = {}
-    for one in known:
-        by_year.setdefault(one.aware_at.astimezone(zone).year, []).append(one)
-    years = [_figures(year, by_year[year]) for year in sorted(by_year, reverse=True)]
-    return [_figures(None, known), *years]
+    originals = [incident for incident in incidents if incident.state is not State.DUPLICATE]
+    by_year: dict[int, list[IncidentTimes]] = {}
+    for incident in originals:
+        by_year.setdefault(incident.aware_at.astimezone(zone).year, []).append(incident)
+    years = [_year_statistics(year, by_year[year]) for year in sorted(by_year, reverse=True)]
+    return [_year_statistics(None, originals), *years]
 
 
-def _figures(year: int | None, found: Sequence[Handled]) -> Figures:
-    real = [one for one in found if one.state is not State.CANCELLED]
-    return Figures(
+def _year_statistics(year: int | None, incidents: Sequence[IncidentTimes]) -> YearStatistics:
+    confirmed = [incident for incident in incidents if incident.state is not State.CANCELLED]
+    return YearStatistics(
         year=year,
-        incidents=len(real),
-        cancelled=len(found) - len(real),
-        late=sum(len(one.late) for one in found),
-        took={what: _figure([one.took.get(what) for one in real]) for what in Measure},
+        incidents=len(confirmed),
+        cancelled=len(incidents) - len(confirmed),
+        late=sum(len(incident.late) for incident in incidents),
+        durations={
+            measure: _time_statistics([incident.durations.get(measure) for incident in confirmed])
+            for measure in Measure
+        },
     )
 
 
-def _figure(found: Sequence[timedelta | None]) -> Figure:
-    known = sorted(one for one in found if one is not None)
-    missing = len(found) - len(known)
-    if not known:
-        return Figure(0, missing)
-    mean = sum(known, _NO_TIME) / len(known)
-    middle = (known[(len(known) - 1) // 2] + known[len(known) // 2]) / 2
-    return Figure(len(known), missing, mean, middle, known[-1])
+def _time_statistics(times: Sequence[timedelta | None]) -> TimeStatistics:
+    known_times = sorted(time for time in times if time is not None)
+    missing = len(times) - len(known_times)
+    if not known_times:
+        return TimeStatistics(0, missing)
+    mean = sum(known_times, _NO_TIME) / len(known_times)
+    middle = (known_times[(len(known_times) - 1) // 2] + known_times[len(known_times) // 2]) / 2
+    return TimeStatistics(len(known_times), missing, mean, middle, known_times[-1])
 
 
 def _between(begin: datetime | None, end: datetime | None) -> timedelta | None:
@@ -171,50 +178,66 @@ def _between(begin: datetime | None, end: datetime | None) -> timedelta | None:
 
 
 _TITLES = {
-    Measure.DETECT: _("to detect"),
-    Measure.CONTAIN: _("to contain"),
-    Measure.NOTIFY: _("to tell people"),
-    Measure.REPORT: _("to the first report"),
+    Measure.DETECT: _("time to detect"),
+    Measure.CONTAIN: _("time to contain"),
+    Measure.NOTIFY: _("time to notify affected people"),
+    Measure.REPORT: _("time to the first report to an authority"),
 }
 _CHARTS = {
-    Measure.DETECT: _("Mean time from the beginning of a leak to awareness"),
+    Measure.DETECT: _("Mean time from the start of a leak to awareness"),
     Measure.CONTAIN: _("Mean time from awareness to containment"),
-    Measure.NOTIFY: _("Mean time from awareness until people are told, or need not be"),
+    Measure.NOTIFY: _(
+        "Mean time from awareness to the notification of affected people, or to the decision "
+        "not to notify them"
+    ),
     Measure.REPORT: _("Mean time from awareness to the first report to an authority"),
 }
 
 
-def charts(found: Sequence[Figures]) -> list[BarChart]:
-    """One chart for each thing that is measured, with a bar a year; no bar where none is known.
+def charts(years: Sequence[YearStatistics]) -> list[BarChart]:
+    """Return one bar chart per measure. Each bar is the mean response time of a year.
+
+    A year without a known response time has no bar.
 
     Args:
-        found: as `include.incident.clocks.response_times.figures` gives them.
+        years: result of `yearly_statistics`.
     """
     return [
         BarChart(
-            caption=_CHARTS[what],
+            caption=_CHARTS[measure],
             category=_("Year"),
             unit="seconds",
-            bars=[Bar(label=_year(year), value=_seconds(year.took[what].mean)) for year in found],
+            bars=[
+                Bar(label=_year_label(year), value=_seconds(year.durations[measure].mean))
+                for year in years
+            ],
         )
-        for what in Measure
+        for measure in Measure
     ]
 
 
-def figure_table(found: Sequence[Figures]) -> Table:
-    """The figures in rows: year and what was measured, with how many it is not known of."""
-    measured = [(year, measure, year.took[measure]) for year in found for measure in Measure]
+def response_time_table(years: Sequence[YearStatistics]) -> Table:
+    """Return a table of response times by year and measure.
+
+    The table also states for how many incidents each response time is unknown.
+
+    Args:
+        years: result of `yearly_statistics`.
+    """
+    measured = [(year, measure, year.durations[measure]) for year in years for measure in Measure]
     return table_of(
-        _("How long incidents took"),
+        _("Response times"),
         measured,
         [
             (
                 _("Year"),
                 "text",
-                lambda row: _("{year}, {what}", year=_year(row[0]), what=_TITLES[row[1]]),
+                lambda row: _(
+                    "{year}: {measure}", year=_year_label(row[0]), measure=_TITLES[row[1]]
+                ),
             ),
-            (_("Known of"), "number", lambda row: row[2].known),
-            (_("Not known of"), "number", lambda row: row[2].missing),
+            (_("Incidents whose time is known"), "number", lambda row: row[2].known),
+            (_("Incidents whose time is unknown"), "number", lambda row: row[2].missing),
             (_("Mean"), "duration", lambda row: _seconds(row[2].mean)),
             (_("Median"), "duration", lambda row: _seconds(row[2].median)),
             (_("Longest"), "duration", lambda row: _seconds(row[2].longest)),
@@ -222,90 +245,110 @@ def figure_table(found: Sequence[Figures]) -> Table:
     )
 
 
-def count_table(found: Sequence[Figures]) -> Table:
-    """Return a table of the number of incidents and of clocks that ran out, by year."""
+def count_table(years: Sequence[YearStatistics]) -> Table:
+    """Return a table with the numbers of incidents and of missed time limits in each year.
+
+    Args:
+        years: result of `yearly_statistics`.
+    """
     return table_of(
         _("Incidents"),
-        found,
+        years,
         [
-            (_("Year"), "text", _year),
+            (_("Year"), "text", _year_label),
             (_("Incidents"), "number", lambda year: year.incidents),
             (_("Cancelled"), "number", lambda year: year.cancelled),
-            (_("Clocks that ran out"), "number", lambda year: year.late),
+            (_("Missed time limits"), "number", lambda year: year.late),
         ],
     )
 
 
-def late_table(found: Iterable[Handled]) -> Table:
-    """Every clock that ran out, by incident."""
+def late_clock_table(incidents: Iterable[IncidentTimes]) -> Table:
+    """Return a table with one row per missed time limit of all incidents."""
     return table_of(
-        _("Clocks that ran out"),
-        [(incident.number, clock) for incident in found for clock in incident.late],
+        _("Missed time limits"),
+        [(incident.number, clock) for incident in incidents for clock in incident.late],
         [
             (_("Incident"), "code", lambda row: row[0]),
-            (_("What"), "text", lambda row: row[1].rule.message),
-            (_("Due"), "datetime", lambda row: row[1].due_at),
+            (_("Time limit"), "text", lambda row: row[1].rule.message),
+            (_("Deadline"), "datetime", lambda row: row[1].due_at),
             (_("Late by"), "duration", lambda row: row[1].lateness.total_seconds()),
-            (_("State"), "text", lambda row: state(row[1])),
+            (_("State"), "text", lambda row: state_text(row[1])),
         ],
     )
 
 
-def blocks(years: Sequence[Figures], incidents: Iterable[Handled]) -> list[Block]:
-    """All of them for a section of a report."""
-    return [count_table(years), figure_table(years), *charts(years), late_table(incidents)]
+def report_blocks(
+    years: Sequence[YearStatistics], incidents: Iterable[IncidentTimes]
+) -> list[Block]:
+    """Return all charts and tables with statistics of incidents, for a section of a report.
+
+    Args:
+        years: result of `yearly_statistics`.
+        incidents: response times of all incidents.
+    """
+    return [
+        count_table(years),
+        response_time_table(years),
+        *charts(years),
+        late_clock_table(incidents),
+    ]
 
 
 def _seconds(length: timedelta | None) -> float | None:
     return None if length is None else length.total_seconds()
 
 
-def _year(year: Figures) -> Message | str:
+def _year_label(year: YearStatistics) -> Message | str:
     return _("All years") if year.year is None else str(year.year)
 
 
-_NOT_COUNTED = (ClockState.STOPPED, ClockState.LAPSED, ClockState.NOT_YET)
-"""A person decided while there was time that it need not be done, or it was never a duty."""
+_UNSCORED_STATES = (ClockState.STOPPED, ClockState.LAPSED, ClockState.NOT_YET)
+"""States without points: the time limit never applied, or ended early without its step."""
 
 
-def score(clocks: Sequence[Clock]) -> tuple[int, int]:
-    """Points of a drill: one for each clock that was met, of all that had to be.
+def drill_score(clocks: Sequence[Clock]) -> tuple[int, int]:
+    """Return how many time limits were met in a drill, and how many time limits were scored.
 
-    What a person decided in time need not be done counts neither for nor against.
+    A time limit is not scored if it does not apply to the incident. It is not scored either if it
+    ended before its deadline without its step: a person cancelled it, declared the step not needed,
+    or changed the grade.
 
     Args:
-        clocks: as they stand at its end.
+        clocks: time limits at the end of the drill.
     """
-    played = [
-        clock for clock in clocks if clock.due_at is not None and clock.state not in _NOT_COUNTED
+    scored = [
+        clock
+        for clock in clocks
+        if clock.due_at is not None and clock.state not in _UNSCORED_STATES
     ]
-    return sum(clock.state is ClockState.MET for clock in played), len(played)
+    return sum(clock.state is ClockState.MET for clock in scored), len(scored)
 
 
 def score_sheet(clocks: Sequence[Clock]) -> Table:
-    """What there was time for, how long it took, and whether that was in time.
+    """Return a table with the allowed time, the time taken and the result of each time limit.
 
     Args:
-        clocks: as they stand at the end of the drill.
+        clocks: time limits at the end of the drill.
     """
     due = [(clock, clock.begins_at, clock.due_at) for clock in clocks]
     return table_of(
-        _("Times of the drill against its clocks"),
+        _("Response times of the drill, compared with the time limits"),
         [(clock, begin, end) for clock, begin, end in due if begin and end],
         [
-            (_("What"), "text", lambda row: row[0].rule.message),
-            (_("Time that there was"), "duration", lambda row: _seconds(row[2] - row[1])),
+            (_("Time limit"), "text", lambda row: row[0].rule.message),
+            (_("Time allowed"), "duration", lambda row: _seconds(row[2] - row[1])),
             (
-                _("Time that it took"),
+                _("Time taken"),
                 "duration",
                 lambda row: _seconds(row[0].done_at - row[1]) if row[0].done_at else None,
             ),
-            (_("Result"), "outcome", lambda row: _result(row[0])),
+            (_("Result"), "outcome", lambda row: _score_result(row[0])),
         ],
     )
 
 
-def _result(clock: Clock) -> Cell:
-    if clock.state in _NOT_COUNTED:
-        return state(clock)
+def _score_result(clock: Clock) -> Cell:
+    if clock.state in _UNSCORED_STATES:
+        return state_text(clock)
     return Outcome.PASS if clock.state is ClockState.MET else Outcome.FAIL

@@ -1,1 +1,1 @@
-"""Counting what is affected, in the mapped databases: records, and whom they are about."""
+"""Counts of affected records and data subjects in the mapped databases."""

@@ -1,4 +1,4 @@
-"""Counting what is affected, database by database."""
+"""Count the affected records and people in each database of an incident's scope."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from zoneinfo import ZoneInfo
 
 from psycopg.sql import SQL, Composable
 
-from include.incident.counting.affected import Affected, affected, printed
-from include.incident.counting.live import look
-from include.incident.counting.logs import Logged
-from include.incident.counting.people import some
-from include.incident.counting.reading import CannotCount, reading
+from include.incident.counting.affected_records import (
+    AffectedRecords,
+    key_as_text,
+    resolve_selection,
+)
+from include.incident.counting.live_database import inspect_database
+from include.incident.counting.logs import LoggedSubjects
+from include.incident.counting.snapshot import CannotCount, open_snapshot
+from include.incident.counting.subject_counts import count_subjects
 from include.incident.rules import IncidentRules
-from include.incident.scope import Counted, Scope, Unknown
+from include.incident.scope import DatabaseCount, Scope, UncountedDatabase
 from include.incident.selection import Selection
 from include.messages import verbatim
 from include.policy.datamap import MappedDatabase
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 
-_MOST_PLACES = 20  # that a report shows
+_MAX_POSITIONS = 20  # shown in a report
 
 
 def count_all(
@@ -34,109 +38,129 @@ def count_all(
     moment: datetime,
     zone: ZoneInfo,
 ) -> Scope:
-    """Count what is affected in every database of a selection.
+    """Count the affected records and people in every database that the entered criteria cover.
 
     Args:
-        selection: what is affected, `selection.checked`.
-        rules: incident.yaml.
-        databases: of the data map, by name.
-        readers: where they are, as one who may read what incident.yaml names.
-        version: of the scope, from 1.
-        moment: as of which the age of people counts: when the company became aware.
-        zone: of the pack; dates without one are meant in it.
+        selection: criteria that `check_selection` returned.
+        rules: content of incident.yaml.
+        databases: databases of the data map, by name.
+        readers: addresses of the databases, by database name. The login of each address may read
+            the tables that incident.yaml names.
+        version: version of the scope, from 1.
+        moment: time of awareness, at which the age of people is determined.
+        zone: timezone of the policy pack, for times without a timezone.
     """
-    counted: list[Counted] = []
-    unknown: list[Unknown] = []
+    counted: list[DatabaseCount] = []
+    unknown: list[UncountedDatabase] = []
     for name in selection.databases:
         rule = rules.scope_of(name)
         try:
-            with reading(readers[name], databases[name], zone.key) as connection:
-                there = look(connection, databases[name], rule)
-                counted.append(count(affected(there, selection, moment), rules.sensitive))
+            with open_snapshot(readers[name], databases[name], zone.key) as connection:
+                live = inspect_database(connection, databases[name], rule)
+                counted.append(
+                    count_database(resolve_selection(live, selection, moment), rules.sensitive)
+                )
         except CannotCount as error:
-            unknown.append(Unknown(database=name, reason=error.reason, passing=error.passing))
+            unknown.append(
+                UncountedDatabase(
+                    database=name, reason=error.reason, passing=error.may_succeed_on_retry
+                )
+            )
         except UsageError as error:  # its data map is faulty, or its connection is missing
-            unknown.append(Unknown(database=name, reason=verbatim(error.message)))
+            unknown.append(UncountedDatabase(database=name, reason=verbatim(error.message)))
     return Scope(
         version=version, selection=selection, counted=tuple(counted), unknown=tuple(unknown)
     )
 
 
-def count(found: Affected, sensitive: Sequence[str]) -> Counted:
-    """Count what is affected in one database.
+def count_database(affected: AffectedRecords, sensitive: Sequence[str]) -> DatabaseCount:
+    """Count the affected records and people in one database.
 
     Args:
-        found: in an open database.
-        sensitive: data categories that count as such, with those below them.
+        affected: affected records of a database with an open connection.
+        sensitive: sensitive data categories. Their subcategories are sensitive as well.
 
     Raises:
-        psycopg.Error: the database is not as incident.yaml says, or was lost.
+        psycopg.Error: the database does not match incident.yaml, or the connection was lost.
     """
-    who, rows = some(found, sensitive)
-    logged = found.logged or Logged(SQL(""))
-    places = missing(found)
-    return Counted(
-        database=found.live.rule.database,
-        everything=found.everything,
-        subjects=who.count,
-        records={name: one.count for name, one in rows.items()},
-        categories=dict(who.categories),
-        sensitive=who.sensitive,
-        minors=who.minors,
-        age_unknown=who.age_unknown,
-        unlisted=who.unlisted,
+    subjects, rows = count_subjects(affected, sensitive)
+    logged = affected.logged or LoggedSubjects(SQL(""))
+    missing_positions = missing_key_positions(affected)
+    return DatabaseCount(
+        database=affected.live.rule.database,
+        everything=affected.everything,
+        subjects=subjects.count,
+        records={name: counts.count for name, counts in rows.items()},
+        categories=dict(subjects.categories),
+        sensitive=subjects.sensitive,
+        minors=subjects.minors,
+        age_unknown=subjects.age_unknown,
+        unlisted=subjects.unlisted,
         undated=sum(row.undated for row in rows.values()),
         first=min((row.first for row in rows.values() if row.first), default=None),
         last=max((row.last for row in rows.values() if row.last), default=None),
-        departments={} if found.everybody else dict(who.departments),
+        departments={} if affected.everybody else dict(subjects.departments),
         accounts=dict(logged.accounts),
         log_rows=logged.rows,
         log_first=logged.first,
         log_last=logged.last,
-        not_narrowed=found.not_narrowed,
-        listed=len(found.listed.keys),
-        not_found=len(places),
-        not_found_at=tuple(places[:_MOST_PLACES]),
+        not_narrowed=affected.not_narrowed,
+        listed=len(affected.listed.keys),
+        not_found=len(missing_positions),
+        not_found_at=tuple(missing_positions[:_MAX_POSITIONS]),
     )
 
 
-def missing(found: Affected) -> list[int]:
-    """Places in the list, from 1, of keys that the database does not have.
+def missing_key_positions(affected: AffectedRecords) -> list[int]:
+    """Return the positions, from 1, of the listed keys that do not exist in the database.
 
-    A person who does not stand in the collection of people, and whom records name, is there.
+    The key of a person exists if it is in the subject table or in a record.
+
+    Args:
+        affected: affected records of the database, with the listed keys.
 
     Raises:
-        psycopg.Error: the database is not as incident.yaml says, or was lost.
+        psycopg.Error: the database does not match incident.yaml, or the connection was lost.
     """
-    live, listed = found.live, found.listed
+    live, listed = affected.live, affected.listed
     if not listed.keys:
         return []
     if listed.collection is not None:
-        one = found.collections[listed.collection]
-        named = [
-            SQL("SELECT ({})::text FROM {} AS r WHERE {}").format(value.sql, one.table, condition)
-            for value, condition in zip(one.named, listed.records(one), strict=True)
+        collection = affected.collections[listed.collection]
+        queries = [
+            SQL("SELECT ({})::text FROM {} AS r WHERE {}").format(
+                value.sql, collection.table, condition
+            )
+            for value, condition in zip(collection.named, listed.records(collection), strict=True)
         ]
-        return listed.missing(_texts(found, named, listed.keys), None)
-    there = SQL("SELECT {} FROM {} AS s WHERE {} IN ({})").format(
-        printed(live, live.person), live.people, live.person, listed.people(live)
+        return listed.missing(_query_texts(affected, queries, listed.keys), None)
+    query = SQL("SELECT {} FROM {} AS s WHERE {} IN ({})").format(
+        key_as_text(live, live.person), live.people, live.person, listed.people(live)
     )
-    left = set(listed.missing(_texts(found, [there], listed.keys), live.key))
-    if not left:
+    missing = set(listed.missing(_query_texts(affected, [query], listed.keys), live.key))
+    if not missing:
         return []
-    keys = [key for place, key in zip(listed.places, listed.keys, strict=True) if place in left]
-    named = [
+    keys = [
+        key
+        for position, key in zip(listed.positions, listed.keys, strict=True)
+        if position in missing
+    ]
+    queries = [
         SQL("SELECT {} FROM {} AS r WHERE {} IN ({})").format(
-            printed(live, live.as_key(key)), collection.table, key, listed.people(live)
+            key_as_text(live, live.as_key(key)), collection.table, key, listed.people(live)
         )
-        for collection in found.collections.values()
+        for collection in affected.collections.values()
         for key in collection.keys
     ]
-    strangers = _texts(found, named, keys) if named else set()
-    return [place for place in listed.missing(strangers, live.key) if place in left]
+    keys_in_records = _query_texts(affected, queries, keys) if queries else set()
+    return [
+        position for position in listed.missing(keys_in_records, live.key) if position in missing
+    ]
 
 
-def _texts(found: Affected, queries: Sequence[Composable], keys: Sequence[str]) -> set[str]:
-    values = {**found.values, **found.listed.values(found.live, keys)}
+def _query_texts(
+    affected: AffectedRecords, queries: Sequence[Composable], keys: Sequence[str]
+) -> set[str]:
+    values = {**affected.values, **affected.listed.values(affected.live, keys)}
     query = SQL(" UNION ").join(queries)
-    return {text for (text,) in found.live.connection.execute(query, values)}
+    return {text for (text,) in affected.live.connection.execute(query, values)}

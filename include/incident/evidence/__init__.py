@@ -1,1 +1,1 @@
-"""Securing evidence: access logs copied and sealed, the list of people, legal holds."""
+"""The preserved evidence of an incident: sealed log extracts, the list of people, legal holds."""

@@ -1,7 +1,8 @@
-"""The evidence extract of a log: copied, packed, hashed, encrypted and stored at once.
+"""The evidence extract of a log, which is created as a stream.
 
-Nothing of it is in clear on a disk. The digest of the packed clear bytes lets whoever was given the
-opened file check it; that of the stored bytes shows that the store still has what was written.
+Rows are copied from the database, compressed, hashed, encrypted and stored. No unencrypted data is
+written to a disk. The digest of the compressed bytes lets recipients check the decrypted file. The
+digest of the encrypted bytes shows that the object in the store is unchanged.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import zstandard
 
 from include.encryption.crypto import EncryptionRecord, RecipientRecord
 from include.encryption.recipients import OpeningKey, Recipient
-from include.encryption.stream import COMPRESSION, PIECE, Filled, Stage, packed
+from include.encryption.stream import COMPRESSION, PIECE, FullReader, Stage, compressed
 from include.frozen import StrictModel
 from include.incident.evidence.log_copy import (
-    Copying,
+    LogCopy,
     LogQuery,
     LogSnapshot,
     RowCounter,
@@ -34,31 +35,31 @@ FORMAT: Literal["parcelseal.access-extract/1"] = "parcelseal.access-extract/1"
 
 
 class Extract(StrictModel):
-    """What is known of an extract: enough to check it, and with a key to open it, without us.
+    """The description of a log extract, with everything that is needed to verify and decrypt it.
 
     Attributes:
-        key: of the object in the store.
-        columns: of the CSV, in order.
-        since: rows from then on; None where nothing limited it.
-        until: rows before then.
-        accounts: whose rows; empty means everybody's.
-        partners: to whom what its rows say was given; empty in an extract of a log of accesses.
-        rows: as the server counted them; none is an extract too.
-        first: earliest moment of the rows, None without any.
-        last: latest moment of the rows.
-        taken_at: the server's time of the one snapshot that all rows are of.
-        began_at: when the work began.
-        ended_at: when the object was stored.
-        bytes_csv: size of the CSV.
-        bytes_clear: size of the CSV as packed by zstd.
-        sha256_clear: of those packed bytes, hex.
-        bytes_stored: size of the encrypted object.
-        sha256_stored: of the encrypted object, hex.
-        checksum: the store's own, empty where it has none.
-        version_id: the store's version, empty where it keeps none.
-        compression: how the CSV was packed.
-        encryption: how it was encrypted, and what it is bound to.
-        recipients: whose keys open it.
+        key: key of the object in the store.
+        columns: columns of the CSV, in order.
+        since: start of the time window of the rows; None if unlimited.
+        until: end of the time window, exclusive; None if unlimited.
+        accounts: accounts whose rows the extract contains; empty means all.
+        partners: partners that received the data of the rows; empty in an extract of an access log.
+        rows: number of rows as counted by the server; may be zero.
+        first: earliest time of the rows; None if the extract has no rows.
+        last: latest time of the rows; None if the extract has no rows.
+        taken_at: server time of the database snapshot from which all rows come.
+        began_at: time at which the creation of the extract began.
+        ended_at: time at which the object was stored.
+        bytes_csv: size of the CSV in bytes.
+        bytes_clear: size of the zstd-compressed CSV in bytes.
+        sha256_clear: digest (hex) of the compressed bytes.
+        bytes_stored: size of the encrypted object in bytes.
+        sha256_stored: digest (hex) of the encrypted object.
+        checksum: checksum that the store calculated; empty if the store has none.
+        version_id: version id in the store; empty if the store keeps no versions.
+        compression: compression of the CSV.
+        encryption: encryption method, and the context to which the encryption is bound.
+        recipients: recipients whose keys decrypt the extract.
     """
 
     format: Literal["parcelseal.access-extract/1"] = FORMAT
@@ -86,12 +87,12 @@ class Extract(StrictModel):
     recipients: tuple[RecipientRecord, ...]
 
     def as_bytes(self) -> bytes:
-        """The JSON file of a bundle, ``extract.<database>.<version>.json``."""
+        """Return the content of the JSON file ``extract.<database>.<version>.json`` in a bundle."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
     @property
     def stored(self) -> StoredObject:
-        """The object as a store verifies it."""
+        """The description with which a store verifies the stored object."""
         return StoredObject(
             self.key,
             self.bytes_stored,
@@ -102,24 +103,32 @@ class Extract(StrictModel):
         )
 
 
-def key_of(number: str, place: str, log: str = "access") -> str:
-    """Return where an incident's extract is kept: ``incidents/INC-2026-0001/...``.
+def object_key(number: str, suffix: str, log: str = "access") -> str:
+    """Return the key of an extract in the store, such as ``incidents/INC-2026-0001/...``.
 
     Args:
-        number: of the incident.
-        place: what tells it from the others: database and version.
-        log: its name in incident.yaml.
+        number: number of the incident.
+        suffix: database and version, which make the key unique.
+        log: name of the log in incident.yaml.
     """
-    return f"incidents/{number}/{log}.{place}.csv.zst.enc"
+    return f"incidents/{number}/{log}.{suffix}.csv.zst.enc"
 
 
-def context_of(number: str, database: str, log: str = "access") -> dict[str, str]:
-    """Return what an extract is bound to, so that no other one can be passed off as it."""
+def encryption_context(number: str, database: str, log: str = "access") -> dict[str, str]:
+    """Return the authenticated data with which an extract is encrypted and decrypted.
+
+    Only an extract of the same incident, database and log can be decrypted with it.
+
+    Args:
+        number: number of the incident.
+        database: name of the database in the data map.
+        log: name of the log in incident.yaml.
+    """
     content = "access log" if log == "access" else "log of sharing"
     return {"incident": number, "database": database, "content": content}
 
 
-def extract(
+def create_extract(
     source: DatabaseAddress,
     query: LogQuery,
     store: ObjectStore,
@@ -130,43 +139,46 @@ def extract(
     *,
     keep: Callable[[Extract], None],
     lock_until: datetime | None = None,
-    known: Extract | None = None,
+    existing: Extract | None = None,
 ) -> Extract:
-    """Make the extract, unless it is there already; keep what is known of it, lock and verify it.
+    """Create an extract, store its description, lock the object and verify it.
 
-    Whatever ends this early, the next call goes on: before `keep` nothing is locked and the object,
-    if there is one, is made anew; after `keep` the caller gives the extract as ``known``.
+    If a call is interrupted, the next call continues. Before `keep` is called, the object is not
+    locked, and the next call writes it again. After `keep` was called, the caller has to pass the
+    stored description as ``existing``, and the extract is not created again.
 
     Args:
-        source: the live database; SELECT on the log is enough.
-        query: which rows.
-        store: where the extract is kept. Nobody else may be writing under that key.
-        key: of the object.
-        recipients: any one of them can open it.
-        context: authenticated and not secret, what the extract belongs to.
-        clock: for when it began and ended.
-        keep: writes down, durably, what is known of a new extract before the object is locked.
-        lock_until: the object is kept from change and deletion until then; None where the store
-            cannot lock.
-        known: what an earlier call had kept.
+        source: address of the live database; SELECT on the log is sufficient.
+        query: rows to copy.
+        store: store of the extract. No other process may write to the key.
+        key: key of the object.
+        recipients: recipients; each recipient can decrypt the extract.
+        context: authenticated data, not secret, to which the encryption is bound.
+        clock: source of the times at which the creation begins and ends.
+        keep: callback that stores the description of a new extract durably, before the object is
+            locked.
+        lock_until: end of the lock against change and deletion; None if the store cannot lock.
+        existing: description that an earlier call stored.
 
     Raises:
-        UsageError: the pack's words do not fit the database, the role may not read the log, there
-            is no recipient, or ``known`` is of another key.
-        ObjectMissing: the extract that was made before is gone from the store.
-        ObjectDamaged: it is not what was stored.
-        ServiceError: database or store failed; nothing is visible under the key.
+        UsageError: the policy pack's SQL does not fit the database, the database role may not read
+            the log, ``recipients`` is empty, or ``existing`` has another key.
+        ObjectMissing: the extract of an earlier call is missing in the store.
+        ObjectDamaged: the object in the store differs from the description.
+        ServiceError: the database or the store failed; no object is visible at the key.
     """
-    if known is not None and known.key != key:
-        raise UsageError(f"The extract that was made before is {known.key}, not {key}.")
-    made = known
-    if made is None:
-        store.clear_abandoned(key)  # of an attempt that was killed
+    if existing is not None and existing.key != key:
+        raise UsageError(
+            f"The recorded extract has the key {existing.key} in the store, not {key}."
+        )
+    extract = existing
+    if extract is None:
+        store.clear_abandoned(key)  # left by an interrupted attempt
         began_at = clock.now()
         with log_snapshot(source, query) as snapshot, store.open_writer(key) as writer:
-            copied = _stream(snapshot, recipients, context, writer.write)
+            copied = _copy_encrypted(snapshot, recipients, context, writer.write)
             stored = writer.commit()
-        made = Extract(
+        extract = Extract(
             key=key,
             columns=query.log.columns,
             since=query.since,
@@ -174,8 +186,8 @@ def extract(
             accounts=query.accounts,
             partners=query.partners,
             rows=copied.rows,
-            first=copied.edges[0],
-            last=copied.edges[1],
+            first=copied.time_range[0],
+            last=copied.time_range[1],
             taken_at=snapshot.taken_at,
             began_at=began_at,
             ended_at=clock.now(),
@@ -189,18 +201,18 @@ def extract(
             encryption=EncryptionRecord.of(context),
             recipients=tuple(RecipientRecord.of(recipient) for recipient in recipients),
         )
-        keep(made)
+        keep(extract)
     if lock_until is not None:
-        present = store.stat(made.key).locked_until
+        present = store.stat(extract.key).locked_until
         if present is None or present < lock_until:
-            store.lock(made.key, lock_until)
-    store.verify(made.stored)
-    return made
+            store.lock(extract.key, lock_until)
+    store.verify(extract.stored)
+    return extract
 
 
 @dataclass
 class _Digest:
-    """SHA-256 and size of what flows by."""
+    """SHA-256 and size of the bytes of a stream."""
 
     size: int = 0
     sha256: hashlib._Hash = field(default_factory=hashlib.sha256)
@@ -216,63 +228,73 @@ class _Digest:
 
 
 @dataclass(frozen=True)
-class _Made:
+class _CopiedRows:
     rows: int
-    edges: tuple[datetime | None, datetime | None]
+    time_range: tuple[datetime | None, datetime | None]
     bytes_csv: int
     clear: _Digest
 
 
-def _stream(
+def _copy_encrypted(
     snapshot: LogSnapshot,
     recipients: Sequence[Recipient],
     context: Mapping[str, str],
     write: Callable[[bytes], object],
-) -> _Made:
-    """Each stage in a thread of its own: copy and count, pack and hash, encrypt and store."""
+) -> _CopiedRows:
+    """Copy the rows of a log, and compress, encrypt and store them, in concurrent threads.
+
+    Args:
+        snapshot: open database snapshot with the query for the rows.
+        recipients: recipients; each recipient can decrypt the extract.
+        context: authenticated data, not secret, to which the encryption is bound.
+        write: callback that stores the next encrypted bytes.
+    """
     digest = _Digest()
     with (
-        Copying(snapshot) as copying,
+        LogCopy(snapshot) as copying,
         Stage(copying.pieces, "copy") as clear,
-        Stage(lambda: digest.of(packed(clear)), "zstd") as zstd,
+        Stage(lambda: digest.of(compressed(clear)), "zstd") as zstd,
         copying.stopped_on_error(),
     ):
-        # Takes 0.3 s to load; the rows begin to flow meanwhile.
+        # The import takes 0.3 s, while the copy already runs.
         from include.encryption import crypto
 
-        message = crypto.encrypting(Filled(zstd), recipients, context)
-        edges = snapshot.edges()
+        message = crypto.encrypting(FullReader(zstd), recipients, context)
+        edges = snapshot.time_range()
         while piece := message.read(crypto.FRAME):
             write(piece)
         rows = copying.finish()
-    return _Made(rows, edges, copying.total, digest)
+    return _CopiedRows(rows, edges, copying.total, digest)
 
 
-def opened(store: ObjectStore, made: Extract, key: OpeningKey) -> Iterator[bytes]:
-    """Yield the CSV of an extract; the last piece has come when all of it was checked.
+def decrypt_extract(store: ObjectStore, extract: Extract, key: OpeningKey) -> Iterator[bytes]:
+    """Yield the decrypted CSV of an extract in pieces.
+
+    The digest is verified after the last piece, so do not trust the CSV before that.
 
     Args:
-        store: where it is kept.
-        made: what was recorded of it.
-        key: of one recipient.
+        store: store of the extract.
+        extract: description of the extract.
+        key: private key of one recipient.
 
     Raises:
-        Refused: the key is none of its recipients', or the bytes are not those of this extract.
-        ObjectMissing: it is gone.
+        Refused: the key does not belong to a recipient, or the bytes are not those of this extract.
+        ObjectMissing: the object is missing.
         ServiceError: the store or the KMS failed.
     """
     from include.encryption.crypto import Refused, decrypting
 
     digest, counter = _Digest(), RowCounter()
-    with store.open_reader(made.key, version_id=made.version_id) as reader:
-        message = decrypting(reader, key, made.encryption.context, made.key)
+    with store.open_reader(extract.key, version_id=extract.version_id) as reader:
+        message = decrypting(reader, key, extract.encryption.context, extract.key)
         unpacker = zstandard.ZstdDecompressor().decompressobj()
         for piece in digest.of(iter(lambda: message.read(PIECE), b"")):
             if csv := unpacker.decompress(piece):
                 counter.feed(csv)
                 yield csv
-    if digest.hexdigest() != made.sha256_clear or counter.records - 1 != made.rows:
+    if digest.hexdigest() != extract.sha256_clear or counter.records - 1 != extract.rows:
         raise Refused(
-            f"{made.key} opens, and is not the extract that was recorded.",
-            "It was exchanged by somebody who has the recipients' public keys: raise an incident.",
+            f"{extract.key} could be decrypted, but its content is not the extract that was "
+            "recorded.",
+            "A person who has the recipients' public keys replaced the file: raise an incident.",
         )

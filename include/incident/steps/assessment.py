@@ -1,4 +1,4 @@
-"""Assess an incident: contain it, confirm its grade, and write its impact."""
+"""The human tasks that assess an incident: containment, grade and impact."""
 
 from __future__ import annotations
 
@@ -8,41 +8,48 @@ from functools import cached_property
 from sqlalchemy import Connection
 
 from include.approvals.form import Field
-from include.approvals.question import Answer, Question
+from include.approvals.required_action import Answer, RequiredAction
 from include.incident import incident_run, register
-from include.incident.assessing import Proposal, propose
 from include.incident.entries import ImpactAssessed
-from include.incident.form import LONGEST
+from include.incident.form import MAX_TEXT
+from include.incident.incident_ids import Kind
 from include.incident.incident_run import IncidentRecord, what_happened
-from include.incident.names import Kind
 from include.incident.rules import CHECKLIST_FIELDS, IncidentType
 from include.incident.scope import Scope
-from include.incident.scope_words import scope_lines
+from include.incident.scope_assessment import Proposal, propose_grade
+from include.incident.scope_texts import scope_lines
+from include.incident.step_titles import HUMAN_STEP_TITLES
 from include.incident.steps.task import Answered, IncidentTask, human_task
 from include.incident.timeline import last_of
 from include.messages import Message, _, listed
 
 CONTAINED, CONFIRM, ASSESSED = "Contained", "Confirm", "Assessed"
 _AT, _NOTES = CHECKLIST_FIELDS
-_WHEN = Field(name=_AT, title=_("When it was contained; empty means now"), kind="moment")
+_WHEN = Field(
+    name=_AT, title=_("Time of containment; leave empty for the current time"), kind="moment"
+)
 _GRADE, _REASON = "grade", "reason"
 TEXTS: dict[str, Message] = {
     "cause": _("Preliminary cause"),
     "harm": _("Possible harm to people"),
     "measures": _("Measures taken and their effect"),
-    "self_help": _("What people can do themselves"),
-    "next_steps": _("Trend, leads and next steps"),
+    "self_help": _("Measures that affected people can take to protect themselves"),
+    "next_steps": _("Expected development, traces of the cause, and next steps"),
 }
-"""What every report and notice needs: PIPL (2021-11-01) 57; National Incident Reporting Measures
-(2025-11-01) 7. In both languages, since people are told in both."""
+"""Texts that every report and notice needs: PIPL (2021-11-01) 57; National Incident Reporting
+Measures (2025-11-01) 7. In both languages, since notices are in both."""
 LANGUAGES = {"zh": _("in Chinese"), "en": _("in English")}
 
 
 class Containment(IncidentTask):
-    """The checklist of the incident's type: each item is done, or the notes say why not."""
+    """The human task to contain an incident, with the checklist of the incident's type.
+
+    The person has to tick each measure of the checklist, or explain in the notes why it is not
+    ticked.
+    """
 
     step = "contain"
-    title = _("The containment")
+    title = HUMAN_STEP_TITLES["contain"]
     choices = (CONTAINED,)
 
     @property
@@ -50,57 +57,77 @@ class Containment(IncidentTask):
         return self.rules.type(self.record.incident.type)
 
     def form(self) -> list[Field]:
-        """Return the checklist as boxes."""
+        """Return the form fields: the time, the notes, and a checkbox for each measure."""
         boxes = [
             Field(name=item.id, title=item.message, kind="yes_no", value=False)
             for item in self._type.checklist
         ]
         notes = Field(
             name=_NOTES,
-            title=_("What was done; of each item that is not ticked, why it does not apply"),
+            title=_(
+                "Measures that were taken, and for each checklist item that is not ticked "
+                "the reason why it does not apply"
+            ),
             kind="long_text",
-            longest=LONGEST,
+            max_length=MAX_TEXT,
         )
         return [*boxes, _WHEN, notes]
 
     def _lines(self) -> list[Message]:
         return [
-            _("What happened: {what}", what=what_happened(self.run, self.record)),
-            _("Do what the checklist says, then tick it and choose Contained."),
-            _("Do not switch off or clean up what is evidence before it is secured."),
+            _("Description: {description}", description=what_happened(self.run, self.record)),
+            _("Carry out the items of the checklist and tick them, then choose Contained."),
+            _(
+                "Do not switch off or clean up devices and data that are evidence before they "
+                "are preserved."
+            ),
         ]
 
     def content(self) -> str:
-        """Return the digest of the incident and its checklist."""
+        """Return a digest of the facts and the checklist that the form shows."""
         return self.digest(self._lines())
 
-    def ask(self) -> Question:
-        """Contain it: the checklist of its type."""
-        return self.question(_("contain it: {type}", type=self._type.message), self._lines())
+    def ask(self) -> RequiredAction:
+        """Ask a person to contain the incident with the checklist of its type."""
+        return self.required_action(
+            _("contain the incident of the type: {type}", type=self._type.message), self._lines()
+        )
 
-    def take(self, answer: Answer) -> Answered:
-        """Enter the containment; refused if an item is neither ticked nor explained."""
-        given, items = self.read(answer), self._type.checklist
-        left = [item for item in items if not given.ticked(item.id)]
-        if left and not given.says(_NOTES):
-            missing = listed([item.message for item in left])
-            given.refuse(_("not ticked, and nothing says why: {items}", items=missing))
-        done, notes = [item.id for item in items if given.ticked(item.id)], given.text(_NOTES)
+    def record_answer(self, answer: Answer) -> Answered:
+        """Record the containment.
+
+        Refuse the answer if a measure is not ticked and not explained.
+        """
+        step_answer, items = self.read(answer), self._type.checklist
+        unticked = [item for item in items if not step_answer.is_ticked(item.id)]
+        if unticked and not step_answer.has_text(_NOTES):
+            missing = listed([item.message for item in unticked])
+            step_answer.refuse(
+                _(
+                    "these checklist items are not ticked, and no reason is given: {items}",
+                    items=missing,
+                )
+            )
+        ticked_ids, notes = (
+            [item.id for item in items if step_answer.is_ticked(item.id)],
+            step_answer.text(_NOTES),
+        )
         words = _(
-            "Contained: {done} of {all} items of the checklist done. {notes}",
-            done=len(done),
-            all=len(items),
+            "The incident is contained. Completed items of the checklist: {done} of {total}. "
+            "{notes}",
+            done=len(ticked_ids),
+            total=len(items),
             notes=notes,
         )
-        data = {"items": done, "left": [item.id for item in left], "notes": notes}
-        return given.enter(Kind.CONTAINED, words, data, given.moment(_WHEN))
+        data = {"items": ticked_ids, "left": [item.id for item in unticked], "notes": notes}
+        return step_answer.record(Kind.CONTAINED, words, data, step_answer.moment(_WHEN))
 
 
 class Grading(IncidentTask):
-    """The grade that the counts propose, confirmed or changed by a person."""
+    """The human task to confirm the proposed grade, or to choose another grade."""
 
     step = "grade"
-    title = _("The grading")
+    title = HUMAN_STEP_TITLES["grade"]
     choices = (CONFIRM,)
 
     @cached_property
@@ -109,10 +136,10 @@ class Grading(IncidentTask):
 
     @cached_property
     def _proposal(self) -> Proposal:
-        return propose(self._scope, self.rules)
+        return propose_grade(self._scope, self.rules)
 
     def form(self) -> list[Field]:
-        """Return the fields of grade and reasons."""
+        """Return the form fields: the grade and the reasons for it."""
         return [
             Field(
                 name=_GRADE,
@@ -124,67 +151,77 @@ class Grading(IncidentTask):
             ),
             Field(
                 name=_REASON,
-                title=_("Reasons; needed where it is not the proposed grade"),
+                title=_("Reasons; required if the grade differs from the proposed grade"),
                 kind="long_text",
-                longest=LONGEST,
+                max_length=MAX_TEXT,
             ),
         ]
 
     def _lines(self) -> list[Message]:
         graded = last_of(self.record.entries, Kind.GRADED)
         return [
-            _("What happened: {what}", what=what_happened(self.run, self.record)),
+            _("Description: {description}", description=what_happened(self.run, self.record)),
             *scope_lines(self._scope),
             self._proposal.words,
-            *([_("So far: {words}", words=graded.words)] if graded else []),
-            _("The grade says whom it is reported to, and by when. It can be changed later."),
+            *([_("Earlier grading: {entry}", entry=graded.words)] if graded else []),
+            _(
+                "The grade decides which authorities receive a report, and by when. It can be "
+                "changed later."
+            ),
         ]
 
     def content(self) -> str:
-        """Return the digest of counts, proposed grade and grade so far."""
+        """Return a digest of the counts, the proposed grade and the confirmed grade."""
         graded = last_of(self.record.entries, Kind.GRADED)
         return self.digest(self._lines(), graded.place if graded else None)
 
-    def ask(self) -> Question:
-        """Confirm the grade that the counts propose, or another one with reasons."""
-        return self.question(_("confirm the grade"), self._lines())
+    def ask(self) -> RequiredAction:
+        """Ask a person to confirm the proposed grade, or to choose another grade with reasons."""
+        return self.required_action(_("confirm the grade"), self._lines())
 
-    def take(self, answer: Answer) -> Answered:
-        """Enter the grade; refused if another grade than the proposed one has no reasons."""
-        given, proposal = self.read(answer), self._proposal
-        grade, reason = given.text(_GRADE), given.text(_REASON)
-        if (grade != proposal.grade or not proposal.certain) and not given.says(_REASON):
-            given.refuse(
-                _("it is not what the counts propose, or not all could be counted: give reasons")
+    def record_answer(self, answer: Answer) -> Answered:
+        """Record the grade, or refuse the answer if it needs reasons and has none.
+
+        Reasons are needed if the grade differs from the proposed grade, or if some databases could
+        not be counted.
+        """
+        step_answer, proposal = self.read(answer), self._proposal
+        grade, reason = step_answer.text(_GRADE), step_answer.text(_REASON)
+        if (grade != proposal.grade or not proposal.certain) and not step_answer.has_text(_REASON):
+            step_answer.refuse(
+                _(
+                    "reasons are required, because the selected grade differs from the "
+                    "proposed grade or some databases could not be counted"
+                )
             )
         title = self.rules.grade(grade).message
-        words = _("Graded {grade}. {reason}", grade=title, reason=reason)
+        words = _("The grade of the incident is {grade}. {reason}", grade=title, reason=reason)
 
         def keep(conn: Connection, record: IncidentRecord) -> Mapping[str, str]:
-            register.graded(conn, record.incident.id, grade)
+            register.set_grade(conn, record.incident.id, grade)
             return {"grade": grade, "reason": reason}
 
-        return given.enter(Kind.GRADED, words, also=keep)
+        return step_answer.record(Kind.GRADED, words, write_more=keep)
 
 
 class ImpactAssessment(IncidentTask):
-    """Cause, possible harm, measures, self-help: the words of reports and notices."""
+    """The human task to write the impact texts: cause, harm, measures and self-help."""
 
     step = "impact"
-    title = _("The impact assessment")
+    title = HUMAN_STEP_TITLES["impact"]
     choices = (ASSESSED,)
 
     def form(self) -> list[Field]:
-        """Return the texts as fields, each in both languages, with the texts so far."""
+        """Return the form fields: one per impact text and language, with the current text."""
         written = last_of(self.record.entries, Kind.IMPACT)
         texts = written.as_(ImpactAssessed).texts if written else {}
         return [
             Field(
                 name=f"{name}_{language}",
-                title=_("{what} {language}", what=title, language=words),
+                title=_("{field} {language}", field=title, language=words),
                 kind="long_text",
                 required=True,
-                longest=LONGEST,
+                max_length=MAX_TEXT,
                 value=texts.get(f"{name}_{language}"),
             )
             for name, title in TEXTS.items()
@@ -193,29 +230,40 @@ class ImpactAssessment(IncidentTask):
 
     def _lines(self) -> list[Message]:
         return [
-            _("What happened: {what}", what=what_happened(self.run, self.record)),
-            _("These words go into the authority's report and into notices to people, as written."),
-            _("Whoever writes them does not decide whether people are told."),
+            _("Description: {description}", description=what_happened(self.run, self.record)),
+            _(
+                "The reports to authorities and the notices to affected people will contain "
+                "these texts without changes."
+            ),
+            _(
+                "The person who writes these texts may not decide whether affected people are "
+                "notified."
+            ),
         ]
 
     def content(self) -> str:
-        """Return the digest of the incident and the words so far."""
+        """Return a digest of the facts that the form shows and of the current impact texts."""
         written = last_of(self.record.entries, Kind.IMPACT)
         return self.digest(self._lines(), written.place if written else None)
 
-    def ask(self) -> Question:
-        """Write cause, possible harm, measures and what people can do, in both languages."""
-        return self.question(
-            _("write what happened, what may come of it, and what people can do"), self._lines()
+    def ask(self) -> RequiredAction:
+        """Ask a person to write cause, possible harm, measures and self-help, in both languages."""
+        return self.required_action(
+            _("describe the cause, the possible harm, and the measures that people can take"),
+            self._lines(),
         )
 
-    def take(self, answer: Answer) -> Answered:
-        """Enter the texts; refused if one of them says nothing."""
-        given, fields = self.read(answer), self.form()
-        if silent := [field.title for field in fields if not given.says(field.name)]:
-            given.refuse(_("these fields say nothing: {fields}", fields=listed(silent)))
-        texts = {field.name: given.text(field.name) for field in fields}
-        return given.enter(Kind.IMPACT, _("The impact was assessed."), {"texts": texts})
+    def record_answer(self, answer: Answer) -> Answered:
+        """Record the impact texts, or refuse the answer if a text is empty."""
+        step_answer, fields = self.read(answer), self.form()
+        if empty_fields := [
+            field.title for field in fields if not step_answer.has_text(field.name)
+        ]:
+            step_answer.refuse(
+                _("these fields contain no text: {fields}", fields=listed(empty_fields))
+            )
+        texts = {field.name: step_answer.text(field.name) for field in fields}
+        return step_answer.record(Kind.IMPACT, _("The impact was assessed."), {"texts": texts})
 
 
 CONTAIN, GRADING, IMPACT = (human_task(task) for task in (Containment, Grading, ImpactAssessment))

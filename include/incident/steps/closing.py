@@ -1,4 +1,7 @@
-"""Close an incident, and review it: lessons, and corrective actions in the register of findings."""
+"""The human tasks that close an incident and review it.
+
+Each corrective action becomes a finding.
+"""
 
 from __future__ import annotations
 
@@ -10,255 +13,312 @@ from typing import Any
 from sqlalchemy import Connection
 
 from include.approvals.form import Field
-from include.approvals.question import Answer, Question
+from include.approvals.required_action import Answer, RequiredAction
 from include.findings.register import open_finding
 from include.incident import incident_run, register
-from include.incident.assessing import outgrown
 from include.incident.clocks import milestones
 from include.incident.clocks.clock import ClockState, clocks_of
-from include.incident.clocks.clock_words import due
+from include.incident.clocks.clock_texts import due_text
+from include.incident.communication import notices
 from include.incident.entries import Preserved
-from include.incident.form import LONGEST
+from include.incident.form import MAX_TEXT
+from include.incident.incident_ids import FINDING_KIND, Kind, Phase, State
 from include.incident.incident_run import IncidentRecord, IncidentRun, report_title, rules_of
-from include.incident.names import FINDING_KIND, Kind, Phase, State
+from include.incident.scope_assessment import more_severe_grade
+from include.incident.step_titles import HUMAN_STEP_TITLES
 from include.incident.steps.report import authorities, is_answered
 from include.incident.steps.task import Answered, IncidentTask, StepAnswer, human_task
-from include.incident.telling import notifying
 from include.incident.timeline import Entry, last_of
-from include.messages import Message, _, listed, verbatim
-from include.policy.period import later
-from include.policy.rules import in_languages
+from include.messages import Message, _, listed
+from include.policy.period import add_period
+from include.policy.rules import translated_message
 from include.services.errors import ControlFailed
 
 CLOSE, NOT_YET, REVIEWED = "Close", "Not yet", "Reviewed"
 _WORDS, _LESSONS = "words", "lessons"
-MOST_ACTIONS = 5
+MAX_ACTIONS = 5
 
 
 def open_points(run: IncidentRun, record: IncidentRecord) -> list[Message]:
-    """Return what remains to be done, in working order; nothing if the incident can be closed."""
+    """Return display texts for the tasks that have to be done before the incident can be closed."""
     reports = [
         report_title(run, record, authority.id, phase)
         for phase in (Phase.FIRST, Phase.REST)
         for authority in authorities(run, record)
         if not is_answered(run, record, authority.id, phase)
     ]
-    return [*_unsecured(run, record), *reports, *_undecided(run, record)]
+    return [*_evidence_points(run, record), *reports, *_notice_points(run, record)]
 
 
-def _unsecured(run: IncidentRun, record: IncidentRecord) -> list[Message]:
+def _evidence_points(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     scope = incident_run.require_scope(run, record.incident.id)
     steps = {
-        Kind.CONTAINED: _("it is not contained"),
-        Kind.GRADED: _("nobody confirmed the grade"),
-        Kind.IMPACT: _("nobody assessed the impact"),
+        Kind.CONTAINED: _("the incident is not contained"),
+        Kind.GRADED: _("the grade is not confirmed"),
+        Kind.IMPACT: _("the impact is not assessed"),
     }
     points = [words for kind, words in steps.items() if last_of(record.valid, kind) is None]
     entry = last_of(record.entries, Kind.PRESERVED)
     secured = entry.as_(Preserved) if entry else None
     if entry is None or secured is None or secured.is_pending or secured.version < scope.version:
-        points.append(_("the evidence is not secured (task preserve)"))
+        points.append(_("the evidence has not been preserved yet"))
     elif secured.short and not _is_explained(record, entry):
-        names = listed([verbatim(database) for database in secured.short])
+        names = listed(secured.short)
         points.append(
-            _("fewer people are listed, or fewer log rows extracted, than were counted in "
-              "{databases}: say why in a note (update_incident, action note)", databases=names)
+            _("the list of affected people or the log extract of {databases} has fewer entries "
+                "than were counted: trigger “Addition to an incident” and enter the reason as a "
+                "note", databases=names)
         )  # fmt: skip
     if scope.unknown:
-        names = listed([verbatim(unknown.database) for unknown in scope.unknown])
-        points.append(_("nobody could count what is affected in {databases}", databases=names))
-    if proposed := outgrown(run, record):
+        names = listed([unknown.database for unknown in scope.unknown])
+        points.append(
+            _("the affected records of {databases} could not be counted", databases=names)
+        )
+    if proposed := more_severe_grade(run, record):
         title = rules_of(run, record).grade(proposed).message
         points.append(
-            _("more is affected than it was graded for, {grade} is proposed: confirm the grade "
-              "(update_incident, action regrade)", grade=title)
+            _("the incident affects more people than its confirmed grade covers; the proposed "
+                "grade is {grade}: trigger “Addition to an incident” and choose “Change the "
+                "grade”", grade=title)
         )  # fmt: skip
     return points
 
 
 def _is_explained(record: IncidentRecord, secured: Entry) -> bool:
-    """Return whether a later note exists: lost evidence can be explained, not secured."""
-    noted = last_of(record.entries, Kind.NOTE)
-    return noted is not None and noted.place > secured.place
+    """Return whether a person explained in a note why evidence is incomplete.
+
+    The note must have been added after the evidence was preserved. Lost evidence cannot be
+    preserved later, so a note that explains the loss is accepted.
+
+    Args:
+        record: incident with its timeline.
+        secured: timeline entry that records the incomplete evidence.
+    """
+    note = last_of(record.entries, Kind.NOTE)
+    return note is not None and note.place > secured.place
 
 
-def _undecided(run: IncidentRun, record: IncidentRecord) -> list[Message]:
+def _notice_points(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     try:
-        plan = notifying.plan(run, record)
+        plan = notices.plan_notices(run, record)
     except ControlFailed as error:
-        return [verbatim(error.message)]
+        return [notices.reason_text(error)]
     if not plan.people:
         return []
-    if notifying.stands(record, plan) is None:
-        return [_("nobody decided whether the people that are affected now are told")]
-    if not milestones.tells(record.entries):
+    if notices.standing_decision(record, plan) is None:
+        return [
+            _("it is not decided yet whether to notify every person who is known to be affected")
+        ]
+    if not milestones.is_notifying_decided(record.entries):
         return []
-    if milestones.unqueued(record.entries):
+    if milestones.has_unqueued_notices(record.entries):
         return [_("the notices to people are not queued")]
     with run.state.connect() as conn:
-        waiting = notifying.delivery(conn, record.incident.number).get("pending", 0)
-        unreached = notifying.unreached(conn, record)
-    if waiting:
-        return [_("{count} notices wait to be sent", count=waiting)]
-    if unreached:
+        waiting_count = notices.count_by_state(conn, record.incident.number).get("pending", 0)
+        unreached_count = notices.count_unreached(conn, record)
+    if waiting_count:
+        return [_("{count} notices are waiting to be sent", count=waiting_count)]
+    if unreached_count:
         return [
             _(
-                "{count} people could not be told by mail: tell them otherwise, then enter it "
-                "(update_incident, action told_otherwise)",
-                count=unreached,
+                "{count} people could not be notified by mail: notify them in another way, "
+                "then trigger “Addition to an incident” and choose “People were notified in "
+                "another way”",
+                count=unreached_count,
             )
         ]
     return []
 
 
 class Closing(IncidentTask):
-    """The end of the handling; refused while anything is open."""
+    """The human task to close the incident.
+
+    The answer is refused if required tasks are not done.
+    """
 
     step = "close"
-    title = _("The closing")
+    title = HUMAN_STEP_TITLES["close"]
     choices = (CLOSE, NOT_YET)
-    patience = 8
+    answer_time_factor = 8
 
     def form(self) -> list[Field]:
-        """Return the field for the closing words."""
-        title = _("How it ended; what remains to be watched")
-        return [Field(name=_WORDS, title=title, kind="long_text", longest=LONGEST)]
+        """Return the form field for the closing text."""
+        title = _("Outcome of the incident response, and matters that still need attention")
+        return [Field(name=_WORDS, title=title, kind="long_text", max_length=MAX_TEXT)]
 
     def content(self) -> str:
-        """Return the digest of the counts and the grade.
+        """Return a digest of the version of the scope and of the confirmed grade.
 
-        Open points are looked up again when the answer is entered: they may be fewer than on the
-        page.
+        The digest does not include the list of tasks that are not done. This list is checked again
+        when the answer is recorded, because tasks may be done while the person reads the form.
         """
         graded = last_of(self.record.entries, Kind.GRADED)
         scope = incident_run.require_scope(self.run, self.record.incident.id)
         return self.digest((), scope.version, graded.place if graded else None)
 
-    def ask(self) -> Question:
-        """Close the handling; refused while anything is open."""
+    def ask(self) -> RequiredAction:
+        """Ask a person to close the incident.
+
+        The answer is refused if required tasks are not done.
+        """
         points = open_points(self.run, self.record)
-        left = [_("Still open: {point}", point=point) for point in points]
+        open_lines = [_("Not done yet: {point}", point=point) for point in points]
         summary_due = [
-            _("{what}: due {due}.", what=clock.rule.message, due=due(clock))
+            _("{time_limit}: due {due}.", time_limit=clock.rule.message, due=due_text(clock))
             for clock in clocks_of(self.run, self.record)
             if clock.rule.begins == "closing"
             and (clock.is_open or clock.state is ClockState.NOT_BEGUN)
         ]
         lines = [
-            *(left or [_("Nothing is open: the handling can be closed.")]),
-            _("Legal holds stay until they are released."),
+            *(open_lines or [_("All work on the incident is done, so it can be closed.")]),
+            _("Legal holds stay in force until they are released."),
             *summary_due,
         ]
-        return self.question(_("close the handling"), lines)
+        return self.required_action(_("close the incident"), lines)
 
-    def take(self, answer: Answer) -> Answered:
-        """Close the incident; refused if it shall not be closed yet, or something is open."""
-        given = self.read(answer)
+    def record_answer(self, answer: Answer) -> Answered:
+        """Close the incident.
+
+        The answer is refused if required tasks are not done, or if the person chose to wait.
+        """
+        step_answer = self.read(answer)
         if answer.option != CLOSE:
-            given.refuse(_("not yet: {words}", words=given.text(_WORDS)))
+            step_answer.refuse(_("not closed yet: {reason}", reason=step_answer.text(_WORDS)))
 
         def check(record: IncidentRecord) -> Message | None:
-            left = open_points(self.run, record)
-            return _("it cannot be closed: {points}", points=listed(left)) if left else None
+            points = open_points(self.run, record)
+            return (
+                _(
+                    "the incident cannot be closed yet, because work is missing: {points}",
+                    points=listed(points),
+                )
+                if points
+                else None
+            )
 
         def close(conn: Connection, record: IncidentRecord) -> Mapping[str, Any]:
-            register.ended(conn, record.incident.id, State.CLOSED, given.at)
+            register.end_incident(conn, record.incident.id, State.CLOSED, step_answer.at)
             return {}
 
-        words = _("The handling was closed. {words}", words=given.text(_WORDS))
-        return given.enter(Kind.CLOSED, words, also=close, check=check)
+        words = _("The incident was closed. {note}", note=step_answer.text(_WORDS))
+        return step_answer.record(Kind.CLOSED, words, write_more=close, check=check)
 
 
 class Review(IncidentTask):
-    """Lessons, and up to five corrective actions, each with its owner and days."""
+    """The human task to enter lessons and up to five corrective actions, each with an owner."""
 
     step = "review"
-    title = _("The review of the incident")
+    title = HUMAN_STEP_TITLES["review"]
     choices = (REVIEWED,)
-    patience = 48
+    answer_time_factor = 48
 
     def form(self) -> list[Field]:
-        """Return the fields of lessons and corrective actions."""
-        roles = {role.id: in_languages(role.title) for role in self.run.roles.values()}
+        """Return the form fields for the lessons and the corrective actions."""
+        roles = {role.id: translated_message(role.title) for role in self.run.roles.values()}
         fields = [
             Field(
                 name=_LESSONS,
-                title=_("What was learned: what went well, what did not, why it could happen"),
+                title=_(
+                    "Lessons learned: strengths and weaknesses of the response, and why "
+                    "the incident could happen"
+                ),
                 kind="long_text",
                 required=True,
-                longest=LONGEST,
+                max_length=MAX_TEXT,
             )
         ]
-        for number in range(1, MOST_ACTIONS + 1):
+        for number in range(1, MAX_ACTIONS + 1):
             action = _("Corrective action {number}", number=number)
-            owner = _("Who answers for action {number}", number=number)
-            days = _("Days until action {number} is due; empty: by the policy", number=number)
+            owner = _("Owner of corrective action {number}", number=number)
+            days = _(
+                "Days until corrective action {number} is due; if empty, the number of days in "
+                "the policy applies",
+                number=number,
+            )
             fields += [
-                Field(name=f"action_{number}", title=action, kind="long_text", longest=LONGEST),
+                Field(name=f"action_{number}", title=action, kind="long_text", max_length=MAX_TEXT),
                 Field(name=f"owner_{number}", title=owner, kind="choice", options=roles),
                 Field(name=f"days_{number}", title=days, kind="number"),
             ]
         return fields
 
     def content(self) -> str:
-        """Return the digest of the incident and the review so far."""
+        """Return a digest of the incident and of its newest review."""
         reviewed = last_of(self.record.entries, Kind.REVIEWED)
         return self.digest((), reviewed.place if reviewed else None)
 
-    def ask(self) -> Question:
-        """Review it: lessons and corrective actions, which become findings."""
-        return self.question(
-            _("review it: lessons and corrective actions"),
+    def ask(self) -> RequiredAction:
+        """Ask a person to enter the lessons and corrective actions of the incident.
+
+        Each corrective action becomes a finding.
+        """
+        return self.required_action(
+            _("review the incident: lessons and corrective actions"),
             [
-                _("Every corrective action becomes a finding: its owner is reminded until a second "
-                  "test by another person closes it."),
-                _("An incident without any corrective action needs reasons in the lessons."),
+                _("Every corrective action becomes a finding. Its owner receives reminders "
+                "until another person has tested the action and closed the finding."),
+                _("If no corrective action is required, give the reasons in the lessons."),
             ],
         )  # fmt: skip
 
-    def take(self, answer: Answer) -> Answered:
-        """Enter lessons and actions; every action becomes a finding, once.
+    def record_answer(self, answer: Answer) -> Answered:
+        """Record the lessons and corrective actions. Each action becomes one finding.
 
-        An action that is entered again after the task was cleared is the same finding; another
-        one is another finding, beside those of before.
+        If the task is repeated and the same action is entered again, no second finding is created.
+        A different action creates a new finding, and the earlier findings remain.
         """
-        given = self.read(answer)
-        if not given.says(_LESSONS):
-            given.refuse(_("the lessons say nothing"))
-        numbers = [n for n in range(1, MOST_ACTIONS + 1) if given.says(f"action_{n}")]
+        step_answer = self.read(answer)
+        if not step_answer.has_text(_LESSONS):
+            step_answer.refuse(_("the lessons learned contain no text"))
+        numbers = [n for n in range(1, MAX_ACTIONS + 1) if step_answer.has_text(f"action_{n}")]
         for number in numbers:
-            if not given.text(f"owner_{number}"):
-                given.refuse(_("nobody answers for action {number}", number=number))
+            if not step_answer.text(f"owner_{number}"):
+                step_answer.refuse(
+                    _("the owner of corrective action {number} is missing", number=number)
+                )
 
         def open_actions(conn: Connection, _record: IncidentRecord) -> Mapping[str, Any]:
-            return {"actions": [self._open_action(conn, given, number) for number in numbers]}
+            return {"actions": [self._open_action(conn, step_answer, number) for number in numbers]}
 
-        lessons = given.text(_LESSONS)
+        lessons = step_answer.text(_LESSONS)
         words = _(
-            "Reviewed, {count} corrective actions. {lessons}", count=len(numbers), lessons=lessons
+            "The incident was reviewed, with {count} corrective actions. {lessons}",
+            count=len(numbers),
+            lessons=lessons,
         )
-        return given.enter(Kind.REVIEWED, words, {"lessons": lessons}, also=open_actions)
+        return step_answer.record(
+            Kind.REVIEWED, words, {"lessons": lessons}, write_more=open_actions
+        )
 
-    def _open_action(self, conn: Connection, given: StepAnswer, place: int) -> dict[str, Any]:
-        """Enter a corrective action as a finding."""
+    def _open_action(self, conn: Connection, step_answer: StepAnswer, index: int) -> dict[str, Any]:
+        """Record one of the entered corrective actions as a finding.
+
+        Args:
+            conn: connection to the state database, in a transaction.
+            step_answer: answer to the review.
+            index: number of the action in the form, from 1.
+
+        Returns:
+            The fields of `CorrectiveAction`.
+        """
         number = self.record.incident.number
-        what, owner = given.text(f"action_{place}"), given.text(f"owner_{place}")
+        text, owner = step_answer.text(f"action_{index}"), step_answer.text(f"owner_{index}")
         finding = open_finding(
             conn,
             kind=FINDING_KIND,
-            reference=f"{number}/{sha256(f'{owner} {what}'.encode()).hexdigest()[:8]}",
-            what=_("{number}: {action}", number=number, action=what),
+            reference=f"{number}/{sha256(f'{owner} {text}'.encode()).hexdigest()[:8]}",
+            description=_("{number}: {action}", number=number, action=text),
             owner=owner,
-            opened_at=given.at,
-            due_on=self._due_on(given.values.get(f"days_{place}")),
+            opened_at=step_answer.at,
+            due_on=self._due_on(step_answer.values.get(f"days_{index}")),
         )
-        return {"finding": finding, "owner": owner, "what": what}
+        return {"finding": finding, "owner": owner, "what": text}
 
     def _due_on(self, days: object) -> date:
         run = self.run
         if isinstance(days, int):
             return run.now.date() + timedelta(days=min(days, 3_650))
-        due_at: datetime = later(run.clock.now(), run.rules.actions_within, run.zone)
+        due_at: datetime = add_period(run.clock.now(), run.rules.actions_within, run.zone)
         return due_at.astimezone(run.zone).date()
 
 

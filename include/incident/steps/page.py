@@ -1,13 +1,13 @@
-"""The page of a human task of an incident: lines, deadlines and people, in both languages."""
+"""The page of an incident's human task: instructions, time limits and people, in both languages."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from include.approvals.question import LANGUAGES, markdown_table, names
+from include.approvals.required_action import LANGUAGES, format_accounts, markdown_table
 from include.incident.clocks.clock import clocks_of
-from include.incident.clocks.clock_words import clock_rows
+from include.incident.clocks.clock_texts import clock_rows
 from include.incident.entries import Refused
 from include.incident.incident_run import IncidentRecord, IncidentRun, scenario_of
 from include.incident.team import Team
@@ -15,13 +15,24 @@ from include.incident.timeline import Entry
 from include.messages import Message, _
 from include.reports.i18n import Translator
 
-MOST_NAMES = 10  # of those who may answer; the others are counted
+MAX_NAMES = 10  # people shown by name; the rest is a number
 
 
-def body(run: IncidentRun, record: IncidentRecord, lines: Sequence[Message]) -> str:
-    """Return lines and deadlines as Markdown in both languages."""
+def page_body(run: IncidentRun, record: IncidentRecord, lines: Sequence[Message]) -> str:
+    """Return the text of a human task's page as Markdown, in both languages.
+
+    The page contains the given display texts and a table of time limits.
+
+    Args:
+        run: services and rules of the current run or command.
+        record: incident with its timeline.
+        lines: display texts, one per paragraph.
+    """
     if scenario_of(run):
-        lines = [_("DRILL: nothing leaves, nobody is told, nothing is held."), *lines]
+        lines = [
+            _("DRILL: no message is sent, no person is notified, and no legal hold is placed."),
+            *lines,
+        ]
     heads, rows = clock_rows(clocks_of(run, record))
     parts = []
     for language, name in LANGUAGES.items():
@@ -35,48 +46,83 @@ def body(run: IncidentRun, record: IncidentRecord, lines: Sequence[Message]) -> 
 
 
 def _one_line(text: str) -> str:
-    """A line of the page: what people entered makes no heading, no link and no line of its own.
+    """Return a text as one line that contains no Markdown heading, link or line break.
 
-    Unlike `include.approvals.question.harmless` it changes nothing of what is read: a letter is
-    decided on as it is sent, and a clock's due day is read with its offset.
+    `include.approvals.required_action.escape_text` does more, but it would change the readable
+    text. A person decides on the exact text of the notice, and needs the UTC offset of deadlines.
+
+    Args:
+        text: text to show in a form.
     """
     return re.sub(r"([\[\]<>`*#|~])", r"\\\1", " ".join(text.split()))
 
 
 def refusal_lines(refusal: Entry | None) -> list[Message]:
-    """Return who gave the last answer and why it did not count; nothing if it counted."""
+    """Return display texts with the author of the last answer and the reason why it was refused.
+
+    Return an empty list if the last answer was not refused.
+
+    Args:
+        refusal: timeline entry of the refused answer, or None.
+    """
     if refusal is None:
         return []
     cause = refusal.as_(Refused).cause
-    return [_("The last answer, by {who}, did not count: {cause}.", who=refusal.by, cause=cause)]
+    return [
+        _(
+            "The last answer, by {person}, was not accepted: {cause}.",
+            person=refusal.by,
+            cause=cause,
+        )
+    ]
 
 
 def silence_lines(team: Team) -> list[Message]:
-    """Return how often nobody answered; nothing if somebody always did."""
-    if not team.silent:
+    """Return a display text that says how many times nobody answered the step in time.
+
+    Return an empty list if this never happened.
+
+    Args:
+        team: people who may answer the step.
+    """
+    if not team.unanswered_count:
         return []
     return [
         _(
-            "Nobody has answered {count} times: deputies and management are asked too.",
-            count=team.silent,
+            "The step expired {count} times without an answer, so deputies and management may "
+            "answer it too.",
+            count=team.unanswered_count,
         )
     ]
 
 
 def team_lines(team: Team) -> list[Message]:
-    """Return who may answer, and who may not."""
-    shown, more = names(team.people[:MOST_NAMES]), len(team.people[MOST_NAMES:])
+    """Return display texts that name the people who may answer, and the excluded people."""
+    shown_names, hidden_count = (
+        format_accounts(team.people[:MAX_NAMES]),
+        len(team.people[MAX_NAMES:]),
+    )
     lines = [
-        _("Only {people} and {more} more may answer.", people=shown, more=more)
-        if more
-        else _("Only {people} may answer.", people=shown)
+        _("Only {people} and {more} more may answer.", people=shown_names, more=hidden_count)
+        if hidden_count
+        else _("Only {people} may answer.", people=shown_names)
     ]
-    if team.left_out:
-        left = names(team.left_out[:MOST_NAMES])
+    if team.excluded:
+        excluded_names = format_accounts(team.excluded[:MAX_NAMES])
         lines.append(
-            _("Not asked, since it is about them or they were taken off: {out}.", out=left)
+            _(
+                "These people are not allowed to answer, because the incident concerns them or "
+                "they were removed from the team: {people}.",
+                people=excluded_names,
+            )
         )
     if team.involved:
-        involved = names(team.involved[:MOST_NAMES])
-        lines.append(_("Not asked, since they wrote it: {people}.", people=involved))
-    return [*lines, _("Write no customer's data into any field.")]
+        involved = format_accounts(team.involved[:MAX_NAMES])
+        lines.append(
+            _(
+                "These people are not allowed to answer, because they wrote the content of the "
+                "notice: {people}.",
+                people=involved,
+            )
+        )
+    return [*lines, _("Do not enter customer data in any field.")]

@@ -1,4 +1,4 @@
-"""Human tasks of incidents: the page of a step, the check of its answer, and the entry it makes."""
+"""Human tasks of incidents: the form of a step, the check of the answer, and its timeline entry."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from typing import Any, ClassVar, NoReturn
 from sqlalchemy import Connection
 
 from include.approvals.form import Entry as FieldValue
-from include.approvals.form import Field, read_form, refilled
-from include.approvals.question import Answer, AskAgain, Question, in_both
-from include.approvals.reasons import says_something
+from include.approvals.form import Field, prefill_form, read_form
+from include.approvals.reasons import has_words
+from include.approvals.required_action import (
+    Answer,
+    InvalidAnswer,
+    RequiredAction,
+    in_both_languages,
+)
 from include.evidence.step_findings import StepFindings
 from include.incident import timeline
 from include.incident.entries import EntryData, IncidentResult, Refused
+from include.incident.incident_ids import CLAUSE, Kind
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -27,9 +33,9 @@ from include.incident.incident_run import (
     record_in,
     rules_of,
 )
-from include.incident.names import CLAUSE, Kind
 from include.incident.rule_checks import INCIDENT
 from include.incident.rules import HumanStep, IncidentRules
+from include.incident.step_titles import HUMAN_STEP_TITLES
 from include.incident.steps import page
 from include.incident.team import team_of
 from include.incident.timeline import Entry
@@ -39,18 +45,18 @@ from include.services.errors import ServiceError
 from include.workflow.declaration import Queue
 from include.workflow.step import HumanTask
 
-CHANGED = _("the content of the page changed after the form was made; review the new page")
-_RETRIES = 20  # of a task that is open for weeks: each worker that is stopped meanwhile takes one
-Also = Callable[[Connection, IncidentRecord], Mapping[str, Any] | Message]
+CHANGED = _("the facts on the form changed after it was shown; review the new form")
+_RETRIES = 20  # a task may be open for weeks, and each restart of a worker uses up a retry
+WriteMore = Callable[[Connection, IncidentRecord], Mapping[str, Any] | Message]
 
 
 class Answered(IncidentResult):
-    """The answer to a human task that was entered.
+    """The result of a human task: the answer that was recorded on the timeline.
 
     Attributes:
-        entry: its place in the timeline.
-        by: user id of the person.
-        option: the chosen one.
+        entry: position of the answer in the timeline.
+        by: user id of the person who answered.
+        option: id of the answer that the person chose.
     """
 
     entry: int = 0
@@ -59,25 +65,26 @@ class Answered(IncidentResult):
 
 
 class IncidentTask(ABC):
-    """A human task about one incident.
+    """A task of an incident's workflow that waits for the answer of a person.
 
     Attributes:
-        step: its name.
-        title: for people.
-        choices: possible answers; the first one lets the run go on.
-        patience: multiple of the policy's time after which deputies and management are asked too.
-            A step on which the incident's first hours do not depend waits longer.
-        seals_document: whether its question seals a document before people hand it in, so that its
-            task needs the key that seals evidence.
-        run: the run or command.
-        record: the incident.
-        part: of the step, if it is done several times: the authority of a report.
+        step: name of the step.
+        title: display title.
+        choices: possible answers; the first answer continues the run.
+        answer_time_factor: the time to answer this step, as a multiple of `answer_within` of
+            incident.yaml. After this time, deputies and management may also answer. Steps after the
+            first hours of an incident have a greater factor.
+        seals_document: whether `ask` seals a document. In this case the task needs the key that
+            seals evidence.
+        run: services and rules of the current run or command.
+        record: incident with its timeline.
+        part: id of the authority for a report; empty for other steps.
     """
 
     step: ClassVar[HumanStep]
     title: ClassVar[Message]
     choices: ClassVar[tuple[str, ...]]
-    patience: ClassVar[int] = 1
+    answer_time_factor: ClassVar[int] = 1
     seals_document: ClassVar[bool] = False
 
     def __init__(self, run: IncidentRun, record: IncidentRecord, part: str = "") -> None:
@@ -85,63 +92,68 @@ class IncidentTask(ABC):
 
     @property
     def rules(self) -> IncidentRules:
-        """The rules that the incident is measured by."""
+        """The rules that apply to the incident; see `apply_snapshot`."""
         return rules_of(self.run, self.record)
 
     @abstractmethod
     def form(self) -> list[Field]:
-        """Return the fields to fill in."""
+        """Return the input fields that a person fills in."""
 
     @abstractmethod
     def content(self) -> str:
-        """Return the digest of what an answer is about."""
+        """Return a digest of the facts on which the person decides.
 
-    @abstractmethod
-    def ask(self) -> Question | None:
-        """Return the question; None if nobody has to be asked."""
-
-    @abstractmethod
-    def take(self, answer: Answer) -> Answered:
-        """Enter an answer.
-
-        Raises:
-            AskAgain: nobody answered, or the answer does not count. The timeline says why.
+        If the digest differs when the answer is recorded, the form was outdated.
         """
 
-    def question(
+    @abstractmethod
+    def ask(self) -> RequiredAction | None:
+        """Return the required action; None if no answer is needed."""
+
+    @abstractmethod
+    def record_answer(self, answer: Answer) -> Answered:
+        """Check an answer and record it on the timeline.
+
+        Raises:
+            InvalidAnswer: nobody answered in time, or the answer was refused. The timeline has the
+                reason.
+        """
+
+    def required_action(
         self,
         title: Message,
         lines: Sequence[Message],
         content: str | None = None,
         never: Iterable[str] = (),
-    ) -> Question:
-        """Return the question: what to do, by when it is due, who may answer.
+    ) -> RequiredAction:
+        """Return the required action with instructions, time limits and the people who may answer.
 
         Args:
-            title: the task in a line.
+            title: title of the required action.
             lines: instructions and facts for the person.
-            content: the content of the form, if it is another one than `content`.
-            never: user ids of people who may not answer, since it is about their own work.
+            content: digest that identifies the facts in the form; default: `content()`.
+            never: user ids of people who may not answer, because the answer is about their own
+                work.
 
         Raises:
-            ServiceError: nobody is left who may answer.
+            ServiceError: nobody remains who may answer.
         """
         number = self.record.incident.number
         team = team_of(self.run, self.record, self.step, never)
         if not team.people:
             raise ServiceError(
-                f"Nobody may do the step {self.step} of {number}.",
-                "Assign somebody: workflow update_incident, action `assign`.",
+                f"No person may answer the step {self.step} of {number}.",
+                "Assign a person: workflow update_incident, action `assign`.",
             )
         refusal = self._last_refusal()
-        shown = [*page.refusal_lines(refusal), *page.silence_lines(team), *lines]
+        page_lines = [*page.refusal_lines(refusal), *page.silence_lines(team), *lines]
         values = refusal.as_(Refused).given if refusal else {}
-        return Question(
-            in_both(_("{number}: {title}", number=number, title=title)),
-            page.body(self.run, self.record, [*shown, *page.team_lines(team)]),
+        return RequiredAction(
+            in_both_languages(_("{number}: {title}", number=number, title=title)),
+            page.page_body(self.run, self.record, [*page_lines, *page.team_lines(team)]),
             list(team.people),
             self.content() if content is None else content,
-            form=refilled(
+            form=prefill_form(
                 self.form(),
                 {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()},
             ),
@@ -149,59 +161,77 @@ class IncidentTask(ABC):
         )
 
     def digest(self, lines: Sequence[Message] = (), *facts: Any) -> str:
-        """Return the SHA-256 of the content that an answer is about.
+        """Return the SHA-256 (hex) of the facts on which the person decides.
 
-        Deadlines, people and earlier answers are left out: they change while a person reads, and
-        no answer is about them.
+        Time limits, people and earlier answers are not included. They change while a person reads
+        the form, and the decision does not depend on them.
 
         Args:
-            lines: of the page; none may change merely because time passes.
-            facts: JSON values that identify what the lines only name, such as a version.
+            lines: display texts of the form. A text must not change merely because time passes.
+            facts: JSON values of further facts, such as a version.
         """
-        shown = [self.record.incident.number, self.step, self.part, *facts]
-        shown += [line.model_dump(mode="json") for line in lines]
-        shown += [[field.name, list(field.options)] for field in self.form()]
-        return sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+        digested = [self.record.incident.number, self.step, self.part, *facts]
+        digested += [line.model_dump(mode="json") for line in lines]
+        digested += [[field.name, list(field.options)] for field in self.form()]
+        return sha256(json.dumps(digested, sort_keys=True).encode()).hexdigest()
 
     def read(self, answer: Answer, never: Iterable[str] = ()) -> StepAnswer:
-        """Check who answered, and read the form.
+        """Check that a person may answer the step, and read the values of the form.
 
         Args:
-            answer: the answer, or that nobody answered in time.
-            never: user ids of people who may not answer, since it is about their own work.
+            answer: answer that Airflow returned; it has no user if nobody answered in time.
+            never: user ids of people who may not answer, because the answer is about their own
+                work.
 
         Raises:
-            AskAgain: nobody answered, the person does not belong to the team of the step, or a
-                field is missing or wrong. The timeline says so.
+            InvalidAnswer: nobody answered in time, the person may not answer the step, or a field
+                is missing or wrong. The reason is recorded on the timeline.
         """
         if not answer.user or not answer.option or answer.at is None:
-            words = _("Nobody answered {step} in time.", step=self.step)
+            words = _(
+                "The step “{step}” was not answered in time.", step=HUMAN_STEP_TITLES[self.step]
+            )
             self._append(Kind.UNANSWERED, words, {}, self.step)
-            raise AskAgain(_("Nobody answered in time."))
+            raise InvalidAnswer(_("The step was not answered in time."))
         team = team_of(self.run, self.record, self.step, never)
         spellings = [spelling for spelling in (answer.user, answer.name) if spelling]
         user = next((member for name in spellings if (member := team.member(name))), None)
         if user is None:
-            self.refuse(answer, _("who answered is not of the team for this step"), {})
+            self.refuse(answer, _("the person who answered has no right to answer this step"), {})
         form = read_form(self.form(), answer.entered, self.run.zone)
         if form.problems:
             self.refuse(answer, listed(form.problems), form.values)
         return StepAnswer(self, answer, user, answer.at, form.values)
 
     def refuse(self, answer: Answer, cause: Message, values: Mapping[str, FieldValue]) -> NoReturn:
-        """Enter an answer that does not count, and ask again with the values that were entered.
+        """Record on the timeline that an answer was refused.
+
+        The next form contains the values that the person entered.
+
+        Args:
+            answer: answer that Airflow returned.
+            cause: display text with the reason for the refusal.
+            values: entered values by form field.
 
         Raises:
-            AskAgain: always.
+            InvalidAnswer: always.
         """
-        kept = {
+        json_values = {
             name: value.isoformat() if isinstance(value, datetime) else value
             for name, value in values.items()
         }
-        words = _("The answer to {step} did not count: {cause}", step=self.step, cause=cause)
-        data = {"cause": cause.model_dump(mode="json"), "given": kept, "option": answer.option}
+        words = _(
+            "The answer to the step “{step}” was not accepted: {cause}",
+            step=HUMAN_STEP_TITLES[self.step],
+            cause=cause,
+        )
+        data = {
+            "cause": cause.model_dump(mode="json"),
+            "given": json_values,
+            "option": answer.option,
+        }
         self._append(Kind.REFUSED, words, data, answer.user or self.step)
-        raise AskAgain(cause, self.run.zone.key)
+        raise InvalidAnswer(cause, self.run.zone.key)
 
     def _append(self, kind: Kind, words: Message, data: Mapping[str, Any], by: str) -> None:
         with self.run.state.begin() as conn:
@@ -211,15 +241,29 @@ class IncidentTask(ABC):
             )  # fmt: skip
 
     def entered(self, conn: Connection, at: datetime) -> Entry | None:
-        """Return the entry of an answer that an earlier try of the task entered."""
-        return timeline.entered(conn, self.record.incident.id, self.once(at))
+        """Return the timeline entry of an answer if an earlier attempt of the task recorded it.
+
+        Otherwise return None.
+
+        Args:
+            conn: connection to the state database.
+            at: time of the answer.
+        """
+        return timeline.find_entry(conn, self.record.incident.id, self.once(at))
 
     def once(self, at: datetime) -> str:
-        """Return the key of the entry of an answer."""
+        """Return the unique key of the timeline entry for an answer to this task.
+
+        Args:
+            at: time of the answer.
+        """
         return f"{self.step}:{self.part}:{at.isoformat()}"
 
     def _last_refusal(self) -> Entry | None:
-        """Return the refusal of the last answer; None if that one counted."""
+        """Return the timeline entry about the last answer to this task, if it was refused.
+
+        Otherwise, or if there was no answer yet, return None.
+        """
         answers = [
             entry
             for entry in self.record.entries
@@ -232,14 +276,14 @@ class IncidentTask(ABC):
 
 @dataclass(frozen=True)
 class StepAnswer:
-    """An answer of an entitled person, with the values that were read from its form.
+    """An answer of a person who may answer the step, with the values of the form.
 
     Attributes:
-        task: the task.
-        answer: as it was given.
-        user: id of the person, in the spelling of the team.
-        at: when the person answered.
-        values: by field; fields that were left empty are missing.
+        task: human task that was answered.
+        answer: answer that Airflow returned.
+        user: user id of the person, in the spelling of the team.
+        at: time of the answer.
+        values: value by field name, without empty fields.
     """
 
     task: IncidentTask
@@ -249,31 +293,31 @@ class StepAnswer:
     values: Mapping[str, FieldValue]
 
     def text(self, name: str) -> str:
-        """Return the text of a field without customer values; empty if it was left empty."""
+        """Return the text of a field, with customer data redacted; empty for an empty field."""
         return str(self.values.get(name, ""))
 
-    def ticked(self, name: str) -> bool:
-        """Return whether a box was ticked."""
+    def is_ticked(self, name: str) -> bool:
+        """Return whether the person ticked the checkbox of the form field `name`."""
         return self.values.get(name) is True
 
-    def says(self, name: str) -> bool:
-        """Return whether a field holds words."""
-        return says_something(self.text(name))
+    def has_text(self, name: str) -> bool:
+        """Return whether the text of a field contains at least one letter."""
+        return has_words(self.text(name))
 
     def refuse(self, cause: Message) -> NoReturn:
-        """Refuse the answer; see `IncidentTask.refuse`."""
+        """Refuse the answer and record the reason; see `IncidentTask.refuse`."""
         self.task.refuse(self.answer, cause, self.values)
 
     def moment(self, field: Field, after: datetime | None = None) -> datetime:
-        """Return the moment of a field, or that of the answer if the field is empty.
+        """Return the time that the person entered; the time of the answer if the field is empty.
 
         Args:
-            field: the field.
-            after: before which it cannot have been; the beginning of the leak, else awareness,
-                where nothing is said.
+            field: field of the form.
+            after: earliest allowed time; default: the start of the leak, or the time of awareness
+                if the start is unknown.
 
         Raises:
-            AskAgain: it is yet to come, or lies too early.
+            InvalidAnswer: the time is in the future, or too early.
         """
         moment = self.values.get(field.name)
         if not isinstance(moment, datetime):
@@ -281,50 +325,53 @@ class StepAnswer:
         incident = self.task.record.incident
         first = after or incident.began_at or incident.aware_at
         if moment > self.task.run.clock.now():
-            problem = _("is yet to come")
+            problem = _("is in the future")
         elif moment < first:
-            problem = _("lies before {first}", first=first)
+            problem = _("is before {first}", first=first)
         else:
             return moment
         return self.refuse(_("{field}: {problem}", field=field.title, problem=problem))
 
-    def enter(
+    def record(
         self,
         kind: Kind,
         words: Message,
         data: Mapping[str, Any] | None = None,
         happened_at: datetime | None = None,
-        also: Also | None = None,
+        write_more: WriteMore | None = None,
         check: Callable[[IncidentRecord], Message | None] | None = None,
     ) -> Answered:
-        """Enter an answer that counts, once, and return the step's result.
+        """Record a valid answer on the timeline, and return the result of the step.
+
+        If an earlier attempt recorded the answer, its result is returned and nothing is written.
 
         Args:
-            kind: of the entry.
-            words: what was answered.
-            data: of the entry.
-            happened_at: when it happened; the moment of the answer if it is left out.
-            also: writes elsewhere in the same transaction and returns more data, or writes nothing
-                and returns why the answer does not count. It is not called if an earlier try of
-                the task entered the answer, since other things may have been entered after it.
-            check: returns why the answer does not count, before the contents are compared.
+            kind: kind of event that the entry records.
+            words: display text of the entry.
+            data: data of the entry.
+            happened_at: time of the event; default: the time of the answer.
+            write_more: callback that writes to other tables in the same transaction. It returns
+                more data for the entry, or the reason why the answer is refused. It is not called
+                if an earlier attempt recorded the answer.
+            check: callback that returns the reason why the answer is refused, or None. If it
+                returns None, the method then checks whether the facts in the form are outdated.
 
         Raises:
-            AskAgain: `check` or `also` refused, or the form that was answered was about something
-                else.
+            InvalidAnswer: `check` or `write_more` refused the answer, or the facts in the form are
+                outdated.
         """
         run, incident = self.task.run, self.task.record.incident
         with run.state.begin() as conn:
             timeline.lock_incident(conn, incident.id)
-            if (before := self.task.entered(conn, self.at)) is not None:
-                return answered(before)
+            if (existing := self.task.entered(conn, self.at)) is not None:
+                return answered(existing)
             record = record_in(conn, incident.number)
-            now = type(self.task)(run, record, self.task.part)
+            current_task = type(self.task)(run, record, self.task.part)
             more: Mapping[str, Any] | Message | None = check(record) if check else None
             if more is None:
                 more = CHANGED
-                if now.content() == self.answer.content.partition(":")[0]:
-                    more = also(conn, record) if also else {}
+                if current_task.content() == self.answer.content.partition(":")[0]:
+                    more = write_more(conn, record) if write_more else {}
             if not isinstance(more, Message):
                 return append_answer(
                     conn, self.task, self.answer.option, kind, words, by=self.user, at=self.at,
@@ -345,8 +392,22 @@ def append_answer(
     data: Mapping[str, Any],
     happened_at: datetime | None = None,
 ) -> Answered:
-    """Append the entry of an answer, in a transaction that holds the incident's lock."""
-    # The API server's clock, by which it was answered, may be ahead of this machine's.
+    """Append the timeline entry of an answer, and return the result of the step.
+
+    The caller must have locked the incident.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        task: human task that was answered.
+        option: id of the answer that the person chose.
+        kind: kind of event that the entry records.
+        words: display text of the entry.
+        by: user id of the person who answered.
+        at: time of the answer.
+        data: data of the entry.
+        happened_at: time of the event; default: the time of the answer.
+    """
+    # The time of the answer is the API server's, whose clock may be ahead of this machine's.
     entry = timeline.append(
         conn,
         task.record.incident.id,
@@ -362,55 +423,59 @@ def append_answer(
 
 
 def answered(entry: Entry) -> Answered:
-    """Return the result of the step that made an entry."""
+    """Return the result of a human task from the timeline entry of its answer."""
     return Answered(entry=entry.place, by=entry.by, option=entry.as_(EntryData).option)
 
 
 def human_task(task: type[IncidentTask]) -> HumanTask[IncidentRules, Answered]:
-    """Return the human task of a workflow.
+    """Return the declaration of a human task for a workflow.
 
-    An incident that is a duplicate, or was cancelled, asks nobody and takes no answer.
+    If the incident is a duplicate or was cancelled, the task is skipped.
     """
 
     def task_of(run: IncidentRun, findings: StepFindings) -> IncidentTask:
         return task(run, incident_of(run), findings.part)
 
-    def ask(run: IncidentRun, findings: StepFindings) -> Question | Answered:
-        asking = task_of(run, findings)
-        question = asking.ask() if asking.record.incident.is_led else None
-        return question or Answered(asked=False)
+    def ask(run: IncidentRun, findings: StepFindings) -> RequiredAction | Answered:
+        current_task = task_of(run, findings)
+        action = current_task.ask() if current_task.record.incident.requires_steps else None
+        return action or Answered(asked=False)
 
     ask.__doc__ = task.ask.__doc__
 
-    def take(run: IncidentRun, findings: StepFindings, answer: Answer) -> Answered:
-        taking = task_of(run, findings)
-        return taking.take(answer) if taking.record.incident.is_led else Answered(asked=False)
+    def record_answer(run: IncidentRun, findings: StepFindings, answer: Answer) -> Answered:
+        current_task = task_of(run, findings)
+        if not current_task.record.incident.requires_steps:
+            return Answered(asked=False)
+        return current_task.record_answer(answer)
 
     def entered(run: IncidentRun, findings: StepFindings, at: datetime) -> Answered | None:
-        asked = task_of(run, findings)
+        current_task = task_of(run, findings)
         with run.state.connect() as conn:
-            entry = asked.entered(conn, at)
-        if entry is None or entry.place not in {valid.place for valid in asked.record.valid}:
+            entry = current_task.entered(conn, at)
+        if entry is None or entry.place not in {valid.place for valid in current_task.record.valid}:
             return None
         return answered(entry)
 
     return HumanTask(
         name=task.step,
         title=task.title,
-        question_title=task.title,
+        request_title=task.title,
         clause=CLAUSE,
         result=Answered,
         ask=ask,
-        take=take,
+        take=record_answer,
         entered=entered,
-        response=partial(_response_time, task.patience),
+        response=partial(_response_time, task.answer_time_factor),
         choices=task.choices,
         queue=Queue.SEALING if task.seals_document else "",
         retries=_RETRIES,
-        follows_skipped=True,  # no authority may apply: then no report is asked for
+        follows_skipped=True,  # if no report is due, the report tasks are skipped
     )
 
 
-def _response_time(patience: int, pack: PolicyPack) -> timedelta:
+def _response_time(answer_time_factor: int, pack: PolicyPack) -> timedelta:
     rules = pack.section(INCIDENT)
-    return (timedelta(minutes=30) if rules is None else rules.answer_within.span) * patience
+    return (
+        timedelta(minutes=30) if rules is None else rules.answer_within.span
+    ) * answer_time_factor

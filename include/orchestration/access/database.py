@@ -1,4 +1,4 @@
-"""Airflow's own database, where FAB keeps roles and users: whether it can be written to."""
+"""Open database sessions on the tables in which Airflow's FAB auth manager stores users."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ MANAGER = f"{AccountFabAuthManager.__module__}.{AccountFabAuthManager.__name__}"
 
 @contextmanager
 def fab_session() -> Iterator[Session]:
-    """Open one transaction on FAB's tables: all of what is written in it is seen at once.
+    """Open a transaction on the tables of the FAB auth manager in Airflow's database.
+
+    If Airflow has not created FAB's default roles yet, they are created first.
 
     Raises:
-        UsageError: Airflow is set up with another auth manager, or its database is not migrated.
-        ServiceError: the database does not answer, or somebody else writes the same.
+        UsageError: Airflow is configured with another auth manager, or its database is not
+            migrated.
+        ServiceError: the database does not answer, or another process wrote the same roles at the
+            same time.
     """
     require_manager()
     try:
         with create_session() as session:
             require_migrated(session)
-            _make_own_roles_of_fab(session)
+            _create_default_roles(session)
             yield session
     except OperationalError:
         raise ServiceError(
@@ -41,48 +45,49 @@ def fab_session() -> Iterator[Session]:
         ) from None
     except IntegrityError:
         raise ServiceError(
-            "Somebody else wrote the same roles at this moment; nothing was changed.",
+            "Another process wrote the same roles at the same time; nothing was changed.",
             "Run the command again.",
         ) from None
 
 
 def require_manager() -> None:
-    """Refuse to write roles that the auth manager of these settings would not understand.
+    """Check that Airflow's settings name an auth manager that supports ParcelSeal's roles.
 
     Raises:
-        UsageError: it is another one, FAB's own too.
+        UsageError: the auth manager is not `AccountFabAuthManager` or a subclass.
     """
-    found = conf.get("core", "auth_manager")
+    manager = conf.get("core", "auth_manager")
     try:
-        kind = conf.getimport("core", "auth_manager")
+        manager_class = conf.getimport("core", "auth_manager")
     except AirflowConfigException:
-        kind = None
-    known = isinstance(kind, type) and issubclass(kind, AccountFabAuthManager)
-    if not known or FabAuthManager.__name__ not in found:
+        manager_class = None
+    is_ours = isinstance(manager_class, type) and issubclass(manager_class, AccountFabAuthManager)
+    if not is_ours or FabAuthManager.__name__ not in manager:
         raise UsageError(
-            f"Airflow's auth manager is {found}, which does not know these roles.",
+            f"Airflow's auth manager is {manager}, which does not know these roles.",
             f"Set AIRFLOW__CORE__AUTH_MANAGER={MANAGER} on every component.",
         )
 
 
 def require_migrated(session: Session) -> None:
-    """Refuse a database that has not FAB's newest tables.
+    """Check that FAB's tables in Airflow's database have the current version.
 
     Raises:
-        UsageError: it has none, or older ones.
+        UsageError: the tables are missing or have another version.
     """
     tables = FABDBManager(session)  # type: ignore[no-untyped-call]
     head = tables.get_script_object().get_current_head()
-    found = tables.get_current_revision()  # type: ignore[no-untyped-call]
-    if found != head:
+    current_revision = tables.get_current_revision()  # type: ignore[no-untyped-call]
+    if current_revision != head:
         raise UsageError(
-            f"Airflow's database is not migrated: FAB's tables are at {found}, not at {head}.",
+            "Airflow's database is not migrated: "
+            f"FAB's tables are at {current_revision}, not at {head}.",
             "Run `airflow db migrate` with the same settings.",
         )
 
 
-def _make_own_roles_of_fab(session: Session) -> None:
-    """Make Admin and FAB's other roles where Airflow was never started, by FAB's own rules."""
+def _create_default_roles(session: Session) -> None:
+    """Create FAB's default roles, such as Admin, if Airflow has not created them yet."""
     manager = ApplessAirflowSecurityManager(session=session)
     if manager.find_role("Admin") is None:
         manager.sync_roles()

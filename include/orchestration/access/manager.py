@@ -1,8 +1,10 @@
-"""Airflow's auth manager in production: FAB, with what a control needs beside it.
+"""Airflow's auth manager in production: FAB with three changes that ParcelSeal's controls need.
 
-FAB leaves three things open. It knows people by a number, but the policy pack, the staff table and
-every sealed report name them by account. It lets people answer a step of a DAG, or trigger it, only
-if they may pause the DAG too. And `/auth/token` accepts any number of wrong passwords.
+1. The user id is the account name. FAB identifies users by a number, but the policy pack, the staff
+   table and sealed reports name people by their account.
+2. A user may trigger a DAG, or answer its human steps, without the right to pause it. In FAB, all
+   three need the same permission.
+3. Log-ins are refused after too many wrong passwords. FAB's `/auth/token` accepts any number.
 """
 
 from __future__ import annotations
@@ -21,17 +23,20 @@ from include.orchestration.access.throttle import LoginThrottle
 
 
 class Account(BaseUser):
-    """A user of FAB whose id is the name with which they log in; all else is FAB's."""
+    """A FAB user whose user id is the account name.
+
+    All other attributes are those of the FAB user.
+    """
 
     def __init__(self, user: User) -> None:
         self._user = user
 
     def get_id(self) -> str:
-        """Return the account, as packs and staff tables name it."""
+        """Return the account name, which identifies the user in policy packs and staff tables."""
         return str(self._user.username)
 
     def get_name(self) -> str:
-        """Return the account."""
+        """Return the account name, which Airflow displays."""
         return str(self._user.username)
 
     def __getattr__(self, name: str) -> Any:
@@ -39,25 +44,27 @@ class Account(BaseUser):
 
 
 class AccountFabAuthManager(FabAuthManager):
-    """FAB, where people are known by account and parts of one DAG can be granted.
+    """FAB's auth manager, with account names as user ids and with permissions on parts of a DAG.
 
-    Airflow looks for ``FabAuthManager`` in the name that is set: only then it makes the permissions
-    of each DAG that it parses, and `airflow db clean` knows the table of sessions.
+    A part of a DAG is, for example, its runs, its logs or its required actions.
+
+    The class name must contain ``FabAuthManager``. Only then does Airflow create the permissions of
+    each parsed DAG, and only then does `airflow db clean` find the table of sessions.
     """
 
     def get_fastapi_app(self) -> FastAPI | None:
-        """Return FAB's app, which refuses log-ins after too many failed ones."""
+        """Return FAB's web app with a limit on failed log-ins."""
         app = super().get_fastapi_app()
         if app is not None:
             app.add_middleware(LoginThrottle)
         return app
 
-    # FAB's own is wrapped by its cache; what is wrapped here is what that one returns
+    # FAB caches the result of its own method; this method wraps the cached user.
     def deserialize_user(self, token: dict[str, Any]) -> User:  # type: ignore[override]
-        """Return who a token was made for.
+        """Return the user whom an authentication token names.
 
         Raises:
-            ValueError: there is no such user, or they may not log in any more.
+            ValueError: the user does not exist, or may no longer log in.
         """
         return cast("User", Account(super().deserialize_user(token)))
 
@@ -69,10 +76,11 @@ class AccountFabAuthManager(FabAuthManager):
         access_entity: DagAccessEntity | None = None,
         details: DagDetails | None = None,
     ) -> bool:
-        """Whether a user may do that: by FAB's rules, or by permissions on the parts of this DAG.
+        """Return whether a user may access a DAG, or a part of it such as its logs.
 
-        Such a permission, as ``can_edit`` on ``HITL Detail:enforce_retention``, counts for whoever
-        may read the DAG; FAB would ask for leave to change the DAG as well, which pauses it.
+        Besides FAB's own rules, a permission on a part of one DAG gives access to this part, if the
+        user may read the DAG. An example is ``can_edit`` on ``HITL Detail:enforce_retention``. FAB
+        would require ``can_edit`` on the whole DAG, which includes the right to pause the DAG.
         """
         if super().is_authorized_dag(
             method=method, user=user, access_entity=access_entity, details=details
@@ -81,6 +89,8 @@ class AccountFabAuthManager(FabAuthManager):
         if access_entity is None or details is None or not details.id:
             return False
         return self._is_authorized_dag("GET", details, user) and all(
-            self._is_authorized(method=method, resource_type=part_of(one, details.id), user=user)
-            for one in self._get_fab_resource_types(access_entity)
+            self._is_authorized(
+                method=method, resource_type=part_of(get_fab_resource_type, details.id), user=user
+            )
+            for get_fab_resource_type in self._get_fab_resource_types(access_entity)
         )

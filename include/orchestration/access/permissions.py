@@ -1,12 +1,14 @@
-"""Permissions of Airflow and of the compliance pages, by FAB's names; imports no Airflow.
+"""Permissions of Airflow and of the compliance pages, with the names that FAB uses.
 
-A permission is an action on a resource. Each compliance page is a resource of its own, which roles
-grant and the page asks for.
+This module does not import Airflow. A permission is an action on a resource. Each compliance page
+is a separate resource.
 
-FAB knows one DAG apart from the others (``DAG:<dag_id>``) but not its parts: a person who may read
-logs may read those of every DAG that the person may read, and two roles of one person open more
-together than each alone. So everything beyond reading is granted on a part of one DAG,
-``<part>:<dag_id>``, which `include.orchestration.access.manager` looks for.
+FAB has permissions on a single DAG (``DAG:<dag_id>``), but not on a part of one DAG, such as its
+logs. In FAB, a user with the permission to read logs can read the logs of every DAG that the user
+may read. Suppose that a user has two roles: the first role may read one DAG, and the second role
+may read another DAG and its logs. This user could then read the logs of both DAGs. Therefore every
+right beyond reading is granted on a part of a DAG, ``<part>:<dag_id>``, which
+`include.orchestration.access.manager` checks.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import NamedTuple
 
 
 class Page(StrEnum):
-    """One compliance page; the value is the resource's name in FAB."""
+    """A compliance page. The value is the page's resource name in FAB."""
 
     OVERVIEW = "Compliance Overview"
     EVIDENCE = "Compliance Evidence"
@@ -29,7 +31,7 @@ class Page(StrEnum):
 
 
 class Action(StrEnum):
-    """An action, as FAB names it."""
+    """An action that a permission allows. The value is the action's name in FAB."""
 
     READ = "can_read"
     CREATE = "can_create"
@@ -39,14 +41,19 @@ class Action(StrEnum):
 
 
 class Permission(NamedTuple):
-    """An action on a resource."""
+    """A permission in FAB: an action, and the resource on which the action is allowed.
+
+    Attributes:
+        action: name of the action, such as ``can_read``.
+        resource: name of the resource, such as ``DAG:sample_audit``.
+    """
 
     action: str
     resource: str
 
 
 class Part(StrEnum):
-    """A part of a DAG, as FAB names it where it means those of all DAGs."""
+    """A part of a DAG. The value is the name of the FAB resource for this part of every DAG."""
 
     RUN = "DAG Runs"
     TASK = "Task Instances"
@@ -57,29 +64,34 @@ class Part(StrEnum):
 
 
 DAG_PREFIX = "DAG:"
-RUN_PREFIX = "DAG Run:"  # FAB's own for the runs of one DAG; it has none for other parts
+RUN_PREFIX = "DAG Run:"  # FAB's own prefix for the runs of a DAG; other parts have none in FAB
 
 
 def on_dag(action: Action, dag_id: str) -> Permission:
-    """Return the permission on a DAG itself: to see it, or to pause it."""
+    """Return the permission for an action, such as reading or pausing, on a whole DAG."""
     return Permission(action, f"{DAG_PREFIX}{dag_id}")
 
 
 def part_of(part: str, dag_id: str) -> str:
-    """Return the name of a part of one DAG."""
+    """Return the FAB resource name for a part of one DAG, such as ``Task Logs:sample_audit``.
+
+    Args:
+        part: FAB resource name of this part for all DAGs, such as ``Task Logs``.
+        dag_id: DAG id of the workflow.
+    """
     return f"{RUN_PREFIX if part == Part.RUN else f'{part}:'}{dag_id}"
 
 
 def on_part(action: Action, part: Part, dag_id: str) -> Permission:
-    """Return the permission on a part of one DAG."""
+    """Return the permission for an action on a part of one DAG, such as reading its logs."""
     return Permission(action, part_of(part, dag_id))
 
 
 def to_read(*resources: str) -> Iterable[Permission]:
-    """Return the permissions to read resources."""
-    return (Permission(Action.READ, one) for one in resources)
+    """Return the permission to read for each of the given resources."""
+    return (Permission(Action.READ, resource) for resource in resources)
 
 
 def menus(*resources: str) -> Iterable[Permission]:
-    """Return the permissions to see entries of Airflow's navigation."""
-    return (Permission(Action.MENU, one) for one in resources)
+    """Return, for each resource, the permission to see its entry in Airflow's navigation."""
+    return (Permission(Action.MENU, resource) for resource in resources)

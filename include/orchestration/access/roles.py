@@ -1,6 +1,6 @@
-"""Who may do what: the table of roles. What it does not give, nobody has; docs/roles.md shows it.
+"""ParcelSeal's roles in Airflow and their permissions, as listed in docs/reference/roles.md.
 
-The roles of departments are not typed but follow from the policy pack: see `department_roles`.
+The roles for the company's departments are derived from the policy pack, see `department_roles`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 Dags = frozenset[str]
 NONE: Dags = frozenset()
 
-# Everybody: the parts that belong to seeing a DAG (of those that one may see), the navigation with
-# the compliance pages in it (which are a plugin's), and one's own password. FAB itself gives every
-# role the right to read "Website".
+# Every role may read runs, tasks and requests of its DAGs, use the navigation with the compliance
+# pages (which needs "Plugins"), and change its own password. FAB itself grants "Website" to every
+# role.
 EVERYBODY = frozenset(
     {
         *to_read(Part.RUN, Part.TASK, Part.ANSWER),
@@ -40,37 +40,37 @@ EVERYBODY = frozenset(
         *menus("DAGs", Part.ANSWER, "Browse"),
     }
 )
-# Whether Airflow itself is well. No connections, variables or settings: production keeps them
-# outside Airflow, and whoever may point a connection elsewhere gets its password sent there.
+# The health of Airflow itself, without connections, variables or settings. Production stores those
+# outside Airflow: a person who may redirect a connection would receive its password.
 OPERATION = frozenset(
     {
         *to_read("ImportError", "Jobs", "Pools", "Cluster Activity", "Providers"),
         *menus("Jobs", "Cluster Activity", "Pools", "Providers"),
     }
 )
-# Who triggered, paused, cleared and answered what, of the DAGs that one may read.
+# The log of triggers, pauses, clears and answers, of the DAGs that the role may read.
 EVENTS = frozenset({*to_read("Audit Logs"), *menus("Audit Logs")})
-# What workflows produce. Events are shown only of workflows that one may read.
+# The assets of workflows. Airflow shows only events of DAGs that the role may read.
 ASSETS = frozenset({*to_read("Assets", "Asset Aliases"), *menus("Assets")})
 
 
 @dataclass(frozen=True)
 class Role:
-    """One role.
+    """A role in Airflow and its rights.
 
     Attributes:
-        name: in Airflow.
-        duty: one line for people.
-        reads: DAGs whose runs, questions and sealed bundles they may read.
-        triggers: DAGs that they may start.
-        answers: DAGs whose human steps they may answer, where the step asks them.
-        clears: DAGs whose tasks they may clear or set to a state.
-        pauses: DAGs that they may pause.
-        logs: DAGs whose task logs they may read.
-        xcoms: DAGs whose XCom they may read.
-        code: DAGs whose code they may read.
-        pages: compliance pages that they may open.
-        views: what else of Airflow.
+        name: name of the role in Airflow.
+        duty: one line that describes the tasks of people with the role.
+        reads: DAGs whose runs, required actions and sealed bundles the role may read.
+        triggers: DAGs that the role may trigger.
+        answers: DAGs whose human steps the role may answer, if the step is assigned to the person.
+        clears: DAGs whose tasks the role may clear or set to another state.
+        pauses: DAGs that the role may pause.
+        logs: DAGs whose task logs the role may read.
+        xcoms: DAGs whose XCom values the role may read.
+        code: DAGs whose code the role may read.
+        pages: compliance pages that the role may open.
+        views: other permissions in Airflow.
     """
 
     name: str
@@ -87,25 +87,34 @@ class Role:
     views: frozenset[Permission] = frozenset()
 
     def __post_init__(self) -> None:
-        """Whoever may do something with a DAG may read it; Airflow would refuse it otherwise."""
-        for one in ACTS:
-            if unread := self.dags(one) - self.reads:
-                raise ValueError(f"{self.name}: {one} without reading {', '.join(sorted(unread))}")
+        """Raise ValueError if the role has a right on a DAG that it may not read.
 
-    def dags(self, act: str) -> Dags:
-        """Return the DAGs of an attribute that has such."""
-        found: Dags = getattr(self, act)
-        return found
+        Airflow would ignore such a right.
+        """
+        for right in ACTS:
+            if unread := self.dags(right) - self.reads:
+                raise ValueError(
+                    f"{self.name}: {right} without reading {', '.join(sorted(unread))}"
+                )
+
+    def dags(self, right: str) -> Dags:
+        """Return the DAGs on which the role has a right.
+
+        Args:
+            right: name of the right, one of `ACTS`, such as ``triggers``.
+        """
+        dags: Dags = getattr(self, right)
+        return dags
 
     @property
     def permissions(self) -> frozenset[Permission]:
-        """What FAB has to give it."""
+        """All permissions that the role has in FAB."""
         pages = to_read(*self.pages)
         return EVERYBODY | self.views | frozenset(pages) | frozenset(self._on_dags())
 
     def _on_dags(self) -> Iterator[Permission]:
-        for act, granted in GRANTED.items():
-            for dag_id in self.dags(act):
+        for right, granted in GRANTED.items():
+            for dag_id in self.dags(right):
                 yield from granted(dag_id)
 
 
@@ -113,19 +122,19 @@ GRANTED: Mapping[str, Callable[[str], list[Permission]]] = {
     "reads": lambda dag_id: [on_dag(Action.READ, dag_id)],
     "triggers": lambda dag_id: [on_part(Action.CREATE, Part.RUN, dag_id)],
     "answers": lambda dag_id: [on_part(Action.EDIT, Part.ANSWER, dag_id)],
-    "clears": lambda dag_id: [on_part(Action.EDIT, one, dag_id) for one in (Part.RUN, Part.TASK)],
+    "clears": lambda dag_id: [on_part(Action.EDIT, part, dag_id) for part in (Part.RUN, Part.TASK)],
     "pauses": lambda dag_id: [on_dag(Action.EDIT, dag_id)],
     "logs": lambda dag_id: [on_part(Action.READ, Part.LOG, dag_id)],
     "xcoms": lambda dag_id: [on_part(Action.READ, Part.XCOM, dag_id)],
     "code": lambda dag_id: [on_part(Action.READ, Part.CODE, dag_id)],
 }
-ACTS = tuple(one.name for one in fields(Role) if one.name in GRANTED)
+ACTS = tuple(field.name for field in fields(Role) if field.name in GRANTED)
 
 BACKUPS = in_group(AccessGroup.BACKUPS)
 RECORDS = in_group(AccessGroup.RECORDS)
 AUDITS = in_group(AccessGroup.AUDITS)
 PEOPLE = in_group(AccessGroup.PEOPLE)
-# Anybody may be suspected of an incident, including those who run Airflow.
+# The people who operate Airflow have no access: anyone may be suspected of an incident.
 INCIDENTS = in_group(AccessGroup.INCIDENTS)
 SCHEDULED = BACKUPS | RECORDS | AUDITS | PEOPLE
 ALL = SCHEDULED | INCIDENTS
@@ -177,7 +186,8 @@ ROLES: tuple[Role, ...] = (
     ),
     Role(
         "Management",
-        "reads everything that was sealed; decides whether people are told of an incident",
+        "reads everything that was sealed; decides whether affected people are notified of "
+        "an incident",
         reads=ALL,
         triggers=frozenset({"update_incident"}),
         answers=INCIDENTS,
@@ -193,38 +203,41 @@ ROLES: tuple[Role, ...] = (
     ),
     Role(
         "Audit Seed",
-        "enters the seed of an audit's samples: a second role of whoever draws it",
+        "enters the random seed of an audit sample; an additional role of the auditor",
         reads=frozenset({"sample_audit"}),
         answers=frozenset({"sample_audit"}),
         pages=frozenset({Page.EVIDENCE, Page.WAITING}),
     ),
 )
 
-DEPARTMENT = "Department Reader: "  # and its id in roles.yaml
+DEPARTMENT = "Department Reader: "  # prefix; the id in roles.yaml follows
 
 
 def department_roles(pack: PolicyPack) -> tuple[Role, ...]:
-    """Return a reader for each role of the pack that owns controls.
+    """Return a reader role in Airflow for each role of the policy pack that owns controls.
 
-    It reads the workflows that show those controls, and their evidence; nothing else.
+    A reader role may only read the workflows that prove these controls, and the evidence of these
+    workflows.
     """
     return tuple(
         Role(
             f"{DEPARTMENT}{department}",
             f"reads the evidence of the controls that {role.title['en']} owns",
-            reads=frozenset(one.workflow for one in pack.controls if one.owner == department),
+            reads=frozenset(
+                control.workflow for control in pack.controls if control.owner == department
+            ),
             pages=frozenset({Page.EVIDENCE}),
         )
         for department, role in pack.roles.items()
-        if any(one.owner == department for one in pack.controls)
+        if any(control.owner == department for control in pack.controls)
     )
 
 
 def all_roles(pack: PolicyPack) -> tuple[Role, ...]:
-    """Return the table with the departments of a pack."""
+    """Return ParcelSeal's fixed roles, followed by the reader roles of the policy pack."""
     return ROLES + department_roles(pack)
 
 
 def table(roles: Iterable[Role]) -> Mapping[str, Role]:
-    """Return roles by their names in Airflow."""
-    return {one.name: one for one in roles}
+    """Return the roles as a mapping: name of a role in Airflow -> role."""
+    return {role.name: role for role in roles}

@@ -1,4 +1,4 @@
-"""Writes the table of roles into FAB, so that Airflow's database gives what it says and no more."""
+"""Update FAB's roles to match ParcelSeal's roles: grant missing permissions, revoke all others."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from sqlalchemy.orm import Session
 from include.orchestration.access.permissions import Action, Permission
 from include.orchestration.access.roles import DEPARTMENT, Role, table
 
-# FAB gives this to every role that it finds, one that should have nothing too.
+# FAB grants this permission to every role, so removed roles keep it.
 OF_FAB = frozenset({Permission(Action.READ, "Website")})
 
 
 @dataclass(frozen=True)
 class RoleChange:
-    """What was changed of one role.
+    """The changes that a synchronisation made to a role.
 
     Attributes:
-        role: its name.
-        created: whether there was none of that name.
-        granted: what it may do from now on.
-        revoked: what it may no longer do.
+        role: name of the role.
+        created: whether the role is new.
+        granted: permissions that were added.
+        revoked: permissions that were removed.
     """
 
     role: str
@@ -34,61 +34,72 @@ class RoleChange:
 
 
 def sync_roles(session: Session, roles: Iterable[Role]) -> list[RoleChange]:
-    """Make roles in FAB be as the table has them; those of other names are not touched.
+    """Create or update FAB's roles so that they match ParcelSeal's roles.
 
-    A reader of a department that the pack has no more keeps its name, and its people, and may do
-    nothing.
+    FAB's own roles, and roles that the company added, are not changed. If a department is no longer
+    in the policy pack, its reader role keeps its name and users, but loses its permissions.
 
     Args:
-        session: on Airflow's database; what is changed is seen once it is committed.
-        roles: all of the table.
+        session: database session on Airflow's database. The caller commits the transaction.
+        roles: all of ParcelSeal's roles.
+
+    Returns:
+        The changes of each role that was created or changed.
     """
-    wanted = {name: one.permissions for name, one in table(roles).items()}
-    found = session.scalars(select(fab.Role).with_for_update(of=fab.Role)).unique()
-    existing = {one.name: one for one in found}
+    target = {name: role.permissions for name, role in table(roles).items()}
+    fab_roles = session.scalars(select(fab.Role).with_for_update(of=fab.Role)).unique()
+    existing = {role.name: role for role in fab_roles}
     for name in existing:
         if name.startswith(DEPARTMENT):
-            wanted.setdefault(name, OF_FAB)
-    known = _permissions(session, frozenset().union(*wanted.values()))
-    changes = [_sync(session, name, existing, wanted[name], known) for name in sorted(wanted)]
-    return [one for one in changes if one.created or one.granted or one.revoked]
+            target.setdefault(name, OF_FAB)
+    fab_permissions = _permissions(session, frozenset().union(*target.values()))
+    changes = [
+        _sync(session, name, existing, target[name], fab_permissions) for name in sorted(target)
+    ]
+    return [change for change in changes if change.created or change.granted or change.revoked]
 
 
 def _sync(
     session: Session,
     name: str,
     existing: Mapping[str, fab.Role],
-    wanted: frozenset[Permission],
-    known: Mapping[Permission, fab.Permission],
+    target: frozenset[Permission],
+    fab_permissions: Mapping[Permission, fab.Permission],
 ) -> RoleChange:
     role = existing.get(name)
     created = role is None
     if role is None:
         role = fab.Role(name=name)
         session.add(role)
-    had = {_named(one): one for one in role.permissions if one.action and one.resource}
-    granted, revoked = sorted(wanted - set(had)), sorted(set(had) - wanted)
+    current = {
+        _permission_of(permission): permission
+        for permission in role.permissions
+        if permission.action and permission.resource
+    }
+    granted, revoked = sorted(target - set(current)), sorted(set(current) - target)
     if granted or revoked:
-        kept = [one for key, one in had.items() if key in wanted]
-        role.permissions = [*kept, *(known[one] for one in granted)]
+        unchanged = [permission for key, permission in current.items() if key in target]
+        role.permissions = [*unchanged, *(fab_permissions[key] for key in granted)]
     return RoleChange(name, created, tuple(granted), tuple(revoked))
 
 
 def _permissions(
-    session: Session, wanted: frozenset[Permission]
+    session: Session, target: frozenset[Permission]
 ) -> dict[Permission, fab.Permission]:
-    """Return permissions as FAB has them, after making those that it has not."""
-    actions = {one.name: one for one in session.scalars(select(fab.Action))}
-    resources = {one.name: one for one in session.scalars(select(fab.Resource))}
+    """Return FAB's database object for each permission; create the permissions that FAB lacks."""
+    actions = {action.name: action for action in session.scalars(select(fab.Action))}
+    resources = {resource.name: resource for resource in session.scalars(select(fab.Resource))}
     query = select(fab.Permission).join(fab.Permission.action).join(fab.Permission.resource)
-    found = {_named(one): one for one in session.scalars(query).unique()}
-    for one in sorted(wanted - set(found)):
-        action = actions.setdefault(one.action, fab.Action(name=one.action))
-        resource = resources.setdefault(one.resource, fab.Resource(name=one.resource))
-        found[one] = fab.Permission(action=action, resource=resource)
-        session.add(found[one])
-    return found
+    existing = {
+        _permission_of(permission): permission for permission in session.scalars(query).unique()
+    }
+    for key in sorted(target - set(existing)):
+        action = actions.setdefault(key.action, fab.Action(name=key.action))
+        resource = resources.setdefault(key.resource, fab.Resource(name=key.resource))
+        existing[key] = fab.Permission(action=action, resource=resource)
+        session.add(existing[key])
+    return existing
 
 
-def _named(permission: fab.Permission) -> Permission:
+def _permission_of(permission: fab.Permission) -> Permission:
     return Permission(permission.action.name, permission.resource.name)

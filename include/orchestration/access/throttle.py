@@ -1,7 +1,7 @@
-"""Refuse log-ins after too many failed ones: an ASGI middleware of the auth manager's app.
+"""An ASGI middleware of the auth manager's web app that refuses log-ins after too many failures.
 
-It covers `/auth/token`, `/auth/token/cli` and the form of `/auth/login`. FAB limits only the form,
-and only by address.
+The middleware covers `/auth/token`, `/auth/token/cli` and the form of `/auth/login`. FAB itself
+limits only the form, and only by the client's address.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 WINDOW = 300.0  # seconds that a failed log-in counts
 PER_ACCOUNT = 10  # failed log-ins within the window, from any addresses
 PER_ADDRESS = 30  # for any accounts: several people may share an address
-CAPACITY = 20_000  # accounts and addresses that are remembered; the least recent one goes first
+CAPACITY = 20_000  # remembered accounts and addresses; the least recent is dropped first
 
 
 @dataclass
 class FailedLogins:
-    """The failed log-ins of the last minutes.
+    """Counts the failed log-ins of the last five minutes, by account and by client address.
 
-    A log-in counts from its beginning, so that guesses made at the same time count as well.
+    A log-in is counted when it begins, so guesses that are sent at the same time are all counted.
 
     Attributes:
-        clock: returns seconds that only increase.
-        capacity: most accounts and addresses that are remembered.
+        clock: returns the seconds of a monotonic clock.
+        capacity: maximum number of accounts and addresses in memory.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -45,14 +45,15 @@ class FailedLogins:
     _times: OrderedDict[bytes, deque[float]] = field(default_factory=OrderedDict)
 
     def begin(self, account: str, address: str) -> Attempt | float:
-        """Count a log-in from its beginning.
+        """Count a log-in when it begins, or refuse it.
 
         Args:
-            account: as it was typed.
-            address: of the client.
+            account: account as the person typed it.
+            address: address of the client.
 
         Returns:
-            The log-in, or the seconds after which another one is accepted.
+            The log-in attempt. If the log-in is refused, the number of seconds until another
+            attempt is accepted.
         """
         now = self.clock()
         keys = [(_account_key(account), PER_ACCOUNT), (_address_key(address), PER_ADDRESS)]
@@ -67,7 +68,13 @@ class FailedLogins:
         return Attempt(self, [key for key, _ in keys], now)
 
     def forget(self, keys: Sequence[bytes], moment: float) -> None:
-        """Stop counting a log-in that did not fail."""
+        """Remove a log-in from the count, because it did not fail.
+
+        Args:
+            keys: the keys under which the log-in is counted: one for the account, and one for the
+                client's address.
+            moment: time at which the log-in began, in seconds of `clock`.
+        """
         for key in keys:
             times = self._times.get(key)
             if times is not None and moment in times:
@@ -84,24 +91,39 @@ class FailedLogins:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A log-in that began and counts as failed until it is forgiven."""
+    """A log-in attempt, which counts as failed until `forgive` is called.
+
+    Attributes:
+        counts: counter that counts the attempt.
+        keys: the two keys under which `counts` counts the attempt: one for the account, and one for
+            the client's address.
+        moment: time at which the attempt began, in seconds of a monotonic clock.
+    """
 
     counts: FailedLogins
     keys: Sequence[bytes]
     moment: float
 
     def forgive(self) -> None:
-        """Stop counting it: it succeeded, or no password was compared."""
+        """Remove this attempt from the count, because it succeeded or no password was compared."""
         self.counts.forget(self.keys, self.moment)
 
 
 def _account_key(account: str) -> bytes:
-    """Return a key of fixed size; FAB compares names without regard to case."""
+    """Return the key under which the log-ins of an account are counted.
+
+    All keys have the same size. Two spellings of an account that differ only in upper and lower
+    case have the same key, because FAB treats them as one account.
+    """
     return b"account " + sha256(account.strip().lower().encode(errors="replace")).digest()
 
 
 def _address_key(address: str) -> bytes:
-    """Return the key of an address; one customer of a provider has a whole /64 of IPv6."""
+    """Return the key under which the log-ins from a client address are counted.
+
+    All addresses of an IPv6 /64 network have the same key, because a single internet user usually
+    has all of these addresses.
+    """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -115,20 +137,21 @@ log = logging.getLogger(__name__)
 
 TOKEN_PATHS = ("/token", "/token/cli")
 FORM_PATH = "/login"
-MOST_BYTES = 65_536  # of the body of a log-in
-SHOWN_NAME = 64  # characters of an account in a line of the log
+MAX_BODY_BYTES = 65_536
+LOGGED_NAME_LENGTH = 64  # characters of an account in a line of the log
 
 Read = Callable[[], Awaitable[bytes]]
 
 
 class LoginThrottle:
-    """Answers 429 with `Retry-After` once an account or an address had too many failed log-ins.
+    """ASGI middleware that answers 429 if an account or an address had too many failed log-ins.
 
-    Each process of the API server counts on its own, in bounded memory.
+    The answer has the header `Retry-After`. Each process of the API server counts separately, in a
+    limited amount of memory.
 
     Args:
-        app: of the auth manager.
-        counts: the failed log-ins.
+        app: web app of the auth manager.
+        counts: counter of the failed log-ins; by default a new counter.
     """
 
     def __init__(self, app: ASGIApp, counts: FailedLogins | None = None) -> None:
@@ -136,7 +159,11 @@ class LoginThrottle:
         self._counts = counts or FailedLogins()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Forward a request to the web app, unless the request is a log-in that has to be refused.
+
+        A log-in is refused after too many failed log-ins, if the body of its request is too large,
+        or if this body contains several account names.
+        """
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
@@ -150,7 +177,7 @@ class LoginThrottle:
             return
         is_form = path == FORM_PATH
         accounts = await _accounts(scope, body, is_form)
-        if len(accounts) > 1:  # FAB may read another one of them than this count
+        if len(accounts) > 1:  # FAB may use another of the accounts than this check
             await Response("A log-in names one account.", 400)(scope, receive, send)
             return
         account = "".join(accounts)
@@ -160,57 +187,60 @@ class LoginThrottle:
             seconds = max(1, math.ceil(attempt))
             log.warning(
                 "Log-in of %r from %s refused: too many failed log-ins, next one in %d s.",
-                account[:SHOWN_NAME],
+                account[:LOGGED_NAME_LENGTH],
                 address,
                 seconds,
             )
             await _refusal(seconds, is_form)(scope, receive, send)
             return
-        failed = False
+        has_failed = False
 
-        async def watch(message: Message) -> None:
-            nonlocal failed
+        async def send_and_check(message: Message) -> None:
+            nonlocal has_failed
             if message["type"] == "http.response.start":
-                failed = _failed(message, is_form)
+                has_failed = _is_failed(message, is_form)
             await send(message)
 
         try:
-            await self._app(scope, _replay(body, receive), watch)
+            await self._app(scope, _replay(body, receive), send_and_check)
         finally:
-            if not failed:
+            if not has_failed:
                 attempt.forgive()
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """Return the body of a request; None if it is too large."""
+    """Return the body of a request; None if the body exceeds `MAX_BODY_BYTES`."""
     body = b""
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return body
         body += bytes(message.get("body", b""))
-        if len(body) > MOST_BYTES:
+        if len(body) > MAX_BODY_BYTES:
             return None
         if not message.get("more_body", False):
             return body
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a receiver of a body that was read already."""
-    handed_out = False
+    """Return an ASGI receive function that yields a body that was already read."""
+    is_replayed = False
 
-    async def again() -> Message:
-        nonlocal handed_out
-        if handed_out:
+    async def receive_again() -> Message:
+        nonlocal is_replayed
+        if is_replayed:
             return await receive()
-        handed_out = True
+        is_replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return again
+    return receive_again
 
 
 async def _accounts(scope: Scope, body: bytes, is_form: bool) -> list[str]:
-    """Return the accounts that a request names: of a form, each value of the field."""
+    """Return the account names in the body of a log-in request.
+
+    A form may contain several account names. The result is empty if the body cannot be parsed.
+    """
     names: list[Any]
     try:
         if is_form:
@@ -229,8 +259,13 @@ async def _nothing() -> Message:
     return {"type": "http.disconnect"}
 
 
-def _failed(response: Message, is_form: bool) -> bool:
-    """Return whether a response says that the password was wrong."""
+def _is_failed(response: Message, is_form: bool) -> bool:
+    """Return whether a response of the web app means that the password was wrong.
+
+    Args:
+        response: ASGI message with the status and the headers of the response.
+        is_form: whether FAB's log-in form sent the request.
+    """
     if not is_form:
         return bool(response["status"] == 401)
     cookie = f"{COOKIE_NAME_JWT_TOKEN}=".encode()

@@ -1,4 +1,4 @@
-"""Users of FAB from a file: who they are and which roles they have."""
+"""Create and update FAB users and their roles from a file that lists the users."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from werkzeug.security import generate_password_hash
 
 from include.frozen import StrictModel
 from include.services.errors import UsageError
-from include.services.whole_file import write_whole
+from include.services.whole_file import write_atomically
 
-PASSWORD_BYTES = 18  # of chance in a generated password: 24 characters
-# FAB's own, unless webserver_config.py says otherwise; which method it was stands in the hash
-METHOD = "scrypt"
+PASSWORD_BYTES = 18  # random bytes of a generated password, 24 characters
+METHOD = "scrypt"  # FAB's default; the hash itself names its method
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
 
 
 class Person(StrictModel):
-    """One user.
+    """An entry of the file that lists the users.
 
     Attributes:
-        id: account with which they log in, as the policy pack and the staff table name them.
-        name: as Airflow shows it.
-        mail: address; FAB wants one of its own for each user.
-        roles: names of roles, of the table or of FAB; they replace those that the user had.
+        id: account for the log-in, as in the policy pack and the staff table.
+        name: name that Airflow shows.
+        mail: mail address. FAB requires a different address for each user.
+        roles: names of the user's roles in Airflow, which replace the user's current roles.
     """
 
     id: Text
@@ -45,12 +44,12 @@ class Person(StrictModel):
 
 @dataclass
 class UserChanges:
-    """What was changed of users.
+    """The changes that a synchronisation made to users.
 
     Attributes:
-        created: accounts that are new.
-        updated: accounts of which name, address or roles are others now.
-        passwords: of those who are new.
+        created: accounts that were created.
+        updated: accounts whose name, mail address or roles were changed.
+        passwords: account -> password, for the new accounts.
     """
 
     created: list[str] = field(default_factory=list)
@@ -59,80 +58,90 @@ class UserChanges:
 
 
 def read_people(path: Path) -> list[Person]:
-    """Read a file of users: a list in YAML or JSON.
+    """Read the file that lists the users, in YAML or JSON.
 
     Raises:
-        UsageError: it cannot be read, or something in it is wrong; every fault is named.
+        UsageError: the file cannot be read or is invalid. The message lists the faults.
     """
     content = _read(path, "The file of users")
     try:
         people = TypeAdapter(list[Person]).validate_python(content)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}"
-            for one in error.errors(include_input=False)
+            f"{'.'.join(map(str, detail['loc'])) or 'the file'}: {detail['msg']}"
+            for detail in error.errors(include_input=False)
         )
         raise UsageError(f"{path}: {faults}.", "Each user has id, name, mail and roles.") from None
     for attribute in ("id", "mail"):
-        seen: set[str] = set()
-        for number, one in enumerate(people):
-            if (value := getattr(one, attribute).casefold()) in seen:
-                raise UsageError(f"{path}: {number}.{attribute} stands there twice.")
-            seen.add(value)
+        values: set[str] = set()
+        for number, person in enumerate(people):
+            if (value := getattr(person, attribute).casefold()) in values:
+                raise UsageError(f"{path}: {number}.{attribute} appears twice in the file.")
+            values.add(value)
     return people
 
 
 def sync_users(session: Session, people: Sequence[Person], passwords: Path | None) -> UserChanges:
-    """Make the users of a list; change those who are there already; touch no others.
+    """Create or update the listed users in FAB; leave all other users unchanged.
 
-    Whoever is there keeps their password. A new user's is what the file of passwords has for them;
-    one that is generated is written there before the user is made.
+    Existing users keep their password. A new user gets the password from the file of passwords. If
+    the file has no password for the user, a new password is generated and written to the file
+    before the user is created.
 
     Args:
-        session: on Airflow's database.
-        people: of the list.
-        passwords: JSON, account to password; made with mode 0600 where it is needed.
+        session: database session on Airflow's database.
+        people: users to create or update.
+        passwords: JSON file, account -> password, which is created if needed. May be None if no
+            user is new.
 
     Raises:
-        UsageError: a role or the file of passwords is missing, or an address is another's.
+        UsageError: a role does not exist, another user has the same mail address, a new user has no
+            password and `passwords` is None, or the file cannot be read or written.
     """
-    roles = {one.name: one for one in session.scalars(select(fab.Role)).unique()}
-    users = {one.username: one for one in session.scalars(select(fab.User)).unique()}
+    roles = {role.name: role for role in session.scalars(select(fab.Role)).unique()}
+    users = {user.username: user for user in session.scalars(select(fab.User)).unique()}
     changes = UserChanges()
     _require_roles(people, roles)
-    kept = _passwords(passwords) if passwords and passwords.exists() else {}
-    for one in people:
-        _require_own_mail(session, one)
-        if one.id not in users:
-            changes.passwords[one.id] = kept.get(one.id) or secrets.token_urlsafe(PASSWORD_BYTES)
-    if set(changes.passwords) - set(kept):
-        _keep(passwords, kept | changes.passwords)
-    for one in people:
-        user = users.get(one.id)
-        given = [roles[name] for name in dict.fromkeys(one.roles)]
+    stored = _read_passwords(passwords) if passwords and passwords.exists() else {}
+    for person in people:
+        _require_own_mail(session, person)
+        if person.id not in users:
+            changes.passwords[person.id] = stored.get(person.id) or secrets.token_urlsafe(
+                PASSWORD_BYTES
+            )
+    if set(changes.passwords) - set(stored):
+        _write_passwords(passwords, stored | changes.passwords)
+    for person in people:
+        user = users.get(person.id)
+        person_roles = [roles[name] for name in dict.fromkeys(person.roles)]
         if user is None:
-            hashed = generate_password_hash(changes.passwords[one.id], method=METHOD)
-            user = fab.User(username=one.id, active=True, password=hashed)
+            hashed = generate_password_hash(changes.passwords[person.id], method=METHOD)
+            user = fab.User(username=person.id, active=True, password=hashed)
             session.add(user)
-            changes.created.append(one.id)
-        elif _as_is(user) != (one.name, "", one.mail, sorted(set(one.roles))):
-            changes.updated.append(one.id)
+            changes.created.append(person.id)
+        elif _current_values(user) != (person.name, "", person.mail, sorted(set(person.roles))):
+            changes.updated.append(person.id)
         else:
             continue
-        user.first_name, user.last_name, user.email, user.roles = one.name, "", one.mail, given
+        user.first_name, user.last_name, user.email, user.roles = (
+            person.name,
+            "",
+            person.mail,
+            person_roles,
+        )
         session.flush()
     return changes
 
 
-def _as_is(user: Any) -> tuple[str, str, str, list[str]]:
-    return user.first_name, user.last_name, user.email, sorted(one.name for one in user.roles)
+def _current_values(user: Any) -> tuple[str, str, str, list[str]]:
+    return user.first_name, user.last_name, user.email, sorted(role.name for role in user.roles)
 
 
 def _require_roles(people: Sequence[Person], roles: Any) -> None:
-    for one in people:
-        if unknown := sorted(set(one.roles) - set(roles)):
+    for person in people:
+        if unknown := sorted(set(person.roles) - set(roles)):
             raise UsageError(
-                f"User {one.id} has roles that do not exist: {', '.join(unknown)}.",
+                f"User {person.id} has roles that do not exist: {', '.join(unknown)}.",
                 "See `./parcelseal roles list`.",
             )
 
@@ -144,37 +153,38 @@ def _require_own_mail(session: Session, person: Person) -> None:
     if holder := session.scalar(query):
         raise UsageError(
             f"User {person.id} has the address of user {holder}.",
-            "Give each an address of its own.",
+            "Give each user a separate address.",
         )
 
 
-def _passwords(path: Path) -> dict[str, str]:
-    found = _read(path, "The file of passwords")
-    if not isinstance(found, dict) or not all(
-        isinstance(key, str) and isinstance(value, str) and value for key, value in found.items()
+def _read_passwords(path: Path) -> dict[str, str]:
+    content = _read(path, "The file of passwords")
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, str) and value for key, value in content.items()
     ):
-        raise UsageError(f"{path} is no object of accounts and passwords.", "Correct or remove it.")
-    return found
+        raise UsageError(
+            f"{path} is not a mapping of accounts to passwords.", "Correct or remove it."
+        )
+    return content
 
 
-def _read(path: Path, what: str) -> Any:
+def _read(path: Path, title: str) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{what} cannot be read: {path}: {error.strerror}.") from None
+        raise UsageError(f"{title} cannot be read: {path}: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{what} is neither YAML nor JSON: {path}{where}.") from None
+        raise UsageError(f"{title} is neither YAML nor JSON: {path}{where}.") from None
 
 
-def _keep(path: Path | None, passwords: dict[str, str]) -> None:
-    """Write the file of passwords."""
+def _write_passwords(path: Path | None, passwords: dict[str, str]) -> None:
     if path is None:
         raise UsageError(
-            "There are new users, and no file for their passwords.", "Name one with --passwords."
+            "There are new users, but no file for their passwords.", "Name a file with --passwords."
         )
     try:
-        write_whole(path, json.dumps(passwords, ensure_ascii=False, indent=2).encode())
+        write_atomically(path, json.dumps(passwords, ensure_ascii=False, indent=2).encode())
     except OSError as error:
         raise UsageError(f"Passwords cannot be written: {path}: {error.strerror}.") from None

@@ -1,4 +1,7 @@
-"""Import this module to load Great Expectations, which takes seconds and 150 MB."""
+"""Import Great Expectations as soon as this module is imported.
+
+The import takes seconds and 150 MB.
+"""
 
 from include.expectations.check import load_engine
 

@@ -1,7 +1,7 @@
-"""Settings of Celery's workers: Airflow's own, and our modules loaded before they fork tasks.
+"""Settings of Celery workers, which import ParcelSeal's modules before they fork tasks.
 
-Airflow's hook that `preloading` listens for is not sent in them (docs/decisions/0025); a module
-that Celery imports when a worker begins serves as well.
+Celery workers do not call Airflow's hook `on_starting`, which `preloading` implements
+(docs/decisions/0025). So these settings make Celery import the modules when a worker starts.
 """
 
 from __future__ import annotations
@@ -14,5 +14,5 @@ CONFIG = {
     **DEFAULT_CELERY_CONFIG,
     "imports": (*DEFAULT_CELERY_CONFIG.get("imports", ()), PRELOADED),
 }
-# Of workers whose tasks check records.
+# For workers whose tasks check records.
 CHECKING_CONFIG = {**CONFIG, "imports": (*CONFIG["imports"], PRELOADED_CHECKS)}

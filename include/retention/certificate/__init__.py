@@ -1,1 +1,4 @@
-"""The proof of a run: count afterwards, requests, report."""
+"""Verify a retention run with an independent count, and write its certificate of deletion.
+
+The package also closes the erasure requests that the run completed.
+"""

@@ -1,4 +1,4 @@
-"""The conclusion of a run of `enforce_retention`: the certificate of deletion."""
+"""Build the certificate of deletion, which is the report of a run of `enforce_retention`."""
 
 from __future__ import annotations
 
@@ -8,56 +8,59 @@ from sqlalchemy import Connection, func, select
 
 from include.approvals import registry
 from include.evidence.model import Approval, Finding, Metric, Outcome, attention_finding
-from include.messages import Message, _
+from include.messages import Message, _, listed
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
 from include.reports.conclusion import Conclusion, missing_record
 from include.reports.model import Fact, Paragraph, Section, Steps, must_be_zero
 from include.retention import steps
 from include.retention.certificate import section
-from include.retention.certificate.case import Case, Past
-from include.retention.certificate.count.inspection import Left
+from include.retention.certificate.count.inspection import RemainingRecords
+from include.retention.certificate.database_run import DatabaseRun, PastRun
 from include.retention.results import CLAUSE, VerificationResult
 from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
 from include.state.tables import disposition
-from include.workflow.databases import requested_databases
+from include.workflow.databases import select_databases
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
 TITLE = _("Certificate of deletion")
-LOOKED_BACK = 60  # runs in a trend
-# control indicator -> the figure of the count afterwards that it adds up, and its unit
+TREND_RUNS = 60  # runs in a trend
+# control indicator -> the figure of the verification that it sums up, and its unit
 _INDICATORS: Mapping[str, tuple[Callable[[VerificationResult], int], str]] = {
-    "expired_records_unexplained": (lambda proof: proof.unexplained, "rows"),
-    "erasure_requests_overdue": (lambda proof: proof.requests_overdue, "1"),
+    "expired_records_unexplained": (lambda verification: verification.unexplained, "rows"),
+    "erasure_requests_overdue": (lambda verification: verification.requests_overdue, "1"),
 }
 
 
-def past(conn: Connection, database: str) -> list[Past]:
-    """Return what the last runs erased from a database, the oldest first."""
+def read_past_runs(conn: Connection, database: str) -> list[PastRun]:
+    """Return how many records of a database each of the latest runs erased, oldest run first.
+
+    The number of runs is at most `TREND_RUNS`.
+    """
     table = disposition
     query = (
         select(func.min(table.c.planned_at), func.sum(table.c.done))
         .where(table.c.database == database)
         .group_by(table.c.dag_id, table.c.run_id)
         .order_by(func.max(table.c.number).desc())
-        .limit(LOOKED_BACK)
+        .limit(TREND_RUNS)
     )
-    runs = [Past(at, None if done is None else int(done)) for at, done in conn.execute(query)]
+    runs = [PastRun(at, None if done is None else int(done)) for at, done in conn.execute(query)]
     return runs[::-1]
 
 
 def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
-    """Judge a run by its records, its approvals and earlier runs."""
-    pack, asked = run.pack, run.wanted_databases
+    """Build the certificate of deletion from the step records, the approvals and the past runs."""
+    pack, requested = run.pack, run.requested_databases
     with run.state.connect() as conn:
         approvals = registry.approvals_of(conn, run.run.dag_id, run.run.run_id)
-        trends = {name: past(conn, name) for name in asked}
+        trends = {name: read_past_runs(conn, name) for name in requested}
     return certificate(
         records,
         databases=list(pack.databases.values()),
         rules={name: pack.retention_of(name) for name in pack.databases},
-        asked=asked,
+        requested=requested,
         approvals=approvals,
         trends=trends,
     )
@@ -68,23 +71,24 @@ def certificate(
     *,
     databases: Sequence[MappedDatabase],
     rules: Mapping[str, Sequence[RetentionRule]],
-    asked: Sequence[str],
+    requested: Sequence[str],
     approvals: Sequence[Approval],
-    trends: Mapping[str, Sequence[Past]],
+    trends: Mapping[str, Sequence[PastRun]],
 ) -> Conclusion:
-    """Judge a run: expired records are erased or explained, and no request is late.
+    """Build the certificate of deletion of a run, with its outcome and findings.
 
     Args:
-        records: of the steps; a missing one fails the run.
-        databases: all that the data map names.
-        rules: their record classes; a database without one is a finding, not a fault.
-        asked: names of the databases of the run; a finding names each other database.
-        approvals: decisions of this run.
-        trends: past runs by database, this one included.
+        records: step records of the run. If one is missing, the outcome is that the run failed.
+        databases: all databases of the data map.
+        rules: database -> its record classes. A database without record classes gives a finding.
+        requested: names of the databases that the run had to process. Each other database of the
+            data map gives a finding.
+        approvals: decisions on approval requests of this run.
+        trends: database -> numbers of erased records in past runs and in this run.
     """
-    requested, left_out = requested_databases(databases, asked, "retention.left_out", CLAUSE)
+    chosen, left_out = select_databases(databases, requested, "retention.left_out", CLAUSE)
     cases = [
-        Case(
+        DatabaseRun(
             database,
             rules.get(database.name, ()),
             records.result(PLAN, database.name),
@@ -93,11 +97,11 @@ def certificate(
             records.result(VERIFY, database.name),
             trends.get(database.name, ()),
         )
-        for database in requested
+        for database in chosen
     ]
     findings: list[Finding] = []
     for case in cases:
-        findings += _missing(case, records)
+        findings += _report_missing_step(case, records)
         if not case.rules:
             findings.append(_no_class(case.database))
     findings += left_out
@@ -108,24 +112,38 @@ def certificate(
         outcome=outcome,
         findings=findings,
         metrics=[
-            Metric(name=name, value=_indicator(cases, figure, all_asked=not left_out), unit=unit)
+            Metric(
+                name=name,
+                value=_indicator_value(cases, figure, all_requested=not left_out),
+                unit=unit,
+            )
             for name, (figure, unit) in _INDICATORS.items()
         ],
         facts=[
             *_facts(cases),
-            *steps.facts(records.result(PRUNE_EVIDENCE)),
+            *steps.pruning_facts(records.result(PRUNE_EVIDENCE)),
         ],
-        sections=[*(section.section(case) for case in cases), _meaning(cases)],
+        sections=[
+            *(section.database_section(case) for case in cases),
+            _verification_section(cases),
+        ],
         approvals=approvals,
     )
 
 
-def _missing(case: Case, records: RunRecords) -> list[Finding]:
-    """Return a finding about the first step that did not end, unless its own record says why."""
+def _report_missing_step(case: DatabaseRun, records: RunRecords) -> list[Finding]:
+    """Return a finding about the first step that has no result for a database.
+
+    Return an empty list if the record of this step already states that the step failed.
+
+    Args:
+        case: results of the run in the database.
+        records: step records of the run.
+    """
     for step, result, title in (
-        (PLAN, case.plan, _("The plan")),
-        (EXECUTE, case.execution, _("The execution")),
-        (VERIFY, case.proof, _("The count afterwards")),
+        (PLAN, case.plan, _("The disposition plan")),
+        (EXECUTE, case.execution, _("The execution of the disposition plan")),
+        (VERIFY, case.verification, _("The verification of the disposition")),
     ):
         if result is not None:
             continue
@@ -140,84 +158,121 @@ def _no_class(database: MappedDatabase) -> Finding:
     return attention_finding(
         code="retention.no_class",
         subject=database.name,
-        message=_("No record class of it is in the retention schedule: nothing expires there."),
-        action=_("Say in retention.yaml how long its records are kept."),
+        message=_(
+            "The retention schedule has no record class of this database, so its records never "
+            "expire."
+        ),
+        action=_("Define retention periods for the records of this database."),
         clause=CLAUSE,
+        for_engineers=_("Add its record classes to `retention.yaml`."),
     )
 
 
-def _indicator(
-    cases: Sequence[Case], figure: Callable[[VerificationResult], int], *, all_asked: bool
+def _indicator_value(
+    cases: Sequence[DatabaseRun],
+    figure: Callable[[VerificationResult], int],
+    *,
+    all_requested: bool,
 ) -> int | None:
-    """Return a control's figure: 0 only if every database was counted."""
-    known = [figure(case.proof) for case in cases if case.proof]
-    if any(known):
-        return sum(known)
-    whole = len(known) == len(cases) and all_asked and any(case.rules for case in cases)
-    return 0 if whole else None
+    """Return the value of a control indicator, summed over the databases of the run.
+
+    The value is 0 only if every mapped database was counted by the verification. If a database was
+    not counted, and the sum of the counted databases is 0, the value is None.
+
+    Args:
+        cases: results of the run by database.
+        figure: returns the value of one database from the result of its verification.
+        all_requested: whether the run had to process all databases of the data map.
+    """
+    values = [figure(case.verification) for case in cases if case.verification]
+    if any(values):
+        return sum(values)
+    is_complete = len(values) == len(cases) and all_requested and any(c.rules for c in cases)
+    return 0 if is_complete else None
 
 
-def _added(values: Sequence[int | None]) -> int | None:
-    """Return the sum; None if a part was not measured, or without parts."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
+def _sum_or_none(values: Sequence[int | None]) -> int | None:
+    """Return the sum of the values, or None if a value is None or there are no values."""
+    measured = [value for value in values if value is not None]
+    return sum(measured) if measured and len(measured) == len(values) else None
 
 
-def _erased(cases: Sequence[Case]) -> tuple[int | None, int | None]:
-    return _added([case.deleted() for case in cases]), _added([case.masked() for case in cases])
+def _erased_totals(cases: Sequence[DatabaseRun]) -> tuple[int | None, int | None]:
+    return _sum_or_none([case.deleted() for case in cases]), _sum_or_none(
+        [case.masked() for case in cases]
+    )
 
 
-def _counted(cases: Sequence[Case], figure: Callable[[VerificationResult], int]) -> int | None:
-    return _added([figure(case.proof) if case.proof else None for case in cases])
+def _sum_of_figure(
+    cases: Sequence[DatabaseRun], figure: Callable[[VerificationResult], int]
+) -> int | None:
+    return _sum_or_none(
+        [figure(case.verification) if case.verification else None for case in cases]
+    )
 
 
-def _left(cases: Sequence[Case], figure: Callable[[Left], int]) -> int | None:
-    """Return one figure of the count afterwards, all classes and databases together."""
-    return _counted(cases, lambda proof: sum(map(figure, proof.left)))
+def _sum_of_remaining(
+    cases: Sequence[DatabaseRun], figure: Callable[[RemainingRecords], int]
+) -> int | None:
+    """Return the sum of a figure about remaining records, over all record classes and databases.
+
+    Return None if the verification of a database has no result.
+
+    Args:
+        cases: results of the run by database.
+        figure: returns the figure of one record class.
+    """
+    return _sum_of_figure(cases, lambda verification: sum(map(figure, verification.left)))
 
 
-def _summary(outcome: Outcome, cases: Sequence[Case]) -> Message:
-    if not cases or not all(case.whole for case in cases):
-        return _("Not every database was worked on to its end.")
-    unexplained = _counted(cases, lambda proof: proof.unexplained)
-    late = _counted(cases, lambda proof: proof.requests_overdue)
+def _summary(outcome: Outcome, cases: Sequence[DatabaseRun]) -> Message:
+    if not cases or not all(case.is_complete for case in cases):
+        return _("The run did not complete the disposition in every database.")
+    unexplained = _sum_of_figure(cases, lambda verification: verification.unexplained)
+    late = _sum_of_figure(cases, lambda verification: verification.requests_overdue)
     if unexplained:
         return _(
-            "{count} records have expired and are still there without a ground to keep them.",
+            "{count} expired records are still stored without a reason.",
             count=unexplained,
         )
     if late:
-        return _("{count} requests of data subjects to be erased are overdue.", count=late)
+        return _("{count} erasure requests are overdue.", count=late)
     if outcome is Outcome.FAIL:
-        return _("What had expired is gone or explained, but something else is wrong: see below.")
+        return _(
+            "All expired records were disposed of or are still stored for a reason, but the "
+            "run has failed findings of other kinds: see below."
+        )
     if not any(case.rules for case in cases):
-        return _("The policy pack does not say how long records are kept: nothing was erased.")
-    deleted, masked = _erased(cases)
+        return _("The policy pack defines no retention periods, so no record was disposed of.")
+    deleted, masked = _erased_totals(cases)
     values = {"deleted": deleted or 0, "masked": masked or 0}
     if outcome is Outcome.ATTENTION:
         return _(
-            "What had expired is gone or explained ({deleted} deleted, {masked} masked); something "
-            "needs attention.",
+            "All expired records were disposed of ({deleted} deleted, {masked} masked) or are "
+            "still stored for a reason. Some findings need attention.",
             **values,
         )
     if not deleted and not masked:
-        return _("Nothing had to be erased; whatever has expired and stays is explained.")
+        return _(
+            "No record had to be disposed of. All expired records that are still stored have a "
+            "reason."
+        )
     return _(
-        "What had expired is gone: {deleted} records deleted, {masked} masked. What stays is "
-        "explained.",
+        "All expired records were disposed of ({deleted} deleted, {masked} masked) or are "
+        "still stored for a reason.",
         **values,
     )
 
 
-def _facts(cases: Sequence[Case]) -> list[Fact]:
-    deleted, masked = _erased(cases)
-    unexplained = _counted(cases, lambda proof: proof.unexplained)
-    held = _left(cases, lambda left: left.held)
-    referred = _left(cases, lambda left: left.referred)
-    waiting = _left(cases, lambda left: left.waiting)
-    missed = _added(
+def _facts(cases: Sequence[DatabaseRun]) -> list[Fact]:
+    deleted, masked = _erased_totals(cases)
+    unexplained = _sum_of_figure(cases, lambda verification: verification.unexplained)
+    held = _sum_of_remaining(cases, lambda left: left.held)
+    referred = _sum_of_remaining(cases, lambda left: left.referred)
+    waiting = _sum_of_remaining(cases, lambda left: left.waiting)
+    missed = _sum_or_none(
         [
-            _added([case.not_reached(planned) for planned in case.classes] or [0])
+            _sum_or_none([case.planned_but_not_erased(planned) for planned in case.classes] or [0])
             if case.plan
             else None
             for case in cases
@@ -225,7 +280,7 @@ def _facts(cases: Sequence[Case]) -> list[Fact]:
     )
     return [
         Fact(
-            label=_("Records erased"),
+            label=_("Records disposed of"),
             value=None if deleted is None or masked is None else deleted + masked,
             unit="rows",
             note=_erased_note(deleted, masked)
@@ -233,50 +288,50 @@ def _facts(cases: Sequence[Case]) -> list[Fact]:
             else None,
         ),
         Fact(
-            label=_("Expired, left without a ground"),
+            label=_("Expired records that are still stored without a reason"),
             value=unexplained,
             unit="rows",
             status=must_be_zero(unexplained),
             note=_("target: 0"),
         ),
         Fact(
-            label=_("Expired, kept on a ground"),
-            value=_added([held, referred, waiting]),
+            label=_("Expired records that are still stored for a reason"),
+            value=_sum_or_none([held, referred, waiting]),
             unit="rows",
             note=None
             if held is None
             else _(
-                "{held} by legal holds and open matters, {referred} since other records refer to "
-                "them, {waiting} wait for the next plan",
+                "{held} on legal hold or suspended, {referred} with references from other "
+                "records, {waiting} waiting for the next plan",
                 held=held,
                 referred=referred or 0,
                 waiting=waiting or 0,
             ),
         ),
         Fact(
-            label=_("Planned and not reached"),
+            label=_("Planned but not disposed of"),
             value=missed,
             unit="rows",
             status=None if missed is None else Outcome.ATTENTION if missed else Outcome.PASS,
-            note=_("why: see below") if missed else None,
+            note=_("for the reasons see below") if missed else None,
         ),
         _requests(cases),
         _backups(cases),
     ]
 
 
-def _requests(cases: Sequence[Case]) -> Fact:
-    still = _counted(cases, lambda proof: proof.requests_open)
-    late = _counted(cases, lambda proof: proof.requests_overdue)
-    closed = _counted(cases, lambda proof: proof.requests_closed)
+def _requests(cases: Sequence[DatabaseRun]) -> Fact:
+    still = _sum_of_figure(cases, lambda verification: verification.requests_open)
+    late = _sum_of_figure(cases, lambda verification: verification.requests_overdue)
+    closed = _sum_of_figure(cases, lambda verification: verification.requests_closed)
     return Fact(
-        label=_("Requests of data subjects"),
+        label=_("Erasure requests"),
         value=None if still is None else _("{count} open", count=still),
         status=must_be_zero(late),
         note=None
         if late is None
         else _(
-            "{late} overdue or done late, {closed} closed by this run",
+            "{late} overdue or completed late, {closed} closed by this run",
             late=late,
             closed=closed or 0,
         ),
@@ -287,28 +342,29 @@ def _erased_note(deleted: int, masked: int) -> Message:
     if not deleted or not masked:
         return _("{deleted} deleted, {masked} masked", deleted=deleted, masked=masked)
     return _(
-        "{deleted} deleted, {masked} masked; a record that was masked and then deleted is in both",
+        "{deleted} deleted, {masked} masked; a record that was first masked and then deleted "
+        "counts twice",
         deleted=deleted,
         masked=masked,
     )
 
 
-def _backups(cases: Sequence[Case]) -> Fact:
-    label = _("Backups hold what was erased until, at the earliest")
-    listed = [case.proof.copies if case.proof else None for case in cases]
-    known = [copies for copies in listed if copies is not None]
-    if not known or len(known) < len(listed):
+def _backups(cases: Sequence[DatabaseRun]) -> Fact:
+    label = _("Deleted records remain in backups at least until")
+    copies_by_case = [case.verification.copies if case.verification else None for case in cases]
+    readable = [copies for copies in copies_by_case if copies is not None]
+    if not readable or len(readable) < len(copies_by_case):
         return Fact(label=label, value=None)
-    copies = [copy for each in known for copy in each]
+    copies = [copy for group in readable for copy in group]
     if not copies:
-        return Fact(label=label, value=_("none does"), status=Outcome.PASS)
+        return Fact(label=label, value=_("no backup contains deleted records"), status=Outcome.PASS)
     refused = sum(copy.taken_at is None for copy in copies)
     if refused:
         return Fact(
             label=label,
             value=_("not known"),
             status=Outcome.ATTENTION,
-            note=_("backups with a refused manifest: {count}", count=refused),
+            note=_("backups with an invalid manifest: {count}", count=refused),
         )
     held = sum(copy.held for copy in copies)
     oldest = min(copy.taken_at for copy in copies if copy.taken_at)
@@ -317,7 +373,8 @@ def _backups(cases: Sequence[Case]) -> Fact:
         label=label,
         value=last,
         note=_(
-            "restore points: {count}, the oldest of {oldest}; holds keep {held} of them longer",
+            "restore points: {count}, the oldest of {oldest}; legal holds extend the term of "
+            "{held}",
             count=len(copies),
             oldest=oldest,
             held=held,
@@ -331,49 +388,57 @@ def _backups(cases: Sequence[Case]) -> Fact:
     )
 
 
-def _meaning(cases: Sequence[Case]) -> Section:
-    """Return what the report proves; for an incomplete run, only what it does not prove."""
-    whole = bool(cases) and all(case.whole for case in cases)
+def _verification_section(cases: Sequence[DatabaseRun]) -> Section:
+    """Build the section that states what the certificate of deletion proves.
+
+    If a step has no result for a database, the section states that missing figures are not proven.
+
+    Args:
+        cases: results of the run by database.
+    """
+    is_complete = bool(cases) and all(case.is_complete for case in cases)
     proven = _(
-        "What the tables call erased was deleted or masked in the mapped databases, and each "
-        "record stands in the erasure ledger by a keyed hash. The queries that counted what is "
-        "left were written separately. What the deletion uses too: the forms of masked text, the "
-        "types of columns, the list of foreign keys and how each compares, the reading of the "
-        "registry of holds, and the keys of records that were found for requests."
+        "Disposed of, in the tables, means deleted or masked in the mapped databases. The "
+        "erasure ledger identifies each of these records by a keyed hash. Separate queries "
+        "counted the remaining records. These queries share with the deletion: the forms of "
+        "masked text, the column types, the foreign keys and their comparison, the reading of "
+        "the legal holds, and the record keys that were found for erasure requests."
     )
     unproven = _(
-        "Not every database was planned, worked on and counted afterwards: what the tables lack "
-        "is not proven here."
+        "For at least one database, planning, execution or verification was not completed. If "
+        "a figure is missing in a table, this report proves nothing about it."
     )
     return Section(
-        heading=_("What this report proves, and what it does not"),
+        heading=_("Scope and limits of this report"),
         blocks=[
-            Paragraph(text=proven if whole else unproven),
+            Paragraph(text=proven if is_complete else unproven),
             Steps(
                 items=[
-                    *(_done(cases) if whole else []),
+                    *(_proven_facts(cases) if is_complete else []),
                     _(
-                        "Backups are not changed: until they expire they hold what was erased, and "
-                        "a restore erases it again by the ledger."
+                        "Backups are not changed. They contain deleted records until they "
+                        "expire; a restore deletes these records again by means of the erasure "
+                        "ledger."
                     ),
                     _(
-                        "Deleted rows stay on the disk, in the server's log and in replicas until "
-                        "PostgreSQL writes over them; the storage is not wiped here."
+                        "Deleted records remain on the disk, in the server log and in replicas "
+                        "until PostgreSQL overwrites them. This workflow does not wipe storage "
+                        "media."
                     ),
                     _(
-                        "Copies outside of the mapped databases, such as exports, files and "
-                        "partners' records, are not seen here, nor are tables that triggers fill. "
-                        "What no record class names never expires."
+                        "This report does not cover copies outside the mapped databases, such "
+                        "as exports, files and records of partners, or tables that triggers "
+                        "fill. Records without a record class never expire."
                     ),
-                    *(_without_class(case) for case in cases if _unnamed(case)),
+                    *(_without_class(case) for case in cases if _collections_without_class(case)),
                 ]
             ),
         ],
     )
 
 
-def _unnamed(case: Case) -> list[str]:
-    """Return the collections with personal data that have no record class."""
+def _collections_without_class(case: DatabaseRun) -> list[str]:
+    """Return the names of the collections that have personal data but no record class."""
     if case.database.is_faulty:
         return []
     named = {rule.collection for rule in case.rules}
@@ -385,31 +450,35 @@ def _unnamed(case: Case) -> list[str]:
     ]
 
 
-def _without_class(case: Case) -> Message:
+def _without_class(case: DatabaseRun) -> Message:
     return _(
-        "No record class of {database} names {collections}, which hold personal data: nothing of "
-        "them expires.",
-        database=case.database.name,
-        collections=", ".join(_unnamed(case)),
+        "No record class of {database} covers {collections}, which contain personal data: "
+        "these records never expire.",
+        database=case.database.title,
+        collections=listed(_collections_without_class(case)),
     )
 
 
-def _done(cases: Sequence[Case]) -> list[Message]:
-    """Return what a complete run proves."""
+def _proven_facts(cases: Sequence[DatabaseRun]) -> list[Message]:
+    """Return, as texts, what a complete run proves about approvals and legal holds.
+
+    Args:
+        cases: results of the run by database.
+    """
     approved = _(
-        "A plan beyond the limits was executed only where another person than the schedule's "
-        "owners approved that very plan, by its hash."
+        "A plan beyond the limits was executed only if a person other than the owners of the "
+        "schedule approved exactly this plan, identified by its hash."
     )
     answered = _(
-        "A plan beyond the limits was answered on the command line: that another person than the "
-        "schedule's owners looked at it is not proven."
+        "A plan beyond the limits was approved on the command line. This report does not prove "
+        "that a person other than the owners of the schedule reviewed it."
     )
     return [
         answered
         if any(case.approval and case.approval.is_from_command_line for case in cases)
         else approved,
         _(
-            "Legal holds were asked inside of each transaction; one that was placed before it "
-            "committed kept its records."
+            "Each transaction checked the legal holds. Records under a hold that was placed "
+            "before the commit were kept."
         ),
     ]

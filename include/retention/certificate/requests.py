@@ -1,4 +1,4 @@
-"""Judge each open erasure request by the count afterwards, and close the completed requests."""
+"""Determine the state of each erasure request after the verification. Close completed requests."""
 
 from __future__ import annotations
 
@@ -11,56 +11,61 @@ from include.erasure.requests import ErasureRequest
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.messages import _
-from include.retention.certificate.count.remembered import Subject
+from include.retention.certificate.count.request_conditions import RemainingOfSubject
 from include.retention.database import RetentionDatabase
 from include.retention.planning.subjects import MOST_RECORDS
 from include.retention.results import RequestResult, RequestState
 
 
-def judge(
+def judge_requests(
     database: RetentionDatabase,
     findings: StepFindings,
     open_requests: Sequence[ErasureRequest],
-    subjects: Mapping[int, Subject],
+    subjects: Mapping[int, RemainingOfSubject],
     lasting: Mapping[int, int] = MappingProxyType({}),
 ) -> list[RequestResult]:
-    """Close the completed requests, and enter findings about requests that are late or kept open.
-
-    Requests that an earlier try of the step closed are judged too.
+    """Close completed erasure requests, and report requests that are late or cannot be completed.
 
     Args:
-        database: of the requests.
-        findings: takes the findings.
-        open_requests: to judge.
-        subjects: result of the count for each request, by request id.
-        lasting: request id -> number of its records in classes that are no longer erased on
-            request. Such a request is not closed.
+        database: database of the requests.
+        findings: collector of the findings of the verification step.
+        open_requests: open requests of the database.
+        subjects: request id -> numbers of the remaining records of its data subject.
+        lasting: request id -> number of records that runs found for the request, but whose record
+            class is no longer erased on request. A request with such records stays open.
 
     Returns:
-        The state of each request, for the report.
+        The state of each request, for the report. Requests that an earlier attempt of the step
+        closed are included.
     """
     run = database.run
     with run.state.connect() as conn:
         closed = [
             request
-            for request in requests.every(conn)
+            for request in requests.all_requests(conn)
             if request.database == database.name and request.closed_by == _run_name(database)
         ]
     results = [
-        _result(request, Subject(request.subject, 0, 0), _closed(database, findings, request))
+        _result(
+            request,
+            RemainingOfSubject(request.subject, 0, 0),
+            _state_of_closed(database, findings, request),
+        )
         for request in closed
     ]
     for request in open_requests:
         subject = subjects[request.id]
-        state = _request(database, findings, request, subject, lasting.get(request.id, 0))
+        state = _state_of_open(database, findings, request, subject, lasting.get(request.id, 0))
         with run.state.begin() as conn:
             kept = state in ("restricted", "restricted_late")
-            requests.restrict(conn, run.clock, request.id, restricted=kept)
+            requests.set_restricted(conn, run.clock, request.id, restricted=kept)
         results.append(_result(request, subject, state))
     return results
 
 
-def _result(request: ErasureRequest, subject: Subject, state: RequestState) -> RequestResult:
+def _result(
+    request: ErasureRequest, subject: RemainingOfSubject, state: RequestState
+) -> RequestResult:
     return RequestResult(
         request=request.id,
         reference=request.reference,
@@ -74,21 +79,22 @@ def _result(request: ErasureRequest, subject: Subject, state: RequestState) -> R
 
 
 def _run_name(database: RetentionDatabase) -> str:
-    """Return the name of the run in the registry of requests."""
+    """Return the text that is stored in the column `closed_by` of requests that this run closes."""
     return " ".join(database.run_key)
 
 
-def _closed(
+def _state_of_closed(
     database: RetentionDatabase, findings: StepFindings, request: ErasureRequest
 ) -> RequestState:
-    """Return whether a request was closed in time.
+    """Return the state of a closed request: ``closed``, or ``closed_late`` if completed late.
 
-    A request whose records were kept counts as in time if it was restricted by its due date.
+    A late completion is reported. Records that a law or another reason kept past the due date do
+    not make the request late.
     """
     assert request.closed_at is not None
     if _days_late(database, request, request.restricted_at or request.closed_at) <= 0:
         return "closed"
-    _late(findings, request, _days_late(database, request, request.closed_at))
+    _report_late(findings, request, _days_late(database, request, request.closed_at))
     return "closed_late"
 
 
@@ -96,57 +102,60 @@ def _days_late(database: RetentionDatabase, request: ErasureRequest, moment: dat
     return (moment.astimezone(database.run.zone).date() - request.due_on).days
 
 
-def _late(findings: StepFindings, request: ErasureRequest, days: int) -> None:
+def _report_late(findings: StepFindings, request: ErasureRequest, days: int) -> None:
     findings.find(
         "retention.request_late",
         Outcome.FAIL,
         _(
-            "Request {reference}, due on {due}, was completed {late} days late.",
+            "Erasure request {reference}, due on {due}, was completed {late} days late.",
             reference=request.reference,
             due=request.due_on,
             late=days,
         ),
-        _("Find out why it was late, and inform the data subject."),
+        _("Find out the reason for the delay, and inform the data subject."),
     )
 
 
-def _request(
+def _state_of_open(
     database: RetentionDatabase,
     findings: StepFindings,
     request: ErasureRequest,
-    subject: Subject,
+    subject: RemainingOfSubject,
     lasting: int,
 ) -> RequestState:
     run, today = database.run, database.run.today
     answered = any(rule.on_request for rule in database.rules)  # otherwise no record was searched
     if request.oversized_at is not None:
-        return _oversized(findings, request, today)
+        return _report_oversized(findings, request, today)
     if not subject.records and answered and request.found_at is None:
-        return _not_found(findings, request, today)
+        return _report_not_found(findings, request, today)
     if not subject.records and answered and not lasting:
         closed_by = _run_name(database)
         because = "no record is left in the classes that a request erases"
         with run.state.begin() as conn:
-            done = requests.close(conn, run.clock, request.id, closed_by=closed_by, because=because)
-        return _closed(database, findings, done)
+            closed = requests.close(
+                conn, run.clock, request.id, closed_by=closed_by, because=because
+            )
+        return _state_of_closed(database, findings, closed)
     forgotten = 0 if subject.records else lasting
     if (subject.unexplained or forgotten or not answered) and request.is_overdue(today):
         findings.find(
             "retention.request_overdue",
             Outcome.FAIL,
             _(
-                "Request {reference}, due on {due}: {count} records are not erased.",
+                "Erasure request {reference}, due on {due}: {count} records are not deleted.",
                 reference=request.reference,
                 due=request.due_on,
                 count=subject.unexplained or forgotten,
             )
             if answered
             else _(
-                "Request {reference} was due on {due}, and no record class is erased on request.",
+                "Erasure request {reference} was due on {due}, but no record class of this "
+                "database is deleted on request.",
                 reference=request.reference,
                 due=request.due_on,
             ),
-            _("Answer the data subject, and find out why the records were not erased."),
+            _("Inform the data subject, and find out why the records were not deleted."),
         )
         return "overdue"
     if subject.records and not subject.unexplained:
@@ -154,61 +163,72 @@ def _request(
             "retention.request_restricted",
             Outcome.ATTENTION,
             _(
-                "Request {reference}: {count} records remain. A legal hold, a law or another "
-                "record keeps them.",
+                "Erasure request {reference}: {count} records remain because of a legal hold, "
+                "a law or a reference from another record.",
                 reference=request.reference,
                 count=subject.records,
             )
             if not subject.taken_over
             else _(
-                "Request {reference}: {count} records remain. {others} of them now belong to "
-                "another data subject; a legal hold, a law or another record keeps the others.",
+                "Erasure request {reference}: {count} records remain. {others} of them now "
+                "belong to another data subject; the others remain because of a legal hold, a "
+                "law or a reference from another record.",
                 reference=request.reference,
                 count=subject.records,
                 others=subject.taken_over,
             ),
             _(
-                "Inform the data subject. Until the records are erased, they may only be stored "
-                "(PIPL 47)."
+                "Inform the data subject. Until the records are deleted, they may only be "
+                "stored and protected (Personal Information Protection Law (2021-11-01), article "
+                "47)."
             ),
         )
         days = _days_late(database, request, run.clock.now())
         if request.restricted_at is None and days > 0:  # erasable records were erased late
-            _late(findings, request, days)
+            _report_late(findings, request, days)
             return "restricted_late"
         return "restricted"
     return "open"
 
 
-def _oversized(findings: StepFindings, request: ErasureRequest, today: date) -> RequestState:
-    """Report a request that is too large for any run; a person erases its records."""
+def _report_oversized(findings: StepFindings, request: ErasureRequest, today: date) -> RequestState:
+    """Report an erasure request with too many records in a record class.
+
+    The keys of more than `MOST_RECORDS` records are not stored. Runs do not erase these records, so
+    a person has to erase them.
+
+    Args:
+        findings: collector of the findings of the verification step.
+        request: the erasure request.
+        today: current day in the policy pack's timezone.
+    """
     late = request.is_overdue(today)
     findings.find(
         "retention.request_overdue" if late else "retention.request_oversized",
         Outcome.FAIL if late else Outcome.ATTENTION,
         _(
-            "Request {reference}, due on {due}, has more than {most} records in one record class: "
-            "no run erases or closes it.",
+            "Erasure request {reference}, due on {due}, has more than {limit} records in one "
+            "record class. Runs neither delete these records nor close the request.",
             reference=request.reference,
             due=request.due_on,
-            most=MOST_RECORDS,
+            limit=MOST_RECORDS,
         ),
         _(
-            "Erase the records by hand, then withdraw the request. Or give the class a column that "
-            "names the data subject, and enter the request again."
+            "Delete the records by hand, then withdraw the request. Or add a column that "
+            "identifies the data subject to the record class, and enter the request again."
         ),
     )
     return "overdue" if late else "open"
 
 
-def _not_found(findings: StepFindings, request: ErasureRequest, today: date) -> RequestState:
-    """Report a request for whose key no run ever found a record."""
+def _report_not_found(findings: StepFindings, request: ErasureRequest, today: date) -> RequestState:
+    """Report an erasure request whose key has never matched a record."""
     late = request.is_overdue(today)
     findings.find(
         "retention.request_overdue" if late else "retention.request_not_found",
         Outcome.FAIL if late else Outcome.ATTENTION,
         _(
-            "Request {reference}, due on {due}: no record was ever found under its key.",
+            "Erasure request {reference}, due on {due}: no record has ever matched its key.",
             reference=request.reference,
             due=request.due_on,
         ),

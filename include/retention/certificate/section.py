@@ -1,10 +1,10 @@
-"""The section of a certificate about one database, and its record of deletion."""
+"""The section of a certificate of deletion about one database."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from include.messages import Message, _
+from include.messages import Message, _, listed
 from include.reports.model import (
     Bar,
     BarChart,
@@ -20,8 +20,16 @@ from include.reports.model import (
     table_of,
     text_table,
 )
-from include.retention.certificate.case import HOLDS, REQUESTS, Case, action, basis, kept, staying
-from include.retention.planning.approval import why
+from include.retention.certificate.database_run import (
+    HOLD_KINDS,
+    REQUEST_STATES,
+    DatabaseRun,
+    basis_text,
+    disposition_text,
+    reasons_for_staying,
+    retention_text,
+)
+from include.retention.planning.approval import describe_limit
 from include.retention.planning.counting import MOST_HOLDS
 from include.retention.planning.plan import PlannedClass, file_name, rule_digest
 from include.retention.results import ApprovalResult, EffectiveHold, LedgerEntries, PlanResult
@@ -29,61 +37,79 @@ from include.retention.results import ApprovalResult, EffectiveHold, LedgerEntri
 NOTHING = "—"
 
 
-def record(case: Case, plan: PlanResult) -> Table:
-    """Return the record of deletion as a table."""
-    done, proof = case.execution, case.proof
-    entered = proof.ledger if proof else None
+def deletion_record(case: DatabaseRun, plan: PlanResult) -> Table:
+    """Return the table that states who approved and executed the disposition, when, and how.
+
+    Args:
+        case: results of the run in one database.
+        plan: result of the planning step.
+    """
+    done, verification = case.execution, case.verification
+    entered = verification.ledger if verification else None
     rows: list[tuple[Message, Cell]] = [
-        (_("What was over at"), plan.as_of),
-        (_("Begun by"), plan.started_by or _("the schedule, or a command")),
-        (_("Approved by"), _approver(case.approval, plan)),
-        (_("Erased by"), _("database user {user}", user=done.executed_as or "?") if done else None),
+        (_("Expired as of"), plan.as_of),
+        (_("Triggered by"), plan.started_by or _("schedule or command line")),
+        (_("Approved by"), _approved_by_text(case.approval, plan)),
         (
-            _("Holds that were asked"),
+            _("Executed by"),
+            _("database user {user}", user=done.executed_as or "?") if done else None,
+        ),
+        (
+            _("Legal holds checked"),
             _(
-                "{count} on records; asked anew inside of each transaction",
+                "{count} on records; checked again in each transaction",
                 count=plan.holds_that_counted,
             ),
         ),
-        (_("Named in the ledger by"), _named(entered) if entered else None),
-        (_("Ledger's batches"), _batches(entered) if entered else None),
-        (_("Erased from"), (entered.begun or NOTHING) if entered else None),
-        (_("Erased until"), (entered.ended or NOTHING) if entered else None),
+        (_("Identification in the ledger"), _hmac_text(entered) if entered else None),
+        (_("Batches in the ledger"), _batches_text(entered) if entered else None),
+        (_("Start of the execution"), (entered.begun or NOTHING) if entered else None),
+        (_("End of the execution"), (entered.ended or NOTHING) if entered else None),
         (_("Longest transaction"), _seconds(done.longest_transaction_ms) if done else None),
-        (_("Counted afterwards"), proof.verified_at if proof else None),
+        (_("Verified at"), verification.verified_at if verification else None),
         (
-            _("Records whose foreign key leads nowhere"),
-            sum(orphans.records for orphans in proof.orphans) if proof else None,
+            _("Records with a broken foreign key"),
+            sum(orphans.records for orphans in verification.orphans) if verification else None,
         ),
     ]
-    return text_table(_("Record of deletion"), (_("What"), _("In this run")), rows)
+    return text_table(_("Record of the disposition"), (_("Item"), _("In this run")), rows)
 
 
-def _approver(answer: ApprovalResult | None, plan: PlanResult) -> Message | str:
+def _approved_by_text(answer: ApprovalResult | None, plan: PlanResult) -> Message | str:
     if answer and answer.is_approved:
-        return decider(answer)
-    return _("nobody") if plan.tripped else _("nobody had to")
+        return decided_by_text(answer)
+    return _("not approved") if plan.tripped else _("no approval required")
 
 
-def decider(answer: ApprovalResult) -> Message | str:
-    """Return who decided; the name in an answer of the command line proves no person."""
+def decided_by_text(answer: ApprovalResult) -> Message | str:
+    """Return the name of the person who decided on an approval request, as text.
+
+    A name that is given on the command line does not prove who decided. The text therefore states
+    whether the decision was entered there.
+
+    Args:
+        answer: result of the approval step.
+    """
     name = answer.decided_by or NOTHING
     if answer.is_from_command_line:
-        return _("answered for {person} on the command line", person=name)
+        return _("entered on the command line for {person}", person=name)
     return name
 
 
-def _named(entered: LedgerEntries) -> Message | str:
+def _hmac_text(entered: LedgerEntries) -> Message | str:
     if not entered.key_ids:
         return NOTHING
-    return _("HMAC-SHA-256 of the primary key, key {ids}", ids=", ".join(entered.key_ids))
+    return _(
+        "HMAC-SHA-256 of the primary key, key {ids}",
+        ids=listed(entered.key_ids),
+    )
 
 
-def _batches(entered: LedgerEntries) -> Message | str:
+def _batches_text(entered: LedgerEntries) -> Message | str:
     if not entered.batches:
         return NOTHING
     return _(
-        "{count}, between the numbers {first} and {last}",
+        "{count}, with numbers from {first} to {last}",
         count=entered.batches,
         first=entered.first,
         last=entered.last,
@@ -94,32 +120,38 @@ def _seconds(milliseconds: int) -> Message:
     return _("{time:duration}", time=milliseconds / 1000)
 
 
-def rules(case: Case) -> Table | Paragraph:
-    """Return the schedule in words, unless the pack changed since the plan."""
+def rules_table(case: DatabaseRun) -> Table | Paragraph:
+    """Return the table of the retention schedule that the run applied.
+
+    If the retention schedule changed after the plan was made, return a paragraph that states this.
+
+    Args:
+        case: results of the run in one database.
+    """
     planned = {planned.name: planned.rule_sha256 for planned in case.classes}
     if planned != {rule.record_class: rule_digest(rule) for rule in case.rules}:
         return Paragraph(
             text=_(
-                "retention.yaml changed after the plan was made: the schedule that was applied is "
-                "not printed here. The hashes say which rules it had."
+                "The retention schedule changed after the plan was made, so the applied "
+                "schedule is not shown here. The hashes identify the rules that were applied."
             )
         )
     return table_of(
-        _("The schedule that was applied (retention.yaml)"),
+        _("Applied retention schedule"),
         case.rules,
         [
             (_("Record class"), "text", lambda rule: rule.message),
-            (_("Kept for"), "text", kept),
-            (_("Source"), "text", basis),
-            (_("Then"), "text", action),
+            (_("Retention period"), "text", retention_text),
+            (_("Source"), "text", basis_text),
+            (_("Disposition"), "text", disposition_text),
         ],
     )
 
 
-def hashes(case: Case) -> Table:
-    """Return the hash of each rule."""
+def hash_table(case: DatabaseRun) -> Table:
+    """Return the table with the SHA-256 of the definition of each record class in the plan."""
     return table_of(
-        _("SHA-256 of each rule; the ledger names it beside every batch"),
+        _("SHA-256 of each rule; the erasure ledger records it with every batch"),
         case.classes,
         [
             (_("Rule"), "code", lambda planned: planned.name),
@@ -128,75 +160,87 @@ def hashes(case: Case) -> Table:
     )
 
 
-def check(case: Case, plan: PlanResult) -> Code:
-    """Return the command that checks the plan's file."""
+def plan_check(case: DatabaseRun, plan: PlanResult) -> Code:
+    """Return a shell command with which readers verify that the bundle contains the approved plan.
+
+    Args:
+        case: results of the run in one database.
+        plan: result of the planning step.
+    """
     line = f"{plan.sha256}  {file_name(case.database.name)}"
     return Code(
-        caption=_("To check in the bundle's folder that its plan is the one that was approved"),
+        caption=_(
+            "Command for the folder of the evidence bundle: it verifies that the plan in "
+            "the bundle is the approved plan"
+        ),
         lines=[f"echo '{line}' | sha256sum --check"],
     )
 
 
-MOST_BARS = 8  # classes in a chart, two bars each; the tables have them all
-MOST_NAMES = 5  # owners who are named; the others are counted
+MOST_BARS = 8  # record classes in a chart, with two bars each
+MOST_NAMES = 5  # names of owners in a list; the others are counted
 _KINDS = {
     "trigger": _("trigger"),
     "rule": _("rule"),
-    "publication": _("publication: subscribers delete or change their copies too"),
+    "publication": _("publication: subscribers delete or change their copies as well"),
 }
 
 
-def section(case: Case) -> Section:
-    """Return the section about one database."""
+def database_section(case: DatabaseRun) -> Section:
+    """Return the section of the certificate of deletion about one database."""
     heading = _("Database {name}", name=case.database.title)
     if not case.rules and not case.classes:
-        text = _("The policy pack has no record class of it: nothing expires there.")
+        text = _(
+            "The policy pack has no record class of this database, so its records never expire."
+        )
         return Section(heading=heading, blocks=[Paragraph(text=text)])
     if (plan := case.plan) is None:
-        text = _("There is no plan: nothing was erased in this run.")
+        text = _("The run has no plan: no record was disposed of.")
         return Section(heading=heading, blocks=[Paragraph(text=text)])
     return Section(
         heading=heading,
         blocks=[
-            _due(case),
-            _done(case),
+            _due_table(case),
+            _done_table(case),
             *_chart(case),
             TrendChart(
-                caption=_("Records erased in {name} by the last runs", name=case.database.title),
+                caption=_(
+                    "Records disposed of in {name} by the last runs", name=case.database.title
+                ),
                 points=[TrendPoint(at=past.at, value=past.done) for past in case.trend],
             ),
-            *_holds(case, plan),
-            _stays(case),
+            *_holds_table(case, plan),
+            _staying_table(case),
             *_reactions(case, plan),
             *_approval(case, plan),
             *_requests(case),
             *_backups(case),
-            record(case, plan),
-            rules(case),
-            hashes(case),
-            check(case, plan),
+            deletion_record(case, plan),
+            rules_table(case),
+            hash_table(case),
+            plan_check(case, plan),
         ],
     )
 
 
-def _due(case: Case) -> Table:
+def _due_table(case: DatabaseRun) -> Table:
     return table_of(
-        _("What was over when the plan was made, in records"),
+        _("Expired records when the plan was made"),
         case.classes,
         [
             (_("Record class"), "text", lambda planned: case.title(planned.name)),
-            (_("Clock not started"), "number", lambda planned: planned.not_started),
+            (_("Period not started"), "number", lambda planned: planned.not_started),
             (_("Expired"), "number", lambda planned: planned.expired),
-            (_("Asked for"), "number", lambda planned: planned.requested),
-            (_("Held"), "number", lambda planned: planned.held),
+            (_("Erasure requested"), "number", lambda planned: planned.requested),
+            (_("On legal hold"), "number", lambda planned: planned.held),
             (_("Suspended"), "number", lambda planned: planned.suspended),
             (
-                _("Kept by others"),
+                _("Kept for other records"),
                 "number",
                 lambda planned: planned.kept_by_reference + planned.kept_longer,
             ),
             (
-                _("Legal period without a date"),
+                _("Statutory period without a date"),
                 "number",
                 lambda planned: planned.minimum_not_started,
             ),
@@ -205,7 +249,7 @@ def _due(case: Case) -> Table:
     )
 
 
-def _done(case: Case) -> Table:
+def _done_table(case: DatabaseRun) -> Table:
     def erased(planned: PlannedClass, *, masked: bool) -> int | None:
         number = case.erased(planned)
         return number if number is None or (planned.action == "mask") is masked else 0
@@ -213,13 +257,13 @@ def _done(case: Case) -> Table:
     def unexplained(planned: PlannedClass) -> int | None:
         if left := case.left(planned.name):
             return left.unexplained
-        return 0 if planned.action == "keep" and case.proof else None
+        return 0 if planned.action == "keep" and case.verification else None
 
     dropped = case.execution.partitions if case.execution else None
     return table_of(
         _(
-            "What was done, by the erasure ledger; left without a ground: counted afterwards by "
-            "queries of its own"
+            "Disposed records by the erasure ledger. Separate queries counted the records that "
+            "remain without a reason"
         ),
         case.classes,
         [
@@ -232,21 +276,23 @@ def _done(case: Case) -> Table:
                 "number",
                 lambda planned: None if dropped is None else dropped.get(planned.name, 0),
             ),
-            (_("Not reached"), "number", case.not_reached),
-            (_("Left without a ground"), "number", unexplained),
+            (_("Not disposed of"), "number", case.planned_but_not_erased),
+            (_("Remaining without a reason"), "number", unexplained),
         ],
     )
 
 
-def _chart(case: Case) -> list[BarChart]:
+def _chart(case: DatabaseRun) -> list[BarChart]:
     due = [planned for planned in case.classes if planned.expired or planned.requested]
     bars = []
-    for planned in sorted(due, key=lambda it: -(it.expired + it.requested))[:MOST_BARS]:
+    for planned in sorted(due, key=lambda planned: -(planned.expired + planned.requested))[
+        :MOST_BARS
+    ]:
         left = case.left(planned.name)
         bars += [
             Bar(label=case.title(planned.name), value=planned.expired + planned.requested),
             Bar(
-                label=_("of these erased"),
+                label=_("of these disposed of"),
                 value=case.erased(planned),
                 status=must_be_zero(left.unexplained if left else None),
             ),
@@ -255,13 +301,15 @@ def _chart(case: Case) -> list[BarChart]:
         return []
     return [
         BarChart(
-            caption=_("What was over, by record class, and what of it was erased")
+            caption=_(
+                "Expired records by record class, and the number of these that were disposed of"
+            )
             if len(due) <= MOST_BARS
             else _(
-                "What was over, and what of it was erased: the {shown} largest of {all} record "
-                "classes",
+                "Expired records, and the number of these that were disposed of: the {shown} "
+                "largest of {total} record classes",
                 shown=MOST_BARS,
-                all=len(due),
+                total=len(due),
             ),
             category=_("Record class"),
             unit="rows",
@@ -270,7 +318,7 @@ def _chart(case: Case) -> list[BarChart]:
     ]
 
 
-def _holds(case: Case, plan: PlanResult) -> list[Table]:
+def _holds_table(case: DatabaseRun, plan: PlanResult) -> list[Table]:
     by_number = {hold.hold: hold for hold in plan.holds}
     rows: list[tuple[str, EffectiveHold | None, Cell, Cell, Cell]] = []
     for planned in plan.classes:
@@ -281,21 +329,24 @@ def _holds(case: Case, plan: PlanResult) -> list[Table]:
     if not rows and not any(planned.held for planned in plan.classes):
         return []
     if plan.holds_that_counted > MOST_HOLDS:
-        further = _("further holds keep too; the first {most} are counted apart", most=MOST_HOLDS)
+        further = _(
+            "further legal holds are in force; only the first {limit} are counted separately",
+            limit=MOST_HOLDS,
+        )
         rows.append((NOTHING, None, further, NOTHING, NOTHING))
     return [
         table_of(
             _(
-                "What legal holds keep although it is over, when the plan was made; a record may "
-                "be under several. What a hold is on stands in the registry alone: `hold list`"
+                "Expired records on legal hold when the plan was made. A record may be under "
+                "several holds. Only the register of legal holds states the subject of a hold"
             ),
             rows,
             [
-                (_("Hold"), "code", lambda row: row[0]),
-                (_("Kind"), "text", lambda row: HOLDS[row[1].kind] if row[1] else NOTHING),
-                (_("Why"), "text", lambda row: row[2]),
+                (_("Legal hold"), "code", lambda row: row[0]),
+                (_("Kind"), "text", lambda row: HOLD_KINDS[row[1].kind] if row[1] else NOTHING),
+                (_("Reason"), "text", lambda row: row[2]),
                 (_("Owner"), "text", lambda row: row[1].owner if row[1] else NOTHING),
-                (_("Review"), "text", lambda row: row[1].review_on if row[1] else NOTHING),
+                (_("Review date"), "text", lambda row: row[1].review_on if row[1] else NOTHING),
                 (_("Record class"), "text", lambda row: row[3]),
                 (_("Records"), "number", lambda row: row[4]),
             ],
@@ -303,28 +354,36 @@ def _holds(case: Case, plan: PlanResult) -> list[Table]:
     ]
 
 
-def _stays(case: Case) -> Table:
+def _staying_table(case: DatabaseRun) -> Table:
     return table_of(
-        _("What else stays and why; a record may be kept by several things"),
-        staying(case),
+        _("Other records that remain; a record may have several reasons"),
+        reasons_for_staying(case),
         [
             (_("Record class"), "text", lambda row: row[0]),
-            (_("Why it stays"), "text", lambda row: row[1]),
+            (_("Reason for staying"), "text", lambda row: row[1]),
             (_("Records"), "number", lambda row: row[2]),
         ],
     )
 
 
-def _reactions(case: Case, plan: PlanResult) -> list[Block]:
-    """Return the triggers, rules and publications that react to a plan, and inserted rows."""
+def _reactions(case: DatabaseRun, plan: PlanResult) -> list[Block]:
+    """Return the blocks about triggers, rules and publications that act on deletion and masking.
+
+    The blocks are a table of these database objects, and paragraphs about the rows that triggers
+    and rules inserted or updated.
+
+    Args:
+        case: results of the run in one database.
+        plan: result of the planning step.
+    """
     blocks: list[Block] = []
     if plan.reactions:
         blocks.append(
             table_of(
                 _(
-                    "Triggers, rules and publications of the database that react to deletions and "
-                    "masks. A transaction in which they delete or change other mapped records is "
-                    "rolled back"
+                    "Triggers, rules and publications of the database that act on deletion and "
+                    "masking. A transaction in which they delete or change other mapped "
+                    "records is rolled back"
                 ),
                 plan.reactions,
                 [
@@ -336,54 +395,59 @@ def _reactions(case: Case, plan: PlanResult) -> list[Block]:
             )
         )
     if done := case.execution:
-        inserted = [_inserted(table, rows) for table, rows in done.inserted.items()]
-        updated = [_updated(table, rows) for table, rows in done.updated.items()]
+        inserted = [_inserted_text(table, rows) for table, rows in done.inserted.items()]
+        updated = [_updated_text(table, rows) for table, rows in done.updated.items()]
         blocks += [Paragraph(text=text) for text in (*inserted, *updated)]
     return blocks
 
 
-def _inserted(table: str, rows: int) -> Message:
+def _inserted_text(table: str, rows: int) -> Message:
     return _(
-        "While records were erased, triggers or rules inserted {count} records into {table}. If "
-        "these are copies of erased records, they need a record class of their own.",
+        "During the disposition, triggers or rules inserted {count} records into {table}. If "
+        "these are copies of deleted or masked records, they need a record class of their own.",
         count=rows,
         table=table,
     )
 
 
-def _updated(table: str, rows: int) -> Message:
+def _updated_text(table: str, rows: int) -> Message:
     return _(
-        "While records were erased, triggers or rules updated records of {table} {count} times, "
+        "During the disposition, triggers or rules updated records of {table} {count} times, "
         "which the retention schedule allows.",
         count=rows,
         table=table,
     )
 
 
-def _approval(case: Case, plan: PlanResult) -> list[Block]:
+def _approval(case: DatabaseRun, plan: PlanResult) -> list[Block]:
     if not plan.tripped:
-        text = _("No record class was beyond its limits: the plan needed no second person.")
+        text = _("No record class exceeded its limit, so the plan required no approval.")
         return [Paragraph(text=text)]
     waited = table_of(
-        _("Why a second person was needed"),
+        _("Record classes that required an approval"),
         plan.tripped,
         [
             (_("Record class"), "text", lambda trip: case.title(trip.name)),
             (_("Planned"), "number", lambda trip: trip.planned),
-            (_("Beyond its limit"), "text", why),
+            (_("Limit exceeded"), "text", describe_limit),
         ],
     )
     if plan.request is None:
-        return [waited, Paragraph(text=_("Nobody was asked, since nobody may approve."))]
+        return [
+            waited,
+            Paragraph(
+                text=_("The approval was not requested, because no person is entitled to approve.")
+            ),
+        ]
     answer = case.approval or ApprovalResult(asked=True)
     decided = table_of(
-        _("The approval, bound to the plan with the SHA-256 {sha256}", sha256=plan.sha256),
+        _("Approval of the plan with the SHA-256 {sha256}", sha256=plan.sha256),
         [answer],
         [
-            (_("Asked"), "text", lambda _answer: plan.asked_at),
-            (_("Owners of the schedule"), "code", lambda _answer: _some(plan.asked_for)),
-            (_("Decision"), "text", _decision),
-            (_("Decided by"), "text", decider),
+            (_("Requested on"), "text", lambda _answer: plan.asked_at),
+            (_("Owners of the schedule"), "text", lambda _answer: _list_names(plan.asked_for)),
+            (_("Decision"), "text", _decision_text),
+            (_("Decided by"), "text", decided_by_text),
             (_("Decided"), "datetime", lambda answer: answer.decided_at or NOTHING),
             (_("Reason"), "text", lambda answer: answer.reason or NOTHING),
         ],
@@ -391,64 +455,64 @@ def _approval(case: Case, plan: PlanResult) -> list[Block]:
     return [waited, decided]
 
 
-def _decision(answer: ApprovalResult) -> Message:
+def _decision_text(answer: ApprovalResult) -> Message:
     if answer.reason is not None:
         return _("approved") if answer.is_approved else _("rejected")
     if answer.decided_by:
-        return _("an answer that does not count")
+        return _("invalid decision")
     return _("none")
 
 
-def _requests(case: Case) -> list[Table]:
-    if not case.proof or not case.proof.requests:
+def _requests(case: DatabaseRun) -> list[Table]:
+    if not case.verification or not case.verification.requests:
         return []
     return [
         table_of(
-            _("Requests of data subjects, by their file number"),
-            case.proof.requests,
+            _("Erasure requests by file number"),
+            case.verification.requests,
             [
                 (_("Request"), "code", lambda request: str(request.request)),
                 (_("Reference"), "text", lambda request: request.reference),
                 (_("Received"), "text", lambda request: request.received_on),
                 (_("Due"), "text", lambda request: request.due_on),
-                (_("Records left"), "number", lambda request: request.left),
-                (_("State"), "text", lambda request: REQUESTS[request.state]),
+                (_("Remaining records"), "number", lambda request: request.left),
+                (_("State"), "text", lambda request: REQUEST_STATES[request.state]),
             ],
         )
     ]
 
 
-def _backups(case: Case) -> list[Block]:
-    if not case.proof:
+def _backups(case: DatabaseRun) -> list[Block]:
+    if not case.verification:
         return []
-    copies = case.proof.copies
+    copies = case.verification.copies
     if copies is None:
         text = _(
-            "The off-site store could not be read: nobody can say here which backups still hold "
-            "what was erased."
+            "The off-site store could not be read, so this report cannot state which backups "
+            "still contain deleted records."
         )
         return [Paragraph(text=text)]
     if not copies:
-        text = _("No restore point is left that holds what was erased from this database.")
+        text = _("No restore point contains records that were deleted from this database.")
         return [Paragraph(text=text)]
     return [
         table_of(
             _(
-                "Backups from before the last erasure, or too near to it to tell: they hold what "
-                "was erased, in this run or before, and whoever restores one erases it again by "
-                "the ledger"
+                "Backups taken before the last deletion or too close to it to distinguish. "
+                "They contain records that this run or an earlier run deleted; a restore "
+                "deletes these records again by means of the erasure ledger"
             ),
             copies,
             [
                 (_("Restore point"), "code", lambda point: point.id),
                 (_("Taken"), "datetime", lambda point: point.taken_at),
                 (_("Expires"), "datetime", lambda point: point.expires_at),
-                (_("Held beyond that"), "text", lambda point: point.held),
+                (_("Extended by a legal hold"), "text", lambda point: point.held),
             ],
         )
     ]
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" +{len(names) - MOST_NAMES}" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more if names else NOTHING
+def _list_names(names: Sequence[str]) -> Message | str:
+    more = [f"+{len(names) - MOST_NAMES}"] if len(names) > MOST_NAMES else []
+    return listed([*names[:MOST_NAMES], *more]) if names else NOTHING

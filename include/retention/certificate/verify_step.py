@@ -1,4 +1,4 @@
-"""The step of `enforce_retention` that counts afterwards and compares the counts."""
+"""The verification step of `enforce_retention`, which counts the records that remain."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from datetime import datetime
 from sqlalchemy import Connection, func, select
 
 from include.erasure import ledger, request_records, requests
-from include.erasure.request_records import Reader
+from include.erasure.request_records import RecordReader
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.holds import records as holds
 from include.holds.records import StoredRestorePoint
 from include.messages import _
-from include.retention.certificate.count.inspection import Inspection, Left, Orphans
-from include.retention.certificate.requests import judge
+from include.retention.certificate.count.inspection import Inspection, Orphans, RemainingRecords
+from include.retention.certificate.requests import judge_requests
 from include.retention.database import RetentionDatabase
 from include.retention.execution.execute_step import erased_by_class
-from include.retention.postgres.session import APART, one_view, prepare
+from include.retention.postgres.session import MAX_CLOCK_DIFFERENCE, open_snapshot, prepare_session
 from include.retention.results import (
     ExecutionResult,
     LedgerEntries,
@@ -37,62 +37,71 @@ def verify(
     executed: ExecutionResult | None,
     restore_points: Sequence[StoredRestorePoint] | None,
 ) -> VerificationResult:
-    """Count the remaining records by independent queries, and close the completed requests.
+    """Count the remaining records with independent queries, and close completed erasure requests.
+
+    The function compares the counts with the erasure ledger, the plan and the execution.
 
     Args:
-        database: of the plan.
-        findings: of the step.
-        planned: result of the plan's step.
-        executed: result of the execution; None if it did not end.
-        restore_points: of the database; None if they could not be read.
+        database: database of the plan.
+        findings: collector of the findings of the verification step.
+        planned: result of the planning step.
+        executed: result of the execution step; None if the execution step has no result.
+        restore_points: restore points of the database; None if they could not be read.
     """
     run, name = database.run, database.name
+    findings.subject_titles |= database.class_titles
     with run.state.connect() as conn:
-        # A hold that was released since the plan counts: its records belong to the next plan.
-        of_plan = [hold.hold for hold in planned.holds]
-        known = holds.on_records(conn, name, of_plan)
+        # Holds that were released after the plan count: their records wait for the next plan.
+        hold_ids = [hold.hold for hold in planned.holds]
+        record_holds = holds.load_record_holds(conn, name, hold_ids)
         open_requests = requests.open_requests(conn, name)
-        remembered = request_records.remembered(conn, name)
-        last = _last_erasure(conn, name)
+        remembered = request_records.load_records(conn, name)
+        last = _last_erasure_ended(conn, name)
     with database.reader.connect(autocommit=True) as connection:
-        prepare(connection, database.mapped)
-        with one_view(connection, database.mapped):
-            reader = Reader(connection, database.mapped, run.services.erasure_keys, database.rules)
+        prepare_session(connection, database.mapped)
+        with open_snapshot(connection, database.mapped):
+            reader = RecordReader(
+                connection, database.mapped, run.services.erasure_keys, database.rules
+            )
             inspection = Inspection(
                 connection,
                 database.mapped,
                 database.rules,
                 as_of=planned.as_of,
                 timezone=run.pack.calendar.timezone,
-                holds=known,
+                holds=record_holds,
                 records=reader.records(remembered),
             )
-            left = [_explained(each, executed) for each in inspection.left()]
-            orphans = inspection.orphans()
+            left = [
+                _without_newly_expired(each, executed)
+                for each in inspection.count_remaining_expired()
+            ]
+            orphans = inspection.count_orphans()
             subjects = {
-                request.id: inspection.subject(request.subject) for request in open_requests
+                request.id: inspection.count_records_of_subject(request.subject)
+                for request in open_requests
             }
-            gone = reader.gone(remembered, inspection.still_there())
-    _left(findings, left, executed.not_approved if executed else ())
-    _orphans(findings, orphans)
+            deleted = reader.deleted_records(remembered, inspection.existing_records())
+    _report_remaining(findings, left, executed.not_approved if executed else ())
+    _report_orphans(findings, orphans)
     lasting = Counter(
         record.request_id
         for _subject, record in remembered
         if not reader.is_erased_on_request(record)
     )
-    judged = judge(database, findings, open_requests, subjects, lasting)
+    judged = judge_requests(database, findings, open_requests, subjects, lasting)
     with run.state.begin() as conn:
-        request_records.forget(conn, gone)
+        request_records.delete_records(conn, deleted)
     states = Counter(request.state for request in judged)
     closed = states["closed"] + states["closed_late"]
     done = erased_by_class(database)
-    _agreement(findings, executed, done)
-    _within(findings, planned, done)
+    _report_ledger_difference(findings, executed, done)
+    _report_beyond_plan(findings, planned, done)
     with run.state.connect() as conn:
         entered = _ledger_entries(conn, database)
-        _all_there(findings, ledger.missing(conn, name))
-    copies = None if restore_points is None else _holding_erased(restore_points, last)
-    _unclear_copies(findings, copies)
+        _report_ledger_losses(findings, ledger.count_missing_entries(conn, name))
+    copies = None if restore_points is None else _points_with_erased(restore_points, last)
+    _report_unclear_backups(findings, copies)
     unexplained = sum(each.unexplained for each in left)
     findings.measure("retention.unexplained", unexplained, "rows")
     findings.measure("retention.erased", sum(done.values()), "rows")
@@ -111,18 +120,33 @@ def verify(
     )
 
 
-def _explained(left: Left, executed: ExecutionResult | None) -> Left:
-    """Return what is left of a class, without the records that came after the plan."""
+def _without_newly_expired(
+    left: RemainingRecords, executed: ExecutionResult | None
+) -> RemainingRecords:
+    """Return the counts of a record class, with newly expired records counted as ``waiting``.
+
+    A record is newly expired if it expired after the plan was made. The independent count includes
+    such records in ``unexplained``.
+
+    Args:
+        left: counts of the remaining records of a record class.
+        executed: result of the execution step, which has the number of newly expired records.
+    """
     more = executed.waiting.get(left.name, 0) if executed else 0
     waiting = min(left.unexplained, more)
     return replace(left, unexplained=left.unexplained - waiting, waiting=waiting)
 
 
-def _last_erasure(conn: Connection, database: str) -> datetime | None:
-    """Return the moment by which the last record ever erased from the database was gone.
+def _last_erasure_ended(conn: Connection, database: str) -> datetime | None:
+    """Return when the last erasure in a database ended, or None if no record was erased yet.
 
-    A batch is entered before its deletion commits and settled after it: a backup that is taken in
-    between still has the records.
+    A batch is written to the erasure ledger before the transaction that erases its records commits,
+    and is marked as settled after the commit. A backup that is taken between these two times may
+    still contain the records. The function therefore returns the later of the two times.
+
+    Args:
+        conn: connection to the state database.
+        database: name of the database in the data map.
     """
     batch = erasure_batch
     gone = func.max(func.greatest(batch.c.erased_at, batch.c.settled_at))
@@ -157,130 +181,167 @@ def _ledger_entries(conn: Connection, database: RetentionDatabase) -> LedgerEntr
     )
 
 
-def _holding_erased(
+def _points_with_erased(
     restore_points: Sequence[StoredRestorePoint], last: datetime | None
 ) -> list[StoredRestorePoint]:
-    """Return the restore points that may hold erased records.
+    """Return the restore points that may still contain erased records.
 
     Args:
-        restore_points: of the database.
-        last: when the last record was erased; None if none ever was.
+        restore_points: restore points of the database.
+        last: time of the last erasure in the database; None if no record was erased yet.
     """
     return [
         point
         for point in restore_points
-        if last is not None and (point.taken_at is None or point.taken_at <= last + APART)
+        if last is not None
+        and (point.taken_at is None or point.taken_at <= last + MAX_CLOCK_DIFFERENCE)
     ]
 
 
-def _unclear_copies(findings: StepFindings, copies: Sequence[StoredRestorePoint] | None) -> None:
+def _report_unclear_backups(
+    findings: StepFindings, copies: Sequence[StoredRestorePoint] | None
+) -> None:
     if copies is None:
         findings.find(
             "retention.backups_unread",
             Outcome.ATTENTION,
             _(
-                "The off-site store could not be read: which backups still hold what was erased is "
-                "not known."
+                "The off-site store could not be read, so it is unknown which backups still "
+                "contain deleted records."
             ),
-            _("See what `backup_offsite` says of the store; the next run looks again."),
+            _("Have access to the off-site store restored. The next run checks again."),
+            for_engineers=_("The report of `backup_offsite` states the condition of the store."),
         )
     elif refused := sum(point.taken_at is None for point in copies):
         findings.find(
             "retention.backups_refused",
             Outcome.ATTENTION,
             _(
-                "{count} backups have a manifest that is refused: they may hold what was erased, "
-                "and nobody knows from when they are.",
+                "{count} backups have an invalid manifest. They may contain deleted records, "
+                "and their age is unknown.",
                 count=refused,
             ),
-            _("See `./parcelseal backup list`; find out who changed them."),
+            _("Find out who changed these backups."),
+            for_engineers=_("`./parcelseal backup list` names the backups."),
         )
 
 
-def _left(findings: StepFindings, left: Sequence[Left], not_approved: Collection[str]) -> None:
+def _report_remaining(
+    findings: StepFindings, left: Sequence[RemainingRecords], not_approved: Collection[str]
+) -> None:
     for each in left:
         if not each.unexplained:
             continue
         message, action = (
             _(
-                "{count} records are past their retention period, and no hold and no other "
-                "record keeps them.",
+                "{count} records are past their retention period, although no legal hold "
+                "applies and no other record refers to them.",
                 count=each.unexplained,
             ),
-            _("See why they were not erased among this run's findings, and run it again."),
+            _("Find the reason in the other findings of this run, then run the workflow again."),
         )
         if each.name in not_approved:
             message, action = (
                 _(
-                    "{count} records are past their retention period and stay: a second person has "
-                    "to approve, and did not.",
+                    "{count} records are past their retention period and remain, because a "
+                    "second person has not approved their disposition.",
                     count=each.unexplained,
                 ),
                 _(
-                    "If somebody rejected it, read why and correct the schedule or its limits. "
-                    "Then run the workflow again and have its question answered in Airflow."
+                    "If the approval was rejected, read the reason and correct the schedule or "
+                    "its limits. Then run the workflow again and have its approval request "
+                    "answered in Airflow."
                 ),
             )
         findings.find("retention.left", Outcome.FAIL, message, action, subject=each.name)
 
 
-def _orphans(findings: StepFindings, dangling: Sequence[Orphans]) -> None:
+def _report_orphans(findings: StepFindings, dangling: Sequence[Orphans]) -> None:
     for orphans in dangling:
         findings.find(
             "retention.orphans",
             Outcome.FAIL if orphans.validated else Outcome.ATTENTION,
             _(
-                "{count} records of {table} refer to records that are not there.",
+                "{count} records of {table} refer to records that do not exist.",
                 count=orphans.records,
                 table=orphans.table,
             ),
-            _("Find out what deletes around foreign keys; PostgreSQL itself would refuse.")
+            _(
+                "Find out which operation deletes records without checking foreign keys; "
+                "PostgreSQL itself refuses such deletions."
+            )
             if orphans.validated
             else _(
-                "They may be older than the foreign key, which is NOT VALID. Correct them, then "
-                "VALIDATE CONSTRAINT."
+                "Correct the records, then have the foreign key validated. The records may be "
+                "older than the foreign key."
             ),
             subject=orphans.constraint,
+            for_engineers=None
+            if orphans.validated
+            else _("The foreign key is `NOT VALID`. Run `ALTER TABLE … VALIDATE CONSTRAINT`."),
         )
 
 
-def _within(findings: StepFindings, plan: PlanResult, done: Mapping[str, int]) -> None:
-    """Report classes with more erased records than planned, over all tries of the run."""
+def _report_beyond_plan(findings: StepFindings, plan: PlanResult, done: Mapping[str, int]) -> None:
+    """Report each record class in which the run erased more records than planned.
+
+    Args:
+        findings: collector of the findings of the verification step.
+        plan: result of the planning step.
+        done: record class -> number of records that all attempts of this run erased.
+    """
     for planned in plan.classes:
         if (more := done.get(planned.name, 0) - planned.planned) > 0:
             findings.find(
                 "retention.beyond_plan",
                 Outcome.FAIL,
-                _("{count} records more were erased than the plan says.", count=more),
-                _("Raise an incident: two executions at once, or entries that are not this run's."),
+                _("{count} more records were disposed of than planned.", count=more),
+                _(
+                    "Raise an incident: two executions may have run at the same time, or the "
+                    "ledger contains entries of another run."
+                ),
                 subject=planned.name,
             )
 
 
-def _all_there(findings: StepFindings, missing: dict[str, int]) -> None:
-    """Report entries of this and earlier runs that the ledger has lost, by the batches' counts."""
+def _report_ledger_losses(findings: StepFindings, missing: dict[str, int]) -> None:
+    """Report entries of this run or of earlier runs that are missing in the erasure ledger.
+
+    Args:
+        findings: collector of the findings of the verification step.
+        missing: collection -> number of missing entries.
+    """
     for collection, entries in missing.items():
         findings.find(
             "retention.ledger_lost",
             Outcome.FAIL,
             _(
-                "{count} entries are gone from the erasure ledger: after a restore nobody would "
-                "know that these records were erased.",
+                "{count} entries are missing from the erasure ledger, so a restore could not "
+                "delete these records again.",
                 count=entries,
             ),
-            _("Raise an incident: somebody deleted them, or the state database was damaged."),
+            _("Raise an incident: the entries were deleted, or the state database was damaged."),
             subject=collection,
         )
 
 
-def _agreement(
+def _report_ledger_difference(
     findings: StepFindings, executed: ExecutionResult | None, done: Mapping[str, int]
 ) -> None:
-    """Compare the counts of the database with the ledger, after the execution and now."""
+    """Report if the ledger and the execution step state different numbers of erased records.
+
+    Args:
+        findings: collector of the findings of the verification step.
+        executed: result of the execution step; None if the execution step has no result.
+        done: record class -> number of records in the erasure ledger.
+    """
     if executed and (executed.done != done or executed.counted != executed.entered):
         findings.find(
             "retention.ledger_differs",
             Outcome.FAIL,
-            _("The erasure ledger counts other records than the execution did."),
-            _("Raise an incident: somebody else writes to the ledger, or entries were lost."),
+            _(
+                "The number of records in the erasure ledger differs from the count of the "
+                "execution."
+            ),
+            _("Raise an incident: another program may write to the ledger, or entries were lost."),
         )

@@ -1,1 +1,1 @@
-"""The execution of a plan: transactions, batches, partitions, cycles."""
+"""Execute a disposition plan: delete and mask records, and drop partitions."""

@@ -1,7 +1,7 @@
-"""Delete and mask the records of a class, in statements of few records.
+"""Delete and mask the records of a record class, with statements that process few records each.
 
-Statements are short since a server has few cores: a session that needs the core of a statement on a
-thousand records waits for its end (docs/performance.md).
+A server has few cores. While a statement processes a thousand records, other sessions wait for the
+core that it uses (docs/decisions/0048).
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Literal
 
 from include.erasure.ledger import STRIDE
-from include.erasure.masks import assignments
-from include.policy.fragments import all_of, fixed, negated, quoted
+from include.erasure.masks import mask_assignments
+from include.policy.fragments import all_of, escape_percent, is_not_true, quoted
 from include.retention.execution.state import ExecutionState, Key
 from include.retention.planning.classes import RecordClass
-from include.retention.planning.column_checks import to_null
+from include.retention.planning.column_checks import set_to_null
 from include.retention.planning.graph import Graph, Reference
 from include.retention.postgres.relations import Leaf
 from include.retention.postgres.transaction_counters import TransactionCounters
 from include.services.database import scalar
 
-REST = 0.5  # of a statement's time, while the ledger is being written
-LONGEST_REST = 0.005  # seconds; locks are kept meanwhile
+REST = 0.5  # pause after a statement, as a share of its time, while the ledger is being written
+LONGEST_REST = 0.005  # seconds; the transaction keeps its locks during a pause
 
 
-class Kept(psycopg.DataError):
-    """A trigger kept a locked record that meets the condition, and raised no error.
+class KeptByTrigger(psycopg.DataError):
+    """Raised if a trigger prevents the change of a locked record without raising an error.
 
-    It is a psycopg error, so that it is handled like an error that a trigger raises.
+    The exception derives from a psycopg error. Callers therefore handle it like an error that the
+    trigger raised.
     """
 
     sqlstate = "kept"
@@ -40,12 +41,13 @@ class Kept(psycopg.DataError):
 
 @dataclass(frozen=True)
 class LockedRecords:
-    """Locked records that one statement deletes or masks.
+    """Records of one table or partition that a transaction has locked to delete or mask them.
 
     Attributes:
-        leaf: the table or partition that has them.
-        rows: their ctids.
-        which: condition over ``t`` that they must still meet.
+        leaf: the table or partition.
+        rows: ctids of the records.
+        which: SQL condition over a record ``t``. A locked record is changed only if it still meets
+            this condition.
     """
 
     leaf: Leaf
@@ -55,45 +57,71 @@ class LockedRecords:
 
 @dataclass(frozen=True)
 class BatchAction(ABC):
-    """The disposition of the records of a class.
+    """The disposition of the records of a record class, as an action on batches of records.
 
     Attributes:
-        record_class: the class.
+        record_class: the record class.
     """
 
     record_class: RecordClass
 
     @abstractmethod
     def condition(self, graph: Graph) -> Composable:
-        """Return the condition over ``t`` for the records to dispose of."""
+        """Return the SQL condition that a record ``t`` is to be deleted or masked."""
 
     @abstractmethod
     def apply(
         self, state: ExecutionState, counters: TransactionCounters, locked: LockedRecords
     ) -> list[Key]:
-        """Change locked records that still fit, record each change, and return their keys."""
+        """Delete or mask the locked records that still meet the condition in `locked`.
+
+        Each change is recorded in `counters`.
+
+        Args:
+            state: the execution.
+            counters: counters of the changes of the open transaction.
+            locked: the locked records, and the condition that they have to meet.
+
+        Returns:
+            Keys of the changed records.
+        """
 
 
 @dataclass(frozen=True)
 class Deleting(BatchAction):
-    """Deletes the records of a class that no remaining record refers to.
+    """The action that deletes records of a record class.
+
+    It deletes only records to which no remaining record refers.
 
     Attributes:
-        unapproved: classes whose records stay, see `ExecutionState.unapproved`.
+        unapproved: other record classes of the same collection whose deletion was not approved
+            (`ExecutionState.unapproved_classes`). Records that belong to such a record class are
+            kept.
     """
 
     unapproved: tuple[RecordClass, ...] = ()
 
     def condition(self, graph: Graph) -> Composable:
-        """Return the condition over ``t`` for the records to dispose of."""
-        stays = [negated(graph.belongs(other)) for other in self.unapproved]
-        unreferred = graph.unreferred(self.record_class.rule.collection)
-        return all_of([graph.ready(self.record_class), *stays, unreferred])
+        """Return the SQL condition that a record ``t`` is to be deleted."""
+        stays = [is_not_true(graph.belongs(other)) for other in self.unapproved]
+        unreferenced = graph.unreferenced(self.record_class.rule.collection)
+        return all_of([graph.ready(self.record_class), *stays, unreferenced])
 
     def apply(
         self, state: ExecutionState, counters: TransactionCounters, locked: LockedRecords
     ) -> list[Key]:
-        """Change locked records that still fit, record each change, and return their keys."""
+        """Delete the locked records that still meet the condition in `locked`.
+
+        Each deletion, and each reference that becomes null, is recorded in `counters`.
+
+        Args:
+            state: the execution.
+            counters: counters of the changes of the open transaction.
+            locked: the locked records, and the condition that they have to meet.
+
+        Returns:
+            Keys of the deleted records.
+        """
         references = state.graph.references(self.record_class.rule.collection)
         for reference in references:  # before any of the records is deleted
             if reference.detached:
@@ -116,16 +144,27 @@ class Deleting(BatchAction):
 
 @dataclass(frozen=True)
 class Masking(BatchAction):
-    """Masks the records of a class."""
+    """The action that masks records of a record class."""
 
     def condition(self, graph: Graph) -> Composable:
-        """Return the condition over ``t`` for the records to dispose of."""
+        """Return the SQL condition that a record ``t`` is to be masked."""
         return graph.ready(self.record_class)
 
     def apply(
         self, state: ExecutionState, counters: TransactionCounters, locked: LockedRecords
     ) -> list[Key]:
-        """Change locked records that still fit, record each change, and return their keys."""
+        """Mask the locked records that still meet the condition in `locked`.
+
+        Each change is recorded in `counters`.
+
+        Args:
+            state: the execution.
+            counters: counters of the changes of the open transaction.
+            locked: the locked records, and the condition that they have to meet.
+
+        Returns:
+            Keys of the masked records.
+        """
         mask, relation = self.record_class.mask, self.record_class.relation
         at = Literal(state.clock.now())
         query = SQL(
@@ -133,7 +172,7 @@ class Masking(BatchAction):
             "RETURNING {keys}"
         ).format(
             leaf=locked.leaf.identifier,
-            changes=fixed(assignments(mask, self.record_class.shapes, at)),
+            changes=escape_percent(mask_assignments(mask, self.record_class.shapes, at)),
             which=locked.which,
             keys=relation.key_texts,
         )
@@ -145,17 +184,20 @@ class Masking(BatchAction):
 def detach(
     counters: TransactionCounters, reference: Reference, deleted: Sequence[LockedRecords]
 ) -> None:
-    """Set the detached columns of a foreign key to null where it refers to records to be deleted.
+    """Set a foreign key to null in the records that refer to records to be deleted.
+
+    Only the columns that retention.yaml lists under `detach` are set to null. A record that is
+    itself among the records to be deleted is not changed.
 
     Args:
-        counters: record the changed rows.
+        counters: counters of the transaction, to which the number of changed rows is added.
         reference: the foreign key.
-        deleted: the records to delete: first those of the referenced table, then others that the
-            same statement deletes.
+        deleted: the records to be deleted, by table or partition. The foreign key refers to the
+            records of the first item. The other items are records that the same statement deletes.
     """
     query = SQL("UPDATE {child} AS c SET {changes} FROM {referred}").format(
         child=reference.key.identifier,
-        changes=to_null(reference.detached),
+        changes=set_to_null(reference.detached),
         referred=_referring(reference, deleted),
     )
     changed = counters.connection.execute(query, _row_parameters(deleted)).rowcount
@@ -165,14 +207,16 @@ def detach(
 def record_nulled(
     counters: TransactionCounters, reference: Reference, deleted: Sequence[LockedRecords]
 ) -> None:
-    """Record the rows whose key the database sets to null or to its default (ON DELETE).
+    """Count the rows whose foreign key the deletion will set to null or to its default.
 
-    The referenced records are locked, so no new references can appear before the deletion.
+    The foreign key of these rows is declared ON DELETE SET NULL or SET DEFAULT. The referenced
+    records are locked, so no new references can appear between the count and the deletion.
 
     Args:
-        counters: record the rows.
+        counters: counters of the transaction, to which the number of rows is added.
         reference: the foreign key.
-        deleted: the records to delete, as for `detach`.
+        deleted: the records to be deleted, by table or partition. The foreign key refers to the
+            records of the first item. The other items are records that the same statement deletes.
     """
     query = SQL("SELECT count(*) FROM {child} AS c, {referred}").format(
         child=reference.key.constrained, referred=_referring(reference, deleted)
@@ -182,7 +226,15 @@ def record_nulled(
 
 
 def _referring(reference: Reference, deleted: Sequence[LockedRecords]) -> Composable:
-    """Return FROM and WHERE for remaining records ``c`` that refer to records to be deleted."""
+    """Return the FROM and WHERE clauses for records ``c`` that refer to records to be deleted.
+
+    Records ``c`` that are deleted themselves are excluded.
+
+    Args:
+        reference: the foreign key of the records ``c``.
+        deleted: the records to be deleted, by table or partition. The foreign key refers to the
+            records of the first item. The other items are records that the same statement deletes.
+    """
     first = deleted[0]
     others = [
         SQL(" AND NOT (c.tableoid = {}::oid AND c.ctid = ANY ({}::tid[]))").format(
@@ -198,13 +250,13 @@ def _referring(reference: Reference, deleted: Sequence[LockedRecords]) -> Compos
         leaf=first.leaf.identifier,
         which=first.which,
         joined=reference.joined("c", "p"),
-        # A record that is deleted too is not changed: an update would give it another ctid.
+        # A record that is deleted too must not be updated, since an update changes its ctid.
         others=SQL("").join(others),
     )
 
 
 def _row_parameters(deleted: Sequence[LockedRecords]) -> dict[str, str]:
-    return {f"rows{at}": as_array(records.rows) for at, records in enumerate(deleted)}
+    return {f"rows{at}": tid_array(records.rows) for at, records in enumerate(deleted)}
 
 
 def _execute_in_strides(
@@ -213,22 +265,36 @@ def _execute_in_strides(
     rows: Sequence[str],
     before: Callable[[Sequence[str]], None] = lambda _rows: None,
 ) -> list[Key]:
-    """Execute a statement on `STRIDE` rows at a time, and return the keys of all."""
+    """Execute a statement several times, each time on at most `STRIDE` records.
+
+    Args:
+        state: the execution.
+        query: statement with a RETURNING clause that returns keys. The parameter ``rows`` of the
+            statement receives the ctids of the records.
+        rows: ctids of all records.
+        before: function that is called before each execution, with the ctids of its records.
+
+    Returns:
+        The keys that the statement returned.
+    """
     text = query.as_bytes(state.connection)
     keys: list[Key] = []
     took = 0.0
     for at in range(0, len(rows), STRIDE):
-        # A batch that is ahead of the ledger would wait at its end. It waits here instead, so that
-        # other sessions get the core.
+        # A batch must wait for the ledger at its end anyway. It waits between its statements, so
+        # that other sessions get the core.
         state.await_ledger(min(LONGEST_REST, REST * took))
         stride = rows[at : at + STRIDE]
         before(stride)
         begun = time.monotonic()
-        keys += state.connection.execute(text, {"rows": as_array(stride)}).fetchall()
+        keys += state.connection.execute(text, {"rows": tid_array(stride)}).fetchall()
         took = time.monotonic() - begun
     return keys
 
 
-def as_array(ctids: Sequence[str]) -> str:
-    """Return ctids as the text of an array, since psycopg would write it element by element."""
+def tid_array(ctids: Sequence[str]) -> str:
+    """Return ctids as a PostgreSQL array literal.
+
+    This is faster than the conversion of a list by psycopg.
+    """
     return "{" + ",".join(f'"{ctid}"' for ctid in ctids) + "}"

@@ -1,8 +1,9 @@
-"""Delete and mask in short transactions, in the order of the table's pages on disk.
+"""Delete and mask records in short transactions, in the order of the table's pages.
 
-A batch takes the next pages of a table, locks the records that it may dispose of (it skips records
-that other sessions have locked), checks them again, enters their keys in the ledger and commits.
-Batches are sized by the time that they take, so that no session waits long for a lock.
+A batch reads the next pages of a table and locks the records to dispose of, except those that other
+sessions have locked. The batch changes the locked records, writes their keys to the erasure ledger
+and commits. If a batch took long, the next batch is smaller, so no other session waits long for a
+lock.
 """
 
 from __future__ import annotations
@@ -17,119 +18,157 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.ledger import STRIDE
 from include.holds.records import RecordHolds
-from include.policy.fragments import negated
-from include.retention.execution.batch_actions import BatchAction, Kept, LockedRecords, as_array
+from include.policy.fragments import is_not_true
+from include.retention.execution.batch_actions import (
+    BatchAction,
+    KeptByTrigger,
+    LockedRecords,
+    tid_array,
+)
 from include.retention.execution.state import ExecutionState, Key
 from include.retention.planning.classes import RecordClass, is_attached
 from include.retention.planning.graph import Graph
 from include.retention.postgres.relations import Leaf
-from include.retention.postgres.session import WRITE_AT_ONCE, set_locally
+from include.retention.postgres.session import WRITE_AT_ONCE, set_for_transaction
 from include.services.database import scalar
 
-TRIES = 5  # of a batch that meets locks of other sessions
-PAUSE = 0.2  # seconds before the next try; doubled each time
-MOST_REFUSED = 100  # records that the database may refuse before the run skips their class
-FIRST_PAGES, MOST_PAGES = 16, 2**17
-LONGEST_LOOK = 0.002  # seconds in which one statement searches records
-FEWEST_BARREN = 16  # pages of a search without a result, unless it takes ten times as long
-IDLE_MS = 10_000  # in which a batch may keep its locks while it waits for the ledger
-FULL = 0.9  # of the records that a batch may have, since pages differ
-PASSES = 3  # over a table: the next meets what other sessions had locked or moved
-LOST_TO_OTHERS = (
+TRIES = 5  # attempts of a batch that fails because of other sessions' locks
+PAUSE = 0.2  # seconds before the next attempt; doubled after each attempt
+MAX_REFUSED = 100  # records that the database may refuse before the run skips their class
+FIRST_PAGES, MAX_PAGES = 16, 2**17
+MAX_SEARCH_SECONDS = 0.002  # for one statement that searches records
+MIN_EMPTY_PAGES = 16  # pages to search at once after an empty result, unless the search was slow
+IDLE_MS = 10_000  # maximum wait of a batch for the ledger, while it keeps its locks
+FILL_RATIO = 0.9  # intended share of a batch's maximum size, since the density of pages varies
+PASSES = 3  # passes over a table; later passes reach records that were locked or moved before
+LOCK_CONFLICTS = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
     errors.SerializationFailure,
     errors.QueryCanceled,
 )
-# Classes of SQLSTATE of the session, the statement or the server; no record causes them.
-OF_NO_RECORD = frozenset(
+# Classes of SQLSTATE that concern the session, the statement or the server, and never a record.
+SESSION_ERRORS = frozenset(
     ("08", "25", "26", "28", "34", "3D", "40", "42", "53", "57", "58", "F0", "XX")
 )
 
 
-def refuses(error: psycopg.Error) -> bool:
-    """Return whether an error means that the database refuses to delete or mask a record.
+def is_refusal(error: psycopg.Error) -> bool:
+    """Return whether an error means that the database refuses to change a certain record.
 
-    A trigger in PL/pgSQL may raise any code, such as "permission denied". Constraints, rules and
-    triggers in other languages raise codes that a record causes.
+    Errors of the session, the statement or the server are not refusals. But if a trigger in
+    PL/pgSQL raised the error, it is a refusal in any case. Such a trigger may use any SQLSTATE,
+    even the SQLSTATE of "permission denied".
     """
     if _is_raised(error):
         return True
-    return error.sqlstate is not None and error.sqlstate[:2] not in OF_NO_RECORD
+    return error.sqlstate is not None and error.sqlstate[:2] not in SESSION_ERRORS
 
 
-def lost_to_others(error: psycopg.Error) -> bool:
-    """Return whether another session held a lock, or a statement took too long."""
-    return isinstance(error, LOST_TO_OTHERS) and not _is_raised(error)
+def is_lock_conflict(error: psycopg.Error) -> bool:
+    """Return whether a statement failed because of a timeout or a lock of another session."""
+    return isinstance(error, LOCK_CONFLICTS) and not _is_raised(error)
 
 
 def _is_raised(error: psycopg.Error) -> bool:
     return error.diag.source_function == "exec_stmt_raise"  # PL/pgSQL's RAISE
 
 
-def walk(state: ExecutionState, action: BatchAction, passes: int = PASSES) -> int:
-    """Dispose of every record of a class that meets the action's condition, batch by batch.
+def process_class(state: ExecutionState, action: BatchAction, passes: int = PASSES) -> int:
+    """Delete or mask all records of a record class that meet the action's condition.
 
-    Stops when the plan allows no more, or a limit is reached (`ExecutionCounts.stopped`).
+    The records are processed batch by batch. The function stops early when the planned number of
+    records is reached, or when the execution has to stop (`ExecutionCounts.stopped`).
 
     Args:
         state: the execution.
-        action: the disposition of the class's records.
-        passes: maximum number of passes over the table, as long as fewer records are done than
-            planned: the next pass meets records that other sessions had locked or moved.
+        action: the disposition of the records.
+        passes: maximum number of passes over the table. Another pass starts only if fewer records
+            than planned were deleted or masked.
 
     Returns:
         The number of records that were deleted or masked.
 
     Raises:
-        ServiceError: a database was lost, or a hold was being placed for too long.
+        ServiceError: the connection to a database was lost, or another session takes too long to
+            place a legal hold.
     """
     record_class = action.record_class
     before = state.counts.done[record_class.name]
     leaves = [leaf for leaf in record_class.relation.leaves if leaf.oid not in state.dropped]
-    walks = [_Walk(state, action, leaf) for leaf in leaves]
+    walks = [_TableWalk(state, action, leaf) for leaf in leaves]
     for _pass in range(passes):
-        if not all(each.go() for each in walks):
+        if not all(walk.run() for walk in walks):
             break
     state.settle()
     return state.counts.done[record_class.name] - before
 
 
 def count_locked(state: ExecutionState, action: BatchAction) -> None:
-    """Count the records that remain after the last pass: locked by others, or too slow."""
+    """Count the records of a record class that were not changed because of locks or timeouts.
+
+    The caller has to call this function after the last pass over the table. The number is stored in
+    `ExecutionCounts.locked`.
+
+    Args:
+        state: the execution.
+        action: the disposition of the records of the record class.
+    """
     name, counts = action.record_class.name, state.counts
-    refused = state.refused(name)
-    if refused >= MOST_REFUSED:
+    refused = state.count_refused(name)
+    if refused >= MAX_REFUSED:
         counts.given_up.add(name)
-    if counts.stopped or refused >= MOST_REFUSED or not state.left(name):
+    if counts.stopped or refused >= MAX_REFUSED or not state.remaining_allowance(name):
         return
     query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
         action.record_class.relation.identifier, action.condition(state.graph)
     )
     with state.connection.transaction():
-        set_locally(state.connection, state.schedule.database, {})
+        set_for_transaction(state.connection, state.schedule.database, {})
         records = scalar(state.connection, query, {})
     if records > refused:
         counts.locked[name] = records - refused
 
 
 class _Detached(Exception):
-    """An application detached the partition from the table."""
+    """Raised if an application detached a partition from its table during the execution.
+
+    The execution then changes no further records of the partition.
+    """
 
 
 @dataclass
-class _Walk:
+class _TableWalk:
+    """The execution of an action on one table or partition, batch by batch in the order of pages.
+
+    Attributes:
+        state: the execution.
+        action: the disposition of the records.
+        leaf: the table or partition.
+        pages: number of pages that the next batch reads.
+        rows: maximum number of records that the next batch changes.
+        found_rows: number of records that the last batch locked.
+        seconds: duration of the last batch in seconds.
+        next_page: first page that the last batch did not search completely.
+        tried_ctids: ctids of the records that the current batch locked; None as long as it has
+            locked no records.
+        pages_per_statement: number of pages that the next SELECT statement reads when it searches
+            for records.
+        fastest_seconds: duration of the fastest of these SELECT statements in seconds.
+        conditions: cached SQL condition of the action, with the graph for which it was computed.
+    """
+
     state: ExecutionState
     action: BatchAction
     leaf: Leaf
     pages: int = FIRST_PAGES
     rows: int = 0
-    found: int = 0
+    found_rows: int = 0
     seconds: float = 0.0
-    reached: int = 0
-    tried: list[str] | None = None
-    pages_of_stride: float = 1.0
-    quickest: float = math.inf
+    next_page: int = 0
+    tried_ctids: list[str] | None = None
+    pages_per_statement: float = 1.0
+    fastest_seconds: float = math.inf
     conditions: tuple[Graph, Composable] | None = None
 
     def __post_init__(self) -> None:
@@ -137,14 +176,20 @@ class _Walk:
         self.name = self.record_class.name
 
     @property
-    def passed_over(self) -> list[str]:
-        """Records that the database refused; later passes skip them too."""
-        return self.state.passed_over.setdefault((self.name, self.leaf.oid), [])
+    def refused_ctids(self) -> list[str]:
+        """The ctids of records that the database refused to change. Later searches skip them."""
+        return self.state.refused_ctids.setdefault((self.name, self.leaf.oid), [])
 
-    def go(self) -> bool:
-        """Walk along one leaf; return False if no leaf has anything to do any more."""
+    def run(self) -> bool:
+        """Process all pages of the table or partition once, batch by batch.
+
+        Returns:
+            Whether the next table or partition of the record class may be processed. False means
+            that the execution has to stop (`ExecutionState.is_stopped`), or that the planned number
+            of records is reached.
+        """
         state, counts = self.state, self.state.counts
-        if state.refused(self.name) >= MOST_REFUSED:
+        if state.count_refused(self.name) >= MAX_REFUSED:
             return True
         self.pages, self.rows = FIRST_PAGES, state.batch_rules.rows
         pages = scalar(
@@ -152,9 +197,9 @@ class _Walk:
             "SELECT pg_relation_size(%s::oid) / current_setting('block_size')::bigint",
             [self.leaf.oid],
         )
-        page, last, failures = 0, int(pages or 0), 0  # a partition that was dropped has no size
+        page, last, failures = 0, int(pages or 0), 0  # NULL for a dropped partition
         while page < last:
-            if state.is_stopped() or not state.left(self.name):
+            if state.is_stopped() or not state.remaining_allowance(self.name):
                 return False
             try:
                 full = self._batch(page, min(page + self.pages, last))
@@ -162,69 +207,85 @@ class _Walk:
                 return True
             except psycopg.DatabaseError as error:
                 if isinstance(error, errors.UndefinedTable) and not self._is_attached():
-                    return True  # an application dropped the partition
-                if lost_to_others(error):
+                    return True  # the application dropped the partition
+                if is_lock_conflict(error):
                     if isinstance(error, errors.QueryCanceled):
                         counts.slow.add(self.name)
                     failures += 1
                     self._back_off(failures)
                     if failures >= TRIES:
                         page, failures = page + self.pages, 0
-                elif not refuses(error):
+                elif not is_refusal(error):
                     raise
                 elif not self._single_out(error):
                     return True
                 continue
             failures = 0
             if not full:
-                page = self.reached
+                page = self.next_page
             self._resize(self.seconds)
         return True
 
     def _batch(self, first: int, end: int) -> bool:
-        """Work in one transaction; return True if the pages may hold more records that fit."""
+        """Process one batch: delete or mask records on some pages in one transaction.
+
+        Args:
+            first: first page of the batch.
+            end: page after the last page of the batch.
+
+        Returns:
+            True if the batch reached its maximum number of records. In this case, the pages may
+            contain more records to change.
+        """
         state, name = self.state, self.name
-        most = min(self.rows, state.left(name))
+        most = min(self.rows, state.remaining_allowance(name))
         with state.guard.batch() as holds:
             which = self._condition(holds)
-            if state.may_lose_subjects(self.record_class) and self._has_requested(
+            if state.may_make_untraceable(self.record_class) and self._has_requested(
                 first, end, which
             ):
-                state.remember_requests()
+                state.store_request_records()
                 which = self._condition(holds)
             begun = time.monotonic()
             with state.transaction() as entered:
-                set_limits(state, self.record_class, self.leaf)
-                self.tried = None
-                places, keys = self._locked(first, end, most, which)
-                self.tried = places
+                set_timeouts(state, self.record_class, self.leaf)
+                self.tried_ctids = None
+                ctids, keys = self._lock_records(first, end, most, which)
+                self.tried_ctids = ctids
                 if keys and not self._is_attached():
                     raise _Detached
                 if keys:
                     counters = state.counters([self.record_class])
-                    with state.entering(self.record_class, keys) as entering:
-                        locked = LockedRecords(self.leaf, places, which)
-                        gone = self.action.apply(state, counters, locked)
-                        self._require_gone(places, keys, gone, which)
+                    with state.write_ahead(self.record_class, keys) as entering:
+                        locked = LockedRecords(self.leaf, ctids, which)
+                        changed = self.action.apply(state, counters, locked)
+                        self._require_changed(ctids, keys, changed, which)
                         by_triggers = counters.require_recorded()
                         state.progress("changed")
-                        if gone:
-                            entered.append(entering.commit(gone))
+                        if changed:
+                            entered.append(entering.commit(changed))
                             state.confirm()
-        self.seconds = time.monotonic() - begun  # without the wait for a hold
+        self.seconds = time.monotonic() - begun  # without the wait for a legal hold
         for batch in entered:
-            state.counts.done[name] += len(gone)
-            state.counts.react(by_triggers)
-            state.committed(batch)
-        self.found = len(keys)
+            state.counts.done[name] += len(changed)
+            state.counts.count_trigger_changes(by_triggers)
+            state.mark_committed(batch)
+        self.found_rows = len(keys)
         return len(keys) == most
 
-    def _locked(
+    def _lock_records(
         self, first: int, end: int, most: int, which: Composable
     ) -> tuple[list[str], list[Key]]:
-        """Lock the next rows, and return their ctids and keys.
+        """Lock the next records to change, and return their ctids and keys.
 
-        Pages before `reached` are done, unless the rows are all that a batch may have.
+        The function sets `next_page`. If it locked fewer than `most` records, it has searched all
+        pages before `next_page`.
+
+        Args:
+            first: first page to search.
+            end: page after the last page to search.
+            most: maximum number of records to lock.
+            which: SQL condition that a record ``t`` is to be changed.
         """
         query = SQL(
             "SELECT t.ctid::text, {keys} FROM {leaf} AS t "
@@ -232,48 +293,54 @@ class _Walk:
             "AND t.ctid <> ALL (%(passed)s::tid[]) LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED"
         ).format(keys=self.record_class.relation.key_texts, leaf=self.leaf.identifier, which=which)
         text = query.as_bytes(self.state.connection)
-        places: list[str] = []
+        ctids: list[str] = []
         keys: list[Key] = []
-        # Deleting may take as long again, for example without an index on a referring column.
+        # Half of the time is left for the deletion, which is slow without indexes on foreign keys.
         until = time.monotonic() + self.state.batch_rules.milliseconds / 2000
         while first < end and len(keys) < most:
             if keys and time.monotonic() > until:
                 break
-            behind = min(end, first + max(1, int(self.pages_of_stride)))
+            next_first = min(end, first + max(1, int(self.pages_per_statement)))
             parameters = {
                 "first": f"({first},0)",
-                "end": f"({behind},0)",
-                "passed": self.passed_over,
+                "end": f"({next_first},0)",
+                "passed": self.refused_ctids,
                 "most": most - len(keys),
             }
             begun = time.monotonic()
             rows = self.state.connection.execute(text, parameters).fetchall()
             took = time.monotonic() - begun
-            places += [row[0] for row in rows]
+            ctids += [row[0] for row in rows]
             keys += [row[1:] for row in rows]
-            # The quickest statement shows the time that each takes whatever it reads (network).
-            self.quickest = min(self.quickest, took)
-            reading = max(took - self.quickest, 0.0001)
-            # Next time take the pages of one statement's records, or of `LONGEST_LOOK`.
-            factor = min(STRIDE / max(1, len(rows)), LONGEST_LOOK / reading)
-            self.pages_of_stride *= min(2.0, max(0.5, factor))
-            barren = not rows and reading < 10 * LONGEST_LOOK
-            fewest = FEWEST_BARREN if barren else 1.0
-            self.pages_of_stride = min(MOST_PAGES, max(fewest, self.pages_of_stride))
-            if not rows:  # many such pages may follow: other sessions get the core meanwhile
-                time.sleep(min(reading, LONGEST_LOOK))
-            first = behind
-        self.reached = first
-        return places, keys
+            # The fastest statement shows the constant time of a statement (network).
+            self.fastest_seconds = min(self.fastest_seconds, took)
+            reading = max(took - self.fastest_seconds, 0.0001)
+            # The next search reads pages with STRIDE records, or as many as its time allows.
+            factor = min(STRIDE / max(1, len(rows)), MAX_SEARCH_SECONDS / reading)
+            self.pages_per_statement *= min(2.0, max(0.5, factor))
+            is_empty = not rows and reading < 10 * MAX_SEARCH_SECONDS
+            fewest = MIN_EMPTY_PAGES if is_empty else 1.0
+            self.pages_per_statement = min(MAX_PAGES, max(fewest, self.pages_per_statement))
+            if not rows:  # many empty pages may follow; let other sessions use the core
+                time.sleep(min(reading, MAX_SEARCH_SECONDS))
+            first = next_first
+        self.next_page = first
+        return ctids, keys
 
     def _is_attached(self) -> bool:
         return is_attached(self.state.connection, self.record_class.relation, self.leaf)
 
     def _has_requested(self, first: int, end: int, which: Composable) -> bool:
-        """Return whether pages have records that fit and belong to an open erasure request.
+        """Return whether any record to change on certain pages belongs to an open erasure request.
 
-        Classes that no request erases are not searched: the records to which they lead were
-        remembered when the execution began with the class.
+        If the record class is not erased on request, the function returns False. In this case,
+        `ExecutionState.store_request_records` was called before the first batch of the record
+        class.
+
+        Args:
+            first: first page to search.
+            end: page after the last page to search.
+            which: SQL condition that a record ``t`` is to be changed.
         """
         state = self.state
         if not self.record_class.rule.on_request:
@@ -284,46 +351,63 @@ class _Walk:
         ).format(
             leaf=self.leaf.identifier,
             which=which,
-            requested=state.graph.of_subjects(self.record_class, state.asking),
+            requested=state.graph.of_subjects(self.record_class, state.requesting_subjects),
         )
         with state.connection.transaction():
-            set_limits(state, self.record_class, self.leaf)
+            set_timeouts(state, self.record_class, self.leaf)
             pages = {"first": f"({first},0)", "end": f"({end},0)"}
             return bool(scalar(state.connection, query, pages))
 
-    def _require_gone(
-        self, places: list[str], keys: list[Key], gone: list[Key], which: Composable
+    def _require_changed(
+        self, ctids: list[str], keys: list[Key], changed: list[Key], which: Composable
     ) -> None:
-        """Check that each locked record was deleted or masked, or no longer meets the condition."""
-        changed = set(gone)
-        if not changed <= set(keys):
-            raise Kept  # a trigger gave a masked record another key
-        if len(gone) == len(keys):
+        """Check that the batch changed each locked record that still meets the condition `which`.
+
+        Args:
+            ctids: ctids of the locked records.
+            keys: keys of the locked records, in the same order.
+            changed: keys of the records that the batch deleted or masked.
+            which: SQL condition over a record ``t``. Each record met the condition when it was
+                locked.
+
+        Raises:
+            KeptByTrigger: a trigger prevented the change of a record, or changed the key of a
+                record.
+        """
+        changed_keys = set(changed)
+        if not changed_keys <= set(keys):
+            raise KeptByTrigger  # a trigger changed the key of a masked record
+        if len(changed) == len(keys):
             return
-        left = [place for place, key in zip(places, keys, strict=True) if key not in changed]
+        left = [ctid for ctid, key in zip(ctids, keys, strict=True) if key not in changed_keys]
         query = SQL(
             "SELECT count(*) FROM {} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {}"
-        ).format(self.leaf.identifier, negated(which))
-        if scalar(self.state.connection, query, {"rows": as_array(left)}) < len(left):
-            raise Kept
+        ).format(self.leaf.identifier, is_not_true(which))
+        if scalar(self.state.connection, query, {"rows": tid_array(left)}) < len(left):
+            raise KeptByTrigger
 
     def _condition(self, holds: RecordHolds) -> Composable:
-        """Return the condition of the action under the current holds."""
-        graph = self.state.current(holds)
+        """Return the SQL condition of the action, with the current legal holds."""
+        graph = self.state.refresh_graph(holds)
         if self.conditions is None or self.conditions[0] is not graph:
             self.conditions = graph, self.action.condition(graph)
         return self.conditions[1]
 
     def _resize(self, seconds: float) -> None:
-        """Choose the pages of the next batch so that it takes as long as disposition.yaml says.
+        """Adapt the size of the next batch to the duration that disposition.yaml sets for a batch.
 
-        They have no more records than one batch may have: pages with more are read again.
+        The size is a number of table pages. It stays small enough that these pages contain fewer
+        records to change than a batch may change; otherwise the next batch would have to read the
+        same pages again.
+
+        Args:
+            seconds: duration of the last batch.
         """
-        meant = self.state.batch_rules.milliseconds / 1000
-        factor = min(2.0, max(0.25, meant / max(seconds, 0.001)))
-        factor = min(factor, max(0.25, FULL * self.rows / max(self.found, 1)))
-        self.pages = max(1, min(MOST_PAGES, int(self.pages * factor)))
-        if seconds > 2 * meant:
+        intended_seconds = self.state.batch_rules.milliseconds / 1000
+        factor = min(2.0, max(0.25, intended_seconds / max(seconds, 0.001)))
+        factor = min(factor, max(0.25, FILL_RATIO * self.rows / max(self.found_rows, 1)))
+        self.pages = max(1, min(MAX_PAGES, int(self.pages * factor)))
+        if seconds > 2 * intended_seconds:
             self.rows = max(1, self.rows // 2)
         else:
             self.rows = min(self.state.batch_rules.rows, self.rows * 2)
@@ -334,35 +418,47 @@ class _Walk:
         time.sleep(PAUSE * 2 ** (failures - 1))
 
     def _single_out(self, error: psycopg.DatabaseError) -> bool:
-        """Find the record that the database refuses, and skip it; return False after too many.
+        """Reduce the batch size until a single refused record is left, then skip this record.
 
-        A trigger, a check of a referring table, or a new key refuses one record and with it the
-        batch. Batches are halved until only that record is left.
+        If the database refuses one record, the whole batch is rolled back. Each call therefore
+        halves the number of records of the next batch. Once a batch of one record is refused, later
+        searches skip this record.
+
+        Args:
+            error: error of the last batch.
+
+        Returns:
+            False if the database has refused too many records of the record class.
         """
         if self.rows > 1:
             self.rows = max(1, min(self.rows, 64) // 2)
             return True
-        if not self.tried:
-            raise error  # no record is the cause: the condition fails
-        # These rows, without another search: it might return other rows first.
-        self.passed_over.extend(self.tried)
+        if not self.tried_ctids:
+            raise error  # the condition itself fails, before records are locked
+        # Skip exactly these records; another search might return others.
+        self.refused_ctids.extend(self.tried_ctids)
         self.state.counts.refuse(self.name, error)
-        return self.state.refused(self.name) < MOST_REFUSED
+        return self.state.count_refused(self.name) < MAX_REFUSED
 
 
-def set_limits(
+def set_timeouts(
     state: ExecutionState,
     record_class: RecordClass,
     leaf: Leaf | None = None,
     idle_ms: int | None = None,
 ) -> None:
-    """Set the timeouts of a transaction, and become the owner if a partition requires it.
+    """Set the timeouts of the open transaction.
+
+    If only the owner of the table may access `leaf`, the session also gets the rights of this owner
+    until the transaction ends.
 
     Args:
         state: the execution.
-        record_class: the record class.
-        leaf: the table or partition that statements name; None for the whole table.
-        idle_ms: time to wait for the ledger before the server ends the session; default `IDLE_MS`.
+        record_class: record class of the table.
+        leaf: the table or partition that the next statements name; None if they name the
+            partitioned table.
+        idle_ms: longest time in milliseconds for which the transaction may be idle while the
+            erasure ledger is written; `IDLE_MS` by default.
     """
     batch = state.batch_rules
     timeouts = {
@@ -370,14 +466,19 @@ def set_limits(
         "statement_timeout": f"{batch.statement_timeout_s}s",
         "idle_in_transaction_session_timeout": f"{idle_ms or IDLE_MS}ms",
     }
-    set_locally(state.connection, state.schedule.database, timeouts)
+    set_for_transaction(state.connection, state.schedule.database, timeouts)
     state.connection.execute(WRITE_AT_ONCE, {"is_local": True})
     if leaf is not None and not leaf.ours and record_class.relation.can_become_owner:
         become_owner(state, record_class)
 
 
 def become_owner(state: ExecutionState, record_class: RecordClass) -> None:
-    """Act as the owner of a table until the transaction ends."""
+    """Give the session the rights of a table's owner until the transaction ends.
+
+    Args:
+        state: the execution.
+        record_class: record class of the table.
+    """
     state.connection.execute(
         SQL("SET LOCAL ROLE {}").format(Identifier(record_class.relation.owner))
     )

@@ -1,4 +1,4 @@
-"""Count the records that an execution disposed of, and those that it left, with the reason."""
+"""The numbers of records that an execution changed or did not change, by reason."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Literal
 import psycopg
 
 from include.retention.postgres.transaction_counters import (
-    ByTriggers,
-    ChangedUnrecorded,
     SideEffect,
+    TriggerChanges,
+    UnrecordedChanges,
 )
 
 Stop = Literal["budget", "window"]
@@ -21,28 +21,35 @@ Stop = Literal["budget", "window"]
 
 @dataclass
 class ExecutionCounts:
-    """Counts of an execution by record class.
+    """The numbers of records that an execution changed or did not change.
+
+    Most of the numbers are given for each record class.
 
     Attributes:
-        done: committed deletions and masks, by class.
-        before: records that earlier tries of the run erased, by class, from the ledger.
-        partitions: dropped partitions, by class.
-        refused: records that the database refused, by class and SQLSTATE.
-        side_effects: unrecorded changes of rows that made the run refuse records, by class and
-            table.
-        inserted: rows that triggers or rules inserted, by table.
-        updated: rows that triggers or rules updated as retention.yaml allows, by table.
-        busy: batches that were given up because other sessions held locks, by class.
-        given_up: classes that were skipped after the database refused too many of their records.
-        locked: deletable records that stayed because other sessions held locks to the end, or
-            because statements took too long, by class.
-        slow: classes with a statement that took too long.
-        large_cycles: minimum number of records in cycles of references that are too large for one
-            transaction, by class.
-        waiting: deletable records in excess of the plan, by class.
-        stopped: why the execution stopped early; None if it was completed.
-        seconds: duration of the longest transaction, rolled back or not; for a dropped partition,
-            only the part in which other sessions wait.
+        done: number of records that committed transactions deleted or masked, by record class.
+        before: number of records that earlier attempts of this run erased according to the erasure
+            ledger, by record class.
+        partitions: number of dropped partitions, by record class.
+        refused: number of records that the database refused to change, by record class and
+            SQLSTATE.
+        side_effects: changes by triggers or rules that retention.yaml does not allow, by record
+            class and table. The transactions with these changes were rolled back.
+        inserted: number of rows that triggers or rules inserted, by table.
+        updated: number of rows that triggers or rules updated as retention.yaml allows, by table.
+        busy: number of batches that failed because other sessions held locks, by record class.
+        given_up: record classes that were skipped because the database refused too many of their
+            records.
+        locked: number of deletable records that were not deleted, by record class. Either other
+            sessions locked these records, or statements took too long.
+        slow: record classes for which a statement took too long.
+        large_cycles: number of records in reference cycles that are too large for one transaction,
+            by record class. The true number may be higher.
+        waiting: number of records that could be deleted or masked now but were not planned, by
+            record class.
+        stopped: reason why the execution stopped early; None if it was completed.
+        seconds: duration of the longest transaction in seconds, including transactions that were
+            rolled back. For a transaction that drops a partition, it is only the time during which
+            other sessions have to wait.
     """
 
     done: Counter[str] = field(default_factory=Counter)
@@ -61,23 +68,36 @@ class ExecutionCounts:
     stopped: Stop | None = None
     seconds: float = 0.0
 
-    def took(self, begun: float) -> None:
-        """Record the duration of a transaction, or of the part in which other sessions wait.
+    def record_duration(self, begun: float) -> None:
+        """Record the duration of a period in which other sessions may wait for this execution.
 
         Args:
-            begun: its start, by the monotonic clock.
+            begun: start of the period in seconds of the monotonic clock.
         """
         self.seconds = max(self.seconds, time.monotonic() - begun)
 
     def refuse(self, name: str, error: psycopg.Error, records: int = 1) -> None:
-        """Count records of a class that the database refused, and side effects."""
+        """Count records that the database refused to change.
+
+        If the cause is a change by a trigger or rule that retention.yaml does not allow, that
+        change is recorded, too.
+
+        Args:
+            name: name of the record class.
+            error: error with which the database refused the change.
+            records: number of refused records.
+        """
         self.refused[name, error.sqlstate or "?"] += records
-        if isinstance(error, ChangedUnrecorded):
+        if isinstance(error, UnrecordedChanges):
             effects = self.side_effects.setdefault(name, {})
             for effect in error.effects:
                 effects[effect.table] = effects.get(effect.table, SideEffect(effect.table)) + effect
 
-    def react(self, changes: ByTriggers) -> None:
-        """Count rows that triggers or rules changed and that are allowed."""
+    def count_trigger_changes(self, changes: TriggerChanges) -> None:
+        """Count the rows that triggers or rules inserted, or updated as retention.yaml allows.
+
+        Args:
+            changes: numbers of these rows in a transaction that was committed.
+        """
         self.inserted.update(changes.inserted)
         self.updated.update(changes.updated)

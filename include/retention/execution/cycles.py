@@ -1,4 +1,4 @@
-"""Delete records that refer to each other in a cycle: in one statement, or not at all."""
+"""Delete records that refer to each other in a foreign-key cycle, with one statement."""
 
 from __future__ import annotations
 
@@ -12,42 +12,63 @@ from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.resolve import transaction_of
-from include.policy.fragments import all_of, literal, negated
-from include.retention.execution.batch_actions import Kept, LockedRecords, detach, record_nulled
-from include.retention.execution.batches import PAUSE, TRIES, lost_to_others, refuses, set_limits
+from include.policy.fragments import all_of, is_not_true, literal
+from include.retention.execution.batch_actions import (
+    KeptByTrigger,
+    LockedRecords,
+    detach,
+    record_nulled,
+)
+from include.retention.execution.batches import (
+    PAUSE,
+    TRIES,
+    is_lock_conflict,
+    is_refusal,
+    set_timeouts,
+)
 from include.retention.execution.state import ExecutionState, Key
 from include.retention.planning.classes import RecordClass
-from include.retention.planning.deletable import KeptRecords
-from include.retention.postgres.transaction_counters import ByTriggers
+from include.retention.planning.kept_records import KeptRecords
+from include.retention.postgres.transaction_counters import TriggerChanges
 
-MOST = 10_000  # records that one transaction deletes; a larger cycle stays and is reported
+MAX_RECORDS = 10_000  # in one transaction; a larger cycle is reported and not deleted
 
 
 @dataclass(frozen=True)
 class _Part(LockedRecords):
-    """Records of one class in one leaf."""
+    """The records of a foreign-key cycle in one record class and one table or partition."""
 
     record_class: RecordClass
 
 
 class _Changed(Exception):
-    """The cycle has other records by the time that its records are locked."""
+    """Raised if records of a foreign-key cycle changed before the transaction locked them."""
 
 
 def delete_cycle(state: ExecutionState, group: Sequence[str]) -> int:
-    """Delete the remaining records of a group to which only deletable records of the group refer.
+    """Delete records that refer to each other in a foreign-key cycle.
 
-    Call it when other records keep each record of the group, or the rest is a long chain. Foreign
-    keys are checked at the end of the statement, so the records may refer to each other in any way.
-    If the database refuses one of them, all stay and are not tried again.
+    A record is deleted only if each record that refers to it is deletable and belongs to the same
+    cycle. The caller uses this function in two cases:
 
-    Records that other sessions have locked are tried again some times. Refused records are counted
-    (`ExecutionCounts.busy`, `ExecutionCounts.refused`).
+    - No single record can be deleted, because another record refers to each of them.
+    - Only a long chain of references is left.
+
+    One statement deletes all records, since PostgreSQL checks foreign keys at the end of a
+    statement. If the database refuses to delete one record, no record is deleted, and the deletion
+    is not repeated.
+
+    After a lock conflict, the deletion is repeated a few times. Conflicts and refused records are
+    counted (`ExecutionCounts.busy`, `ExecutionCounts.refused`).
+
+    Args:
+        state: the execution.
+        group: collections of the foreign-key cycle.
 
     Returns:
         The number of deleted records.
     """
-    counts, name = state.counts, _deleting(state, group)[0].name
+    counts, name = state.counts, _deleting_classes(state, group)[0].name
     if tuple(group) in state.refused_cycles:
         return 0
     for attempt in range(TRIES):
@@ -55,16 +76,20 @@ def delete_cycle(state: ExecutionState, group: Sequence[str]) -> int:
         try:
             deleted = _delete_in_transaction(state, group, parts)
         except (psycopg.DatabaseError, _Changed) as error:
-            if isinstance(error, _Changed) or lost_to_others(error):
+            if isinstance(error, _Changed) or is_lock_conflict(error):
                 if isinstance(error, errors.QueryCanceled):
                     counts.slow.add(name)
                 counts.busy[name] += 1
                 time.sleep(PAUSE * 2**attempt)
                 for part in parts:
-                    same = [len(it.rows) for it in parts if it.record_class is part.record_class]
-                    counts.locked[part.record_class.name] = sum(same)  # in all partitions
+                    in_partitions = [
+                        len(other.rows)
+                        for other in parts
+                        if other.record_class is part.record_class
+                    ]
+                    counts.locked[part.record_class.name] = sum(in_partitions)
                 continue
-            if not refuses(error):
+            if not is_refusal(error):
                 raise
             state.refused_cycles.add(tuple(group))
             for part in parts:
@@ -72,41 +97,57 @@ def delete_cycle(state: ExecutionState, group: Sequence[str]) -> int:
             return 0
         else:
             for part in parts:
-                counts.locked.pop(part.record_class.name, None)  # of an earlier round
+                counts.locked.pop(part.record_class.name, None)  # counted in an earlier round
             return deleted
     return 0
 
 
-def _deleting(state: ExecutionState, group: Sequence[str]) -> list[RecordClass]:
-    """Return the classes that delete records of a group."""
-    return [it for name in group for it in state.graph.classes[name] if it.rule.deletes]
+def _deleting_classes(state: ExecutionState, group: Sequence[str]) -> list[RecordClass]:
+    """Return the record classes that delete records in the collections of a foreign-key cycle."""
+    return [
+        record_class
+        for name in group
+        for record_class in state.graph.classes[name]
+        if record_class.rule.deletes
+    ]
 
 
 def _delete_in_transaction(state: ExecutionState, group: Sequence[str], parts: list[_Part]) -> int:
-    """Delete a cycle in one transaction, and return the number of records; fills in ``parts``."""
+    """Delete the records of a foreign-key cycle in one transaction, and return their number.
+
+    Args:
+        state: the execution.
+        group: collections of the foreign-key cycle.
+        parts: an empty list. The function adds to it the records that it tries to delete. After an
+            error, the caller reads from the list which records these were.
+    """
     done: Counter[str] = Counter()
-    by_triggers = ByTriggers()
+    by_triggers = TriggerChanges()
     with state.guard.batch() as holds:
-        state.current(holds)
-        if any(state.may_lose_subjects(it) for name in group for it in state.graph.classes[name]):
-            state.remember_requests()
+        state.refresh_graph(holds)
+        if any(
+            state.may_make_untraceable(record_class)
+            for name in group
+            for record_class in state.graph.classes[name]
+        ):
+            state.store_request_records()
         with state.transaction() as entered:
-            set_limits(state, _deleting(state, group)[0])
-            parts += _find(state, group)
+            set_timeouts(state, _deleting_classes(state, group)[0])
+            parts += _find_cycle(state, group)
             if parts:
                 _lock(state, group, parts)
                 by_triggers = _delete(state, parts, entered, done)
-    state.counts.react(by_triggers)
+    state.counts.count_trigger_changes(by_triggers)
     state.counts.done.update(done)
     for batch in entered:
-        state.committed(batch)
+        state.mark_committed(batch)
     state.settle()
     return done.total()
 
 
 def _delete(
     state: ExecutionState, parts: Sequence[_Part], entered: list[int], done: Counter[str]
-) -> ByTriggers:
+) -> TriggerChanges:
     number = transaction_of(state.connection)
     counters = state.counters([part.record_class for part in parts])
     nulling = [
@@ -115,7 +156,7 @@ def _delete(
         for reference in state.graph.references(part.record_class.rule.collection)
         if reference.sets_null
     ]
-    for reference, records in nulling:  # the database does not change what is detached here
+    for reference, records in nulling:  # detach first, so that the database has nothing to change
         if reference.detached:
             detach(counters, reference, records)
     for reference, records in nulling:
@@ -125,9 +166,9 @@ def _delete(
     for part, keys in zip(parts, deleted, strict=True):
         counters.deleted[part.record_class.relation.oid] += len(keys)
     if any(len(keys) != len(part.rows) for part, keys in zip(parts, deleted, strict=True)):
-        raise Kept  # a foreign key with CASCADE may have deleted the record nevertheless
+        raise KeptByTrigger  # or a foreign key with CASCADE deleted the record first
     for part, keys in zip(parts, deleted, strict=True):
-        entered.append(state.intend(part.record_class, keys, number))
+        entered.append(state.enter_batch(part.record_class, keys, number))
         done[part.record_class.name] += len(keys)
     by_triggers = counters.require_recorded()
     state.progress("changed")
@@ -135,15 +176,23 @@ def _delete(
     return by_triggers
 
 
-def _find(state: ExecutionState, group: Sequence[str]) -> list[_Part]:
-    """Return the records of a cycle; none if it is too large, or larger than the plan allows."""
+def _find_cycle(state: ExecutionState, group: Sequence[str]) -> list[_Part]:
+    """Return the records of a foreign-key cycle that can be deleted together.
+
+    The list is empty if there are more such records than one transaction may delete, or more than
+    the plan allows.
+
+    Args:
+        state: the execution.
+        group: collections of the foreign-key cycle.
+    """
     graph, large_cycles = state.graph, state.counts.large_cycles
     for collection in group:
         for record_class in graph.classes[collection]:
-            large_cycles.pop(record_class.name, None)  # of an earlier try; a chain is shorter now
-    deleting = _deleting(state, group)
+            large_cycles.pop(record_class.name, None)  # counted by an earlier attempt
+    deleting = _deleting_classes(state, group)
     ready = {record_class.name: graph.ready(record_class) for record_class in deleting}
-    ctids = _free(state, group, deleting, ready)
+    ctids = _deletable_ctids(state, group, deleting, ready)
     parts: list[_Part] = []
     for at, record_class in enumerate(deleting):
         rows_of_class = 0
@@ -151,9 +200,9 @@ def _find(state: ExecutionState, group: Sequence[str]) -> list[_Part]:
             if rows := ctids.get((at, leaf.oid), []):
                 parts.append(_Part(leaf, rows, ready[record_class.name], record_class))
                 rows_of_class += len(rows)
-        if rows_of_class > state.left(record_class.name):
+        if rows_of_class > state.remaining_allowance(record_class.name):
             return []
-    if sum(len(part.rows) for part in parts) > MOST:
+    if sum(len(part.rows) for part in parts) > MAX_RECORDS:
         for part in parts:
             name = part.record_class.name
             large_cycles[name] = max(len(part.rows), large_cycles.get(name, 0))
@@ -161,18 +210,28 @@ def _find(state: ExecutionState, group: Sequence[str]) -> list[_Part]:
     return parts
 
 
-def _free(
+def _deletable_ctids(
     state: ExecutionState,
     group: Sequence[str],
     deleting: Sequence[RecordClass],
     ready: Mapping[str, Composable],
 ) -> dict[tuple[int, int], list[str]]:
-    """Return ctids of the deletable records to which only deletable records of the group refer.
+    """Return the ctids of the records of a foreign-key cycle that can be deleted together.
 
-    They are listed by index of the class and oid of the table, at most one more than `MOST` of each
-    class. If a record has several classes, the first deletes it.
+    These are deletable records to which only other deletable records of the cycle refer. A record
+    that belongs to several record classes is returned for the first of these record classes.
+
+    Args:
+        state: the execution.
+        group: collections of the foreign-key cycle.
+        deleting: record classes that delete records of the cycle.
+        ready: record class -> SQL condition that a record ``t`` is to be deleted.
+
+    Returns:
+        (Index of the record class in `deleting`, oid of the table) -> ctids. Each record class has
+        at most `MAX_RECORDS` + 1 ctids.
     """
-    kept = KeptRecords(state.graph, group, refused=state.refused_places)
+    kept = KeptRecords(state.graph, group, refused=state.refused_ctids_by_table)
     expressions = kept.expressions()
     each = [
         SQL(
@@ -184,16 +243,16 @@ def _free(
             which=all_of(
                 [
                     ready[record_class.name],
-                    kept.may_go(record_class.rule.collection),
+                    kept.deletable(record_class.rule.collection),
                     *(
-                        negated(ready[other.name])
+                        is_not_true(ready[other.name])
                         for other in deleting[:at]
                         if other.rule.collection == record_class.rule.collection
                     ),
-                    kept.free(record_class.rule.collection),
+                    kept.unreferenced(record_class.rule.collection),
                 ]
             ),
-            most=literal(MOST + 1),
+            most=literal(MAX_RECORDS + 1),
         )
         for at, record_class in enumerate(deleting)
     ]
@@ -205,19 +264,26 @@ def _free(
 
 
 def _lock(state: ExecutionState, group: Sequence[str], parts: Sequence[_Part]) -> None:
-    """Lock the records of a cycle against new references, and find the cycle again.
+    """Lock the records of a foreign-key cycle. After that, no new references to them can appear.
 
-    A foreign key with CASCADE would delete referring records that the ledger does not know.
+    Without this lock, a foreign key with ON DELETE CASCADE could delete referring records that have
+    no entry in the erasure ledger.
+
+    Args:
+        state: the execution.
+        group: collections of the foreign-key cycle.
+        parts: the records to lock, by record class and by table or partition.
 
     Raises:
-        _Changed: the cycle changed, or a record outside still refers to it.
+        _Changed: the records of the cycle changed, or a record outside of the cycle refers to one
+            of them.
     """
     for part in parts:
         query = SQL(
             "SELECT FROM {} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) FOR UPDATE OF t"
         ).format(part.leaf.identifier)
         state.connection.execute(query, {"rows": part.rows})
-    if _ctids(_find(state, group)) != _ctids(parts):
+    if _ctids(_find_cycle(state, group)) != _ctids(parts):
         raise _Changed
     for part in parts:
         for reference in state.graph.references(part.record_class.rule.collection):
@@ -236,7 +302,15 @@ def _ctids(parts: Sequence[_Part]) -> set[tuple[str, int, str]]:
 
 
 def _delete_parts(state: ExecutionState, parts: Sequence[_Part]) -> list[list[Key]]:
-    """Delete all parts in one statement, and return the keys of each."""
+    """Delete all records of a foreign-key cycle with one statement.
+
+    Args:
+        state: the execution.
+        parts: the records, by record class and by table or partition.
+
+    Returns:
+        For each item of `parts`, the keys of its deleted records.
+    """
     statements = [
         SQL(
             "{name} AS (DELETE FROM {leaf} AS t WHERE t.ctid = ANY ({rows}::tid[]) AND {which} "

@@ -1,4 +1,4 @@
-"""The step of `enforce_retention` that executes the plan, and its findings."""
+"""The step of `enforce_retention` that executes the disposition plan and reports findings."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from psycopg.sql import Identifier
 
 from include.approvals import registry
 from include.erasure import ledger
-from include.erasure.ledger import require_no_entry_missing
-from include.erasure.resolve import are_one_database, server_of
+from include.erasure.ledger import require_no_missing_entry
+from include.erasure.resolve import is_same_database, server_of
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
-from include.messages import Message, _
+from include.messages import Message, _, listed
 from include.retention.database import RetentionDatabase
 from include.retention.execution import executor
-from include.retention.execution.batch_actions import Kept
+from include.retention.execution.batch_actions import KeptByTrigger
 from include.retention.execution.counts import ExecutionCounts
 from include.retention.execution.state import Progress
 from include.retention.planning import breaker
-from include.retention.planning.approval import plan_file, why
-from include.retention.planning.breaker import Tripped
+from include.retention.planning.approval import describe_limit, read_plan_file
+from include.retention.planning.breaker import ExceededLimit
 from include.retention.planning.plan import Plan
-from include.retention.planning.plan_step import tripped as limits_tripped
+from include.retention.planning.plan_step import exceeded_limits as limits_tripped
 from include.retention.planning.planner import make_plan
 from include.retention.planning.schedule import schedule_of
-from include.retention.postgres.session import ONE_CORE, prepare
-from include.retention.postgres.transaction_counters import ChangedUnrecorded, SideEffect
+from include.retention.postgres.session import ONE_CORE, prepare_session
+from include.retention.postgres.transaction_counters import SideEffect, UnrecordedChanges
 from include.retention.results import ExecutionResult, PlanResult
 from include.services.database import connected, scalar
 from include.services.errors import UsageError
@@ -45,32 +45,36 @@ def execute(
     progress: Progress = lambda _stage: None,
     alone: Callable[[], None] = lambda: None,
 ) -> ExecutionResult:
-    """Execute the plan as far as it was approved or needs no approval.
+    """Execute the disposition plan for the record classes that are approved or need no approval.
 
-    Safe to repeat and to kill at any point: see `include.retention.execution.executor`.
+    The function may be called again after an error, and its process may be killed at any time
+    (`include.retention.execution.executor`).
 
     Args:
-        database: of the plan.
-        findings: of the step.
-        planned: result of the plan's step.
-        progress: called with each stage, for tests.
-        alone: raises if another execution may have begun meanwhile.
+        database: database of the plan.
+        findings: collector of the findings of the execution step.
+        planned: result of the planning step.
+        progress: function that is called at each stage of the execution with the name of the stage;
+            for tests.
+        alone: function that is called before each commit; it raises an error if another execution
+            may have begun.
 
     Raises:
-        ControlFailed: the plan was edited, rules or foreign keys changed, or the erasure ledger
-            lacks entries of the database.
-        UsageError: the connection that may delete leads to another database.
-        ServiceError: a database failed, or others hold locks; repeat it.
+        ControlFailed: the plan file was edited, record classes or foreign keys changed after the
+            plan was made, or entries of the database are missing in the erasure ledger.
+        UsageError: the login that may delete connects to another database.
+        ServiceError: a database failed, or other sessions hold locks. The step can be retried.
     """
     run = database.run
+    findings.subject_titles |= database.class_titles
     _require_one_database(database)
     with run.state.connect() as conn:
-        require_no_entry_missing(conn, database.name)
-    plan = plan_file(database, planned)
-    exceeded = _tripped(database, planned, plan)
+        require_no_missing_entry(conn, database.name)
+    plan = read_plan_file(database, planned)
+    exceeded = _exceeded_limits(database, planned, plan)
     # An approval covers only the classes that its request named.
-    asked = {each.name for each in planned.tripped}
-    approved = asked if _is_approved(database, planned, plan) else set()
+    requested = {each.name for each in planned.tripped}
+    approved = requested if _is_approved(database, planned, plan) else set()
     refused = [each for each in exceeded if each.name not in approved]
     allowed = {each.name for each in plan.classes} - {each.name for each in refused}
     schedule = schedule_of(database, plan.as_of)
@@ -81,36 +85,45 @@ def execute(
         for each in plan.classes
         if each.name in allowed
     }
-    staying = _staying(database, plan, unreached) if any(n > 0 for n in unreached.values()) else {}
+    staying = (
+        _count_staying(database, plan, unreached) if any(n > 0 for n in unreached.values()) else {}
+    )
     with run.state.begin() as conn:
         executed = {name: done.get(name, 0) for name in unreached}
-        breaker.executed(conn, plan.database, database.run_key, executed)
+        breaker.enter_execution(conn, plan.database, database.run_key, executed)
     for each in refused:
         findings.find(
             "retention.not_approved",
             Outcome.ATTENTION,
             _(
-                "{count} records stay, not approved; it was needed for {why}.",
+                "{count} records remain, because their disposition was not approved. The approval "
+                "was required for this reason: {reason}.",
                 count=each.planned,
-                why=why(each),
+                reason=describe_limit(each),
             ),
-            _("If somebody rejected it, read why. If nobody answered, remind the approvers.")
-            if each.name in asked
-            else _("Others were erased since the question was put; the next run asks about these."),
+            _(
+                "If the approval request was rejected, read the reason. If it was not "
+                "answered, remind the approvers."
+            )
+            if each.name in requested
+            else _(
+                "Answer the approval request of the next run. Other records of the class were "
+                "disposed of after the request of this run."
+            ),
             subject=each.name,
         )
     waiting = {name: more for name, more in counts.waiting.items() if name in allowed}
-    _waiting(findings, waiting)
-    _shortfalls(findings, counts)
-    _side_effects(findings, counts, plan)
-    _copies(findings, counts, database)
+    _report_waiting(findings, waiting)
+    _report_shortfalls(findings, counts)
+    _report_side_effects(findings, counts, plan)
+    _report_copies(findings, counts, database)
     entered = {name: records - counts.before.get(name, 0) for name, records in done.items()}
     return ExecutionResult(
         done=done,
         executed_as=database.writer.parameters.get("user"),
         counted=counts.done,
         entered={name: records for name, records in entered.items() if records},
-        partitions=_dropped(database, plan),
+        partitions=_count_dropped_partitions(database, plan),
         waiting=waiting,
         staying=staying,
         stopped=counts.stopped,
@@ -128,46 +141,51 @@ def execute(
 
 
 def _require_one_database(database: RetentionDatabase) -> None:
-    """Check that records would be deleted in the database in which the plan counted them.
+    """Check that the login that may delete connects to the database for which the plan was made.
+
+    Args:
+        database: database of the plan.
 
     Raises:
-        UsageError: the two connections lead to different databases.
-        ServiceError: one of them cannot be reached.
+        UsageError: the connection with this login and the read-only connection lead to different
+            databases.
+        ServiceError: one of the connections cannot be opened.
     """
     reader, writer = database.reader, database.writer
     if reader == writer:
         return
     with connected(reader) as read, connected(writer) as written:
-        if are_one_database(server_of(read), server_of(written)):
+        if is_same_database(server_of(read), server_of(written)):
             return
     conn_id, mapped = database.disposition.connection, database.mapped.connection
     raise UsageError(
-        f"The connection {conn_id} leads to another database than {mapped}, which is mapped as "
-        f"{database.name}.",
+        f"The connection {conn_id} leads to another database than {mapped}, the connection of "
+        f"{database.name} in the data map.",
         ANOTHER_DATABASE.format(conn_id=conn_id, mapped=mapped),
     )
 
 
-def _staying(
+def _count_staying(
     database: RetentionDatabase, plan: Plan, unreached: Mapping[str, int]
 ) -> dict[str, dict[str, int]]:
-    """Count the planned records that remain by reason, by a new plan.
+    """Make a new plan to find the reasons why planned records were not erased.
 
     Args:
-        database: of the plan.
-        plan: that was executed.
-        unreached: record class -> planned records that were not erased.
+        database: database of the plan.
+        plan: the executed plan.
+        unreached: record class -> number of planned records that were not erased.
 
     Returns:
-        Record class -> reason -> records: ``held``, ``suspended``, ``kept_longer`` and
-        ``kept_by_reference``, each in excess of the executed plan; ``due``, which could still be
-        erased; and ``not_due``, which changed or no longer exist.
+        Record class -> reason -> number of records. The reasons ``held``, ``suspended``,
+        ``kept_longer`` and ``kept_by_reference`` apply to records that the new plan keeps and the
+        executed plan did not keep. ``due`` counts records that can still be erased, and ``not_due``
+        records that were changed or no longer exist.
     """
     schedule = schedule_of(database, plan.as_of)
-    asked = [request for request in schedule.requests if request.id in plan.requests]
+    planned_requests = [request for request in schedule.requests if request.id in plan.requests]
     with database.reader.connect(autocommit=True) as connection:
-        prepare(connection, database.mapped)
-        now = make_plan(connection, replace(schedule, requests=asked), ONE_CORE)
+        prepare_session(connection, database.mapped)
+        now = make_plan(connection, replace(schedule, requests=planned_requests), ONE_CORE)
     staying: dict[str, dict[str, int]] = {}
     for record_class in now.classes:
         name, left = record_class.name, unreached.get(record_class.name, 0)
@@ -183,36 +201,59 @@ def _staying(
     return staying
 
 
-def _dropped(database: RetentionDatabase, plan: Plan) -> dict[str, int]:
-    """Count the dropped partitions of the plan by class, over all tries of this run."""
+def _count_dropped_partitions(database: RetentionDatabase, plan: Plan) -> dict[str, int]:
+    """Count the planned partitions that no longer exist, by record class.
+
+    The numbers include partitions that earlier attempts of this run dropped.
+    """
     dropped = {}
     with database.reader.connect(autocommit=True) as connection:
         for planned in plan.classes:
-            whole = plan.table(planned.collection).partitions if planned.to_drop_partitions else ()
-            names = [Identifier(*each.table.split(".", 1)).as_string(connection) for each in whole]
+            partitions = (
+                plan.table(planned.collection).partitions if planned.to_drop_partitions else ()
+            )
+            names = [
+                Identifier(*partition.table.split(".", 1)).as_string(connection)
+                for partition in partitions
+            ]
             query = "SELECT count(*) FROM unnest(%s::text[]) AS n WHERE to_regclass(n) IS NULL"
             if number := scalar(connection, query, [names]):
                 dropped[planned.name] = number
     return dropped
 
 
-def _tripped(database: RetentionDatabase, planned: PlanResult, plan: Plan) -> list[Tripped]:
-    """Return the classes that need approval, by the step of the plan and by the current counts.
+def _exceeded_limits(
+    database: RetentionDatabase, planned: PlanResult, plan: Plan
+) -> list[ExceededLimit]:
+    """Return the exceeded limits that make an approval necessary.
 
-    Other runs may have erased more of a class meanwhile. The result of the step, unlike the plan,
-    is not bound to a hash.
+    These are the limits that were exceeded according to the planning step, and the limits that are
+    exceeded since then. The limits are checked again for two reasons:
+
+    - Other runs may have erased records of a record class after the plan was made.
+    - The approval covers the hash of the plan file, but not the result of the planning step.
+
+    Args:
+        database: database of the plan.
+        planned: result of the planning step.
+        plan: the plan to execute.
     """
-    known = {each.name for each in planned.tripped}
+    names = {each.name for each in planned.tripped}
     return planned.tripped + [
-        each for each in limits_tripped(database, plan) if each.name not in known
+        each for each in limits_tripped(database, plan) if each.name not in names
     ]
 
 
 def _is_approved(database: RetentionDatabase, planned: PlanResult, plan: Plan) -> bool:
-    """Return whether a second person approved this very plan.
+    """Return whether an approver approved exactly this plan.
+
+    Args:
+        database: database of the plan.
+        planned: result of the planning step.
+        plan: the plan to execute.
 
     Raises:
-        ControlFailed: the approval is of another plan.
+        ControlFailed: the approval is for another plan.
     """
     if planned.request is None:
         return False
@@ -220,123 +261,155 @@ def _is_approved(database: RetentionDatabase, planned: PlanResult, plan: Plan) -
         decision = registry.decision_on(conn, planned.request)
         if decision is None or not decision.approved:
             return False
-        registry.require(conn, planned.request, plan.sha256)
+        registry.require_approval(conn, planned.request, plan.sha256)
     return True
 
 
 def erased_by_class(database: RetentionDatabase) -> dict[str, int]:
-    """Return the records that this run erased, by class: from the ledger, over all its tries."""
+    """Return how many records all attempts of this run erased, by record class.
+
+    The numbers are read from the erasure ledger.
+    """
     with database.run.state.connect() as conn:
-        return ledger.erased_by_class(conn, database.name, *database.run_key)
+        return ledger.count_erased_by_class(conn, database.name, *database.run_key)
 
 
-def _waiting(findings: StepFindings, waiting: dict[str, int]) -> None:
+def _report_waiting(findings: StepFindings, waiting: dict[str, int]) -> None:
     for name, records in sorted(waiting.items()):
         findings.find(
             "retention.waiting",
             Outcome.ATTENTION,
             _(
-                "{count} records more than the plan says may go by now; they wait for the next "
-                "plan.",
+                "{count} more records became due for disposition after the plan was made. The "
+                "next plan will contain them.",
                 count=records,
             ),
             _(
-                "Nothing, if claims were closed or holds released since the plan. If not, see what "
-                "changed the clock of the class."
+                "Check why the start of the retention period changed. No action is needed if "
+                "claims were closed or legal holds released after the plan was made."
             ),
             subject=name,
         )
 
 
-def _shortfalls(findings: StepFindings, counts: ExecutionCounts) -> None:
+def _report_shortfalls(findings: StepFindings, counts: ExecutionCounts) -> None:
     if counts.stopped:
         reason = (
-            _("the run's time was used up")
+            _("the time limit of the run expired")
             if counts.stopped == "budget"
-            else _("the time of day in which records may be deleted ended")
+            else _("the daily window for deletions ended")
         )
         findings.find(
             "retention.stopped",
             Outcome.ATTENTION,
-            _("The execution stopped before its end: {reason}.", reason=reason),
+            _("The execution ended early: {reason}.", reason=reason),
             _(
-                "The next run goes on. If it repeats, widen `window` or `budget` "
-                "(disposition.yaml)."
+                "Wait for the next run, which continues. If this repeats, extend the daily window "
+                "or the time limit for deletions."
             ),
+            for_engineers=_("Change `window` or `budget` in `disposition.yaml`."),
         )
     for name, records in sorted(counts.locked.items()):
         findings.find(
             "retention.locked",
             Outcome.ATTENTION,
             _(
-                "{count} records were not reached: statements on them took too long, or other "
-                "sessions kept them locked.",
+                "{count} records were not disposed of: database statements timed out, or other "
+                "sessions locked the records.",
                 count=records,
             )
             if name in counts.slow
             else _(
-                "{count} records were not reached: other sessions kept them locked.", count=records
+                "{count} records were not disposed of: other database sessions locked them.",
+                count=records,
             ),
-            _("See that every foreign key that leads to the table has an index on its columns.")
+            _("Check that every foreign key that refers to the table has an index on its columns.")
             if name in counts.slow
-            else _("The next run tries again. If it repeats, see in pg_locks who locks them."),
+            else _(
+                "Wait for the next run, which tries again. If this repeats, find out which program "
+                "locks the records."
+            ),
             subject=name,
+            for_engineers=_("`pg_locks` shows the sessions that hold locks."),
         )
     for name, records in sorted(counts.large_cycles.items()):
         findings.find(
             "retention.knot",
             Outcome.FAIL,
             _(
-                "{count} records or more refer to each other in a circle that one transaction "
-                "cannot delete.",
+                "{count} or more records refer to each other in a cycle that is too large for "
+                "one transaction.",
                 count=records,
             ),
-            _("Set one of the foreign keys of the circle to null: `detach` in retention.yaml."),
+            _("Have one of the foreign keys of the cycle set to null before the deletion."),
             subject=name,
+            for_engineers=_("Name a nullable foreign key under `detach` in `retention.yaml`."),
         )
     for (name, code), records in sorted(counts.refused.items()):
-        if code == ChangedUnrecorded.sqlstate:
+        if code == UnrecordedChanges.sqlstate:
             continue
+        is_trigger = code == KeptByTrigger.sqlstate
         findings.find(
             "retention.refused",
             Outcome.FAIL,
-            _("A trigger of the database kept {count} records and raised no error.", count=records)
-            if code == Kept.sqlstate
-            else _(
-                "The database refused to let {count} records go (SQLSTATE {code}).",
+            _(
+                "A database trigger prevented the disposition of {count} records without an error.",
                 count=records,
-                code=code,
+            )
+            if is_trigger
+            else _("The database refused the disposition of {count} records.", count=records),
+            _(
+                "Find the cause in the log of the database: a trigger, a check constraint or a "
+                "foreign key that forbids the deletion."
             ),
-            _("See its log: a trigger, a check, or a foreign key with RESTRICT forbids it."),
             subject=name,
+            for_engineers=None if is_trigger else _("The SQLSTATE is `{code}`.", code=code),
         )
 
 
-def _side_effects(findings: StepFindings, counts: ExecutionCounts, plan: Plan) -> None:
-    """Report records that stay because erasing them changed other records too."""
+def _report_side_effects(findings: StepFindings, counts: ExecutionCounts, plan: Plan) -> None:
+    """Report records that were kept because triggers or rules would have changed other records.
+
+    Args:
+        findings: collector of the findings of the execution step.
+        counts: numbers of records that the execution changed or did not change.
+        plan: the executed plan.
+    """
     for name, effects in sorted(counts.side_effects.items()):
-        records = counts.refused[name, ChangedUnrecorded.sqlstate]
-        known = ", ".join(
+        records = counts.refused[name, UnrecordedChanges.sqlstate]
+        reactions = [
             reaction.label for reaction in plan.reactions if reaction.kind != "publication"
-        )
+        ]
         for effect in effects.values():
             findings.find(
                 "retention.side_effect",
                 Outcome.FAIL,
-                _effect(effect, records),
+                _describe_side_effect(effect, records),
                 _(
-                    "Change the trigger or rule so that it does nothing for the database user that "
-                    "erases. If it only updates, such as a counter, name the collection in "
-                    "`triggers_update` in retention.yaml. The plan lists these triggers and rules: "
-                    "{names}.",
-                    names=known or "-",
+                    "Change the trigger or rule so that it has no effect for the database user "
+                    "that deletes records. If it only updates records, such as a counter, allow "
+                    "these updates in the retention schedule. The plan lists these triggers "
+                    "and rules: {names}.",
+                    names=listed(reactions) if reactions else "-",
                 ),
                 subject=name,
+                for_engineers=_(
+                    "Name the collection of the updated records under `triggers_update` in "
+                    "`retention.yaml`."
+                ),
             )
 
 
-def _copies(findings: StepFindings, counts: ExecutionCounts, database: RetentionDatabase) -> None:
-    """Report personal data that triggers copied into tables without a record class."""
+def _report_copies(
+    findings: StepFindings, counts: ExecutionCounts, database: RetentionDatabase
+) -> None:
+    """Report personal data that triggers copied into tables that have no record class.
+
+    Args:
+        findings: collector of the findings of the execution step.
+        counts: numbers of records that the execution changed or did not change.
+        database: database of the plan.
+    """
     classes = {rule.collection for rule in database.rules}
     for collection in database.mapped.collections.values():
         table = f"{collection.schema_name}.{collection.table}"
@@ -346,38 +419,40 @@ def _copies(findings: StepFindings, counts: ExecutionCounts, database: Retention
                 "retention.copied",
                 Outcome.ATTENTION,
                 _(
-                    "While records were erased, triggers or rules inserted {count} records into "
-                    "{table}, which has personal data and no record class. They may hold what was "
-                    "erased.",
+                    "During the disposition, triggers or rules inserted {count} records into "
+                    "{table}, which contains personal data and has no record class. These "
+                    "records may contain deleted data.",
                     count=copies,
                     table=table,
                 ),
-                _("Say in retention.yaml how long the records of that table are kept."),
+                _("Define a retention period for the records of the named table."),
                 subject=collection.name,
+                for_engineers=_("Add a record class for the table to `retention.yaml`."),
             )
 
 
-def _effect(effect: SideEffect, records: int) -> Message:
+def _describe_side_effect(effect: SideEffect, records: int) -> Message:
     if effect.rewritten:
         return _(
-            "{count} records stay: a trigger or rule emptied or altered {table} when they were "
-            "erased, so the transaction was rolled back.",
+            "{count} records remain: during their disposition, a trigger or rule emptied or "
+            "altered {table}, so the transaction was rolled back.",
             count=records,
             table=effect.table,
         )
     if effect.deleted > 0 or effect.updated > 0:
         return _(
-            "{count} records stay: a trigger or rule also deleted {deleted} and changed {updated} "
-            "records of {table} when they were erased, so the transaction was rolled back.",
+            "{count} records remain: during their disposition, a trigger or rule also deleted "
+            "{deleted} and changed {updated} records of {table}, so the transaction was rolled "
+            "back.",
             count=records,
             deleted=max(0, effect.deleted),
             updated=max(0, effect.updated),
             table=effect.table,
         )
     return _(
-        "{count} records stay: fewer records of {table} were changed than their deletion requires, "
-        "so the transaction was rolled back. A trigger or rule kept them, or another session "
-        "changed them.",
+        "{count} records remain: fewer records of {table} were changed than their deletion "
+        "requires, so the transaction was rolled back. A trigger or rule prevented the change, "
+        "or another session changed the records.",
         count=records,
         table=effect.table,
     )

@@ -1,4 +1,9 @@
-"""The state of an execution: sessions, plan, limits, and its batches in the erasure ledger."""
+"""The state of an execution: database sessions, plan, limits, and batches in the erasure ledger.
+
+A batch in the ledger contains the keys of the records that a single transaction erases. The batch
+is written before this transaction commits. After the commit, the batch is settled: the ledger
+records that the transaction committed. After a rollback, the batch is withdrawn from the ledger.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +30,8 @@ from include.retention.planning.classes import RecordClass
 from include.retention.planning.graph import Graph
 from include.retention.planning.plan import Plan, rule_digest
 from include.retention.planning.schedule import Schedule
-from include.retention.planning.subjects import enter, search
-from include.retention.postgres.session import ONE_CORE, one_view
+from include.retention.planning.subjects import search_requests, store_search
+from include.retention.postgres.session import ONE_CORE, open_snapshot
 from include.retention.postgres.transaction_counters import TransactionCounters
 from include.services.clock import Clock
 from include.services.errors import ServiceError
@@ -37,28 +42,36 @@ Key = tuple[str, ...]
 
 @dataclass
 class ExecutionState:
-    """One execution of one plan.
+    """The state of one execution of a disposition plan.
 
     Attributes:
         database: the mapped database.
-        connection: writes to the mapped database, autocommit, set up by `session.prepare`.
-        ledger: a connection to the state database.
-        guard: keeps new holds out of a batch.
-        schedule: record classes, holds and requests.
-        graph: the collections and what refers to them.
-        plan: the approved plan.
-        allowed: classes that may be executed.
-        until: moment at which the budget is used up.
-        server: identifies the server whose transaction numbers the ledger records.
-        key_types: collection -> types of its primary key.
-        alone: raises if another execution may have begun meanwhile.
-        progress: called with each stage of a batch, for tests.
-        passed_over: ctids of records that the database refused, by class and the oid of their
-            table.
-        dropped: oids of dropped partitions.
-        refused_cycles: groups of collections in which the database refused to delete a cycle.
-        searched: ids of the requests whose records are remembered.
-        asking: data subjects with an open request, also requests that came after the plan.
+        connection: connection with the login that may delete, in autocommit, set up by
+            `session.prepare_session`.
+        ledger: connection to the state database, which contains the erasure ledger.
+        guard: lock with which a batch prevents new legal holds until it ends.
+        schedule: record classes, legal holds and erasure requests.
+        graph: the collections and the foreign keys between them.
+        plan: the plan to execute.
+        allowed: record classes that are approved or need no approval.
+        budget_end: time at which the execution has to stop.
+        server: text that identifies the database server. The ledger stores it with the transaction
+            numbers, which are valid only on this server.
+        key_types: collection -> types of its primary key, as stored in the ledger.
+        confirm_alone: function that is called before each commit; it raises an error if another
+            execution may have begun.
+        progress: function that is called at each stage of a batch with the name of the stage; for
+            tests.
+        counts: numbers of records that the execution changed or did not change.
+        refused_ctids: (record class, oid of the table) -> ctids of records that the database
+            refused to change.
+        dropped: oids of the partitions that the execution dropped.
+        refused_cycles: foreign-key cycles whose deletion the database refused, each as names of its
+            collections.
+        searched_requests: ids of the erasure requests for which this execution has listed the
+            records.
+        requesting_subjects: keys of the data subjects with an open erasure request, including
+            requests that were entered after the plan was made.
     """
 
     database: RetentionDatabase
@@ -69,95 +82,119 @@ class ExecutionState:
     graph: Graph
     plan: Plan
     allowed: frozenset[str]
-    until: datetime
+    budget_end: datetime
     server: str
     key_types: Mapping[str, str | None]
-    alone: Callable[[], None]
+    confirm_alone: Callable[[], None]
     progress: Progress
     counts: ExecutionCounts = field(default_factory=ExecutionCounts)
-    passed_over: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+    refused_ctids: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     dropped: set[int] = field(default_factory=set)
     refused_cycles: set[tuple[str, ...]] = field(default_factory=set)
-    searched: set[int] = field(default_factory=set)
-    asking: frozenset[str] = frozenset()
+    searched_requests: set[int] = field(default_factory=set)
+    requesting_subjects: frozenset[str] = frozenset()
     _unsettled: list[int] = field(default_factory=list)
     _writing: Future[int] | None = None
     _ledger_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     @property
     def clock(self) -> Clock:
-        """The time."""
+        """The clock that returns the current time; tests replace it."""
         return self.database.run.clock
 
     @property
     def batch_rules(self) -> Batch:
-        """The rules for batches in disposition.yaml."""
+        """The settings for batches in disposition.yaml, such as their size and duration."""
         return self.database.disposition.batch
 
     def is_stopped(self) -> bool:
-        """Return whether nothing new may begin; the counts keep the reason."""
+        """Return whether the execution has to stop because its time limit or daily window ended.
+
+        The reason is recorded in `ExecutionCounts.stopped`.
+        """
         now, window = self.clock.now(), self.database.disposition.window
-        if now >= self.until:
+        if now >= self.budget_end:
             self.counts.stopped = "budget"
         elif window and not window.has(now.astimezone(self.database.run.zone).time()):
             self.counts.stopped = "window"
         return self.counts.stopped is not None
 
-    def current(self, holds: RecordHolds) -> Graph:
-        """Return the graph under the current holds and requests; the same object if these are.
+    def refresh_graph(self, holds: RecordHolds) -> Graph:
+        """Return the graph with the current legal holds and erasure requests.
 
-        Call it inside of a batch: then no hold or withdrawal of a request can be entered before
-        the batch ends. A request that came after the plan waits for the next plan. Its records are
-        remembered at once, since this run may erase the records that lead to them.
+        The graph is a new object if holds or requests changed. The caller has to call this function
+        within a batch, since no hold can be placed and no request can be withdrawn until the batch
+        ends.
+
+        A request that was entered after the plan was made is executed by the next plan. But this
+        run may erase records that are needed to find the records of the request. The keys of the
+        request's records are therefore stored at once.
+
+        Args:
+            holds: the current legal holds.
         """
         with self.ledger.begin():
-            asked = requests.open_requests(self.ledger, self.plan.database)
-        self.asking = frozenset(request.subject for request in asked)
-        if not self.searched.issuperset(request.id for request in asked):
-            self.remember_requests()
+            open_requests = requests.open_requests(self.ledger, self.plan.database)
+        self.requesting_subjects = frozenset(request.subject for request in open_requests)
+        if not self.searched_requests.issuperset(request.id for request in open_requests):
+            self.store_request_records()
         subjects = frozenset(
             request.subject
-            for request in asked
+            for request in open_requests
             if request.id in self.plan.requests and request.oversized_at is None
         )
-        known = self.graph.holds.fingerprint, self.graph.subjects
-        if known != (holds.fingerprint, subjects):
-            self.graph = self.graph.under(holds, subjects, self.graph.records)
+        if (self.graph.holds.fingerprint, self.graph.subjects) != (holds.fingerprint, subjects):
+            self.graph = self.graph.with_holds(holds, subjects, self.graph.records)
         return self.graph
 
-    def may_lose_subjects(self, record_class: RecordClass) -> bool:
-        """Return whether erasing records of a class may lose whose other records are."""
-        return bool(self.asking) and self.graph.loses_subjects(record_class.rule.collection)
+    def may_make_untraceable(self, record_class: RecordClass) -> bool:
+        """Return whether erasing records of a record class may make other records untraceable.
 
-    def remember_requests(self) -> None:
-        """Find and remember the records of all open requests, as the database has them now.
+        For example, the address of a customer may be found only through the customer record. The
+        deletion of customer records then makes addresses untraceable. Without an open erasure
+        request, the function returns False.
 
-        Call it outside of a transaction, before anything is erased by which others are found.
+        Args:
+            record_class: the record class whose records are erased.
+        """
+        return bool(self.requesting_subjects) and self.graph.may_make_untraceable(
+            record_class.rule.collection
+        )
+
+    def store_request_records(self) -> None:
+        """Find the current records of all open erasure requests, and store the records' keys.
+
+        The caller has to call this function outside of a transaction, and before the run erases
+        records through which other records are found.
         """
         with self.ledger.begin():
-            asked = requests.open_requests(self.ledger, self.plan.database)
-            known = request_records.remembered(self.ledger, self.plan.database)
-        self.searched.update(request.id for request in asked)
-        if not asked:
+            open_requests = requests.open_requests(self.ledger, self.plan.database)
+            stored = request_records.load_records(self.ledger, self.plan.database)
+        self.searched_requests.update(request.id for request in open_requests)
+        if not open_requests:
             return
-        database, names = self.schedule.database, frozenset(record.name for _, record in known)
-        with one_view(self.connection, database, ONE_CORE):
-            searched = search(
-                self.connection, database, self.schedule.keys, self.graph, asked, names
+        database, names = self.schedule.database, frozenset(record.name for _, record in stored)
+        with open_snapshot(self.connection, database, ONE_CORE):
+            searched = search_requests(
+                self.connection, database, self.schedule.keys, self.graph, open_requests, names
             )
         with self.ledger.begin():
-            enter(self.ledger, self.clock, searched)
-        records = self.graph.records.joined(searched.records)
+            store_search(self.ledger, self.clock, searched)
+        records = self.graph.records.merged_with(searched.records)
         if records != self.graph.records:
-            self.graph = self.graph.under(self.graph.holds, self.graph.subjects, records)
+            self.graph = self.graph.with_holds(self.graph.holds, self.graph.subjects, records)
 
-    def left(self, name: str) -> int:
-        """Return how many records of a class the plan still allows."""
+    def remaining_allowance(self, name: str) -> int:
+        """Return how many more records of a record class this run may erase according to the plan.
+
+        Args:
+            name: name of the record class.
+        """
         if name not in self.allowed:
             return 0
         planned = self.plan.of(name)
         left = planned.planned - self._done(name)
-        if planned.to_delete:  # a record of several classes is planned once, whichever deletes it
+        if planned.to_delete:  # a record of several classes counts once in the plan of the table
             done = sum(
                 self._done(other.name)
                 for other in self.plan.classes
@@ -170,21 +207,31 @@ class ExecutionState:
         return self.counts.done[name] + self.counts.before.get(name, 0)
 
     @property
-    def refused_places(self) -> dict[int, list[str]]:
-        """Ctids of records that the database refused, by the oid of their table."""
+    def refused_ctids_by_table(self) -> dict[int, list[str]]:
+        """The ctids of records that the database refused to change: oid of the table -> ctids."""
         refused: dict[int, list[str]] = {}
-        for (_name, oid), ctids in self.passed_over.items():
+        for (_name, oid), ctids in self.refused_ctids.items():
             refused.setdefault(oid, []).extend(ctids)
         return refused
 
-    def refused(self, name: str) -> int:
-        """Return how many records of a class the database refused one by one."""
-        return sum(len(ctids) for (own, _), ctids in self.passed_over.items() if own == name)
+    def count_refused(self, name: str) -> int:
+        """Return how many records of a record class the database refused to change.
 
-    def unapproved(self, record_class: RecordClass) -> tuple[RecordClass, ...]:
-        """Return other classes of the same records whose planned deletion nobody approved.
+        Records of foreign-key cycles that the database refused to delete are not included.
 
-        A record of these classes stays, although this class would delete it too.
+        Args:
+            name: name of the record class.
+        """
+        return sum(len(ctids) for (own, _), ctids in self.refused_ctids.items() if own == name)
+
+    def unapproved_classes(self, record_class: RecordClass) -> tuple[RecordClass, ...]:
+        """Return the other record classes of the collection whose deletion was not approved.
+
+        The plan contains a deletion for these record classes. A record that belongs to such a
+        record class is kept, even if `record_class` would delete it.
+
+        Args:
+            record_class: a record class of the collection.
         """
         return tuple(
             other
@@ -198,18 +245,20 @@ class ExecutionState:
     def counters(
         self, classes: Iterable[RecordClass], dropped: Collection[int] = ()
     ) -> TransactionCounters:
-        """Read the counters of the open transaction, before it changes anything.
+        """Return new counters for the changes of the open transaction.
+
+        The caller has to call this function before the transaction changes a record.
 
         Args:
-            classes: whose records it will delete or mask.
-            dropped: oids of partitions that it will drop.
+            classes: record classes whose records the transaction deletes or masks.
+            dropped: oids of the partitions that the transaction drops.
         """
         relations = self.graph.relations
         updatable = {
             relations.by_collection[name].oid
             for record_class in classes
             for name in record_class.rule.triggers_update
-            if name in relations.by_collection  # the database may lack the table
+            if name in relations.by_collection  # the table may be missing
         }
         return TransactionCounters(
             self.connection, relations, frozenset(dropped), frozenset(updatable)
@@ -228,28 +277,41 @@ class ExecutionState:
             key_types=self.key_types[rule.collection],
         )
 
-    def intend(
+    def enter_batch(
         self, record_class: RecordClass, keys: list[Key], transaction: str | None = None
     ) -> int:
-        """Enter the keys that the open transaction erases, and settle the batches before it."""
+        """Write to the erasure ledger the keys of the records that the open transaction erases.
+
+        The batch is committed to the ledger before the erasing transaction commits. Earlier batches
+        whose erasing transactions committed are settled.
+
+        Args:
+            record_class: class of the records.
+            keys: keys of the records.
+            transaction: number of the erasing transaction; None to read it from the connection.
+
+        Returns:
+            Id of the batch in the ledger.
+        """
         try:
             number = transaction or transaction_of(self.connection)
             entered = self._write(record_class, keys, number)
-            self.written()
+            self.commit_batch()
         finally:
-            self.ledger.rollback()  # nothing, once it is committed
+            self.ledger.rollback()  # no effect after a commit
         return entered
 
     @contextmanager
-    def transaction(self, *, keeps_others: bool = True) -> Iterator[list[int]]:
+    def transaction(self, *, may_block_others: bool = True) -> Iterator[list[int]]:
         """Open a transaction of the mapped database.
 
-        Yields a list for the batches of the ledger that the caller enters. If the transaction is
-        rolled back, for whatever reason, they are withdrawn. If its end is unknown they stay open,
-        for `include.erasure.resolve`.
+        The context manager yields an empty list. The caller has to add to this list the ids of the
+        batches that it writes to the ledger. If the transaction is rolled back, these batches are
+        withdrawn. If the outcome of the transaction is unknown, the batches stay open, and
+        `include.erasure.resolve` settles or withdraws them later.
 
         Args:
-            keeps_others: whether other sessions may wait for it from its beginning.
+            may_block_others: whether other sessions may have to wait for this transaction.
         """
         entered: list[int] = []
         is_committing = False
@@ -260,10 +322,10 @@ class ExecutionState:
                     yield entered
                     is_committing = True
             finally:
-                if keeps_others:
-                    self.counts.took(begun)
+                if may_block_others:
+                    self.counts.record_duration(begun)
         except Exception as error:
-            # An error of PostgreSQL on COMMIT is certain; another error may have come after it.
+            # An error of PostgreSQL means that COMMIT failed; another error may follow a COMMIT.
             is_rolled_back = not is_committing or isinstance(error, psycopg.Error)
             if is_rolled_back and not self.connection.broken:
                 for batch in entered:
@@ -271,37 +333,50 @@ class ExecutionState:
             raise
 
     @contextmanager
-    def entering(self, record_class: RecordClass, keys: list[Key]) -> Iterator[LedgerEntry]:
-        """Write to the ledger while the mapped database erases; `LedgerEntry.commit` commits.
+    def write_ahead(self, record_class: RecordClass, keys: list[Key]) -> Iterator[LedgerEntry]:
+        """Write a batch to the ledger in a thread, while the mapped database erases the records.
+
+        The batch is committed only if the caller calls `LedgerEntry.commit` on the yielded object.
 
         Args:
-            record_class: the class.
-            keys: of records that are locked and about to be erased.
+            record_class: record class of the records.
+            keys: keys of the locked records that are to be erased.
         """
         number = transaction_of(self.connection)
         self._writing = self._ledger_thread.submit(self._write, record_class, keys, number)
         try:
             yield LedgerEntry(self, record_class, keys, number, self._writing)
-        finally:  # roll back an entry that was not committed; the thread has ended then
+        finally:  # roll back a batch that was not committed, after the thread has ended
             wait([self._writing])
             self.ledger.rollback()
 
     def await_ledger(self, seconds: float) -> None:
-        """Wait until the ledger has the current batch, but not longer than some seconds."""
+        """Wait, for at most `seconds`, until the current batch is written to the ledger."""
         if seconds and self._writing is not None and not self._writing.done():
             wait([self._writing], timeout=seconds)
 
     def _write(self, record_class: RecordClass, keys: list[Key], number: str) -> int:
-        """Settle the batches before this one and enter it, in a transaction that stays open.
+        """Write a new batch in a transaction of the ledger, and leave this transaction open.
+
+        Earlier batches whose erasing transactions committed are settled.
+
+        Args:
+            record_class: class of the records.
+            keys: keys of the records that are to be erased.
+            number: number of the erasing transaction of the mapped database.
+
+        Returns:
+            Id of the new batch.
 
         Raises:
-            ServiceError: the state database was lost, refuses, or others keep the ledger locked.
+            ServiceError: the connection to the state database was lost, the state database refused
+                a statement, or another session keeps the ledger locked.
         """
         at = self.clock.now()
         self.ledger.begin()
         try:
-            ledger.settle(self.ledger, self._unsettled, at)
-            return ledger.intend(
+            ledger.settle_batches(self.ledger, self._unsettled, at)
+            return ledger.open_batch(
                 self.ledger,
                 self.schedule.keys,
                 self._origin(record_class.rule),
@@ -310,53 +385,76 @@ class ExecutionState:
                 server=self.server,
                 at=at,
             )
-        except (psycopg.Error, DBAPIError) as error:  # must not look like the mapped database's
+        except (psycopg.Error, DBAPIError) as error:  # not an error of the mapped database
             code = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", None)
             raise ServiceError(
-                f"The ledger could not be written (SQLSTATE {code or 'none'}): the state database "
-                "was lost, keeps it locked, or refuses.",
-                "What was done stays done and is in the ledger; the task is repeated. See the log "
-                "of its server.",
+                f"The erasure ledger could not be written (SQLSTATE {code or 'none'}): the state "
+                "database was lost, keeps the ledger locked, or refuses the entry.",
+                "Completed deletions are in the erasure ledger. Airflow retries the task. The log "
+                "of the server has the details.",
             ) from None
 
-    def written(self) -> None:
-        """Commit the entered batch."""
+    def commit_batch(self) -> None:
+        """Commit the ledger transaction that contains a new batch."""
         self.ledger.commit()
         self._unsettled.clear()
         self.progress("intended")
 
     def confirm(self) -> None:
-        """Check before the commit that no hold was placed and no other execution began.
+        """Check that no legal hold was placed during the batch and that no other execution began.
+
+        The caller has to call this function directly before the erasing transaction commits.
 
         Raises:
-            ServiceError: a hold may have been placed, or an execution may have begun.
+            ServiceError: a hold may have been placed, or another execution may have begun.
         """
         self.guard.confirm()
-        self.alone()
+        self.confirm_alone()
         self.progress("confirmed")
 
-    def committed(self, batch: int) -> None:
-        """Note that the transaction of a batch committed."""
+    def mark_committed(self, batch: int) -> None:
+        """Store in this object that the erasing transaction of a batch committed.
+
+        A later call of `settle` records this in the erasure ledger.
+
+        Args:
+            batch: id of the batch in the ledger.
+        """
         self._unsettled.append(batch)
         self.progress("committed")
 
     def withdraw(self, batch: int) -> None:
-        """Withdraw a batch whose transaction was rolled back."""
+        """Delete a batch from the ledger, because its erasing transaction was rolled back.
+
+        Args:
+            batch: id of the batch in the ledger.
+        """
         with self.ledger.begin():
-            ledger.withdraw(self.ledger, batch)
+            ledger.withdraw_batch(self.ledger, batch)
 
     def settle(self) -> None:
-        """Settle the batches that are not settled yet."""
+        """Record in the erasure ledger which erasing transactions committed.
+
+        These are the transactions of the batches for which `mark_committed` was called.
+        """
         if self._unsettled:
             with self.ledger.begin():
-                ledger.settle(self.ledger, self._unsettled, self.clock.now())
+                ledger.settle_batches(self.ledger, self._unsettled, self.clock.now())
             self._unsettled.clear()
         self.progress("settled")
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """A batch that a thread writes to the ledger."""
+    """A batch that a thread is writing to the ledger.
+
+    Attributes:
+        state: the execution.
+        record_class: class of the records.
+        keys: keys of the locked records that are to be erased.
+        transaction: number of the erasing transaction of the mapped database.
+        written: the future result of the thread, which is the id of the batch.
+    """
 
     state: ExecutionState
     record_class: RecordClass
@@ -365,14 +463,18 @@ class LedgerEntry:
     written: Future[int]
 
     def commit(self, erased: list[Key]) -> int:
-        """Commit the ledger's transaction, with exactly the records that were erased.
+        """Commit the batch to the ledger with exactly the records that were erased.
+
+        Args:
+            erased: keys of the records that were erased, which may be fewer than the locked
+                records.
 
         Returns:
-            The batch's id in the ledger.
+            Id of the batch in the ledger.
         """
         entered = self.written.result()
         if len(erased) == len(self.keys) and set(erased) == set(self.keys):
-            self.state.written()
+            self.state.commit_batch()
             return entered
         self.state.ledger.rollback()
-        return self.state.intend(self.record_class, erased, self.transaction)
+        return self.state.enter_batch(self.record_class, erased, self.transaction)

@@ -1,1 +1,1 @@
-"""What a run deletes and masks, and why: plan, limits, approval."""
+"""Make the disposition plan of a run, check its limits, and request its approval."""

@@ -1,4 +1,4 @@
-"""The approval of a plan that exceeds a limit: entitled people, question and answer."""
+"""The approval of a disposition plan that exceeds a limit: approvers, form and decision."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 import psycopg
 
 from include.approvals import registry
-from include.approvals.people import is_among, members, without
-from include.approvals.question import (
+from include.approvals.approvers import exclude_people, group_members, is_among
+from include.approvals.registry import Decision, Refusal, RefusalCause
+from include.approvals.required_action import (
     LANGUAGES,
     Answer,
-    AskAgain,
-    Question,
-    harmless,
-    in_both,
+    InvalidAnswer,
+    RequiredAction,
+    escape_message,
+    escape_text,
+    format_accounts,
+    in_both_languages,
     markdown_table,
-    names,
 )
-from include.approvals.registry import Cause, Decision, Refusal
 from include.erasure import requests
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
@@ -29,74 +30,77 @@ from include.policy.datamap import MappedDatabase
 from include.policy.retention import Approval, RetentionRule
 from include.reports.i18n import Translator
 from include.retention.database import RetentionDatabase
-from include.retention.planning.breaker import Tripped
+from include.retention.planning.breaker import ExceededLimit
 from include.retention.planning.plan import Plan, file_name, read_plan
-from include.retention.postgres.session import prepare
+from include.retention.postgres.session import prepare_session
 from include.retention.results import ApprovalResult, PlanResult
 from include.services.errors import ControlFailed
 
 
 @dataclass(frozen=True)
-class People:
-    """Owners and approvers of a plan.
+class PlanPeople:
+    """The owners and approvers of a disposition plan, by user id.
 
     Attributes:
-        owners: user ids of the owners of the schedule, of the person who started the run, and of
-            the people who entered the plan's erasure requests.
-        approvers: user ids of the people who may answer; none of them is an owner.
+        owners: people who may not approve the plan. They are the owners of the retention schedule,
+            the person who started the run, and the people who entered erasure requests of the plan.
+        approvers: people who may approve the plan. No approver is an owner.
     """
 
     owners: tuple[str, ...]
     approvers: tuple[str, ...]
 
 
-def people_of(
+def read_people(
     connection: psycopg.Connection[Any] | None,
     staff: MappedDatabase | None,
     rule: Approval,
     starters: Collection[str],
-) -> People:
-    """Find the approvers of a plan.
+) -> PlanPeople:
+    """Return the owners and approvers of a disposition plan.
 
     Args:
-        connection: to the database of the staff table; None if the pack has none.
-        staff: that database.
-        rule: of disposition.yaml.
-        starters: the people who started the run or entered the plan's erasure requests.
+        connection: connection to the database with the staff table; None if the policy pack names
+            no staff table.
+        staff: description of this database in the data map; None if the policy pack names no staff
+            table.
+        rule: approval rule of disposition.yaml.
+        starters: user ids of the people who started the run or entered erasure requests of the
+            plan.
     """
-    owners = {*members(connection, staff, rule.staff, rule.owners, in_doubt=True), *starters}
-    approvers = members(connection, staff, rule.staff, rule.approvers)
-    return People(tuple(sorted(owners)), tuple(without(approvers, owners)))
+    owners = {*group_members(connection, staff, rule.staff, rule.owners, any_row=True), *starters}
+    approvers = group_members(connection, staff, rule.staff, rule.approvers)
+    return PlanPeople(tuple(sorted(owners)), tuple(exclude_people(approvers, owners)))
 
 
 MOST_NAMES = 10  # approvers in a form; it counts the others
 
 
-def question(
+def build_form(
     plan: Plan,
-    title: str,
+    title: Message,
     rules: Mapping[str, RetentionRule],
-    tripped: Sequence[Tripped],
-    people: People,
+    tripped: Sequence[ExceededLimit],
+    people: PlanPeople,
     timezone: str,
     content: str,
-) -> Question:
-    """Build the approval form of a plan.
+) -> RequiredAction:
+    """Build the form in which an approver decides on a disposition plan.
 
     Args:
-        plan: to approve.
-        title: of the database.
-        rules: record classes by name.
-        tripped: classes that exceed a limit.
-        people: owners and approvers.
-        timezone: of times that people read.
-        content: of the request for approval.
+        plan: the plan.
+        title: display name of the database.
+        rules: name of a record class -> its definition in retention.yaml.
+        tripped: limits that record classes exceed.
+        people: owners and approvers of the plan.
+        timezone: timezone in which the form shows times.
+        content: text that identifies the plan in the approval request (`Request.content`).
     """
     count = sum(trip.planned for trip in tripped)
-    subject = in_both(
+    subject = in_both_languages(
         _(
-            "{database}: {count} records wait for your approval to be erased",
-            database=harmless(title),
+            "{database}: your approval is required to dispose of {count} records",
+            database=escape_message(title),
             count=count,
         )
     )
@@ -104,21 +108,24 @@ def question(
     for language, name in LANGUAGES.items():
         words = Translator(language, timezone)
         parts.append(f"### {name}")
-        parts.append("\n".join(f"- {words.text(fact)}" for fact in _facts(plan, people)))
-        parts.append(_table(plan, rules, tripped, words))
-    return Question(subject, "\n\n".join(parts) + "\n", list(people.approvers), content)
+        parts.append("\n".join(f"- {words.text(fact)}" for fact in _plan_facts(plan, people)))
+        parts.append(_class_table(plan, rules, tripped, words))
+    return RequiredAction(subject, "\n\n".join(parts) + "\n", list(people.approvers), content)
 
 
-def why(tripped: Tripped) -> Message:
-    """Return the limit that a class exceeds."""
+def describe_limit(tripped: ExceededLimit) -> Message:
+    """Return a text that states the limit that a record class exceeds."""
     allowed, recent = tripped.allowed, tripped.recent
     if recent and tripped.cause == "records":
         return _(
-            "more than {count} records, with {recent} of the last day", count=allowed, recent=recent
+            "more than {count} records, including {recent} of the last day",
+            count=allowed,
+            recent=recent,
         )
     if recent:
         return _(
-            "more than its share of the class, {count} records, with {recent} of the last day",
+            "more than the allowed share of the class ({count} records), including {recent} of "
+            "the last day",
             count=allowed,
             recent=recent,
         )
@@ -126,48 +133,49 @@ def why(tripped: Tripped) -> Message:
         case "records":
             return _("more than {count} records in one run", count=allowed)
         case "percent":
-            return _("more than its share of the class, {count} records", count=allowed)
+            return _("more than the allowed share of the class ({count} records)", count=allowed)
         case _:
-            return _("more than its last runs suggest, {count} records", count=allowed)
+            return _("more than the last runs suggest ({count} records)", count=allowed)
 
 
-def _facts(plan: Plan, people: People) -> list[Message]:
-    shown = names(people.approvers[:MOST_NAMES])
+def _plan_facts(plan: Plan, people: PlanPeople) -> list[Message]:
+    first_names = format_accounts(people.approvers[:MOST_NAMES])
     more = len(people.approvers[MOST_NAMES:])
     return [
-        _("What is over at {at} goes; nothing else.", at=plan.as_of),
-        _("Only {people} and {more} more may answer", people=shown, more=more)
+        _("Only records that had expired by {at} are disposed of.", at=plan.as_of),
+        _("Only {people} and {more} more people may decide", people=first_names, more=more)
         if more
-        else _("Only {people} may answer", people=shown),
-        _("Your decision is bound to this plan: SHA-256 {sha256}", sha256=plan.sha256),
+        else _("Only {people} may decide", people=first_names),
+        _("Your decision applies only to this plan: SHA-256 {sha256}", sha256=plan.sha256),
         _(
-            "Approve: what the table names is erased for good, unless a hold is put on it before. "
-            "Backups keep it until they expire."
+            "Approve: the records in the table are permanently deleted or masked, unless a "
+            "legal hold is placed on them before. Backups contain them until the backups "
+            "expire."
         ),
         _(
-            "Reject: these classes stay as they are, and the next run asks again. A reason is "
-            "required; write no customer's data into it."
+            "Reject: the records of these classes remain, and the next run requests approval "
+            "again. A reason is required; do not enter customer data."
         ),
     ]
 
 
-def _table(
+def _class_table(
     plan: Plan,
     rules: Mapping[str, RetentionRule],
-    tripped: Sequence[Tripped],
+    tripped: Sequence[ExceededLimit],
     words: Translator,
 ) -> str:
     head = [
         _("Record class"),
         _("Expired"),
-        _("Held"),
+        _("On legal hold"),
         _("Suspended"),
         _("To delete"),
         _("To mask"),
         _("Partitions"),
-        _("Why it waits"),
+        _("Reason for the approval"),
     ]
-    waits = {trip.name: words.text(why(trip)) for trip in tripped}
+    waits = {trip.name: words.text(describe_limit(trip)) for trip in tripped}
     rows = []
     for planned in plan.classes:
         if planned.name not in waits:
@@ -175,7 +183,7 @@ def _table(
         title = rules[planned.name].message
         rows.append(
             [
-                harmless(title if isinstance(title, str) else words.text(title)),
+                escape_text(title if isinstance(title, str) else words.text(title)),
                 words.value(planned.expired + planned.requested),
                 words.value(planned.held),
                 words.value(planned.suspended),
@@ -188,90 +196,101 @@ def _table(
     return markdown_table([words.text(text) for text in head], rows)
 
 
-def may_be_approved(database: RetentionDatabase, plan: Plan) -> bool:
-    """Return whether disposition.yaml has owners and approvers for a plan."""
-    people = people_for(database, plan)
+def has_approvers(database: RetentionDatabase, plan: Plan) -> bool:
+    """Return whether a disposition plan has at least one owner and one approver."""
+    people = people_of_plan(database, plan)
     return bool(people.owners and people.approvers)
 
 
-def people_for(database: RetentionDatabase, plan: Plan | None = None) -> People:
-    """Return owners and approvers; a person who entered a request of the plan counts as an owner.
+def people_of_plan(database: RetentionDatabase, plan: Plan | None = None) -> PlanPeople:
+    """Return the owners and approvers of a disposition plan.
 
-    Without a plan the people of requests count as approvers: `registry.decide` refuses them.
+    Args:
+        database: database of the plan.
+        plan: the plan. The people who entered its erasure requests become owners, too. If `plan` is
+            None, these people may be among the approvers, but `registry.decide` refuses their
+            decisions.
     """
     run, rule = database.run, database.disposition.approval
     starters = {run.triggered_by} if run.triggered_by else set()
     if plan and plan.requests:
         with run.state.connect() as conn:
-            every = requests.every(conn)
-        starters |= {request.entered_by for request in every if request.id in plan.requests}
+            all_requests = requests.all_requests(conn)
+        starters |= {request.entered_by for request in all_requests if request.id in plan.requests}
     if rule.staff is None:
-        return people_of(None, None, rule, starters)
+        return read_people(None, None, rule, starters)
     holder = run.pack.database_of(rule.staff.collection, rule.staff.database)
     with run.services.database(holder.connection).connect(autocommit=True) as connection:
-        prepare(connection, holder)
-        return people_of(connection, holder, rule, starters)
+        prepare_session(connection, holder)
+        return read_people(connection, holder, rule, starters)
 
 
-def plan_file(database: RetentionDatabase, planned: PlanResult) -> Plan:
-    """Return the plan of this run from its file.
+def read_plan_file(database: RetentionDatabase, planned: PlanResult) -> Plan:
+    """Read the disposition plan of this run from the file that the planning step stored.
 
     Raises:
-        ControlFailed: the file is missing, or was edited.
+        ControlFailed: the file is missing or was edited.
     """
     content = database.run.records().artifacts.get(file_name(database.name))
     if content is None:
-        raise ControlFailed(f"The plan of {database.name} is gone.", "Run the workflow again.")
+        raise ControlFailed(f"The plan of {database.name} is missing.", "Run the workflow again.")
     return read_plan(content, planned.sha256)
 
 
-def ask(database: RetentionDatabase, planned: PlanResult) -> Question | None:
-    """Build the approval form, or return None if no approval is required.
+def approval_form(database: RetentionDatabase, planned: PlanResult) -> RequiredAction | None:
+    """Build the approval form of a disposition plan, or return None if no approval is required.
+
+    Args:
+        database: database of the plan.
+        planned: result of the planning step.
 
     Raises:
-        ControlFailed: the plan was edited, or nobody may be asked.
+        ControlFailed: the plan file was edited, the plan has no approver, or the approval request
+            is for another plan.
     """
     if planned.request is None:
         return None
-    plan, title = plan_file(database, planned), database.mapped.title
-    people = people_for(database, plan)
+    plan, title = read_plan_file(database, planned), database.mapped.title
+    people = people_of_plan(database, plan)
     if not people.approvers:  # an empty list would let everybody answer
-        raise ControlFailed(f"Nobody may approve the plan of {plan.database}.", "Name approvers.")
+        raise ControlFailed(f"The plan of {plan.database} has no approver.", "Name approvers.")
     rules = {rule.record_class: rule for rule in database.rules}
     with database.run.state.connect() as conn:
-        request = registry.request(conn, planned.request)
+        request = registry.load_request(conn, planned.request)
     if request.sha256 != plan.sha256:
         raise ControlFailed(
-            f"The plan of {plan.database} is not the one of its request.", "Run the workflow again."
+            f"The plan of {plan.database} differs from the plan of its approval request.",
+            "Run the workflow again.",
         )
     timezone = database.run.pack.calendar.timezone
-    return question(plan, title, rules, planned.tripped, people, timezone, request.content)
+    return build_form(plan, title, rules, planned.tripped, people, timezone, request.content)
 
 
-def take(
+def enter_answer(
     database: RetentionDatabase, findings: StepFindings, planned: PlanResult, answer: Answer
 ) -> ApprovalResult:
-    """Enter the answer to a question, or the lack of an answer.
+    """Record an approver's decision, or that no approver decided in time.
 
-    Airflow names the person who started a run, and gives id and name of the person who answered. If
-    its auth manager stores the two apart, either counts as the person.
+    Airflow reports the person who started a run only by name, and the person who answered by id and
+    name. In some auth managers, ids differ from names. Therefore both the id and the name from the
+    answer are compared with the name of the person who started the run.
 
     Args:
-        database: of the plan.
-        findings: of the step.
-        planned: result of the plan's step.
-        answer: of a person.
+        database: database of the plan.
+        findings: collector of the findings of the approval step.
+        planned: result of the planning step.
+        answer: answer that Airflow received from the approval form.
 
     Raises:
-        AskAgain: the form showed another plan than the one that waits now, or none waits any more.
+        InvalidAnswer: the form showed another plan, or the plan no longer needs an approval.
     """
     if planned.request is None:
-        raise AskAgain(
-            _("The plan of {database} no longer waits for an approval.", database=database.name)
+        raise InvalidAnswer(
+            _("The plan of {database} no longer requires an approval.", database=database.name)
         )
-    people = people_for(database)
+    people = people_of_plan(database)
     with database.run.state.begin() as conn:
-        request = registry.request(conn, planned.request)
+        request = registry.load_request(conn, planned.request)
         has_own_name = answer.name and is_among(answer.name, request.requested_by)
         entered = registry.decide(
             conn,
@@ -284,27 +303,33 @@ def take(
             content=answer.content,
         )
         outdated = registry.outdated_answers(conn, request)
-    if isinstance(entered, Refusal) and entered.cause is Cause.OTHER_CONTENT:
-        raise AskAgain(
+    if isinstance(entered, Refusal) and entered.cause is RefusalCause.OTHER_CONTENT:
+        raise InvalidAnswer(
             _(
-                "The plan of {database} is not the one that the form showed.",
+                "The form showed an outdated disposition plan of {database}.",
                 database=database.name,
             )
         )
     return _result(findings, entered, outdated)
 
 
-def decided(
+def find_decision(
     database: RetentionDatabase, findings: StepFindings, planned: PlanResult
 ) -> ApprovalResult | None:
-    """Return the decision on exactly this plan, or None if there is none.
+    """Return the decision that was already recorded on exactly this plan, or None.
 
-    The task that took the decision may have been killed before its record was kept.
+    Such a decision exists if the task was killed after it had recorded the decision and before it
+    stored the result of the step.
+
+    Args:
+        database: database of the plan.
+        findings: collector of the findings of the approval step.
+        planned: result of the planning step.
     """
     if planned.request is None:
         return None
     with database.run.state.connect() as conn:
-        request = registry.request(conn, planned.request)
+        request = registry.load_request(conn, planned.request)
         decision = registry.decision_on(conn, request.id)
         outdated = registry.outdated_answers(conn, request)
     if decision is None or request.sha256 != planned.sha256:
@@ -317,8 +342,8 @@ def _result(findings: StepFindings, answer: Decision | Refusal, outdated: int) -
         findings.find(
             "retention.other_content",
             Outcome.ATTENTION,
-            _("{count} answers to an earlier plan did not count.", count=outdated),
-            _("Ask who repeated the plan while its approval waited, and what changed."),
+            _("{count} decisions on an earlier version of the plan were invalid.", count=outdated),
+            _("Find out who repeated the plan while its approval was pending, and what changed."),
         )
     result = ApprovalResult(
         asked=True,
@@ -327,47 +352,59 @@ def _result(findings: StepFindings, answer: Decision | Refusal, outdated: int) -
         decided_at=answer.decided_at,
     )
     if isinstance(answer, Refusal):
-        _refused(findings, answer)
+        _report_refusal(findings, answer)
         return result.model_copy(update={"refused": answer.cause})
     if not answer.approved:
         findings.find(
             "retention.rejected",
             Outcome.ATTENTION,
-            _("{who} rejected the plan.", who=answer.decided_by),
-            _("Read the reason; correct the schedule or its limits. The next run asks anew."),
+            _("{person} rejected the plan.", person=answer.decided_by),
+            _(
+                "Read the reason, and correct the schedule or its limits. The next run requests "
+                "approval again."
+            ),
         )
     return result.model_copy(update={"reason": answer.reason})
 
 
-def _refused(findings: StepFindings, answer: Refusal) -> None:
+def _report_refusal(findings: StepFindings, answer: Refusal) -> None:
     severity, message = _REFUSALS[answer.cause]
-    action = _("Ask the person why; raise an incident if it was no mistake.")
-    if answer.cause in (Cause.NOBODY, Cause.NO_REASON):
-        action = _("Remind the approvers; the next run asks again.")
+    action = _(
+        "Ask this person why the decision was made. If it was not a mistake, raise an incident."
+    )
+    if answer.cause in (RefusalCause.NOBODY, RefusalCause.NO_REASON):
+        action = _("Remind the approvers. The next run requests approval again.")
     findings.find(
         f"retention.{answer.cause}",
         severity,
-        Message(text=message.text, values={"who": answer.decided_by}),
+        Message(text=message.text, values={"person": answer.decided_by}),
         action,
     )
 
 
-_REFUSALS: dict[Cause, tuple[Outcome, Message]] = {
-    Cause.NOBODY: (Outcome.ATTENTION, _("Nobody answered in time; these classes stay.")),
-    Cause.OWN_REQUEST: (
-        Outcome.FAIL,
-        _("{who} answered for a schedule or run of their own; it does not count.", who=""),
-    ),
-    Cause.NOT_ENTITLED: (
-        Outcome.FAIL,
-        _("{who} answered and may not approve; it does not count.", who=""),
-    ),
-    Cause.NO_REASON: (
+_REFUSALS: dict[RefusalCause, tuple[Outcome, Message]] = {
+    RefusalCause.NOBODY: (
         Outcome.ATTENTION,
-        _("{who} rejected the plan and gave no reason; these classes stay.", who=""),
+        _("The approval request was not answered in time. The records of these classes remain."),
     ),
-    Cause.DECIDED_BEFORE: (
+    RefusalCause.OWN_REQUEST: (
         Outcome.FAIL,
-        _("{who} answered a second time; the first decision stands.", who=""),
+        _(
+            "{person} decided on a plan although this person owns the retention schedule or "
+            "triggered the run. The decision is invalid.",
+            person="",
+        ),
+    ),
+    RefusalCause.NOT_ENTITLED: (
+        Outcome.FAIL,
+        _("{person} decided without the right to approve. The decision is invalid.", person=""),
+    ),
+    RefusalCause.NO_REASON: (
+        Outcome.ATTENTION,
+        _("{person} rejected the plan without a reason. The records remain.", person=""),
+    ),
+    RefusalCause.DECIDED_BEFORE: (
+        Outcome.FAIL,
+        _("{person} decided a second time. The first decision remains valid.", person=""),
     ),
 }

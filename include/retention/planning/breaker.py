@@ -1,4 +1,7 @@
-"""The circuit breaker: a plan that is larger than usual needs approval by a second person."""
+"""The circuit breaker, which decides whether a disposition plan needs an approval.
+
+A plan needs an approval if it disposes of more records than its limits allow.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +19,28 @@ from include.retention.planning.plan import Plan, PlannedClass
 from include.services.clock import Clock
 from include.state.tables import disposition, erasure_batch
 
-LOOKED_BACK = 10  # runs
-FEWEST = 3  # runs for a trend
-NEVER = 100  # records; at most so many exceed neither a percentage nor the trend
-# Recent erasures of other runs count too, or one person could slice a large plan by `as_of`. The
-# period is less than a day, so that a daily run never counts the run of the day before.
+RUNS_COMPARED = 10
+MIN_RUNS = 3  # minimum number of past runs for a trend
+ALWAYS_ALLOWED = 100  # records; the limits by percentage and trend do not apply to fewer
+# Recent erasures of other runs count too. Otherwise a person could split a large plan by `as_of`.
+# The period is shorter than a day, so that a daily run does not count the run of the day before.
 RECENT = timedelta(hours=23)
 
 Cause = Literal["records", "percent", "trend"]
 
 
 @dataclass(frozen=True)
-class Tripped:
-    """A class that exceeds a limit, so that it needs approval.
+class ExceededLimit:
+    """A limit that the planned disposition of a record class exceeds.
 
     Attributes:
-        name: of the class.
-        cause: the limit.
-        planned: planned records.
-        allowed: records that the limit allows.
-        recent: records that other runs of the last day erased, if they count too.
+        name: name of the record class.
+        cause: type of the limit. A limit is a number of records, a percentage of the records of the
+            record class, or a multiple of the number that past runs erased.
+        planned: number of planned records.
+        allowed: highest number of records that the limit allows.
+        recent: number of records of the record class that other runs erased within `RECENT` and
+            that count towards the limit; 0 if only planned records count.
     """
 
     name: str
@@ -45,48 +50,49 @@ class Tripped:
     recent: int = 0
 
 
-def trips(
+def check_limit(
     planned: PlannedClass, limit: Limit, past: Sequence[int], recent: int = 0
-) -> Tripped | None:
-    """Return the limit that a class exceeds, or None.
+) -> ExceededLimit | None:
+    """Return the first limit that the planned disposition of a record class exceeds, or None.
 
     Args:
-        planned: of the plan.
-        limit: of the class, else of disposition.yaml.
-        past: records that its last runs erased.
-        recent: records that other runs erased within `RECENT`; `records` and `percent` are of these
-            and the planned ones together.
+        planned: the record class in the plan.
+        limit: limits of the record class, or the default limits of disposition.yaml.
+        past: number of records of the record class that each of the last runs erased.
+        recent: number of records of the record class that other runs erased within `RECENT`. The
+            limits `records` and `percent` apply to the sum of these records and the planned
+            records.
     """
     count = planned.planned
     if count == 0:
         return None
     together = count + recent
     allowed: dict[Cause, tuple[int, int]] = {"records": (together, limit.records)}
-    if together > NEVER:
+    if together > ALWAYS_ALLOWED:
         before = planned.records + (0 if planned.action == "mask" else recent)
         allowed["percent"] = (together, int(before * limit.percent / 100))
-    if count > NEVER and len(past) >= FEWEST:
+    if count > ALWAYS_ALLOWED and len(past) >= MIN_RUNS:
         allowed["trend"] = (count, int(limit.times_trend * median(past)))
     for cause, (number, most) in allowed.items():
         if number > most:
-            return Tripped(planned.name, cause, count, most, number - count)
+            return ExceededLimit(planned.name, cause, count, most, number - count)
     return None
 
 
-def recent_runs(
+def count_recent_erasures(
     conn: Connection, plan: Plan, run: tuple[str, str], now: datetime
 ) -> dict[str, int]:
-    """Count the records that other runs erased within `RECENT`, by class.
+    """Count the records that other runs erased recently without an approval, by record class.
 
-    Erasures are counted from the ledger by the moment of erasure: a run that waited for approval
-    erases long after its plan, and a killed run left no result. Records that a second person
-    approved do not count. Classes of the same plan that needed no approval do count.
+    Recently means within `RECENT` before `now`. The numbers come from the erasure ledger and not
+    from the results of runs, because a run may wait long for its approval, and a killed run has no
+    result.
 
     Args:
-        conn: the state database.
-        plan: a plan of the database.
-        run: DAG id and run id of this run, which does not count.
-        now: the end of the period.
+        conn: connection to the state database.
+        plan: a plan of the database whose erasures are counted.
+        run: DAG id and run id of this run, whose erasures are not counted.
+        now: end of the period.
     """
     batch = erasure_batch
     query = (
@@ -101,7 +107,7 @@ def recent_runs(
         .where(
             disposition.c.database == plan.database,
             batch.c.erased_at > now - RECENT,
-            disposition.c.asked.is_(False),
+            disposition.c.approval_required.is_(False),
             (disposition.c.dag_id != run[0]) | (disposition.c.run_id != run[1]),
         )
         .group_by(disposition.c.record_class)
@@ -109,14 +115,25 @@ def recent_runs(
     return {name: int(done) for name, done in conn.execute(query)}
 
 
-def past_runs(
-    conn: Connection, plan: Plan, run: tuple[str, str], what: Literal["done", "expired"] = "done"
+def read_past_runs(
+    conn: Connection, plan: Plan, run: tuple[str, str], column: Literal["done", "expired"] = "done"
 ) -> dict[str, list[int]]:
-    """Return the erased or expired records of the last executed runs by class, without this run."""
-    found: dict[str, list[int]] = {}
+    """Return how many records of each record class earlier runs erased or found expired.
+
+    Args:
+        conn: connection to the state database.
+        plan: plan with the database and the record classes to read.
+        run: DAG id and run id of this run. Only runs before this run are read.
+        column: ``done`` to return erased records, ``expired`` to return expired records.
+
+    Returns:
+        Record class -> number of records in each of the last `RUNS_COMPARED` executed runs, newest
+        run first.
+    """
+    past_runs: dict[str, list[int]] = {}
     for planned in plan.classes:
         query = (
-            select(disposition.c[what])
+            select(disposition.c[column])
             .where(
                 disposition.c.database == plan.database,
                 disposition.c.record_class == planned.name,
@@ -124,18 +141,29 @@ def past_runs(
                 (disposition.c.dag_id != run[0]) | (disposition.c.run_id != run[1]),
             )
             .order_by(disposition.c.number.desc())
-            .limit(LOOKED_BACK)
+            .limit(RUNS_COMPARED)
         )
-        found[planned.name] = [int(records) for records in conn.scalars(query)]
-    return found
+        past_runs[planned.name] = [int(records) for records in conn.scalars(query)]
+    return past_runs
 
 
-def remember(
-    conn: Connection, plan: Plan, run: tuple[str, str], clock: Clock, asked: Collection[str] = ()
+def enter_plan(
+    conn: Connection,
+    plan: Plan,
+    run: tuple[str, str],
+    clock: Clock,
+    needing_approval: Collection[str] = (),
 ) -> None:
-    """Enter a plan; it replaces an earlier plan of the same run.
+    """Store a plan in the register of dispositions.
 
-    Classes in ``asked`` need approval.
+    The plan replaces an earlier plan of the same run.
+
+    Args:
+        conn: connection to the state database.
+        plan: the plan.
+        run: DAG id and run id of this run.
+        clock: source of the current time.
+        needing_approval: names of the record classes that need an approval.
     """
     dag_id, run_id = run
     for planned in plan.classes:
@@ -146,7 +174,7 @@ def remember(
             "expired": planned.expired,
             "held": planned.held + planned.suspended,
             "planned": planned.planned,
-            "asked": planned.name in asked,
+            "approval_required": planned.name in needing_approval,
         }
         conn.execute(
             insert(disposition)
@@ -161,10 +189,17 @@ def remember(
         )
 
 
-def executed(
+def enter_execution(
     conn: Connection, database: str, run: tuple[str, str], done: Mapping[str, int]
 ) -> None:
-    """Enter the number of records of each class that a run has erased in all its tries."""
+    """Store in the register of dispositions how many records of each record class a run erased.
+
+    Args:
+        conn: connection to the state database.
+        database: name of the database in the data map.
+        run: DAG id and run id of the run.
+        done: record class -> number of records that all attempts of the run erased.
+    """
     for name, records in done.items():
         conn.execute(
             disposition.update()

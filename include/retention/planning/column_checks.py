@@ -1,13 +1,14 @@
-"""Check before anything is written that tables accept new values of columns and masked values.
+"""Check before an execution that the columns to change accept masked values and nulls.
 
-A mask that a column, check or unique index refuses would fail in the middle of the execution. The
-check computes masked values of some records and writes nothing. A constraint that refuses only some
-records does not refuse the plan: the execution reports these records (`retention.refused`) and
-masks the others.
+Without these checks, a column, constraint or unique index that refuses a masked value would stop
+the execution in the middle. The checks compute masked values of some records and write nothing. A
+constraint that refuses only some records does not prevent the plan: the execution reports these
+records (`retention.refused`) and masks the others.
 
-`detach` in the pack names columns of foreign keys that are set to null when the referenced record
-is deleted. Of a composite key only the named columns are set to null, so that a kept invoice keeps
-its tenant. If the columns do not accept null, no plan is made.
+The key `detach` of retention.yaml lists the columns of foreign keys that are set to null when the
+referenced record is deleted. It may list only some columns of a composite foreign key. For example,
+the tenant of an invoice can then stay when its customer is deleted. If a listed column does not
+accept null, no plan is made.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from psycopg import errors
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable
 
-from include.erasure.masks import masked_value, shapes
-from include.erasure.places import Place
-from include.policy.fragments import all_of, any_of, fixed, pack_sql, quoted
+from include.erasure.masks import masked_value, read_column_shapes
+from include.erasure.tables import TableName
+from include.policy.fragments import all_of, any_of, escape_percent, pack_sql, quoted
 from include.retention.planning.classes import RecordClass
 from include.retention.planning.graph import Graph, Reference
 from include.retention.postgres.relations import Relation
 from include.services.database import scalar
 from include.services.errors import UsageError
 
-TRIED = 200  # records that are tried against each check
+TRIED_RECORDS = 200  # records to try against each check
 _CHECKS = """
 SELECT k.conname::text, pg_get_expr(k.conbin, k.conrelid),
        array(SELECT a.attname::text FROM pg_attribute a
@@ -48,16 +49,17 @@ def failing_check(
     assigned: Mapping[str, Composable],
     which: Composable,
 ) -> str | None:
-    """Return the name of a CHECK constraint that refuses each tried record with its new values.
+    """Return the name of a CHECK constraint that refuses the new values of all tried records.
 
-    A check that refuses only some records is not named: it refuses them when they are changed. A
-    check that reads columns without a right to read them is not tried.
+    Return None if there is no such constraint. A constraint that refuses only some of the records
+    is not returned, since the execution reports these records. A constraint over columns that the
+    login may not read is not tried.
 
     Args:
-        connection: inside of the plan's view of the database.
+        connection: connection with the open snapshot of the plan.
         relation: the table.
-        assigned: column -> its new value, SQL over the record ``t``.
-        which: condition over ``t`` that selects the records that may be changed.
+        assigned: column -> SQL expression for its new value, over the record ``t``.
+        which: SQL condition that a record ``t`` is to be tried.
     """
     for name, expression, columns, types in connection.execute(_CHECKS, [relation.oid]).fetchall():
         if not set(columns) & set(assigned):
@@ -70,7 +72,7 @@ def failing_check(
             columns=_columns(columns, types, assigned),
             table=relation.identifier,
             which=which,
-            tried=TRIED,
+            tried=TRIED_RECORDS,
         )
         try:
             with connection.transaction():
@@ -98,7 +100,7 @@ def _columns(
     )
 
 
-SINGLE = 20  # records that are tried one by one if some are refused
+SINGLE_RECORDS = 20  # records to try one by one if some are refused
 _COLUMNS = """
 SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
        y.typcategory AS category, a.attgenerated <> '' AS is_generated,
@@ -131,14 +133,15 @@ ORDER BY 1
 
 
 def require_masks_fit(connection: psycopg.Connection[Any], graph: Graph) -> None:
-    """Refuse a plan with a mask that the table does not accept.
+    """Check that the tables accept the masked values of all record classes.
 
     Args:
-        connection: inside of the plan's view of the database.
-        graph: the classes of the plan.
+        connection: connection with the open snapshot of the plan.
+        graph: the record classes of the plan.
 
     Raises:
-        UsageError: a mask does not fit; the message names class, column, reason and action.
+        UsageError: a table does not accept a masked value. The message names the record class, the
+            column and the reason.
     """
     for record_class in graph.masking:
         _MaskCheck(connection, record_class).require()
@@ -171,7 +174,7 @@ class _MaskCheck:
 
     def _require_writable(self, name: str, column: Mapping[str, Any]) -> None:
         reason = None
-        erased = self.kinds.get(name) == "erase" and not self.record_class.shapes[name].filled
+        erased = self.kinds.get(name) == "erase" and not self.record_class.shapes[name].is_not_null
         if column["is_generated"] or column["is_identity"]:
             reason = "PostgreSQL generates its values"
         elif column["referred_by"]:
@@ -184,7 +187,7 @@ class _MaskCheck:
             raise self._refusal(name, reason)
 
     def _assigned(self, name: str) -> Composable:
-        """Return the masked value of a column, as UPDATE would compute it."""
+        """Return an SQL expression for the masked value of a column."""
         try:
             value = masked_value(name, self.record_class.shapes[name], self.kinds[name])
         except UsageError as error:
@@ -192,14 +195,23 @@ class _MaskCheck:
                 f"The class {self.record_class.name} cannot be masked. {error.message}",
                 error.action,
             ) from None
-        return fixed(value)
+        return escape_percent(value)
 
     def _require_type(self, name: str, kind: str, assigned: Composable) -> None:
-        """Refuse a mask whose values cannot be cast to the column's type, such as a domain."""
-        if self._casts(name, kind, assigned, SQL("LIMIT {}").format(TRIED)) is not False:
+        """Check that masked values can be cast to the type of the column, for example to a domain.
+
+        Args:
+            name: name of the column.
+            kind: name of the data type of the column in SQL.
+            assigned: SQL expression for the masked value.
+
+        Raises:
+            UsageError: the data type refuses the masked values of all tried records.
+        """
+        if self._casts(name, kind, assigned, SQL("LIMIT {}").format(TRIED_RECORDS)) is not False:
             return
-        for place in range(SINGLE):
-            single = SQL("OFFSET {} LIMIT 1").format(place)
+        for offset in range(SINGLE_RECORDS):
+            single = SQL("OFFSET {} LIMIT 1").format(offset)
             if (fits := self._casts(name, kind, assigned, single)) is True:
                 return
             if fits is None:
@@ -207,7 +219,16 @@ class _MaskCheck:
         raise self._refusal(name, f"its type {kind} refuses the masked value")
 
     def _casts(self, name: str, kind: str, assigned: Composable, limit: Composable) -> bool | None:
-        """Return whether the masked values of some records fit; None if there is no record."""
+        """Return whether the masked values of all tried records can be cast to the column's type.
+
+        Return None if the table has no record to try.
+
+        Args:
+            name: name of the column.
+            kind: name of the data type of the column in SQL.
+            assigned: SQL expression for the masked value.
+            limit: LIMIT or OFFSET clause that selects the records to try.
+        """
         query = SQL(
             "SELECT count(v::text), count(*) FROM (SELECT ({value})::{kind} AS v FROM {table} AS t "
             "WHERE {name} IS NOT NULL AND {belongs} {limit}) AS s"
@@ -217,7 +238,7 @@ class _MaskCheck:
             table=self.relation.identifier,
             name=quoted("t", name),
             belongs=self.record_class.belongs,
-            limit=fixed(limit),
+            limit=escape_percent(limit),
         )
         try:
             with self.connection.transaction():
@@ -227,7 +248,14 @@ class _MaskCheck:
         return None if row is None or not row[1] else True
 
     def _clashes(self, assigned: Mapping[str, Composable]) -> Iterator[tuple[str, str]]:
-        """Yield unique indexes in which masked values repeat, as masked columns and name."""
+        """Find unique indexes that would contain the same masked value for several records.
+
+        Args:
+            assigned: column -> SQL expression for its masked value.
+
+        Yields:
+            For each such index: its masked columns, separated by commas, and its name.
+        """
         with self.connection.cursor(row_factory=dict_row) as cursor:
             indexes = cursor.execute(_UNIQUE, [self.relation.oid, list(assigned)]).fetchall()
         for index in indexes:
@@ -243,7 +271,7 @@ class _MaskCheck:
                 columns=_columns(index["columns"], index["types"], assigned),
                 table=self.relation.identifier,
                 which=self._filled(),
-                tried=TRIED,
+                tried=TRIED_RECORDS,
                 filled=all_of(filled),
             )
             try:
@@ -258,7 +286,10 @@ class _MaskCheck:
                 )
 
     def _filled(self) -> Composable:
-        """Return the condition that a record of the class has a value in a masked column."""
+        """Return the SQL condition that a record is in the record class and has a value to mask.
+
+        The record has a value to mask if at least one masked column is not null.
+        """
         filled = [SQL("({} IS NOT NULL)").format(quoted("t", column)) for column in self.kinds]
         return all_of([self.record_class.belongs, any_of(filled)])
 
@@ -283,12 +314,14 @@ FROM pg_constraint k WHERE k.conrelid = %s AND k.conname = %s
 
 @dataclass(frozen=True)
 class _KeyFacts:
-    """Properties of a foreign key, from the catalogue.
+    """Properties of a foreign key in PostgreSQL's system catalogue.
 
     Attributes:
-        is_full: whether it is MATCH FULL: either all of its columns are null, or none.
-        nulled_columns: columns of ``ON DELETE SET NULL (column)``; empty if the key lists none.
-        generated: columns that PostgreSQL computes.
+        is_full: whether the foreign key is MATCH FULL, which requires that either all or none of
+            its columns are null.
+        nulled_columns: columns that ``ON DELETE SET NULL (column)`` lists; empty without such a
+            list.
+        generated: columns of the foreign key whose values PostgreSQL generates.
     """
 
     is_full: bool
@@ -296,23 +329,26 @@ class _KeyFacts:
     generated: Sequence[str]
 
 
-def to_null(columns: Sequence[str]) -> Composable:
-    """Return the SET clause that detaches columns."""
+def set_to_null(columns: Sequence[str]) -> Composable:
+    """Return the assignments of an SQL UPDATE that set columns to null."""
     return SQL(", ").join(SQL("{} = NULL").format(quoted(column)) for column in columns)
 
 
 def require_detachable(connection: psycopg.Connection[Any], graph: Graph) -> None:
-    """Refuse a plan whose deletions would set columns to null that cannot be null.
+    """Check that columns accept null if a deletion sets them to null.
+
+    A deletion sets two kinds of columns to null: those that `detach` in retention.yaml lists, and
+    those of foreign keys with ON DELETE SET NULL.
 
     Args:
-        connection: inside of the plan's view of the database.
-        graph: the collections of the plan.
+        connection: connection with the open snapshot of the plan.
+        graph: the collections of the plan and their foreign keys.
 
     Raises:
-        UsageError: a column of `detach`, or of ON DELETE SET NULL, must not be null or is
-            generated, null does not end the reference, or a CHECK constraint refuses the rows.
+        UsageError: such a column is NOT NULL or generated. Or a CHECK constraint refuses null in
+            such a column. Or only some columns of a MATCH FULL foreign key would become null.
     """
-    for collection in graph.emptied:
+    for collection in graph.deleting_collections:
         for reference in graph.references(collection):
             child = graph.relations.by_collection.get(reference.child or "")
             if child is None or not reference.sets_null:
@@ -342,10 +378,18 @@ def _obstacle(
     facts: _KeyFacts,
     columns: Sequence[str],
 ) -> str | None:
-    """Return the reason why columns cannot be set to null; None if they can."""
-    live = shapes(connection, Place(child.schema, child.name))
-    if filled := [column for column in columns if column in live and live[column].filled]:
-        return f"{', '.join(filled)} must not be null"
+    """Return the reason why columns of a foreign key cannot be set to null, or None if they can.
+
+    Args:
+        connection: connection with the open snapshot of the plan.
+        child: table that has the foreign key.
+        reference: the foreign key.
+        facts: properties of the foreign key.
+        columns: columns to set to null.
+    """
+    shapes = read_column_shapes(connection, TableName(child.schema, child.name))
+    if not_null := [name for name in columns if name in shapes and shapes[name].is_not_null]:
+        return f"{', '.join(not_null)} must not be null"
     if generated := sorted(set(columns) & set(facts.generated)):
         return f"{', '.join(generated)} is generated"
     if facts.is_full and set(columns) != set(reference.key.columns):
@@ -366,7 +410,7 @@ def _refusal(
             f"{label}.{', '.join(columns)} cannot be set to null, as `detach` of {collection} in "
             f"retention.yaml requires: {reason}.",
             f"Correct `detach`; the columns of the key {key.name} are {', '.join(key.columns)}. "
-            f"Without `detach`, a record of {label} keeps the record that it refers to.",
+            f"Without `detach`, the records that {label} refers to are not deleted.",
         )
     return UsageError(
         f"{label}.{', '.join(columns)} cannot be set to null, as ON DELETE SET NULL of {key.name} "

@@ -1,4 +1,7 @@
-"""Count the records of every class of a table in one scan, apart from references."""
+"""Count the records of all record classes of a table in one scan.
+
+The counts include records that cannot be deleted because other records refer to them.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,28 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from include.erasure.ledger import ErasureKeys
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold
-from include.policy.fragments import all_of, any_of, negated, quoted
+from include.policy.fragments import all_of, any_of, is_not_true, quoted
 from include.retention.planning.classes import RecordClass
 from include.retention.planning.graph import FALSE, Graph
 from include.retention.postgres.relations import Relation
 
 _TRUE = SQL("true")
 _FIGURES = ("records", "expired", "due", "held", "suspended", "ready", "not_started", "ahead")
-MOST_HOLDS = 50  # that are counted one by one in a plan
+MOST_HOLDS = 50  # holds whose records a plan counts one by one
 
 
 @dataclass(frozen=True)
-class Counted:
-    """Counts of a class; the attributes are as in `plan.PlannedClass`.
+class ClassCounts:
+    """The numbers of records of a record class, counted in one scan of its table.
+
+    The attributes that are not listed here have the same meaning as in `plan.PlannedClass`.
 
     Attributes:
-        due: expired or requested.
-        ready: records that can be deleted or masked, apart from references.
-        held_by: of ``held``, by the hold's number; several holds may keep a record.
+        due: number of records that expired or whose erasure was requested.
+        ready: number of these records that have no reason of their own to be kept. Other records
+            may still refer to them and prevent their deletion.
+        held_by: number of a legal hold in the register -> number of records that it keeps. A record
+            may be kept by several holds.
     """
 
     records: int
@@ -46,24 +53,30 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Records:
-    """Records of a table, or of one of its partitions.
+class RecordFigures:
+    """The size and the digest of a set of records of a table or partition.
 
     Attributes:
-        digest: XOR of the hashes of their keys, so that some can be removed from it.
-        by_class: numbers of deletable records, for the deleting classes in their order.
+        records: number of records.
+        digest: XOR of the hashes of the records' primary keys.
+        by_class: number of records that each record class can delete. The items have the order of
+            the record classes that delete.
     """
 
     records: int
     digest: int
     by_class: Sequence[int] = ()
 
-    def without(self, others: Records) -> Records:
-        """Return the figures without some of these records."""
-        return Records(
+    def minus(self, others: RecordFigures) -> RecordFigures:
+        """Return the figures of the records that remain if a subset is removed from this set.
+
+        Args:
+            others: figures of the subset.
+        """
+        return RecordFigures(
             self.records - others.records,
             self.digest ^ others.digest,
-            [mine - theirs for mine, theirs in zip(self.by_class, others.by_class, strict=True)],
+            [own - other for own, other in zip(self.by_class, others.by_class, strict=True)],
         )
 
 
@@ -72,29 +85,39 @@ class Scan:
     """The result of one scan of a table.
 
     Attributes:
-        classes: by name.
-        ready: records that any of its classes may delete.
-        to_mask: records to mask.
+        classes: name of a record class -> numbers of its records.
+        ready: size and digest of the set of records to delete. Other records may still refer to
+            some of them and prevent their deletion.
+        to_mask: size and digest of the set of records to mask.
     """
 
-    classes: dict[str, Counted]
-    ready: Records
-    to_mask: Records
+    classes: dict[str, ClassCounts]
+    ready: RecordFigures
+    to_mask: RecordFigures
 
 
 def key_seed(keys: ErasureKeys, key_id: str) -> int:
-    """Return the seed of the hashes in a plan, derived from the secret erasure key."""
-    made = hmac.digest(keys.keys[key_id], b"parcelseal retention plan", "sha256")
-    return int.from_bytes(made[:8], "big", signed=True)
+    """Return the seed for the hashes of primary keys in a plan.
+
+    The seed is derived from an HMAC key of the erasure ledger.
+
+    Args:
+        keys: HMAC keys of the erasure ledger.
+        key_id: id of the HMAC key to use.
+    """
+    digest = hmac.digest(keys.keys[key_id], b"parcelseal retention plan", "sha256")
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def key_hash(relation: Relation, seed: int, which: Composable = _TRUE) -> Composable:
-    """Return the XOR of the hashes of primary keys, as text; ``0`` without a record.
+    """Return an SQL expression for the XOR of the hashes of primary keys, as text.
+
+    The expression returns ``0`` if there are no records.
 
     Args:
-        relation: the table, whose record is ``t``.
-        seed: of `key_seed`.
-        which: of the records of the query.
+        relation: the table, with the alias ``t``.
+        seed: seed of the hashes, from `key_seed`.
+        which: SQL condition that a record ``t`` is included.
     """
     return SQL("coalesce(bit_xor({}) FILTER (WHERE {}), 0)::text").format(
         hashed_key(relation, seed), which
@@ -102,11 +125,11 @@ def key_hash(relation: Relation, seed: int, which: Composable = _TRUE) -> Compos
 
 
 def hashed_key(relation: Relation, seed: int) -> Composable:
-    """Return the hash of the primary key of the record ``t``.
+    """Return an SQL expression for the hash of the primary key of a record ``t``.
 
     Args:
-        relation: the table.
-        seed: of `key_seed`.
+        relation: table of the record.
+        seed: seed of the hash, from `key_seed`.
     """
     columns = [
         quoted("t", column)
@@ -117,23 +140,31 @@ def hashed_key(relation: Relation, seed: int) -> Composable:
     return SQL("hash_record_extended(ROW({}), {})").format(SQL(", ").join(columns), Literal(seed))
 
 
-def count(which: Composable) -> Composable:
-    """Return the number of records of a query that meet a condition."""
+def count_where(which: Composable) -> Composable:
+    """Return an SQL aggregate that counts the records that meet a condition.
+
+    Args:
+        which: SQL condition over a record ``t``.
+    """
     return SQL("count(*) FILTER (WHERE {})").format(which)
 
 
-def scan(connection: psycopg.Connection[Any], graph: Graph, collection: str, *, seed: int) -> Scan:
-    """Count every class of a collection.
+def scan_collection(
+    connection: psycopg.Connection[Any], graph: Graph, collection: str, *, seed: int
+) -> Scan:
+    """Count the records of all record classes of a collection.
+
+    The function also counts how many records each legal hold keeps.
 
     Args:
-        connection: inside of the plan's view of the database.
-        graph: classes and holds.
-        collection: its name.
-        seed: of `key_seed`.
+        connection: connection with the open snapshot of the plan.
+        graph: record classes and legal holds.
+        collection: name of the collection.
+        seed: seed of the hashes of primary keys, from `key_seed`.
     """
     relation = graph.relations.by_collection[collection]
     classes = graph.classes[collection]
-    may_go = graph.may_go(collection)
+    deletable = graph.deletable(collection)
     masked = any_of(
         [
             graph.ready(record_class)
@@ -141,12 +172,12 @@ def scan(connection: psycopg.Connection[Any], graph: Graph, collection: str, *, 
             if record_class.rule.action == "mask"
         ]
     )
-    parts = {"ready records": count(may_go), "masked records": count(masked)}
-    parts["ready digest"] = key_hash(relation, seed, may_go)
+    parts = {"ready records": count_where(deletable), "masked records": count_where(masked)}
+    parts["ready digest"] = key_hash(relation, seed, deletable)
     parts["masked digest"] = key_hash(relation, seed, masked)
     for at, record_class in enumerate(classes):
-        figures = _figures(graph, record_class)
-        parts |= {f"{figure} {at}": count(which) for figure, which in figures.items()}
+        figures = _figure_conditions(graph, record_class)
+        parts |= {f"{figure} {at}": count_where(which) for figure, which in figures.items()}
     query = SQL("SELECT {} FROM {} AS t").format(
         SQL(", ").join(
             SQL("{} AS {}").format(part, Identifier(name)) for name, part in parts.items()
@@ -159,41 +190,59 @@ def scan(connection: psycopg.Connection[Any], graph: Graph, collection: str, *, 
     counted = {}
     for at, record_class in enumerate(classes):
         figures_of_class = {figure: row[f"{figure} {at}"] for figure in _FIGURES}
-        by_hold = _held_by(connection, graph, record_class) if figures_of_class["held"] else {}
-        counted[record_class.name] = Counted(**figures_of_class, held_by=by_hold)
-    by_class = [counted[it.name].ready for it in classes if it.rule.deletes]
+        by_hold = (
+            _count_by_hold(connection, graph, record_class) if figures_of_class["held"] else {}
+        )
+        counted[record_class.name] = ClassCounts(**figures_of_class, held_by=by_hold)
+    by_class = [counted[each.name].ready for each in classes if each.rule.deletes]
     return Scan(
         counted,
-        Records(row["ready records"], int(row["ready digest"]), by_class),
-        Records(row["masked records"], int(row["masked digest"])),
+        RecordFigures(row["ready records"], int(row["ready digest"]), by_class),
+        RecordFigures(row["masked records"], int(row["masked digest"])),
     )
 
 
-def each_hold(holds: RecordHolds) -> list[tuple[Hold, str]]:
-    """Return each hold with each of its values, by hold number and value."""
+def holds_by_value(holds: RecordHolds) -> list[tuple[Hold, str]]:
+    """Return all pairs of a legal hold and one of its values, sorted by hold number and value.
+
+    For a legal hold on the whole database, the value is an empty text.
+
+    Args:
+        holds: the active legal holds on records of a database.
+    """
     pairs = [(hold, "") for hold in holds.everything]
     for by_key in (holds.classes, *holds.values.values()):
-        pairs += [(hold, value) for value, those in by_key.items() for hold in those]
+        pairs += [(hold, value) for value, group in by_key.items() for hold in group]
     return sorted(pairs, key=lambda pair: (pair[0].id, pair[1]))
 
 
-def _held_by(
+def _count_by_hold(
     connection: psycopg.Connection[Any], graph: Graph, record_class: RecordClass
 ) -> dict[int, int]:
-    """Return how many due records of a class each of the first holds keeps, by its number.
+    """Count, for each legal hold, the records of a record class that it keeps.
 
-    Holds of other databases come last: ``x/1`` keeps the record whose key is all of it.
+    Only records that expired or whose erasure was requested are counted, and only for the first
+    `MOST_HOLDS` holds. The value of a hold may have a prefix such as ``x/`` that names another
+    database. Holds with such a prefix come last.
+
+    Args:
+        connection: connection with the open snapshot of the plan.
+        graph: record classes and legal holds.
+        record_class: the record class.
+
+    Returns:
+        Number of the hold in the register -> number of records.
     """
     collection = record_class.rule.collection
     by_hold: dict[Hold, list[Composable]] = {}
-    holds = each_hold(graph.holds)
+    holds = holds_by_value(graph.holds)
     for hold, value in sorted(holds, key=lambda pair: "/" in pair[1] and pair[1] == pair[0].value):
         for other in graph.classes[collection]:
             if (held := graph.held_by(other, hold, value)) != FALSE:
                 by_hold.setdefault(hold, []).append(held)
     first = list(by_hold)[:MOST_HOLDS]
     query = SQL("SELECT {} FROM {} AS t WHERE {}").format(
-        SQL(", ").join(count(any_of(by_hold[hold])) for hold in first),
+        SQL(", ").join(count_where(any_of(by_hold[hold])) for hold in first),
         record_class.relation.identifier,
         all_of([graph.due(record_class), graph.held(collection)]),
     )
@@ -202,8 +251,18 @@ def _held_by(
     return {hold.id: records for hold, records in zip(first, row, strict=True) if records}
 
 
-def _figures(graph: Graph, record_class: RecordClass) -> dict[str, Composable]:
-    """Return the conditions of the figures of a class; PostgreSQL evaluates equal ones once."""
+def _figure_conditions(graph: Graph, record_class: RecordClass) -> dict[str, Composable]:
+    """Return the SQL conditions for counting the records of a record class.
+
+    PostgreSQL evaluates a condition only once in a statement, even if it occurs several times.
+
+    Args:
+        graph: record classes and legal holds.
+        record_class: the record class.
+
+    Returns:
+        Name of an attribute of `ClassCounts` -> condition.
+    """
     due, held = (
         graph.due(record_class),
         all_of([graph.due(record_class), graph.held(record_class.rule.collection)]),
@@ -213,8 +272,8 @@ def _figures(graph: Graph, record_class: RecordClass) -> dict[str, Composable]:
         "expired": SQL("({} IS TRUE)").format(all_of([record_class.belongs, record_class.expired])),
         "due": due,
         "held": held,
-        "suspended": all_of([due, negated(held), record_class.suspended]),
+        "suspended": all_of([due, is_not_true(held), record_class.suspended]),
         "ready": graph.ready(record_class),
         "not_started": all_of([record_class.belongs, record_class.clock.not_started]),
-        "ahead": all_of([record_class.belongs, record_class.clock.ahead]),
+        "ahead": all_of([record_class.belongs, record_class.clock.starts_in_future]),
     }

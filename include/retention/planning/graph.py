@@ -1,9 +1,10 @@
-"""The references that keep records, and the order in which tables can be emptied.
+"""The foreign keys that prevent deletions, and the order in which tables are processed.
 
-A record is deleted only after, or together with, every record that refers to it. Foreign keys that
-are set to null, by the database or by `detach`, keep nothing, unless the record to change is on
-hold. A foreign key of a table that the data map lacks always keeps, since no rule covers its
-records.
+A record is deleted only after all records that refer to it, or together with them. In two cases, a
+referring record always prevents the deletion: it is on legal hold, or its table is not in the data
+map and therefore has no record class. Otherwise, a referring record does not prevent the deletion
+if its foreign key is set to null. Either the database does this, or the run because of the key
+`detach` of retention.yaml.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from psycopg.sql import SQL, Composable
 from include.erasure.request_records import NO_RECORDS, RequestRecords
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
-from include.policy.fragments import all_of, any_of, negated, quoted
+from include.policy.fragments import all_of, any_of, is_not_true, quoted
 from include.retention.planning.classes import (
     RecordClass,
-    add_links,
-    finds_through,
-    own_column,
+    add_acyclic_links,
+    is_found_through,
     reachable,
+    single_column,
 )
 from include.retention.postgres.relations import ForeignKey, Relation, Relations
 
@@ -33,14 +34,14 @@ FALSE = SQL("false")
 
 @dataclass(frozen=True)
 class Reference:
-    """A foreign key that leads to a collection whose records go.
+    """A foreign key that refers to a collection whose records are deleted.
 
     Attributes:
         key: the foreign key.
-        child: collection that has it; None for a table that the data map lacks.
-        sets_null: whether it is set to null when the referenced record is deleted.
-        detached: columns that `detach` of the referenced collection names, which the run sets to
-            null; without them, the database sets the key to null.
+        child: collection that has the foreign key; None for an unmapped table.
+        sets_null: whether the foreign key is set to null when the referenced record is deleted.
+        detached: columns of the foreign key that the run sets to null because `detach` in
+            retention.yaml lists them; empty if the database sets them to null.
     """
 
     key: ForeignKey
@@ -49,26 +50,32 @@ class Reference:
     detached: tuple[str, ...] = ()
 
     def joined(self, child: str, parent: str = "t") -> Composable:
-        """The condition that a child's record refers to a parent's.
+        """Return the SQL condition that joins a referring record to the record to which it refers.
 
         Args:
-            child: alias of the child, whose columns are called as in the table.
-            parent: alias of the parent, with its ``tableoid``.
+            child: SQL alias of the table that has the foreign key. The columns of the foreign key
+                have their own names there.
+            parent: SQL alias of the referenced table, which must have a column ``tableoid``.
         """
         return self.key.joined(child, parent)
 
 
 class Graph:
-    """The collections of a database whose records go, and what refers to them.
+    """The record classes of a database, and the foreign keys that refer to their collections.
+
+    Methods that return conditions return SQL over a record ``t``.
 
     Attributes:
-        classes: of every collection, by its name.
-        relations: the live tables.
-        holds: the holds that count.
-        subjects: data subjects who asked to be erased.
-        records: that are remembered for requests, those of other data subjects too.
-        groups: collections in the order in which they can be emptied; those of a group refer to
-            each other in a circle, or to themselves.
+        classes: collection -> its record classes.
+        relations: the mapped tables.
+        holds: the active legal holds.
+        subjects: keys of the data subjects whose erasure requests the plan carries out.
+        records: primary keys of records that runs found for open erasure requests and stored in the
+            state database (see `include.erasure.request_records`). They include requests of data
+            subjects who are not in `subjects`.
+        deleting_collections: collections with a record class that deletes.
+        groups: the collections of `deleting_collections`, in the order of deletion. The collections
+            of a foreign-key cycle are in the same item. Any other collection is an item of its own.
     """
 
     def __init__(
@@ -86,25 +93,34 @@ class Graph:
         self.holds = holds
         self.subjects = subjects
         self.records = records
-        self.emptied = [
+        self.deleting_collections = [
             name
-            for name, found in self.classes.items()
-            if any(record_class.rule.deletes for record_class in found)
+            for name, of_collection in self.classes.items()
+            if any(record_class.rule.deletes for record_class in of_collection)
         ]
-        self._references = {name: self._leading_to(name) for name in self.emptied}
+        self._references = {name: self._leading_to(name) for name in self.deleting_collections}
         self.groups = self._groups()
 
-    def under(self, holds: RecordHolds, subjects: frozenset[str], records: RequestRecords) -> Graph:
-        """Return the same graph under other holds and requests."""
+    def with_holds(
+        self, holds: RecordHolds, subjects: frozenset[str], records: RequestRecords
+    ) -> Graph:
+        """Return a copy of the graph with other legal holds and erasure requests.
+
+        Args:
+            holds: the active legal holds.
+            subjects: keys of the data subjects whose erasure requests are carried out.
+            records: records that runs found for open erasure requests and stored in the state
+                database.
+        """
         other = copy(self)
         other.holds, other.subjects, other.records = holds, subjects, records
         return other
 
-    def without(self, dropped: Collection[int]) -> Graph:
-        """Return the same graph after tables were dropped: their own foreign keys are gone too.
+    def without_tables(self, dropped: Collection[int]) -> Graph:
+        """Return a copy of the graph without the foreign keys that belong to dropped tables.
 
         Args:
-            dropped: oids of the tables.
+            dropped: oids of the dropped tables.
         """
         other = copy(self)
         other._references = {
@@ -119,7 +135,11 @@ class Graph:
 
     @property
     def masking(self) -> list[RecordClass]:
-        """Record classes that mask, those first whose records are found through others."""
+        """The record classes that mask, in the order of processing.
+
+        If the records of record class A are found through records of record class B, A is processed
+        before B.
+        """
         masks = [
             record_class
             for classes in self.classes.values()
@@ -127,34 +147,41 @@ class Graph:
             if record_class.rule.action == "mask"
         ]
         before: dict[str, list[str]] = {record_class.name: [] for record_class in masks}
-        add_links(before, [(mine.name, other.name) for mine, other in self._links(masks)])
+        add_acyclic_links(before, [(own.name, other.name) for own, other in self._links(masks)])
         by_name = {record_class.name: record_class for record_class in masks}
         return [by_name[name] for name in TopologicalSorter(before).static_order()]
 
-    def keeps_subject(self, record_class: RecordClass) -> bool:
-        """Return whether nothing that a run erases can change who a record's subject is.
+    def is_traceable(self, record_class: RecordClass) -> bool:
+        """Return whether records of a record class can always be traced to their data subject.
 
-        So it is where each expression is a column of the record itself that is neither masked nor
-        set to null when a record goes to which it refers.
+        This is the case if two conditions are met: each key expression is a column of the record
+        itself, and this column is neither masked nor set to null when a referenced record is
+        deleted.
+
+        Args:
+            record_class: the record class.
         """
         collection = record_class.rule.collection
         changed = {column for other in self.classes[collection] for column in other.rule.mask}
-        for name in self.emptied:
+        for name in self.deleting_collections:
             for reference in self._references[name]:
                 if reference.child == collection and reference.sets_null:
                     changed.update(reference.key.columns)
-        columns = [own_column(text) for text in record_class.rule.keys.subject]
+        columns = [single_column(text) for text in record_class.rule.keys.subject]
         return all(column is not None and column not in changed for column in columns)
 
-    def loses_subjects(self, collection: str) -> bool:
-        """Return whether erasing records of a collection may lose the subjects of some records."""
+    def may_make_untraceable(self, collection: str) -> bool:
+        """Return whether erasing records of a collection may make records untraceable.
+
+        A record is untraceable if its data subject can no longer be determined.
+        """
         masks = any(record_class.rule.mask for record_class in self.classes[collection])
         return any(
             record_class.rule.on_request
-            and not self.keeps_subject(record_class)
+            and not self.is_traceable(record_class)
             and (
                 (masks and record_class.rule.collection == collection)
-                or finds_through(record_class.rule, self.relations.by_collection[collection])
+                or is_found_through(record_class.rule, self.relations.by_collection[collection])
                 or any(
                     reference.child == record_class.rule.collection and reference.sets_null
                     for reference in self._references.get(collection, ())
@@ -165,21 +192,36 @@ class Graph:
         )
 
     def _links(self, classes: Sequence[RecordClass]) -> list[tuple[RecordClass, RecordClass]]:
-        """Return each class with each other class through whose records its own are found."""
+        """Return pairs of record classes whose order of processing matters.
+
+        The first record class has to be processed before the second, because its records are found
+        through the table of the second record class.
+
+        Args:
+            classes: the record classes to compare.
+        """
         return [
             (record_class, other)
             for record_class in classes
             for other in classes
             if other.rule.collection != record_class.rule.collection
-            and finds_through(record_class.rule, other.relation)
+            and is_found_through(record_class.rule, other.relation)
         ]
 
     def group_of(self, collection: str) -> tuple[str, ...]:
-        """Return the group of a collection."""
+        """Return the collections of the foreign-key cycle to which a collection belongs.
+
+        If the collection is in no cycle, only the collection itself is returned. The result is an
+        item of `groups`.
+        """
         return next(group for group in self.groups if collection in group)
 
     def is_cycle(self, group: Sequence[str]) -> bool:
-        """Return whether collections of a group refer to each other, or to themselves."""
+        """Return whether the collections of an item of `groups` form a foreign-key cycle.
+
+        A single collection is a cycle if it has a foreign key to itself. Foreign keys that are set
+        to null when a record is deleted are ignored.
+        """
         return any(
             reference.child in group and not reference.sets_null
             for name in group
@@ -187,86 +229,143 @@ class Graph:
         )
 
     def held(self, collection: str) -> Composable:
-        """Return the condition that a record is on hold, by any class."""
+        """Return the SQL condition that a legal hold applies to a record.
+
+        All record classes to which the record belongs are considered.
+
+        Args:
+            collection: collection of the record.
+        """
         if self.holds.everything:
             return SQL("true")
         subjects = self.holds.values[HoldKind.SUBJECT]
         conditions: list[Composable] = []
         for record_class in self.classes.get(collection, ()):
             conditions.append(all_of([record_class.belongs, record_class.held(self.holds)]))
-            conditions.append(record_class.on_hold_as_remembered(self.records, subjects))
+            conditions.append(record_class.on_hold_as_stored(self.records, subjects))
         return any_of(conditions)
 
     def held_by(self, record_class: RecordClass, hold: Hold, value: str) -> Composable:
-        """Return the condition that one hold is on a record of the class.
+        """Return the SQL condition that a legal hold with a certain value applies to a record.
 
-        A hold on a data subject is also on what is remembered for that subject's request.
+        A legal hold on a data subject also applies to the records in `records` that were found for
+        the erasure request of this data subject.
 
         Args:
-            record_class: the class.
-            hold: of the registry.
-            value: what it is on, without the database.
+            record_class: record class of the record.
+            hold: the legal hold.
+            value: a value of the hold, without the prefix that names a database.
         """
         conditions = [all_of([record_class.belongs, record_class.held_by(hold, value)])]
         if hold.kind is HoldKind.SUBJECT:
-            conditions.append(record_class.on_hold_as_remembered(self.records, {value}))
+            conditions.append(record_class.on_hold_as_stored(self.records, {value}))
         return any_of(conditions)
 
     def belongs(self, record_class: RecordClass) -> Composable:
-        """Return the condition that a record is of the class, or was when it was remembered."""
-        return any_of([record_class.belongs, record_class.remembered(self.records)])
+        """Return the SQL condition that a record belongs to a record class.
+
+        A record in `records` also belongs to the record class for which a run found it.
+
+        Args:
+            record_class: the record class.
+        """
+        return any_of([record_class.belongs, record_class.stored_for_request(self.records)])
 
     def of_subjects(self, record_class: RecordClass, subjects: frozenset[str]) -> Composable:
-        """Return the condition that a record is of some data subjects, linked or remembered."""
+        """Return the SQL condition that a record belongs to one of several data subjects.
+
+        A record belongs to a data subject if a key expression of its record class returns the key
+        of the data subject. It also belongs to the data subject if it is in `records` and was found
+        for the erasure request of this data subject.
+
+        Args:
+            record_class: record class of the record.
+            subjects: keys of the data subjects.
+        """
         linked = all_of([record_class.belongs, record_class.linked(subjects)])
-        return any_of([linked, record_class.remembered(self.records, subjects)])
+        return any_of([linked, record_class.stored_for_request(self.records, subjects)])
 
     def due(self, record_class: RecordClass) -> Composable:
-        """Return the condition that a record has expired, or its data subject asked for it."""
+        """Return the SQL condition that a record is expired or that its erasure was requested.
+
+        Args:
+            record_class: record class of the record.
+        """
         expired = all_of([record_class.belongs, record_class.expired])
         requested = record_class.requested(self.subjects, self.records)
         return SQL("({} IS TRUE)").format(any_of([expired, requested]))
 
     def kept(self, record_class: RecordClass) -> Composable:
-        """Return the condition that a hold, a suspension or another class keeps a record."""
+        """Return the SQL condition that a record is kept although it is due for disposition.
+
+        There are three reasons: a legal hold applies to the record, its disposition is suspended,
+        or another record class keeps it longer.
+
+        Args:
+            record_class: record class in which the record expired or whose records are erased on
+                request.
+        """
         others = []
         for other in self.classes[record_class.rule.collection]:
             is_same = other is record_class
             if is_same or other.rule.action == "mask" or not record_class.rule.deletes:
                 continue
             due = FALSE if other.rule.action == "keep" else self.due(other)
-            stays = any_of([negated(due), other.suspended])
+            stays = any_of([is_not_true(due), other.suspended])
             others.append(all_of([other.belongs, stays]))
         held = self.held(record_class.rule.collection)
         return any_of([held, record_class.suspended, *others])
 
     def ready(self, record_class: RecordClass) -> Composable:
-        """Return the condition that a record can be deleted or masked, apart from references."""
-        return all_of([self.due(record_class), negated(self.kept(record_class))])
+        """Return the SQL condition that a record class can delete or mask a record.
 
-    def may_go(self, collection: str) -> Composable:
-        """Return the condition that one of its classes can delete it, apart from references."""
+        The condition does not check whether other records refer to the record.
+
+        Args:
+            record_class: the record class.
+        """
+        return all_of([self.due(record_class), is_not_true(self.kept(record_class))])
+
+    def deletable(self, collection: str) -> Composable:
+        """Return the SQL condition that a record class of a collection can delete a record.
+
+        The condition does not check whether other records refer to the record.
+
+        Args:
+            collection: collection of the record. All of its record classes are considered.
+        """
         classes = self.classes.get(collection, ())
-        return any_of([self.ready(it) for it in classes if it.rule.deletes])
+        return any_of([self.ready(each) for each in classes if each.rule.deletes])
 
-    def keeping(self, reference: Reference) -> Composable | None:
-        """Return the condition over ``t`` for referring records that keep the parent, or None."""
+    def rows_that_keep(self, reference: Reference) -> Composable | None:
+        """Return the SQL condition that a referring record prevents another record's deletion.
+
+        The condition applies to a record ``t`` that refers to the other record. Return None if
+        records with this foreign key never prevent a deletion.
+
+        Args:
+            reference: foreign key with which the record refers to the other record.
+        """
         if reference.sets_null:
             assert reference.child is not None
             held = self.held(reference.child)
             return None if held == FALSE else held
         return SQL("true")
 
-    def unreferred(self, collection: str) -> Composable:
-        """Return the condition that no record keeps a record ``t`` by a reference to it.
+    def unreferenced(self, collection: str) -> Composable:
+        """Return the SQL condition that no other record prevents the deletion of a record ``t``.
 
-        Any record that still refers counts, since the execution deletes referring records first. A
-        record that refers to itself does not keep itself.
+        A referring record prevents the deletion even if it will be deleted itself, since the
+        execution deletes referring records first. A record that refers to itself does not prevent
+        its own deletion.
+
+        Args:
+            collection: collection of the record.
         """
         relation = self.relations.by_collection[collection]
         conditions = []
         for reference in self._references[collection]:
-            keeping = self.keeping(reference)
+            keeping = self.rows_that_keep(reference)
             if keeping is not None:
                 others = self._itself(reference, relation)
                 conditions.append(self.no_record(reference, keeping, others))
@@ -275,10 +374,15 @@ class Graph:
     def no_record(
         self, reference: Reference, which: Composable, others: Composable | None = None
     ) -> Composable:
-        """Return the condition that no record that meets a condition refers to the record ``t``.
+        """Return the SQL condition that no record with the condition `which` refers to ``t``.
 
-        The condition is over a record ``t`` in a subquery, so that its ``t`` is the referring
-        record, and PostgreSQL can still join instead of searching for each record.
+        Args:
+            reference: foreign key of the referring records.
+            which: SQL condition over the referring record. It is used in a subquery, which allows
+                PostgreSQL to use a join. In this subquery, the referring record is named ``t`` as
+                well.
+            others: further SQL condition over the referring record ``r`` and the referenced record
+                ``t``.
         """
         columns = dict.fromkeys((*reference.key.columns, *self._key_of(reference)))
         child = SQL("(SELECT {columns} FROM {table} AS t WHERE {which})").format(
@@ -302,14 +406,14 @@ class Graph:
 
     def _leading_to(self, collection: str) -> list[Reference]:
         relation = self.relations.by_collection[collection]
-        detach = {column for found in self.classes[collection] for column in found.rule.detach}
+        detach = {column for each in self.classes[collection] for column in each.rule.detach}
         references = []
         for key in self.relations.keys_to(relation):
             child = self.relations.collection_of(key.child_root)
             if child is None:
                 references.append(Reference(key, None))
                 continue
-            detached = tuple(it for it in key.columns if f"{child}.{it}" in detach)
+            detached = tuple(name for name in key.columns if f"{child}.{name}" in detach)
             by_database = key.on_delete in ("set_null", "set_default")
             references.append(Reference(key, child, bool(detached) or by_database, detached))
         return references
@@ -319,20 +423,27 @@ class Graph:
             name: {
                 reference.child
                 for reference in self._references[name]
-                if reference.child in self.emptied
+                if reference.child in self.deleting_collections
                 and not reference.sets_null
                 and reference.child is not None
             }
-            for name in self.emptied
+            for name in self.deleting_collections
         }
-        reached = {name: reachable(name, before) for name in self.emptied}
+        reached = {name: reachable(name, before) for name in self.deleting_collections}
         group = {
-            name: tuple(sorted({name} | {it for it in reached[name] if name in reached[it]}))
-            for name in self.emptied
+            name: tuple(
+                sorted({name} | {other for other in reached[name] if name in reached[other]})
+            )
+            for name in self.deleting_collections
         }
-        merged = _merged(group, before)
-        deleting = [it for classes in self.classes.values() for it in classes if it.rule.deletes]
-        add_links(
+        merged = _order_of_groups(group, before)
+        deleting = [
+            record_class
+            for classes in self.classes.values()
+            for record_class in classes
+            if record_class.rule.deletes
+        ]
+        add_acyclic_links(
             merged,
             [
                 (group[own.rule.collection], group[other.rule.collection])
@@ -342,12 +453,12 @@ class Graph:
         return tuple(TopologicalSorter(merged).static_order())
 
 
-def _merged(
+def _order_of_groups(
     group: Mapping[str, tuple[str, ...]], before: Mapping[str, set[str]]
 ) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
     merged: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
     for name, own in sorted(group.items()):
-        merged.setdefault(own, set()).update(group[it] for it in before[name])
+        merged.setdefault(own, set()).update(group[other] for other in before[name])
     return {own: sorted(others - {own}) for own, others in merged.items()}
 
 

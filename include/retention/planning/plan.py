@@ -1,4 +1,8 @@
-"""The plan of deletions and masks, as a file whose SHA-256 people approve."""
+"""The disposition plan of a run.
+
+The plan is stored as a file. An approval is valid only for the plan file whose SHA-256 the approval
+request states.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,14 @@ Event = Literal["DELETE", "UPDATE"]
 
 
 class KeptBy(StrictModel):
-    """Records that stay since other records refer to them.
+    """The number of records of a record class that are kept because of one foreign key.
 
     Attributes:
-        table: ``schema.table`` that refers.
-        collection: its collection; None for a table that the data map lacks.
+        table: ``schema.table`` of the table that has the foreign key.
+        collection: collection of this table; None for an unmapped table.
         constraint: name of the foreign key.
-        records: number of kept records; several foreign keys may keep a record.
+        records: number of kept records. A record that is kept by several foreign keys is counted
+            for each.
     """
 
     table: str
@@ -33,11 +38,12 @@ class KeptBy(StrictModel):
 
 
 class HeldBy(StrictModel):
-    """Records that a hold keeps.
+    """The number of records of a record class that a legal hold keeps.
 
     Attributes:
-        hold: number in the registry.
-        records: number of expired records; several holds may keep a record.
+        hold: number of the legal hold in the register.
+        records: number of kept records, among those that expired or whose erasure was requested. A
+            record that is kept by several holds is counted for each.
     """
 
     hold: int
@@ -45,27 +51,32 @@ class HeldBy(StrictModel):
 
 
 class PlannedClass(StrictModel):
-    """The plan for a record class.
+    """The planned disposition of a record class.
 
     Attributes:
-        name: of the class.
-        rule_sha256: of the class in retention.yaml.
-        records: of the class, in all.
-        expired: whose periods are over; of a class that masks, and that are not masked yet.
-        requested: that a data subject asked to have erased before their time.
-        held: of both, that a hold keeps.
-        suspended: of both, that the class's own condition keeps, and no hold.
-        kept_longer: of both, that another class of theirs keeps.
-        kept_by_reference: of both, that stay since other records refer to them.
-        to_delete: records that will be deleted, those of dropped partitions included.
-        to_mask: records that will be masked.
-        to_drop_partitions: partitions that will be dropped as a whole.
-        not_started: records whose clock is null.
-        ahead: records whose clock lies in the future.
-        minimum_not_started: records that are over or asked for, and that a `minimum` keeps whose
-            clock is null: no period of it runs, so that they never expire.
-        referred_by: what keeps them.
-        held_by: which holds keep them.
+        name: name of the record class.
+        collection: collection of the record class.
+        action: disposition of the record class.
+        rule_sha256: SHA-256 of the definition of the record class in retention.yaml.
+        records: number of all records of the record class.
+        expired: number of expired records. If the record class masks records, those that are masked
+            already are not counted.
+        requested: number of records that have not expired and whose erasure was requested.
+        held: number of records on legal hold, among the expired and the requested records.
+        suspended: number of records whose disposition retention.yaml suspends, among the expired
+            and the requested records. Records on legal hold are not counted here.
+        kept_longer: number of records that another record class of the collection keeps, among the
+            expired and the requested records.
+        kept_by_reference: number of records that are kept because other records refer to them.
+        to_delete: number of records to delete, including records of partitions to drop.
+        to_mask: number of records to mask.
+        to_drop_partitions: number of partitions to drop.
+        not_started: number of records without a start of the retention period.
+        ahead: number of records whose retention period starts in the future.
+        minimum_not_started: number of expired or requested records that are kept because the start
+            of a `minimum` period is missing. They never expire if nobody fills in the date.
+        referred_by: numbers of records that are kept because of references, by foreign key.
+        held_by: numbers of records on legal hold, by hold.
     """
 
     name: str
@@ -90,11 +101,14 @@ class PlannedClass(StrictModel):
 
     @property
     def planned(self) -> int:
-        """Records that will be deleted or masked."""
+        """The number of records of the record class to delete or mask."""
         return self.to_delete + self.to_mask
 
     def as_json(self) -> dict[str, Any]:
-        """Return the class for ``retention plan --json`` (docs/retention.md)."""
+        """Return the figures of the record class for the output of ``retention plan --json``.
+
+        docs/reference/retention-schedule.md describes this output.
+        """
         return {
             "name": self.name,
             "collection": self.collection,
@@ -113,12 +127,12 @@ class PlannedClass(StrictModel):
 
 
 class PlannedPartition(StrictModel):
-    """A partition that will be dropped as a whole.
+    """A partition that the plan drops with all its records.
 
     Attributes:
-        table: ``schema.table``.
-        records: in it.
-        digest: as of `PlannedTable`.
+        table: ``schema.table`` of the partition.
+        records: number of records in the partition.
+        digest: digest of their primary keys, calculated like `PlannedTable.deleted`.
     """
 
     table: str
@@ -127,17 +141,20 @@ class PlannedPartition(StrictModel):
 
 
 class PlannedTable(StrictModel):
-    """The plan for the table of a collection.
+    """The planned changes of the table of a collection.
 
     Attributes:
-        to_delete: records that will be deleted, each once however many classes it has.
-        deleted: keyed digest of their primary keys: XOR of PostgreSQL's 64-bit hashes under a seed
-            that comes from the erasure key. It shows whether the records are still the same, and
-            does not identify them.
-        to_mask: records that will be masked.
-        masked: likewise.
-        references: what leads to the table and what becomes of it, for the reader.
-        partitions: that will be dropped.
+        collection: name of the collection.
+        to_delete: number of records to delete. A record that belongs to several record classes
+            counts once.
+        deleted: digest of the primary keys of the records to delete. Another set of records has
+            another digest, but the digest identifies no record. It is the XOR of PostgreSQL's
+            64-bit hashes of the keys. The seed of the hashes is derived from an HMAC key.
+        to_mask: number of records to mask.
+        masked: digest of the primary keys of the records to mask, calculated like `deleted`.
+        references: foreign keys that refer to the table, as texts. Each text states whether the
+            foreign key keeps records or is set to null.
+        partitions: partitions to drop.
     """
 
     collection: str
@@ -150,15 +167,15 @@ class PlannedTable(StrictModel):
 
 
 class Reaction(StrictModel):
-    """A trigger, rule or publication that reacts to changes of the plan.
+    """A trigger, rule or publication that acts when the plan deletes or updates records.
 
     Attributes:
-        collection: whose rows are deleted or updated.
+        collection: collection whose records are deleted or updated.
         table: ``schema.table`` of the collection.
-        kind: what reacts.
-        name: of the trigger, rule or publication.
-        events: to which it reacts.
-        function: of a trigger, ``schema.function``.
+        kind: type of the database object.
+        name: name of the trigger, rule or publication.
+        events: types of statements on which it acts.
+        function: ``schema.function`` of a trigger; None for a rule or publication.
     """
 
     collection: str
@@ -170,24 +187,27 @@ class Reaction(StrictModel):
 
     @property
     def label(self) -> str:
-        """The reaction for a message: kind, name, table and function."""
+        """A text that identifies the trigger, rule or publication by name, table and function."""
         function = f", {self.function}" if self.function else ""
         return f"{self.name} ({self.table}{function})"
 
 
 class Plan(StrictModel):
-    """The plan of a run for a database.
+    """The disposition plan of a run for one database.
 
     Attributes:
-        database: of the data map.
-        as_of: moment for which it was made.
-        key_id: erasure key under which records are named.
-        holds: numbers of the holds that counted.
-        requests: numbers of the requests that counted.
-        order: groups of collections in the order in which they are emptied.
-        classes: in the order of retention.yaml.
-        tables: by collection.
-        reactions: triggers, rules and publications of the tables that the plan may change.
+        form: version of the file format.
+        database: name of the database in the data map.
+        as_of: time for which the plan is made. Records that expired before this time are disposed
+            of.
+        key_id: id of the HMAC key from which the seed of the digests is derived.
+        holds: numbers of the legal holds that the plan respects.
+        requests: ids of the erasure requests that the plan carries out.
+        order: collections in the order of deletion. Each item is a foreign-key cycle of collections
+            or a single collection.
+        classes: record classes in the order of retention.yaml.
+        tables: tables of the collections with record classes.
+        reactions: triggers, rules and publications on the tables that the plan changes.
     """
 
     form: str = SCHEMA
@@ -203,56 +223,70 @@ class Plan(StrictModel):
 
     @property
     def content(self) -> bytes:
-        """The content of the file."""
+        """The bytes of the plan file."""
         data = self.model_dump(mode="json")
         return (json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the plan; ``sha256sum`` prints the same of its file."""
+        """The SHA-256 of the plan file in hex digits, as ``sha256sum`` prints it."""
         return hashlib.sha256(self.content).hexdigest()
 
     @property
     def planned(self) -> int:
-        """Records that will be deleted or masked."""
+        """The number of records of all record classes to delete or mask."""
         return sum(record_class.planned for record_class in self.classes)
 
     def of(self, name: str) -> PlannedClass:
-        """Return the class of a name."""
+        """Return the planned disposition of a record class.
+
+        Args:
+            name: name of the record class.
+        """
         return next(record_class for record_class in self.classes if record_class.name == name)
 
     def table(self, collection: str) -> PlannedTable:
-        """Return the table of a collection."""
+        """Return the planned changes of the table of a collection.
+
+        If the plan does not have the collection, all figures are 0.
+        """
         tables = (table for table in self.tables if table.collection == collection)
         return next(tables, PlannedTable(collection=collection))
 
 
 def file_name(database: str) -> str:
-    """Return the name of a plan's file in the bundle."""
+    """Return the name of the plan file of a database in the evidence bundle."""
     return f"plan-{database}.json"
 
 
 def read_plan(content: bytes, sha256: str) -> Plan:
-    """Read a stored plan, and refuse it if its hash differs.
+    """Parse a plan file after its SHA-256 was verified.
+
+    Args:
+        content: bytes of the plan file.
+        sha256: SHA-256 that the file must have.
 
     Raises:
-        ControlFailed: it was edited.
+        ControlFailed: the file has another SHA-256, so it was edited.
     """
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ControlFailed(
-            "The plan is not the one that was made: its file changed since.",
-            "Nothing was deleted. Find out who changed it; the next run makes a new plan.",
+            "The file of the plan changed after the plan was made.",
+            "Nothing was deleted. Find out who changed the file. The next run makes a new plan.",
         )
     return Plan.model_validate_json(content)
 
 
 def rule_digest(rule: RetentionRule) -> str:
-    """Return the SHA-256 of a class of retention.yaml."""
+    """Return the SHA-256 of the definition of a record class in retention.yaml."""
     return hashlib.sha256(rule.model_dump_json(by_alias=True).encode()).hexdigest()
 
 
-def combined(plans: Sequence[Plan]) -> str:
-    """Return a hash for the plans of several databases, or the hash of a single plan."""
+def combined_sha256(plans: Sequence[Plan]) -> str:
+    """Return one SHA-256 for the plans of several databases.
+
+    For a single plan, it is the SHA-256 of the plan file.
+    """
     if len(plans) == 1:
         return plans[0].sha256
     lines = "".join(f"{plan.sha256}  {file_name(plan.database)}\n" for plan in plans)

@@ -1,4 +1,4 @@
-"""The step of `enforce_retention` that plans."""
+"""The step of `enforce_retention` that makes the disposition plan."""
 
 from __future__ import annotations
 
@@ -7,75 +7,80 @@ from datetime import date
 from include.approvals import registry
 from include.approvals.registry import Request
 from include.erasure import ledger
-from include.erasure.ledger import require_no_entry_missing
+from include.erasure.ledger import require_no_missing_entry
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, keep_artifact
 from include.holds import records as record_holds
 from include.holds import registry as holds
 from include.messages import _
 from include.retention.database import RetentionDatabase
-from include.retention.hold_keys import find_unmatched
+from include.retention.hold_keys import report_unmatched_holds
 from include.retention.planning import breaker
-from include.retention.planning.approval import may_be_approved, people_for
-from include.retention.planning.breaker import Tripped
+from include.retention.planning.approval import has_approvers, people_of_plan
+from include.retention.planning.breaker import ExceededLimit
 from include.retention.planning.plan import Plan, file_name
-from include.retention.planning.planner import plan_of
+from include.retention.planning.planner import plan_database
 from include.retention.results import KIND, EffectiveHold, PlanResult
 
 
 def plan(
     database: RetentionDatabase, findings: StepFindings, as_of: str | None = None
 ) -> PlanResult:
-    """Make the plan, store it as a file of the bundle, and request approval if needed.
+    """Make the disposition plan of a database, and request its approval if needed.
+
+    The plan is stored as a file of the evidence bundle.
 
     Args:
-        database: to plan for.
-        findings: of the step.
-        as_of: see `include.retention.planning.planner.moment_of`; never in the future.
+        database: database for which the plan is made.
+        findings: collector of the findings of the planning step.
+        as_of: time for which the plan is made, as text that
+            `include.retention.planning.planner.parse_as_of` reads. It must not be in the future.
 
     Raises:
-        ControlFailed: clocks disagree, or the erasure ledger lacks entries of the database.
-        UsageError: the moment lies in the future, or the schedule does not fit the database.
+        ControlFailed: system clocks differ, or entries of the database are missing in the erasure
+            ledger.
+        UsageError: the time is in the future, or the retention schedule does not fit the database.
     """
     run, name = database.run, database.name
+    findings.subject_titles |= database.class_titles
     with run.state.connect() as conn:
-        require_no_entry_missing(conn, name)
-    made = _begun_plan(database) or plan_of(database, as_of)
-    exceeded = tripped(database, made)
+        require_no_missing_entry(conn, name)
+    new_plan = _plan_in_progress(database) or plan_database(database, as_of)
+    exceeded = exceeded_limits(database, new_plan)
     with run.state.connect() as conn:
-        expired = breaker.past_runs(conn, made, database.run_key, "expired")
+        expired = breaker.read_past_runs(conn, new_plan, database.run_key, "expired")
     with run.state.begin() as conn:
         waiting = {each.name for each in exceeded}
-        breaker.remember(conn, made, database.run_key, run.clock, waiting)
-        keep_artifact(conn, *database.run_key, file_name(name), made.content)
-        active = holds.active(conn)
-        due = holds.due_for_review(conn, run.today)
-        on_records = record_holds.on_records(conn, name)
-    request = _request(database, findings, made) if exceeded else None
-    _unmapped(findings, made)
-    _nothing_expires(findings, made, expired)
-    _due(findings, [hold.review_on for hold in due])
-    find_unmatched(findings, database.reader, database.mapped, database.rules, on_records)
-    for planned in made.classes:
+        breaker.enter_plan(conn, new_plan, database.run_key, run.clock, waiting)
+        keep_artifact(conn, *database.run_key, file_name(name), new_plan.content)
+        active = holds.active_holds(conn)
+        due = holds.holds_due_for_review(conn, run.today)
+        on_records = record_holds.load_record_holds(conn, name)
+    request = _request_approval(database, findings, new_plan) if exceeded else None
+    _report_unmapped(findings, new_plan)
+    _report_nothing_expires(findings, new_plan, expired)
+    _report_due_reviews(findings, [hold.review_on for hold in due])
+    report_unmatched_holds(findings, database.reader, database.mapped, database.rules, on_records)
+    for planned in new_plan.classes:
         findings.measure(f"retention.{planned.name}.planned", planned.planned, "rows")
-    keeping = {held.hold for planned in made.classes for held in planned.held_by}
+    keeping = {held.hold for planned in new_plan.classes for held in planned.held_by}
     return PlanResult(
-        as_of=made.as_of,
-        sha256=made.sha256,
-        classes=list(made.classes),
+        as_of=new_plan.as_of,
+        sha256=new_plan.sha256,
+        classes=list(new_plan.classes),
         tripped=exceeded,
         started_by=run.triggered_by,
-        key_id=made.key_id,
-        holds_that_counted=len(made.holds),
-        holds=[_effective(hold) for hold in active if hold.id in keeping],
-        reactions=list(made.reactions),
+        key_id=new_plan.key_id,
+        holds_that_counted=len(new_plan.holds),
+        holds=[_effective_hold(hold) for hold in active if hold.id in keeping],
+        reactions=list(new_plan.reactions),
         request=request.id if request else None,
-        asked_at=request.asked_at if request else None,
+        asked_at=request.requested_at if request else None,
         asked_for=request.requested_by if request else (),
     )
 
 
-def _effective(hold: holds.Hold) -> EffectiveHold:
+def _effective_hold(hold: holds.Hold) -> EffectiveHold:
     return EffectiveHold(
         hold=hold.id,
         kind=hold.kind,
@@ -86,36 +91,45 @@ def _effective(hold: holds.Hold) -> EffectiveHold:
     )
 
 
-def _begun_plan(database: RetentionDatabase) -> Plan | None:
-    """Return the plan that this run requested approval for, or has begun to execute.
+def _plan_in_progress(database: RetentionDatabase) -> Plan | None:
+    """Return the stored plan of this run, if the run has already acted on it, or None.
 
-    A repeated step must not make another plan: people answer their approval request, and the run
-    continues the plan that it began.
+    The run has acted on the plan if it requested an approval or erased records. A retry of the
+    planning step must keep such a plan: approvers decide on the request for this plan, and the run
+    continues to execute it.
+
+    Args:
+        database: database of the plan.
     """
     run = database.run
     with run.state.connect() as conn:
-        request = registry.request_of(conn, *database.run_key, KIND, database.name)
-        if request is None and not ledger.has_begun(conn, database.name, *database.run_key):
+        request = registry.latest_request(conn, *database.run_key, KIND, database.name)
+        if request is None and not ledger.has_batches(conn, database.name, *database.run_key):
             return None
     content = run.records().artifacts.get(file_name(database.name))
     return Plan.model_validate_json(content) if content else None
 
 
-def tripped(database: RetentionDatabase, plan: Plan) -> list[Tripped]:
-    """Return the classes of a plan that a second person has to approve.
+def exceeded_limits(database: RetentionDatabase, plan: Plan) -> list[ExceededLimit]:
+    """Return the limits that a plan exceeds. If there is at least one, the plan needs an approval.
 
-    Recent erasures do not count towards a plan for a day in the future.
+    Recent erasures by other runs count towards the limits, up to the time for which the plan was
+    made.
+
+    Args:
+        database: database of the plan.
+        plan: the plan.
     """
     run, default = database.run, database.disposition.limit
     with run.state.connect() as conn:
-        past = breaker.past_runs(conn, plan, database.run_key)
+        past = breaker.read_past_runs(conn, plan, database.run_key)
         at = max(run.clock.now(), plan.as_of)
-        recent = breaker.recent_runs(conn, plan, database.run_key, at)
+        recent = breaker.count_recent_erasures(conn, plan, database.run_key, at)
     limits = {rule.record_class: rule.limit or default for rule in database.rules}
     exceeded = [
-        breaker.trips(
+        breaker.check_limit(
             planned,
-            limits.get(planned.name, default),  # of a class that is gone since
+            limits.get(planned.name, default),  # retention.yaml no longer has the class
             past[planned.name],
             recent.get(planned.name, 0),
         )
@@ -124,31 +138,40 @@ def tripped(database: RetentionDatabase, plan: Plan) -> list[Tripped]:
     return [each for each in exceeded if each]
 
 
-def _request(database: RetentionDatabase, findings: StepFindings, plan: Plan) -> Request | None:
-    """Request the approval of a plan; None, with a finding, if nobody may approve it."""
-    if not may_be_approved(database, plan):
+def _request_approval(
+    database: RetentionDatabase, findings: StepFindings, plan: Plan
+) -> Request | None:
+    """Request the approval of a plan.
+
+    If the plan has no approver, add a finding and return None.
+    """
+    if not has_approvers(database, plan):
         findings.find(
             "retention.nobody_to_ask",
             Outcome.FAIL,
-            _("The plan is larger than usual, and nobody may approve it."),
-            _("Name owners and approvers, who are other people, in disposition.yaml."),
+            _("The plan exceeds its limits, and no person is entitled to approve it."),
+            _(
+                "Ask the data engineers to name owners and approvers of the retention schedule. "
+                "An approver must not be an owner."
+            ),
+            for_engineers=_("Name them in `disposition.yaml`."),
         )
         return None
     dag_id, run_id = database.run_key
     with database.run.state.begin() as conn:
-        return registry.ask(
+        return registry.create_request(
             conn,
             database.run.clock,
             kind=KIND,
             subject=database.name,
             sha256=plan.sha256,
-            requested_by=people_for(database, plan).owners,
+            requested_by=people_of_plan(database, plan).owners,
             dag_id=dag_id,
             run_id=run_id,
         )
 
 
-def _unmapped(findings: StepFindings, plan: Plan) -> None:
+def _report_unmapped(findings: StepFindings, plan: Plan) -> None:
     for planned in plan.classes:
         for kept in planned.referred_by:
             if kept.collection is None:
@@ -156,41 +179,54 @@ def _unmapped(findings: StepFindings, plan: Plan) -> None:
                     "retention.unmapped_reference",
                     Outcome.FAIL,
                     _(
-                        "{count} expired records stay: {table}, which the data map lacks, refers "
-                        "to them.",
+                        "{count} expired records remain, because {table}, which is not in the "
+                        "data map, refers to them.",
                         count=kept.records,
                         table=kept.table,
                     ),
-                    _("Add the table to the data map and say what becomes of its records."),
+                    _("Add the table to the data map, and define the disposition of its records."),
                     subject=planned.name,
                 )
 
 
-def _nothing_expires(findings: StepFindings, plan: Plan, past: dict[str, list[int]]) -> None:
-    """Warn when a class that always had expired records has none.
+def _report_nothing_expires(findings: StepFindings, plan: Plan, past: dict[str, list[int]]) -> None:
+    """Report each record class that has no expired records, but had some in each of the last runs.
 
-    Its clock column may no longer be filled.
+    A possible cause is that the application no longer fills in the start of the retention period.
+
+    Args:
+        findings: collector of the findings of the planning step.
+        plan: the plan of this run.
+        past: record class -> numbers of expired records in the last runs.
     """
     for planned in plan.classes:
         usual = past[planned.name]
-        if len(usual) >= breaker.FEWEST and min(usual) > 0 and not planned.expired:
+        if len(usual) >= breaker.MIN_RUNS and min(usual) > 0 and not planned.expired:
             findings.find(
                 "retention.nothing_expires",
                 Outcome.ATTENTION,
                 _(
-                    "Nothing has expired; in each of the last {runs} runs something had.",
+                    "No record of this record class has expired, although each of the last "
+                    "{runs} runs found expired records of the class.",
                     runs=len(usual),
                 ),
-                _("See that the clock of the class is still filled in."),
+                _(
+                    "Check that the records still contain the date from which the retention "
+                    "period counts."
+                ),
                 subject=planned.name,
             )
 
 
-def _due(findings: StepFindings, reviews: list[date]) -> None:
+def _report_due_reviews(findings: StepFindings, reviews: list[date]) -> None:
     if reviews:
         findings.find(
             "retention.hold_review_due",
             Outcome.ATTENTION,
             _("{count} legal holds are past their review date.", count=len(reviews)),
-            _("Ask their owners, and release what is not needed: `hold list --due` names them."),
+            _(
+                "Ask the owners of these legal holds whether they are still needed. Have the "
+                "others released."
+            ),
+            for_engineers=_("`./parcelseal hold list --due` lists them."),
         )

@@ -1,4 +1,7 @@
-"""Make a plan: count in PostgreSQL, in one snapshot; no key leaves the database."""
+"""Make a disposition plan by counting records in one snapshot of a database.
+
+The plan contains counts and digests, and no keys of records.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,23 @@ from zoneinfo import ZoneInfo
 import psycopg
 from psycopg.sql import SQL, Composable
 
-from include.erasure.masks import to_mask
-from include.policy.fragments import all_of, any_of, fixed, literal
+from include.erasure.masks import needs_masking
+from include.policy.fragments import all_of, any_of, escape_percent, literal
 from include.policy.retention import SqlClock
 from include.retention.database import RetentionDatabase
-from include.retention.planning.classes import RecordClass, past_partitions
+from include.retention.planning.classes import RecordClass, expired_partitions
 from include.retention.planning.counting import (
-    Counted,
-    Records,
+    ClassCounts,
+    RecordFigures,
     Scan,
-    count,
+    count_where,
     hashed_key,
     key_hash,
     key_seed,
-    scan,
+    scan_collection,
 )
-from include.retention.planning.deletable import Detail, KeptRecords
 from include.retention.planning.graph import FALSE, Graph, Reference
+from include.retention.planning.kept_records import KeptFigures, KeptRecords
 from include.retention.planning.plan import (
     HeldBy,
     KeptBy,
@@ -39,32 +42,32 @@ from include.retention.planning.plan import (
 )
 from include.retention.planning.reactions import read_reactions
 from include.retention.planning.schedule import Schedule, schedule_of
-from include.retention.planning.subjects import remember
+from include.retention.planning.subjects import store_request_records
 from include.retention.postgres.session import (
-    NOTHING,
-    one_view,
-    prepare,
-    require_agreement,
+    NO_SETTINGS,
+    open_snapshot,
+    prepare_session,
+    require_clocks_agree,
     set_up_joins,
 )
 from include.retention.postgres.transaction_counters import require_counting
 from include.services.database import scalar
 from include.services.errors import UsageError
 
-YEARS = range(1900, 9000)  # any period can be added within the years of Python's datetime
+YEARS = range(1900, 9000)  # so that adding a period does not overflow Python's datetime
 
 
-def moment_of(as_of: str | None, now: datetime, timezone: str) -> datetime:
-    """Return the moment for which a plan is made.
+def parse_as_of(as_of: str | None, now: datetime, timezone: str) -> datetime:
+    """Parse the text that states the time for which a plan is made.
 
     Args:
-        as_of: a date, which is 00:00 of that day in the pack's timezone, or a moment with an offset
-            from UTC, both by ISO 8601; the present day if it is empty.
-        now: the moment, timezone-aware.
-        timezone: of the pack.
+        as_of: a date or a time in ISO 8601. A date means 00:00 in the policy pack's timezone. A
+            time needs an offset from UTC. An empty text or None means 00:00 of the current day.
+        now: the current time, timezone-aware.
+        timezone: timezone of the policy pack.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the text has another format, or the year is outside of 1900 to 8999.
     """
     zone = ZoneInfo(timezone)
     if not as_of:
@@ -75,17 +78,19 @@ def moment_of(as_of: str | None, now: datetime, timezone: str) -> datetime:
         else:
             moment = datetime.fromisoformat(as_of)
     except ValueError:
-        raise _unreadable(as_of) from None
+        raise _unreadable_moment(as_of) from None
     if moment.tzinfo is None:
-        raise _unreadable(as_of)
+        raise _unreadable_moment(as_of)
     if moment.year not in YEARS:
-        raise UsageError(f"{as_of!r} is too far away.", "Write a year from 1900 to 8999.")
+        raise UsageError(
+            f"The year of {as_of!r} is not supported.", "Write a year from 1900 to 8999."
+        )
     return moment
 
 
-def _unreadable(as_of: str) -> UsageError:
+def _unreadable_moment(as_of: str) -> UsageError:
     return UsageError(
-        f"{as_of!r} is no day and no moment.",
+        f"{as_of!r} is neither a date nor a date and time.",
         "Write 2026-11-25, or 2026-11-25T03:30:00+08:00 with the offset from UTC.",
     )
 
@@ -94,64 +99,70 @@ Connection = psycopg.Connection[Any]
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Deletable records of a collection that other records keep.
+class KeptCounts:
+    """The numbers of records of a collection that are kept because other records refer to them.
 
     Attributes:
-        parts: records by the oid of their partition; key 0 for a plain table.
-        by_key: numbers by class, by the index of the keeping foreign key in `Graph.references`.
+        parts: oid of a table or partition -> figures of the kept records in it.
+        by_key: index of the foreign key in `Graph.references` -> numbers of records that the
+            foreign key keeps. There is one number for each record class that deletes.
     """
 
-    parts: dict[int, Records] = field(default_factory=dict)
+    parts: dict[int, RecordFigures] = field(default_factory=dict)
     by_key: dict[int, Sequence[int]] = field(default_factory=dict)
 
 
-def plan_of(database: RetentionDatabase, as_of: str | None, *, is_preview: bool = False) -> Plan:
-    """Make the plan for a moment; nothing is written to the mapped database.
+def plan_database(
+    database: RetentionDatabase, as_of: str | None, *, is_preview: bool = False
+) -> Plan:
+    """Make the disposition plan of a database, without writing to the mapped database.
 
     Args:
-        database: to plan for.
-        as_of: see `moment_of`.
-        is_preview: whether the moment may lie in the future, and no record of a request is
-            remembered.
+        database: database for which the plan is made.
+        as_of: time for which the plan is made, as text that `parse_as_of` reads.
+        is_preview: whether the plan is only shown to a person. A preview may be for a time in the
+            future, and stores no keys of records of erasure requests.
 
     Raises:
-        ControlFailed: clocks disagree.
-        UsageError: the moment lies in the future and may not, or the schedule does not fit the
-            database.
-        ServiceError: a lock was not free, or a statement took too long.
+        ControlFailed: system clocks differ.
+        UsageError: the time is in the future and the plan is not a preview, or the retention
+            schedule does not fit the database.
+        ServiceError: another session held a lock, or a statement took too long.
     """
     state, clock = database.run.state, database.run.clock
     with database.reader.connect(autocommit=True) as connection:
-        prepare(connection, database.mapped)
-        now = require_agreement(connection, state, clock)
-        moment = moment_of(as_of, now, database.run.pack.calendar.timezone)
+        prepare_session(connection, database.mapped)
+        now = require_clocks_agree(connection, state, clock)
+        moment = parse_as_of(as_of, now, database.run.pack.calendar.timezone)
         if moment > now and not is_preview:
             raise UsageError(
-                f"{moment:%Y-%m-%d %H:%M %z} is in the future; nothing is deleted ahead of time.",
-                "See what would go then by `./parcelseal retention plan --as-of`.",
+                f"{moment:%Y-%m-%d %H:%M %z} is in the future, and records are not deleted early.",
+                "`./parcelseal retention plan --as-of` shows the records that will expire by then.",
             )
         schedule = schedule_of(database, moment)
-        if not is_preview:  # before the run erases records that lead to them
-            schedule = remember(connection, state, clock, schedule)
+        if not is_preview:  # the run may erase records that lead to other records
+            schedule = store_request_records(connection, state, clock, schedule)
         return make_plan(connection, schedule)
 
 
 def make_plan(
-    connection: Connection, schedule: Schedule, settings: Mapping[str, str] = NOTHING
+    connection: Connection, schedule: Schedule, settings: Mapping[str, str] = NO_SETTINGS
 ) -> Plan:
-    """Make the plan for a database.
+    """Make the disposition plan of a database from its retention schedule.
+
+    No record is changed.
 
     Args:
-        connection: a session that `session.prepare` set up; nothing is written.
-        schedule: the record classes and the moment.
-        settings: of the server for the plan, by name.
+        connection: connection that `session.prepare_session` set up.
+        schedule: the record classes and the time for which the plan is made.
+        settings: PostgreSQL settings for the transaction of the plan, by name.
 
     Raises:
-        UsageError: see `Schedule.graph`; or a right is missing; or the server counts no changes.
-        ServiceError: a lock was not free, or a statement took too long.
+        UsageError: the retention schedule does not fit the database (`Schedule.graph`), a right is
+            missing, or the server does not count changed rows.
+        ServiceError: another session held a lock, or a statement took too long.
     """
-    with one_view(connection, schedule.database, settings):
+    with open_snapshot(connection, schedule.database, settings):
         require_counting(connection, schedule.database)
         graph = schedule.graph(connection)
         return _Planner(connection, schedule, graph).plan()
@@ -167,18 +178,20 @@ class _Planner:
     def plan(self) -> Plan:
         collections = list(self.graph.classes)
         scans = {
-            name: scan(self.connection, self.graph, name, seed=self.seed) for name in collections
+            name: scan_collection(self.connection, self.graph, name, seed=self.seed)
+            for name in collections
         }
         kept = self._kept(scans)
         tables = {
-            name: self._table(name, scans[name], kept.get(name, Kept())) for name in collections
+            name: self._table(name, scans[name], kept.get(name, KeptCounts()))
+            for name in collections
         }
-        made = {
+        planned_classes = {
             record_class.name: self._class(
                 record_class,
                 scans[name].classes[record_class.name],
                 *tables[name],
-                kept.get(name, Kept()),
+                kept.get(name, KeptCounts()),
             )
             for name in collections
             for record_class in self.graph.classes[name]
@@ -191,7 +204,7 @@ class _Planner:
             holds=schedule.holds.fingerprint,
             requests=tuple(sorted(request.id for request in schedule.requests)),
             order=self.graph.groups,
-            classes=tuple(made[rule.record_class] for rule in schedule.rules),
+            classes=tuple(planned_classes[rule.record_class] for rule in schedule.rules),
             tables=tuple(table for table, _ in tables.values()),
             reactions=read_reactions(self.connection, self.graph),
         )
@@ -203,27 +216,37 @@ class _Planner:
             if record_class.rule.deletes
         ]
 
-    def _kept(self, scans: Mapping[str, Scan]) -> dict[str, Kept]:
-        """Count the deletable records that other records keep, by collection."""
-        ready = [name for name in self.graph.emptied if scans[name].ready.records]
+    def _kept(self, scans: Mapping[str, Scan]) -> dict[str, KeptCounts]:
+        """Count the records that are kept because remaining records refer to them.
+
+        Args:
+            scans: collection -> numbers of its records, from scans that ignore references.
+
+        Returns:
+            Collection -> numbers of its kept records.
+        """
+        ready = [name for name in self.graph.deleting_collections if scans[name].ready.records]
         kept = KeptRecords(self.graph, ready, details={name: self._detail(name) for name in ready})
         expressions = kept.expressions()
         if not kept.joins:
             return {}
         set_up_joins(self.connection, kept.joins + len(ready))
         query = SQL("{} {}").format(expressions, kept.counts())
-        found: dict[str, Kept] = {name: Kept() for name in ready}
+        by_collection: dict[str, KeptCounts] = {name: KeptCounts() for name in ready}
         for at, key, oid, records, digest, by_class in self.connection.execute(query, {}):
-            name = self.graph.emptied[at]
+            name = self.graph.deleting_collections[at]
             by_class = by_class[: len(self._deleting(name))]  # rows of a cycle have one length
             if key < 0:
-                found[name].parts[oid] = Records(records, digest, by_class)
+                by_collection[name].parts[oid] = RecordFigures(records, digest, by_class)
             else:
-                found[name].by_key[key] = by_class
-        return found
+                by_collection[name].by_key[key] = by_class
+        return by_collection
 
-    def _detail(self, collection: str) -> Detail:
-        """Return the figures of a kept record: its digest, and the classes that may delete it."""
+    def _detail(self, collection: str) -> KeptFigures:
+        """Return which figures to compute for the kept records of a collection.
+
+        These are the records that are kept because other records refer to them.
+        """
         relation = self.graph.relations.by_collection[collection]
         deleting = self._deleting(collection)
         only = [SQL("true")]  # with one deleting class, it may delete each deletable record
@@ -232,34 +255,47 @@ class _Planner:
             if len(deleting) > 1
             else only
         )
-        return Detail(hashed_key(relation, self.seed), classes)
+        return KeptFigures(hashed_key(relation, self.seed), classes)
 
     def _table(
-        self, collection: str, counted: Scan, kept: Kept
+        self, collection: str, counted: Scan, kept: KeptCounts
     ) -> tuple[PlannedTable, dict[str, int]]:
-        """Return the records to delete from a table, and their number by class."""
+        """Return the planned changes of a table.
+
+        Args:
+            collection: collection of the table.
+            counted: numbers of the collection's records, from a scan that ignores references.
+            kept: numbers of the collection's records that are kept because of references.
+
+        Returns:
+            The planned changes, and record class -> number of its records to delete.
+        """
         deleting = self._deleting(collection)
         going = counted.ready
         for part in kept.parts.values():
-            going = going.without(part)
+            going = going.minus(part)
         table = PlannedTable(
             collection=collection,
             to_delete=going.records,
             deleted=str(going.digest),
             to_mask=counted.to_mask.records,
             masked=str(counted.to_mask.digest),
-            references=tuple(map(_described, self.graph.references(collection)))
+            references=tuple(map(_describe_reference, self.graph.references(collection)))
             if deleting
             else (),
             partitions=self._whole_partitions(collection, kept) if going.records else (),
         )
         each = zip(deleting, going.by_class, strict=True)
-        return table, {it.name: records for it, records in each}
+        return table, {record_class.name: records for record_class, records in each}
 
-    def _whole_partitions(self, collection: str, kept: Kept) -> tuple[PlannedPartition, ...]:
-        """Return the partitions that may be dropped and whose records are all to be deleted.
+    def _whole_partitions(self, collection: str, kept: KeptCounts) -> tuple[PlannedPartition, ...]:
+        """Return the partitions of a table to drop, because all their records are to be deleted.
 
         Empty partitions are not dropped.
+
+        Args:
+            collection: collection of the table.
+            kept: numbers of the collection's records that are kept because of references.
         """
         relation = self.graph.relations.by_collection[collection]
         dropping = [
@@ -270,7 +306,7 @@ class _Planner:
         over = {
             oid
             for record_class in dropping
-            for oid in past_partitions(self.connection, record_class)
+            for oid in expired_partitions(self.connection, record_class)
         }
         if not over:
             return ()
@@ -278,29 +314,29 @@ class _Planner:
             "SELECT t.tableoid::bigint, count(*), {ready}, {digest} FROM {table} AS t "
             "WHERE t.tableoid = ANY ({over}::oid[]) GROUP BY 1"
         ).format(
-            ready=count(may_go := self.graph.may_go(collection)),
-            digest=key_hash(relation, self.seed, may_go),
+            ready=count_where(deletable := self.graph.deletable(collection)),
+            digest=key_hash(relation, self.seed, deletable),
             table=relation.identifier,
             over=literal(sorted(over)),
         )
         parts = {row[0]: row[1:] for row in self.connection.execute(query, {})}
-        none = Records(0, 0)
-        whole = []
+        no_records = RecordFigures(0, 0)
+        partitions = []
         for leaf in relation.leaves:
             records, ready, digest = parts.get(leaf.oid, (0, 0, "0"))
-            stays = kept.parts.get(leaf.oid, none)
+            stays = kept.parts.get(leaf.oid, no_records)
             if records and records == ready and not stays.records:
                 name = f"{leaf.schema}.{leaf.name}"
-                whole.append(PlannedPartition(table=name, records=records, digest=digest))
-        return tuple(whole)
+                partitions.append(PlannedPartition(table=name, records=records, digest=digest))
+        return tuple(partitions)
 
     def _class(
         self,
         record_class: RecordClass,
-        counted: Counted,
+        counted: ClassCounts,
         table: PlannedTable,
         by_class: dict[str, int],
-        by_reference: Kept,
+        by_reference: KeptCounts,
     ) -> PlannedClass:
         going = by_class.get(record_class.name, 0)
         masks = record_class.rule.action == "mask"
@@ -331,8 +367,8 @@ class _Planner:
         )
 
     def _without_minimum(self, record_class: RecordClass) -> int:
-        """Count the records that only a `minimum` without a date keeps."""
-        lacks = _lacks_minimum(record_class, self.graph.subjects)
+        """Count the records that are kept only because a `minimum` period has no start date."""
+        lacks = _lacks_minimum_date(record_class, self.graph.subjects)
         if lacks == FALSE:
             return 0
         query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
@@ -340,23 +376,28 @@ class _Planner:
         )
         return int(scalar(self.connection, query, {}))
 
-    def _referred_by(self, record_class: RecordClass, kept: Kept) -> tuple[KeptBy, ...]:
-        """Return by foreign key how many records of a class are kept."""
+    def _referred_by(self, record_class: RecordClass, kept: KeptCounts) -> tuple[KeptBy, ...]:
+        """Return for each foreign key how many records of a record class are kept because of it.
+
+        Args:
+            record_class: the record class.
+            kept: numbers of kept records of the record class's collection.
+        """
         collection = record_class.rule.collection
-        place = self._deleting(collection).index(record_class)
+        index = self._deleting(collection).index(record_class)
         return tuple(
             KeptBy(
                 table=reference.key.label,
                 collection=reference.child,
                 constraint=reference.key.name,
-                records=kept.by_key[at][place],
+                records=kept.by_key[at][index],
             )
             for at, reference in enumerate(self.graph.references(collection))
-            if at in kept.by_key and kept.by_key[at][place]
+            if at in kept.by_key and kept.by_key[at][index]
         )
 
 
-def _described(reference: Reference) -> str:
+def _describe_reference(reference: Reference) -> str:
     effect = "keeps"
     if reference.sets_null:
         effect = "set to null" if reference.detached else "set to null by the database"
@@ -364,15 +405,16 @@ def _described(reference: Reference) -> str:
     return f"{reference.key.label} ({', '.join(columns)}): {effect}"
 
 
-def _lacks_minimum(record_class: RecordClass, subjects: Collection[str]) -> Composable:
-    """Return the condition that only the missing start date of a `minimum` keeps a record.
+def _lacks_minimum_date(record_class: RecordClass, subjects: Collection[str]) -> Composable:
+    """Return the SQL condition that a record is kept only because a start date is missing.
 
-    The record's own period is over, or its data subject requested erasure, but the start date of
-    the legal period is null. The record stays until a person fills in the date.
+    The retention period of the record has ended, or its data subject requested erasure. But a law
+    requires a minimum period (`minimum` in retention.yaml), and the start of this period is null.
+    The record is kept until a person fills in the date.
 
     Args:
-        record_class: the class, bound to its table.
-        subjects: keys of data subjects who requested erasure.
+        record_class: record class of the record.
+        subjects: keys of the data subjects who requested erasure.
     """
     rule, relation = record_class.rule, record_class.relation
     missing = [
@@ -383,10 +425,10 @@ def _lacks_minimum(record_class: RecordClass, subjects: Collection[str]) -> Comp
     ]
     if not missing:
         return FALSE
-    over = record_class.clock.over
+    ended = record_class.clock.ended
     if rule.on_request and subjects:
-        over = any_of([over, record_class.linked(subjects)])
-    conditions = [record_class.belongs, over, any_of(missing)]
-    if rule.action == "mask":  # masked records need no date
-        conditions.append(fixed(to_mask(record_class.mask, record_class.shapes)))
+        ended = any_of([ended, record_class.linked(subjects)])
+    conditions = [record_class.belongs, ended, any_of(missing)]
+    if rule.action == "mask":  # a record that is masked already needs no date
+        conditions.append(escape_percent(needs_masking(record_class.mask, record_class.shapes)))
     return SQL("({} IS TRUE)").format(all_of(conditions))

@@ -1,7 +1,8 @@
-"""Triggers, rules and publications of an application that react to the changes of a plan.
+"""Find the triggers, rules and publications that act on the changes of a disposition plan.
 
-A plan names them. It is refused if a rule replaces a statement, or if a publication cannot identify
-a deleted row to its subscribers.
+The plan lists them. In two cases, no plan is made: a rule would replace a statement of the
+execution by another statement, or a publication could not tell its subscribers which row was
+deleted.
 """
 
 from __future__ import annotations
@@ -63,18 +64,18 @@ WHERE l.relkind = 'r' GROUP BY 1, 2 ORDER BY 1, 2
 
 
 def read_reactions(connection: psycopg.Connection[Any], graph: Graph) -> tuple[Reaction, ...]:
-    """Return the triggers, rules and publications that react to a plan, by collection.
+    """Return the triggers, rules and publications that act on the changes of a plan.
 
     Args:
-        connection: inside of the plan's view of the database.
-        graph: the collections of the plan.
+        connection: connection with the open snapshot of the plan.
+        graph: the collections of the plan and their foreign keys.
 
     Raises:
-        UsageError: a rule replaces a statement, a published table lacks a replica identity, or the
-            session does not fire ordinary triggers, which foreign keys need.
+        UsageError: a rule would replace a statement of the execution, a published table has no
+            replica identity, or the session does not fire the triggers that enforce foreign keys.
     """
     _require_ordinary_triggers(connection)
-    events = _events(graph)
+    events = _changes_by_collection(graph)
     oids = {graph.relations.by_collection[name].oid: name for name in events}
     tables = {"tables": sorted(oids)}
     reactions: list[Reaction] = []
@@ -107,8 +108,8 @@ def read_reactions(connection: psycopg.Connection[Any], graph: Graph) -> tuple[R
     return tuple(reactions)
 
 
-def _events(graph: Graph) -> dict[str, list[Event]]:
-    """Return the changes that a plan may make to the rows of each collection."""
+def _changes_by_collection(graph: Graph) -> dict[str, list[Event]]:
+    """Return the types of statements that a plan may execute on each collection."""
     by_collection: dict[str, set[Event]] = {}
     for name, classes in graph.classes.items():
         if any(record_class.rule.deletes for record_class in classes):
@@ -125,8 +126,8 @@ def _require_ordinary_triggers(connection: psycopg.Connection[Any]) -> None:
     if scalar(connection, "SELECT current_setting('session_replication_role')") == "replica":
         user = connection.info.user
         raise UsageError(
-            f"Sessions of {user} fire no triggers, also none of foreign keys "
-            "(session_replication_role is replica): records would refer to deleted records.",
+            f"Sessions of {user} do not fire triggers, including those of foreign keys "
+            "(session_replication_role is replica), so records would refer to deleted records.",
             f"As a superuser, run ALTER ROLE {user} RESET session_replication_role; check also the "
             "settings of the database.",
         )

@@ -1,4 +1,4 @@
-"""The record classes of a database, bound to its tables and to the moment of a plan."""
+"""Find the tables of the record classes of a database, and the ends of their retention periods."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from psycopg.sql import SQL, Composable
 
 from include.erasure import request_records, requests
 from include.erasure.ledger import ErasureKeys
-from include.erasure.masks import shapes
-from include.erasure.places import Place
-from include.erasure.request_records import NamedRecord, Reader
+from include.erasure.masks import read_column_shapes
+from include.erasure.request_records import NamedRecord, RecordReader
 from include.erasure.requests import ErasureRequest
-from include.holds.records import RecordHolds, on_records
+from include.erasure.tables import TableName
+from include.holds.records import RecordHolds, load_record_holds
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import literal, pack_sql, quoted
 from include.policy.period import Period
@@ -30,48 +30,49 @@ from include.retention.postgres.key_types import (
     KeyType,
     TypedKeys,
     UnusableKey,
-    each_expression,
+    explain_unusable,
+    list_expressions,
     read_key_types,
-    why_unusable,
 )
-from include.retention.postgres.relations import Relation, read_relations, require
+from include.retention.postgres.relations import Relation, read_relations, require_disposable
 from include.services.database import scalar
 from include.services.errors import UsageError
 
 _DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184  # type oids of PostgreSQL
-# Return the moments at which "over" begins or ends; the first is an end. Adding months or days is
-# not monotonic: with a period of a year, at noon of 28 February, a clock in the morning of the 29th
-# of a leap year is over, and a clock in the afternoon of the 28th before it is not. So the query
-# samples clocks near the start of the period each quarter of an hour, since days and daylight
-# saving time change at full quarters, and bisects each interval in which the answer changes.
+# Return the clock values at which the period changes between ended and not ended. For values before
+# the first value, the period has ended. Adding months or days is not monotonic: with a period of a
+# year, at noon of 28 February, the period has ended for a clock in the morning of 29 February of a
+# leap year, but not for a clock in the afternoon of the 28 February before it. So the query samples
+# clock values near the start of the period each quarter of an hour, since days and daylight saving
+# time change at full quarters, and bisects each interval in which the answer changes.
 _CUTOFF = """
-WITH RECURSIVE given AS (
+WITH RECURSIVE input AS (
     SELECT %(as_of)s::timestamptz AS as_of,
            make_interval(months => %(months)s, days => %(days)s, secs => %(seconds)s) AS period
-), looked_at AS (
+), samples AS (
     SELECT moment, moment::timestamptz + period < as_of AS over
-    FROM given,
+    FROM input,
     LATERAL (SELECT date_trunc('hour', as_of - period)::{type} AS about) AS a,
     generate_series(about - interval '5 days', about + interval '5 days', '15 minutes') AS quarter,
     LATERAL (VALUES (quarter - interval '1 microsecond'), (quarter)) AS p (moment)
 ), changes AS (
     SELECT lag(moment) OVER (ORDER BY moment) AS before, moment, over,
            lag(over) OVER (ORDER BY moment) AS over_before
-    FROM looked_at
+    FROM samples
 ), search (start, before, moment, over) AS (
     SELECT before, before, moment, over FROM changes WHERE over <> over_before
     UNION ALL
     SELECT start, CASE WHEN same THEN before ELSE middle END,
            CASE WHEN same THEN middle ELSE moment END, over
     FROM (SELECT *, before + (moment - before) / 2 AS middle FROM search
-          WHERE moment - before > interval '1 microsecond') AS n, given,
+          WHERE moment - before > interval '1 microsecond') AS n, input,
     LATERAL (SELECT (middle::timestamptz + period < as_of) = over AS same) AS s
 )
 SELECT array_agg(edge ORDER BY edge) FROM (SELECT min(moment) AS edge FROM search GROUP BY start) e
 """
 
 
-def bind(
+def bind_classes(
     connection: psycopg.Connection[Any],
     rules: Sequence[RetentionRule],
     relations: Mapping[str, Relation],
@@ -80,19 +81,21 @@ def bind(
     now: datetime,
     timezone: str,
 ) -> list[RecordClass]:
-    """Bind record classes to their tables, and compute which periods are over at a moment.
+    """Find the tables of record classes, and compute the ends of their retention periods.
 
     Args:
-        connection: to the mapped database, inside of `include.retention.postgres.session`.
-        rules: rules of one database.
-        relations: tables by collection.
-        as_of: the moment for which the plan is made; timezone-aware.
-        now: the moment of planning.
-        timezone: IANA name of the timezone of dates and times without one.
+        connection: connection to the mapped database, set up by
+            `include.retention.postgres.session`.
+        rules: definitions of the record classes of this database.
+        relations: collection -> table.
+        as_of: time for which the plan is made; timezone-aware.
+        now: time at which the plan is made; timezone-aware.
+        timezone: IANA name of the timezone in which columns without a timezone are read.
 
     Raises:
-        UsageError: the database does not understand the SQL of a clock or condition, a clock is
-            neither a date nor a time, or a mask is on a column of the primary key.
+        UsageError: the database cannot evaluate the SQL of a record class; a start of a retention
+            period is neither a date nor a time; a column of the primary key is to be masked; or no
+            legal hold can match the type of a key.
     """
     binder = _Binder(connection, as_of, now, timezone)
     types = [binder.key_types(rule, relations[rule.collection]) for rule in rules]
@@ -129,9 +132,9 @@ class _Binder:
         clock = self._clock(rule, rule.clock, relation)
         bound = BoundClock(*clock, self._of_period(rule.period), self.now)
         minima = tuple(self._minimum(rule, minimum, relation, bound) for minimum in rule.minimum)
-        place = Place(relation.schema, relation.name)
-        held = shapes(self.connection, place) if rule.action == "mask" else {}
-        record_class = RecordClass(rule, relation, bound, minima, held, key_types, keys)
+        name = TableName(relation.schema, relation.name)
+        shapes = read_column_shapes(self.connection, name) if rule.action == "mask" else {}
+        record_class = RecordClass(rule, relation, bound, minima, shapes, key_types, keys)
         for text in (rule.where, rule.suspended and rule.suspended.where):
             if text:
                 self._type_of(rule, SQL("(({}) IS TRUE)").format(pack_sql(text)), relation)
@@ -140,8 +143,8 @@ class _Binder:
     def key_types(self, rule: RetentionRule, relation: Relation) -> dict[str, KeyType]:
         with self._refusals(rule), self.connection.transaction():
             types = read_key_types(self.connection, rule.keys, relation)
-        for kind, _place, text in each_expression(rule.keys):
-            if reason := why_unusable(kind, types[text]):
+        for kind, _place, text in list_expressions(rule.keys):
+            if reason := explain_unusable(kind, types[text]):
                 fault, action = reason
                 raise UnusableKey(f"In the class {rule.record_class}, {fault}.", action)
         return types
@@ -199,7 +202,7 @@ class _Binder:
                 raise
             kind = type(error).__name__
             raise UsageError(
-                f"The database does not understand a clock, condition or key of the class "
+                f"The database cannot evaluate a clock, condition or key of the class "
                 f"{rule.record_class} ({kind}, SQLSTATE {error.sqlstate}).",
                 "Correct the SQL in retention.yaml; it names columns of the record as t.column.",
             ) from None
@@ -213,12 +216,14 @@ class _Binder:
         span = {"months": period.months, "days": period.days, "seconds": period.seconds}
         with self.connection.transaction():
             self.connection.execute("SELECT set_config('TimeZone', %s, true)", [self.timezone])
-            zoned = self._look("timestamptz", as_of, span)
-            plain = self._look("timestamp", as_of, span)
+            zoned = self._query_cutoff("timestamptz", as_of, span)
+            plain = self._query_cutoff("timestamp", as_of, span)
             self.connection.execute("SET LOCAL TimeZone = 'UTC'")
         return Cutoff(zoned, plain)
 
-    def _look(self, kind: str, as_of: datetime, span: Mapping[str, int]) -> tuple[datetime, ...]:
+    def _query_cutoff(
+        self, kind: str, as_of: datetime, span: Mapping[str, int]
+    ) -> tuple[datetime, ...]:
         query = SQL(_CUTOFF).format(type=SQL(kind))
         return tuple(scalar(self.connection, query, {"as_of": as_of, **span}))
 
@@ -228,17 +233,19 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The record classes of one database, for one moment.
+    """The retention schedule of one database, for the time of a plan.
 
     Attributes:
-        rules: of retention.yaml.
-        as_of: moment for which a plan is made; timezone-aware.
-        now: moment of planning.
-        timezone: IANA name of the pack's timezone.
-        holds: that count.
-        requests: of data subjects, that are open and that this run may carry out.
-        keys: of the erasure ledger.
-        remembered: records that runs found for open requests, each with its data subject.
+        database: the database in the data map.
+        rules: definitions of the record classes in retention.yaml.
+        as_of: time for which the plan is made; timezone-aware.
+        now: time at which the plan is made; timezone-aware.
+        timezone: IANA name of the policy pack's timezone.
+        holds: the active legal holds.
+        requests: open erasure requests that this run may carry out.
+        keys: HMAC keys of the erasure ledger.
+        remembered: the records that runs found for open erasure requests and stored in the state
+            database. Each item is a pair: key of the data subject, and the stored record.
     """
 
     database: MappedDatabase
@@ -252,15 +259,15 @@ class Schedule:
     remembered: Sequence[tuple[str, NamedRecord]] = ()
 
     def graph(self, connection: Connection) -> Graph:
-        """Bind the classes to the tables as they are now.
+        """Return the record classes with their current tables and foreign keys.
 
         Raises:
-            UsageError: a class is about no table with a primary key, its SQL is faulty, or a key
-                that the pack wants set to null cannot be.
+            UsageError: a table is missing or has no primary key, the SQL of a record class is
+                faulty, or a foreign key cannot be set to null as retention.yaml requires.
         """
         relations = read_relations(connection, self.database)
-        require(relations, [rule.collection for rule in self.rules])
-        classes = bind(
+        require_disposable(relations, [rule.collection for rule in self.rules])
+        classes = bind_classes(
             connection,
             self.rules,
             relations.by_collection,
@@ -269,7 +276,7 @@ class Schedule:
             timezone=self.timezone,
         )
         subjects = frozenset(request.subject for request in self.requests)
-        reader = Reader(connection, self.database, self.keys, self.rules)
+        reader = RecordReader(connection, self.database, self.keys, self.rules)
         records = reader.records(self.remembered)
         graph = Graph(classes, relations, self.holds, subjects, records)
         require_detachable(connection, graph)
@@ -278,12 +285,19 @@ class Schedule:
 
 
 def schedule_of(database: RetentionDatabase, as_of: datetime) -> Schedule:
-    """Return the record classes for a moment, with the holds and requests of now."""
+    """Return the retention schedule of a database for the time of a plan.
+
+    It contains the current legal holds and open erasure requests.
+
+    Args:
+        database: the database.
+        as_of: time for which the plan is made; timezone-aware.
+    """
     run, name = database.run, database.name
     with run.state.connect() as conn:
-        holds = on_records(conn, name)
+        holds = load_record_holds(conn, name)
         open_requests = requests.open_requests(conn, name)
-        remembered = request_records.remembered(conn, name)
+        remembered = request_records.load_records(conn, name)
     return Schedule(
         database=database.mapped,
         rules=database.rules,

@@ -1,7 +1,8 @@
-"""Find the records of open requests and remember their keys before the run erases records.
+"""Find the records of open erasure requests, and store their keys before the run erases records.
 
-A record may be found through another record that a run erases first: an address through its
-customer. Remembered records are planned, erased, held and counted by their keys.
+Some records can be found only through another record, which the run may erase first. For example,
+an address is found through the customer record. Planning, execution, legal holds and verification
+therefore find the address by its stored key.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -20,10 +22,10 @@ from include.erasure.ledger import ErasureKeys
 from include.erasure.request_records import (
     Key,
     NamedRecord,
-    Namer,
+    RecordNamer,
     RequestRecords,
-    collected,
     digest_of,
+    group_records,
 )
 from include.erasure.requests import ErasureRequest
 from include.policy.datamap import MappedDatabase
@@ -31,81 +33,94 @@ from include.policy.fragments import all_of
 from include.retention.planning.classes import RecordClass
 from include.retention.planning.graph import Graph
 from include.retention.planning.schedule import Schedule
-from include.retention.postgres.session import ONE_CORE, one_view
+from include.retention.postgres.session import ONE_CORE, open_snapshot
 from include.services.clock import Clock
 
-MOST_RECORDS = 100_000  # of one request in one class: about 20 MB in the state database
-AT_ONCE = 5_000  # rows that are fetched together
+MOST_RECORDS = 100_000  # records of a request in a class: about 20 MB in the state database
+ROWS_AT_ONCE = 5_000  # rows that are fetched together
 
 
 @dataclass(frozen=True)
-class Search:
-    """The result of a search for the records of requests.
+class RequestSearch:
+    """The result of a search for the records of erasure requests.
 
     Attributes:
-        names: records to remember.
-        records: their primary keys.
-        found: ids of the requests that have records, whether masked or not.
-        oversized: ids of requests that have more records than are remembered.
+        names: records whose keys are to be stored.
+        records: primary keys of these records.
+        matched_request_ids: ids of the erasure requests for which the search found records. Records
+            that are masked already count as found.
+        oversized: ids of the erasure requests with too many records. The keys of so many records
+            are not stored.
     """
 
     names: frozenset[NamedRecord]
     records: RequestRecords
-    found: frozenset[int]
+    matched_request_ids: frozenset[int]
     oversized: frozenset[int]
 
 
-def search(
+def search_requests(
     connection: psycopg.Connection[Any],
     database: MappedDatabase,
     keys: ErasureKeys,
     graph: Graph,
-    asked: Sequence[ErasureRequest],
-    known: frozenset[str] = frozenset(),
-) -> Search:
-    """Find the records of requests in every class that a request erases.
+    open_requests: Sequence[ErasureRequest],
+    stored_names: frozenset[str] = frozenset(),
+) -> RequestSearch:
+    """Find the records of erasure requests in every record class that is erased on request.
 
-    Of a class whose subject cannot be lost (`Graph.keeps_subject`) more than `MOST_RECORDS` of a
-    request are not remembered and not needed; of any other class the request is oversized then.
+    If a request has more than `MOST_RECORDS` records in a record class, the keys of these records
+    are not stored. The request is then marked as oversized, unless these records can always be
+    traced to their data subject (`Graph.is_traceable`).
 
     Args:
-        connection: inside of one view of the database, so that no link is lost between two classes.
-        database: of the data map.
-        keys: of the erasure ledger.
+        connection: connection with an open snapshot. The searches of all record classes therefore
+            see the same data.
+        database: the database in the data map.
+        keys: HMAC keys of the erasure ledger.
         graph: the record classes.
-        asked: open requests.
-        known: names that are remembered already.
+        open_requests: open erasure requests of the database.
+        stored_names: names of the records that are stored already.
     """
-    by_subject = {request.subject: request.id for request in asked}
-    subjects = {request.id: request.subject for request in asked}
+    by_subject = {request.subject: request.id for request in open_requests}
+    subjects = {request.id: request.subject for request in open_requests}
     names: set[NamedRecord] = set()
-    keys_found: list[tuple[str, str, str, Key]] = []
-    found: set[int] = set()
+    record_keys: list[tuple[str, str, str, Key]] = []
+    with_records: set[int] = set()
     oversized: set[int] = set()
-    for record_class in (it for classes in graph.classes.values() for it in classes):
+    for record_class in chain.from_iterable(graph.classes.values()):
         if not record_class.rule.on_request or not by_subject:
             continue
         name, collection = record_class.name, record_class.rule.collection
-        by_request = _found(connection, record_class, by_subject)
-        namer = Namer(keys, database, collection, record_class.relation.key, known)
+        by_request = _keys_by_request(connection, record_class, by_subject)
+        namer = RecordNamer(keys, database, collection, record_class.relation.key, stored_names)
         for request_id, records in by_request.items():
-            found.add(request_id)
+            with_records.add(request_id)
             if len(records) > MOST_RECORDS:
-                if not graph.keeps_subject(record_class):
+                if not graph.is_traceable(record_class):
                     oversized.add(request_id)
                 continue
             for key, found_by in records:
-                keys_found.append((name, subjects[request_id], found_by, key))
+                record_keys.append((name, subjects[request_id], found_by, key))
                 names.add(NamedRecord(request_id, name, collection, namer.name(key), found_by))
-    return Search(frozenset(names), collected(keys_found), frozenset(found), frozenset(oversized))
+    return RequestSearch(
+        frozenset(names), group_records(record_keys), frozenset(with_records), frozenset(oversized)
+    )
 
 
-def _found(
+def _keys_by_request(
     connection: psycopg.Connection[Any], record_class: RecordClass, by_subject: dict[str, int]
 ) -> dict[int, set[tuple[Key, str]]]:
-    """Return the keys of a class by request, each with the digest of what named the subject.
+    """Return the primary keys of the records of a record class that belong to erasure requests.
 
-    Of a request that has too many only the first are returned, one more than are remembered.
+    Args:
+        connection: connection with an open snapshot.
+        record_class: the record class.
+        by_subject: key of a data subject -> id of the erasure request.
+
+    Returns:
+        Request id -> pairs: primary key of a record, and digest of the key expression that returned
+        the data subject's key. Each request has at most `MOST_RECORDS` + 1 pairs.
     """
     expressions = record_class.rule.keys.subject
     width = len(record_class.relation.key)
@@ -125,11 +140,11 @@ def _found(
         table=record_class.relation.identifier,
         which=all_of([record_class.belongs, record_class.linked(by_subject)]),
     )
-    digests = [digest_of(it) for it in expressions]
+    digests = [digest_of(text) for text in expressions]
     by_request: dict[int, set[tuple[Key, str]]] = defaultdict(set)
     with connection.cursor("parcelseal_subjects") as cursor:
         cursor.execute(query, {})
-        while rows := cursor.fetchmany(AT_ONCE):
+        while rows := cursor.fetchmany(ROWS_AT_ONCE):
             for row in rows:
                 for digest, ids, matched in zip(digests, requests_at, row[width:], strict=True):
                     for request_id in {ids[position - 1] for position in matched}:
@@ -138,46 +153,54 @@ def _found(
     return by_request
 
 
-def enter(conn: Connection, clock: Clock, searched: Search) -> None:
-    """Store the result of a search; the caller commits the transaction of the state database.
+def store_search(conn: Connection, clock: Clock, searched: RequestSearch) -> None:
+    """Store the result of a search in the state database. The caller has to commit.
 
-    A request is closed only if a run found records of it; otherwise no erasure was shown.
+    If the search found records for an erasure request, the request is marked as found. The
+    verification does not close a request that is not marked as found, because its key may be wrong.
+
+    Args:
+        conn: connection to the state database.
+        clock: source of the current time.
+        searched: result of the search.
     """
-    request_records.keep(conn, clock, searched.names)
-    requests.mark_found(conn, clock, sorted(searched.found))
+    request_records.store_records(conn, clock, searched.names)
+    requests.mark_found(conn, clock, sorted(searched.matched_request_ids))
     requests.mark_oversized(conn, clock, sorted(searched.oversized))
 
 
-def remember(
+def store_request_records(
     connection: psycopg.Connection[Any], state: Engine, clock: Clock, schedule: Schedule
 ) -> Schedule:
-    """Find and remember the records of all open requests.
+    """Find the records of all open erasure requests, and store their keys in the state database.
 
     Args:
-        connection: a session that `session.prepare` set up, in no transaction.
+        connection: connection that `session.prepare_session` set up, without an open transaction.
         state: the state database.
-        clock: the time.
-        schedule: the record classes.
+        clock: source of the current time.
+        schedule: retention schedule with the open requests.
 
     Returns:
-        The same schedule with what is remembered now, without requests that are oversized.
+        The schedule with the stored records, and without requests that have too many records.
 
     Raises:
-        UsageError: the schedule does not fit the database, or a right is missing.
-        ServiceError: a lock was not free, or a statement took too long.
+        UsageError: the retention schedule does not fit the database, or a right is missing.
+        ServiceError: another session held a lock, or a statement took too long.
     """
     name = schedule.database.name
     with state.connect() as conn:
-        asked = requests.open_requests(conn, name)
-    if not asked or not any(rule.on_request for rule in schedule.rules):
+        open_requests = requests.open_requests(conn, name)
+    if not open_requests or not any(rule.on_request for rule in schedule.rules):
         return schedule
-    known = frozenset(record.name for _subject, record in schedule.remembered)
-    with one_view(connection, schedule.database, ONE_CORE):
+    stored_names = frozenset(record.name for _subject, record in schedule.remembered)
+    with open_snapshot(connection, schedule.database, ONE_CORE):
         graph = replace(schedule, remembered=()).graph(connection)
-        searched = search(connection, schedule.database, schedule.keys, graph, asked, known)
+        searched = search_requests(
+            connection, schedule.database, schedule.keys, graph, open_requests, stored_names
+        )
     with state.begin() as conn:
-        enter(conn, clock, searched)
+        store_search(conn, clock, searched)
     with state.connect() as conn:
-        remembered = request_records.remembered(conn, name)
+        remembered = request_records.load_records(conn, name)
     rest = [request for request in schedule.requests if request.id not in searched.oversized]
     return replace(schedule, requests=rest, remembered=remembered)

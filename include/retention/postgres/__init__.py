@@ -1,1 +1,4 @@
-"""PostgreSQL as planning, execution and count use it: sessions, tables, keys, counters."""
+"""PostgreSQL access that planning, execution and verification of dispositions share.
+
+The package contains sessions, tables, key types and counters of changed rows.
+"""

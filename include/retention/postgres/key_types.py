@@ -1,16 +1,26 @@
-"""Find records by the keys of legal holds and erasure requests, whatever the type of their column.
+"""Find records by the keys in legal holds and erasure requests, for any type of key column.
 
-A person types the key of a record in a hold or request. PostgreSQL prints a key in the form of its
-type: a UUID in lower case, a numeric with its scale, a timestamp in one timezone. This module
-converts both to one form. A type without such a form is refused: a hold on its text would keep
-nothing.
+A person enters the key of a record, as text, in a legal hold or an erasure request. PostgreSQL
+prints the key of the record in the format of its data type: a UUID in lower case, a numeric with
+its scale, a timestamp in one timezone. This module converts both texts to one canonical format
+before it compares them. A data type without such a format is refused, because the entered text
+would match no record.
 
-A hold that keeps too much can be released. A request that matches too much deletes records of
-another person, and a request that misses a class is closed although records are left. So each value
-is compared in each class by the type of the key. A UUID, MAC address or bytea value is also
-compared as text in the form in which PostgreSQL prints it, since a text may be a copy of such a
-key. Numbers are not: the texts ``0012`` and ``12`` may name two people. A number in a request that
-is not written as a server prints it (``0012``, ``1e3``) matches no numeric key.
+Both a missed match and a wrong match do harm. An erasure request that matches too many records
+deletes records of another person. A request that misses a record class is closed although records
+remain. A legal hold that keeps too many records does less harm, because it can be released. This
+leads to the following rules:
+
+- In each record class, the entered key is compared in the canonical format of the key column's
+  type.
+- A text column may contain a copy of a UUID, MAC address or bytea value. So an entered key of these
+  types is also converted to the format in which PostgreSQL prints it. Columns of other types are
+  compared with this text, too.
+- A text column is not compared with the canonical format of a number: in this column, ``0012`` and
+  ``12`` may be keys of two people.
+- In an erasure request, a number such as ``0012`` or ``1e3`` matches no numeric column, because
+  PostgreSQL would never print it in this way. The person may mean a text key. In a legal hold,
+  ``0012`` matches the number 12.
 """
 
 from __future__ import annotations
@@ -65,7 +75,7 @@ _HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 
 
 class Form(StrEnum):
-    """The form in which keys of a type are compared."""
+    """The canonical format in which keys of a PostgreSQL type are compared."""
 
     TEXT = "text"
     PADDED = "padded"
@@ -102,17 +112,18 @@ _FORMS: Mapping[str, Form] = {
 
 
 class UnusableKey(UsageError):
-    """A key of retention.yaml has a type that no hold or request can match."""
+    """Raised if a key in retention.yaml has a type that no hold or erasure request can match."""
 
 
 @dataclass(frozen=True)
 class KeyType:
-    """The type of a key expression.
+    """The PostgreSQL type of the values of a key expression.
 
     Attributes:
         title: name of the type in SQL.
-        name: name in ``pg_type``; ``enum`` for each enum, None for a type that cannot be a key.
-        labels: labels of an enum.
+        name: name of the type in ``pg_type``; ``enum`` for every enum type, None for a type that
+            cannot be the type of a key.
+        labels: labels of an enum type; empty for other types.
     """
 
     title: str
@@ -121,30 +132,42 @@ class KeyType:
 
     @property
     def form(self) -> Form | None:
-        """The form in which its keys are compared; None for a type that cannot be a key."""
+        """The canonical format of keys of this type.
+
+        It is None if the type cannot be the type of a key.
+        """
         return _FORMS.get(self.name or "")
 
     def matches(self, expression: str, values: Collection[str]) -> Composable:
-        """Return the condition that a key is one of some values.
+        """Return the SQL condition that the key of a record equals one of the values.
 
         Args:
-            expression: SQL of the pack over the record ``t``.
-            values: of holds or requests, as people typed them.
+            expression: key expression of the policy pack, over the record ``t``.
+            values: keys in legal holds or erasure requests, as people typed them.
         """
         spellings = self._array(sorted(self.forms(values)))
         return SQL("(({} = ANY ({})) IS TRUE)").format(self._key(expression), spellings)
 
     def positions(self, expression: str, forms: Sequence[str]) -> Composable:
-        """Return SQL for the positions of a key in an array of forms, from 1.
+        """Return an SQL array of the positions at which a record's key occurs in a list of values.
+
+        The first item of the list has the position 1. The array has several positions if the key
+        occurs several times.
 
         Args:
-            expression: SQL of the pack over the record ``t``.
-            forms: results of `forms`; a form may occur several times.
+            expression: key expression of the policy pack, over the record ``t``.
+            forms: the list of values, in the canonical format that the method `forms` returns.
         """
         return SQL("array_positions({}, {})").format(self._array(forms), self._key(expression))
 
     def forms(self, values: Collection[str]) -> set[str]:
-        """Return values as people typed them, and in the form of this type."""
+        """Return each value as people typed it, and also in the canonical format of this type.
+
+        A value that no key of this type can have is returned only as it was typed.
+
+        Args:
+            values: the values as people typed them.
+        """
         typed = {form for value in values if (form := self.canonical(value)) is not None}
         return {*values, *typed}
 
@@ -164,10 +187,12 @@ class KeyType:
         return array
 
     def canonical(self, value: str) -> str | None:
-        """Return a value in the form of this type; None if no key can equal it.
+        """Return a value in the canonical format of this type.
+
+        Return None if no key of this type can have the value.
 
         Args:
-            value: as a person typed it.
+            value: the value as a person typed it.
         """
         with suppress(ValueError, InvalidOperation, OverflowError):
             return self._canonical(value)
@@ -188,19 +213,19 @@ class KeyType:
                 whole = int(value) if _WHOLE.fullmatch(value) else None
                 return str(whole) if whole is not None and least <= whole <= most else None
             case Form.NUMERIC:
-                return _plain(Decimal(value)) if _DECIMAL.fullmatch(value) else None
+                return _print_number(Decimal(value)) if _DECIMAL.fullmatch(value) else None
             case Form.DATE:
                 return date.fromisoformat(value).isoformat() if _DAY.fullmatch(value) else None
             case Form.TIMESTAMP:
                 moment = datetime.fromisoformat(value)
-                return _printed(moment) if moment.tzinfo is None else None
+                return _print_moment(moment) if moment.tzinfo is None else None
             case Form.MOMENT:
                 moment = datetime.fromisoformat(value)
-                return _printed(moment.astimezone(UTC)) if moment.tzinfo else None
+                return _print_moment(moment.astimezone(UTC)) if moment.tzinfo else None
             case Form.BYTES:
                 return value.lower() if _BYTES.fullmatch(value) else None
             case Form.ADDRESS:
-                return ipaddress.ip_interface(value).with_prefixlen  # as its cast to text
+                return ipaddress.ip_interface(value).with_prefixlen  # like PostgreSQL's text cast
             case Form.NETWORK:
                 return str(ipaddress.ip_network(value))
             case Form.MAC:
@@ -218,7 +243,7 @@ class KeyType:
         return ":".join(digits[at : at + 2] for at in range(0, length, 2))
 
 
-def _plain(number: Decimal) -> str | None:
+def _print_number(number: Decimal) -> str | None:
     if number.adjusted() not in _MAGNITUDES:  # its text could have 10**9 digits
         return None
     text = f"{number:f}"
@@ -226,13 +251,16 @@ def _plain(number: Decimal) -> str | None:
     return "0" if not number else text
 
 
-def _printed(moment: datetime) -> str:
+def _print_moment(moment: datetime) -> str:
     text = moment.replace(tzinfo=None).isoformat(" ")
     return text.rstrip("0") if "." in text else text
 
 
-def expressions(keys: Keys) -> dict[HoldKind, tuple[str, ...]]:
-    """Return the key expressions of a class by kind of hold."""
+def expressions_by_kind(keys: Keys) -> dict[HoldKind, tuple[str, ...]]:
+    """Return the key expressions of a record class, by the type of object that the keys identify.
+
+    The types of object are data subject, waybill and case.
+    """
     return {
         HoldKind.SUBJECT: keys.subject,
         HoldKind.WAYBILL: keys.waybill,
@@ -240,9 +268,17 @@ def expressions(keys: Keys) -> dict[HoldKind, tuple[str, ...]]:
     }
 
 
-def each_expression(keys: Keys) -> Iterator[tuple[HoldKind, int, str]]:
-    """Yield each key expression of a class, with its kind and its index in the list."""
-    for kind, texts in expressions(keys).items():
+def list_expressions(keys: Keys) -> Iterator[tuple[HoldKind, int, str]]:
+    """Yield all key expressions of a record class.
+
+    Args:
+        keys: the keys of the record class in retention.yaml.
+
+    Yields:
+        Type of object that the key identifies (data subject, waybill, case); index of the
+        expression in the list of this type in retention.yaml; the expression.
+    """
+    for kind, texts in expressions_by_kind(keys).items():
         for index, text in enumerate(texts):
             yield kind, index, text
 
@@ -250,17 +286,22 @@ def each_expression(keys: Keys) -> Iterator[tuple[HoldKind, int, str]]:
 def read_key_types(
     connection: psycopg.Connection[Any], keys: Keys, relation: Relation
 ) -> dict[str, KeyType]:
-    """Return the types of the key expressions of a class, by expression.
+    """Return the types of the key expressions of a record class.
 
     Args:
-        connection: to the mapped database; no row is read.
-        keys: key expressions of the class.
-        relation: table of the class.
+        connection: connection to the mapped database. No record is read.
+        keys: key expressions of the record class.
+        relation: table of the record class.
+
+    Returns:
+        Key expression -> type.
 
     Raises:
-        psycopg.Error: the database does not understand an expression.
+        psycopg.Error: the database cannot evaluate a key expression.
     """
-    oids = {text: _oid(connection, text, relation) for _kind, _place, text in each_expression(keys)}
+    oids = {
+        text: _oid(connection, text, relation) for _kind, _place, text in list_expressions(keys)
+    }
     if not oids:
         return {}
     rows = connection.execute(_DESCRIBED, [sorted(set(oids.values()))])
@@ -277,8 +318,18 @@ def _oid(connection: psycopg.Connection[Any], text: str, relation: Relation) -> 
     return cursor.description[0].type_code
 
 
-def why_unusable(kind: HoldKind, key_type: KeyType) -> tuple[str, str] | None:
-    """Return why a key cannot match a hold, and what to do; None if it can."""
+def explain_unusable(kind: HoldKind, key_type: KeyType) -> tuple[str, str] | None:
+    """Return why no legal hold can match keys of a data type.
+
+    Return None if a legal hold can match them.
+
+    Args:
+        kind: type of object that the key identifies, such as a waybill.
+        key_type: data type of the key.
+
+    Returns:
+        The reason, and the action that corrects it.
+    """
     if key_type.form is not None:
         return None
     return (
@@ -290,70 +341,79 @@ def why_unusable(kind: HoldKind, key_type: KeyType) -> tuple[str, str] | None:
 
 
 _NUMBERS = (Form.INTEGER, Form.NUMERIC)
-_IDENTIFIERS = (Form.UUID, Form.MAC, Form.BYTES)  # values of one form are equal in each class
+_IDENTIFIERS = (Form.UUID, Form.MAC, Form.BYTES)  # equal values have equal text in each class
 _PRINTED_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class TypedKeys:
-    """The types of the keys of one database.
+    """The data types of all keys of one database.
 
     Attributes:
-        types: types of the keys of all its record classes, by kind of hold.
+        types: type of object (data subject, waybill, case) -> data types of the keys that identify
+            such objects, in all record classes.
     """
 
     types: Mapping[HoldKind, Collection[KeyType]] = field(default_factory=dict)
 
     @staticmethod
     def of(keys: Iterable[Keys], types: Iterable[Mapping[str, KeyType]]) -> TypedKeys:
-        """Return the types of a database's keys.
+        """Collect the types of all keys of one database.
 
         Args:
-            keys: key expressions of its record classes.
-            types: their types by expression, for each class in the same order.
+            keys: key expressions of each record class.
+            types: for each record class in the same order: key expression -> type.
         """
         by_kind: dict[HoldKind, set[KeyType]] = defaultdict(set)
         for own, by_text in zip(keys, types, strict=True):
-            for kind, _place, text in each_expression(own):
+            for kind, _place, text in list_expressions(own):
                 by_kind[kind].add(by_text[text])
         return TypedKeys(dict(by_kind))
 
     def are_on_hold(
         self, kind: HoldKind, key_type: KeyType, text: str, values: Collection[str]
     ) -> Composable:
-        """Return the condition that a key is one of the values of holds.
+        """Return the SQL condition that the key of a record equals a value of a legal hold.
 
         Args:
-            kind: kind of the key.
-            key_type: type of the key.
-            text: SQL of the key over the record ``t``.
-            values: values of holds of this kind, as people typed them.
+            kind: type of object that the key identifies, such as a waybill.
+            key_type: data type of the key.
+            text: key expression over the record ``t``.
+            values: values of legal holds on this type of object, as people typed them.
         """
         return key_type.matches(text, self._spellings(kind, values))
 
     def name_subjects(self, key_type: KeyType, text: str, subjects: Collection[str]) -> Composable:
-        """Return the condition that a key belongs to a data subject who requested erasure.
+        """Return the SQL condition that the key of a record identifies one of the data subjects.
 
         Args:
-            key_type: type of the key.
-            text: SQL of the key over the record ``t``.
-            subjects: keys of the data subjects, as written in their requests.
+            key_type: data type of the key.
+            text: key expression over the record ``t``.
+            subjects: keys of the data subjects, as written in their erasure requests.
         """
         return key_type.matches(text, self.forms_of_subjects(key_type, subjects))
 
     def forms_of_subjects(self, key_type: KeyType, subjects: Collection[str]) -> set[str]:
-        """Return the possible forms of data subjects' keys in a key of a type."""
+        """Return the texts with which a record's key is compared to find data subjects' records.
+
+        The result contains the keys in `subjects` as they were entered, and in canonical format. A
+        key is left out if no value of the data type `key_type` can equal it; see `can_name`.
+
+        Args:
+            key_type: data type of the record's key.
+            subjects: keys of the data subjects, as written in their erasure requests.
+        """
         spellings = self._spellings(HoldKind.SUBJECT, subjects)
-        return key_type.forms({value for value in spellings if may_name(key_type, value)})
+        return key_type.forms({value for value in spellings if can_name(key_type, value)})
 
     def subjects_on_hold(
         self, subjects: Collection[str], values: Collection[str]
     ) -> frozenset[str]:
-        """Return the data subjects of requests who are under a legal hold.
+        """Return the keys of the data subjects to whom a legal hold applies.
 
         Args:
-            subjects: keys of the data subjects, as written in their requests.
-            values: values of holds on data subjects.
+            subjects: keys of data subjects, as written in their erasure requests.
+            values: keys of data subjects that legal holds name, as people typed them.
         """
         held = set(subjects).intersection(values)
         for key_type in self.types.get(HoldKind.SUBJECT, ()):
@@ -362,17 +422,25 @@ class TypedKeys:
         return frozenset(held)
 
     def _spellings(self, kind: HoldKind, values: Collection[str]) -> set[str]:
-        """Return values as typed, and as PostgreSQL prints them in the types of identifiers."""
-        types = [it for it in self.types.get(kind, ()) if it.form in _IDENTIFIERS]
+        """Return values as people typed them, and in the formats in which PostgreSQL prints them.
+
+        Formats are added only for a UUID, a MAC address or a bytea value. A text column may contain
+        a copy of such a key.
+
+        Args:
+            kind: type of object that the values identify, such as a waybill.
+            values: the values as people typed them.
+        """
+        types = [key_type for key_type in self.types.get(kind, ()) if key_type.form in _IDENTIFIERS]
         return set(values).union(*(key_type.forms(values) for key_type in types))
 
 
-def may_name(key_type: KeyType, subject: str) -> bool:
-    """Return whether a key of a type may equal the key of a request.
+def can_name(key_type: KeyType, subject: str) -> bool:
+    """Return whether a key of a certain data type can equal the key in an erasure request.
 
     Args:
-        key_type: type of the key.
-        subject: key of the data subject, as written in the request.
+        key_type: data type of the key.
+        subject: key of the data subject, as written in the erasure request.
     """
     if key_type.form in _NUMBERS and not _PRINTED_NUMBER.fullmatch(subject):
         return False

@@ -1,6 +1,7 @@
-"""Read the live tables: keys, partitions, and every foreign key that refers to them.
+"""Read the primary keys, partitions and foreign keys of mapped tables from PostgreSQL's catalogue.
 
-A plan reads them from the catalogue and not from the data map, so that a new foreign key counts.
+Foreign keys may be added after the data map was written. A plan therefore reads them from the
+catalogue.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable
 
-from include.erasure.places import COMPARED, Reference, key_texts
+from include.erasure.tables import COMPARISON_COLUMNS, Reference, key_texts
 from include.policy.datamap import MappedCollection, MappedDatabase
-from include.policy.fragments import fixed, quoted
+from include.policy.fragments import escape_percent, quoted
 from include.services.errors import UsageError
 
 OnDelete = Literal["no_action", "restrict", "cascade", "set_null", "set_default"]
@@ -64,8 +65,8 @@ JOIN pg_class c ON c.oid = leaf.relid JOIN pg_namespace n ON n.oid = c.relnamesp
 WHERE leaf.isleaf AND leaf.relid <> root.oid
 ORDER BY root.oid, n.nspname, c.relname
 """
-# Keys that partitions have from their parents are the parent's; one that leads to a partition, or
-# that a partition has for itself, is a key of its own.
+# A foreign key that a partition inherits counts as a key of the partitioned table. A key that
+# refers to a partition, or that only a partition has, is a foreign key of its own.
 _KEYS = f"""
 WITH RECURSIVE parts AS (
     SELECT oid AS root, oid FROM unnest(%(tables)s::oid[]) AS t(oid)
@@ -76,7 +77,7 @@ SELECT k.conname::text AS name, -- PostgreSQL 18 does nothing for a key that is 
             ELSE k.confdeltype::text END AS on_delete, k.convalidated AS validated,
        p.root::bigint AS parent, k.conrelid::bigint AS child, cc.relkind = 'p' AS partitioned,
        cn.nspname::text AS child_schema, cc.relname::text AS child_table,
-       {COMPARED},
+       {COMPARISON_COLUMNS},
        array(SELECT t.relid::oid::bigint FROM pg_partition_tree(k.confrelid) t
              WHERE t.isleaf AND k.confrelid <> p.root) AS partitions,
        coalesce((SELECT min(p2.root)::bigint FROM parts p2 WHERE p2.oid = k.conrelid),
@@ -89,12 +90,16 @@ ORDER BY cn.nspname, cc.relname, k.conname
 
 @dataclass(frozen=True)
 class Leaf:
-    """A table that has rows itself: a plain one, or a partition.
+    """A table that stores rows: a table without partitions, or a partition.
 
     Attributes:
-        parent: oid of the table that it is a partition of; its own for a plain table.
-        ours: whether we may delete from it directly: rights to a partitioned table do not reach
-            its partitions where these are named themselves.
+        oid: oid of the table.
+        schema: schema of the table.
+        name: name of the table.
+        parent: oid of the table to which the partition is attached. For a table without partitions,
+            it is the oid of the table itself.
+        ours: whether the current role may delete rows with a statement that names this table.
+            Rights on a partitioned table do not apply to statements that name a partition.
     """
 
     oid: int
@@ -105,7 +110,7 @@ class Leaf:
 
     @property
     def identifier(self) -> Composable:
-        """The qualified name for a query with parameters."""
+        """The schema-qualified name of the table as SQL, escaped for psycopg queries."""
         return quoted(self.schema, self.name)
 
 
@@ -114,16 +119,21 @@ class Relation:
     """The table of a collection.
 
     Attributes:
-        collection: its name in the data map.
+        oid: oid of the table.
+        collection: name of the collection in the data map.
+        schema: schema of the table.
+        name: name of the table.
         key: columns of the primary key.
-        leaves: where its rows are; one for a plain table.
-        partitioned: whether it is a partitioned table.
+        leaves: tables that store the rows: the partitions of a partitioned table, or the table
+            itself.
+        partitioned: whether the table is partitioned.
         nullable: columns that may be null.
-        hashable: columns whose type PostgreSQL can hash in any way; of some types it cannot.
-        fault: why its records cannot be disposed of.
-        owner: role that owns it.
-        owned: whether we have the owner's rights.
-        can_become_owner: whether ``SET ROLE`` gives them to us.
+        hashable: columns whose values PostgreSQL can hash in their own data type. Values of other
+            columns are hashed as text.
+        fault: reason why records of the table cannot be disposed of; None if they can.
+        owner: role that owns the table.
+        owned: whether the current role has the rights of the owner.
+        can_become_owner: whether the current role may execute ``SET ROLE`` to the owner.
     """
 
     oid: int
@@ -142,27 +152,31 @@ class Relation:
 
     @property
     def identifier(self) -> Composable:
-        """The qualified name for a query with parameters."""
+        """The schema-qualified name of the table as SQL, escaped for psycopg queries."""
         return quoted(self.schema, self.name)
 
     @property
     def key_texts(self) -> Composable:
-        """The columns of the primary key of the record ``t``, as texts."""
-        return fixed(key_texts(self.key))
+        """SQL expressions for the primary key columns of a record ``t``, as texts."""
+        return escape_percent(key_texts(self.key))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignKey(Reference):
-    """A foreign key that refers to a collection.
+    """A foreign key that refers to a mapped table.
 
     Attributes:
-        name: of the constraint.
-        parent: oid of the collection's table that it refers to, or whose partition it refers to.
-        child: oid of the table that has it.
-        child_root: oid of the collection's table that this one is, or is a partition of.
-        label: ``schema.table`` of the child for people.
-        on_delete: PostgreSQL's action when the parent is deleted.
-        validated: whether PostgreSQL has checked all records; false for a key that is NOT VALID.
+        name: name of the constraint.
+        parent: oid of the referenced table. If the foreign key refers to a partition, oid of the
+            table to which the partition belongs.
+        child: oid of the table that has the foreign key.
+        child_root: oid of the table to which the child belongs if the child is a partition;
+            otherwise the same as ``child``.
+        child_schema: schema of the child.
+        child_table: name of the child.
+        on_delete: PostgreSQL's action when the referenced record is deleted.
+        validated: whether PostgreSQL has checked the foreign key for all records; False if it is
+            NOT VALID.
         partitioned: whether the child is a partitioned table.
     """
 
@@ -178,36 +192,41 @@ class ForeignKey(Reference):
 
     @property
     def identifier(self) -> Composable:
-        """The child's qualified name for a query with parameters."""
+        """The schema-qualified name of the referring table as SQL, escaped for psycopg queries."""
         return quoted(self.child_schema, self.child_table)
 
     @property
     def constrained(self) -> Composable:
-        """The records that the key is about, without those of inheriting tables (INHERITS)."""
+        """The name, as SQL, of the table that has the foreign key.
+
+        If tables inherit from this table, a query on the name does not include them.
+        """
         return self.identifier if self.partitioned else SQL("ONLY {}").format(self.identifier)
 
     def joined(self, child: str, parent: str) -> Composable:
-        """The condition that a child's record refers to a parent's, as the key itself compares.
+        """Return the SQL condition that joins a referring record to the record to which it refers.
 
         Args:
-            child: alias of the child, whose columns are called as in the table.
-            parent: alias of the parent, likewise, with its ``tableoid``.
+            child: SQL alias of the table that has the foreign key. The columns of the foreign key
+                have their own names there.
+            parent: SQL alias of the referenced table, which must have a column ``tableoid``.
         """
-        return fixed(super().joined(child, parent))
+        return escape_percent(super().joined(child, parent))
 
     @property
     def label(self) -> str:
-        """The child for people."""
+        """The schema-qualified name of the referring table, for messages."""
         return f"{self.child_schema}.{self.child_table}"
 
 
 @dataclass(frozen=True)
 class Relations:
-    """The mapped tables of a database and what refers to them.
+    """The mapped tables of a database, and the foreign keys that refer to them.
 
     Attributes:
-        by_collection: tables by the collection's name.
-        keys: foreign keys that lead to one of them.
+        by_collection: collection -> its table.
+        keys: foreign keys that refer to these tables.
+        collections: oid of a table -> its collection.
     """
 
     by_collection: Mapping[str, Relation]
@@ -215,7 +234,11 @@ class Relations:
     collections: Mapping[int, str] = field(default_factory=dict)
 
     def collection_of(self, oid: int) -> str | None:
-        """Return the collection of a table, or None if the data map lacks the table."""
+        """Return the collection of a table, or None if the table is not in the data map.
+
+        Args:
+            oid: oid of the table.
+        """
         return self.collections.get(oid)
 
     def keys_to(self, relation: Relation) -> list[ForeignKey]:
@@ -224,7 +247,10 @@ class Relations:
 
 
 def read_relations(connection: psycopg.Connection[Any], database: MappedDatabase) -> Relations:
-    """Read the tables of all mapped collections, without tables that the database lacks."""
+    """Read the tables of all mapped collections, and the foreign keys that refer to them.
+
+    Tables that do not exist are left out.
+    """
     collections = list(database.collections.values())
     names = {
         "schemas": [collection.schema_name for collection in collections],
@@ -243,34 +269,39 @@ def read_relations(connection: psycopg.Connection[Any], database: MappedDatabase
         for collection in collections
         if (table := tables.get((collection.schema_name, collection.table)))
     }
-    return Relations(relations, keys, {it.oid: name for name, it in relations.items()})
+    return Relations(relations, keys, {relation.oid: name for name, relation in relations.items()})
 
 
-def require(relations: Relations, collections: Iterable[str]) -> None:
-    """Refuse collections whose records cannot be disposed of.
+def require_disposable(relations: Relations, collections: Iterable[str]) -> None:
+    """Check that the records of certain collections can be disposed of.
+
+    Args:
+        relations: the mapped tables.
+        collections: names of the collections.
 
     Raises:
-        UsageError: no such table, not a table, without a primary key, a single partition, one of
-            PostgreSQL's inheritance, whose keys are not unique, or a table of two collections.
+        UsageError: a table does not exist, is a view or a single partition, has no primary key,
+            inherits from another table or is inherited from, or belongs to two collections. With
+            inheritance, keys are not unique.
     """
     for name in dict.fromkeys(collections):
         relation = relations.by_collection.get(name)
         if relation is None:
             raise UsageError(
                 f"The database has no table for the collection {name}.",
-                "Correct the data map, or take the class out of retention.yaml.",
+                "Correct the data map, or remove the class from retention.yaml.",
             )
         if relation.fault:
             raise UsageError(
                 f"Records of {name} cannot be disposed of: {relation.schema}.{relation.name} "
                 f"{relation.fault}.",
-                "Correct the table or the data map, or take the class out of retention.yaml.",
+                "Correct the table or the data map, or remove the class from retention.yaml.",
             )
         if relations.collection_of(relation.oid) != name:
             raise UsageError(
                 f"{name} and {relations.collection_of(relation.oid)} are the same table, "
-                f"{relation.schema}.{relation.name}; its classes would not know of each other.",
-                "Leave one of the collections out of the data map.",
+                f"{relation.schema}.{relation.name}; so their record classes would conflict.",
+                "Remove one of the collections from the data map.",
             )
 
 

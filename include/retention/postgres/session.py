@@ -1,4 +1,4 @@
-"""Sessions that count, delete and mask records, and the comparison of clocks before they do."""
+"""Set up the database sessions of a disposition, compare system clocks, and translate errors."""
 
 from __future__ import annotations
 
@@ -20,22 +20,27 @@ from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.services.programs import SUPPORTED, listed, major_version
 from include.state.tables import disposition
 
-APART = timedelta(minutes=10)  # synchronized clocks never differ by more
+MAX_CLOCK_DIFFERENCE = timedelta(minutes=10)  # synchronized clocks never differ by more
 
 
-def require_agreement(connection: psycopg.Connection[Any], state: Engine, clock: Clock) -> datetime:
-    """Compare our clock with those of both databases and with the last plan.
+def require_clocks_agree(
+    connection: psycopg.Connection[Any], state: Engine, clock: Clock
+) -> datetime:
+    """Compare the worker's clock with the clocks of both databases and the time of the last plan.
+
+    The two databases are the mapped database and the state database.
 
     Args:
-        connection: to the mapped database.
+        connection: connection to the mapped database.
         state: the state database.
-        clock: ours.
+        clock: clock of the worker.
 
     Returns:
-        The moment by our clock.
+        The current time of the worker's clock.
 
     Raises:
-        ControlFailed: they differ, or ours was set back behind a plan that was made already.
+        ControlFailed: the clocks of the worker and a database differ, or the worker's clock is
+            before the time of the last plan.
     """
     now = clock.now()
     mapped: datetime = scalar(connection, "SELECT clock_timestamp()")
@@ -43,15 +48,15 @@ def require_agreement(connection: psycopg.Connection[Any], state: Engine, clock:
         theirs: datetime = conn.execute(select(func.clock_timestamp())).scalar_one()
         last = conn.scalar(select(func.max(disposition.c.planned_at)))
     for name, moment in (("mapped database", mapped), ("state database", theirs)):
-        if abs(moment - now) > APART:
+        if abs(moment - now) > MAX_CLOCK_DIFFERENCE:
             raise ControlFailed(
-                f"The clock here says {now:%Y-%m-%d %H:%M} UTC, that of the {name} "
+                f"The clock of the worker shows {now:%Y-%m-%d %H:%M} UTC, the clock of the {name} "
                 f"{moment:%Y-%m-%d %H:%M} ({moment:%z}).",
-                "Nothing was deleted. Set the wrong clock right; records expire by it.",
+                "Nothing was deleted. Correct the wrong clock, which decides when records expire.",
             )
-    if last is not None and last > now + APART:
+    if last is not None and last > now + MAX_CLOCK_DIFFERENCE:
         raise ControlFailed(
-            f"The clock here says {now:%Y-%m-%d %H:%M} UTC, and a plan was made at "
+            f"The clock of the worker shows {now:%Y-%m-%d %H:%M} UTC, but a plan was made at "
             f"{last:%Y-%m-%d %H:%M} ({last:%z}).",
             "Nothing was deleted. Find out which clock was wrong; if it was the earlier one, "
             "records may have been deleted too early.",
@@ -60,8 +65,8 @@ def require_agreement(connection: psycopg.Connection[Any], state: Engine, clock:
 
 
 _DENIED = re.compile(r"permission denied for ((?:table|view|schema|function|sequence) \S+)")
-NOTHING: Mapping[str, str] = MappingProxyType({})
-# For transactions that read much beside others: one core at a time.
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+# Use one core at a time, so that large reads leave cores to other sessions.
 ONE_CORE = {"max_parallel_workers_per_gather": "0"}
 JOIN_MEMORY_KB = 128 * 1024  # for all joins of one statement; PostgreSQL may use twice as much
 LEAST_JOIN_KB = 256
@@ -74,11 +79,13 @@ WHERE current_setting('backend_flush_after') = '0'
 """
 
 
-def prepare(connection: psycopg.Connection[Any], database: MappedDatabase) -> None:
-    """Set up a session for retention, outside of a transaction.
+def prepare_session(connection: psycopg.Connection[Any], database: MappedDatabase) -> None:
+    """Set up a database session for the planning, execution or verification of a disposition.
+
+    The connection must not have an open transaction.
 
     Raises:
-        UsageError: the server is too old.
+        UsageError: the server is older than the oldest supported version of PostgreSQL.
     """
     version = major_version(connection.info.server_version)
     if version < SUPPORTED[0]:
@@ -86,26 +93,26 @@ def prepare(connection: psycopg.Connection[Any], database: MappedDatabase) -> No
             f"The server of {database.name} is on PostgreSQL {version}, which is not supported.",
             f"Upgrade it to a supported version: {listed(SUPPORTED)}.",
         )
-    _set(connection, database, {}, is_local=False)
+    _apply_settings(connection, database, {}, is_local=False)
 
 
-def set_locally(
+def set_for_transaction(
     connection: psycopg.Connection[Any], database: MappedDatabase, more: Mapping[str, str]
 ) -> None:
-    """Set up the transaction that is open, as `prepare` does its session, in one statement.
+    """Apply the settings of `prepare_session` to the open transaction.
 
-    Behind a pooler that hands transactions out, the next one may be on a session that was not set
-    up; it would print keys in another way.
+    A connection pooler in transaction mode may use another session for each transaction. Without
+    these settings, that session would print keys in another format.
 
     Args:
-        connection: with an open transaction.
-        database: whose tables it works on.
-        more: settings besides, by their name.
+        connection: connection with an open transaction.
+        database: the database in the data map.
+        more: further PostgreSQL settings, by name.
     """
-    _set(connection, database, more, is_local=True)
+    _apply_settings(connection, database, more, is_local=True)
 
 
-def _set(
+def _apply_settings(
     connection: psycopg.Connection[Any],
     database: MappedDatabase,
     more: Mapping[str, str],
@@ -114,7 +121,7 @@ def _set(
 ) -> None:
     path = SQL("{}, pg_catalog").format(Identifier(database.schema_name)).as_string(connection)
     values = {**PRINTING, "search_path": path, **more}
-    # The ledger is settled by the server's commits, so a commit must wait until it is on disk.
+    # The ledger relies on the server's commits, so a commit must wait until it is on disk.
     connection.execute(
         "SELECT set_config(name, value, %s) FROM unnest(%s::text[], %s::text[]) AS s (name, value) "
         "UNION ALL SELECT set_config('synchronous_commit', 'on', %s) "
@@ -124,11 +131,16 @@ def _set(
 
 
 def set_up_joins(connection: psycopg.Connection[Any], joins: int) -> None:
-    """Set up the open transaction for a statement with many joins.
+    """Set memory and JIT compilation, in the open transaction, for a statement with many joins.
 
-    All joins share `JOIN_MEMORY_KB`, since PostgreSQL frees their memory only at the end of the
-    statement; each gets at least `LEAST_JOIN_KB`. JIT compilation is off: PostgreSQL overestimates
-    the cost of such a statement, and compiling takes longer than reading few records.
+    All joins together get `JOIN_MEMORY_KB`, because PostgreSQL frees the memory of a join only at
+    the end of the statement. Each join gets at least `LEAST_JOIN_KB`. JIT compilation is turned
+    off, because PostgreSQL overestimates the cost of such a statement. The compilation would take
+    longer than the execution.
+
+    Args:
+        connection: connection with an open transaction.
+        joins: number of joins in the statement.
     """
     connection.execute(
         "SELECT set_config('work_mem', least(reset_val::bigint, %s)::text || 'kB', true), "
@@ -138,40 +150,45 @@ def set_up_joins(connection: psycopg.Connection[Any], joins: int) -> None:
 
 
 @contextmanager
-def one_view(
-    connection: psycopg.Connection[Any], database: MappedDatabase, more: Mapping[str, str] = NOTHING
+def open_snapshot(
+    connection: psycopg.Connection[Any],
+    database: MappedDatabase,
+    more: Mapping[str, str] = NO_SETTINGS,
 ) -> Iterator[None]:
-    """Open a read-only transaction with one snapshot of the database.
+    """Open a read-only transaction in which all statements see the same snapshot of the database.
 
     Args:
-        connection: that `prepare` set up.
-        database: what is read.
-        more: settings besides, by their name.
+        connection: connection that `prepare_session` set up.
+        database: the database in the data map.
+        more: further PostgreSQL settings for the transaction, by name.
 
     Raises:
         UsageError: a right is missing.
         ServiceError: another session holds a lock, or a statement took too long.
     """
-    with refusals(connection, database.name), connection.transaction():
+    with translate_errors(connection, database.name), connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        set_locally(connection, database, more)
+        set_for_transaction(connection, database, more)
         yield
 
 
 @contextmanager
-def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[None]:
-    """Raise the project's errors for refusals of the database, without its messages.
+def translate_errors(connection: psycopg.Connection[Any], database: str) -> Iterator[None]:
+    """Translate errors of PostgreSQL into errors of ParcelSeal.
+
+    The messages of PostgreSQL are left out, because they may contain values of records.
 
     Raises:
-        UsageError: a right is missing, row security hides rows, or SQL of the pack fails.
-        ServiceError: the server went away, a lock was not free, or a statement took too long.
+        UsageError: a right is missing, row security hides rows, a connection pooler does not
+            support prepared statements, or SQL of the policy pack fails.
+        ServiceError: another session held a lock, or a statement took too long or was cancelled.
     """
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise UsageError(
             f"The user {connection.info.user} lacks a right in {database}, or row security would "
-            f"hide rows (SQLSTATE {error.sqlstate}{_about(error)}).",
+            f"hide rows (SQLSTATE {error.sqlstate}{_object_of_error(error)}).",
             "Grant it: the configuration check prints the statement when it tries the connections "
             "(--connect). Where a table has row security, the user needs BYPASSRLS.",
         ) from None
@@ -180,45 +197,48 @@ def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[Non
         psycopg.errors.DuplicatePreparedStatement,
     ) as error:
         raise UsageError(
-            f"A pooler before {database} does not know prepared statements (SQLSTATE "
+            f"A pooler before {database} does not support prepared statements (SQLSTATE "
             f"{error.sqlstate}).",
-            "Connect without it, or let it keep them: PgBouncer 1.22 or newer with "
+            "Connect without the pooler, or use PgBouncer 1.22 or newer with "
             "max_prepared_statements above 0.",
         ) from None
     except (
         psycopg.DataError,
         psycopg.ProgrammingError,
         psycopg.errors.ReadOnlySqlTransaction,
-    ) as error:  # its words may quote a value
+    ) as error:  # its message may contain a value
         raise UsageError(
             f"A clock, condition or key of retention.yaml fails on a record of {database} "
             f"({type(error).__name__}, SQLSTATE {error.sqlstate}).",
-            "See the log of its server for the statement, and correct it.",
+            "The log of its server has the statement. Correct it in retention.yaml.",
         ) from None
     except psycopg.errors.SerializationFailure as error:
         raise ServiceError(
             f"A statement in {database} was cancelled (SQLSTATE {error.sqlstate}): on a standby, "
-            "replay took away rows that it still read.",
-            "The task is repeated. On a standby raise max_standby_streaming_delay, or read from "
-            "the primary.",
+            "replay removed rows that the statement was reading.",
+            "Airflow retries the task. On a standby, raise max_standby_streaming_delay, or read "
+            "from the primary.",
         ) from None
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise ServiceError(
             f"Another session holds a lock in {database} (SQLSTATE {error.sqlstate}"
-            f"{_about(error)}).",
-            "What was done stays done, and the task is repeated. See in pg_locks who holds it.",
+            f"{_object_of_error(error)}).",
+            "Completed deletions remain, and Airflow retries the task. pg_locks shows the session.",
         ) from None
     except psycopg.errors.QueryCanceled as error:
         raise ServiceError(
             f"A statement in {database} took too long, or was cancelled "
             f"(SQLSTATE {error.sqlstate}).",
-            "What was done stays done, and the task is repeated. See in pg_stat_activity what "
-            "keeps it.",
+            "Completed deletions remain, and Airflow retries the task. pg_stat_activity shows the "
+            "cause.",
         ) from None
 
 
-def _about(error: psycopg.Error) -> str:
-    """Return the object of an error if the server names it, without the rest of its message."""
+def _object_of_error(error: psycopg.Error) -> str:
+    """Return the table or other object that an error message of PostgreSQL names.
+
+    Other parts of the message are left out. Return an empty text if the message names no object.
+    """
     if error.diag.table_name:
         return f", table {error.diag.table_name}"
     denied = _DENIED.fullmatch(error.diag.message_primary or "")

@@ -1,8 +1,10 @@
-"""Compare the rows that a transaction changed with the rows that the run recorded for it.
+"""Check that a transaction changed only the rows that the run recorded as changed.
 
-PostgreSQL counts the rows that each transaction inserts, updates and deletes in each table, by
-statement, trigger, rule or foreign key. A transaction commits only if its counters equal the
-recorded numbers, so that an application's trigger cannot change a mapped record unnoticed.
+PostgreSQL counts the rows that each transaction inserts, updates and deletes in each table, no
+matter whether a statement, trigger, rule or foreign key caused the change. A transaction is
+committed only if its counts of updated and deleted rows equal the recorded numbers, apart from
+updates that retention.yaml allows. An update or deletion of a mapped record by an application's
+trigger is therefore always detected.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ WHERE oid <> ALL (%(dropped)s::oid[])
   AND root NOT IN (SELECT oid FROM parts p WHERE p.oid <> p.root)
 GROUP BY root
 """
-# A table's file also changes when another session rewrites it; then this session has no such lock.
+# A table's file also changes when another session rewrites it. Then this session has no such lock.
 _LOCKED = """
 WITH RECURSIVE parts AS (
     SELECT %(table)s::oid AS oid
@@ -50,12 +52,12 @@ SELECT EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.lockt
 
 @dataclass(frozen=True)
 class SideEffect:
-    """Unrecorded changes of a transaction in one mapped table.
+    """Changes that a transaction made in a mapped table and that the run did not record.
 
     Attributes:
-        table: ``schema.table``.
-        deleted: deleted rows minus recorded deletions; negative if fewer were deleted.
-        updated: updated rows minus recorded updates; negative if fewer were updated.
+        table: ``schema.table`` of the table.
+        deleted: number of deleted rows minus number of recorded deletions.
+        updated: number of updated rows minus number of recorded updates.
         rewritten: whether the table was emptied (TRUNCATE) or rewritten.
     """
 
@@ -73,13 +75,14 @@ class SideEffect:
         )
 
 
-class ChangedUnrecorded(psycopg.DataError):
-    """A transaction changed rows that were not recorded.
+class UnrecordedChanges(psycopg.DataError):
+    """Raised if a transaction made changes that the run did not record.
 
-    It is a psycopg error, so that it is handled as a refusal by the database.
+    The exception derives from a psycopg error. Callers therefore handle it like an error with which
+    the database refuses a change.
 
     Args:
-        effects: the side effects, one for each table.
+        effects: the unrecorded changes of each table.
     """
 
     sqlstate = "changed"
@@ -90,12 +93,13 @@ class ChangedUnrecorded(psycopg.DataError):
 
 
 @dataclass(frozen=True)
-class ByTriggers:
-    """Rows that triggers and rules changed in a transaction, and that were allowed.
+class TriggerChanges:
+    """The numbers of rows that triggers and rules were allowed to change in a transaction.
 
     Attributes:
-        inserted: rows by ``schema.table``.
-        updated: likewise, of tables that `triggers_update` in retention.yaml names.
+        inserted: ``schema.table`` -> number of inserted rows.
+        updated: ``schema.table`` -> number of updated rows, for tables that `triggers_update` in
+            retention.yaml lists.
     """
 
     inserted: Mapping[str, int] = field(default_factory=dict)
@@ -113,16 +117,15 @@ class _Reading:
 
 @dataclass
 class TransactionCounters:
-    """Counters of one transaction over all mapped tables.
+    """Counters of the rows that a single transaction changes in the mapped tables.
 
     Attributes:
-        connection: with the open transaction.
+        connection: connection with the open transaction.
         relations: the mapped tables.
-        dropped: oids of partitions that the transaction drops.
-        updatable: oids of tables in which triggers may update rows.
-        deleted: rows that were recorded as deleted, by the oid of the collection's table or of a
-            part of it.
-        updated: likewise, of updated rows.
+        dropped: oids of the partitions that the transaction drops.
+        updatable: oids of the tables in which triggers may update rows.
+        deleted: oid of a table or partition -> number of rows that the run recorded as deleted.
+        updated: oid of a table or partition -> number of rows that the run recorded as updated.
     """
 
     connection: psycopg.Connection[Any]
@@ -136,16 +139,19 @@ class TransactionCounters:
     def __post_init__(self) -> None:
         self._before = self._read()
 
-    def require_recorded(self) -> ByTriggers:
-        """Fire deferred triggers, and refuse changes that were neither recorded nor allowed.
+    def require_recorded(self) -> TriggerChanges:
+        """Check that the transaction made only changes that were recorded or are allowed.
+
+        Deferred triggers are fired before the check.
 
         Returns:
-            Rows that triggers or rules changed and that are allowed.
+            The numbers of rows that triggers and rules were allowed to change.
 
         Raises:
-            ChangedUnrecorded: rows were deleted or updated, or a table emptied or rewritten.
-            psycopg.Error: a deferred trigger or constraint refuses.
-            UsageError: the server does not count.
+            UnrecordedChanges: the numbers of deleted or updated rows differ from the recorded
+                numbers, or a table was emptied or rewritten.
+            psycopg.Error: a deferred trigger or constraint refuses the change.
+            UsageError: the server does not count changed rows.
         """
         self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         after = self._read()
@@ -174,8 +180,8 @@ class TransactionCounters:
             if added > 0:
                 inserted[label] = added
         if effects:
-            raise ChangedUnrecorded(effects)
-        return ByTriggers(inserted, allowed)
+            raise UnrecordedChanges(effects)
+        return TriggerChanges(inserted, allowed)
 
     def _read(self) -> dict[int, _Reading]:
         tables = sorted({relation.oid for relation in self.relations.by_collection.values()})
@@ -183,7 +189,7 @@ class TransactionCounters:
             _COUNTERS, {"tables": tables, "dropped": sorted(self.dropped)}
         ).fetchall()
         if rows and not rows[0][-1]:
-            raise not_counted(self.connection.info.user)
+            raise counting_disabled_error(self.connection.info.user)
         return {root: _Reading(*counters) for root, *counters, _counts in rows}
 
     def _is_locked(self, oid: int) -> bool:
@@ -191,21 +197,26 @@ class TransactionCounters:
 
 
 def require_counting(connection: psycopg.Connection[Any], database: MappedDatabase) -> None:
-    """Refuse a session whose changes the server does not count.
+    """Check that the server counts the rows that this session changes.
 
     Raises:
-        UsageError: `track_counts` is off.
+        UsageError: the setting `track_counts` is off.
     """
     if not scalar(connection, "SELECT current_setting('track_counts')::boolean"):
-        raise not_counted(connection.info.user, database.name)
+        raise counting_disabled_error(connection.info.user, database.name)
 
 
-def not_counted(user: str, database: str | None = None) -> UsageError:
-    """Return the error of a session whose changes the server does not count."""
+def counting_disabled_error(user: str, database: str | None = None) -> UsageError:
+    """Return the error which states that the server does not count rows that sessions change.
+
+    Args:
+        user: database user of the sessions.
+        database: name of the database; None to leave the name out of the error message.
+    """
     where = f" of {database}" if database else ""
     return UsageError(
         f"The server{where} does not count the rows that {user} changes (track_counts is off): "
-        "whether a trigger changes records unseen could not be checked. Nothing was erased.",
+        "changes by triggers could not be checked. Nothing was erased.",
         f"As a superuser: ALTER ROLE {user} SET track_counts = on; or set it in postgresql.conf, "
         "which autovacuum needs too.",
     )

@@ -1,1 +1,4 @@
-"""Exact arithmetic of attribute sampling, and the draw by a seed: no floats, no services."""
+"""Attribute sampling in exact arithmetic, without floats, and the draw of items with a seed.
+
+The modules of this package do not need a database or another service.
+"""

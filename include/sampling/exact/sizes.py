@@ -1,16 +1,20 @@
-"""Exact sample sizes, and exact one-sided upper limits of the rate of deviations.
+"""Exact sample sizes, and exact one-sided upper limits of the deviation rate.
 
-A chance is a number of sequences in which items may be drawn, of all such sequences.
+A probability is computed as the number of favourable sequences of draws, divided by the number of
+all sequences.
 
-Formulas: AICPA Audit Guide *Audit Sampling*, appendix A (attribute sampling, one-sided). Without a
-known population, the smallest n with P(Bin(n, tolerable) <= ceil(n * expected)) <= risk; with a
-population of N, ``ceil(tolerable * N)`` of which would be too many, the same of the hypergeometric
-distribution. The risk is that of accepting a population that deviates at the tolerable rate.
+Sample size (AICPA Audit Guide *Audit Sampling*, appendix A, attribute sampling, one-sided): if the
+size of the population is unknown, the sample size is the smallest n with P(Bin(n, tolerable) <=
+ceil(n * expected)) <= risk. If the population has N items, the distribution is hypergeometric, and
+``ceil(tolerable * N)`` deviating items are already too many. In both cases, ``risk`` is the
+probability of accepting a population whose deviation rate is the tolerable rate.
 
-Without a known population the limit of Clopper and Pearson (1934): the rate at which so few
-deviations would have had just the risk as their chance, the beta quantile (confidence; k + 1,
-n - k). With a population of N, the largest number of deviating items at which they had more than
-that, over N. One-sided: the whole risk is on the side of overlooking deviations.
+Upper limit: if the size of the population is unknown, the upper limit is that of Clopper and
+Pearson (1934): the rate at which k or fewer deviations in n items have exactly the probability
+``risk``, which is the beta quantile (confidence; k + 1, n - k). If the population has N items, the
+upper limit is D / N. D is the largest number of deviating items for which k or fewer deviations in
+n items have a probability above ``risk``. One-sided means that only the risk of overlooking
+deviations is limited.
 """
 
 from __future__ import annotations
@@ -22,99 +26,120 @@ from fractions import Fraction
 from functools import partial
 from math import ceil, comb, perm
 
-from include.policy.rates import HOW, between, ceiling, percent
+from include.policy.rates import HOW_TO_WRITE, percent_text, require_between_0_and_1, round_up
 from include.services.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Population:
-    """Items from which a sample is drawn.
+    """A population from which a sample is drawn, described by how many of its items deviate.
 
     Attributes:
-        deviating: how many of them deviate.
-        conforming: how many do not.
-        replaced: whether each drawn item is put back, so that drawing changes nothing.
+        deviating: number of items that deviate.
+        conforming: number of items that do not deviate.
+        with_replacement: whether each drawn item is put back. If so, a draw does not change the
+            population.
     """
 
     deviating: int
     conforming: int
-    replaced: bool
+    with_replacement: bool
 
     @property
     def items(self) -> int:
-        """All items."""
+        """The number of all items."""
         return self.deviating + self.conforming
 
     @property
     def largest(self) -> int | None:
-        """The largest sample; None if there is no largest one."""
-        return None if self.replaced else self.items
+        """The size of the largest possible sample; None if the size is unlimited."""
+        return None if self.with_replacement else self.items
 
     def sequences(self, n: int) -> int:
-        """Return in how many ways ``n`` items may be drawn, one after the other."""
+        """Return how many different sequences of ``n`` items can be drawn from the population."""
         return self._drawn(self.items, n)
 
     def exactly(self, n: int, k: int) -> int:
-        """Return in how many of these ways exactly ``k`` items deviate."""
+        """Return how many sequences of ``n`` drawn items have exactly ``k`` deviating items."""
         if k > n:
             return 0
         return comb(n, k) * self._drawn(self.deviating, k) * self._drawn(self.conforming, n - k)
 
     def at_most(self, n: int, k: int) -> int:
-        """Return in how many of these ways at most ``k`` items deviate."""
+        """Return how many sequences of ``n`` drawn items have at most ``k`` deviating items."""
         k = min(k, n)
         deviating = total = 1
-        for i in range(k):  # Horner's rule; the first n - k conforming items come last
-            deviating = deviating * (n - i) * self.left(self.deviating, i) // (i + 1)
-            total = total * self.left(self.conforming, n - i - 1) + deviating
+        for i in range(k):  # Horner's rule; the remaining n - k conforming items come last
+            deviating = deviating * (n - i) * self.remaining(self.deviating, i) // (i + 1)
+            total = total * self.remaining(self.conforming, n - i - 1) + deviating
         return total * self._drawn(self.conforming, n - k)
 
-    def left(self, items: int, drawn: int) -> int:
-        """Return how many of some items are left after so many of them were drawn."""
-        return items if self.replaced else items - drawn
+    def remaining(self, items: int, drawn: int) -> int:
+        """Return how many items of a kind remain in the population after some of them were drawn.
+
+        With replacement, all of them remain.
+
+        Args:
+            items: number of items of this kind, such as deviating items, before the draw.
+            drawn: number of items of this kind that were drawn.
+        """
+        return items if self.with_replacement else items - drawn
 
     def _drawn(self, items: int, n: int) -> int:
-        return items**n if self.replaced else perm(items, n)
+        return items**n if self.with_replacement else perm(items, n)
 
 
 def binomial(rate: Fraction) -> Population:
-    """Return a population so large that drawing does not change it.
+    """Return a population that a draw does not change, like an infinitely large population.
 
     Args:
-        rate: of deviations, from 0 to 1.
+        rate: deviation rate of the population, from 0 to 1.
     """
-    return Population(rate.numerator, rate.denominator - rate.numerator, replaced=True)
+    return Population(rate.numerator, rate.denominator - rate.numerator, with_replacement=True)
 
 
 def hypergeometric(items: int, deviating: int) -> Population:
-    """Return a population of known size, drawn without replacement."""
-    return Population(deviating, items - deviating, replaced=False)
+    """Return a population of known size from which items are drawn without replacement.
+
+    Args:
+        items: number of items in the population.
+        deviating: number of items that deviate.
+    """
+    return Population(deviating, items - deviating, with_replacement=False)
 
 
 def at_most(population: Population, n: int, k: int) -> Fraction:
-    """Return the chance of at most ``k`` deviations in ``n`` items."""
+    """Return the probability of at most ``k`` deviations in a sample of ``n`` items."""
     return Fraction(population.at_most(n, k), population.sequences(n))
 
 
-def no_more_than(population: Population, n: int, k: int, risk: Fraction) -> bool:
-    """Decide whether the chance of at most ``k`` deviations in ``n`` items is at most the risk."""
+def is_within_risk(population: Population, n: int, k: int, risk: Fraction) -> bool:
+    """Return whether the probability of ``k`` or fewer deviations is at most ``risk``.
+
+    Args:
+        population: population from which the items are drawn.
+        n: number of drawn items.
+        k: largest number of deviations to which the probability refers.
+        risk: largest allowed probability.
+    """
     chance = population.at_most(n, k) * risk.denominator
     return chance <= risk.numerator * population.sequences(n)
 
 
-MOST = 50_000  # items; nobody tests as many by hand
+MAX_SAMPLE_SIZE = 50_000  # items of a sample; people cannot test more by hand
 BINOMIAL, HYPERGEOMETRIC, CENSUS = "binomial", "hypergeometric", "census"
 
 
 @dataclass(frozen=True)
 class Size:
-    """A sample to be drawn in one stage.
+    """The size of a sample that is drawn in one stage, with its risk.
 
     Attributes:
-        n: items to draw.
-        acceptable: with no more deviations than these the population is accepted.
-        method: ``binomial``, ``hypergeometric``, or ``census`` where only all items will do.
-        achieved_risk: of accepting at the tolerable rate; at most the planned.
+        n: number of items to draw.
+        acceptable: largest number of deviations with which the population is accepted.
+        method: ``binomial``, ``hypergeometric``, or ``census`` if all items must be examined.
+        achieved_risk: risk of accepting a population with the tolerable rate; at most the planned
+            risk.
     """
 
     n: int
@@ -131,31 +156,37 @@ def smallest_size(
     acceptable: int | None = None,
     population: int | None = None,
 ) -> Size:
-    """Plan a sample of one stage.
+    """Return the size of the smallest sample with which a population can be accepted.
+
+    The sample is drawn in one stage. A population is accepted if the sample shows, at the given
+    confidence, that its deviation rate is below the tolerable rate.
 
     Args:
-        tolerable: rate of deviations from which on the population is not accepted.
-        confidence: one minus the risk of accepting it then.
-        expected: rate of deviations that is expected; decides how many are accepted. None: none.
-        acceptable: how many deviations are accepted, where that is said outright.
-        population: how many items there are; None for very many.
+        tolerable: tolerable rate. A population with this or a higher deviation rate is not
+            accepted.
+        confidence: one minus the risk of accepting a population with the tolerable rate.
+        expected: expected deviation rate, from which the acceptable number of deviations is
+            calculated; None means 0.
+        acceptable: acceptable number of deviations; None to calculate it from ``expected``.
+        population: number of items in the population; None for a very large population.
 
     Raises:
-        UsageError: a rate is out of range, or no sample can show it.
+        UsageError: a rate is out of range, or no sample can prove that the deviation rate is below
+            the tolerable rate.
     """
-    between(tolerable, "tolerable rate")
-    risk = 1 - between(confidence, "confidence")
+    require_between_0_and_1(tolerable, "tolerable rate")
+    risk = 1 - require_between_0_and_1(confidence, "confidence")
     expected = Fraction(0) if expected is None else expected
     if expected >= tolerable:
         raise UsageError(
-            f"The expected rate {percent(expected)} is not below the tolerable rate "
-            f"{percent(tolerable)}: no sample could accept it.",
-            f"Expect fewer deviations or tolerate more. {HOW}",
+            f"The expected rate {percent_text(expected)} is not below the tolerable rate "
+            f"{percent_text(tolerable)}: no sample could accept it.",
+            f"Lower the expected rate or raise the tolerable rate. {HOW_TO_WRITE}",
         )
     if acceptable is not None and acceptable < 0:
-        raise UsageError(f"{acceptable} deviations cannot be accepted: there are none below 0.")
+        raise UsageError(f"The number of accepted deviations cannot be negative: {acceptable}.")
     if population is None:
-        return _found(binomial(tolerable), risk, expected, acceptable, BINOMIAL)
+        return _plan_size(binomial(tolerable), risk, expected, acceptable, BINOMIAL)
     if population < 1:
         raise UsageError("The population is empty: there is nothing to draw.")
     too_many = ceil(tolerable * population)
@@ -164,76 +195,97 @@ def smallest_size(
         return census
     items = hypergeometric(population, too_many)
     try:
-        found = _found(items, risk, expected, acceptable, HYPERGEOMETRIC)
+        size = _plan_size(items, risk, expected, acceptable, HYPERGEOMETRIC)
     except UsageError:
-        if population > MOST:
+        if population > MAX_SAMPLE_SIZE:
             raise
-        return census  # only looking at all of them tells too few from too many
-    return Size(found.n, found.acceptable, CENSUS, Fraction(0)) if found.n == population else found
+        return census  # only a census can distinguish too few from too many deviations
+    return Size(size.n, size.acceptable, CENSUS, Fraction(0)) if size.n == population else size
 
 
-def _found(
+def _plan_size(
     population: Population, risk: Fraction, expected: Fraction, acceptable: int | None, method: str
 ) -> Size:
     if acceptable is None and expected:
         n, k = _by_rate(population, expected, risk)
     else:
         k = acceptable or 0
-        n = doubled(lambda size: no_more_than(population, size, k, risk), k, population.largest)
+        n = smallest_by_doubling(
+            lambda size: is_within_risk(population, size, k, risk), k, population.largest
+        )
     return Size(n, k, method, at_most(population, n, k))
 
 
-def smallest(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """Return the smallest number above ``low`` for which something holds, as it does for ``high``.
+def smallest(is_true: Callable[[int], bool], low: int, high: int) -> int:
+    """Return the smallest number above ``low`` for which a monotonic condition is true.
 
-    What holds for a number has to hold for every greater one.
+    Args:
+        is_true: the condition. If it is true for a number, it must be true for every larger number.
+        low: number for which the condition is false.
+        high: number for which the condition is true.
     """
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
+        low, high = (low, middle) if is_true(middle) else (middle, high)
     return high
 
 
-def doubled(holds: Callable[[int], bool], low: int, largest: int | None) -> int:
-    """Return the smallest number above ``low`` for which something holds, looking ever further.
+def smallest_by_doubling(is_true: Callable[[int], bool], low: int, largest: int | None) -> int:
+    """Return the smallest number above ``low`` for which a monotonic condition is true.
+
+    The search doubles its range until the condition is true.
+
+    Args:
+        is_true: the condition. If it is true for a number, it must be true for every larger number.
+        low: number for which the condition is false.
+        largest: largest number to try; None for `MAX_SAMPLE_SIZE`, the largest size of a sample.
 
     Raises:
-        UsageError: it holds for none that anybody would draw.
+        UsageError: the condition is false for all numbers up to ``largest``.
     """
     high = max(2 * low, low + 16)
-    end = MOST if largest is None else min(largest, MOST)
+    end = MAX_SAMPLE_SIZE if largest is None else min(largest, MAX_SAMPLE_SIZE)
     while high < end:
-        if holds(high):
-            return smallest(holds, low, high)
+        if is_true(high):
+            return smallest(is_true, low, high)
         low, high = high, 2 * high
-    if low < end and holds(end):
-        return smallest(holds, low, end)
+    if low < end and is_true(end):
+        return smallest(is_true, low, end)
     raise too_large()
 
 
 def too_large() -> UsageError:
-    """Return the error for plans that nobody could carry out."""
+    """Return the error that is raised if even a sample of `MAX_SAMPLE_SIZE` items is too small."""
     return UsageError(
-        f"No sample of up to {MOST:,} items can show this.",
-        "Tolerate more, expect less or ask for less confidence.",
+        f"No sample of up to {MAX_SAMPLE_SIZE:,} items can prove this rate.",
+        "Raise the tolerable rate, or lower the expected rate or the confidence.",
     )
 
 
 def _by_rate(population: Population, expected: Fraction, risk: Fraction) -> tuple[int, int]:
-    """Return the smallest n whose own k, ceil(n * expected), is accepted with at most the risk.
+    """Return the smallest sample size with an acceptable risk, and how many deviations it accepts.
 
-    As long as k stays the same, the chance only falls with n: where it is too high at the end of
-    such a stretch, it is too high in all of it. Long stretches are judged by their ends, short ones
-    step by step.
+    The acceptable number of deviations of a sample of n items is k = ceil(n * expected). The risk
+    of the sample is the probability of at most k deviations in n items. It must be at most
+    ``risk``.
+
+    Sizes with the same k form a range, in which the risk falls while n grows. If the risk is too
+    high at the largest n of a range, it is too high in the whole range. Therefore only the end of a
+    long range is tested, while short ranges are tested size by size.
+
+    Args:
+        population: a population that has the tolerable rate.
+        expected: expected deviation rate.
+        risk: largest acceptable risk.
     """
-    end = min(population.largest or MOST, MOST)
+    end = min(population.largest or MAX_SAMPLE_SIZE, MAX_SAMPLE_SIZE)
     k = before = 0
     while before < end:
         k += 1
-        last = min(int(k / expected), end)  # ceil(n * expected) == k up to here
+        last = min(int(k / expected), end)  # the largest n with ceil(n * expected) == k
         if 4 * k > last - before:
             return _step_by_step(population, before, end, expected, risk)
-        if no_more_than(population, last, k, risk):
+        if is_within_risk(population, last, k, risk):
             accepted = partial(_accepted, population, k, risk)
             return smallest(accepted, before, last), k
         before = last
@@ -241,13 +293,26 @@ def _by_rate(population: Population, expected: Fraction, risk: Fraction) -> tupl
 
 
 def _accepted(population: Population, k: int, risk: Fraction, n: int) -> bool:
-    return no_more_than(population, n, k, risk)
+    return is_within_risk(population, n, k, risk)
 
 
 def _step_by_step(
     population: Population, n: int, end: int, expected: Fraction, risk: Fraction
 ) -> tuple[int, int]:
-    """Count the sequences of n + 1 items by those of n items."""
+    """Test the sample sizes above ``n`` one by one; return the first with an acceptable risk.
+
+    To save time, the counts of possible samples of n + 1 items are computed from those of n items.
+
+    Args:
+        population: a population that has the tolerable rate.
+        n: largest size that is known to be too small.
+        end: largest size to test.
+        expected: expected deviation rate.
+        risk: largest acceptable risk.
+
+    Returns:
+        The sample size n, and the acceptable number of deviations k = ceil(n * expected).
+    """
     k = ceil(n * expected)
     ways, exactly, accepted = (
         population.sequences(n),
@@ -255,15 +320,17 @@ def _step_by_step(
         population.at_most(n, k),
     )
     while n < end:
-        left = population.left(population.items, n)
+        left = population.remaining(population.items, n)
         ways *= left
-        # All but those in which the next item is a deviation too many.
-        accepted = accepted * left - exactly * population.left(population.deviating, k)
-        exactly = exactly * (n + 1) * population.left(population.conforming, n - k) // (n + 1 - k)
+        # All sequences except those in which the next item is one deviation too many.
+        accepted = accepted * left - exactly * population.remaining(population.deviating, k)
+        exactly = (
+            exactly * (n + 1) * population.remaining(population.conforming, n - k) // (n + 1 - k)
+        )
         n += 1
         if k < ceil(n * expected):
-            if below := population.left(population.conforming, n - k - 1):
-                above = (n - k) * population.left(population.deviating, k)
+            if below := population.remaining(population.conforming, n - k - 1):
+                above = (n - k) * population.remaining(population.deviating, k)
                 exactly = exactly * above // ((k + 1) * below)
             else:
                 exactly = population.exactly(n, k + 1)
@@ -274,16 +341,16 @@ def _step_by_step(
     raise too_large()
 
 
-PLACES = 12  # digits after the point of a limit, rounded up
+PLACES = 12  # decimal places of an upper limit, which is rounded up
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The upper limit of the rate of deviations.
+    """An upper limit of the deviation rate of a population.
 
     Attributes:
-        rate: at most this, at the confidence asked for; rounded up at ``PLACES`` digits.
-        rounded_up_pct: in per cent, rounded up to a tenth, as published tables print it.
+        rate: upper limit, rounded up to ``PLACES`` decimal places.
+        rounded_up_pct: upper limit as a percentage, rounded up to a tenth, as in published tables.
         method: ``binomial``, ``hypergeometric`` or ``census``.
     """
 
@@ -295,26 +362,26 @@ class Limit:
 def upper_limit(
     n: int, deviations: int, confidence: Fraction, population: int | None = None
 ) -> Limit:
-    """Return the one-sided upper limit.
+    """Return the one-sided upper limit of the deviation rate of a population.
 
     Args:
-        n: items examined.
-        deviations: how many of them deviate; what could not be examined counts as deviating.
-        confidence: one minus the risk that the population is worse than the limit.
-        population: how many items there are; None for very many.
+        n: number of examined items.
+        deviations: number of deviations. An item that could not be examined is a deviation.
+        confidence: one minus the risk that the deviation rate is above the upper limit.
+        population: number of items in the population; None for a very large population.
 
     Raises:
-        UsageError: figures that cannot be together.
+        UsageError: the arguments contradict each other, or one of them is out of range.
     """
-    risk = 1 - between(confidence, "confidence")
+    risk = 1 - require_between_0_and_1(confidence, "confidence")
     if n < 0 or not 0 <= deviations <= n:
-        raise UsageError(f"{deviations} deviations among {n} items cannot be.")
-    if n > MOST and n != population:
-        raise UsageError(f"Limits are calculated for samples of up to {MOST:,} items.")
+        raise UsageError(f"{deviations} deviations among {n} items are not possible.")
+    if n > MAX_SAMPLE_SIZE and n != population:
+        raise UsageError(f"Limits are calculated for samples of up to {MAX_SAMPLE_SIZE:,} items.")
     if population is None:
         return Limit(
-            _binomial(n, deviations, risk, PLACES),
-            (_binomial(n, deviations, risk, 3) * 100).quantize(Decimal("0.1")),
+            _binomial_limit(n, deviations, risk, PLACES),
+            (_binomial_limit(n, deviations, risk, 3) * 100).quantize(Decimal("0.1")),
             BINOMIAL,
         )
     if population < 1:
@@ -324,28 +391,49 @@ def upper_limit(
     most = _most_deviating(n, deviations, risk, population)
     rate = Fraction(most, population)
     method = CENSUS if n == population else HYPERGEOMETRIC
-    return Limit(ceiling(rate, PLACES), (ceiling(rate, 3) * 100).quantize(Decimal("0.1")), method)
+    return Limit(round_up(rate, PLACES), (round_up(rate, 3) * 100).quantize(Decimal("0.1")), method)
 
 
-def _binomial(n: int, deviations: int, risk: Fraction, places: int) -> Decimal:
-    """The smallest decimal of so many places at which so few have at most the risk."""
+def _binomial_limit(n: int, deviations: int, risk: Fraction, places: int) -> Decimal:
+    """Return the upper limit of the deviation rate of a population of unknown size.
+
+    The upper limit is the smallest rate at which a sample of ``n`` items has at most ``deviations``
+    deviations with a probability of at most ``risk``. If all items of the sample deviate, the upper
+    limit is 1.
+
+    Args:
+        n: number of examined items.
+        deviations: number of these items that deviate.
+        risk: one minus the confidence of the upper limit.
+        places: number of decimal places to which the upper limit is rounded up.
+    """
     if deviations == n:
         return Decimal(1)
-    whole = 10**places
+    scale = 10**places
 
     def excluded(scaled: int) -> bool:
-        return no_more_than(binomial(Fraction(scaled, whole)), n, deviations, risk)
+        return is_within_risk(binomial(Fraction(scaled, scale)), n, deviations, risk)
 
-    found = smallest(lambda scaled: scaled == whole or excluded(scaled), 0, whole)
-    return Decimal(found).scaleb(-places)
+    limit = smallest(lambda scaled: scaled == scale or excluded(scaled), 0, scale)
+    return Decimal(limit).scaleb(-places)
 
 
 def _most_deviating(n: int, deviations: int, risk: Fraction, population: int) -> int:
-    """The largest number of deviating items that is not excluded."""
-    highest = population - (n - deviations)  # what was seen to conform conforms
+    """Return the largest number of deviating items in the population that fits the sample.
+
+    A number fits the sample if, with this number, ``deviations`` or fewer deviations in ``n`` items
+    have a probability above ``risk``.
+
+    Args:
+        n: number of examined items.
+        deviations: number of these items that deviate.
+        risk: one minus the confidence of the upper limit.
+        population: number of items in the population.
+    """
+    highest = population - (n - deviations)  # without examined conforming items
 
     def excluded(deviating: int) -> bool:
-        return no_more_than(hypergeometric(population, deviating), n, deviations, risk)
+        return is_within_risk(hypergeometric(population, deviating), n, deviations, risk)
 
     if n == population or not excluded(highest):
         return highest

@@ -1,21 +1,24 @@
-"""Samples in stages and samples spread over strata, with exact risks.
+"""Samples in several stages and samples from several strata, with exact risks.
 
-The rule (AICPA Audit Guide *Audit Sampling*, sequential sampling): no deviation in a stage accepts,
-exactly one calls for the next stage of as many items, in which there has to be none; more reject.
-All stages are sized together, so that the risk of accepting at the tolerable rate by any way is at
-most the planned one. Going on without such a plan has a risk far above the stated one, and no
-function here does it.
+Stages (AICPA Audit Guide *Audit Sampling*, sequential sampling): a stage without deviations accepts
+the population. A stage with exactly one deviation requires another stage of the same size, which
+must have no deviation. A stage with more deviations rejects the population. All stages are planned
+together. So the total risk of accepting a population with the tolerable rate is at most the planned
+risk. Additional stages without such a plan would have a much higher risk, so this module does not
+support them.
 
-Every stratum gives at least its share: ``ceil(n * size / N)``, so that no department is sampled
-more thinly than the whole. What a stratum gives without replacement is distributed like a sum of
-independent trials with unequal chances and the same mean (Vatutin and Mikhailov, *Limit theorems
-for the number of empty cells in an equiprobable scheme for group allocation of particles*, Theory
-of Probability and its Applications 27, 1982), and so are all strata together. Hoeffding (*On the
+Strata: every stratum contributes at least its share, ``ceil(n * size / N)``, so no stratum is
+sampled less than the population on average. The number of deviations drawn from a stratum without
+replacement is distributed like a sum of independent trials with unequal probabilities and the same
+mean. Vatutin and Mikhailov proved this (*Limit theorems for the number of empty cells in an
+equiprobable scheme for group allocation of particles*, Theory of Probability and its Applications
+27, 1982). The same is true for the number of deviations from all strata together. The binomial
+distribution with the same mean gives an upper bound for the probability of at most k deviations.
+The bound is valid if k is 0 or at most the mean minus one. Hoeffding proved this (*On the
 distribution of the number of successes in independent trials*, Annals of Mathematical Statistics
-27, 1956, theorem 4) bounds the chance of at most k of them by the binomial distribution with the
-same mean, for k up to the mean less one (for k = 0 always). Strata are therefore planned and judged
-with the binomial distribution, however small the population: the hypergeometric one would promise a
-little too much.
+27, 1956, theorem 4). Therefore samples from strata are planned and evaluated with the binomial
+distribution, even in small populations. The hypergeometric distribution would give an upper limit
+that is slightly too low.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from decimal import Decimal
 from fractions import Fraction
 from math import ceil
 
-from include.policy.rates import between, ceiling
+from include.policy.rates import require_between_0_and_1, round_up
 from include.sampling.exact.sizes import (
     BINOMIAL,
     CENSUS,
@@ -37,8 +40,8 @@ from include.sampling.exact.sizes import (
     Size,
     at_most,
     binomial,
-    doubled,
     hypergeometric,
+    smallest_by_doubling,
     smallest_size,
     upper_limit,
 )
@@ -49,13 +52,14 @@ MOST_STAGES = 4
 
 @dataclass(frozen=True)
 class StagedPlan:
-    """Stages of equal size.
+    """A sampling plan with several stages of equal size.
 
     Attributes:
-        n: items of each stage.
-        stages: how many at most.
+        n: number of items to draw in each stage.
+        stages: maximum number of stages.
         method: ``binomial`` or ``hypergeometric``.
-        achieved_risk: of accepting at the tolerable rate; at most the planned.
+        achieved_risk: risk of accepting a population with the tolerable rate; at most the planned
+            risk.
     """
 
     n: int
@@ -67,19 +71,23 @@ class StagedPlan:
 def smallest_stages(
     tolerable: Fraction, confidence: Fraction, stages: int, population: int | None = None
 ) -> StagedPlan:
-    """Plan stages of equal size.
+    """Return the sampling plan with the smallest stages of equal size.
+
+    The plan is for a population without strata.
 
     Args:
-        tolerable: rate of deviations from which on the population is not accepted.
-        confidence: one minus the risk of accepting it then.
-        stages: how many at most, from 2 to ``MOST_STAGES``.
-        population: how many items there are; None for very many.
+        tolerable: tolerable rate. A population with this or a higher deviation rate is not
+            accepted.
+        confidence: one minus the risk of accepting a population with the tolerable rate.
+        stages: maximum number of stages, from 2 to ``MOST_STAGES``.
+        population: number of items in the population; None for a very large population.
 
     Raises:
-        UsageError: a figure is out of range, or the population is too small for so many stages.
+        UsageError: a rate or number is out of range, or the population is too small for ``stages``
+            stages.
     """
-    between(tolerable, "tolerable rate")
-    risk = 1 - between(confidence, "confidence")
+    require_between_0_and_1(tolerable, "tolerable rate")
+    risk = 1 - require_between_0_and_1(confidence, "confidence")
     if not 2 <= stages <= MOST_STAGES:
         raise UsageError(f"{stages} stages are not possible.", f"Plan 2 to {MOST_STAGES}.")
     if population is None:
@@ -90,7 +98,7 @@ def smallest_stages(
         items, method = hypergeometric(population, ceil(tolerable * population)), HYPERGEOMETRIC
         largest = population // stages
     try:
-        n = doubled(lambda size: _accepts(items, size, stages, risk), 0, largest)
+        n = smallest_by_doubling(lambda size: _accepts(items, size, stages, risk), 0, largest)
     except UsageError:
         if population is None:
             raise
@@ -102,9 +110,14 @@ def smallest_stages(
 
 
 def chance_of_accepting(population: Population, n: int, stages: int) -> Fraction:
-    """Return the chance that stages of ``n`` items accept a population.
+    """Return the probability that a plan with stages of ``n`` items accepts a population.
 
-    It falls with n: whoever draws more sees whatever fewer items would have shown.
+    The probability falls while ``n`` grows, because a larger sample finds more deviations.
+
+    Args:
+        population: population from which the items are drawn.
+        n: number of items to draw in each stage.
+        stages: maximum number of stages.
     """
     return Fraction(*_accepting(population, n, stages))
 
@@ -115,31 +128,37 @@ def _accepts(population: Population, n: int, stages: int, risk: Fraction) -> boo
 
 
 def _accepting(population: Population, n: int, stages: int) -> tuple[int, int]:
-    """Return in how many ways items may be drawn that accept, and in how many in all."""
+    """Return the number of sequences of draws that lead to acceptance, and the number of all.
+
+    Args:
+        population: population from which the items are drawn.
+        n: number of items to draw in each stage.
+        stages: maximum number of stages.
+    """
     if stages == 0:
         return 0, 1
-    none, one = (population.exactly(n, k) for k in (0, 1))
+    without_deviation, with_one_deviation = (population.exactly(n, k) for k in (0, 1))
     ways = population.sequences(n)
-    if not one:
-        return none, ways
+    if not with_one_deviation:
+        return without_deviation, ways
     accepting, rest = _accepting(_rest(population, n), n, stages - 1)
-    return none * rest + one * accepting, ways * rest
+    return without_deviation * rest + with_one_deviation * accepting, ways * rest
 
 
 def _rest(population: Population, n: int) -> Population:
-    """Return a population after n items of which one deviated."""
-    if population.replaced:
+    """Return the population that remains after a draw of ``n`` items with exactly one deviation."""
+    if population.with_replacement:
         return population
     return hypergeometric(population.items - n, population.deviating - 1)
 
 
 def accepted_at(planned: StagedPlan, rate: Fraction, population: int | None = None) -> Fraction:
-    """Return the chance that a plan accepts a population that deviates at a rate.
+    """Return the probability that a plan accepts a population with a given deviation rate.
 
     Args:
-        planned: the stages.
-        rate: from 0, below 1.
-        population: how many items there are; None for very many.
+        planned: the sampling plan.
+        rate: deviation rate of the population, at least 0 and below 1.
+        population: number of items in the population; None for a very large population.
     """
     if population is None:
         items = binomial(rate)
@@ -150,11 +169,11 @@ def accepted_at(planned: StagedPlan, rate: Fraction, population: int | None = No
 
 @dataclass(frozen=True)
 class Allocation:
-    """How many items each stratum gives.
+    """The allocation of a sample to the strata of a population.
 
     Attributes:
-        sizes: items of each stratum, by its name.
-        drawn: how many of them are drawn.
+        sizes: stratum -> number of its items.
+        drawn: stratum -> number of items to draw from it.
     """
 
     sizes: Mapping[str, int]
@@ -162,27 +181,45 @@ class Allocation:
 
     @property
     def population(self) -> int:
-        """Items of all strata."""
+        """The number of items in all strata."""
         return sum(self.sizes.values())
 
     @property
     def total(self) -> int:
-        """Items drawn from all strata."""
+        """The number of items to draw from all strata."""
         return sum(self.drawn.values())
 
     @property
     def effective(self) -> Fraction:
-        """The sample of the whole population that is as dense as the thinnest stratum's."""
+        """The size that the sample would have if all strata had the lowest sampling fraction.
+
+        The sampling fraction of a stratum is the number of its drawn items, divided by the number
+        of its items.
+        """
         shares = (Fraction(self.drawn[name], size) for name, size in self.sizes.items())
         return min(shares, default=Fraction(0)) * self.population
 
     def trials(self, rate: Fraction) -> Population:
-        """The trials of Hoeffding's bound for a population that deviates at a rate."""
+        """Return the binomial population that replaces the strata in Hoeffding's bound.
+
+        At the given deviation rate, a sample with this allocation has on average at least as many
+        deviations as an equally large sample from the returned population.
+
+        Args:
+            rate: deviation rate of the stratified population.
+        """
         return binomial(min(self.effective * rate / self.total, Fraction(1)))
 
 
 def allocate(n: int, sizes: Mapping[str, int]) -> Allocation:
-    """Spread at least ``n`` items over strata in proportion, rounding up in each."""
+    """Allocate at least ``n`` items to strata in proportion to the sizes of the strata.
+
+    The number of items to draw from each stratum is rounded up.
+
+    Args:
+        n: minimum number of items to draw from all strata together.
+        sizes: stratum -> number of its items.
+    """
     population = sum(sizes.values())
     drawn = {name: -(-n * size // population) for name, size in sizes.items()}
     return Allocation(sizes, drawn)
@@ -194,16 +231,18 @@ def stratified_size(
     expected: Fraction,
     sizes: Mapping[str, int],
 ) -> tuple[Size, Allocation]:
-    """Plan a sample of one stage over strata.
+    """Return the smallest size of a one-stage sample from several strata, and its allocation.
 
     Args:
-        tolerable: rate of deviations from which on the population is not accepted.
-        confidence: one minus the risk of accepting it then.
-        expected: rate of deviations that is expected.
-        sizes: items of each stratum; none is empty.
+        tolerable: tolerable rate. A population with this or a higher deviation rate is not
+            accepted.
+        confidence: one minus the risk of accepting a population with the tolerable rate.
+        expected: expected deviation rate.
+        sizes: stratum -> number of its items; no stratum is empty.
 
     Raises:
-        UsageError: as for ``smallest_size``.
+        UsageError: a rate is out of range, or no sample can prove that the deviation rate is below
+            the tolerable rate.
     """
     population = sum(sizes.values())
     plain = smallest_size(tolerable, confidence, expected=expected)
@@ -221,7 +260,15 @@ def stratified_size(
 
 
 def _risk_of(allocation: Allocation, rate: Fraction, acceptable: int) -> Fraction | None:
-    """Bound the risk of accepting; None where Hoeffding's bound says nothing."""
+    """Return an upper bound of the risk of accepting a population with the given deviation rate.
+
+    The result is None if Hoeffding's bound is not valid for ``acceptable`` deviations.
+
+    Args:
+        allocation: allocation of the sample to the strata.
+        rate: deviation rate of the population.
+        acceptable: largest number of deviations with which the population is accepted.
+    """
     if acceptable and acceptable > allocation.effective * rate - 1:
         return None
     return at_most(allocation.trials(rate), allocation.total, acceptable)
@@ -230,16 +277,24 @@ def _risk_of(allocation: Allocation, rate: Fraction, acceptable: int) -> Fractio
 def stratified_stages(
     tolerable: Fraction, confidence: Fraction, stages: int, sizes: Mapping[str, int]
 ) -> tuple[StagedPlan, Allocation]:
-    """Plan stages over strata; each stage draws as many from each stratum.
+    """Return the staged plan with the smallest stages for a population with several strata.
 
-    A stage's chances of none and of at most one deviation are bounded one by one; the chance of
-    accepting rises with each of them. Later stages meet a population with fewer deviations left.
+    The result also contains the allocation of each stage to the strata. All stages draw the same
+    number of items from a given stratum.
+
+    Args:
+        tolerable: tolerable rate. A population with this or a higher deviation rate is not
+            accepted.
+        confidence: one minus the risk of accepting a population with the tolerable rate.
+        stages: maximum number of stages.
+        sizes: stratum -> number of its items; no stratum is empty.
 
     Raises:
-        UsageError: as for ``smallest_stages``; or the strata are too small for so many stages.
+        UsageError: a rate or number is out of range, or a stratum is too small for ``stages``
+            stages.
     """
     population = sum(sizes.values())
-    risk = 1 - between(confidence, "confidence")
+    risk = 1 - require_between_0_and_1(confidence, "confidence")
     n = smallest_stages(tolerable, confidence, stages).n
     deviating = ceil(tolerable * population)
     while True:
@@ -256,41 +311,45 @@ def stratified_stages(
 
 
 def chance_over_strata(allocation: Allocation, deviating: int, stages: int) -> Fraction:
-    """Bound the chance that stages over strata accept, from above.
+    """Return an upper bound of the probability that a staged plan accepts a stratified population.
+
+    The result is calculated from the probabilities that a stage has no deviation and that it has at
+    most one deviation. An upper bound of each probability is used. The bounds of a later stage take
+    into account that each earlier stage removed one deviating item from the population.
 
     Args:
-        allocation: of each stage.
-        deviating: items of the population that deviate.
-        stages: in which it may be accepted.
+        allocation: allocation of each stage to the strata.
+        deviating: number of deviating items in the population.
+        stages: maximum number of stages.
     """
     accepted = Fraction(0)
     for left in reversed(range(stages)):
         rate = Fraction(max(deviating - left, 0), allocation.population)
         trials = allocation.trials(rate)
-        none, up_to_one = (at_most(trials, allocation.total, k) for k in (0, 1))
-        if allocation.effective * rate < 2:  # nothing is known of at most one: let it be sure
+        no_deviation, up_to_one = (at_most(trials, allocation.total, k) for k in (0, 1))
+        if allocation.effective * rate < 2:  # Hoeffding's bound is invalid: assume 1
             up_to_one = Fraction(1)
-        accepted = none * (1 - accepted) + up_to_one * accepted
+        accepted = no_deviation * (1 - accepted) + up_to_one * accepted
     return accepted
 
 
 def stratified_limit(allocation: Allocation, deviations: int, confidence: Fraction) -> Limit:
-    """Return the one-sided upper limit of what was drawn over strata.
+    """Return the one-sided upper limit of the deviation rate for a sample from several strata.
 
     Args:
-        allocation: what was examined of each stratum.
-        deviations: in all of them together.
-        confidence: one minus the risk that the population is worse than the limit.
+        allocation: allocation of the examined items to the strata.
+        deviations: number of deviations in all strata.
+        confidence: one minus the risk that the deviation rate is above the upper limit.
     """
     n, population = allocation.total, allocation.population
     if n == population:
         return upper_limit(n, deviations, confidence, population)
     plain = Fraction(upper_limit(n, deviations, confidence).rate)
     rate = plain * n / allocation.effective
-    if deviations:  # below that mean the bound says nothing
+    if deviations:  # Hoeffding's bound is invalid below this mean
         rate = max(rate, Fraction(deviations + 1) / allocation.effective)
-    # Whole items: the last number of them that is not excluded. What was seen to conform conforms.
+    # The largest number of deviating items that is not excluded; examined conforming items conform.
     most = min(ceil(rate * population) - 1, population - (n - deviations))
     rate = Fraction(most, population)
-    rounded: Decimal = (ceiling(rate, 3) * 100).quantize(Decimal("0.1"))
-    return Limit(ceiling(rate, PLACES), rounded, BINOMIAL)
+    rounded: Decimal = (round_up(rate, 3) * 100).quantize(Decimal("0.1"))
+    return Limit(round_up(rate, PLACES), rounded, BINOMIAL)

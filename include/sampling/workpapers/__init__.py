@@ -1,1 +1,1 @@
-"""Workpapers as Excel workbooks: written for the auditors, read back and checked."""
+"""Workpapers as Excel workbooks: write them for auditors, read and check returned workbooks."""

@@ -1,7 +1,8 @@
-"""The form of workpapers, shared by the writer and the reader of a workbook.
+"""The layout and the fixed texts of workpapers, for the modules that write and read workbooks.
 
-The words here are part of the file's format and stand in no catalogue: a better translation must
-not make a workbook unreadable that was issued before it. Who changes one changes `FORMAT` too.
+The fixed texts are part of the file format and not in the message catalogue, because a better
+translation must not make issued workbooks unreadable. If the fixed texts are changed, `FORMAT` must
+be changed, too.
 """
 
 from __future__ import annotations
@@ -14,12 +15,21 @@ from enum import StrEnum
 
 from include.messages import _
 from include.reports.i18n import visible
-from include.workbooks.forms import Choice, Choices, Column, Field, Note, RowFaults, plain, same
+from include.workbooks.forms import (
+    Choice,
+    Choices,
+    Column,
+    Field,
+    Note,
+    RowFaults,
+    escape_text,
+    normalize_text,
+)
 
 FORMAT = "parcelseal.workpapers/2"
 INSTRUCTIONS = "填写说明 Instructions"
 DRAW = "抽样 Draw"
-"""The very hidden sheet that says which draw the workbook belongs to."""
+"""The very hidden sheet that names the workbook's draw."""
 
 NUMBER = "序号 No."
 STAGE = "阶段 Stage"
@@ -28,7 +38,7 @@ ITEM = "样本项 Item"
 STRATUM = "层 Stratum"
 NOTE = "备注 Note"
 LOCKED = (
-    Column(NUMBER, 7, returns="anyhow"),
+    Column(NUMBER, 7, returned="ignored"),
     Column(STAGE, 8),
     Column(ORDINAL, 13),
     Column(ITEM, 38),
@@ -43,23 +53,23 @@ PERFORMED_ON = "执行日期 Performed on"
 REVIEWED_BY = "复核人 Reviewed by"
 
 LONGEST_NOTE = 2_000  # characters
-MOST_ITEMS = 5_000  # of all populations: far above any sample size of attributes sampling
+MOST_ITEMS = 5_000  # of all populations; far above any sample size of attribute sampling
 MOST_ATTRIBUTES = 40  # of one population
 
-_LONGEST_KEY = 1_000  # characters of a key in its cell; Excel takes 32,767 and shows fewer
+_LONGEST_KEY = 1_000  # characters of a key in its cell; Excel accepts 32,767 but displays fewer
 _LONGEST_NAME = 31  # UTF-16 units of a sheet's name in Excel
 _NOT_IN_NAMES = re.compile(r"[\[\]:*?/\\\x00-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
 
 
 class Answer(StrEnum):
-    """What testing one item against one attribute came to.
+    """The auditor's answer to the question whether a sample item meets an attribute.
 
     Attributes:
         MET: the item meets the attribute.
-        DEVIATES: it does not: a deviation.
+        DEVIATES: the item does not meet the attribute, which is a deviation.
         NOT_APPLICABLE: the attribute does not apply to the item.
         NOT_FOUND: the record or its proof was not found.
-        MISSING: nobody answered.
+        MISSING: the answer is missing.
     """
 
     MET = "met"
@@ -70,7 +80,10 @@ class Answer(StrEnum):
 
     @property
     def deviates(self) -> bool:
-        """Whether the answer counts as a deviation: every answer but met and not applicable."""
+        """Whether the answer counts as a deviation.
+
+        All answers except ``MET`` and ``NOT_APPLICABLE`` count as deviations.
+        """
         return self not in (Answer.MET, Answer.NOT_APPLICABLE)
 
 
@@ -86,45 +99,57 @@ WORDS = CHOICES.words
 ANSWER_ENTRY = Choice(CHOICES)
 NOTE_ENTRY = Note(
     LONGEST_NOTE,
-    lambda count, most: _(
-        "The note has {count} characters; {most} are taken.", count=count, most=most
+    lambda count, limit: _(
+        "The note has {count} characters; the limit is {limit}.", count=count, limit=limit
     ),
-    _("Shorten it; name where the rest can be found."),
+    _("Shorten the note, and state in it where the remaining text can be found."),
 )
 
-PERFORMER = Field(PERFORMED_BY, _("Nobody is named who did the work."), _("Write who did it."))
+PERFORMER = Field(
+    PERFORMED_BY,
+    _("The name of the person who did the work is missing."),
+    _("Enter the name of the person who did the work."),
+)
 DAY = Field(
     PERFORMED_ON,
-    _("The day is not given."),
-    _("Write the day on which the work was done, such as 2026-10-09."),
-    early=lambda day, issued: _(
-        "{day} is before the workpapers were issued ({issued}).", day=day, issued=issued
+    _("The date is missing."),
+    _("Enter the date on which the work was done, such as 2026-10-09."),
+    early_message=lambda day, issued: _(
+        "The date {day} is before the issue of the workpapers on {issued}.", day=day, issued=issued
     ),
 )
 REVIEWER = Field(
-    REVIEWED_BY, _("Nobody is named who reviewed the work."), _("Have somebody review it.")
+    REVIEWED_BY,
+    _("The name of the reviewer is missing."),
+    _("Have another person review the work."),
 )
 
 ITEM_FAULTS = RowFaults(
-    strange=_("The row is of no item of this draw: added, or its number was changed."),
-    restore=_("Remove the row, or give it back the number with which it was issued."),
-    twice=lambda key: _("Item number {number} is there twice.", number=key),
+    unknown=_("The row belongs to no item of this draw: it was added, or its number was changed."),
+    restore=_("Remove the row, or restore its original number."),
+    duplicate=lambda key: _("Item number {number} occurs twice.", number=key),
     missing=lambda key: _("The row of item number {number} is missing.", number=key),
     changed=lambda key, head: _(
-        "{head} of item number {number} was changed.", number=key, head=head
+        "The cell “{head}” of item number {number} was changed.", number=key, head=head
     ),
 )
 ISSUED = _("Fill in the workbook that was issued for this draw.")
 
 
 def answer_of(text: str) -> Answer | None:
-    """Return the answer that a cell's text means; None when it is none of the words."""
-    return CHOICES.meaning(text) if same(text) else Answer.MISSING
+    """Return the answer that a cell's text means; None if the text is not a possible answer.
+
+    An empty text means `Answer.MISSING`.
+    """
+    return CHOICES.meaning(text) if normalize_text(text) else Answer.MISSING
 
 
-def shown(key: str) -> str:
-    """Write an item's key for its cell; a very long one ends in its length and SHA-256."""
-    text = plain(key)
+def cell_text(key: str) -> str:
+    """Return the text for the cell that shows an item's id.
+
+    A very long id is cut, and its length and SHA-256 are appended.
+    """
+    text = escape_text(key)
     if len(text) <= _LONGEST_KEY:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -132,25 +157,25 @@ def shown(key: str) -> str:
 
 
 def sheet_names(populations: Iterable[str]) -> dict[str, str]:
-    r"""Name the sheet of each population: valid for Excel whatever the id, and unique.
+    r"""Return a sheet name for each population: population id -> unique name that Excel accepts.
 
-    Excel's rules: 1 to 31 characters, none of ``[]:*?/\``, no apostrophe at either end, not
-    "History", and no two alike but for case.
+    Excel's rules: 1 to 31 characters, none of ``[]:*?/\``, no apostrophe at the start or end, not
+    "History", and unique regardless of upper and lower case.
     """
     names: dict[str, str] = {}
-    taken = {_alike(one) for one in (INSTRUCTIONS, DRAW, "History")}
+    taken = {_fold(reserved) for reserved in (INSTRUCTIONS, DRAW, "History")}
     for population in populations:
         base = _NOT_IN_NAMES.sub("_", visible(population)).strip().strip("'").strip() or "_"
         name, count = _cut(base, ""), 1
-        while _alike(name) in taken:
+        while _fold(name) in taken:
             count += 1
             name = _cut(base, f" ~{count}")
-        taken.add(_alike(name))
+        taken.add(_fold(name))
         names[population] = name
     return names
 
 
-def _alike(name: str) -> str:
+def _fold(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold()
 
 

@@ -1,4 +1,4 @@
-"""Workpapers that come back."""
+"""Read the auditors' answers from returned workpapers, and list all faults of a workbook."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from include.approvals.people import same_person
-from include.approvals.reasons import names_a_person
+from include.approvals.approvers import same_person
+from include.approvals.reasons import has_personal_number
 from include.messages import _
 from include.sampling.workpapers import form
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.writing import Paper, Workpapers
 from include.workbooks import returned
-from include.workbooks.cells import places
-from include.workbooks.faults import Remark
+from include.workbooks.cells import cell_ranges
+from include.workbooks.faults import WorkbookRemark
 from include.workbooks.returned import ReturnedBook, ReturnedSheet, ReturnedTable
 
-_LONGEST_NAME = 100  # characters of a person's
+_LONGEST_NAME = 100  # characters of a person's name
 
 
 @dataclass(frozen=True)
 class ItemAnswers:
-    """The answers and the note about an item.
+    """The auditor's answers and note about a sample item.
 
     Attributes:
-        answers: by attribute; one for every attribute of the population.
-        note: the auditor's words, cleaned.
+        answers: id of the attribute -> answer, for every attribute of the population.
+        note: note of the auditor, in which mobile and ID numbers of customers are redacted.
     """
 
     answers: Mapping[str, Answer]
@@ -35,16 +35,17 @@ class ItemAnswers:
 
 @dataclass(frozen=True)
 class Returned:
-    """The answers of auditors in a returned workbook.
+    """The auditors' answers in a returned workbook.
 
     Attributes:
-        audit: id.
-        stage: of sampling.
-        performed_by: who did the work.
-        performed_on: the day; None when nobody wrote it.
-        reviewed_by: who reviewed it; empty when nobody wrote it.
-        answers: by population and number of the item; there is one for every item of the draw.
-        remarks: what is no fault and should be known.
+        audit: id of the audited quarter.
+        stage: stage of the workpapers; the first stage is 1.
+        performed_by: person who tested the items.
+        performed_on: day on which the items were tested; None if the workbook does not state it.
+        reviewed_by: person who reviewed the workpapers; empty if the workbook names nobody.
+        answers: (population, number of the item) -> answers, for every item that is tested in this
+            stage.
+        remarks: remarks on the workbook that do not prevent its evaluation.
     """
 
     audit: str
@@ -53,22 +54,22 @@ class Returned:
     performed_on: date | None
     reviewed_by: str
     answers: Mapping[tuple[str, int], ItemAnswers]
-    remarks: tuple[Remark, ...]
+    remarks: tuple[WorkbookRemark, ...]
 
 
 def read(
     content: bytes, name: str, expected: Workpapers, *, clean: Callable[[str], str]
 ) -> Returned:
-    """Read a filled-in workbook back.
+    """Read the auditors' answers from a completed workbook.
 
     Args:
-        content: the file.
-        name: its name, for messages.
-        expected: the workpapers as they were issued.
-        clean: takes customers' numbers out of what people wrote; a note is kept as it comes back.
+        content: bytes of the workbook.
+        name: file name of the workbook, for messages.
+        expected: the workpapers as issued.
+        clean: redacts customers' numbers in a text that a person wrote.
 
     Raises:
-        WorkbookRefused: with every fault.
+        WorkbookRefused: the workbook has faults. The error lists all of them.
     """
     sheets = expected.sheets
     names = (form.INSTRUCTIONS, *sheets.values(), form.DRAW)
@@ -103,32 +104,42 @@ def read(
 
 
 def draw_of(content: bytes, name: str) -> tuple[str, int]:
-    """Return which draw and stage a workbook says that it belongs to.
+    """Return the digest of the draw and the stage to which a workbook belongs.
+
+    Args:
+        content: bytes of the workbook.
+        name: file name of the workbook, for messages.
 
     Raises:
-        WorkbookRefused: it is no workbook, or does not say it.
+        WorkbookRefused: the file is not a workbook, or does not name a draw.
     """
-    draw, stage = returned.issue_of(content, name, form.DRAW, ("draw_sha256", "stage"), form.ISSUED)
+    draw, stage = returned.read_binding(
+        content, name, form.DRAW, ("draw_sha256", "stage"), form.ISSUED
+    )
     return draw, int(stage)
 
 
 def _people(sheet: ReturnedSheet) -> tuple[str, str]:
-    """Return who performed and who reviewed the work."""
+    """Return the names of the person who tested the items and of the reviewer.
+
+    A fault is recorded if a name is too long, if a name contains a mobile or ID number, or if both
+    names belong to the same person.
+    """
     people = []
     for field in (form.PERFORMER, form.REVIEWER):
         person = sheet.text(field)
         people.append(person)
         if len(person) > _LONGEST_NAME:
-            message = _("A name has {most} characters at most.", most=_LONGEST_NAME)
-            sheet.fault(sheet.row_of(field), 2, message, _("Write the name of one person."))
-        if names_a_person(person):
-            message = _("This holds a mobile or ID number.")
-            sheet.fault(sheet.row_of(field), 2, message, _("Write a name or a staff number."))
+            message = _("The name is longer than {limit} characters.", limit=_LONGEST_NAME)
+            sheet.fault(sheet.row_of(field), 2, message, _("Enter the name of one person."))
+        if has_personal_number(person):
+            message = _("The cell contains a mobile number or an ID number.")
+            sheet.fault(sheet.row_of(field), 2, message, _("Enter a name or a staff number."))
     performed_by, reviewed_by = people
     if same_person(reviewed_by, performed_by):
-        # ISO/IEC 27001:2022 A.5.3: duties are segregated
+        # ISO/IEC 27001:2022 A.5.3, segregation of duties
         message = _("The reviewer is the person who did the work.")
-        action = _("Have somebody else review it.")
+        action = _("Have another person review the work.")
         sheet.fault(sheet.row_of(form.REVIEWER), 2, message, action)
     return performed_by, reviewed_by
 
@@ -146,31 +157,40 @@ def _remarks(
     population: str,
     table: ReturnedTable,
     answers: Mapping[tuple[str, int], ItemAnswers],
-) -> Iterator[Remark]:
-    """Name the cells of blank answers, and of notes that should say something."""
-    blank, bare = [], []
+) -> Iterator[WorkbookRemark]:
+    """Yield remarks about missing answers and missing notes.
+
+    An item needs a note if it has an answer other than Yes.
+
+    Args:
+        name: name of the sheet of the population.
+        population: id of the population.
+        table: table of the sample items on the sheet of the population.
+        answers: (population, number of the item) -> answers.
+    """
+    blank, without_note = [], []
     for number, row in table.rows.items():
         item = answers[population, int(number)]
         for attribute, answer in item.answers.items():
             if answer is Answer.MISSING:
                 blank.append((row, table.columns[attribute]))
         if not item.note and set(item.answers.values()) - {Answer.MET, Answer.MISSING}:
-            bare.append((row, table.columns[form.NOTE]))
+            without_note.append((row, table.columns[form.NOTE]))
     if blank:
-        cells = places(blank)
+        cells = cell_ranges(blank)
         message = _(
             "Sheet {sheet}: {count} answers are blank and count as deviations: {cells}",
             sheet=name,
             count=len(blank),
             cells=cells,
         )
-        yield Remark(name, cells, message)
-    if bare:
-        cells = places(bare)
+        yield WorkbookRemark(name, cells, message)
+    if without_note:
+        cells = cell_ranges(without_note)
         message = _(
-            "Sheet {sheet}: {count} items with another answer than Yes have no note: {cells}",
+            "Sheet {sheet}: {count} items with an answer other than Yes have no note: {cells}",
             sheet=name,
-            count=len(bare),
+            count=len(without_note),
             cells=cells,
         )
-        yield Remark(name, cells, message)
+        yield WorkbookRemark(name, cells, message)

@@ -1,4 +1,4 @@
-"""Audit sampling's workpapers as an Excel workbook: one sheet per population, to be filled in."""
+"""Write the workpapers of an audit as a workbook with one sheet for each population."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING
 
 from include.messages import Message, _
 from include.reports.i18n import Translator
+from include.sampling.quarter_texts import quarter_text
 from include.sampling.workpapers import form
-from include.sampling.workpapers.form import FIXED, HEADER_ROW, Answer, shown
+from include.sampling.workpapers.form import FIXED, HEADER_ROW, Answer, cell_text
 from include.services.errors import UsageError
-from include.workbooks.forms import Binding, Column, Cover, Line, Table, beside, both, plain, same
+from include.workbooks.forms import (
+    Binding,
+    Column,
+    Cover,
+    Line,
+    Table,
+    escape_text,
+    in_one_line,
+    in_two_lines,
+    normalize_text,
+)
 
 if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
@@ -22,47 +33,49 @@ _NOTE_WIDTH = 46
 _MEANINGS = {
     Answer.MET: _("The item meets the criterion, and the record shows it."),
     Answer.DEVIATES: _(
-        "The item does not meet the criterion: a deviation. The note says what was seen."
+        "The item does not meet the criterion: a deviation. Describe the observation in the note."
     ),
-    Answer.NOT_APPLICABLE: _("The attribute does not apply to this item. The note says why."),
+    Answer.NOT_APPLICABLE: _(
+        "The question does not apply to this item. State the reason in the note."
+    ),
     Answer.NOT_FOUND: _(
-        "The record or its proof was not found; the note says where it was looked for. An item "
+        "The record or its proof was not found. State in the note where you searched. An item "
         "that cannot be tested is treated as a deviation (ISA 530, paragraph 11)."
     ),
 }
 _STEPS = (
-    _("Test every item against every attribute of its sheet: look at the record itself, then "
-      "choose an answer from the list in the cell. Question and source stand over the column."),
+    _("Test every item against every question of its sheet: examine the record itself, then "
+        "choose an answer from the list in the cell. Each question and its source are above the "
+        "column."),
     _("A blank answer counts as a deviation."),
-    _("Every answer but Yes needs a note. A note has {most} characters at most.",
-      most=form.LONGEST_NOTE),
-    _("Notes tell about the item, not about the customer: no names, addresses, telephone or ID "
-      "numbers."),
-    _("Who performed the work writes the name and the day above; who reviewed it writes the own "
-      "name. They are two different people."),
-    _("Only the yellow cells are filled in. Rows may be filtered and, once the sheet's protection "
-      "is lifted, sorted; columns may be widened and hidden. Sheets, rows and columns are not "
-      "added, removed or renamed, and no formulas, links or macros put in: the file would be "
-      "refused."),
-    _("The sheets are protected without a password. That guards against slips only; integrity "
-      "comes from the draw digest, and from comparing every cell with the draw when the file "
-      "returns."),
-    _("Save as .xlsx without a password, with Excel, WPS or LibreOffice. The file's name does not "
-      "matter."),
+    _("Every answer other than Yes needs a note of at most {limit} characters.",
+      limit=form.LONGEST_NOTE),
+    _("Notes describe the item, not the customer: no names, addresses, telephone numbers or ID "
+        "numbers."),
+    _("The person who performed the work enters name and date above, and the reviewer enters a "
+        "name. They have to be two different people."),
+    _("Fill in the yellow cells only. You may filter the rows, sort them after removing the "
+        "sheet protection, and widen or hide columns. Do not add, remove or rename sheets, rows "
+        "or columns, and do not insert formulas, links or macros: such a file is refused."),
+    _("The sheets are protected without a password, against accidental changes only. When the "
+        "file is handed in, its draw digest and every cell are compared with the draw."),
+    _("Save the file as .xlsx without a password, with Excel, WPS or LibreOffice. The file "
+        "name does not matter."),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """A question that every item of a population is tested against.
+    """A question that auditors answer for every sample item of a population.
 
-    A workbook comes back to the same words or is refused: they should be texts of the policy pack,
-    with their translations, not of the catalogue.
+    A returned workbook must contain the same words as the issued workbook. Therefore the texts
+    should come from the policy pack, with their translations, and not from the message catalogue,
+    whose translations may change between issue and return.
 
     Attributes:
-        id: heads the attribute's column.
-        question: what is asked of an item.
-        criterion: the source of what is asked.
+        id: id of the question, which is the header of its column.
+        question: question about an item.
+        criterion: law or standard from which the question comes.
     """
 
     id: str
@@ -71,21 +84,24 @@ class Attribute:
 
     @property
     def text(self) -> str:
-        """Question and source in both languages, as they stand over the column."""
-        question, criterion = (plain(both(text)) for text in (self.question, self.criterion))
+        """The question and its criterion in both languages, for the cell above the column."""
+        question, criterion = (
+            escape_text(in_two_lines(text)) for text in (self.question, self.criterion)
+        )
         return f"{question}\n\n{form.CRITERION}\n{criterion}"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One item that was drawn.
+    """A sample item as a row of the workpapers.
 
     Attributes:
-        number: 1-based place in the order of the draw; names the item within its population.
-        stage: of sampling in which it was drawn.
-        ordinal: place in the sampling frame.
-        key: the item's id, any characters; never a customer's value.
-        stratum: it was drawn from.
+        number: number that identifies the item in its population; the first item of the sample has
+            the number 1.
+        stage: stage in which the item is tested; the first stage is 1.
+        ordinal: number of the item's line in the sampling frame, from 1.
+        key: id of the item; may contain any characters, but no customer data.
+        stratum: stratum of the item; empty without strata.
     """
 
     number: int
@@ -97,18 +113,18 @@ class Item:
 
 @dataclass(frozen=True)
 class Paper:
-    """The items of a population and their attributes.
+    """A sheet of the workpapers: the sample items of a population and the attributes to test.
 
     Attributes:
-        population: id.
-        title: for people.
-        attributes: in the order of the columns.
-        items: in the order of the rows.
-        frame_sha256: of the sampling frame.
-        population_size: items in the frame.
+        population: id of the population.
+        title: title of the population, as the sheet shows it.
+        attributes: attributes in the order of the columns.
+        items: items in the order of the rows.
+        frame_sha256: hex digest of the sampling frame.
+        population_size: number of items in the sampling frame.
 
     Raises:
-        ValueError: two attributes or two items would be taken for one.
+        ValueError: two attributes have the same header, or two items have the same number.
     """
 
     population: str
@@ -119,7 +135,7 @@ class Paper:
     population_size: int
 
     def __post_init__(self) -> None:
-        heads = [same(plain(header)) for header in self.headers]
+        heads = [normalize_text(escape_text(header)) for header in self.headers]
         if len(set(heads)) < len(heads) or "" in heads:
             raise ValueError(f"attributes of {self.population!r} cannot be told apart: {heads}")
         if len({item.number for item in self.items}) < len(self.items):
@@ -127,12 +143,12 @@ class Paper:
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """The heads of all columns, from left to right."""
+        """The headers of all columns, from left to right."""
         return (*FIXED, *(attribute.id for attribute in self.attributes), form.NOTE)
 
     @property
     def table(self) -> Table:
-        """The items, and a column for each attribute."""
+        """The table of the sample items, with a column for each attribute."""
         from include.workbooks import style
 
         attributes = [
@@ -148,7 +164,15 @@ class Paper:
             HEADER_ROW,
             (*form.LOCKED, *attributes, Column(form.NOTE, _NOTE_WIDTH, form.NOTE_ENTRY)),
             tuple(
-                Line((item.number, item.stage, item.ordinal, shown(item.key), shown(item.stratum)))
+                Line(
+                    (
+                        item.number,
+                        item.stage,
+                        item.ordinal,
+                        cell_text(item.key),
+                        cell_text(item.stratum),
+                    )
+                )
                 for item in self.items
             ),
             key=form.NUMBER,
@@ -160,18 +184,18 @@ class Paper:
 
 @dataclass(frozen=True)
 class Workpapers:
-    """What one stage of one audit asks auditors to test.
+    """The workpapers of one stage of an audit.
 
     Attributes:
-        audit: id, ``2026Q3``.
-        stage: of sampling.
-        draw_sha256: digest that binds the workbook to exactly this draw.
-        issued_at: moment of issue.
-        timezone: IANA name in which moments are shown.
-        papers: one per population.
+        audit: id of the audited quarter, such as ``2026Q3``.
+        stage: stage of the workpapers; the first stage is 1.
+        draw_sha256: digest that identifies the draw, see `draw_digest`.
+        issued_at: time of issue.
+        timezone: IANA name of the timezone of the times that the workbook shows.
+        papers: one sheet for each population.
 
     Raises:
-        ValueError: two papers are of one population, or the moment has no timezone.
+        ValueError: two sheets have the same population, or the time of issue has no timezone.
     """
 
     audit: str
@@ -189,36 +213,41 @@ class Workpapers:
 
     @property
     def sheets(self) -> dict[str, str]:
-        """The names of the sheets by population."""
+        """The names of the sheets: population id -> sheet name."""
         return form.sheet_names(paper.population for paper in self.papers)
 
     @property
     def binding(self) -> Binding:
-        """The hidden sheet, to which a workbook comes back."""
+        """The hidden sheet that identifies the draw to which a returned workbook belongs."""
         notes = []
         for paper in self.papers:
-            population = plain(paper.population)
+            population = escape_text(paper.population)
             notes.append((f"sheet of {population}", self.sheets[paper.population]))
-            notes.append((f"frame_sha256 of {population}", plain(paper.frame_sha256)))
+            notes.append((f"frame_sha256 of {population}", escape_text(paper.frame_sha256)))
         return Binding(
             form.DRAW,
             (
                 ("format", form.FORMAT),
-                ("audit", plain(self.audit)),
+                ("audit", escape_text(self.audit)),
                 ("stage", str(self.stage)),
-                ("draw_sha256", plain(self.draw_sha256)),
+                ("draw_sha256", escape_text(self.draw_sha256)),
             ),
             {
                 "audit": lambda here, due: _(
-                    "The workbook is of the audit {here}, not of {due}.", here=here, due=due
+                    "The workbook belongs to the audit of the {actual}, not of the {expected}.",
+                    actual=quarter_text(here),
+                    expected=quarter_text(due),
                 ),
                 "stage": lambda here, due: _(
-                    "The workbook is of stage {here}, not of {due}.", here=here, due=due
+                    "The workbook belongs to stage {actual}, not to stage {expected}.",
+                    actual=here,
+                    expected=due,
                 ),
                 "draw_sha256": lambda here, due: _(
-                    "The workbook is of another draw: digest {here} instead of {due}.",
-                    here=here,
-                    due=due,
+                    "The workbook belongs to another draw: its digest is {actual} instead of "
+                    "{expected}.",
+                    actual=here,
+                    expected=due,
                 ),
             },
             form.ISSUED,
@@ -227,16 +256,18 @@ class Workpapers:
 
 
 def write(workpapers: Workpapers) -> bytes:
-    """Write the workbook to be filled in (.xlsx); the same workpapers always give the same bytes.
+    """Return the bytes of the .xlsx workbook that auditors complete.
+
+    The same workpapers always give the same bytes.
 
     Raises:
-        UsageError: there are more items or attributes than one workbook is made for.
+        UsageError: the items or attributes exceed the limits of a workbook.
     """
     from include.workbooks.drawing import draw, draw_cover
 
     _check_size(workpapers.papers)
     cover = Cover(
-        _("Workpapers of audit sampling"),
+        _("Workpapers for audit sampling"),
         _facts(workpapers),
         (form.PERFORMER, form.DAY, form.REVIEWER),
         _STEPS,
@@ -248,22 +279,26 @@ def write(workpapers: Workpapers) -> bytes:
     for paper in workpapers.papers:
         name = workpapers.sheets[paper.population]
         sheets[name] = partial(_write_paper, paper=paper, workpapers=workpapers)
-    title = f"{plain(workpapers.audit)} · {workpapers.stage}"
-    return draw(title, workpapers.issued_at, sheets, workpapers.binding)
+    title = _(
+        "Audit of the {quarter}, stage {stage}",
+        quarter=quarter_text(workpapers.audit),
+        stage=workpapers.stage,
+    )
+    return draw(escape_text(in_one_line(title)), workpapers.issued_at, sheets, workpapers.binding)
 
 
 def _check_size(papers: Sequence[Paper]) -> None:
     drawn = sum(len(paper.items) for paper in papers)
     if drawn > form.MOST_ITEMS:
         raise UsageError(
-            f"{drawn} items were drawn; a workbook holds {form.MOST_ITEMS} at most.",
-            "Draw fewer, or make workpapers for some of the populations at a time.",
+            f"{drawn} items were drawn; a workbook can have at most {form.MOST_ITEMS}.",
+            "Draw fewer items, or issue the workpapers for fewer populations at a time.",
         )
     for paper in papers:
         if len(paper.attributes) > form.MOST_ATTRIBUTES:
             raise UsageError(
                 f"The population {paper.population} has {len(paper.attributes)} attributes; "
-                f"a sheet holds {form.MOST_ATTRIBUTES} at most.",
+                f"a sheet can have at most {form.MOST_ATTRIBUTES}.",
                 "Test fewer attributes in the policy pack.",
             )
 
@@ -272,19 +307,26 @@ def _facts(workpapers: Workpapers) -> list[tuple[Message, str]]:
     languages = Translator("zh_CN"), Translator("en")
     papers = [
         f"{workpapers.sheets[paper.population]}: "
-        + " / ".join(
-            f"{plain(each.text(paper.title))}, {each.text(_drawn(paper))}" for each in languages
-        )
+        + " / ".join(escape_text(language.text(_summary(paper))) for language in languages)
         for paper in workpapers.papers
     ]
     issued = Translator("en", workpapers.timezone).datetime(workpapers.issued_at)
     return [
-        (_("Audit"), plain(workpapers.audit)),
+        (_("Audited quarter"), in_one_line(quarter_text(workpapers.audit))),
         (_("Stage of sampling"), str(workpapers.stage)),
-        (_("Draw digest (SHA-256)"), plain(workpapers.draw_sha256)),
+        (_("Draw digest (SHA-256)"), escape_text(workpapers.draw_sha256)),
         (_("Issued"), issued),
         (_("Populations"), "\n".join(papers)),
     ]
+
+
+def _summary(paper: Paper) -> Message:
+    """Return a text with the title of a population and the size of its sample."""
+    return Message(
+        text="{title}, {drawn}",
+        values={"title": paper.title, "drawn": _drawn(paper)},
+        translations={"zh-CN": "{title}，{drawn}"},
+    )
 
 
 def _drawn(paper: Paper) -> Message:
@@ -300,13 +342,15 @@ def _write_paper(sheet: Worksheet, paper: Paper, workpapers: Workpapers) -> None
     from include.workbooks.drawing import draw_table
 
     sentence = _(
-        "Audit {audit}, stage {stage}: {drawn}; SHA-256 of the sampling frame {digest}",
-        audit=workpapers.audit,
+        "Audit of the {quarter}, stage {stage}: {drawn}; SHA-256 of the sampling frame: {digest}",
+        quarter=quarter_text(workpapers.audit),
         stage=workpapers.stage,
         drawn=_drawn(paper),
         digest=paper.frame_sha256,
     )
     for row, language in ((2, "zh_CN"), (3, "en")):
-        style.text(sheet, row, 1, plain(Translator(language).text(sentence)), font=style.SMALL)
-    footer = f"{workpapers.audit} · {sheet.title}"
-    draw_table(sheet, paper.table, plain(beside(paper.title)), footer)
+        style.text(
+            sheet, row, 1, escape_text(Translator(language).text(sentence)), font=style.SMALL
+        )
+    footer = f"{in_one_line(quarter_text(workpapers.audit))} · {sheet.title}"
+    draw_table(sheet, paper.table, escape_text(in_one_line(paper.title)), footer)

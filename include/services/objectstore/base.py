@@ -1,6 +1,7 @@
-"""The one interface to stores of backups and evidence, shared by S3 and directories.
+"""Define the interface of the stores that hold backups and evidence.
 
-Keys are relative POSIX paths without a leading slash (``courier/20261124T020000Z/manifest.json``).
+A store is a part of an S3 bucket, or a directory. The key of an object is a relative POSIX path
+without a leading slash, such as ``courier/20261124T020000Z/manifest.json``.
 """
 
 from __future__ import annotations
@@ -18,37 +19,37 @@ _PIECE = 1024 * 1024  # bytes read at a time
 
 
 class StoreError(ServiceError):
-    """The store failed, after retries."""
+    """The error for a failure of the object store that retries did not remove."""
 
 
 class ObjectMissing(StoreError):
-    """No object has that key."""
+    """The error for an object or a version that does not exist in the object store."""
 
 
 class ObjectDamaged(StoreError):
-    """The stored bytes are not those that were written."""
+    """The error for an object whose stored bytes differ from the bytes that were written."""
 
 
 class ObjectLocked(StoreError):
-    """Object Lock forbids this deletion until its retention ends."""
+    """The error for an object that a lock or S3 legal hold protects from deletion or change."""
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object of a store.
+    """The metadata of an object in a store.
 
     Attributes:
-        key: relative POSIX path inside the store.
-        size: bytes.
-        modified_at: when the store took it, timezone-aware.
-        sha256: hex digest of the whole content, where it is known (always on the value that a
-            writer's ``commit`` or ``put`` returns).
-        checksum: the store's own checksum of the object, opaque; S3's composite SHA-256
-            (``<base64>-<parts>``), or ``etag:<ETag>`` where a service keeps no SHA-256. Empty for
-            a directory.
-        version_id: the store's version, empty where it keeps none.
-        locked_until: end of retention, which may have passed; None when never locked or not
-            known from a listing.
+        key: key of the object, which is a relative POSIX path.
+        size: size in bytes.
+        modified_at: time at which the store received the object, timezone-aware.
+        sha256: SHA-256 (hex) of the whole content; empty if it is unknown. It is always set in the
+            result of ``put`` and of a writer's ``commit``.
+        checksum: checksum that the store itself computed; empty for a directory. It is the SHA-256
+            in Base64 that S3 computed; after a multipart upload, ``-<number of parts>`` follows.
+            For a service without SHA-256, it is ``etag:<ETag>``.
+        version_id: id of the version; empty if the store keeps no versions.
+        locked_until: end of the lock, which may have passed. None if the object was never locked,
+            or if ``list`` returned the metadata, because ``list`` does not read locks.
     """
 
     key: str
@@ -62,15 +63,16 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class ObjectVersion:
-    """A version of an object, or a marker that hides the versions before it.
+    """A version of an object, or a delete marker that hides the versions before it.
 
     Attributes:
-        key: relative POSIX path inside the store.
-        version_id: pass it to ``get`` or ``open_reader``; empty where the store keeps no versions.
-        size: bytes; 0 of a marker.
-        modified_at: when the store took it, timezone-aware.
-        is_current: it is the version that is read when none is named.
-        is_marker: somebody deleted the object without naming a version.
+        key: key of the object, which is a relative POSIX path.
+        version_id: id with which ``get`` or ``open_reader`` read this version; empty if the store
+            keeps no versions.
+        size: size in bytes; 0 for a delete marker.
+        modified_at: time at which the store received the version, timezone-aware.
+        is_current: whether this is the version that is read if no version is requested.
+        is_marker: whether the version is a delete marker.
     """
 
     key: str
@@ -83,12 +85,12 @@ class ObjectVersion:
 
 @dataclass(frozen=True)
 class StoreProblem:
-    """A reason why a store is no proper off-site store.
+    """A reason why a store is unsuitable as an off-site store.
 
     Attributes:
-        code: ``missing``, ``unreachable``, ``denied``, ``no_versioning``, ``no_object_lock``,
-            ``same_device`` or ``not_writable``.
-        detail: one line for people, without secrets.
+        code: identifier of the problem: ``missing``, ``unreachable``, ``denied``,
+            ``no_versioning``, ``no_object_lock``, ``same_device`` or ``not_writable``.
+        detail: one-line description for users, without secrets.
     """
 
     code: str
@@ -96,19 +98,20 @@ class StoreProblem:
 
 
 class ObjectWriter(Protocol):
-    """A stream into one object. Nothing is visible under the key before ``commit``.
+    """A stream that writes one object. The object becomes visible when ``commit`` returns.
 
-    Leaving the ``with`` block without commit aborts and leaves nothing behind.
+    If the ``with`` block of the stream ends before ``commit`` was called, all bytes that were sent
+    are deleted.
     """
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append bytes; returns how many were taken (all of them)."""
+        """Append all given bytes to the object, and return their number."""
 
     def commit(self) -> StoredObject:
-        """Make the object visible, durable and checksummed; returns the stored object."""
+        """Complete the object, and return its metadata. The object is then visible and durable."""
 
     def abort(self) -> None:
-        """Stop, and remove all that was sent. Safe to call twice."""
+        """Stop the writing, and delete all bytes that were sent. A second call has no effect."""
 
     def __enter__(self) -> Self:
         return self
@@ -118,13 +121,17 @@ class ObjectWriter(Protocol):
 
 
 class ObjectReader(Protocol):
-    """A stream out of one object that resumes by itself after a dropped connection."""
+    """A stream that reads one object. It continues automatically after a lost connection."""
 
     def read(self, size: int = -1) -> bytes:
-        """Return ``size`` bytes, fewer only at the end; all that is left for -1."""
+        """Return ``size`` bytes, or fewer at the end of the object.
+
+        Args:
+            size: number of bytes; -1 for all remaining bytes.
+        """
 
     def close(self) -> None:
-        """Release the connection or file."""
+        """Close the connection or file from which the object is read."""
 
     def __enter__(self) -> Self:
         return self
@@ -134,12 +141,12 @@ class ObjectReader(Protocol):
 
 
 class ObjectStore(Protocol):
-    """A place for objects: an S3 bucket with a prefix, or a directory.
+    """A store of objects: a part of an S3 bucket, or a directory.
 
     Attributes:
-        description: the store's name for people: URL or path, never a secret.
+        description: display name of the store, which is a URL or path without secrets.
         kind: ``s3`` or ``directory``.
-        site: the site named in the connection's extra, empty when none was named.
+        site: site of the store according to its connection; empty if the connection names no site.
     """
 
     description: str
@@ -147,34 +154,53 @@ class ObjectStore(Protocol):
     site: str
 
     def preflight(self) -> Sequence[StoreProblem]:
-        """Check the needs of a backup: reachable, writable, versioned, lockable."""
+        """Return the reasons why the store is unsuitable for backups.
+
+        A suitable store is reachable and writable, and has versioning and locks.
+        """
 
     def open_writer(self, key: str) -> ObjectWriter:
-        """Open a streaming writer for a new or replaced object."""
+        """Open a stream that writes an object.
+
+        When the stream is committed, the object is created or replaced.
+        """
 
     def put(self, key: str, data: bytes, *, locked_until: datetime | None = None) -> StoredObject:
-        """Store a small object in one call, locked from the start where asked."""
+        """Store a small object in one call, and return its metadata.
+
+        Args:
+            key: key of the object.
+            data: content of the object.
+            locked_until: end of the lock of the object; None for no lock.
+        """
 
     def open_reader(self, key: str, *, version_id: str = "") -> ObjectReader:
-        """Open a streaming reader of the current or the named version; raises ObjectMissing.
+        """Open a stream that reads an object.
 
-        A locked version stays readable by its ``version_id`` after somebody replaced the object.
+        A locked version can still be read by its ``version_id`` after the object was replaced.
+
+        Args:
+            key: key of the object.
+            version_id: version to read; empty for the current version.
+
+        Raises:
+            ObjectMissing: the object or the version does not exist.
         """
 
     def get(self, key: str, *, version_id: str = "", limit: int | None = None) -> bytes:
-        """Return a small object whole.
+        """Return the content of a small object.
 
-        Pass a limit for content that is not verified yet: whoever can write to the store decides
-        how large it is.
+        Pass ``limit`` for an object that is not verified yet, because an intruder may have stored
+        an object of any size.
 
         Args:
-            key: of the object.
-            version_id: of an older version; empty for the current one.
-            limit: most bytes that are read into memory; None for any size.
+            key: key of the object.
+            version_id: version to read; empty for the current version.
+            limit: largest number of bytes to read into memory; None for no limit.
 
         Raises:
-            ObjectMissing: there is no such object.
-            ObjectDamaged: it is larger than ``limit``.
+            ObjectMissing: the object does not exist.
+            ObjectDamaged: the object is larger than ``limit``.
         """
         with self.open_reader(key, version_id=version_id) as reader:
             if limit is None:
@@ -187,27 +213,39 @@ class ObjectStore(Protocol):
         return content
 
     def stat(self, key: str, *, version_id: str = "") -> StoredObject:
-        """Return what the store knows of the current or the named version.
+        """Return the metadata of an object, including its checksum and lock.
 
-        ``checksum`` and ``locked_until`` are included. Raises ObjectMissing.
+        Args:
+            key: key of the object.
+            version_id: version to read; empty for the current version.
+
+        Raises:
+            ObjectMissing: the object or the version does not exist.
         """
 
     def verify(self, expected: StoredObject) -> None:
-        """Prove that the stored bytes are the expected ones; raises ObjectMissing, ObjectDamaged.
+        """Verify that the content of an object in the store is the expected content.
 
-        Where a version was recorded, that version is verified: an overwrite or a delete marker
-        changes nothing about it.
-        A directory re-reads and hashes the file; S3 compares size and composite checksum, which
-        the service computed from the bytes it holds.
+        A directory store reads and hashes the file. An S3 store compares the size and the checksum
+        that the service computed from the stored bytes.
+
+        Args:
+            expected: metadata of the object when it was stored. If the metadata name a version,
+                that version is verified, even if the object was overwritten or deleted later.
+
+        Raises:
+            ObjectMissing: the object or the version does not exist.
+            ObjectDamaged: the stored content differs from the expected content.
         """
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield objects under a prefix in key order."""
+        """Yield the objects whose key begins with a prefix, in the order of their keys."""
 
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
-        """Yield all versions and delete markers under a prefix in key order, newest first.
+        """Yield all versions and delete markers of the objects under a prefix, sorted by key.
 
-        A store that keeps no versions yields its objects.
+        For each key, the current version is first, followed by the others from the newest to the
+        oldest. If a store keeps no versions, each object is yielded as a current version.
         """
         for stored in self.list(prefix):
             yield ObjectVersion(stored.key, "", stored.size, stored.modified_at)
@@ -215,43 +253,63 @@ class ObjectStore(Protocol):
     def folders(self, prefix: str = "") -> Iterator[str]:
         """Yield the names of the folders directly under a prefix, in the order of their keys.
 
-        Folders of which only older versions or delete markers are left are included.
+        A folder is included even if it contains only older versions or delete markers.
 
         Args:
-            prefix: a folder with its slash; empty for the whole store.
+            prefix: folder with a trailing slash; empty for the whole store.
         """
 
     def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
-        """Keep the current or the named version from deletion and change until that moment.
+        """Protect an object from deletion and change.
 
-        Raises ObjectLocked where that would shorten a lock; the same or a later end is fine.
+        Args:
+            key: key of the object.
+            until: end of the lock. An existing lock with an earlier end is extended.
+            version_id: version to lock; empty for the current version.
+
+        Raises:
+            ObjectLocked: an existing lock ends later than ``until``.
         """
 
     def require_deletable(self, key: str, now: datetime) -> None:
-        """Raise ObjectLocked when `delete` would be refused at that moment; removes nothing."""
+        """Raise an error if a lock would prevent the deletion of an object at the given time.
+
+        Args:
+            key: key of the object.
+            now: time at which the object is to be deleted.
+
+        Raises:
+            ObjectLocked: a version of the object is locked at that time.
+        """
 
     def delete(self, key: str) -> None:
-        """Remove the object, every version, the current one last; missing is fine.
+        """Delete all versions of an object if it exists, the current version last.
 
-        An interrupted deletion therefore brings no earlier version back. Raises ObjectLocked before
-        anything is removed when a version is locked.
+        If the current version were deleted first, an interrupted deletion would make an earlier
+        version current again.
+
+        Raises:
+            ObjectLocked: a version is locked, and nothing was deleted.
         """
 
     def clear_abandoned(self, prefix: str = "") -> int:
-        """Remove unfinished uploads under a prefix; returns how many there were.
+        """Delete the unfinished uploads under a prefix, and return their number.
 
-        A live writer under the prefix loses its upload too: call it when none is at work.
+        Call this method only if no writer is active under the prefix. The upload of an active
+        writer would also be deleted.
         """
 
 
 def versions_to_try(versions: Iterable[ObjectVersion]) -> list[ObjectVersion]:
-    """Return the versions that may be the original: the current one, then from the oldest on.
+    """Return an object's versions that may be the original, in the order in which to try them.
 
-    A run writes each object once or twice, so the original is the current version or among the
-    oldest, however many versions an intruder puts on top of it.
+    The current version is first, followed by the `MOST_VERSIONS` oldest versions. ParcelSeal writes
+    each object only once or twice. Therefore, the original is among the returned versions, even if
+    an intruder has added many newer versions.
 
     Args:
-        versions: of one object with its delete markers, the current one first, then newest first.
+        versions: versions and delete markers of one object. The current version is first, followed
+            by the others from the newest to the oldest.
     """
     readable = [version for version in versions if not version.is_marker]
     current = [version for version in readable if version.is_current]
@@ -260,10 +318,10 @@ def versions_to_try(versions: Iterable[ObjectVersion]) -> list[ObjectVersion]:
 
 
 def read_sha256(store: ObjectStore, key: str, *, version_id: str = "") -> str:
-    """Return the SHA-256 of an object's content in hex; reads all of it, in pieces.
+    """Read an object in pieces, and return the SHA-256 (hex) of its content.
 
     Raises:
-        ObjectMissing: there is no such object or version.
+        ObjectMissing: the object or the version does not exist.
     """
     digest = hashlib.sha256()
     with store.open_reader(key, version_id=version_id) as reader:

@@ -1,4 +1,4 @@
-"""Objects as files below a directory: a mounted disk, a NAS, or the local profile."""
+"""Store objects as files in a directory, such as a mounted disk, a NAS or the local profile."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ _WRITE_BITS = 0o222
 
 
 class DirectoryReader(ObjectReader):
-    """Stream out of one file; see ``ObjectReader``. Keeps reading the file it opened."""
+    """A stream that reads the file of an object; see ``ObjectReader``.
+
+    If the object is replaced while it is read, the stream continues with the old file.
+    """
 
     def __init__(self, file: io.BufferedReader, key: str, store: str) -> None:
         self._file = file
@@ -58,26 +61,30 @@ class DirectoryReader(ObjectReader):
         self._store = store
 
     def read(self, size: int = -1) -> bytes:
-        """Return ``size`` bytes, fewer only at the end; all that is left for -1."""
+        """Return ``size`` bytes, or fewer at the end of the file.
+
+        Args:
+            size: number of bytes; -1 for all remaining bytes.
+        """
         with naming("read", self._key, self._store):
             return self._file.read(size)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file of the object."""
         self._file.close()
 
 
 class DirectoryStore(ObjectStore):
-    """Objects as files below a directory; see ``ObjectStore``.
+    """A store whose objects are files in a directory; see ``ObjectStore``.
 
-    A lock is a file ``.<name>.lock.json`` beside the object, whose write bits are taken away. This
-    store refuses to delete or replace a locked object, and that is all it can do: whoever may
-    write to the directory can remove the files by other means, and root can do so always. Only a
-    store that locks by itself (S3 with Object Lock) keeps backups from an intruder; ``preflight``
-    therefore always reports ``no_object_lock``.
+    A lock is a file ``.<name>.lock.json`` beside the file of the object. In addition, the write
+    permissions of the object's file are removed. This store refuses to delete or replace a locked
+    object. However, users with write permission on the directory can remove the files with other
+    programs. Only S3 with Object Lock protects backups from an intruder. Therefore, ``preflight``
+    always reports ``no_object_lock``.
 
-    It keeps no versions: a replaced object is gone. Only regular files are objects: links below the
-    directory are not followed, and FIFOs, sockets and devices are neither listed nor opened.
+    The store keeps no versions: a replaced object is lost. Only regular files are objects. Links
+    below the directory are not followed. FIFOs, sockets and devices are neither listed nor opened.
     """
 
     kind = "directory"
@@ -97,26 +104,39 @@ class DirectoryStore(ObjectStore):
         self.description = str(self._root)
 
     def preflight(self) -> Sequence[StoreProblem]:
-        """Check the needs of a backup.
+        """Return the reasons why the directory is unsuitable for backups.
 
-        The directory itself is created when its parent exists; more is not, since a missing parent
-        rather means a disk that is not mounted.
+        The directory is created if its parent directory exists. A missing parent directory is not
+        created, because it probably means that a disk is not mounted.
         """
         return preflight(self._root, self._live_paths)
 
     def open_writer(self, key: str) -> DirectoryWriter:
-        """Open a streaming writer; raises ObjectLocked when the object is locked."""
+        """Open a stream that writes an object.
+
+        Raises:
+            ObjectLocked: an object with this key is locked.
+        """
         return self._open_writer(key, None)
 
     def put(self, key: str, data: bytes, *, locked_until: datetime | None = None) -> StoredObject:
-        """Store a small object in one call; raises ObjectLocked when the object is locked."""
+        """Store a small object in one call, and return its metadata.
+
+        Raises:
+            ObjectLocked: an object with this key is locked.
+        """
         end = checked_lock_end(locked_until) if locked_until else None
         with self._open_writer(key, end) as writer:
             writer.write(data)
             return writer.commit()
 
     def open_reader(self, key: str, *, version_id: str = "") -> DirectoryReader:
-        """Open a streaming reader; a directory has no versions to choose from."""
+        """Open a stream that reads an object.
+
+        Args:
+            key: key of the object.
+            version_id: empty, because a directory keeps no versions.
+        """
         names = self._names(key)
         self._refuse_version(key, version_id)
         with naming("read", key, self.description):
@@ -124,7 +144,12 @@ class DirectoryStore(ObjectStore):
             return DirectoryReader(file, key, self.description)
 
     def stat(self, key: str, *, version_id: str = "") -> StoredObject:
-        """Return size, time and lock; the content's hash is not known without reading it."""
+        """Return the size, modification time and lock of an object. The result has no SHA-256.
+
+        Args:
+            key: key of the object.
+            version_id: empty, because a directory keeps no versions.
+        """
         names = self._names(key)
         self._refuse_version(key, version_id)
         with naming("read", key, self.description):
@@ -136,12 +161,12 @@ class DirectoryStore(ObjectStore):
             return replace(stored, locked_until=self._locked_until(key))
 
     def verify(self, expected: StoredObject) -> None:
-        """Read the file again and compare size and SHA-256.
+        """Read the file of an object, and compare its size and SHA-256 with those in ``expected``.
 
         Raises:
-            UsageError: ``expected`` holds no SHA-256.
-            ObjectMissing: there is no such file.
-            ObjectDamaged: size or content differ.
+            UsageError: ``expected`` has no SHA-256.
+            ObjectMissing: the file does not exist.
+            ObjectDamaged: the size or the content differs.
         """
         if not expected.sha256:
             raise UsageError(f"The object {expected.key!r} was recorded without a SHA-256.")
@@ -157,11 +182,11 @@ class DirectoryStore(ObjectStore):
         else:
             return
         raise ObjectDamaged(
-            f"{expected.key!r} in {self.description} is not what was stored: {why}."
+            f"{expected.key!r} in {self.description} differs from the stored object: {why}."
         )
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield the files whose key begins with the prefix, in key order."""
+        """Yield the objects whose key begins with the prefix, in the order of their keys."""
         checked_list_prefix(prefix)
         with naming("list", "", self.description):
             for key, entry in walk(self._root, "", prefix):
@@ -180,12 +205,17 @@ class DirectoryStore(ObjectStore):
             yield from folders_in(self._root, prefix)
 
     def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
-        """Refuse deletion and replacement until that moment; never shortens a lock.
+        """Forbid this store to delete or replace an object until a given time.
+
+        Args:
+            key: key of the object.
+            until: end of the lock. An existing lock with an earlier end is extended.
+            version_id: empty, because a directory keeps no versions.
 
         Raises:
-            ObjectMissing: there is no such file.
-            ObjectLocked: it is locked for longer already.
-            StoreError: the moment has passed.
+            ObjectMissing: the file does not exist.
+            ObjectLocked: an existing lock ends later.
+            StoreError: ``until`` is in the past.
         """
         path, end = self._path(key), checked_lock_end(until)
         self._refuse_version(key, version_id)
@@ -205,14 +235,18 @@ class DirectoryStore(ObjectStore):
                 os.close(file)
 
     def require_deletable(self, key: str, now: datetime) -> None:
-        """Check the file's lock; raises ObjectLocked."""
+        """Raise an error if an object is locked at the given time.
+
+        Raises:
+            ObjectLocked: the object is locked at that time.
+        """
         self._refuse_locked(self._path(key), key, now)
 
     def delete(self, key: str) -> None:
-        """Remove the file and the directories it leaves empty; missing is fine.
+        """Delete the file of an object if it exists, and the directories that become empty.
 
         Raises:
-            ObjectLocked: its lock has not ended.
+            ObjectLocked: the lock of the object has not ended.
         """
         path = self._path(key)
         if path.is_dir():
@@ -228,9 +262,12 @@ class DirectoryStore(ObjectStore):
         self._remove_empty(path.parent)
 
     def clear_abandoned(self, prefix: str = "") -> int:
-        """Remove temporary files of killed writers, and locks of objects that were never written.
+        """Delete temporary files of killed writers, and lock files whose objects do not exist.
 
-        The caller makes sure that nobody is writing there at that moment.
+        The caller must ensure that no writer is active under the prefix.
+
+        Returns:
+            Number of deleted temporary files. Lock files are not counted.
         """
         checked_list_prefix(prefix)
         cleared = 0
@@ -248,16 +285,16 @@ class DirectoryStore(ObjectStore):
         return cleared
 
     def _names(self, key: str) -> Sequence[str]:
-        """Return the names on the way to an object; a disk that is not mounted is no empty store.
+        """Return the path of an object's file as a list of folder names and the file name.
+
+        The path begins below the directory of the store.
 
         Raises:
-            UsageError: no store can hold such a key.
-            StoreError: the directory is missing.
+            UsageError: the key is not valid in any store.
+            StoreError: the directory is missing, for example because its disk is not mounted.
         """
         if not self._root.is_dir():
-            raise StoreError(
-                f"The directory {self.description} is not there.", "Mount or create it."
-            )
+            raise StoreError(f"The directory {self.description} is missing.", "Mount or create it.")
         return checked_key(key).split("/")
 
     def _refuse_version(self, key: str, version_id: str) -> None:
@@ -265,11 +302,12 @@ class DirectoryStore(ObjectStore):
             raise ObjectMissing(f"{self.description} keeps no versions of {key!r}.")
 
     def _path(self, key: str) -> Path:
-        """Return the path of an object that is to be written, locked or deleted.
+        """Return the path of an object's file for a caller that writes, locks or deletes the file.
 
         Raises:
-            UsageError, StoreError: see `_names`.
-            StoreError: a link is on the way, so that another directory would be changed.
+            UsageError: the key is not valid in any store.
+            StoreError: the directory is missing. Also raised if the path contains a symbolic link,
+                because a file in another directory would then be changed.
         """
         names = self._names(key)
         if link := link_above(self._root, names):
@@ -300,7 +338,18 @@ class DirectoryStore(ObjectStore):
         sha256: str,
         size: int,
     ) -> StoredObject:
-        """Give a finished file its name; the lock is there before the name is."""
+        """Rename an object's complete temporary file to its final name, and return the metadata.
+
+        The lock file is written before the rename.
+
+        Args:
+            partial: path of the temporary file.
+            path: final path.
+            key: key of the object.
+            lock_end: end of the lock; None for no lock.
+            sha256: SHA-256 (hex) of the content.
+            size: size in bytes.
+        """
         self._refuse_locked(path, key, self._clock.now())
         with naming("write", key, self.description):
             if lock_end:
@@ -333,14 +382,17 @@ class DirectoryStore(ObjectStore):
         if end and end > now:
             raise ObjectLocked(
                 f"{key!r} in {self.description} is locked until {end.isoformat()}.",
-                "Wait for its end.",
+                "Wait until the lock expires.",
             )
 
     def _locked_until(self, key: str) -> datetime | None:
         return read_lock(self._root, self._names(key), key, self.description)
 
     def _sync_up(self, folder: Path) -> None:
-        """Make the name durable, and those of directories that may be new."""
+        """Write a folder and the folders above it to the disk.
+
+        New file names then survive a crash.
+        """
         while True:
             sync_directory(folder)
             if folder == self._root:

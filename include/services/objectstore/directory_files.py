@@ -1,4 +1,4 @@
-"""Files of the directory store: streamed writing, locks, the check before use, clear errors."""
+"""Write, lock and read the files of a directory store."""
 
 from __future__ import annotations
 
@@ -37,11 +37,16 @@ _ACTIONS = {
 
 @contextmanager
 def naming(doing: str, key: str, store: str) -> Iterator[None]:
-    """Turn OSError inside the block into a StoreError naming store, key and what to do.
+    """Convert an OSError of the block to a StoreError with the store, the object and advice.
+
+    Args:
+        doing: attempted operation as a verb, such as ``read``.
+        key: key of the object; empty for an operation on the store.
+        store: description of the store.
 
     Raises:
-        ObjectMissing: an object was to be read and there is no such file.
-        StoreError: everything else.
+        ObjectMissing: the operation is ``read``, and the file of the object does not exist.
+        StoreError: any other OSError was raised.
     """
     try:
         yield
@@ -56,33 +61,41 @@ def naming(doing: str, key: str, store: str) -> Iterator[None]:
 def _translated(error: OSError, doing: str, key: str, store: str) -> StoreError:
     attempt = f"{doing} {key!r} in {store}" if key else f"{doing} {store}"
     reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    action = _ACTIONS.get(error.errno or 0, "Check that the directory is there and in order.")
+    action = _ACTIONS.get(
+        error.errno or 0, "Check that the directory exists and that its disk has no errors."
+    )
     return StoreError(f"Cannot {attempt}: {reason}.", action)
 
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# Without O_NONBLOCK, the opening of a FIFO waits until somebody writes into it.
+# Without O_NONBLOCK, the opening of a FIFO waits for a writer.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class NotRegularFile(FileNotFoundError):
-    """A link, directory, FIFO, socket or device is where a file should be."""
+    """The error for a path that leads to something other than a regular file.
+
+    This may be a link, directory, FIFO, socket or device.
+    """
 
 
 def open_regular(root: Path, names: Sequence[str]) -> int:
-    """Open a regular file below a directory for reading; follow no link below that directory.
+    """Open a regular file below a directory for reading.
+
+    Links below the directory are not followed.
 
     Args:
-        root: the directory, which may be a link itself.
-        names: of the folders below it and, last, of the file.
+        root: directory, which may be a link itself.
+        names: names of the folders below the directory, followed by the name of the file.
 
     Returns:
-        The file's descriptor, which the caller closes.
+        The file descriptor. The caller must close it.
 
     Raises:
-        NotRegularFile: there is something else under that name, or a link above it.
-        FileNotFoundError, NotADirectoryError: there is no such file.
-        OSError: it cannot be opened.
+        NotRegularFile: the path leads to something other than a regular file, or one of the folders
+            is a link.
+        FileNotFoundError, NotADirectoryError: the file does not exist.
+        OSError: the file cannot be opened.
     """
     folder = os.open(root, _FOLDER)
     try:
@@ -118,7 +131,14 @@ def _require_regular(status: os.stat_result) -> None:
 
 
 def link_above(root: Path, names: Sequence[str]) -> Path | None:
-    """Return the first folder on the way to a file that is a link; None when there is none."""
+    """Return the first symbolic link among the folders that lead to a file.
+
+    If none of the folders is a link, return None.
+
+    Args:
+        root: directory, which may be a link itself.
+        names: names of the folders below the directory, followed by the name of the file.
+    """
     folder = root
     for name in names[:-1]:
         folder /= name
@@ -128,9 +148,16 @@ def link_above(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def walk(folder: Path, above: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield regular files with their keys, in the order of the keys; follow no link.
+    """Yield the key and the directory entry of each regular file below a folder, sorted by key.
 
-    Folders so deep that no key reaches into them are left out.
+    Files in subfolders are included. Links are not followed. If the path of a folder is longer than
+    a key may be, the folder is skipped.
+
+    Args:
+        folder: path of the folder.
+        above: path of the folder below the store's directory, with a trailing slash; empty for that
+            directory. The keys of the files begin with it.
+        prefix: prefix of the keys to yield; empty for all.
     """
     with os.scandir(folder) as entries:
         listed = [(entry.is_dir(follow_symlinks=False), entry) for entry in entries]
@@ -152,14 +179,13 @@ def walk(folder: Path, above: str, prefix: str) -> Iterator[tuple[str, os.DirEnt
 
 
 def folders_in(root: Path, prefix: str) -> list[str]:
-    """Return the names of the folders directly in a folder, in the order of keys; follow no link.
+    """Return the names of the folders directly in a folder, in the order of their keys.
+
+    Links are not followed. The list is empty if the folder is missing.
 
     Args:
-        root: the directory, which may be a link itself.
-        prefix: the folder below it with its slash; empty for the directory itself.
-
-    Returns:
-        Names; none when the folder is missing.
+        root: directory, which may be a link itself.
+        prefix: folder below the directory with a trailing slash; empty for the directory itself.
     """
     names = prefix.split("/")
     if link_above(root, names):
@@ -173,7 +199,11 @@ def folders_in(root: Path, prefix: str) -> list[str]:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a new small file and wait for the disk."""
+    """Write a new small file, and wait until it is on the disk.
+
+    Raises:
+        FileExistsError: the file already exists.
+    """
     with path.open("xb") as file:
         file.write(data)
         file.flush()
@@ -181,7 +211,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def sync_directory(folder: Path) -> None:
-    """Make the names in a directory durable."""
+    """Write a directory to the disk. The names of its files then survive a crash."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -193,21 +223,23 @@ _MAX_LOCK_BYTES = 4096  # a lock is one short line
 
 
 def lock_path(path: Path) -> Path:
-    """Return where the lock of an object is kept."""
+    """Return the path of the lock file for the file of an object."""
     return path.with_name(f".{path.name}.lock.json")
 
 
 def read_lock(root: Path, names: Sequence[str], key: str, store: str) -> datetime | None:
-    """Return the end of an object's lock, which may have passed; None without one.
+    """Return the end of an object's lock, which may have passed.
+
+    Return None if the object was never locked.
 
     Args:
-        root: the store's directory.
-        names: of the folders below it and, last, of the object's file.
-        key: of the object, for the error.
-        store: the store's description, for the error.
+        root: directory of the store.
+        names: names of the folders below the directory, followed by the name of the object's file.
+        key: key of the object, for the error message.
+        store: description of the store, for the error message.
 
     Raises:
-        ObjectDamaged: the lock is unreadable, so it holds.
+        ObjectDamaged: the lock file is unreadable. The lock remains in force.
     """
     lock = lock_path(root.joinpath(*names))
     try:
@@ -221,23 +253,23 @@ def read_lock(root: Path, names: Sequence[str], key: str, store: str) -> datetim
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unreadable(key, store, lock) from error
     if end.tzinfo is None:
-        raise ObjectDamaged(f"The lock of {key!r} in {store} names no timezone.")
+        raise ObjectDamaged(f"The lock of {key!r} in {store} has no timezone.")
     return end
 
 
 def _unreadable(key: str, store: str, lock: Path) -> ObjectDamaged:
     return ObjectDamaged(
-        f"The lock of {key!r} in {store} cannot be read, so it holds.",
-        f"Look at the file {lock.name!r} beside it.",
+        f"The lock of {key!r} in {store} cannot be read, so it remains in force.",
+        f"Check the lock file {lock.name!r} in the same folder.",
     )
 
 
 def write_lock(path: Path, end: datetime) -> None:
-    """Write the lock of a file, durably; it replaces the present one.
+    """Write the lock file of an object to the disk. An existing lock file is replaced.
 
     Args:
-        path: of the object's file.
-        end: of its retention, timezone-aware.
+        path: path of the object's file.
+        end: end of the lock, timezone-aware.
     """
     text = json.dumps({"locked_until": end.astimezone(UTC).isoformat()})
     partial = path.with_name(partial_name(path.name))
@@ -250,13 +282,13 @@ def write_lock(path: Path, end: datetime) -> None:
 
 
 def preflight(root: Path, live_paths: Sequence[Path]) -> list[StoreProblem]:
-    """Return why the directory is no proper off-site store.
+    """Return the reasons why a directory is unsuitable as an off-site store.
 
-    Always reports ``no_object_lock``: a directory cannot enforce a lock.
+    ``no_object_lock`` is always reported, because a directory cannot enforce a lock.
 
     Args:
-        root: created when its parent exists.
-        live_paths: where the live data are; on the same device a copy is no backup.
+        root: directory, which is created if its parent exists.
+        live_paths: paths of the live databases' files. The directory must be on another device.
     """
     problem = _reach(root)
     if problem:
@@ -286,7 +318,7 @@ def _reach(root: Path) -> StoreProblem | None:
     except PermissionError as error:
         return StoreProblem("denied", _detail(root, "cannot be used", error))
     except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
-        return StoreProblem("missing", _detail(root, "is not there", error))
+        return StoreProblem("missing", _detail(root, "is missing", error))
     except OSError as error:
         return StoreProblem("unreachable", _detail(root, "cannot be used", error))
 
@@ -297,7 +329,7 @@ def _same_device(root: Path, live_paths: Sequence[Path]) -> list[StoreProblem]:
         StoreProblem(
             "same_device",
             f"The directory {root} is on the same device as {live}: "
-            "what destroys the one destroys the other. Use another disk at another site.",
+            "a failure of this device destroys both. Use another disk at another site.",
         )
         for live in live_paths
         if live.exists() and live.stat().st_dev == device
@@ -318,10 +350,11 @@ _CREATE_ATTEMPTS = 5
 
 
 class DirectoryWriter(ObjectWriter):
-    """Stream into one file; see ``ObjectWriter``.
+    """A stream that writes the file of an object; see ``ObjectWriter``.
 
-    Writes to ``.<name>.partial-<random>`` beside the final name, then fsync, rename, fsync of the
-    directories. Data are hashed as they come and never copied.
+    It writes to a temporary file ``.<name>.partial-<random>`` beside the final file. The commit
+    syncs the file, renames it, and syncs the directories. The data are hashed while they are
+    written.
     """
 
     def __init__(
@@ -341,10 +374,10 @@ class DirectoryWriter(ObjectWriter):
             self._fd = _create(self._partial)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append bytes.
+        """Append bytes to the temporary file, and return their number.
 
         Raises:
-            StoreError: the file system refused; the writer is then unusable.
+            StoreError: the file system refused the data. The writer cannot be used any more.
         """
         self._check_usable()
         view = memoryview(data).cast("B")
@@ -362,11 +395,11 @@ class DirectoryWriter(ObjectWriter):
         return len(view)
 
     def commit(self) -> StoredObject:
-        """Make the file durable, then visible.
+        """Make the file durable, and rename it to its final name.
 
         Raises:
-            ObjectLocked: an object of that name is locked.
-            StoreError: the file system refused.
+            ObjectLocked: an object with this key is locked.
+            StoreError: the file system refused an operation.
         """
         self._check_usable()
         try:
@@ -382,7 +415,7 @@ class DirectoryWriter(ObjectWriter):
             raise
 
     def abort(self) -> None:
-        """Remove what was written, unless it was committed."""
+        """Delete the temporary file. A committed file is kept."""
         with naming("remove the unfinished", self._key, self._store):
             self._stop_flusher()
             self._close()
@@ -414,7 +447,7 @@ class DirectoryWriter(ObjectWriter):
 
 
 def _create(partial: Path) -> int:
-    """Create the temporary file and the directories it needs below the store's root."""
+    """Create a temporary file and its missing parent directories; return its file descriptor."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     for _ in range(_CREATE_ATTEMPTS):
         try:

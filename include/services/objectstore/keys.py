@@ -1,6 +1,7 @@
-"""Rules for object keys, the same for every kind of store.
+"""Check the keys of objects, and name temporary files and lock files.
 
-A key that works in one store works in the other, so that a backup can be moved between them.
+A key that is valid in S3 buckets is also valid in directories, and the reverse. Therefore, a backup
+can be moved from a bucket to a directory, or from a directory to a bucket.
 """
 
 from __future__ import annotations
@@ -12,22 +13,23 @@ from datetime import datetime, timedelta
 
 from include.services.errors import UsageError
 
-# S3 takes 1,024 bytes with the store's prefix; file systems take 255 bytes a name, of which the
-# names of temporary files and lock files need a part.
+# S3 accepts 1,024 bytes, including the prefix of the store. File systems accept 255 bytes for a
+# name; names of temporary files and lock files are longer than those of their objects.
 MAX_KEY_BYTES = 900
 MAX_NAME_BYTES = 200
 
-_NOT_XML = "\ufffe\uffff"  # S3 answers in XML, which has no place for these
+_NOT_XML = "\ufffe\uffff"  # XML, the format of S3's responses, does not allow these
 _OWN_NAME = re.compile(r"\..+\.(?:partial-[0-9a-f]+|lock\.json)", re.DOTALL)
 _PARTIAL_NAME = re.compile(r"\..+\.partial-[0-9a-f]+", re.DOTALL)
 
 
 def checked_key(key: str) -> str:
-    """Return the key when every store can hold it.
+    """Return the key unchanged if it is valid.
 
     Raises:
-        UsageError: the key is empty, absolute, too long, not Unicode text, contains control
-            characters or ``.``/``..``/empty names, or is one of the store's own file names.
+        UsageError: the key is empty, absolute, too long or not Unicode text. Also raised if it
+            contains control characters, ``.``, ``..``, an empty name or a name that is reserved for
+            temporary files and lock files.
     """
     problem = key_problem(key)
     if problem:
@@ -39,10 +41,12 @@ def checked_key(key: str) -> str:
 
 
 def checked_list_prefix(prefix: str) -> str:
-    """Return the prefix when a listing can be asked for it; empty means everything.
+    """Return the prefix unchanged if a valid key can begin with it.
+
+    All keys begin with an empty prefix.
 
     Raises:
-        UsageError: the prefix could not begin any key.
+        UsageError: no valid key can begin with the prefix.
     """
     if prefix:
         checked_key(prefix.removesuffix("/"))
@@ -50,36 +54,44 @@ def checked_list_prefix(prefix: str) -> str:
 
 
 def is_own_name(name: str) -> bool:
-    """Return whether a file name is reserved for the store: temporary files and lock files."""
+    """Return whether a directory store reserves a file name for temporary files and lock files."""
     return _OWN_NAME.fullmatch(name) is not None
 
 
 def is_partial_name(name: str) -> bool:
-    """Return whether a file name is that of an unfinished object."""
+    """Return whether a file name is that of a temporary file."""
     return _PARTIAL_NAME.fullmatch(name) is not None
 
 
 def partial_name(name: str) -> str:
-    """Return a fresh name for the unfinished object ``name``."""
+    """Return a new random name for the temporary file of an object."""
     return f".{name}.partial-{secrets.token_hex(6)}"
 
 
 def finished_name(partial: str) -> str:
-    """Return the name that an unfinished object was to get; empty for any other file's name."""
+    """Return the name of the object's file that a temporary file will become.
+
+    Args:
+        partial: name of the temporary file. If it is another file's name, the result is empty.
+    """
     return partial[1:].rpartition(".partial-")[0] if is_partial_name(partial) else ""
 
 
 def locked_name(lock: str) -> str:
-    """Return the name of the object that a lock file is for; empty for any other file's name."""
+    """Return the name of the object's file to which a lock file belongs.
+
+    Args:
+        lock: name of the lock file. If it is another file's name, the result is empty.
+    """
     is_lock = is_own_name(lock) and not is_partial_name(lock)
     return lock[1:].removesuffix(".lock.json") if is_lock else ""
 
 
 def checked_lock_end(until: datetime) -> datetime:
-    """Return the end of a lock in whole seconds, rounded up: S3 keeps no fractions.
+    """Return the end of a lock, rounded up to a whole second, because S3 stores whole seconds.
 
     Raises:
-        UsageError: the moment has no timezone.
+        UsageError: the time has no timezone.
     """
     if until.tzinfo is None:
         raise UsageError("The end of a lock needs a timezone.")
@@ -89,7 +101,7 @@ def checked_lock_end(until: datetime) -> datetime:
 
 
 def key_problem(key: str) -> str:
-    """Return why no store can hold the key; empty when every store can."""
+    """Return the reason why a key is not valid, or an empty text if it is valid."""
     if not key:
         return "it is empty"
     if key.startswith("/"):

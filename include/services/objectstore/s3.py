@@ -1,4 +1,4 @@
-"""Objects in an S3 bucket under a prefix, locked by Object Lock."""
+"""Store objects in an S3 bucket under a prefix, and lock them with Object Lock."""
 
 from __future__ import annotations
 
@@ -72,20 +72,22 @@ def make_s3_client(
     read_timeout: float = 60,
     max_attempts: int = 6,
 ) -> S3Client:
-    """Build the boto3 client; the only place that does.
+    """Build the boto3 client for S3.
 
     Args:
-        endpoint_url: an S3-compatible service, addressed path-style; None for AWS.
-        region: the bucket's region.
-        access_key: with ``secret_key``; None leaves it to boto3's chain (instance role).
-        secret_key: see ``access_key``.
-        verify: check TLS certificates; a path names a file of trusted authorities.
-        connect_timeout: seconds.
-        read_timeout: seconds without a byte before a request counts as failed.
-        max_attempts: attempts a request in all, with growing random pauses between them.
+        endpoint_url: URL of an S3-compatible service, which is addressed path-style; None for AWS.
+        region: region of the bucket.
+        access_key: access key, used with ``secret_key``. If it is None, boto3 searches for
+            credentials itself, such as an instance role.
+        secret_key: secret key for ``access_key``.
+        verify: whether to verify TLS certificates, or the file of trusted certificate authorities.
+        connect_timeout: timeout of a connection attempt in seconds.
+        read_timeout: number of seconds to wait for the next byte. After that, a request has failed.
+        max_attempts: total number of attempts of a request. The pauses between them are random and
+            become longer.
 
     Raises:
-        UsageError: endpoint or region cannot be used.
+        UsageError: the endpoint, region or credentials are malformed.
     """
     settings = Config(
         retries={"mode": "standard", "total_max_attempts": max_attempts},
@@ -115,12 +117,13 @@ def make_s3_client(
 
 
 class S3Store(ObjectStore):
-    """Objects in an S3 bucket; see ``ObjectStore``.
+    """A store whose objects are in an S3 bucket; see ``ObjectStore``.
 
-    ``checksum`` is S3's SHA-256: of the object for a single put, of the parts' digests for a
-    multipart upload (``<base64>-<parts>``). A service that keeps no SHA-256 gives ``etag:<ETag>``
-    instead, which ``verify`` then compares: it shows replacement, not silent damage.
-    Some services leave out ``-<parts>``; the digest alone is compared with these.
+    The checksum of a stored object is the SHA-256 that S3 computes. After a multipart upload, this
+    is the SHA-256 of the digests of all parts, written as ``<base64>-<parts>`` with the number of
+    parts. Some services omit ``-<parts>``; only the digest is then compared. If a service computes
+    no SHA-256, the checksum is ``etag:<ETag>``. An ETag shows that an object was replaced, but not
+    that its bytes were damaged.
     """
 
     kind = "s3"
@@ -145,15 +148,25 @@ class S3Store(ObjectStore):
         self.description = self._bucket.store
 
     def preflight(self) -> Sequence[StoreProblem]:
-        """Check the needs of a backup; leaves nothing behind."""
+        """Return the reasons why the bucket is unsuitable for backups.
+
+        The check leaves no object in the bucket.
+        """
         return preflight(self._bucket, may_delete=self._may_delete)
 
     def open_writer(self, key: str) -> S3Writer:
-        """Open a streaming writer; nothing is sent before 16 MiB or commit."""
+        """Open a stream that writes an object.
+
+        The stream sends its first bytes when it has received 16 MiB, or when it is committed.
+        """
         return S3Writer(self._bucket, key, self._describe_sent)
 
     def put(self, key: str, data: bytes, *, locked_until: datetime | None = None) -> StoredObject:
-        """Store a small object in one call; a locked older version stays beside the new one."""
+        """Store a small object in one call, and return its metadata.
+
+        If an object with this key exists, a new version is added, and the locked versions of the
+        object are kept.
+        """
         digest = hashlib.sha256(data).digest()
         checksum = checksum_text(digest)
         request: PutObjectRequestTypeDef = {
@@ -172,28 +185,38 @@ class S3Store(ObjectStore):
         return self._describe_sent(key, SentObject(len(data), digest.hex(), checksum, version_id))
 
     def open_reader(self, key: str, *, version_id: str = "") -> S3Reader:
-        """Open a streaming reader of the current or the named version."""
+        """Open a stream that reads an object.
+
+        Args:
+            key: key of the object.
+            version_id: version to read; empty for the current version.
+        """
         return S3Reader(self._bucket, key, version_id)
 
     def stat(self, key: str, *, version_id: str = "") -> StoredObject:
-        """Return the object that S3 has, in the current or the named version."""
+        """Return the metadata that S3 reports for an object.
+
+        Args:
+            key: key of the object.
+            version_id: version to report; empty for the current version.
+        """
         return stored_object(key, self._head(key, version_id))
 
     def verify(self, expected: StoredObject) -> None:
-        """Compare S3's size and checksum of the recorded version with the expected object.
+        """Compare the size and checksum that S3 reports for an object with those in ``expected``.
 
-        Without a checksum to compare, the object is read and hashed. Without a recorded version,
-        the current one is verified.
+        If the reported checksum is of another type than that in ``expected``, the object is read
+        and hashed. If ``expected`` has no version id, the current version is verified.
 
         Raises:
-            UsageError: ``expected`` holds neither checksum nor SHA-256.
-            ObjectMissing: there is no such version.
-            ObjectDamaged: size, checksum or content differ.
+            UsageError: ``expected`` has no checksum that can be compared, and no SHA-256.
+            ObjectMissing: the version does not exist.
+            ObjectDamaged: the size, checksum or content differs.
         """
         stored = self.stat(expected.key, version_id=expected.version_id)
         if stored.size != expected.size:
             self._fail_verification(
-                expected.key, f"it holds {stored.size} bytes instead of {expected.size}"
+                expected.key, f"it has {stored.size} bytes instead of {expected.size}"
             )
         if expected.checksum and is_comparable(expected.checksum, stored.checksum):
             if not is_same_checksum(expected.checksum, stored.checksum):
@@ -206,7 +229,10 @@ class S3Store(ObjectStore):
             raise UsageError(f"The object {expected.key!r} was recorded without a checksum.")
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield the current objects in key order, 1,000 a request."""
+        """Yield the current versions of the objects under a prefix, sorted by key.
+
+        Each request lists 1,000 objects.
+        """
         pages = self._bucket.client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket.name, Prefix=self._bucket.prefix + checked_list_prefix(prefix)
         )
@@ -220,9 +246,10 @@ class S3Store(ObjectStore):
                         )
 
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
-        """Yield all versions and delete markers under a prefix in key order, newest first.
+        """Yield all versions and delete markers of the objects under a prefix, sorted by key.
 
-        The whole list is held in memory: S3 answers with versions and markers apart.
+        For each key, the newest version is first. The whole list is held in memory, because S3
+        lists versions and delete markers separately.
         """
         full_prefix = self._bucket.prefix + checked_list_prefix(prefix)
         with self._bucket.naming("list the versions in"):
@@ -233,18 +260,23 @@ class S3Store(ObjectStore):
                 yield replace(version, key=key)
 
     def folders(self, prefix: str = "") -> Iterator[str]:
-        """Yield the names of the folders directly under a prefix, 1,000 a request."""
+        """Yield the names of the folders directly under a prefix."""
         full_prefix = self._bucket.prefix + checked_list_prefix(prefix)
         with self._bucket.naming("list the folders of"):
             for folder in folders_under(self._bucket, full_prefix):
                 yield folder.removeprefix(full_prefix).removesuffix("/")
 
     def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
-        """Lock the current or the named version; a later lock is kept, never shortened.
+        """Lock an object until a given time. A lock is never shortened.
+
+        Args:
+            key: key of the object.
+            until: end of the lock.
+            version_id: version to lock; empty for the current version.
 
         Raises:
-            ObjectLocked: the version is locked for longer already.
-            StoreError: the bucket has no Object Lock, or S3 refuses.
+            ObjectLocked: an existing lock of the version ends later.
+            StoreError: the bucket has no Object Lock, or S3 refuses the request.
         """
         end = checked_lock_end(until)
         head = self._head(key, version_id)
@@ -266,11 +298,19 @@ class S3Store(ObjectStore):
             self._bucket.client.put_object_retention(**request)
 
     def require_deletable(self, key: str, now: datetime) -> None:
-        """Check retention and legal hold of every version; raises ObjectLocked."""
+        """Raise an error if any version of an object is locked at the given time.
+
+        Raises:
+            ObjectLocked: a version has a lock or S3 legal hold at that time.
+        """
         self._deletable_versions(key, now)
 
     def _deletable_versions(self, key: str, now: datetime) -> Sequence[Version]:
-        """Return the versions and markers of a key in deletion order; raises ObjectLocked."""
+        """Return the versions and delete markers of a key in the order in which to delete them.
+
+        Raises:
+            ObjectLocked: a version has a lock or S3 legal hold at ``now``.
+        """
         with self._bucket.naming("read the locks of", key):
             versions = versions_to_delete(self._bucket, self._bucket.full_key(key))
         for version in versions:
@@ -279,13 +319,14 @@ class S3Store(ObjectStore):
         return versions
 
     def delete(self, key: str) -> None:
-        """Remove every version and delete marker, the current one last.
+        """Delete all versions and delete markers of an object, the current version last.
 
-        The locks of all versions are checked first, so nothing is removed when one is locked.
+        The locks of all versions are checked first, so nothing is deleted if one version is locked.
 
         Raises:
-            ObjectLocked: a retention or legal hold forbids it; names until when.
-            StoreError: S3 refuses for another reason.
+            ObjectLocked: a lock or S3 legal hold forbids the deletion. The message names the end of
+                a lock.
+            StoreError: S3 refuses the deletion for another reason.
         """
         full_key = self._bucket.full_key(key)
         for version in self._deletable_versions(key, self._clock.now()):
@@ -305,13 +346,13 @@ class S3Store(ObjectStore):
     def _locked(self, key: str, version: Version) -> ObjectLocked:
         return ObjectLocked(
             f"{key!r} in {self.description} cannot be deleted: it is {lock_words(version)}.",
-            "Wait for its end; a compliance lock cannot be lifted earlier.",
+            "Wait until the lock expires; a lock in compliance mode cannot be removed earlier.",
         )
 
     def clear_abandoned(self, prefix: str = "") -> int:
-        """Abort every unfinished upload under a prefix.
+        """Abort all unfinished uploads under a prefix, and return their number.
 
-        The caller makes sure that nobody is writing there at that moment.
+        The caller must ensure that no upload under the prefix is in progress.
         """
         cleared = 0
         with self._bucket.naming("clear unfinished uploads in"):
@@ -345,7 +386,11 @@ class S3Store(ObjectStore):
             raise
 
     def _check_bucket(self) -> None:
-        """Raise StoreError for a missing bucket, which HEAD reports like a missing object."""
+        """Raise StoreError if the bucket does not exist.
+
+        S3 gives the same response to a HEAD request if the object is missing and if the whole
+        bucket is missing. Callers use this method to distinguish the two cases.
+        """
         try:
             self._bucket.client.head_bucket(Bucket=self._bucket.name)
         except ClientError as error:
@@ -356,7 +401,15 @@ class S3Store(ObjectStore):
                 ) from error
 
     def _describe_sent(self, key: str, sent: SentObject) -> StoredObject:
-        """Read the stored object back, and compare it with the sent object."""
+        """Compare an object in the bucket with the data that was sent, and return its metadata.
+
+        Args:
+            key: key of the object.
+            sent: size and digests of the data.
+
+        Raises:
+            ObjectDamaged: the size or checksum differs.
+        """
         head = self._head(key, sent.version_id if sent.version_id != "null" else "")
         stored = replace(stored_object(key, head), sha256=sent.sha256)
         if stored.size != sent.size:
@@ -368,4 +421,4 @@ class S3Store(ObjectStore):
         return replace(stored, checksum=sent.checksum)
 
     def _fail_verification(self, key: str, why: str) -> None:
-        raise ObjectDamaged(f"{key!r} in {self.description} is not what was stored: {why}.")
+        raise ObjectDamaged(f"{key!r} in {self.description} differs from the stored object: {why}.")

@@ -1,4 +1,7 @@
-"""Facts and errors in the answers of S3, without the service's own text."""
+"""Read objects and errors from the responses of S3.
+
+Error messages of this module do not quote the error text of the service.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,12 @@ if TYPE_CHECKING:
 
 
 def stored_object(key: str, head: HeadObjectOutputTypeDef) -> StoredObject:
-    """Return the object that the answer to a HEAD request describes."""
+    """Return the metadata of an object from the response to a HEAD request.
+
+    Args:
+        key: key of the object in the store, without the store's prefix.
+        head: response of S3.
+    """
     version_id = head.get("VersionId", "")
     locked_until = head.get("ObjectLockRetainUntilDate")
     return StoredObject(
@@ -38,12 +46,20 @@ def stored_object(key: str, head: HeadObjectOutputTypeDef) -> StoredObject:
 
 
 def is_comparable(expected: str, stored: str) -> bool:
-    """Return whether two checksums are of the same kind."""
+    """Return whether two checksums are of the same type: both ETags, or both SHA-256."""
     return expected.startswith("etag:") == stored.startswith("etag:")
 
 
 def is_same_checksum(expected: str, stored: str) -> bool:
-    """Return whether two checksums agree; some services leave out the number of parts."""
+    """Return whether two checksums are equal.
+
+    After a multipart upload, the number of parts follows the digest. Some services omit this
+    number. If ``stored`` has no number of parts, only the digests are compared.
+
+    Args:
+        expected: checksum that S3 has to report.
+        stored: checksum that S3 reports.
+    """
     if expected.startswith("etag:"):
         return expected == stored
     expected_digest, _, expected_parts = expected.partition("-")
@@ -51,7 +67,7 @@ def is_same_checksum(expected: str, stored: str) -> bool:
     return digest == expected_digest and (not parts or parts == expected_parts)
 
 
-TRY_AGAIN = "Try again later; if it stays so, look at the service's status page."
+TRY_AGAIN = "Try again later. If the error continues, check the status page of the service."
 CHECK_CONNECTION = "Check the endpoint and region in the connection, the network and the firewall."
 CHECK_CERTIFICATE = "Name the file of the certificate's authority in the connection."
 CHECK_CREDENTIALS = "Check the access key and the secret in the connection."
@@ -85,14 +101,14 @@ BODY_ERRORS = (BotoCoreError, urllib3.exceptions.HTTPError, OSError)
 
 
 def error_code(error: Exception) -> str:
-    """Return S3's error code, such as ``NoSuchKey``; empty when the service did not answer."""
+    """Return S3's error code, such as ``NoSuchKey``; empty if the service did not respond."""
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", ""))
     return ""
 
 
 def is_missing(error: Exception) -> bool:
-    """Return whether the service answered that there is no such object."""
+    """Return whether the service reported that an object or bucket does not exist."""
     return error_code(error) in _MISSING
 
 
@@ -102,15 +118,16 @@ def is_denied(error: Exception) -> bool:
 
 
 def needs_a_person(error: Exception) -> bool:
-    """Return whether only a change of account, bucket or certificate removes an error."""
+    """Return whether retries are useless until a person changes account, bucket or certificate."""
     local = boto.NoCredentialsError | boto.PartialCredentialsError | boto.SSLError
     return isinstance(error, local) or error_code(error) in _DENIED | _ACCOUNT
 
 
 def is_lock_refusal(error: Exception) -> bool:
-    """Return whether the refusal names a lock.
+    """Return whether the text of a response says that a lock prevents the request.
 
-    AWS and Ceph answer AccessDenied with a text naming Object Lock; MinIO says WORM protected.
+    AWS and Ceph return AccessDenied with a text about Object Lock. MinIO returns the text "WORM
+    protected".
     """
     if not isinstance(error, ClientError):
         return False
@@ -119,7 +136,10 @@ def is_lock_refusal(error: Exception) -> bool:
 
 
 def reason_and_action(error: Exception) -> tuple[str, str]:
-    """Return why a call failed and the action, without any text of the service."""
+    """Return two texts for users: the cause of a request's failure, and a corrective action.
+
+    The error text of the service is not used.
+    """
     if isinstance(error, ClientError):
         return _answer_reason(error)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
@@ -160,12 +180,12 @@ def _plain(code: str) -> str:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The part of an S3 bucket under a prefix. It names the store in the errors it makes.
+    """An S3 bucket, or the part of it whose keys have a common prefix.
 
     Attributes:
-        client: of boto3.
-        name: of the bucket.
-        prefix: of all keys, with a slash at its end; empty for the whole bucket.
+        client: client of boto3.
+        name: name of the bucket.
+        prefix: common prefix of all keys, with a trailing slash; empty for the whole bucket.
     """
 
     client: S3Client
@@ -174,7 +194,10 @@ class Bucket:
 
     @cached_property
     def store(self) -> str:
-        """The store's name for people: URL and, for other services than AWS, the host."""
+        """Return the S3 URL of the store for messages.
+
+        If the host is not a host of AWS, the result also names the host.
+        """
         endpoint = urlsplit(self.client.meta.endpoint_url)
         host = endpoint.hostname or ""
         if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
@@ -183,20 +206,24 @@ class Bucket:
         return f"s3://{self.name}/{self.prefix} at {host}{port}"
 
     def full_key(self, key: str) -> str:
-        """Return the key in the bucket; raises UsageError for one that no store can hold."""
+        """Return the key of an object in the bucket, including the prefix of the store.
+
+        Raises:
+            UsageError: the key is not valid.
+        """
         return self.prefix + checked_key(key)
 
     @contextmanager
     def naming(self, doing: str, key: str = "") -> Iterator[None]:
-        """Turn boto3's errors inside the block into a StoreError.
+        """Convert a boto3 error of the block to a StoreError that names the store and the object.
 
         Args:
-            doing: what was tried, as a verb: ``read``.
-            key: the object, where there is one.
+            doing: attempted operation as a verb, such as ``read``.
+            key: key of the object; empty for an operation on the store.
 
         Raises:
-            ObjectMissing: there is no such object.
-            StoreError: everything else, naming store, key and what to do.
+            ObjectMissing: the object does not exist.
+            StoreError: any other error was raised.
         """
         try:
             yield
@@ -204,7 +231,13 @@ class Bucket:
             raise self.translated(error, doing, key) from error
 
     def translated(self, error: Exception, doing: str, key: str = "") -> StoreError:
-        """Return the StoreError that stands for an error of boto3."""
+        """Return the StoreError for an error of boto3.
+
+        Args:
+            error: error of boto3.
+            doing: attempted operation as a verb, such as ``read``.
+            key: key of the object; empty for an operation on the store.
+        """
         if key and is_missing(error):
             return ObjectMissing(f"There is no object {key!r} in {self.store}.")
         reason, action = reason_and_action(error)

@@ -1,4 +1,8 @@
-"""Streams into S3 (multipart, SHA-256 of each part) and out of it (resumed after a drop)."""
+"""Read objects from S3 and write objects to S3 as streams.
+
+A writer sends large objects in parts, each with a SHA-256. A reader continues after a lost
+connection.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +42,11 @@ _random = random.SystemRandom()
 
 
 class S3Reader(ObjectReader):
-    """Stream out of one version of one S3 object; see ``ObjectReader``.
+    """A stream that reads one version of one S3 object; see ``ObjectReader``.
 
-    A broken body is asked for again from the current offset, bound to the version and ETag of the
-    first answer, so that two versions never mix. Requests as such are retried by boto3.
+    If the transfer breaks, the reader sends another request for the remaining bytes. This request
+    names the version and ETag of the first response. Therefore, bytes of two versions are never
+    mixed.
     """
 
     def __init__(self, bucket: Bucket, key: str, version_id: str = "") -> None:
@@ -61,10 +66,13 @@ class S3Reader(ObjectReader):
             self._request["VersionId"] = answer["VersionId"]
 
     def read(self, size: int = -1) -> bytes:
-        """Return ``size`` bytes, fewer only at the end; all that is left for -1.
+        """Return ``size`` bytes, or fewer at the end of the object.
+
+        Args:
+            size: number of bytes; -1 for all remaining bytes.
 
         Raises:
-            StoreError: the connection kept dropping, or the object was replaced meanwhile.
+            StoreError: the connection was lost too often, or the object was replaced meanwhile.
         """
         left = self._size - self._offset
         missing = left if size < 0 else min(size, left)
@@ -76,7 +84,7 @@ class S3Reader(ObjectReader):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
-        """Release the connection."""
+        """Close the connection to S3."""
         self._body.close()
 
     def _read_piece(self, size: int) -> bytes:
@@ -97,7 +105,7 @@ class S3Reader(ObjectReader):
         reason, _ = reason_and_action(cause)
         if self._drops > _MAX_DROPS_WITHOUT_PROGRESS:
             raise self._bucket.translated(cause, "read", self._key) from cause
-        log.info("Reading %r goes on at byte %d: %s.", self._key, self._offset, reason)
+        log.info("Reading %r continues at byte %d: %s.", self._key, self._offset, reason)
         self._body.close()
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (self._drops - 1))
         time.sleep(_random.uniform(longest / 2, longest))
@@ -107,7 +115,7 @@ class S3Reader(ObjectReader):
         if self._offset and not answer.get("ContentRange", "").startswith(f"bytes {self._offset}-"):
             raise StoreError(
                 f"Cannot read {self._key!r} in {self._bucket.store}: "
-                "the service ignores byte ranges, so a broken transfer cannot go on."
+                "the service ignores byte ranges, so a broken transfer cannot be resumed."
             )
 
     def _ask(self) -> GetObjectOutputTypeDef:
@@ -120,25 +128,35 @@ class S3Reader(ObjectReader):
 FIRST_PART_BYTES = 16 * 1024 * 1024
 MAX_PARTS = 10_000
 MAX_OBJECT_BYTES = 5 * 1024**4
-# A part grows by this share of what was sent before it, so that MAX_PARTS reach MAX_OBJECT_BYTES
+# A part grows by this share of the bytes sent before it, so that MAX_PARTS reach MAX_OBJECT_BYTES
 # while parts stay below 25 MiB for the first 16 GiB.
 _GROWTH = 1900
 _PARTS_IN_FLIGHT = 2
 
 
 def part_bytes(sent: int) -> int:
-    """Return the size of the part that follows ``sent`` bytes."""
+    """Return the size in bytes of the next part of a multipart upload.
+
+    Args:
+        sent: total number of bytes in the parts that were sent before.
+    """
     return FIRST_PART_BYTES + sent // _GROWTH
 
 
 def checksum_text(digest: bytes) -> str:
-    """Return a digest as S3 writes checksums."""
+    """Return a digest in Base64, as S3 writes checksums."""
     return base64.b64encode(digest).decode()
 
 
 @dataclass(frozen=True)
 class SentPart:
-    """An uploaded part, as the completing request needs it."""
+    """A part of a multipart upload that was sent. The last request of the upload lists all parts.
+
+    Attributes:
+        number: number of the part, from 1.
+        etag: ETag in the response of the service.
+        digest: SHA-256 of the part as bytes.
+    """
 
     number: int
     etag: str
@@ -147,7 +165,14 @@ class SentPart:
 
 @dataclass(frozen=True)
 class SentObject:
-    """An object that a writer has completed."""
+    """The size and digests of an object that was sent completely.
+
+    Attributes:
+        size: size in bytes.
+        sha256: SHA-256 (hex) of the content.
+        checksum: checksum that S3 has to report for the object.
+        version_id: id of the new version; empty if unknown.
+    """
 
     size: int
     sha256: str
@@ -156,11 +181,11 @@ class SentObject:
 
 
 class S3Writer(ObjectWriter):
-    """Stream into one S3 object; see ``ObjectWriter``.
+    """A stream that writes one S3 object; see ``ObjectWriter``.
 
-    Up to 16 MiB go out as one put. More becomes a multipart upload of which two parts are sent
-    while the producer fills the next, so memory is three parts: 48 MiB, growing slowly for
-    objects beyond 16 GiB (three times 70 MiB at 100 GiB).
+    An object of up to 16 MiB is sent in one request, and a larger object in parts. Two parts are
+    sent while the caller fills the next part. Therefore, the writer needs memory for three parts.
+    This is 48 MiB for small objects, and 210 MiB for an object of 100 GiB.
     """
 
     def __init__(
@@ -183,10 +208,13 @@ class S3Writer(ObjectWriter):
         self._failed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append bytes; blocks while two parts are still on their way.
+        """Append bytes to the object, and return their number.
+
+        If the current part is full and two parts are still being sent, the method waits.
 
         Raises:
-            StoreError: the service refused a part, after retries; the writer is then unusable.
+            StoreError: the service refused a part, even after retries. The writer cannot be used
+                any more.
         """
         self._check_usable()
         view = memoryview(data).cast("B")
@@ -201,11 +229,13 @@ class S3Writer(ObjectWriter):
         return taken
 
     def commit(self) -> StoredObject:
-        """Finish the upload, and compare it with the object that the service reports.
+        """Complete the upload, and compare the stored object with the data that was sent.
+
+        The size and the checksum that the service reports for the object are compared.
 
         Raises:
             StoreError: the service did not accept the object.
-            ObjectDamaged: it reports another size or checksum than what was sent.
+            ObjectDamaged: the size or the checksum differs.
         """
         self._check_usable()
         try:
@@ -218,7 +248,10 @@ class S3Writer(ObjectWriter):
         return self._describe(self._key, sent)
 
     def abort(self) -> None:
-        """Stop the upload; `clear_abandoned` removes remains of a broken upload."""
+        """Abort the upload. The service then deletes the parts that were sent.
+
+        If this fails, `clear_abandoned` can delete the parts later.
+        """
         if not self._open:
             return
         self._open = False
@@ -246,7 +279,7 @@ class S3Writer(ObjectWriter):
             )
 
     def _send_part(self) -> None:
-        """Hand the full buffer to the pool; waits for a free place first."""
+        """Wait until fewer than two parts are being sent, then send the full part in a thread."""
         try:
             if not self._upload_id:
                 self._begin()
@@ -310,10 +343,15 @@ class S3Writer(ObjectWriter):
         return SentObject(self._handed_over, self._hash.hexdigest(), checksum, version_id)
 
     def _complete(self, parts: list[SentPart]) -> str:
-        """Return the new version, empty when the answer was lost.
+        """Complete the multipart upload, and return the id of the new version; empty if unknown.
 
-        When the answer to a completion is lost, the repeated request finds no upload any more.
-        The caller's comparison of size and checksum then tells whether the object is ours.
+        If the response of the service to the first request is lost, the request is repeated. The
+        service then reports that no such upload exists, because the first request has completed it.
+        In this case, the id is empty, and the caller compares size and checksum to find out whether
+        the object was stored.
+
+        Args:
+            parts: all parts of the upload.
         """
         with self._bucket.naming("write", self._key):
             try:

@@ -1,4 +1,4 @@
-"""Queries of an S3 bucket: versions in the order of a safe deletion, and fitness for backups."""
+"""Read the versions of objects in an S3 bucket, and check whether a bucket suits backups."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Version:
-    """A version or delete marker of a key.
+    """A version or delete marker of an object, with its lock and its S3 legal hold.
 
     Attributes:
-        version_id: ``null`` in a bucket without versioning.
-        locked_until: end of its retention, also when passed; None without one.
-        held: a legal hold is on it.
+        version_id: id of the version; ``null`` in a bucket without versioning.
+        locked_until: end of the lock (the retention period of S3 Object Lock), which may have
+            passed; None if the version has no lock.
+        held: whether the version has an S3 legal hold.
     """
 
     version_id: str
@@ -45,9 +46,16 @@ class Version:
 
 
 def folders_under(bucket: Bucket, full_prefix: str) -> Iterator[str]:
-    """Yield the folders directly under a prefix, each with a slash; raises what boto3 does.
+    """Yield the full prefixes of the folders directly under a prefix, with a trailing slash.
 
-    Folders of which only older versions or delete markers are left are included.
+    A folder is included even if it contains only older versions or delete markers.
+
+    Args:
+        bucket: bucket of the store.
+        full_prefix: prefix, including the prefix of the store.
+
+    Raises:
+        BotoCoreError, ClientError: the request failed.
     """
     pages = bucket.client.get_paginator("list_object_versions").paginate(
         Bucket=bucket.name, Prefix=full_prefix, Delimiter="/"
@@ -58,11 +66,19 @@ def folders_under(bucket: Bucket, full_prefix: str) -> Iterator[str]:
 
 
 def versions_under(bucket: Bucket, full_prefix: str) -> list[ObjectVersion]:
-    """Return all versions and delete markers under a prefix; raises what boto3 does.
+    """Return all versions and delete markers under a prefix.
+
+    Args:
+        bucket: bucket of the store.
+        full_prefix: prefix, including the prefix of the store.
 
     Returns:
-        By full key in key order, the current version first, then the newest. The version that was
-        stored before the bucket had versions is named ``null``, unless it is the current one.
+        The versions sorted by full key. For each key, the current version is first, followed by the
+        others from the newest to the oldest. A version that was stored without versioning has an
+        empty id if it is the current version, or else the id ``null``.
+
+    Raises:
+        BotoCoreError, ClientError: the request failed.
     """
     pages = bucket.client.get_paginator("list_object_versions").paginate(
         Bucket=bucket.name, Prefix=full_prefix
@@ -98,9 +114,13 @@ def _versions_of(page: ListObjectVersionsOutputTypeDef) -> Iterator[ObjectVersio
 
 
 def versions_to_delete(bucket: Bucket, full_key: str) -> list[Version]:
-    """Return all versions and delete markers of a key, the oldest first and the current one last.
+    """Return all versions and delete markers of a key in the order in which to delete them.
 
-    A deletion that is interrupted then brings no earlier version back. Raises what boto3 does.
+    The oldest version is first and the current version last. If the current version were deleted
+    first, an interrupted deletion would make an earlier version current again.
+
+    Raises:
+        BotoCoreError, ClientError: the request failed.
     """
     listed = versions_under(bucket, full_key)
     return [
@@ -113,14 +133,21 @@ def versions_to_delete(bucket: Bucket, full_key: str) -> list[Version]:
 
 
 def refused_by_lock(error: Exception, version: Version) -> bool:
-    """Return whether a deletion was refused because of a retention or legal hold."""
+    """Return whether S3 refused to delete a version because of its lock or its S3 legal hold.
+
+    A lock is a retention period of S3 Object Lock.
+
+    Args:
+        error: error of the deletion.
+        version: version that was to be deleted, with its lock and its S3 legal hold.
+    """
     if is_lock_refusal(error):
         return True
     return is_denied(error) and (version.held or version.locked_until is not None)
 
 
 def lock_words(version: Version) -> str:
-    """Return how a version is locked, in words."""
+    """Return a text for messages that names a version's S3 legal hold, or the end of its lock."""
     if version.held:
         return "under a legal hold"
     if version.locked_until is None:
@@ -143,10 +170,15 @@ def _with_lock(bucket: Bucket, full_key: str, version_id: str) -> Version:
 
 
 def preflight(bucket: Bucket, *, may_delete: bool) -> list[StoreProblem]:
-    """Return why the bucket is no proper off-site store; empty if it is.
+    """Return the reasons why a bucket is unsuitable as an off-site store.
 
-    Leaves nothing behind: if the bucket locks every new object by default, or the login may not
-    delete, a probe could not be deleted. An upload is begun then and aborted instead.
+    To check the right to write, a small object is written and deleted. This object could not be
+    deleted if the bucket locks new objects by default, or if the credentials do not allow to delete
+    objects. In these cases, an upload is begun and aborted instead.
+
+    Args:
+        bucket: bucket to check.
+        may_delete: whether the credentials allow to delete objects.
     """
     problem = _reach(bucket)
     if problem:
@@ -182,12 +214,16 @@ def _check_versioning(bucket: Bucket) -> list[StoreProblem]:
         return [_failure(bucket, "hides its versioning", error)]
     if status == "Enabled":
         return []
-    text = "keeps no versions: whoever overwrites a backup destroys it. Turn versioning on."
+    text = "keeps no versions, so an overwrite destroys a backup. Turn versioning on."
     return [_problem(bucket, "no_versioning", text)]
 
 
 def _check_object_lock(bucket: Bucket) -> tuple[list[StoreProblem], bool]:
-    """Return the problems, and whether new objects may be locked without asking."""
+    """Return the problems with Object Lock, and whether the bucket locks new objects by default.
+
+    If the settings of the bucket cannot be read, the second result is True, because the bucket
+    could lock new objects.
+    """
     settings: ObjectLockConfigurationTypeDef = {}
     try:
         answer = bucket.client.get_object_lock_configuration(Bucket=bucket.name)
@@ -206,7 +242,18 @@ def _check_object_lock(bucket: Bucket) -> tuple[list[StoreProblem], bool]:
 
 
 def _probe(bucket: Bucket, key: str, *, begun_only: bool) -> None:
-    """Write and remove something as a backup would; raises what boto3 raises."""
+    """Check that the credentials allow to write, without leaving an object in the bucket.
+
+    An upload is begun and aborted. Then a small object is written and deleted.
+
+    Args:
+        bucket: bucket to check.
+        key: key of the small object and of the upload.
+        begun_only: whether to begin and abort the upload only, without writing the small object.
+
+    Raises:
+        BotoCoreError, ClientError: a request failed.
+    """
     client, name = bucket.client, bucket.name
     upload = client.create_multipart_upload(Bucket=name, Key=key, ChecksumAlgorithm="SHA256")
     client.abort_multipart_upload(Bucket=name, Key=key, UploadId=upload["UploadId"])

@@ -1,4 +1,7 @@
-"""What Alembic runs for each command; the connection comes from include.state.migrate."""
+"""The script that Alembic executes for each command.
+
+include.state.migrate provides the connection.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Roster, courses and completions from CSV files, read strictly: all of a file is taken or none."""
+"""Import rosters, courses and completions from CSV files. A file that has any fault is refused."""

@@ -1,4 +1,7 @@
-"""Read uploaded CSV files in flat memory: columns in English and Chinese, rows, all faults."""
+"""Read uploaded CSV files, with English or Chinese headers, in constant memory.
+
+All faults of a file are collected before the file is refused.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from typing import BinaryIO
 
 from include.training.rules import TOPICS
 from include.training.uploads import cells
-from include.training.uploads.cells import Faults, Unreadable, UploadRefused, Value
-from include.training.uploads.lines import DELIMITERS, Lines, Record, recognise
+from include.training.uploads.cells import Faults, InvalidCell, UploadRefused, Value
+from include.training.uploads.lines import DELIMITERS, Lines, Record, detect_encoding
 
-_YEARS = 3660  # days
+_MAX_DAYS = 3660  # days
 
 
 class Kind(StrEnum):
-    """What a file holds."""
+    """The kind of data in an uploaded file: people, courses or completions of courses."""
 
     ROSTER = "roster"
     COURSES = "courses"
@@ -30,14 +33,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a file, and of the table it is stored in.
+    """A column of an uploaded file, and of the database table that stores the file's rows.
 
     Attributes:
-        name: in the table, and the English one in files.
-        chinese: the Chinese one in files.
-        read: makes its value of a cell that is not blank; raises Unreadable.
-        optional: whether a cell may be blank.
-        aliases: further names that are understood.
+        name: name of the column in the table, and its English name in files.
+        chinese: Chinese name of the column in files.
+        read: function that parses the text of a cell that is not blank. It raises InvalidCell if
+            the text is not valid.
+        optional: whether a cell of the column may be blank.
+        aliases: further names of the column that are accepted in files.
     """
 
     name: str
@@ -48,13 +52,13 @@ class Column:
 
     @property
     def title(self) -> str:
-        """Both names, for people."""
+        """Return the English and the Chinese name of the column, for messages."""
         return f"{self.name} ({self.chinese})"
 
 
-_PERSON = Column("person", "工号", cells.code, aliases=("员工编号", "staff_number"))
-_COURSE = Column("course", "课程代码", cells.code, aliases=("课程编号",))
-_VERSION = Column("version", "版本", cells.whole(1, 1_000_000), aliases=("课程版本",))
+_PERSON = Column("person", "工号", cells.read_code, aliases=("员工编号", "staff_number"))
+_COURSE = Column("course", "课程代码", cells.read_code, aliases=("课程编号",))
+_VERSION = Column("version", "版本", cells.integer_reader(1, 1_000_000), aliases=("课程版本",))
 _TOPIC_NAMES = {
     "入职": "onboarding",
     "入职培训": "onboarding",
@@ -68,50 +72,59 @@ _TOPIC_NAMES = {
 COLUMNS: Mapping[Kind, tuple[Column, ...]] = {
     Kind.ROSTER: (
         _PERSON,
-        Column("name", "姓名", cells.name),
-        Column("mail", "邮箱", cells.words, optional=True, aliases=("电子邮箱", "email", "e-mail")),
-        Column("department", "部门", cells.words),
-        Column("supervisor", "主管工号", cells.code, optional=True, aliases=("上级工号",)),
-        Column("head", "部门负责人", cells.yes_no, aliases=("是否部门负责人",)),
-        Column("joined_on", "入职日期", cells.day),
-        Column("left_on", "离职日期", cells.day, optional=True),
-        Column("leave_from", "休假开始", cells.day, optional=True, aliases=("休假开始日期",)),
-        Column("leave_until", "休假结束", cells.day, optional=True, aliases=("休假结束日期",)),
-        Column("access", "客户信息权限", cells.yes_no, aliases=("是否有客户信息权限",)),
+        Column("name", "姓名", cells.read_name),
+        Column(
+            "mail", "邮箱", cells.read_text, optional=True, aliases=("电子邮箱", "email", "e-mail")
+        ),
+        Column("department", "部门", cells.read_text),
+        Column("supervisor", "主管工号", cells.read_code, optional=True, aliases=("上级工号",)),
+        Column("head", "部门负责人", cells.read_yes_no, aliases=("是否部门负责人",)),
+        Column("joined_on", "入职日期", cells.read_day),
+        Column("left_on", "离职日期", cells.read_day, optional=True),
+        Column("leave_from", "休假开始", cells.read_day, optional=True, aliases=("休假开始日期",)),
+        Column("leave_until", "休假结束", cells.read_day, optional=True, aliases=("休假结束日期",)),
+        Column("access", "客户信息权限", cells.read_yes_no, aliases=("是否有客户信息权限",)),
     ),
     Kind.COURSES: (
         _COURSE,
-        Column("title", "课程名称", cells.name, aliases=("名称",)),
-        Column("topic", "主题", cells.one_of(_TOPIC_NAMES), aliases=("课程主题",)),
+        Column("title", "课程名称", cells.read_name, aliases=("名称",)),
+        Column("topic", "主题", cells.choice_reader(_TOPIC_NAMES), aliases=("课程主题",)),
         _VERSION,
-        Column("published_on", "发布日期", cells.day),
-        Column("within_days", "完成天数", cells.whole(0, _YEARS), aliases=("完成期限(天)",)),
-        Column("repeat_months", "复训月数", cells.whole(1, 120), optional=True),
-        Column("due_each_year", "每年截止日", cells.day_of_year, optional=True),
-        Column("retake_within_days", "新版补学天数", cells.whole(0, _YEARS), optional=True),
+        Column("published_on", "发布日期", cells.read_day),
+        Column(
+            "within_days", "完成天数", cells.integer_reader(0, _MAX_DAYS), aliases=("完成期限(天)",)
+        ),
+        Column("repeat_months", "复训月数", cells.integer_reader(1, 120), optional=True),
+        Column("due_each_year", "每年截止日", cells.read_day_of_year, optional=True),
+        Column(
+            "retake_within_days", "新版补学天数", cells.integer_reader(0, _MAX_DAYS), optional=True
+        ),
     ),
     Kind.COMPLETIONS: (
         _PERSON,
         _COURSE,
         _VERSION,
-        Column("completed_on", "完成日期", cells.day),
-        Column("passed", "通过", cells.yes_no, aliases=("是否通过", "结果")),
+        Column("completed_on", "完成日期", cells.read_day),
+        Column("passed", "通过", cells.read_yes_no, aliases=("是否通过", "结果")),
     ),
 }
 """The columns of each kind; a file has all of them, in any order."""
 
 
-def known_names(kind: Kind) -> Mapping[str, Column]:
-    """The columns by every name that is understood, as `same` makes it."""
+def columns_by_name(kind: Kind) -> Mapping[str, Column]:
+    """Return the columns of a kind of file: accepted name -> column.
+
+    The names are in the form that `normalize_name` returns.
+    """
     return {
-        same(name): column
+        normalize_name(name): column
         for column in COLUMNS[kind]
         for name in (column.name, column.chinese, *column.aliases)
     }
 
 
-def same(name: str) -> str:
-    """Return a column's name for comparison, without separators between its words."""
+def normalize_name(name: str) -> str:
+    """Return the name of a column in lower case and without separators, for comparisons."""
     text = unicodedata.normalize("NFKC", name).casefold()
     return "".join(
         character
@@ -123,48 +136,51 @@ def same(name: str) -> str:
 Row = Mapping[str, Value]
 
 
-def contradictions(kind: Kind, row: Row) -> list[tuple[str, str]]:
-    """Return the contradictions of a line: the name of a column, and the fault.
+def find_contradictions(kind: Kind, row: Row) -> list[tuple[str, str]]:
+    """Return the contradictions between values of a row, as pairs of column name and message.
 
-    What may be true, though it is odd, such as a completion before joining, is left to the run.
+    Rows that are unlikely but possible, such as a completion before the person joined, are
+    accepted. The workflow `remind_training` reports them later.
     """
-    found = []
+    contradictions = []
     if kind is Kind.ROSTER:
-        found = [
+        contradictions = [
             ("left_on", "is before joined_on") if _before(row, "left_on", "joined_on") else None,
             ("leave_until", "is before leave_from")
             if _before(row, "leave_until", "leave_from")
             else None,
-            ("leave_from", "is empty, and the leave has an end")
+            ("leave_from", "is empty, but leave_until is set")
             if row["leave_from"] is None and row["leave_until"] is not None
             else None,
         ]
     if kind is Kind.COURSES and row["repeat_months"] is not None and row["due_each_year"]:
-        found = [("due_each_year", "is given beside repeat_months: leave one of them empty")]
-    return [contradiction for contradiction in found if contradiction is not None]
+        contradictions = [
+            ("due_each_year", "is set together with repeat_months: leave one of them empty")
+        ]
+    return [contradiction for contradiction in contradictions if contradiction is not None]
 
 
 def _before(row: Row, first: str, second: str) -> bool:
-    one, other = row[first], row[second]
-    return isinstance(one, date) and isinstance(other, date) and one < other
+    day, later = row[first], row[second]
+    return isinstance(day, date) and isinstance(later, date) and day < later
 
 
 def template(kind: Kind, *, chinese: bool = False) -> bytes:
-    """Return a CSV file that has only its header.
+    """Return an empty CSV file for people to fill in. It contains only the header.
 
     Args:
-        kind: what the file is to hold.
-        chinese: whether its columns are named in Chinese.
+        kind: kind of the file.
+        chinese: whether the header has the Chinese names of the columns.
     """
     text = io.StringIO()
     csv.writer(text).writerow(
         [column.chinese if chinese else column.name for column in COLUMNS[kind]]
     )
-    return text.getvalue().encode("utf-8-sig")  # without the mark Excel takes it for another one
+    return text.getvalue().encode("utf-8-sig")  # Excel needs the byte order mark
 
 
-_REMEMBERED = 4096  # cells of a column: days and courses come again and again
-_MOST_COURSES = 100_000  # lines; each is kept in memory, to find those that come twice
+_MAX_CACHED_CELLS = 4096  # parsed cells kept per column, because dates and courses repeat
+_MAX_COURSES = 100_000  # kept in memory to find duplicates
 
 _BLOCK = 1024 * 1024  # bytes
 
@@ -173,23 +189,23 @@ Values = tuple[Value, ...]
 
 @dataclass
 class Upload:
-    """A file that is to be read.
+    """A file that a person uploads.
 
     Attributes:
-        kind: what it holds.
-        name: of the file.
-        stream: its bytes; can be read twice.
-        lines: rows that were read so far.
+        kind: kind of the file.
+        name: name of the file.
+        stream: content of the file; must be seekable.
+        lines: number of rows that were read so far, without the header.
     """
 
     kind: Kind
     name: str
     stream: BinaryIO
     lines: int = 0
-    _form: str = ""
+    _file_format: str = ""
 
     def digest(self) -> str:
-        """The SHA-256 of its content."""
+        """Return the SHA-256 of the file, as hexadecimal text."""
         self.stream.seek(0)
         digest = hashlib.sha256()
         while block := self.stream.read(_BLOCK):
@@ -197,141 +213,177 @@ class Upload:
         return digest.hexdigest()
 
     @property
-    def form(self) -> str:
-        """Encoding and delimiter, for people; known when it was read."""
-        return self._form
+    def file_format(self) -> str:
+        """Return the encoding and the delimiter as text; empty if the file was not read yet."""
+        return self._file_format
 
     def rows(self) -> Iterator[Values]:
-        """Read all rows, in the order of the columns of its kind.
+        """Yield the values of each row, in the order of the columns in `COLUMNS`.
 
-        After the first fault nothing is yielded any more, and the rest is read for its faults.
+        After the first fault, no more rows are yielded. The rest of the file is read only to
+        collect its faults.
 
         Raises:
-            UploadRefused: there are faults; at the end, or where it cannot be read any further.
+            UploadRefused: the file has faults; raised after the last line was read.
         """
         faults = Faults()
-        encoding = recognise(self.stream, self.name)
+        encoding = detect_encoding(self.stream, self.name)
         lines = Lines(self.stream, encoding, faults)
         try:
             records = lines.records()
             header = next(records, None)
-            self._form = f"{encoding.name}, {DELIMITERS[lines.delimiter]}"
+            self._file_format = f"{encoding.name}, {DELIMITERS[lines.delimiter]}"
             if header is not None:
                 yield from self._rows(_header(self.kind, header, faults), records, faults)
             if not self.lines and not faults.count:
-                faults.add(0, "", "It is empty.")
+                faults.add(0, "", "The file is empty.")
         finally:
             lines.close()
         if faults.count:
             raise UploadRefused(self.name, faults.first, faults.count)
 
     def _rows(
-        self, places: Sequence[int] | None, records: Iterator[Record], faults: Faults
+        self, positions: Sequence[int] | None, records: Iterator[Record], faults: Faults
     ) -> Iterator[Values]:
-        if places is None:  # without its columns no cell can be judged
+        if positions is None:  # without valid columns no cell can be parsed
             return
-        read = _Row(self.kind, places, faults)
-        for line, found in records:
-            values = read(line, found)
+        read = _RowReader(self.kind, positions, faults)
+        for line, row in records:
+            values = read(line, row)
             self.lines += 1
-            if self.lines > _MOST_COURSES and self.kind is Kind.COURSES:
-                faults.add(line, "", f"there are more than {_MOST_COURSES:,} courses")
+            if self.lines > _MAX_COURSES and self.kind is Kind.COURSES:
+                faults.add(line, "", f"there are more than {_MAX_COURSES:,} courses")
                 return
             if not faults.count:
                 yield values
 
 
 def _header(kind: Kind, header: Record, faults: Faults) -> list[int] | None:
-    """Return the place of each column of a kind; None if one is missing or unknown."""
-    line, found = header
+    """Return the position of each expected column in the header, or None if the header has faults.
+
+    A fault is added for each missing, repeated or unknown column.
+
+    Args:
+        kind: kind of the file.
+        header: line number and cells of the header.
+        faults: faults of the file.
+    """
+    line, names = header
     before = faults.count
-    known = known_names(kind)
-    places: dict[str, int] = {}
-    for place, cell in enumerate(found):
-        name = same(cell)
-        column = known.get(name)
+    columns = columns_by_name(kind)
+    positions: dict[str, int] = {}
+    for position, cell in enumerate(names):
+        name = normalize_name(cell)
+        column = columns.get(name)
         if column is None:
-            if name or any(map(same, found[place:])):
-                said = "is none of this file's columns" if name else "has no name"
-                faults.add(line, f"column {place + 1}", said)  # it may be a person: not repeated
-        elif column.name in places:
-            faults.add(line, column.title, "is there twice")
+            if name or any(map(normalize_name, names[position:])):
+                message = "is not a column of this file" if name else "has no name"
+                faults.add(line, f"column {position + 1}", message)  # not quoted: it may be a name
+        elif column.name in positions:
+            faults.add(line, column.title, "appears twice")
         else:
-            places[column.name] = place
-    wanted = COLUMNS[kind]
-    missing = [each.title for each in wanted if each.name not in places]
+            positions[column.name] = position
+    expected = COLUMNS[kind]
+    missing = [
+        expected_column.title
+        for expected_column in expected
+        if expected_column.name not in positions
+    ]
     if missing:
         faults.add(
             line,
             "",
-            f"there is no column {', '.join(missing)}; see ./parcelseal training template {kind}",
+            f"missing columns: {', '.join(missing)}; see ./parcelseal training template {kind}",
         )
-    return None if faults.count > before else [places[each.name] for each in wanted]
+    return (
+        None
+        if faults.count > before
+        else [positions[expected_column.name] for expected_column in expected]
+    )
 
 
-class _Row:
-    """Converts lines to values, and collects their faults."""
+class _RowReader:
+    """Parses the rows of a file, and adds faults in the rows to the faults of the file."""
 
-    def __init__(self, kind: Kind, places: Sequence[int], faults: Faults) -> None:
+    def __init__(self, kind: Kind, positions: Sequence[int], faults: Faults) -> None:
         self._kind = kind
-        self._width = max(places) + 1
+        self._width = max(positions) + 1
         self._faults = faults
         self._plan: list[tuple[Column, int, dict[str, Value]]] = [
-            (column, place, {}) for column, place in zip(COLUMNS[kind], places, strict=True)
+            (column, position, {})
+            for column, position in zip(COLUMNS[kind], positions, strict=True)
         ]
         self._courses: set[tuple[Value, Value]] = set()
 
-    def __call__(self, line: int, found: list[str]) -> Values:
-        """Read a line; what it returns counts only while there are no faults."""
-        if len(found) != self._width and not self._fits(line, found):
+    def __call__(self, line: int, row_cells: list[str]) -> Values:
+        """Parse the cells of a row and return the values in the order of the columns in `COLUMNS`.
+
+        Faults of the row are added to the faults of the file. If there are any, the returned values
+        must not be used.
+
+        Args:
+            line: number of the first line of the row in the file.
+            row_cells: cells of the row.
+        """
+        if len(row_cells) != self._width and not self._has_valid_length(line, row_cells):
             return ()
         row: list[Value] = []
         before = self._faults.count
-        for column, place, known in self._plan:
-            cell = found[place]
+        for column, position, cache in self._plan:
+            cell = row_cells[position]
             try:
-                row.append(known[cell])
+                row.append(cache[cell])
             except KeyError:
-                row.append(self._value(line, column, cell, known))
+                row.append(self._value(line, column, cell, cache))
         if self._kind is not Kind.COMPLETIONS and self._faults.count == before:
-            self._compare(line, dict(zip((one.name for one, _, _ in self._plan), row, strict=True)))
+            self._check_row(
+                line, dict(zip((column.name for column, _, _ in self._plan), row, strict=True))
+            )
         return tuple(row)
 
-    def _fits(self, line: int, found: list[str]) -> bool:
-        """Return whether a line of another length than the header is nevertheless complete."""
-        more = found[self._width :]
-        if len(found) > self._width and all(map(cells.blank, more)):
-            return True  # Excel adds cells that are empty
+    def _has_valid_length(self, line: int, row_cells: list[str]) -> bool:
+        """Return whether a row can be parsed although it has more or fewer cells than the header.
+
+        It can be parsed if it has more cells, and the extra cells are blank. Otherwise a fault is
+        added to the faults of the file.
+
+        Args:
+            line: number of the first line of the row in the file.
+            row_cells: cells of the row.
+        """
+        extra = row_cells[self._width :]
+        if len(row_cells) > self._width and all(map(cells.is_blank, extra)):
+            return True  # Excel appends empty cells
         self._faults.add(
             line,
             "",
-            f"it has another number of cells ({len(found)}) than the header ({self._width})",
+            f"it has {len(row_cells)} cells, but the header has {self._width}",
         )
         return False
 
-    def _value(self, line: int, column: Column, cell: str, known: dict[str, Value]) -> Value:
+    def _value(self, line: int, column: Column, cell: str, cache: dict[str, Value]) -> Value:
         value: Value = None
-        if cells.blank(cell):
+        if cells.is_blank(cell):
             if not column.optional:
                 self._faults.add(line, column.title, "is empty")
                 return None
         else:
             try:
                 value = column.read(cell)
-            except Unreadable as error:
+            except InvalidCell as error:
                 self._faults.add(line, column.title, str(error))
                 return None
-        if len(known) >= _REMEMBERED:
-            known.clear()
-        known[cell] = value
+        if len(cache) >= _MAX_CACHED_CELLS:
+            cache.clear()
+        cache[cell] = value
         return value
 
-    def _compare(self, line: int, row: dict[str, Value]) -> None:
-        for name, what in contradictions(self._kind, row):
+    def _check_row(self, line: int, row: dict[str, Value]) -> None:
+        for name, message in find_contradictions(self._kind, row):
             title = next(column.title for column in COLUMNS[self._kind] if column.name == name)
-            self._faults.add(line, title, what)
+            self._faults.add(line, title, message)
         if self._kind is Kind.COURSES:
             key = (row["course"], row["version"])
             if key in self._courses:
-                self._faults.add(line, "", "its course and version stand in an earlier line")
+                self._faults.add(line, "", "its course and version appear in an earlier line")
             self._courses.add(key)

@@ -1,7 +1,8 @@
-"""Storing an uploaded file: all of it in one transaction, or nothing.
+"""Store the rows of an uploaded file in one transaction: all rows or none.
 
-A roster or a list of courses takes the place of the one before; completions add up. The upload
-itself stays in the history, with who handed it in.
+A roster or a list of courses replaces the earlier upload of the same kind. Completions are added to
+the completions that are already stored. The history lists each upload with the person who uploaded
+it.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ _STAGE = SQL(
     "CREATE TEMPORARY TABLE uploaded ON COMMIT DROP AS SELECT {} FROM training_completion"
     " WITH NO DATA"
 )
-# Somebody may fail and pass on one day, and a list may be corrected: passed counts.
-_MEND = SQL("""
+# A person may fail and pass on the same day, or a list is corrected: the course is passed then
+_MARK_PASSED = SQL("""
 UPDATE training_completion AS t SET passed = true, upload_id = {}
 FROM uploaded AS u
 WHERE (t.person, t.course, t.version, t.completed_on)
@@ -53,42 +54,45 @@ GROUP BY person, course, version, completed_on""")
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What became of a file.
+class StoredUpload:
+    """The result of an upload.
 
     Attributes:
-        id: of the upload; that of the earlier one where the file is the same.
-        kind: what it holds.
-        same: whether the very same file stands already, and nothing was done.
-        lines: rows of the file.
-        added: rows that came in.
-        mended: completions that stood as not passed and are passed now.
-        replaced: rows of the file that it takes the place of; None where it takes none.
-        form: its encoding and delimiter; empty where it was not read.
+        id: id of the upload, or of the earlier upload if the same file was stored before.
+        kind: kind of the file.
+        was_stored_before: whether the same file was stored before. In that case nothing was
+            changed.
+        lines: number of rows of the file.
+        added: number of rows that were added.
+        corrected: number of completions that changed from not passed to passed.
+        replaced: number of rows of the earlier file that this file replaced; None if this file
+            replaced no other file.
+        file_format: encoding and delimiter of the file as text; empty if the file was not read.
     """
 
     id: int
     kind: Kind
-    same: bool
+    was_stored_before: bool
     lines: int
     added: int = 0
-    mended: int = 0
+    corrected: int = 0
     replaced: int | None = None
-    form: str = ""
+    file_format: str = ""
 
 
 @dataclass(frozen=True)
-class Past:
-    """An upload of the history.
+class UploadRecord:
+    """An entry in the history of uploads.
 
     Attributes:
-        id: its number.
-        kind: what it holds.
-        sha256: of the file.
-        lines: rows of the file.
-        uploaded_by: who handed it in.
-        uploaded_at: when.
-        stands: whether its rows count; those of a roster or courses do until the next one.
+        id: id of the upload.
+        kind: kind of the file.
+        sha256: hex digest of the file.
+        lines: number of rows of the file.
+        uploaded_by: user id of the person who uploaded the file.
+        uploaded_at: time of the upload.
+        is_in_use: whether the rows of the upload are in use. The rows of a roster or a list of
+            courses are in use until the next upload of that kind.
     """
 
     id: int
@@ -97,98 +101,120 @@ class Past:
     lines: int
     uploaded_by: str
     uploaded_at: datetime
-    stands: bool
+    is_in_use: bool
 
 
-def store(
+def store_upload(
     conn: Connection, upload: Upload, *, by: str, at: datetime, shrinks: bool = False
-) -> Stored:
-    """Read a file and store its rows.
+) -> StoredUpload:
+    """Read an uploaded file and store its rows.
 
     Args:
-        conn: the state database, in a transaction that ends with this.
+        conn: connection to the state database, in a transaction. The transaction should end right
+            after this call, because other uploads have to wait until then.
         upload: the file.
-        by: user id of who hands it in.
-        at: the moment.
-        shrinks: that a roster with fewer than half of the people before is meant so.
+        by: user id of the person who uploads the file.
+        at: time of the upload.
+        shrinks: whether a roster may have fewer than half of the rows of the earlier roster.
 
     Raises:
         UploadRefused: the file has faults.
-        UsageError: nobody is named, the roster lost more than half of its lines, or the file was
-            changed meanwhile.
-        ServiceError: another upload goes on for more than a minute, or the database was lost.
+        UsageError: ``by`` is empty, a roster has fewer than half of the rows of the earlier roster
+            and `shrinks` is False, or the file changed while it was read.
+        ServiceError: another upload takes more than a minute, or the connection to the database was
+            lost.
     """
     if not by.strip():
-        raise UsageError("Nobody is named who hands it in.", "Name the person with --by.")
+        raise UsageError(
+            "The person who uploads the file is not named.", "Name the person with --by."
+        )
     raw = conn.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     try:
-        return _store(conn, raw, upload, by.strip(), at, shrinks)
+        return _store_locked(conn, raw, upload, by.strip(), at, shrinks)
     except psycopg.errors.LockNotAvailable:
         raise ServiceError(
-            "Another upload has been going on for more than a minute.",
-            "Wait for it to end; this one changed nothing.",
+            "Another upload of training data has been running for more than a minute.",
+            "Wait until the other upload ends, then upload the file again. "
+            "Nothing of this file was stored.",
         ) from None
     except (psycopg.OperationalError, OperationalError):
         raise ServiceError(
-            "The state database was lost.",
-            "See that it runs, and upload the file again; nothing of it was stored.",
+            "The connection to the state database was lost.",
+            "Check that the state database runs, then upload the file again. "
+            "Nothing of this file was stored.",
         ) from None
 
 
-def _store(
+def _store_locked(
     conn: Connection,
     raw: psycopg.Connection[Any],
     upload: Upload,
     by: str,
     at: datetime,
     shrinks: bool,
-) -> Stored:
+) -> StoredUpload:
     raw.execute(_LOCK_TIMEOUT)
     raw.execute(_LOCK)
     digest = upload.digest()
-    same, before = _earlier(conn, upload.kind, digest)
-    if same is not None:
-        return same
+    earlier, before = _find_earlier(conn, upload.kind, digest)
+    if earlier is not None:
+        return earlier
     row = {"kind": str(upload.kind), "sha256": digest, "lines": 0}
     row |= {"uploaded_by": by, "uploaded_at": at}
     statement = training_upload.insert().values(row).returning(training_upload.c.id)
     number = int(conn.scalars(statement).one())
     if upload.kind is Kind.COMPLETIONS:
         before = None
-        added, mended = _add(raw, upload, number)
+        added, corrected = _add_completions(raw, upload, number)
     else:
-        added, mended = _replace(raw, upload, number), 0
+        added, corrected = _replace_rows(raw, upload, number), 0
     if upload.digest() != digest:
         raise UsageError(
-            "The file was changed while it was read.", "Upload it again; nothing of it was stored."
+            "The file was changed while it was read.",
+            "Upload the file again. Nothing of this file was stored.",
         )
     if upload.kind is Kind.ROSTER and before and added * 2 < before and not shrinks:
         raise UsageError(
-            f"This roster has {added:,} lines, and the one before has {before:,}: an export that "
-            "was cut short would end the reminders of everybody else. Nothing of it was taken.",
-            "If it is meant so, say --shrinks.",
+            f"This roster has {added:,} lines, but the roster before has {before:,}. An incomplete "
+            "export would end the reminders of all missing people, so nothing of it was stored.",
+            "If the roster is complete, upload it with --shrinks.",
         )
-    mark = training_upload.update().where(training_upload.c.id == number)
-    conn.execute(mark.values(lines=upload.lines))
-    return Stored(number, upload.kind, False, upload.lines, added, mended, before, upload.form)
+    statement_lines = training_upload.update().where(training_upload.c.id == number)
+    conn.execute(statement_lines.values(lines=upload.lines))
+    return StoredUpload(
+        number, upload.kind, False, upload.lines, added, corrected, before, upload.file_format
+    )
 
 
-def _earlier(conn: Connection, kind: Kind, digest: str) -> tuple[Stored | None, int | None]:
-    """The same file where it stands already, and the lines of the last one of its kind."""
+def _find_earlier(
+    conn: Connection, kind: Kind, digest: str
+) -> tuple[StoredUpload | None, int | None]:
+    """Find an earlier upload of the same file, or else the number of rows that the file replaces.
+
+    Args:
+        conn: connection to the state database.
+        kind: kind of the file.
+        digest: SHA-256 of the file.
+
+    Returns:
+        Two values. The first is the earlier upload of the same file, or None. The second is the
+        number of rows that the file replaces. The second value is None if the first is an upload,
+        if there is no earlier upload of this kind, or if the kind is completions.
+    """
     table = training_upload.c
-    past = select(table.id, table.sha256, table.lines).where(table.kind == str(kind))
-    if kind is Kind.COMPLETIONS:  # they all stand
-        past = past.where(table.sha256 == digest)
-    last = conn.execute(past.order_by(table.id.desc()).limit(1)).first()
+    uploads = select(table.id, table.sha256, table.lines).where(table.kind == str(kind))
+    if kind is Kind.COMPLETIONS:  # all of them are in use
+        uploads = uploads.where(table.sha256 == digest)
+    last = conn.execute(uploads.order_by(table.id.desc()).limit(1)).first()
     if last is None:
         return None, None
     if last.sha256 != digest:
         return None, int(last.lines)
-    return Stored(int(last.id), kind, True, int(last.lines)), None
+    return StoredUpload(int(last.id), kind, True, int(last.lines)), None
 
 
-def _replace(raw: psycopg.Connection[Any], upload: Upload, number: int) -> int:
+def _replace_rows(raw: psycopg.Connection[Any], upload: Upload, number: int) -> int:
     table = _table(upload.kind)
     names = SQL(", ").join(map(Identifier, _columns(upload.kind)))
     into = SQL("COPY {} (upload_id, {}) FROM STDIN").format(table, names)
@@ -201,8 +227,17 @@ def _replace(raw: psycopg.Connection[Any], upload: Upload, number: int) -> int:
     return upload.lines
 
 
-def _add(raw: psycopg.Connection[Any], upload: Upload, number: int) -> tuple[int, int]:
-    """Add completions that are not there yet; returns how many, and how many now are passed."""
+def _add_completions(raw: psycopg.Connection[Any], upload: Upload, number: int) -> tuple[int, int]:
+    """Add new completions, and update stored completions that changed from not passed to passed.
+
+    Args:
+        raw: psycopg connection to the state database, in a transaction.
+        upload: file with completions.
+        number: id of the upload.
+
+    Returns:
+        The number of added completions, and the number of updated completions.
+    """
     names = SQL(", ").join(map(Identifier, _columns(upload.kind)))
     with raw.cursor() as cursor:
         cursor.execute(_STAGE.format(names))
@@ -210,11 +245,11 @@ def _add(raw: psycopg.Connection[Any], upload: Upload, number: int) -> tuple[int
             for row in upload.rows():
                 copy.write_row(row)
         cursor.execute("ANALYZE uploaded")
-        mended = cursor.execute(_MEND.format(number)).rowcount
+        corrected = cursor.execute(_MARK_PASSED.format(number)).rowcount
         added = cursor.execute(_ADD.format(number)).rowcount
         cursor.execute("DROP TABLE uploaded")
         cursor.execute("ANALYZE training_completion")
-    return added, mended
+    return added, corrected
 
 
 def _columns(kind: Kind) -> list[str]:
@@ -225,16 +260,16 @@ def _table(kind: Kind) -> Composed:
     return SQL("{}").format(Identifier(_TABLES[kind].name))
 
 
-def listed(conn: Connection) -> list[Past]:
-    """Return the uploads, the newest first."""
+def list_uploads(conn: Connection) -> list[UploadRecord]:
+    """Return the history of uploads, newest first."""
     table = training_upload.c
     newest = dict(conn.execute(select(table.kind, func.max(table.id)).group_by(table.kind)).all())
-    columns = [table[name] for name in Past.__dataclass_fields__ if name != "stands"]
+    columns = [table[name] for name in UploadRecord.__dataclass_fields__ if name != "is_in_use"]
     rows = conn.execute(select(*columns).order_by(table.id.desc())).mappings()
     return [
-        Past(
+        UploadRecord(
             **{**row, "kind": Kind(row["kind"])},
-            stands=row["kind"] == Kind.COMPLETIONS or newest[row["kind"]] == row["id"],
+            is_in_use=row["kind"] == Kind.COMPLETIONS or newest[row["kind"]] == row["id"],
         )
         for row in rows
     ]

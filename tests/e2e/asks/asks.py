@@ -1,4 +1,4 @@
-"""A DAG that asks again, asks each of several, and is watched; run on the end-to-end home."""
+"""A DAG with a human step that repeats its request, a mapped human step, and a polling task."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from airflow.sdk import dag, task
 
 from include.approvals.form import Field, read_form
-from include.approvals.question import AskAgain, Question
+from include.approvals.required_action import InvalidAnswer, RequiredAction
 from include.messages import verbatim
-from include.orchestration.human import Answer, HumanStep
+from include.orchestration.human_step import Answer, HumanStep
 from include.services.clock import SystemClock
 
 KEPT = Path(os.environ["ASKS_KEPT"])
@@ -24,19 +24,28 @@ FORM = (
 )
 
 
-def keep(name: str, what: Any) -> int:
-    """Keep what happened; returns how often it did."""
+def keep(name: str, event: Any) -> int:
+    """Append an event to a file, and return the number of events in the file.
+
+    Args:
+        name: name of the file.
+        event: value that JSON can represent.
+    """
     with (KEPT / name).open("a+") as file:
-        file.write(json.dumps(what, default=str) + "\n")
+        file.write(json.dumps(event, default=str) + "\n")
         file.seek(0)
         return len(file.readlines())
 
 
-def ask(part: str) -> Question:
-    """Ask until somebody says something."""
+def ask(part: str) -> RequiredAction:
+    """Return the required action for a part; its texts state how often the step has asked.
+
+    Args:
+        part: name of the part that the step asks about.
+    """
     time = keep(f"{part}.asked", None)
     form = (*FORM, Field("time", verbatim("Time"), "number", value=time))
-    return Question(
+    return RequiredAction(
         f"{part}, time {time}",
         f"Body {time}",
         [f"E{time}"],
@@ -47,24 +56,31 @@ def ask(part: str) -> Question:
 
 
 def take(part: str, answer: Answer) -> dict[str, Any]:
-    """Take an answer that has words."""
-    found = read_form(FORM, answer.entered)
-    keep(f"{part}.taken", [answer.option, answer.user, answer.entered, found.values])
+    """Record an answer. If the answer lacks a required text, raise InvalidAnswer.
+
+    After this error, the step asks again.
+
+    Args:
+        part: name of the part that the step asks about.
+        answer: answer of a person.
+    """
+    form = read_form(FORM, answer.entered)
+    keep(f"{part}.taken", [answer.option, answer.user, answer.entered, form.values])
     keep(f"{part}.contents", answer.content)
-    if found.problems:
-        raise AskAgain(verbatim("incomplete"))
+    if form.problems:
+        raise InvalidAnswer(verbatim("incomplete"))
     return {"part": part}
 
 
 def look() -> datetime:
-    """Look, and say that something happens in an hour."""
+    """Record a check of the task `watch`, and return the time of its next check: one hour later."""
     keep("looks", None)
     return SystemClock().now() + timedelta(hours=1)
 
 
 @dag(dag_id="asks", schedule=None)
 def asks() -> None:
-    """Ask one until it counts, and each of two."""
+    """Ask about one part until an answer is accepted, then about each of two parts."""
 
     @task
     def parts() -> list[dict[str, str]]:
@@ -72,14 +88,16 @@ def asks() -> None:
 
     @task
     def watch() -> int:
-        from include.orchestration.watching import watch as watching
+        from include.orchestration.run_watch import watch as watching
 
         return watching(SystemClock(), look, timedelta(hours=1))
 
     choices = ("Done", "Not yet", "Never")
-    one = HumanStep(task_id="one", about={"part": "one"}, ask=ask, take=take, choices=choices)
+    human_step = HumanStep(
+        task_id="one", about={"part": "one"}, ask=ask, take=take, choices=choices
+    )
     each = HumanStep.partial(task_id="each", ask=ask, take=take, choices=choices)
-    one >> each.expand(about=parts())
+    human_step >> each.expand(about=parts())
     watch()
 
 

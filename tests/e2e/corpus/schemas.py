@@ -1,8 +1,8 @@
-"""Databases in the manner of real systems: their scripts, and how a person completes their drafts.
+"""Databases that resemble real systems, and how a person completes their drafted policy packs.
 
-``NAME.sql`` creates a database; its lines ``-- personal: TABLE COLUMN ...`` list the personal
-columns. ``NAME.yaml`` completes the drafted pack with classes of retention and expectations, each
-with a query in plain SQL that counts what a workflow should find.
+``NAME.sql`` creates a database. Its lines ``-- personal: TABLE COLUMN ...`` list the personal
+columns. ``NAME.yaml`` completes the drafted pack with record classes and expectations. Each record
+class and expectation has a query in plain SQL that counts what a workflow should find.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import yaml
 FOLDER = Path(__file__).parent
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.sql")))
 AS_OF = "2026-11-01"
-MOMENT = f"timestamptz '{AS_OF} 00:00+08'"  # when that day begins in the pack's timezone
+MOMENT = f"timestamptz '{AS_OF} 00:00+08'"  # start of that day in the pack's timezone
 _BASIS = "business"
-_LIMIT = {"records": 1_000_000, "percent": "100%"}  # plans need no approval
+_LIMIT = {"records": 1_000_000, "percent": "100%"}  # so high that plans need no approval
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Schema:
     """A database of the corpus.
 
     Attributes:
-        name: of the database, its data map and its connection (``NAME_db``).
+        name: name of the database and of its data map; its connection is ``NAME_db``.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Schema:
 
     @cached_property
     def completion(self) -> dict[str, Any]:
-        """Return what a person adds to the drafted pack, with the queries of the oracle."""
+        """Return what a person adds to the drafted pack, with queries for the expected counts."""
         text = (FOLDER / f"{self.name}.yaml").read_text(encoding="utf-8")
         content = yaml.safe_load(text)
         assert isinstance(content, dict)
@@ -50,12 +50,15 @@ class Schema:
 
     @property
     def classes(self) -> list[dict[str, Any]]:
-        """Return the classes of retention, with the queries of the oracle."""
+        """Return the record classes, with the queries that count the expired records."""
         return list(self.completion["retention"])
 
     @property
     def expectations(self) -> list[dict[str, Any]]:
-        """Return the expectations that a person adds, with the queries of the oracle."""
+        """Return the expectations that a person adds to the drafted pack.
+
+        A query for each expectation counts the records that break it.
+        """
         return list(self.completion["quality"])
 
     def create(
@@ -64,21 +67,21 @@ class Schema:
         """Create the database and its rows.
 
         Args:
-            admin: a superuser's connection.
+            admin: connection of a superuser.
             owner: role that owns everything.
-            conninfo: of that role, for the new database.
-            database: another name than the schema's.
+            conninfo: connection string of that role for the new database.
+            database: name of the database if it differs from the schema's name.
         """
         admin.execute(f"CREATE DATABASE {database or self.name} OWNER {owner}".encode())
         with psycopg.connect(conninfo) as connection:
             connection.execute(self.script.encode())
 
     def listed(self, kind: str, columns: Mapping[str, Sequence[str]]) -> set[tuple[str, str]]:
-        """Return table and column of what the script lists.
+        """Return the columns that the script lists in its comments, as pairs of table and column.
 
         Args:
-            kind: ``personal``, or ``either`` for columns on which people may differ.
-            columns: all columns by table; names may have spaces.
+            kind: ``personal``, or ``either`` for columns that may count as personal or not.
+            columns: names of all columns by table; names may have spaces.
         """
         listed = set()
         for line in re.findall(rf"^-- {kind}: (.*)$", self.script, re.MULTILINE):
@@ -99,7 +102,9 @@ SCHEMAS = tuple(map(Schema, NAMES))
 
 
 def complete(drafts: Path, pack: Path) -> None:
-    """Make one pack of the drafts: answer what they leave open, add classes and expectations.
+    """Merge the drafted packs into one complete pack.
+
+    Open questions of the drafts are answered, and record classes and expectations are added.
 
     Args:
         drafts: folder with one drafted pack for each schema.

@@ -1,4 +1,4 @@
-"""One running Airflow and one browser for all tests of this folder."""
+"""A running Airflow and a browser for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -13,45 +13,43 @@ from include.local.airflow_api import AirflowApi
 from tests.e2e.browsing import chromium
 from tests.e2e.running import Running, running_airflow
 
-CUSTOMERS = (
-    300  # of 100, some quarters have no record opened: tests/sample_company/test_quarters.py
-)
+CUSTOMERS = 300  # with 100, some quarters have no accesses: tests/sample_company/test_quarters.py
 WORKFLOWS = len(list((Path(__file__).parents[3] / "dags").glob("*.py")))
-ON_DEMAND = {"respond_to_incident", "update_incident"}  # have no schedule
+ON_DEMAND = {"respond_to_incident", "update_incident"}  # workflows without a schedule
 REVIEWER = "E00003"
 OTHER_REVIEWER = "E00017"  # entered one record of the first batch
-ENTERER = "E00002"  # of the second batch; logs in with the same role as the reviewers
-TECHNICIAN, MANAGER = "E00004", "E00001"  # of the incident team only
-REST = "IN-000003"  # the first batch
+ENTERER = "E00002"  # entered the second batch; has the same role as the reviewers
+TECHNICIAN, MANAGER = "E00004", "E00001"  # belong only to the incident team
+REST = "IN-000003"  # first batch, answered over REST
 
 
 @pytest.fixture(scope="package")
 def running() -> Iterator[Running]:
-    """Airflow; one of its reviewers entered a record of the first batch."""
-    with running_airflow(CUSTOMERS, [ENTERER]) as made:
-        assert {REVIEWER, OTHER_REVIEWER, ENTERER, ADMIN} <= set(made.airflow.passwords)
-        assert {TECHNICIAN, MANAGER} <= set(made.airflow.passwords)
-        with made.courier() as conn:
+    """A running Airflow. One of the reviewers entered a record of the first batch."""
+    with running_airflow(CUSTOMERS, [ENTERER]) as running_instance:
+        assert {REVIEWER, OTHER_REVIEWER, ENTERER, ADMIN} <= set(running_instance.airflow.passwords)
+        assert {TECHNICIAN, MANAGER} <= set(running_instance.airflow.passwords)
+        with running_instance.courier() as conn:
             conn.execute(
                 "UPDATE intake_record SET entered_by = (SELECT employee_id FROM employee "
                 "WHERE number = %s) WHERE intake_id = "
                 "(SELECT min(intake_id) FROM intake_record WHERE batch_id = %s)",
                 [OTHER_REVIEWER, REST],
             )
-        yield made
+        yield running_instance
 
 
 @pytest.fixture(scope="package")
 def api(running: Running) -> AirflowApi:
-    """Airflow's REST API as the administrator, who may start everything."""
-    made = running.airflow.api()
-    scheduled = made.scheduled_workflows(wanted=WORKFLOWS)
+    """Airflow's REST API with the administrator's login, which may trigger every workflow."""
+    client = running.airflow.api()
+    scheduled = client.scheduled_workflows(expected_dags=WORKFLOWS)
     assert len({*scheduled, *ON_DEMAND}) == WORKFLOWS
-    return made
+    return client
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
-    with chromium() as made:
-        yield made
+    with chromium() as running_instance:
+        yield running_instance

@@ -1,7 +1,8 @@
-"""A running Airflow, over REST and in a real browser: who may answer, who may not, what counts.
+"""Tests of answers to reviews in a running Airflow, over REST and in a browser, by several users.
 
-One run of `review_intake` asks about the sample's four batches. The first is answered over REST,
-the second and third in the browser, the fourth is marked as done by somebody who was not asked.
+One run of `review_intake` requests a review of the sample's four batches. The first is answered
+over REST, and the second and third in the browser. An administrator who is not a reviewer marks the
+fourth as done.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tests.e2e.browsing import (
     compliance_pages,
     logged_in,
     open_form,
-    open_question,
+    open_request,
     press,
     start,
 )
@@ -40,56 +41,58 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install -y chromium"),
 ]
 
-LEFT = "E00031"  # a reviewer who leaves
+LEFT = "E00031"  # a reviewer who leaves the company
 BROWSER, TURNED_DOWN, MARKED = "IN-000004", "IN-000005", "IN-000006"
 WORDS = "Phones of another country 电话有误"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The questions of one review run, by batch."""
+class ReviewRun:
+    """A run of `review_intake` with its required actions by batch."""
 
     run_id: str
     details: dict[str, dict[str, Any]]
-    customers: int  # before anybody answered
-    since: float  # by the monotonic clock
+    customers: int  # number before the first answer
+    since: float  # time of the monotonic clock
 
     def take_time(self) -> None:
-        """Answer no sooner than people do: see PATIENCE in include/cli/answers.py."""
+        """Wait as long as a person needs for an answer; see PATIENCE in include/cli/answers.py."""
         time.sleep(max(0.0, self.since + PATIENCE - time.monotonic()))
 
     def path(self, batch: str) -> str:
-        """Return the address of a batch's step in the REST API."""
+        """Return the path of a batch's review task in the REST API."""
         return path_of(self.details[batch]["task_instance"])
 
 
 @pytest.fixture(scope="module")
-def asked(running: Running, api: AirflowApi) -> Asked:
-    """A review started over REST, whose four questions wait for people."""
+def review_run(running: Running, api: AirflowApi) -> ReviewRun:
+    """A run that was triggered over REST and whose four required actions wait for answers."""
     customers = running.customers()
     run_id = api.trigger("review_intake")
-    until(lambda: len(api.questions("review_intake")) == 4, "four questions wait")
+    until(lambda: len(api.required_actions("review_intake")) == 4, "four requests wait")
     since = time.monotonic()
-    found = api.call("GET", f"{RUNS.format('review_intake')}/~/hitlDetails")["hitl_details"]
-    details = {re.findall(r"IN-\d+", one["subject"])[0]: one for one in found}
+    result = api.call("GET", f"{RUNS.format('review_intake')}/~/hitlDetails")["hitl_details"]
+    details = {re.findall(r"IN-\d+", detail["subject"])[0]: detail for detail in result}
     assert set(details) == {REST, BROWSER, TURNED_DOWN, MARKED}
-    return Asked(run_id, details, customers, since)
+    return ReviewRun(run_id, details, customers, since)
 
 
-def state(api: AirflowApi, asked: Asked, batch: str) -> str:
-    return str(api.call("GET", asked.path(batch))["state"])
+def state(api: AirflowApi, review_run: ReviewRun, batch: str) -> str:
+    return str(api.call("GET", review_run.path(batch))["state"])
 
 
-def response(api: AirflowApi, asked: Asked, batch: str) -> dict[str, Any]:
-    return api.call("GET", f"{asked.path(batch)}/hitlDetails")
+def response(api: AirflowApi, review_run: ReviewRun, batch: str) -> dict[str, Any]:
+    return api.call("GET", f"{review_run.path(batch)}/hitlDetails")
 
 
-def test_check_quality_over_rest(running: Running, api: AirflowApi, asked: Asked) -> None:
-    """With parameters; red as the sample is, and sealed. It does not wait behind the review."""
+def test_check_quality_run_started_over_rest_api_is_sealed(
+    running: Running, api: AirflowApi, review_run: ReviewRun
+) -> None:
+    """The run fails because of deliberate defects in the sample, while the reviews still wait."""
     run_id = api.trigger("check_quality", {"databases": ["courier"], "full": True})
-    done = running.ended(api, "check_quality", run_id)
-    assert (done.state, done.outcome) == ("failed", "fail")
-    assert done.bundle
+    run_result = running.ended(api, "check_quality", run_id)
+    assert (run_result.state, run_result.outcome) == ("failed", "fail")
+    assert run_result.bundle
     assert running.verified()
     refused = api.session.post(
         f"{api.url}/api/v2/{RUNS.format('check_quality')}",
@@ -100,10 +103,10 @@ def test_check_quality_over_rest(running: Running, api: AirflowApi, asked: Asked
     assert "nobodys" in refused.text
 
 
-def test_only_who_is_asked_may_answer_over_rest_and_once(
-    running: Running, api: AirflowApi, asked: Asked, over_rest: dict[str, Any]
+def test_rest_api_accepts_one_answer_and_only_from_assigned_users(
+    running: Running, api: AirflowApi, review_run: ReviewRun, over_rest: dict[str, Any]
 ) -> None:
-    """Neither the administrator, nor who has no part in it, nor a reviewer who entered a record."""
+    """The administrator, unassigned users and a reviewer who entered a record are refused."""
     assert over_rest == {
         "without log-in": 401,
         ADMIN: 403,
@@ -113,36 +116,39 @@ def test_only_who_is_asked_may_answer_over_rest_and_once(
         REVIEWER: 200,
         "again": 409,
     }
-    assert response(api, asked, REST)["responded_by_user"]["id"] == REVIEWER
-    assigned = {one["id"] for one in asked.details[REST]["assigned_users"]}
+    assert response(api, review_run, REST)["responded_by_user"]["id"] == REVIEWER
+    assigned = {user["id"] for user in review_run.details[REST]["assigned_users"]}
     assert REVIEWER in assigned
     assert OTHER_REVIEWER not in assigned
-    assert OTHER_REVIEWER in {one["id"] for one in asked.details[BROWSER]["assigned_users"]}
+    assert OTHER_REVIEWER in {user["id"] for user in review_run.details[BROWSER]["assigned_users"]}
 
 
 @pytest.fixture(scope="module")
-def over_rest(running: Running, api: AirflowApi, asked: Asked) -> dict[str, Any]:
-    """What Airflow said to everybody who answered about the first batch."""
-    asked.take_time()
-    said: dict[str, Any] = {}
+def over_rest(running: Running, api: AirflowApi, review_run: ReviewRun) -> dict[str, Any]:
+    """The HTTP status of each user's answer about the first batch."""
+    review_run.take_time()
+    responses: dict[str, Any] = {}
     anybody = AirflowApi(api.url, requests.Session())
-    said["without log-in"] = patch(anybody, asked.path(REST))
+    responses["without log-in"] = patch(anybody, review_run.path(REST))
     for user in (ADMIN, ENTERER, OTHER_REVIEWER):
-        said[user] = patch(running.airflow.api_as(user), asked.path(REST))
-    said["afterwards"] = (
-        state(api, asked, REST),
-        response(api, asked, REST)["response_received"],
+        responses[user] = patch(running.airflow.api_as(user), review_run.path(REST))
+    responses["afterwards"] = (
+        state(api, review_run, REST),
+        response(api, review_run, REST)["response_received"],
     )
     reviewer = running.airflow.api_as(REVIEWER)
-    said[REVIEWER] = patch(reviewer, asked.path(REST))
-    said["again"] = patch(reviewer, asked.path(REST))
-    return said
+    responses[REVIEWER] = patch(reviewer, review_run.path(REST))
+    responses["again"] = patch(reviewer, review_run.path(REST))
+    return responses
 
 
-def test_check_quality_from_the_trigger_form(
+def test_check_quality_run_started_with_trigger_form_is_sealed(
     running: Running, api: AirflowApi, browser: Browser
 ) -> None:
-    """The form offers the mapped databases and explains itself; what is chosen is what runs."""
+    """The form explains its fields and offers the mapped databases.
+
+    The run uses the entered values.
+    """
     with logged_in(browser, running.airflow, ADMIN) as page:
         form = open_form(page, "Quality check")
         expect(form).to_contain_text("Names from the data map; empty means all of them.")
@@ -153,72 +159,78 @@ def test_check_quality_from_the_trigger_form(
         run = start(page, form, f"/{RUNS.format('check_quality')}")
         assert run["conf"] == {"databases": ["courier"], "full": True}
         assert run["triggering_user_name"] == ADMIN
-        page.goto("about:blank")  # Airflow's page would draw the run's progress all the while
-        done = running.ended(api, "check_quality", run["dag_run_id"])
-        assert (done.state, done.outcome) == ("failed", "fail")
-        assert done.bundle
+        page.goto("about:blank")  # otherwise Airflow's page would keep drawing the run's progress
+        run_result = running.ended(api, "check_quality", run["dag_run_id"])
+        assert (run_result.state, run_result.outcome) == ("failed", "fail")
+        assert run_result.bundle
         page.goto(f"{running.airflow.url}/dags/check_quality/runs/{quote(run['dag_run_id'])}")
         expect(page.get_by_text("Failed").first).to_be_visible()
 
 
 @pytest.fixture(scope="module")
-def refused(running: Running, api: AirflowApi, asked: Asked, browser: Browser) -> tuple[int, str]:
-    """Somebody with the reviewers' role who entered the batch tries to approve it."""
-    asked.take_time()
+def refused(
+    running: Running, api: AirflowApi, review_run: ReviewRun, browser: Browser
+) -> tuple[int, str]:
+    """The HTTP status and the task's state after a reviewer tried to approve their own batch."""
+    review_run.take_time()
     with logged_in(browser, running.airflow, ENTERER) as page:
-        open_question(page, BROWSER)
+        open_request(page, BROWSER)
         status = press(page, "Approve")
         expect(page.get_by_text("Access Denied")).to_be_visible()
         page.reload()
         expect(page.get_by_role("button", name="Approve")).to_be_enabled()
-    return status, state(api, asked, BROWSER)
+    return status, state(api, review_run, BROWSER)
 
 
-def test_in_the_browser_who_is_not_asked_is_told_so_and_nothing_happens(
-    api: AirflowApi, asked: Asked, refused: tuple[int, str]
+def test_answer_of_unassigned_user_in_the_browser_is_refused(
+    api: AirflowApi, review_run: ReviewRun, refused: tuple[int, str]
 ) -> None:
-    """They may read the question, which names those who may answer."""
+    """The user may read the form, which names the assigned reviewers."""
     assert refused == (403, "awaiting_input")
-    assert f"Only {REVIEWER}," in asked.details[BROWSER]["body"]
+    assert f"Only {REVIEWER}," in review_run.details[BROWSER]["body"]
 
 
 @pytest.fixture(scope="module")
 def in_browser(
-    running: Running, api: AirflowApi, asked: Asked, browser: Browser, refused: tuple[int, str]
+    running: Running,
+    api: AirflowApi,
+    review_run: ReviewRun,
+    browser: Browser,
+    refused: tuple[int, str],
 ) -> tuple[str, set[str]]:
-    """The reviewer approves a batch and turns another down; what the form showed, and still waits.
+    """The text of a review form, and the batches that still wait after a reviewer decided two.
 
-    The compliance page lists what waits, and leads to Airflow's form.
+    The reviewer opens the form through the compliance page that lists required actions.
     """
-    del refused  # comes first: the same question
+    del refused  # must run before, because it uses the same required action
     with logged_in(browser, running.airflow, REVIEWER) as page:
-        pages = compliance_pages(page, "Waiting for you")
+        pages = compliance_pages(page, "Your required actions")
         pages.get_by_role("link", name=re.compile(BROWSER)).click()
         expect(page.get_by_role("button", name="Approve")).to_be_visible()
-        shown = page.locator("body").inner_text()
+        page_text = page.locator("body").inner_text()
         assert press(page, "Approve") == 200
         page.reload()
         expect(page.get_by_text(re.compile(f"Response received at .* {REVIEWER}"))).to_be_visible()
-        open_question(page, TURNED_DOWN)
+        open_request(page, TURNED_DOWN)
         expect(page.get_by_text("Reason / 理由")).to_be_visible()
         page.locator("input[name=element_reason]").fill(WORDS)
         assert press(page, "Reject") == 200
-        waiting = compliance_pages(page, "Waiting for you").locator("tbody").all_inner_texts()
-    return shown, set(re.findall(r"IN-\d+", " ".join(waiting)))
+        waiting = compliance_pages(page, "Your required actions").locator("tbody").all_inner_texts()
+    return page_text, set(re.findall(r"IN-\d+", " ".join(waiting)))
 
 
-def test_what_was_answered_waits_on_the_compliance_page_no_more(
+def test_compliance_page_lists_only_unanswered_batches(
     in_browser: tuple[str, set[str]],
 ) -> None:
-    """The others of the run wait on."""
+    """The other batches of the run still wait."""
     assert not {BROWSER, TURNED_DOWN} & in_browser[1]
     assert MARKED in in_browser[1]
 
 
-def test_in_the_browser_the_reviewer_sees_what_is_decided_on(
-    running: Running, asked: Asked, in_browser: tuple[str, set[str]]
+def test_review_form_shows_counts_rules_and_masked_sample(
+    running: Running, review_run: ReviewRun, in_browser: tuple[str, set[str]]
 ) -> None:
-    """Counts, broken rules and a masked sample in both languages, as a page and not as Markdown."""
+    """The form has both languages, and Airflow renders its Markdown."""
     for words in (
         "30 records, entered by E00002",
         "共 30 条记录，录入人：E00002",
@@ -242,13 +254,13 @@ def test_in_the_browser_the_reviewer_sees_what_is_decided_on(
 
 
 @pytest.fixture(scope="module")
-def anew(running: Running, api: AirflowApi, asked: Asked) -> dict[str, Any]:
-    """The last question, cleared after one of its reviewers left the company."""
+def reassigned(running: Running, api: AirflowApi, review_run: ReviewRun) -> dict[str, Any]:
+    """The fourth required action after a reviewer left the company and the task was cleared."""
     with running.courier() as conn:
         conn.execute("UPDATE employee SET left_on = current_date WHERE number = %s", [LEFT])
-    task = asked.details[MARKED]["task_instance"]
+    task = review_run.details[MARKED]["task_instance"]
     body = {
-        "dag_run_id": asked.run_id,
+        "dag_run_id": review_run.run_id,
         "task_ids": [[task["task_id"], task["map_index"]]],
         "dry_run": False,
         "only_failed": False,
@@ -256,88 +268,92 @@ def anew(running: Running, api: AirflowApi, asked: Asked) -> dict[str, Any]:
     api.call("POST", "dags/review_intake/clearTaskInstances", body)
 
     def waits() -> bool:
-        found = api.call("GET", asked.path(MARKED))
-        return (found["state"], found["try_number"]) == ("awaiting_input", 2)
+        result = api.call("GET", review_run.path(MARKED))
+        return (result["state"], result["try_number"]) == ("awaiting_input", 2)
 
-    until(waits, "the question is asked anew")
-    return response(api, asked, MARKED)
+    until(waits, "the step asks again")
+    return response(api, review_run, MARKED)
 
 
-def test_a_cleared_question_is_asked_anew_of_the_people_of_now(
-    running: Running, asked: Asked, anew: dict[str, Any]
+def test_cleared_review_is_assigned_to_current_reviewers(
+    running: Running, review_run: ReviewRun, reassigned: dict[str, Any]
 ) -> None:
-    """Airflow alone would show the question of before, to the people of before."""
-    before = {one["id"] for one in asked.details[MARKED]["assigned_users"]}
+    """Without ParcelSeal's code, Airflow would keep the old form and the old assignees."""
+    before = {user["id"] for user in review_run.details[MARKED]["assigned_users"]}
     assert LEFT in before
-    assert {one["id"] for one in anew["assigned_users"]} == before - {LEFT}
-    assert (LEFT in asked.details[MARKED]["body"], LEFT in anew["body"]) == (True, False)
-    assert patch(running.airflow.api_as(LEFT), asked.path(MARKED)) == 403
-    first = f"{asked.path(MARKED)}/hitlDetails/tries/1"
+    assert {user["id"] for user in reassigned["assigned_users"]} == before - {LEFT}
+    assert (LEFT in review_run.details[MARKED]["body"], LEFT in reassigned["body"]) == (True, False)
+    assert patch(running.airflow.api_as(LEFT), review_run.path(MARKED)) == 403
+    first = f"{review_run.path(MARKED)}/hitlDetails/tries/1"
     kept = running.airflow.api().call("GET", first)
-    assert kept["body"] == asked.details[MARKED]["body"]  # as its history has it
+    assert kept["body"] == review_run.details[MARKED]["body"]  # the history keeps the first form
 
 
 @pytest.fixture(scope="module")
 def sealed(
     running: Running,
     api: AirflowApi,
-    asked: Asked,
+    review_run: ReviewRun,
     over_rest: dict[str, Any],
     in_browser: tuple[str, set[str]],
-    anew: dict[str, Any],
+    reassigned: dict[str, Any],
 ) -> dict[str, Any]:
-    """The run's evidence, after the administrator marked the last question as done."""
-    del over_rest, in_browser, anew
-    api.call("PATCH", asked.path(MARKED), {"new_state": "success"})
-    done = running.ended(api, "review_intake", asked.run_id)
-    assert (done.state, done.outcome) == ("success", "attention")
+    """The sealed result of the run, after the administrator marked the last review as success."""
+    del over_rest, in_browser, reassigned
+    api.call("PATCH", review_run.path(MARKED), {"new_state": "success"})
+    run_result = running.ended(api, "review_intake", review_run.run_id)
+    assert (run_result.state, run_result.outcome) == ("success", "attention")
     assert running.verified()
-    found = json.loads((Path(str(done.bundle)) / "result.json").read_text())
-    assert isinstance(found, dict)
-    return found
+    result = json.loads((Path(str(run_result.bundle)) / "result.json").read_text())
+    assert isinstance(result, dict)
+    return result
 
 
-def test_the_evidence_names_who_decided_on_what(asked: Asked, sealed: dict[str, Any]) -> None:
-    """One approval for each answer that counted, and none of those whom Airflow refused."""
-    approvals = {one["step"].rpartition("/")[2]: one for one in sealed["approvals"]}
-    decisions = {batch: (one["decision"], one["decided_by"]) for batch, one in approvals.items()}
+def test_evidence_names_approver_and_content_of_each_decision(
+    review_run: ReviewRun, sealed: dict[str, Any]
+) -> None:
+    """Each accepted answer has an approval; refused users have none."""
+    approvals = {approval["step"].rpartition("/")[2]: approval for approval in sealed["approvals"]}
+    decisions = {
+        batch: (detail["decision"], detail["decided_by"]) for batch, detail in approvals.items()
+    }
     assert decisions == {
         REST: ("Approve", REVIEWER),
         BROWSER: ("Approve", REVIEWER),
         TURNED_DOWN: ("Reject", REVIEWER),
     }
     assert len(sealed["approvals"]) == len(approvals)
-    for batch, one in approvals.items():
-        assert one["sha256"] in asked.details[batch]["body"]
+    for batch, detail in approvals.items():
+        assert detail["sha256"] in review_run.details[batch]["body"]
     reasons = {
-        one["part"].rpartition("/")[2]: one["data"].get("reason")
-        for one in sealed["steps"]
-        if one["step"] == "review"
+        step["part"].rpartition("/")[2]: step["data"].get("reason")
+        for step in sealed["steps"]
+        if step["step"] == "review"
     }
     assert reasons[TURNED_DOWN] == WORDS
 
 
-def test_the_compliance_pages_have_the_new_bundle(
-    running: Running, asked: Asked, browser: Browser, sealed: dict[str, Any]
+def test_compliance_pages_show_the_new_bundle(
+    running: Running, review_run: ReviewRun, browser: Browser, sealed: dict[str, Any]
 ) -> None:
-    """Under Evidence, with the report that opens there."""
+    """The page Evidence lists the bundle and opens its report."""
     token = str(running.airflow.api_as(REVIEWER).session.headers["Authorization"]).split()[1]
     with browser.new_context(locale="en") as context:
         context.set_default_timeout(LONGEST_WAIT)
         context.add_cookies([{"name": "_token", "value": token, "url": running.airflow.url}])
         page = context.new_page()
         page.goto(f"{running.airflow.url}/compliance/evidence?workflow=review_intake")
-        row = page.get_by_role("row").filter(has_text=asked.run_id)
-        expect(row).to_contain_text("Attention")
+        row = page.get_by_role("row").filter(has_text=review_run.run_id)
+        expect(row).to_contain_text("Needs attention")
         row.get_by_role("link", name="Report").click()
-        expect(page.locator("body")).to_contain_text(asked.run_id)
+        expect(page.locator("body")).to_contain_text(review_run.run_id)
         assert page.url.endswith("/report")
 
 
-def test_approved_batches_are_let_in_exactly_once(
-    running: Running, asked: Asked, sealed: dict[str, Any]
+def test_approved_batches_become_formal_records_exactly_once(
+    running: Running, review_run: ReviewRun, sealed: dict[str, Any]
 ) -> None:
-    """Every record that breaks no rule of the two approved batches became one formal record."""
+    """Only records that break no expectation become formal records."""
     with running.courier() as conn:
         states = conn.execute(
             "SELECT batch_id, i.status, count(*), count(DISTINCT c.customer_id) "
@@ -353,15 +369,20 @@ def test_approved_batches_are_let_in_exactly_once(
         (TURNED_DOWN, "rejected", 30, 0),
         (MARKED, "pending", 30, 0),
     ]
-    assert running.customers() == asked.customers + 48
+    assert running.customers() == review_run.customers + 48
 
 
-def test_a_question_marked_as_done_is_nobodys_answer(sealed: dict[str, Any]) -> None:
-    """Airflow lets people who may edit runs do so; the batch waits on, and the report says so."""
-    found = {
-        one["code"] for one in sealed["findings"] if one["subject"].rpartition("/")[2] == MARKED
+def test_review_task_marked_as_success_counts_as_no_decision(sealed: dict[str, Any]) -> None:
+    """Airflow lets users who may edit runs mark a task as successful.
+
+    The batch then stays undecided, and the report names it.
+    """
+    result = {
+        finding["code"]
+        for finding in sealed["findings"]
+        if finding["subject"].rpartition("/")[2] == MARKED
     }
-    assert found == {"intake.waiting"}
+    assert result == {"intake.waiting"}
     assert [
         (step["data"]["left"], step["data"]["promoted"])
         for step in sealed["steps"]

@@ -1,4 +1,4 @@
-"""A running Airflow: an answer counts only for the content that its form showed."""
+"""Test in a running Airflow that an answer is accepted only for the content that was shown."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ DAG = "review_intake"
 SECONDS = 240  # a busy machine is slow
 BATCH = "IN-000006"  # left pending by test_people.py
 OTHER_BATCH = "IN-000007"  # waits for review until the tests end, so that the run is not sealed
-RECORDS = 23  # of the batch, after one is moved to the other batch
+RECORDS = 23  # records of the batch, after one was moved to the other batch
 
 
 @dataclass
 class Review:
-    """One batch's review in a running Airflow.
+    """The review of a batch in a running Airflow.
 
     Attributes:
-        api: as the administrator.
-        reviewer: as who answers.
-        task: of the review.
+        api: REST API with the administrator's login.
+        reviewer: REST API with the login of the reviewer who answers.
+        task: task instance of the review.
     """
 
     api: AirflowApi
@@ -41,16 +41,16 @@ class Review:
 
     @property
     def path(self) -> str:
-        """The task's address in the REST API."""
+        """Return the path of the task in the REST API."""
         return path_of(self.task)
 
     def form(self) -> dict[str, Any]:
-        """Return the values of the form that Airflow shows now."""
+        """Return the values of the form that Airflow shows at present."""
         shown = self.detail()["params"]
         return {name: field["value"] for name, field in shown.items()}
 
     def detail(self) -> dict[str, Any]:
-        """Return the question that Airflow shows now."""
+        """Return the required action that Airflow shows at present."""
         return self.api.call("GET", f"{self.path}/hitlDetails")
 
     def waits(self) -> bool:
@@ -58,21 +58,21 @@ class Review:
         return bool(self.api.call("GET", self.path)["state"] == "awaiting_input")
 
     def answer(self, form: dict[str, Any], option: str = "Approve") -> None:
-        """Choose an option with a form, no sooner than people do."""
+        """Choose an option with the values of a form, after the time that a person needs."""
         time.sleep(PATIENCE)
         assert patch(self.reviewer, self.path, option, form) == 200
 
     def asked_again(self, created_at: str) -> None:
-        """Wait until Airflow shows a form that was made later."""
+        """Wait until Airflow shows a form that was created after a given time."""
         until(
             lambda: self.waits() and self.detail()["created_at"] > created_at,
-            "the question is asked again",
+            "the step asks again",
             SECONDS,
         )
 
 
 def waiting(api: AirflowApi, batch: str) -> dict[str, Any] | None:
-    """Return the open question of a batch, or None."""
+    """Return the required action of a batch that waits for an answer, or None."""
     answer = api.call("GET", f"{RUNS.format(DAG)}/~/hitlDetails?response_received=false&limit=100")
     details: list[dict[str, Any]] = answer["hitl_details"]
     for detail in details:
@@ -82,18 +82,19 @@ def waiting(api: AirflowApi, batch: str) -> dict[str, Any] | None:
 
 
 def asked(running: Running, api: AirflowApi, batch: str) -> Review:
-    """Wait until a batch's review asks its question."""
+    """Wait until the review of a batch waits for an answer, and return the review."""
     until(lambda: waiting(api, batch) is not None, f"the review of {batch} waits", SECONDS)
-    question = waiting(api, batch)
-    assert question is not None
-    return Review(api, running.airflow.api_as(REVIEWER), question["task_instance"])
+    action = waiting(api, batch)
+    assert action is not None
+    return Review(api, running.airflow.api_as(REVIEWER), action["task_instance"])
 
 
 @pytest.fixture(scope="module")
 def review(running: Running, api: AirflowApi) -> Iterator[Review]:
-    """A run whose review of the batch waits, with the form of the first check.
+    """A review that waits for an answer, with the form that the first check made.
 
-    A second batch waits too and is rejected last: a sealed run repeats none of its tasks.
+    A second batch of the run waits too and is rejected at the end. The run therefore stays unsealed
+    during the tests, because a sealed run repeats none of its tasks.
     """
     with running.courier() as conn:
         conn.execute(
@@ -109,7 +110,7 @@ def review(running: Running, api: AirflowApi) -> Iterator[Review]:
 
 
 def repeat_check(running: Running, review: Review) -> None:
-    """Change a record of the batch, and clear the check alone while the review waits."""
+    """Change a record of the batch, and repeat only the check task while the review waits."""
     with running.courier() as conn:
         conn.execute(
             "UPDATE intake_record SET name = 'Somebody Else' WHERE intake_id = "
@@ -120,7 +121,7 @@ def repeat_check(running: Running, review: Review) -> None:
 
 
 def repeat(review: Review, task_id: str) -> None:
-    """Clear one task of the batch alone, and wait until another try has succeeded."""
+    """Clear a single task of the batch, and wait until a new try of it has succeeded."""
     path = path_of(review.task | {"task_id": task_id})
     tries = review.api.call("GET", path)["try_number"]
     body = {
@@ -138,10 +139,10 @@ def repeat(review: Review, task_id: str) -> None:
     until(repeated, f"{task_id} is repeated", SECONDS)
 
 
-def test_an_answer_to_an_outdated_form_lets_nothing_in_and_is_asked_for_again(
+def test_answer_to_an_outdated_form_is_refused_and_requested_again(
     running: Running, review: Review
 ) -> None:
-    """Two answers to the outdated form are refused; the answer to the newest form is accepted."""
+    """Two answers to the outdated form are refused. The answer to the newest form is accepted."""
     customers = running.customers()
     outdated, shown = review.form(), review.detail()
     repeat_check(running, review)
@@ -158,27 +159,25 @@ def test_an_answer_to_an_outdated_form_lets_nothing_in_and_is_asked_for_again(
     review.answer(now)
     until(lambda: running.customers() == customers + RECORDS, "the batch is let in", SECONDS)
     run = DAG, review.task["dag_run_id"]
-    with running.place.state.connect() as conn:
+    with running.services.state.connect() as conn:
         approvals = registry.approvals_of(conn, *run)
         (record,) = [
             step
             for step in steps_of(conn, *run)
             if step.step == "review" and step.part.endswith(BATCH)
         ]
-    (approval,) = [given for given in approvals if given.step.endswith(BATCH)]
+    (approval,) = [approval for approval in approvals if approval.step.endswith(BATCH)]
     assert (approval.sha256, approval.decided_by) == (sha256, REVIEWER)
     (finding,) = [each for each in record.findings if each.code == "intake.other_content"]
     assert finding.message.values["count"] == 2
 
 
-def test_repeated_review_goes_on_with_its_decision_and_asks_nobody(
-    running: Running, review: Review
-) -> None:
-    """As after a worker that died once the decision was committed; nobody answers here."""
+def test_repeated_review_task_uses_the_stored_decision(running: Running, review: Review) -> None:
+    """A worker may die after it committed a decision. The repeated task needs no second answer."""
     customers = running.customers()
     repeat(review, "each.review")
     run = DAG, review.task["dag_run_id"]
-    with running.place.state.connect() as conn:
+    with running.services.state.connect() as conn:
         (record,) = [
             step
             for step in steps_of(conn, *run)

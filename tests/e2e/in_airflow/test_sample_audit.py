@@ -1,7 +1,7 @@
-"""An audit by samples in a running Airflow: the seed over REST and in the browser.
+"""Tests of an audit by samples in a running Airflow: the random seed over REST and in the browser.
 
-The first seed is refused, since it was known before the commitment; the second is entered in the
-browser, where the page says why it is asked for again.
+The first seed is refused, because it was published before the commitment. The second seed is
+entered in the browser, where the page shows why another seed is requested.
 """
 
 from __future__ import annotations
@@ -44,51 +44,54 @@ SEED, SOURCE = "3127.44", "sse.com.cn, 上证指数"
 
 
 def answer(api: AirflowApi, path: str, published: str) -> int:
-    """Enter a seed over REST and return the status."""
-    given = {"seed": "2718.28", "source": SOURCE, "published_at": published}
-    return patch(api, path, "Enter", **given)
+    """Enter a seed over REST, and return the HTTP status."""
+    fields = {"seed": "2718.28", "source": SOURCE, "published_at": published}
+    return patch(api, path, "Enter", **fields)
 
 
 def details(api: AirflowApi, run_id: str) -> dict[str, dict[str, Any]]:
-    """The questions of a run by task."""
+    """Return the required actions of a run, by task id."""
     path = f"{RUNS.format(DAG)}/{quote(run_id, safe='')}/hitlDetails"
-    return {one["task_instance"]["task_id"]: one for one in api.call("GET", path)["hitl_details"]}
+    return {
+        detail["task_instance"]["task_id"]: detail
+        for detail in api.call("GET", path)["hitl_details"]
+    }
 
 
 def waits(api: AirflowApi, task: str) -> bool:
-    """Whether a task waits for an answer."""
-    return [one.task_id for one in api.questions(DAG)] == [task]
+    """Return whether only the given task waits for an answer."""
+    return [action.task_id for action in api.required_actions(DAG)] == [task]
 
 
 def asked_again(api: AirflowApi, run_id: str) -> bool:
-    """Whether the task waits for an answer to another question than its first."""
-    return waits(api, "seed") and "another seed" in details(api, run_id)["seed"]["subject"]
+    """Return whether the task `seed` waits for an answer to its second request."""
+    return waits(api, "seed") and "another random seed" in details(api, run_id)["seed"]["subject"]
 
 
 @dataclass(frozen=True)
 class Entered:
-    """A run whose seed was refused once and entered in the browser then.
+    """A run whose first seed was refused, and whose second seed was entered in the browser.
 
     Attributes:
-        said: what Airflow answered over REST, by who tried.
-        auditor: who answered both times.
-        shown: text of the page on which the seed was asked for again.
-        first: the first question.
-        pressed: what Airflow answered to the browser, and to a second answer over REST.
-        done: the run's end.
+        statuses: HTTP status of each user's answer over REST.
+        auditor: user id of the auditor who entered both seeds.
+        page_text: text of the page that requested the second seed.
+        first: the first request.
+        pressed: HTTP statuses of the answer in the browser and of a later answer over REST.
+        run_result: result of the run.
     """
 
-    said: dict[str, int]
+    statuses: dict[str, int]
     auditor: str
-    shown: str
+    page_text: str
     first: dict[str, Any]
     pressed: tuple[int, int]
-    done: RunResult
+    run_result: RunResult
 
 
 @pytest.fixture(scope="module")
 def entered(running: Running, api: AirflowApi, browser: Browser) -> Entered:
-    """The run, begun over REST; at the right time of the year the schedule has begun it before."""
+    """The run, triggered over REST unless the schedule has already triggered it."""
     begun = api.call("GET", RUNS.format(DAG))["dag_runs"]
     run_id = begun[0]["dag_run_id"] if begun else api.trigger(DAG)
     until(lambda: waits(api, "seed"), "the seed is asked for", 120)
@@ -96,38 +99,40 @@ def entered(running: Running, api: AirflowApi, browser: Browser) -> Entered:
     first = details(api, run_id)["seed"]
     path = path_of(first["task_instance"])
     auditor = str(first["assigned_users"][0]["id"])
-    early = (running.place.clock.now() - timedelta(hours=1)).isoformat()
+    early = (running.services.clock.now() - timedelta(hours=1)).isoformat()
     time.sleep(max(0.0, since + PATIENCE - time.monotonic()))
-    said = {"without log-in": answer(AirflowApi(api.url, requests.Session()), path, early)}
+    statuses = {"without log-in": answer(AirflowApi(api.url, requests.Session()), path, early)}
     for user in (ADMIN, ENTERER, REVIEWER, auditor):
-        said[user] = answer(running.airflow.api_as(user), path, early)
+        statuses[user] = answer(running.airflow.api_as(user), path, early)
     until(lambda: asked_again(api, run_id), "the seed is asked for again")
     time.sleep(PATIENCE)
     with logged_in(browser, running.airflow, auditor) as page:
         page.get_by_role("button", name="Browse").click()
         page.get_by_role("menuitem", name="Required Actions").click()
-        page.get_by_role("link", name=re.compile("enter another seed")).click()
+        page.get_by_role("link", name=re.compile("Enter another random seed")).click()
         expect(page.get_by_role("button", name="Enter")).to_be_visible()
-        shown = page.locator("body").inner_text()
+        page_text = page.locator("body").inner_text()
         page.locator("input[name=element_seed]").fill(SEED)
         page.locator("input[name=element_source]").fill(SOURCE)
         page.locator("input[name=element_published_at]").fill(SystemClock().now().isoformat())
         status = press(page, "Enter")
     again = path_of(details(api, run_id)["seed"]["task_instance"])
     pressed = (status, answer(running.airflow.api_as(auditor), again, early))
-    return Entered(said, auditor, shown, first, pressed, running.ended(api, DAG, run_id))
+    return Entered(statuses, auditor, page_text, first, pressed, running.ended(api, DAG, run_id))
 
 
-def sealed(done: RunResult) -> dict[str, Any]:
-    """What a run sealed."""
-    found = json.loads((Path(str(done.bundle)) / "result.json").read_text())
-    assert isinstance(found, dict)
-    return found
+def sealed(run_result: RunResult) -> dict[str, Any]:
+    """Return the sealed result of a run."""
+    result = json.loads((Path(str(run_result.bundle)) / "result.json").read_text())
+    assert isinstance(result, dict)
+    return result
 
 
-def test_only_an_auditor_may_enter_the_seed_and_once(entered: Entered) -> None:
-    """Neither the administrator nor people with other tasks."""
-    assert entered.said == {
+def test_only_an_auditor_can_enter_the_seed_and_a_second_answer_is_refused(
+    entered: Entered,
+) -> None:
+    """The administrator and users with other roles are refused."""
+    assert entered.statuses == {
         "without log-in": 401,
         ADMIN: 403,
         ENTERER: 403,
@@ -137,75 +142,87 @@ def test_only_an_auditor_may_enter_the_seed_and_once(entered: Entered) -> None:
     assert entered.pressed == (200, 409)
 
 
-def test_a_seed_that_was_known_before_the_commitment_is_asked_for_again(entered: Entered) -> None:
-    """The page says why, in both languages; the first one did not."""
-    for words in ("was known before the commitment was sealed", "种子"):
-        assert words in entered.shown
-    assert "was refused" in entered.shown
-    assert "未被接受" in entered.shown
+def test_seed_published_before_the_commitment_is_refused_and_requested_again(
+    entered: Entered,
+) -> None:
+    """The second form shows the reason of the refusal in both languages."""
+    for words in ("was published before the commitment was sealed", "种子"):
+        assert words in entered.page_text
+    assert "was refused" in entered.page_text
+    assert "未予采用" in entered.page_text
     assert "was refused" not in entered.first["body"]
 
 
-def test_the_auditor_sees_the_commitment_before_the_seed(entered: Entered) -> None:
-    """Its SHA-256 in both languages, rates and sizes; as a page and not as Markdown."""
-    content = (Path(str(entered.done.bundle)) / "commitment.json").read_bytes()
+def test_seed_form_shows_the_commitment(entered: Entered) -> None:
+    """The form shows the commitment's SHA-256, rates and sizes in both languages.
 
-    assert entered.shown.count(hashlib.sha256(content).hexdigest()) == 2
+    Airflow renders the form's Markdown.
+    """
+    content = (Path(str(entered.run_result.bundle)) / "commitment.json").read_bytes()
+
+    assert entered.page_text.count(hashlib.sha256(content).hexdigest()) == 2
     for words in (
-        "Openings of customer records",
+        "Accesses to customer records",
         "客户信息查阅记录",
         "SSE Composite",
         "上证综合指数",
     ):
-        assert words in entered.shown
+        assert words in entered.page_text
     for mark in ("###", "---", "| "):
-        assert mark not in entered.shown
+        assert mark not in entered.page_text
 
 
-def test_what_the_auditor_entered_in_the_browser_draws(running: Running, entered: Entered) -> None:
-    """Sealed with who entered it; the refused seed turns the run to attention, not to red."""
-    assert (entered.done.state, entered.done.outcome) == ("success", "attention")
-    seed = json.loads((Path(str(entered.done.bundle)) / "seed.json").read_text())
+def test_seed_entered_in_the_browser_is_used_for_the_draw(
+    running: Running, entered: Entered
+) -> None:
+    """The bundle names the auditor.
+
+    Because of the refused seed, the outcome is "needs attention".
+    """
+    assert (entered.run_result.state, entered.run_result.outcome) == ("success", "attention")
+    seed = json.loads((Path(str(entered.run_result.bundle)) / "seed.json").read_text())
     assert (seed["seed"], seed["source"], seed["entered_by"]) == (SEED, SOURCE, entered.auditor)
-    codes = [one["code"] for one in sealed(entered.done)["findings"]]
+    codes = [finding["code"] for finding in sealed(entered.run_result)["findings"]]
     assert "sampling.seeds_refused" in codes
     assert running.verified()
 
 
 @pytest.fixture(scope="module")
 def afterwards(running: Running, api: AirflowApi, entered: Entered) -> dict[str, RunResult]:
-    """A second draw of the quarter, and the conclusion on its workpapers, side by side."""
-    quarter = json.loads((Path(str(entered.done.bundle)) / "commitment.json").read_text())["audit"]
-    with running.place.state.begin() as conn:
+    """The results of a second run of `sample_audit`, and of `conclude_audit` at the same time."""
+    quarter = json.loads((Path(str(entered.run_result.bundle)) / "commitment.json").read_text())[
+        "audit"
+    ]
+    with running.services.state.begin() as conn:
         (papers,) = issue.all_issued(conn, quarter)
-        book = (Path(str(entered.done.bundle)) / "workpapers.xlsx").read_bytes()
-        now = running.place.clock.now()
-        zone = running.place.pack.calendar.zone
+        book = (Path(str(entered.run_result.bundle)) / "workpapers.xlsx").read_bytes()
+        now = running.services.clock.now()
+        zone = running.services.pack.calendar.zone
         people = PEOPLE | {form.PERFORMED_ON: now.astimezone(zone).date()}
-        filled = edited(book, lambda made: fill(made, papers.workpapers, people=people))
+        filled = edited(book, lambda workbook: fill(workbook, papers.workpapers, people=people))
         issue.hand_in(conn, filled, "workpapers.xlsx", by=entered.auditor, at=now)
     runs = {name: api.trigger(name, {"quarter": quarter}) for name in (DAG, "conclude_audit")}
     return {name: running.ended(api, name, run_id) for name, run_id in runs.items()}
 
 
-def test_a_second_run_for_the_quarter_asks_nobody(
+def test_second_audit_run_for_a_quarter_asks_for_no_seed(
     api: AirflowApi, afterwards: dict[str, RunResult]
 ) -> None:
-    """It is not red, draws nothing, and names the run whose samples stand."""
-    done = afterwards[DAG]
-    assert (done.state, done.outcome) == ("success", "attention")
-    assert details(api, str(done.run_id)) == {}
-    codes = {one["code"] for one in sealed(done)["findings"]}
+    """The second run succeeds, draws no sample, and names the run that drew one."""
+    run_result = afterwards[DAG]
+    assert (run_result.state, run_result.outcome) == ("success", "attention")
+    assert details(api, str(run_result.run_id)) == {}
+    codes = {finding["code"] for finding in sealed(run_result)["findings"]}
     assert "sampling.drawn_before" in codes
-    assert not (Path(str(done.bundle)) / "seed.json").exists()
+    assert not (Path(str(run_result.bundle)) / "seed.json").exists()
 
 
-def test_a_conclusion_over_rest_is_sealed(
+def test_conclude_audit_run_started_over_rest_api_is_sealed(
     running: Running, afterwards: dict[str, RunResult]
 ) -> None:
-    """Every population of the quarter is judged on the workpapers that were handed in."""
-    done = afterwards["conclude_audit"]
-    assert (done.state, done.outcome) == ("success", "pass")
-    (step,) = [one["data"] for one in sealed(done)["steps"] if one["step"] == "evaluate"]
-    assert {one["decision"] for one in step["verdicts"]} == {"accepted"}
+    """Every population of the quarter is evaluated with the submitted workpapers."""
+    run_result = afterwards["conclude_audit"]
+    assert (run_result.state, run_result.outcome) == ("success", "pass")
+    (step,) = [step["data"] for step in sealed(run_result)["steps"] if step["step"] == "evaluate"]
+    assert {verdict["decision"] for verdict in step["verdicts"]} == {"accepted"}
     assert running.verified()

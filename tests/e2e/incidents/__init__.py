@@ -1,4 +1,4 @@
-"""Incidents of each type, led from their trigger to their seal."""
+"""Tests of incidents of each type, from their trigger to the seal of their evidence."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What has to be so of every incident that was led, checked without ParcelSeal's own code."""
+"""Checks of a scripted incident that do not use ParcelSeal's own code."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from tests.e2e.incidents.led import Played, assigned
-from tests.e2e.incidents.sample import Sample
-from tests.e2e.incidents.script import (
+from tests.e2e.incidents.incident_driver import Played, assigned
+from tests.e2e.incidents.incident_scripts import (
     ACTION,
     DUTY,
     IMPACT,
@@ -26,6 +25,7 @@ from tests.e2e.incidents.script import (
     OTHERWISE,
     WHY_TAKEN_OFF,
 )
+from tests.e2e.incidents.sample_queries import Sample
 
 GRADES = {"general": ("General", "一般"), "larger": ("Larger", "较大")}
 ROLES = {
@@ -34,78 +34,89 @@ ROLES = {
     "compliance@courier.example": 2,
     "management@courier.example": 1,
 }
-"""How many duties each role of the pack answers for."""
+"""Number of duties of each role in the pack."""
 ANY_TIME = {"team_called", "woken", "unanswered", "handed_over", "pressed_again"}
 PARTS = ("harm", "measures", "self_help")
 LANGUAGES = ("en", "zh-CN")
 KINDS = ("docx", "html", "pdf")
 _WORDS = re.compile(r"[A-Za-z]{3,}(?:[ ,;:]+[A-Za-z]{3,}){2,}")  # three English words in a row
 _DUE = re.compile(r"\d\d:\d\d UTC\S* \|")
-_COMMAND = re.compile(r"\./parcelseal[ a-zA-Z]+")  # to be typed as it stands
+_COMMAND = re.compile(r"\./parcelseal[ a-zA-Z]+")  # commands are English in every language
 _FREE = (
     *(IMPACT[name] for name in IMPACT if name.endswith("_en")),
     *(LESSONS, ACTION, OTHERWISE, WHY_TAKEN_OFF, "Nothing was sold"),
 )
-"""What people entered in one language only, or in each: it is shown as it was entered."""
+"""Texts that people entered; reports show them as entered in any language."""
 
 
-def timeline_holds(played: Played) -> None:
-    """Worked out by the rule of docs/incidents.md: canonical JSON, SHA-256, each with the last."""
+def check_timeline_digests(played: Played) -> None:
+    """Recompute the hash chain of the timeline (docs/explanation/incident-evidence.md)."""
     previous = "0" * 64
-    for place, line in enumerate(played.timeline, 1):
+    for position, line in enumerate(played.timeline, 1):
         entry = dict(line)
         sha256 = entry.pop("sha256")
         canonical = json.dumps(
             entry, ensure_ascii=False, sort_keys=True, separators=(",", ":")
         ).encode()
-        assert (entry["place"], entry["incident"]) == (place, played.number)
+        assert (entry["place"], entry["incident"]) == (position, played.number)
         assert entry["previous"] == previous
         assert hashlib.sha256(canonical).hexdigest() == sha256
         previous = sha256
 
 
-def timeline_is_as_played(played: Played) -> None:
-    """Its kinds in order, beside what may come at any time; each answer by who gave it."""
-    kinds = [one["kind"] for one in played.timeline if one["kind"] not in ANY_TIME]
+def check_timeline_kinds_and_authors(played: Played) -> None:
+    """Check the order and the authors of the timeline's entries.
+
+    Kinds of entries that may occur at any time are left out of the order.
+    """
+    kinds = [entry["kind"] for entry in played.timeline if entry["kind"] not in ANY_TIME]
     assert kinds == list(played.script.timeline), kinds
-    every = [one["kind"] for one in played.timeline]
-    assert every.count("team_called") == 1  # by whoever's mail left: all send what all queued
-    assert every.index("team_called") < every.index("contained")
+    all_kinds = [entry["kind"] for entry in played.timeline]
+    assert (
+        all_kinds.count("team_called") == 1
+    )  # any run may record it, since each run sends all queued mails
+    assert all_kinds.index("team_called") < all_kinds.index("contained")
     answered = {
-        (one["data"]["step"], one["data"].get("authority", "")): one["by"]
-        for one in played.timeline
-        if "step" in one["data"] and one["kind"] not in ("refused", "unanswered")
+        (entry["data"]["step"], entry["data"].get("authority", "")): entry["by"]
+        for entry in played.timeline
+        if "step" in entry["data"] and entry["kind"] not in ("refused", "unanswered")
     }
     authority = {-1: "", 0: "cac", 1: "postal"}
     for move, _page in played.pages:
-        who = answered[move.task, authority[move.index]]
-        assert who in played.team[move.duty or DUTY[move.task]]
+        author = answered[move.task, authority[move.index]]
+        assert author in played.team[move.duty or DUTY[move.task]]
 
 
-def asked_are_the_duty_and_nobody_else(played: Played) -> None:
-    """By the staff table; without suspects, and without who wrote what is decided on."""
+def check_assigned_people(played: Played) -> None:
+    """Check that each required action is assigned to the people of its duty.
+
+    Suspects, and people whom the script excludes from a step, must not be assigned.
+    """
     for move, page in played.pages:
-        out = {*played.script.suspects, *move.without}
-        expected = set(played.team[DUTY[move.task]]) - out
-        if move.duty:  # after nobody answered
+        excluded = {*played.script.suspects, *move.without}
+        expected = set(played.team[DUTY[move.task]]) - excluded
+        if move.duty:  # the duty after nobody answered in time
             expected |= {*played.team["command"], *played.team["management"]}
         assert set(assigned(page)) == expected, move
-        for who in expected:
-            assert who in page["body"]
+        for account in expected:
+            assert account in page["body"]
     for suspect in played.script.suspects:
         assert all(suspect not in assigned(page) for _move, page in played.pages)
 
 
-def nobody_else_was_let_in(played: Played) -> None:
-    """Whoever was not asked was refused, at every step."""
-    assert {task for task, _who in played.refused} == set(DUTY)
+def check_refused_people(played: Played) -> None:
+    """Check that the answers of people who are not assigned were refused at every step."""
+    assert {task for task, _account in played.refused} == set(DUTY)
     assert set(played.refused.values()) == {403}
     if played.script.suspects:
-        assert {who for _task, who in played.refused} == set(played.script.suspects)
+        assert {account for _task, account in played.refused} == set(played.script.suspects)
 
 
-def pages_say_what_is_due(played: Played) -> None:
-    """In both languages, by when, what an answer before did wrong; and no customer's value."""
+def check_pages(played: Played) -> None:
+    """Check that the pages of required actions have both languages and deadlines.
+
+    Check also that each page has the texts that the script expects.
+    """
     for move, page in played.pages:
         body = page["body"]
         assert "### 中文" in body
@@ -120,82 +131,92 @@ def pages_say_what_is_due(played: Played) -> None:
     assert zh in contain["subject"]
 
 
-def scope_is_the_samples(played: Played) -> None:
-    """People, records by collection, and the frozen list, by plain SQL on the sample."""
-    steps = {one["step"]: one["data"] for one in played.result["steps"]}
+def check_scope(played: Played) -> None:
+    """Compare affected people, records and the frozen list with plain SQL on the sample."""
+    steps = {step["step"]: step["data"] for step in played.result["steps"]}
     (counted,) = steps["assess"]["scope"]["counted"]
     affected = played.script.affected
-    found = {name: count for name, count in counted["records"].items() if count}
+    records = {name: count for name, count in counted["records"].items() if count}
     assert counted["subjects"] == len(affected.people) > 0
-    assert found == {name: count for name, count in affected.records.items() if count}
+    assert records == {name: count for name, count in affected.records.items() if count}
     assert counted["not_found"] == played.script.not_found
     preserved = steps["preserve"]
     assert preserved["list_sha256"] == affected.list_sha256
     assert preserved["holds"] == {"subject": len(affected.people)}
 
 
-def evidence_is_held(played: Played, sample_state: Sample) -> None:
-    """A legal hold on each affected person, by the case's number."""
+def check_holds(played: Played, sample_state: Sample) -> None:
+    """Check that each affected person has a legal hold with the incident's number."""
     query = (
         "SELECT value FROM legal_hold WHERE case_ref = %(number)s AND released_at IS NULL "
         "AND kind = 'subject'"
     )
-    held = {one for (one,) in sample_state.rows(query, {"number": played.number})}
-    assert held == {f"courier/{one}" for one in played.script.affected.people}
+    held_values = {value for (value,) in sample_state.rows(query, {"number": played.number})}
+    assert held_values == {f"courier/{person}" for person in played.script.affected.people}
 
 
-def clocks_ran_out_as_played(played: Played) -> None:
-    """Those of the script and no other; the run is red for them, and for nothing else."""
+def check_expired_clocks(played: Played) -> None:
+    """Check that exactly the time limits that the script names expired.
+
+    Only these time limits may make the run fail.
+    """
     findings = played.result["findings"]
-    late = {one["subject"] for one in findings if one["code"] == "incident.clock_ran_out"}
+    late = {
+        finding["subject"] for finding in findings if finding["code"] == "incident.clock_ran_out"
+    }
     assert late == played.script.late
-    others = {one["code"] for one in findings} - {"incident.clock_ran_out"}
+    others = {finding["code"] for finding in findings} - {"incident.clock_ran_out"}
     unneeded = set() if all(played.script.reported) else {"incident.report_not_needed"}
-    assert {one for one in others if not one.startswith("notices.")} == unneeded
+    assert {code for code in others if not code.startswith("notices.")} == unneeded
     expected = ("fail", "failed") if late else ("attention", "success")  # mail is written to files
     assert (played.result["outcome"], played.state) == expected
-    figures = {one["name"]: one["value"] for one in played.result["metrics"]}
+    figures = {metric["name"]: metric["value"] for metric in played.result["metrics"]}
     assert figures["incident.clocks_ran_out"] == len(late)
     assert figures["incident.people_affected"] == len(played.script.affected.people)
 
 
-def documents_lay_there_before(played: Played) -> None:
-    """Each report in its sealed bundle while the page asked to hand it in: all forms, languages."""
+def check_sealed_documents(played: Played) -> None:
+    """Check that each report was sealed in all formats and languages when its page was shown."""
     names = {("report", 0): "first-cac", ("report", 1): "first-postal"}
     names |= {("report_rest", 0): "rest-cac", ("report_rest", 1): "rest-postal"}
     names["summary", -1] = "summary"
-    kinds = [one for one in KINDS if played.script.pdf or one != "pdf"]
+    kinds = [kind for kind in KINDS if played.script.pdf or kind != "pdf"]
     for key, name in names.items():
-        there = played.documents[key]
-        wanted = {f"{name}.{language}.{kind}" for language in LANGUAGES for kind in kinds}
-        assert wanted == {one for one in there if one.startswith(f"{name}.")}, key
-        assert {"SHA256SUMS", "SHA256SUMS.sig", "result.json"} <= set(there)
+        file_names = played.documents[key]
+        expected = {f"{name}.{language}.{kind}" for language in LANGUAGES for kind in kinds}
+        assert expected == {
+            file_name for file_name in file_names if file_name.startswith(f"{name}.")
+        }, key
+        assert {"SHA256SUMS", "SHA256SUMS.sig", "result.json"} <= set(file_names)
 
 
-def reports_say_it_in_both_languages(played: Played) -> None:
-    """Type, grade, number, people, what happened; in Chinese nothing is left in English."""
+def check_report_texts(played: Played) -> None:
+    """Check that the report states the facts in each language.
+
+    The Chinese report must not contain English words.
+    """
     script = played.script
-    for place, language in enumerate(LANGUAGES):
+    for index, language in enumerate(LANGUAGES):
         page = _text((played.bundle / f"report.{language}.html").read_text())
         for words in (
-            script.title[place],
-            GRADES[script.grade][place],
+            script.title[index],
+            GRADES[script.grade][index],
             played.number,
             f"{len(script.affected.people):,}",
             script.form["what"],
             LESSONS,
         ):
             assert words in page, (language, words)
-    left = page
-    said = (script.form["what"], script.form.get("noticed_by", "-"), *script.cause, *_FREE)
-    for words in (*said, *_reasons(played)):
-        left = left.replace(words, " ")
-    assert _WORDS.findall(left) == []
+    remaining = page
+    entered_texts = (script.form["what"], script.form.get("noticed_by", "-"), *script.cause, *_FREE)
+    for words in (*entered_texts, *_reasons(played)):
+        remaining = remaining.replace(words, " ")
+    assert _WORDS.findall(remaining) == []
     assert (played.bundle / "report.en.pdf").exists() is script.pdf
 
 
-def approval_is_bound(played: Played) -> None:
-    """To the digest that the page showed, by who decided."""
+def check_approval(played: Played) -> None:
+    """Check that the approval has the digest of the shown page and that the management decided."""
     (approval,) = played.result["approvals"]
     page = played.page("decide")
     assert approval["sha256"] in page["body"]
@@ -203,9 +224,12 @@ def approval_is_bound(played: Played) -> None:
     assert approval["decided_by"] in played.team["management"]
 
 
-def team_was_called(played: Played) -> None:
-    """Each role's address, urgently, once for each of its duties, in both languages."""
-    found = {}
+def check_team_call(played: Played) -> None:
+    """Check that each role got one urgent mail in both languages.
+
+    The mail has one line for each duty to which people of the role are called.
+    """
+    calls_by_address = {}
     for mail in mails(played.home):
         address = parseaddr(mail["To"])[1]
         english = text_of(mail, "plain").split("=" * 40)[-1]
@@ -215,38 +239,40 @@ def team_was_called(played: Played) -> None:
             if "You are called" in line and f"{played.number} " in line
         ]
         if calls:
-            assert address not in found  # once
-            found[address] = len(calls)
+            assert address not in calls_by_address  # one mail per address
+            calls_by_address[address] = len(calls)
             assert mail["Subject"].startswith("紧急")
             assert played.script.title[1] in text_of(mail, "plain")
-    assert found == ROLES
+    assert calls_by_address == ROLES
 
 
-def letters_went_to_who_has_an_address(played: Played) -> None:
-    """Once each, in both languages, with every part that the law asks for; all alike."""
-    sent = [one for one in mails(played.home) if _is_letter_of(played, one)]
-    assert sorted(parseaddr(one["To"])[1] for one in sent) == sorted(played.script.letters.values())
-    if not sent:
+def check_letters(played: Played) -> None:
+    """Check that each affected person with an e-mail address got one notice with all parts."""
+    letters = [mail for mail in mails(played.home) if _is_letter_of(played, mail)]
+    assert sorted(parseaddr(letter["To"])[1] for letter in letters) == sorted(
+        played.script.letters.values()
+    )
+    if not letters:
         return
-    (plain,) = {text_of(one, "plain") for one in sent}  # no word of it is about one of them
-    (page,) = {text_of(one, "html") for one in sent}
+    (plain,) = {text_of(letter, "plain") for letter in letters}  # all notices have the same text
+    (page,) = {text_of(letter, "html") for letter in letters}
     for words in (
         *played.script.cause,
-        *(IMPACT[f"{part}_{one}"] for part in PARTS for one in ("zh", "en")),
+        *(IMPACT[f"{part}_{letter}"] for part in PARTS for letter in ("zh", "en")),
         *("个人信息安全事件告知书", "Notice of a security incident"),
-        *("可能涉及的您的个人信息", "Which information of yours may be affected"),
+        *("可能涉及的您的个人信息", "Your information that may be affected"),
         *("privacy@courier.example", "姓名", "phone number"),
     ):
         assert words in plain
         assert words in page
-    for one in sent:
-        assert one["Content-Language"] == "zh-CN, en"
-        assert played.number not in one["Subject"]
+    for letter in letters:
+        assert letter["Content-Language"] == "zh-CN, en"
+        assert played.number not in letter["Subject"]
 
 
-def corrective_action_is_a_finding(played: Played, sample_state: Sample) -> None:
-    """With its owner and its day."""
-    query = "SELECT kind, owner, what FROM finding WHERE reference LIKE %(reference)s"
+def check_corrective_action(played: Played, sample_state: Sample) -> None:
+    """Check that the corrective action is recorded as a finding with its owner."""
+    query = "SELECT kind, owner, description FROM finding WHERE reference LIKE %(reference)s"
     ((kind, owner, what),) = sample_state.rows(query, {"reference": f"{played.number}/%"})
     assert (kind, owner) == ("incident", "data_engineering")
     assert ACTION in json.dumps(what)
@@ -265,7 +291,7 @@ def _reasons(played: Played) -> Iterator[str]:
 
 
 def _text(page: str) -> str:
-    """What is read of a page."""
+    """Return the readable text of an HTML page."""
     page = re.sub(r"<(style|script|svg|code|pre)\b.*?</\1>", " ", page, flags=re.DOTALL)
     page = re.sub(r"<[^>]+>", "\n", page)
     return _COMMAND.sub(" ", html.unescape(page))
@@ -275,29 +301,34 @@ def _text(page: str) -> str:
 def _mails(folder: Path, count: int) -> tuple[EmailMessage, ...]:
     del count
     return tuple(
-        cast("EmailMessage", email.message_from_bytes(one.read_bytes(), policy=default))
-        for one in sorted(folder.glob("*.eml"))
+        cast("EmailMessage", email.message_from_bytes(path.read_bytes(), policy=default))
+        for path in sorted(folder.glob("*.eml"))
     )
 
 
 def mails(home: Path) -> tuple[EmailMessage, ...]:
-    """Every mail that the local server took."""
+    """Return all mails that the local mail server received."""
     folder = home / "mail"
     return _mails(folder, len(list(folder.glob("*.eml"))))
 
 
 def text_of(mail: EmailMessage, kind: str) -> str:
-    """A part of a mail."""
+    """Return the body of a mail as text.
+
+    Args:
+        mail: the mail.
+        kind: ``plain`` or ``html``.
+    """
     part = mail.get_body((kind,))
     assert part is not None
     return str(part.get_content())
 
 
 def moment(text: str) -> datetime:
-    """A moment of a timeline."""
+    """Parse the time of a timeline entry."""
     return datetime.fromisoformat(text)
 
 
 def entry(played: Played, kind: str) -> Mapping[str, Any]:
-    """The last entry of a kind."""
-    return [one for one in played.timeline if one["kind"] == kind][-1]
+    """Return the last timeline entry of a kind."""
+    return [item for item in played.timeline if item["kind"] == kind][-1]

@@ -1,4 +1,4 @@
-"""The same workflow on a database nobody here designed, by a pack with the GDPR's clocks."""
+"""Test of the incident workflow on the Chinook database, with the GDPR's time limits."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.workplace import ROOT
+from include.service_container import ROOT
 from tests.e2e import databases
 from tests.e2e.conftest import Cli
 from tests.e2e.forked import WITHOUT_PDF
 from tests.e2e.test_tabletop import WORDS
-from tests.retention.chinook import DATABASE
+from tests.retention.chinook_pack import DATABASE
 
 pytestmark = pytest.mark.airflow
 
 WHAT = "Invoices of 2021 went to other customers"
 SINCE, UNTIL = "2021-01-01T00:00:00+08:00", "2021-04-01T00:00:00+08:00"
-# Written without ParcelSeal's help.
+# Queries that were written without ParcelSeal's code.
 AFFECTED = """
 SELECT count(DISTINCT customer_id), count(*) FROM invoice
 WHERE invoice_date >= '2021-01-01' AND invoice_date < '2021-04-01'
@@ -48,7 +48,7 @@ BY = {
 
 @pytest.fixture(scope="module")
 def counted(cli: Cli) -> tuple[int, int]:
-    """Chinook, and how many customers and records are affected in it."""
+    """The numbers of affected customers and records in the Chinook database."""
     script = DATABASE.read_text(encoding="utf-8")
     databases.make(cli.postgres("postgres"), "chinook", script, "chinook_reader", "reader")
     with psycopg.connect(cli.postgres("chinook")) as connection:
@@ -61,61 +61,61 @@ def counted(cli: Cli) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def breach(cli: Cli, counted: tuple[int, int]) -> dict[str, Any]:
-    """The incident, led to its end."""
+    """The result of the incident's run."""
     form = {
         "type": "misdirected", "what": WHAT, "since": SINCE, "until": UNTIL,
         "collections": ["chinook.invoice", "chinook.invoice_line"],
     }  # fmt: skip
-    answers = [f"{step}={option}:{json.dumps(given)}" for step, (option, given) in ANSWERS.items()]
+    answers = [
+        f"{step}={option}:{json.dumps(fields)}" for step, (option, fields) in ANSWERS.items()
+    ]
     return cli.json(
         "run",
         "respond_to_incident",
         "--conf",
         json.dumps(form),
-        *(one for answer in answers for one in ("--answer", answer)),
+        *(argument for answer in answers for argument in ("--answer", answer)),
         AIRFLOW_CONN_CUSTOMER_DB=cli.uri("chinook", "chinook_reader", "reader"),
         PARCELSEAL_POLICY=str(ROOT / "examples" / "packs" / "chinook"),
         **{WITHOUT_PDF: ""},
     )
 
 
-def test_the_workflow_runs_with_the_packs_own_people_clocks_and_figures(
+def test_incident_uses_team_time_limits_and_scope_of_the_policy_pack(
     breach: dict[str, Any], counted: tuple[int, int]
 ) -> None:
-    """No log of accesses is kept: that needs a look, and nothing else does."""
     bundle = Path(breach["bundle"])
     result = json.loads((bundle / "result.json").read_text())
     lines = (bundle / "timeline.jsonl").read_text(encoding="utf-8").splitlines()
-    entries = [json.loads(one) for one in lines]
-    assert {one["code"] for one in result["findings"]} == {
+    entries = [json.loads(line) for line in lines]
+    assert {finding["code"] for finding in result["findings"]} == {
         "incident.no_access_log", "notices.local_only",
     }  # fmt: skip
     assert (breach["state"], breach["outcome"]) == ("success", "attention")
-    assert all(one["incident"].startswith("BREACH-") for one in entries)
+    assert all(entry["incident"].startswith("BREACH-") for entry in entries)
     scoped = {step["step"]: step["data"] for step in result["steps"]}["assess"]["scope"]
-    (found,) = scoped["counted"]
-    assert (found["subjects"], sum(found["records"].values())) == counted
-    by = {one["kind"]: one["by"] for one in entries}
+    (count,) = scoped["counted"]
+    assert (count["subjects"], sum(count["records"].values())) == counted
+    by = {entry["kind"]: entry["by"] for entry in entries}
     assert {kind: by[kind] for kind in BY} == BY
-    assert [one["data"]["authority"] for one in entries if one["kind"] == "reported"] == [
+    assert [entry["data"]["authority"] for entry in entries if entry["kind"] == "reported"] == [
         "supervisory_authority"
     ] * 2
     report = (bundle / "report.en.html").read_text(encoding="utf-8")
-    assert "General Data Protection Regulation (2018-05-25) 33(1)" in report
-    assert "not for this grade" in report  # who is told is a matter of high risk
+    assert "General Data Protection Regulation (2018-05-25), article 33(1)" in report
+    assert "does not apply to this grade" in report  # the GDPR requires notices only at high risk
 
 
-def test_its_documents_can_be_taken_out_by_command(
+def test_documents_command_exports_all_formats_and_languages(
     cli: Cli, breach: dict[str, Any], tmp_path: Path
 ) -> None:
-    """In three forms and two languages, as they were sealed before they were handed in."""
     entry = json.loads((Path(breach["bundle"]) / "timeline.jsonl").read_text().splitlines()[0])
     policy = {"PARCELSEAL_POLICY": str(ROOT / "examples" / "packs" / "chinook")}
-    told = cli.json("incident", "documents", entry["incident"], "--out", str(tmp_path), **policy)
-    names = {Path(one).name.partition(".") for one in told["documents"]}
+    output = cli.json("incident", "documents", entry["incident"], "--out", str(tmp_path), **policy)
+    names = {Path(document).name.partition(".") for document in output["documents"]}
     stems = {stem for stem, _, _ in names}
-    wanted = {"first-supervisory_authority", "rest-supervisory_authority", "summary"}
-    assert {one for one in stems if not one.startswith("notice-")} == wanted
+    expected = {"first-supervisory_authority", "rest-supervisory_authority", "summary"}
+    assert {stem for stem in stems if not stem.startswith("notice-")} == expected
     kinds = {
         f"{language}.{kind}" for language in ("en", "zh-CN") for kind in ("html", "pdf", "docx")
     }

@@ -1,4 +1,4 @@
-"""DAGs whose tasks fail in every way that a task can; run on the end-to-end home."""
+"""DAGs whose tasks fail in different ways, for the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from airflow.sdk import TriggerRule, dag, task
 from include.backup.workflow import BACKUP_OFFSITE
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
-from include.orchestration.run import require_held, seal_run, step
+from include.orchestration.run import execute_step, require_passed, seal_run
 from include.orchestration.tasks import run_step
 from include.reports.conclusion import Conclusion
+from include.service_container import Services
 from include.services.errors import ServiceError, UsageError
 from include.workflow.databases import databases_step
-from include.workplace import Workplace
 
 
 def conclude(
-    place: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
+    services: Services, records: Sequence[StepRecord], artifacts: dict[str, bytes]
 ) -> Conclusion:
     return Conclusion(
         title=_("Restore drill"),
         summary=_("Restore drill"),
-        outcome=Outcome.worst([Outcome.PASS, *(one.outcome for one in records)]),
-        findings=[finding for one in records for finding in one.findings],
+        outcome=Outcome.worst([Outcome.PASS, *(record.outcome for record in records)]),
+        findings=[finding for record in records for finding in record.findings],
         metrics=[],
     )
 
@@ -39,12 +39,12 @@ def seal() -> dict[str, Any]:
 
 @task
 def gate(sealed: dict[str, Any]) -> None:
-    require_held(sealed)
+    require_passed(sealed)
 
 
 @dag(dag_id="early", schedule=None)
 def early() -> None:
-    """Something fails before any step began."""
+    """A task fails before any step has begun."""
 
     @task
     def before_its_step() -> None:
@@ -57,23 +57,23 @@ def early() -> None:
 
 @dag(dag_id="inside", schedule=None, params={"databases": ["nope"]})
 def inside() -> None:
-    """Steps fail, each in another way."""
+    """Three steps fail: in PostgreSQL, in a service, and because of an unmapped database."""
 
     @task
     def in_postgresql() -> None:
-        def work(place: Workplace) -> StepRecord:
-            with place.database("customer_db").connect() as conn:
+        def work(services: Services) -> StepRecord:
+            with services.database("customer_db").connect() as conn:
                 conn.execute("SELECT name::int FROM customer WHERE name LIKE '金丝雀%'")
             raise AssertionError
 
-        step("quoting", "", _("The restore"), work, "4.2")
+        execute_step("quoting", "", _("The restore"), work, "4.2")
 
     @task
     def in_a_service() -> None:
-        def work(place: Workplace) -> StepRecord:
+        def work(services: Services) -> StepRecord:
             raise ServiceError("The store does not answer.", "See to it.")
 
-        step("service", "", _("The restore"), work, "4.2")
+        execute_step("service", "", _("The restore"), work, "4.2")
 
     @task
     def unmapped() -> None:
@@ -86,16 +86,16 @@ def inside() -> None:
 
 @dag(dag_id="mended", schedule=None)
 def mended() -> None:
-    """A step fails until a file is there."""
+    """A step fails until a file exists."""
 
     @task
     def look() -> None:
-        def work(_place: Workplace) -> StepRecord:
+        def work(_place: Services) -> StepRecord:
             if not Path(os.environ["PROBE_MENDED"]).exists():
                 raise UsageError("It is broken.", "Mend it.")
             return StepRecord(step="look", outcome=Outcome.PASS)
 
-        step("look", "", _("The restore"), work, "4.2")
+        execute_step("look", "", _("The restore"), work, "4.2")
 
     sealed = seal()
     look() >> sealed

@@ -1,4 +1,4 @@
-"""What holds of clocks whatever the moments: hypothesis looks for one of which it does not."""
+"""Tests, with random times, of properties that every time limit has."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from include.incident.clocks.clock import (
-    Bearing,
+    Applicability,
     Clock,
+    ClockFacts,
     ClockState,
-    Facts,
-    bearing,
-    clocks,
-    for_people,
-    late,
+    applicability,
+    compute_clocks,
+    late_clocks,
+    sort_by_urgency,
 )
-from include.incident.clocks.milestones import Graded, Reached
-from include.policy.period import Period, earlier, later, utc
+from include.incident.clocks.milestones import ConfirmedGrade, ReachedMilestone
+from include.policy.period import Period, add_period, subtract_period, utc
 from include.services.errors import UsageError
-from tests.incident.clocks.clock_rig import SHANGHAI, look, rule, shipped
+from tests.incident.clocks.clock_fixtures import SHANGHAI, look, rule, shipped
 
 NEW_YORK, LORD_HOWE = ZoneInfo("America/New_York"), ZoneInfo("Australia/Lord_Howe")
 ZONES = st.sampled_from(
@@ -31,7 +31,7 @@ ZONES = st.sampled_from(
 MOMENTS = st.timedeltas(timedelta(0), timedelta(days=850)).map(
     lambda after: datetime(2025, 12, 1, tzinfo=UTC) + after
 )
-# Around the changes of clocks nearly every step is a special case.
+# Around daylight saving changes nearly every hour is a special case.
 CHANGES = st.builds(
     lambda at, minutes: at + timedelta(minutes=minutes),
     st.sampled_from(
@@ -58,35 +58,35 @@ LENGTHS = st.timedeltas(timedelta(0), timedelta(days=400))
 @example(  # 01:30 of the first pass, 01:10 of the second one
     datetime(2026, 11, 1, 5, 30, tzinfo=UTC), timedelta(minutes=40), Period.parse("P1D"), NEW_YORK
 )
-def test_who_knew_later_never_has_to_be_done_sooner(
+def test_deadline_never_moves_earlier_if_awareness_is_later(
     aware: datetime, after: timedelta, within: Period, zone: ZoneInfo
 ):
-    """Due times are monotone in awareness, also over the changes of clocks."""
-    assert later(aware, within, zone) <= later(aware + after, within, zone)
-    assert earlier(aware, within, zone) <= earlier(aware + after, within, zone)
+    assert add_period(aware, within, zone) <= add_period(aware + after, within, zone)
+    assert subtract_period(aware, within, zone) <= subtract_period(aware + after, within, zone)
 
 
 @given(MOMENT, LENGTHS, st.integers(1, 30), ZONES)
-def test_who_knew_on_a_later_date_has_a_later_date(
+def test_deadline_in_months_never_moves_earlier_if_awareness_is_later(
     aware: datetime, after: timedelta, months: int, zone: ZoneInfo
 ):
-    """Months have no more than that: the 28th at noon and the 31st at ten are due on one day."""
     within = Period.parse(f"P{months}M")
-    dates = [later(at, within, zone).astimezone(zone).date() for at in (aware, aware + after)]
+    dates = [add_period(at, within, zone).astimezone(zone).date() for at in (aware, aware + after)]
     assert dates == sorted(dates)
 
 
 @given(MOMENT, st.integers(1, 400_000), ZONES)
-def test_hours_are_exact(aware: datetime, seconds: int, zone: ZoneInfo):
-    """In every zone, whatever is done to its clocks."""
-    due = later(aware.astimezone(zone), Period.parse(f"PT{seconds}S"), zone)
+def test_time_limit_in_seconds_is_exact_in_every_timezone(
+    aware: datetime, seconds: int, zone: ZoneInfo
+):
+    due = add_period(aware.astimezone(zone), Period.parse(f"PT{seconds}S"), zone)
     assert due - aware == timedelta(seconds=seconds)
 
 
 @given(MOMENT, st.integers(1, 60), ZONES)
-def test_days_are_those_of_the_calendar(aware: datetime, days: int, zone: ZoneInfo):
-    """The same time of day so many dates later, but where that is left out or comes twice."""
-    begin, due = aware.astimezone(zone), later(aware, Period.parse(f"P{days}D"), zone)
+def test_time_limit_in_days_ends_at_the_time_of_day_at_which_it_started(
+    aware: datetime, days: int, zone: ZoneInfo
+):
+    begin, due = aware.astimezone(zone), add_period(aware, Period.parse(f"P{days}D"), zone)
     local = due.astimezone(zone)
     assume(begin.replace(fold=1).utcoffset() == begin.replace(fold=0).utcoffset())
     wall = begin.replace(tzinfo=None, fold=0) + timedelta(days=days)
@@ -100,28 +100,32 @@ def test_days_are_those_of_the_calendar(aware: datetime, days: int, zone: ZoneIn
 
 
 @given(MOMENT, MOMENT, MOMENT, MOMENT, ZONES, PERIODS)
-def test_once_done_lateness_does_not_depend_on_who_looks_when(
-    aware: datetime, done: datetime, one: datetime, other: datetime, zone: ZoneInfo, within: Period
+def test_lateness_stays_the_same_after_milestone_was_reached(
+    aware: datetime,
+    done: datetime,
+    first_look: datetime,
+    second_look: datetime,
+    zone: ZoneInfo,
+    within: Period,
 ):
-    """It is what lies between due and done, whatever was down in between and in whichever zone
-    the moments are written.
-    """
-    rules, facts = [rule("x", within=str(within))], Facts(aware, "misdelivery")
-    reached = {"contained": Reached(done.astimezone(NEW_YORK), done, 1)}
-    looks = [clocks(rules, facts, reached, now.astimezone(zone), zone)[0] for now in (one, other)]
-    assert looks[0] == looks[1]
-    due = later(aware, within, zone)
-    assert looks[0].lateness == max(done - due, timedelta(0))
-    assert looks[0].state is (ClockState.LATE if done > due else ClockState.MET)
+    rules, facts = [rule("x", within=str(within))], ClockFacts(aware, "misdelivery")
+    reached = {"contained": ReachedMilestone(done.astimezone(NEW_YORK), done, 1)}
+    clocks = [
+        compute_clocks(rules, facts, reached, now.astimezone(zone), zone)[0]
+        for now in (first_look, second_look)
+    ]
+    assert clocks[0] == clocks[1]
+    due = add_period(aware, within, zone)
+    assert clocks[0].lateness == max(done - due, timedelta(0))
+    assert clocks[0].state is (ClockState.LATE if done > due else ClockState.MET)
 
 
 @given(MOMENT, MOMENT, LENGTHS)
-def test_what_runs_is_late_exactly_from_its_due_time_on(
+def test_open_time_limit_is_late_from_the_moment_after_its_deadline(
     aware: datetime, now: datetime, after: timedelta
 ):
-    """Until something happens a clock gets only later, and what is left only less."""
-    rules, facts = [rule("x", within="P3D")], Facts(aware, "misdelivery")
-    first, second = (clocks(rules, facts, {}, at, SHANGHAI)[0] for at in (now, now + after))
+    rules, facts = [rule("x", within="P3D")], ClockFacts(aware, "misdelivery")
+    first, second = (compute_clocks(rules, facts, {}, at, SHANGHAI)[0] for at in (now, now + after))
     assert first.due_at is not None
     assert first.is_late == (now > first.due_at) == (first.state is ClockState.OVERDUE)
     assert (first.remaining is None) == first.is_late
@@ -129,53 +133,52 @@ def test_what_runs_is_late_exactly_from_its_due_time_on(
 
 
 @given(MOMENT, MOMENT, LENGTHS, st.booleans())
-def test_what_was_late_before_it_ended_stays_told(
+def test_lateness_stays_the_same_after_cancellation_or_new_grade_ended_time_limit(
     aware: datetime, ended: datetime, after: timedelta, cancelled: bool
 ):
-    """Cancelling or regrading hides nothing that was late, and makes nothing late."""
     if cancelled:
-        facts = Facts(aware, "misdelivery", cancelled_at=ended, graded=(Graded("larger", aware),))
+        facts = ClockFacts(
+            aware, "misdelivery", cancelled_at=ended, graded=(ConfirmedGrade("larger", aware),)
+        )
     else:
-        facts = Facts(
-            aware, "misdelivery", graded=(Graded("larger", aware), Graded("general", ended))
+        facts = ClockFacts(
+            aware,
+            "misdelivery",
+            graded=(ConfirmedGrade("larger", aware), ConfirmedGrade("general", ended)),
         )
     rules = [rule("x", within="PT4H", grades=["larger"])]
-    before = Facts(aware, "misdelivery", graded=(Graded("larger", aware),))
-    was = clocks(rules, before, {}, ended, SHANGHAI)[0].lateness
-    found = clocks(rules, facts, {}, ended + after, SHANGHAI)[0]
-    assert found.lateness == was
-    assert not found.is_open
+    before = ClockFacts(aware, "misdelivery", graded=(ConfirmedGrade("larger", aware),))
+    lateness_at_end = compute_clocks(rules, before, {}, ended, SHANGHAI)[0].lateness
+    clock = compute_clocks(rules, facts, {}, ended + after, SHANGHAI)[0]
+    assert clock.lateness == lateness_at_end
+    assert not clock.is_open
 
 
-def test_moments_of_one_zone_are_not_compared_by_their_wall_clocks():
-    """Python does, where two moments have one and the same timezone."""
+def test_lateness_counts_elapsed_time_across_daylight_saving_change():
     aware = datetime(2026, 11, 1, 1, 30, tzinfo=NEW_YORK)
     done = datetime(2026, 11, 1, 2, 45, tzinfo=NEW_YORK)  # two hours and a quarter later
-    reached = {"contained": Reached(done, done, 1)}
+    reached = {"contained": ReachedMilestone(done, done, 1)}
     rules = [rule("x", within="PT2H")]
-    found = clocks(rules, Facts(aware, "misdelivery"), reached, done, NEW_YORK)[0]
-    assert found.lateness == timedelta(minutes=15)
+    clock = compute_clocks(rules, ClockFacts(aware, "misdelivery"), reached, done, NEW_YORK)[0]
+    assert clock.lateness == timedelta(minutes=15)
 
 
-def test_a_moment_without_timezone_is_refused():
-    """It would be taken for one of the machine's."""
+def test_utc_refuses_naive_datetime():
     with pytest.raises(ValueError, match="no timezone"):
         utc(datetime(2026, 3, 2, 9))  # noqa: DTZ001 - that is the test
 
 
-def test_a_period_beyond_the_calendar_is_told_by_name():
-    """Ten thousand years have no due time."""
+def test_error_for_deadline_after_last_python_date_names_period():
     with pytest.raises(UsageError, match=r"P9999Y.*policy pack"):
-        later(datetime(2026, 3, 2, tzinfo=UTC), Period.parse("P9999Y"), SHANGHAI)
+        add_period(datetime(2026, 3, 2, tzinfo=UTC), Period.parse("P9999Y"), SHANGHAI)
 
 
-def test_people_see_first_what_has_to_be_done_first():
-    """Overdue, soon, later, perhaps, over; by due time in each."""
+def test_sort_by_urgency_orders_by_state_and_deadline():
     aware = datetime(2026, 3, 2, 1, tzinfo=UTC)
-    found = look([], aware + timedelta(hours=3, minutes=30), aware_at=aware)
-    shown = [(one.id, str(one.state)) for one in for_people(found.values())]
+    clocks = look([], aware + timedelta(hours=3, minutes=30), aware_at=aware)
+    states = [(clock.id, str(clock.state)) for clock in sort_by_urgency(clocks.values())]
     assert (
-        shown
+        states
         == [
             ("plan_started", "overdue"),
             ("team_called", "overdue"),
@@ -189,39 +192,43 @@ def test_people_see_first_what_has_to_be_done_first():
             ("summary", "not_yet"),
             ("cac_first_critical", "not_applicable"),
         ]
-        or shown
+        or states
     )
-    assert [one.id for one in late(found.values())] == ["plan_started", "team_called", "graded"]
+    assert [late_clock.id for late_clock in late_clocks(clocks.values())] == [
+        "plan_started",
+        "team_called",
+        "graded",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("said", "facts", "found"),
+    ("fields", "facts", "expected"),
     [
-        ({}, {}, Bearing.YES),
-        ({"types": ["lost_device"]}, {}, Bearing.NO),
-        ({"types": ["misdelivery"]}, {}, Bearing.YES),
-        ({"critical": True}, {}, Bearing.NO),
-        ({"critical": True}, {"critical": True}, Bearing.YES),
-        ({"critical": False}, {"critical": True}, Bearing.NO),
-        ({"grades": ["major"]}, {}, Bearing.PROVISIONAL),
-        ({"grades": ["major"]}, {"proposed": "major"}, Bearing.PROVISIONAL),
-        ({"grades": ["major"]}, {"proposed": "general"}, Bearing.NOT_YET),
-        ({"grades": ["major"]}, {"graded": ["major"]}, Bearing.YES),
-        ({"grades": ["major"]}, {"graded": ["general"], "proposed": "major"}, Bearing.NO),
-        ({"grades": ["major"]}, {"graded": ["major", "general"]}, Bearing.LAPSED),
-        ({"grades": ["major"]}, {"graded": ["major", "general", "major"]}, Bearing.YES),
+        ({}, {}, Applicability.YES),
+        ({"types": ["lost_device"]}, {}, Applicability.NO),
+        ({"types": ["misdelivery"]}, {}, Applicability.YES),
+        ({"critical": True}, {}, Applicability.NO),
+        ({"critical": True}, {"critical": True}, Applicability.YES),
+        ({"critical": False}, {"critical": True}, Applicability.NO),
+        ({"grades": ["major"]}, {}, Applicability.PROVISIONAL),
+        ({"grades": ["major"]}, {"proposed": "major"}, Applicability.PROVISIONAL),
+        ({"grades": ["major"]}, {"proposed": "general"}, Applicability.NOT_YET),
+        ({"grades": ["major"]}, {"graded": ["major"]}, Applicability.YES),
+        ({"grades": ["major"]}, {"graded": ["general"], "proposed": "major"}, Applicability.NO),
+        ({"grades": ["major"]}, {"graded": ["major", "general"]}, Applicability.LAPSED),
+        ({"grades": ["major"]}, {"graded": ["major", "general", "major"]}, Applicability.YES),
     ],
 )
-def test_a_rule_applies_by_type_systems_and_grade(said: dict, facts: dict, found: Bearing):
-    """Before a grade is confirmed by the proposed one; and where nobody could count, by any."""
+def test_applicability_depends_on_type_critical_systems_and_grade(
+    fields: dict, facts: dict, expected: Applicability
+):
     at = datetime(2026, 3, 2, 1, tzinfo=UTC)
-    graded = tuple(Graded(one, at) for one in facts.pop("graded", ()))
-    given_facts = Facts(at, "misdelivery", graded=graded, **facts)
-    assert bearing(rule("x", within="PT4H", **said), given_facts) is found
+    graded = tuple(ConfirmedGrade(grade, at) for grade in facts.pop("graded", ()))
+    clock_facts = ClockFacts(at, "misdelivery", graded=graded, **facts)
+    assert applicability(rule("x", within="PT4H", **fields), clock_facts) is expected
 
 
-def test_clocks_come_in_the_order_of_their_rules():
-    """One each, whatever applies."""
-    facts = Facts(datetime(2026, 3, 2, 1, tzinfo=UTC), "misdelivery")
-    found: list[Clock] = clocks(shipped().clocks, facts, {}, facts.aware_at, SHANGHAI)
-    assert [one.rule for one in found] == list(shipped().clocks)
+def test_compute_clocks_keeps_order_of_rules():
+    facts = ClockFacts(datetime(2026, 3, 2, 1, tzinfo=UTC), "misdelivery")
+    clocks: list[Clock] = compute_clocks(shipped().clocks, facts, {}, facts.aware_at, SHANGHAI)
+    assert [clock.rule for clock in clocks] == list(shipped().clocks)

@@ -1,4 +1,7 @@
-"""Milestones: the first time counts, by when it happened; what was voided counts for nothing."""
+"""Tests that a milestone has the time of its earliest event.
+
+Entries that a correction declares to be mistakes reach no milestone.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,14 @@ from typing import Any
 
 import pytest
 
-from include.incident.clocks.milestones import Graded, grades, milestones, valid
-from include.incident.names import Kind
-from tests.incident.clocks.clock_rig import entry, timeline
+from include.incident.clocks.milestones import (
+    ConfirmedGrade,
+    confirmed_grades,
+    milestones,
+    valid_entries,
+)
+from include.incident.incident_ids import Kind
+from tests.incident.clocks.clock_fixtures import entry, timeline
 
 BEGIN = datetime(2026, 3, 2, 1, tzinfo=UTC)
 
@@ -18,27 +26,26 @@ def h(hours: float) -> datetime:
     return BEGIN + timedelta(hours=hours)
 
 
-def said(kind: Kind, hours: float, **data: Any) -> tuple[Kind, datetime, dict[str, Any]]:
+def event(kind: Kind, hours: float, **data: Any) -> tuple[Kind, datetime, dict[str, Any]]:
     return kind, h(hours), data
 
 
 def reached(*entries: tuple[Kind, datetime, dict[str, Any]]) -> dict[str, datetime]:
-    return {name: one.at for name, one in milestones(timeline(*entries)).items()}
+    return {name: milestone.at for name, milestone in milestones(timeline(*entries)).items()}
 
 
-def test_every_milestone_of_the_pack_has_its_entry():
-    """A whole incident reaches all of them, each at the time of its entry."""
+def test_milestones_returns_all_milestones_of_complete_incident():
     assert reached(
-        said(Kind.OPENED, 0),
-        said(Kind.TEAM_CALLED, 1),
-        said(Kind.PRESERVED, 2),
-        said(Kind.GRADED, 3, grade="larger"),
-        said(Kind.CONTAINED, 4),
-        said(Kind.REPORTED, 5, authority="cac", phase="first"),
-        said(Kind.REPORTED, 6, authority="postal", phase="first"),
-        said(Kind.TOLD, 7),
-        said(Kind.CLOSED, 8),
-        said(Kind.SUMMARISED, 9),
+        event(Kind.OPENED, 0),
+        event(Kind.TEAM_CALLED, 1),
+        event(Kind.PRESERVED, 2),
+        event(Kind.GRADED, 3, grade="larger"),
+        event(Kind.CONTAINED, 4),
+        event(Kind.REPORTED, 5, authority="cac", phase="first"),
+        event(Kind.REPORTED, 6, authority="postal", phase="first"),
+        event(Kind.TOLD, 7),
+        event(Kind.CLOSED, 8),
+        event(Kind.SUMMARISED, 9),
     ) == {
         "opened": h(0),
         "team_called": h(1),
@@ -53,51 +60,45 @@ def test_every_milestone_of_the_pack_has_its_entry():
     }
 
 
-@pytest.mark.parametrize("kind", [one for one in Kind if one not in (
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (
     Kind.OPENED, Kind.TEAM_CALLED, Kind.PRESERVED, Kind.GRADED, Kind.CONTAINED, Kind.REPORTED,
     Kind.DECIDED, Kind.TOLD, Kind.CLOSED, Kind.SUMMARISED,
 )])  # fmt: skip
-def test_no_other_entry_reaches_anything(kind: Kind):
-    """Notes, refused answers, queued notices and a cancelled incident are no milestones."""
-    assert reached(said(kind, 1, step="report", authority="cac")) == {}
+def test_entry_of_kind_without_milestone_reaches_no_milestone(kind: Kind):
+    assert reached(event(kind, 1, step="report", authority="cac")) == {}
 
 
-def test_when_it_happened_counts_and_when_it_was_entered_is_kept():
-    """Six hours of downtime lie between; the entry that came first in place does not count first
-    where another one says that it happened before.
-    """
-    found = milestones(
+def test_milestone_has_time_of_earliest_event():
+    milestone = milestones(
         [
             entry(1, Kind.CONTAINED, h(5), recorded=h(5)),
             entry(2, Kind.CONTAINED, h(3), recorded=h(9)),
         ]
     )["contained"]
-    assert (found.at, found.recorded_at, found.place) == (h(3), h(9), 2)
+    assert (milestone.at, milestone.recorded_at, milestone.place) == (h(3), h(9), 2)
 
 
-def test_the_first_time_counts_whatever_comes_after_it():
-    """A follow-up report, another grade, notices to people who were found later."""
+def test_milestone_keeps_first_time_after_repeated_events():
     assert reached(
-        said(Kind.GRADED, 1, grade="general"),
-        said(Kind.REPORTED, 2, authority="cac", phase="first"),
-        said(Kind.TOLD, 3),
-        said(Kind.GRADED, 4, grade="larger"),
-        said(Kind.REPORTED, 5, authority="cac", phase="rest"),
-        said(Kind.DECIDED, 6, tell=True),
-        said(Kind.TOLD, 7),
+        event(Kind.GRADED, 1, grade="general"),
+        event(Kind.REPORTED, 2, authority="cac", phase="first"),
+        event(Kind.TOLD, 3),
+        event(Kind.GRADED, 4, grade="larger"),
+        event(Kind.REPORTED, 5, authority="cac", phase="rest"),
+        event(Kind.DECIDED, 6, tell=True),
+        event(Kind.TOLD, 7),
     ) == {"graded": h(1), "reported:cac": h(2), "individuals_told": h(3)}
 
 
-def test_what_is_not_complete_reaches_nothing():
-    """Notices of which some could not be sent are no reason to say that people were told."""
-    assert reached(said(Kind.TOLD, 1, complete=False)) == {}
-    assert reached(said(Kind.TOLD, 1, complete=False), said(Kind.TOLD, 2, complete=True)) == {
+def test_incomplete_entry_reaches_no_milestone():
+    assert reached(event(Kind.TOLD, 1, complete=False)) == {}
+    assert reached(event(Kind.TOLD, 1, complete=False), event(Kind.TOLD, 2, complete=True)) == {
         "individuals_told": h(2)
     }
 
 
 @pytest.mark.parametrize(
-    ("decisions", "told"),
+    ("decisions", "expected_hours"),
     [
         ([(1, True)], None),
         ([(1, False)], 1),
@@ -107,62 +108,64 @@ def test_what_is_not_complete_reaches_nothing():
         ([(1, True), (2, False)], 2),
     ],
 )
-def test_the_standing_decision_not_to_tell_counts_as_told(
-    decisions: list[tuple[int, bool]], told: int | None
+def test_decision_not_to_notify_people_reaches_milestone_while_it_is_in_force(
+    decisions: list[tuple[int, bool]], expected_hours: int | None
 ):
-    """One that was taken back does not, nor does its time come back with the next one."""
-    found = reached(*(said(Kind.DECIDED, at, tell=tell) for at, tell in decisions))
-    assert found.get("individuals_told") == (h(told) if told else None)
+    times = reached(*(event(Kind.DECIDED, at, tell=tell) for at, tell in decisions))
+    assert times.get("individuals_told") == (h(expected_hours) if expected_hours else None)
 
 
-def test_people_who_were_told_stay_told_when_nobody_else_need_be():
-    """The earlier of both counts."""
-    found = reached(
-        said(Kind.DECIDED, 1, tell=True), said(Kind.TOLD, 2), said(Kind.DECIDED, 3, tell=False)
+def test_notification_milestone_keeps_its_time_after_later_decision_not_to_notify():
+    times = reached(
+        event(Kind.DECIDED, 1, tell=True), event(Kind.TOLD, 2), event(Kind.DECIDED, 3, tell=False)
     )
-    assert found == {"individuals_told": h(2)}
+    assert times == {"individuals_told": h(2)}
 
 
-def test_an_entry_made_by_mistake_is_voided_by_a_later_one():
-    """Of the wrong authority, say; whoever voids is voided in turn, and nobody voids what is to
-    come or themselves.
-    """
-    wrong = said(Kind.REPORTED, 1, authority="cac")
-    assert reached(wrong, said(Kind.NOTE, 2, voids=[1])) == {}
+def test_entry_declared_a_mistake_reaches_no_milestone():
+    wrong = event(Kind.REPORTED, 1, authority="cac")
+    assert reached(wrong, event(Kind.NOTE, 2, voids=[1])) == {}
     assert reached(
-        wrong, said(Kind.NOTE, 2, voids=[1]), said(Kind.REPORTED, 3, authority="cac")
+        wrong, event(Kind.NOTE, 2, voids=[1]), event(Kind.REPORTED, 3, authority="cac")
     ) == {"reported:cac": h(3)}
-    undone = timeline(wrong, said(Kind.NOTE, 2, voids=[1]), said(Kind.NOTE, 3, voids=[2]))
-    assert [one.place for one in valid(undone)] == [1, 3]
-    assert [one.place for one in valid(timeline(said(Kind.NOTE, 1, voids=[1, 2]), wrong))] == [1, 2]
+    undone = timeline(wrong, event(Kind.NOTE, 2, voids=[1]), event(Kind.NOTE, 3, voids=[2]))
+    assert [entry_.place for entry_ in valid_entries(undone)] == [1, 3]
+    assert [
+        entry_.place for entry_ in valid_entries(timeline(event(Kind.NOTE, 1, voids=[1, 2]), wrong))
+    ] == [1, 2]
 
 
-def test_grades_are_told_one_after_the_other():
-    """In the order in which they were confirmed, with when; a voided one is none."""
-    said_so = timeline(
-        said(Kind.GRADED, 1, grade="larger"),
-        said(Kind.GRADED, 2, grade="major"),
-        said(Kind.GRADED, 3, grade="general"),
-        said(Kind.NOTE, 4, voids=[2]),
+def test_confirmed_grades_skip_entries_declared_mistakes():
+    entries = timeline(
+        event(Kind.GRADED, 1, grade="larger"),
+        event(Kind.GRADED, 2, grade="major"),
+        event(Kind.GRADED, 3, grade="general"),
+        event(Kind.NOTE, 4, voids=[2]),
     )
-    assert grades(said_so) == (Graded("larger", h(1)), Graded("general", h(3)))
+    assert confirmed_grades(entries) == (
+        ConfirmedGrade("larger", h(1)),
+        ConfirmedGrade("general", h(3)),
+    )
 
 
 @pytest.mark.parametrize("action", [None, "regrade"])
-def test_a_grade_that_an_addition_enters_counts_from_when_it_was_entered(action: str | None):
-    """Nobody grades in the past: an addition as little as whoever grades for a second time."""
+def test_grade_confirmed_by_update_counts_from_time_it_was_recorded(action: str | None):
     more = {"action": action} if action else {}
     first = entry(1, Kind.GRADED, h(1), recorded=h(3), grade="larger", **more)
     second = entry(2, Kind.GRADED, h(2), recorded=h(9), grade="general", **more)
     at = h(3) if action else h(1)
-    assert grades([first, second]) == (Graded("larger", at), Graded("general", h(9)))
+    assert confirmed_grades([first, second]) == (
+        ConfirmedGrade("larger", at),
+        ConfirmedGrade("general", h(9)),
+    )
     assert milestones([first, second])["graded"].at == at
 
 
-def test_people_are_told_once_those_without_an_address_are_too() -> None:
-    """Notices that did not reach everybody stop no clock; telling the others otherwise does."""
-    told = said(Kind.TOLD, 1, complete=False)
-    otherwise = said(Kind.TOLD_OTHERWISE, 2)
-    assert "individuals_told" not in reached(told)
+def test_notification_milestone_requires_that_people_without_notice_were_told_in_another_way() -> (
+    None
+):
+    incomplete = event(Kind.TOLD, 1, complete=False)
+    otherwise = event(Kind.TOLD_OTHERWISE, 2)
+    assert "individuals_told" not in reached(incomplete)
     assert "individuals_told" not in reached(otherwise)
-    assert reached(told, otherwise)["individuals_told"] == h(2)
+    assert reached(incomplete, otherwise)["individuals_told"] == h(2)

@@ -1,4 +1,4 @@
-"""Chinook with its own pack: what is affected, by its own SQL, is what plain Python counts."""
+"""Tests that compare counts in the Chinook sample database with counts computed in Python."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from include.incident.assessing import propose
 from include.incident.counting.database import count_all
 from include.incident.rule_checks import INCIDENT
-from include.incident.scope import Counted, Scope
-from include.incident.selection import Selection, checked
+from include.incident.scope import DatabaseCount, Scope
+from include.incident.scope_assessment import propose_grade
+from include.incident.selection import Selection, check_selection
 from include.local.postgres import EmbeddedPostgres
 from include.registry import load_pack
 from include.services.database import DatabaseAddress
 from tests.policy.test_chinook import PACK
-from tests.retention.chinook import DATABASE
-from tests.support.databases import fresh
+from tests.retention.chinook_pack import DATABASE
+from tests.support.databases import temporary_database
 
 _PACK = load_pack(PACK)
 RULES = _PACK.require(INCIDENT)
@@ -46,51 +46,67 @@ OF_INVOICES = {
 
 @dataclass(frozen=True)
 class Store:
-    """The store, and its rows."""
+    """The Chinook database, with a copy of its rows in memory."""
 
     address: DatabaseAddress
     customers: list[dict[str, Any]]
     invoices: list[dict[str, Any]]
     lines: list[dict[str, Any]]
 
-    def count(self, **said: Any) -> Scope:
-        """What the pack counts."""
+    def count(self, **fields: Any) -> Scope:
+        """Count the affected records with the rules of the Chinook policy pack.
+
+        Args:
+            fields: fields of the `Selection` that defines which records are affected.
+        """
         return count_all(
-            checked(Selection(**said), RULES), RULES, _PACK.databases, {"chinook": self.address},
-            version=1, moment=MOMENT, zone=ZONE,
-        )  # fmt: skip
+            check_selection(Selection(**fields), RULES),
+            RULES,
+            _PACK.databases,
+            {"chinook": self.address},
+            version=1,
+            moment=MOMENT,
+            zone=ZONE,
+        )
 
     def expect(
         self, customers: set[int], invoices: set[int], *, lines: bool = True, own: bool = True
     ) -> dict[str, Any]:
-        """What is affected, row by row."""
+        """Return the expected counts, computed row by row.
+
+        Args:
+            customers: keys of the affected customers.
+            invoices: keys of the affected invoices.
+            lines: whether the lines of the invoices are affected too.
+            own: whether the customers' own records are affected too.
+        """
         records = {
             "customer": len(customers) if own else 0,
             "invoice": len(invoices),
-            "invoice_line": sum(one["invoice_id"] in invoices for one in self.lines)
+            "invoice_line": sum(line["invoice_id"] in invoices for line in self.lines)
             if lines
             else 0,
         }
         values: dict[str, set[int]] = {}
-        for one in self.customers if own else []:
+        for customer in self.customers if own else []:
             for name, category in OF_CUSTOMERS.items():
-                if one["customer_id"] in customers and one[name]:
-                    values.setdefault(category, set()).add(one["customer_id"])
-        for one in self.invoices:
+                if customer["customer_id"] in customers and customer[name]:
+                    values.setdefault(category, set()).add(customer["customer_id"])
+        for invoice in self.invoices:
             for name, category in OF_INVOICES.items():
-                if one["invoice_id"] in invoices and one[name]:
-                    values.setdefault(category, set()).add(one["customer_id"])
+                if invoice["invoice_id"] in invoices and invoice[name]:
+                    values.setdefault(category, set()).add(invoice["customer_id"])
         return {
             "subjects": len(customers),
             "records": {name: count for name, count in records.items() if count},
-            "categories": {name: len(found) for name, found in sorted(values.items())},
+            "categories": {name: len(people) for name, people in sorted(values.items())},
         }
 
 
 @pytest.fixture(scope="module")
 def store(postgres: EmbeddedPostgres) -> Iterator[Store]:
-    """The store's database."""
-    with fresh(postgres) as name:
+    """Provide the Chinook database."""
+    with temporary_database(postgres) as name:
         conninfo = postgres.conninfo(name)
         with psycopg.connect(conninfo, row_factory=dict_row) as connection:
             connection.execute(DATABASE.read_bytes())
@@ -102,10 +118,10 @@ def store(postgres: EmbeddedPostgres) -> Iterator[Store]:
         yield Store(DatabaseAddress.from_conninfo(conninfo), *rows)
 
 
-def said(scope: Scope) -> dict[str, Any]:
-    """What was counted, as the oracle says it."""
+def counted_figures(scope: Scope) -> dict[str, Any]:
+    """Return the counts of a scope in the format that `Store.expect` returns."""
     (counted,) = scope.counted
-    assert isinstance(counted, Counted)
+    assert isinstance(counted, DatabaseCount)
     return {
         "subjects": counted.subjects,
         "records": {name: count for name, count in counted.records.items() if count},
@@ -113,75 +129,88 @@ def said(scope: Scope) -> dict[str, Any]:
     }
 
 
-def test_everything(store: Store) -> None:
-    """The worst case; nobody's age is known, and nothing is sensitive."""
+def test_count_without_criteria_includes_all_people_and_records(store: Store) -> None:
     scope = store.count()
-    customers = {one["customer_id"] for one in store.customers}
-    invoices = {one["invoice_id"] for one in store.invoices}
-    assert said(scope) == store.expect(customers, invoices)
+    customers = {customer["customer_id"] for customer in store.customers}
+    invoices = {invoice["invoice_id"] for invoice in store.invoices}
+    assert counted_figures(scope) == store.expect(customers, invoices)
     assert (scope.minors, scope.age_unknown, scope.sensitive) == (None, len(customers), 0)
-    dates = [one["invoice_date"].replace(tzinfo=ZONE) for one in store.invoices]
+    dates = [invoice["invoice_date"].replace(tzinfo=ZONE) for invoice in store.invoices]
     assert (scope.first, scope.last) == (min(dates), max(dates))
 
 
-def test_invoices_of_some_months(store: Store) -> None:
-    """Of a window, in the pack's timezone; lines are as old as their invoice."""
+def test_count_by_time_window_includes_invoices_in_window(store: Store) -> None:
     since, until = (datetime(2021, month, 1, tzinfo=ZONE) for month in (2, 4))
     scope = store.count(
         since=since, until=until, collections=("chinook.invoice", "chinook.invoice_line")
     )
-    mine = [
-        one for one in store.invoices if since <= one["invoice_date"].replace(tzinfo=ZONE) < until
+    affected_invoices = [
+        invoice
+        for invoice in store.invoices
+        if since <= invoice["invoice_date"].replace(tzinfo=ZONE) < until
     ]
-    assert mine
+    assert affected_invoices
     expected = store.expect(
-        {one["customer_id"] for one in mine}, {one["invoice_id"] for one in mine}, own=False
+        {invoice["customer_id"] for invoice in affected_invoices},
+        {invoice["invoice_id"] for invoice in affected_invoices},
+        own=False,
     )
-    assert said(scope) == expected
+    assert counted_figures(scope) == expected
 
 
-def test_customers_of_one_agent(store: Store) -> None:
-    """Whoever answers for a customer answers for the customer's invoices."""
+def test_count_by_department_includes_its_customers_and_invoices(store: Store) -> None:
     agent = store.customers[0]["support_rep_id"]
-    mine = {one["customer_id"] for one in store.customers if one["support_rep_id"] == agent}
-    invoices = {one["invoice_id"] for one in store.invoices if one["customer_id"] in mine}
+    affected_customers = {
+        customer["customer_id"]
+        for customer in store.customers
+        if customer["support_rep_id"] == agent
+    }
+    invoices = {
+        invoice["invoice_id"]
+        for invoice in store.invoices
+        if invoice["customer_id"] in affected_customers
+    }
     scope = store.count(departments=(str(agent),))
-    assert said(scope) == store.expect(mine, invoices)
-    assert scope.counted[0].departments == {str(agent): len(mine)}
+    assert counted_figures(scope) == store.expect(affected_customers, invoices)
+    assert scope.counted[0].departments == {str(agent): len(affected_customers)}
 
 
-def test_invoices_that_went_to_the_wrong_people(store: Store) -> None:
-    """By their numbers; one is not there."""
-    numbers = [one["invoice_id"] for one in store.invoices[:3]]
-    mine = {one["customer_id"] for one in store.invoices[:3]}
+def test_count_by_listed_keys_of_records_includes_records_and_reports_missing_keys(
+    store: Store,
+) -> None:
+    numbers = [invoice["invoice_id"] for invoice in store.invoices[:3]]
+    affected_customers = {invoice["customer_id"] for invoice in store.invoices[:3]}
     scope = store.count(keys_of="chinook.invoice", keys=(*map(str, numbers), "987654"))
-    assert said(scope) == store.expect(mine, set(numbers), lines=False, own=False)
+    assert counted_figures(scope) == store.expect(
+        affected_customers, set(numbers), lines=False, own=False
+    )
     assert scope.counted[0].not_found_at == (4,)
 
 
-def test_whose_records_an_account_opened_nobody_knows(store: Store) -> None:
-    """There is no log: it is said."""
+def test_count_by_account_in_database_without_log_is_unknown(store: Store) -> None:
     scope = store.count(accounts=("ada",))
-    assert scope.affected() == {"chinook": None}
+    assert scope.people_by_database() == {"chinook": None}
 
 
 @pytest.mark.parametrize(("keys", "grade"), [((), "risk"), (("0",), "no_risk")])
-def test_any_customer_is_a_risk(store: Store, keys: tuple[str, ...], grade: str) -> None:
-    """Until somebody shows that it is none; the age of nobody is known, so it may be worse."""
+def test_proposed_grade_depends_on_affected_customers(
+    store: Store, keys: tuple[str, ...], grade: str
+) -> None:
     scope = store.count(keys=keys)
-    assert propose(scope, RULES).grade == grade
-    assert propose(scope, RULES).certain is (not scope.subjects)
+    assert propose_grade(scope, RULES).grade == grade
+    assert propose_grade(scope, RULES).certain is (not scope.subjects)
 
 
-def test_it_follows_the_gdpr() -> None:
-    """72 hours to the authority from awareness, and people where the risk is high."""
-    clocks = {one.id: one for one in RULES.clocks}
+def test_time_limits_of_chinook_pack_follow_gdpr() -> None:
+    clocks = {clock.id: clock for clock in RULES.clocks}
     authority, people = clocks["supervisory_authority"], clocks["individuals"]
     assert (authority.begins, authority.within.seconds, authority.immediate) == (
         "awareness", 72 * 3600, False,
     )  # fmt: skip
     assert people.immediate
     assert people.grades == ("high_risk",)
-    cited = {one.basis.article for one in (authority, people) if not isinstance(one.basis, str)}
+    cited = {
+        clock.basis.article for clock in (authority, people) if not isinstance(clock.basis, str)
+    }
     assert cited == {"33(1)", "34(1)"}
     assert {len(duty.people.accounts) for duty in RULES.team} == {1}

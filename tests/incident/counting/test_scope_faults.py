@@ -1,4 +1,4 @@
-"""Bad days of counting: what cannot be counted is unknown with its reason, and never zero."""
+"""Tests that the count of a faulty database is unknown with a reason, and never zero."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from include.incident.counting import reading
-from include.incident.counting.affected import affected
-from include.incident.counting.database import count, count_all
-from include.incident.counting.live import look
+from include.incident.counting import snapshot
+from include.incident.counting.affected_records import resolve_selection
+from include.incident.counting.database import count_all, count_database
+from include.incident.counting.live_database import inspect_database
 from include.incident.rule_checks import INCIDENT
 from include.incident.rules import AccessLog, Records, ScopeRule
 from include.incident.scope import Scope
-from include.incident.scope_words import scope_lines
-from include.incident.selection import Selection, checked
+from include.incident.scope_texts import scope_lines
+from include.incident.selection import Selection, check_selection
 from include.local.postgres import EmbeddedPostgres
 from include.policy import SHIPPED
 from include.policy.datamap import LazyMapping, MappedCollection, MappedDatabase
@@ -28,8 +28,8 @@ from include.registry import load_pack
 from include.reports.i18n import Translator
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
-from tests.incident.counting.shop import MOMENT, RULE, SCHEMA, SENSITIVE, SHOP, ZONE
-from tests.support.databases import fresh
+from tests.incident.counting.shop_oracle import MOMENT, RULE, SCHEMA, SENSITIVE, SHOP, ZONE
+from tests.support.databases import temporary_database
 
 _SHIPPED = load_pack(SHIPPED).section(INCIDENT)
 assert _SHIPPED is not None
@@ -44,36 +44,36 @@ INSERT INTO opened VALUES (1, 1, 1, '2026-01-01 10:00+08');
 
 @dataclass
 class Shop:
-    """The shop, with two people in it."""
+    """The database of the sample shop, with two people."""
 
     conninfo: str
     owner: psycopg.Connection[Any]
 
     def address(self, **more: str) -> DatabaseAddress:
-        """Where it is, perhaps as somebody else."""
+        """Return the address of the shop's database, with additional connection parameters."""
         return DatabaseAddress.from_conninfo(psycopg.conninfo.make_conninfo(self.conninfo, **more))
 
     def count(
         self,
-        said: Selection | None = None,
+        selection: Selection | None = None,
         *,
         rule: ScopeRule = RULE,
         mapped: MappedDatabase = SHOP,
         address: DatabaseAddress | None = None,
         zone: ZoneInfo = ZONE,
     ) -> Scope:
-        """What is affected; all of it where nothing is said."""
+        """Count the affected records. By default, all records of the shop are affected."""
         rules = RULES.model_copy(update={"scope": (rule,)})
         return count_all(
-            checked(said or Selection(), rules), rules, {"shop": mapped},
+            check_selection(selection or Selection(), rules), rules, {"shop": mapped},
             {"shop": address or self.address()}, version=1, moment=MOMENT, zone=zone,
         )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def built(postgres: EmbeddedPostgres) -> Iterator[Shop]:
-    """The shop's database."""
-    with fresh(postgres) as name:
+    """Provide the database of the shop."""
+    with temporary_database(postgres) as name:
         conninfo = postgres.conninfo(name)
         with psycopg.connect(conninfo, autocommit=True) as owner:
             owner.execute(SCHEMA)
@@ -83,7 +83,7 @@ def built(postgres: EmbeddedPostgres) -> Iterator[Shop]:
 
 @pytest.fixture
 def shop(built: Shop) -> Iterator[Shop]:
-    """The shop as it was built; what a test changes is made anew."""
+    """Provide the database of the shop, and revert changes by a test."""
     yield built
     names = [
         name for (name,) in built.owner.execute(
@@ -101,39 +101,37 @@ def shop(built: Shop) -> Iterator[Shop]:
     built.owner.execute(ROWS)
 
 
-def why(found: Scope) -> str:
-    """The reason of the one database in which nobody could count."""
-    assert not found.counted
-    assert not found.complete
-    assert not found.nobody
-    (unknown,) = found.unknown
+def why(scope: Scope) -> str:
+    """Return the reason why the database of the scope could not be counted."""
+    assert not scope.counted
+    assert not scope.is_complete
+    assert not scope.is_empty
+    (unknown,) = scope.unknown
     return Translator("en", "UTC").text(unknown.reason)
 
 
-def test_a_database_that_is_not_there_is_unknown(shop: Shop) -> None:
-    """It may be soon; what others hold is counted all the same."""
+def test_count_of_unreachable_database_is_unknown(shop: Shop) -> None:
     lost = shop.count(address=shop.address(host="/nowhere"))
     assert "could not be reached" in why(lost)
     assert lost.unknown[0].passing
-    assert lost.affected() == {"shop": None}
-    lines = [Translator("en", "UTC").text(one) for one in scope_lines(lost)]
+    assert lost.people_by_database() == {"shop": None}
+    lines = [Translator("en", "UTC").text(line) for line in scope_lines(lost)]
     assert lines[0].startswith("NOT COUNTED: shop.")
 
 
-def test_one_of_two_databases_is_counted(shop: Shop) -> None:
-    """And the other one is said."""
+def test_reachable_database_is_counted_although_another_is_unreachable(shop: Shop) -> None:
     other = RULE.model_copy(update={"database": "other"})
     rules = RULES.model_copy(update={"scope": (RULE, other)})
-    found = count_all(
-        checked(Selection(), rules), rules, {"shop": SHOP, "other": SHOP},
+    scope = count_all(
+        check_selection(Selection(), rules), rules, {"shop": SHOP, "other": SHOP},
         {"shop": shop.address(), "other": shop.address(host="/nowhere")},
         version=1, moment=MOMENT, zone=ZONE,
     )  # fmt: skip
-    assert found.affected() == {"shop": 2, "other": None}
-    assert (found.subjects, found.complete) == (2, False)
+    assert scope.people_by_database() == {"shop": 2, "other": None}
+    assert (scope.subjects, scope.is_complete) == (2, False)
 
 
-def test_count_goes_on_when_the_data_map_of_another_database_is_faulty(shop: Shop) -> None:
+def test_database_is_counted_although_data_map_of_another_is_faulty(shop: Shop) -> None:
     other = RULE.model_copy(update={"database": "other"})
     rules = RULES.model_copy(update={"scope": (other, RULE)})
 
@@ -142,44 +140,41 @@ def test_count_goes_on_when_the_data_map_of_another_database_is_faulty(shop: Sho
             raise UsageError("other.yaml, line 3: no such category")
         return SHOP
 
-    found = count_all(
-        checked(Selection(), rules), rules, LazyMapping(["other", "shop"], mapped),
+    scope = count_all(
+        check_selection(Selection(), rules), rules, LazyMapping(["other", "shop"], mapped),
         LazyMapping(["other", "shop"], lambda _name: shop.address()),
         version=1, moment=MOMENT, zone=ZONE,
     )  # fmt: skip
-    assert found.affected() == {"shop": 2, "other": None}
-    [unknown] = found.unknown
+    assert scope.people_by_database() == {"shop": 2, "other": None}
+    [unknown] = scope.unknown
     assert Translator("en", "UTC").text(unknown.reason) == "other.yaml, line 3: no such category"
 
 
-def test_whoever_stands_in_two_databases_counts_twice(shop: Shop) -> None:
-    """Nobody knows that they are the same."""
+def test_person_in_two_databases_counts_twice(shop: Shop) -> None:
     other = RULE.model_copy(update={"database": "other"})
     rules = RULES.model_copy(update={"scope": (RULE, other)})
-    place = shop.address()
-    found = count_all(
-        checked(Selection(), rules), rules, {"shop": SHOP, "other": SHOP},
-        {"shop": place, "other": place}, version=1, moment=MOMENT, zone=ZONE,
+    address = shop.address()
+    scope = count_all(
+        check_selection(Selection(), rules), rules, {"shop": SHOP, "other": SHOP},
+        {"shop": address, "other": address}, version=1, moment=MOMENT, zone=ZONE,
     )  # fmt: skip
-    assert (found.subjects, found.records, found.minors) == (4, 6, 2)
-    assert found.categories["user.contact.email"] == 2
+    assert (scope.subjects, scope.records, scope.minors) == (4, 6, 2)
+    assert scope.categories["user.contact.email"] == 2
 
 
-def test_a_refused_connection_is_no_passing_trouble(shop: Shop) -> None:
-    """Nobody repeats a wrong password; it is not shown either."""
+def test_count_that_failed_because_of_refused_login_is_not_marked_for_retry(shop: Shop) -> None:
     wrong = shop.count(address=shop.address(password="hunter2"))
     assert "refused the connection" in why(wrong)
     assert "hunter2" not in why(wrong)
     assert not wrong.unknown[0].passing
 
 
-def test_a_missing_right_names_the_table(shop: Shop) -> None:
-    """So that it can be granted."""
+def test_reason_of_failed_count_names_table_that_login_may_not_read(shop: Shop) -> None:
     shop.owner.execute("CREATE ROLE half LOGIN PASSWORD 'x'")
     try:
         shop.owner.execute("GRANT SELECT ON person, unit, tag, memo TO half")
-        found = shop.count(address=shop.address(user="half", password="x"))
-        assert "permission denied for table doc" in why(found)
+        scope = shop.count(address=shop.address(user="half", password="x"))
+        assert "permission denied for table doc" in why(scope)
         only = Selection(collections=("shop.person",))
         assert shop.count(only, address=shop.address(user="half", password="x")).unknown
     finally:
@@ -187,91 +182,78 @@ def test_a_missing_right_names_the_table(shop: Shop) -> None:
         shop.owner.execute("DROP ROLE half")
 
 
-def test_a_missing_column_or_table_is_named(shop: Shop) -> None:
-    """The database is not as the pack says."""
+def test_reason_of_failed_count_names_missing_column_or_table(shop: Shop) -> None:
     shop.owner.execute("ALTER TABLE doc DROP COLUMN words")
     assert "column r.words does not exist" in why(shop.count())
     shop.owner.execute("DROP TABLE doc")
     assert 'relation "public.doc" does not exist' in why(shop.count())
 
 
-def test_sql_of_the_pack_that_is_none_is_said(shop: Shop) -> None:
-    """With what PostgreSQL says, which has no value of a row."""
+def test_invalid_sql_of_pack_is_reported(shop: Shop) -> None:
     broken = Records(collection="doc", subjects=("r.writer +",))
-    found = shop.count(rule=RULE.model_copy(update={"records": (broken,)}))
-    assert "syntax error" in why(found)
+    scope = shop.count(rule=RULE.model_copy(update={"records": (broken,)}))
+    assert "syntax error" in why(scope)
 
 
-def test_a_value_of_another_form_is_not_repeated(shop: Shop) -> None:
-    """It may be a customer's."""
+def test_reason_of_failed_count_does_not_contain_value_of_record(shop: Shop) -> None:
     odd = Records(collection="doc", subjects=("r.writer",), at="r.words::timestamptz")
     shop.owner.execute("UPDATE doc SET words = 'Wang Wei'")
-    found = shop.count(rule=RULE.model_copy(update={"records": (odd,)}))
-    assert "another form" in why(found)
-    assert "22007" in why(found)
-    assert "Wang" not in found.model_dump_json()
+    scope = shop.count(rule=RULE.model_copy(update={"records": (odd,)}))
+    assert "does not have the format" in why(scope)
+    assert "22007" in why(scope)
+    assert "Wang" not in scope.model_dump_json()
 
 
-def test_people_who_stand_there_twice_cannot_be_counted(shop: Shop) -> None:
-    """A key that is not one of a person; nobody is counted twice or once by chance."""
+def test_database_with_repeated_subject_keys_cannot_be_counted(shop: Shop) -> None:
     shop.owner.execute("ALTER TABLE person DROP CONSTRAINT person_pkey CASCADE")
     assert shop.count().subjects == 2
     shop.owner.execute("INSERT INTO person (id) VALUES (1)")
-    assert "names a key of people" in why(shop.count())
+    assert "name a column of this database that identifies people" in why(shop.count())
 
 
-def test_rows_that_a_policy_hides_are_no_zero(shop: Shop) -> None:
-    """Row-level security: it is an error instead."""
+def test_row_level_security_makes_count_unknown(shop: Shop) -> None:
     shop.owner.execute("CREATE ROLE hidden LOGIN PASSWORD 'x'")
     try:
         shop.owner.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO hidden")
         shop.owner.execute("ALTER TABLE person ENABLE ROW LEVEL SECURITY")
-        found = shop.count(address=shop.address(user="hidden", password="x"))
-        assert "row-level security" in why(found)
+        scope = shop.count(address=shop.address(user="hidden", password="x"))
+        assert "row-level security" in why(scope)
     finally:
         shop.owner.execute("DROP OWNED BY hidden")
         shop.owner.execute("DROP ROLE hidden")
 
 
-def test_a_log_that_is_not_there_cannot_say_who_is_affected(shop: Shop) -> None:
-    """Neither everybody nor nobody."""
+def test_missing_log_makes_count_unknown(shop: Shop) -> None:
     logless = RULE.model_copy(update={"access": None, "shares": None})
-    assert "no log of accesses" in why(shop.count(Selection(accounts=("ann",)), rule=logless))
-    assert "no log of sharing" in why(shop.count(Selection(partner="1"), rule=logless))
+    assert "no access log" in why(shop.count(Selection(accounts=("ann",)), rule=logless))
+    assert "no sharing log" in why(shop.count(Selection(partner="1"), rule=logless))
 
 
-def test_a_query_that_takes_too_long_is_given_up(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may be quicker the next time."""
-    monkeypatch.setitem(reading._SETTINGS, "statement_timeout", "200ms")
+def test_slow_query_is_cancelled(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(snapshot._SETTINGS, "statement_timeout", "200ms")
     slow = Records(
         collection="doc", subjects=("r.writer",), at="now() + pg_sleep(5)::text::interval"
     )
-    found = shop.count(rule=RULE.model_copy(update={"records": (slow,)}))
-    assert "took longer" in why(found)
-    assert found.unknown[0].passing
+    scope = shop.count(rule=RULE.model_copy(update={"records": (slow,)}))
+    assert "took longer" in why(scope)
+    assert scope.unknown[0].passing
 
 
-def test_a_table_that_is_being_changed_is_waited_for_but_not_for_long(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever changes it is not kept waiting in turn."""
-    monkeypatch.setitem(reading._SETTINGS, "lock_timeout", "200ms")
+def test_count_times_out_while_table_is_locked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(snapshot._SETTINGS, "lock_timeout", "200ms")
     with shop.owner.transaction():
         shop.owner.execute("LOCK TABLE doc")
-        found = shop.count()
-    assert "locked" in why(found)
-    assert found.unknown[0].passing
+        scope = shop.count()
+    assert "locked" in why(scope)
+    assert scope.unknown[0].passing
 
 
-def test_counting_is_of_one_moment_and_changes_nothing(shop: Shop) -> None:
-    """What is entered meanwhile counts the next time."""
-    with reading.reading(shop.address(), SHOP, ZONE.key) as connection:
-        there = look(connection, SHOP, RULE)
+def test_count_uses_one_read_only_snapshot(shop: Shop) -> None:
+    with snapshot.open_snapshot(shop.address(), SHOP, ZONE.key) as connection:
+        live = inspect_database(connection, SHOP, RULE)
         shop.owner.execute("INSERT INTO person (id) VALUES (3)")
-        chosen = checked(Selection(), RULES)
-        assert count(affected(there, chosen, MOMENT), SENSITIVE).subjects == 2
+        selection = check_selection(Selection(), RULES)
+        assert count_database(resolve_selection(live, selection, MOMENT), SENSITIVE).subjects == 2
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             connection.execute("INSERT INTO person (id) VALUES (4)")
     assert shop.count().subjects == 3
@@ -280,23 +262,21 @@ def test_counting_is_of_one_moment_and_changes_nothing(shop: Shop) -> None:
         shop.owner.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.01)")
 
 
-def test_nobody_found_is_a_warning(shop: Shop) -> None:
-    """A typing error finds nobody; so does an account that opened nothing."""
-    found = shop.count(Selection(accounts=("anne",)))
-    assert (found.nobody, found.subjects) == (True, 0)
-    assert found.counted[0].accounts == {"anne": 0}
-    lines = [Translator("en", "UTC").text(one) for one in scope_lines(found)]
-    assert any("Nobody was found" in one for one in lines)
-    assert any("anne. Are they spelt right?" in one for one in lines)
+def test_scope_without_affected_people_gives_warning(shop: Shop) -> None:
+    scope = shop.count(Selection(accounts=("anne",)))
+    assert (scope.is_empty, scope.subjects) == (True, 0)
+    assert scope.counted[0].accounts == {"anne": 0}
+    lines = [Translator("en", "UTC").text(line) for line in scope_lines(scope)]
+    assert any("found no people in the entered scope" in line for line in lines)
+    assert any("anne. Check that the account names are correct." in line for line in lines)
 
 
-def test_an_empty_database_has_nobody(shop: Shop) -> None:
-    """Which is counted, and warned of."""
+def test_count_of_empty_database_is_zero(shop: Shop) -> None:
     shop.owner.execute("TRUNCATE person, doc, tag, memo, opened, seen, given")
-    found = shop.count()
-    assert found.nobody
-    assert found.counted[0].records == {"person": 0, "doc": 0, "tag": 0, "memo": 0}
-    assert (found.minors, found.first) == (0, None)
+    scope = shop.count()
+    assert scope.is_empty
+    assert scope.counted[0].records == {"person": 0, "doc": 0, "tag": 0, "memo": 0}
+    assert (scope.minors, scope.first) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -312,19 +292,17 @@ def test_an_empty_database_has_nobody(shop: Shop) -> None:
         "1 OR 1=1",
     ],
 )
-def test_what_people_type_is_never_sql(shop: Shop, text: str) -> None:
-    """Keys, departments, accounts and the partner; all of it is looked for and not found."""
+def test_entered_text_is_never_executed_as_sql(shop: Shop, text: str) -> None:
     keys = shop.count(Selection(keys=(text,)))
     assert (keys.counted[0].not_found, keys.subjects) == (1, 0)
     papers = shop.count(Selection(keys_of="shop.doc", keys=(text, "1")))
     assert (papers.counted[0].not_found_at, papers.subjects) == ((1,), 2)
-    for said in ({"departments": (text,)}, {"accounts": (text,)}, {"partner": text}):
-        assert shop.count(Selection.model_validate(said)).subjects == 0
+    for fields in ({"departments": (text,)}, {"accounts": (text,)}, {"partner": text}):
+        assert shop.count(Selection.model_validate(fields)).subjects == 0
     assert shop.count().subjects == 2
 
 
-def test_names_of_tables_are_taken_as_they_are(shop: Shop) -> None:
-    """Blanks, quotes and percent signs too."""
+def test_table_and_column_names_with_special_characters_are_quoted(shop: Shop) -> None:
     name = 'odd %s "table"'
     shop.owner.execute(
         SQL("CREATE TABLE {} ({} integer, who integer)").format(Identifier(name), Identifier("k%"))
@@ -338,43 +316,40 @@ def test_names_of_tables_are_taken_as_they_are(shop: Shop) -> None:
     mapped = SHOP.model_copy(update={"collections": {**SHOP.collections, "odd": odd}})
     records = Records(collection="odd", subjects=("r.who",), named=('r."k%"',))
     rule = RULE.model_copy(update={"records": (*RULE.records, records)})
-    found = shop.count(rule=rule, mapped=mapped)
-    assert found.counted[0].records["odd"] == 2
+    scope = shop.count(rule=rule, mapped=mapped)
+    assert scope.counted[0].records["odd"] == 2
     listed = shop.count(Selection(keys_of="shop.odd", keys=("1", "5")), rule=rule, mapped=mapped)
     assert (listed.subjects, listed.counted[0].not_found_at) == (1, (2,))
 
 
-def test_moments_that_are_none_do_not_hide_the_others(shop: Shop) -> None:
-    """Infinity, before Christ, after the year 9999: PostgreSQL has them, calendars do not."""
+def test_infinite_times_are_left_out_of_first_and_last_time(shop: Shop) -> None:
     shop.owner.execute(
         "INSERT INTO person (id, joined) VALUES (3, 'infinity'), (4, '0044-03-15 BC'),"
         " (5, '20000-01-01'), (6, NULL)"
     )
     shop.owner.execute("INSERT INTO opened VALUES (2, 1, 3, '-infinity'), (3, 1, 4, 'infinity')")
-    (found,) = shop.count().counted
-    assert found.first == datetime(2025, 12, 31, 16, tzinfo=UTC)
-    assert found.last == datetime(2026, 1, 1, 16, tzinfo=UTC)
-    assert (found.subjects, found.undated) == (6, 1)
+    (count,) = shop.count().counted
+    assert count.first == datetime(2025, 12, 31, 16, tzinfo=UTC)
+    assert count.last == datetime(2026, 1, 1, 16, tzinfo=UTC)
+    assert (count.subjects, count.undated) == (6, 1)
     (log,) = shop.count(Selection(accounts=("ann",))).counted
     assert (log.log_rows, log.subjects) == (3, 3)
     assert log.log_first == log.log_last == datetime(2026, 1, 1, 2, tzinfo=UTC)
 
 
-def test_a_time_without_zone_is_the_packs(shop: Shop) -> None:
-    """Whatever the database's own timezone is."""
+def test_time_without_zone_is_in_timezone_of_pack(shop: Shop) -> None:
     since = datetime(2026, 1, 1, 2, tzinfo=UTC)  # ten o'clock in Shanghai, as the document says
     for zone, papers in (("Asia/Shanghai", 1), ("Asia/Tokyo", 0)):
-        said = Selection(collections=("shop.doc",), since=since)
+        selection = Selection(collections=("shop.doc",), since=since)
         shop.owner.execute("ALTER ROLE CURRENT_USER SET TimeZone = 'America/New_York'")
         try:
-            found = shop.count(said, zone=ZoneInfo(zone))
+            scope = shop.count(selection, zone=ZoneInfo(zone))
         finally:
             shop.owner.execute("ALTER ROLE CURRENT_USER RESET TimeZone")
-        assert found.records == papers
+        assert scope.records == papers
 
 
-def test_age_counts_as_of_awareness_in_the_packs_timezone(shop: Shop) -> None:
-    """A child is 14 from the birthday on, where the company is."""
+def test_age_of_people_is_determined_at_time_of_awareness(shop: Shop) -> None:
     shop.owner.execute("UPDATE person SET born = '2012-03-01' WHERE id = 1")
     assert shop.count().minors == 0  # on the morning of the first of March
     shop.owner.execute("UPDATE person SET born = '2012-03-02' WHERE id = 1")
@@ -384,16 +359,15 @@ def test_age_counts_as_of_awareness_in_the_packs_timezone(shop: Shop) -> None:
     assert (unknown.minors, unknown.age_unknown) == (None, 2)
 
 
-def test_keys_of_any_type_are_found(shop: Shop) -> None:
-    """Words, UUIDs and moments beside numbers; a number may have zeros in front."""
+def test_listed_keys_of_every_column_type_are_found(shop: Shop) -> None:
     key = "6f1d2f3e-0000-4000-8000-00000000000a"
-    for kind, there, absent in (
+    for kind, present, absent in (
         ("uuid", key, "6f1d"), ("text", "a/b", "a"), ("date", "2026-01-01", "1 May"),
         ("timestamptz", "2026-01-01 00:00:00+00", "2026-01-01 00:00:00"), ("numeric", "1.0", "1"),
     ):  # fmt: skip
         shop.owner.execute("DROP TABLE IF EXISTS member CASCADE")
         shop.owner.execute(f"CREATE TABLE member (id {kind} PRIMARY KEY)".encode())
-        shop.owner.execute("INSERT INTO member VALUES (%s)", [there])
+        shop.owner.execute("INSERT INTO member VALUES (%s)", [present])
         fields = {"id": SHOP.collections["person"].fields["id"]}
         member = MappedCollection(
             name="member", schema_name="public", table="member", fields=fields
@@ -406,16 +380,15 @@ def test_keys_of_any_type_are_found(shop: Shop) -> None:
             ),
             records=(Records(collection="member", subjects=("r.id",)),),
         )
-        said = Selection(keys=(absent, f"shop/{there}"))
-        (found,) = shop.count(said, rule=rule, mapped=mapped).counted
-        assert (found.subjects, found.records, found.not_found_at) == (1, {"member": 1}, (1,)), kind
+        selection = Selection(keys=(absent, f"shop/{present}"))
+        (count,) = shop.count(selection, rule=rule, mapped=mapped).counted
+        assert (count.subjects, count.records, count.not_found_at) == (1, {"member": 1}, (1,)), kind
     assert shop.count(Selection(keys=("0001", "99999999999999999999"))).subjects == 1
 
 
-def test_an_account_may_be_an_expression(shop: Shop) -> None:
-    """Where the log has the account itself."""
+def test_account_of_access_log_may_be_sql_expression(shop: Shop) -> None:
     assert RULE.access is not None
     access = RULE.access.model_copy(update={"account": "'c' || a.clerk"})
     assert isinstance(access, AccessLog)
-    found = shop.count(Selection(accounts=("c1",)), rule=RULE.model_copy(update={"access": access}))
-    assert (found.subjects, found.counted[0].accounts) == (1, {"c1": 1})
+    scope = shop.count(Selection(accounts=("c1",)), rule=RULE.model_copy(update={"access": access}))
+    assert (scope.subjects, scope.counted[0].accounts) == (1, {"c1": 1})

@@ -1,4 +1,7 @@
-"""Severity and scope on the sample database are those of its answer sheet."""
+"""Tests that compare scope and grade of sample incidents with the expected results.
+
+The answer sheet of the sample company contains the expected results.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,22 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.incident.assessing import propose
 from include.incident.counting.database import count_all
 from include.incident.rule_checks import INCIDENT
 from include.incident.scope import Scope
-from include.incident.selection import Selection, checked
+from include.incident.scope_assessment import propose_grade
+from include.incident.selection import Selection, check_selection
 from include.local.postgres import EmbeddedPostgres
 from include.policy import SHIPPED
 from include.registry import load_pack
 from include.sample_company import AnswerSheet, load
 from include.sample_company.answers import IncidentAnswer
 from include.sample_company.load import statements
+from include.service_container import ROOT
 from include.services.database import DatabaseAddress
-from include.workplace import ROOT
-from tests.support.databases import fresh
+from tests.support.databases import temporary_database
 
-# Already the next day in Shanghai, as the windows of the sheet say.
+# In Shanghai this is the next day, as in the time windows of the answer sheet.
 AS_OF = datetime(2026, 2, 28, 19, 30, tzinfo=UTC)
 PACK = load_pack(SHIPPED)
 NAMES = ("account", "partner", "papers", "found_papers", "minors", "everything")
@@ -35,31 +38,35 @@ GRANTS = ROOT / "include/incident/sample_grants.sql"
 
 @dataclass(frozen=True)
 class Courier:
-    """The sample as `courier_incident` sees it."""
+    """The sample database, read with the login `courier_incident`."""
 
     address: DatabaseAddress
     sheet: AnswerSheet
-    conninfo: str  # of the owner
+    conninfo: str  # connection string of the owner
 
     def answer(self, name: str) -> IncidentAnswer:
-        """What the sheet says of an incident."""
-        return {one.name: one for one in self.sheet.incidents}[name]
+        """Return the expected scope and grade of a sample incident."""
+        return {incident.name: incident for incident in self.sheet.incidents}[name]
 
     def count(self, selection: dict[str, Any]) -> Scope:
-        """What the shipped pack counts."""
+        """Count the affected records with the rules of the shipped policy pack.
+
+        Args:
+            selection: fields of the `Selection` that defines which records are affected.
+        """
         rules = PACK.require(INCIDENT)
         assert rules is not None
         return count_all(
-            checked(Selection(**selection), rules), rules, PACK.databases,
+            check_selection(Selection(**selection), rules), rules, PACK.databases,
             {"courier": self.address}, version=1, moment=AS_OF, zone=PACK.calendar.zone,
         )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def courier(postgres: EmbeddedPostgres) -> Iterator[Courier]:
-    """The sample, read by the role that has the rights of sample_grants.sql and no others."""
+    """Provide the sample database, read by a role that has only the rights in sample_grants.sql."""
     with (
-        fresh(postgres) as name,
+        temporary_database(postgres) as name,
         psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin,
     ):
         admin.execute("CREATE ROLE courier_incident LOGIN PASSWORD 'x'")
@@ -75,8 +82,9 @@ def courier(postgres: EmbeddedPostgres) -> Iterator[Courier]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scope_and_severity_equal_the_answer_sheet(courier: Courier, name: str) -> None:
-    """People, records, sensitive information, minors, and the grade that they reach."""
+def test_scope_and_grade_match_expected_results_of_sample_company(
+    courier: Courier, name: str
+) -> None:
     answer = courier.answer(name)
     scope = courier.count(answer.selection)
     assert not scope.unknown
@@ -90,34 +98,31 @@ def test_scope_and_severity_equal_the_answer_sheet(courier: Courier, name: str) 
     assert (counted.log_rows, counted.not_found) == (answer.log_rows, answer.not_found)
     assert sum(counted.departments.values()) == (0 if name == "everything" else counted.subjects)
     assert counted.everything is (name == "everything")
-    proposed = propose(scope, PACK.require(INCIDENT))
+    proposed = propose_grade(scope, PACK.require(INCIDENT))
     assert (proposed.grade, proposed.certain) == (answer.grade, True)
 
 
-def test_the_answers_are_about_something(courier: Courier) -> None:
-    """Each incident affects somebody, none but one everybody: an empty sheet would agree too."""
-    assert tuple(one.name for one in courier.sheet.incidents) == NAMES
-    for one in courier.sheet.incidents:
-        assert 0 < one.subjects <= 3000
-        assert (one.subjects == 3000) is (one.name == "everything")
+def test_each_incident_of_sample_company_affects_people(courier: Courier) -> None:
+    assert tuple(incident.name for incident in courier.sheet.incidents) == NAMES
+    for incident in courier.sheet.incidents:
+        assert 0 < incident.subjects <= 3000
+        assert (incident.subjects == 3000) is (incident.name == "everything")
     assert courier.answer("account").log_rows > courier.answer("account").subjects // 2
     assert courier.answer("minors").minors == courier.answer("minors").subjects == 18
     assert courier.answer("everything").age_unknown == 6
 
 
-def test_what_is_kept_is_what_was_counted(courier: Courier) -> None:
-    """As JSON without floats."""
+def test_scope_is_unchanged_after_json_round_trip(courier: Courier) -> None:
     scope = courier.count(courier.answer("account").selection)
-    kept = scope.as_json()
-    assert Scope.model_validate(kept) == scope
-    assert "." not in str(kept["counted"][0]["records"])
+    stored = scope.as_json()
+    assert Scope.model_validate(stored) == scope
+    assert "." not in str(stored["counted"][0]["records"])
 
 
-def test_no_value_of_a_customer_is_in_a_scope(courier: Courier) -> None:
-    """None of the marked values, though everybody is counted."""
-    told = str(courier.count({}).as_json())
+def test_scope_as_json_contains_no_customer_data(courier: Courier) -> None:
+    text = str(courier.count({}).as_json())
     for canary in courier.sheet.canaries:
-        assert canary.value not in told
+        assert canary.value not in text
 
 
 @pytest.mark.parametrize(
@@ -133,15 +138,15 @@ def test_no_value_of_a_customer_is_in_a_scope(courier: Courier) -> None:
         "CREATE TABLE public.mine ()",
     ],
 )
-def test_the_role_does_nothing_else(courier: Courier, statement: str) -> None:
-    """It reads what is affected, and changes nothing."""
+def test_login_for_incidents_may_not_read_other_columns_or_change_data(
+    courier: Courier, statement: str
+) -> None:
     refused = pytest.raises(psycopg.errors.InsufficientPrivilege)
     with courier.address.connect() as connection, refused:
         connection.execute(statement.encode())
 
 
-def test_who_entered_a_record_is_no_information_about_its_customer(courier: Courier) -> None:
-    """Columns about staff stay out of the categories, of which the notice to customers tells."""
+def test_affected_categories_leave_out_columns_about_staff(courier: Courier) -> None:
     scope = courier.count(courier.answer("everything").selection)
     assert "user.unique_id" in scope.categories
     assert "user.workplace" not in scope.categories

@@ -1,4 +1,4 @@
-"""One Airflow with FAB for all tests of who may do what."""
+"""Fixtures for tests of roles: an Airflow API server with FAB as auth manager."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from include.orchestration.access.roles import ALL
-from tests.plugins.shown import Shown
+from tests.plugins.pages_server import PagesServer
 from tests.support.fab import ADMIN, FabAirflow
 
 RUN = "seen"
@@ -18,18 +18,18 @@ CONF = {"respond_to_incident": {"type": "lost_device", "what": "A scanner is gon
 
 @pytest.fixture(scope="package", autouse=True)
 def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Airflow writes its configuration where it is told before its first import here."""
+    """Set AIRFLOW_HOME before Airflow is first imported, because the import writes files there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
         yield
 
 
 @pytest.fixture(scope="package")
-def airflow(shown: Shown) -> FabAirflow:
-    """The server, with a run of each workflow that nothing executes."""
+def airflow(pages_server: PagesServer) -> FabAirflow:
+    """Return the server, with a queued run of each workflow that is never executed."""
     for dag_id in sorted(ALL):
-        _trigger(shown.airflow, dag_id)
-    return shown.airflow
+        _trigger(pages_server.airflow, dag_id)
+    return pages_server.airflow
 
 
 def _trigger(airflow: FabAirflow, dag_id: str) -> None:
@@ -43,7 +43,7 @@ def _trigger(airflow: FabAirflow, dag_id: str) -> None:
 
 @pytest.fixture
 def session(airflow: FabAirflow) -> Iterator[Session]:
-    """A transaction on Airflow's database, taken back afterwards."""
+    """Yield a database session on Airflow's database that is rolled back after the test."""
     engine = create_engine(airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
     with Session(engine) as found:
         yield found

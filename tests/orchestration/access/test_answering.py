@@ -1,4 +1,4 @@
-"""Whoever is asked in a human step can answer it, and nobody else."""
+"""Only the people assigned to a human step can answer it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from include.orchestration.access.roles import ALL, ROLES
-from include.orchestration.human import human_steps
-from include.workplace import ROOT
+from include.orchestration.human_step import human_steps
+from include.service_container import ROOT
 from tests.orchestration.access.conftest import RUN
 from tests.support.fab import ADMIN, FabAirflow, account_of
 
@@ -30,7 +30,7 @@ ASK = """
 
 @pytest.fixture(scope="module")
 def dags() -> dict[str, Any]:
-    """Every DAG, from its file."""
+    """Return all DAGs, parsed from their files, by DAG id."""
     return {
         path.stem: runpy.run_path(str(path))[path.stem]()
         for path in sorted((ROOT / "dags").glob("*.py"))
@@ -39,30 +39,30 @@ def dags() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def asking(dags: dict[str, Any]) -> dict[str, set[str]]:
-    """The human steps of each DAG that has any."""
+    """Return the names of the human steps of each DAG that has human steps."""
     return {name: set(steps) for name, dag in dags.items() if (steps := human_steps(dag))}
 
 
-def test_the_table_knows_every_workflow(dags: dict[str, Any]) -> None:
-    """A new workflow is given to somebody, or nobody but Admin sees it."""
+def test_roles_table_covers_every_workflow(dags: dict[str, Any]) -> None:
     assert set(dags) == ALL
     assert {dag for role in ROLES for dag in role.reads} == ALL
 
 
-def test_no_workflow_brings_roles_of_its_own(dags: dict[str, Any]) -> None:
-    """FAB would take all that the table gives on a DAG whose file has ``access_control``."""
+def test_no_dag_sets_the_argument_access_control(dags: dict[str, Any]) -> None:
+    """On a DAG with ``access_control``, FAB would revoke the permissions of ParcelSeal's roles."""
     assert {name: dag.access_control for name, dag in dags.items()} == dict.fromkeys(dags)
 
 
-def test_each_workflow_that_asks_has_people_who_may_answer(asking: dict[str, set[str]]) -> None:
-    """And nobody may answer where nothing is asked."""
+def test_roles_may_answer_exactly_the_workflows_that_have_human_tasks(
+    asking: dict[str, set[str]],
+) -> None:
     assert len(asking) >= 5
     assert {dag for role in ROLES for dag in role.answers} == set(asking)
 
 
 def ask(airflow: FabAirflow, dag_id: str, step: str, people: Iterable[str]) -> None:
-    """Put a question before people, as the worker's request to Airflow does."""
-    assigned = json.dumps([{"id": one, "name": one} for one in people])
+    """Store a required action that is assigned to people, as a worker's request to Airflow does."""
+    assigned = json.dumps([{"id": person, "name": person} for person in people])
     with psycopg.connect(airflow.database) as connection:
         connection.execute("DELETE FROM hitl_detail")
         done = connection.execute(ASK, [dag_id, RUN, step, assigned])
@@ -77,30 +77,30 @@ def answer(airflow: FabAirflow, role: str, dag_id: str, step: str) -> Any:
     )
 
 
-def test_who_is_asked_answers_in_the_name_of_their_account(
+def test_answer_of_assigned_person_is_stored_under_their_account(
     airflow: FabAirflow, asking: dict[str, set[str]]
 ) -> None:
-    """By any role that answers this workflow; the answer bears the name that the pack knows."""
+    """A person of each role that may answer the workflow gives an answer."""
     for dag_id, steps in asking.items():
         step = min(steps)
-        for role in [one.name for one in ROLES if dag_id in one.answers]:
+        for role in [role.name for role in ROLES if dag_id in role.answers]:
             ask(airflow, dag_id, step, [account_of(role)])
-            given = answer(airflow, role, dag_id, step)
-            assert given.status_code == 200, (dag_id, role, given.text)
+            response = answer(airflow, role, dag_id, step)
+            assert response.status_code == 200, (dag_id, role, response.text)
             account = account_of(role)
-            assert given.json()["responded_by"] == {"id": account, "name": account}
+            assert response.json()["responded_by"] == {"id": account, "name": account}
 
 
-def test_nobody_else_answers(airflow: FabAirflow) -> None:
-    """Neither another of the same role, nor Admin, nor whoever is asked but has no such role."""
+def test_person_without_assignment_or_role_cannot_answer(airflow: FabAirflow) -> None:
+    """Another person of the role, Admin, and an assigned person without the role are refused."""
     dag_id, step = "respond_to_incident", "grade"
     ask(airflow, dag_id, step, ["somebody_else", account_of("Data Engineer")])
     for role in ("On Call", "Compliance Officer", "Data Engineer", "Auditor", ADMIN):
         assert answer(airflow, role, dag_id, step).status_code == 403, role
 
 
-def test_numbers_of_fab_name_nobody(airflow: FabAirflow) -> None:
-    """A staff number that happens to be FAB's number of another person lets that one in nowhere."""
+def test_fab_user_number_gives_no_right_to_answer(airflow: FabAirflow) -> None:
+    """A staff number may equal the user number that FAB gave to another person."""
     dag_id, step = "respond_to_incident", "grade"
     with psycopg.connect(airflow.database) as connection:
         query = "SELECT id::text FROM ab_user WHERE username = 'on_call'"

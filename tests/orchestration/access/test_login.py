@@ -1,4 +1,4 @@
-"""Logging in as people do, by FAB's form, and what Airflow's own pages then show."""
+"""Log in with FAB's form, and open Airflow's own pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.fab import FabAirflow, account_of
 pytestmark = pytest.mark.airflow
 READER = "Department Reader: human_resources"
 DAG = "remind_training"
-# What Airflow's pages of a DAG, and its first page, ask the server for.
+# Requests of Airflow's home page and of the pages of a DAG.
 PAGES = (
     "/ui/config",
     "/ui/auth/menus",
@@ -35,7 +35,7 @@ OF_ADMIN = ("/auth/users/list/", "/auth/roles/list/", "/auth/users/add")
 
 
 def logged_in(airflow: FabAirflow, role: str) -> requests.Session:
-    """A browser's session after the form."""
+    """Log in with FAB's form; return the browser session."""
     session, url = requests.Session(), f"{airflow.url}/auth/login/"
     token = re.search(r'csrf_token"[^>]*value="([^"]+)"', session.get(url, timeout=120).text)
     assert token is not None
@@ -49,17 +49,19 @@ def logged_in(airflow: FabAirflow, role: str) -> requests.Session:
     return session
 
 
-def test_the_smallest_role_can_use_airflows_pages(airflow: FabAirflow) -> None:
-    """Nothing of a DAG that one may read, nor one's own password, is answered with a refusal."""
+def test_role_with_fewest_rights_can_use_airflow_pages(airflow: FabAirflow) -> None:
     session = logged_in(airflow, READER)
     me = session.get(f"{airflow.url}/ui/auth/me", timeout=120).json()
     assert me == {"id": account_of(READER), "username": account_of(READER)}
-    found = {path: session.get(f"{airflow.url}{path}", timeout=120).status_code for path in PAGES}
-    assert found == dict.fromkeys(PAGES, 200)
+    statuses = {
+        path: session.get(f"{airflow.url}{path}", timeout=120).status_code for path in PAGES
+    }
+    assert statuses == dict.fromkeys(PAGES, 200)
 
 
-def test_pages_about_users_are_for_admin(airflow: FabAirflow) -> None:
-    """FAB sends anybody else to the log-in."""
+def test_pages_for_user_management_redirect_every_role_except_admin_to_login(
+    airflow: FabAirflow,
+) -> None:
     for role, status in ((READER, 302), ("Data Engineer", 302), ("Admin", 200)):
         session = logged_in(airflow, role)
         for path in OF_ADMIN:
@@ -68,10 +70,11 @@ def test_pages_about_users_are_for_admin(airflow: FabAirflow) -> None:
             assert answer.status_code == status, (role, path)
 
 
-def test_who_logs_out_is_a_stranger(airflow: FabAirflow) -> None:
-    """The cookie that was used is worth nothing any more."""
+def test_logout_invalidates_the_cookie(airflow: FabAirflow) -> None:
     session = logged_in(airflow, READER)
     cookie = {"_token": session.cookies["_token"]}
-    session.get(f"{airflow.url}/api/v2/auth/logout", timeout=120)  # where the entry Logout leads
+    session.get(
+        f"{airflow.url}/api/v2/auth/logout", timeout=120
+    )  # the URL of the menu entry Logout
     answer = requests.get(f"{airflow.url}/ui/auth/me", cookies=cookie, timeout=120)
     assert answer.status_code in {401, 403}

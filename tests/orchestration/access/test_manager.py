@@ -1,4 +1,4 @@
-"""What the auth manager adds to FAB's rules, asked of permissions that no role of ours has."""
+"""The changes that ParcelSeal's auth manager makes to FAB's rules, tested with artificial roles."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def may_answer(manager: Any, *permissions: Permission, dag_id: str | None = DAG)
     )
 
 
-def test_a_permission_on_a_part_counts_for_who_reads_the_dag(manager: Any) -> None:
-    """Neither is enough alone, and that of another DAG is none."""
+def test_permission_on_a_part_of_a_dag_requires_permission_to_read_the_dag(manager: Any) -> None:
+    """A permission on another DAG, or only to read the part, gives no right either."""
     assert may_answer(manager, READ, ANSWER)
     assert not may_answer(manager, ANSWER)
     assert not may_answer(manager, READ)
@@ -45,13 +45,12 @@ def test_a_permission_on_a_part_counts_for_who_reads_the_dag(manager: Any) -> No
     assert not may_answer(manager, READ, on_part(Action.READ, Part.ANSWER, DAG))
 
 
-def test_what_fab_grants_it_grants_as_before(manager: Any) -> None:
-    """And what FAB refuses of its own permissions stays refused: all parts, but only reading."""
+def test_permissions_that_fab_itself_grants_are_still_valid(manager: Any) -> None:
     assert may_answer(manager, *WHOLE_FAB)
     assert not may_answer(manager, READ, Permission(Action.EDIT, "HITL Detail"))
 
 
-def test_a_part_of_one_dag_is_no_part_of_all(manager: Any) -> None:
-    """A list over all DAGs is asked about without naming one."""
+def test_permission_on_a_part_of_a_dag_does_not_cover_all_dags(manager: Any) -> None:
+    """For lists over all DAGs, Airflow checks the permission without a DAG id."""
     assert not may_answer(manager, READ, ANSWER, dag_id=None)
     assert not may_answer(manager, READ, ANSWER, dag_id="~")

@@ -1,4 +1,4 @@
-"""Each role x each workflow x each action, over Airflow's own REST API, strangers included."""
+"""Each combination of role, workflow and action in Airflow's REST API, also without a login."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tests.support.fab import ADMIN, FabAirflow, role_names
 
 pytestmark = pytest.mark.airflow
 ROLES = table(all_roles(load_pack(SHIPPED)))
-# One whose deletion is approved, one of each kind of people, and an incident.
-LOOKED_AT = ("enforce_retention", "backup_offsite", "remind_training", "respond_to_incident")
+# A workflow of each access group, including an approval and an incident.
+SAMPLE_DAGS = ("enforce_retention", "backup_offsite", "remind_training", "respond_to_incident")
 STRANGER = "a stranger"
 NOBODY = ""
 TASK = f"dags/{{dag}}/dagRuns/{RUN}/taskInstances/seal"
 
 
 class Asked(NamedTuple):
-    """A request, and the attribute of a role that allows it.
+    """A request, and the attribute of a role that allows the request.
 
-    A body that no route takes shows whether one may, and changes nothing.
+    The body of each request is invalid, so an allowed request changes nothing.
     """
 
     allowed_by: str
@@ -39,7 +39,7 @@ ON_A_DAG = {
     "see it": Asked("reads", "GET", "dags/{dag}"),
     "see its run": Asked("reads", "GET", f"dags/{{dag}}/dagRuns/{RUN}"),
     "see its tasks": Asked("reads", "GET", f"dags/{{dag}}/dagRuns/{RUN}/taskInstances"),
-    "see its questions": Asked("reads", "GET", f"dags/{{dag}}/dagRuns/{RUN}/hitlDetails"),
+    "see its requests": Asked("reads", "GET", f"dags/{{dag}}/dagRuns/{RUN}/hitlDetails"),
     "trigger": Asked("triggers", "POST", "dags/{dag}/dagRuns"),
     "answer": Asked("answers", "PATCH", f"{TASK}/-1/hitlDetails"),
     "clear a task": Asked("clears", "POST", "dags/{dag}/clearTaskInstances"),
@@ -64,8 +64,8 @@ OF_ADMIN = {
 }
 
 
-def asked(session: requests.Session, airflow: FabAirflow, method: str, path: str) -> bool:
-    """Ask, and return whether it is allowed."""
+def is_allowed(session: requests.Session, airflow: FabAirflow, method: str, path: str) -> bool:
+    """Send a request; return whether the server allows it."""
     url = requests.compat.urljoin(f"{airflow.url}/api/v2/", path)
     answer = session.request(method, url, json=None if method == "GET" else UNFIT, timeout=120)
     assert answer.status_code in {200, 401, 403, 404, 422}, (path, answer.text)
@@ -73,35 +73,45 @@ def asked(session: requests.Session, airflow: FabAirflow, method: str, path: str
 
 
 @pytest.mark.parametrize("role", [*role_names(), STRANGER])
-def test_a_role_may_do_what_the_table_gives_and_nothing_else(
-    airflow: FabAirflow, role: str
-) -> None:
-    """On workflows that differ in everything, and on what belongs to no workflow."""
+def test_role_has_exactly_the_rights_of_the_roles_table(airflow: FabAirflow, role: str) -> None:
     session = airflow.session(None if role == STRANGER else role)
-    found = {
-        (name, dag): asked(session, airflow, one.method, one.path.format(dag=dag))
-        for dag in LOOKED_AT
-        for name, one in ON_A_DAG.items()
+    allowed = {
+        (name, dag): is_allowed(session, airflow, request.method, request.path.format(dag=dag))
+        for dag in SAMPLE_DAGS
+        for name, request in ON_A_DAG.items()
     }
-    assert found == {
-        (name, dag): may(role, one.allowed_by, dag)
-        for dag in LOOKED_AT
-        for name, one in ON_A_DAG.items()
+    assert allowed == {
+        (name, dag): is_expected(role, request.allowed_by, dag)
+        for dag in SAMPLE_DAGS
+        for name, request in ON_A_DAG.items()
     }
-    only_admin = {name: asked(session, airflow, *one) for name, one in OF_ADMIN.items()}
+    only_admin = {
+        name: is_allowed(session, airflow, *request) for name, request in OF_ADMIN.items()
+    }
     assert only_admin == dict.fromkeys(OF_ADMIN, role == ADMIN)
 
 
-def may(role: str, act: str, dag_id: str) -> bool:
-    """What is expected: the table's for its roles, all for Admin, nothing for a stranger."""
+def is_expected(role: str, act: str, dag_id: str) -> bool:
+    """Return whether a role should have a right.
+
+    Roles of the table have the rights of the table, Admin has all rights, and a request without
+    login has none.
+
+    Args:
+        role: name of the role; `STRANGER` for a request without login.
+        act: attribute of a role that gives the right, such as ``triggers``; empty if only Admin has
+            the right.
+        dag_id: DAG id of the workflow.
+    """
     if role in ROLES:
         return act != NOBODY and dag_id in ROLES[role].dags(act)
     return role == ADMIN
 
 
 @pytest.mark.parametrize("role", [*ROLES])
-def test_lists_have_no_workflow_that_a_role_may_not_read(airflow: FabAirflow, role: str) -> None:
-    """A list over all workflows is a way around the question for one."""
+def test_dag_run_and_task_lists_omit_workflows_that_a_role_may_not_read(
+    airflow: FabAirflow, role: str
+) -> None:
     session = airflow.session(role)
     lists = {
         "dags": "dags",
@@ -109,21 +119,21 @@ def test_lists_have_no_workflow_that_a_role_may_not_read(airflow: FabAirflow, ro
         "dags/~/dagRuns/~/taskInstances": "task_instances",
     }
     for path, key in lists.items():
-        seen: set[str] = set()
+        dag_ids: set[str] = set()
         for offset in range(0, 2000, 100):
             address = f"{airflow.url}/api/v2/{path}?limit=100&offset={offset}"
             page = session.get(address, timeout=120).json()[key]
-            seen |= {one["dag_id"] for one in page}
+            dag_ids |= {row["dag_id"] for row in page}
             if len(page) < 100:
                 break
-        assert seen == ROLES[role].reads, path
+        assert dag_ids == ROLES[role].reads, path
     path = "dags/~/dagRuns/~/taskInstances/~/xcomEntries"
     assert session.get(f"{airflow.url}/api/v2/{path}", timeout=120).status_code == 403
 
 
 @pytest.fixture(scope="module")
 def incident_asset(airflow: FabAirflow) -> str:
-    """The asset of an incident's bundle, with an event."""
+    """Create an asset for the bundle of an incident, with an event; return the asset's name."""
     name = "x-parcelseal://sealed-bundle/respond_to_incident"
     with psycopg.connect(airflow.database) as connection:
         connection.execute(
@@ -146,14 +156,17 @@ def incident_asset(airflow: FabAirflow) -> str:
 def test_only_admin_data_engineer_and_auditor_see_assets(
     airflow: FabAirflow, role: str, incident_asset: str
 ) -> None:
-    """Only Admin makes events by hand; nobody sees events of workflows that they may not read."""
+    """Only Admin can create events by hand.
+
+    Events of workflows that a role cannot read are hidden.
+    """
     session = airflow.session(None if role == STRANGER else role)
     may_see = role in {ADMIN, "Data Engineer", "Auditor"}
     for path in ("assets", "assets/aliases", "assets/events"):
-        assert asked(session, airflow, "GET", path) == may_see, path
-    assert asked(session, airflow, "POST", "assets/events") == (role == ADMIN)
+        assert is_allowed(session, airflow, "GET", path) == may_see, path
+    assert is_allowed(session, airflow, "POST", "assets/events") == (role == ADMIN)
     if may_see:
         url = f"{airflow.url}/api/v2/assets/events"
         events = session.get(url, timeout=120).json()["asset_events"]
-        shown = {event["name"] for event in events}
-        assert (incident_asset in shown) == (role != "Data Engineer")
+        assets = {event["name"] for event in events}
+        assert (incident_asset in assets) == (role != "Data Engineer")

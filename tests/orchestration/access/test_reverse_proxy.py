@@ -30,18 +30,18 @@ VISITOR = "127.0.0.7"  # connects to nginx
 
 
 class FromAddress(HTTPAdapter):
-    """Connects from an address of this machine."""
+    """An HTTP adapter that connects from a given address of this machine."""
 
     def __init__(self, address: str) -> None:
         self._address = address
         super().__init__()
 
-    def init_poolmanager(self, *args: Any, **words: Any) -> None:
-        super().init_poolmanager(*args, source_address=(self._address, 0), **words)
+    def init_poolmanager(self, *args: Any, **text: Any) -> None:
+        super().init_poolmanager(*args, source_address=(self._address, 0), **text)
 
 
 def session_from(address: str) -> requests.Session:
-    """Return a session that connects from an address of this machine."""
+    """Return an HTTP session that connects from a given address of this machine."""
     session = requests.Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, FromAddress(address))
@@ -50,7 +50,7 @@ def session_from(address: str) -> requests.Session:
 
 @pytest.fixture(scope="module")
 def airflow(postgres: EmbeddedPostgres) -> Iterator[FabAirflow]:
-    """An API server of its own: the tests use up the log-ins of an account."""
+    """Yield a separate API server, because the tests block accounts with failed log-ins."""
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-proxied-"))
     settings = {
         "AIRFLOW__FAB__COOKIE_SECURE": "True",
@@ -67,19 +67,19 @@ def airflow(postgres: EmbeddedPostgres) -> Iterator[FabAirflow]:
 
 @pytest.fixture(scope="module")
 def proxy(airflow: FabAirflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """Nginx before it."""
+    """Yield an nginx that forwards requests to the API server."""
     with nginx_before(airflow.url, tmp_path_factory.mktemp("nginx")) as (url, authority):
         yield Proxy(url, str(authority))
 
 
 class Proxy:
-    """Address of nginx, and the file of its authority."""
+    """The URL of nginx, and the file with the certificate of its certificate authority."""
 
     def __init__(self, url: str, authority: str) -> None:
         self.url, self.authority = url, authority
 
     def session(self, address: str = VISITOR) -> requests.Session:
-        """Return a browser's session, which verifies the certificate."""
+        """Return an HTTP session that connects from an address and verifies the certificate."""
         session = session_from(address)
         session.verify = self.authority
         session.trust_env = False  # REQUESTS_CA_BUNDLE would win over `verify`
@@ -87,13 +87,13 @@ class Proxy:
 
 
 def attributes(answer: requests.Response) -> dict[str, str]:
-    """Return the attributes of each cookie that an answer sets."""
+    """Return the attributes of each cookie that a response sets, by cookie name."""
     values = answer.raw.headers.getlist("Set-Cookie")
     return {value.partition("=")[0]: value.partition("; ")[2].lower() for value in values}
 
 
 def log_in(session: requests.Session, url: str, account: str, password: str) -> requests.Response:
-    """Log in by the form, as a browser does."""
+    """Send FAB's log-in form, as a browser does."""
     page = session.get(f"{url}/auth/login/", timeout=120)
     token = re.search(r'csrf_token"[^>]*value="([^"]+)"', page.text)
     assert token is not None, page.text
@@ -105,16 +105,19 @@ def log_in(session: requests.Session, url: str, account: str, password: str) -> 
 
 
 def log_lines(airflow: FabAirflow) -> list[dict[str, object]]:
-    """Return the server's log."""
+    """Return the lines of the server's log."""
     lines = (airflow.folder / "api-server.log").read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
 
 
-def logged(airflow: FabAirflow, words: str, count: int = 1) -> list[dict[str, object]]:
-    """Wait until the log has the words; the server answers before it writes a line."""
+def logged(airflow: FabAirflow, text: str, count: int = 1) -> list[dict[str, object]]:
+    """Wait until the log has `count` lines with a text, and return them.
+
+    The server answers a request before it writes the log line.
+    """
     lines: list[dict[str, object]] = []
     for _ in range(600):
-        lines = [line for line in log_lines(airflow) if words in json.dumps(line)]
+        lines = [line for line in log_lines(airflow) if text in json.dumps(line)]
         if len(lines) >= count:
             break
         time.sleep(0.1)
@@ -122,25 +125,24 @@ def logged(airflow: FabAirflow, words: str, count: int = 1) -> list[dict[str, ob
 
 
 def test_cookies_are_secure_behind_the_proxy(airflow: FabAirflow, proxy: Proxy) -> None:
-    """Both, the session of the form and the token, and pages are served with them."""
     account = account_of("Auditor")
     session = proxy.session()
     answer = log_in(session, proxy.url, account, airflow.passwords[account])
     assert answer.status_code == 302, answer.text
     cookies = attributes(answer)
     assert {"session", "_token"} <= set(cookies)
-    for name, words in cookies.items():
-        assert "secure" in words.split("; "), (name, words)
-        assert "httponly" in words.split("; "), (name, words)
+    for name, text in cookies.items():
+        assert "secure" in text.split("; "), (name, text)
+        assert "httponly" in text.split("; "), (name, text)
     me = session.get(f"{proxy.url}/ui/auth/me", timeout=120)
     assert me.json()["username"] == account
     assert answer.headers["Location"].startswith(("/", proxy.url))
 
 
-def test_guesses_are_refused_by_account_with_the_visitors_address_in_the_log(
+def test_failed_logins_block_the_account_and_log_the_client_address(
     airflow: FabAirflow, proxy: Proxy
 ) -> None:
-    """The account is refused, others from elsewhere are not; the log has no password."""
+    """The log contains no password."""
     account = account_of("Data Engineer")
     guess = {"username": account, "password": "a guess of mine"}
     visitor, url = proxy.session(), f"{proxy.url}/auth/token"
@@ -161,8 +163,9 @@ def test_guesses_are_refused_by_account_with_the_visitors_address_in_the_log(
     assert airflow.passwords[account] not in text
 
 
-def test_address_that_a_visitor_claims_does_not_count(airflow: FabAirflow, proxy: Proxy) -> None:
-    """Both through the proxy, and without it from another address than the proxy's."""
+def test_client_cannot_change_its_logged_address_by_a_forwarded_header(
+    airflow: FabAirflow, proxy: Proxy
+) -> None:
     claim = {"X-Forwarded-For": "203.0.113.5", "X-Forwarded-Proto": "https"}
     page = "/api/v2/version?test=by_claim"
     proxy.session().get(f"{proxy.url}{page}", headers=claim, timeout=120)

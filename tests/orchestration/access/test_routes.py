@@ -1,4 +1,4 @@
-"""Every route that Airflow's REST API has, asked by a stranger and by the auditor."""
+"""Every route of Airflow's REST API, requested without a login and by the auditor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.fab import ADMIN, FabAirflow
 pytestmark = pytest.mark.airflow
 DAG = "enforce_retention"
 Route = tuple[str, str]
-# They read by POST, or mark what one likes for oneself.
+# Routes that read by POST, or set favourites of the user.
 CHANGES_NOTHING = {
     ("POST", "/api/v2/dags/{dag_id}/dagRuns/list"),
     ("POST", "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/list"),
@@ -27,7 +27,7 @@ OPEN_TO_ALL = {
     ("GET", "/api/v2/auth/login"),
     ("GET", "/api/v2/auth/logout"),
 }
-# These look at the body before they know what one wants to change.
+# Routes that validate the body before they check permissions.
 DELETING = {"actions": [{"action": "delete", "entities": ["seen"]}]}
 BODIES: dict[Route, Any] = {
     ("PATCH", "/api/v2/connections"): DELETING,
@@ -45,37 +45,37 @@ BACKFILL = """
 
 
 @pytest.fixture(scope="module")
-def places(airflow: FabAirflow) -> dict[str, str]:
-    """What the routes are asked about: it is there, so that none says only that it is not."""
+def path_parameters(airflow: FabAirflow) -> dict[str, str]:
+    """Return path parameters that name existing objects. With them, no route answers 404."""
     with psycopg.connect(airflow.database) as connection:
         connection.execute(BACKFILL, [DAG])
-    found = airflow.session(ADMIN).get(f"{airflow.url}/api/v2/dags/{DAG}", timeout=120).json()
+    dag = airflow.session(ADMIN).get(f"{airflow.url}/api/v2/dags/{DAG}", timeout=120).json()
     return {
         "dag_id": DAG,
         "dag_run_id": RUN,
         "task_id": "seal",
         "map_index": "-1",
         "try_number": "1",
-        "file_token": found["file_token"],
+        "file_token": dag["file_token"],
     }
 
 
 @pytest.fixture(scope="module")
 def routes(airflow: FabAirflow) -> list[Route]:
-    """Every route of Airflow's REST API, from the server itself."""
+    """Return every route of Airflow's REST API, from the server's OpenAPI document."""
     paths = airflow.session(ADMIN).get(f"{airflow.url}/openapi.json", timeout=120).json()["paths"]
-    found = [(method.upper(), path) for path, methods in paths.items() for method in methods]
-    assert len(found) > 100
-    return found
+    operations = [(method.upper(), path) for path, methods in paths.items() for method in methods]
+    assert len(operations) > 100
+    return operations
 
 
 def status(
-    session: requests.Session, airflow: FabAirflow, places: dict[str, str], route: Route
+    session: requests.Session, airflow: FabAirflow, path_parameters: dict[str, str], route: Route
 ) -> int:
-    """Ask a route."""
+    """Request a route; return the HTTP status."""
     method, path = route
     for name in [part.partition("}")[0] for part in path.split("{")[1:]]:
-        path = path.replace(f"{{{name}}}", places.get(name, "1"))
+        path = path.replace(f"{{{name}}}", path_parameters.get(name, "1"))
     answer = session.request(
         method,
         f"{airflow.url}{path}",
@@ -86,27 +86,28 @@ def status(
     return answer.status_code
 
 
-def test_a_stranger_gets_nothing_of_any_route(
-    airflow: FabAirflow, places: dict[str, str], routes: list[Route]
+def test_routes_refuse_requests_without_login(
+    airflow: FabAirflow, path_parameters: dict[str, str], routes: list[Route]
 ) -> None:
-    """But health, version, and the way to the log-in."""
+    """The only exceptions are health, version and log-in."""
     session = airflow.session(None)
-    found = {one for one in routes if status(session, airflow, places, one) != 401}
-    assert found == OPEN_TO_ALL
+    answered = {
+        route for route in routes if status(session, airflow, path_parameters, route) != 401
+    }
+    assert answered == OPEN_TO_ALL
 
 
-def test_an_auditor_changes_nothing_by_any_route(
-    airflow: FabAirflow, places: dict[str, str], routes: list[Route]
+def test_writing_routes_refuse_the_auditor(
+    airflow: FabAirflow, path_parameters: dict[str, str], routes: list[Route]
 ) -> None:
-    """Read-only is said of every route that the server has, also those of versions to come."""
+    """The test also covers routes that a future Airflow version adds."""
     session = airflow.session("Auditor")
-    writing = [one for one in routes if one[0] != "GET" and one not in CHANGES_NOTHING]
-    found = {one: status(session, airflow, places, one) for one in writing}
-    assert found == dict.fromkeys(writing, 403)
+    writing = [route for route in routes if route[0] != "GET" and route not in CHANGES_NOTHING]
+    statuses = {key: status(session, airflow, path_parameters, key) for key in writing}
+    assert statuses == dict.fromkeys(writing, 403)
 
 
-def test_the_auditor_sees_who_did_what(airflow: FabAirflow) -> None:
-    """Triggers, pauses, clearings and answers stand in Airflow's own log of events."""
+def test_auditor_can_read_the_event_log(airflow: FabAirflow) -> None:
     answer = airflow.session("Auditor").get(f"{airflow.url}/api/v2/eventLogs", timeout=120)
-    events = {(one["event"], one["owner"]) for one in answer.json()["event_logs"]}
+    events = {(log["event"], log["owner"]) for log in answer.json()["event_logs"]}
     assert ("trigger_dag_run", "admin") in events

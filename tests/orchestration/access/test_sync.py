@@ -1,4 +1,4 @@
-"""What stands in FAB is the table of roles, again and again, and nothing else is touched."""
+"""Roles and users are synchronised with FAB repeatedly; other roles and users do not change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from include.services.errors import UsageError
 from tests.support.fab import ADMIN, FabAirflow, account_of, rows
 
 pytestmark = pytest.mark.airflow
-GIVEN = """
+GRANTED = """
     SELECT r.name, a.name, v.name FROM ab_role r
     JOIN ab_permission_view_role x ON x.role_id = r.id
     JOIN ab_permission_view p ON p.id = x.permission_view_id
@@ -28,43 +28,39 @@ GIVEN = """
 """
 
 
-def given(database: str) -> dict[str, set[tuple[object, ...]]]:
-    """What each role may do, as FAB's tables have it."""
+def granted_permissions(database: str) -> dict[str, set[tuple[object, ...]]]:
+    """Return the permissions of each role in FAB's tables, by role name."""
     found: dict[str, set[tuple[object, ...]]] = {}
-    for role, *permission in rows(database, GIVEN):
+    for role, *permission in rows(database, GRANTED):
         found.setdefault(str(role), set()).add(tuple(permission))
     return found
 
 
-def test_fab_keeps_what_was_written(airflow: FabAirflow) -> None:
-    """After every DAG was parsed, somebody called `airflow sync-perm`, and a server has started.
-
-    All three write roles by themselves.
-    """
+def test_airflow_does_not_change_roles_when_it_parses_dags_or_starts(
+    airflow: FabAirflow,
+) -> None:
     roles = all_roles(load_pack(SHIPPED))
-    found = given(airflow.database)
-    assert {one.name: found[one.name] for one in roles} == {
-        one.name: set(map(tuple, one.permissions)) for one in roles
+    granted = granted_permissions(airflow.database)
+    assert {role.name: granted[role.name] for role in roles} == {
+        role.name: set(map(tuple, role.permissions)) for role in roles
     }
     log = (airflow.folder / "api-server.log").read_text()
     assert "Updating permission on all DAG views" in log
 
 
 def test_admin_may_open_every_page(airflow: FabAirflow) -> None:
-    """By FAB's own rule: Admin gets what there is when a server starts."""
-    opened = {resource for _action, resource in given(airflow.database)[ADMIN]}
-    assert {one for role in ROLES for one in role.pages} <= opened
+    """FAB grants all permissions to Admin when a server starts."""
+    opened = {resource for _action, resource in granted_permissions(airflow.database)[ADMIN]}
+    assert {page for role in ROLES for page in role.pages} <= opened
 
 
-def test_writing_again_changes_nothing(session: Session) -> None:
-    """The command may stand in a start-up script."""
+def test_sync_roles_twice_changes_nothing(session: Session) -> None:
     from include.orchestration.access.sync import sync_roles
 
     assert sync_roles(session, all_roles(load_pack(SHIPPED))) == []
 
 
-def test_what_the_table_no_longer_gives_is_taken_away(session: Session) -> None:
-    """And what it gives anew is given; each change is named."""
+def test_sync_roles_revokes_removed_and_grants_new_permissions(session: Session) -> None:
     from include.orchestration.access.sync import sync_roles
 
     other = replace(
@@ -78,37 +74,36 @@ def test_what_the_table_no_longer_gives_is_taken_away(session: Session) -> None:
     session.flush()
     session.expire_all()
     assert sync_roles(session, [other, *all_roles(load_pack(SHIPPED))[1:]]) == []
-    (back,) = sync_roles(session, all_roles(load_pack(SHIPPED)))
-    assert (back.granted, back.revoked) == (change.revoked, change.granted)
+    (restored,) = sync_roles(session, all_roles(load_pack(SHIPPED)))
+    assert (restored.granted, restored.revoked) == (change.revoked, change.granted)
 
 
-def test_a_right_that_somebody_gave_by_hand_is_taken_back(session: Session) -> None:
-    """Of our roles only; Viewer, and what a company made itself, stay as they are."""
+def test_sync_roles_revokes_manual_grants_only_of_parcelseal_roles(session: Session) -> None:
     from airflow.providers.fab.auth_manager.models import Role as FabRole
     from sqlalchemy import select
 
     from include.orchestration.access.sync import sync_roles
 
-    everything = session.scalars(select(FabRole).where(FabRole.name == ADMIN)).unique().one()
-    own = FabRole(name="Our Own", permissions=list(everything.permissions))
-    session.add(own)
-    ours = session.scalars(select(FabRole).where(FabRole.name == "Auditor")).unique().one()
-    ours.permissions = list({*ours.permissions, *everything.permissions})
+    all_permissions = session.scalars(select(FabRole).where(FabRole.name == ADMIN)).unique().one()
+    company_role = FabRole(name="Our Own", permissions=list(all_permissions.permissions))
+    session.add(company_role)
+    auditor = session.scalars(select(FabRole).where(FabRole.name == "Auditor")).unique().one()
+    auditor.permissions = list({*auditor.permissions, *all_permissions.permissions})
     session.flush()
     (change,) = sync_roles(session, all_roles(load_pack(SHIPPED)))
     assert change.role == "Auditor"
     assert Permission(Action.CREATE, "Connections") in change.revoked
     assert change.granted == ()
-    assert len(ours.permissions) == len(table(ROLES)["Auditor"].permissions)
-    assert set(own.permissions) == set(everything.permissions)
+    assert len(auditor.permissions) == len(table(ROLES)["Auditor"].permissions)
+    assert set(company_role.permissions) == set(all_permissions.permissions)
 
 
-def test_a_department_that_is_gone_reads_nothing(session: Session) -> None:
-    """Its people keep an empty role until an administrator takes it from them."""
+def test_sync_roles_empties_the_role_of_a_removed_department(session: Session) -> None:
+    """The users of the department keep the role, which has no more permissions."""
     from include.orchestration.access.sync import sync_roles
 
     pack = load_pack(SHIPPED)
-    kept = [one for one in department_roles(pack) if "human" not in one.name]
+    kept = [role for role in department_roles(pack) if "human" not in role.name]
     (change,) = sync_roles(session, [*ROLES, *kept])
     assert change.role == "Department Reader: human_resources"
     assert Permission(Action.READ, "DAG:remind_training") in change.revoked
@@ -124,27 +119,25 @@ def people(tmp_path: Path, content: object) -> Path:
 ONE = {"id": "E00012", "name": "陈静", "mail": "e00012@courier.example", "roles": ["On Call"]}
 
 
-def test_a_new_user_gets_a_password_that_only_the_file_knows(
-    session: Session, tmp_path: Path
-) -> None:
-    """Mode 0600, added to those that stand there; written again, nothing changes."""
+def test_sync_users_writes_new_passwords_to_the_file(session: Session, tmp_path: Path) -> None:
+    """The file has mode 0600, and its other entries do not change."""
     from include.orchestration.access.users import read_people, sync_users
 
     passwords = tmp_path / "passwords.json"
     passwords.write_text(json.dumps({"somebody": "else"}))
-    found = read_people(people(tmp_path, [ONE]))
-    made = sync_users(session, found, passwords)
-    assert (made.created, made.updated) == (["E00012"], [])
+    users = read_people(people(tmp_path, [ONE]))
+    changes = sync_users(session, users, passwords)
+    assert (changes.created, changes.updated) == (["E00012"], [])
     kept = json.loads(passwords.read_text())
-    assert kept == {"somebody": "else", **made.passwords}
+    assert kept == {"somebody": "else", **changes.passwords}
     assert len(kept["E00012"]) >= 24
     assert stat.S_IMODE(passwords.stat().st_mode) == 0o600
-    again = sync_users(session, found, passwords)
+    again = sync_users(session, users, passwords)
     assert (again.created, again.updated, again.passwords) == ([], [], {})
 
 
-def test_a_password_that_is_there_already_is_used(session: Session, tmp_path: Path) -> None:
-    """So a secret that was made elsewhere, and cannot be written, serves too."""
+def test_sync_users_takes_passwords_from_the_file(session: Session, tmp_path: Path) -> None:
+    """The file may be a read-only secret."""
     from airflow.providers.fab.auth_manager.models import User
     from sqlalchemy import select
     from werkzeug.security import check_password_hash
@@ -159,10 +152,7 @@ def test_a_password_that_is_there_already_is_used(session: Session, tmp_path: Pa
     assert check_password_hash(user.password, "made elsewhere")
 
 
-def test_a_known_user_changes_roles_and_keeps_the_password(
-    session: Session, tmp_path: Path
-) -> None:
-    """The file's roles replace those that the user had; others are not touched."""
+def test_sync_users_replaces_roles_and_keeps_the_password(session: Session, tmp_path: Path) -> None:
     from airflow.providers.fab.auth_manager.models import User
     from sqlalchemy import select
 
@@ -173,10 +163,10 @@ def test_a_known_user_changes_roles_and_keeps_the_password(
     change = {"id": account, "name": "Supervisor", "mail": mail, "roles": ["Auditor"]}
     query = select(User).where(User.username == account)
     before = session.scalars(query).unique().one().password
-    done = sync_users(session, read_people(people(tmp_path, [change])), None)
-    assert (done.created, done.updated) == ([], [account])
+    changes = sync_users(session, read_people(people(tmp_path, [change])), None)
+    assert (changes.created, changes.updated) == ([], [account])
     user = session.scalars(query).unique().one()
-    assert ([one.name for one in user.roles], user.password) == (["Auditor"], before)
+    assert ([role.name for role in user.roles], user.password) == (["Auditor"], before)
 
 
 @pytest.mark.parametrize(
@@ -187,14 +177,14 @@ def test_a_known_user_changes_roles_and_keeps_the_password(
         ([{**ONE, "roles": []}], "0.roles"),
         ([{**ONE, "password": "secret"}], "0.password"),
         ([{**ONE, "mail": "nowhere"}], "0.mail"),
-        ([ONE, {**ONE, "mail": "b@courier.example"}], "1.id stands there twice"),
+        ([ONE, {**ONE, "mail": "b@courier.example"}], "1.id appears twice in the file"),
         ({"users": []}, "the file: "),
     ],
 )
-def test_a_file_of_users_that_is_wrong_is_refused(
+def test_read_people_refuses_invalid_files_without_quoting_values(
     session: Session, tmp_path: Path, content: object, fault: str
 ) -> None:
-    """With the place in the file and what is wrong; never with a value that may be a password."""
+    """A value in the file may be a password."""
     from include.orchestration.access.users import read_people, sync_users
 
     with pytest.raises(UsageError) as refused:
@@ -204,18 +194,17 @@ def test_a_file_of_users_that_is_wrong_is_refused(
     assert not (tmp_path / "passwords.json").exists()
 
 
-def test_new_users_without_a_file_for_passwords_are_refused(
+def test_sync_users_refuses_new_users_without_a_password_file(
     session: Session, tmp_path: Path
 ) -> None:
-    """A password that nobody can read would be lost."""
     from include.orchestration.access.users import read_people, sync_users
 
     with pytest.raises(UsageError, match="no file for their passwords"):
         sync_users(session, read_people(people(tmp_path, [ONE])), None)
 
 
-def test_another_auth_manager_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FAB's own too: by its numbers, nobody who is asked could answer."""
+def test_fab_session_refuses_another_auth_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAB's own auth manager is refused too."""
     from include.orchestration.access.database import require_manager
 
     for other in (
@@ -229,8 +218,7 @@ def test_another_auth_manager_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         assert "include.orchestration.access.manager.AccountFabAuthManager" in refused.value.action
 
 
-def test_a_database_that_is_not_migrated_is_refused(database: str) -> None:
-    """With the command that migrates it."""
+def test_fab_session_refuses_an_unmigrated_database(database: str) -> None:
     from include.orchestration.access.database import require_migrated
 
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database))
@@ -240,11 +228,10 @@ def test_a_database_that_is_not_migrated_is_refused(database: str) -> None:
     engine.dispose()
 
 
-def test_roles_are_listed_without_airflow(airflow: FabAirflow) -> None:
-    """For whoever asks what a role gives; the same as was written."""
+def test_roles_list_command_does_not_import_airflow(airflow: FabAirflow) -> None:
     code = "import sys; from include.cli.app import _run; _run(sys.argv[1:])"
     code += "; assert not any(one.split('.')[0] == 'airflow' for one in sys.modules), 'airflow'"
-    shown = json.loads(airflow.run("-c", code, "roles", "list", "--json").stdout)["roles"]
-    assert {one["name"]: len(one["permissions"]) for one in shown} == {
-        one.name: len(one.permissions) for one in all_roles(load_pack(SHIPPED))
+    listing = json.loads(airflow.run("-c", code, "roles", "list", "--json").stdout)["roles"]
+    assert {entry["name"]: len(entry["permissions"]) for entry in listing} == {
+        role.name: len(role.permissions) for role in all_roles(load_pack(SHIPPED))
     }

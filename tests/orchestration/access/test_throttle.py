@@ -1,4 +1,4 @@
-"""Log-ins are refused after too many failed ones."""
+"""The limit on failed log-ins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse
 from starlette.testclient import TestClient
 
 from include.orchestration.access.throttle import (
-    MOST_BYTES,
+    MAX_BODY_BYTES,
     PER_ACCOUNT,
     PER_ADDRESS,
     WINDOW,
@@ -26,7 +26,7 @@ WRONG = "a wrong one"
 
 
 class Clock:
-    """A clock that a test moves."""
+    """A clock whose time a test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -46,14 +46,14 @@ def counts(clock: Clock) -> FailedLogins:
 
 
 def fail(counts: FailedLogins, account: str, address: str = "10.0.0.1") -> bool:
-    """Let a log-in fail; returns whether it was accepted."""
+    """Simulate a failed log-in; return whether the throttle accepted the attempt."""
     return isinstance(counts.begin(account, address), Attempt)
 
 
-def test_account_is_refused_after_too_many_failures_from_any_address(
+def test_throttle_refuses_account_after_failed_logins_from_several_addresses(
     counts: FailedLogins, clock: Clock
 ) -> None:
-    """Spelling does not matter, and other accounts are not concerned."""
+    """The spelling of the account is ignored. Other accounts are not affected."""
     accepted = [fail(counts, "Anna ", f"10.0.0.{i}") for i in range(PER_ACCOUNT)]
     assert all(accepted)
     clock.now += 60
@@ -63,27 +63,29 @@ def test_account_is_refused_after_too_many_failures_from_any_address(
     assert fail(counts, "anna")
 
 
-def test_failures_are_forgotten_one_by_one_as_they_grow_old(
+def test_throttle_ignores_failed_logins_older_than_the_time_window(
     counts: FailedLogins, clock: Clock
 ) -> None:
     assert fail(counts, "anna")
     clock.now += WINDOW - 10
     later = [fail(counts, "anna", f"10.0.0.{i}") for i in range(PER_ACCOUNT)]
     assert later.count(True) == PER_ACCOUNT - 1
-    clock.now += 11  # the first one is forgotten, and no other
+    clock.now += 11  # only the first failure is forgotten
     assert [fail(counts, "anna", "10.0.1.1") for _ in range(2)] == [True, False]
 
 
-def test_address_is_refused_after_too_many_failures_of_any_account(counts: FailedLogins) -> None:
-    """A provider gives one customer a whole /64 of IPv6."""
+def test_throttle_refuses_address_after_failed_logins_to_several_accounts(
+    counts: FailedLogins,
+) -> None:
+    """An IPv6 /64 network is treated as one address."""
     accepted = [fail(counts, f"user {i}", f"2001:db8::{i:x}") for i in range(PER_ADDRESS)]
     assert all(accepted)
     assert not fail(counts, "another", "2001:db8::ffff")
     assert fail(counts, "another", "2001:db8:0:1::1")
 
 
-def test_log_in_that_succeeds_does_not_count(counts: FailedLogins) -> None:
-    """Neither for the account nor for the address; earlier failures still count."""
+def test_throttle_does_not_count_successful_logins(counts: FailedLogins) -> None:
+    """Failed log-ins before a successful one are still counted."""
     assert fail(counts, "anna")
     for _ in range(PER_ADDRESS + 1):
         attempt = counts.begin("anna", "10.0.0.1")
@@ -92,14 +94,12 @@ def test_log_in_that_succeeds_does_not_count(counts: FailedLogins) -> None:
     assert [fail(counts, "anna") for _ in range(PER_ACCOUNT)].count(True) == PER_ACCOUNT - 1
 
 
-def test_log_ins_at_the_same_time_count(counts: FailedLogins) -> None:
-    """Else guesses could be sent all at once."""
+def test_throttle_counts_logins_that_have_begun_and_not_yet_ended(counts: FailedLogins) -> None:
     attempts = [counts.begin("anna", "10.0.0.1") for _ in range(PER_ACCOUNT + 5)]
     assert sum(isinstance(each, Attempt) for each in attempts) == PER_ACCOUNT
 
 
-def test_memory_is_bounded(counts: FailedLogins) -> None:
-    """Names are of any length and number; the least recent ones are forgotten."""
+def test_throttle_memory_is_bounded(counts: FailedLogins) -> None:
     for i in range(1000):
         fail(counts, f"{'x' * 10_000}{i}", f"10.0.{i // 250}.{i % 250}")
     assert len(counts._times) == 100
@@ -107,7 +107,7 @@ def test_memory_is_bounded(counts: FailedLogins) -> None:
 
 @pytest.fixture
 def client(counts: FailedLogins) -> TestClient:
-    """A client of an app with the routes of FAB, below `/auth` as in the API server."""
+    """Return a client of an app with FAB's routes below `/auth`, as in the API server."""
     auth = FastAPI()
 
     @auth.post("/token", status_code=201)
@@ -133,10 +133,10 @@ def client(counts: FailedLogins) -> TestClient:
 
 
 @pytest.mark.parametrize("path", ["/auth/token", "/auth/token/cli"])
-def test_token_is_refused_with_429_and_a_line_in_the_log(
+def test_throttled_token_request_gets_429_and_is_logged(
     client: TestClient, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
-    """Also with the right password; the line has no password."""
+    """Even the right password is refused, and the log does not contain it."""
     for _ in range(PER_ACCOUNT):
         body = {"username": "anna", "password": WRONG}
         assert client.post(path, json=body).status_code == 401
@@ -152,8 +152,9 @@ def test_token_is_refused_with_429_and_a_line_in_the_log(
 
 
 @pytest.mark.parametrize("as_file", [False, True], ids=["urlencoded", "multipart"])
-def test_form_and_token_share_one_limit(client: TestClient, as_file: bool) -> None:
-    """A guesser who changes between the two gains nothing."""
+def test_throttle_counts_failed_form_logins_and_token_logins_together(
+    client: TestClient, as_file: bool
+) -> None:
     form = {"username": "anna", "password": WRONG}
     sent: dict[str, Any] = {"data": form}
     if as_file:
@@ -169,8 +170,8 @@ def test_form_and_token_share_one_limit(client: TestClient, as_file: bool) -> No
 
 
 @pytest.mark.parametrize("as_file", [False, True], ids=["urlencoded", "multipart"])
-def test_form_that_names_two_accounts_is_refused(client: TestClient, as_file: bool) -> None:
-    """FAB compares the password of the first one; the limit would count for the last one."""
+def test_throttle_refuses_form_with_two_accounts(client: TestClient, as_file: bool) -> None:
+    """FAB would compare the password with that of the first account."""
     fields: dict[str, Any] = {"username": ["anna", "bert"], "password": WRONG}
     if as_file:
         parts = [("username", (None, "anna")), ("username", (None, "bert"))]
@@ -180,8 +181,7 @@ def test_form_that_names_two_accounts_is_refused(client: TestClient, as_file: bo
     assert answer.status_code == 400
 
 
-def test_request_without_password_does_not_count(client: TestClient) -> None:
-    """The server compared no password. Requests that are not log-ins pass unchanged."""
+def test_throttle_does_not_count_requests_without_password(client: TestClient) -> None:
     for _ in range(PER_ADDRESS + 1):
         assert client.post("/auth/token", json={"username": "anna"}).status_code == 400
         assert client.post("/auth/token", content=b"{").status_code == 422
@@ -189,7 +189,6 @@ def test_request_without_password_does_not_count(client: TestClient) -> None:
     assert client.post("/auth/token", json={"username": 7, "password": RIGHT}).status_code == 201
 
 
-def test_large_body_is_refused(client: TestClient) -> None:
-    """It would be kept in memory to find the account."""
-    body = {"username": "x" * MOST_BYTES, "password": RIGHT}
+def test_throttle_refuses_large_body(client: TestClient) -> None:
+    body = {"username": "x" * MAX_BODY_BYTES, "password": RIGHT}
     assert client.post("/auth/token", json=body).status_code == 413

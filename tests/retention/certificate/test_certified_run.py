@@ -1,4 +1,4 @@
-"""A whole run on a database nobody here designed: what its certificate says is what happened."""
+"""Tests of runs on the sample database Chinook, and of the resulting certificates of deletion."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from include.state.connect import engine
 from include.state.migrate import migrate
 from include.workflow.run_records import RunRecords
 from tests.retention import step_records as steps
-from tests.retention.certificate.certified import indicators, sentences
-from tests.retention.chinook import AS_OF, DATABASE, chinook_pack
+from tests.retention.certificate.certificate_records import indicators, sentences
+from tests.retention.chinook_pack import AS_OF, DATABASE, chinook_pack
 from tests.retention.database_fixtures import changed, retention_database
 from tests.support.registers import content_of
 
@@ -45,7 +45,7 @@ def pack(tmp_path: Path) -> PolicyPack:
 
 @pytest.fixture
 def shop(database: str, pack: PolicyPack) -> Iterator[RetentionDatabase]:
-    """The shop, and a state database beside it in a schema of its own."""
+    """The database Chinook in a run, with a state database in a separate schema."""
     with psycopg.connect(database, autocommit=True) as admin:
         admin.execute(DATABASE.read_bytes())
         admin.execute("CREATE SCHEMA our_state")
@@ -64,32 +64,32 @@ def shop(database: str, pack: PolicyPack) -> Iterator[RetentionDatabase]:
     state.dispose()
 
 
-def a_run(
+def run_all_steps(
     shop: RetentionDatabase, option: str = "Approve", copies: list[StoredRestorePoint] | None = None
 ) -> list[StepRecord]:
-    """Plan, answer where there is a question, execute, count."""
-    made = steps.plan(shop, AS_OF.isoformat())
-    records = [made]
-    if made.data["request"]:
-        at, content = CLOCK.now(), content_of(shop.run.state, made)
+    """Run plan, approval if needed, execution and verification, and return their step records."""
+    plan_record = steps.plan(shop, AS_OF.isoformat())
+    records = [plan_record]
+    if plan_record.data["request"]:
+        at, content = CLOCK.now(), content_of(shop.run.state, plan_record)
         answer = steps.take(
-            shop, made, option=option, reason="too many", user="bo", at=at, content=content
+            shop, plan_record, option=option, reason="too many", user="bo", at=at, content=content
         )
         records.append(answer)
-    records.append(steps.execute(shop, made))
-    records.append(steps.verify(shop, made, records[-1], copies))
-    # as the seal reads them
-    return [StepRecord.model_validate(json.loads(one.model_dump_json())) for one in records]
+    records.append(steps.execute(shop, plan_record))
+    records.append(steps.verify(shop, plan_record, records[-1], copies))
+    # in the form in which the seal task reads them
+    return [StepRecord.model_validate(json.loads(record.model_dump_json())) for record in records]
 
 
 def certificate(shop: RetentionDatabase, records: list[StepRecord]) -> Conclusion:
     with shop.run.state.connect() as conn:
-        trend = report.past(conn, "chinook")
+        trend = report.read_past_runs(conn, "chinook")
     return report.certificate(
         RunRecords(records),
         databases=[shop.mapped],
         rules={"chinook": shop.rules},
-        asked=["chinook"],
+        requested=["chinook"],
         approvals=[],
         trends={"chinook": trend},
     )
@@ -122,10 +122,10 @@ def ask(state: Engine, subject: str, received: date) -> None:
         )
 
 
-def test_the_certificate_tells_what_was_erased_and_what_stays(
+def test_certificate_counts_erased_and_remaining_records(
     shop: RetentionDatabase, database: str
 ) -> None:
-    """Counts of the database itself, the hold by number, the request by file, the backup by id."""
+    """The counts of the certificate are compared with counts in the database itself."""
     with psycopg.connect(database) as connection:
         row = connection.execute(
             "SELECT min(customer_id), (SELECT max(customer_id) FROM invoice WHERE "
@@ -134,90 +134,95 @@ def test_the_certificate_tells_what_was_erased_and_what_stays(
         ).fetchone()
         assert row is not None
         first, last, old = row
-        mails = [one[0] for one in connection.execute("SELECT email FROM customer")]
+        mails = [row[0] for row in connection.execute("SELECT email FROM customer")]
     hold(shop.run.state, f"chinook/{first}")
     ask(shop.run.state, str(last), CLOCK.now().date())
     copy = StoredRestorePoint(
         "20211001", CLOCK.now() - timedelta(days=1), CLOCK.now() + timedelta(days=30)
     )
     later = replace(copy, id="later", taken_at=CLOCK.now() + timedelta(hours=1))
-    records = a_run(shop, copies=[copy, later])
-    found = certificate(shop, records)
-    lines = sentences(found)
+    records = run_all_steps(shop, copies=[copy, later])
+    conclusion = certificate(shop, records)
+    lines = sentences(conclusion)
     with psycopg.connect(database) as connection:
         left = connection.execute(
             "SELECT count(*) FROM invoice WHERE invoice_date < '2021-04-01'"
         ).fetchone()
     assert left is not None
     assert 0 < left[0] < old
-    (row_of,) = [one for one in lines if one.startswith("Invoices | ") and one.count("|") == 6]
+    (row_of,) = [line for line in lines if line.startswith("Invoices | ") and line.count("|") == 6]
     assert row_of == f"Invoices | {old - left[0]} | {old - left[0]} | 0 | 0 | 0 | 0"
-    assert any(one.startswith("1 | a person | claim pending | legal | ") for one in lines)
-    assert any(one.startswith(f"1 | R-{last} | ") for one in lines)
-    assert any(one.startswith("20211001 | ") for one in lines)
-    assert not any(one.startswith("later | ") for one in lines)
+    assert any(line.startswith("1 | data subject | claim pending | legal | ") for line in lines)
+    assert any(line.startswith(f"1 | R-{last} | ") for line in lines)
+    assert any(line.startswith("20211001 | ") for line in lines)
+    assert not any(line.startswith("later | ") for line in lines)
     assert "Approved by | bo" in lines
-    assert "Named in the ledger by | HMAC-SHA-256 of the primary key, key k1" in lines
-    assert indicators(found) == {"expired_records_unexplained": 0, "erasure_requests_overdue": 0}
-    assert found.outcome is Outcome.ATTENTION  # the request's records are kept for now
-    said = json.dumps([one.model_dump(mode="json") for one in records])
-    assert not [one for one in mails if one in said]
+    assert "Identification in the ledger | HMAC-SHA-256 of the primary key, key k1" in lines
+    assert indicators(conclusion) == {
+        "expired_records_unexplained": 0,
+        "erasure_requests_overdue": 0,
+    }
+    assert conclusion.outcome is Outcome.ATTENTION  # the request's records are kept for now
+    said = json.dumps([record.model_dump(mode="json") for record in records])
+    assert not [mail for mail in mails if mail in said]
     assert f"chinook/{first}" not in said
 
 
-def test_nobody_approving_leaves_what_is_over_and_fails(shop: RetentionDatabase) -> None:
-    """Rejected: the records are there, and nothing else explains them."""
-    found = certificate(shop, a_run(shop, option="Reject"))
-    assert found.outcome is Outcome.FAIL
-    assert {"retention.rejected", "retention.not_approved", "retention.backups_unread"} <= {
-        one.code for one in found.findings
-    }
-    assert any("nobody approved" in one for one in sentences(found))
-    assert (indicators(found)["expired_records_unexplained"] or 0) > 0
-
-
-def test_a_request_that_no_class_answers_stays_open_and_becomes_overdue(
+def test_run_with_rejected_plan_fails_and_reports_unexplained_records(
     shop: RetentionDatabase,
 ) -> None:
-    """Nothing was looked for, so nothing is shown to be gone."""
+    conclusion = certificate(shop, run_all_steps(shop, option="Reject"))
+    assert conclusion.outcome is Outcome.FAIL
+    assert {"retention.rejected", "retention.not_approved", "retention.backups_unread"} <= {
+        finding.code for finding in conclusion.findings
+    }
+    assert any("the plan was not approved" in sentence for sentence in sentences(conclusion))
+    assert (indicators(conclusion)["expired_records_unexplained"] or 0) > 0
+
+
+def test_erasure_request_stays_open_and_overdue_if_no_record_class_is_erased_on_request(
+    shop: RetentionDatabase,
+) -> None:
+    """No record is searched if no record class is erased on request, so no erasure is proven."""
     without = changed(
         shop, retention=[rule.model_copy(update={"on_request": False}) for rule in shop.rules]
     )
     ask(shop.run.state, "1", CLOCK.now().date() - timedelta(days=40))
-    found = certificate(without, a_run(without))
-    assert indicators(found)["erasure_requests_overdue"] == 1
-    assert "retention.request_overdue" in {one.code for one in found.findings}
+    conclusion = certificate(without, run_all_steps(without))
+    assert indicators(conclusion)["erasure_requests_overdue"] == 1
+    assert "retention.request_overdue" in {finding.code for finding in conclusion.findings}
     with shop.run.state.connect() as conn:
         assert len(requests.open_requests(conn, "chinook")) == 1
 
 
-def test_a_count_that_is_repeated_still_tells_of_the_request_it_closed(
+def test_retry_of_verification_reports_erasure_request_that_first_attempt_closed(
     shop: RetentionDatabase, database: str
 ) -> None:
-    """The task was killed after its commit; the certificate says the same."""
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO customer (customer_id, first_name, last_name, email) "
             "VALUES (9001, 'a', 'b', 'c')"
         )
     ask(shop.run.state, "9001", CLOCK.now().date())
-    records = a_run(shop, copies=[])
+    records = run_all_steps(shop, copies=[])
     again = steps.verify(shop, records[0], records[2], [])
-    for one in (records[-1], again):
-        assert (one.data["requests_closed"], one.data["requests_open"]) == (1, 0)
-        assert one.data["requests"][0]["state"] == "closed"
+    for record in (records[-1], again):
+        assert (record.data["requests_closed"], record.data["requests_open"]) == (1, 0)
+        assert record.data["requests"][0]["state"] == "closed"
 
 
-def test_a_database_without_record_classes_goes_through_all_steps(shop: RetentionDatabase) -> None:
-    """Nothing is planned, executed or left; the certificate says that nothing expires there."""
+def test_all_steps_of_run_succeed_for_database_without_record_classes(
+    shop: RetentionDatabase,
+) -> None:
+    """The certificate says that no record of this database ever expires."""
     bare = changed(shop, retention=[])
     copy = StoredRestorePoint(
         "20211001", CLOCK.now() - timedelta(days=1), CLOCK.now() + timedelta(days=30)
     )
-    records = a_run(bare, copies=[copy])
-    assert records[-1].data["copies"] == []  # a backup holds nothing of it that was erased
-    found = certificate(bare, records)
-    assert found.outcome is Outcome.ATTENTION
-    assert [one.code for one in found.findings] == ["retention.no_class"]
+    records = run_all_steps(bare, copies=[copy])
+    assert records[-1].data["copies"] == []  # no backup has erased records
+    conclusion = certificate(bare, records)
+    assert conclusion.outcome is Outcome.ATTENTION
+    assert [finding.code for finding in conclusion.findings] == ["retention.no_class"]
     with shop.run.state.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM erasure_batch")) == 0

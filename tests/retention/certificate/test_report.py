@@ -1,4 +1,4 @@
-"""The certificate: how a run is judged, what its head says, what it leaves unsaid."""
+"""Tests of the certificate of deletion: outcome, summary, control indicators."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from include.reports.model import Fact
 from include.retention.certificate import report
 from include.state.connect import engine
 from include.state.tables import disposition
-from tests.retention.certificate.certified import (
+from tests.retention.certificate.certificate_records import (
     SHA256,
-    a_class,
-    a_rule,
-    a_run,
     certificate,
-    counted,
     english,
-    executed,
+    execution_data,
     indicators,
-    one_left,
-    planned,
+    plan_data,
+    planned_class,
+    remaining_data,
+    retention_rule,
+    run_records,
     sentences,
+    verification_data,
 )
 
+UNEXPLAINED = "Expired records that are still stored without a reason"
 GOOD = {"expired_records_unexplained": 0, "erasure_requests_overdue": 0}
 UNKNOWN = dict.fromkeys(GOOD)
 COPY = {
@@ -40,64 +41,72 @@ COPY = {
 }
 
 
-def codes(found: Any) -> list[str]:
-    return [one.code for one in found.findings]
+def codes(conclusion: Any) -> list[str]:
+    return [finding.code for finding in conclusion.findings]
 
 
-def fact(found: Any, label: str) -> Fact:
-    (one,) = [it for it in found.facts if it.label.text == label]
-    return one
+def fact(conclusion: Any, label: str) -> Fact:
+    (value,) = [each for each in conclusion.facts if each.label.text == label]
+    return value
 
 
-def shown(found: Any, label: str) -> str:
-    one = fact(found, label)
-    return Translator("en").quantity(one.value, one.unit)
+def shown(conclusion: Any, label: str) -> str:
+    value = fact(conclusion, label)
+    return Translator("en").quantity(value.value, value.unit)
 
 
-def test_a_run_counted_by_the_version_before_has_its_certificate() -> None:
-    """Its records lack what is counted since; nothing else would be left of the run."""
-    old = {key: value for key, value in one_left(held=3).items() if key != "waiting"}
-    found = certificate(a_run(verify=counted({"order": 10}, [old])))
-    assert shown(found, "Expired, kept on a ground") == "3 rows"
+def test_certificate_can_be_built_from_step_records_of_earlier_version() -> None:
+    """The results of an earlier version lack figures that were added later."""
+    old = {key: value for key, value in remaining_data(held=3).items() if key != "waiting"}
+    conclusion = certificate(run_records(verify=verification_data({"order": 10}, [old])))
+    assert shown(conclusion, "Expired records that are still stored for a reason") == "3 rows"
 
 
-def test_a_run_that_erased_what_was_over_passes() -> None:
-    """Its head says how much, and both controls have their figure."""
-    found = certificate(a_run())
-    assert found.outcome is Outcome.PASS
-    assert english(found.summary) == (
-        "What had expired is gone: 10 records deleted, 0 masked. What stays is explained."
+def test_certificate_of_complete_run_passes_and_has_both_control_indicators() -> None:
+    conclusion = certificate(run_records())
+    assert conclusion.outcome is Outcome.PASS
+    assert english(conclusion.summary) == (
+        "All expired records were disposed of (10 deleted, 0 masked) or are still stored for a "
+        "reason."
     )
-    assert indicators(found) == GOOD
-    assert shown(found, "Records erased") == "10 rows"
-    assert shown(found, "Expired, left without a ground") == "0 rows"
-    assert fact(found, "Expired, left without a ground").status is Outcome.PASS
-    assert fact(found, "Planned and not reached").status is Outcome.PASS
-    assert shown(found, "Requests of data subjects") == "0 open"
-    assert shown(found, "Backups hold what was erased until, at the earliest") == "none does"
+    assert indicators(conclusion) == GOOD
+    assert shown(conclusion, "Records disposed of") == "10 rows"
+    assert shown(conclusion, UNEXPLAINED) == "0 rows"
+    assert fact(conclusion, UNEXPLAINED).status is Outcome.PASS
+    assert fact(conclusion, "Planned but not disposed of").status is Outcome.PASS
+    assert shown(conclusion, "Erasure requests") == "0 open"
+    assert (
+        shown(conclusion, "Deleted records remain in backups at least until")
+        == "no backup contains deleted records"
+    )
 
 
-def test_nothing_to_erase_is_said_as_such() -> None:
-    """And is no fault."""
-    nothing = planned(a_class(expired=0, to_delete=0))
-    found = certificate(a_run(plan=nothing, execute=executed({}), verify=counted({}, [one_left()])))
-    assert found.outcome is Outcome.PASS
-    assert english(found.summary).startswith("Nothing had to be erased")
+def test_run_without_expired_records_passes() -> None:
+    nothing = plan_data(planned_class(expired=0, to_delete=0))
+    conclusion = certificate(
+        run_records(
+            plan=nothing,
+            execute=execution_data({}),
+            verify=verification_data({}, [remaining_data()]),
+        )
+    )
+    assert conclusion.outcome is Outcome.PASS
+    assert english(conclusion.summary).startswith("No record had to be disposed of")
 
 
 @pytest.mark.parametrize("step", ["plan", "execute", "verify"])
-def test_a_step_that_left_no_record_fails_the_run(step: str) -> None:
-    """And a figure that rests on it is not measured."""
-    found = certificate(a_run(**{step: None}))
-    assert found.outcome is Outcome.FAIL
-    assert codes(found) == ["retention.missing"]
-    assert english(found.summary) == "Not every database was worked on to its end."
-    assert (indicators(found) == UNKNOWN) is (step == "verify")
+def test_run_with_missing_step_record_fails_and_has_no_control_indicators(step: str) -> None:
+    conclusion = certificate(run_records(**{step: None}))
+    assert conclusion.outcome is Outcome.FAIL
+    assert codes(conclusion) == ["retention.missing"]
+    assert (
+        english(conclusion.summary) == "The run did not complete the disposition in every database."
+    )
+    assert (indicators(conclusion) == UNKNOWN) is (step == "verify")
 
 
 @pytest.mark.parametrize("step", ["plan", "execute", "verify"])
-def test_a_step_that_failed_says_so_itself(step: str) -> None:
-    """One finding, not two; and its figures are not measured."""
+def test_certificate_has_one_finding_about_step_that_failed_without_result(step: str) -> None:
     said = Finding(
         code=f"{step}.failed",
         severity=Outcome.FAIL,
@@ -107,95 +116,100 @@ def test_a_step_that_failed_says_so_itself(step: str) -> None:
     )
     order = ["plan", "execute", "verify"]
     gone: dict[str, Any] = dict.fromkeys(order[order.index(step) :])
-    records = a_run(**gone)
+    records = run_records(**gone)
     records.append(StepRecord(step=step, part="shop", outcome=Outcome.FAIL, findings=[said]))
-    found = certificate(records)
-    assert found.outcome is Outcome.FAIL
-    assert codes(found) == [f"{step}.failed"]
-    assert indicators(found) == UNKNOWN
+    conclusion = certificate(records)
+    assert conclusion.outcome is Outcome.FAIL
+    assert codes(conclusion) == [f"{step}.failed"]
+    assert indicators(conclusion) == UNKNOWN
     erased = "10 rows" if step == "verify" else "not measured"
-    assert shown(found, "Records erased") == erased
-    assert shown(found, "Backups hold what was erased until, at the earliest") == "not measured"
+    assert shown(conclusion, "Records disposed of") == erased
+    assert shown(conclusion, "Deleted records remain in backups at least until") == "not measured"
 
 
 @pytest.mark.parametrize("step", ["plan", "execute", "verify", None])
-def test_only_a_run_that_came_to_its_end_says_what_it_proves(step: str | None) -> None:
-    """What it does not see is said always."""
-    lines = "\n".join(sentences(certificate(a_run(**({step: None} if step else {})))))
-    for claim in ("by a keyed hash", "written separately. What", "another person than", "Legal"):
+def test_certificate_of_incomplete_run_says_that_missing_figures_are_not_proven(
+    step: str | None,
+) -> None:
+    lines = "\n".join(sentences(certificate(run_records(**({step: None} if step else {})))))
+    for claim in (
+        "by a keyed hash",
+        "Separate queries counted the remaining",
+        "exactly this plan",
+        "Each transaction checked the legal holds",
+    ):
         assert (claim in lines) is (step is None), claim
-    assert ("is not proven here" in lines) is (step is not None)
+    assert ("proves nothing about it" in lines) is (step is not None)
     assert "Backups are not changed" in lines
     assert "share nothing" not in lines
 
 
-def test_an_answer_of_the_command_line_proves_no_second_person() -> None:
-    """Whatever name it carries."""
-    given = {"decision": "Approve", "decided_by": "bo", "decided_at": COPY["taken_at"]}
-    answer = given | {"asked": True, "reason": COMMAND_LINE}
-    lines = "\n".join(sentences(certificate(a_run(approve=answer))))
-    assert "answered on the command line: that another person" in lines
-    assert "executed only where another person" not in lines
+def test_certificate_says_that_approval_on_command_line_does_not_prove_who_approved() -> None:
+    answer = {"decision": "Approve", "decided_by": "bo", "decided_at": COPY["taken_at"]}
+    answer = answer | {"asked": True, "reason": COMMAND_LINE}
+    lines = "\n".join(sentences(certificate(run_records(approve=answer))))
+    assert "approved on the command line. This report does not prove" in lines
+    assert "executed only if a person other" not in lines
 
 
-def test_a_database_that_was_not_asked_for_is_noted() -> None:
-    """Nobody takes it for done: the controls are not shown."""
-    found = certificate(a_run(), names=("shop", "other"), asked=("shop",))
-    assert found.outcome is Outcome.ATTENTION
-    assert codes(found) == ["retention.left_out"]
-    assert indicators(found) == UNKNOWN
+def test_mapped_database_that_run_does_not_process_gives_finding_and_no_control_indicator() -> None:
+    conclusion = certificate(run_records(), names=("shop", "other"), requested=("shop",))
+    assert conclusion.outcome is Outcome.ATTENTION
+    assert codes(conclusion) == ["retention.left_out"]
+    assert indicators(conclusion) == UNKNOWN
 
 
-def test_what_is_bad_stays_bad_though_another_database_is_unknown() -> None:
-    """A missing count hides no expired record of another database."""
-    left = counted({"order": 7}, [one_left(unexplained=3)])
-    found = certificate(a_run(verify=left), names=("shop", "other"))
-    assert found.outcome is Outcome.FAIL
-    assert indicators(found)["expired_records_unexplained"] == 3
-    assert indicators(found)["erasure_requests_overdue"] is None
+def test_control_indicator_counts_unexplained_records_if_other_database_was_not_verified() -> None:
+    left = verification_data({"order": 7}, [remaining_data(unexplained=3)])
+    conclusion = certificate(run_records(verify=left), names=("shop", "other"))
+    assert conclusion.outcome is Outcome.FAIL
+    assert indicators(conclusion)["expired_records_unexplained"] == 3
+    assert indicators(conclusion)["erasure_requests_overdue"] is None
 
 
-def test_what_is_left_and_late_is_said_first() -> None:
-    """In one sentence, and in red."""
-    left = counted({"order": 7}, [one_left(unexplained=3)])
-    found = certificate(a_run(verify=left))
-    assert english(found.summary).startswith("3 records have expired and are still there")
-    assert fact(found, "Expired, left without a ground").status is Outcome.FAIL
-    late = counted({"order": 10}, [one_left()], requests_open=2, requests_overdue=1)
-    found = certificate(a_run(verify=late))
-    assert english(found.summary) == "1 requests of data subjects to be erased are overdue."
-    assert shown(found, "Requests of data subjects") == "2 open"
-    assert fact(found, "Requests of data subjects").status is Outcome.FAIL
-    assert indicators(found) == GOOD | {"erasure_requests_overdue": 1}
+def test_summary_of_certificate_starts_with_unexplained_records_or_overdue_erasure_requests() -> (
+    None
+):
+    left = verification_data({"order": 7}, [remaining_data(unexplained=3)])
+    conclusion = certificate(run_records(verify=left))
+    assert english(conclusion.summary).startswith("3 expired records are still stored")
+    assert fact(conclusion, UNEXPLAINED).status is Outcome.FAIL
+    late = verification_data({"order": 10}, [remaining_data()], requests_open=2, requests_overdue=1)
+    conclusion = certificate(run_records(verify=late))
+    assert english(conclusion.summary) == "1 erasure requests are overdue."
+    assert shown(conclusion, "Erasure requests") == "2 open"
+    assert fact(conclusion, "Erasure requests").status is Outcome.FAIL
+    assert indicators(conclusion) == GOOD | {"erasure_requests_overdue": 1}
 
 
-def test_a_database_without_record_classes_is_a_finding() -> None:
-    """Its steps have nothing to count; the other database is judged."""
+def test_database_without_record_classes_gives_finding() -> None:
     nothing = {
-        "plan": planned(),
-        "execute": executed({}),
-        "verify": counted({}, []),
+        "plan": plan_data(),
+        "execute": execution_data({}),
+        "verify": verification_data({}, []),
     }
-    records = a_run() + a_run("other", **nothing)
-    rules = {"shop": [a_rule()]}
-    found = certificate(records, names=("shop", "other"), rules=rules)
-    assert found.outcome is Outcome.ATTENTION
-    assert codes(found) == ["retention.no_class"]
-    assert indicators(found) == GOOD
-    assert shown(found, "Records erased") == "10 rows"
+    records = run_records() + run_records("other", **nothing)
+    rules = {"shop": [retention_rule()]}
+    conclusion = certificate(records, names=("shop", "other"), rules=rules)
+    assert conclusion.outcome is Outcome.ATTENTION
+    assert codes(conclusion) == ["retention.no_class"]
+    assert indicators(conclusion) == GOOD
+    assert shown(conclusion, "Records disposed of") == "10 rows"
 
 
-def test_a_pack_without_a_schedule_shows_no_control() -> None:
-    """Where nothing is required, nothing is shown to hold."""
-    nothing = {"plan": planned(), "execute": executed({}), "verify": counted({}, [])}
-    found = certificate(a_run(**nothing), rules={})
-    assert found.outcome is Outcome.ATTENTION
-    assert indicators(found) == UNKNOWN
-    assert english(found.summary).startswith("The policy pack does not say how long")
+def test_certificate_without_retention_schedule_has_no_control_indicators() -> None:
+    nothing = {
+        "plan": plan_data(),
+        "execute": execution_data({}),
+        "verify": verification_data({}, []),
+    }
+    conclusion = certificate(run_records(**nothing), rules={})
+    assert conclusion.outcome is Outcome.ATTENTION
+    assert indicators(conclusion) == UNKNOWN
+    assert english(conclusion.summary).startswith("The policy pack defines no retention periods")
 
 
-def test_nobody_asked_for_anything_is_a_fail() -> None:
-    """An empty run proves nothing."""
+def test_run_without_databases_fails() -> None:
     assert certificate([], names=()).outcome is Outcome.FAIL
 
 
@@ -203,7 +217,7 @@ def test_nobody_asked_for_anything_is_a_fail() -> None:
     ("copies", "value", "note"),
     [
         (None, "not measured", ""),
-        ([], "none does", ""),
+        ([], "no backup contains deleted records", ""),
         (
             [COPY, COPY | {"id": "b", "expires_at": "2027-01-02T18:00:00+00:00"}],
             "2027-01-03 02:00 UTC+08:00",
@@ -213,19 +227,26 @@ def test_nobody_asked_for_anything_is_a_fail() -> None:
             [COPY | {"held": True}],
             "2026-12-31 02:00 UTC+08:00",
             "restore points: 1, the oldest of 2026-10-02 02:00 UTC+08:00; "
-            "holds keep 1 of them longer",
+            "legal holds extend the term of 1",
         ),
     ],
 )
-def test_the_head_says_until_when_backups_hold_it(copies: Any, value: str, note: str) -> None:
-    """Not measured where the store could not be read."""
-    found = certificate(a_run(verify=counted({"order": 10}, [one_left()], copies=copies)))
-    assert shown(found, "Backups hold what was erased until, at the earliest") == value
-    assert english(fact(found, "Backups hold what was erased until, at the earliest").note) == note
+def test_certificate_says_when_backups_with_erased_records_expire(
+    copies: Any, value: str, note: str
+) -> None:
+    """The fact is "not measured" if the off-site store could not be read."""
+    conclusion = certificate(
+        run_records(verify=verification_data({"order": 10}, [remaining_data()], copies=copies))
+    )
+    assert shown(conclusion, "Deleted records remain in backups at least until") == value
+    assert (
+        english(fact(conclusion, "Deleted records remain in backups at least until").note) == note
+    )
 
 
-def test_the_trend_shows_a_run_that_executed_nothing_as_a_gap(migrated_database: str) -> None:
-    """It did not erase zero records: it did nothing."""
+def test_trend_chart_of_erased_records_has_gap_for_run_without_execution(
+    migrated_database: str,
+) -> None:
     state = engine(migrated_database)
     rows = [("a", "one", 3), ("a", "two", 4), ("b", "one", None), ("c", "one", 0)]
     with state.begin() as conn:
@@ -246,6 +267,6 @@ def test_the_trend_shows_a_run_that_executed_nothing_as_a_gap(migrated_database:
                 )
             )
     with state.connect() as conn:
-        assert [one.done for one in report.past(conn, "shop")] == [7, None, 0]
-        assert report.past(conn, "other") == []
+        assert [value.done for value in report.read_past_runs(conn, "shop")] == [7, None, 0]
+        assert report.read_past_runs(conn, "other") == []
     state.dispose()

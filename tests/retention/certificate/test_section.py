@@ -1,4 +1,4 @@
-"""The certificate's sections: why records stay, who decided, which backups still hold them."""
+"""Tests of the certificate's sections: reasons why records are kept, approval, backups, charts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from include.policy.period import Period
 from include.reports.html import render_html
 from include.reports.i18n import Translator
 from include.reports.model import BarChart, Report, TrendChart
-from include.retention.certificate import case
-from include.retention.certificate.case import Past
+from include.retention.certificate import database_run
+from include.retention.certificate.database_run import PastRun
 from include.retention.planning.plan import rule_digest
-from tests.retention.certificate.certified import (
+from tests.retention.certificate.certificate_records import (
     SHA256,
-    a_class,
-    a_rule,
-    a_run,
     certificate,
-    counted,
     english,
-    executed,
-    one_left,
-    planned,
+    execution_data,
+    plan_data,
+    planned_class,
+    remaining_data,
+    retention_rule,
+    run_records,
     sentences,
+    verification_data,
 )
 
 SOURCE = {"instrument": "Civil Code", "version": "2021-01-01", "article": "188"}
@@ -56,11 +56,11 @@ REQUEST = {
     "unexplained": 0,
     "state": "restricted",
 }
-RULE_SHA256 = rule_digest(a_rule(on_request=True))
-# everything that a certificate can show, at once
+RULE_SHA256 = rule_digest(retention_rule(on_request=True))
+# step records with everything that a certificate can show
 FULL: dict[str, Any] = {
-    "plan": planned(
-        a_class(
+    "plan": plan_data(
+        planned_class(
             expired=40,
             held=2,
             suspended=3,
@@ -78,10 +78,10 @@ FULL: dict[str, Any] = {
         **ASKED,
     ),
     "approve": ANSWER | {"decision": "Approve", "reason": "as every year"},
-    "execute": executed({"order": 6}, refused={"order P0001": 1}, stopped="budget"),
-    "verify": counted(
+    "execute": execution_data({"order": 6}, refused={"order P0001": 1}, stopped="budget"),
+    "verify": verification_data(
         {"order": 6},
-        [one_left(held=5, referred=5)],
+        [remaining_data(held=5, referred=5)],
         requests=[REQUEST],
         requests_open=1,
         copies=[
@@ -97,104 +97,126 @@ FULL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("given", "reasons"),
+    ("results", "reasons"),
     [
-        ({"not_approved": ["order"]}, ["nobody approved | 4"]),
-        ({"stopped": "budget"}, ["the run's time was used up; the next run goes on | 4"]),
-        ({"stopped": "window"}, ["the time of day for deletions ended; the next run goes on | 4"]),
+        ({"not_approved": ["order"]}, ["the plan was not approved | 4"]),
+        ({"stopped": "budget"}, ["the time limit of the run expired; the next run continues | 4"]),
+        (
+            {"stopped": "window"},
+            ["the daily window for deletions ended; the next run continues | 4"],
+        ),
         (
             {"refused": {"order P0001": 1, "other 23503": 9}, "busy": {"order": 3}},
             [
-                "the database refused them (SQLSTATE P0001) | 1",
-                "other sessions held locks, 3 times; the next run tries again | 3",
+                "the database refused the disposition (SQLSTATE P0001) | 1",
+                "3 attempts failed because other database sessions held locks; the next run tries "
+                "again | 3",
             ],
         ),
         (
             {"knots": {"order": 4}},
-            ["they refer to each other in a circle that one transaction cannot delete | 4"],
+            ["they refer to each other in a cycle that is too large for one transaction | 4"],
         ),
         (
             {"refused": {"order P0001": 1}, "given_up": ["order"]},
             [
-                "the database refused them (SQLSTATE P0001) | 1",
-                "not tried any more: the database had refused too many of the class | 3",
+                "the database refused the disposition (SQLSTATE P0001) | 1",
+                "not tried: the database had refused too many records of the class | 3",
             ],
         ),
         (
             {"refused": {"order kept": 4}},
-            ["a trigger of the database kept them and raised no error | 4"],
+            ["a database trigger prevented the disposition without an error | 4"],
         ),
-        ({"refused": {"order 23503": 4}}, ["the database refused them (SQLSTATE 23503) | 4"]),
+        (
+            {"refused": {"order 23503": 4}},
+            ["the database refused the disposition (SQLSTATE 23503) | 4"],
+        ),
         (
             {"locked": {"order": 3}, "busy": {"order": 3}},
-            ["other sessions kept them locked; the next run tries again | 4"],
+            ["other database sessions locked them; the next run tries again | 4"],
         ),
         (
             {"waiting": {"order": 9}, "stopped": "budget"},
             [
-                "they came after the plan was made, and wait for the next | 9",
-                "the run's time was used up; the next run goes on | 4",
+                "they became due for disposition after the plan was made, "
+                "and the next plan will contain them | 9",
+                "the time limit of the run expired; the next run continues | 4",
             ],
         ),
-        ({}, ["the run did not reach them; no change and no legal hold was found | 4"]),
+        ({}, ["the run did not process them; no change and no legal hold was found | 4"]),
         (
             {"staying": {"order": {"held": 1, "not_due": 2, "due": 1}}},
             [
                 "a legal hold was placed on them after the plan was made | 1",
                 "they were changed or deleted after the plan was made | 2",
-                "the run did not reach them; no change and no legal hold was found | 1",
+                "the run did not process them; no change and no legal hold was found | 1",
             ],
         ),
         (
             {"staying": {"order": {"suspended": 1, "kept_longer": 1, "kept_by_reference": 2}}},
             [
-                "since the plan was made, a condition of the record class keeps them | 1",
-                "since the plan was made, another class of the same records keeps them | 1",
-                "records that were not erased refer to them | 2",
+                "a condition of the record class suspended their disposition after the plan was "
+                "made | 1",
+                "another record class required a longer retention of the same records after the "
+                "plan was made | 1",
+                "other records refer to them and were not disposed of | 2",
             ],
         ),
     ],
 )
-def test_what_was_planned_and_is_there_has_a_reason(given: Any, reasons: list[str]) -> None:
-    """Records that the database refused, and the weightiest reason for the others."""
-    found = certificate(
-        a_run(execute=executed({"order": 6}, **given), verify=counted({"order": 6}, [one_left()]))
+def test_database_section_gives_reason_for_each_planned_record_that_remains(
+    results: Any, reasons: list[str]
+) -> None:
+    """Records that the database refused to change are listed before the other records."""
+    conclusion = certificate(
+        run_records(
+            execute=execution_data({"order": 6}, **results),
+            verify=verification_data({"order": 6}, [remaining_data()]),
+        )
     )
-    assert [one for one in sentences(found) if "All orders | " in one and one.count("|") == 2] == [
-        f"All orders | {one}" for one in reasons
+    assert [
+        sentence
+        for sentence in sentences(conclusion)
+        if "All orders | " in sentence and sentence.count("|") == 2
+    ] == [f"All orders | {reason}" for reason in reasons]
+    (fact,) = [
+        fact for fact in conclusion.facts if fact.label.text == "Planned but not disposed of"
     ]
-    (fact,) = [one for one in found.facts if one.label.text == "Planned and not reached"]
     assert (fact.value, fact.status) == (4, Outcome.ATTENTION)
 
 
-def test_what_others_refer_to_that_were_not_approved_is_not_told_as_changed() -> None:
-    """Nobody changed it, and no hold was placed: what refers to it was to go first."""
-    left = one_left(referred=4)
-    given = executed({"order": 6}, not_approved=["proof"])
-    found = certificate(a_run(execute=given, verify=counted({"order": 6}, [left])))
-    assert "All orders | records that were not erased refer to them | 4" in sentences(found)
+def test_reason_for_remaining_record_is_reference_from_record_that_was_not_approved() -> None:
+    left = remaining_data(referred=4)
+    results = execution_data({"order": 6}, not_approved=["proof"])
+    conclusion = certificate(
+        run_records(execute=results, verify=verification_data({"order": 6}, [left]))
+    )
+    assert "All orders | other records refer to them and were not disposed of | 4" in sentences(
+        conclusion
+    )
 
 
-def test_what_stays_is_told_with_its_hold_and_its_reference() -> None:
-    """The hold by number, reason, owner and review date; the table, and that it is unmapped."""
-    lines = sentences(certificate(a_run(**FULL)))
-    assert "3 | a person | claim pending | legal | 2027-06-01 | All orders | 2" in lines
+def test_database_section_lists_holds_and_references_that_keep_records() -> None:
+    lines = sentences(certificate(run_records(**FULL)))
+    assert "3 | data subject | claim pending | legal | 2027-06-01 | All orders | 2" in lines
     for reason in (
-        "a condition of retention.yaml keeps them | 3",
-        "another class of the same records keeps them longer | 4",
-        "public.claim, which the data map lacks, refers to them | 5",
-        "their clock lies in the future: see that it is right | 1",
+        "a condition of the retention schedule suspends their disposition | 3",
+        "another record class requires a longer retention of the same records | 4",
+        "the table public.claim, which is not in the data map, refers to them | 5",
+        "the start of the retention period is in the future: verify the date | 1",
     ):
         assert f"All orders | {reason}" in lines
 
 
-def test_two_keys_of_one_table_are_told_apart() -> None:
-    """By their constraints; one record may be kept by both."""
+def test_reasons_for_remaining_records_name_foreign_keys_if_table_has_two_of_them() -> None:
     by = {"table": "public.waybill", "collection": "waybill", "records": 1}
     keys = [by | {"constraint": "sender"}, by | {"constraint": "receiver"}]
-    lines = sentences(certificate(a_run(plan=planned(a_class(referred_by=keys)))))
-    assert "All orders | records of public.waybill refer to them (sender) | 1" in lines
-    assert "All orders | records of public.waybill refer to them (receiver) | 1" in lines
+    lines = sentences(certificate(run_records(plan=plan_data(planned_class(referred_by=keys)))))
+    assert "All orders | records of public.waybill refer to them (foreign key sender) | 1" in lines
+    assert (
+        "All orders | records of public.waybill refer to them (foreign key receiver) | 1" in lines
+    )
 
 
 @pytest.mark.parametrize(
@@ -207,91 +229,93 @@ def test_two_keys_of_one_table_are_told_apart() -> None:
         ),
         (
             ANSWER | {"decision": "Approve", "reason": f"{COMMAND_LINE} as every year"},
-            "approved | answered for bo on the command line | 2026-11-26 02:30 UTC+08:00 | "
+            "approved | entered on the command line for bo | 2026-11-26 02:30 UTC+08:00 | "
             f"{COMMAND_LINE} as every year",
-            "answered for bo on the command line",
+            "entered on the command line for bo",
         ),
         (
             ANSWER | {"decision": "Reject", "reason": "too many"},
             "rejected | bo | 2026-11-26 02:30 UTC+08:00 | too many",
-            "nobody",
+            "not approved",
         ),
         (
             ANSWER | {"decision": "Approve", "refused": "own_request"},
-            "an answer that does not count | bo | 2026-11-26 02:30 UTC+08:00 | —",
-            "nobody",
+            "invalid decision | bo | 2026-11-26 02:30 UTC+08:00 | —",
+            "not approved",
         ),
         (
             ANSWER | {"decided_by": "", "decision": "", "refused": "nobody"},
             "none | — | 2026-11-26 02:30 UTC+08:00 | —",
-            "nobody",
+            "not approved",
         ),
-        ({"asked": True}, "none | — | — | —", "nobody"),
-        (None, "none | — | — | —", "nobody"),
+        ({"asked": True}, "none | — | — | —", "not approved"),
+        (None, "none | — | — | —", "not approved"),
     ],
 )
-def test_the_approval_says_who_decided_what_and_on_which_plan(
+def test_database_section_shows_approver_decision_and_plan_hash(
     answer: Any, row: str, approver: str
 ) -> None:
-    """Somebody else's approval of this plan; silence and what does not count are none."""
-    lines = sentences(certificate(a_run(plan=planned(a_class(), **ASKED), approve=answer)))
-    assert f"The approval, bound to the plan with the SHA-256 {SHA256}" in lines
+    lines = sentences(
+        certificate(run_records(plan=plan_data(planned_class(), **ASKED), approve=answer))
+    )
+    assert f"Approval of the plan with the SHA-256 {SHA256}" in lines
     assert f"2026-11-26 02:00 UTC+08:00 | ana | {row}" in lines
     assert "All orders | 10 | more than 5 records in one run" in lines
     assert f"Approved by | {approver}" in lines
 
 
-def test_the_schedule_is_printed_only_as_it_was_planned() -> None:
-    """A rule that changed, came or went since is not called the one that was applied."""
-    printed = "The schedule that was applied (retention.yaml)"
-    assert printed in sentences(certificate(a_run()))
-    for rules in ([a_rule(period="P1Y")], [], [a_rule(), a_rule("parcel")]):
-        lines = sentences(certificate(a_run(), rules={"shop": rules}))
+def test_database_section_omits_retention_schedule_if_policy_pack_changed() -> None:
+    printed = "Applied retention schedule"
+    assert printed in sentences(certificate(run_records()))
+    for rules in ([retention_rule(period="P1Y")], [], [retention_rule(), retention_rule("parcel")]):
+        lines = sentences(certificate(run_records(), rules={"shop": rules}))
         assert printed not in lines
-        assert [one for one in lines if one.startswith("retention.yaml changed after the plan")]
+        assert [line for line in lines if line.startswith("The retention schedule changed after")]
 
 
-def test_a_plan_within_its_limits_needs_nobody() -> None:
-    """And one that nobody may approve says that."""
-    lines = sentences(certificate(a_run()))
-    assert "No record class was beyond its limits: the plan needed no second person." in lines
-    assert "Approved by | nobody had to" in lines
-    lines = sentences(certificate(a_run(plan=planned(a_class(), tripped=TRIPPED))))
-    assert "Nobody was asked, since nobody may approve." in lines
+def test_database_section_shows_no_approval_if_plan_is_within_limits() -> None:
+    lines = sentences(certificate(run_records()))
+    assert "No record class exceeded its limit, so the plan required no approval." in lines
+    assert "Approved by | no approval required" in lines
+    lines = sentences(certificate(run_records(plan=plan_data(planned_class(), tripped=TRIPPED))))
+    assert "The approval was not requested, because no person is entitled to approve." in lines
 
 
-def test_the_plan_file_can_be_checked_by_hand() -> None:
-    """With a line for the shell, in the bundle's folder."""
-    assert f"echo '{SHA256}  plan-shop.json' | sha256sum --check" in sentences(certificate(a_run()))
+def test_plan_check_returns_shell_command_with_hash_of_plan() -> None:
+    assert f"echo '{SHA256}  plan-shop.json' | sha256sum --check" in sentences(
+        certificate(run_records())
+    )
 
 
 @pytest.mark.parametrize(
     ("copies", "said"),
     [
-        (None, "The off-site store could not be read: nobody can say here which backups"),
-        ([], "No restore point is left that holds what was erased from this database."),
+        (None, "The off-site store could not be read, so this report cannot state which backups"),
+        ([], "No restore point contains records that were deleted from this database."),
         (FULL["verify"]["copies"], "20261001T180000Z-60b3d7 | 2026-10-02 02:00 UTC+08:00 | "),
     ],
 )
-def test_backups_are_listed_or_said_to_be_none_or_unknown(copies: Any, said: str) -> None:
-    """Three different things."""
-    found = certificate(a_run(verify=counted({"order": 10}, [one_left()], copies=copies)))
-    assert any(one.startswith(said) for one in sentences(found))
+def test_database_section_lists_backups_or_says_that_there_are_none_or_store_is_unreadable(
+    copies: Any, said: str
+) -> None:
+    conclusion = certificate(
+        run_records(verify=verification_data({"order": 10}, [remaining_data()], copies=copies))
+    )
+    assert any(sentence.startswith(said) for sentence in sentences(conclusion))
 
 
-def test_charts_set_what_was_erased_against_what_was_over() -> None:
-    """By class, the largest first; and over the last runs, with gaps."""
+def test_charts_of_certificate_compare_numbers_of_erased_and_expired_records() -> None:
     moment = datetime(2026, 11, 25, tzinfo=UTC)
-    found = certificate(a_run(), trend=(Past(moment, 10), Past(moment, None)))
-    blocks = [one for section in found.sections for one in section.blocks]
-    (bars,) = [one for one in blocks if isinstance(one, BarChart)]
-    assert [(one.value, one.status) for one in bars.bars] == [(10, None), (10, Outcome.PASS)]
-    (trend,) = [one for one in blocks if isinstance(one, TrendChart)]
-    assert [one.value for one in trend.points] == [10, None]
+    conclusion = certificate(run_records(), trend=(PastRun(moment, 10), PastRun(moment, None)))
+    blocks = [each for section in conclusion.sections for each in section.blocks]
+    (bars,) = [block for block in blocks if isinstance(block, BarChart)]
+    assert [(bar.value, bar.status) for bar in bars.bars] == [(10, None), (10, Outcome.PASS)]
+    (trend,) = [block for block in blocks if isinstance(block, TrendChart)]
+    assert [point.value for point in trend.points] == [10, None]
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("results", "text"),
     [
         ({}, "3 years after created_at"),
         ({"period": "P0D"}, "until created_at"),
@@ -299,38 +323,42 @@ def test_charts_set_what_was_erased_against_what_was_over() -> None:
         ({"period": "PT36H", "clock": ["a", "b"]}, "36 h after the latest of a, b"),
         (
             {"period": "P90D", "clock": {"sql": "t.x"}},
-            "90 days after the moment that retention.yaml computes",
+            "90 days after the date that the retention schedule defines for this record class",
         ),
         (
             {"minimum": [{"period": "P6M", "basis": SOURCE}]},
-            "3 years after created_at; at least 6 months by Civil Code (2021-01-01) 188",
+            "3 years after created_at; at least 6 months under "
+            "Civil Code (2021-01-01), article 188",
         ),
         (
             {"minimum": [{"period": "P2Y", "clock": "paid_at", "basis": SOURCE}]},
-            "3 years after created_at; at least 2 years after paid_at by "
-            "Civil Code (2021-01-01) 188",
+            "3 years after created_at; at least 2 years after paid_at under "
+            "Civil Code (2021-01-01), article 188",
         ),
     ],
 )
-def test_periods_are_told_in_words(given: dict[str, Any], text: str) -> None:
-    """Of the calendar, with their clock and what a law asks at least."""
-    assert english(case.kept(a_rule(**given))) == text
+def test_retention_text_contains_period_and_its_start_and_legal_minimum(
+    results: dict[str, Any], text: str
+) -> None:
+    assert english(database_run.retention_text(retention_rule(**results))) == text
 
 
-def test_periods_in_chinese_have_no_plural() -> None:
-    """And the clock comes first."""
-    assert Translator("zh_CN").text(case.kept(a_rule())) == "自 created_at 起 3 年"
-    assert Translator("zh_CN").text(case.length(Period.parse("P1M"))) == "1 个月"
+def test_retention_text_in_chinese_has_no_plural() -> None:
+    assert (
+        Translator("zh_CN").text(database_run.retention_text(retention_rule()))
+        == "3 年（起算：created_at）"
+    )
+    assert Translator("zh_CN").text(database_run.period_text(Period.parse("P1M"))) == "1 个月"
 
 
 @pytest.mark.parametrize("language", ["en", "zh_CN"])
-def test_a_full_certificate_renders_whole(language: str) -> None:
-    """Each cell as it is, hashes too; in Chinese no sentence stays English."""
-    found = certificate(a_run(**FULL), rules={"shop": [a_rule(on_request=True)]})
+def test_full_certificate_renders_in_both_languages(language: str) -> None:
+    """All cells are filled, and the Chinese report contains no English sentence."""
+    conclusion = certificate(run_records(**FULL), rules={"shop": [retention_rule(on_request=True)]})
     page = render_html(
         Report(
-            title=found.title,
-            summary=found.summary,
+            title=conclusion.title,
+            summary=conclusion.summary,
             run=RunContext(
                 dag_id="enforce_retention",
                 run_id="manual__1",
@@ -340,11 +368,11 @@ def test_a_full_certificate_renders_whole(language: str) -> None:
                 policy_name="shop",
                 clock_source="a clock",
             ),
-            outcome=found.outcome,
+            outcome=conclusion.outcome,
             finished_at=datetime(2026, 11, 25, 20, tzinfo=UTC),
-            facts=found.facts,
-            sections=found.sections,
-            findings=found.findings,
+            facts=conclusion.facts,
+            sections=conclusion.sections,
+            findings=conclusion.findings,
         ),
         language,
     )
@@ -352,7 +380,9 @@ def test_a_full_certificate_renders_whole(language: str) -> None:
         assert whole in page
     assert "{" not in page.split("</style>")[1].split("<svg")[0]
     if language == "zh_CN":
-        both = set(sentences(found)) & set(sentences(found, language))
+        in_both_languages = set(sentences(conclusion)) & set(sentences(conclusion, language))
         assert {
-            one for one in both if " " in one and "sha256sum" not in one and RULE_SHA256 not in one
+            each
+            for each in in_both_languages
+            if " " in each and "sha256sum" not in each and RULE_SHA256 not in each
         } == set()

@@ -1,4 +1,4 @@
-"""Others change a circle of records between the moment that it is found and its end."""
+"""Tests of cycles of records that other sessions change between the search and the deletion."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from include.local.postgres import EmbeddedPostgres
 from include.retention.execution import cycles
 from include.retention.execution.state import ExecutionState
-from tests.retention.yard import OVER, YOUNG, Yard, rule, yard
+from tests.retention.retention_schema import OVER, YOUNG, RetentionSchema, retention_schema, rule
 
 
 @pytest.fixture
-def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
-    with yard(postgres) as made:
-        yield made
+def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
+    with retention_schema(postgres) as created:
+        yield created
 
 
 @pytest.mark.parametrize(
@@ -26,88 +26,89 @@ def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
         (f"INSERT INTO note VALUES (3, '{OVER}', NULL)", set()),
     ],
 )
-def test_what_came_in_between_does_not_go_by_cascade(
-    place: Yard, monkeypatch: pytest.MonkeyPatch, change: str, left: set[int]
+def test_record_inserted_after_search_for_cycle_is_not_deleted_by_cascade(
+    schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch, change: str, left: set[int]
 ) -> None:
-    """The records are locked and looked for once more; the ledger has what went and no more."""
-    place.run(f"""
+    schema.run(f"""
     CREATE TABLE note (id int PRIMARY KEY, at date, parent int REFERENCES note ON DELETE CASCADE);
     INSERT INTO note VALUES (1, '{OVER}', NULL), (2, '{OVER}', 1), (9, '{OVER}', NULL);
     UPDATE note SET parent = 2 WHERE id = 1;
     """)
-    place.rules = [rule("note")]
-    plan = place.plan()
-    place.run("DELETE FROM note WHERE id = 9")  # so that the plan allows one more
-    real = cycles._find
+    schema.rules = [rule("note")]
+    plan = schema.plan()
+    schema.run("DELETE FROM note WHERE id = 9")  # so that the plan allows one more deletion
+    real = cycles._find_cycle
     changes = [change]
 
     def found(state: ExecutionState, group: Sequence[str]) -> list[cycles._Part]:
         parts = real(state, group)
         if parts and changes:
-            place.run(changes.pop())
+            schema.run(changes.pop())
         return parts
 
-    monkeypatch.setattr(cycles, "_find", found)
+    monkeypatch.setattr(cycles, "_find_cycle", found)
     monkeypatch.setattr(cycles, "PAUSE", 0)
-    counts = place.execute(plan)
-    assert place.keys("note") == left
+    counts = schema.execute(plan)
+    assert schema.keys("note") == left
     assert counts.busy == {"note": 1}
-    assert counts.done == place.done() == ({} if left else {"note": 3})
+    assert counts.done == schema.erased() == ({} if left else {"note": 3})
 
 
-def test_a_circle_whose_records_are_of_two_classes_goes_once(place: Yard) -> None:
-    """Each record by the first of them."""
-    place.run(f"""
+def test_record_of_foreign_key_cycle_that_belongs_to_two_record_classes_is_deleted_once(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(f"""
     CREATE TABLE ring (id int PRIMARY KEY, at date, next int REFERENCES ring DEFERRABLE);
     BEGIN; SET CONSTRAINTS ALL DEFERRED;
     INSERT INTO ring VALUES (1, '{OVER}', 2), (2, '{OVER}', 1); COMMIT;
     """)
-    place.rules = [rule("ring", name="a"), rule("ring", name="b")]
-    counts = place.execute(place.plan())
-    assert (counts.done, counts.refused, place.keys("ring")) == ({"a": 2}, {}, set())
+    schema.rules = [rule("ring", name="a"), rule("ring", name="b")]
+    counts = schema.execute(schema.plan())
+    assert (counts.done, counts.refused, schema.keys("ring")) == ({"a": 2}, {}, set())
 
 
-def test_a_child_that_was_passed_over_does_not_go_by_cascade(
-    place: Yard, monkeypatch: pytest.MonkeyPatch
+def test_record_inserted_with_reference_to_cycle_is_not_deleted_by_cascade(
+    schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is over, but was locked when its turn came, so that the ledger does not know it."""
-    place.run(f"""
+    schema.run(f"""
     CREATE TABLE note (id int PRIMARY KEY, at date, parent int REFERENCES note);
     CREATE TABLE page (id int PRIMARY KEY, at date, note int REFERENCES note ON DELETE CASCADE);
     INSERT INTO note VALUES (1, '{OVER}', 1), (2, '{OVER}', 1);
     UPDATE note SET parent = 2 WHERE id = 1;
     """)
-    place.rules = [rule("note"), rule("page")]
-    plan = place.plan()
+    schema.rules = [rule("note"), rule("page")]
+    plan = schema.plan()
     real = cycles.delete_cycle
 
     def late(state: ExecutionState, group: Sequence[str]) -> int:
-        place.run(f"INSERT INTO page VALUES (1, '{OVER}', 1) ON CONFLICT DO NOTHING")
+        schema.run(f"INSERT INTO page VALUES (1, '{OVER}', 1) ON CONFLICT DO NOTHING")
         return real(state, group)
 
     monkeypatch.setattr(cycles, "delete_cycle", late)
     monkeypatch.setattr(cycles, "PAUSE", 0)
-    assert place.execute(plan).done == place.done() == {}
-    assert place.keys("note") == {1, 2}
-    assert place.keys("page") == {1}
+    assert schema.execute(plan).done == schema.erased() == {}
+    assert schema.keys("note") == {1, 2}
+    assert schema.keys("page") == {1}
 
 
-def test_a_key_of_the_circle_that_is_set_to_null_moves_nothing(place: Yard) -> None:
-    """The pack says to detach it; what goes too is left as it is, in whichever table."""
-    place.run(f"""
+def test_detach_does_not_change_record_that_is_deleted_in_same_foreign_key_cycle(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(f"""
     CREATE TABLE a (id int PRIMARY KEY, at date, b int);
     CREATE TABLE b (id int PRIMARY KEY, at date, a int REFERENCES a, first int REFERENCES a);
     ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b;
     INSERT INTO a VALUES (1, '{OVER}'); INSERT INTO b VALUES (1, '{OVER}', 1, 1);
     UPDATE a SET b = 1;
     """)
-    place.rules = [rule("a", detach=["b.first"]), rule("b")]
-    assert place.enforced() == {"a": 1, "b": 1}
+    schema.rules = [rule("a", detach=["b.first"]), rule("b")]
+    assert schema.enforced() == {"a": 1, "b": 1}
 
 
-def test_a_circle_of_which_a_trigger_keeps_one_in_silence_stays(place: Yard) -> None:
-    """It would go by cascade nevertheless, or leave half of a circle."""
-    place.run(f"""
+def test_whole_foreign_key_cycle_is_kept_if_trigger_skips_deletion_of_one_record(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(f"""
     CREATE TABLE note (id int PRIMARY KEY, at date, parent int REFERENCES note ON DELETE CASCADE);
     INSERT INTO note VALUES (1, '{OVER}', NULL), (2, '{OVER}', 1);
     UPDATE note SET parent = 2 WHERE id = 1;
@@ -115,8 +116,8 @@ def test_a_circle_of_which_a_trigger_keeps_one_in_silence_stays(place: Yard) -> 
       IF OLD.id = 1 THEN RETURN NULL; END IF; RETURN OLD; END $$;
     CREATE TRIGGER no BEFORE DELETE ON note FOR EACH ROW EXECUTE FUNCTION no();
     """)
-    place.rules = [rule("note")]
-    counts = place.execute(place.plan())
-    assert counts.done == place.done() == {}
+    schema.rules = [rule("note")]
+    counts = schema.execute(schema.plan())
+    assert counts.done == schema.erased() == {}
     assert counts.refused == {("note", "kept"): 2}
-    assert place.keys("note") == {1, 2}
+    assert schema.keys("note") == {1, 2}

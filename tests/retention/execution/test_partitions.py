@@ -1,4 +1,4 @@
-"""Partitions that are dropped whole: what others do meanwhile, and what refuses it."""
+"""Tests of the drop of whole partitions."""
 
 from __future__ import annotations
 
@@ -15,105 +15,118 @@ import pytest
 from include.local.postgres import EmbeddedPostgres
 from include.retention.execution import batches, executor, partitions
 from include.retention.execution.state import ExecutionState
-from tests.retention.yard import OVER, YOUNG, Yard, rule, yard
+from tests.retention.retention_schema import OVER, YOUNG, RetentionSchema, retention_schema, rule
 
 
 @pytest.fixture
-def place(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
+def schema(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RetentionSchema]:
     for module in (batches, partitions):
         monkeypatch.setattr(module, "PAUSE", 0)
-    with yard(postgres, batch={"lock_timeout_ms": 50}) as made:
-        made.run(f"""
+    with retention_schema(postgres, batch={"lock_timeout_ms": 50}) as created:
+        created.run(f"""
         CREATE TABLE event (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
         CREATE TABLE event_old PARTITION OF event FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
         CREATE TABLE event_new PARTITION OF event FOR VALUES FROM ('2021-01-01') TO ('2030-01-01');
         INSERT INTO event SELECT i, '{OVER}' FROM generate_series(1, 9) i;
         """)
-        made.rules = [rule("event", "drop_partition")]
-        yield made
+        created.rules = [rule("event", "drop_partition")]
+        yield created
 
 
 @pytest.fixture
-def entries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many keys were entered each time."""
+def entered_keys(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of keys of each batch that `enter_batch` wrote to the erasure ledger."""
     entered: list[int] = []
-    real = ExecutionState.intend
+    real = ExecutionState.enter_batch
 
-    def intend(state: ExecutionState, one: Any, keys: Any, transaction: str | None = None) -> int:
+    def enter_batch(
+        state: ExecutionState, each: Any, keys: Any, transaction: str | None = None
+    ) -> int:
         entered.append(len(keys))
-        return real(state, one, keys, transaction)
+        return real(state, each, keys, transaction)
 
-    monkeypatch.setattr(ExecutionState, "intend", intend)
+    monkeypatch.setattr(ExecutionState, "enter_batch", enter_batch)
     return entered
 
 
-def test_two_classes_may_drop_the_same_partition(place: Yard) -> None:
-    """The first drops it, and the second finds nothing to do."""
-    place.rules = [rule("event", "drop_partition", name=one) for one in ("a", "b")]
-    counts = place.execute(place.plan())
+def test_partition_with_records_of_two_record_classes_is_dropped_once(
+    schema: RetentionSchema,
+) -> None:
+    schema.rules = [rule("event", "drop_partition", name=each) for each in ("a", "b")]
+    counts = schema.execute(schema.plan())
     assert (counts.partitions, counts.done) == ({"a": 1}, {"a": 9})
-    assert place.left()[0][1].unexplained == 0
+    assert schema.left()[0][1].unexplained == 0
 
 
-def test_nothing_is_entered_while_a_reader_has_the_table(place: Yard, entries: list[int]) -> None:
-    """The locks are tried first; the records then go one by one, which disturbs no reader."""
-    plan = place.plan()
-    with psycopg.connect(place.conninfo) as reader:
-        reader.execute(f"SELECT FROM {place.name}.event LIMIT 1")
-        counts = place.execute(plan)
-    assert entries == []
+def test_keys_of_partition_are_not_written_to_ledger_if_other_session_locks_partition(
+    schema: RetentionSchema, entered_keys: list[int]
+) -> None:
+    """The run tries the locks before it writes the keys.
+
+    The records are then deleted in batches.
+    """
+    plan = schema.plan()
+    with psycopg.connect(schema.conninfo) as reader:
+        reader.execute(f"SELECT FROM {schema.name}.event LIMIT 1")
+        counts = schema.execute(plan)
+    assert entered_keys == []
     assert counts.busy == {"event": partitions.TRIES}
     assert (counts.partitions, counts.done) == ({}, {"event": 9})
-    assert place.done() == {"event": 9}
+    assert schema.erased() == {"event": 9}
 
 
-def test_a_partition_that_takes_too_long_to_look_at_goes_record_by_record(
-    place: Yard, entries: list[int], monkeypatch: pytest.MonkeyPatch
+def test_records_are_deleted_in_batches_if_check_of_partition_is_slow(
+    schema: RetentionSchema, entered_keys: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others wait for a second at most, and not once more."""
-    place.run("""
+    """The drop of a partition may block other sessions for at most a second."""
+    schema.run("""
     CREATE FUNCTION slowly(int) RETURNS bool LANGUAGE plpgsql AS
       $$ BEGIN PERFORM pg_sleep(0.02); RETURN true; END $$;
     """)
-    place.rules = [rule("event", "drop_partition", where="slowly(t.id)")]
-    monkeypatch.setattr(partitions, "CLOSED_MS", 100)
-    counts = place.execute(place.plan())
-    assert entries == [9]
+    schema.rules = [rule("event", "drop_partition", where="slowly(t.id)")]
+    monkeypatch.setattr(partitions, "BLOCKING_MS", 100)
+    counts = schema.execute(schema.plan())
+    assert entered_keys == [9]
     assert (counts.partitions, counts.busy, counts.done) == ({}, {}, {"event": 9})
-    assert place.done() == {"event": 9}
+    assert schema.erased() == {"event": 9}
 
 
-def test_a_check_that_refuses_to_detach_one_record_leaves_that_one(place: Yard) -> None:
-    """The partition is not dropped, its other records go."""
-    place.run(f"""
+def test_partition_is_deleted_record_by_record_if_check_constraint_refuses_detach(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(f"""
     CREATE TABLE note (id int PRIMARY KEY, at date, event int, event_at date,
       FOREIGN KEY (event, event_at) REFERENCES event,
       CHECK (id <> 3 OR event IS NOT NULL));
     INSERT INTO note SELECT i, '{YOUNG}', i, '{OVER}' FROM generate_series(1, 5) i;
     """)
-    place.rules = [
+    schema.rules = [
         rule("event", "drop_partition", detach=["note.event", "note.event_at"]),
         rule("note"),
     ]
-    counts = place.execute(place.plan())
+    counts = schema.execute(schema.plan())
     assert counts.partitions == {}
     assert counts.refused == {("event", "23514"): 1}
-    assert counts.done == place.done() == {"event": 8}
-    assert place.keys("event") == {3}
+    assert counts.done == schema.erased() == {"event": 8}
+    assert schema.keys("event") == {3}
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_what_came_in_before_the_lock_is_seen_whatever_the_server_says(
-    place: Yard, monkeypatch: pytest.MonkeyPatch, level: str
+def test_drop_of_partition_detects_record_inserted_before_lock(
+    schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
-    """The server's default would keep the view of before, and DROP TABLE asks for none."""
-    real_intend, real_prepare = ExecutionState.intend, executor.prepare
+    """The record is detected with each default isolation level of the server."""
+    real_enter_batch, real_prepare = ExecutionState.enter_batch, executor.prepare_session
 
-    def intend(state: ExecutionState, one: Any, keys: Any, transaction: str | None = None) -> int:
-        entered = real_intend(state, one, keys, transaction)
-        with psycopg.connect(place.conninfo, autocommit=True) as other:
+    def enter_batch(
+        state: ExecutionState, each: Any, keys: Any, transaction: str | None = None
+    ) -> int:
+        entered = real_enter_batch(state, each, keys, transaction)
+        with psycopg.connect(schema.conninfo, autocommit=True) as other:
             other.execute(
-                f"INSERT INTO {place.name}.event_old VALUES (99, '2020-12-31') "
+                f"INSERT INTO {schema.name}.event_old VALUES (99, '2020-12-31') "
                 "ON CONFLICT DO NOTHING"
             )
         return entered
@@ -122,20 +135,21 @@ def test_what_came_in_before_the_lock_is_seen_whatever_the_server_says(
         real_prepare(connection, database)
         connection.execute("SELECT set_config('default_transaction_isolation', %s, false)", [level])
 
-    plan = place.plan()
-    monkeypatch.setattr(ExecutionState, "intend", intend)
-    monkeypatch.setattr(executor, "prepare", prepare)
-    counts = place.execute(plan)
+    plan = schema.plan()
+    monkeypatch.setattr(ExecutionState, "enter_batch", enter_batch)
+    monkeypatch.setattr(executor, "prepare_session", prepare)
+    counts = schema.execute(plan)
     assert (counts.partitions, counts.done) == ({}, {"event": 9})
-    assert place.run("SELECT count(*) FROM event_old") == [(1,)]
+    assert schema.run("SELECT count(*) FROM event_old") == [(1,)]
 
 
-def test_a_partition_is_dropped_when_nobody_minds(place: Yard, entries: list[int]) -> None:
-    """Its keys are entered once."""
-    counts = place.execute(place.plan())
+def test_keys_of_dropped_partition_are_written_to_ledger_once(
+    schema: RetentionSchema, entered_keys: list[int]
+) -> None:
+    counts = schema.execute(schema.plan())
     assert (counts.partitions, counts.busy) == ({"event": 1}, {})
-    assert entries == [9]
-    assert place.keys("event", "id") == set()
+    assert entered_keys == [9]
+    assert schema.keys("event", "id") == set()
 
 
 PARTITIONS = {
@@ -153,36 +167,35 @@ PARTITIONS = {
 
 
 @pytest.mark.parametrize("kind", PARTITIONS)
-def test_drop_whole_partition_that_may_get_new_records_deletes_rows(
-    place: Yard, monkeypatch: pytest.MonkeyPatch, kind: str
+def test_records_of_partition_that_cannot_be_dropped_are_deleted_in_batches(
+    schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """A record that an application inserts meanwhile stays, and so does the partition."""
     by, bounds = PARTITIONS[kind]
-    place.run(f"""
+    schema.run(f"""
     CREATE TABLE log (id int, at date, kind text, PRIMARY KEY (id, at, kind)) PARTITION BY {by};
     CREATE TABLE log_part PARTITION OF log {bounds};
     INSERT INTO log SELECT i, '{OVER}', 'a' FROM generate_series(1, 5) i;
     """)
     if kind == "referred to directly":
-        place.run(
+        schema.run(
             "CREATE TABLE note (id int, at date, kind text, "
             "FOREIGN KEY (id, at, kind) REFERENCES log_part)"
         )
     young = {"ends after the cutoff": "2025-03-02", "two columns": "2020-12-31"}.get(kind, YOUNG)
-    real = executor.dispose
+    real = executor.dispose_of_records
 
     def dispose(state: ExecutionState) -> None:
         if kind != "referred to directly":
-            place.run(f"INSERT INTO log VALUES (8, '{young}', 'a')")
+            schema.run(f"INSERT INTO log VALUES (8, '{young}', 'a')")
         real(state)
 
-    monkeypatch.setattr(executor, "dispose", dispose)
-    place.rules = [rule("log", "drop_partition")]
-    plan = place.plan()
+    monkeypatch.setattr(executor, "dispose_of_records", dispose)
+    schema.rules = [rule("log", "drop_partition")]
+    plan = schema.plan()
     assert plan.of("log").to_drop_partitions == 0
-    counts = place.execute(plan)
+    counts = schema.execute(plan)
     assert (counts.partitions, counts.done) == ({}, {"log": 5})
-    assert place.run("SELECT count(*) FROM log_part") == [(kind != "referred to directly",)]
+    assert schema.run("SELECT count(*) FROM log_part") == [(kind != "referred to directly",)]
 
 
 @pytest.mark.parametrize(
@@ -197,25 +210,25 @@ def test_drop_whole_partition_that_may_get_new_records_deletes_rows(
         ("timestamptz", "2025-03-02 00:00:00+14", True),
     ],
 )
-def test_past_partitions_compares_bounds_in_the_timezone_of_the_pack(
-    place: Yard, clock: str, bound: str, dropped: bool
+def test_expired_partitions_compares_bounds_in_timezone_of_policy_pack(
+    schema: RetentionSchema, clock: str, bound: str, dropped: bool
 ) -> None:
-    """The period is over for records before 2 March 2025 in Shanghai."""
-    place.as_of = datetime(2026, 3, 2, tzinfo=ZoneInfo("Asia/Shanghai"))
-    place.run(f"""
+    schema.as_of = datetime(2026, 3, 2, tzinfo=ZoneInfo("Asia/Shanghai"))
+    schema.run(f"""
     CREATE TABLE log (id int, at {clock}, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
     CREATE TABLE log_part PARTITION OF log FOR VALUES FROM (MINVALUE) TO ('{bound}');
     INSERT INTO log VALUES (1, '{OVER}');
     """)
-    place.rules = [rule("log", "drop_partition", clock={"sql": "t.at"})]
-    assert place.plan().of("log").to_drop_partitions == int(dropped)
-    place.rules = [rule("log", "drop_partition", clock={"sql": "t.at + interval '0'"})]
-    assert place.plan().of("log").to_drop_partitions == 0
+    schema.rules = [rule("log", "drop_partition", clock={"sql": "t.at"})]
+    assert schema.plan().of("log").to_drop_partitions == int(dropped)
+    schema.rules = [rule("log", "drop_partition", clock={"sql": "t.at + interval '0'"})]
+    assert schema.plan().of("log").to_drop_partitions == 0
 
 
-def test_past_partitions_judges_a_leaf_by_all_bounds_on_its_path(place: Yard) -> None:
-    """A list below an old range is old; an old range below a list too; the others are not."""
-    place.run(f"""
+def test_expired_partitions_considers_bounds_of_all_levels_above_partition(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(f"""
     CREATE TABLE log (id int, at date, kind text, PRIMARY KEY (id, at, kind))
       PARTITION BY LIST (kind);
     CREATE TABLE log_a PARTITION OF log FOR VALUES IN ('a') PARTITION BY RANGE (at);
@@ -228,17 +241,18 @@ def test_past_partitions_judges_a_leaf_by_all_bounds_on_its_path(place: Yard) ->
       FROM generate_series(1, 4) i;
     INSERT INTO log VALUES (9, '2019-01-01', 'a');
     """)
-    place.rules = [rule("log", "drop_partition")]
-    plan = place.plan()
-    assert [one.table for one in plan.table("log").partitions] == [f"{place.name}.log_a_old_0"]
-    assert place.execute(plan).done == {"log": 5}
+    schema.rules = [rule("log", "drop_partition")]
+    plan = schema.plan()
+    assert [partition.table for partition in plan.table("log").partitions] == [
+        f"{schema.name}.log_a_old_0"
+    ]
+    assert schema.execute(plan).done == {"log": 5}
 
 
-def test_dispose_goes_on_after_a_partition_with_its_own_foreign_key_was_dropped(
-    place: Yard,
+def test_execution_continues_after_drop_of_partition_with_own_foreign_key(
+    schema: RetentionSchema,
 ) -> None:
-    """Later conditions name neither the dropped table nor its key; the parents go too."""
-    place.run(f"""
+    schema.run(f"""
     CREATE TABLE parcel (id int PRIMARY KEY, at date);
     INSERT INTO parcel SELECT i, '{OVER}' FROM generate_series(1, 9) i;
     ALTER TABLE event ADD parcel int, ADD up int, ADD up_at date;
@@ -246,71 +260,74 @@ def test_dispose_goes_on_after_a_partition_with_its_own_foreign_key_was_dropped(
     ALTER TABLE event_old ADD FOREIGN KEY (up, up_at) REFERENCES event;
     UPDATE event SET parcel = id;
     """)
-    place.rules = [rule("event", "drop_partition"), rule("parcel")]
-    counts = place.execute(place.plan())
-    assert counts.done == place.done() == {"event": 9, "parcel": 9}
+    schema.rules = [rule("event", "drop_partition"), rule("parcel")]
+    counts = schema.execute(schema.plan())
+    assert counts.done == schema.erased() == {"event": 9, "parcel": 9}
     assert counts.partitions == {"event": 1}
 
 
-def detach_without_end(place: Yard) -> None:
-    """Begin to detach a partition and cancel it while it waits for a reader: it stays pending."""
+def detach_pending(schema: RetentionSchema) -> None:
+    """Begin to detach a partition, and cancel the statement while it waits.
+
+    PostgreSQL then marks the detachment as pending.
+    """
     statement = (
-        f"ALTER TABLE {place.name}.event DETACH PARTITION {place.name}.event_old CONCURRENTLY"
+        f"ALTER TABLE {schema.name}.event DETACH PARTITION {schema.name}.event_old CONCURRENTLY"
     )
     pending = "SELECT inhrelid FROM pg_inherits WHERE inhdetachpending"
     with (
-        psycopg.connect(place.conninfo, autocommit=True) as application,
-        psycopg.connect(place.conninfo) as reader,
+        psycopg.connect(schema.conninfo, autocommit=True) as application,
+        psycopg.connect(schema.conninfo) as reader,
         ThreadPoolExecutor(1) as threads,
     ):
-        reader.execute(f"SELECT FROM {place.name}.event LIMIT 1")
+        reader.execute(f"SELECT FROM {schema.name}.event LIMIT 1")
         detaching = threads.submit(application.execute, statement.encode())
-        while not place.run(pending):
+        while not schema.run(pending):
             assert not detaching.done()
             time.sleep(0.01)
         application.cancel_safe()
         with pytest.raises(psycopg.errors.QueryCanceled):
             detaching.result()
-    assert place.run(pending)
+    assert schema.run(pending)
 
 
-CHANGES: dict[str, Callable[[Yard], object]] = {
-    "detached": lambda place: place.run("ALTER TABLE event DETACH PARTITION event_old"),
-    "being_detached": detach_without_end,
-    "dropped": lambda place: place.run("DROP TABLE event_old"),
+CHANGES: dict[str, Callable[[RetentionSchema], object]] = {
+    "detached": lambda schema: schema.run("ALTER TABLE event DETACH PARTITION event_old"),
+    "being_detached": detach_pending,
+    "dropped": lambda schema: schema.run("DROP TABLE event_old"),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_walk_leaves_a_partition_that_an_application_took_away(
-    place: Yard, monkeypatch: pytest.MonkeyPatch, change: str
+def test_process_class_skips_partition_that_application_detaches(
+    schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """Records of a detached table are the application's; the run goes on with the others."""
-    place.rules = [rule("event")]
-    place.batch = {"rows": 4}
-    place.run("INSERT INTO event SELECT i, '2021-02-01' FROM generate_series(21, 25) i")
-    plan = place.plan()
-    real, begun = batches._Walk._batch, []
+    schema.rules = [rule("event")]
+    schema.batch = {"rows": 4}
+    schema.run("INSERT INTO event SELECT i, '2021-02-01' FROM generate_series(21, 25) i")
+    plan = schema.plan()
+    real, begun = batches._TableWalk._batch, []
 
     def batch(walk: Any, first: int, end: int) -> bool:
         if walk.leaf.name == "event_old":
             begun.append(first)
             if len(begun) == 2:
-                CHANGES[change](place)
+                CHANGES[change](schema)
         return real(walk, first, end)
 
-    monkeypatch.setattr(batches._Walk, "_batch", batch)
-    counts = place.execute(plan)
-    assert counts.done == place.done() == {"event": 5 + 4}
+    monkeypatch.setattr(batches._TableWalk, "_batch", batch)
+    counts = schema.execute(plan)
+    assert counts.done == schema.erased() == {"event": 5 + 4}
     if change != "dropped":
-        assert place.run("SELECT count(*) FROM event_old") == [(5,)]
-    assert place.keys("event") == set()
+        assert schema.run("SELECT count(*) FROM event_old") == [(5,)]
+    assert schema.keys("event") == set()
 
 
-def test_partition_that_an_application_is_detaching_keeps_its_records(place: Yard) -> None:
-    """It is no longer dropped whole, and its records are the application's."""
-    plan = place.plan()
-    detach_without_end(place)
-    counts = place.execute(plan)
+def test_records_of_partition_with_pending_detach_are_kept(
+    schema: RetentionSchema,
+) -> None:
+    plan = schema.plan()
+    detach_pending(schema)
+    counts = schema.execute(plan)
     assert (counts.partitions, counts.done) == ({}, {})
-    assert place.run("SELECT count(*) FROM event_old") == [(9,)]
+    assert schema.run("SELECT count(*) FROM event_old") == [(9,)]

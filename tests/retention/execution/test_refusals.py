@@ -1,4 +1,4 @@
-"""What the database does not let go: whatever it says, and whenever it says it."""
+"""Tests of records that the database refuses to delete or mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg import errors
 from include.local.postgres import EmbeddedPostgres
 from include.retention.execution import batches, cycles
 from include.services.errors import ServiceError, UsageError
-from tests.retention.yard import OVER, Yard, rule, yard
+from tests.retention.retention_schema import OVER, RetentionSchema, retention_schema, rule
 
 TABLES = f"""
 CREATE TABLE a (id int PRIMARY KEY, at date);
@@ -33,13 +33,15 @@ CREATE TRIGGER slow BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION slow(
 
 
 @pytest.fixture
-def place(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
+def schema(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RetentionSchema]:
     for module in (batches, cycles):
         monkeypatch.setattr(module, "PAUSE", 0)
         monkeypatch.setattr(module, "TRIES", 2)
-    with yard(postgres, TABLES, batch={"statement_timeout_s": 1}) as made:
-        made.rules = [rule("a"), rule("b")]
-        yield made
+    with retention_schema(postgres, TABLES, batch={"statement_timeout_s": 1}) as created:
+        created.rules = [rule("a"), rule("b")]
+        yield created
 
 
 OF_RECORDS = ("P0001", "P0004", "PS001", "27000", "55000", "0A000", "ZZ001")
@@ -47,40 +49,42 @@ OF_NONE = ("42501", "28000", "40001", "57014", "53100", "08006")  # but a trigge
 
 
 @pytest.mark.parametrize("code", [*OF_RECORDS, *OF_NONE])
-def test_a_trigger_refuses_one_record_with_whatever_code_it_likes(place: Yard, code: str) -> None:
-    """The others go, and those of other tables."""
-    place.run(REFUSING.format(code=code, kind="", when="BEFORE DELETE", deferred=""))
-    counts = place.execute(place.plan())
+def test_refusal_of_one_deletion_by_trigger_with_any_sqlstate_does_not_keep_other_records(
+    schema: RetentionSchema, code: str
+) -> None:
+    schema.run(REFUSING.format(code=code, kind="", when="BEFORE DELETE", deferred=""))
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({"a": 4, "b": 3}, {("a", code): 1})
 
 
-def test_a_record_that_is_refused_at_the_commit_leaves_no_batch_open(place: Yard) -> None:
-    """PostgreSQL says so for sure; a batch that stays open would stop restores."""
+def test_deletion_that_database_refuses_at_commit_leaves_no_open_batch_in_ledger(
+    schema: RetentionSchema,
+) -> None:
     deferred = "DEFERRABLE INITIALLY DEFERRED"
-    place.run(
+    schema.run(
         REFUSING.format(code="P0001", kind="CONSTRAINT", when="AFTER DELETE", deferred=deferred)
     )
-    counts = place.execute(place.plan())
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({"a": 4, "b": 3}, {("a", "P0001"): 1})
-    with place.state.connect() as conn:
+    with schema.state.connect() as conn:
         still_open = conn.exec_driver_sql(
             "SELECT count(*) FROM erasure_batch WHERE settled_at IS NULL AND database = %s",
-            (place.name,),
+            (schema.name,),
         )
         assert still_open.scalar_one() == 0
 
 
-def test_statements_that_take_too_long_are_told_from_locks(place: Yard) -> None:
-    """Nobody else is there: what takes so long is the table's own trigger."""
-    place.run(SLOW.format(table="a"))
-    counts = place.execute(place.plan())
+def test_timeout_of_slow_statement_is_reported_apart_from_locks(schema: RetentionSchema) -> None:
+    schema.run(SLOW.format(table="a"))
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.locked, counts.slow) == ({"b": 3}, {"a": 5}, {"a"})
-    assert counts.seconds > 0.9  # rolled back, and kept others waiting all the same
+    assert counts.seconds > 0.9  # other sessions waited, although it was rolled back
 
 
-def test_a_circle_that_takes_too_long_is_told_too(place: Yard) -> None:
-    """Its records are counted, so that what stays has a reason."""
-    place.run(
+def test_foreign_key_cycle_whose_deletion_is_too_slow_is_reported_and_counted(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(
         f"""
         CREATE TABLE c (id int PRIMARY KEY, next int REFERENCES c, at date);
         INSERT INTO c VALUES (1, NULL, '{OVER}'), (2, 1, '{OVER}');
@@ -88,8 +92,8 @@ def test_a_circle_that_takes_too_long_is_told_too(place: Yard) -> None:
         """
         + SLOW.format(table="c")
     )
-    place.rules = [rule("c")]
-    counts = place.execute(place.plan())
+    schema.rules = [rule("c")]
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.locked, counts.slow) == ({}, {"c": 2}, {"c"})
     assert counts.seconds > 0.9
 
@@ -113,17 +117,16 @@ def test_a_circle_that_takes_too_long_is_told_too(place: Yard) -> None:
         errors.DataCorrupted,
     ],
 )
-def test_what_is_of_no_record_is_no_refusal(error: type[psycopg.Error]) -> None:
-    """One of each class: a full disk, say, must not pass for a hundred records that stay."""
+def test_is_refusal_returns_false_for_server_error(error: type[psycopg.Error]) -> None:
+    """Otherwise, a full disk would look like many records that the database refuses to delete."""
     assert error.sqlstate
-    assert error.sqlstate[:2] in batches.OF_NO_RECORD
-    assert not batches.refuses(error("no"))
-    assert batches.refuses(errors.ForeignKeyViolation("no"))
+    assert error.sqlstate[:2] in batches.SESSION_ERRORS
+    assert not batches.is_refusal(error("no"))
+    assert batches.is_refusal(errors.ForeignKeyViolation("no"))
 
 
-def test_a_condition_that_the_server_does_not_know_ends_the_run(place: Yard) -> None:
-    """No record is at fault when a trigger names a table that is not there."""
-    place.run(
+def test_execution_fails_if_trigger_uses_unknown_table(schema: RetentionSchema) -> None:
+    schema.run(
         """
         CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS
             $$BEGIN PERFORM FROM not_there; RETURN OLD; END$$;
@@ -131,14 +134,13 @@ def test_a_condition_that_the_server_does_not_know_ends_the_run(place: Yard) -> 
         """
     )
     with pytest.raises(UsageError, match="42P01"):
-        place.execute(place.plan())
-    assert place.keys("a") == {1, 2, 3, 4, 5}
+        schema.execute(schema.plan())
+    assert schema.keys("a") == {1, 2, 3, 4, 5}
 
 
 @pytest.mark.parametrize("code", ["P0001", "23514", "42501"])
-def test_what_the_ledger_refuses_is_not_blamed_on_the_records(place: Yard, code: str) -> None:
-    """It is another server: halving batches finds no culprit, and no right lacks in the table."""
-    with place.state.begin() as conn:
+def test_execution_fails_if_ledger_refuses_batch(schema: RetentionSchema, code: str) -> None:
+    with schema.state.begin() as conn:
         conn.exec_driver_sql(
             f"""
             CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
@@ -148,16 +150,17 @@ def test_what_the_ledger_refuses_is_not_blamed_on_the_records(place: Yard, code:
         )
     try:
         with pytest.raises(ServiceError, match=f"ledger could not be written .SQLSTATE {code}"):
-            place.execute(place.plan())
+            schema.execute(schema.plan())
     finally:
-        with place.state.begin() as conn:
+        with schema.state.begin() as conn:
             conn.exec_driver_sql("DROP FUNCTION no CASCADE")
-    assert place.keys("a") == {1, 2, 3, 4, 5}
+    assert schema.keys("a") == {1, 2, 3, 4, 5}
 
 
-def test_a_slow_circle_is_counted_in_all_partitions(place: Yard) -> None:
-    """Each part of it stays for the same reason."""
-    place.run(
+def test_foreign_key_cycle_whose_deletion_is_too_slow_is_counted_in_all_partitions(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(
         f"""
         CREATE TABLE c (id int PRIMARY KEY, next int REFERENCES c, at date)
             PARTITION BY RANGE (id);
@@ -168,5 +171,5 @@ def test_a_slow_circle_is_counted_in_all_partitions(place: Yard) -> None:
         """
         + SLOW.format(table="c")
     )
-    place.rules = [rule("c")]
-    assert place.execute(place.plan()).locked == {"c": 3}
+    schema.rules = [rule("c")]
+    assert schema.execute(schema.plan()).locked == {"c": 3}

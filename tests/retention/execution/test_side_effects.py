@@ -1,4 +1,4 @@
-"""Deletions and masks are rolled back if triggers or rules change other mapped records."""
+"""Tests that deletions and masks are rolled back if triggers or rules change other records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.retention.execution import batches, cycles
 from include.services.errors import UsageError
-from tests.retention.yard import OVER, YOUNG, Yard, rule, yard
+from tests.retention.retention_schema import OVER, YOUNG, RetentionSchema, retention_schema, rule
 
 TABLES = f"""
 CREATE TABLE a (id int PRIMARY KEY, at date, who text, name text);
@@ -43,36 +43,38 @@ def trigger(does: str, event: str = "DELETE", timing: str = "AFTER", deferred: s
 
 
 @pytest.fixture
-def place(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
+def schema(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RetentionSchema]:
     for module in (batches, cycles):
         monkeypatch.setattr(module, "PAUSE", 0)
-    with yard(postgres, TABLES) as made:
-        made.mapped = {"a": "a", "b": "b"}
-        made.rules = [rule("a", keys={"subject": "t.who"}), rule("b", keys={"subject": "t.who"})]
-        yield made
+    with retention_schema(postgres, TABLES) as created:
+        created.mapped = {"a": "a", "b": "b"}
+        created.rules = [rule("a", keys={"subject": "t.who"}), rule("b", keys={"subject": "t.who"})]
+        yield created
 
 
-def state_of_b(place: Yard) -> list[tuple[object, ...]]:
-    return place.run("SELECT id, n FROM b ORDER BY id")
+def state_of_b(schema: RetentionSchema) -> list[tuple[object, ...]]:
+    return schema.run("SELECT id, n FROM b ORDER BY id")
 
 
 @pytest.mark.parametrize("timing", ["BEFORE", "AFTER", "deferred"])
 @pytest.mark.parametrize("does", list(DOES))
-def test_deletion_is_rolled_back_where_a_trigger_changes_another_mapped_table(
-    place: Yard, does: str, timing: str
+def test_deletion_is_rolled_back_if_trigger_changes_other_mapped_table(
+    schema: RetentionSchema, does: str, timing: str
 ) -> None:
-    """Also if the trigger fires at the commit. Records without that effect are deleted."""
-    place.hold(HoldKind.SUBJECT, "p3")
-    place.run("UPDATE a SET who = 'other' WHERE id = 3")
+    """The trigger may also fire at the commit. Records without that side effect are deleted."""
+    schema.hold(HoldKind.SUBJECT, "p3")
+    schema.run("UPDATE a SET who = 'other' WHERE id = 3")
     deferred = "DEFERRABLE INITIALLY DEFERRED" if timing == "deferred" else ""
-    place.run(trigger(DOES[does], timing="AFTER" if deferred else timing, deferred=deferred))
-    before = state_of_b(place)
-    counts = place.execute(place.plan())
-    assert state_of_b(place) == before
-    assert place.keys("a") == {3}
+    schema.run(trigger(DOES[does], timing="AFTER" if deferred else timing, deferred=deferred))
+    before = state_of_b(schema)
+    counts = schema.execute(schema.plan())
+    assert state_of_b(schema) == before
+    assert schema.keys("a") == {3}
     assert (counts.done, counts.refused) == ({"a": 5}, {("a", "changed"): 1})
     (effect,) = counts.side_effects["a"].values()
-    table = f"{place.name}.b"
+    table = f"{schema.name}.b"
     expected = {
         "deletes": (table, 1, 0, False),
         "updates": (table, 0, 1, False),
@@ -80,98 +82,111 @@ def test_deletion_is_rolled_back_where_a_trigger_changes_another_mapped_table(
         "drops": (table, 0, 0, True),
     }
     assert (effect.table, effect.deleted, effect.updated, effect.rewritten) == expected[does]
-    assert place.done() == {"a": 5}
+    assert schema.erased() == {"a": 5}
 
 
-def test_deletion_is_rolled_back_where_a_trigger_deletes_more_of_the_same_table(
-    place: Yard,
+def test_deletion_is_rolled_back_if_trigger_deletes_more_records_of_same_table(
+    schema: RetentionSchema,
 ) -> None:
-    """The trigger deletes records outside of the plan: a young record, and one on hold."""
-    place.run(f"INSERT INTO a VALUES (7, '{YOUNG}', 'p7'), (8, '{OVER}', 'p8')")
-    place.hold(HoldKind.SUBJECT, "p8")
-    place.run(trigger("DELETE FROM a WHERE id > 6"))
-    assert place.execute(place.plan()).done == {"a": 5}
-    assert place.keys("a") == {3, 7, 8}
+    schema.run(f"INSERT INTO a VALUES (7, '{YOUNG}', 'p7'), (8, '{OVER}', 'p8')")
+    schema.hold(HoldKind.SUBJECT, "p8")
+    schema.run(trigger("DELETE FROM a WHERE id > 6"))
+    assert schema.execute(schema.plan()).done == {"a": 5}
+    assert schema.keys("a") == {3, 7, 8}
 
 
-def test_deletion_is_rolled_back_where_a_rule_deletes_elsewhere(place: Yard) -> None:
-    """A rule with DO ALSO has no trigger."""
-    place.run("CREATE RULE also AS ON DELETE TO a DO ALSO DELETE FROM b WHERE id = OLD.id")
-    counts = place.execute(place.plan())
+def test_deletion_is_rolled_back_if_rule_deletes_from_other_mapped_table(
+    schema: RetentionSchema,
+) -> None:
+    schema.run("CREATE RULE also AS ON DELETE TO a DO ALSO DELETE FROM b WHERE id = OLD.id")
+    counts = schema.execute(schema.plan())
     assert counts.done == {}
-    assert len(state_of_b(place)) == 6
+    assert len(state_of_b(schema)) == 6
 
 
-def test_masks_are_rolled_back_where_a_trigger_changes_another_mapped_table(place: Yard) -> None:
-    place.rules = [rule("a", "mask", mask={"name": "name"})]
-    place.run(trigger(DOES["updates"], event="UPDATE"))
-    counts = place.execute(place.plan())
+def test_mask_is_rolled_back_if_trigger_changes_other_mapped_table(
+    schema: RetentionSchema,
+) -> None:
+    schema.rules = [rule("a", "mask", mask={"name": "name"})]
+    schema.run(trigger(DOES["updates"], event="UPDATE"))
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({"a": 5}, {("a", "changed"): 1})
-    assert state_of_b(place) == [(n, 0) for n in range(1, 7)]
+    assert state_of_b(schema) == [(n, 0) for n in range(1, 7)]
 
 
-def test_history_that_a_trigger_writes_is_allowed_and_counted(place: Yard) -> None:
-    """Rows in a mapped table are counted; tables outside of the data map are not checked."""
-    place.run(trigger(f"INSERT INTO log VALUES (OLD.id); INSERT INTO b VALUES (9, '{YOUNG}', 'x')"))
-    counts = place.execute(place.plan())
+def test_rows_that_trigger_inserts_are_allowed_and_counted(schema: RetentionSchema) -> None:
+    """Inserted rows of a mapped table are counted.
+
+    Tables outside of the data map are not checked.
+    """
+    schema.run(
+        trigger(f"INSERT INTO log VALUES (OLD.id); INSERT INTO b VALUES (9, '{YOUNG}', 'x')")
+    )
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({"a": 6}, {})
-    assert counts.inserted == {f"{place.name}.b": 1}
+    assert counts.inserted == {f"{schema.name}.b": 1}
 
 
 @pytest.mark.parametrize("timing", ["BEFORE", "AFTER"])
-def test_updates_of_triggers_are_allowed_and_counted_where_the_schedule_names_the_collection(
-    place: Yard, timing: str
+def test_trigger_updates_that_policy_pack_allows_are_counted(
+    schema: RetentionSchema, timing: str
 ) -> None:
-    place.rules = [rule("a", triggers_update=["b"]), rule("b")]
-    place.run(trigger(DOES["updates"], timing=timing))
-    counts = place.execute(place.plan())
+    schema.rules = [rule("a", triggers_update=["b"]), rule("b")]
+    schema.run(trigger(DOES["updates"], timing=timing))
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({"a": 6}, {})
-    assert counts.updated == {f"{place.name}.b": 1}
-    assert (3, 1) in state_of_b(place)
+    assert counts.updated == {f"{schema.name}.b": 1}
+    assert (3, 1) in state_of_b(schema)
 
 
 @pytest.mark.parametrize("does", ["deletes", "empties", "drops"])
-def test_deletion_is_rolled_back_where_a_trigger_does_more_than_the_allowed_update(
-    place: Yard, does: str
+def test_deletion_is_rolled_back_if_trigger_does_more_than_allowed_updates(
+    schema: RetentionSchema, does: str
 ) -> None:
-    """It may update `b`; it deletes, empties or alters the table as well."""
-    place.rules = [rule("a", triggers_update=["b"]), rule("b")]
-    place.run(trigger(f"{DOES['updates']}; {DOES[does]}"))
-    before = state_of_b(place)
-    assert place.execute(place.plan()).done == {"a": 5}
-    assert state_of_b(place) == before
+    schema.rules = [rule("a", triggers_update=["b"]), rule("b")]
+    schema.run(trigger(f"{DOES['updates']}; {DOES[does]}"))
+    before = state_of_b(schema)
+    assert schema.execute(schema.plan()).done == {"a": 5}
+    assert state_of_b(schema) == before
 
 
-def test_updates_of_triggers_in_a_table_that_the_database_lacks_are_nothing(place: Yard) -> None:
-    """The data map may be ahead of the database; its drift is told elsewhere."""
-    place.mapped |= {"ghost": "ghost"}
-    place.rules = [rule("a", triggers_update=["ghost"])]
-    assert place.execute(place.plan()).done == {"a": 6}
+def test_table_in_triggers_update_that_does_not_exist_is_ignored(
+    schema: RetentionSchema,
+) -> None:
+    schema.mapped |= {"ghost": "ghost"}
+    schema.rules = [rule("a", triggers_update=["ghost"])]
+    assert schema.execute(schema.plan()).done == {"a": 6}
 
 
-def test_updates_of_triggers_are_rolled_back_where_another_class_allows_them(place: Yard) -> None:
-    place.rules = [rule("a"), rule("b", triggers_update=["a"])]
-    place.run(trigger(DOES["updates"]))
-    assert place.execute(place.plan()).done == {"a": 5}
-    assert state_of_b(place) == [(n, 0) for n in range(1, 7)]
+def test_deletion_is_rolled_back_if_only_other_record_class_allows_trigger_updates(
+    schema: RetentionSchema,
+) -> None:
+    schema.rules = [rule("a"), rule("b", triggers_update=["a"])]
+    schema.run(trigger(DOES["updates"]))
+    assert schema.execute(schema.plan()).done == {"a": 5}
+    assert state_of_b(schema) == [(n, 0) for n in range(1, 7)]
 
 
-def test_updates_of_triggers_in_a_circle_are_allowed_by_its_classes(place: Yard) -> None:
-    place.run(
+def test_trigger_updates_in_foreign_key_cycle_are_allowed_if_one_of_its_classes_allows_them(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(
         """
         ALTER TABLE a ADD up int REFERENCES a;
         UPDATE a SET up = 7 - id;
         """
     )
-    place.rules = [rule("a", triggers_update=["b"]), rule("b")]
-    place.run(trigger(DOES["updates"]))
-    counts = place.execute(place.plan())
-    assert (counts.done, counts.updated) == ({"a": 6}, {f"{place.name}.b": 1})
+    schema.rules = [rule("a", triggers_update=["b"]), rule("b")]
+    schema.run(trigger(DOES["updates"]))
+    counts = schema.execute(schema.plan())
+    assert (counts.done, counts.updated) == ({"a": 6}, {f"{schema.name}.b": 1})
 
 
-def test_keys_that_the_database_sets_to_null_are_expected_changes(place: Yard) -> None:
-    """Keys of another table and of the same table, in one statement and in several."""
-    place.run(
+def test_foreign_keys_that_database_sets_to_null_are_expected_changes(
+    schema: RetentionSchema,
+) -> None:
+    """One foreign key is in another table, and one is in the table of the deleted records."""
+    schema.run(
         f"""
         CREATE TABLE c (id int PRIMARY KEY, a int REFERENCES a ON DELETE SET NULL, at date);
         INSERT INTO c SELECT n, 1 + n % 6, '{YOUNG}' FROM generate_series(1, 20) n;
@@ -180,21 +195,21 @@ def test_keys_that_the_database_sets_to_null_are_expected_changes(place: Yard) -
         INSERT INTO d VALUES (201, 7, '{YOUNG}');
         """
     )
-    place.mapped |= {"c": "c", "d": "d"}
-    place.rules = [rule("a"), rule("c"), rule("d")]
-    counts = place.execute(place.plan())
+    schema.mapped |= {"c": "c", "d": "d"}
+    schema.rules = [rule("a"), rule("c"), rule("d")]
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({"a": 6, "d": 200}, {})
-    assert place.run("SELECT count(*) FROM c WHERE a IS NULL") == [(20,)]
+    assert schema.run("SELECT count(*) FROM c WHERE a IS NULL") == [(20,)]
 
 
 @pytest.mark.parametrize("heir", ["without the key", "with its own key", "made before"])
-def test_keys_that_the_database_sets_to_null_are_not_those_of_inheriting_tables(
-    place: Yard, heir: str
+def test_set_null_of_foreign_key_is_not_expected_in_tables_that_inherit_from_its_table(
+    schema: RetentionSchema, heir: str
 ) -> None:
-    """A foreign key is about the rows of its own table alone (INHERITS)."""
+    """A foreign key does not apply to tables that inherit from its table (INHERITS)."""
     key = "FOREIGN KEY (a) REFERENCES a ON DELETE SET NULL"
     columns = "(id int PRIMARY KEY, a int, at date"
-    place.run(
+    schema.run(
         {
             "without the key": f"CREATE TABLE c {columns}, {key}); CREATE TABLE d () INHERITS (c);",
             "with its own key": f"CREATE TABLE c {columns}, {key});"
@@ -203,19 +218,21 @@ def test_keys_that_the_database_sets_to_null_are_not_those_of_inheriting_tables(
             "ALTER TABLE d INHERIT c;",
         }[heir]
     )
-    place.run("INSERT INTO c VALUES (1, 1), (2, 2); INSERT INTO d VALUES (1, 1), (3, 3)")
-    place.mapped |= {"c": "c", "d": "d"}
-    place.rules = [rule("a")]
-    counts = place.execute(place.plan())
+    schema.run("INSERT INTO c VALUES (1, 1), (2, 2); INSERT INTO d VALUES (1, 1), (3, 3)")
+    schema.mapped |= {"c": "c", "d": "d"}
+    schema.rules = [rule("a")]
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({"a": 6}, {})
-    assert place.run("SELECT count(*) FROM ONLY d WHERE a IS NULL") == [
+    assert schema.run("SELECT count(*) FROM ONLY d WHERE a IS NULL") == [
         (0 if heir == "without the key" else 2,)
     ]
 
 
-def test_records_that_move_to_another_partition_are_expected_changes(place: Yard) -> None:
-    """PostgreSQL counts such an update as a deletion and an insertion."""
-    place.run(
+def test_moves_of_records_to_other_partition_are_expected_changes(
+    schema: RetentionSchema,
+) -> None:
+    """PostgreSQL counts an update that moves a row as a deletion and an insertion."""
+    schema.run(
         f"""
         CREATE TABLE c (id int, a int REFERENCES a ON DELETE SET NULL, at date)
             PARTITION BY LIST (a);
@@ -224,17 +241,16 @@ def test_records_that_move_to_another_partition_are_expected_changes(place: Yard
         INSERT INTO c SELECT n, 1 + n % 6, '{YOUNG}' FROM generate_series(1, 20) n;
         """
     )
-    place.mapped |= {"c": "c"}
-    place.rules = [rule("a")]
-    counts = place.execute(place.plan())
+    schema.mapped |= {"c": "c"}
+    schema.rules = [rule("a")]
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused, counts.inserted) == ({"a": 6}, {}, {})
 
 
-def test_partition_is_kept_where_an_event_trigger_of_its_drop_deletes_elsewhere(
-    place: Yard,
+def test_partition_is_not_dropped_if_trigger_deletes_from_other_mapped_table(
+    schema: RetentionSchema,
 ) -> None:
-    """Triggers of the child whose key is set to null count too."""
-    place.run(
+    schema.run(
         f"""
         CREATE TABLE e (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
         CREATE TABLE e_old PARTITION OF e FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
@@ -247,18 +263,20 @@ def test_partition_is_kept_where_an_event_trigger_of_its_drop_deletes_elsewhere(
         CREATE TRIGGER react AFTER UPDATE ON f FOR EACH ROW EXECUTE FUNCTION react();
         """
     )
-    place.mapped |= {"e": "e", "f": "f"}
-    place.rules = [rule("e", "drop_partition", detach=["f.e", "f.e_at"])]
-    counts = place.execute(place.plan())
+    schema.mapped |= {"e": "e", "f": "f"}
+    schema.rules = [rule("e", "drop_partition", detach=["f.e", "f.e_at"])]
+    counts = schema.execute(schema.plan())
     assert counts.done == {"e": 1}  # row by row: record 2, to which no record refers
     assert counts.partitions == {}
-    assert len(state_of_b(place)) == 6
-    place.run("DROP TRIGGER react ON f")
-    assert place.execute(place.plan(), run="2").done == {"e": 1}
+    assert len(state_of_b(schema)) == 6
+    schema.run("DROP TRIGGER react ON f")
+    assert schema.execute(schema.plan(), run="2").done == {"e": 1}
 
 
-def test_circle_stays_where_a_trigger_deletes_elsewhere(place: Yard) -> None:
-    place.run(
+def test_foreign_key_cycle_is_kept_if_trigger_deletes_from_other_mapped_table(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(
         f"""
         CREATE TABLE c (id int PRIMARY KEY, next int REFERENCES c, at date);
         INSERT INTO c VALUES (1, NULL, '{OVER}'), (2, 1, '{OVER}');
@@ -268,36 +286,42 @@ def test_circle_stays_where_a_trigger_deletes_elsewhere(place: Yard) -> None:
         CREATE TRIGGER react AFTER DELETE ON c FOR EACH ROW EXECUTE FUNCTION react();
         """
     )
-    place.mapped |= {"c": "c"}
-    place.rules = [rule("c")]
-    counts = place.execute(place.plan())
+    schema.mapped |= {"c": "c"}
+    schema.rules = [rule("c")]
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({}, {("c", "changed"): 2})
-    assert len(state_of_b(place)) == 6
-    place.run("DROP TRIGGER react ON c")
-    assert place.execute(place.plan(), run="2").done == {"c": 2}
+    assert len(state_of_b(schema)) == 6
+    schema.run("DROP TRIGGER react ON c")
+    assert schema.execute(schema.plan(), run="2").done == {"c": 2}
 
 
-def test_trigger_that_changes_the_key_of_a_masked_record_keeps_it(place: Yard) -> None:
-    """The ledger would name a record that is not there."""
-    place.rules = [rule("a", "mask", mask={"name": "name"})]
-    place.run(trigger("NEW.id := 33", event="UPDATE", timing="BEFORE"))
-    counts = place.execute(place.plan())
+def test_mask_is_rolled_back_if_trigger_changes_primary_key(schema: RetentionSchema) -> None:
+    """Otherwise the ledger would contain the key of a record that does not exist."""
+    schema.rules = [rule("a", "mask", mask={"name": "name"})]
+    schema.run(trigger("NEW.id := 33", event="UPDATE", timing="BEFORE"))
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({"a": 5}, {("a", "kept"): 1})
 
 
-def test_plan_and_execution_refuse_a_server_that_counts_no_changes(place: Yard) -> None:
-    """Without counters a trigger's changes would be unseen."""
-    uncounted = replace(place, conninfo=f"{place.conninfo} options='-c track_counts=off'")
+def test_plan_and_execution_fail_if_server_does_not_count_changed_rows(
+    schema: RetentionSchema,
+) -> None:
+    uncounted = replace(schema, conninfo=f"{schema.conninfo} options='-c track_counts=off'")
     with pytest.raises(UsageError, match="track_counts"):
         uncounted.plan()
     with pytest.raises(UsageError, match="track_counts"):
-        uncounted.execute(place.plan())
-    assert len(place.keys("a")) == 6
+        uncounted.execute(schema.plan())
+    assert len(schema.keys("a")) == 6
 
 
-def test_plan_names_the_triggers_rules_and_publications_that_react(place: Yard) -> None:
-    """For tables whose records are deleted or lose a key; not if disabled or only for INSERT."""
-    place.run(
+def test_plan_lists_triggers_rules_and_publications_that_act_on_its_changes(
+    schema: RetentionSchema,
+) -> None:
+    """Only tables whose records are deleted or lose a foreign key are considered.
+
+    Objects that are disabled, or that act only on INSERT, are not listed.
+    """
+    schema.run(
         f"""
         CREATE TABLE c (id int PRIMARY KEY, a int REFERENCES a ON DELETE SET NULL, at date);
         CREATE FUNCTION react() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;
@@ -308,16 +332,16 @@ def test_plan_names_the_triggers_rules_and_publications_that_react(place: Yard) 
         CREATE TRIGGER new AFTER INSERT ON a FOR EACH ROW EXECUTE FUNCTION react();
         CREATE TRIGGER changed AFTER UPDATE OR DELETE ON c FOR EACH ROW EXECUTE FUNCTION react();
         CREATE RULE also AS ON DELETE TO a DO ALSO NOTIFY gone;
-        CREATE PUBLICATION "{place.name}" FOR TABLE a, c;
+        CREATE PUBLICATION "{schema.name}" FOR TABLE a, c;
         """
     )
-    place.mapped |= {"c": "c"}
-    place.rules = [rule("a")]
+    schema.mapped |= {"c": "c"}
+    schema.rules = [rule("a")]
     try:
-        reactions = place.plan().reactions
+        reactions = schema.plan().reactions
     finally:
-        place.run(f'DROP PUBLICATION "{place.name}"')
-    function = f"{place.name}.react"
+        schema.run(f'DROP PUBLICATION "{schema.name}"')
+    function = f"{schema.name}.react"
     assert [
         (reaction.collection, reaction.kind, reaction.name, reaction.events, reaction.function)
         for reaction in reactions
@@ -325,54 +349,57 @@ def test_plan_names_the_triggers_rules_and_publications_that_react(place: Yard) 
         ("a", "trigger", "gone", ("DELETE",), function),
         ("c", "trigger", "changed", ("UPDATE",), function),
         ("a", "rule", "also", ("DELETE",), None),
-        ("a", "publication", place.name, ("DELETE",), None),
-        ("c", "publication", place.name, ("UPDATE",), None),
+        ("a", "publication", schema.name, ("DELETE",), None),
+        ("c", "publication", schema.name, ("UPDATE",), None),
     ]
 
 
-def test_plan_refuses_a_rule_that_replaces_the_deletion(place: Yard) -> None:
-    """Such a rule may return the key of one record and delete another."""
-    place.run(
+def test_plan_fails_if_rule_replaces_deletion(schema: RetentionSchema) -> None:
+    """Such a rule may return the key of one record and delete another record.
+
+    The ledger would then contain the wrong key.
+    """
+    schema.run(
         "CREATE RULE other AS ON DELETE TO a DO INSTEAD DELETE FROM a WHERE id = OLD.id + 1 "
         "RETURNING OLD.*"
     )
     with pytest.raises(UsageError, match=r"rule other of \w+\.a replaces DELETE"):
-        place.plan()
-    place.rules = [rule("b")]
-    assert place.planned() == {"b": 0}
+        schema.plan()
+    schema.rules = [rule("b")]
+    assert schema.planned() == {"b": 0}
 
 
 @pytest.mark.parametrize("publish", ["delete", "insert"])
-def test_plan_refuses_a_publication_of_a_table_without_replica_identity(
-    place: Yard, publish: str
+def test_plan_fails_if_published_table_has_no_replica_identity(
+    schema: RetentionSchema, publish: str
 ) -> None:
     """PostgreSQL would refuse each deletion, unless the publication leaves out deletions."""
-    place.run(
+    schema.run(
         f"""
         CREATE TABLE e (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
         CREATE TABLE e_old PARTITION OF e FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
         INSERT INTO e VALUES (1, '{OVER}');
         ALTER TABLE e_old REPLICA IDENTITY NOTHING;
-        CREATE PUBLICATION "{place.name}" FOR TABLE e
+        CREATE PUBLICATION "{schema.name}" FOR TABLE e
             WITH (publish = '{publish}', publish_via_partition_root = true);
         """
     )
-    place.mapped |= {"e": "e"}
-    place.rules = [rule("e")]
+    schema.mapped |= {"e": "e"}
+    schema.rules = [rule("e")]
     try:
         if publish == "delete":
             with pytest.raises(UsageError, match=r"e_old, which has no replica identity"):
-                place.plan()
+                schema.plan()
         else:
-            assert place.execute(place.plan()).done == {"e": 1}
+            assert schema.execute(schema.plan()).done == {"e": 1}
     finally:
-        place.run(f'DROP PUBLICATION "{place.name}"')
+        schema.run(f'DROP PUBLICATION "{schema.name}"')
 
 
-def test_plan_refuses_a_session_that_fires_no_triggers(place: Yard) -> None:
-    """Foreign keys are triggers too."""
+def test_plan_fails_in_session_that_fires_no_triggers(schema: RetentionSchema) -> None:
+    """PostgreSQL enforces foreign keys by triggers too."""
     replica = replace(
-        place, conninfo=f"{place.conninfo} options='-c session_replication_role=replica'"
+        schema, conninfo=f"{schema.conninfo} options='-c session_replication_role=replica'"
     )
     with pytest.raises(UsageError, match="session_replication_role"):
         replica.plan()

@@ -1,4 +1,4 @@
-"""Who may approve a plan: never an owner of the schedule, nor who started the run."""
+"""Tests that no owner of the schedule and no person who started a run may approve its plan."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from include.local.postgres import EmbeddedPostgres
 from include.policy.retention import Approval
-from include.retention.planning.approval import People, people_of
-from tests.retention.yard import Yard, yard
+from include.retention.planning.approval import PlanPeople, read_people
+from tests.retention.retention_schema import RetentionSchema, retention_schema
 
 STAFF = """
 CREATE TABLE "staff %" (number text, "duty %" text, away boolean);
@@ -22,73 +22,74 @@ INSERT INTO "staff %" VALUES ('ana', 'owner', false), ('bo', 'checker', false),
 
 
 @pytest.fixture(scope="module")
-def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
-    with yard(postgres, STAFF, mapped={"employee": "staff %"}) as made:
-        yield made
+def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
+    with retention_schema(postgres, STAFF, mapped={"employee": "staff %"}) as approval:
+        yield approval
 
 
-def asked(place: Yard, starter: str | None = None, **rule: Any) -> People:
-    made = Approval.model_validate(
+def asked(schema: RetentionSchema, starter: str | None = None, **rule: Any) -> PlanPeople:
+    approval = Approval.model_validate(
         {"staff": {"collection": "employee", "account": "number"}, **rule}
     )
-    return people_of(place.connection, place.database, made, [starter] if starter else [])
+    return read_people(schema.connection, schema.database, approval, [starter] if starter else [])
 
 
 CHECKERS = {"where": """p."duty %" = 'checker' AND NOT p.away"""}
 OWNERS = {"where": """p."duty %" LIKE 'own%'"""}
 
 
-def test_groups_are_read_from_the_staff_table(place: Yard) -> None:
-    """An unknown is no yes, and an account that two people have is nobody's."""
-    found = asked(place, owners=OWNERS, approvers=CHECKERS)
-    assert found == People(("ana",), ("bo",))
+def test_read_people_returns_accounts_that_staff_table_assigns_to_owners_and_approvers(
+    schema: RetentionSchema,
+) -> None:
+    people = asked(schema, owners=OWNERS, approvers=CHECKERS)
+    assert people == PlanPeople(("ana",), ("bo",))
 
 
-def test_accounts_and_a_condition_add_up(place: Yard) -> None:
-    """Each once, those that are named first."""
-    found = asked(place, owners=OWNERS, approvers={**CHECKERS, "accounts": ["zoe", "bo"]})
-    assert found.approvers == ("zoe", "bo")
+def test_read_people_returns_listed_accounts_and_accounts_that_meet_condition(
+    schema: RetentionSchema,
+) -> None:
+    people = asked(schema, owners=OWNERS, approvers={**CHECKERS, "accounts": ["zoe", "bo"]})
+    assert people.approvers == ("zoe", "bo")
 
 
-def test_an_owner_in_another_spelling_may_not_approve(place: Yard) -> None:
-    """Nor one who started the run under it, nor an account that two rows spell in two ways."""
-    both = {"accounts": ["ANA", "bo", "Ｃho"]}
-    found = asked(place, "cho", owners={"accounts": ["ana"]}, approvers=both)
-    assert found.approvers == ("bo",)
-    place.connection.execute("""INSERT INTO "staff %" VALUES ('BO', 'clerk', false)""")
+def test_owner_whose_account_is_spelled_differently_is_not_approver(
+    schema: RetentionSchema,
+) -> None:
+    accounts = {"accounts": ["ANA", "bo", "Ｃho"]}
+    people = asked(schema, "cho", owners={"accounts": ["ana"]}, approvers=accounts)
+    assert people.approvers == ("bo",)
+    schema.connection.execute("""INSERT INTO "staff %" VALUES ('BO', 'clerk', false)""")
     try:
-        assert asked(place, owners=OWNERS, approvers=CHECKERS).approvers == ()
+        assert asked(schema, owners=OWNERS, approvers=CHECKERS).approvers == ()
     finally:
-        place.connection.execute("""DELETE FROM "staff %" WHERE number = 'BO'""")
+        schema.connection.execute("""DELETE FROM "staff %" WHERE number = 'BO'""")
 
 
-def test_who_is_of_both_groups_or_started_the_run_may_not_approve(place: Yard) -> None:
-    """Four eyes."""
-    both = {"accounts": ["ana", "bo", "cho"]}
-    found = asked(place, "cho", owners={"accounts": ["ana"]}, approvers=both)
-    assert found == People(("ana", "cho"), ("bo",))
-    assert asked(place, "ana", owners={}, approvers={"accounts": ["ana"]}) == People(("ana",), ())
+def test_owner_or_person_who_started_run_is_not_approver(schema: RetentionSchema) -> None:
+    accounts = {"accounts": ["ana", "bo", "cho"]}
+    people = asked(schema, "cho", owners={"accounts": ["ana"]}, approvers=accounts)
+    assert people == PlanPeople(("ana", "cho"), ("bo",))
+    assert asked(schema, "ana", owners={}, approvers={"accounts": ["ana"]}) == PlanPeople(
+        ("ana",), ()
+    )
 
 
-def test_an_owner_on_leave_is_an_owner_still(place: Yard) -> None:
-    """The shipped pack's condition of owners does not ask; ours here neither."""
-    place.run("UPDATE \"staff %\" SET away = true WHERE number = 'ana'")
-    found = asked(place, owners=OWNERS, approvers={"accounts": ["ana", "bo"]})
-    assert found == People(("ana",), ("bo",))
+def test_owner_who_is_away_is_not_approver(schema: RetentionSchema) -> None:
+    schema.run("UPDATE \"staff %\" SET away = true WHERE number = 'ana'")
+    people = asked(schema, owners=OWNERS, approvers={"accounts": ["ana", "bo"]})
+    assert people == PlanPeople(("ana",), ("bo",))
 
 
-def test_an_owner_with_two_rows_is_an_owner_still(place: Yard) -> None:
-    """Who is left out in doubt may not approve; who is left out of the owners could."""
-    place.run("""
+def test_owner_with_two_rows_in_staff_table_is_not_approver(schema: RetentionSchema) -> None:
+    schema.run("""
     INSERT INTO "staff %" VALUES ('gao', 'owner', false), ('gao', 'checker', false),
         ('hu', 'owner', false), ('hu', 'owner', false);
     """)
-    found = asked(place, owners=OWNERS, approvers={"accounts": ["gao", "hu", "bo"]})
-    assert found == People(("ana", "gao", "hu"), ("bo",))
+    people = asked(schema, owners=OWNERS, approvers={"accounts": ["gao", "hu", "bo"]})
+    assert people == PlanPeople(("ana", "gao", "hu"), ("bo",))
 
 
-def test_without_a_staff_table_only_accounts_count() -> None:
-    """As in a pack that names them."""
+def test_read_people_without_staff_table_returns_listed_accounts() -> None:
     rule = Approval.model_validate({"owners": {"accounts": "ana"}, "approvers": {"accounts": "bo"}})
-    assert people_of(None, None, rule, ()) == People(("ana",), ("bo",))
-    assert people_of(None, None, Approval(), ["ana"]) == People(("ana",), ())
+    assert read_people(None, None, rule, ()) == PlanPeople(("ana",), ("bo",))
+    assert read_people(None, None, Approval(), ["ana"]) == PlanPeople(("ana",), ())

@@ -1,4 +1,4 @@
-"""What is over: the clock plus the period lies before the moment, by the pack's calendar."""
+"""Tests of cutoffs: periods end by the calendar of the policy pack's timezone."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from include.local.postgres import EmbeddedPostgres
 from include.policy.period import Period
 from include.retention.planning.classes import BoundClock
-from include.retention.planning.schedule import bind
+from include.retention.planning.schedule import bind_classes
 from include.retention.postgres.relations import Relation, read_relations
 from include.services.errors import UsageError
-from tests.retention.yard import AS_OF, Yard, rule, yard
+from tests.retention.retention_schema import AS_OF, RetentionSchema, retention_schema, rule
 
 ZONES = ["Asia/Shanghai", "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe",
          "Asia/Kolkata", "America/St_Johns", "Pacific/Apia"]  # fmt: skip
@@ -29,7 +29,7 @@ PERIODS = st.one_of(
         st.integers(0, 50), st.integers(0, 800), st.integers(0, 100),
     ),
 ).map(Period.parse)  # fmt: skip
-# All of it, and more often the days on which calendars are hardest: ends of months, clock changes.
+# All times, and more often ends of months and changes of daylight saving time.
 MOMENTS = st.one_of(
     st.datetimes(datetime(1995, 1, 1), datetime(2040, 1, 1)),  # noqa: DTZ001 - UTC below
     st.builds(
@@ -44,10 +44,10 @@ MOMENTS = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
+def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
     table = "CREATE TABLE t (id int PRIMARY KEY, d date, l timestamp, z timestamptz, at date)"
-    with yard(postgres, table) as made:
-        yield made
+    with retention_schema(postgres, table) as new_rule:
+        yield new_rule
 
 
 @dataclass
@@ -56,20 +56,28 @@ class Bench:
     relation: Relation
 
     def clock(self, column: Any, period: str, as_of: datetime, timezone: str) -> BoundClock:
-        made = rule("t", clock=column, period=period)
-        (found,) = bind(
-            self.connection, [made], {"t": self.relation}, as_of=as_of, now=as_of, timezone=timezone
+        new_rule = rule("t", clock=column, period=period)
+        (found,) = bind_classes(
+            self.connection,
+            [new_rule],
+            {"t": self.relation},
+            as_of=as_of,
+            now=as_of,
+            timezone=timezone,
         )
         return found.clock
 
     def over(self, clock: BoundClock, moments: dict[str, datetime | str | None]) -> bool | None:
-        """Whether it says that a record with these clocks is over."""
+        """Return whether the retention period of a record with these start dates has ended.
+
+        Return None if the start date is null.
+        """
         self.connection.execute("DELETE FROM t")
         self.connection.execute(
             "INSERT INTO t (id, d, l, z) VALUES (1, %(d)s, %(l)s, %(z)s)",
             {"d": None, "l": None, "z": None} | moments,
         )
-        query = psycopg.sql.SQL("SELECT {} FROM t").format(clock.over)
+        query = psycopg.sql.SQL("SELECT {} FROM t").format(clock.ended)
         row = self.connection.execute(query, {}).fetchone()
         assert row is not None
         found: bool | None = row[0]
@@ -77,9 +85,9 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(place: Yard) -> Iterator[Bench]:
-    with place.session() as connection:
-        yield Bench(connection, read_relations(connection, place.database).by_collection["t"])
+def bench(schema: RetentionSchema) -> Iterator[Bench]:
+    with schema.session() as connection:
+        yield Bench(connection, read_relations(connection, schema.database).by_collection["t"])
 
 
 @settings(max_examples=150, deadline=None)
@@ -88,11 +96,10 @@ def bench(place: Yard) -> Iterator[Bench]:
     column=st.sampled_from("dlz"), near=st.none() | st.integers(-3 * 86_400, 3 * 86_400),
     about=st.sampled_from([0, 1]),
 )  # fmt: skip
-def test_over_is_what_postgresql_adds_up_in_the_timezone_of_the_pack(
+def test_cutoff_agrees_with_postgresql_addition_of_retention_period(
     bench: Bench, moment: datetime, period: Period, as_of: datetime, zone: str, column: str,
     near: int | None, about: int,
 ) -> None:  # fmt: skip
-    """For clocks of any time, and for those within three days of the end of the period."""
     connection = bench.connection
     interval = "make_interval(months => %(m)s, days => %(days)s, secs => %(s)s)"
     kind = {"d": "date", "l": "timestamp", "z": "timestamptz"}[column]
@@ -101,21 +108,27 @@ def test_over_is_what_postgresql_adds_up_in_the_timezone_of_the_pack(
     clock = bench.clock([column], period.text, as_of, zone)
     with connection.transaction():
         connection.execute("SELECT set_config('TimeZone', %s, true)", [zone])
-        made = "%(moment)s::timestamptz" if near is None else (
+        new_rule = "%(moment)s::timestamptz" if near is None else (
             f"(%(as_of)s::timestamptz - {interval} + make_interval(secs => %(near)s) "
             "- %(one)s * interval '1 microsecond')"
         )  # fmt: skip
         row = connection.execute(
             f"SELECT c, c::timestamptz + {interval} < %(as_of)s::timestamptz "
-            f"FROM (SELECT {made}::{kind} AS c) AS x".encode(),
+            f"FROM (SELECT {new_rule}::{kind} AS c) AS x".encode(),
             values,
         ).fetchone()
     assert row is not None
     assert bench.over(clock, {column: row[0]}) is row[1]
 
 
-def test_the_last_days_of_february(bench: Bench) -> None:
-    """At noon the 29th of four years ago is over until noon, and the 28th's afternoon is not."""
+def test_retention_period_from_29_february_may_end_before_period_from_28_february(
+    bench: Bench,
+) -> None:
+    """At noon of 28 February three years later, only the period that started later has ended.
+
+    That period started in the morning of 29 February. The other period started in the afternoon of
+    28 February.
+    """
     as_of = datetime(2027, 2, 28, 4, 0, tzinfo=UTC)  # 12:00 in Shanghai
     clock = bench.clock(["l"], "P3Y", as_of, "Asia/Shanghai")
     for text, over in {
@@ -126,8 +139,9 @@ def test_the_last_days_of_february(bench: Bench) -> None:
         assert bench.over(clock, {"l": text}) is over, text
 
 
-def test_a_day_begins_when_it_does_in_the_timezone_of_the_pack(bench: Bench) -> None:
-    """Exactly a period ago is not over yet."""
+def test_retention_period_from_date_counts_from_midnight_in_timezone_of_policy_pack(
+    bench: Bench,
+) -> None:
     midnight = datetime(2026, 3, 1, 16, 0, tzinfo=UTC)  # 2 March in Shanghai
     for as_of, over in ((midnight, False), (midnight + timedelta(microseconds=1), True)):
         clock = bench.clock(["d"], "P1Y", as_of, "Asia/Shanghai")
@@ -135,8 +149,9 @@ def test_a_day_begins_when_it_does_in_the_timezone_of_the_pack(bench: Bench) -> 
         assert bench.over(clock, {"d": "2025-03-01"}) is True
 
 
-def test_the_latest_of_several_clocks_counts_and_null_is_passed_over(bench: Bench) -> None:
-    """Also between columns with and without a timezone: those without are of the pack's."""
+def test_retention_period_that_starts_in_several_columns_counts_from_latest_value(
+    bench: Bench,
+) -> None:
     as_of = datetime(2026, 3, 1, 16, 0, 1, tzinfo=UTC)
     clock = bench.clock(["d", "l", "z"], "P1Y", as_of, "Asia/Shanghai")
     assert bench.over(clock, {}) is None
@@ -147,8 +162,7 @@ def test_the_latest_of_several_clocks_counts_and_null_is_passed_over(bench: Benc
     assert bench.over(clock, {"d": "2025-03-03", "l": "2020-01-01"}) is False
 
 
-def test_a_clock_may_be_an_expression(bench: Bench) -> None:
-    """With percent signs and braces; null while it has not started."""
+def test_retention_period_counts_from_value_of_sql_expression(bench: Bench) -> None:
     as_of = datetime(2026, 3, 2, tzinfo=UTC)
     sql = "CASE WHEN '{%s} 5%' LIKE '{\\%s}%' AND t.id % 2 = 1 THEN t.d + 1 END"
     clock = bench.clock({"sql": sql}, "P1Y", as_of, "Asia/Shanghai")
@@ -162,17 +176,17 @@ def test_a_clock_may_be_an_expression(bench: Bench) -> None:
     "sql",
     ["t.id", "'2020-01-01'", "t.nothing", "t.d +", "(SELECT d FROM nowhere)", "now() - now()"],
 )
-def test_what_is_no_clock_is_refused(bench: Bench, sql: str) -> None:
-    """By the name of the class, without the database's words."""
+def test_bind_classes_fails_if_start_of_retention_period_is_neither_date_nor_time(
+    bench: Bench, sql: str
+) -> None:
     with pytest.raises(UsageError, match="class t "):
         bench.clock({"sql": sql}, "P1Y", datetime(2026, 1, 1, tzinfo=UTC), "Asia/Shanghai")
 
 
-def test_a_mask_on_the_key_of_the_table_is_refused(bench: Bench) -> None:
-    """As the table has it, whatever the data map says: the ledger names the record by it."""
-    made = rule("t", action="mask", mask={"id": "erase"})
+def test_bind_classes_fails_if_record_class_masks_primary_key(bench: Bench) -> None:
+    new_rule = rule("t", action="mask", mask={"id": "erase"})
     with pytest.raises(UsageError, match="class t masks a column of the primary key: id"):
-        bind(
-            bench.connection, [made], {"t": bench.relation},
+        bind_classes(
+            bench.connection, [new_rule], {"t": bench.relation},
             as_of=AS_OF, now=AS_OF, timezone="Asia/Shanghai",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`detach` sets only the named columns to null, or the plan is refused with a reason."""
+"""Tests that `detach` sets only the named columns of a foreign key to null."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import pytest
 
 from include.local.postgres import EmbeddedPostgres
 from include.services.errors import UsageError
-from tests.retention.yard import OVER, Yard, rule, yard
+from tests.retention.retention_schema import OVER, RetentionSchema, retention_schema, rule
 
 
 @pytest.fixture
-def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
-    with yard(postgres) as made:
-        yield made
+def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
+    with retention_schema(postgres) as created:
+        yield created
 
 
-def test_detach_sets_only_the_named_columns_to_null(place: Yard) -> None:
-    """Row by row, in a cycle and with a whole partition; a kept record keeps its tenant."""
-    place.run(f"""
+def test_detach_sets_only_columns_listed_in_retention_yaml_to_null(schema: RetentionSchema) -> None:
+    """Records are deleted one by one, in a cycle and with a whole partition.
+
+    A kept record keeps its tenant.
+    """
+    schema.run(f"""
     CREATE TABLE parent (tenant int, id int, at date, PRIMARY KEY (tenant, id));
     CREATE TABLE child (id int PRIMARY KEY, tenant int NOT NULL, parent int,
       FOREIGN KEY (tenant, parent) REFERENCES parent ON DELETE SET NULL);
@@ -40,17 +43,17 @@ def test_detach_sets_only_the_named_columns_to_null(place: Yard) -> None:
     INSERT INTO part VALUES (7, 1, '{OVER}');
     INSERT INTO leg VALUES (1, 7, 1, '{OVER}');
     """)
-    place.rules = [
+    schema.rules = [
         rule("parent", detach="child.parent"),
         rule("ring", detach="fan.ring"),
         rule("part", "drop_partition", detach="leg.part"),
     ]
-    assert "part_1" in str(place.plan().table("part").partitions)
-    assert place.enforced() == {"parent": 1, "ring": 2, "part": 1}
-    assert place.keys("child", "id, tenant, parent") == {(1, 7, None)}
-    assert place.keys("fan", "id, tenant, ring") == {(1, 7, None)}
-    assert place.run("SELECT tenant, part, part_at IS NULL FROM leg") == [(7, None, False)]
-    assert place.run("SELECT to_regclass('part_1') IS NULL") == [(True,)]
+    assert "part_1" in str(schema.plan().table("part").partitions)
+    assert schema.enforced() == {"parent": 1, "ring": 2, "part": 1}
+    assert schema.keys("child", "id, tenant, parent") == {(1, 7, None)}
+    assert schema.keys("fan", "id, tenant, ring") == {(1, 7, None)}
+    assert schema.run("SELECT tenant, part, part_at IS NULL FROM leg") == [(7, None, False)]
+    assert schema.run("SELECT to_regclass('part_1') IS NULL") == [(True,)]
 
 
 @pytest.mark.parametrize(
@@ -72,11 +75,10 @@ def test_detach_sets_only_the_named_columns_to_null(place: Yard) -> None:
         ),
     ],
 )
-def test_plan_refuses_a_detach_that_the_table_refuses(
-    place: Yard, column: str, key: str, reason: str
+def test_plan_fails_if_detached_column_cannot_be_null(
+    schema: RetentionSchema, column: str, key: str, reason: str
 ) -> None:
-    """The message has the reason, and nothing is deleted."""
-    place.run(f"""
+    schema.run(f"""
     CREATE DOMAIN must AS int NOT NULL;
     CREATE TABLE parent (tenant int, id int, at date, PRIMARY KEY (tenant, id));
     INSERT INTO parent VALUES (7, 1, '{OVER}');
@@ -85,24 +87,24 @@ def test_plan_refuses_a_detach_that_the_table_refuses(
     INSERT INTO child (id, tenant{"" if "GENERATED" in column else ", parent"})
       VALUES (1, 7{"" if "GENERATED" in column else ", 1"});
     """)
-    place.rules = [rule("parent", detach="child.parent")]
+    schema.rules = [rule("parent", detach="child.parent")]
     with pytest.raises(UsageError, match=f"parent cannot be set to null.*{reason}"):
-        place.plan()
+        schema.plan()
 
 
-def test_plan_refuses_a_key_that_the_database_cannot_set_to_null(place: Yard) -> None:
-    """ON DELETE SET NULL concerns all columns; a list of columns, or `detach`, limits it."""
+def test_plan_fails_if_column_of_on_delete_set_null_cannot_be_null(schema: RetentionSchema) -> None:
+    """ON DELETE SET NULL changes all columns, unless a list of columns or `detach` limits it."""
     tables = """
     CREATE TABLE parent (tenant int, id int, at date, PRIMARY KEY (tenant, id));
     CREATE TABLE child (id int PRIMARY KEY, tenant int NOT NULL, parent int,
       FOREIGN KEY (tenant, parent) REFERENCES parent ON DELETE SET NULL {columns});
     """
-    place.run(tables.format(columns=""))
-    place.rules = [rule("parent")]
+    schema.run(tables.format(columns=""))
+    schema.rules = [rule("parent")]
     with pytest.raises(UsageError, match=r"child\.tenant, parent cannot be set to null, as ON DEL"):
-        place.plan()
-    place.rules = [rule("parent", detach="child.parent")]
-    assert place.planned() == {"parent": 0}
-    place.run("DROP TABLE child, parent;" + tables.format(columns="(parent)"))
-    place.rules = [rule("parent")]
-    assert place.planned() == {"parent": 0}
+        schema.plan()
+    schema.rules = [rule("parent", detach="child.parent")]
+    assert schema.planned() == {"parent": 0}
+    schema.run("DROP TABLE child, parent;" + tables.format(columns="(parent)"))
+    schema.rules = [rule("parent")]
+    assert schema.planned() == {"parent": 0}

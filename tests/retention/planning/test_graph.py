@@ -1,4 +1,7 @@
-"""A run deletes the records of any graph of tables that set algebra determines."""
+"""Tests on random schemas that a run deletes the expected records and no others.
+
+A calculation with sets determines the expected records.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from hypothesis import strategies as st
 
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
-from tests.retention.yard import OVER, YOUNG, rule, yard
+from tests.retention.retention_schema import OVER, YOUNG, retention_schema, rule
 
 ACTIONS = ["NO ACTION", "RESTRICT", "CASCADE", "SET NULL", "detached"]
 NULLED = ("SET NULL", "detached")
-COLUMNS = {  # of a key: its target in the parent, and the type of its own column
+COLUMNS = {  # of a foreign key: referenced column, and type of its own column
     "number": {"id": "bigint"},
     "text": {"code": "text"},
     "pair": {"code": "text", "id": "int"},
@@ -26,13 +29,14 @@ Row = tuple[int, int]  # table and number
 
 @dataclass(frozen=True)
 class Schema:
-    """Tables with their rows, and keys between them.
+    """Tables with their rows, and foreign keys between the tables.
 
     Attributes:
-        kinds: of each table: its class deletes or keeps, it has none, or the data map lacks it.
-        keys: child, parent, what happens to the child, and to which columns it leads.
-        rows: of each table: whether each row is over, and whether it is held.
-        links: by key: which row of the child refers to which of the parent.
+        kinds: type of each table. Its record class deletes or keeps records, it has no record
+            class, or it is not in the data map.
+        keys: for each foreign key: child, parent, effect on the child, and referenced columns.
+        rows: for each table: whether each row is expired, and whether it is on hold.
+        links: for each foreign key: index of a row of the child -> index of the referenced row.
     """
 
     kinds: tuple[str, ...]
@@ -41,7 +45,7 @@ class Schema:
     links: tuple[dict[int, int], ...]
 
     def ready(self) -> set[Row]:
-        """Return the expired rows without a hold, whatever refers to them."""
+        """Return the expired rows that are not on hold, without regard to references."""
         return {
             (table, number)
             for table, rows in enumerate(self.rows)
@@ -57,7 +61,13 @@ class Schema:
         return deleted
 
     def kept(self, gone: set[Row]) -> list[set[Row]]:
-        """Return by key the rows that a remaining row keeps by referring to them."""
+        """Return, for each foreign key, the rows that are kept because of it.
+
+        A remaining row refers to these rows.
+
+        Args:
+            gone: rows that are deleted.
+        """
         return [
             {
                 (parent, target)
@@ -68,10 +78,11 @@ class Schema:
         ]
 
     def unexplained(self) -> set[Row]:
-        """Return the expired rows for which the count after a run should find no reason to remain.
+        """Return the expired rows for which the count after a run should find no reason to stay.
 
-        A mapped row that refers to a row is a reason. In a cycle of tables, an expired row is a
-        reason only if it has a reason itself.
+        A reference from a mapped row is a reason to stay. But in a cycle of tables, a reference
+        from a row that should be deleted is a reason only if that row has a reason of its own to
+        stay.
         """
         ready = self.ready()
         explained: set[Row] = set()
@@ -92,14 +103,19 @@ class Schema:
         return ready - explained
 
     def _leads(self, child: int, parent: int) -> bool:
-        """Return whether keys that are not set to null lead from a table to another."""
+        """Return whether foreign keys that are not set to null lead from one table to another."""
         reached: set[int] = set()
         waiting = [child]
         while waiting:
             table = waiting.pop()
             for other, target, action, _ in self.keys:
-                both = self.kinds[table] == self.kinds[target] == "delete"
-                if other == table and both and action not in NULLED and target not in reached:
+                are_deleting = self.kinds[table] == self.kinds[target] == "delete"
+                if (
+                    other == table
+                    and are_deleting
+                    and action not in NULLED
+                    and target not in reached
+                ):
                     reached.add(target)
                     waiting.append(target)
         return parent in reached
@@ -149,7 +165,7 @@ class Schema:
                 if parent == table and action == "detached" and self.kinds[child] != "unmapped"
                 for column in COLUMNS[target]
             ]
-            # A column of the record without its table: other tables have one of the same name.
+            # The column is unqualified, although other tables have a column of the same name.
             more = {"detach": detach, "where": "id >= 0"} if kind == "delete" else {}
             rules.append(rule(f"t{table}", kind, keys={"subject": "t.held"}, **more))
         return rules
@@ -187,7 +203,7 @@ PLAIN = (True, False)
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(schemas())
-@example(  # a young record keeps one of two old ones, and an old one does not keep the other
+@example(  # an unexpired record keeps one of two expired records
     Schema(
         ("delete", "delete"),
         ((1, 0, "NO ACTION", "number"),),
@@ -208,39 +224,48 @@ PLAIN = (True, False)
         ({0: 0, 1: 1, 2: 2}, {0: 1, 1: 0, 2: 2, 3: 3}, {0: 0, 1: 3}, {2: 3}),
     )
 )
-def test_what_goes_is_the_largest_set_that_nothing_else_refers_to(
+def test_run_deletes_all_records_that_no_remaining_record_refers_to(
     postgres: EmbeddedPostgres, schema: Schema
 ) -> None:
-    """Count, plan, ledger and tables agree; afterwards, each reference leads to a record."""
-    with yard(postgres, schema.statements()) as place:
-        place.mapped = {
+    """Count, plan, ledger and tables agree.
+
+    After the run, each reference leads to an existing record.
+    """
+    with retention_schema(postgres, schema.statements()) as target:
+        target.mapped = {
             f"t{at}": f"t{at}" for at, kind in enumerate(schema.kinds) if kind != "unmapped"
         }
-        place.rules = schema.rules()
-        place.hold(HoldKind.SUBJECT, "held")
+        target.rules = schema.rules()
+        target.hold(HoldKind.SUBJECT, "held")
         gone = schema.gone()
         expected = {
             f"t{at}": sum(table == at for table, _ in gone) for at in {table for table, _ in gone}
         }
-        left, _orphans = place.left()
+        left, _orphans = target.left()
         unexplained = schema.unexplained()
-        for one in left:
-            table = int(one.name.removeprefix("t"))
+        for each in left:
+            table = int(each.name.removeprefix("t"))
             ready = sum(row[0] == table for row in schema.ready())
             alone = sum(row[0] == table for row in unexplained)
             over = sum(is_over for is_over, _held in schema.rows[table])
-            assert (one.held, one.referred, one.unexplained) == (over - ready, ready - alone, alone)
-        plan = place.plan()
-        assert {one.name: one.to_delete for one in plan.classes if one.to_delete} == expected
+            assert (each.held, each.referred, each.unexplained) == (
+                over - ready,
+                ready - alone,
+                alone,
+            )
+        plan = target.plan()
+        assert {each.name: each.to_delete for each in plan.classes if each.to_delete} == expected
         kept = [rows & schema.ready() for rows in schema.kept(gone)]
         assert {
-            one.constraint: one.records for each in plan.classes for one in each.referred_by
+            each.constraint: each.records
+            for planned in plan.classes
+            for each in planned.referred_by
         } == {f"k{at}": len(rows) for at, rows in enumerate(kept) if rows}
-        counts = place.execute(plan)
-        assert counts.done == place.done() == expected
+        counts = target.execute(plan)
+        assert counts.done == target.erased() == expected
         for table, rows in enumerate(schema.rows):
             staying = {number for number in range(len(rows)) if (table, number) not in gone}
-            assert place.keys(f"t{table}") == staying
+            assert target.keys(f"t{table}") == staying
         for at, (child, parent, action, kind) in enumerate(schema.keys):
             column = f"k{at}_{'code' if kind == 'text' else 'id'}"
             links = {
@@ -249,9 +274,9 @@ def test_what_goes_is_the_largest_set_that_nothing_else_refers_to(
                 if (child, source) not in gone
                 and not (action in NULLED and (parent, target) in gone)
             }
-            remaining = place.keys(f"t{child} WHERE {column} IS NOT NULL", f"id, {column}::text")
+            remaining = target.keys(f"t{child} WHERE {column} IS NOT NULL", f"id, {column}::text")
             mark = "c" if kind == "text" else ""
             assert remaining == {(source, f"{mark}{number}") for source, number in links}
-        left_over, orphans = place.left()
+        left_over, orphans = target.left()
         assert orphans == 0
-        assert not any(one.unexplained for one in left_over) or "unmapped" in schema.kinds
+        assert not any(each.unexplained for each in left_over) or "unmapped" in schema.kinds

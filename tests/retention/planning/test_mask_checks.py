@@ -1,4 +1,4 @@
-"""A mask that the table refuses is refused when the plan is made, with class, column and reason."""
+"""Tests that no plan is made if a table does not accept the masked values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from include.local.postgres import EmbeddedPostgres
 from include.services.errors import UsageError
-from tests.retention.yard import OVER, Yard, rule, yard
+from tests.retention.retention_schema import OVER, RetentionSchema, retention_schema, rule
 
 COMMON = """
 CREATE TYPE grade AS ENUM ('gold', 'plain');
@@ -25,23 +25,23 @@ PHONES = ("'13800138000'", "'13900139000'")
 
 
 @pytest.fixture
-def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
-    with yard(postgres, COMMON) as made:
-        yield made
+def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
+    with retention_schema(postgres, COMMON) as created:
+        yield created
 
 
-def make(place: Yard, columns: str, mask: str, stamp: str | None, *values: str) -> None:
+def make(schema: RetentionSchema, columns: str, mask: str, stamp: str | None, *values: str) -> None:
     first, second = values or ("'Wang Fang'", "'Li Na'")
     names = "v" if values != ("",) else "other"
-    place.run(TABLE.format(columns=columns, names=names, over=OVER, first=first, second=second))
-    place.rules = [rule("a", "mask", mask={"v": mask}, stamp=stamp)]
+    schema.run(TABLE.format(columns=columns, names=names, over=OVER, first=first, second=second))
+    schema.rules = [rule("a", "mask", mask={"v": mask}, stamp=stamp)]
 
 
 @pytest.mark.parametrize(
     ("columns", "mask", "values", "reason"),
     [
-        ("v grade", "name", ("'gold'", "'plain'"), "is no text"),
-        ("v grade NOT NULL", "erase", ("'gold'", "'plain'"), "must not be null and is no text"),
+        ("v grade", "name", ("'gold'", "'plain'"), "not of a text type"),
+        ("v grade NOT NULL", "erase", ("'gold'", "'plain'"), "is NOT NULL and not of a text type"),
         ("v digits", "phone", PHONES, r"\(v\): its type .*digits refuses"),
         ("v text CHECK (v ~ '^[0-9]+$')", "phone", PHONES, "CHECK constraint a_v_check"),
         ("v text, CHECK (v IS NOT NULL OR other IS NOT NULL)", "erase", (), "constraint a_check"),
@@ -55,20 +55,23 @@ def make(place: Yard, columns: str, mask: str, stamp: str | None, *values: str) 
         ("v text GENERATED ALWAYS AS ('x' || id) STORED", "name", None, "generates its values"),
     ],
 )  # fmt: skip
-def test_plan_refuses_a_mask_that_the_table_refuses(
-    place: Yard, columns: str, mask: str, values: tuple[str, ...] | None, reason: str | None
+def test_plan_fails_if_column_does_not_accept_mask(
+    schema: RetentionSchema,
+    columns: str,
+    mask: str,
+    values: tuple[str, ...] | None,
+    reason: str | None,
 ) -> None:
-    """No record of any class has been erased by then."""
     if values is None:
-        place.run(TABLE.format(columns=columns, names="other", over=OVER, first="''", second="''"))
-        place.rules = [rule("a", "mask", mask={"v": mask})]
+        schema.run(TABLE.format(columns=columns, names="other", over=OVER, first="''", second="''"))
+        schema.rules = [rule("a", "mask", mask={"v": mask})]
     else:
-        make(place, columns, mask, None, *values)
+        make(schema, columns, mask, None, *values)
     if reason is None:
-        assert place.planned() == {"a": 2}
+        assert schema.planned() == {"a": 2}
         return
     with pytest.raises(UsageError, match=f"The class a cannot .*{reason}") as raised:
-        place.plan()
+        schema.plan()
     assert "Wang" not in str(raised.value)
 
 
@@ -85,42 +88,43 @@ def test_plan_refuses_a_mask_that_the_table_refuses(
         ("v text CHECK (v IS NULL OR v <> '')", "erase", ()),
     ],
 )
-def test_masks_that_fit_are_planned(
-    place: Yard, columns: str, mask: str, values: tuple[str, ...]
+def test_plan_is_made_if_columns_accept_masks(
+    schema: RetentionSchema, columns: str, mask: str, values: tuple[str, ...]
 ) -> None:
-    make(place, columns, mask, "masked_at", *values)
-    assert place.planned() == {"a": 2}
+    make(schema, columns, mask, "masked_at", *values)
+    assert schema.planned() == {"a": 2}
 
 
-def test_mask_of_a_column_with_an_odd_name_is_planned(place: Yard) -> None:
-    """The catalogue's names may hold any character, also those of an assignment."""
-    place.run(f"""
+def test_column_with_special_characters_in_its_name_is_masked(schema: RetentionSchema) -> None:
+    """A column name may contain any character, even those of an assignment in SQL."""
+    schema.run(f"""
     CREATE TABLE a (id int PRIMARY KEY, at date, "v = 100%" text);
     INSERT INTO a VALUES (1, '{OVER}', 'Wang Fang')
     """)
-    place.rules = [rule("a", "mask", mask={"v = 100%": "name"})]
-    assert place.execute(place.plan()).done == {"a": 1}
-    assert place.keys("a", '"v = 100%"') == {"W**"}
+    schema.rules = [rule("a", "mask", mask={"v = 100%": "name"})]
+    assert schema.execute(schema.plan()).done == {"a": 1}
+    assert schema.keys("a", '"v = 100%"') == {"W**"}
 
 
 @pytest.mark.parametrize("predicate", ["at IS NOT NULL", "v IS NOT NULL", "length(v) < 1"])
-def test_plan_refuses_a_mask_that_repeats_in_a_partial_unique_index(
-    place: Yard, predicate: str
+def test_plan_fails_if_masked_values_repeat_in_partial_unique_index(
+    schema: RetentionSchema, predicate: str
 ) -> None:
-    """An index of the records that an application has not deleted, for one."""
-    make(place, "v text NOT NULL", "erase", None)
-    place.run(f"CREATE UNIQUE INDEX u ON a (v) WHERE {predicate}")
+    make(schema, "v text NOT NULL", "erase", None)
+    schema.run(f"CREATE UNIQUE INDEX u ON a (v) WHERE {predicate}")
     with pytest.raises(UsageError, match="masked values repeat in the unique index u"):
-        place.plan()
+        schema.plan()
 
 
 @pytest.mark.parametrize(
     "index", ["(v) WHERE at IS NULL", "(v) WHERE v > ''", "(v, coalesce(other, id::text))"]
 )
-def test_mask_that_repeats_outside_of_a_unique_index_is_planned(place: Yard, index: str) -> None:
-    make(place, "v text NOT NULL", "erase", None)
-    place.run(f"CREATE UNIQUE INDEX u ON a {index}")
-    assert place.execute(place.plan()).done == {"a": 2}
+def test_masked_values_that_repeat_only_outside_of_unique_index_are_accepted(
+    schema: RetentionSchema, index: str
+) -> None:
+    make(schema, "v text NOT NULL", "erase", None)
+    schema.run(f"CREATE UNIQUE INDEX u ON a {index}")
+    assert schema.execute(schema.plan()).done == {"a": 2}
 
 
 @pytest.mark.parametrize(
@@ -130,31 +134,35 @@ def test_mask_that_repeats_outside_of_a_unique_index_is_planned(place: Yard, ind
         ("v text NOT NULL, UNIQUE (v, other)", "erase"),
     ],
 )
-def test_masks_are_tried_on_records_of_the_class_alone(place: Yard, limit: str, mask: str) -> None:
-    """Records of another kind in the same table are never masked."""
-    make(place, limit, "erase", None)
-    place.run(
+def test_plan_tries_masks_only_on_records_of_record_class_that_masks_them(
+    schema: RetentionSchema, limit: str, mask: str
+) -> None:
+    make(schema, limit, "erase", None)
+    schema.run(
         "DELETE FROM a;"
         f"INSERT INTO a SELECT n, '{OVER}', 'firm', NULL, n FROM generate_series(1, 300) n;"
         f"INSERT INTO a SELECT n, '{OVER}', n, NULL, n FROM generate_series(301, 302) n;"
     )
-    place.rules = [rule("a", "mask", mask={"v": mask}, where="t.id > 300")]
-    assert place.execute(place.plan()).done == {"a": 2}
+    schema.rules = [rule("a", "mask", mask={"v": mask}, where="t.id > 300")]
+    assert schema.execute(schema.plan()).done == {"a": 2}
 
 
-def test_record_that_a_check_refuses_does_not_keep_the_others(place: Yard) -> None:
-    """The execution skips that record, as any record that the database refuses."""
+def test_record_that_check_constraint_refuses_does_not_stop_other_masks(
+    schema: RetentionSchema,
+) -> None:
     check = "v text CHECK (v <> 'W**')"
-    make(place, check, "name", "masked_at", "'Wang Fang'", "'Li Na'")
-    counts = place.execute(place.plan())
+    make(schema, check, "name", "masked_at", "'Wang Fang'", "'Li Na'")
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({"a": 1}, {("a", "23514"): 1})
 
 
 @pytest.mark.parametrize(("kind", "fits"), [("date", True), ("text", False), ("int", False)])
-def test_stamp_has_to_hold_a_moment(place: Yard, kind: str, fits: bool) -> None:
-    make(place, f"v text, stamp {kind}", "name", "stamp")
+def test_plan_fails_if_stamp_column_has_wrong_type(
+    schema: RetentionSchema, kind: str, fits: bool
+) -> None:
+    make(schema, f"v text, stamp {kind}", "name", "stamp")
     if fits:
-        assert place.execute(place.plan()).done == {"a": 2}
+        assert schema.execute(schema.plan()).done == {"a": 2}
     else:
         with pytest.raises(UsageError, match=r"\(stamp\): its type cannot hold the moment"):
-            place.plan()
+            schema.plan()

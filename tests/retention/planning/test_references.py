@@ -1,4 +1,4 @@
-"""What refers to a record keeps it: on schemas with keys of every kind."""
+"""Tests that referring records keep the referenced record, for each type of foreign key."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import pytest
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.services.errors import UsageError
-from tests.retention.yard import OVER, YOUNG, Yard, rule, yard
+from tests.retention.retention_schema import OVER, YOUNG, RetentionSchema, retention_schema, rule
 
 
 @pytest.fixture
-def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
-    with yard(postgres) as made:
-        yield made
+def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
+    with retention_schema(postgres) as created:
+        yield created
 
 
-def test_composite_keys_and_several_references_to_one_parent(place: Yard) -> None:
-    """A key of which one column is null refers to nothing."""
-    place.run(f"""
+def test_reference_with_null_column_does_not_keep_referenced_record(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(f"""
     CREATE TABLE parent (x int, y text, at date, PRIMARY KEY (y, x));
     CREATE TABLE child (id int PRIMARY KEY, at date, ax int, ay text, bx int, by text,
       FOREIGN KEY (ax, ay) REFERENCES parent (x, y), FOREIGN KEY (bx, by) REFERENCES parent (x, y));
@@ -28,78 +29,80 @@ def test_composite_keys_and_several_references_to_one_parent(place: Yard) -> Non
     INSERT INTO child VALUES (1, '{YOUNG}', 1, 'k', 2, 'k'), (2, '{OVER}', 3, 'k', 4, 'k'),
       (3, '{YOUNG}', 5, NULL, NULL, 'k');
     """)
-    place.rules = [rule("parent"), rule("child")]
-    plan = place.plan()
-    assert {one.constraint: one.records for one in plan.of("parent").referred_by} == {
+    schema.rules = [rule("parent"), rule("child")]
+    plan = schema.plan()
+    assert {each.constraint: each.records for each in plan.of("parent").referred_by} == {
         "child_ax_ay_fkey": 1, "child_bx_by_fkey": 1,
     }  # fmt: skip
-    assert place.enforced() == {"parent": 3, "child": 1}
-    assert place.keys("parent", "x") == {1, 2}
+    assert schema.enforced() == {"parent": 3, "child": 1}
+    assert schema.keys("parent", "x") == {1, 2}
 
 
 @pytest.mark.parametrize("on_delete", ["NO ACTION", "RESTRICT", "CASCADE"])
 @pytest.mark.parametrize("mapped", [True, False])
-def test_a_record_that_is_referred_to_stays(place: Yard, on_delete: str, mapped: bool) -> None:
-    """By each rule that does not set to null; CASCADE never takes a record along."""
-    place.run(f"""
+def test_referenced_record_is_kept_for_each_on_delete_action(
+    schema: RetentionSchema, on_delete: str, mapped: bool
+) -> None:
+    schema.run(f"""
     CREATE TABLE parent (id int PRIMARY KEY, at date);
     CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE {on_delete});
     INSERT INTO parent VALUES (1, '{OVER}'), (2, '{OVER}');
     INSERT INTO child VALUES (1, 1);
     """)
-    place.rules = [rule("parent")]
+    schema.rules = [rule("parent")]
     if not mapped:
-        place.mapped = {"parent": "parent"}
-    plan = place.plan()
+        schema.mapped = {"parent": "parent"}
+    plan = schema.plan()
     (kept,) = plan.of("parent").referred_by
     assert (kept.table, kept.collection, kept.records) == (
-        f"{place.name}.child", "child" if mapped else None, 1,
+        f"{schema.name}.child", "child" if mapped else None, 1,
     )  # fmt: skip
-    counts = place.execute(plan)
+    counts = schema.execute(plan)
     assert counts.done == {"parent": 1}
-    assert place.keys("parent") == place.keys("child") == {1}
+    assert schema.keys("parent") == schema.keys("child") == {1}
 
 
 @pytest.mark.parametrize("on_delete", ["SET NULL", "SET DEFAULT"])
-def test_what_is_set_to_null_keeps_nothing_where_it_is_mapped(place: Yard, on_delete: str) -> None:
-    """Of a table that the data map lacks nobody said what may become of it: it keeps."""
-    _nulled(place, on_delete)
-    place.mapped = {"parent": "parent"}
-    assert place.planned() == {"parent": 1}
-    assert place.plan().of("parent").referred_by[0].collection is None
-    place.mapped = {}
-    place.enforced()
-    assert place.keys("parent") == set()
-    assert place.keys("child", "id, parent") == {(1, None)}
+def test_reference_with_on_delete_set_null_keeps_record_only_if_table_is_unmapped(
+    schema: RetentionSchema, on_delete: str
+) -> None:
+    _nulled(schema, on_delete)
+    schema.mapped = {"parent": "parent"}
+    assert schema.planned() == {"parent": 1}
+    assert schema.plan().of("parent").referred_by[0].collection is None
+    schema.mapped = {}
+    schema.enforced()
+    assert schema.keys("parent") == set()
+    assert schema.keys("child", "id, parent") == {(1, None)}
 
 
 @pytest.mark.parametrize("kind", [HoldKind.DATABASE, HoldKind.CLASS, HoldKind.SUBJECT])
-def test_a_held_record_is_not_set_to_null_either(place: Yard, kind: HoldKind) -> None:
-    """It would be changed by the parent's going."""
-    _nulled(place, "SET NULL")
-    place.rules = [
-        *place.rules,
+def test_reference_of_record_on_hold_is_not_set_to_null(
+    schema: RetentionSchema, kind: HoldKind
+) -> None:
+    _nulled(schema, "SET NULL")
+    schema.rules = [
+        *schema.rules,
         rule("child", clock={"sql": "NULL::date"}, keys={"subject": "t.id"}),
     ]
-    value = {HoldKind.DATABASE: place.name, HoldKind.CLASS: "child", HoldKind.SUBJECT: "1"}[kind]
-    place.hold(kind, value)
-    assert place.enforced() == ({} if kind is HoldKind.DATABASE else {"parent": 1})
-    assert place.keys("child", "id, parent") == {(1, 1)}
+    value = {HoldKind.DATABASE: schema.name, HoldKind.CLASS: "child", HoldKind.SUBJECT: "1"}[kind]
+    schema.hold(kind, value)
+    assert schema.enforced() == ({} if kind is HoldKind.DATABASE else {"parent": 1})
+    assert schema.keys("child", "id, parent") == {(1, 1)}
 
 
-def _nulled(place: Yard, on_delete: str) -> None:
-    place.run(f"""
+def _nulled(schema: RetentionSchema, on_delete: str) -> None:
+    schema.run(f"""
     CREATE TABLE parent (id int PRIMARY KEY, at date);
     CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE {on_delete});
     INSERT INTO parent VALUES (1, '{OVER}'), (2, '{OVER}');
     INSERT INTO child VALUES (1, 1);
     """)
-    place.rules = [rule("parent")]
+    schema.rules = [rule("parent")]
 
 
-def test_detached_keys_are_set_to_null(place: Yard) -> None:
-    """Whatever the database would do itself; a key of which no column is named stays."""
-    place.run(f"""
+def test_reference_that_retention_yaml_detaches_is_set_to_null(schema: RetentionSchema) -> None:
+    schema.run(f"""
     CREATE TABLE parent (x int, y int, at date, PRIMARY KEY (x, y));
     CREATE TABLE child (id int PRIMARY KEY, px int, py int, qx int, qy int,
       FOREIGN KEY (px, py) REFERENCES parent ON DELETE CASCADE,
@@ -107,43 +110,44 @@ def test_detached_keys_are_set_to_null(place: Yard) -> None:
     INSERT INTO parent SELECT i, i, '{OVER}' FROM generate_series(1, 3) i;
     INSERT INTO child VALUES (1, 1, 1, NULL, NULL), (2, 2, 2, 3, 3);
     """)
-    place.rules = [rule("parent", detach=["child.px", "child.py"])]
-    assert place.enforced() == {"parent": 2}
-    assert place.keys("parent", "x") == {3}
-    assert place.keys("child", "id, px, py, qx, qy") == {
+    schema.rules = [rule("parent", detach=["child.px", "child.py"])]
+    assert schema.enforced() == {"parent": 2}
+    assert schema.keys("parent", "x") == {3}
+    assert schema.keys("child", "id, px, py, qx, qy") == {
         (1, None, None, None, None), (2, None, None, 3, 3),
     }  # fmt: skip
 
 
-def test_a_hold_on_somebody_else_explains_nothing(place: Yard) -> None:
-    """A key that is set to null keeps a record only where the very record that has it is held."""
-    place.run(f"""
+def test_referring_record_that_is_detached_explains_remaining_record_only_if_on_hold(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(f"""
     CREATE TABLE parent (id int PRIMARY KEY, at date);
     CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent, who text, at date);
     INSERT INTO parent SELECT i, '{OVER}' FROM generate_series(1, 2) i;
     INSERT INTO child VALUES (1, 1, 'a', '{YOUNG}'), (2, 2, 'b', '{YOUNG}');
     """)
-    place.rules = [rule("parent", detach="child.parent"), rule("child", keys={"subject": "t.who"})]
-    place.hold(HoldKind.SUBJECT, "somebody")
-    assert [(one.referred, one.unexplained) for one in place.left()[0]] == [(0, 2), (0, 0)]
-    place.hold(HoldKind.SUBJECT, "a")
-    assert [(one.referred, one.unexplained) for one in place.left()[0]] == [(1, 1), (0, 0)]
+    schema.rules = [rule("parent", detach="child.parent"), rule("child", keys={"subject": "t.who"})]
+    schema.hold(HoldKind.SUBJECT, "somebody")
+    assert [(each.referred, each.unexplained) for each in schema.left()[0]] == [(0, 2), (0, 0)]
+    schema.hold(HoldKind.SUBJECT, "a")
+    assert [(each.referred, each.unexplained) for each in schema.left()[0]] == [(1, 1), (0, 0)]
 
 
-def test_a_key_that_cannot_be_null_cannot_be_detached(place: Yard) -> None:
-    """The plan says so, rather than the execution."""
-    place.run("""
+def test_plan_fails_if_column_to_detach_has_not_null_constraint(schema: RetentionSchema) -> None:
+    schema.run("""
     CREATE TABLE parent (id int PRIMARY KEY, at date);
     CREATE TABLE child (id int PRIMARY KEY, parent int NOT NULL REFERENCES parent);
     """)
-    place.rules = [rule("parent", detach="child.parent")]
+    schema.rules = [rule("parent", detach="child.parent")]
     with pytest.raises(UsageError, match=r"child\.parent cannot be set to null"):
-        place.plan()
+        schema.plan()
 
 
-def test_partitioned_parents_and_children(place: Yard) -> None:
-    """With partitions of partitions, on both sides of a key."""
-    place.run(f"""
+def test_references_between_partitioned_tables_keep_referenced_records(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(f"""
     CREATE TABLE parent (id int, at date, part int, PRIMARY KEY (id, part))
       PARTITION BY LIST (part);
     CREATE TABLE parent1 PARTITION OF parent FOR VALUES IN (1);
@@ -158,15 +162,16 @@ def test_partitioned_parents_and_children(place: Yard) -> None:
     INSERT INTO child SELECT i, CASE i % 2 WHEN 0 THEN date '{OVER}' ELSE '{YOUNG}' END, i,
       i % 3 + 1 FROM generate_series(1, 12) i;
     """)
-    place.rules = [rule("parent"), rule("child")]
-    assert place.enforced() == {"parent": 24, "child": 6}
-    assert place.keys("parent") == place.keys("child") == {1, 3, 5, 7, 9, 11}
+    schema.rules = [rule("parent"), rule("child")]
+    assert schema.enforced() == {"parent": 24, "child": 6}
+    assert schema.keys("parent") == schema.keys("child") == {1, 3, 5, 7, 9, 11}
 
 
 @pytest.mark.parametrize("detach", [(), ("child.pid",)])
-def test_a_key_to_one_partition_only(place: Yard, detach: tuple[str, ...]) -> None:
-    """It keeps, and is detached for, that partition's record; another may have the same number."""
-    place.run(f"""
+def test_reference_to_one_partition_keeps_only_record_of_that_partition(
+    schema: RetentionSchema, detach: tuple[str, ...]
+) -> None:
+    schema.run(f"""
     CREATE TABLE parent (id int, at date, part int, PRIMARY KEY (id, part))
       PARTITION BY LIST (part);
     CREATE TABLE parent1 PARTITION OF parent FOR VALUES IN (1);
@@ -177,16 +182,15 @@ def test_a_key_to_one_partition_only(place: Yard, detach: tuple[str, ...]) -> No
       (2, '{OVER}', 1), (2, '{OVER}', 2);
     INSERT INTO child VALUES (1, '{YOUNG}', 1), (2, '{YOUNG}', 2);
     """)
-    place.rules = [rule("parent", detach=detach)]
-    assert place.enforced() == {"parent": 3 if detach else 2}
+    schema.rules = [rule("parent", detach=detach)]
+    assert schema.enforced() == {"parent": 3 if detach else 2}
     kept = {(1, 1)} if detach else {(1, 1), (2, 1)}
-    assert place.keys("parent", "id, part") == kept
-    assert place.keys("child", "id, pid") == {(1, 1), (2, None if detach else 2)}
+    assert schema.keys("parent", "id, part") == kept
+    assert schema.keys("child", "id, pid") == {(1, 1), (2, None if detach else 2)}
 
 
-def test_a_key_of_one_partition_only(place: Yard) -> None:
-    """It is of that partition's records, not of its parent's."""
-    place.run(f"""
+def test_foreign_key_of_one_partition_keeps_referenced_record(schema: RetentionSchema) -> None:
+    schema.run(f"""
     CREATE TABLE parent (id int PRIMARY KEY, at date);
     CREATE TABLE child (id int, part int, at date, pid int, PRIMARY KEY (id, part))
       PARTITION BY LIST (part);
@@ -196,15 +200,16 @@ def test_a_key_of_one_partition_only(place: Yard) -> None:
     INSERT INTO parent VALUES (1, '{OVER}'), (2, '{OVER}'), (3, '{OVER}');
     INSERT INTO child VALUES (1, 1, '{YOUNG}', 1), (2, 2, '{YOUNG}', 2), (3, 1, '{OVER}', 3);
     """)
-    place.rules = [rule("parent"), rule("child")]
-    assert place.enforced() == {"parent": 2, "child": 1}
-    assert place.keys("parent") == {1}
+    schema.rules = [rule("parent"), rule("child")]
+    assert schema.enforced() == {"parent": 2, "child": 1}
+    assert schema.keys("parent") == {1}
 
 
 @pytest.mark.parametrize("kind", ["parent", "child"])
-def test_a_partition_that_refers_to_its_own_table(place: Yard, kind: str) -> None:
-    """A key from one partition to another of the same table is a reference to itself."""
-    place.run(f"""
+def test_reference_between_partitions_of_a_table_is_handled_as_self_reference(
+    schema: RetentionSchema, kind: str
+) -> None:
+    schema.run(f"""
     CREATE TABLE item (id int, part int, at date, up int, PRIMARY KEY (id, part))
       PARTITION BY LIST (part);
     CREATE TABLE item1 PARTITION OF item FOR VALUES IN (1);
@@ -214,8 +219,8 @@ def test_a_partition_that_refers_to_its_own_table(place: Yard, kind: str) -> Non
     INSERT INTO item VALUES (1, 1, '{OVER}', NULL), (2, 1, '{OVER}', NULL),
       (1, 2, '{OVER}', 1), (2, 2, '{YOUNG if kind == "child" else OVER}', 2);
     """)
-    place.rules = [rule("item")]
-    assert place.enforced() == {"item": 2 if kind == "child" else 4}
+    schema.rules = [rule("item")]
+    assert schema.enforced() == {"item": 2 if kind == "child" else 4}
 
 
 @pytest.mark.parametrize(
@@ -241,9 +246,10 @@ def test_a_partition_that_refers_to_its_own_table(place: Yard, kind: str) -> Non
         ("pair", ["(1,x)", "(2,y)"]),
     ],
 )
-def test_keys_of_every_type(place: Yard, kind: str, values: list[str]) -> None:
-    """Hashed, referred to, deleted and entered in the ledger."""
-    place.run(f"""
+def test_records_with_primary_keys_of_every_type_are_deleted_and_in_ledger(
+    schema: RetentionSchema, kind: str, values: list[str]
+) -> None:
+    schema.run(f"""
     CREATE TYPE state AS ENUM ('open', 'closed %');
     CREATE DOMAIN plate AS text CHECK (VALUE ~ '^[A-Z]');
     CREATE TYPE pair AS (a int, b text);
@@ -251,18 +257,21 @@ def test_keys_of_every_type(place: Yard, kind: str, values: list[str]) -> None:
     CREATE TABLE child (id int PRIMARY KEY, parent {kind} REFERENCES parent, at date);
     """)
     for number, value in enumerate(values):
-        place.connection.execute(f"INSERT INTO parent VALUES (%s::text::{kind}, '{OVER}')", [value])
-        place.connection.execute(
+        schema.connection.execute(
+            f"INSERT INTO parent VALUES (%s::text::{kind}, '{OVER}')", [value]
+        )
+        schema.connection.execute(
             f"INSERT INTO child VALUES (%s, %s::text::{kind}, %s)",
             [number, value, (OVER, YOUNG)[number]],
         )
-    place.rules = [rule("parent"), rule("child")]
-    assert place.enforced() == {"parent": 1, "child": 1}
+    schema.rules = [rule("parent"), rule("child")]
+    assert schema.enforced() == {"parent": 1, "child": 1}
 
 
-def test_keys_are_compared_as_the_foreign_key_does(place: Yard) -> None:
-    """Between other collations and types too."""
-    place.run(f"""
+def test_references_are_compared_by_collation_and_type_of_foreign_key(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(f"""
     CREATE TABLE plain (id text COLLATE "C" PRIMARY KEY, at date);
     CREATE TABLE other (id int PRIMARY KEY, plain text COLLATE "POSIX" REFERENCES plain);
     CREATE TABLE number (id bigint PRIMARY KEY, at date);
@@ -272,14 +281,13 @@ def test_keys_are_compared_as_the_foreign_key_does(place: Yard) -> None:
     INSERT INTO number VALUES (1, '{OVER}'), (2, '{OVER}');
     INSERT INTO small VALUES (1, 1);
     """)
-    place.rules = [rule("plain"), rule("number")]
-    assert place.enforced() == {"plain": 1, "number": 1}
-    assert place.keys("plain") == {"abc"}
+    schema.rules = [rule("plain"), rule("number")]
+    assert schema.enforced() == {"plain": 1, "number": 1}
+    assert schema.keys("plain") == {"abc"}
 
 
-def test_an_operator_that_the_path_of_the_session_lacks(place: Yard) -> None:
-    """A type like citext in another schema: equal without regard to case, as its key has it."""
-    own = f'"{place.name} ext % ""x"""'
+def test_references_are_compared_by_operator_of_other_schema(schema: RetentionSchema) -> None:
+    own = f'"{schema.name} ext % ""x"""'
     functions = "".join(
         f"CREATE FUNCTION {own}.{name}({own}.anycase, {own}.anycase) RETURNS {kind} IMMUTABLE "
         f"STRICT LANGUAGE sql AS $$ SELECT {body} $$;"
@@ -293,7 +301,7 @@ def test_an_operator_that_the_path_of_the_session_lacks(place: Yard) -> None:
             ("gt", "bool", ">", "lower($1::text) > lower($2::text)"),
         )
     )
-    place.run(f"""
+    schema.run(f"""
     CREATE SCHEMA {own};
     CREATE TYPE {own}.anycase;
     CREATE FUNCTION {own}.i(cstring) RETURNS {own}.anycase LANGUAGE internal IMMUTABLE STRICT
@@ -315,15 +323,16 @@ def test_an_operator_that_the_path_of_the_session_lacks(place: Yard) -> None:
     INSERT INTO parent VALUES ('abc', '{OVER}'), ('x', '{OVER}'), ('gone', '{OVER}');
     INSERT INTO child VALUES (1, '{YOUNG}', 'ABC'), (2, '{OVER}', 'GONE');
     """)
-    place.rules = [rule("parent"), rule("child")]
-    assert place.enforced() == {"parent": 2, "child": 1}
-    assert place.keys("parent", "id::text") == {"abc"}
-    place.run(f"SET client_min_messages = warning; DROP SCHEMA {own} CASCADE")
+    schema.rules = [rule("parent"), rule("child")]
+    assert schema.enforced() == {"parent": 2, "child": 1}
+    assert schema.keys("parent", "id::text") == {"abc"}
+    schema.run(f"SET client_min_messages = warning; DROP SCHEMA {own} CASCADE")
 
 
-def test_names_that_need_quotes_and_names_like_our_own(place: Yard) -> None:
-    """Tables and columns called as our aliases, with quotes, percent signs, braces and Chinese."""
-    place.run(f"""
+def test_references_are_found_with_quoted_names_and_names_like_sql_aliases(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(f"""
     CREATE TABLE "Order ""x"" % {{}}" (t int, r text, s int, tab int, "客户 %s" int, c int, p int,
       tableoid_ int, at date, PRIMARY KEY (t, r, s, tab, "客户 %s"));
     CREATE TABLE "运单" (rec int PRIMARY KEY, at date, key int, t int, r text, s int, tab int,
@@ -336,37 +345,37 @@ def test_names_that_need_quotes_and_names_like_our_own(place: Yard) -> None:
     """)
     first = 'Order "x" % {}'
     condition = """t.r LIKE '%' AND '%s {}' = '%s {}' AND t."客户 %s" % 1 = 0"""
-    place.rules = [
+    schema.rules = [
         rule(first, name="one", where=condition, keys={"subject": """'%s' || t."客户 %s" """}),
         rule("运单", name="two", suspended={"where": "t.rec % 5 = 1 AND 'a' NOT LIKE 'a%'",
              "title": {"en": "x", "zh-CN": "x"}}, detach=["运单.up"]),
     ]  # fmt: skip
-    assert place.enforced() == {"one": 2, "two": 2}
-    assert place.keys('"运单"', "rec") == {3}
+    assert schema.enforced() == {"one": 2, "two": 2}
+    assert schema.keys('"运单"', "rec") == {3}
 
 
-def test_a_key_that_is_not_enforced_keeps(place: Yard) -> None:
-    """PostgreSQL 18 sets nothing to null for it: the parent's going would make an orphan."""
-    place.run(f"""
+def test_foreign_key_that_is_not_enforced_keeps_referenced_record(schema: RetentionSchema) -> None:
+    schema.run(f"""
     CREATE TABLE parent (id int PRIMARY KEY, at date);
     CREATE TABLE child (id int PRIMARY KEY,
       parent int REFERENCES parent ON DELETE SET NULL NOT ENFORCED);
     INSERT INTO parent VALUES (1, '{OVER}'), (2, '{OVER}'); INSERT INTO child VALUES (1, 1);
     """)
-    place.rules = [rule("parent")]
-    assert place.enforced() == {"parent": 1}
-    assert place.keys("parent") == {1}
+    schema.rules = [rule("parent")]
+    assert schema.enforced() == {"parent": 1}
+    assert schema.keys("parent") == {1}
 
 
-def test_a_reference_keeps_nobody_from_being_masked(place: Yard) -> None:
-    """A request whose record was not masked is not explained by what refers to it."""
-    place.run(f"""
+def test_count_of_remaining_records_includes_unmasked_record_despite_reference(
+    schema: RetentionSchema,
+) -> None:
+    schema.run(f"""
     CREATE TABLE person (id int PRIMARY KEY, at date, name text);
     CREATE TABLE parcel (id int PRIMARY KEY, person int REFERENCES person);
     INSERT INTO person VALUES (1, '{YOUNG}', 'Wang Fang'); INSERT INTO parcel VALUES (1, 1);
     """)
     person = {"mask": {"name": "name"}, "keys": {"subject": "t.id"}, "on_request": True}
-    place.rules = [rule("person", "mask", **person)]
-    with place.inspection() as seen:
-        found = seen.subject("1")
-    assert (found.records, found.unexplained) == (1, 1)
+    schema.rules = [rule("person", "mask", **person)]
+    with schema.inspection() as seen:
+        remaining = seen.count_records_of_subject("1")
+    assert (remaining.records, remaining.unexplained) == (1, 1)

@@ -1,4 +1,4 @@
-"""Statements for tables with many foreign keys grow with the keys, not with the paths of keys."""
+"""Tests that statements grow with the number of foreign keys, not with the paths between tables."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import psycopg
 import pytest
 from psycopg.sql import Composable
 
-from include.holds.records import on_records
+from include.holds.records import load_record_holds
 from include.local.postgres import EmbeddedPostgres
 from include.retention.certificate.count.inspection import Inspection
 from include.retention.planning.planner import make_plan
-from include.retention.postgres.session import one_view
-from tests.retention.yard import OVER, YOUNG, Yard, rule, yard
+from include.retention.postgres.session import open_snapshot
+from tests.retention.retention_schema import OVER, YOUNG, RetentionSchema, retention_schema, rule
 
 TABLES, MORE_TABLES = 12, 24
 KEYS = (1, 2, 3)  # foreign keys of each table, by their distance to the referenced table
 
 
 class RecordingCursor(psycopg.Cursor[Any]):
-    """A cursor that adds the length of each statement to a sum on its connection."""
+    """A cursor that adds up the lengths of the statements that it executes."""
 
     characters = 0
 
@@ -33,8 +33,13 @@ class RecordingCursor(psycopg.Cursor[Any]):
 
 
 @contextmanager
-def related_tables(postgres: EmbeddedPostgres, tables: int, *, is_circle: bool) -> Iterator[Yard]:
-    """Create tables with three foreign keys each; a young record keeps old ones of the first."""
+def related_tables(
+    postgres: EmbeddedPostgres, tables: int, *, is_circle: bool
+) -> Iterator[RetentionSchema]:
+    """Create tables with three foreign keys each.
+
+    An unexpired record leads by its foreign keys to expired records, which are therefore kept.
+    """
     names = [f"t{at}" for at in range(tables)]
     statements = [
         f"CREATE TABLE {name} (id int PRIMARY KEY, at date, k1 int, k2 int, k3 int);"
@@ -47,45 +52,45 @@ def related_tables(postgres: EmbeddedPostgres, tables: int, *, is_circle: bool) 
             for far in KEYS
             if is_circle or at >= far
         ]
-    with yard(postgres, "".join(statements)) as place:
-        place.rules = [rule(name) for name in names]
-        yield place
+    with retention_schema(postgres, "".join(statements)) as schema:
+        schema.rules = [rule(name) for name in names]
+        yield schema
 
 
-def plan(place: Yard, connection: psycopg.Connection[Any]) -> None:
-    make_plan(connection, place.schedule())
+def plan(schema: RetentionSchema, connection: psycopg.Connection[Any]) -> None:
+    make_plan(connection, schema.schedule())
 
 
-def count_afterwards(place: Yard, connection: psycopg.Connection[Any]) -> None:
-    with place.state.connect() as conn:
-        holds = on_records(conn, place.name)
-    with one_view(connection, place.database):
+def count_afterwards(schema: RetentionSchema, connection: psycopg.Connection[Any]) -> None:
+    with schema.state.connect() as conn:
+        holds = load_record_holds(conn, schema.name)
+    with open_snapshot(connection, schema.database):
         Inspection(
             connection,
-            place.database,
-            place.rules,
-            as_of=place.as_of,
-            timezone=place.timezone,
+            schema.database,
+            schema.rules,
+            as_of=schema.as_of,
+            timezone=schema.timezone,
             holds=holds,
-        ).left()
+        ).count_remaining_expired()
 
 
 @pytest.mark.parametrize("is_circle", [True, False])
 @pytest.mark.parametrize("step", [plan, count_afterwards])
-def test_statements_of_twice_the_tables_are_twice_as_long(
+def test_length_of_retention_statements_grows_linearly_with_number_of_tables(
     postgres: EmbeddedPostgres,
-    step: Callable[[Yard, psycopg.Connection[Any]], None],
+    step: Callable[[RetentionSchema, psycopg.Connection[Any]], None],
     is_circle: bool,
 ) -> None:
     characters = []
     for tables in (TABLES, MORE_TABLES):
         with (
-            related_tables(postgres, tables, is_circle=is_circle) as place,
-            place.session() as connection,
+            related_tables(postgres, tables, is_circle=is_circle) as schema,
+            schema.session() as connection,
         ):
             RecordingCursor.characters = 0
             connection.cursor_factory = RecordingCursor
-            step(place, connection)
+            step(schema, connection)
             characters.append(RecordingCursor.characters)
     fewer, more = characters
     assert 10_000 < fewer < more <= 1.15 * fewer * MORE_TABLES / TABLES

@@ -1,4 +1,7 @@
-"""Holds by keys of each type: a record is kept however its key is typed, or the key is refused."""
+"""Tests of legal holds that name keys of each type.
+
+Either a record is kept for every spelling of its key, or keys of the type are refused.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import pytest
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.retention.postgres.key_types import KeyType, UnusableKey
-from tests.retention.yard import OVER, Yard, rule, yard
+from tests.retention.retention_schema import OVER, RetentionSchema, retention_schema, rule
 
 TYPES = """
 CREATE TYPE state AS ENUM ('lost', 'found');
@@ -60,52 +63,61 @@ UNUSABLE = [
 
 
 @pytest.fixture
-def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
-    with yard(postgres, TYPES) as made:
-        yield made
+def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
+    with retention_schema(postgres, TYPES) as created:
+        yield created
 
 
-def test_hold_keeps_its_record_however_the_key_is_typed(place: Yard) -> None:
-    """All other records are deleted, and the independent count attributes the rest to holds."""
+def test_legal_hold_keeps_record_for_each_spelling_of_its_key(schema: RetentionSchema) -> None:
+    """All other records are deleted.
+
+    According to the independent count, the rest is on legal hold.
+    """
     for at, (kind, held, other, typed) in enumerate(TYPED):
-        place.run(
+        schema.run(
             f"CREATE TABLE t{at} (id int PRIMARY KEY, at date, k {kind});"
             f"INSERT INTO t{at} VALUES (1, '{OVER}', '{held}'), (2, '{OVER}', '{other}'),"
             f"(3, '{OVER}', NULL)"
         )
-        place.hold(HoldKind.WAYBILL, typed)
+        schema.hold(HoldKind.WAYBILL, typed)
     # Each class is searched for all values; values of another type must not disturb the search.
-    place.rules = [rule(f"t{at}", keys={"waybill": "t.k"}) for at in range(len(TYPED))]
-    place.enforced()
-    left = {f"{kind} {typed}": place.keys(f"t{at}") for at, (kind, _, _, typed) in enumerate(TYPED)}
+    schema.rules = [rule(f"t{at}", keys={"waybill": "t.k"}) for at in range(len(TYPED))]
+    schema.enforced()
+    left = {
+        f"{kind} {typed}": schema.keys(f"t{at}") for at, (kind, _, _, typed) in enumerate(TYPED)
+    }
     assert left == {name: {1} for name in left}
-    assert {counts.held for counts in place.left()[0]} == {1}
+    assert {counts.held for counts in schema.left()[0]} == {1}
 
 
-def test_hold_by_a_key_of_several_columns_or_of_json_keeps_its_record(place: Yard) -> None:
+def test_legal_hold_by_composite_or_json_key_keeps_record(
+    schema: RetentionSchema,
+) -> None:
     """A composite key is one text, and a member of JSON is text."""
-    place.run(
+    schema.run(
         f"CREATE TABLE t (id int PRIMARY KEY, at date, a char(3), b int, doc jsonb);"
         f"INSERT INTO t VALUES (1, '{OVER}', 'x', 1, '{{}}'), (2, '{OVER}', 'x', 2, '{{}}'),"
         f"(3, '{OVER}', 'y', 1, '{{\"id\": \"7\"}}'), (4, '{OVER}', 'y', 2, '{{\"id\": 8}}')"
     )
     keys = {"waybill": ["t.a || '/' || t.b", "t.doc ->> 'id'"]}
-    place.rules = [rule("t", keys=keys)]
+    schema.rules = [rule("t", keys=keys)]
     for value in ("x/1", "7", "8"):
-        place.hold(HoldKind.WAYBILL, value)
-    place.enforced()
-    assert place.keys("t") == {1, 3, 4}
+        schema.hold(HoldKind.WAYBILL, value)
+    schema.enforced()
+    assert schema.keys("t") == {1, 3, 4}
 
 
 @pytest.mark.parametrize("kind", ["subject", "waybill", "case"])
-def test_key_of_a_type_that_no_hold_can_name_is_refused(place: Yard, kind: str) -> None:
-    """The plan is refused, since a hold would keep nothing; the message lists the valid types."""
+def test_plan_fails_if_no_legal_hold_can_match_type_of_key(
+    schema: RetentionSchema, kind: str
+) -> None:
+    """The error message lists the valid types."""
     for at, name in enumerate(UNUSABLE):
-        place.run(f"CREATE TABLE t{at} (id int PRIMARY KEY, at date, k {name})")
+        schema.run(f"CREATE TABLE t{at} (id int PRIMARY KEY, at date, k {name})")
     for at, name in enumerate(UNUSABLE):
-        place.rules = [rule(f"t{at}", keys={kind: ["t.id", "t.k"]})]
+        schema.rules = [rule(f"t{at}", keys={kind: ["t.id", "t.k"]})]
         with pytest.raises(UnusableKey, match=f"a key of {kind} has the type") as caught:
-            place.plan()
+            schema.plan()
         assert "char(n), citext, an enum, uuid" in (caught.value.action or ""), name
 
 
@@ -128,8 +140,7 @@ def test_key_of_a_type_that_no_hold_can_name_is_refused(place: Yard, kind: str) 
     ],
     ids=lambda value: value.title if isinstance(value, KeyType) else "",
 )
-def test_value_that_no_key_of_the_type_equals_is_recognized(
+def test_canonical_returns_none_for_value_that_key_type_cannot_have(
     key_type: KeyType, values: list[str]
 ) -> None:
-    """A hold by such a value keeps nothing of the class."""
     assert [key_type.canonical(value) for value in values] == [None] * len(values)

@@ -1,4 +1,4 @@
-"""Tables as the catalogue has them, and those whose records cannot be disposed of."""
+"""Tests of reading tables from the catalogue, and of tables that cannot be disposed of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from include.local.postgres import EmbeddedPostgres
 from include.retention.postgres.relations import Relations, read_relations
 from include.services.errors import UsageError
-from tests.retention.yard import Yard, rule, yard
+from tests.retention.retention_schema import RetentionSchema, retention_schema, rule
 
 PARENT = "CREATE TABLE parent (id int PRIMARY KEY, at date);"
 SCHEMA = f"""
@@ -32,10 +32,10 @@ CREATE SEQUENCE numbers;
 
 
 @pytest.fixture(scope="module")
-def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
-    with yard(postgres, SCHEMA) as made:
-        yield made
-        made.run("SET client_min_messages = warning; DROP FOREIGN DATA WRAPPER nothing CASCADE")
+def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
+    with retention_schema(postgres, SCHEMA) as created:
+        yield created
+        created.run("SET client_min_messages = warning; DROP FOREIGN DATA WRAPPER nothing CASCADE")
 
 
 @pytest.mark.parametrize(
@@ -54,44 +54,42 @@ def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
         ("nothing", "has no table for the collection"),
     ],
 )
-def test_what_cannot_be_disposed_of_is_refused_by_what_it_is(
-    place: Yard, table: str, why: str
+def test_require_disposable_refuses_unsuitable_table_with_reason(
+    schema: RetentionSchema, table: str, why: str
 ) -> None:
-    """With the name of the collection, and of the table."""
-    place.mapped = {"thing": table}
-    place.rules = [rule("thing")]
+    schema.mapped = {"thing": table}
+    schema.rules = [rule("thing")]
     with pytest.raises(UsageError, match=why) as caught:
-        place.plan()
+        schema.plan()
     assert "thing" in str(caught.value)
 
 
-def test_they_may_be_in_the_data_map_where_no_class_is_about_them(place: Yard) -> None:
-    """A view of customers is personal data too."""
-    place.mapped = {one: one for one in ("whole", "seen", "far", "bare", "mixed")}
-    place.rules = [rule("whole")]
-    assert place.planned() == {"whole": 0}
+def test_require_disposable_ignores_collections_without_record_class(
+    schema: RetentionSchema,
+) -> None:
+    schema.mapped = {each: each for each in ("whole", "seen", "far", "bare", "mixed")}
+    schema.rules = [rule("whole")]
+    assert schema.planned() == {"whole": 0}
 
 
-def test_a_table_of_two_collections_is_refused(place: Yard) -> None:
-    """A class of the one would not know what a class of the other keeps."""
-    place.mapped = {"one": "whole", "two": "whole"}
-    place.rules = [rule("one"), rule("two", "keep")]
+def test_require_disposable_refuses_table_of_two_collections(schema: RetentionSchema) -> None:
+    schema.mapped = {"one": "whole", "two": "whole"}
+    schema.rules = [rule("one"), rule("two", "keep")]
     with pytest.raises(UsageError, match="are the same table"):
-        place.plan()
+        schema.plan()
 
 
-def _read(place: Yard, schema: str, mapped: dict[str, str]) -> Relations:
-    place.run(schema)
-    place.mapped = mapped
-    with place.session() as connection:
-        return read_relations(connection, place.database)
+def _read(schema: RetentionSchema, statements: str, mapped: dict[str, str]) -> Relations:
+    schema.run(statements)
+    schema.mapped = mapped
+    with schema.session() as connection:
+        return read_relations(connection, schema.database)
 
 
-def test_every_key_is_found_once_with_where_it_leads(postgres: EmbeddedPostgres) -> None:
-    """Of partitions, to partitions, from tables outside of the data map, in the key's order."""
-    with yard(postgres) as place:
-        found = _read(
-            place,
+def test_read_relations_returns_each_foreign_key_once(postgres: EmbeddedPostgres) -> None:
+    with retention_schema(postgres) as schema:
+        relations = _read(
+            schema,
             """
             CREATE TABLE a (x int, y int, z int UNIQUE, part int, PRIMARY KEY (y, x));
             CREATE TABLE b (id int, part int, ay int, ax int, PRIMARY KEY (id, part),
@@ -109,33 +107,34 @@ def test_every_key_is_found_once_with_where_it_leads(postgres: EmbeddedPostgres)
             """,
             {"a": "a", "b": "b"},
         )
-        keys = {one.name: one for one in found.keys}
+        keys = {key.name: key for key in relations.keys}
         assert set(keys) == {"to_a", "to_z", "to_b", "to_b2"}
-        assert len(found.keys) == 4
-        assert {name: one.on_delete for name, one in keys.items()} == {
+        assert len(relations.keys) == 4
+        assert {name: each.on_delete for name, each in keys.items()} == {
             "to_a": "cascade", "to_z": "set_null", "to_b": "set_default", "to_b2": "restrict",
         }  # fmt: skip
         assert (keys["to_a"].columns, keys["to_a"].targets) == (("ax", "ay"), ("x", "y"))
-        a, b = found.by_collection["a"], found.by_collection["b"]
+        a, b = relations.by_collection["a"], relations.by_collection["b"]
         assert a.key == ("y", "x")
-        assert [one.name for one in b.leaves] == ["b1a", "b2"]
-        assert [one.name for one in found.keys_to(b)] == ["to_b", "to_b2"]
+        assert [leaf.name for leaf in b.leaves] == ["b1a", "b2"]
+        assert [each.name for each in relations.keys_to(b)] == ["to_b", "to_b2"]
         assert keys["to_b"].partitions == ()
         assert keys["to_b2"].partitions == (b.leaves[1].oid,)
-        assert found.collection_of(keys["to_a"].child_root) == "b"
-        assert found.collection_of(keys["to_z"].child_root) is None
+        assert relations.collection_of(keys["to_a"].child_root) == "b"
+        assert relations.collection_of(keys["to_z"].child_root) is None
 
 
-def test_a_key_that_the_database_does_not_enforce_counts_too(postgres: EmbeddedPostgres) -> None:
-    """NOT VALID or NOT ENFORCED: it says what refers to what all the same."""
-    with yard(postgres, PARENT) as place:
-        place.run("""
+def test_read_relations_returns_foreign_keys_that_are_not_valid_or_not_enforced(
+    postgres: EmbeddedPostgres,
+) -> None:
+    with retention_schema(postgres, PARENT) as schema:
+        schema.run("""
         CREATE TABLE child (id int PRIMARY KEY, at date, a int, b int);
         INSERT INTO parent VALUES (1, '2020-01-01'), (2, '2020-01-01'), (3, '2020-01-01');
         INSERT INTO child VALUES (1, '2026-01-01', 1, 2);
         ALTER TABLE child ADD FOREIGN KEY (a) REFERENCES parent NOT VALID;
         ALTER TABLE child ADD FOREIGN KEY (b) REFERENCES parent ON DELETE CASCADE NOT ENFORCED;
         """)
-        place.rules = [rule("parent")]
-        assert place.enforced() == {"parent": 1}
-        assert place.keys("parent") == {1, 2}
+        schema.rules = [rule("parent")]
+        assert schema.enforced() == {"parent": 1}
+        assert schema.keys("parent") == {1, 2}

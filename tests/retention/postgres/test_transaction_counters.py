@@ -1,13 +1,13 @@
-"""Which differences between counted and recorded rows roll a deletion back, and which do not."""
+"""Tests that a deletion is rolled back if the counts of PostgreSQL and of the run differ."""
 
 from __future__ import annotations
 
 import psycopg
 import pytest
 
-from include.retention.postgres.transaction_counters import ByTriggers, TransactionCounters
-from tests.retention.execution.test_side_effects import place as place
-from tests.retention.yard import YOUNG, Yard, rule
+from include.retention.postgres.transaction_counters import TransactionCounters, TriggerChanges
+from tests.retention.execution.test_side_effects import schema as schema
+from tests.retention.retention_schema import YOUNG, RetentionSchema, rule
 
 CHILD = """
 CREATE TABLE c (id int, a int REFERENCES a ON DELETE SET NULL) {partitions};
@@ -30,34 +30,28 @@ DELETES = "DELETE FROM c WHERE id = OLD.id"
     ],
     ids=["replaced", "deleted from a partition", "kept", "kept in a partition"],
 )
-def test_deletion_is_rolled_back_where_a_trigger_keeps_a_row_from_losing_its_key(
-    place: Yard, child: tuple[str, str], does: str, allowed: list[str]
+def test_deletion_is_rolled_back_if_trigger_undoes_on_delete_set_null(
+    schema: RetentionSchema, child: tuple[str, str], does: str, allowed: list[str]
 ) -> None:
-    """As many rows are deleted as were to lose their key, or fewer do than `triggers_update` has.
-
-    The first looks like a row that moves to another partition, and the others leave a row that
-    refers to nothing.
-    """
-    place.run(CHILD.format(partitions=child[0], parts=child[1], does=does))
-    place.mapped |= {"c": "c"}
-    place.rules = [rule("a", triggers_update=allowed)]
-    counts = place.execute(place.plan())
+    schema.run(CHILD.format(partitions=child[0], parts=child[1], does=does))
+    schema.mapped |= {"c": "c"}
+    schema.rules = [rule("a", triggers_update=allowed)]
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({"a": 5}, {("a", "changed"): 1})
-    assert place.run("SELECT id, a FROM c ORDER BY id") == [(1, 3), (2, None)]
+    assert schema.run("SELECT id, a FROM c ORDER BY id") == [(1, 3), (2, None)]
 
 
-def test_deletion_goes_on_where_another_session_rewrites_a_mapped_table(
-    place: Yard, monkeypatch: pytest.MonkeyPatch
+def test_deletion_succeeds_although_other_session_rewrites_table(
+    schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new file of a table that this transaction has not locked is none of its changes."""
     require_recorded = TransactionCounters.require_recorded
 
-    def rewritten(counters: TransactionCounters) -> ByTriggers:
-        with psycopg.connect(place.conninfo, autocommit=True) as other:
-            other.execute(f"VACUUM FULL {place.name}.b".encode())
+    def rewritten(counters: TransactionCounters) -> TriggerChanges:
+        with psycopg.connect(schema.conninfo, autocommit=True) as other:
+            other.execute(f"VACUUM FULL {schema.name}.b".encode())
         return require_recorded(counters)
 
     monkeypatch.setattr(TransactionCounters, "require_recorded", rewritten)
-    counts = place.execute(place.plan())
+    counts = schema.execute(schema.plan())
     assert (counts.done, counts.refused) == ({"a": 6}, {})
-    assert place.run(f"SELECT count(*) FROM b WHERE at = '{YOUNG}'") == [(6,)]
+    assert schema.run(f"SELECT count(*) FROM b WHERE at = '{YOUNG}'") == [(6,)]

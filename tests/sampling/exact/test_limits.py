@@ -1,4 +1,4 @@
-"""Upper limits are one-sided, exact, and rounded up."""
+"""Tests of upper limits, which are one-sided, exact, and rounded up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.policy.rates import parse_rate
-from include.sampling.exact.sizes import MOST, PLACES, binomial, no_more_than, upper_limit
+from include.sampling.exact.sizes import (
+    MAX_SAMPLE_SIZE,
+    PLACES,
+    binomial,
+    is_within_risk,
+    upper_limit,
+)
 from include.services.errors import UsageError
 from tests.sampling.exact.published import rows
 
@@ -21,45 +27,52 @@ NINETY_FIVE = Fraction(95, 100)
 @pytest.mark.parametrize(
     "row", rows("aicpa_upper_limits_5pct.csv"), ids=lambda row: "-".join(row.values())
 )
-def test_every_published_limit_of_the_audit_guide(row: dict[str, str]) -> None:
-    """AICPA Audit Sampling, appendix A, 5% risk, as printed: rounded up to a tenth."""
+def test_upper_limits_match_aicpa_audit_guide(row: dict[str, str]) -> None:
+    """The cases are AICPA *Audit Sampling*, appendix A, 5% risk.
+
+    The guide rounds its limits up to a tenth.
+    """
     confidence = 1 - parse_rate(row["risk_of_overreliance_pct"] + "%")
-    found = upper_limit(int(row["sample_size"]), int(row["deviations"]), confidence)
-    assert found.rounded_up_pct == Decimal(row["published_upper_limit_pct"])
+    limit = upper_limit(int(row["sample_size"]), int(row["deviations"]), confidence)
+    assert limit.rounded_up_pct == Decimal(row["published_upper_limit_pct"])
 
 
 JUDGED = [row for row in rows("cases.csv") if row["method"] != "planning"]
 
 
 @pytest.mark.parametrize("row", JUDGED, ids=lambda row: "-".join(row.values()))
-def test_every_published_limit_of_jfa(row: dict[str, str]) -> None:
-    """Binomial and hypergeometric, to ten digits."""
+def test_upper_limits_match_r_package_jfa(row: dict[str, str]) -> None:
+    """Binomial and hypergeometric limits match those of the R package jfa in ten digits."""
     population = int(row["N"]) if row["N"] else None
-    found = upper_limit(int(row["n"]), int(row["k"]), parse_rate(row["confidence"]), population)
-    assert abs(found.rate - Decimal(row["value"])) < Decimal("6e-11")
-    assert found.method == row["distribution"]
+    limit = upper_limit(int(row["n"]), int(row["k"]), parse_rate(row["confidence"]), population)
+    assert abs(limit.rate - Decimal(row["value"])) < Decimal("6e-11")
+    assert limit.method == row["distribution"]
 
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.data())
-def test_the_limit_is_the_first_rate_that_is_excluded(n: int, data: st.DataObject) -> None:
-    """One digit less would still have had more than the risk."""
+def test_upper_limit_is_lowest_rate_that_the_sample_excludes(n: int, data: st.DataObject) -> None:
+    """At the upper limit, as few deviations as in the sample have at most the probability
+    ``risk``.
+
+    At the next lower rate, their probability is above ``risk``.
+    """
     k = data.draw(st.integers(0, n))
     confidence = data.draw(st.fractions(Fraction(1, 2), Fraction(99, 100), max_denominator=200))
     rate = Fraction(upper_limit(n, k, confidence).rate)
     if k == n:
         assert rate == 1
         return
-    assert no_more_than(binomial(rate), n, k, 1 - confidence) or rate == 1
-    assert not no_more_than(binomial(rate - Fraction(1, 10**PLACES)), n, k, 1 - confidence)
+    assert is_within_risk(binomial(rate), n, k, 1 - confidence) or rate == 1
+    assert not is_within_risk(binomial(rate - Fraction(1, 10**PLACES)), n, k, 1 - confidence)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.data())
-def test_the_limit_of_a_known_population_by_its_definition(
+def test_upper_limit_for_known_population_size_matches_definition(
     population: int, data: st.DataObject
 ) -> None:
-    """The largest number of deviating items under which so few are likelier than the risk."""
+    """The limit is the largest number of deviating items that the sample does not exclude."""
     n = data.draw(st.integers(0, population))
     k = data.draw(st.integers(0, n))
     risk = data.draw(st.fractions(Fraction(1, 100), Fraction(1, 2), max_denominator=200))
@@ -73,54 +86,54 @@ def test_the_limit_of_a_known_population_by_its_definition(
         )
         > risk * comb(population, n)
     )
-    found = upper_limit(n, k, 1 - risk, population)
-    assert 0 <= Fraction(found.rate) - Fraction(largest, population) < Fraction(1, 10**PLACES)
+    limit = upper_limit(n, k, 1 - risk, population)
+    assert 0 <= Fraction(limit.rate) - Fraction(largest, population) < Fraction(1, 10**PLACES)
 
 
-def test_the_limit_is_one_sided() -> None:
-    """Half of the risk on each side (the usual confidence interval) would give 6.1%, not 4.9%."""
+def test_upper_limit_is_one_sided() -> None:
+    """A two-sided interval, with half of the risk on each side, would give 6.1% instead of 5.0%."""
     assert upper_limit(59, 0, NINETY_FIVE).rounded_up_pct == Decimal("5.0")
     assert upper_limit(59, 0, Fraction(975, 1000)).rounded_up_pct == Decimal("6.1")
 
 
-def test_a_limit_is_rounded_up_not_to_the_nearest() -> None:
-    """20 items without a deviation: 13.911%, printed as 14.0."""
-    found = upper_limit(20, 0, NINETY_FIVE)
-    assert str(found.rate).startswith("0.1391")
-    assert found.rounded_up_pct == Decimal("14.0")
+def test_upper_limit_is_rounded_up() -> None:
+    """For 20 items without a deviation, the limit is 13.911%, and tables print 14.0."""
+    limit = upper_limit(20, 0, NINETY_FIVE)
+    assert str(limit.rate).startswith("0.1391")
+    assert limit.rounded_up_pct == Decimal("14.0")
 
 
-def test_an_even_limit_is_not_rounded_away() -> None:
-    """Of 2 items none at 75%: the limit is exactly 50%."""
-    found = upper_limit(2, 0, Fraction(3, 4))
-    assert (found.rate, found.rounded_up_pct) == (Decimal("0.5"), Decimal("50.0"))
+def test_upper_limit_of_exactly_50_percent_is_not_rounded_up() -> None:
+    """For 2 items without a deviation at 75% confidence, the limit is exactly 50%."""
+    limit = upper_limit(2, 0, Fraction(3, 4))
+    assert (limit.rate, limit.rounded_up_pct) == (Decimal("0.5"), Decimal("50.0"))
 
 
 @pytest.mark.parametrize(("n", "k"), [(0, 0), (1, 1), (7, 7)])
-def test_what_shows_nothing_excludes_nothing(n: int, k: int) -> None:
-    """No items, or nothing but deviations."""
+def test_upper_limit_is_one_if_no_examined_item_conforms(n: int, k: int) -> None:
+    """No item was examined, or all examined items deviate."""
     assert upper_limit(n, k, NINETY_FIVE).rate == 1
 
 
-def test_a_census_knows_the_rate() -> None:
-    """All items were looked at: no more deviate than were seen."""
-    found = upper_limit(40, 3, NINETY_FIVE, 40)
-    assert (found.rate, found.method) == (Decimal("0.075"), "census")
+def test_upper_limit_of_census_is_observed_rate() -> None:
+    limit = upper_limit(40, 3, NINETY_FIVE, 40)
+    assert (limit.rate, limit.method) == (Decimal("0.075"), "census")
 
 
 @pytest.mark.parametrize(
     ("n", "k", "population"), [(5, 6, None), (5, -1, None), (6, 0, 5), (0, 0, 0)]
 )
-def test_figures_that_cannot_be_together_are_refused(
+def test_impossible_numbers_of_items_and_deviations_are_refused(
     n: int, k: int, population: int | None
 ) -> None:
-    """Instead of a limit of nothing."""
     with pytest.raises(UsageError):
         upper_limit(n, k, NINETY_FIVE, population)
 
 
-def test_a_limit_of_more_items_than_anybody_examines_is_refused() -> None:
-    """Unless they are all items."""
-    with pytest.raises(UsageError, match=f"{MOST:,}"):
-        upper_limit(MOST + 1, 3, NINETY_FIVE)
-    assert upper_limit(2 * MOST, MOST, NINETY_FIVE, 2 * MOST).rate == Decimal("0.5")
+def test_upper_limit_for_too_many_items_is_refused() -> None:
+    """A census may have more items than the maximum, because its limit is the observed rate."""
+    with pytest.raises(UsageError, match=f"{MAX_SAMPLE_SIZE:,}"):
+        upper_limit(MAX_SAMPLE_SIZE + 1, 3, NINETY_FIVE)
+    assert upper_limit(
+        2 * MAX_SAMPLE_SIZE, MAX_SAMPLE_SIZE, NINETY_FIVE, 2 * MAX_SAMPLE_SIZE
+    ).rate == Decimal("0.5")

@@ -1,4 +1,4 @@
-"""Which items are drawn follows from the seed alone."""
+"""Tests of the sampler: a seed alone determines the drawn items."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from include.services.errors import UsageError
 from tests.sampling.exact.published import rivest
 
 
-@pytest.mark.parametrize("vector", rivest(), ids=lambda one: f"{one['seed']}-{one['N']}")
-def test_the_vectors_of_the_reference_sampler(vector: dict[str, Any]) -> None:
-    """Seeds with zeros and outside of ASCII too."""
+@pytest.mark.parametrize("vector", rivest(), ids=lambda vector: f"{vector['seed']}-{vector['N']}")
+def test_draw_matches_vectors_of_reference_sampler(vector: dict[str, Any]) -> None:
+    """The vectors include seeds with zeros and with non-ASCII characters."""
     repeat = vector["mode"] == "with_replacement"
-    found = draw(vector["seed"], vector["N"], vector["count"], with_replacement=repeat)
-    assert found.items == vector["items"]
+    drawing = draw(vector["seed"], vector["N"], vector["count"], with_replacement=repeat)
+    assert drawing.items == vector["items"]
 
 
 @given(st.text(min_size=1), st.integers(1, 60), st.data())
-def test_a_draw_can_be_repeated_and_takes_each_item_once(
+def test_same_seed_gives_same_draw_and_no_item_is_drawn_twice(
     seed: str, population: int, data: st.DataObject
 ) -> None:
-    """Items and rejections together are the start of the sequence; rejected ones came before."""
+    """The drawn and the rejected ordinals together are the start of the seed's sequence."""
     n = data.draw(st.integers(0, population))
-    found = draw(seed, population, n)
-    assert found == draw(seed, population, n)
-    assert len(set(found.items)) == n
-    assert set(found.rejected) <= set(found.items)
-    count = n + len(found.rejected)
-    came = Counter(islice(sequence(seed, population), count))
-    assert came == Counter(found.items) + Counter(found.rejected)
+    drawing = draw(seed, population, n)
+    assert drawing == draw(seed, population, n)
+    assert len(set(drawing.items)) == n
+    assert set(drawing.rejected) <= set(drawing.items)
+    count = n + len(drawing.rejected)
+    drawn_ordinals = Counter(islice(sequence(seed, population), count))
+    assert drawn_ordinals == Counter(drawing.items) + Counter(drawing.rejected)
 
 
 @given(st.text(min_size=1), st.integers(1, 60), st.data())
-def test_a_later_stage_goes_on_where_the_first_ended(
+def test_larger_draw_starts_with_smaller_draw(
     seed: str, population: int, data: st.DataObject
 ) -> None:
-    """So that it can be known before anybody asks for it."""
+    """The items of a later stage are therefore determined before the stage is needed."""
     n = data.draw(st.integers(0, population // 2))
     assert draw(seed, population, 2 * n).items[:n] == draw(seed, population, n).items
 
 
-def test_the_sequence_is_the_published_formula() -> None:
-    """Worked out with the standard library."""
+def test_draw_follows_published_formula() -> None:
+    """The test computes the formula with the standard library only."""
     digest = hashlib.sha256("骰子 4 2 6,1".encode()).hexdigest()
     assert draw("骰子 4 2 6", 1000, 1).items == [1 + int(digest, 16) % 1000]
 
 
-def test_a_blank_makes_another_seed() -> None:
-    """Nothing is trimmed: what was written down is what counts."""
+def test_trailing_space_in_seed_changes_draw() -> None:
+    """The sampler does not remove spaces from the seed."""
     assert draw("1", 10**9, 5) != draw("1 ", 10**9, 5)
 
 
@@ -63,7 +63,7 @@ def test_a_blank_makes_another_seed() -> None:
     ("seed", "population", "n"),
     [("1", 0, 0), ("1", 5, 6), ("1", 5, -1), ("", 5, 1), ("\ud800", 5, 1)],
 )
-def test_what_cannot_be_drawn_is_refused(seed: str, population: int, n: int) -> None:
-    """An empty population, more than there is, no seed."""
+def test_draw_with_invalid_arguments_is_refused(seed: str, population: int, n: int) -> None:
+    """The population is empty or smaller than the number of items to draw, or the seed is empty."""
     with pytest.raises(UsageError):
         draw(seed, population, n)

@@ -1,4 +1,4 @@
-"""Strata give at least their share; the risk is at most the stated one wherever deviations lie."""
+"""Tests of samples over strata: each stratum gets its share, and the risk stays within the plan."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=3).map(
 
 
 @given(SIZES, st.data())
-def test_no_stratum_is_sampled_more_thinly_than_the_whole(
+def test_allocation_draws_at_least_the_share_of_each_stratum(
     sizes: dict[str, int], data: st.DataObject
 ) -> None:
-    """And none gives more than a single item above its share."""
+    """The share is rounded up, so a stratum contributes less than one item more than its share."""
     population = sum(sizes.values())
     n = data.draw(st.integers(1, population))
     allocation = allocate(n, sizes)
@@ -43,14 +43,20 @@ def test_no_stratum_is_sampled_more_thinly_than_the_whole(
 
 def _ways(sizes: dict[str, int], deviating: int) -> list[tuple[int, ...]]:
     return [
-        one
-        for one in product(*(range(size + 1) for size in sizes.values()))
-        if sum(one) == deviating
+        counts
+        for counts in product(*(range(size + 1) for size in sizes.values()))
+        if sum(counts) == deviating
     ]
 
 
 def _chances(allocation: Allocation, placed: tuple[int, ...], most: int) -> Fraction:
-    """P(at most so many deviations), by going through every outcome."""
+    """Return the probability of at most ``most`` deviations by enumerating all samples.
+
+    Args:
+        allocation: items to draw from each stratum.
+        placed: number of deviating items in each stratum.
+        most: maximum number of deviations.
+    """
     strata = [
         (size, bad, allocation.drawn[name])
         for (name, size), bad in zip(allocation.sizes.items(), placed, strict=True)
@@ -72,10 +78,10 @@ def _chances(allocation: Allocation, placed: tuple[int, ...], most: int) -> Frac
     st.fractions(Fraction(1, 5), Fraction(3, 5), max_denominator=10),
     st.sampled_from([Fraction(0), Fraction(1, 10)]),
 )
-def test_the_risk_holds_wherever_the_deviations_lie(
+def test_stratified_size_has_planned_risk_for_any_distribution_of_deviations(
     sizes: dict[str, int], tolerable: Fraction, expected: Fraction
 ) -> None:
-    """Every way of spreading the tolerable number of deviations over the strata is tried."""
+    """The test tries all distributions of the deviating items over the strata."""
     plan, allocation = stratified_size(tolerable, Fraction(4, 5), expected, sizes)
     deviating = ceil(tolerable * allocation.population)
     for placed in _ways(sizes, deviating):
@@ -84,10 +90,13 @@ def test_the_risk_holds_wherever_the_deviations_lie(
 
 @settings(deadline=None, max_examples=60)
 @given(SIZES, st.data())
-def test_the_limit_covers_wherever_the_deviations_lie(
+def test_stratified_limit_has_planned_risk_for_any_distribution_of_deviations(
     sizes: dict[str, int], data: st.DataObject
 ) -> None:
-    """Populations that are worse than the limit would have shown more, but for the risk."""
+    """If the deviation rate is above the limit, as few deviations as in the sample are improbable.
+
+    Their probability is at most the planned risk, for any distribution over the strata.
+    """
     n = data.draw(st.integers(1, sum(sizes.values())))
     allocation = allocate(n, sizes)
     k = data.draw(st.integers(0, min(2, allocation.total)))
@@ -98,23 +107,22 @@ def test_the_limit_covers_wherever_the_deviations_lie(
                 assert _chances(allocation, placed, k) <= Fraction(1, 5)
 
 
-def test_a_tiny_department_still_gives_an_item() -> None:
-    """Rounding to the nearest would let 30 of 9,030 never be looked at."""
+def test_at_least_one_item_is_drawn_from_a_small_stratum() -> None:
+    """Rounding to the nearest integer would draw no item from a stratum of 30 in 9,030."""
     sizes = {"a": 5000, "b": 3000, "c": 1000, "d": 30}
     plan, allocation = stratified_size(FIVE, NINETY_FIVE, Fraction(0), sizes)
     assert allocation.drawn == {"a": 33, "b": 20, "c": 7, "d": 1}
     assert plan.n == 61
 
 
-def test_small_strata_are_looked_at_whole() -> None:
-    """A sample as large as the population is a census."""
+def test_stratified_size_of_small_population_is_census() -> None:
     plan, allocation = stratified_size(FIVE, NINETY_FIVE, Fraction(0), {"a": 20, "b": 10})
     assert (plan.n, plan.method, plan.acceptable) == (30, CENSUS, 1)
     assert allocation.drawn == {"a": 20, "b": 10}
 
 
-def test_stages_over_strata_keep_the_risk_and_room_for_both() -> None:
-    """A stratum has to hold all stages."""
+def test_stratified_stages_have_planned_risk_and_need_enough_items() -> None:
+    """Each stratum must have enough items for all stages."""
     plan, allocation = stratified_stages(FIVE, NINETY_FIVE, 2, {"a": 5000, "b": 3000})
     assert plan.achieved_risk <= FIVE
     assert plan.n == allocation.total >= 61

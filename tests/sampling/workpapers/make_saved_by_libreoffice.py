@@ -1,7 +1,8 @@
-"""Makes data/saved_by_libreoffice.xlsx, beside this file: a filled workbook that LibreOffice saved.
+"""Generate data/saved_by_libreoffice.xlsx: a completed workbook that LibreOffice saved.
 
-``python -m tests.sampling.workpapers.make_saved_by_libreoffice`` in the checkout, with LibreOffice
-Calc installed (the file in git: LibreOffice 25.2.3 of Debian 13). Again after a change of the form.
+Run ``python -m tests.sampling.workpapers.make_saved_by_libreoffice`` in the checkout, with
+LibreOffice Calc installed. LibreOffice 25.2.3 of Debian 13 saved the file in git. Run it again when
+the form of the workbook has changed.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ import tempfile
 from pathlib import Path
 
 from include.sampling.workpapers.writing import write
-from tests.sampling.workpapers.support import LIBREOFFICE, NOTES, SAID, edited, fill, workpapers
+from tests.sampling.workpapers.support import (
+    LIBREOFFICE,
+    NOTES,
+    OTHER_ANSWERS,
+    edited,
+    fill,
+    workpapers,
+)
 
 
 def main() -> None:
     issued = workpapers()
-    content = edited(write(issued), lambda book: fill(book, issued, SAID, NOTES))
+    content = edited(write(issued), lambda book: fill(book, issued, OTHER_ANSWERS, NOTES))
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "filled.xlsx"
         source.write_bytes(content)

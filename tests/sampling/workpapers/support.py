@@ -1,4 +1,4 @@
-"""Workpapers to test with, and what an auditor does to them."""
+"""Create workpapers for tests, and make the changes that auditors make in a workbook."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from include.reports.i18n import Translator
 from include.sampling.workpapers.reading import Returned, read
 from include.sampling.workpapers.writing import Attribute, Item, Paper, Workpapers, form, write
 from include.workbooks.faults import WorkbookRefused
-from include.workbooks.saving import parts_of, utf8
+from include.workbooks.saving import decode_character_references, unpack_archive
 
 HOSTILE = (
     "=1+1",
@@ -43,10 +43,10 @@ HOSTILE = (
     "k" * 40_000,
     "<b>&amp;</b>]]>",
 )
-"""Keys that a program might take for something else than their text."""
+"""Keys that a program might interpret as something else than text."""
 
 LIBREOFFICE = Path(__file__).parent / "data" / "saved_by_libreoffice.xlsx"
-SAID = {
+OTHER_ANSWERS = {
     ("accesses", 1, "needed"): "不符合 No",
     ("accesses", 2, "reason"): "找不到 Not found",
     ("accesses", 3, "reason"): "",
@@ -61,30 +61,30 @@ PEOPLE = {
 }
 
 
-def said(english: str, chinese: str) -> Message:
+def bilingual(english: str, chinese: str) -> Message:
     return Message(text=english, translations={"en": english, "zh-CN": chinese})
 
 
 ATTRIBUTES = (
     Attribute(
         "needed",
-        said("Was the opening needed for an order?", "查阅是否为处理订单所必需？"),
-        said("The log of work names the order.", "工作日志载有该订单。"),
+        bilingual("Was the opening needed for an order?", "查阅是否为处理订单所必需？"),
+        bilingual("The log of work names the order.", "工作日志载有该订单。"),
     ),
     Attribute(
         "reason",
-        said("Is the reason recorded?", "是否记录了原因？"),
-        said("The reason says more than 'work'.", "原因不只是“工作”二字。"),
+        bilingual("Is the reason recorded?", "是否记录了原因？"),
+        bilingual("The reason says more than 'work'.", "原因不只是“工作”二字。"),
     ),
 )
 
 
 def paper(keys: tuple[str, ...] = HOSTILE, population: str = "accesses") -> Paper:
     items = tuple(
-        Item(place, 1 + place % 2, 37 * place, key, "夜间 night" if place % 2 else "=day")
-        for place, key in enumerate(keys, 1)
+        Item(number, 1 + number % 2, 37 * number, key, "夜间 night" if number % 2 else "=day")
+        for number, key in enumerate(keys, 1)
     )
-    title = said("Openings of customer records", "客户记录的查阅")
+    title = bilingual("Accesses to customer records", "客户记录的查阅")
     return Paper(population, title, ATTRIBUTES, items, "cd" * 32, 18_234)
 
 
@@ -100,7 +100,7 @@ def workpapers(*papers: Paper, audit: str = "2026Q3", digest: str = "ab" * 32) -
 
 
 def edited(content: bytes, change: Callable[[Workbook], object]) -> bytes:
-    """The file after a change in a spreadsheet program (here: openpyxl)."""
+    """Open a file, change it, and save it as a spreadsheet program does; return the new content."""
     book = load_workbook(io.BytesIO(content))
     for sheet in book:  # openpyxl forgets that a text beginning with "=" was a text
         for row in sheet.iter_rows():
@@ -109,10 +109,12 @@ def edited(content: bytes, change: Callable[[Workbook], object]) -> bytes:
                     cell.data_type = "s"
     change(book)
     saved, written = io.BytesIO(), io.BytesIO()
-    ExcelWriter(book, zipfile.ZipFile(saved, "w")).save()  # compressed below
+    ExcelWriter(book, zipfile.ZipFile(saved, "w")).save()  # the parts are compressed below
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, part in parts_of(saved.getvalue()).items():
-            archive.writestr(name, utf8(part))  # as spreadsheet programs write them
+        for name, part in unpack_archive(saved.getvalue()).items():
+            archive.writestr(
+                name, decode_character_references(part)
+            )  # as spreadsheet programs write them
     return written.getvalue()
 
 
@@ -123,27 +125,41 @@ def fill(
     notes: Mapping[tuple[str, int], str] | None = None,
     people: Mapping[str, object] = PEOPLE,
 ) -> None:
-    """Fill a workbook in: "Yes" where nothing else is said."""
+    """Fill in a workbook as an auditor does.
+
+    Args:
+        book: the workbook.
+        issued: the workpapers as issued.
+        answers: words by population, number of the item and id of the attribute; all other answers
+            are "Yes".
+        notes: notes by population and number of the item.
+        people: values of the fields on the first sheet.
+    """
     for row in book[form.INSTRUCTIONS].iter_rows(max_col=2):
         if row[0].value in people:
             row[1].value = people[row[0].value]
-    for one in issued.papers:
-        sheet = book[issued.sheets[one.population]]
-        for row, item in enumerate(one.items, form.HEADER_ROW + 1):
-            for column, attribute in enumerate(one.attributes, len(form.FIXED) + 1):
-                wanted = (answers or {}).get((one.population, item.number, attribute.id))
+    for issued_paper in issued.papers:
+        sheet = book[issued.sheets[issued_paper.population]]
+        for row, item in enumerate(issued_paper.items, form.HEADER_ROW + 1):
+            for column, attribute in enumerate(issued_paper.attributes, len(form.FIXED) + 1):
+                word = (answers or {}).get((issued_paper.population, item.number, attribute.id))
                 cell = sheet.cell(row, column)
-                cell.value = form.WORDS[form.Answer.MET] if wanted is None else wanted
+                cell.value = form.WORDS[form.Answer.MET] if word is None else word
                 cell.data_type = "s"
-            note = (notes or {}).get((one.population, item.number))
+            note = (notes or {}).get((issued_paper.population, item.number))
             if note is not None:
-                cell = sheet.cell(row, len(one.headers))
+                cell = sheet.cell(row, len(issued_paper.headers))
                 cell.value = note
                 cell.data_type = "s"
 
 
 def filled(issued: Workpapers, change: Callable[[Workbook], object] | None = None) -> bytes:
-    """A workbook filled in, and changed afterwards."""
+    """Return a completed workbook.
+
+    Args:
+        issued: the workpapers as issued.
+        change: function that changes the completed workbook; None for no change.
+    """
 
     def work(book: Workbook) -> None:
         fill(book, issued)
@@ -158,22 +174,28 @@ def repacked(
     replace: Mapping[str, tuple[str, str]] | None = None,
     add: Mapping[str, bytes] | None = None,
 ) -> bytes:
-    """The file with parts of it changed (pattern, replacement) or added, as an attacker would."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(made, "w") as target:
+    """Return a copy of a zip file in which files were changed or added, as by an attacker.
+
+    Args:
+        content: content of the zip file, such as a workbook.
+        replace: name of a file in it -> regular expression, and the text that replaces its match.
+        add: name of a new file in it -> content.
+    """
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(stream, "w") as target:
         for name in source.namelist():
             body = source.read(name)
             if name in (replace or {}):
                 pattern, words = (replace or {})[name]
                 text, count = re.subn(
-                    pattern, lambda _found, words=words: words, body.decode(), count=1, flags=re.S
+                    pattern, lambda _match, words=words: words, body.decode(), count=1, flags=re.S
                 )
                 assert count, f"nothing to replace in {name}"
                 body = text.encode()
             target.writestr(name, body)
         for name, body in (add or {}).items():
             target.writestr(name, body)
-    return made.getvalue()
+    return stream.getvalue()
 
 
 def read_back(content: bytes, issued: Workpapers | None = None) -> Returned:
@@ -181,12 +203,14 @@ def read_back(content: bytes, issued: Workpapers | None = None) -> Returned:
 
 
 def faults(content: bytes, issued: Workpapers | None = None) -> list[tuple[str, str, str]]:
-    """Sheet, cell and message of each fault for which a file is refused."""
+    """Return sheet, cell and message of each fault for which a file is refused."""
     with pytest.raises(WorkbookRefused) as refused:
         read_back(content, issued)
     english, chinese = Translator("en"), Translator("zh_CN")
-    for one in refused.value.faults:
-        assert english.text(one.said) in str(refused.value)
-        assert english.text(one.action)
-        assert chinese.text(one.message) != english.text(one.message)
-    return [(one.sheet, one.cell, english.text(one.message)) for one in refused.value.faults]
+    for fault in refused.value.faults:
+        assert english.text(fault.as_message) in str(refused.value)
+        assert english.text(fault.action)
+        assert chinese.text(fault.message) != english.text(fault.message)
+    return [
+        (fault.sheet, fault.cell, english.text(fault.message)) for fault in refused.value.faults
+    ]

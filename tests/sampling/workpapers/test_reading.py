@@ -1,4 +1,4 @@
-"""Workpapers that come back: answers as they were given, and every fault of a changed workbook."""
+"""Tests of returned workpapers: answers are read unchanged, and changed workbooks are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openpyxl.chart import BarChart
 from openpyxl.comments import Comment
 from openpyxl.styles import PatternFill
 
-from include.approvals.reasons import value_free_reason
+from include.approvals.reasons import redact_reason
 from include.reports.i18n import Translator
 from include.sampling.workpapers import form
 from include.sampling.workpapers.form import Answer
@@ -25,8 +25,8 @@ from tests.sampling.workpapers.support import (
     HOSTILE,
     LIBREOFFICE,
     NOTES,
+    OTHER_ANSWERS,
     PEOPLE,
-    SAID,
     edited,
     faults,
     fill,
@@ -75,34 +75,36 @@ WRITTEN = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn")), max_size
 
 @settings(deadline=None, max_examples=60)
 @given(st.data(), st.lists(ANY, min_size=1, max_size=6))
-def test_what_is_filled_in_comes_back(data: st.DataObject, keys: list[str]):
-    """Whatever the keys, the answers and the notes are, and in whatever order the rows stand."""
+def test_read_returns_answers_and_notes(data: st.DataObject, keys: list[str]):
+    """The test tries random keys, answers and notes, and random orders of the rows."""
     issued = workpapers(paper(tuple(keys)))
     items = issued.papers[0].items
-    places = [("accesses", one.number, name) for one in items for name in ("needed", "reason")]
+    questions = [("accesses", item.number, name) for item in items for name in ("needed", "reason")]
     words = {"": Answer.MISSING} | {word: answer for answer, word in form.WORDS.items()}
-    said = {one: data.draw(st.sampled_from(sorted(words))) for one in places}
-    notes = {("accesses", one.number): data.draw(WRITTEN) for one in items}
+    answers = {question: data.draw(st.sampled_from(sorted(words))) for question in questions}
+    notes = {("accesses", item.number): data.draw(WRITTEN) for item in items}
     order = data.draw(st.permutations(range(len(items))))
 
     def work(book: Workbook) -> None:
-        fill(book, issued, said, notes)
+        fill(book, issued, answers, notes)
         rows = rows_of(book, "accesses")
-        put_rows(book, "accesses", [rows[one] for one in order])
+        put_rows(book, "accesses", [rows[at] for at in order])
 
     back = read_back(edited(write(issued), work), issued)
     assert set(back.answers) == set(notes)
-    for (population, number), one in back.answers.items():
-        assert one.note == notes[population, number].strip()
-        assert one.answers == {
-            name: words[said[population, number, name]] for name in ("needed", "reason")
+    for (population, number), item in back.answers.items():
+        assert item.note == notes[population, number].strip()
+        assert item.answers == {
+            name: words[answers[population, number, name]] for name in ("needed", "reason")
         }
 
 
-def test_who_when_and_every_answer_come_back():
-    """One answer for every attribute of every item, and what there is to remark."""
+NO_PERFORMER = "The name of the person who did the work is missing."
+
+
+def test_read_returns_names_date_answers_and_remarks():
     issued = workpapers()
-    back = read_back(edited(write(issued), lambda book: fill(book, issued, SAID, NOTES)))
+    back = read_back(edited(write(issued), lambda book: fill(book, issued, OTHER_ANSWERS, NOTES)))
     assert (back.audit, back.stage) == ("2026Q3", 1)
     assert (back.performed_by, back.performed_on, back.reviewed_by) == tuple(PEOPLE.values())
     assert len(back.answers) == len(HOSTILE) + 3
@@ -116,52 +118,60 @@ def test_who_when_and_every_answer_come_back():
     assert reasons.count(Answer.NOT_FOUND) == 1
     assert reasons.count(Answer.MET) == len(HOSTILE) - 2
     english = Translator("en")
-    assert [(one.sheet, one.cells, english.text(one.message)) for one in back.remarks] == [
+    assert [
+        (remark.sheet, remark.cells, english.text(remark.message)) for remark in back.remarks
+    ] == [
         ("accesses", "G8", "Sheet accesses: 1 answers are blank and count as deviations: G8"),
         (
             "accesses",
             "H7",
-            "Sheet accesses: 1 items with another answer than Yes have no note: H7",
+            "Sheet accesses: 1 items with an answer other than Yes have no note: H7",
         ),
     ]
 
 
-def test_a_workbook_that_libreoffice_saved_is_read_the_same():
-    """Every key as it was, `=1+1` a text: `make_saved_by_libreoffice.py` made the file."""
+def test_read_accepts_workbook_saved_by_libreoffice():
+    """The script `make_saved_by_libreoffice.py` generated the workbook."""
     issued = workpapers()
-    theirs = read_back(LIBREOFFICE.read_bytes())
-    ours = read_back(edited(write(issued), lambda book: fill(book, issued, SAID, NOTES)))
-    assert theirs == ours
+    saved_by_libreoffice = read_back(LIBREOFFICE.read_bytes())
+    saved_by_openpyxl = read_back(
+        edited(write(issued), lambda book: fill(book, issued, OTHER_ANSWERS, NOTES))
+    )
+    assert saved_by_libreoffice == saved_by_openpyxl
 
 
-def test_a_workbook_that_nobody_filled_in_is_refused_for_its_people_alone():
-    """Blank answers are told, not refused."""
+def test_empty_workbook_is_refused_only_for_missing_names_and_date():
+    """The missing date is a fault too. Blank answers are remarks and not faults."""
     assert sorted(faults(write(workpapers()))) == sorted(
         [
-            (form.INSTRUCTIONS, PERFORMED, "Nobody is named who did the work."),
-            (form.INSTRUCTIONS, REVIEWED, "Nobody is named who reviewed the work."),
-            (form.INSTRUCTIONS, DAY, "The day is not given."),
+            (form.INSTRUCTIONS, PERFORMED, NO_PERFORMER),
+            (form.INSTRUCTIONS, REVIEWED, "The name of the reviewer is missing."),
+            (form.INSTRUCTIONS, DAY, "The date is missing."),
         ]
     )
     people = ((PERFORMED, "陈晓"), (REVIEWED, "周宁"), (DAY, date(2026, 10, 5)))
 
     def signed(book: Workbook) -> None:
-        for cell, said in people:
-            person(cell, said)(book)
+        for cell, value in people:
+            person(cell, value)(book)
 
     back = read_back(edited(write(workpapers()), signed))
-    assert {a for one in back.answers.values() for a in one.answers.values()} == {Answer.MISSING}
-    assert [one.cells for one in back.remarks] == ["F6:F25, G6:G25", "F6:F8, G6:G8"]
+    assert {a for answer in back.answers.values() for a in answer.answers.values()} == {
+        Answer.MISSING
+    }
+    assert [remark.cells for remark in back.remarks] == ["F6:F25, G6:G25", "F6:F8, G6:G8"]
 
 
-def test_a_number_of_a_person_is_no_name_of_one():
-    """Names are kept as they are written; such a number is nobody's name."""
+def test_mobile_number_as_name_is_refused():
+    """Names are stored without redaction, so they must not contain personal numbers."""
     content = filled(workpapers(), person(REVIEWED, "13812345678"))
-    assert faults(content) == [(form.INSTRUCTIONS, REVIEWED, "This holds a mobile or ID number.")]
+    assert faults(content) == [
+        (form.INSTRUCTIONS, REVIEWED, "The cell contains a mobile number or an ID number.")
+    ]
 
 
 @pytest.mark.parametrize(
-    ("said", "answer"),
+    ("text", "answer"),
     [
         ("符合", Answer.MET), (" yes ", Answer.MET), ("ＹＥＳ", Answer.MET),
         ("符合\u3000Yes", Answer.MET), ("不符合\n", Answer.DEVIATES), ("NO", Answer.DEVIATES),
@@ -171,13 +181,13 @@ def test_a_number_of_a_person_is_no_name_of_one():
         ("Yes No", None), ("maybe", None), ("合", None), ("1", None), ("TRUE", None),
     ],
 )  # fmt: skip
-def test_an_answer_may_be_typed(said: str, answer: Answer | None):
-    """Case, blanks, full width do not count; one half is enough; anything else is no answer."""
-    assert form.answer_of(said) is answer
+def test_answer_typed_as_text_is_recognised(text: str, answer: Answer | None):
+    """Case, spaces and full width are ignored. The word in one of the two languages is enough."""
+    assert form.answer_of(text) is answer
 
 
-def test_the_auditors_own_arrangement_is_no_fault():
-    """Sorted rows, moved and hidden columns, widths, colours, comments, blank rows between."""
+def test_sheet_with_rearranged_rows_or_columns_is_accepted():
+    """Rows are sorted, columns moved and hidden, and comments, colours and blank rows added."""
 
     def work(book: Workbook) -> None:
         rows = rows_of(book, "accesses")
@@ -189,8 +199,8 @@ def test_the_auditors_own_arrangement_is_no_fault():
         sheet.column_dimensions["F"].width = 90
         sheet.row_dimensions[9].hidden = True
         for row in range(form.QUESTION_ROW, sheet.max_row + 1):
-            one, other = sheet.cell(row, 6), sheet.cell(row, 7)
-            one.value, other.value = other.value, one.value
+            left, right = sheet.cell(row, 6), sheet.cell(row, 7)
+            left.value, right.value = right.value, left.value
             sheet.cell(row, 3).number_format = "yyyy-mm-dd"
 
     assert read_back(filled(workpapers(), work)) == read_back(filled(workpapers()))
@@ -200,28 +210,27 @@ def test_the_auditors_own_arrangement_is_no_fault():
     "written",
     ["2026-10-09", "2026/10/9", "2026年10月9日", "2026.10.09", 46304, datetime(2026, 10, 9, 17, 0)],  # noqa: DTZ001
 )
-def test_a_day_may_be_written_in_several_ways(written: object):
-    """As a date, its number, or the usual texts."""
+def test_date_of_work_may_be_written_as_date_number_or_text(written: object):
     assert read_back(filled(workpapers(), person(DAY, written))).performed_on == date(2026, 10, 9)
 
 
 @pytest.mark.parametrize(
-    ("change", "cell", "said"),
+    ("change", "cell", "message"),
     [
-        (person(PERFORMED, None), PERFORMED, "Nobody is named who did the work."),
-        (person(PERFORMED, " \u3000"), PERFORMED, "Nobody is named who did the work."),
+        (person(PERFORMED, None), PERFORMED, NO_PERFORMER),
+        (person(PERFORMED, " \u3000"), PERFORMED, NO_PERFORMER),
         (person(REVIEWED, "陈 晓 "), REVIEWED, "The reviewer is the person who did the work."),
-        (person(REVIEWED, "x" * 101), REVIEWED, "A name has 100 characters at most."),
-        (person(DAY, "yesterday"), DAY, "This is no day."),
-        (person(DAY, "2026-13-40"), DAY, "This is no day."),
+        (person(REVIEWED, "x" * 101), REVIEWED, "The name is longer than 100 characters."),
+        (person(DAY, "yesterday"), DAY, "The cell contains no date."),
+        (person(DAY, "2026-13-40"), DAY, "The cell contains no date."),
         (person(DAY, date(2026, 10, 4)), DAY,
-         "2026-10-04 is before the workpapers were issued (2026-10-05)."),
+         "The date 2026-10-04 is before the issue of the workpapers on 2026-10-05."),
         (person("A9", "who"), "", "The row 执行人 Performed by is missing."),
     ],
 )  # fmt: skip
-def test_two_different_people_and_a_day_are_needed(change: Change, cell: str, said: str):
-    """Who did the work, when, and that nobody reviewed the own work."""
-    assert faults(filled(workpapers(), change)) == [(form.INSTRUCTIONS, cell, said)]
+def test_missing_or_invalid_names_and_date_are_refused(change: Change, cell: str, message: str):
+    """The reviewer must not be the person who tested the items."""
+    assert faults(filled(workpapers(), change)) == [(form.INSTRUCTIONS, cell, message)]
 
 
 def twice(book: Workbook) -> None:
@@ -233,48 +242,51 @@ def with_another_row(book: Workbook) -> None:
     put_rows(book, "accesses", [*rows_of(book, "accesses"), [99, 1, 1, "k", "s", "Yes", "Yes", ""]])
 
 
-NOT_OURS = "The row is of no item of this draw: added, or its number was changed."
+ADDED = "The column is not part of the issued workbook: it was added or renamed."
+NOT_OURS = "The row belongs to no item of this draw: it was added, or its number was changed."
 CHANGES: list[tuple[Change, list[tuple[str, str]]]] = [
     (lambda book: book["accesses"].delete_rows(7), [("", "The row of item number 2 is missing.")]),
-    (twice, [("A26", "Item number 1 is there twice.")]),
+    (twice, [("A26", "Item number 1 occurs twice.")]),
     (with_another_row, [("A26", NOT_OURS)]),
     (put("accesses", "A6", 77), [("A6", NOT_OURS), ("", "The row of item number 1 is missing.")]),
-    (put("accesses", "B6", 9), [("B6", "阶段 Stage of item number 1 was changed.")]),
+    (put("accesses", "B6", 9), [("B6", "The cell “阶段 Stage” of item number 1 was changed.")]),
     (put("accesses", "C6", "x"),
-     [("C6", "抽样框序位 Place in frame of item number 1 was changed.")]),
-    (put("accesses", "D6", "2"), [("D6", "样本项 Item of item number 1 was changed.")]),
-    (put("accesses", "D16", "\\u0041"), [("D16", "样本项 Item of item number 11 was changed.")]),
-    (put("accesses", "E7", "day"), [("E7", "层 Stratum of item number 2 was changed.")]),
+     [("C6", "The cell “抽样框序位 Place in frame” of item number 1 was changed.")]),
+    (put("accesses", "D6", "2"), [("D6", "The cell “样本项 Item” of item number 1 was changed.")]),
+    (put("accesses", "D16", "\\u0041"),
+     [("D16", "The cell “样本项 Item” of item number 11 was changed.")]),
+    (put("accesses", "E7", "day"), [("E7", "The cell “层 Stratum” of item number 2 was changed.")]),
     (lambda book: book["accesses"].delete_cols(7),
      [("", "The column reason is missing in row 5.")]),
     (put("accesses", "G5", "cause"),
-     [("G5", "This column was not issued: added or renamed."),
+     [("G5", ADDED),
       ("", "The column reason is missing in row 5.")]),
-    (put("accesses", "I5", "mine"), [("I5", "This column was not issued: added or renamed.")]),
-    (put("accesses", "I5", "needed"), [("I5", "The column needed is there twice.")]),
-    (put("accesses", "I9", "why?"), [("I9", "There is something beside the table.")]),
+    (put("accesses", "I5", "mine"), [("I5", ADDED)]),
+    (put("accesses", "I5", "needed"), [("I5", "The column needed occurs twice.")]),
+    (put("accesses", "I9", "why?"), [("I9", "The cell is outside of the table and is not empty.")]),
     (put("accesses", "G4", "Is it nice?"),
-     [("G4", "Question or source of reason were changed.")]),
-    (put("accesses", "F6", "perhaps"), [("F6", "“perhaps” is none of the answers.")]),
-    (put("accesses", "F6", True), [("F6", "“True” is none of the answers.")]),
+     [("G4", "The question or the source of the column reason was changed.")]),
+    (put("accesses", "F6", "perhaps"), [("F6", "“perhaps” is not one of the answers.")]),
+    (put("accesses", "F6", True), [("F6", "“True” is not one of the answers.")]),
     (put("accesses", "H6", "n" * 2001),
-     [("H6", "The note has 2,001 characters; 2,000 are taken.")]),
-    (put("accesses", "H6", "==1"), [("H6", "There is a formula.")]),
-    (put("accesses", "D7", "==1"), [("D7", "There is a formula.")]),
+     [("H6", "The note has 2,001 characters; the limit is 2,000.")]),
+    (put("accesses", "H6", "==1"), [("H6", "The cell contains a formula.")]),
+    (put("accesses", "D7", "==1"), [("D7", "The cell contains a formula.")]),
     (put("accesses", "A6", "==1"),
-     [("A6", "There is a formula."), ("", "The row of item number 1 is missing.")]),
+     [("A6", "The cell contains a formula."), ("", "The row of item number 1 is missing.")]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "expected"), CHANGES)
-def test_a_changed_sheet_is_refused(change: Change, expected: list[tuple[str, str]]):
-    """Rows, columns and cells have to be those of the draw; the fault names the cell."""
-    found = faults(filled(workpapers(), change))
-    assert found == [("accesses", *one) for one in expected]
+def test_workbook_with_changed_cells_is_refused_and_the_cells_are_named(
+    change: Change, expected: list[tuple[str, str]]
+):
+    """Rows, columns and locked cells must be those of the issued workbook."""
+    assert faults(filled(workpapers(), change)) == [("accesses", *fault) for fault in expected]
 
 
-def test_every_fault_is_told_at_once():
-    """What is refused is mended in one go."""
+def test_all_faults_are_reported_together():
+    """An auditor can therefore correct all faults at once."""
 
     def work(book: Workbook) -> None:
         for change in (
@@ -287,12 +299,12 @@ def test_every_fault_is_told_at_once():
             change(book)
         book.create_sheet("mine")
 
-    found = faults(filled(workpapers(), work))
-    assert {(sheet, cell) for sheet, cell, _ in found} == {
+    all_faults = faults(filled(workpapers(), work))
+    assert {(sheet, cell) for sheet, cell, _ in all_faults} == {
         ("accesses", "F6"), ("accesses", "D9"), ("del_etions_", "H6"), ("del_etions_", "G7"),
         (form.INSTRUCTIONS, REVIEWED), ("mine", ""),
     }  # fmt: skip
-    assert len(found) == 6
+    assert len(all_faults) == 6
 
 
 def renamed(book: Workbook) -> None:
@@ -305,62 +317,72 @@ def renamed(book: Workbook) -> None:
         (lambda book: book.remove(book["accesses"]), [("accesses", "missing")]),
         (lambda book: book.remove(book[form.DRAW]), [(form.DRAW, "missing")]),
         (lambda book: book.remove(book[form.INSTRUCTIONS]), [(form.INSTRUCTIONS, "missing")]),
-        (lambda book: book.create_sheet("more"), [("more", "not issued")]),
+        (lambda book: book.create_sheet("more"), [("more", "not part of the issued")]),
         (
             lambda book: book.create_chartsheet("chart").add_chart(BarChart()),
-            [("chart", "not issued")],
+            [("chart", "not part of the issued")],
         ),
-        (renamed, [("accesses", "missing"), ("Accesses 2", "not issued")]),
+        (renamed, [("accesses", "missing"), ("Accesses 2", "not part of the issued")]),
     ],
 )
-def test_other_sheets_than_were_issued_are_refused(change: Change, expected: list[tuple[str, str]]):
-    """Removed, added, renamed."""
-    found = faults(filled(workpapers(), change))
+def test_workbook_with_removed_added_or_renamed_sheets_is_refused(
+    change: Change, expected: list[tuple[str, str]]
+):
+    all_faults = faults(filled(workpapers(), change))
     assert [
-        (sheet, said in message)
-        for (sheet, _, message), (_, said) in zip(found, expected, strict=True)
+        (sheet, words in message)
+        for (sheet, _, message), (_, words) in zip(all_faults, expected, strict=True)
     ] == [(sheet, True) for sheet, _ in expected]
 
 
-def test_two_audits_whose_files_were_swapped_are_both_refused():
-    """Each is told which audit and draw the file is of, and nothing that only comes from it."""
+NAMES = {"2026Q3": "third quarter of 2026", "2026Q4": "fourth quarter of 2026"}
+
+
+def test_swapped_files_of_two_audits_are_refused():
+    """The faults name audit and draw, but no other differences that follow from the swap."""
     third = workpapers(paper(("a", "b")))
     fourth = workpapers(paper(("c", "d")), audit="2026Q4", digest="ef" * 32)
-    for given_, wanted in ((third, fourth), (fourth, third)):
-        found = faults(filled(given_), wanted)
-        assert [(sheet, cell) for sheet, cell, _ in found] == [(form.DRAW, "B2"), (form.DRAW, "B4")]
-        assert found[0][2] == f"The workbook is of the audit {given_.audit}, not of {wanted.audit}."
-        assert given_.draw_sha256 in found[1][2]
+    for returned, issued in ((third, fourth), (fourth, third)):
+        all_faults = faults(filled(returned), issued)
+        assert [(sheet, cell) for sheet, cell, _ in all_faults] == [
+            (form.DRAW, "B2"),
+            (form.DRAW, "B4"),
+        ]
+        assert all_faults[0][2] == (
+            f"The workbook belongs to the audit of the {NAMES[returned.audit]}, not of the "
+            f"{NAMES[issued.audit]}."
+        )
+        assert returned.draw_sha256 in all_faults[1][2]
 
 
 @pytest.mark.parametrize(
-    ("given_", "said"),
+    ("returned", "words"),
     [
-        (replace(workpapers(), stage=2), "The workbook is of stage 2, not of 1."),
-        (workpapers(digest="00" * 32), "The workbook is of another draw: digest 0000"),
+        (replace(workpapers(), stage=2), "The workbook belongs to stage 2, not to stage 1."),
+        (workpapers(digest="00" * 32), "The workbook belongs to another draw: its digest is 0000"),
     ],
 )
-def test_another_stage_or_draw_is_refused(given_, said: str):
-    """The same items would not make it the same draw."""
-    [(sheet, _, message)] = faults(filled(given_))
+def test_workbook_of_another_stage_or_draw_is_refused(returned, words: str):
+    """The workbook is refused even if its items are the same."""
+    [(sheet, _, message)] = faults(filled(returned))
     assert sheet == form.DRAW
-    assert message.startswith(said)
+    assert message.startswith(words)
 
 
-def test_a_form_of_another_version_is_refused():
-    """Who changes the form changes its version, and an old file is not misread."""
+def test_workbook_of_another_format_version_is_refused():
+    """A changed form has another format version, so an old file is not misread."""
     [(_, cell, message)] = faults(
         filled(workpapers(), put(form.DRAW, "B1", "parcelseal.workpapers/9"))
     )
-    assert (cell, "/9; parcelseal.workpapers/2 is read" in message) == ("B1", True)
+    assert (cell, "/9; the format parcelseal.workpapers/2 is required" in message) == ("B1", True)
 
 
-def test_customers_numbers_do_not_come_through():
-    """Neither in a note nor in what is told of an answer that is none."""
+def test_mobile_numbers_of_customers_are_redacted():
+    """Notes are redacted, and so are messages about invalid answers."""
     issued = workpapers()
 
     def clean(words: str) -> str:
-        return value_free_reason(words, form.LONGEST_NOTE)
+        return redact_reason(words, form.LONGEST_NOTE)
 
     note = "called 138 0013 8000 about it; " + "because " * 200
     content = filled(issued, put("accesses", "H6", note))
@@ -369,6 +391,6 @@ def test_customers_numbers_do_not_come_through():
     assert len(back.answers["accesses", 1].note) > 1_000
     assert not re.search("0013|8000", back.answers["accesses", 1].note)
     bad = filled(issued, put("accesses", "F6", "13800138000"))
-    with pytest.raises(Exception, match="“…” is none of the answers") as refused:
+    with pytest.raises(Exception, match="“…” is not one of the answers") as refused:
         read(bad, "x.xlsx", issued, clean=clean)
     assert "8000" not in str(refused.value)

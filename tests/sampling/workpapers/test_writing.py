@@ -1,4 +1,4 @@
-"""Workpapers as they are issued: safe in any spreadsheet program, and the same every time."""
+"""Tests of issued workpapers: safe in every spreadsheet program, and reproducible."""
 
 from __future__ import annotations
 
@@ -34,8 +34,11 @@ def parts(content: bytes) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_the_same_workpapers_give_the_same_bytes():
-    """Their SHA-256 is sealed; another process with other hashes writes the same file."""
+def test_write_gives_same_bytes_for_same_workpapers():
+    """The SHA-256 of the file is sealed.
+
+    Hash seeds and timezones of processes have no influence.
+    """
     code = (
         "import hashlib; from tests.sampling.workpapers.support import workpapers, write; "
         "print(hashlib.sha256(write(workpapers())).hexdigest())"
@@ -56,31 +59,31 @@ def test_the_same_workpapers_give_the_same_bytes():
     assert write(later) != write(workpapers())
 
 
-def test_the_file_says_when_it_was_issued_and_not_when_it_was_written():
-    """In the properties the moment of issue in UTC, in the archive the earliest a zip can say."""
+def test_workbook_contains_time_of_issue_and_not_time_of_writing():
+    """The properties have the time of issue in UTC; the archive has the earliest time of zip."""
     content = write(workpapers())
     core = parts(content)["docProps/core.xml"].decode()
     assert re.findall(r"2\d{3}-[^<]+", core) == ["2026-10-05T01:30:00Z"] * 2
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        assert {one.date_time for one in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_nothing_in_the_file_is_a_formula_a_macro_or_a_link():
-    """Items begin with = + - @: every one is a text in the file's own words."""
-    made = parts(write(workpapers()))
-    sheets = [name for name in made if name.startswith("xl/worksheets/")]
+def test_workbook_has_no_formula_macro_or_link():
+    """Items that start with = + - @ are texts and not formulas."""
+    files = parts(write(workpapers()))
+    sheets = [name for name in files if name.startswith("xl/worksheets/")]
     assert len(sheets) == 4
     for name in sheets:
-        assert not re.search(rb"<(\w+:)?f[ />]", made[name])
-        kinds = set(re.findall(rb'<c [^>]*?\bt="(\w+)"', made[name]))
+        assert not re.search(rb"<(\w+:)?f[ />]", files[name])
+        kinds = set(re.findall(rb'<c [^>]*?\bt="(\w+)"', files[name]))
         assert b"inlineStr" in kinds
         assert kinds <= {b"inlineStr", b"n"}
-    assert not [name for name in made if re.search("vba|macro|external|connections", name, re.I)]
-    assert not [name for name, body in made.items() if b'TargetMode="External"' in body]
+    assert not [name for name in files if re.search("vba|macro|external|connections", name, re.I)]
+    assert not [name for name, body in files.items() if b'TargetMode="External"' in body]
 
 
-def test_items_stay_text_when_their_cell_is_edited():
-    """Excel keeps what has a quote prefix as text; the format of cells to fill in is text too."""
+def test_item_that_looks_like_formula_stays_text_after_edit():
+    """Excel keeps a cell with a quote prefix as text. Cells to fill in have the text format."""
     sheet = opened()["accesses"]
     first = form.HEADER_ROW + 1
     assert sheet.cell(first, 4).value == "=1+1"
@@ -89,8 +92,11 @@ def test_items_stay_text_when_their_cell_is_edited():
     assert [sheet.cell(first, column).number_format for column in (4, 5, 6, 7, 8)] == ["@"] * 5
 
 
-def test_only_what_is_filled_in_can_be_changed():
-    """Answers, notes and three cells for people are unlocked; there is no password."""
+def test_only_cells_to_fill_in_are_unlocked():
+    """Auditors fill in answers, notes and three cells on the first sheet.
+
+    The protection has no password.
+    """
     book = opened()
     for sheet in book:
         assert sheet.protection.sheet
@@ -113,25 +119,24 @@ def test_only_what_is_filled_in_can_be_changed():
     assert people == [form.PERFORMED_BY, form.PERFORMED_ON, form.REVIEWED_BY]
 
 
-def test_a_sheet_of_a_population_is_ready_to_work_with():
-    """Drop-down lists, frozen heads, a filter, heads on every printed page."""
+def test_sheet_has_answer_lists_filter_and_repeated_header_on_printed_pages():
     sheet = opened()["accesses"]
-    lists = [one for one in sheet.data_validations.dataValidation if one.type == "list"]
-    assert [one.formula1 for one in lists] == ['"符合 Yes,不符合 No,不适用 N/A,找不到 Not found"']
+    lists = [rule for rule in sheet.data_validations.dataValidation if rule.type == "list"]
+    assert [rule.formula1 for rule in lists] == ['"符合 Yes,不符合 No,不适用 N/A,找不到 Not found"']
     assert str(lists[0].sqref) == "F6:G25"
     assert sheet.freeze_panes == "E6"
     assert sheet.auto_filter.ref == "A5:H25"
-    assert not sheet.protection.autoFilter  # not kept from it
+    assert not sheet.protection.autoFilter  # filtering stays allowed
     assert sheet.print_title_rows == "$4:$5"
     assert sheet.page_setup.orientation == "landscape"
     assert sheet.page_setup.fitToWidth == 1
 
 
-def test_both_languages_stand_where_they_are_needed():
-    """Titles, questions, criteria and how to fill in, in Chinese and English."""
+def test_sheets_have_both_languages():
+    """Titles, questions, criteria and instructions are in English and Chinese."""
     book = opened()
     sheet = book["accesses"]
-    assert sheet["A1"].value == "客户记录的查阅 / Openings of customer records"
+    assert sheet["A1"].value == "客户记录的查阅 / Accesses to customer records"
     assert sheet["F4"].value == (
         "查阅是否为处理订单所必需？\nWas the opening needed for an order?\n\n"
         "依据 Source:\n工作日志载有该订单。\nThe log of work names the order."
@@ -140,14 +145,19 @@ def test_both_languages_stand_where_they_are_needed():
     words = [
         cell.value or "" for row in book[form.INSTRUCTIONS].iter_rows(max_col=2) for cell in row
     ]
-    for one in ("2026Q3", "ab" * 32, "2026-10-05 09:30 UTC+08:00", *form.WORDS.values()):
-        assert one in words
-    assert any("未设密码" in one for one in words)
-    assert any("without a password. That guards against slips only" in one for one in words)
+    for expected in (
+        "2026 年第三季度 / third quarter of 2026",
+        "ab" * 32,
+        "2026-10-05 09:30 UTC+08:00",
+        *form.WORDS.values(),
+    ):
+        assert expected in words
+    assert any("未设密码" in word for word in words)
+    assert any("without a password, against accidental changes only" in word for word in words)
 
 
-def test_the_reader_finds_the_draw_on_a_very_hidden_sheet():
-    """Its cells can be read by people too, once a program shows the sheet."""
+def test_hidden_sheet_identifies_draw():
+    """If a program shows the sheet, people can read its cells."""
     sheet = opened()[form.DRAW]
     assert sheet.sheet_state == "veryHidden"
     rows = dict(sheet.iter_rows(max_col=2, values_only=True))
@@ -164,8 +174,8 @@ def test_the_reader_finds_the_draw_on_a_very_hidden_sheet():
 
 
 @given(st.lists(st.text(max_size=60), unique=True, max_size=12))
-def test_every_population_gets_a_name_that_excel_takes(populations: list[str]):
-    """31 UTF-16 units, no reserved characters, unique but for case; never a name of our own."""
+def test_sheet_names_are_valid_in_excel(populations: list[str]):
+    """A name has at most 31 UTF-16 units and no reserved characters, and no two names are equal."""
     names = form.sheet_names(populations)
     assert list(names) == populations
     for name in names.values():
@@ -174,32 +184,33 @@ def test_every_population_gets_a_name_that_excel_takes(populations: list[str]):
         assert name == name.strip()
         assert not name.startswith("'")
         assert not name.endswith("'")
-    alike = [one.casefold() for one in (*names.values(), form.INSTRUCTIONS, form.DRAW, "History")]
-    assert len(set(alike)) == len(alike)
+    folded = [
+        name.casefold() for name in (*names.values(), form.INSTRUCTIONS, form.DRAW, "History")
+    ]
+    assert len(set(folded)) == len(folded)
 
 
-def test_populations_with_the_same_beginning_have_sheets_of_their_own():
-    """A name is cut at 31 characters; the second gets a number."""
+def test_sheet_names_with_same_beginning_are_distinct():
+    """Names are cut at 31 characters, and the second name gets a number."""
     names = form.sheet_names(["x" * 40, "X" * 41, "history", "''"])
     assert list(names.values()) == ["x" * 31, f"{'X' * 28} ~2", "history ~2", "_"]
 
 
-def test_a_very_long_key_ends_in_its_digest():
-    """Excel holds 32,767 characters of a cell; two keys that begin alike still differ."""
-    first, second = form.shown("k" * 40_000), form.shown("k" * 40_001)
+def test_cell_of_very_long_key_ends_in_digest_of_key():
+    """Excel limits a cell to 32,767 characters. Long keys with the same beginning stay distinct."""
+    first, second = form.cell_text("k" * 40_000), form.cell_text("k" * 40_001)
     assert first != second
     assert len(first) < 1_001
     assert re.search(r"… \(40000, SHA-256 [0-9a-f]{64}\)\Z", first)
 
 
-def test_what_would_not_fit_is_refused():
-    """More than one workbook is made for; attributes or items that could not be told apart."""
-    many = tuple(f"k{one}" for one in range(form.MOST_ITEMS + 1))
+def test_write_refuses_too_many_items_and_ambiguous_attributes():
+    many = tuple(f"k{number}" for number in range(form.MOST_ITEMS + 1))
     with pytest.raises(UsageError, match="5001 items were drawn"):
         write(workpapers(paper(many)))
     attribute = Attribute("a", verbatim("?"), verbatim("!"))
     wide = replace(
-        paper(("k",)), attributes=tuple(replace(attribute, id=f"a{one}") for one in range(41))
+        paper(("k",)), attributes=tuple(replace(attribute, id=f"a{number}") for number in range(41))
     )
     with pytest.raises(UsageError, match="accesses has 41 attributes"):
         write(workpapers(wide))

@@ -1,4 +1,4 @@
-"""One moto server for the session, and each kind of store for the shared behaviour suite."""
+"""Provide one moto server for the test session, and the stores on which shared tests run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def directory_store(tmp_path: Path) -> DirectoryStore:
 
 @pytest.fixture(params=["directory", "s3"])
 def store(request: pytest.FixtureRequest) -> ObjectStore:
-    """Each test that takes this runs against every kind."""
+    """Return a store. A test with this fixture runs once for each kind of store."""
     found: ObjectStore = request.getfixturevalue(f"{request.param}_store")
     return found
 

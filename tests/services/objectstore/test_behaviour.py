@@ -1,4 +1,4 @@
-"""What every store does: a directory, S3 over HTTP, and that of a drill."""
+"""Test the behaviour that directory stores and S3 stores share."""
 
 from __future__ import annotations
 
@@ -64,18 +64,18 @@ def content(size: int, seed: int = 1) -> bytes:
 
 
 def keys_in(store: ObjectStore, prefix: str = "") -> list[str]:
-    return [found.key for found in store.list(prefix)]
+    return [stored.key for stored in store.list(prefix)]
 
 
-def test_put_is_read_back_whole(store: ObjectStore) -> None:
-    """What is put comes back, and the store tells its size, hash and time."""
+def test_object_is_read_as_it_was_put(store: ObjectStore) -> None:
+    """The store also returns the object's size, digest and time."""
     stored = store.put("a/b", b"hello")
     assert store.get("a/b") == b"hello"
     assert (stored.key, stored.size) == ("a/b", 5)
     assert stored.sha256 == hashlib.sha256(b"hello").hexdigest()
     assert stored.modified_at.tzinfo is not None
-    found = store.stat("a/b")
-    assert (found.size, found.checksum, found.version_id) == (
+    stat = store.stat("a/b")
+    assert (stat.size, stat.checksum, stat.version_id) == (
         5,
         stored.checksum,
         stored.version_id,
@@ -83,8 +83,8 @@ def test_put_is_read_back_whole(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, FIRST_PART_BYTES, FIRST_PART_BYTES + 1, THREE_PARTS])
-def test_a_writer_stores_any_size(store: ObjectStore, size: int) -> None:
-    """Empty, small, exactly one part, one byte more, several parts."""
+def test_writer_stores_objects_of_any_size(store: ObjectStore, size: int) -> None:
+    """Cases: zero bytes, a few bytes, exactly one part of an upload, one byte more, many parts."""
     data = content(size)
     with store.open_writer(ODD_KEYS[0]) as writer:
         view = memoryview(data)
@@ -99,8 +99,8 @@ def test_a_writer_stores_any_size(store: ObjectStore, size: int) -> None:
     store.verify(stored)
 
 
-def test_a_writer_copies_what_the_producer_reuses(store: ObjectStore) -> None:
-    """The caller may overwrite its buffer as soon as write returns."""
+def test_writer_copies_buffer_that_the_caller_reuses(store: ObjectStore) -> None:
+    """The caller may overwrite its buffer as soon as `write` has returned."""
     buffer = bytearray(1_000_000)
     expected = hashlib.sha256()
     with store.open_writer("reused") as writer:
@@ -123,10 +123,9 @@ def test_a_writer_copies_what_the_producer_reuses(store: ObjectStore) -> None:
     cuts=st.lists(st.integers(0, 4000), max_size=6),
     reads=st.integers(1, 999),
 )
-def test_any_split_gives_the_same_object(
+def test_stored_content_is_independent_of_write_and_read_sizes(
     store: ObjectStore, data: bytes, cuts: list[int], reads: int
 ) -> None:
-    """However bytes are split into writes and reads, the object is the same."""
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     with store.open_writer("split") as writer:
         for start, end in itertools.pairwise(edges):
@@ -140,7 +139,7 @@ def test_any_split_gives_the_same_object(
 
 
 def test_folders_are_listed_by_name(store: ObjectStore) -> None:
-    """A search learns which folders there are without listing what is in them."""
+    """The listing does not read the objects in the folders."""
     for key in ("a/1", "a/2/x", "a/3", "a-b/1", "b", "c/d/e"):
         store.put(key, b"1")
     assert list(store.folders()) == ["a-b", "a", "c"]
@@ -148,15 +147,18 @@ def test_folders_are_listed_by_name(store: ObjectStore) -> None:
     assert list(store.folders("missing/")) == []
 
 
-def test_each_object_is_listed_as_a_version_that_can_be_read(
+def test_each_object_is_listed_as_a_readable_version(
     store: ObjectStore, tomorrow: datetime
 ) -> None:
-    """Also by a store that keeps no other versions; an unknown version is missing."""
+    """This also applies to stores without versions.
+
+    A version id that does not exist is an error.
+    """
     store.put("a/x", b"1")
     store.put("b", b"22")
     versions = list(store.list_versions())
-    assert [(one.key, one.size) for one in versions] == [("a/x", 1), ("b", 2)]
-    assert [one.key for one in store.list_versions("a/")] == ["a/x"]
+    assert [(version.key, version.size) for version in versions] == [("a/x", 1), ("b", 2)]
+    assert [version.key for version in store.list_versions("a/")] == ["a/x"]
     for version in versions:
         assert version.is_current
         assert not version.is_marker
@@ -170,8 +172,8 @@ def test_each_object_is_listed_as_a_version_that_can_be_read(
         store.lock("b", tomorrow, version_id=unknown)
 
 
-def test_nothing_is_visible_before_commit(store: ObjectStore) -> None:
-    """A half-written object is neither listed nor readable, and the old one stays readable."""
+def test_object_is_not_visible_before_commit(store: ObjectStore) -> None:
+    """A partial object is neither listed nor readable, and the old object stays readable."""
     store.put("x/done", b"old")
     with store.open_writer("x/new") as new, store.open_writer("x/done") as over:
         for writer in (new, over):
@@ -182,8 +184,8 @@ def test_nothing_is_visible_before_commit(store: ObjectStore) -> None:
         assert store.get("x/done") == b"old"
 
 
-def test_an_uncommitted_writer_leaves_nothing(store: ObjectStore) -> None:
-    """Leaving the block by an error, or aborting twice, leaves nothing to clear away."""
+def test_uncommitted_writer_leaves_nothing(store: ObjectStore) -> None:
+    """This also applies after an error in the block, and after two calls of `abort`."""
 
     def fail_half_way() -> None:
         with store.open_writer("x/a") as writer:
@@ -200,8 +202,7 @@ def test_an_uncommitted_writer_leaves_nothing(store: ObjectStore) -> None:
     assert store.clear_abandoned() == 0
 
 
-def test_a_closed_writer_takes_nothing_more(store: ObjectStore) -> None:
-    """Neither data nor a second commit are silently lost."""
+def test_closed_writer_refuses_data_and_commit(store: ObjectStore) -> None:
     with store.open_writer("x") as writer:
         writer.write(b"1")
         writer.commit()
@@ -211,16 +212,15 @@ def test_a_closed_writer_takes_nothing_more(store: ObjectStore) -> None:
     assert store.get("x") == b"1"
 
 
-def test_the_newest_commit_wins(store: ObjectStore) -> None:
-    """A key holds what was committed last."""
+def test_last_commit_replaces_earlier_object(store: ObjectStore) -> None:
     store.put("x", b"first")
     store.put("x", b"second")
     assert store.get("x") == b"second"
     assert keys_in(store) == ["x"]
 
 
-def test_missing_objects_are_named(store: ObjectStore) -> None:
-    """Reading what is not there names key and store; deleting it is fine."""
+def test_missing_object_error_names_key_and_store(store: ObjectStore) -> None:
+    """Deleting a missing object is not an error."""
     store.put("dir/x", b"")
     for key in ("no 客户", "dir", "dir/x/y"):
         for ask in (store.get, store.stat, store.open_reader):
@@ -234,8 +234,8 @@ def test_missing_objects_are_named(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
-def test_odd_names_work(store: ObjectStore, key: str) -> None:
-    """Spaces, quotes, Chinese, what looks like an escape: written, listed, read, deleted."""
+def test_unusual_names_are_stored_and_listed(store: ObjectStore, key: str) -> None:
+    """Keys may contain spaces, quotes, Chinese text and text that looks like escape sequences."""
     stored = store.put(key, key.encode())
     assert keys_in(store) == [key]
     assert keys_in(store, key[:2]) == [key]
@@ -246,8 +246,8 @@ def test_odd_names_work(store: ObjectStore, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", BAD_KEYS)
-def test_bad_keys_are_refused(store: ObjectStore, key: str, tomorrow: datetime) -> None:
-    """No way leads out of the store, and no name clashes with the store's own files."""
+def test_invalid_keys_are_refused(store: ObjectStore, key: str, tomorrow: datetime) -> None:
+    """A key must neither lead out of the store nor name one of the store's own files."""
     calls = [
         store.open_writer,
         store.open_reader,
@@ -269,8 +269,8 @@ def test_bad_keys_are_refused(store: ObjectStore, key: str, tomorrow: datetime) 
         max_size=4,
     )
 )
-def test_a_checked_key_stays_inside(names: list[str]) -> None:
-    """Whatever a key's rule lets through is a relative path without steps upwards."""
+def test_valid_key_stays_inside_the_store(names: list[str]) -> None:
+    """Each valid key is a relative path without ".."."""
     key = "/".join(names)
     try:
         checked_key(key)
@@ -281,21 +281,21 @@ def test_a_checked_key_stays_inside(names: list[str]) -> None:
     assert all(len(name.encode()) <= 200 for name in key.split("/"))
 
 
-def test_listing_is_in_key_order_and_takes_any_prefix(store: ObjectStore) -> None:
-    """The same order in both stores: by the bytes of the whole key, directories included."""
+def test_listing_is_in_key_order_for_any_prefix(store: ObjectStore) -> None:
+    """All stores sort by the bytes of the complete key."""
     keys = ["a-b", "a/b", "a/c/d", "a0", "ab/x", "b", "客/户", "a b"]
     for key in keys:
         store.put(key, b"123")
     assert keys_in(store) == sorted(keys)
     for prefix in ("a", "a/", "a/c", "a/c/", "ab", "客", "zz", "a/c/d", "a/c/d/e"):
         assert keys_in(store, prefix) == sorted(key for key in keys if key.startswith(prefix))
-    assert [found.size for found in store.list("b")] == [3]
+    assert [item.size for item in store.list("b")] == [3]
     with pytest.raises(UsageError):
         list(store.list("../x"))
 
 
-def test_delete_removes_every_version_of_that_key_only(store: ObjectStore) -> None:
-    """A neighbour whose key begins alike stays."""
+def test_delete_removes_every_version_of_only_the_given_key(store: ObjectStore) -> None:
+    """An object whose key begins with the whole given key is kept."""
     for data in (b"1", b"2", b"3"):
         store.put("x/a", data)
     store.put("x/ab", b"stays")
@@ -306,8 +306,8 @@ def test_delete_removes_every_version_of_that_key_only(store: ObjectStore) -> No
     assert keys_in(store) == ["x/ab"]
 
 
-def test_verify_notices_other_content(store: ObjectStore) -> None:
-    """Same size and other bytes, another size, an object put in its place: all refused."""
+def test_verify_refuses_object_with_other_content(store: ObjectStore) -> None:
+    """Cases: other bytes of the same size, another size, and an object that was replaced."""
     stored = store.put("x", b"right")
     other = store.put("y", b"wrong")
     store.verify(stored)
@@ -322,15 +322,18 @@ def test_verify_notices_other_content(store: ObjectStore) -> None:
         store.verify(replace(stored, version_id=""))
 
 
-def test_verify_refuses_to_prove_without_a_hash(store: ObjectStore) -> None:
-    """An object recorded without any checksum cannot pass."""
+def test_verify_refuses_object_without_recorded_checksum(store: ObjectStore) -> None:
+    """If neither a checksum nor a digest was recorded, an object cannot be verified."""
     stored = replace(store.put("x", b"1"), sha256="", checksum="")
     with pytest.raises(UsageError, match="without"):
         store.verify(stored)
 
 
-def test_a_locked_object_cannot_be_deleted(store: ObjectStore, tomorrow: datetime) -> None:
-    """Locked by put or afterwards: deletion is refused, names the end, and removes nothing."""
+def test_locked_object_cannot_be_deleted(store: ObjectStore, tomorrow: datetime) -> None:
+    """The object is locked by `put`, or by `lock` afterwards.
+
+    The error names the end of the lock.
+    """
     store.put("put", b"1", locked_until=tomorrow)
     with store.open_writer("written") as writer:
         writer.write(b"1")
@@ -345,10 +348,10 @@ def test_a_locked_object_cannot_be_deleted(store: ObjectStore, tomorrow: datetim
         assert store.get(key) == b"1"
 
 
-def test_a_lock_can_be_repeated_and_lengthened_but_not_shortened(
+def test_lock_can_be_repeated_and_extended_but_not_shortened(
     store: ObjectStore, tomorrow: datetime
 ) -> None:
-    """A retried lock is fine; an earlier end is refused and changes nothing."""
+    """A call with an earlier end raises an error, and the existing lock is kept."""
     store.put("x", b"1")
     store.lock("x", tomorrow)
     store.lock("x", tomorrow)
@@ -360,8 +363,9 @@ def test_a_lock_can_be_repeated_and_lengthened_but_not_shortened(
     assert end >= tomorrow + timedelta(days=1)
 
 
-def test_locks_need_an_object_and_a_timezone(store: ObjectStore, tomorrow: datetime) -> None:
-    """Nothing is locked by mistake."""
+def test_lock_of_missing_object_or_with_end_without_timezone_is_refused(
+    store: ObjectStore, tomorrow: datetime
+) -> None:
     with pytest.raises(ObjectMissing):
         store.lock("x", tomorrow)
     store.put("x", b"1")
@@ -373,8 +377,8 @@ def test_locks_need_an_object_and_a_timezone(store: ObjectStore, tomorrow: datet
     assert keys_in(store) == ["x"]
 
 
-def test_clearing_keeps_to_its_prefix(store: ObjectStore) -> None:
-    """Unfinished objects elsewhere are somebody else's; finished ones stay."""
+def test_clear_abandoned_removes_only_uploads_under_its_prefix(store: ObjectStore) -> None:
+    """Finished objects are kept."""
     store.put("a/done", b"1")
     for key in ("a/x", "a/y", "b/x"):
         # Left open on purpose, as by a killed process.
@@ -385,8 +389,7 @@ def test_clearing_keeps_to_its_prefix(store: ObjectStore) -> None:
     assert keys_in(store) == ["a/done"]
 
 
-def test_a_store_says_what_it_is(store: ObjectStore) -> None:
-    """Kind, site and a description without secrets."""
+def test_store_describes_kind_and_site_without_secrets(store: ObjectStore) -> None:
     assert store.kind in {"s3", "directory"}
     assert store.site == "shanghai"
     assert "secret" not in store.description

@@ -1,4 +1,4 @@
-"""What only a directory does: temporary files, sidecar locks, devices, disks that fail."""
+"""Test the special features of directory stores: temporary files, lock files, devices, disks."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_replacing_a_locked_object_is_refused(tmp_path: Path) -> None:
-    """By put, by a writer opened later and by one opened before the lock; the old bytes stay."""
+def test_replacing_locked_object_is_refused(tmp_path: Path) -> None:
+    """`put` is refused, and also a writer that was opened before or after the object was locked."""
     store = at(tmp_path, NOON)
     early = store.open_writer("x")
     early.write(b"new")
@@ -51,8 +51,8 @@ def test_replacing_a_locked_object_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "x").stat().st_mode & 0o222 == 0
 
 
-def test_a_lock_ends(tmp_path: Path) -> None:
-    """Afterwards the object can be replaced, which takes the lock away, and deleted."""
+def test_object_can_be_replaced_and_deleted_after_its_lock_ended(tmp_path: Path) -> None:
+    """Replacing the object also removes the lock that has ended."""
     at(tmp_path, NOON).put("x", b"old", locked_until=NOON + timedelta(hours=1))
     later = at(tmp_path, NOON + timedelta(hours=1))
     later.put("x", b"new")
@@ -62,8 +62,8 @@ def test_a_lock_ends(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_a_lock_in_the_past_is_refused(tmp_path: Path) -> None:
-    """As S3 does, and before anything is written."""
+def test_put_with_lock_end_in_the_past_is_refused(tmp_path: Path) -> None:
+    """As in S3, such a lock is refused before the object is written."""
     store = at(tmp_path, NOON)
     with pytest.raises(StoreError, match="passed"):
         store.put("x", b"1", locked_until=NOON)
@@ -71,8 +71,8 @@ def test_a_lock_in_the_past_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"locked_until": 5}', '{"locked_until": "x"}'])
-def test_an_unreadable_lock_holds(tmp_path: Path, text: str) -> None:
-    """A damaged lock file never opens the object to deletion."""
+def test_object_with_unreadable_lock_stays_locked(tmp_path: Path, text: str) -> None:
+    """A damaged lock file must not permit deletion."""
     store = at(tmp_path, NOON)
     store.put("x", b"1")
     (tmp_path / ".x.lock.json").write_text(text)
@@ -81,8 +81,8 @@ def test_an_unreadable_lock_holds(tmp_path: Path, text: str) -> None:
     assert store.get("x") == b"1"
 
 
-def test_deleting_tidies_empty_directories_up_to_the_root(tmp_path: Path) -> None:
-    """Other objects' directories stay, the store's own too."""
+def test_delete_removes_empty_directories_below_the_store(tmp_path: Path) -> None:
+    """The store's own directory and directories with other objects are kept."""
     store = DirectoryStore(tmp_path)
     store.put("a/b/c/x", b"1")
     store.put("a/y", b"1")
@@ -93,8 +93,8 @@ def test_deleting_tidies_empty_directories_up_to_the_root(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_clearing_takes_only_our_temporary_files(tmp_path: Path) -> None:
-    """Files that merely look alike are not ours to remove."""
+def test_clear_abandoned_removes_only_temporary_files_of_the_store(tmp_path: Path) -> None:
+    """Files with similar names are kept."""
     for name in ("x.partial-00ff", ".x.partial-zz", ".x.swp"):
         (tmp_path / name).write_bytes(b"1")
     (tmp_path / ".x.partial-00ff").write_bytes(b"1")
@@ -103,7 +103,7 @@ def test_clearing_takes_only_our_temporary_files(tmp_path: Path) -> None:
 
 
 def test_symbolic_links_are_not_listed(tmp_path: Path) -> None:
-    """What lies outside the store is not offered as its object."""
+    """Files outside the store are not objects of the store."""
     root = tmp_path / "store"
     root.mkdir()
     (tmp_path / "outside").mkdir()
@@ -145,8 +145,10 @@ NOT_REGULAR = [fifo, socket_file, link_to_a_file, dangling_link, link_to_itself,
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("create", NOT_REGULAR)
-def test_irregular_files_are_not_objects(tmp_path: Path, create: Callable[[Path], object]) -> None:
-    """A FIFO does not hang its readers, and a link does not lead them elsewhere."""
+def test_irregular_files_are_neither_listed_nor_read(
+    tmp_path: Path, create: Callable[[Path], object]
+) -> None:
+    """A FIFO must not block readers, and links must not be followed."""
     store = DirectoryStore(tmp_path)
     create(tmp_path / "x")
     for call in (store.get, store.open_reader, store.stat):
@@ -157,10 +159,13 @@ def test_irregular_files_are_not_objects(tmp_path: Path, create: Callable[[Path]
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("create", NOT_REGULAR)
-def test_irregular_lock_file_counts_as_a_lock(
+def test_object_whose_lock_file_is_irregular_stays_locked(
     tmp_path: Path, create: Callable[[Path], object]
 ) -> None:
-    """Reading the lock does not hang, and the object cannot be deleted."""
+    """The lock file may be a FIFO or a link.
+
+    Reading it must not block, and the object stays locked.
+    """
     store = DirectoryStore(tmp_path)
     store.put("x", b"1")
     create(tmp_path / ".x.lock.json")
@@ -171,8 +176,8 @@ def test_irregular_lock_file_counts_as_a_lock(
 
 
 @pytest.mark.parametrize("length", [4000, 40_000_000])
-def test_a_long_lock_is_not_read_whole(tmp_path: Path, length: int) -> None:
-    """Reading takes bounded memory, whatever an intruder writes into the file."""
+def test_large_lock_file_is_read_with_little_memory(tmp_path: Path, length: int) -> None:
+    """An intruder may write any content into the lock file."""
     store = DirectoryStore(tmp_path)
     store.put("x", b"1")
     (tmp_path / ".x.lock.json").write_bytes(b"[" * length)
@@ -186,7 +191,7 @@ def test_a_long_lock_is_not_read_whole(tmp_path: Path, length: int) -> None:
 
 
 def test_linked_folders_are_not_followed(tmp_path: Path) -> None:
-    """Nothing outside the store is read, written, locked or deleted through a link in it."""
+    """A link in the store must not allow access to anything outside of it."""
     root, outside = tmp_path / "store", tmp_path / "outside"
     root.mkdir()
     (outside / "deep").mkdir(parents=True)
@@ -208,7 +213,7 @@ def test_linked_folders_are_not_followed(tmp_path: Path) -> None:
     assert files(outside) == ["deep/x"]
 
 
-def test_the_directory_itself_may_be_a_link(tmp_path: Path) -> None:
+def test_store_directory_may_be_a_link(tmp_path: Path) -> None:
     """The path of a store may be a link to a mounted disk."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "store").symlink_to(tmp_path / "disk")
@@ -218,8 +223,8 @@ def test_the_directory_itself_may_be_a_link(tmp_path: Path) -> None:
     assert [stored.key for stored in store.list()] == ["a/x"]
 
 
-def test_folders_too_deep_for_any_key_do_not_end_a_listing(tmp_path: Path) -> None:
-    """Endlessly nested folders do not hide the objects beside them."""
+def test_listing_skips_folders_too_deep_for_any_key(tmp_path: Path) -> None:
+    """Deeply nested folders must not hide the objects beside them."""
     DirectoryStore(tmp_path).put("x", b"1")
     here = os.open(tmp_path, os.O_RDONLY)
     for _ in range(25):  # longer than a path that the system opens
@@ -233,8 +238,11 @@ def test_folders_too_deep_for_any_key_do_not_end_a_listing(tmp_path: Path) -> No
     assert store.clear_abandoned() == 0
 
 
-def test_an_unmounted_disk_is_no_empty_store(tmp_path: Path) -> None:
-    """Nothing is silently created, listed as empty or deleted when the directory is missing."""
+def test_missing_store_directory_is_an_error(tmp_path: Path) -> None:
+    """The disk with the directory may not be mounted.
+
+    Therefore, a missing directory must not count as an empty store.
+    """
     store = DirectoryStore(tmp_path / "mount/store")
     calls = [
         lambda: store.put("x", b"1"),
@@ -251,15 +259,18 @@ def test_an_unmounted_disk_is_no_empty_store(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_preflight_creates_the_directory_and_admits_what_it_cannot_do(tmp_path: Path) -> None:
-    """A fit directory still says that it cannot enforce a lock; no probe stays."""
+def test_preflight_creates_directory_and_reports_missing_locks(tmp_path: Path) -> None:
+    """Every directory store reports that it cannot enforce locks.
+
+    The test file is deleted again.
+    """
     store = DirectoryStore(tmp_path / "new")
     assert [problem.code for problem in store.preflight()] == ["no_object_lock"]
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_preflight_sees_the_same_device(tmp_path: Path) -> None:
-    """A copy beside the original is no off-site copy; another device is fine."""
+def test_preflight_reports_device_shared_with_the_database(tmp_path: Path) -> None:
+    """A backup on the device of the live data is not off-site."""
     live, other = tmp_path / "data", Path("/proc")
     live.mkdir()
     store = DirectoryStore(tmp_path, live_paths=[other, live, tmp_path / "absent"])
@@ -272,13 +283,13 @@ def test_preflight_sees_the_same_device(tmp_path: Path) -> None:
     ("root", "codes"),
     [("/proc", ["not_writable", "no_object_lock"]), ("/dev/null", ["missing"])],
 )
-def test_preflight_sees_what_cannot_be_used(root: str, codes: list[str]) -> None:
-    """A place without write access, a file in the directory's place."""
+def test_preflight_reports_unusable_directory(root: str, codes: list[str]) -> None:
+    """Cases: a directory without write permission, and a path that leads to a file."""
     assert [problem.code for problem in DirectoryStore(Path(root)).preflight()] == codes
 
 
-def test_an_object_in_the_way_is_named(tmp_path: Path) -> None:
-    """A directory cannot hold ``a`` and ``a/b`` at once, and says so."""
+def test_error_for_key_that_is_a_folder_of_another_key_names_the_key(tmp_path: Path) -> None:
+    """A directory cannot contain ``a`` and ``a/b`` at once."""
     store = DirectoryStore(tmp_path)
     store.put("a", b"1")
     with pytest.raises(StoreError, match="'a/b'"):
@@ -290,10 +301,10 @@ def test_an_object_in_the_way_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault
-def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
-    """The write that fails says why; commit is then refused and nothing stays.
+def test_error_for_full_disk_names_the_reason_and_leaves_no_file(tmp_path: Path) -> None:
+    """The failed `write` raises the error. Then `commit` is refused, and no file remains.
 
-    A limit on file sizes stands in for the full disk: write(2) fails in the same way.
+    A limit on file sizes simulates the full disk, because write(2) fails in the same way.
     """
     limit = 3_000_000
     script = f"""
@@ -319,20 +330,20 @@ with DirectoryStore(Path(sys.argv[1])).open_writer("x") as writer:
 
 
 def open_below(folder: Path) -> list[str]:
-    """The files below a folder that this process has open; others are none of the store's."""
-    found = []
-    for one in Path("/proc/self/fd").iterdir():
+    """Return the files below a folder that this process has opened and not closed."""
+    files = []
+    for path in Path("/proc/self/fd").iterdir():
         try:
-            target = str(one.readlink())
+            target = str(path.readlink())
         except FileNotFoundError:  # it was the listing's own
             continue
         if target.startswith(str(folder)):
-            found.append(target)
-    return sorted(found)
+            files.append(target)
+    return sorted(files)
 
 
-def test_no_file_stays_open(tmp_path: Path) -> None:
-    """Writers, readers and listings give their descriptors back, also after errors."""
+def test_writers_readers_and_listings_close_their_files(tmp_path: Path) -> None:
+    """Files are also closed after errors."""
     store = DirectoryStore(tmp_path)
     before = open_below(tmp_path)
     for _ in range(20):
@@ -345,10 +356,13 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     assert open_below(tmp_path) == before
 
 
-def test_bytes_are_on_the_disk_before_the_name_is(
+def test_writer_syncs_file_before_its_name_becomes_visible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """File first, then the rename, then every directory up to the store: safe from power cuts."""
+    """After a power loss, an object must be either complete or missing.
+
+    Therefore, the file is written to the disk before it is renamed.
+    """
     events: list[str] = []
     fsync = os.fsync
 

@@ -1,4 +1,4 @@
-"""Bounded reads of objects that are not verified yet, in every store."""
+"""Test that readers can limit how many bytes of an unverified object are read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 
 
-def test_get_refuses_an_object_larger_than_the_limit(store: ObjectStore) -> None:
-    """At the limit it is returned; one byte more is refused by its key."""
+def test_get_refuses_object_larger_than_limit(store: ObjectStore) -> None:
+    """An object whose size equals the limit is returned. The error names the key."""
     store.put("a/b", b"12345")
     assert store.get("a/b", limit=5) == b"12345"
     with pytest.raises(ObjectDamaged, match=r"'a/b'.* larger than the 4 bytes"):
@@ -19,8 +19,8 @@ def test_get_refuses_an_object_larger_than_the_limit(store: ObjectStore) -> None
         store.get("none", limit=4)
 
 
-def test_get_with_a_limit_reads_little_of_a_large_object(store: ObjectStore) -> None:
-    """A hundred times the limit costs no more memory than the limit and a buffer."""
+def test_get_with_limit_reads_little_of_large_object(store: ObjectStore) -> None:
+    """The memory that is needed depends on the limit, not on the size of the object."""
     with store.open_writer("large") as writer:
         for _ in range(32):
             writer.write(bytes(1024 * 1024))

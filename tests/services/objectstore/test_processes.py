@@ -1,4 +1,4 @@
-"""Writers in processes of their own: killed half-way, and how much memory they take."""
+"""Test writers in separate processes: a killed writer, and the memory that a writer needs."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ Place = tuple[ObjectStore, list[str]]
 
 
 @pytest.fixture(params=["directory", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """A store, and the arguments that open it in another process."""
+def opened_store(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Return a store, and the command-line arguments with which another process opens it."""
     if request.param == "directory":
         return DirectoryStore(tmp_path), ["directory", str(tmp_path), ""]
     moto: MotoServer = request.getfixturevalue("moto")
@@ -88,29 +88,32 @@ def start(script: str, arguments: list[str]) -> subprocess.Popen[str]:
 
 
 @pytest.mark.fault
-def test_a_killed_writer_leaves_nothing_visible_and_is_cleared(place: Place) -> None:
-    """SIGKILL in the middle: never listed, and the next run removes what was sent."""
-    store, arguments = place
+def test_object_of_killed_writer_is_not_listed_and_its_parts_are_deleted(
+    opened_store: Place,
+) -> None:
+    """After SIGKILL, the object is never listed, and `clear_abandoned` deletes its parts."""
+    store, arguments = opened_store
     store.put("killed/before", b"1")
     process = start(WRITE_FOREVER, arguments)
     assert process.stdout is not None
     assert process.stdout.readline() == "under way\n"
-    assert [found.key for found in store.list()] == ["killed/before"]
+    assert [item.key for item in store.list()] == ["killed/before"]
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert [found.key for found in store.list()] == ["killed/before"]
+    assert [item.key for item in store.list()] == ["killed/before"]
     assert store.clear_abandoned("killed/") == 1
     assert store.clear_abandoned() == 0
-    assert [found.key for found in store.list()] == ["killed/before"]
+    assert [item.key for item in store.list()] == ["killed/before"]
 
 
-def test_memory_stays_flat(place: Place) -> None:
-    """Writing 512 MiB takes less than 112 MiB, reading 128 MiB of it less than 20.
+def test_memory_does_not_grow_with_object_size(opened_store: Place) -> None:
+    """Writing 512 MiB needs less than 112 MiB of memory, and reading 128 MiB less than 20 MiB.
 
-    A writer holds three parts of 16 MiB; while parts are sent, each may be there twice (96 MiB).
+    A writer holds three parts of 16 MiB. While parts are sent, memory may contain each part twice
+    (96 MiB).
     """
-    _, arguments = place
+    _, arguments = opened_store
     process = start(MEASURE, arguments)
     printed, _ = process.communicate()
     figures = json.loads(printed)
@@ -119,8 +122,8 @@ def test_memory_stays_flat(place: Place) -> None:
     assert figures["while_reading"] < 20 * MIB
 
 
-def test_an_open_writer_survives_the_removal_of_its_neighbours(tmp_path: Path) -> None:
-    """Tidying empty directories never takes one that a writer needs."""
+def test_open_writer_can_commit_after_deletion_of_last_object_in_its_folder(tmp_path: Path) -> None:
+    """The deletion of empty directories must keep directories that an open writer needs."""
     store = DirectoryStore(tmp_path)
     store.put("a/b/y", b"1")
     with store.open_writer("a/b/x") as writer:

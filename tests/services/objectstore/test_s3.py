@@ -1,4 +1,4 @@
-"""What only S3 does: versions, checksums, Object Lock, bucket checks, errors without secrets."""
+"""Test the special features of S3 stores: versions, checksums, Object Lock, error messages."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def part_sizes() -> Iterator[int]:
         sent += size
 
 
-def test_parts_reach_the_largest_object() -> None:
-    """10,000 parts hold 5 TiB, none beyond S3's 5 GiB, small ones for the first 16 GiB."""
+def test_part_sizes_allow_an_object_of_five_tebibytes() -> None:
+    """S3 allows 10,000 parts of at most 5 GiB, and objects of at most 5 TiB."""
     sizes = list(part_sizes())
     assert len(sizes) <= MAX_PARTS
     assert max(sizes) <= 5 * 1024**3
@@ -54,8 +54,8 @@ def test_parts_reach_the_largest_object() -> None:
     assert part_bytes(16 * 1024**3) < 25 * 1024**2
 
 
-def test_the_composite_checksum_follows_the_rule_of_s3(s3_store: S3Store) -> None:
-    """SHA-256 over the parts' digests, with the number of parts."""
+def test_composite_checksum_follows_the_rule_of_s3(s3_store: S3Store) -> None:
+    """S3 computes the SHA-256 of all parts' digests in sequence, and appends their number."""
     with s3_store.open_writer("x") as writer:
         writer.write(content(THREE_PARTS))
         stored = writer.commit()
@@ -69,8 +69,8 @@ def test_the_composite_checksum_follows_the_rule_of_s3(s3_store: S3Store) -> Non
     assert stored.checksum == f"{combined}-3"
 
 
-def test_a_small_object_is_one_request(moto: MotoServer) -> None:
-    """Up to 16 MiB no multipart upload is begun."""
+def test_small_object_is_sent_without_multipart_upload(moto: MotoServer) -> None:
+    """Objects of up to 16 MiB are sent in this way."""
     client = client_for(moto.endpoint)
     bucket = new_bucket(client)
     with FaultyProxy(moto.endpoint) as proxy:
@@ -82,10 +82,10 @@ def test_a_small_object_is_one_request(moto: MotoServer) -> None:
 
 
 @pytest.mark.parametrize("checksum", ["composite", ""])
-def test_a_hidden_locked_version_is_verified_and_read(
+def test_hidden_locked_version_is_verified_and_read(
     moto: MotoServer, s3_store: S3Store, tomorrow: datetime, checksum: str
 ) -> None:
-    """Neither an overwrite nor a delete marker makes a recorded version unusable."""
+    """An overwrite or a delete marker hides the version."""
     stored = s3_store.put("x", b"locked", locked_until=tomorrow)
     expected = stored if checksum else replace(stored, checksum="")
     s3_store.put("x", b"intruder")
@@ -100,41 +100,41 @@ def test_a_hidden_locked_version_is_verified_and_read(
 
 
 def delete_plainly(moto: MotoServer, store: S3Store, key: str) -> None:
-    """Delete as any S3 client does, which only adds a marker."""
+    """Delete an object without its version id, which only adds a delete marker."""
     bucket = store.description.split("/")[2]
     client_for(moto.endpoint).delete_object(Bucket=bucket, Key=f"off site/备份/{key}")
 
 
-def test_versions_are_listed_newest_first_with_their_markers(
+def test_versions_are_listed_newest_first_with_delete_markers(
     moto: MotoServer, s3_store: S3Store
 ) -> None:
-    """Each version can be read by its id, markers are told apart, other prefixes are left out."""
+    """Each version can be read by its id, and objects under other prefixes are not listed."""
     first, second = s3_store.put("a/x", b"1"), s3_store.put("a/x", b"22")
     delete_plainly(moto, s3_store, "a/x")
     other = s3_store.put("a/y", b"3")
     s3_store.put("b", b"4")
     versions = list(s3_store.list_versions("a/"))
-    assert [(one.key, one.size, one.is_current, one.is_marker) for one in versions] == [
+    assert [
+        (version.key, version.size, version.is_current, version.is_marker) for version in versions
+    ] == [
         ("a/x", 0, True, True),
         ("a/x", 2, False, False),
         ("a/x", 1, False, False),
         ("a/y", 1, True, False),
     ]
-    ids = [one.version_id for one in versions[1:]]
+    ids = [version.version_id for version in versions[1:]]
     assert ids == [second.version_id, first.version_id, other.version_id]
     assert s3_store.get("a/x", version_id=ids[1]) == b"1"
 
 
-def test_folder_of_which_only_delete_markers_are_left_is_listed(
-    moto: MotoServer, s3_store: S3Store
-) -> None:
+def test_folder_with_delete_markers_only_is_listed(moto: MotoServer, s3_store: S3Store) -> None:
     s3_store.put("a/gone/x", b"1")
     delete_plainly(moto, s3_store, "a/gone/x")
     assert list(s3_store.folders("a/")) == ["gone"]
 
 
-def test_versions_of_a_bucket_without_versioning_have_no_id(moto: MotoServer) -> None:
-    """What is listed there is read like any object."""
+def test_versions_of_bucket_without_versioning_have_no_id(moto: MotoServer) -> None:
+    """Each listed version can be read like any object."""
     client = client_for(moto.endpoint)
     store = S3Store(client, new_bucket(client, lock=False))
     store.put("x", b"1")
@@ -143,10 +143,10 @@ def test_versions_of_a_bucket_without_versioning_have_no_id(moto: MotoServer) ->
     assert store.get("x", version_id=version.version_id) == b"1"
 
 
-def test_a_hidden_version_is_locked_by_its_id(
+def test_lock_with_version_id_locks_the_hidden_version(
     moto: MotoServer, s3_store: S3Store, tomorrow: datetime
 ) -> None:
-    """The lock lands on what was written, whatever is current now."""
+    """The lock is set on the version that the store wrote, not on the current version."""
     stored = s3_store.put("x", b"ours")
     s3_store.put("x", b"intruder")
     s3_store.lock("x", tomorrow, version_id=stored.version_id)
@@ -157,10 +157,10 @@ def test_a_hidden_version_is_locked_by_its_id(
 
 
 @pytest.mark.parametrize("survives", [1, 2, 3])
-def test_an_interrupted_deletion_brings_no_version_back(
+def test_interrupted_deletion_restores_no_older_version(
     moto: MotoServer, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch, survives: int
 ) -> None:
-    """Whatever the step after which it ends, what is current stays current or is gone."""
+    """Wherever a deletion is interrupted, readers find the latest version or no object."""
     for data in (b"first", b"second"):
         s3_store.put("x", data)
     delete_plainly(moto, s3_store, "x")
@@ -183,10 +183,10 @@ def test_an_interrupted_deletion_brings_no_version_back(
     assert len(list(s3_store.list_versions("x"))) == survives
 
 
-def test_delete_checks_all_locks_before_it_removes_an_unlocked_older_version(
+def test_delete_checks_all_locks_before_it_removes_any_version(
     s3_store: S3Store, tomorrow: datetime
 ) -> None:
-    """The oldest version goes first only when all may go."""
+    """The oldest version is deleted first, but only if all versions may be deleted."""
     old = s3_store.put("x", b"old")
     s3_store.put("x", b"new", locked_until=tomorrow)
     with pytest.raises(ObjectLocked):
@@ -194,16 +194,15 @@ def test_delete_checks_all_locks_before_it_removes_an_unlocked_older_version(
     assert s3_store.get("x", version_id=old.version_id) == b"old"
 
 
-def test_a_reader_keeps_to_its_version(s3_store: S3Store) -> None:
-    """An object replaced while it is read is read to its old end."""
+def test_open_reader_reads_old_version_if_object_is_replaced(s3_store: S3Store) -> None:
     s3_store.put("x", b"old")
     with s3_store.open_reader("x") as reader:
         s3_store.put("x", b"replaced")
         assert reader.read() == b"old"
 
 
-def test_delete_leaves_no_version_and_no_marker(s3_store: S3Store, moto: MotoServer) -> None:
-    """Also when somebody deleted the plain way before, which only adds a marker."""
+def test_delete_leaves_neither_versions_nor_markers(s3_store: S3Store, moto: MotoServer) -> None:
+    """This also applies after a delete request without a version id, which only adds a marker."""
     client = client_for(moto.endpoint)
     bucket = s3_store.description.split("/")[2]
     for data in (b"1", b"2"):
@@ -216,10 +215,10 @@ def test_delete_leaves_no_version_and_no_marker(s3_store: S3Store, moto: MotoSer
     assert left.get("DeleteMarkers", []) == []
 
 
-def test_delete_removes_nothing_when_an_old_version_is_locked(
+def test_delete_removes_nothing_if_an_old_version_is_locked(
     s3_store: S3Store, tomorrow: datetime
 ) -> None:
-    """The unlocked newer version is not taken either: all or nothing."""
+    """The newer version, which is not locked, is kept too."""
     old = s3_store.put("x", b"old", locked_until=tomorrow)
     s3_store.put("x", b"new")
     with pytest.raises(ObjectLocked):
@@ -228,8 +227,8 @@ def test_delete_removes_nothing_when_an_old_version_is_locked(
     assert s3_store.get("x", version_id=old.version_id) == b"old"
 
 
-def test_a_legal_hold_is_named(s3_store: S3Store, moto: MotoServer) -> None:
-    """A hold set in the console keeps the object as a retention does."""
+def test_refused_deletion_names_legal_hold(s3_store: S3Store, moto: MotoServer) -> None:
+    """An S3 legal hold, which a user set in the S3 console, protects the object like a lock."""
     s3_store.put("x", b"1")
     bucket = s3_store.description.split("/")[2]
     client_for(moto.endpoint).put_object_legal_hold(
@@ -240,10 +239,8 @@ def test_a_legal_hold_is_named(s3_store: S3Store, moto: MotoServer) -> None:
 
 
 @pytest.mark.parametrize("mode", ["COMPLIANCE", "GOVERNANCE"])
-def test_the_lock_mode_is_the_configured_one(
-    moto: MotoServer, tomorrow: datetime, mode: Any
-) -> None:
-    """Both ways to lock use it."""
+def test_lock_has_configured_mode(moto: MotoServer, tomorrow: datetime, mode: Any) -> None:
+    """This applies to locks of `put` and of `lock`."""
     client = client_for(moto.endpoint)
     bucket = new_bucket(client)
     store = S3Store(client, bucket, lock_mode=mode)
@@ -254,8 +251,8 @@ def test_the_lock_mode_is_the_configured_one(
         assert client.head_object(Bucket=bucket, Key=key)["ObjectLockMode"] == mode
 
 
-def test_default_retention_of_the_bucket_locks_too(moto: MotoServer) -> None:
-    """Objects locked by the bucket itself are told apart from other refusals."""
+def test_default_retention_of_bucket_locks_objects(moto: MotoServer) -> None:
+    """The error of a refused deletion names the lock."""
     client = client_for(moto.endpoint)
     store = S3Store(client, new_bucket(client, default_lock_days=1))
     assert store.put("x", b"1").locked_until is not None
@@ -267,8 +264,10 @@ def test_default_retention_of_the_bucket_locks_too(moto: MotoServer) -> None:
     ("lock", "days", "codes"),
     [(True, 0, []), (True, 1, []), (False, 0, ["no_versioning", "no_object_lock"])],
 )
-def test_preflight_of_buckets(moto: MotoServer, lock: bool, days: int, codes: list[str]) -> None:
-    """Fit, fit with default retention, neither versions nor Object Lock; no probe is left."""
+def test_preflight_reports_faults_of_buckets(
+    moto: MotoServer, lock: bool, days: int, codes: list[str]
+) -> None:
+    """Cases: a valid bucket, a bucket with default retention, and a bucket without Object Lock."""
     client = client_for(moto.endpoint)
     bucket = new_bucket(client, lock=lock, default_lock_days=days)
     store = S3Store(client, bucket, "p")
@@ -278,16 +277,15 @@ def test_preflight_of_buckets(moto: MotoServer, lock: bool, days: int, codes: li
     assert unfinished_uploads(client, bucket) == 0
 
 
-def test_preflight_without_a_bucket_or_a_server(moto: MotoServer) -> None:
-    """Missing and unreachable are told apart."""
+def test_preflight_distinguishes_missing_bucket_from_unreachable_server(moto: MotoServer) -> None:
     missing = S3Store(client_for(moto.endpoint), "no-such-bucket").preflight()
     assert [problem.code for problem in missing] == ["missing"]
     nobody = client_for("http://127.0.0.1:9", max_attempts=1)
     assert [problem.code for problem in S3Store(nobody, "b").preflight()] == ["unreachable"]
 
 
-def test_a_missing_bucket_is_no_empty_store(moto: MotoServer) -> None:
-    """Nothing reports an object as merely missing, or deleted, when the bucket is gone."""
+def test_missing_bucket_is_an_error(moto: MotoServer) -> None:
+    """If the bucket is missing, its objects must not be reported as missing or as deleted."""
     store = S3Store(client_for(moto.endpoint), "no-such-bucket")
     calls = [
         lambda: store.put("x", b"1"),
@@ -304,8 +302,9 @@ def test_a_missing_bucket_is_no_empty_store(moto: MotoServer) -> None:
         assert SECRET_KEY not in str(caught.value)
 
 
-def test_locking_without_object_lock_is_refused(moto: MotoServer, tomorrow: datetime) -> None:
-    """A lock that cannot be kept is not pretended."""
+def test_lock_in_bucket_without_object_lock_is_refused(
+    moto: MotoServer, tomorrow: datetime
+) -> None:
     client = client_for(moto.endpoint)
     store = S3Store(client, new_bucket(client, lock=False))
     store.put("x", b"1")
@@ -317,26 +316,26 @@ def test_locking_without_object_lock_is_refused(moto: MotoServer, tomorrow: date
     assert list(store.list()) == []
 
 
-def test_an_object_without_sha256_is_compared_by_etag_or_read(
+def test_object_without_sha256_is_verified_by_etag_or_by_reading(
     s3_store: S3Store, moto: MotoServer
 ) -> None:
-    """As a service that keeps no SHA-256 would give it."""
+    """Some services store no SHA-256."""
     client = client_for(moto.endpoint)
     bucket = s3_store.description.split("/")[2]
     client.put_object(Bucket=bucket, Key="off site/备份/x", Body=b"foreign")
-    found = s3_store.stat("x")
-    assert found.checksum.startswith("etag:")
-    s3_store.verify(found)
+    stored = s3_store.stat("x")
+    assert stored.checksum.startswith("etag:")
+    s3_store.verify(stored)
     digest = hashlib.sha256(b"foreign").hexdigest()
-    s3_store.verify(replace(found, checksum="sha-256 of old", sha256=digest))
+    s3_store.verify(replace(stored, checksum="sha-256 of old", sha256=digest))
     with pytest.raises(ObjectDamaged):
-        s3_store.verify(replace(found, checksum="etag:0"))
+        s3_store.verify(replace(stored, checksum="etag:0"))
     with pytest.raises(ObjectDamaged):
-        s3_store.verify(replace(found, checksum="", sha256="0" * 64))
+        s3_store.verify(replace(stored, checksum="", sha256="0" * 64))
 
 
-def test_the_client_is_careful_by_default() -> None:
-    """TLS verified, retries with backoff, timeouts, path-style where an endpoint is named."""
+def test_s3_client_verifies_tls_and_has_timeouts_and_retries_by_default() -> None:
+    """In addition, endpoints are addressed path-style."""
     client = make_s3_client("https://s3.example.com", "cn-north-1", "k", "s")
     config: Any = client.meta.config
     assert config.retries == {"mode": "standard", "total_max_attempts": 6}
@@ -349,15 +348,15 @@ def test_the_client_is_careful_by_default() -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["not a url", "s3.example.com", "http://user:geheim@"])
-def test_a_malformed_endpoint_is_a_usage_error(endpoint: str) -> None:
-    """Named without repeating it: it may hold a password."""
+def test_malformed_endpoint_is_usage_error(endpoint: str) -> None:
+    """The error must not contain the endpoint, which may include a password."""
     with pytest.raises(UsageError) as caught:
         make_s3_client(endpoint, "x", "k", "s")
     assert "geheim" not in str(caught.value)
 
 
-def test_no_description_shows_a_password() -> None:
-    """Credentials in the endpoint's URL stay out of what people read."""
+def test_store_description_does_not_show_password() -> None:
+    """The URL of the endpoint may contain credentials."""
     client = make_s3_client("http://user:geheim@127.0.0.1:9", "x", "k", "s", max_attempts=1)
     store = S3Store(client, "b")
     assert store.description == "s3://b/ at 127.0.0.1:9"
@@ -367,8 +366,8 @@ def test_no_description_shows_a_password() -> None:
     assert "geheim" not in str(store.preflight())
 
 
-def test_a_lock_ends_on_a_whole_second(s3_store: S3Store) -> None:
-    """S3 keeps no fractions; rounding never shortens."""
+def test_lock_end_is_rounded_up_to_a_second(s3_store: S3Store) -> None:
+    """S3 stores no fractions of a second, and rounding must not shorten a lock."""
     end = datetime(2126, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
     stored = s3_store.put("x", b"1", locked_until=end)
     assert stored.locked_until == datetime(2126, 1, 1, 0, 0, 1, tzinfo=UTC)
@@ -376,17 +375,17 @@ def test_a_lock_ends_on_a_whole_second(s3_store: S3Store) -> None:
         s3_store.lock("x", end - timedelta(seconds=1))
 
 
-def test_boto_errors_stay_as_the_cause(s3_store: S3Store) -> None:
-    """For the log, not for people."""
+def test_boto_error_is_the_cause_of_store_error(s3_store: S3Store) -> None:
+    """The original error is thus also written to the log."""
     with pytest.raises(ObjectMissing) as caught:
         s3_store.get("x")
     assert isinstance(caught.value.__cause__, ClientError)
 
 
-def test_preflight_of_login_that_may_not_delete_deletes_nothing(
+def test_preflight_without_delete_right_deletes_nothing(
     moto: MotoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It begins an upload and aborts it, so that it finds whether the login may write."""
+    """An upload that is begun and aborted shows whether the credentials allow to write."""
     client = client_for(moto.endpoint)
     bucket = new_bucket(client, lock=True)
     monkeypatch.setattr(client, "delete_object", None)

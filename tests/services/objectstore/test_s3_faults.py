@@ -1,4 +1,7 @@
-"""S3 on a bad day: errors, throttling, resets, silence; then the right bytes or a clear error."""
+"""Test S3 stores with errors, throttling and lost connections.
+
+The result is either the correct bytes or a clear error.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ BROKEN = Fault(status=500, code="InternalError")
 
 
 class Rig:
-    """A store behind a misbehaving proxy, and a straight way to the same bucket."""
+    """An S3 store behind a proxy that causes faults, and a client that uses the bucket directly."""
 
     def __init__(self, moto: MotoServer) -> None:
         self.direct: S3Client = client_for(moto.endpoint)
@@ -41,9 +44,9 @@ class Rig:
 
 @pytest.fixture
 def rig(moto: MotoServer) -> Iterator[Rig]:
-    made = Rig(moto)
-    yield made
-    made.proxy.stop()
+    rig = Rig(moto)
+    yield rig
+    rig.proxy.stop()
 
 
 def is_part(request: ProxiedRequest) -> bool:
@@ -77,8 +80,8 @@ def write(store: S3Store, size: int = SIZE) -> None:
         pytest.param(Fault(lose_answer=True), id="answer lost"),
     ],
 )
-def test_an_upload_survives(rig: Rig, fault: Fault) -> None:
-    """A part fails in the middle: the object is whole and nothing unfinished stays."""
+def test_upload_succeeds_if_the_first_attempt_of_a_part_fails(rig: Rig, fault: Fault) -> None:
+    """The object is complete, and no unfinished upload remains."""
     rig.proxy.rule = first(1, is_part, fault)
     write(rig.store(**({"read_timeout": 5} if fault.hang_seconds else {})))
     assert rig.proxy.faults == 1
@@ -86,8 +89,8 @@ def test_an_upload_survives(rig: Rig, fault: Fault) -> None:
     assert unfinished_uploads(rig.direct, rig.bucket) == 0
 
 
-def test_a_slow_line_is_no_failure(rig: Rig) -> None:
-    """A part may take longer than the timeouts as long as it moves."""
+def test_slow_transfer_is_not_a_failure(rig: Rig) -> None:
+    """The transfer of a part may take longer than the timeouts if bytes keep arriving."""
     rig.proxy.rule = first(1, is_part, Fault(slow_upload_seconds=10))
     write(rig.store(connect_timeout=6, read_timeout=6, max_attempts=1))
     assert rig.proxy.faults == 1
@@ -103,8 +106,11 @@ def test_a_slow_line_is_no_failure(rig: Rig) -> None:
         pytest.param(Fault(hang_seconds=15), id="hang"),
     ],
 )
-def test_a_download_survives(rig: Rig, fault: Fault) -> None:
-    """Two answers fail or break off: the reader goes on where it was."""
+def test_download_resumes_after_failed_responses(rig: Rig, fault: Fault) -> None:
+    """The first two responses fail or break off.
+
+    The reader continues after the last received byte.
+    """
     rig.sound.put("x", content(20_000_000))
     rig.proxy.rule = first(2, is_get, fault)
     settings = {"read_timeout": 5} if fault.hang_seconds else {}
@@ -114,8 +120,8 @@ def test_a_download_survives(rig: Rig, fault: Fault) -> None:
     assert rig.proxy.faults == 2
 
 
-def test_a_broken_download_never_mixes_two_versions(rig: Rig) -> None:
-    """Replaced between the break and the resumption: the old version is read to its end."""
+def test_resumed_download_reads_the_same_version(rig: Rig) -> None:
+    """The object is replaced before the download resumes. The old version is read to its end."""
     rig.sound.put("x", content(9_000_000, seed=1))
     rig.proxy.rule = first(1, is_get, Fault(reset_download_after=3_000_000))
     with rig.store().open_reader("x") as reader:
@@ -125,8 +131,8 @@ def test_a_broken_download_never_mixes_two_versions(rig: Rig) -> None:
     assert rig.proxy.faults == 1
 
 
-def test_without_versions_a_replaced_object_is_refused(rig: Rig) -> None:
-    """Where the old version is gone, reading stops with an error instead of mixing."""
+def test_resumed_download_of_replaced_object_fails_in_bucket_without_versions(rig: Rig) -> None:
+    """In a bucket without versions, the old object no longer exists."""
     rig.bucket = new_bucket(rig.direct, lock=False)
     sound = S3Store(rig.direct, rig.bucket, "p")
     sound.put("x", content(9_000_000, seed=1))
@@ -138,23 +144,25 @@ def test_without_versions_a_replaced_object_is_refused(rig: Rig) -> None:
             reader.read()
 
 
-def test_every_tenth_request_is_throttled(rig: Rig) -> None:
-    """A whole life of objects under throttling comes out right."""
+def test_operations_succeed_if_every_tenth_request_is_throttled(rig: Rig) -> None:
     rig.proxy.rule = every(10, SLOW_DOWN)
     store = rig.store()
     write(store)
     for number in range(3):
         store.put(f"many/{number:02}", str(number).encode())
-    assert [found.key for found in store.list("many/")] == [f"many/{n:02}" for n in range(3)]
+    assert [item.key for item in store.list("many/")] == [f"many/{n:02}" for n in range(3)]
     assert store.get("x") == content(SIZE)
-    for found in list(store.list()):
-        store.delete(found.key)
+    for item in list(store.list()):
+        store.delete(item.key)
     assert list(rig.sound.list()) == []
     assert rig.proxy.faults >= 2
 
 
-def test_a_lost_answer_to_the_completion_is_no_failure(rig: Rig) -> None:
-    """The repeated request finds no upload; size and checksum show that the object is ours."""
+def test_upload_succeeds_if_response_to_its_completion_is_lost(rig: Rig) -> None:
+    """When the request is repeated, S3 no longer knows the upload.
+
+    The object with the sent size and checksum shows that the first request has succeeded.
+    """
     completions: list[ProxiedRequest] = []
 
     def lose_first(request: ProxiedRequest) -> Fault | None:
@@ -171,8 +179,8 @@ def test_a_lost_answer_to_the_completion_is_no_failure(rig: Rig) -> None:
     assert rig.sound.get("x") == content(SIZE)
 
 
-def test_a_vanished_upload_is_not_taken_for_a_completed_one(rig: Rig) -> None:
-    """Somebody cleared the upload and another object has the key: an error, not success."""
+def test_aborted_upload_is_not_reported_as_completed(rig: Rig) -> None:
+    """Another client aborted the upload, and another object has the same key."""
     rig.sound.put("x", content(SIZE, seed=2))
     writer = rig.store().open_writer("x")
     writer.write(content(SIZE))
@@ -191,8 +199,11 @@ def test_a_vanished_upload_is_not_taken_for_a_completed_one(rig: Rig) -> None:
         pytest.param(Fault(hang_seconds=3), id="hang"),
     ],
 )
-def test_a_lasting_failure_is_a_clear_error_in_bounded_time(rig: Rig, fault: Fault) -> None:
-    """Names store and key, says what to do, and neither lists nor keeps anything."""
+def test_permanent_failure_is_reported_in_bounded_time(rig: Rig, fault: Fault) -> None:
+    """The error names the store, the key and an action.
+
+    No object and no unfinished upload remain.
+    """
     rig.proxy.rule = lambda request: fault if is_part(request) else None
     begun = time.monotonic()
     with pytest.raises(StoreError) as caught:
@@ -204,10 +215,9 @@ def test_a_lasting_failure_is_a_clear_error_in_bounded_time(rig: Rig, fault: Fau
     assert unfinished_uploads(rig.direct, rig.bucket) == 0
 
 
-def test_a_download_that_keeps_breaking_ends_in_an_error(
+def test_download_that_receives_no_more_bytes_fails(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without progress the reader gives up after some tries."""
     rig.sound.put("x", content(9_000_000))
     monkeypatch.setattr(s3_streams, "_FIRST_PAUSE_SECONDS", 0.01)
     rig.proxy.rule = lambda request: Fault(reset_download_after=0) if is_get(request) else None
@@ -216,10 +226,10 @@ def test_a_download_that_keeps_breaking_ends_in_an_error(
     assert 3 <= rig.proxy.faults <= 10
 
 
-def test_an_unabortable_upload_is_left_to_the_next_run(
+def test_upload_that_cannot_be_aborted_is_deleted_by_clear_abandoned(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The producer's own error is what is raised; the rest is logged and cleared later."""
+    """The error of the code that writes is raised, and the failed abort is only logged."""
     rig.proxy.rule = lambda request: BROKEN if request.method == "DELETE" else None
 
     def fail_half_way() -> None:
@@ -235,14 +245,13 @@ def test_an_unabortable_upload_is_left_to_the_next_run(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_denied_preflight(rig: Rig, status: int) -> None:
-    """Wrong credentials are told apart from a missing bucket."""
+def test_preflight_reports_wrong_credentials(rig: Rig, status: int) -> None:
+    """Wrong credentials must not be reported as a missing bucket."""
     rig.proxy.rule = lambda _: Fault(status=status, code="AccessDenied")
     assert [problem.code for problem in rig.store().preflight()] == ["denied"]
 
 
-def test_preflight_of_a_read_only_account(rig: Rig) -> None:
-    """Everything can be looked at, nothing written."""
+def test_preflight_reports_read_only_account(rig: Rig) -> None:
     rig.proxy.rule = lambda request: (
         Fault(status=403, code="AccessDenied") if request.method in {"PUT", "POST"} else None
     )

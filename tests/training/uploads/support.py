@@ -1,4 +1,4 @@
-"""Files as people and programs hand them in, and what they are expected to hold."""
+"""Sample CSV files and their expected rows."""
 
 from __future__ import annotations
 
@@ -108,46 +108,46 @@ ENCODINGS = {
 }
 
 
-def written(
+def csv_file(
     rows: Sequence[dict[str, str]],
     *,
     encoding: str = "UTF-8",
     delimiter: str = ",",
-    ends: str = "\r\n",
+    line_ending: str = "\r\n",
     quoting: int = csv.QUOTE_MINIMAL,
     header: Sequence[str] | None = None,
-    before: str = "",
+    prefix: str = "",
 ) -> bytes:
-    """A CSV file of rows, as a program writes it."""
+    """Return the content of a CSV file with the given rows."""
     text = io.StringIO()
     writer = csv.writer(
         text,
         delimiter=delimiter,
-        lineterminator=ends,
-        quoting=quoting,  # type: ignore[arg-type]  # one of csv's
+        lineterminator=line_ending,
+        quoting=quoting,  # type: ignore[arg-type]  # a constant of csv
     )
     writer.writerow(header or list(rows[0]))
     for row in rows:
         writer.writerow(row.values())
-    content = (before + text.getvalue()).encode(encoding.removesuffix(" with a mark"))
+    content = (prefix + text.getvalue()).encode(encoding.removesuffix(" with a mark"))
     return ENCODINGS[encoding] + content
 
 
-def chinese(kind: Kind) -> list[str]:
-    """The header in Chinese."""
-    return [one.chinese for one in COLUMNS[kind]]
+def chinese_header(kind: Kind) -> list[str]:
+    """Return the Chinese column names of a kind of file."""
+    return [column.chinese for column in COLUMNS[kind]]
 
 
-def upload(content: bytes, kind: Kind = Kind.ROSTER) -> Upload:
+def upload_of(content: bytes, kind: Kind = Kind.ROSTER) -> Upload:
     return Upload(kind, "file.csv", io.BytesIO(content))
 
 
-def read(content: bytes, kind: Kind = Kind.ROSTER) -> list[Values]:
-    return list(upload(content, kind).rows())
+def read_rows(content: bytes, kind: Kind = Kind.ROSTER) -> list[Values]:
+    return list(upload_of(content, kind).rows())
 
 
-def faults(content: bytes, kind: Kind = Kind.ROSTER) -> list[str]:
-    """What a file is refused for."""
-    with pytest.raises(UploadRefused) as refused:
-        read(content, kind)
-    return [one.said for one in refused.value.faults]
+def faults_of(content: bytes, kind: Kind = Kind.ROSTER) -> list[str]:
+    """Return the faults for which a file is refused."""
+    with pytest.raises(UploadRefused) as error:
+        read_rows(content, kind)
+    return [fault.text for fault in error.value.faults]

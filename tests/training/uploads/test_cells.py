@@ -1,4 +1,4 @@
-"""What can be read in one way only is read; everything else is refused, and not repeated."""
+"""Tests of parsing cells: unambiguous values are accepted, and errors quote no personal data."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.training.uploads import cells
-from include.training.uploads.cells import Unreadable
+from include.training.uploads.cells import InvalidCell
 
 DAYS = st.dates(date(1900, 1, 1), date(2199, 12, 31))
 
 
 @given(day=DAYS)
-def test_a_day_is_read_however_it_is_written(day: date) -> None:
-    """With zeros or without, full-width, with the time that an export adds."""
+def test_date_is_accepted_in_every_unambiguous_notation(day: date) -> None:
     year, month, of_month = day.year, day.month, day.day
     for written in (
         f"{day}",
@@ -27,139 +26,140 @@ def test_a_day_is_read_however_it_is_written(day: date) -> None:
         f"{year}年{month:02}月{of_month:02}",
         f"{day:%Y/%m/%d} 0:00",
         f"{day}T08:30:00.123456",
-        "".join(chr(ord(one) + 0xFEE0) for one in str(day)),
+        "".join(chr(ord(character) + 0xFEE0) for character in str(day)),
         f"'{day}",
         f'="{day}"',
     ):
-        assert cells.day(written) == day
+        assert cells.read_day(written) == day
 
 
 @pytest.mark.parametrize(
-    ("cell", "why"),
+    ("cell", "expected"),
     [
-        ("2026-02-30", "2026-02-30 is a day that does not exist"),
-        ("2026-13-01", "2026-13-01 is a day that does not exist"),
-        ("5/1/2026", "5/1/2026 is no day: write 2026-01-05"),  # of May, or of January?
-        ("05.01.2026", "05.01.2026 is no day"),
-        ("26-01-05", "26-01-05 is no day"),
-        ("2026-1/5", "2026-1/5 is no day"),
-        ("2026/1/5日", "2026/1/5日 is no day"),
-        ("2026-01-05 25:00", "is no day"),
-        ("46027", "is no day"),  # what Excel keeps: a number that may be anything
-        ("20260105", "is no day"),
+        ("2026-02-30", "2026-02-30 is a date that does not exist"),
+        ("2026-13-01", "2026-13-01 is a date that does not exist"),
+        ("5/1/2026", "5/1/2026 is not a date: write 2026-01-05"),  # May or January?
+        ("05.01.2026", "05.01.2026 is not a date"),
+        ("26-01-05", "26-01-05 is not a date"),
+        ("2026-1/5", "2026-1/5 is not a date"),
+        ("2026/1/5日", "2026/1/5日 is not a date"),
+        ("2026-01-05 25:00", "is not a date"),
+        ("46027", "is not a date"),  # Excel's day number, which may be any number
+        ("20260105", "is not a date"),
         ("0206-01-05", "0206-01-05 is not between 1900 and 2199"),
         ("9999-12-31", "9999-12-31 is not between"),
-        ("13800138000", "is no day"),
-        ("110101199003070011", "is no day"),
-        ("王芳", "is no day"),
-        ("wang@courier.example", "is no day"),
-        ("2026-01-05 王芳", "is no day"),
+        ("13800138000", "is not a date"),
+        ("110101199003070011", "is not a date"),
+        ("王芳", "is not a date"),
+        ("wang@courier.example", "is not a date"),
+        ("2026-01-05 王芳", "is not a date"),
     ],
 )
-def test_what_is_no_day_is_refused(cell: str, why: str) -> None:
-    """It is shown where it is a day or a short number, and nothing else is."""
-    with pytest.raises(Unreadable) as refused:
-        cells.day(cell)
-    assert str(refused.value).startswith(why)
+def test_invalid_or_ambiguous_date_is_refused(cell: str, expected: str) -> None:
+    with pytest.raises(InvalidCell) as error:
+        cells.read_day(cell)
+    assert str(error.value).startswith(expected)
 
 
 @pytest.mark.parametrize(
     ("read", "cell", "value"),
     [
-        (cells.code, " E0007 ", "E0007"),
-        (cells.code, "００７", "007"),
-        (cells.code, "'007", "007"),
-        (cells.code, '="007"', "007"),
-        (cells.code, "营业员-7", "营业员-7"),
-        (cells.code, "\u200e7\ufeff", "7"),
-        (cells.name, "  王\u3000芳\r\n", "王 芳"),
-        (cells.name, "'t Hooft", "'t Hooft"),
-        (cells.name, "O\u2019Neill", "O\u2019Neill"),
-        (cells.name, "王\u200b芳", "王芳"),
-        (cells.name, "x\ny", "x y"),
-        (cells.words, "第１营业部（东）", "第1营业部(东)"),
-        (cells.words, "wang＠courier.example", "wang@courier.example"),
-        (cells.day_of_year, "03-31", "03-31"),
-        (cells.day_of_year, "3/1", "03-01"),
-        (cells.day_of_year, "12月31日", "12-31"),
-        (cells.whole(0, 100), "5.0", 5),
-        (cells.whole(0, 100), " ０ ", 0),
-        (cells.whole(0, 100), "'100", 100),
-        (cells.one_of({"法律": "law", "law": "law"}), " LAW ", "law"),
-        (cells.one_of({"法律": "law", "law": "law"}), "法律", "law"),
+        (cells.read_code, " E0007 ", "E0007"),
+        (cells.read_code, "００７", "007"),
+        (cells.read_code, "'007", "007"),
+        (cells.read_code, '="007"', "007"),
+        (cells.read_code, "营业员-7", "营业员-7"),
+        (cells.read_code, "\u200e7\ufeff", "7"),
+        (cells.read_name, "  王\u3000芳\r\n", "王 芳"),
+        (cells.read_name, "'t Hooft", "'t Hooft"),
+        (cells.read_name, "O\u2019Neill", "O\u2019Neill"),
+        (cells.read_name, "王\u200b芳", "王芳"),
+        (cells.read_name, "x\ny", "x y"),
+        (cells.read_text, "第１营业部（东）", "第1营业部(东)"),
+        (cells.read_text, "wang＠courier.example", "wang@courier.example"),
+        (cells.read_day_of_year, "03-31", "03-31"),
+        (cells.read_day_of_year, "3/1", "03-01"),
+        (cells.read_day_of_year, "12月31日", "12-31"),
+        (cells.integer_reader(0, 100), "5.0", 5),
+        (cells.integer_reader(0, 100), " ０ ", 0),
+        (cells.integer_reader(0, 100), "'100", 100),
+        (cells.choice_reader({"法律": "law", "law": "law"}), " LAW ", "law"),
+        (cells.choice_reader({"法律": "law", "law": "law"}), "法律", "law"),
     ],
 )
-def test_a_cell_is_read_as_it_is_meant(
+def test_cell_readers_accept_other_notations_of_a_value(
     read: Callable[[str], object], cell: str, value: object
 ) -> None:
-    """Without what Excel and people leave around it."""
     assert read(cell) == value
 
 
 @pytest.mark.parametrize("cell", ["yes", "Y", "是", "TRUE", "1", "１", " 通过", "有", "Passed"])
-def test_yes_is_read(cell: str) -> None:
-    """In English, Chinese and numbers."""
-    assert cells.yes_no(cell) is True
+def test_words_for_yes_are_parsed_as_true(cell: str) -> None:
+    assert cells.read_yes_no(cell) is True
 
 
 @pytest.mark.parametrize("cell", ["no", "N", "否", "false", "0", "未通过", "无", "不合格"])
-def test_no_is_read(cell: str) -> None:
-    """Likewise."""
-    assert cells.yes_no(cell) is False
+def test_words_for_no_are_parsed_as_false(cell: str) -> None:
+    assert cells.read_yes_no(cell) is False
 
 
 @pytest.mark.parametrize(
-    ("read", "cell", "why"),
+    ("read", "cell", "expected"),
     [
-        (cells.code, "王 芳", "is no number or code"),
-        (cells.code, "=1+1", "is no number or code"),
-        (cells.code, "-7", "is no number or code"),
-        (cells.code, "x" * 101, "is no number or code"),
-        (cells.code, "E\x1b7", "holds a character that no text has"),
-        (cells.name, "王\x07芳", "holds a character that no text has"),
-        (cells.name, "王\U000e0fff", "holds a character that no text has"),
-        (cells.name, "x" * 301, "is longer than 300 characters"),
-        (cells.words, "'", "is empty"),
-        (cells.day_of_year, "02-29", "02-29 is not a day of every year"),
-        (cells.day_of_year, "31-Mar", "is no day of a year: write 03-31"),
-        (cells.day_of_year, "31/3", "31/3 is not a day of every year"),
-        (cells.whole(1, 120), "0", "0 is no whole number from 1 to 120"),
-        (cells.whole(1, 120), "121", "121 is no whole number"),
-        (cells.whole(1, 120), "-3", "-3 is no whole number"),
-        (cells.whole(1, 120), "1.5", "1.5 is no whole number"),
-        (cells.whole(1, 120), "1,000", "is no whole number"),
-        (cells.whole(1, 120), "1E+05", "is no whole number"),
-        (cells.whole(1, 120), "13800138000", "is no whole number"),
-        (cells.yes_no, "maybe", "is neither yes nor no"),
-        (cells.yes_no, "2", "2 is neither yes nor no"),
-        (cells.yes_no, "王芳", "is neither yes nor no"),
-        (cells.one_of({"法律": "law"}), "王芳", "is none of law"),
+        (cells.read_code, "王 芳", "is not a valid number or code"),
+        (cells.read_code, "=1+1", "is not a valid number or code"),
+        (cells.read_code, "-7", "is not a valid number or code"),
+        (cells.read_code, "x" * 101, "is not a valid number or code"),
+        (cells.read_code, "E\x1b7", "contains a character that is not part of text"),
+        (cells.read_name, "王\x07芳", "contains a character that is not part of text"),
+        (cells.read_name, "王\U000e0fff", "contains a character that is not part of text"),
+        (cells.read_name, "x" * 301, "is longer than 300 characters"),
+        (cells.read_text, "'", "is empty"),
+        (cells.read_day_of_year, "02-29", "02-29 is not a day of every year"),
+        (cells.read_day_of_year, "31-Mar", "is not a month and day: write 03-31"),
+        (cells.read_day_of_year, "31/3", "31/3 is not a day of every year"),
+        (cells.integer_reader(1, 120), "0", "0 is not a whole number from 1 to 120"),
+        (cells.integer_reader(1, 120), "121", "121 is not a whole number"),
+        (cells.integer_reader(1, 120), "-3", "-3 is not a whole number"),
+        (cells.integer_reader(1, 120), "1.5", "1.5 is not a whole number"),
+        (cells.integer_reader(1, 120), "1,000", "is not a whole number"),
+        (cells.integer_reader(1, 120), "1E+05", "is not a whole number"),
+        (cells.integer_reader(1, 120), "13800138000", "is not a whole number"),
+        (cells.read_yes_no, "maybe", "is neither yes nor no"),
+        (cells.read_yes_no, "2", "2 is neither yes nor no"),
+        (cells.read_yes_no, "王芳", "is neither yes nor no"),
+        (cells.choice_reader({"法律": "law"}), "王芳", "is not in the list law"),
     ],
 )
-def test_a_cell_that_says_something_else_is_refused(
-    read: Callable[[str], object], cell: str, why: str
+def test_cell_readers_refuse_invalid_cells(
+    read: Callable[[str], object], cell: str, expected: str
 ) -> None:
-    """Words are never repeated, numbers only where they are short."""
-    with pytest.raises(Unreadable) as refused:
+    with pytest.raises(InvalidCell) as error:
         read(cell)
-    assert str(refused.value).startswith(why)
+    assert str(error.value).startswith(expected)
 
 
 @given(cell=st.text(min_size=1))
-def test_no_cell_is_repeated_that_could_be_a_person(cell: str) -> None:
-    """Nor does any other text end the reading in another way."""
-    for read in (cells.day, cells.day_of_year, cells.whole(0, 9), cells.yes_no, cells.code):
+def test_errors_of_invalid_cells_quote_no_names_or_long_numbers(cell: str) -> None:
+    for read in (
+        cells.read_day,
+        cells.read_day_of_year,
+        cells.integer_reader(0, 9),
+        cells.read_yes_no,
+        cells.read_code,
+    ):
         try:
             read(cell)
-        except Unreadable as error:
-            said = str(error)
-            letters = [one for one in cell if one.isalpha() and one not in "年月日"]
-            assert not any(one in said for one in letters if not one.isascii())
-            assert sum(map(str.isdigit, said.partition(" is ")[0])) <= 8
+        except InvalidCell as error:
+            message = str(error)
+            letters = [
+                character for character in cell if character.isalpha() and character not in "年月日"
+            ]
+            assert not any(letter in message for letter in letters if not letter.isascii())
+            assert sum(map(str.isdigit, message.partition(" is ")[0])) <= 8
 
 
 @pytest.mark.parametrize("cell", ["", " ", "\u3000", "\u200b", "\ufeff \t", "\u00a0"])
-def test_what_nobody_sees_is_blank(cell: str) -> None:
-    """Blanks of every width, and marks."""
-    assert cells.blank(cell)
-    assert not cells.blank(cell + "0")
+def test_cell_with_only_invisible_characters_is_blank(cell: str) -> None:
+    assert cells.is_blank(cell)
+    assert not cells.is_blank(cell + "0")

@@ -1,4 +1,4 @@
-"""An encoding is recognised, or the file is refused: nobody's name comes in as other signs."""
+"""Tests of the detection of encodings: no file is read in a wrong encoding."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.training.uploads.cells import UploadRefused
-from include.training.uploads.lines import recognise
+from include.training.uploads.lines import detect_encoding
 
 HEAD = "person,name\r\n"
 NAMES = "E1,王芳\r\nE2,李娜\r\nE3,张伟\r\n"
 
 
-def name_of(content: bytes) -> str:
-    return recognise(io.BytesIO(content), "file.csv").name
+def encoding_of(content: bytes) -> str:
+    return detect_encoding(io.BytesIO(content), "file.csv").name
 
 
-def refused(content: bytes) -> str:
+def refusal_of(content: bytes) -> str:
     with pytest.raises(UploadRefused) as error:
-        name_of(content)
-    return error.value.faults[0].said
+        encoding_of(content)
+    return error.value.faults[0].text
 
 
 @pytest.mark.parametrize(
@@ -44,59 +44,65 @@ def refused(content: bytes) -> str:
         (b"", "UTF-8"),
     ],
 )
-def test_what_can_be_one_encoding_only_is_recognised(content: bytes, name: str) -> None:
-    """With its mark or without."""
-    assert name_of(content) == name
+def test_encoding_of_unambiguous_file_is_detected(content: bytes, name: str) -> None:
+    assert encoding_of(content) == name
 
 
 @pytest.mark.parametrize(
-    ("content", "why"),
+    ("content", "expected"),
     [
-        # In the encoding of Western Windows, and of Taiwan: as GB18030 they would be other words
-        ((HEAD + "E1,José\r\n").encode("cp1252"), "line 2: It is neither UTF-8 nor GB18030"),
-        ((HEAD + "E1,Müller\r\n").encode("cp1252"), "line 2: It is no UTF-8, and read as GB18030"),
-        ((HEAD + "E1,陳雅婷\r\n").encode("big5"), "line 2: It is no UTF-8, and read as GB18030"),
+        # cp1252 and Big5, which are valid GB18030 with other words
+        ((HEAD + "E1,José\r\n").encode("cp1252"), "line 2: The line is neither UTF-8 nor GB18030"),
+        (
+            (HEAD + "E1,Müller\r\n").encode("cp1252"),
+            "line 2: The line is not UTF-8, and not plausible",
+        ),
+        (
+            (HEAD + "E1,陳雅婷\r\n").encode("big5"),
+            "line 2: The line is not UTF-8, and not plausible",
+        ),
         # 通通 in GB18030 is valid UTF-8 of other letters, and José in UTF-8 is valid GB18030
-        ((HEAD + "E1,通通\r\n").encode("gb18030"), "line 2: It could be UTF-8 as well as GB18030"),
-        ((HEAD + "E1,José\r\n").encode(), "line 2: It could be UTF-8 as well as GB18030"),
-        # A byte lost, and two files pasted together
+        (
+            (HEAD + "E1,通通\r\n").encode("gb18030"),
+            "line 2: The line is valid as UTF-8 and as GB18030",
+        ),
+        ((HEAD + "E1,José\r\n").encode(), "line 2: The line is valid as UTF-8 and as GB18030"),
+        # UTF-8 with a lost byte, and two concatenated files
         (
             (HEAD + NAMES).encode().replace("娜".encode(), b"\xe5\xa8"),
-            "line 3: It is no UTF-8, but",
+            "line 3: The line is not UTF-8, but",
         ),
         (
             (HEAD + NAMES).encode() + NAMES.encode("gb18030"),
-            "line 5: It is no UTF-8, but other lines are",
+            "line 5: The line is not UTF-8, but other lines are",
         ),
-        ((HEAD + NAMES).encode()[:-3], "line 4: It is no UTF-8, but other lines are"),
+        ((HEAD + NAMES).encode()[:-3], "line 4: The line is not UTF-8, but other lines are"),
         (
             codecs.BOM_UTF8 + HEAD.encode() + NAMES.encode("gb18030"),
-            "line 2: It is no UTF-8, as the file begins",
+            "line 2: The line is not UTF-8, unlike the start",
         ),
-        (codecs.BOM_UTF16_LE + HEAD.encode("utf-16-le") + b"x", "line 2: It is no UTF-16"),
-        (codecs.BOM_UTF16_LE + b"\x00\xd8" * 4, "line 1: It is no UTF-16"),
-        (HEAD.encode("utf-16-le"), "It is in UTF-16 without its mark"),
-        (codecs.BOM_UTF32_LE + HEAD.encode("utf-32-le"), "It is in UTF-32"),
-        (b"PK\x03\x04....", "It is an Excel workbook, not a CSV file"),
-        (b"\xd0\xcf\x11\xe0....", "It is an Excel workbook of an old version"),
-        (b"%PDF-1.7", "It is a PDF file"),
-        (HEAD.encode() + b"E1," + b"\xc3" * 70_000, "line 2: It is longer than"),
+        (codecs.BOM_UTF16_LE + HEAD.encode("utf-16-le") + b"x", "line 2: The line is not UTF-16"),
+        (codecs.BOM_UTF16_LE + b"\x00\xd8" * 4, "line 1: The line is not UTF-16"),
+        (HEAD.encode("utf-16-le"), "The file is UTF-16 without a byte order mark"),
+        (codecs.BOM_UTF32_LE + HEAD.encode("utf-32-le"), "The file is in UTF-32"),
+        (b"PK\x03\x04....", "The file is an Excel workbook, not a CSV file"),
+        (b"\xd0\xcf\x11\xe0....", "The file is an Excel workbook of an old version"),
+        (b"%PDF-1.7", "The file is a PDF file"),
+        (HEAD.encode() + b"E1," + b"\xc3" * 70_000, "line 2: The line is longer than"),
     ],
 )
-def test_what_could_be_another_one_is_refused(content: bytes, why: str) -> None:
-    """With the line, and what to do."""
-    said = refused(content)
-    assert said.startswith(why)
-    assert "CSV UTF-8" in said or "longer" in said
+def test_file_with_ambiguous_or_damaged_encoding_is_refused(content: bytes, expected: str) -> None:
+    message = refusal_of(content)
+    assert message.startswith(expected)
+    assert "CSV UTF-8" in message or "longer" in message
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("at", [1, 7, 60_000, 120_000])
-def test_the_line_is_the_one_an_editor_shows(ends: str, at: int) -> None:
-    """Also where a block of what is read ends between the two signs of a line's end."""
+@pytest.mark.parametrize("line_number", [1, 7, 60_000, 120_000])
+def test_refusal_of_file_counts_lines_as_text_editors_do(ends: str, line_number: int) -> None:
     lines = ["E1,王芳芳芳"] * 130_000
-    content = codecs.BOM_UTF8 + ends.join([*lines[: at - 1], ""]).encode() + b"\xff"
-    assert refused(content).startswith(f"line {at}: ")
+    content = codecs.BOM_UTF8 + ends.join([*lines[: line_number - 1], ""]).encode() + b"\xff"
+    assert refusal_of(content).startswith(f"line {line_number}: ")
 
 
 @given(
@@ -104,9 +110,8 @@ def test_the_line_is_the_one_an_editor_shows(ends: str, at: int) -> None:
         st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FA5), min_size=1), min_size=1
     )
 )
-def test_chinese_in_utf8_is_never_taken_for_gb18030(text: list[str]) -> None:
-    """Whatever it says: each character has three bytes."""
-    assert name_of((HEAD + "\r\n".join(text)).encode()) == "UTF-8"
+def test_chinese_utf8_is_never_read_as_gb18030(text: list[str]) -> None:
+    assert encoding_of((HEAD + "\r\n".join(text)).encode()) == "UTF-8"
 
 
 @given(
@@ -117,11 +122,10 @@ def test_chinese_in_utf8_is_never_taken_for_gb18030(text: list[str]) -> None:
         max_size=200,
     )
 )
-def test_a_text_in_gb18030_is_never_taken_for_utf8(names: list[bytes]) -> None:
-    """It is recognised, or refused; it does not come in as other signs."""
+def test_gb18030_is_never_read_as_utf8(names: list[bytes]) -> None:
     content = HEAD.encode() + b"\r\n".join(names)
     try:
-        found = name_of(content)
+        encoding = encoding_of(content)
     except UploadRefused:
         return
-    assert found == "GB18030"
+    assert encoding == "GB18030"

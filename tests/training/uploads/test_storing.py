@@ -1,4 +1,4 @@
-"""All of a file is stored or nothing; the newest roster counts, and completions add up."""
+"""Tests of storing uploads: all rows or none; rosters are replaced, and completions are added."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from include.state.connect import engine
 from include.training.uploads import storing
 from include.training.uploads.cells import UploadRefused
 from include.training.uploads.reading import Kind
-from include.training.uploads.storing import Stored
-from tests.support.databases import fresh
+from include.training.uploads.storing import StoredUpload
+from tests.support.databases import temporary_database
 from tests.training.uploads.support import (
     COMPLETIONS,
     COURSES,
     ROSTER,
     ROSTER_READ,
-    upload,
-    written,
+    csv_file,
+    upload_of,
 )
 
 NOW = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
@@ -35,175 +35,176 @@ NOW = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def state(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Engine]:
-    """A state database."""
-    with fresh(postgres, migrated_once) as name:
+    """Provide a state database."""
+    with temporary_database(postgres, migrated_once) as name:
         yield engine(postgres.conninfo(name))
 
 
 @pytest.fixture
 def conn(state: Engine) -> Iterator[Connection]:
-    """A transaction in it, of which nothing stays."""
-    with state.connect() as made:
-        yield made
-        made.rollback()
+    """Provide a connection whose transaction is rolled back after the test."""
+    with state.connect() as connection:
+        yield connection
+        connection.rollback()
 
 
 def store(
     conn: Connection, content: bytes, kind: Kind = Kind.ROSTER, by: str = "chen", **more: Any
-) -> Stored:
-    return storing.store(conn, upload(content, kind), by=by, at=NOW, **more)
+) -> StoredUpload:
+    return storing.store_upload(conn, upload_of(content, kind), by=by, at=NOW, **more)
 
 
-def rows(conn: Connection, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
-    found = conn.execute(text(f"SELECT {columns} FROM {table} ORDER BY 1, 2, 3"))
-    return [tuple(one) for one in found]
+def table_rows(conn: Connection, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
+    result = conn.execute(text(f"SELECT {columns} FROM {table} ORDER BY 1, 2, 3"))
+    return [tuple(item) for item in result]
 
 
-def people(count: int, first: int = 1) -> bytes:
-    return written([ROSTER[1] | {"person": f"E{at:04}"} for at in range(first, first + count)])
+def roster_of(count: int, first: int = 1) -> bytes:
+    return csv_file(
+        [ROSTER[1] | {"person": f"E{number:04}"} for number in range(first, first + count)]
+    )
 
 
-def taken(*lines: str) -> bytes:
+def completions_of(*lines: str) -> bytes:
     names = ("person", "course", "version", "completed_on", "passed")
-    return written([dict(zip(names, one.split(","), strict=True)) for one in lines])
+    return csv_file([dict(zip(names, line.split(","), strict=True)) for line in lines])
 
 
-def test_a_roster_is_stored_as_it_was_read(conn: Connection) -> None:
-    """With the upload it came in, and what that was."""
-    done = store(conn, written(ROSTER, encoding="GB18030", delimiter=";"))
-    assert (done.same, done.lines, done.added, done.replaced) == (False, 2, 2, None)
-    assert done.form == "GB18030, semicolon"
-    assert [one[1:] for one in rows(conn, "training_roster")] == ROSTER_READ
-    assert {one[0] for one in rows(conn, "training_roster")} == {done.id}
-    (past,) = storing.listed(conn)
-    assert (past.id, past.kind, past.lines) == (done.id, Kind.ROSTER, 2)
-    assert (past.uploaded_by, past.uploaded_at, past.stands) == ("chen", NOW, True)
+def test_upload_of_roster_stores_its_rows(conn: Connection) -> None:
+    stored = store(conn, csv_file(ROSTER, encoding="GB18030", delimiter=";"))
+    assert (stored.was_stored_before, stored.lines, stored.added, stored.replaced) == (
+        False,
+        2,
+        2,
+        None,
+    )
+    assert stored.file_format == "GB18030, semicolon"
+    assert [row[1:] for row in table_rows(conn, "training_roster")] == ROSTER_READ
+    assert {row[0] for row in table_rows(conn, "training_roster")} == {stored.id}
+    (past,) = storing.list_uploads(conn)
+    assert (past.id, past.kind, past.lines) == (stored.id, Kind.ROSTER, 2)
+    assert (past.uploaded_by, past.uploaded_at, past.is_in_use) == ("chen", NOW, True)
 
 
-def test_a_roster_takes_the_place_of_the_one_before(conn: Connection) -> None:
-    """Somebody who stands in it no more is gone; the upload stays in the history."""
-    first = store(conn, people(3))
-    second = store(conn, people(2, first=3))
+def test_new_roster_replaces_earlier_roster_and_history_is_kept(conn: Connection) -> None:
+    first = store(conn, roster_of(3))
+    second = store(conn, roster_of(2, first=3))
     assert (second.replaced, second.added) == (3, 2)
-    assert [one[0] for one in rows(conn, "training_roster", "person, name, mail")] == [
+    assert [row[0] for row in table_rows(conn, "training_roster", "person, name, mail")] == [
         "E0003",
         "E0004",
     ]
-    assert [(one.id, one.stands) for one in storing.listed(conn)] == [
+    assert [(item.id, item.is_in_use) for item in storing.list_uploads(conn)] == [
         (second.id, True),
         (first.id, False),
     ]
 
 
-def test_courses_take_the_place_of_those_before(conn: Connection) -> None:
-    """And leave the roster alone."""
-    store(conn, people(1))
-    store(conn, written(COURSES), Kind.COURSES)
-    done = store(conn, written(COURSES[1:]), Kind.COURSES)
-    assert done.replaced == 2
-    assert rows(conn, "training_course", "course, version, due_each_year") == [("LAW", 2, "03-31")]
-    assert len(rows(conn, "training_roster")) == 1
-    assert [(str(one.kind), one.stands) for one in storing.listed(conn)] == [
+def test_new_list_of_courses_replaces_courses_only(conn: Connection) -> None:
+    store(conn, roster_of(1))
+    store(conn, csv_file(COURSES), Kind.COURSES)
+    stored = store(conn, csv_file(COURSES[1:]), Kind.COURSES)
+    assert stored.replaced == 2
+    assert table_rows(conn, "training_course", "course, version, due_each_year") == [
+        ("LAW", 2, "03-31")
+    ]
+    assert len(table_rows(conn, "training_roster")) == 1
+    assert [(str(item.kind), item.is_in_use) for item in storing.list_uploads(conn)] == [
         ("courses", True),
         ("courses", False),
         ("roster", True),
     ]
 
 
-def test_completions_add_up_and_none_is_stored_twice(conn: Connection) -> None:
-    """Neither within a file nor over several of them."""
+def test_completions_of_several_files_are_added_without_duplicates(conn: Connection) -> None:
     kind = Kind.COMPLETIONS
-    first = store(conn, taken("E1,LAW,1,2026-01-05,yes", "E1,LAW,1,2026/1/5,是"), kind)
-    assert (first.lines, first.added, first.mended) == (2, 1, 0)
-    second = store(conn, taken("E1,LAW,1,2026-01-05,yes", "E1,LAW,2,2026-01-05,yes"), kind)
+    first = store(conn, completions_of("E1,LAW,1,2026-01-05,yes", "E1,LAW,1,2026/1/5,是"), kind)
+    assert (first.lines, first.added, first.corrected) == (2, 1, 0)
+    second = store(conn, completions_of("E1,LAW,1,2026-01-05,yes", "E1,LAW,2,2026-01-05,yes"), kind)
     assert (second.lines, second.added, second.replaced) == (2, 1, None)
     columns = "person, course, version, completed_on, passed, upload_id"
-    assert rows(conn, "training_completion", columns) == [
+    assert table_rows(conn, "training_completion", columns) == [
         ("E1", "LAW", 1, date(2026, 1, 5), True, first.id),
         ("E1", "LAW", 2, date(2026, 1, 5), True, second.id),
     ]
-    assert all(one.stands for one in storing.listed(conn))
+    assert all(item.is_in_use for item in storing.list_uploads(conn))
 
 
 @pytest.mark.parametrize("passed", [("no", "yes"), ("yes", "no")])
-@pytest.mark.parametrize("together", [True, False])
-def test_of_two_results_of_one_day_passed_counts(
-    conn: Connection, passed: tuple[str, str], together: bool
+@pytest.mark.parametrize("in_one_file", [True, False])
+def test_completion_passed_and_failed_on_same_day_is_passed(
+    conn: Connection, passed: tuple[str, str], in_one_file: bool
 ) -> None:
-    """Who fails in the morning and passes at noon has passed, in whichever order it comes in."""
-    lines = [f"E1,LAW,1,2026-01-05,{one}" for one in passed]
-    done = [
-        store(conn, taken(*part), Kind.COMPLETIONS)
-        for part in ([lines] if together else zip(lines))
+    lines = [f"E1,LAW,1,2026-01-05,{item}" for item in passed]
+    stored = [
+        store(conn, completions_of(*part), Kind.COMPLETIONS)
+        for part in ([lines] if in_one_file else zip(lines))
     ]
-    assert rows(conn, "training_completion", "person, course, passed") == [("E1", "LAW", True)]
-    assert sum(one.mended for one in done) == (not together and passed[0] == "no")
+    assert table_rows(conn, "training_completion", "person, course, passed") == [
+        ("E1", "LAW", True)
+    ]
+    assert sum(item.corrected for item in stored) == (not in_one_file and passed[0] == "no")
 
 
-def test_the_same_file_again_changes_nothing(conn: Connection) -> None:
-    """It says so, and is not entered in the history again."""
-    for kind, content in ((Kind.ROSTER, people(2)), (Kind.COMPLETIONS, written(COMPLETIONS))):
+def test_second_upload_of_same_file_changes_nothing(conn: Connection) -> None:
+    for kind, content in ((Kind.ROSTER, roster_of(2)), (Kind.COMPLETIONS, csv_file(COMPLETIONS))):
         first = store(conn, content, kind)
         again = store(conn, content, kind, by="li.na")
-        assert (again.same, again.id, again.lines) == (True, first.id, 2)
-    assert len(storing.listed(conn)) == 2
+        assert (again.was_stored_before, again.id, again.lines) == (True, first.id, 2)
+    assert len(storing.list_uploads(conn)) == 2
 
 
-def test_an_earlier_roster_may_come_back(conn: Connection) -> None:
-    """Whoever notices that the newest one was wrong uploads the one before again."""
-    store(conn, people(2))
-    store(conn, people(2, first=3))
-    back = store(conn, people(2))
-    assert (back.same, back.replaced) == (False, 2)
-    assert rows(conn, "training_roster", "person, name, head")[0][0] == "E0001"
+def test_earlier_roster_can_be_uploaded_again(conn: Connection) -> None:
+    store(conn, roster_of(2))
+    store(conn, roster_of(2, first=3))
+    restored = store(conn, roster_of(2))
+    assert (restored.was_stored_before, restored.replaced) == (False, 2)
+    assert table_rows(conn, "training_roster", "person, name, head")[0][0] == "E0001"
 
 
-def test_a_completion_file_is_known_however_many_came_after_it(conn: Connection) -> None:
-    """Its rows stand still."""
-    store(conn, taken("E1,LAW,1,2026-01-05,yes"), Kind.COMPLETIONS)
-    store(conn, taken("E2,LAW,1,2026-01-05,yes"), Kind.COMPLETIONS)
-    assert store(conn, taken("E1,LAW,1,2026-01-05,yes"), Kind.COMPLETIONS).same
+def test_completions_file_that_was_uploaded_before_is_recognised(conn: Connection) -> None:
+    store(conn, completions_of("E1,LAW,1,2026-01-05,yes"), Kind.COMPLETIONS)
+    store(conn, completions_of("E2,LAW,1,2026-01-05,yes"), Kind.COMPLETIONS)
+    assert store(
+        conn, completions_of("E1,LAW,1,2026-01-05,yes"), Kind.COMPLETIONS
+    ).was_stored_before
 
 
-@pytest.mark.parametrize(("after", "taken"), [(5, True), (4, False)])
-def test_a_roster_that_lost_more_than_half_of_its_lines_is_refused(
-    state: Engine, after: int, taken: bool
+@pytest.mark.parametrize(("after", "is_accepted"), [(5, True), (4, False)])
+def test_roster_with_fewer_than_half_of_rows_needs_option_shrinks(
+    state: Engine, after: int, is_accepted: bool
 ) -> None:
-    """A truncated export would end everybody's reminders; --shrinks says that it is meant so."""
     with state.connect() as conn:
-        store(conn, people(10))
-        if taken:
-            assert store(conn, people(after)).replaced == 10
+        store(conn, roster_of(10))
+        if is_accepted:
+            assert store(conn, roster_of(after)).replaced == 10
             return
-        with pytest.raises(UsageError, match=f"has {after} lines, and the one before has 10"):
-            store(conn, people(after))
+        with pytest.raises(UsageError, match=f"has {after} lines, but the roster before has 10"):
+            store(conn, roster_of(after))
     with state.connect() as conn:
-        store(conn, people(10))
-        assert store(conn, people(after), shrinks=True).added == after
+        store(conn, roster_of(10))
+        assert store(conn, roster_of(after), shrinks=True).added == after
 
 
-def test_nothing_of_a_file_with_a_fault_is_stored(state: Engine) -> None:
-    """The roster before it stands, also when the last line of many is wrong."""
+def test_no_row_of_file_with_fault_is_stored(state: Engine) -> None:
     with state.begin() as conn:
-        number = store(conn, people(2000)).id
+        number = store(conn, roster_of(2000)).id
     with pytest.raises(UploadRefused), state.begin() as conn:
-        store(conn, people(1999, first=5000) + b"E9999,x\n")
+        store(conn, roster_of(1999, first=5000) + b"E9999,x\n")
     with state.begin() as conn:
-        assert {one[0] for one in rows(conn, "training_roster")} == {number}
-        assert [one.id for one in storing.listed(conn)] == [number]
+        assert {row[0] for row in table_rows(conn, "training_roster")} == {number}
+        assert [item.id for item in storing.list_uploads(conn)] == [number]
         conn.execute(text("TRUNCATE training_roster, training_course, training_completion"))
         conn.execute(text("DELETE FROM training_upload"))
 
 
 @pytest.mark.parametrize("by", ["", " "])
-def test_somebody_hands_it_in(conn: Connection, by: str) -> None:
-    """Otherwise nobody could be asked."""
-    with pytest.raises(UsageError, match="Nobody is named"):
-        store(conn, people(1), by=by)
+def test_upload_without_user_id_is_refused(conn: Connection, by: str) -> None:
+    with pytest.raises(UsageError, match="who uploads the file is not named"):
+        store(conn, roster_of(1), by=by)
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(conn: Connection) -> None:
-    """What is stored would not be what its digest says."""
+def test_file_that_changes_while_it_is_read_is_refused(conn: Connection) -> None:
 
     class Growing(io.BytesIO):
         def seek(self, to: int, whence: int = 0, /) -> int:
@@ -211,44 +212,42 @@ def test_a_file_that_changes_while_it_is_read_is_refused(conn: Connection) -> No
             self.write(b"\n")
             return super().seek(to, whence)
 
-    growing = upload(b"")
-    growing.stream = Growing(people(3))
+    growing = upload_of(b"")
+    growing.stream = Growing(roster_of(3))
     with pytest.raises(UsageError, match="was changed while it was read"):
-        storing.store(conn, growing, by="chen", at=NOW)
+        storing.store_upload(conn, growing, by="chen", at=NOW)
 
 
-def test_two_uploads_come_one_after_the_other(
+def test_upload_during_another_upload_times_out(
     state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second one waits, and is refused when it takes too long."""
     monkeypatch.setattr(storing, "_LOCK_TIMEOUT", storing.SQL("SET LOCAL lock_timeout = '50ms'"))
     with state.connect() as first:
-        store(first, people(2))
+        store(first, roster_of(2))
         with (
             state.connect() as second,
-            pytest.raises(ServiceError, match="Another upload has been going on"),
+            pytest.raises(ServiceError, match="Another upload of training data has been running"),
         ):
-            store(second, people(2, first=3))
+            store(second, roster_of(2, first=3))
 
 
-def test_a_lost_database_is_said(state: Engine) -> None:
-    """And nothing is stored."""
-    cut = threading.Event()
+def test_upload_with_lost_database_connection_raises_service_error(state: Engine) -> None:
+    is_cut = threading.Event()
     with state.connect() as conn:
         number = conn.scalar(text("SELECT pg_backend_pid()"))
 
         class Cutting(io.BytesIO):
             def read(self, size: int | None = -1, /) -> bytes:
-                if not cut.is_set():
-                    cut.set()
+                if not is_cut.is_set():
+                    is_cut.set()
                     with state.begin() as other:
                         other.execute(text("SELECT pg_terminate_backend(:n)"), {"n": number})
                 return super().read(size)
 
-        lost = upload(b"")
-        lost.stream = Cutting(people(3))
-        with pytest.raises(ServiceError, match="The state database was lost"):
-            storing.store(conn, lost, by="chen", at=NOW)
+        upload_read = upload_of(b"")
+        upload_read.stream = Cutting(roster_of(3))
+        with pytest.raises(ServiceError, match="The connection to the state database was lost"):
+            storing.store_upload(conn, upload_read, by="chen", at=NOW)
         conn.invalidate()
 
 
@@ -263,17 +262,16 @@ LINES = st.tuples(
 
 @settings(max_examples=25)
 @given(files=st.lists(st.lists(LINES, min_size=1, max_size=6), min_size=1, max_size=4))
-def test_completions_come_to_the_same_however_they_are_divided(
+def test_stored_completions_do_not_depend_on_order_of_files_or_division_of_rows_into_files(
     state: Engine, files: list[list[str]]
 ) -> None:
-    """In one file or in several, in any order, with repetitions."""
     columns = "person, course, version, completed_on, passed"
-    found = []
-    for parts in (files, files[::-1], [[line for one in files for line in one]]):
+    results = []
+    for parts in (files, files[::-1], [[line for file in files for line in file]]):
         with state.connect() as conn:
             for part in parts:
-                store(conn, taken(*part), Kind.COMPLETIONS)
-            found.append(sorted(rows(conn, "training_completion", columns)))
+                store(conn, completions_of(*part), Kind.COMPLETIONS)
+            results.append(sorted(table_rows(conn, "training_completion", columns)))
             conn.rollback()
-    assert found[0] == found[1] == found[2]
-    assert len(set(map(tuple, (one[:4] for one in found[0])))) == len(found[0])
+    assert results[0] == results[1] == results[2]
+    assert len(set(map(tuple, (item[:4] for item in results[0])))) == len(results[0])

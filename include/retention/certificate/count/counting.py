@@ -1,9 +1,10 @@
-"""Count the remaining records of some collections in one statement, to verify an execution.
+"""Build and run the SQL statement that counts the records that remain after a disposition.
 
-One statement counts a collection, or all collections of a cycle of foreign keys, with all of their
-classes. It reads each table once for its own records, and once for each foreign key. Only the
-verification uses it: the execution selects records with other queries
-(`include.retention.planning.graph`, `include.retention.planning.deletable`).
+One statement counts the records of all record classes of a collection. If the collection belongs to
+a foreign-key cycle, the statement counts all collections of the cycle. It reads the table of each
+collection once, and once more for each foreign key that refers to this table. Planning and
+execution select records with other queries (`include.retention.planning.graph`,
+`include.retention.planning.kept_records`), so an error in those queries does not affect the count.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from include.retention.postgres.relations import ForeignKey, Relation, Relations
 from include.retention.postgres.session import set_up_joins
 
 
-class LeadingKeys:
-    """The foreign keys of mapped tables that refer to the collections of some record classes.
+class ReferencingKeys:
+    """The foreign keys of mapped tables that refer to collections with record classes.
 
     Attributes:
-        units: groups of collections that are counted together: a cycle, or a single collection.
+        groups: tuples of collections. A single statement counts all collections of a tuple. A tuple
+            contains the collections of a foreign-key cycle, or a single collection that is in no
+            cycle.
     """
 
     def __init__(self, rules: Sequence[RetentionRule], relations: Relations) -> None:
@@ -34,47 +37,56 @@ class LeadingKeys:
         for rule in rules:
             self._rules.setdefault(rule.collection, []).append(rule)
         self._keys = {name: _keys_to(name, relations) for name in self._rules}
-        self._circles = self._find_circles()
-        self.units = list(
-            dict.fromkeys(tuple(sorted(self.circle(name) or {name})) for name in self._rules)
+        self._cycles = self._find_cycles()
+        self.groups = list(
+            dict.fromkeys(tuple(sorted(self.cycle(name) or {name})) for name in self._rules)
         )
 
-    def to(self, collection: str) -> list[tuple[str, ForeignKey]]:
-        """Return the foreign keys to a collection, each with the collection that has it."""
+    def keys_to(self, collection: str) -> list[tuple[str, ForeignKey]]:
+        """Return the foreign keys that refer to a collection.
+
+        Returns:
+            For each foreign key: the name of the collection that has it, and the foreign key.
+        """
         return self._keys[collection]
 
-    def circle(self, collection: str) -> frozenset[str]:
-        """Return the collections of the cycle that contains a collection; empty without a cycle.
+    def cycle(self, collection: str) -> frozenset[str]:
+        """Return the collections of the foreign-key cycle to which a collection belongs.
 
-        A collection that refers to itself is a cycle too.
+        The set is empty if the collection belongs to no cycle. A collection with a foreign key to
+        itself is a cycle of one collection.
         """
-        return self._circles.get(collection, frozenset())
+        return self._cycles.get(collection, frozenset())
 
     def sets_null(self, child: str, key: ForeignKey, collection: str) -> bool:
-        """Return whether a foreign key is set to null when the referenced record is deleted.
+        """Return whether a foreign key becomes null if the record to which it refers is deleted.
+
+        This is the case if the database sets the foreign key to null or to its default (ON DELETE
+        SET NULL or SET DEFAULT). It is also the case if a record class of the referenced collection
+        lists a column of the foreign key under `detach` in retention.yaml.
 
         Args:
-            child: the collection that has the key.
+            child: name of the collection that has the foreign key.
             key: the foreign key.
-            collection: the collection that the key references.
+            collection: name of the collection to which the foreign key refers.
         """
         detached = {text for rule in self._rules[collection] for text in rule.detach}
         return key.on_delete in ("set_null", "set_default") or any(
             f"{child}.{column}" in detached for column in key.columns
         )
 
-    def _find_circles(self) -> dict[str, frozenset[str]]:
-        emptied = {
+    def _find_cycles(self) -> dict[str, frozenset[str]]:
+        deleting = {
             name for name, rules in self._rules.items() if any(rule.deletes for rule in rules)
         }
-        children: dict[str, set[str]] = {name: set() for name in emptied}
-        parents: dict[str, set[str]] = {name: set() for name in emptied}
-        for name in emptied:
+        children: dict[str, set[str]] = {name: set() for name in deleting}
+        parents: dict[str, set[str]] = {name: set() for name in deleting}
+        for name in deleting:
             for child, key in self._keys[name]:
-                if child in emptied and not self.sets_null(child, key, name):
+                if child in deleting and not self.sets_null(child, key, name):
                     children[name].add(child)
                     parents[child].add(name)
-        return {name: _reached(name, children) & _reached(name, parents) for name in emptied}
+        return {name: _reachable(name, children) & _reachable(name, parents) for name in deleting}
 
 
 def _keys_to(collection: str, relations: Relations) -> list[tuple[str, ForeignKey]]:
@@ -86,7 +98,7 @@ def _keys_to(collection: str, relations: Relations) -> list[tuple[str, ForeignKe
     return keys
 
 
-def _reached(start: str, following: Mapping[str, Collection[str]]) -> frozenset[str]:
+def _reachable(start: str, following: Mapping[str, Collection[str]]) -> frozenset[str]:
     reached: set[str] = set()
     waiting = list(following[start])
     while waiting:
@@ -97,35 +109,45 @@ def _reached(start: str, following: Mapping[str, Collection[str]]) -> frozenset[
     return frozenset(reached)
 
 
-class State(IntEnum):
-    """The state of a remaining record in one class.
+class RemainingState(IntEnum):
+    """A code that states whether a remaining record has a reason of its own to remain.
+
+    The codes describe records that still exist after a disposition. A record has one code for each
+    record class for which it is counted.
 
     Attributes:
-        FREE: only a referring record may explain why it remains.
-        ASIDE: a reason of its own explains why it remains.
-        OTHER: neither of these.
+        WITHOUT_REASON: the record has no reason of its own to remain. Another record that refers to
+            it may still have prevented its deletion.
+        WITH_REASON: the record has a reason of its own to remain, such as a legal hold.
+        OTHER: the record is counted, but is in neither of the two other states. For example, when
+            the records of a data subject are counted, a record that a law keeps is in this state.
     """
 
-    FREE = 1
-    ASIDE = 2
+    WITHOUT_REASON = 1
+    WITH_REASON = 2
     OTHER = 3
 
 
 @dataclass(frozen=True)
-class Referring:
-    """A foreign key whose records may explain why the records that they refer to remain.
+class ReferringKey:
+    """A foreign key whose referring records can prevent the deletion of the referenced records.
 
     Attributes:
         key: the foreign key.
-        which: condition over ``t``, a record of the key's table, that the record explains others.
-        to_itself: whether the key refers to its own table; a record does not explain itself.
-        member: index of the member that has the key; None outside of the cycle. A record that
-            should have been deleted explains nothing.
-        passes_on: whether the explanation of a record also explains the record it refers to.
+        keeps_record: SQL condition that a referring record ``t`` prevents the deletion of the
+            record to which it refers.
+        to_itself: whether the foreign key refers to the table that has it. A record that refers to
+            itself does not prevent its own deletion.
+        member: index, in the counting statement, of the collection that has the foreign key; None
+            if this collection is not in the same foreign-key cycle as the referenced collection.
+            Within a cycle, a referring record that should have been deleted itself prevents no
+            deletion.
+        passes_on: whether a referring record also prevents a deletion if it remains only because
+            other records refer to it.
     """
 
     key: ForeignKey
-    which: Composable
+    keeps_record: Composable
     to_itself: bool
     member: int | None
     passes_on: bool
@@ -133,46 +155,55 @@ class Referring:
 
 @dataclass(frozen=True)
 class Member:
-    """A collection whose records are counted.
+    """A collection whose remaining records are counted by a `Statement`.
 
     Attributes:
-        relation: its table.
-        states: expressions over ``t`` for a `State`; null for a record that does not count.
-        going: indexes of the states that are FREE for a record that should have been deleted.
-        referring: foreign keys that refer to it.
+        relation: table of the collection.
+        states: SQL expressions over the record ``t``. Each expression returns a `RemainingState`,
+            or null if the record is not counted. Most expressions belong to one record class each.
+        deletable_states: indexes in ``states``. A record should have been deleted if at least one
+            of these expressions returns WITHOUT_REASON.
+        referring: foreign keys that refer to the table.
     """
 
     relation: Relation
     states: Sequence[Composable]
-    going: Sequence[int]
-    referring: Sequence[Referring]
+    deletable_states: Sequence[int]
+    referring: Sequence[ReferringKey]
 
 
 @dataclass(frozen=True)
 class StateCounts:
-    """Numbers of records of a member by the values of one of its states.
+    """The numbers of records of a collection for which a state expression returns each state.
+
+    A state expression is an item of `Member.states`. It returns the state of a record in one record
+    class.
 
     Attributes:
-        free: records in state FREE.
-        referred: records among ``free`` that another record explains.
-        aside: records in state ASIDE.
-        other: records in state OTHER.
+        without_reason: number of records in the state WITHOUT_REASON.
+        referred: number of the WITHOUT_REASON records whose deletion a referring record prevents.
+        with_reason: number of records in the state WITH_REASON.
+        other: number of records in the state OTHER.
     """
 
-    free: int = 0
+    without_reason: int = 0
     referred: int = 0
-    aside: int = 0
+    with_reason: int = 0
     other: int = 0
 
 
-def count_left(
+def count_remaining(
     connection: psycopg.Connection[Any], members: Sequence[Member]
 ) -> list[list[StateCounts]]:
-    """Count the records of each member by each of its states.
+    """Count the remaining records of collections by state, in one statement.
 
     Args:
-        connection: inside of a transaction, whose settings for joins this function changes.
-        members: one collection, or all collections of a cycle.
+        connection: connection with an open transaction. The function changes the planner settings
+            for joins in this transaction.
+        members: one collection, or all collections of a foreign-key cycle.
+
+    Returns:
+        A list for each member, with one `StateCounts` for each expression of `Member.states`.
     """
     statement = Statement(members)
     if statement.joins:
@@ -183,16 +214,21 @@ def count_left(
             if is_referred:
                 counts[at][state] = replace(state_counts, referred=counted[state])
             else:
-                free, aside, other = counted[3 * state : 3 * state + 3]
-                counts[at][state] = replace(state_counts, free=free, aside=aside, other=other)
+                without_reason, with_reason, other = counted[3 * state : 3 * state + 3]
+                counts[at][state] = replace(
+                    state_counts,
+                    without_reason=without_reason,
+                    with_reason=with_reason,
+                    other=other,
+                )
     return counts
 
 
 class Statement:
-    """The statement that counts the members.
+    """Builds the SQL statement that counts the remaining records of collections.
 
     Attributes:
-        joins: number of joins for which PostgreSQL may use hashes.
+        joins: number of joins in the statement that PostgreSQL may execute as hash joins.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
@@ -209,15 +245,18 @@ class Statement:
         self.joins = 2 * len(self._explained)
 
     def query(self) -> Composed:
-        """Return the statement.
+        """Return the SQL statement that counts the remaining records of all collections.
 
-        Its columns: index of the member; whether the row counts explained records; and the counts,
-        by state for explained records, otherwise by state and value (FREE, ASIDE, OTHER).
+        Each row of the result contains the index of a collection, a boolean, and an array of
+        numbers of records. If the boolean is false, the array contains three numbers for each state
+        expression of the collection: the numbers of WITHOUT_REASON, WITH_REASON and OTHER records.
+        If the boolean is true, the array contains one number for each state expression: the number
+        of WITHOUT_REASON records whose deletion a referring record prevents.
         """
-        parts = [self._left(at) for at in range(len(self._members))]
+        parts = [self._remaining_records(at) for at in range(len(self._members))]
         counts = [
             SQL("SELECT {}, false, {} FROM {}").format(
-                literal(at), _counted(len(member.states), State), _name(at)
+                literal(at), _counts_by_state(len(member.states), RemainingState), _name(at)
             )
             for at, member in enumerate(self._members)
         ]
@@ -226,16 +265,23 @@ class Statement:
             most = max(len(member.states) for member in self._members)
             counts.append(
                 SQL("SELECT member, true, {} FROM stays GROUP BY member").format(
-                    _counted(most, [State.FREE])
+                    _counts_by_state(most, [RemainingState.WITHOUT_REASON])
                 )
             )
         return SQL("WITH RECURSIVE {} {}").format(
             SQL(", ").join(parts), SQL(" UNION ALL ").join(counts)
         )
 
-    def _left(self, at: int) -> Composable:
-        """Return the expression of a member's remaining records."""
-        # OFFSET 0 makes PostgreSQL compute the states once for each record.
+    def _remaining_records(self, at: int) -> Composable:
+        """Return the common table expression that selects the counted records of a collection.
+
+        A record is counted if at least one state expression of the collection returns a state for
+        it.
+
+        Args:
+            at: index of the collection in the statement.
+        """
+        # OFFSET 0 makes PostgreSQL compute the states only once for each record.
         columns = [SQL("t.tableoid"), SQL("t.ctid"), SQL("{} AS states").format(self._states[at])]
         for number, column in enumerate(self._targets(at)):
             columns.append(
@@ -252,20 +298,28 @@ class Statement:
         )
 
     def _explained_by(self, at: int, number: int) -> Composable:
-        """Return a member's records to delete that the records of a key explain."""
+        """Return a query for records that should have been deleted, but are still referenced.
+
+        The query selects records of one collection, to which other records refer by one foreign
+        key.
+
+        Args:
+            at: index of the collection in the statement.
+            number: index of the foreign key in `Member.referring`.
+        """
         referring = self._members[at].referring[number]
         targets = self._targets(at)
         key = replace(
             referring.key,
             targets=tuple(f"target {targets.index(column)}" for column in referring.key.targets),
         )
-        which = [referring.which]
+        conditions = [referring.keeps_record]
         if referring.member is not None:
-            which.append(
+            conditions.append(
                 SQL(
                     "NOT EXISTS (SELECT FROM {} AS o WHERE {} "
                     "AND (o.tableoid, o.ctid) = (t.tableoid, t.ctid))"
-                ).format(_name(referring.member), self._is_going(referring.member, "o"))
+                ).format(_name(referring.member), self._should_be_deleted(referring.member, "o"))
             )
         refers = [key.joined("c", "t")]
         if referring.to_itself:
@@ -276,15 +330,19 @@ class Statement:
         ).format(
             literal(at),
             _name(at),
-            self._is_going(at, "t"),
+            self._should_be_deleted(at, "t"),
             SQL(", ").join(quoted("t", column) for column in key.columns),
             key.identifier,
-            SQL(" AND ").join(which),
+            SQL(" AND ").join(conditions),
             SQL(" AND ").join(refers),
         )
 
     def _stays(self) -> Composable:
-        """Return the expression of the explained records to delete, each once."""
+        """Return the common table expression ``stays``.
+
+        It selects the records that should have been deleted, but whose deletion a referring record
+        prevents directly or through a chain of references.
+        """
         steps = self._steps()
         if not steps:
             explained = SQL(" UNION ").join(self._explained)
@@ -295,15 +353,20 @@ class Statement:
         ).format(SQL(" UNION ALL ").join(self._explained), SQL(" UNION ALL ").join(steps))
 
     def _steps(self) -> list[Composable]:
-        """Return the records to delete to which a record ``s`` refers, a query for each member."""
+        """Return queries that select the records to which a record ``s`` refers by foreign keys.
+
+        ``s`` is a record of the table expression ``stays``. The queries select only records that
+        should have been deleted. There is one query for each collection that has foreign keys to
+        follow.
+        """
         by_child: dict[int, list[Composable]] = {}
         for at, member in enumerate(self._members):
             for referring in member.referring:
                 if referring.member is not None and referring.passes_on:
                     step = self._step(at, referring.key)
                     by_child.setdefault(referring.member, []).append(step)
-        # The inner OFFSET 0 lets PostgreSQL skip all keys of another member at once; the outer one
-        # keeps the queries of the members apart.
+        # The inner OFFSET 0 lets PostgreSQL skip all keys of another member at once. The outer
+        # OFFSET 0 keeps it from merging the queries of the members.
         return [
             SQL("(SELECT * FROM ({} OFFSET 0) AS u WHERE s.member = {} OFFSET 0)").format(
                 SQL(" UNION ALL ").join(SQL("({})").format(step) for step in steps), literal(child)
@@ -312,7 +375,14 @@ class Statement:
         ]
 
     def _step(self, at: int, key: ForeignKey) -> Composable:
-        """Return a member's record to delete to which the record ``s`` refers by a key."""
+        """Return a query that selects the record to which a record ``s`` refers by a foreign key.
+
+        The query selects this record only if it should have been deleted.
+
+        Args:
+            at: index, in the statement, of the collection to which the foreign key refers.
+            key: foreign key of ``s``.
+        """
         return SQL(
             "SELECT {} AS member, p.* FROM {} AS c CROSS JOIN LATERAL "
             "(SELECT t.tableoid, t.ctid, {} AS states FROM {} AS t WHERE {} OFFSET 0) AS p "
@@ -323,21 +393,32 @@ class Statement:
             self._states[at],
             self._members[at].relation.identifier,
             key.joined("c", "t"),
-            self._is_going(at, "p"),
+            self._should_be_deleted(at, "p"),
         )
 
-    def _is_going(self, at: int, alias: str) -> Composable:
-        """Return the condition that a member's record is to be deleted, by its own states."""
+    def _should_be_deleted(self, at: int, alias: str) -> Composable:
+        """Return the SQL condition that a record should have been deleted.
+
+        Args:
+            at: index, in the statement, of the collection that contains the record.
+            alias: SQL alias of the row whose column ``states`` contains the states of the record.
+        """
         states = SQL("{}.states").format(SQL(alias))
         return any_of(
             [
-                SQL("{}[{}] = {}").format(states, literal(number + 1), literal(int(State.FREE)))
-                for number in self._members[at].going
+                SQL("{}[{}] = {}").format(
+                    states, literal(number + 1), literal(int(RemainingState.WITHOUT_REASON))
+                )
+                for number in self._members[at].deletable_states
             ]
         )
 
     def _targets(self, at: int) -> list[str]:
-        """Return the columns of a member that foreign keys reference."""
+        """Return those columns of a collection's table that foreign keys reference.
+
+        Args:
+            at: index of the collection in the statement.
+        """
         return list(
             dict.fromkeys(
                 column
@@ -351,8 +432,18 @@ def _name(at: int) -> Composable:
     return quoted(f"left {at}")
 
 
-def _counted(states: int, values: Sequence[State] | type[State]) -> Composable:
-    """Return an array with the numbers of records by state and value."""
+def _counts_by_state(
+    states: int, values: Sequence[RemainingState] | type[RemainingState]
+) -> Composable:
+    """Return an SQL array of record counts, with an item for each state expression and state.
+
+    An item is the number of records for which the state expression returns the state. The items are
+    sorted by state expression, then by state.
+
+    Args:
+        states: number of state expressions; see `Member.states`.
+        values: the states to count.
+    """
     each = [
         SQL("count(*) FILTER (WHERE states[{}] = {})").format(literal(at + 1), literal(int(value)))
         for at in range(states)

@@ -1,4 +1,4 @@
-"""The published cases as rows."""
+"""Read published test cases: tables as rows, and test vectors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ FOLDER = Path(__file__).parent
 
 
 def rows(name: str) -> list[dict[str, str]]:
-    """Read one of the tables."""
+    """Return the rows of a table of published test cases."""
     with (FOLDER / name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def rivest() -> list[dict[str, Any]]:
-    """Read the sampler's vectors."""
-    found: list[dict[str, Any]] = json.loads((FOLDER / "rivest_vectors.json").read_text("utf-8"))
-    return found
+    """Read the published test vectors of Rivest's sampler."""
+    vectors: list[dict[str, Any]] = json.loads((FOLDER / "rivest_vectors.json").read_text("utf-8"))
+    return vectors

@@ -1,0 +1,129 @@
+"""Required actions in Airflow: the text of their pages in two languages, and people's answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from include.approvals.form import Field
+from include.messages import Message, listed
+from include.policy.rules import translated_message
+from include.reports.i18n import Translator, language_tag
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A person's answer to a required action, or the fact that nobody answered in time.
+
+    Attributes:
+        option: chosen option; empty if nobody answered.
+        reason: reason that the person entered.
+        user: user id of the person; None if nobody answered in time.
+        at: time of the answer; None if nobody answered in time.
+        name: name of the person, if the auth manager stores it separately from the user id.
+        texts: field name -> value as text, for each field that the person filled in.
+        entered: field name -> value as Airflow passes it (text, number, boolean or list), for each
+            field that the person filled in. `include.approvals.form.read_form` validates these
+            values.
+        content: `RequiredAction.content` in the form that the person filled in; empty if the form
+            does not contain it.
+    """
+
+    option: str
+    reason: str
+    user: str | None
+    at: datetime | None
+    name: str | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
+    entered: Mapping[str, Any] = field(default_factory=dict)
+    content: str = ""
+
+
+LANGUAGES = {"zh_CN": "中文", "en": "English"}
+MAX_TEXT_LENGTH = 400  # maximum characters of a shown text
+# Characters that could change the page, hide text or start a formula: controls, Markdown,
+# zero-width and direction marks.
+HOSTILE = (
+    r"[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"|<>*_`#!~&=+\"'\\\[\]()]"
+)
+
+
+@dataclass(frozen=True)
+class RequiredAction:
+    """A required action: the page on which Airflow asks people for an answer.
+
+    Attributes:
+        subject: subject of the page in one line.
+        body: text of the page, in Markdown.
+        assigned: user ids of the people who may answer; never empty.
+        content: text that identifies the exact content to decide on. The form contains this text.
+            An answer is valid only if the text in its form is still the current one.
+        form: form fields of this required action; if empty, the form fields of the step are used.
+        choices: options of this required action; if empty, the options of the step are used.
+    """
+
+    subject: str
+    body: str
+    assigned: list[str]
+    content: str
+    form: tuple[Field, ...] = ()
+    choices: tuple[str, ...] = ()
+
+
+class InvalidAnswer(Exception):
+    """Raised when an answer is invalid or missing. The task then asks again.
+
+    The task builds a new required action with the current people and text. The code that raises the
+    error must store its reason in the data from which the required action is built.
+
+    Args:
+        reason: why the answer is invalid, without customer data. The log and the step's record show
+            it.
+        timezone: IANA name of the log's timezone.
+
+    Attributes:
+        reason: why the answer is invalid, without customer data.
+    """
+
+    def __init__(self, reason: Message, timezone: str = "UTC") -> None:
+        super().__init__(Translator("en", timezone).text(reason))
+        self.reason = reason
+
+
+def escape_text(text: str) -> str:
+    """Replace characters that could change the layout of a page, and shorten the text.
+
+    The result has at most `MAX_TEXT_LENGTH` characters.
+    """
+    return re.sub(HOSTILE, "·", text[:MAX_TEXT_LENGTH])
+
+
+def escape_message(message: Message) -> Message:
+    """Return a message whose text is escaped with `escape_text` in each language."""
+    return translated_message(
+        {
+            language_tag(locale): escape_text(Translator(locale).text(message))
+            for locale in LANGUAGES
+        }
+    )
+
+
+def in_both_languages(message: Message, timezone: str = "UTC") -> str:
+    """Return a message in English and Chinese on one line; only once if both texts are equal."""
+    texts = (Translator(language, timezone).text(message) for language in LANGUAGES)
+    return " / ".join(dict.fromkeys(texts))
+
+
+def format_accounts(accounts: Sequence[str]) -> Message:
+    """Return a list of user ids as Markdown that cannot change the layout of the page."""
+    return listed(["\\_".join(map(escape_text, account.split("_"))) for account in accounts])
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table with a header row."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '·') for cell in line)} |" for line in lines)

@@ -1,0 +1,305 @@
+"""The current state of each control of the policy pack: outcome and age of its newest evidence.
+
+A control never has the outcome "passed" if its newest evidence is missing, changed or too old, even
+if an earlier run passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection
+
+from include.evidence import index
+from include.evidence.bundle_reader import BundleReader
+from include.evidence.check import Refused
+from include.evidence.ledger import LedgerRow
+from include.evidence.model import ControlState, ControlStatus, Finding, Outcome, Result
+from include.evidence.verify import link_before
+from include.messages import Message, _
+from include.policy.period import add_period, utc
+from include.policy.rules import Control
+
+AHEAD = timedelta(minutes=5)  # the clocks of two machines may differ by so much
+# A run may take longer than the run before by the cadence divided by this: 2 hours of a day.
+GRACE_DIVISOR = 12
+_MOST_GRACE = timedelta(days=1)
+TREND = 14  # newest outcomes that are shown
+_SEARCHED_BUNDLES = (
+    20  # newest bundles of a workflow that are searched for evidence of its controls
+)
+
+
+SEALED_AHEAD = _(
+    "the bundle was sealed with a time in the future, so its age is unknown: a system clock "
+    "was wrong"
+)
+
+
+class Age(StrEnum):
+    """How old a control's newest evidence is, compared with the cadence in the policy pack."""
+
+    IN_TIME = "in_time"
+    LATE = "late"  # older than one cadence and its grace
+    STALE = "stale"  # older than two cadences
+    NEVER = "never"  # without evidence
+
+
+@dataclass(frozen=True)
+class ControlEvidence:
+    """A control with its newest evidence and the outcomes of earlier evidence.
+
+    Attributes:
+        control: the control of the policy pack.
+        row: ledger row of the newest evidence; None if the control has no evidence.
+        status: status of the control in the newest bundle; None if this bundle is not valid or has
+            no result for the control.
+        problem: why the newest bundle is not valid or has no result for the control; None
+            otherwise.
+        due_at: when the next evidence is due, in UTC; None if the control has no evidence.
+        age: age of the newest evidence, compared with the cadence. It is counted from
+            `finished_at`, or from the time of the seal if the bundle is not valid.
+        trend: outcomes of the newest bundles that are evidence for the control, oldest first; at
+            most 14.
+        findings: all findings of the newest bundle, including those against other clauses.
+        finished_at: time at which the checks of the newest run ended, according to its signed
+            result; None if the newest bundle is not valid.
+        is_checked: whether the content of every file of the newest bundle was checked. False if the
+            bundle is too large for a complete check.
+    """
+
+    control: Control
+    row: LedgerRow | None
+    status: ControlStatus | None
+    problem: Message | None
+    due_at: datetime | None
+    age: Age
+    trend: tuple[Outcome, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    finished_at: datetime | None = None
+    is_checked: bool = True
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return the current outcome of the control.
+
+        The outcome is ``fail`` if the evidence is missing, was changed or is older than two
+        cadences. It is also ``fail`` if the newest measured value does not meet the target.
+
+        The outcome is ``attention`` if the newest run did not measure the control or if the
+        evidence is late. It is also ``attention`` if the newest bundle is too large for a complete
+        check.
+        """
+        if self.status is None or self.age in (Age.STALE, Age.NEVER):
+            return Outcome.FAIL
+        if self.status.state is ControlState.FAILED:
+            return Outcome.FAIL
+        if self.status.state is ControlState.NO_EVIDENCE or self.age is Age.LATE:
+            return Outcome.ATTENTION
+        return Outcome.PASS if self.is_checked else Outcome.ATTENTION
+
+
+def read_control_evidence(
+    conn: Connection,
+    bundle_reader: BundleReader,
+    controls: Sequence[Control],
+    now: datetime,
+    zone: ZoneInfo,
+    pruned: int = 0,
+) -> list[ControlEvidence]:
+    """Return the evidence of each control, in the order of the given controls.
+
+    Args:
+        conn: connection to the state database.
+        bundle_reader: reads and checks the bundles.
+        controls: controls of the policy pack.
+        now: the current time.
+        zone: timezone of the policy pack, in which cadences of days or months are counted.
+        pruned: sequence number of the last bundle whose files were pruned.
+
+    Raises:
+        StoreError: the evidence store cannot be read.
+    """
+    newest = index.newest_of(conn, {control.workflow for control in controls}, _SEARCHED_BUNDLES)
+    states = []
+    for control in controls:
+        rows = [row for row in newest.get(control.workflow, []) if control.id in row.controls]
+        if not rows and len(newest.get(control.workflow, [])) == _SEARCHED_BUNDLES:
+            older = index.newest_of(conn, {control.workflow}, TREND, {control.id})
+            rows = older.get(control.workflow, [])
+        states.append(_evidence_of(conn, bundle_reader, control, rows[:TREND], now, zone, pruned))
+    return states
+
+
+def _evidence_of(
+    conn: Connection,
+    bundle_reader: BundleReader,
+    control: Control,
+    rows: Sequence[LedgerRow],
+    now: datetime,
+    zone: ZoneInfo,
+    pruned: int,
+) -> ControlEvidence:
+    if not rows:
+        return ControlEvidence(control, None, None, None, None, Age.NEVER)
+    newest = rows[0]
+    trend = tuple(Outcome(row.outcome) for row in reversed(rows))
+
+    def invalid(problem: Message) -> ControlEvidence:
+        due_at = add_period(newest.sealed_at, control.cadence, zone)
+        age = _age(now, newest.sealed_at, control, zone)
+        return ControlEvidence(control, newest, None, problem, due_at, age, trend)
+
+    if newest.seq <= pruned:
+        return invalid(
+            _("the files of the bundle were removed at the end of their retention period")
+        )
+    try:
+        result = bundle_reader.result(newest)
+        check = bundle_reader.checked(newest, lambda: link_before(conn, newest))
+    except Refused as refusal:
+        return invalid(refusal.message)
+    if check.problem is not None:
+        return invalid(check.problem)
+    if is_ahead(newest, result, now):
+        return invalid(SEALED_AHEAD)
+    status = next((each for each in result.controls if each.id == control.id), None)
+    return ControlEvidence(
+        control,
+        newest,
+        status,
+        None if status else _("the newest evidence bundle has no result for this control"),
+        add_period(result.finished_at, control.cadence, zone),
+        _age(now, result.finished_at, control, zone),
+        trend,
+        tuple(result.findings),
+        finished_at=result.finished_at,
+        is_checked=check.complete,
+    )
+
+
+def is_ahead(row: LedgerRow, result: Result, now: datetime) -> bool:
+    """Return whether a bundle was sealed, or its checks ended, more than 5 minutes after `now`.
+
+    The age of such a bundle is unknown, because a clock is wrong: that of this machine or that of
+    the machine that sealed the bundle.
+
+    Args:
+        row: ledger row of the bundle.
+        result: the bundle's signed result.
+        now: the current time by the clock of this machine.
+    """
+    return max(utc(row.sealed_at), utc(result.finished_at)) > utc(now) + AHEAD
+
+
+def _age(now: datetime, finished_at: datetime, control: Control, zone: ZoneInfo) -> Age:
+    """Return how old a control's evidence is, compared with the cadence of the control.
+
+    Args:
+        now: the current time.
+        finished_at: time from which the age counts. For a valid bundle, it is the end of the run's
+            checks according to the signed result. The time of the seal would be too late if the
+            ledger row was lost and added again.
+        control: the control.
+        zone: timezone in which cadences of days or months are counted.
+    """
+    due_at = add_period(finished_at, control.cadence, zone)
+    if utc(now) <= due_at + min((due_at - utc(finished_at)) / GRACE_DIVISOR, _MOST_GRACE):
+        return Age.IN_TIME
+    return Age.LATE if utc(now) <= add_period(due_at, control.cadence, zone) else Age.STALE
+
+
+@dataclass(frozen=True)
+class ClauseFindings:
+    """The findings of one bundle against one clause.
+
+    Attributes:
+        row: ledger row of the bundle.
+        findings: the findings; at least one.
+    """
+
+    row: LedgerRow
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class ClauseEvidence:
+    """A clause of the policy with the evidence of its controls and the findings against it.
+
+    Attributes:
+        clause: number of the clause.
+        controls: evidence of the clause's controls; empty if the clause has findings but no
+            controls.
+        findings_by_bundle: findings against the clause, newest bundle first. A bundle is listed
+            only once, even if it is evidence for several controls.
+    """
+
+    clause: str
+    controls: tuple[ControlEvidence, ...]
+    findings_by_bundle: tuple[ClauseFindings, ...]
+
+    @property
+    def is_readable(self) -> bool:
+        """Return whether each control's newest bundle is valid and has a result for the control."""
+        return all(control.status is not None for control in self.controls)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return the worst outcome of the clause's controls and of its findings' severities."""
+        severities = [
+            each.severity for bundle in self.findings_by_bundle for each in bundle.findings
+        ]
+        return Outcome.worst([*(control.outcome for control in self.controls), *severities])
+
+
+def by_clause(controls: Collection[ControlEvidence]) -> list[ClauseEvidence]:
+    """Return controls and the findings of their bundles by clause, sorted by clause number.
+
+    A clause that has only findings is included.
+
+    Args:
+        controls: the controls with their newest evidence.
+    """
+    bundles: dict[int, ControlEvidence] = {}
+    for evidence in controls:
+        if evidence.row is not None:
+            bundles.setdefault(evidence.row.seq, evidence)
+    newest_first = [bundles[seq] for seq in sorted(bundles, reverse=True)]
+    clauses = {evidence.control.clause for evidence in controls} | {
+        _clause_of(finding, bundle) for bundle in newest_first for finding in bundle.findings
+    }
+    return [
+        ClauseEvidence(
+            clause,
+            tuple(evidence for evidence in controls if evidence.control.clause == clause),
+            tuple(_findings_against(clause, newest_first)),
+        )
+        for clause in sorted(clauses, key=_as_numbers)
+    ]
+
+
+def _findings_against(clause: str, bundles: Sequence[ControlEvidence]) -> Iterator[ClauseFindings]:
+    for bundle in bundles:
+        findings = tuple(each for each in bundle.findings if _clause_of(each, bundle) == clause)
+        if findings and bundle.row is not None:
+            yield ClauseFindings(bundle.row, findings)
+
+
+def _clause_of(finding: Finding, bundle: ControlEvidence) -> str:
+    """Return the clause to which a finding refers.
+
+    If the finding names no clause, return the clause of the control.
+
+    Args:
+        finding: a finding of the bundle.
+        bundle: the control with its newest bundle.
+    """
+    return finding.clause or bundle.control.clause
+
+
+def _as_numbers(clause: str) -> tuple[tuple[int, str], ...]:
+    return tuple((int(part) if part.isdecimal() else 0, part) for part in clause.split("."))

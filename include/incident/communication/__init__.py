@@ -1,0 +1,1 @@
+"""Communication about an incident: authority reports, notices to affected people, addresses."""

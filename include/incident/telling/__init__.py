@@ -1,1 +1,0 @@
-"""What authorities and affected people are told: documents, letters, addresses, notices."""

@@ -1,0 +1,1 @@
+"""Generates reference pages of docs/ from declarations in the code."""

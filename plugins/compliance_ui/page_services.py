@@ -1,0 +1,302 @@
+"""The services that pages use: stores, policy pack and read access to the state database."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import TypeVar
+
+from psycopg.errors import InsufficientPrivilege
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import ProgrammingError
+
+from include.composition import pages_engine, services_from
+from include.evidence import index
+from include.evidence.bundle_reader import BundleReader
+from include.evidence.check import Refused
+from include.evidence.ledger import RowChecker, RowCheckState, head
+from include.evidence.ledger_recovery import pending_signature
+from include.evidence.signing import TrustedKeys
+from include.orchestration.run import airflow_connections
+from include.policy import PolicyPack
+from include.service_container import Services
+from include.services.connections import ConnectionSpec
+from include.services.objectstore.base import ObjectStore, StoreError
+from include.services.stores import open_store
+from include.state.migrate import require_current
+from plugins.compliance_ui.ledger_watcher import LedgerWatcher
+
+SERVICES_CACHED_FOR = 60.0  # seconds; then connections and policy pack are read again
+LOSSES_CACHED_FOR = 60.0  # seconds; then the ledger is searched for missing bundles again
+COUNTS = 512  # cached counts of filtered lists
+# Tasks retry six times with a timeout of a minute. With that, forty requests for pages would block
+# all threads of the server.
+_INTERACTIVE_TIMEOUTS = {"connect_timeout": 3, "read_timeout": 8, "max_attempts": 2}
+_log = logging.getLogger(__name__)
+_Cached = TypeVar("_Cached")
+
+
+class SharedCache:
+    """A cache that all requests of the process share.
+
+    A cached value is replaced when its lifetime has ended, or when `get` is called with another
+    key.
+
+    Args:
+        steady: function that returns the seconds of a monotonic clock.
+    """
+
+    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
+        self.steady = steady
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._values: dict[str, tuple[Hashable, float, object]] = {}
+        self._counts: OrderedDict[Hashable, int] = OrderedDict()
+
+    def get(
+        self,
+        name: str,
+        create: Callable[[], _Cached],
+        key: Hashable = None,
+        seconds: float = float("inf"),
+    ) -> _Cached:
+        """Return the cached value of a name, or create the value if it is not cached.
+
+        While the value is created, concurrent requests wait for it.
+
+        Args:
+            name: name of the value in the cache.
+            create: function that returns a new value.
+            key: identity of the source of the value, such as a database address. If the key
+                changes, a new value is created.
+            seconds: lifetime of the value in seconds.
+        """
+        with self._lock:
+            lock = self._locks.setdefault(name, threading.Lock())
+        with lock:
+            entry = self._values.get(name)
+            if entry is not None and entry[0] == key and self.steady() - entry[1] < seconds:
+                return entry[2]  # type: ignore[return-value]  # of that name
+            value = create()
+            self._values[name] = (key, self.steady(), value)
+            if entry is not None and isinstance(entry[2], Engine):
+                entry[2].dispose()  # connections in use stay open until they are returned
+            return value
+
+    def count(self, key: Hashable, count: Callable[[], int]) -> int:
+        """Return the number that is cached for a key.
+
+        If the cache has no number for the key, call `count` and cache the number that it returns.
+
+        Args:
+            key: identity of the counted objects, for example the filter of a query.
+            count: function that counts the objects.
+        """
+        with self._lock:
+            if key in self._counts:
+                return self._counts[key]
+        number = count()
+        with self._lock:
+            self._counts[key] = number
+            while len(self._counts) > COUNTS:
+                self._counts.popitem(last=False)
+        return number
+
+
+@dataclass(frozen=True)
+class LedgerState:
+    """The completeness of the evidence ledger and of the registers in the state database.
+
+    Attributes:
+        missing: number of deleted ledger rows.
+        row_check: state of the check for changed ledger rows.
+        registers_lost: whether the newest bundle reports that registers, such as the register of
+            legal holds, lost entries that an earlier bundle had sealed.
+    """
+
+    missing: int
+    row_check: RowCheckState
+    registers_lost: bool = False
+
+    @property
+    def broken(self) -> bool:
+        """Whether ledger rows are missing or changed, or registers lost entries.
+
+        If so, readers cannot rely on the compliance pages.
+        """
+        return bool(self.missing or self.row_check.changed or self.registers_lost)
+
+
+@dataclass(frozen=True)
+class PageServices:
+    """The connections and the policy pack that the compliance pages use.
+
+    `page_services` reads the connections and the policy pack again after a minute.
+
+    Args:
+        core: connections and policy pack.
+        cache: cache of values that are kept when the connections and the policy pack are read
+            again.
+    """
+
+    core: Services
+    cache: SharedCache
+
+    @property
+    def pack(self) -> PolicyPack:
+        """The policy pack as it was read at most a minute ago."""
+        return self.core.pack
+
+    @property
+    def reader(self) -> Engine:
+        """The database engine that reads the state database with a read-only login.
+
+        Raises:
+            UsageError: migrations of the state database are pending.
+        """
+        address = self.core.role_database("pages_db", "state_db")
+        return self.cache.get("reader", lambda: pages_engine(self.core), address.conninfo())
+
+    @property
+    def bundle_reader(self) -> BundleReader:
+        """The reader of evidence bundles. It remembers which bundles it has verified."""
+        trusted = tuple(self.core.trusted)
+        key = (_serialized(self.core.connection("evidence_store")), trusted)
+
+        def make() -> BundleReader:
+            store = self.store("evidence_store")
+            return BundleReader(store, trusted, self.cache.steady, self._pending_signature)
+
+        return self.cache.get("bundle_reader", make, key)
+
+    def _pending_signature(self, bundle: str) -> bytes | None:
+        """Return the signature of a sealed bundle that is not uploaded to the evidence store yet.
+
+        Return None if there is no such signature, or if the login of ``pages_db`` may not read it.
+
+        Args:
+            bundle: folder of the bundle in the evidence store.
+        """
+        try:
+            with self.read_connection() as conn:
+                return pending_signature(conn, bundle)
+        except ProgrammingError as error:
+            if not isinstance(error.orig, InsufficientPrivilege):
+                raise
+            _log.warning(
+                "The role of pages_db may not read signatures that wait for their upload; run "
+                "`./parcelseal migrate --pages-role NAME` again."
+            )
+            return None
+
+    def store(self, conn_id: str) -> ObjectStore:
+        """Open a store with short timeouts, because a person waits for the page.
+
+        Args:
+            conn_id: id of the store's connection.
+        """
+        spec = self.core.connection(conn_id)
+        return open_store(replace(spec, extra={**_INTERACTIVE_TIMEOUTS, **spec.extra}))
+
+    @property
+    def watcher(self) -> LedgerWatcher:
+        """The background check for changed rows of the evidence ledger."""
+        address = self.core.role_database("pages_db", "state_db").conninfo()
+        trusted = tuple(self.core.trusted)
+
+        def make() -> LedgerWatcher:
+            return LedgerWatcher(
+                RowChecker(TrustedKeys(trusted)), self.read_connection, self.cache.steady
+            )
+
+        return self.cache.get("watcher", make, (address, trusted))
+
+    @property
+    def timezone(self) -> str:
+        """The timezone of the policy pack, in which pages show times."""
+        return self.pack.calendar.timezone
+
+    def now(self) -> datetime:
+        """Return the current time in the timezone of the policy pack."""
+        return self.core.clock.now().astimezone(self.pack.calendar.zone)
+
+    def ledger(self, conn: Connection, pruned: int) -> LedgerState:
+        """Return which parts of the evidence ledger and the registers are missing or changed.
+
+        Args:
+            conn: connection to the state database.
+            pruned: sequence number of the last bundle whose ledger row may have been deleted after
+                its retention period.
+        """
+        missing = self.cache.get(
+            "lost",
+            lambda: index.missing_row_count(conn, pruned),
+            index.last_bundle(conn),
+            seconds=LOSSES_CACHED_FOR,
+        )
+        return LedgerState(missing, self.watcher.status(conn), self._registers_lost(conn))
+
+    def _registers_lost(self, conn: Connection) -> bool:
+        """Return whether the newest bundle reports that registers lost entries.
+
+        Return False if the newest bundle cannot be read. The pages show such a bundle as invalid.
+        """
+        newest = head(conn)
+        if newest is None:
+            return False
+        try:
+            registers = self.bundle_reader.result(newest).registers
+        except (Refused, StoreError):
+            return False  # the pages show such a bundle as invalid
+        return registers is not None and bool(registers.lost)
+
+    @contextmanager
+    def read_connection(self) -> Iterator[Connection]:
+        """Connect to the state database with a read-only login, for a ``with`` block.
+
+        Raises:
+            UsageError: the schema of the state database does not fit this version of ParcelSeal.
+        """
+        with self.reader.connect() as conn:
+            require_current(conn)
+            yield conn
+
+    def read_cached(self, conn_id: str, seconds: float, make: Callable[[], _Cached]) -> _Cached:
+        """Return cached data of a store, or read the data again if its lifetime has ended.
+
+        Args:
+            conn_id: id of the store's connection.
+            seconds: lifetime of the data in seconds.
+            make: function that reads the data.
+        """
+        key = (_serialized(self.core.connection(conn_id)), tuple(self.core.trusted))
+        return self.cache.get(conn_id, make, key, seconds)
+
+
+_cache = SharedCache()
+
+
+def page_services() -> PageServices:
+    """Return the services for a request. Connections and policy pack are cached for a minute."""
+
+    def create() -> PageServices:
+        services = services_from(os.environ, airflow_connections())
+        return PageServices(services, _cache)
+
+    return _cache.get("services", create, seconds=SERVICES_CACHED_FOR)
+
+
+def _serialized(spec: ConnectionSpec) -> str:
+    """Return all settings of a connection as one text.
+
+    If the text differs from an earlier text, a setting was changed.
+    """
+    return json.dumps(asdict(spec), sort_keys=True, default=str)

@@ -1,0 +1,28 @@
+"""Tests of a scripted incident, for modules that have the fixtures `played` and `state`."""
+
+from __future__ import annotations
+
+from tests.e2e.incidents import checks
+from tests.e2e.incidents.incident_driver import Played
+from tests.e2e.incidents.sample_queries import Sample
+
+
+def test_scope_and_legal_holds_match_the_sample_database(played: Played, state: Sample) -> None:
+    checks.check_scope(played)
+    checks.check_holds(played, state)
+
+
+def test_findings_of_the_incident_report_only_expired_time_limits(played: Played) -> None:
+    checks.check_expired_clocks(played)
+
+
+def test_documents_and_report_are_in_both_languages(played: Played) -> None:
+    checks.check_sealed_documents(played)
+    checks.check_report_texts(played)
+    checks.check_approval(played)
+
+
+def test_team_calls_and_notices_are_sent_once(played: Played, state: Sample) -> None:
+    checks.check_team_call(played)
+    checks.check_letters(played)
+    checks.check_corrective_action(played, state)

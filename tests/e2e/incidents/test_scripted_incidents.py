@@ -1,0 +1,167 @@
+"""Tests of five scripted incidents; people answer over Airflow's REST API.
+
+The sixth runs in a complete Airflow: tests/e2e/in_airflow/test_respond_to_incident.py.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from include.evidence.verify import verify_all
+from tests.e2e.conftest import Cli
+from tests.e2e.incidents import checks
+from tests.e2e.incidents.incident_driver import Played
+from tests.e2e.incidents.incident_scripts import IN_PROCESS
+from tests.e2e.incidents.sample_queries import Sample
+from tests.e2e.incidents.shared_tests import (  # noqa: F401 - collected here
+    test_documents_and_report_are_in_both_languages,
+    test_findings_of_the_incident_report_only_expired_time_limits,
+    test_scope_and_legal_holds_match_the_sample_database,
+    test_team_calls_and_notices_are_sent_once,
+)
+
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1800)]
+NAMES = [one.__name__ for one in IN_PROCESS]
+
+
+@pytest.fixture(params=NAMES)
+def played(request: pytest.FixtureRequest, led: dict[str, Played]) -> Played:
+    """A scripted incident. Tests run with each of the five."""
+    return led[request.param]
+
+
+@pytest.fixture
+def state(cli: Cli) -> Sample:
+    """The state database, for queries in plain SQL."""
+    return Sample(cli.postgres("parcelseal_state"))
+
+
+def test_steps_accept_answers_only_from_people_on_the_required_duty(played: Played) -> None:
+    checks.check_assigned_people(played)
+    checks.check_refused_people(played)
+    checks.check_pages(played)
+
+
+def test_timeline_contains_the_scripted_answers_and_its_digests_verify(played: Played) -> None:
+    checks.check_timeline_kinds_and_authors(played)
+    checks.check_timeline_digests(played)
+
+
+def test_all_sealed_bundles_verify(cli: Cli, led: dict[str, Played]) -> None:
+    del led
+    with cli.services.state.connect() as conn:
+        verification = verify_all(cli.services.store("evidence_store"), conn, cli.services.trusted)
+    assert verification.verified
+
+
+def test_incident_triggered_twice_is_registered_as_duplicate(
+    led: dict[str, Played], state: Sample
+) -> None:
+    played = led["insider_export"]
+    again = json.loads((played.again / "result.json").read_text())
+    codes = {
+        finding["code"]
+        for finding in again["findings"]
+        if not finding["code"].startswith("notices.")
+    }
+    assert (codes, again["outcome"]) == ({"incident.duplicate"}, "attention")
+    number = again["steps"][0]["data"]["number"]
+    assert again["steps"][0]["data"]["duplicate_of"] == played.number
+    assert checks.entry(played, "pressed_again")["data"]["number"] == number
+    assert again["approvals"] == []
+    query = "SELECT count(*) FROM notification WHERE key LIKE %(mine)s"
+    assert state.rows(query, {"mine": f"{number}/%"}) == [(0,)]
+    assert state.rows(
+        "SELECT state FROM incident WHERE number = %(number)s", {"number": number}
+    ) == [("duplicate",)]
+
+
+def test_management_answers_a_step_that_the_person_on_duty_did_not_answer(
+    led: dict[str, Played],
+) -> None:
+    played = led["lost_device"]
+    silent, contained = checks.entry(played, "unanswered"), checks.entry(played, "contained")
+    assert silent["data"]["step"] == "contain"
+    assert silent["place"] < contained["place"]
+    assert contained["by"] in played.team["command"]
+
+
+def test_form_after_a_refused_answer_keeps_the_entered_values(led: dict[str, Played]) -> None:
+    page = led["lost_device"].page("decide")
+    assert page["params"]["list_looked_at"]["value"] is True
+    page = led["misdelivery"].page("grade")
+    assert page["params"]["grade"]["value"] == "major"
+
+
+def test_time_limits_use_the_time_that_people_enter_for_events_during_an_outage(
+    led: dict[str, Played],
+) -> None:
+    played = led["ransomware"]
+    aware = checks.moment(played.script.form["aware_at"])
+    for kind, hours in (("contained", 3), ("reported", 3.5)):
+        entries = [entry for entry in played.timeline if entry["kind"] == kind]
+        hours_taken = {
+            (checks.moment(entry["happened_at"]) - aware).total_seconds() / 3600
+            for entry in entries
+        }
+        assert hours in hours_taken
+        recorded = checks.moment(entries[0]["recorded_at"]) - aware
+        assert recorded.total_seconds() >= 6 * 3600
+    woken = {entry["data"]["clock"] for entry in played.timeline if entry["kind"] == "woken"}
+    assert {"graded", "contained", "postal_first"} <= woken
+
+
+def test_expired_time_limit_notifies_the_person_on_duty_and_management(
+    led: dict[str, Played],
+) -> None:
+    played = led["ransomware"]
+    recipients = {
+        mail["To"]
+        for mail in checks.mails(played.home)
+        if f"Incident {played.number}: a deadline was MISSED" in checks.text_of(mail, "plain")
+    }
+    assert {"management@courier.example", "compliance@courier.example"} <= recipients
+
+
+def test_partner_breach_reopens_partner_review(led: dict[str, Played], state: Sample) -> None:
+    played = led["partner_breach"]
+    query = (
+        "SELECT reopened_because FROM partner_review "
+        "WHERE partner = %(partner)s AND decided_at IS NULL"
+    )
+    ((because,),) = state.rows(query, {"partner": played.script.partner})
+    assert played.number in because
+    assert checks.entry(played, "note")["data"]["partner"] == played.script.partner
+
+
+def test_report_that_no_authority_needs_is_recorded_as_not_handed_in(
+    led: dict[str, Played],
+) -> None:
+    reported = [
+        report["data"] for report in led["partner_breach"].timeline if report["kind"] == "reported"
+    ]
+    assert [(report["authority"], report["phase"], report["complete"]) for report in reported] == [
+        ("cac", "first", True),
+        ("postal", "first", False),
+        ("cac", "rest", True),
+        ("postal", "rest", False),
+    ]
+
+
+def test_incident_commands_list_and_verify_incidents(cli: Cli, led: dict[str, Played]) -> None:
+    listed = {
+        incident["incident"]: incident for incident in cli.json("incident", "list")["incidents"]
+    }
+    for played in led.values():
+        row = listed[played.number]
+        assert (row["type"], row["state"], row["grade"]) == (
+            played.script.name,
+            "closed",
+            played.script.grade,
+        )
+        assert row["ran_out"] == len(played.script.late)
+    played = led["ransomware"]
+    verified = cli.json("incident", "verify", played.number)
+    assert (verified["verified"], verified["head"]) == (True, played.timeline[-1]["sha256"])

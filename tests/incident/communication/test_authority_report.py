@@ -1,0 +1,172 @@
+"""Tests of reports to authorities: required facts, and missing facts that prevent the hand-in."""
+
+from __future__ import annotations
+
+from include.documents.document_texts import missing_entries
+from include.documents.model import Document, Form
+from include.incident.communication import authority_report
+from include.incident.communication.authority_report import Phase
+from include.incident.form import Action
+from include.incident.incident_ids import Kind
+from include.messages import Message
+from include.reports.i18n import Translator
+from include.reports.model import Table
+from tests.incident.incident_fixtures import COMP, LEAD, Case, Company, english
+
+
+def report(case: Case, phase: Phase, authority: str = "cac") -> Document:
+    return authority_report.report_of(case.context, case.record, authority, phase)
+
+
+def summary(case: Case) -> Document:
+    return authority_report.summary_of(case.context, case.record)
+
+
+def values_by_label(document: Document) -> dict[str, object]:
+    """Return the value of each form field of a document in English, by label."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return english(value) if isinstance(value, Message) else value
+
+    return {
+        english(entry.label): plain(entry.value)
+        for section in document.sections
+        for block in section.blocks
+        if isinstance(block, Form)
+        for entry in block.entries
+    }
+
+
+def clocks(document: Document) -> list[list[str]]:
+    """Return the rows of the tables of time limits in a document, in English."""
+    return [
+        [english(cell) for cell in row if isinstance(cell, Message)]
+        for section in document.sections
+        for block in section.blocks
+        if isinstance(block, Table)
+        for row in block.rows
+    ]
+
+
+def test_first_report_requires_only_facts_known_at_once(company: Company) -> None:
+    case = company.open(1, 2).counted()
+    assert [english(field) for field in missing_entries(report(case, Phase.FIRST))] == ["Grade"]
+    case.answer("grade")
+    document = report(case, Phase.FIRST)
+    assert missing_entries(document) == []
+    values = values_by_label(document)
+    assert values["Company"] == "Sample Courier Co."
+    assert values["Systems"] == "Courier"
+    assert (values["People affected"], values["Records"]) == (2, 2)
+    assert values["Types of information"] == [
+        "name", "e-mail address", "customer or waybill number",
+    ]  # fmt: skip
+    assert values["Containment of the incident"] == "containment in progress; no result yet"
+    assert values["Start of the incident"] == "not known yet"
+    assert "Preliminary cause" not in values
+    assert english(document.footer or document.title).startswith(
+        "How to submit this report: Hotline 12387"
+    )
+
+
+def test_report_shows_uncounted_figures_as_unknown(company: Company) -> None:
+    company.broken = {"archive"}
+    case = company.open(databases=["archive"], keys=[]).counted()
+    case.answer("grade", reason="nothing could be counted")
+    values = values_by_label(report(case, Phase.FIRST))
+    assert values["People affected"] == "not known yet"
+    assert values["Types of information"] == "not known yet"
+    assert values["Databases in which the affected people are not counted yet"] == "archive"
+    assert values["Systems"] == "Archive"
+
+
+def test_follow_up_report_has_cause_and_evidence_and_earlier_reports(company: Company) -> None:
+    case = company.open(1).until("notify")
+    case.answer("report_rest", authority="postal", receipt="POSTAL")
+    document = report(case, Phase.REST)
+    assert missing_entries(document) == []
+    values = values_by_label(document)
+    assert values["Preliminary cause"] == "cause, said in en"
+    assert (
+        values["Expected development, traces of the cause, and next steps"]
+        == "next_steps, said in en"
+    )
+    assert str(values["Notification of affected people"]).startswith(
+        "1 affected people are to be notified"
+    )
+    evidence = values["Preserved evidence"]
+    assert isinstance(evidence, list)
+    assert [line.partition(":")[0].partition(",")[0] for line in evidence] == [
+        "List of 1 affected people", "Extract of the access log of courier",
+        "Legal holds in force", f"Timeline of {len(case.entries())} entries",
+    ]  # fmt: skip
+    before = values["Reports"]
+    assert isinstance(before, list)
+    assert len(before) == 1
+    assert "R-1" in before[0]
+
+
+def test_report_lists_only_time_limits_of_its_authority(company: Company) -> None:
+    case = company.open(1).until("grade")
+    rows = clocks(report(case, Phase.FIRST))
+    assert [row[0] for row in rows] == [
+        "Report to the cyberspace administration of a general incident"
+    ]
+    case.update(Action.REGRADE, by=COMP, grade="larger", words="more was found")
+    rows = clocks(report(case, Phase.FIRST))
+    assert "First report to the cyberspace administration" in {row[0] for row in rows}
+    assert all("does not apply" not in row[2] for row in rows)
+
+
+def test_summary_requires_lessons_and_corrective_actions_of_review(company: Company) -> None:
+    case = company.open(1).until("close")
+    assert [english(field) for field in missing_entries(summary(case))] == [
+        "Lessons learned and accountability", "Corrective actions that were registered as findings",
+    ]  # fmt: skip
+    case.answer("review")
+    assert missing_entries(summary(case)) == []
+    assert (
+        values_by_label(summary(case))["Corrective actions that were registered as findings"]
+        == "none; the lessons learned state the reason"
+    )
+    other = company.open(2).until("close")
+    other.answer("review", action_1="Lock them", owner_1="compliance")
+    actions = values_by_label(summary(other))["Corrective actions that were registered as findings"]
+    assert isinstance(actions, list)
+    assert actions[0].startswith("Lock them (finding ")
+
+
+def test_document_of_drill_is_marked_as_drill_in_both_languages(company: Company) -> None:
+    case = company.open(scenario="scanner_lost", keys=[], databases=[]).counted()
+    case.answer("grade")
+    document = report(case, Phase.FIRST)
+    assert document.warning is not None
+    assert english(document.warning).startswith("DRILL")
+    chinese = Translator("zh_CN", "Asia/Shanghai")
+    assert "演练" in chinese.text(document.warning)
+    happened = {
+        chinese.text(entry.value)
+        for section in document.sections
+        for block in section.blocks
+        if isinstance(block, Form)
+        for entry in block.entries
+        if isinstance(entry.value, Message)
+    }
+    assert any("快递员将扫描终端遗落在出租车上" in value for value in happened)
+    real = company.open(1).until("grade")
+    assert report(real, Phase.FIRST).warning is None
+
+
+def test_report_leaves_out_entries_declared_mistakes(company: Company) -> None:
+    case = company.open(1).until("report", contain={"notes": "The scanner is locked"})
+    before = values_by_label(report(case, Phase.REST))
+    assert "is locked" in str(before["Containment of the incident"])
+    assert "R-1" in str(before["Reports"])
+    for kind in (Kind.CONTAINED, Kind.REPORTED, Kind.REPORTED):
+        last = [entry.place for entry in case.record.valid if entry.kind is kind][-1]
+        case.update(Action.CORRECT, by=LEAD, entry=last)
+    after = values_by_label(report(case, Phase.REST))
+    assert after["Containment of the incident"] == "containment in progress; no result yet"
+    assert after["Reports"] is None

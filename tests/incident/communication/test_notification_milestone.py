@@ -1,0 +1,170 @@
+"""Tests of the time from which the notification of affected people is complete.
+
+All affected people have to be known and covered by a decision. Each of them must have been
+notified, unless the decision says otherwise.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+from include.incident.clocks.clock import clocks_of
+from include.incident.form import Action
+from include.incident.incident_ids import Kind
+from include.incident.steps import decision
+from tests.incident.decision_fixtures import (
+    asked,
+    given,
+    left,
+    notification_clock,
+    widened,
+)
+from tests.incident.incident_fixtures import SERVICE, Company, assess
+
+
+def test_notification_is_incomplete_while_decision_on_people_is_missing(
+    company: Company,
+) -> None:
+    company.broken = {"archive"}
+    case = company.open(databases=["courier", "archive"], keys=["courier/1", "archive/2"])
+    assess(case.context)
+    case.preserve(last=True)
+    case.answer("impact")
+    case.page("decide")
+    case.answer("decide")
+    case.notify()
+    case.delivered()
+    assert case.said(Kind.TOLD) == [
+        "1 notices were sent, 0 could not be sent. The people who received no notice "
+        "have to be notified in another way. Further affected people are not identified yet, or "
+        "it is not decided yet whether to notify them."
+    ]
+    assert notification_clock(case).is_open
+    company.broken = set()
+    company.clock.on(hours=1)
+    assess(case.context)
+    case.preserve()
+    case.settle()
+    assert notification_clock(case).is_open
+    case.page("decide")
+    company.clock.on(hours=1)
+    case.answer("decide")
+    case.notify()
+    assert notification_clock(case).is_open
+    company.clock.on(hours=1)
+    case.delivered()
+    assert notification_clock(case).done_at == company.clock.now()
+
+
+def test_notification_is_complete_when_recounted_database_adds_nobody(
+    company: Company,
+) -> None:
+    for option in (decision.TELL, decision.DO_NOT_TELL):
+        company.broken = {"archive"}
+        case = company.open(databases=["courier", "archive"], keys=["courier/1"])
+        assess(case.context)
+        case.preserve(last=True)
+        case.answer("impact")
+        case.page("decide")
+        case.answer("decide", option=option)
+        case.notify()
+        case.delivered()
+        assert notification_clock(case).is_open
+        company.broken = set()
+        company.clock.on(hours=1)
+        assess(case.context)
+        case.preserve()
+        at = company.clock.now()
+        company.clock.on(hours=90)
+        case.settle()
+        assert notification_clock(case).done_at == at, option
+
+
+def test_notification_stays_complete_if_scope_is_widened_after_notices_were_sent(
+    company: Company,
+) -> None:
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    at = company.clock.now()
+    with company.state.begin() as conn:
+        conn.execute(
+            text("UPDATE notification SET state = 'sent', settled_at = :at WHERE key LIKE :mine"),
+            {"at": at, "mine": f"{case.number}/%"},
+        )
+    company.clock.on(hours=90)
+    widened(case, 1, 2, 3)
+    case.settle()
+    assert notification_clock(case).done_at == at
+
+
+def test_notification_is_complete_when_failed_notices_are_sent_by_retry(company: Company) -> None:
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    case.delivered("undeliverable")
+    assert notification_clock(case).is_open
+    company.clock.on(hours=2)
+    case.delivered()
+    case.settle()
+    assert notification_clock(case).done_at == company.clock.now()
+    assert [entry.data["complete"] for entry in case.entries(Kind.TOLD)] == [False, True]
+
+
+def test_notification_in_another_way_is_ignored_if_delivery_of_notice_fails_later(
+    company: Company,
+) -> None:
+    case = asked(company, 1, 11)
+    case.answer("decide")
+    case.notify()
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="we called them")
+    case.delivered("undeliverable")
+    assert left(case).startswith("2 people could not be notified by mail")
+    assert notification_clock(case).is_open
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="we called them now")
+    assert not notification_clock(case).is_open
+    assert "by mail" not in left(case)
+    company.clock.on(hours=1)
+    case.delivered("undeliverable")  # a retry failed too
+    assert left(case).startswith("2 people could not be notified by mail")
+
+
+def test_notification_is_complete_if_people_are_told_in_another_way_after_failed_delivery(
+    company: Company,
+) -> None:
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    case.settle()
+    assert case.entries(Kind.TOLD) == []
+    case.delivered("undeliverable")
+    assert case.said(Kind.TOLD) == [
+        "0 notices were sent, 2 could not be sent. The people who received no notice "
+        "have to be notified in another way."
+    ]
+    clocks = {clock.id: clock for clock in clocks_of(case.context, case.record)}
+    assert clocks["individuals"].is_open
+    company.clock.on(hours=1)
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called, and wrote letters on paper")
+    clocks = {clock.id: clock for clock in clocks_of(case.context, case.record)}
+    assert clocks["individuals"].done_at == company.clock.now()
+
+
+def test_notification_is_incomplete_until_decision_covers_people_told_in_another_way(
+    company: Company,
+) -> None:
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    case.delivered("undeliverable")
+    run = widened(case, 1, 2, 3)
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="we called them")
+    case.settle()
+    assert notification_clock(case).is_open
+    company.clock.on(hours=1)
+    decision.Decision(run, case.record).dry_run()
+    decision.Decision(run, case.record).record_answer(
+        given(case, decision.DO_NOT_TELL, reason="It is our own man")
+    )
+    case.settle()
+    assert notification_clock(case).done_at == company.clock.now()

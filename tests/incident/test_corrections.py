@@ -1,0 +1,223 @@
+"""Tests that an entry that a correction declares to be a mistake is ignored but not removed."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from include.incident import report, timeline, watch
+from include.incident.clocks.clock import Clock, ClockState, clocks_of
+from include.incident.form import Action
+from include.incident.incident_ids import Kind
+from include.incident.steps import decision
+from include.incident.steps.closing import open_points
+from include.services.errors import UsageError
+from tests.incident.decision_fixtures import asked, given, widened
+from tests.incident.incident_fixtures import BOSS, COMP, LEAD, SERVICE, Case, Company, english
+
+
+def left(case: Case) -> list[str]:
+    return [english(point) for point in open_points(case.context, case.record)]
+
+
+def clock(case: Case, ends: str) -> Clock:
+    """Return the first time limit of an incident that requires the milestone `ends`."""
+    return next(item for item in clocks_of(case.context, case.record) if item.rule.ends == ends)
+
+
+def test_report_entered_by_mistake_is_due_again_after_correction(company: Company) -> None:
+    case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
+    case.answer("report")
+    wrong = case.entries(Kind.REPORTED)[-1].place
+    assert not clock(case, "reported").is_open
+    assert case.ask("report") is None
+    company.clock.on(hours=30)
+    entry = case.update(Action.CORRECT, by=LEAD, words="it was another incident's", entry=wrong)
+    assert entry.kind is Kind.CORRECTED
+    assert english(entry.words).startswith(f"Entry {wrong} of the timeline was a mistake")
+    assert clock(case, "reported").state is ClockState.OVERDUE
+    assert any(item.startswith("first report to") for item in left(case))
+    assert case.ask("report") is not None
+    findings = report.conclude_entry(case.context, case.record, entry.place, []).findings
+    assert [(item.subject, english(item.action)) for item in findings] == [
+        (f"{case.number}/{wrong}",
+         "Ask the data engineers to repeat the step “First report to an authority” in Airflow, "
+         "then answer the step again."),
+    ]  # fmt: skip
+    case.answer("report")
+    late = clock(case, "reported")
+    assert (late.is_open, late.is_late, late.done_at) == (
+        False,
+        True,
+        case.entries(Kind.REPORTED)[-1].happened_at,
+    )
+    assert wrong in [entry.place for entry in case.entries(Kind.REPORTED)]
+    assert timeline.verify_timeline(case.number, case.record.entries) is None
+
+
+def test_report_declared_not_needed_by_mistake_is_due_again_after_correction(
+    company: Company,
+) -> None:
+    case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
+    case.answer("report", option="Not needed", receipt="", reason="they know")
+    case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.REPORTED)[-1].place)
+    assert clock(case, "reported").is_open
+    assert any(point.startswith("first report to") for point in left(case))
+
+
+def test_containment_entered_by_mistake_is_open_again_after_correction(company: Company) -> None:
+    case = company.open(1).counted()
+    case.answer("contain")
+    assert "the incident is not contained" not in left(case)
+    case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.CONTAINED)[-1].place)
+    assert "the incident is not contained" in left(case)
+    assert clock(case, "contained").is_open
+    case.answer("contain")
+    assert "the incident is not contained" not in left(case)
+    assert not clock(case, "contained").is_open
+
+
+def test_time_limit_to_notify_is_open_again_after_correction_of_entry_about_a_call(
+    company: Company,
+) -> None:
+    case = company.open(1, 11).until("decide")
+    case.notify()
+    case.delivered("undeliverable")
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called them")
+    case.settle()
+    assert not clock(case, "individuals_told").is_open
+    wrong = case.entries(Kind.TOLD_OTHERWISE)[-1].place
+    case.update(Action.CORRECT, by=LEAD, words="nobody picked up", entry=wrong)
+    assert clock(case, "individuals_told").is_open
+    assert any("could not be notified by mail" in point for point in left(case))
+    case.settle()
+    assert clock(case, "individuals_told").is_open
+    company.clock.on(hours=1)
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="wrote to them")
+    case.settle()
+    assert clock(case, "individuals_told").done_at == company.clock.now()
+
+
+@pytest.mark.parametrize("position", [None, 0, 2, 99])
+def test_refusal_to_correct_an_entry_names_entries_that_can_be_corrected(
+    company: Company, position: int | None
+) -> None:
+    case = company.open(1)
+    case.answer("contain")
+    case.update(Action.CORRECT, by=LEAD, entry=2)
+    case.answer("contain")
+    count = len(case.entries())
+    with pytest.raises(UsageError, match=r"`entry`(:| is missing)") as refused:
+        case.update(Action.CORRECT, by=LEAD, entry=position)
+    assert position is None or refused.value.action.startswith("Entries: 4.")
+    assert len(case.entries()) == count
+
+
+@pytest.mark.parametrize("author", [COMP, SERVICE])
+def test_correction_by_person_who_is_not_a_leader_is_refused(company: Company, author: str) -> None:
+    case = company.open(1)
+    case.answer("contain")
+    with pytest.raises(UsageError, match="may not enter this"):
+        case.update(Action.CORRECT, by=author, entry=2)
+
+
+def test_correction_of_own_entry_is_refused(
+    company: Company,
+) -> None:
+    case = company.open(1).until("grade")
+    case.update(Action.ASSIGN, by=LEAD, account=BOSS, duty="compliance")
+    case.answer("report", BOSS)
+    wrong = case.entries(Kind.REPORTED)[-1].place
+    with pytest.raises(UsageError, match="The author of an entry may not correct it"):
+        case.update(Action.CORRECT, by=BOSS, entry=wrong)
+    case.update(Action.CORRECT, by=LEAD, entry=wrong)
+    conclusion = report.conclude_incident(case.context, case.number, [])
+    [mistake] = [finding for finding in conclusion.findings if finding.code == "incident.mistake"]
+    assert mistake.subject == f"{case.number}/{wrong}"
+    assert "entry of B1" in english(mistake.message)
+    assert "L1 recorded at" in english(mistake.message)
+
+
+def test_correction_with_entered_time_of_event_is_refused(company: Company) -> None:
+    case = company.open(1)
+    case.answer("contain")
+    with pytest.raises(UsageError, match="`at` is not allowed for correct"):
+        case.update(Action.CORRECT, by=LEAD, entry=2, at=company.clock.now().isoformat())
+
+
+def test_notification_is_complete_after_correction_if_notices_were_sent_later(
+    company: Company,
+) -> None:
+    case = company.open(1).until("decide")
+    case.notify()
+    case.delivered("undeliverable")
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called them")
+    case.settle()
+    company.clock.on(hours=2)
+    case.delivered("sent")
+    sent = company.clock.now()
+    company.clock.on(hours=1)
+    wrong = case.entries(Kind.TOLD_OTHERWISE)[-1].place
+    case.update(Action.CORRECT, by=LEAD, entry=wrong)
+    case.settle()
+    assert clock(case, "individuals_told").done_at == sent
+
+
+def test_correction_also_revokes_completed_notification_that_relied_on_mistake(
+    company: Company,
+) -> None:
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    case.delivered("undeliverable")
+    run = widened(case, 1, 2, 3)
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called them")
+    wrong = case.entries(Kind.TOLD_OTHERWISE)[-1].place
+    decision.Decision(run, case.record).dry_run()
+    decision.Decision(run, case.record).record_answer(
+        given(case, decision.DO_NOT_TELL, reason="It is our own man")
+    )
+    case.settle()
+    assert case.entries(Kind.TOLD)[-1].data["complete"] is True
+    case.update(Action.CORRECT, by=LEAD, entry=wrong)
+    assert clock(case, "individuals_told").is_open
+    completeness = [
+        entry.data["complete"] for entry in case.record.valid if entry.kind is Kind.TOLD
+    ]
+    assert completeness == [False]
+
+
+def test_correction_of_report_entry_also_revokes_earlier_declaration_that_report_is_not_needed(
+    company: Company,
+) -> None:
+    case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
+    case.answer("report", option="Not needed", receipt="", reason="they know")
+    case.answer("report")
+    case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.REPORTED)[-1].place)
+    assert clock(case, "reported").is_open
+    assert any(point.startswith("first report to") for point in left(case))
+
+
+def test_follow_up_report_does_not_meet_time_limit_of_first_report(company: Company) -> None:
+    larger = {"grade": "larger", "reason": "the press knows"}
+    case = company.open(1).until("report_rest", grade=larger)
+    first = next(entry for entry in case.entries(Kind.REPORTED) if entry.data["authority"] == "cac")
+    case.update(Action.CORRECT, by=LEAD, entry=first.place)
+    assert clock(case, "reported").is_open
+    assert any(point.startswith("first report to") for point in left(case))
+
+
+def test_responsible_role_and_management_are_notified_once_of_correction(
+    company: Company,
+) -> None:
+    case = company.open(1).until("report")
+    wrong = case.entries(Kind.REPORTED)[-1].place
+    entry = case.update(Action.CORRECT, by=LEAD, entry=wrong)
+    for _again in range(2):
+        watch.watch_once(case.context)
+    with company.state.connect() as conn:
+        query = text("SELECT key FROM notification WHERE key LIKE :mine ORDER BY key")
+        keys = conn.scalars(query, {"mine": f"{case.number}/corrected/%"}).all()
+    assert keys
+    assert {key.split("/")[2] for key in keys} == {str(entry.place)}
+    assert {key.split("/")[3] for key in keys} == {"compliance", "management"}

@@ -1,0 +1,64 @@
+"""Titles of workflows on the pages, and the workflow to which each evidence bundle belongs."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from include.messages import verbatim
+from include.registry import workflow
+from include.service_container import ROOT
+from plugins.compliance_ui.workflow_names import dag_of, title_of
+from tests.plugins.company import DAG_OF
+
+DAGS = sorted(path.stem for path in (ROOT / "dags").glob("*.py"))
+AIRFLOW = "airflow.api_fastapi."
+ASKING = tuple(AIRFLOW + package for package in ("app", "auth", "core_api"))
+
+
+@pytest.mark.parametrize("name", [*DAGS, "sample_commitment", "respond_to_incident.summary-0a1b"])
+def test_every_workflow_has_a_title(name: str) -> None:
+    assert title_of(name) != verbatim(name)
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_workflow_title_equals_the_dag_display_name(name: str) -> None:
+    from include.orchestration.tasks import dag_settings
+
+    settings = dag_settings(workflow(name), schedule=None, page="")
+    assert settings["dag_display_name"] == title_of(name).text
+
+
+def test_removed_workflow_is_shown_by_its_id() -> None:
+    """The ledger may hold evidence of workflows that no longer exist."""
+    assert title_of("a_workflow_of_yesterday") == verbatim("a_workflow_of_yesterday")
+
+
+@pytest.mark.parametrize(("name", "dag"), sorted(DAG_OF.items()))
+def test_dag_of_returns_the_workflow_of_an_interim_bundle(name: str, dag: str) -> None:
+    assert dag_of(name) == dag
+
+
+def test_only_the_access_module_imports_the_auth_manager() -> None:
+    asking = set()
+    for path in (ROOT / "plugins").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(ASKING):
+                asking.add(path.name)
+    assert asking == {"access.py"}
+
+
+def test_plugin_imports_no_page_before_the_first_request() -> None:
+    """Every task and every parse of a DAG file loads the plugins, so their import must be fast."""
+    tree = ast.parse((ROOT / "plugins" / "compliance_plugin.py").read_text())
+    brought = {
+        node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module
+    }
+    assert brought == {"__future__", "typing", "airflow.plugins_manager", "plugins.compliance_ui"}
+    package = ast.parse((ROOT / "plugins" / "compliance_ui" / "__init__.py").read_text())
+    assert not [
+        statement
+        for statement in package.body
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+    ]

@@ -1,0 +1,18 @@
+"""Tests of notification keys that cannot be parsed."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.training.notices import still_due
+from include.training.training_status import COPY, DEPARTMENT, REMINDER
+from tests.training.training_fixtures import TrainingCompany
+
+UNREADABLE = ["", "gone", "a/b", "E1/c/y/someday/+1", "E1/c/y/2026-03-02/soon", "a/b/c/d/e/f/g"]
+
+
+@pytest.mark.parametrize("kind", [REMINDER, COPY, DEPARTMENT])
+def test_notifications_with_unreadable_keys_are_not_due(
+    company: TrainingCompany, kind: str
+) -> None:
+    assert still_due(company.context(), UNREADABLE, kind) == set()
