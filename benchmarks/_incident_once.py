@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import _incident_hand as hand
 from benchmarks._incident_context import context_of_run, opened
-from benchmarks._incident_letters import PARTS_OF_LETTERS
+from benchmarks._incident_notices import PARTS_OF_NOTICES
 from include.evidence.step_findings import StepFindings
 from include.incident import incident_run
 from include.incident.incident_run import record_of
@@ -64,7 +64,7 @@ def by_hand(parameters: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": time.monotonic() - begun, "figures": figures}
 
 
-PARTS = {"ours": ours, "by_hand": by_hand, **PARTS_OF_LETTERS}
+PARTS = {"ours": ours, "by_hand": by_hand, **PARTS_OF_NOTICES}
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ import psycopg
 from benchmarks import _reminders_data as data
 from include.notify.channels import MailChannel
 from include.notify.delivery import DeliveryConfig, deliver
-from include.notify.letters import Writer
 from include.notify.outbox import Run
-from include.policy.rules import Calendar, NoticeRules, Role
+from include.notify.rendering import Writer
+from include.policy.rules import Calendar, NotificationRules, Role
 from include.services.connections import ConnectionSpec
 from include.services.mail import MailServer
 from include.state.connect import engine
@@ -50,7 +50,7 @@ RULES = TrainingRules.model_validate(
         "owner": OWNER.id,
     }
 )
-NOTICES = NoticeRules()
+RULES = NotificationRules()
 
 
 class DayClock:
@@ -73,7 +73,7 @@ def context_of(parameters: dict[str, Any]) -> RunContext[TrainingRules]:
         {"bench": "bench_db"},
         {TRAINING.file: RULES},
         calendar=CALENDAR,
-        notices=NOTICES,
+        notices=RULES,
         roles={OWNER.id: OWNER},
     )
     run = Run("remind_training", parameters["run"])
@@ -148,11 +148,11 @@ def sent(parameters: dict[str, Any]) -> dict[str, Any]:
     extra = {"from_email": "Training <training@courier.example>"}
     extra |= {"disable_ssl": "true", "disable_tls": "true"}
     spec = ConnectionSpec("mail", "smtp", "127.0.0.1", parameters["port"], extra=extra)
-    writer = Writer(NOTICES.languages, CALENDAR.timezone)
+    writer = Writer(RULES.languages, CALENDAR.timezone)
     office = DeliveryConfig(
         state=run.state,
         channels={"mail": MailChannel(lambda: MailServer.from_connection(spec), writer)},
-        rules=NOTICES,
+        rules=RULES,
         workdays=run.workdays,
         quiet=CALENDAR.quiet,
         zone=run.zone,

@@ -115,7 +115,7 @@ def main() -> None:
         )
         bench = IncidentBench(folder, args.customers, args.log)
         measure_scope(bench, args.rounds)
-        measure_letters(bench, args.mails, targets)
+        measure_notices(bench, args.mails, targets)
         extracts = ExtractBench(bench.create(LOG), folder)
         with psycopg.connect(extracts.conninfo, autocommit=True) as connection:
             make_log(connection, args.rows)
@@ -175,14 +175,14 @@ def _same(figures: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return figures[0]
 
 
-def measure_letters(bench: IncidentBench, mails: int, targets: Targets) -> None:
+def measure_notices(bench: IncidentBench, mails: int, targets: Targets) -> None:
     """Measure the queueing and rendering of a tenth of the notices, and then of all of them.
 
     The tenth is also sent to a mail server.
     """
-    few, many = _letters(bench, mails // 10, send=True), _letters(bench, mails)
+    few, many = _notices(bench, mails // 10, send=True), _notices(bench, mails)
     sending = few.pop("send")
-    table = parts_table("Letters to affected people")
+    table = parts_table("Notices to affected people")
     for count, parts in ((mails, many), (mails // 10, few)):
         for name, part in parts.items():
             parts_row(table, f"{name} {count:,}", [part])
@@ -194,13 +194,13 @@ def measure_letters(bench: IncidentBench, mails: int, targets: Targets) -> None:
         f"them came to {mails // 10 / sending.seconds:.0f} a second."
     )
     rate = mails / sum(part.seconds for part in many.values())
-    targets.least("letters a second, queued and rendered", rate, RATE)
+    targets.least("notices a second, queued and rendered", rate, RATE)
     for name in many:
         grown = (many[name].run.peak - few[name].run.peak) / 2**20
         targets.most(f"memory to {name} {mails:,} beyond {mails // 10:,}", grown, GROWTH, " MiB")
 
 
-def _letters(bench: IncidentBench, count: int, *, send: bool = False) -> dict[str, Part]:
+def _notices(bench: IncidentBench, count: int, *, send: bool = False) -> dict[str, Part]:
     """Measure the queueing and rendering of a number of notices.
 
     Exit unless every customer gets exactly one mail.
@@ -211,7 +211,7 @@ def _letters(bench: IncidentBench, count: int, *, send: bool = False) -> dict[st
         send: whether the notices are also sent to a mail server.
     """
     state = bench.state()
-    number = bench.part("prepare", state, letters=count).answer["number"]
+    number = bench.part("prepare", state, notices=count).answer["number"]
     parts = {"queue": bench.part("queue", state, number=number)}
     queued = parts["queue"].answer["new"]
     if send:
@@ -240,7 +240,7 @@ def _require_all(queued: int, delivered: Mapping[str, Any], count: int) -> None:
     """
     calls = delivered["mails"] - count
     if queued != count or delivered["left"] or delivered["sent"] != count + calls or calls < 0:
-        sys.exit(f"Not everybody got one letter: {queued} queued, {delivered}.")
+        sys.exit(f"Not everybody got one notice: {queued} queued, {delivered}.")
 
 
 if __name__ == "__main__":

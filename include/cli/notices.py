@@ -38,7 +38,7 @@ class State(StrEnum):
 
 
 @app.command("list")
-def list_notices(
+def list_notifications(
     state: Annotated[
         list[State] | None,
         typer.Option(
@@ -64,13 +64,16 @@ def list_notices(
 
     states = [str(each) for each in state or (State.PENDING, State.UNDELIVERABLE, State.IN_DOUBT)]
     with local_stack(command_services()) as services, services.state.connect() as conn:
-        notices = outbox.list_notices(conn, states, most + 1)
-    shown, more = [_row(notice) for notice in notices[:most]], len(notices) > most
+        notifications = outbox.list_notifications(conn, states, most + 1)
+    shown, more = (
+        [_row(notification) for notification in notifications[:most]],
+        len(notifications) > most,
+    )
     columns: Columns[dict[str, Any]] = {
-        "no.": lambda notice: notice["id"],
+        "no.": lambda notification: notification["id"],
         **fields("state", "kind", "recipient"),
-        "due": lambda notice: notice["due_on"],
-        "queued": lambda notice: notice["queued_at"][:16].replace("T", " "),
+        "due": lambda notification: notification["due_on"],
+        "queued": lambda notification: notification["queued_at"][:16].replace("T", " "),
         **fields("cause", "notice"),
     }
     nothing = f"There are no notifications in the state {' or '.join(states)}."
@@ -148,9 +151,9 @@ def opt_out(
     )
 
 
-def _row(notice: dict[str, Any]) -> dict[str, Any]:
+def _row(notification: dict[str, Any]) -> dict[str, Any]:
     return (
-        json_row(notice, "id", "state", "kind", "key", "recipient", "channel", "urgent")
-        | {"heading": english(notice["heading"]), "notice": english(notice["line"])}
-        | json_row(notice, "due_on", "queued_at", "settled_at", "cause", "dag_id", "run_id")
+        json_row(notification, "id", "state", "kind", "key", "recipient", "channel", "urgent")
+        | {"heading": english(notification["heading"]), "notice": english(notification["line"])}
+        | json_row(notification, "due_on", "queued_at", "settled_at", "cause", "dag_id", "run_id")
     )

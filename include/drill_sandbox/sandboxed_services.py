@@ -22,8 +22,8 @@ from include.drill_sandbox import schema
 from include.evidence.bundle_reader import refuse_sealed
 from include.evidence.ledger import find
 from include.notify.delivery import DeliveryConfig
-from include.notify.letters import OutgoingMessage
-from include.notify.notice import ChannelKind
+from include.notify.notification import ChannelKind
+from include.notify.rendering import OutgoingMessage
 from include.policy.rules import Quiet
 from include.service_container import STORES, Services
 from include.services.connections import ConnectionSpec

@@ -19,9 +19,9 @@ from include.approvals.approvers import is_among
 from include.approvals.reasons import has_words, redact_reason
 from include.messages import Message, _
 from include.notify import outbox
-from include.notify.notice import Notice, to_role
+from include.notify.notification import Notification, to_role
 from include.notify.outbox import Run
-from include.policy.rules import NoticeRules, Role
+from include.policy.rules import NotificationRules, Role
 from include.services.errors import UsageError
 from include.state.findings import finding, finding_event
 
@@ -373,10 +373,10 @@ _HEADING = _("Findings for which you are responsible")
 
 def remind_owners(
     conn: Connection,
-    notice: str,
+    kind: str,
     *,
     roles: Mapping[str, Role],
-    rules: NoticeRules,
+    rules: NotificationRules,
     run: Run,
     now: datetime,
 ) -> list[int]:
@@ -387,7 +387,7 @@ def remind_owners(
 
     Args:
         conn: connection to the state database, with an open transaction.
-        notice: type of the notifications, such as ``audit.finding``.
+        kind: kind of the notifications, such as ``audit.finding``.
         roles: id of a role -> role of roles.yaml. If the owner of a finding is not in this mapping,
             no reminder is sent for the finding.
         rules: rules of notices.yaml.
@@ -404,7 +404,7 @@ def remind_owners(
     ]
     for due_finding in due:
         record_reminder(conn, due_finding.id, by=run.dag_id, at=now)
-    outbox.queue_notices(conn, _notices(due, notice, roles, now), run, now, rules)
+    outbox.queue_notifications(conn, _notifications(due, kind, roles, now), run, now, rules)
     return [finding.id for finding in due]
 
 
@@ -419,9 +419,9 @@ def keep_open_keys(conn: Connection, keys: Sequence[str]) -> set[str]:
     return {key for key in keys if key.partition("/")[0] in open_numbers}
 
 
-def _notices(
+def _notifications(
     due: Sequence[Finding], kind: str, roles: Mapping[str, Role], now: datetime
-) -> Iterator[Notice]:
+) -> Iterator[Notification]:
     for due_finding in due:
         values = {
             "number": due_finding.id,

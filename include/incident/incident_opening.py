@@ -25,7 +25,7 @@ from include.incident.incident_run import (
 from include.incident.register import Incident
 from include.messages import _
 from include.notify import outbox
-from include.notify.notice import Notice, to_role
+from include.notify.notification import Notification, to_role
 from include.notify.status import first_sent
 from include.workflow.run_context import PartnerIncident, PartnerReaction
 
@@ -98,7 +98,7 @@ def open_incident(run: IncidentRun, findings: StepFindings) -> IncidentOpened:
             year=run.now.year,
         )
         if incident.state is not State.DUPLICATE:
-            outbox.queue_notices(
+            outbox.queue_notifications(
                 conn, _team_calls(run, incident), run.run, run.clock.now(), run.notices
             )
     reopen_review(run, record_of(run, incident.number))
@@ -151,7 +151,7 @@ def record_team_call(conn: Connection, run: IncidentRun, incident: Incident) -> 
     return True
 
 
-def _team_calls(run: IncidentRun, incident: Incident) -> Iterator[Notice]:
+def _team_calls(run: IncidentRun, incident: Incident) -> Iterator[Notification]:
     type_title = run.rules.type(incident.type).message
     for duty in run.rules.team:
         yield from to_role(

@@ -337,7 +337,7 @@ class HoldRule(Rule):
     review_after: PositivePeriod = Period.parse("P90D")
 
 
-class Letter(Rule):
+class NoticeRules(Rule):
     """The company's texts in notices to data subjects.
 
     Attributes:
@@ -470,7 +470,7 @@ class IncidentRules(SectionRules):
     sensitive: tuple[Category, ...] = ()
     scope: Annotated[tuple[ScopeRule, ...], AfterValidator(require_items)]
     hold: HoldRule = HoldRule()
-    letter: Letter
+    letter: NoticeRules
     actions_within: PositivePeriod = Period.parse("P90D")
     scenarios: tuple[Scenario, ...] = ()
 

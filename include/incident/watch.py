@@ -25,7 +25,7 @@ from include.incident.incident_run import (
 )
 from include.incident.timeline import of_kind
 from include.notify import outbox
-from include.notify.notice import Notice
+from include.notify.notification import Notification
 from include.notify.status import statuses
 from include.workflow.step import WatchResult
 
@@ -57,7 +57,7 @@ def watch_once(run: IncidentRun) -> WatchResult:
                     run, [*_unanswered_steps(run, record), *_corrections(run, record)]
                 ),
             ]
-            outbox.queue_notices(conn, rows, run.run, now, run.notices)
+            outbox.queue_notifications(conn, rows, run.run, now, run.notices)
             for wake_up in escalations:
                 timeline.append(
                     conn, record.incident.id, Kind.WOKEN, escalation.timeline_words(wake_up),
@@ -72,7 +72,9 @@ def watch_once(run: IncidentRun) -> WatchResult:
     return WatchResult(min(check_at, escalation_at or check_at), has_unsent=waiting)
 
 
-def _role_notifications(run: IncidentRun, urgent: Iterable[UrgentNotification]) -> Iterator[Notice]:
+def _role_notifications(
+    run: IncidentRun, urgent: Iterable[UrgentNotification]
+) -> Iterator[Notification]:
     for notice in urgent:
         yield from notice.for_roles(run.roles, run.now.date())
 
@@ -129,7 +131,7 @@ def report_failed_tasks(run: IncidentRun, failed_tasks: Sequence[str]) -> bool:
     number = record.incident.number
     urgent = [escalation.failed_task(number, task, run.rules) for task in failed_tasks]
     with run.state.begin() as conn:
-        outbox.queue_notices(
+        outbox.queue_notifications(
             conn, _role_notifications(run, urgent), run.run, run.clock.now(), run.notices
         )
     return True

@@ -14,7 +14,7 @@ import psycopg
 from include.approvals.approvers import group_members
 from include.evidence.step_findings import StepFindings
 from include.incident import report, watch
-from include.incident.communication.addresses import alerts_due, letter_addresses, letters_due
+from include.incident.communication.addresses import alerts_due, notice_addresses, notices_due
 from include.incident.communication.notices import notify_subjects
 from include.incident.entries import (
     AuthoritiesNamed,
@@ -201,7 +201,7 @@ RESPOND_TO_INCIDENT = Workflow[IncidentRules](
     notifications=(
         NotificationKind(ALERT, _("incident alert"), alerts_due),
         NotificationKind(
-            INDIVIDUAL, _("notice to an affected person"), letters_due, letter_addresses
+            INDIVIDUAL, _("notice to an affected person"), notices_due, notice_addresses
         ),
     ),
     finding_kind=FINDING_KIND,

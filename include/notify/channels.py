@@ -14,15 +14,15 @@ from threading import Lock
 from typing import Protocol
 from urllib.parse import quote
 
-from include.notify.letters import (
+from include.notify.notification import NO_ROBOT, NOT_WRITTEN
+from include.notify.rendering import (
     MAX_NAME_LENGTH,
     OutgoingMessage,
-    RenderedLetter,
+    RenderedNotice,
     Writer,
     one_line,
-    render_letter,
+    render_notice,
 )
-from include.notify.notice import NO_ROBOT, NOT_WRITTEN
 from include.reports.i18n import visible
 from include.services.delivery_status import DeliveryStatus, Reply
 from include.services.errors import UsageError
@@ -213,13 +213,13 @@ def mail_of(message: OutgoingMessage, server: MailServer, writer: Writer) -> byt
     name = server.sender_name or ("" if message.text else SENDER)
     sender = Sender(server.sender, name, server.reply_to)
     if message.text:
-        with _shared_lock:  # so that parallel connections write a letter only once
+        with _shared_lock:  # so that parallel connections write a notice only once
             shared = _shared_part(message.text, languages, writer.timezone, sender)
         return mail.as_bytes().removesuffix(b"\r\n") + shared
     contact = server.reply_to or server.sender
     sender_name = name or server.sender
     bodies = writer.text(message, sender_name, contact), writer.html(message, sender_name, contact)
-    _write_body(mail, sender, languages, RenderedLetter(writer.subject(message), *bodies))
+    _write_body(mail, sender, languages, RenderedNotice(writer.subject(message), *bodies))
     return mail.as_bytes()
 
 
@@ -241,7 +241,7 @@ class Sender:
 _shared_lock = Lock()
 
 
-@lru_cache(maxsize=16)  # composing a letter for each recipient would take most of the time
+@lru_cache(maxsize=16)  # composing a notice for each recipient would take most of the time
 def _shared_part(text: str, languages: tuple[str, ...], timezone: str, sender: Sender) -> bytes:
     """Return the headers and body of a notice that are the same in the mail to every recipient.
 
@@ -253,14 +253,14 @@ def _shared_part(text: str, languages: tuple[str, ...], timezone: str, sender: S
         timezone: IANA name of the timezone in which times are shown.
         sender: sender of the notice.
     """
-    rendered_letter = render_letter(text, languages, timezone, sender.name or sender.address)
+    rendered_notice = render_notice(text, languages, timezone, sender.name or sender.address)
     mail = EmailMessage(policy=_ASCII)
-    _write_body(mail, sender, languages, rendered_letter)
+    _write_body(mail, sender, languages, rendered_notice)
     return mail.as_bytes()
 
 
 def _write_body(
-    mail: EmailMessage, sender: Sender, languages: Sequence[str], content: RenderedLetter
+    mail: EmailMessage, sender: Sender, languages: Sequence[str], content: RenderedNotice
 ) -> None:
     mail["From"] = Address(_display_name(sender.name), addr_spec=sender.address)
     if sender.reply_to:

@@ -15,15 +15,21 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from include.notify.letters import NotificationLine, OutgoingMessage
-from include.notify.notice import IN_DOUBT, NO_LONGER_DUE, OPTED_OUT, ChannelKind, address_fault
+from include.notify.notification import (
+    IN_DOUBT,
+    NO_LONGER_DUE,
+    OPTED_OUT,
+    ChannelKind,
+    address_fault,
+)
+from include.notify.rendering import NotificationLine, OutgoingMessage
 from include.notify.workflow_answers import (
     LookUpAddresses,
     StillDue,
     WorkflowAnswers,
     ask_workflows,
 )
-from include.policy.rules import NoticeRules
+from include.policy.rules import NotificationRules
 
 _DISSOLVE = text(
     """
@@ -47,17 +53,17 @@ _CLAIM_AGAIN = text(
     FROM notification_message
     WHERE channel = :channel AND (state = 'deferred' AND next_try_at <= :now
         OR state = 'sending' AND claimed_until <= :now)
-        AND (urgent OR :telling OR state = 'sending' AND :report) AND (text <> '') = :letters
+        AND (urgent OR :telling OR state = 'sending' AND :report) AND (text <> '') = :notices
     ORDER BY urgent DESC, id LIMIT :size FOR UPDATE SKIP LOCKED
     """
 )
-# The process that locks a recipient's first notice creates the message. Notices with a text form a
-# message for each text; notices without a text form the digest.
+# The process that locks a recipient's first notification creates the message.
+# Notifications with a text form a message for each text; those without a text form the digest.
 _FIND_DUE = text(
     """
     SELECT n.recipient, coalesce(n.text, '') AS text FROM notification n
     WHERE n.state = 'pending' AND n.message IS NULL AND n.channel = :channel
-        AND n.urgent = :urgent AND (n.text IS NOT NULL) = :letters
+        AND n.urgent = :urgent AND (n.text IS NOT NULL) = :notices
         AND n.recipient >= :after AND (n.recipient, coalesce(n.text, '')) > (:after, :after_text)
         AND n.kind <> ALL(:unsure)
         AND NOT EXISTS (
@@ -87,18 +93,18 @@ _CREATE_MESSAGES = text(
         false AS doubtful
     """
 )
-# A message gets the notices that are due first, up to its limit; the others follow later.
+# A message gets the notifications that are due first, up to its limit; the others follow later.
 # MATERIALIZED keeps the plan stable without statistics of freshly filled tables.
-_ATTACH_NOTICES = text(
+_ATTACH_NOTIFICATIONS = text(
     """
     WITH given AS MATERIALIZED (
         SELECT * FROM unnest(cast(:ids AS bigint[]), cast(:recipients AS text[]),
             cast(:texts AS text[]), cast(:mosts AS int[])) AS m (message, recipient, text, most)
     ), held AS MATERIALIZED (
-        SELECT message, count(*) AS notices FROM notification
+        SELECT message, count(*) AS notifications FROM notification
         WHERE message = ANY(cast(:ids AS bigint[])) AND state = 'pending' GROUP BY message
     ), ranked AS MATERIALIZED (
-        SELECT n.id, g.message, g.most - coalesce(h.notices, 0) AS room,
+        SELECT n.id, g.message, g.most - coalesce(h.notifications, 0) AS room,
             row_number() OVER (PARTITION BY g.message ORDER BY n.due_on, n.id) AS place
         FROM notification n
             JOIN given g ON g.recipient = n.recipient AND g.text = coalesce(n.text, '')
@@ -121,7 +127,7 @@ _COUNT_FOLLOWING = text(
         AND m.text = coalesce(n.text, '') AND n.kind <> ALL(:unsure) GROUP BY m.id
     """
 )
-_READ_NOTICES = text(
+_READ_NOTIFICATIONS = text(
     """
     SELECT n.id, n.message, n.kind, n.key, n.name, n.address, n.looked_up,
         n.heading::text AS heading, n.line::text AS line, n.text, n.due_on,
@@ -147,7 +153,7 @@ SearchPosition = tuple[str, str]
 
 START: SearchPosition = ("", "")
 LEASE = timedelta(minutes=5)  # a living process renews it in time
-MAX_NOTICES = 200  # per message; readers skip longer ones, and servers may refuse them
+MAX_NOTIFICATIONS = 200  # per message; readers skip longer ones, and servers may refuse them
 MAX_COPIES = 2  # of a message in doubt; afterwards it is reported
 
 
@@ -171,13 +177,13 @@ class ClaimedMessage(OutgoingMessage):
     copies: int
 
 
-class UnsentNotice(NamedTuple):
+class UnsentNotification(NamedTuple):
     """A notification that did not reach its recipient, or may not have reached its recipient.
 
     Attributes:
         kind: kind of the notification.
         recipient: id of the recipient.
-        cause: code of the reason, as defined in `include.notify.notice`.
+        cause: code of the reason, as defined in `include.notify.notification`.
     """
 
     kind: str
@@ -209,7 +215,7 @@ class ClaimTerms:
 
     channel: ChannelKind
     domain: str
-    rules: NoticeRules
+    rules: NotificationRules
     still_due: Mapping[str, StillDue]
     look_up: Mapping[str, LookUpAddresses]
     now: datetime
@@ -236,8 +242,8 @@ class ClaimResult:
     """
 
     messages: list[ClaimedMessage] = field(default_factory=list)
-    undeliverable: list[UnsentNotice] = field(default_factory=list)
-    in_doubt: list[UnsentNotice] = field(default_factory=list)
+    undeliverable: list[UnsentNotification] = field(default_factory=list)
+    in_doubt: list[UnsentNotification] = field(default_factory=list)
     withdrawn: int = 0
     last: SearchPosition | None = None
 
@@ -250,21 +256,21 @@ def dissolve_old_digests(conn: Connection, day: date, now: datetime) -> None:
     conn.execute(_DISSOLVE, {"day": day, "now": now})
 
 
-def claim_again(conn: Connection, terms: ClaimTerms, *, letters: bool) -> ClaimResult:
+def claim_again(conn: Connection, terms: ClaimTerms, *, notices: bool) -> ClaimResult:
     """Claim messages whose last attempt to send was deferred by the server or was interrupted.
 
     Args:
         conn: connection to the state database, in a transaction.
         terms: conditions of the claim.
-        letters: True to claim notices to data subjects, False to claim all other messages.
+        notices: True to claim notices to data subjects, False to claim all other messages.
     """
-    rows = conn.execute(_CLAIM_AGAIN, _parameters(terms) | {"letters": letters}).mappings().all()
+    rows = conn.execute(_CLAIM_AGAIN, _parameters(terms) | {"notices": notices}).mappings().all()
     result = ClaimResult(last=START if len(rows) == terms.size else None)
     in_doubt_ids = {row["id"] for row in rows if row["doubtful"] and _is_reported(terms, row)}
     if in_doubt_ids:
         result.in_doubt = report_in_doubt(conn, sorted(in_doubt_ids), terms.now)
     remaining = [row for row in rows if row["id"] not in in_doubt_ids]
-    # A digest gets all new notices of its recipient, unless it may have been sent already
+    # A digest gets all new notifications of its recipient, unless it may have been sent already
     if digests := [row for row in remaining if not row["doubtful"] and not row["urgent"]]:
         _attach(conn, terms, digests, urgent=False)
     _add_content(conn, terms, remaining, result)
@@ -272,7 +278,7 @@ def claim_again(conn: Connection, terms: ClaimTerms, *, letters: bool) -> ClaimR
 
 
 def claim_new(
-    conn: Connection, terms: ClaimTerms, after: SearchPosition, *, urgent: bool, letters: bool
+    conn: Connection, terms: ClaimTerms, after: SearchPosition, *, urgent: bool, notices: bool
 ) -> ClaimResult:
     """Create messages for due notifications, and claim them.
 
@@ -281,9 +287,9 @@ def claim_new(
         terms: conditions of the claim.
         after: position after which the search for due notifications continues.
         urgent: True to create urgent messages, False to create digests.
-        letters: True to create notices to data subjects, False to create other messages.
+        notices: True to create notices to data subjects, False to create other messages.
     """
-    values = _parameters(terms) | {"urgent": urgent, "letters": letters}
+    values = _parameters(terms) | {"urgent": urgent, "notices": notices}
     recipients = conn.execute(_FIND_DUE, values | {"after": after[0], "after_text": after[1]}).all()
     result = ClaimResult(
         last=(recipients[-1][0], recipients[-1][1]) if len(recipients) == terms.size else None
@@ -291,8 +297,8 @@ def claim_new(
     if not recipients:
         return result
     values |= {
-        "recipients": [notice[0] for notice in recipients],
-        "texts": [notice[1] for notice in recipients],
+        "recipients": [notification[0] for notification in recipients],
+        "texts": [notification[1] for notification in recipients],
     }
     values["domain"] = terms.domain
     rows = conn.execute(_CREATE_MESSAGES, values).mappings().all()
@@ -302,7 +308,9 @@ def claim_new(
     return result
 
 
-def report_in_doubt(conn: Connection, ids: Sequence[int], now: datetime) -> list[UnsentNotice]:
+def report_in_doubt(
+    conn: Connection, ids: Sequence[int], now: datetime
+) -> list[UnsentNotification]:
     """Record that messages may have arrived. They are then reported and not sent again.
 
     Args:
@@ -321,7 +329,7 @@ def report_in_doubt(conn: Connection, ids: Sequence[int], now: datetime) -> list
         ),
         {"ids": list(ids), "now": now},
     )
-    return [UnsentNotice(*row) for row in rows]
+    return [UnsentNotification(*row) for row in rows]
 
 
 def _is_reported(terms: ClaimTerms, row: Any) -> bool:
@@ -352,8 +360,8 @@ def _parameters(terms: ClaimTerms) -> dict[str, Any]:
 def _attach(conn: Connection, terms: ClaimTerms, rows: Sequence[Any], *, urgent: bool) -> None:
     values = _parameters(terms) | {"urgent": urgent}
     values |= {name: [row[key] for row in rows] for name, key in _ROW_KEYS.items()}
-    values["mosts"] = [terms.size_limits.get(row["recipient"], MAX_NOTICES) for row in rows]
-    conn.execute(_ATTACH_NOTICES, values)
+    values["mosts"] = [terms.size_limits.get(row["recipient"], MAX_NOTIFICATIONS) for row in rows]
+    conn.execute(_ATTACH_NOTIFICATIONS, values)
 
 
 _ROW_KEYS = {"ids": "id", "recipients": "recipient", "texts": "text"}
@@ -375,26 +383,28 @@ def _add_content(
     if not rows:
         return
     values = {"ids": [row["id"] for row in rows], "optional": list(terms.rules.may_opt_out)}
-    notices = conn.execute(_READ_NOTICES, values).mappings().all()
-    answers = ask_workflows(conn, notices, terms.still_due, terms.look_up, terms.unavailable_kinds)
+    notifications = conn.execute(_READ_NOTIFICATIONS, values).mappings().all()
+    answers = ask_workflows(
+        conn, notifications, terms.still_due, terms.look_up, terms.unavailable_kinds
+    )
     content: dict[int, list[Any]] = {row["id"]: [] for row in rows}
     waiting: dict[int, list[int]] = {}
     refused, settled, maybe_sent = [], [], []
     doubtful = {row["id"] for row in rows if row["doubtful"]}
-    for notice_row in notices:
-        if notice_row["refused"]:
-            refused.append(notice_row["id"])
-        elif notice_row["kind"] in answers.unavailable_kinds:
-            waiting.setdefault(notice_row["message"], []).append(notice_row["id"])
-        elif notice_row["id"] in answers.still_due:
-            content[notice_row["message"]].append(notice_row)
-        elif notice_row["message"] in doubtful:
-            maybe_sent.append(notice_row["id"])
+    for notification_row in notifications:
+        if notification_row["refused"]:
+            refused.append(notification_row["id"])
+        elif notification_row["kind"] in answers.unavailable_kinds:
+            waiting.setdefault(notification_row["message"], []).append(notification_row["id"])
+        elif notification_row["id"] in answers.still_due:
+            content[notification_row["message"]].append(notification_row)
+        elif notification_row["message"] in doubtful:
+            maybe_sent.append(notification_row["id"])
         else:
-            settled.append(notice_row["id"])
+            settled.append(notification_row["id"])
     _settle(conn, refused, "withdrawn", OPTED_OUT, terms.now)
     _settle(conn, settled, "withdrawn", NO_LONGER_DUE, terms.now)
-    # A later message with the notice would have another id, although the first may have arrived
+    # The first message may have arrived, and a later one would have another id
     _settle(conn, maybe_sent, "in_doubt", NO_LONGER_DUE, terms.now)
     result.withdrawn += len(refused) + len(settled) + len(maybe_sent)
     # A message in doubt is not split: it waits as a whole until its workflow answers
@@ -407,36 +417,43 @@ def _add_content(
     following_counts = _following(conn, terms, rows)
     empty = []
     for row in rows:
-        message_notices = content[row["id"]]
+        message_notifications = content[row["id"]]
         if row["id"] in held:
             continue
-        address, cause = _address(terms, message_notices, answers) if message_notices else ("", "")
+        address, cause = (
+            _address(terms, message_notifications, answers) if message_notifications else ("", "")
+        )
         if cause and row["doubtful"]:  # it may have arrived at an earlier address
             _settle(
-                conn, [notice["id"] for notice in message_notices], "in_doubt", IN_DOUBT, terms.now
+                conn,
+                [notification["id"] for notification in message_notifications],
+                "in_doubt",
+                IN_DOUBT,
+                terms.now,
             )
             result.in_doubt += [
-                UnsentNotice(notice["kind"], row["recipient"], IN_DOUBT)
-                for notice in message_notices
+                UnsentNotification(notification["kind"], row["recipient"], IN_DOUBT)
+                for notification in message_notifications
             ]
         elif cause:
             _settle(
                 conn,
-                [notice["id"] for notice in message_notices],
+                [notification["id"] for notification in message_notifications],
                 "undeliverable",
                 cause,
                 terms.now,
             )
             result.undeliverable += [
-                UnsentNotice(notice["kind"], row["recipient"], cause) for notice in message_notices
+                UnsentNotification(notification["kind"], row["recipient"], cause)
+                for notification in message_notifications
             ]
-        if cause or not message_notices:
+        if cause or not message_notifications:
             empty.append(row)
         else:
-            letter_text = answers.texts.get(row["text"], "")
+            notice_text = answers.texts.get(row["text"], "")
             following = following_counts.get(row["id"], 0)
             result.messages.append(
-                _message(terms, row, message_notices, address, letter_text, following)
+                _message(terms, row, message_notifications, address, notice_text, following)
             )
     _end_empty_messages(conn, empty, terms.now)
     ids = [*(message.id for message in result.messages), *held]
@@ -446,7 +463,7 @@ def _add_content(
 
 
 def _address(
-    terms: ClaimTerms, notices: Sequence[Any], answers: WorkflowAnswers
+    terms: ClaimTerms, notifications: Sequence[Any], answers: WorkflowAnswers
 ) -> tuple[str, str]:
     """Return the address of a message, and the reason if the address cannot be used.
 
@@ -455,13 +472,16 @@ def _address(
 
     Args:
         terms: conditions of the claim.
-        notices: rows of the notifications in the message, oldest first.
+        notifications: rows of the notifications in the message, oldest first.
         answers: answers of the workflows, with the addresses that they returned.
     """
-    addresses = [answers.addresses.get(notice["id"], notice["address"]) for notice in notices]
+    addresses = [
+        answers.addresses.get(notification["id"], notification["address"])
+        for notification in notifications
+    ]
     address = next(filter(None, reversed(addresses)), "")
     # The allowed domains concern staff; a customer's address may have any domain
-    looked_up = any(notice["looked_up"] for notice in notices)
+    looked_up = any(notification["looked_up"] for notification in notifications)
     return address, address_fault(terms.channel, address, () if looked_up else terms.rules.domains)
 
 
@@ -487,12 +507,12 @@ def _following(conn: Connection, terms: ClaimTerms, rows: Sequence[Any]) -> dict
 def _message(
     terms: ClaimTerms,
     row: Any,
-    notices: Sequence[Any],
+    notifications: Sequence[Any],
     address: str,
-    letter_text: str,
+    notice_text: str,
     following: int,
 ) -> ClaimedMessage:
-    names = [notice["name"] for notice in notices if notice["name"]]
+    names = [notification["name"] for notification in notifications if notification["name"]]
     return ClaimedMessage(
         id=row["id"],
         message_id=row["message_id"],
@@ -505,12 +525,16 @@ def _message(
         copies=row["copies"] + row["doubtful"],
         name=names[-1] if names else "",
         address=address,
-        text=letter_text,
+        text=notice_text,
         items=[
-            NotificationLine(*(notice[name] for name in NotificationLine.__dataclass_fields__))
-            for notice in notices
+            NotificationLine(
+                *(notification[name] for name in NotificationLine.__dataclass_fields__)
+            )
+            for notification in notifications
         ],
-        refusable=all(notice["kind"] in terms.rules.may_opt_out for notice in notices),
+        refusable=all(
+            notification["kind"] in terms.rules.may_opt_out for notification in notifications
+        ),
         more=following,
     )
 

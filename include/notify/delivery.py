@@ -29,14 +29,14 @@ from include.notify.claims import (
     ClaimResult,
     ClaimTerms,
     SearchPosition,
-    UnsentNotice,
+    UnsentNotification,
     claim_again,
     claim_new,
     dissolve_old_digests,
 )
-from include.notify.notice import NO_ROBOT, REFUSED, ChannelKind
+from include.notify.notification import NO_ROBOT, REFUSED, ChannelKind
 from include.notify.workflow_answers import LookUpAddresses, StillDue
-from include.policy.rules import NoticeRules, Quiet
+from include.policy.rules import NotificationRules, Quiet
 from include.services.clock import Clock
 from include.services.delivery_status import DeliveryStatus, Reply
 from include.services.errors import UsageError
@@ -49,7 +49,7 @@ class DeliveryResult:
 
     Attributes:
         sent: number of messages that a server accepted.
-        notices: number of notifications in the accepted messages.
+        notifications: number of notifications in the accepted messages.
         deferred: number of due notifications that were not sent, because a server deferred them, a
             server was unreachable, or a workflow did not answer.
         undeliverable: number of notifications that cannot be sent.
@@ -68,7 +68,7 @@ class DeliveryResult:
     """
 
     sent: int = 0
-    notices: int = 0
+    notifications: int = 0
     deferred: int = 0
     undeliverable: int = 0
     in_doubt: int = 0
@@ -76,11 +76,11 @@ class DeliveryResult:
     waiting: int = 0
     sent_by_others: int = 0
     sent_by_others_until: datetime | None = None
-    recipients: list[UnsentNotice] = field(default_factory=list)
+    recipients: list[UnsentNotification] = field(default_factory=list)
     unusable_channels: dict[str, str] = field(default_factory=dict)
     unavailable_kinds: dict[str, str] = field(default_factory=dict)
 
-    def add_undeliverable(self, unsent: list[UnsentNotice]) -> None:
+    def add_undeliverable(self, unsent: list[UnsentNotification]) -> None:
         """Count undeliverable notifications, and add them to ``recipients``.
 
         Args:
@@ -89,7 +89,7 @@ class DeliveryResult:
         self.undeliverable += len(unsent)
         self.recipients += unsent
 
-    def add_in_doubt(self, unsent: list[UnsentNotice]) -> None:
+    def add_in_doubt(self, unsent: list[UnsentNotification]) -> None:
         """Count notifications that may have arrived, and add them to ``recipients``.
 
         Args:
@@ -111,7 +111,7 @@ class DeliveryResult:
             self.sent_by_others_until = until
 
 
-__all__ = ["DeliveryConfig", "DeliveryResult", "StillDue", "UnsentNotice", "deliver"]
+__all__ = ["DeliveryConfig", "DeliveryResult", "StillDue", "UnsentNotification", "deliver"]
 
 BATCH = 200  # messages that are claimed at once
 _MAX_SILENT = 5  # consecutive messages without an answer: the server is down or too slow
@@ -143,7 +143,7 @@ class DeliveryConfig:
 
     state: Engine
     channels: Mapping[ChannelKind, Channel]
-    rules: NoticeRules
+    rules: NotificationRules
     workdays: Workdays
     quiet: Quiet
     zone: ZoneInfo
@@ -153,12 +153,12 @@ class DeliveryConfig:
     titles: Mapping[str, Message] = field(default_factory=dict)
 
 
-def deliver(config: DeliveryConfig, *, letters: bool = True) -> DeliveryResult:
+def deliver(config: DeliveryConfig, *, notices: bool = True) -> DeliveryResult:
     """Send all due messages. The call can be repeated, and several processes can run it at once.
 
     Args:
         config: delivery configuration.
-        letters: whether notices to data subjects are sent, too. Sending 100,000 notices takes
+        notices: whether notices to data subjects are sent, too. Sending 100,000 notices takes
             minutes, or even a day if the server is slow. A caller whose urgent messages must not
             wait that long passes False. The task `send` of the workflow that queued the notices
             sends them later.
@@ -177,16 +177,16 @@ def deliver(config: DeliveryConfig, *, letters: bool = True) -> DeliveryResult:
     unusable: list[UsageError] = []
     # Deliver chat messages first: they are few and quick, and may be urgent
     for kind in sorted(config.channels, key=lambda channel: channel == "mail"):
-        if _has_due_messages(config, kind, letters):  # do not connect without due messages
+        if _has_due_messages(config, kind, notices):  # do not connect without due messages
             try:
-                _ChannelDelivery(config, kind, letters, delivery).run()
+                _ChannelDelivery(config, kind, notices, delivery).run()
             except UsageError as error:
                 unusable.append(error)
     if unusable:
         raise unusable[0]
     for kind in get_args(ChannelKind):
         with config.state.begin() as conn:
-            query = _query(config, kind, letters)
+            query = _query(config, kind, notices)
             due, waiting = outcomes.count_unsent(conn, query)
             delivery.add_sent_by_others(*outcomes.count_sent_by_others(conn, query))
         delivery.deferred += due if kind in config.channels else 0
@@ -194,7 +194,7 @@ def deliver(config: DeliveryConfig, *, letters: bool = True) -> DeliveryResult:
     return delivery
 
 
-def _reports_in_doubt(rules: NoticeRules, kind: ChannelKind) -> bool:
+def _reports_in_doubt(rules: NotificationRules, kind: ChannelKind) -> bool:
     """Return whether notices.yaml says that messages that may have arrived are reported.
 
     If not, such messages are sent again.
@@ -206,15 +206,15 @@ def _reports_in_doubt(rules: NoticeRules, kind: ChannelKind) -> bool:
     return (rules.in_doubt.mail if kind == "mail" else rules.in_doubt.robot) == "report"
 
 
-def _has_due_messages(config: DeliveryConfig, kind: ChannelKind, letters: bool) -> bool:
+def _has_due_messages(config: DeliveryConfig, kind: ChannelKind, notices: bool) -> bool:
     report = _reports_in_doubt(config.rules, kind)
     with config.state.begin() as conn:
-        return outcomes.has_due_messages(conn, _query(config, kind, letters), report=report)
+        return outcomes.has_due_messages(conn, _query(config, kind, notices), report=report)
 
 
-def _query(config: DeliveryConfig, kind: ChannelKind, letters: bool) -> outcomes.DeliveryQuery:
+def _query(config: DeliveryConfig, kind: ChannelKind, notices: bool) -> outcomes.DeliveryQuery:
     day, may_send_digests = _today(config)
-    return outcomes.DeliveryQuery(kind, day, config.clock.now(), may_send_digests, letters)
+    return outcomes.DeliveryQuery(kind, day, config.clock.now(), may_send_digests, notices)
 
 
 def _today(config: DeliveryConfig) -> tuple[date, bool]:
@@ -257,31 +257,31 @@ _Claim = Callable[[Connection, ClaimTerms, SearchPosition], ClaimResult]
 
 
 def _claim_again(
-    conn: Connection, terms: ClaimTerms, _after: SearchPosition, *, letters: bool
+    conn: Connection, terms: ClaimTerms, _after: SearchPosition, *, notices: bool
 ) -> ClaimResult:
-    return claim_again(conn, terms, letters=letters)
+    return claim_again(conn, terms, notices=notices)
 
 
 def _claim_digests(
-    conn: Connection, terms: ClaimTerms, after: SearchPosition, *, letters: bool
+    conn: Connection, terms: ClaimTerms, after: SearchPosition, *, notices: bool
 ) -> ClaimResult:
     if not terms.may_send_digests:
         return ClaimResult()
-    return claim_new(conn, terms, after, urgent=False, letters=letters)
+    return claim_new(conn, terms, after, urgent=False, notices=notices)
 
 
 class _ChannelDelivery:
     """The delivery of all due messages of one channel."""
 
     def __init__(
-        self, config: DeliveryConfig, kind: ChannelKind, letters: bool, delivery: DeliveryResult
+        self, config: DeliveryConfig, kind: ChannelKind, notices: bool, delivery: DeliveryResult
     ) -> None:
-        self.config, self.kind, self.letters, self.delivery = config, kind, letters, delivery
+        self.config, self.kind, self.notices, self.delivery = config, kind, notices, delivery
         self.channel = config.channels[kind]
         self.report = _reports_in_doubt(config.rules, kind)
         self.domain = self.channel.domain
         self.silent_replies = 0
-        self.size_limits: dict[str, int] = {}  # by recipient, the maximum number of notices
+        self.size_limits: dict[str, int] = {}  # by recipient, the maximum number of notifications
         self.needs_resend = False  # whether a smaller message must be created
         self.stop = Event()
         self.lock = Lock()
@@ -314,10 +314,10 @@ class _ChannelDelivery:
 
         Notices to data subjects come last. Urgent messages therefore never wait for them.
         """
-        for letters in (False, True) if self.letters else (False,):
-            yield partial(_claim_again, letters=letters)
-            yield partial(claim_new, urgent=True, letters=letters)
-            yield partial(_claim_digests, letters=letters)
+        for notices in (False, True) if self.notices else (False,):
+            yield partial(_claim_again, notices=notices)
+            yield partial(claim_new, urgent=True, notices=notices)
+            yield partial(_claim_digests, notices=notices)
 
     def _terms(self) -> ClaimTerms:
         day, may_send_digests = _today(self.config)
@@ -426,8 +426,8 @@ class _ChannelDelivery:
     def _record(self, sender: _DeliveryConnections, message: ClaimedMessage, reply: Reply) -> None:
         now, rules, delivery = self.config.clock.now(), self.config.rules, self.delivery
         conn, code = sender.conn, reply.code
-        failed: list[UnsentNotice] = []
-        doubted: list[UnsentNotice] = []
+        failed: list[UnsentNotification] = []
+        doubted: list[UnsentNotification] = []
         match reply.status:
             case DeliveryStatus.ACCEPTED:
                 outcomes.record_sent(conn, message, code, now)
@@ -461,7 +461,7 @@ class _ChannelDelivery:
             delivery.add_in_doubt(doubted)
             if reply.status is DeliveryStatus.ACCEPTED:
                 delivery.sent += 1
-                delivery.notices += len(message.items)
+                delivery.notifications += len(message.items)
             if reply.status is DeliveryStatus.UNAVAILABLE or self.silent_replies >= _MAX_SILENT:
                 self._mark_down(reply)
 
@@ -474,10 +474,10 @@ class _ChannelDelivery:
 
         They are added to the result as undeliverable.
         """
-        query = _query(self.config, self.kind, self.letters)
+        query = _query(self.config, self.kind, self.notices)
         limit = query.now - self.config.rules.give_up_after.span
         with self.config.state.begin() as conn:
-            given_up = outcomes.give_up_notices(conn, query, limit)
+            given_up = outcomes.give_up_notifications(conn, query, limit)
         self.delivery.add_undeliverable(given_up)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from include.messages import Message
 from include.notify.channels import MailChannel, RobotChannel
 from include.notify.delivery import DeliveryConfig
-from include.notify.letters import Writer
+from include.notify.rendering import Writer
 from include.notify.workflow_answers import LookUpAddresses, StillDue
 from include.policy import PolicyPack
 from include.services.clock import Clock

@@ -16,18 +16,18 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, or_, 
 from sqlalchemy.dialects.postgresql import insert
 
 from include.messages import Message
-from include.notify.notice import GAVE_UP, OPTED_OUT, Notice, address_fault
-from include.notify.status import UndeliveredNotice, statuses, undelivered, with_key_prefix
+from include.notify.notification import GAVE_UP, OPTED_OUT, Notification, address_fault
+from include.notify.status import UndeliveredNotification, statuses, undelivered, with_key_prefix
 from include.notify.tables import notification, notification_optout
 from include.notify.texts import store_text, to_jsonb_text
-from include.policy.rules import NoticeRules
+from include.policy.rules import NotificationRules
 from include.reports.i18n import visible
 from include.services.errors import UsageError
 from include.state.connect import StateLock, lock_for_transaction
 
 __all__ = [
-    "QueueCounts", "Run", "UndeliveredNotice", "list_notices", "opt_in", "opt_out", "pending",
-    "queue_notices", "retry", "retry_all", "statuses", "store_text", "undelivered",
+    "QueueCounts", "Run", "UndeliveredNotification", "list_notifications", "opt_in", "opt_out",
+    "pending", "queue_notifications", "retry", "retry_all", "statuses", "store_text", "undelivered",
     "unqueued_keys", "withdraw", "withdraw_by_prefix",
 ]  # fmt: skip
 _ANALYZE_FROM = 1000
@@ -35,15 +35,15 @@ _COLUMNS = (
     "at", "kind", "key", "recipient", "name", "address", "looked_up", "channel", "urgent",
     "heading", "line", "text", "due_on", "cause",
 )  # fmt: skip
-# An undeliverable notice is queued again with another address, after it was given up, or if its
-# address is looked up. A withdrawn notice is queued again if it is due again: a completion was
-# entered by mistake, or a person came back from leave.
+# An undeliverable notification is queued again with another address, after it was given up, or if
+# its address is looked up. A withdrawn notification is queued again if it is due again, because a
+# completion was entered by mistake or a person came back from leave.
 _QUEUE = text(
     f"""
     WITH given AS (
         SELECT DISTINCT ON (kind, key) q.*, (o.recipient IS NOT NULL AND q.kind = ANY(:optional))
             AS refused
-        FROM queued_notice q LEFT JOIN notification_optout o USING (recipient, kind)
+        FROM queued_notification q LEFT JOIN notification_optout o USING (recipient, kind)
         ORDER BY kind, key, at
     ), kept AS (
         INSERT INTO notification AS n
@@ -74,7 +74,7 @@ _QUEUE = text(
 ).bindparams(bindparam("optional"))
 
 
-# Notices of a deferred message can be withdrawn, notices of a message being sent cannot
+# Notifications of a deferred message can be withdrawn; those of a message being sent cannot
 _WITHDRAWN = text(
     """
     SELECT id FROM notification n WHERE kind = :kind AND key = ANY(:keys) AND state = 'pending'
@@ -129,7 +129,7 @@ def unqueued_keys(conn: Connection, kind: str, keys: Iterable[str]) -> set[str]:
 
     These are keys that were never queued, and keys whose notification was undeliverable or
     withdrawn. If a notification was withdrawn because of an opt-out, its key is left out.
-    `queue_notices` decides whether an undeliverable notification is queued again.
+    `queue_notifications` decides whether an undeliverable notification is queued again.
 
     Args:
         conn: connection to the state database, in a transaction.
@@ -139,25 +139,27 @@ def unqueued_keys(conn: Connection, kind: str, keys: Iterable[str]) -> set[str]:
     candidates = list(dict.fromkeys(keys))
     if not candidates:
         return set()
-    conn.execute(text("CREATE TEMP TABLE IF NOT EXISTS asked_notice (key text) ON COMMIT DROP"))
-    conn.execute(text("TRUNCATE asked_notice"))
-    with _cursor(conn).copy("COPY asked_notice FROM STDIN") as copy:
+    conn.execute(
+        text("CREATE TEMP TABLE IF NOT EXISTS asked_notification (key text) ON COMMIT DROP")
+    )
+    conn.execute(text("TRUNCATE asked_notification"))
+    with _cursor(conn).copy("COPY asked_notification FROM STDIN") as copy:
         for key in candidates:
             copy.write_row((key,))
     query = text(
-        "SELECT a.key FROM asked_notice a WHERE NOT EXISTS (SELECT FROM notification n"
+        "SELECT a.key FROM asked_notification a WHERE NOT EXISTS (SELECT FROM notification n"
         " WHERE n.kind = :kind AND n.key = a.key AND n.state <> 'undeliverable'"
         " AND NOT (n.state = 'withdrawn' AND n.cause <> :refused))"
     )
     return set(conn.scalars(query, {"kind": kind, "refused": OPTED_OUT}))
 
 
-def queue_notices(
+def queue_notifications(
     conn: Connection,
-    notices: Iterable[Notice],
+    notifications: Iterable[Notification],
     run: Run,
     at: datetime,
-    rules: NoticeRules | None = None,
+    rules: NotificationRules | None = None,
 ) -> QueueCounts:
     """Queue notifications. A notification that is already queued or sent is not changed.
 
@@ -167,7 +169,7 @@ def queue_notices(
 
     Args:
         conn: connection to the state database, in a transaction.
-        notices: notifications. If several have the same kind and key, the first is used.
+        notifications: notifications. If several have the same kind and key, the first is used.
         run: run that queues the notifications.
         at: time of queueing.
         rules: content of notices.yaml, to check allowed domains and opt-outs now. If it is None,
@@ -175,17 +177,17 @@ def queue_notices(
     """
     conn.execute(
         text(
-            "CREATE TEMP TABLE IF NOT EXISTS queued_notice (at bigint, kind text, key text,"
+            "CREATE TEMP TABLE IF NOT EXISTS queued_notification (at bigint, kind text, key text,"
             " recipient text, name text, address text, looked_up boolean, channel text,"
             " urgent boolean, heading jsonb, line jsonb, text text, due_on date, cause text)"
             " ON COMMIT DROP"
         )
     )
-    conn.execute(text("TRUNCATE queued_notice"))
+    conn.execute(text("TRUNCATE queued_notification"))
     domains = rules.domains if rules else ()
     count = 0
-    with _cursor(conn).copy(f"COPY queued_notice ({', '.join(_COLUMNS)}) FROM STDIN") as copy:
-        for count, notification in enumerate(notices, 1):
+    with _cursor(conn).copy(f"COPY queued_notification ({', '.join(_COLUMNS)}) FROM STDIN") as copy:
+        for count, notification in enumerate(notifications, 1):
             copy.write_row(
                 (
                     count,
@@ -213,7 +215,7 @@ def queue_notices(
             )
     if not count:
         return QueueCounts()
-    lock_for_transaction(conn, StateLock.NOTICES)
+    lock_for_transaction(conn, StateLock.NOTIFICATIONS)
     optional = list(rules.may_opt_out) if rules else []
     values = {"dag_id": run.dag_id, "run_id": run.run_id, "at": at, "optional": optional}
     new, again, undeliverable = conn.execute(_QUEUE, values).one()
@@ -280,7 +282,7 @@ def _withdraw(conn: Connection, ids: list[int], cause: str, at: datetime) -> int
 
 
 def opt_out(
-    conn: Connection, recipient: str, kind: str, *, rules: NoticeRules, by: str, at: datetime
+    conn: Connection, recipient: str, kind: str, *, rules: NotificationRules, by: str, at: datetime
 ) -> None:
     """Record that a recipient opts out of a kind of notification.
 
@@ -352,12 +354,13 @@ def retry(conn: Connection, number: int) -> str:
     row = conn.execute(query).first() if is_valid_id else None
     if row is None:
         raise UsageError(
-            f"The notice {number} does not exist.", "List notices: ./parcelseal notices list."
+            f"The notification {number} does not exist.",
+            "List notifications: ./parcelseal notices list.",
         )
     if row.state not in ("undeliverable", "in_doubt"):
         raise UsageError(
-            f"Notice {number} is {row.state} and cannot be sent again.",
-            "Only undeliverable and in_doubt notices can be sent again.",
+            f"Notification {number} is {row.state} and cannot be sent again.",
+            "Only undeliverable and in_doubt notifications can be sent again.",
         )
     conn.execute(notification.update().where(notification.c.id == number).values(_PENDING_AGAIN))
     return str(row.kind)
@@ -385,7 +388,7 @@ def retry_all(conn: Connection, recipient: str = "", cause: str = "") -> int:
     """
     if not (recipient or cause):
         raise UsageError(
-            "The notices to send again are missing.", "Name a number, --recipient or --cause."
+            "The notifications to send again are missing.", "Name a number, --recipient or --cause."
         )
     conditions: list[ColumnElement[bool]] = [
         notification.c.state.in_(("undeliverable", "in_doubt"))
@@ -398,12 +401,12 @@ def retry_all(conn: Connection, recipient: str = "", cause: str = "") -> int:
     count = conn.execute(notification.update().where(*conditions).values(_PENDING_AGAIN)).rowcount
     if not count:
         raise UsageError(
-            "No undelivered notice matches.", "List notices: ./parcelseal notices list."
+            "No undelivered notification matches.", "List notifications: ./parcelseal notices list."
         )
     return count
 
 
-def list_notices(conn: Connection, states: Sequence[str], limit: int) -> list[dict[str, Any]]:
+def list_notifications(conn: Connection, states: Sequence[str], limit: int) -> list[dict[str, Any]]:
     """Return the newest notifications in the given states, newest first, without their addresses.
 
     Args:

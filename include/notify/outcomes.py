@@ -15,9 +15,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from include.notify.claims import LEASE, MAX_COPIES, ClaimedMessage, UnsentNotice, report_in_doubt
-from include.notify.notice import GAVE_UP, TOO_LARGE, ChannelKind
-from include.policy.rules import NoticeRules
+from include.notify.claims import (
+    LEASE,
+    MAX_COPIES,
+    ClaimedMessage,
+    UnsentNotification,
+    report_in_doubt,
+)
+from include.notify.notification import GAVE_UP, TOO_LARGE, ChannelKind
+from include.policy.rules import NotificationRules
 
 _SENT = text(
     """
@@ -101,24 +107,24 @@ def record_sent(conn: Connection, message: ClaimedMessage, reply: str, now: date
 
 def record_refused(
     conn: Connection, message: ClaimedMessage, reply: str, cause: str, now: datetime
-) -> list[UnsentNotice]:
+) -> list[UnsentNotification]:
     """Record that the server refused a message permanently, and return its notifications.
 
     Args:
         conn: connection for recording outcomes.
         message: message that was refused.
         reply: codes of the server's answer.
-        cause: code of the reason, as defined in `include.notify.notice`.
+        cause: code of the reason, as defined in `include.notify.notification`.
         now: current time.
     """
     values = {"id": message.id, "reply": reply, "cause": cause, "now": now}
     conn.execute(_REFUSED, values)
-    return [UnsentNotice(item.kind, message.recipient, cause) for item in message.items]
+    return [UnsentNotification(item.kind, message.recipient, cause) for item in message.items]
 
 
 def split_or_give_up(
     conn: Connection, message: ClaimedMessage, reply: str, now: datetime
-) -> list[UnsentNotice]:
+) -> list[UnsentNotification]:
     """Handle a message that the server refused as too large.
 
     The message is dissolved, and its notifications are sent later in several smaller messages. If
@@ -137,8 +143,8 @@ def split_or_give_up(
 
 
 def schedule_retry(
-    conn: Connection, message: ClaimedMessage, reply: str, rules: NoticeRules, now: datetime
-) -> list[UnsentNotice]:
+    conn: Connection, message: ClaimedMessage, reply: str, rules: NotificationRules, now: datetime
+) -> list[UnsentNotification]:
     """Schedule the next attempt to send a message that the server deferred.
 
     A notification is given up when the period ``give_up_after`` of notices.yaml has passed since it
@@ -169,12 +175,12 @@ def record_in_doubt(
     conn: Connection,
     message: ClaimedMessage,
     reply: str,
-    rules: NoticeRules,
+    rules: NotificationRules,
     now: datetime,
     *,
     report: bool,
     unsent: bool = False,
-) -> list[UnsentNotice]:
+) -> list[UnsentNotification]:
     """Schedule another attempt to send a message that may have arrived, or report the message.
 
     Args:
@@ -222,8 +228,8 @@ def release(
 
 
 def _give_up(
-    conn: Connection, message: ClaimedMessage, rules: NoticeRules, now: datetime
-) -> list[UnsentNotice]:
+    conn: Connection, message: ClaimedMessage, rules: NotificationRules, now: datetime
+) -> list[UnsentNotification]:
     """Give up those notifications of a message that were first deferred too long ago.
 
     Returns:
@@ -235,7 +241,7 @@ def _give_up(
         "now": now,
         "limit": now - rules.give_up_after.span,
     }
-    return [UnsentNotice(*row) for row in conn.execute(_GAVE_UP, values)]
+    return [UnsentNotification(*row) for row in conn.execute(_GAVE_UP, values)]
 
 
 def extend_lease(
@@ -258,7 +264,7 @@ def extend_lease(
     return set(own_ids), until
 
 
-def retry_pause(rules: NoticeRules, tries: int) -> timedelta:
+def retry_pause(rules: NotificationRules, tries: int) -> timedelta:
     """Return the pause before the next attempt to send a message.
 
     Args:
@@ -268,7 +274,7 @@ def retry_pause(rules: NoticeRules, tries: int) -> timedelta:
     return rules.retry_after[min(tries, len(rules.retry_after)) - 1].span
 
 
-# If today's digest, or the letter with the same text, was sent, other notices wait for tomorrow
+# If today's digest or the notice with the same text was sent, other notifications wait a day
 _TOLD_TODAY = """EXISTS (
         SELECT FROM notification_message m WHERE m.recipient = n.recipient AND m.channel = n.channel
         AND m.day = :day AND m.text = coalesce(n.text, '') AND NOT m.urgent
@@ -283,10 +289,10 @@ _DUE_NOW = text(
     SELECT EXISTS (
         SELECT FROM notification_message
         WHERE channel = :channel AND (urgent OR :telling OR :report)
-        AND (:letters OR text = '') AND (state = 'deferred' AND next_try_at <= :now
+        AND (:notices OR text = '') AND (state = 'deferred' AND next_try_at <= :now
             OR state = 'sending' AND claimed_until <= :now)
     ) OR EXISTS (
-        SELECT FROM notification n WHERE {_FREE} AND (:letters OR n.text IS NULL)
+        SELECT FROM notification n WHERE {_FREE} AND (:notices OR n.text IS NULL)
         AND (n.urgent OR :telling AND NOT {_TOLD_TODAY})
     )
     """  # noqa: S608 - constants only, here and below
@@ -298,16 +304,16 @@ _LEFT = text(
         count(*)
     FROM notification n LEFT JOIN notification_message b ON b.id = n.message
     WHERE n.state = 'pending' AND n.channel = :channel AND NOT coalesce({_HELD}, false)
-        AND (:letters OR n.text IS NULL)
+        AND (:notices OR n.text IS NULL)
     """  # noqa: S608
 )
 _IN_HAND = text(
     f"""
     SELECT count(*), max(claimed_until) FROM notification_message b
-    WHERE {_HELD} AND channel = :channel AND (:letters OR text = '')
+    WHERE {_HELD} AND channel = :channel AND (:notices OR text = '')
     """  # noqa: S608
 )
-_DUE_AND_FREE = f"""{_FREE} AND (:letters OR n.text IS NULL)
+_DUE_AND_FREE = f"""{_FREE} AND (:notices OR n.text IS NULL)
         AND (n.urgent OR :telling AND NOT {_TOLD_TODAY})"""
 _BEGIN_TO_WAIT = text(
     f"""
@@ -333,14 +339,14 @@ class DeliveryQuery:
         day: today's date in the policy pack's timezone.
         now: current time.
         may_send_digests: whether digests may be sent now.
-        letters: whether the query includes notices to data subjects.
+        notices: whether the query includes notices to data subjects.
     """
 
     channel: ChannelKind
     day: date
     now: datetime
     may_send_digests: bool
-    letters: bool
+    notices: bool
 
     def values(self, **more: Any) -> dict[str, Any]:
         """Return the attributes as parameters for SQL statements.
@@ -349,7 +355,7 @@ class DeliveryQuery:
             more: additional parameters, which the result contains as well.
         """
         parameters = {"channel": self.channel, "day": self.day, "now": self.now}
-        return parameters | {"telling": self.may_send_digests, "letters": self.letters} | more
+        return parameters | {"telling": self.may_send_digests, "notices": self.notices} | more
 
 
 def has_due_messages(conn: Connection, query: DeliveryQuery, *, report: bool) -> bool:
@@ -384,7 +390,9 @@ def count_sent_by_others(conn: Connection, query: DeliveryQuery) -> tuple[int, d
     return int(count), until
 
 
-def give_up_notices(conn: Connection, query: DeliveryQuery, limit: datetime) -> list[UnsentNotice]:
+def give_up_notifications(
+    conn: Connection, query: DeliveryQuery, limit: datetime
+) -> list[UnsentNotification]:
     """Give up due notifications whose server has been unreachable for too long, and return them.
 
     Args:
@@ -394,6 +402,6 @@ def give_up_notices(conn: Connection, query: DeliveryQuery, limit: datetime) -> 
     """
     conn.execute(_BEGIN_TO_WAIT, query.values())
     return [
-        UnsentNotice(*row)
+        UnsentNotification(*row)
         for row in conn.execute(_TOO_OLD, query.values(limit=limit, cause=GAVE_UP))
     ]

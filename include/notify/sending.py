@@ -17,9 +17,9 @@ from sqlalchemy import Connection, text
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings, StepResult, result_of
 from include.messages import Message, _, listed, verbatim
-from include.notify.claims import UnsentNotice
+from include.notify.claims import UnsentNotification
 from include.notify.delivery import DeliveryConfig, DeliveryResult, deliver
-from include.notify.notice import IN_DOUBT, explain_cause
+from include.notify.notification import IN_DOUBT, explain_cause
 from include.reports.model import Block, Columns, Paragraph, Section, table_of
 
 STEP_SEND, SEND_TITLE = "send", _("Sending of messages")
@@ -30,7 +30,7 @@ _SERVERS: Mapping[str, Message] = {
 _CHANNELS: Mapping[str, Message] = {"mail": _("Mail server"), "robot": _("Chat robot")}
 _RETRY = _("Send a notification again: `./parcelseal notices retry NUMBER`.")
 MAX_NAMED = 20  # recipients in a finding
-MAX_RECORDED = 500  # notices in the record; the command line lists all
+MAX_RECORDED = 500  # notifications in the record; the command line lists all
 
 _SENT = text(
     """
@@ -70,9 +70,9 @@ class SentMessages(StepResult):
     kinds: list[tuple[str, int, int]]
     deferred: int
     waiting: int
-    undeliverable: list[UnsentNotice]
+    undeliverable: list[UnsentNotification]
     undeliverable_count: int
-    in_doubt: list[UnsentNotice]
+    in_doubt: list[UnsentNotification]
     in_doubt_count: int
     titles: Mapping[str, Message] = Field(default_factory=dict)
 
@@ -113,10 +113,14 @@ def send(
         messages = int(conn.scalar(_MESSAGES, {"since": since}) or 0)
         undeliverable = _unsent(conn, "undeliverable", since)
         in_doubt = _unsent(conn, "in_doubt", since)
-    letters = frozenset(config.addresses)
-    _report_letters(findings, [notice for notice in undeliverable if notice.kind in letters])
+    notices = frozenset(config.addresses)
+    _report_undelivered_notices(
+        findings, [notification for notification in undeliverable if notification.kind in notices]
+    )
     _report_unsent(
-        findings, [notice for notice in undeliverable if notice.kind not in letters], in_doubt
+        findings,
+        [notification for notification in undeliverable if notification.kind not in notices],
+        in_doubt,
     )
     _report_waiting(findings, delivery, config.titles)
     _report_in_hand(findings, delivery, config.zone)
@@ -148,8 +152,10 @@ def _title_of(kind: str, titles: Mapping[str, Message]) -> Message:
     return titles.get(kind) or verbatim(kind)
 
 
-def _unsent(conn: Connection, state: str, since: datetime) -> list[UnsentNotice]:
-    return [UnsentNotice(*row) for row in conn.execute(_UNSENT, {"state": state, "since": since})]
+def _unsent(conn: Connection, state: str, since: datetime) -> list[UnsentNotification]:
+    return [
+        UnsentNotification(*row) for row in conn.execute(_UNSENT, {"state": state, "since": since})
+    ]
 
 
 def report_caught_mail(findings: StepFindings, messages: int) -> None:
@@ -178,16 +184,20 @@ def report_caught_mail(findings: StepFindings, messages: int) -> None:
 
 
 def _report_unsent(
-    findings: StepFindings, undeliverable: Sequence[UnsentNotice], in_doubt: Sequence[UnsentNotice]
+    findings: StepFindings,
+    undeliverable: Sequence[UnsentNotification],
+    in_doubt: Sequence[UnsentNotification],
 ) -> None:
-    for cause in sorted({notice.cause for notice in undeliverable}):
-        recipients = _list_recipients([notice for notice in undeliverable if notice.cause == cause])
+    for cause in sorted({notification.cause for notification in undeliverable}):
+        recipients = _list_recipients(
+            [notification for notification in undeliverable if notification.cause == cause]
+        )
         findings.warn(
             "notices.undeliverable",
             _(
                 "{count} notifications could not be sent ({cause}); recipients: {recipients}.",
                 cause=explain_cause(cause),
-                count=sum(notice.cause == cause for notice in undeliverable),
+                count=sum(notification.cause == cause for notification in undeliverable),
                 recipients=recipients,
             ),
             _(
@@ -215,7 +225,9 @@ def _report_unsent(
         )
 
 
-def _report_letters(findings: StepFindings, undeliverable: Sequence[UnsentNotice]) -> None:
+def _report_undelivered_notices(
+    findings: StepFindings, undeliverable: Sequence[UnsentNotification]
+) -> None:
     """Report notices to data subjects that could not be sent, by reason and without names.
 
     No later run sends these notices. A person has to notify the data subjects in another way.
@@ -224,13 +236,13 @@ def _report_letters(findings: StepFindings, undeliverable: Sequence[UnsentNotice
         findings: findings of the step.
         undeliverable: notices that could not be sent.
     """
-    for cause in sorted({notice.cause for notice in undeliverable}):
+    for cause in sorted({notification.cause for notification in undeliverable}):
         findings.warn(
             "notices.letters_undeliverable",
             _(
                 "{count} notices to data subjects could not be sent ({cause}).",
                 cause=explain_cause(cause),
-                count=sum(notice.cause == cause for notice in undeliverable),
+                count=sum(notification.cause == cause for notification in undeliverable),
             ),
             _(
                 "Notify these people in another way and record it, or correct their addresses "
@@ -244,8 +256,8 @@ def _report_letters(findings: StepFindings, undeliverable: Sequence[UnsentNotice
         )
 
 
-def _list_recipients(notices: Sequence[UnsentNotice]) -> Message:
-    names = list(dict.fromkeys(notice.recipient for notice in notices))
+def _list_recipients(notifications: Sequence[UnsentNotification]) -> Message:
+    names = list(dict.fromkeys(notification.recipient for notification in notifications))
     more = ["…"] if len(names) > MAX_NAMED else []
     return listed([*names[:MAX_NAMED], *more])
 
@@ -329,7 +341,7 @@ def _retry_reason(delivery: DeliveryResult, zone: ZoneInfo) -> str:
         )
     if delivery.unavailable_kinds:
         kinds = ", ".join(sorted(delivery.unavailable_kinds))
-        return f"It is unknown which notices of {kinds} are still due."
+        return f"It is unknown which notifications of {kinds} are still due."
     if delivery.deferred:
         return "A server deferred messages."
     if delivery.sent_by_others_until is not None:
@@ -389,9 +401,9 @@ def messages_section(record: StepRecord) -> Section:
 _HEADING = _("Messages")
 
 
-def _unsent_columns(sent: SentMessages) -> Columns[UnsentNotice]:
+def _unsent_columns(sent: SentMessages) -> Columns[UnsentNotification]:
     return (
-        (_("Message recipient"), "code", lambda notice: notice.recipient),
-        (_("Kind"), "text", lambda notice: _title_of(notice.kind, sent.titles)),
-        (_("Cause"), "text", lambda notice: explain_cause(notice.cause)),
+        (_("Message recipient"), "code", lambda notification: notification.recipient),
+        (_("Kind"), "text", lambda notification: _title_of(notification.kind, sent.titles)),
+        (_("Cause"), "text", lambda notification: explain_cause(notification.cause)),
     )

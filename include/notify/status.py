@@ -31,7 +31,7 @@ _PAGE = (
 
 
 @dataclass(frozen=True)
-class UndeliveredNotice:
+class UndeliveredNotification:
     """A notification that did not reach its recipient, or may not have reached its recipient.
 
     Attributes:
@@ -39,7 +39,7 @@ class UndeliveredNotice:
         recipient: id of the recipient.
         state: ``undeliverable``, ``in_doubt`` or ``withdrawn``; also ``pending`` if the caller of
             `undelivered` requested pending notifications.
-        cause: code of the reason, as defined in `include.notify.notice`; empty for a pending
+        cause: code of the reason, as defined in `include.notify.notification`; empty for a pending
             notification.
     """
 
@@ -118,7 +118,7 @@ def undelivered(
     *,
     states: Sequence[str] = _UNDELIVERED_STATES,
     page: int = 1_000,
-) -> Iterator[UndeliveredNotice]:
+) -> Iterator[UndeliveredNotification]:
     """Yield the undelivered notifications of a kind, sorted by key.
 
     They are read page by page. Memory use therefore does not depend on their number.
@@ -134,7 +134,7 @@ def undelivered(
     values |= {"states": list(states), "page": page}
     rows = conn.execute(query, values).all()
     while rows:
-        yield from (UndeliveredNotice(*row) for row in rows)
+        yield from (UndeliveredNotification(*row) for row in rows)
         values["first"] = f"{rows[-1].key}\x01"
         rows = conn.execute(query, values).all() if len(rows) == page else []
 

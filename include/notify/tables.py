@@ -21,14 +21,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from include.state.tables import MOMENT, metadata
 
-notification_text = Table(  # the text of a letter to many recipients
+notification_text = Table(  # the text of a notice to many recipients
     "notification_text",
     metadata,
     Column("sha256", Text, primary_key=True),  # of the content, as include.notify.texts writes it
-    Column("content", JSONB, nullable=False),  # a LetterText; no customer's value
+    Column("content", JSONB, nullable=False),  # a NoticeText; no customer's value
 )
 
-notification_message = Table(  # a message of a channel to a recipient: a digest or a letter
+notification_message = Table(  # a message of a channel to a recipient: a digest or a notice
     "notification_message",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
@@ -39,7 +39,7 @@ notification_message = Table(  # a message of a channel to a recipient: a digest
     Column("urgent", Boolean, nullable=False),  # sent apart from the digest of the day
     Column(
         "text", Text, nullable=False, server_default=""
-    ),  # digest of a letter's text; empty for a digest
+    ),  # SHA-256 of a notice's text; empty for a digest of the day
     Column("state", Text, nullable=False),
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("copies", Integer, nullable=False, server_default="0"),  # copies sent while in doubt
@@ -78,7 +78,7 @@ notification = Table(  # a notification for a recipient, sent once
     Column("recipient", Text, nullable=False),
     Column("name", Text, nullable=False, server_default=""),  # for the greeting
     Column("address", Text, nullable=False, server_default=""),
-    # Empty for a customer: the workflow returns the address when the letter is sent.
+    # Empty for a customer: the workflow returns the address when the notice is sent.
     Column("looked_up", Boolean, nullable=False, server_default=text("false")),
     Column("channel", Text, nullable=False),  # mail, robot
     Column("urgent", Boolean, nullable=False, server_default=text("false")),
@@ -86,7 +86,7 @@ notification = Table(  # a notification for a recipient, sent once
     Column("line", JSONB, nullable=False),  # a message of the catalogue
     Column(
         "text", Text, ForeignKey(notification_text.c.sha256)
-    ),  # set for a letter with its own text
+    ),  # set for a notice to data subjects
     Column("due_on", Date),
     Column("dag_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
@@ -95,7 +95,7 @@ notification = Table(  # a notification for a recipient, sent once
     Column("state", Text, nullable=False, server_default="pending"),
     Column(
         "cause", Text, nullable=False, server_default=""
-    ),  # of withdrawn and undeliverable notices
+    ),  # of withdrawn and undeliverable notifications
     Column("message", BigInteger, ForeignKey(notification_message.c.id), index=True),
     Column("settled_at", MOMENT, index=True),
     UniqueConstraint("kind", "key"),
@@ -117,7 +117,7 @@ notification = Table(  # a notification for a recipient, sent once
     ),
 )
 
-notification_optout = Table(  # kinds of notices that a recipient opted out of
+notification_optout = Table(  # kinds of notification that a recipient opted out of
     "notification_optout",
     metadata,
     Column("recipient", Text, primary_key=True),

@@ -1,7 +1,7 @@
 """Store the text of a notice to many data subjects once, and identify it by its SHA-256.
 
-A notice goes to people outside of the company, so it is never part of a digest for staff. In this
-code, a notice is named *letter*, because the class `Notice` is any notification.
+A notice goes to people outside of the company, so it is never part of a digest for staff. It is
+queued as a notification with a text of its own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _escape_unstorable(value: Any) -> Any:
     return value
 
 
-class LetterPart(StrictModel):
+class NoticePart(StrictModel):
     """A section of a notice to data subjects, with its own heading.
 
     Attributes:
@@ -67,7 +67,7 @@ class LetterPart(StrictModel):
     words: Message
 
 
-class LetterText(StrictModel):
+class NoticeText(StrictModel):
     """The text of a notice to data subjects, the same for all recipients.
 
     Attributes:
@@ -80,7 +80,7 @@ class LetterText(StrictModel):
 
     heading: Message
     opening: Message
-    parts: tuple[LetterPart, ...] = ()
+    parts: tuple[NoticePart, ...] = ()
     closing: Message | None = None
     contact: Message
 
@@ -89,41 +89,41 @@ class TextChanged(Exception):
     """The error that the text of a notice in the state database does not match its SHA-256."""
 
 
-def canonical_text(letter_text: LetterText) -> str:
+def canonical_text(notice_text: NoticeText) -> str:
     """Return the text of a notice as canonical JSON. Storage as JSONB does not change it.
 
     Raises:
         ValueError: the text contains a number that is not valid in JSON.
     """
-    plain = to_storable(_normalize(letter_text.model_dump(mode="json")))
+    plain = to_storable(_normalize(notice_text.model_dump(mode="json")))
     return json.dumps(
         plain, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
     )
 
 
-def text_digest(letter_text: LetterText) -> str:
+def text_digest(notice_text: NoticeText) -> str:
     """Return the SHA-256 (hex) of `canonical_text`. The approval of a notice refers to this value.
 
     Raises:
         ValueError: the text contains a number that is not valid in JSON.
     """
-    return hashlib.sha256(canonical_text(letter_text).encode()).hexdigest()
+    return hashlib.sha256(canonical_text(notice_text).encode()).hexdigest()
 
 
-def store_text(conn: Connection, letter_text: LetterText) -> str:
+def store_text(conn: Connection, notice_text: NoticeText) -> str:
     """Store the text of a notice if it is not stored yet, and return its SHA-256.
 
     Notifications refer to the text by its SHA-256.
 
     Args:
         conn: connection to the state database, in a transaction.
-        letter_text: text of the notice, without customer data.
+        notice_text: text of the notice, without customer data.
 
     Raises:
         ValueError: the text contains a number that is not valid in JSON.
     """
-    sha256 = text_digest(letter_text)
-    row = {"sha256": sha256, "content": json.loads(canonical_text(letter_text))}
+    sha256 = text_digest(notice_text)
+    row = {"sha256": sha256, "content": json.loads(canonical_text(notice_text))}
     conn.execute(insert(notification_text).values(row).on_conflict_do_nothing())
     return sha256
 
@@ -157,7 +157,7 @@ def load_texts(conn: Connection, digests: Iterable[str]) -> dict[str, str]:
 
 def _canonical(words: str) -> str:
     try:
-        return canonical_text(LetterText.model_validate_json(words))
+        return canonical_text(NoticeText.model_validate_json(words))
     except ValidationError as error:
         raise TextChanged from error
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from include.notify.texts import TextChanged, load_texts
 
 StillDue = Callable[[Sequence[str]], set[str]]
-"""Returns which keys of notices of a kind are still due."""
+"""Returns which keys of notifications of a kind are still due."""
 
 LookUpAddresses = Callable[[Sequence[str]], Mapping[str, str]]
 """Returns the current address for each key of a kind; a missing or empty address is none.
@@ -44,7 +44,7 @@ class WorkflowAnswers:
 
 def ask_workflows(
     conn: Connection,
-    notices: Sequence[Any],
+    notifications: Sequence[Any],
     still_due: Mapping[str, StillDue],
     look_up: Mapping[str, LookUpAddresses],
     errors: dict[str, str],
@@ -55,35 +55,38 @@ def ask_workflows(
 
     Args:
         conn: connection to the state database.
-        notices: rows with id, kind, key, text, looked_up, and refused (whether the recipient opted
-            out).
+        notifications: rows with id, kind, key, text, looked_up, and refused (whether the recipient
+            opted out).
         still_due: kind of notification -> callback of its workflow. All notifications of a kind
             without a callback are due.
         look_up: kind of notice -> callback that returns the addresses of its recipients.
         errors: dict to which each kind whose workflow failed is added, with the class of the error.
     """
     by_kind: dict[str, list[Any]] = {}
-    for notice in notices:
-        if not notice["refused"]:
-            by_kind.setdefault(notice["kind"], []).append(notice)
+    for notification in notifications:
+        if not notification["refused"]:
+            by_kind.setdefault(notification["kind"], []).append(notification)
     answers = WorkflowAnswers()
     for kind, rows in by_kind.items():
         try:
             due = _still_due(rows, still_due.get(kind))
             addresses = _addresses(
-                [notice for notice in due if notice["looked_up"]], look_up.get(kind)
+                [notification for notification in due if notification["looked_up"]],
+                look_up.get(kind),
             )
         except Exception as error:  # noqa: BLE001 - other kinds must not be affected
             errors[kind] = type(error).__name__
             answers.unavailable_kinds.add(kind)
             continue
         try:
-            answers.texts |= load_texts(conn, (notice["text"] for notice in due if notice["text"]))
+            answers.texts |= load_texts(
+                conn, (notification["text"] for notification in due if notification["text"])
+            )
         except TextChanged as error:
             errors[kind] = type(error).__name__
             answers.unavailable_kinds.add(kind)
             continue
-        answers.still_due.update(notice["id"] for notice in due)
+        answers.still_due.update(notification["id"] for notification in due)
         answers.addresses |= addresses
     return answers
 

@@ -15,7 +15,7 @@ from include.composition import services_from
 from include.messages import _
 from include.notify import outbox
 from include.notify.delivery import deliver
-from include.notify.notice import to_role
+from include.notify.notification import to_role
 from include.notify.outbox import Run
 from include.orchestration.notifications import delivery_config
 from include.orchestration.run import airflow_connections
@@ -99,7 +99,7 @@ def report_late(context: dict[str, Any]) -> None:
     if (owner := services.pack.roles.get(declared.owner)) is None:
         raise UsageError(f"roles.yaml has no role {declared.owner}, which owns {declared.id}.")
     run = Run(declared.id, dag_run["dag_run_id"])
-    notices = to_role(
+    notifications = to_role(
         owner,
         kind=LATE,
         key=f"{run.dag_id}/{run.run_id}",
@@ -114,6 +114,8 @@ def report_late(context: dict[str, Any]) -> None:
         urgent=True,
     )
     with services.state.begin() as conn:
-        outbox.queue_notices(conn, notices, run, services.clock.now(), services.pack.notices)
+        outbox.queue_notifications(
+            conn, notifications, run, services.clock.now(), services.pack.notices
+        )
     with suppress(ServiceError, UsageError):
         deliver(delivery_config(services))

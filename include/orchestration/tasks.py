@@ -525,9 +525,9 @@ def watch_run(workflow: AnyWorkflow, watch: Watch[Any]) -> int:
         with at_work(live_of(services).state, *run_key()):
             confirm_open(services)
             result = watch.check(_required_context(workflow, services))
-            if result.has_unsent:  # the task `send` may have ended without sending all letters
+            if result.has_unsent:  # the task `send` may have ended without sending all notices
                 has_send_ended = other_task_states().get("send") in ENDED
-                _send_urgent(workflow, services, letters=has_send_ended)
+                _send_urgent(workflow, services, notices=has_send_ended)
         return result.next_check_at
 
     def keeps_watching(states: Mapping[str, str]) -> bool:
@@ -540,17 +540,17 @@ def watch_run(workflow: AnyWorkflow, watch: Watch[Any]) -> int:
     return run_watch.watch(services.clock, check, watch.max_interval, keeps_watching)
 
 
-def _send_urgent(workflow: AnyWorkflow, services: Services, *, letters: bool = False) -> None:
+def _send_urgent(workflow: AnyWorkflow, services: Services, *, notices: bool = False) -> None:
     """Send the queued urgent notifications. If this fails, the task `send` sends them later.
 
     Args:
         workflow: declaration of the workflow.
         services: services of the task.
-        letters: whether to send queued notices to customers, too, after the notifications to staff.
+        notices: whether to send queued notices to customers, too, after the notifications to staff.
     """
     try:
-        for are_letters in (False, True) if letters else (False,):
-            deliver(notifications.delivery_config(services), letters=are_letters)
+        for with_notices in (False, True) if notices else (False,):
+            deliver(notifications.delivery_config(services), notices=with_notices)
     except (ServiceError, UsageError):  # the task `send` reports it
         return
     _after_sending(workflow, services)

@@ -195,8 +195,8 @@ def check_partners(run: RunContext[PartnerRules], findings: StepFindings) -> Par
         _report_empty_register(findings, register)
         _report_waiting_reviews(findings, run, histories, register.partners)
         due = reminders.due_reminders(run, obligations)
-        outbox.queue_notices(
-            conn, reminders.notices(run, due), run.run, run.clock.now(), run.notices
+        outbox.queue_notifications(
+            conn, reminders.notifications(run, due), run.run, run.clock.now(), run.notices
         )
         _measure(findings, register, obligations, run.today)
         findings.measure("partners.reminders", _count_queued(conn, run.run), "1")

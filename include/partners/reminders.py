@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from include.messages import Message, _
-from include.notify.notice import Notice, to_role
+from include.notify.notification import Notification, to_role
 from include.partners import history
 from include.partners.partner_status import (
     RUN_INTERVAL,
@@ -88,7 +88,9 @@ def due_reminders(
                 yield Reminder(obligations, term, offset)
 
 
-def notices(run: RunContext[PartnerRules], reminders: Iterable[Reminder]) -> Iterator[Notice]:
+def notifications(
+    run: RunContext[PartnerRules], reminders: Iterable[Reminder]
+) -> Iterator[Notification]:
     """Yield the notifications that send the reminders.
 
     Each reminder is sent to the role that is the owner in partners.yaml. If ``tell_partners`` is
@@ -111,7 +113,7 @@ def notices(run: RunContext[PartnerRules], reminders: Iterable[Reminder]) -> Ite
         )
         if run.rules.tell_partners and reminder.term.kind is not ObligationKind.REOPENED:
             # After an incident, people inform the partner, so no reminder is sent
-            yield Notice(
+            yield Notification(
                 kind=CONTACT,
                 key=reminder.key,
                 recipient=f"partner:{reminder.obligations.partner.number}",

@@ -36,7 +36,7 @@ from include.policy.rules import (
     Calendar,
     Control,
     EvidenceRules,
-    NoticeRules,
+    NotificationRules,
     Operations,
     Role,
     Targets,
@@ -158,7 +158,9 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
     checks.check_purposes(purposes)
     for loc, message in intakes.find_faults(intake, datamap.inventory):
         checks.add_problem("intake.yaml", loc, message)
-    notices = reader.read_file("notices.yaml", TypeAdapter(NoticeRules)) or NoticeRules()
+    notices = (
+        reader.read_file("notices.yaml", TypeAdapter(NotificationRules)) or NotificationRules()
+    )
     operations = reader.read_file("operations.yaml", TypeAdapter(Operations)) or Operations()
     names = PackNames(
         datamap.databases, datamap.inventory, frozenset(role.id for role in roles.values())

@@ -20,7 +20,7 @@ from include.policy.rules import (
     Calendar,
     Control,
     EvidenceRules,
-    NoticeRules,
+    NotificationRules,
     Operations,
     Role,
     Rule,
@@ -175,7 +175,7 @@ class PolicyPack(Rule):
     intake: tuple[IntakeRule, ...] = ()
     sections: Mapping[str, SectionRules] = {}
     calendar: Calendar
-    notices: NoticeRules = NoticeRules()
+    notices: NotificationRules = NotificationRules()
     operations: Operations = Operations()
     roles: Mapping[str, Role]
     suites: Sequence[Suite] = ()

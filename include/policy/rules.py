@@ -520,7 +520,7 @@ class InDoubt(Rule):
     robot: Literal["resend", "report"] = "report"
 
 
-class NoticeRules(Rule):
+class NotificationRules(Rule):
     """Language, timing and retries of notifications.
 
     Attributes:

@@ -22,7 +22,7 @@ from include.policy.rules import (
     Calendar,
     Control,
     EvidenceRules,
-    NoticeRules,
+    NotificationRules,
     Operations,
     Role,
 )
@@ -75,7 +75,7 @@ _COMMON = (
     PackFile("controls.yaml", Control, is_list=True, explanation="reference/findings.md"),
     PackFile("calendar.yaml", Calendar),
     PackFile("roles.yaml", Role, is_list=True, explanation="reference/roles.md"),
-    PackFile("notices.yaml", NoticeRules, explanation=f"{_EXPLAINED}/notices.md"),
+    PackFile("notices.yaml", NotificationRules, explanation=f"{_EXPLAINED}/notices.md"),
     PackFile(
         "purposes.yaml",
         Purpose,

@@ -21,7 +21,7 @@ from include.sampling.closing import EVALUATE
 from include.sampling.issue import IssuedWorkpapers
 from include.sampling.quarter_texts import quarter_text
 from include.sampling.register import latest_verdicts
-from include.sampling.rules import AUDIT, CLAUSE, NOTICE, AuditRules
+from include.sampling.rules import AUDIT, CLAUSE, NOTIFICATION_KIND, AuditRules
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
@@ -56,7 +56,9 @@ class FollowedFindings(StepResult):
 def follow_up(run: RunContext[None], findings: StepFindings) -> FollowedFindings:
     """Remind the owner of each open finding once a week, and report overdue findings."""
     with run.state.begin() as conn:
-        remind_owners(conn, NOTICE, roles=run.roles, rules=run.notices, run=run.run, now=run.now)
+        remind_owners(
+            conn, NOTIFICATION_KIND, roles=run.roles, rules=run.notices, run=run.run, now=run.now
+        )
         open_findings = register.list_findings(conn)
         last = latest_verdicts(conn)
         issued = [] if last else issue.all_issued(conn)

@@ -35,7 +35,7 @@ from include.services.errors import UsageError
 
 CLAUSE = "6.1"
 FINDINGS = "audit"  # their kind in the register
-NOTICE = "audit.finding"  # kind of the notices to their owners
+NOTIFICATION_KIND = "audit.finding"  # kind of the notifications to their owners
 COMMITMENT_WORKFLOW = "sample_commitment"  # of the bundle that is sealed before the seed is known
 COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE = "commitment.json", "seed.json", "workpapers.xlsx"
 

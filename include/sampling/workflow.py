@@ -17,7 +17,13 @@ from include.sampling.closing import EVALUATE, FIND_WORKPAPERS
 from include.sampling.drawing import DRAW
 from include.sampling.following import FOLLOW_UP
 from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
-from include.sampling.rules import AUDIT, COMMITMENT_WORKFLOW, FINDINGS, NOTICE, AuditRules
+from include.sampling.rules import (
+    AUDIT,
+    COMMITMENT_WORKFLOW,
+    FINDINGS,
+    NOTIFICATION_KIND,
+    AuditRules,
+)
 from include.sampling.seed_entry import SEED
 from include.workflow.declaration import (
     AccessGroup,
@@ -105,6 +111,6 @@ CONCLUDE_AUDIT = Workflow[None](
     access=AccessGroup.AUDITS,
     steps=(FIND_WORKPAPERS, EVALUATE, FOLLOW_UP),
     conclude=conclusion_report.conclude,
-    notifications=(NotificationKind(NOTICE, _("audit finding reminder"), still_due),),
+    notifications=(NotificationKind(NOTIFICATION_KIND, _("audit finding reminder"), still_due),),
     finding_kind=FINDINGS,
 )

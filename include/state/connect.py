@@ -35,7 +35,9 @@ class StateLock(IntEnum):
     EVIDENCE = 0x70617263_00000002
     HOLDS = 0x70617263_00000003  # shared by deletions, exclusive for the entry of a hold
     AUDIT = 0x70617263_00000004
-    NOTICES = 0x70617263_00000006  # prevents a deadlock of processes that queue the same messages
+    NOTIFICATIONS = (
+        0x70617263_00000006  # prevents a deadlock of processes that queue the same messages
+    )
 
 
 # For a server of pages, which never writes and has to answer soon.

@@ -13,11 +13,11 @@ from sqlalchemy import Connection
 from include.evidence.step_findings import StepFindings, StepResult, keep_artifact
 from include.messages import _
 from include.notify import outbox
-from include.notify.notice import NO_LONGER_DUE, Notice
+from include.notify.notification import NO_LONGER_DUE, Notification
 from include.policy.rules import translated_message
 from include.state.locks import hold_exclusive_lock
-from include.training import checks, notices, waivers
-from include.training.notices import Roster
+from include.training import checks, notifications, waivers
+from include.training.notifications import Roster
 from include.training.obligations import Department, Due, Topic, Untrained, course_codes
 from include.training.rules import TrainingRules, notifies_supervisor
 from include.training.sources import open_sources
@@ -43,7 +43,7 @@ _BATCH_SIZE = 1000  # reminders read and queued together
 _MAX_LISTED = 200  # rows in the report; overdue.csv has all rows
 
 
-class NoticeCounts(BaseModel):
+class NotificationCounts(BaseModel):
     """The numbers of notifications that a run withdrew and queued.
 
     Attributes:
@@ -100,7 +100,7 @@ class TrainingPlan(StepResult):
 
     day: date
     workday: bool
-    told: NoticeCounts
+    told: NotificationCounts
     whole: bool
     people: int
     covered: int
@@ -195,7 +195,7 @@ PLAN = Step(
 
 def _queue_notifications(
     conn: Connection, run: RunContext[TrainingRules], status: TrainingStatus, roster: Roster
-) -> NoticeCounts:
+) -> NotificationCounts:
     """Queue new reminders, copies and weekly summaries, and withdraw outdated notifications.
 
     On a day off, notifications are withdrawn but not queued.
@@ -218,13 +218,13 @@ def _queue_notifications(
         withdrawn += outbox.withdraw(conn, kind, stale, NO_LONGER_DUE, at)
     new_reminders = _unqueued(conn, REMINDER, status.due_courses)
     new_copies = _unqueued(conn, COPY, copied)
-    counts = NoticeCounts(withdrawn=withdrawn)
+    counts = NotificationCounts(withdrawn=withdrawn)
     if not run.workdays.is_workday(run.today):
         return counts  # these reminders were queued on the last workday
     for block in _batches(new_reminders):
         people = roster.find(due.person for due in block)
         reminders = [
-            notices.reminder(due, people[due.person]) for due in block if due.person in people
+            notifications.reminder(due, people[due.person]) for due in block if due.person in people
         ]
         counts.reminders += _queue(conn, run, reminders)
     role = run.roles[run.rules.owner]
@@ -233,24 +233,24 @@ def _queue_notifications(
         people = roster.find(due.person for due in block)
         superiors = roster.superiors(due.person for due in block)
         copied_to = [
-            notice
+            notification
             for due in block
             if due.person in people
-            for notice in notices.supervisor_copy(
+            for notification in notifications.supervisor_copy(
                 due, people[due.person], superiors[due.person], role
             )
         ]
         counts.copies += _queue(conn, run, copied_to)
-        copies_queued |= {(notice.recipient, notice.key) for notice in copied_to}
+        copies_queued |= {(notification.recipient, notification.key) for notification in copied_to}
     summaries = _summaries(conn, run, status, roster, copies_queued)
     counts.summaries = _queue(conn, run, summaries)
     return counts
 
 
 def _queue(
-    conn: Connection, run: RunContext[TrainingRules], notifications: Iterable[Notice]
+    conn: Connection, run: RunContext[TrainingRules], notifications: Iterable[Notification]
 ) -> int:
-    result = outbox.queue_notices(conn, notifications, run.run, run.clock.now(), run.notices)
+    result = outbox.queue_notifications(conn, notifications, run.run, run.clock.now(), run.notices)
     return result.new + result.again
 
 
@@ -260,7 +260,7 @@ def _summaries(
     status: TrainingStatus,
     roster: Roster,
     copies_queued: Collection[tuple[str, str]],
-) -> list[Notice]:
+) -> list[Notification]:
     """Return the lines of this week's department summaries that were not queued yet.
 
     An obligation is left out of the summary for a head if the head gets a copy of its reminder.
@@ -276,7 +276,7 @@ def _summaries(
     overdue_by_department: dict[str, list[Due]] = {}
     for due in status.overdue(run.today):
         overdue_by_department.setdefault(due.department, []).append(due)
-    summaries: list[Notice] = []
+    summaries: list[Notification] = []
     for department in status.departments:
         for head in roster.heads().get(department.name, []):
             overdue = [
@@ -284,11 +284,13 @@ def _summaries(
                 for due in overdue_by_department.get(department.name, [])
                 if (head.person, reminder_id(due).key) not in copies_queued
             ]
-            first = overdue[: notices.MAX_SUMMARY_LINES]
+            first = overdue[: notifications.MAX_SUMMARY_LINES]
             people = roster.find(due.person for due in first)
             names = {key: person.name for key, person in people.items()}
             lines = list(
-                notices.summary_lines(notices.WeeklySummary(department, overdue, names), head, week)
+                notifications.summary_lines(
+                    notifications.WeeklySummary(department, overdue, names), head, week
+                )
             )
             # All lines of a week are queued together, because a later line would be a second mail
             if outbox.unqueued_keys(conn, DEPARTMENT, [lines[0].key]):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from include.messages import _
 from include.training import report
-from include.training.notices import still_due
+from include.training.notifications import still_due
 from include.training.plan import PLAN
 from include.training.rules import TRAINING, TrainingRules
 from include.training.training_status import CLAUSE, COPY, DEPARTMENT, REMINDER

@@ -25,7 +25,7 @@ from include.messages import Message, in_english
 from include.notify.outbox import Run
 from include.policy import PolicyPack
 from include.policy.datamap import MappedDatabase
-from include.policy.rules import Control, NoticeRules, Role
+from include.policy.rules import Control, NotificationRules, Role
 from include.policy.section import Rules, RuleSection, SectionRules
 from include.reports.conclusion import Conclusion
 from include.service_container import Services
@@ -202,7 +202,7 @@ class RunContext(Generic[RunRules]):
         return self.pack.roles
 
     @property
-    def notices(self) -> NoticeRules:
+    def notices(self) -> NotificationRules:
         """The company's rules for notifications, from notices.yaml."""
         return self.pack.notices
 

@@ -44,7 +44,7 @@ def test_benchmark_measures_every_target(
     assert ended.value.code in (0, 1)
     printed = capsys.readouterr().out
     for target in (
-        "letters a second, queued and rendered",
+        "notices a second, queued and rendered",
         "memory to queue 100 beyond 10",
         "memory to render 100 beyond 10",
     ):
@@ -89,5 +89,5 @@ def test_benchmark_stops_if_workflow_and_query_written_by_hand_give_different_re
 )
 def test_benchmark_stops_if_a_letter_is_missing(queued: int, wrong: dict[str, int]) -> None:
     incident._require_all(100, DELIVERED, 100)
-    with pytest.raises(SystemExit, match="Not everybody got one letter"):
+    with pytest.raises(SystemExit, match="Not everybody got one notice"):
         incident._require_all(queued, DELIVERED | wrong, 100)

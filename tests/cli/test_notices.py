@@ -45,7 +45,9 @@ def state(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
             )
         )
         waiting = notice(1, line=verbatim("Course [red]one[/red]"))
-        outbox.queue_notices(conn, [waiting, notice(1, "E2", address="nobody")], RUN, THURSDAY)
+        outbox.queue_notifications(
+            conn, [waiting, notice(1, "E2", address="nobody")], RUN, THURSDAY
+        )
     return shared
 
 
@@ -111,7 +113,7 @@ def test_notices_retry_queues_all_notifications_to_a_recipient_or_with_a_cause(
     """Notifications that wait already are unchanged."""
     with state.begin() as conn:
         more = [notice(number, "E3", address="") for number in range(3)]
-        outbox.queue_notices(conn, more, RUN, THURSDAY)
+        outbox.queue_notifications(conn, more, RUN, THURSDAY)
         conn.execute(text("UPDATE notification SET cause = 'refused 552 5.3.4' WHERE key = 'E3/2'"))
     pending = {"state": "pending"}
     assert run_json(capsys, "retry", "--cause", "refused") == (0, pending | {"count": 1})

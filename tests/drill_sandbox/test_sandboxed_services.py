@@ -31,8 +31,8 @@ from include.evidence.signing import generate_key
 from include.evidence.step_findings import keep_artifact
 from include.evidence.verify import verify_all
 from include.messages import _, verbatim
-from include.notify.notice import Notice
-from include.notify.outbox import Run, queue_notices
+from include.notify.notification import Notification
+from include.notify.outbox import Run, queue_notifications
 from include.policy import SHIPPED
 from include.reports.conclusion import Conclusion, worst
 from include.retention.database import RetentionDatabase
@@ -227,9 +227,9 @@ def test_drill_simulates_notifications_and_sends_none(play: Play) -> None:
     """
     from include.orchestration.notifications import delivery_config, send
 
-    def told(number: int, channel: Any, *, urgent: bool) -> Notice:
+    def told(number: int, channel: Any, *, urgent: bool) -> Notification:
         line = _("Course {number}", number=f"n{number}")
-        return Notice(
+        return Notification(
             kind="x",
             key=str(number),
             recipient=f"E{number}",
@@ -251,7 +251,7 @@ def test_drill_simulates_notifications_and_sends_none(play: Play) -> None:
     notices = [told(1, "mail", urgent=True), told(2, "mail", urgent=False)]
     notices.append(told(3, "robot", urgent=True))
     with services.state.begin() as conn:
-        queue_notices(conn, notices, Run(*RUN), NIGHT)
+        queue_notifications(conn, notices, Run(*RUN), NIGHT)
     before = snapshot(play.state)
     assert send(CLAUSE, play.goes_on)["outcome"] == "pass"
     with services.state.connect() as conn:

@@ -18,7 +18,7 @@ import psycopg
 from psycopg import sql
 
 SPACE = re.compile(rb"\s")
-LETTER = "个人信息安全事件告知书"  # subject of notices to affected people
+NOTICE_SUBJECT = "个人信息安全事件告知书"  # subject of notices to affected people
 # Not written by ParcelSeal; for example, the PostgreSQL server itself logs failed statements.
 NOT_OURS = ("postgres/server.log", "postgres/data", "sample", "packs")
 
@@ -121,7 +121,7 @@ def without_its_reader(mail: bytes) -> bytes:
     """
     head, gap, body = mail.partition(b"\n\n" if b"\r\n\r\n" not in mail else b"\r\n\r\n")
     subject = str(email.message_from_bytes(head, policy=default)["Subject"] or "")
-    if subject != LETTER:
+    if subject != NOTICE_SUBJECT:
         return mail
     return re.sub(rb"(?im)^To:.*$", b"To:", head) + gap + body
 

@@ -23,7 +23,7 @@ from tests.e2e.audited import Audited
 from tests.e2e.conftest import Cli, FailedRuns, Probed
 from tests.e2e.incidents.incident_driver import Played
 from tests.e2e.retained import Retained
-from tests.e2e.search import LETTER, Search, forms, without_its_reader
+from tests.e2e.search import NOTICE_SUBJECT, Search, forms, without_its_reader
 
 # If this file runs alone, its first test starts every run of this folder.
 pytestmark = pytest.mark.airflow
@@ -108,11 +108,11 @@ def test_canary_search_ignores_only_the_recipient_address_of_a_notice():
     """Addresses in other headers and in the text are still found."""
     plain = f"To: {PLANTED}\r\nSubject: Hello\r\n\r\nTo: {PLANTED}\r\n".encode()
     assert without_its_reader(plain) == plain
-    letter = MIMEText(f"To: {PLANTED}", _charset="utf-8")
-    letter["To"], letter["Subject"], letter["Cc"] = "a@b.example", LETTER, "a@b.example"
-    kept = without_its_reader(letter.as_bytes())
+    notice = MIMEText(f"To: {PLANTED}", _charset="utf-8")
+    notice["To"], notice["Subject"], notice["Cc"] = "a@b.example", NOTICE_SUBJECT, "a@b.example"
+    kept = without_its_reader(notice.as_bytes())
     assert kept.count(b"a@b.example") == 1
-    assert [match.value for match in Search([PLANTED]).content(kept, "letter")] == [PLANTED]
+    assert [match.value for match in Search([PLANTED]).content(kept, "notice")] == [PLANTED]
 
 
 @pytest.mark.parametrize("database", ["airflow_runs", "parcelseal_state"])

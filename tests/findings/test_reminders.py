@@ -12,7 +12,7 @@ from include.findings import register
 from include.findings.register import keep_open_keys, remind_owners
 from include.messages import verbatim
 from include.notify.outbox import Run
-from include.policy.rules import NoticeRules, Role
+from include.policy.rules import NotificationRules, Role
 from include.state.connect import engine
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
@@ -43,7 +43,7 @@ def reminded(state: Engine, now: datetime) -> list[int]:
     with state.begin() as conn:
         run = Run("conclude_audit", str(now))
         return remind_owners(
-            conn, "audit.finding", roles=ROLES, rules=NoticeRules(), run=run, now=now
+            conn, "audit.finding", roles=ROLES, rules=NotificationRules(), run=run, now=now
         )
 
 
@@ -70,7 +70,9 @@ def test_rollback_after_remind_owners_leaves_no_notification(state: Engine) -> N
     """The reminder event and its notification are written in one transaction."""
     run, now = Run("conclude_audit", "r1"), datetime(2026, 11, 10, tzinfo=UTC)
     with state.connect() as conn:
-        remind_owners(conn, "audit.finding", roles=ROLES, rules=NoticeRules(), run=run, now=now)
+        remind_owners(
+            conn, "audit.finding", roles=ROLES, rules=NotificationRules(), run=run, now=now
+        )
         conn.rollback()
     assert keys(state) == []
     assert reminded(state, datetime(2026, 11, 10, 9, tzinfo=SHANGHAI)) == [1]

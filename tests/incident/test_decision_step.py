@@ -215,7 +215,7 @@ def test_decision_is_refused_while_notice_is_incomplete(company: Company) -> Non
         case.ask("decide")
     assert "impact" in blocked.value.action
     assert (
-        notices.letters_still_due(
+        notices.notices_still_due(
             case.context, {case.number: case.record}, [f"{case.number}/courier/1"]
         )
         == set()
@@ -227,9 +227,9 @@ def test_notices_of_cancelled_incident_are_not_due(company: Company) -> None:
     case.answer("decide")
     case.notify()
     keys = [f"{case.number}/courier/{number}" for number in (1, 2)]
-    assert notices.letters_still_due(case.context, {case.number: case.record}, keys) == set(keys)
+    assert notices.notices_still_due(case.context, {case.number: case.record}, keys) == set(keys)
     case.update(Action.CANCEL, by=BOSS, words="a test of the alarm")
-    assert notices.letters_still_due(case.context, {case.number: case.record}, keys) == set()
+    assert notices.notices_still_due(case.context, {case.number: case.record}, keys) == set()
     with company.state.begin() as conn:
         register.end_incident(conn, case.record.incident.id, State.CANCELLED, company.clock.now())
         assert sum(statuses(conn, INDIVIDUAL, f"{case.number}/").values()) == 2

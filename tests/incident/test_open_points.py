@@ -24,12 +24,12 @@ def left(case: Case) -> list[str]:
 
 def test_answered_step_is_removed_from_tasks_that_prevent_closing(company: Company) -> None:
     case = company.open(1, 2).counted()
-    letter = "parts of the notice to affected people are missing: "
+    missing = "parts of the notice to affected people are missing: "
     parts = "What happened, What this may mean for you, What we have done, What you can do"
     expected = [
         "the incident is not contained", "the grade is not confirmed", "the impact is not assessed",
         f"first report to: {CAC}", f"first report to: {POSTAL}", f"follow-up report to: {CAC}",
-        f"follow-up report to: {POSTAL}", f"{letter}{parts}",
+        f"follow-up report to: {POSTAL}", f"{missing}{parts}",
     ]  # fmt: skip
     assert left(case) == expected
     assert "Not done yet: the incident is not contained" in case.page("close").body

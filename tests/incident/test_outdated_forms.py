@@ -112,10 +112,10 @@ def test_refusal_to_close_on_outdated_form_names_open_tasks(company: Company) ->
     assert case.record.incident.state is not State.CLOSED
 
 
-def with_letter(case: Case, heading: str) -> None:
+def with_notice_heading(case: Case, heading: str) -> None:
     """Change the heading of the notice to affected people, as a changed policy pack would."""
-    letter = rules().letter.model_copy(update={"heading": {"en": heading, "zh-CN": heading}})
-    case.company.rules = rules(letter=letter)
+    texts = rules().letter.model_copy(update={"heading": {"en": heading, "zh-CN": heading}})
+    case.company.rules = rules(letter=texts)
 
 
 def test_answer_to_first_approval_request_is_accepted_if_notice_text_is_changed_back(
@@ -124,7 +124,7 @@ def test_answer_to_first_approval_request_is_accepted_if_notice_text_is_changed_
     """After the notice text is changed back, it matches the first approval request again."""
     case = asked(company)
     shown_first = case.content("decide")
-    with_letter(case, "Another heading")
+    with_notice_heading(case, "Another heading")
     shown_next = case.page("decide").content
     assert shown_next != shown_first
     company.rules = rules()

@@ -32,17 +32,17 @@ def test_notices_are_sent_only_with_approved_text(
     case.notify()
     keys = [f"{case.number}/courier/{number}" for number in (1, 2)]
     old = texts(case)
-    assert notices.letters_still_due(case.context, {case.number: case.record}, keys) == set(keys)
+    assert notices.notices_still_due(case.context, {case.number: case.record}, keys) == set(keys)
     case.answer("impact", harm_en="Something else", harm_zh="另外的")
-    assert notices.letters_still_due(case.context, {case.number: case.record}, keys) == set()
+    assert notices.notices_still_due(case.context, {case.number: case.record}, keys) == set()
     case.page("decide")
     case.answer("decide", OTHER_BOSS)
-    assert notices.letters_still_due(case.context, {case.number: case.record}, keys) == set()
+    assert notices.notices_still_due(case.context, {case.number: case.record}, keys) == set()
     case.settle()
     assert case.entries(Kind.TOLD) == []
     assert case.notify().again == 2
     assert texts(case) == [notices.plan_notices(case.context, case.record).text_sha256] * 2 != old
-    assert notices.letters_still_due(case.context, {case.number: case.record}, keys) == set(keys)
+    assert notices.notices_still_due(case.context, {case.number: case.record}, keys) == set(keys)
 
 
 def test_sent_notice_is_not_sent_again_after_text_changes(company: Company) -> None:
@@ -79,7 +79,7 @@ def test_waiting_notices_are_not_due_after_data_categories_change(
     scope_assessment.store_correction(case.context, case.record, scope)
     case.preserve()
     keys = [f"{case.number}/courier/{number}" for number in (1, 2)]
-    assert notices.letters_still_due(case.context, {case.number: case.record}, keys) == set()
+    assert notices.notices_still_due(case.context, {case.number: case.record}, keys) == set()
     case.page("decide")
     case.answer("decide")
     case.notify()
@@ -134,7 +134,7 @@ def test_first_decision_stays_in_force_if_added_people_are_not_notified(
         given(case, decision.DO_NOT_TELL, reason="It is our own man")
     )
     keys = [f"{case.number}/courier/{number}" for number in (1, 2)]
-    assert notices.letters_still_due(case.context, {case.number: case.record}, keys) == set(keys)
+    assert notices.notices_still_due(case.context, {case.number: case.record}, keys) == set(keys)
     assert notices.queue_notices(run, case.record) is not None
     assert told(case) == ["courier/1", "courier/2"]
     assert notification_clock(case).is_open
@@ -206,7 +206,7 @@ def test_waiting_notices_are_withdrawn_if_impact_texts_are_entered_again_unchang
     case.notify()
     keys = [f"{case.number}/courier/{number}" for number in (1, 2)]
     case.answer("impact")
-    assert notices.letters_still_due(case.context, {case.number: case.record}, keys) == set()
+    assert notices.notices_still_due(case.context, {case.number: case.record}, keys) == set()
     case.page("decide")
     case.answer("decide", option="Do not tell", reason="The scanner was locked")
     run = widened(case, 1, 2, 4)

@@ -238,7 +238,7 @@ def test_digest_of_decision_can_be_recalculated_from_timeline_file(company: Comp
     assert decided["bound"]["words"] == last["impact"]["sha256"]
     assert decided["bound"]["list"] == last["preserved"]["data"]["list_sha256"]
     assert decided["bound"]["text"] == text_digest(
-        notices.current_letter(case.context, case.record)
+        notices.current_notice_text(case.context, case.record)
     )
 
 

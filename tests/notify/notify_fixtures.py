@@ -13,12 +13,12 @@ from include.messages import _, verbatim
 from include.notify import outbox
 from include.notify.channels import MailChannel, RobotChannel
 from include.notify.delivery import DeliveryConfig, DeliveryResult, deliver
-from include.notify.letters import Writer
-from include.notify.notice import Notice
+from include.notify.notification import Notification
 from include.notify.outbox import QueueCounts, Run
-from include.notify.texts import LetterPart, LetterText
+from include.notify.rendering import Writer
+from include.notify.texts import NoticePart, NoticeText
 from include.notify.workflow_answers import LookUpAddresses, StillDue
-from include.policy.rules import Calendar, NoticeRules
+from include.policy.rules import Calendar, NotificationRules
 from include.services.connections import ConnectionSpec
 from include.services.errors import UsageError
 from include.services.mail import MailServer
@@ -31,7 +31,7 @@ CALENDAR = Calendar()
 RUN = Run("remind_training", "r1")
 KIND = "training.reminder"
 INDIVIDUAL_NOTICE = "incident.individual"
-LETTER = "About your personal information"
+NOTICE_HEADING = "About your personal information"
 HEADING = _("Your mandatory training")
 
 
@@ -49,7 +49,7 @@ class MovingClock:
         self.moment += timedelta(**more)
 
 
-def notice(number: int, person: str = "E1", **more: Any) -> Notice:
+def notification(number: int, person: str = "E1", **more: Any) -> Notification:
     """Return a notification to a person; its line contains the number."""
     fields = {
         "kind": KIND,
@@ -60,18 +60,18 @@ def notice(number: int, person: str = "E1", **more: Any) -> Notice:
         "name": f"Name of {person}",
         "address": f"{person.lower()}@courier.example",
     }
-    return Notice(**fields | more)
+    return Notification(**fields | more)
 
 
-def letter(part: str = "Somebody copied it.", **more: Any) -> LetterText:
+def notice_text(part: str = "Somebody copied it.", **more: Any) -> NoticeText:
     """Return the text of a notice to data subjects with one section."""
     fields = {
-        "heading": verbatim(LETTER),
+        "heading": verbatim(NOTICE_HEADING),
         "opening": verbatim("We tell you of a security incident."),
-        "parts": (LetterPart(title=verbatim("What happened"), words=verbatim(part)),),
+        "parts": (NoticePart(title=verbatim("What happened"), words=verbatim(part)),),
         "contact": verbatim("Hotline 4000000000"),
     }
-    return LetterText(**fields | more)
+    return NoticeText(**fields | more)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Post:
     state: Engine
     port: int
     clock: MovingClock = field(default_factory=MovingClock)
-    rules: NoticeRules = field(default_factory=NoticeRules)
+    rules: NotificationRules = field(default_factory=NotificationRules)
     confirm: Mapping[str, StillDue] = field(default_factory=dict)
     addresses: Mapping[str, LookUpAddresses] = field(default_factory=dict)
     robots: RobotServer | None = None
@@ -138,11 +138,13 @@ class Post:
         spec = ConnectionSpec("chat", "http", self.robots.url, password=TOKEN, extra=extra)
         return Robot.from_connection(spec, self.clock)
 
-    def queue(self, *notices: Notice, rules: NoticeRules | None = None) -> QueueCounts:
+    def queue(
+        self, *notifications: Notification, rules: NotificationRules | None = None
+    ) -> QueueCounts:
         with self.state.begin() as conn:
-            return outbox.queue_notices(conn, notices, RUN, self.clock.now(), rules)
+            return outbox.queue_notifications(conn, notifications, RUN, self.clock.now(), rules)
 
-    def keep(self, words: LetterText) -> str:
+    def keep(self, words: NoticeText) -> str:
         with self.state.begin() as conn:
             return outbox.store_text(conn, words)
 

@@ -11,14 +11,21 @@ from sqlalchemy.exc import IntegrityError
 
 from include.messages import Message, _, verbatim
 from include.notify import sending
-from include.notify.claims import UnsentNotice
-from include.notify.notice import Notice
+from include.notify.claims import UnsentNotification
+from include.notify.notification import Notification
 from include.notify.outbox import QueueCounts
-from include.notify.texts import LetterPart
-from include.policy.rules import NoticeRules
+from include.notify.texts import NoticePart
+from include.policy.rules import NotificationRules
 from include.reports.i18n import Translator
 from include.services.errors import ServiceError
-from tests.notify.notify_fixtures import INDIVIDUAL_NOTICE, KIND, LETTER, Post, letter, notice
+from tests.notify.notify_fixtures import (
+    INDIVIDUAL_NOTICE,
+    KIND,
+    NOTICE_HEADING,
+    Post,
+    notice_text,
+    notification,
+)
 from tests.support.smtp import DROP, Smtp
 
 CANARY = "canary.7f3@customers.example"
@@ -29,16 +36,16 @@ def bilingual(en: str, zh: str) -> Message:
     return Message(text=en, translations={"zh-CN": zh})
 
 
-FULL = letter(
+FULL = notice_text(
     heading=bilingual("Notice of an incident", "个人信息安全事件告知书"),
     opening=bilingual(
         "We tell you\nof an incident.\n\nIt is over.", "我们告知您一起事件。\n\n现已结束。"
     ),
     parts=(
-        LetterPart(
+        NoticePart(
             title=bilingual("Cause", "原因"), words=verbatim("A <b>file</b> & a link.\r\nOpen.")
         ),
-        LetterPart(
+        NoticePart(
             title=bilingual("Self-help", "您可以采取的措施"), words=bilingual("Watch.", "请留意。")
         ),
     ),
@@ -71,7 +78,7 @@ def addresses(post: Post) -> AddressList:
     return address_list
 
 
-def letter_notice(post: Post, number: int, **more: Any) -> Notice:
+def notice(post: Post, number: int, **more: Any) -> Notification:
     fields: dict[str, Any] = {
         "kind": INDIVIDUAL_NOTICE,
         "key": f"INC-2026-0001/courier/{number}",
@@ -80,7 +87,7 @@ def letter_notice(post: Post, number: int, **more: Any) -> Notice:
         "line": _("Notice about {incident}", incident="INC-2026-0001"),
         "looked_up": True,
     }
-    return Notice(**fields | more | {"text": more.get("text") or post.keep(FULL)})
+    return Notification(**fields | more | {"text": more.get("text") or post.keep(FULL)})
 
 
 def all_stored_texts(post: Post) -> str:
@@ -100,7 +107,7 @@ def test_notice_to_customer_has_both_languages_in_plain_text_and_html(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     post.extra = {"reply_to": "privacy@courier.example", "from_email": "privacy@courier.example"}
-    post.queue(letter_notice(post, 1))
+    post.queue(notice(post, 1))
     assert post.deliver().sent == 1
     (received_mail,) = server.taken
     assert received_mail.recipient == CANARY
@@ -129,7 +136,7 @@ def test_notice_to_customer_has_both_languages_in_plain_text_and_html(
 def test_mails_with_same_notice_differ_only_in_recipient_date_and_id(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
-    post.queue(letter_notice(post, 1), letter_notice(post, 2))
+    post.queue(notice(post, 1), notice(post, 2))
     assert post.deliver().sent == 2
     first, second = (dict(mail.mail.items()) for mail in server.taken)
     assert {name for name in first if first[name] != second.get(name)} == {"To", "Message-ID"}
@@ -144,38 +151,38 @@ def test_mails_with_same_notice_differ_only_in_recipient_date_and_id(
 def test_notice_to_customer_is_never_combined_with_other_notifications(
     post: Post, server: Smtp
 ) -> None:
-    first, second = post.keep(letter("first")), post.keep(letter("second"))
+    first, second = post.keep(notice_text("first")), post.keep(notice_text("second"))
     for urgent in (False, True):
         more = {"urgent": urgent}
         post.queue(
-            notice(f"{urgent}1", **more),
-            notice(f"{urgent}2", **more, text=first),
-            notice(f"{urgent}3", **more, text=second),
-            notice(f"{urgent}4", **more, text=first),
+            notification(f"{urgent}1", **more),
+            notification(f"{urgent}2", **more, text=first),
+            notification(f"{urgent}3", **more, text=second),
+            notification(f"{urgent}4", **more, text=first),
         )
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices, delivery.waiting) == (6, 8, 0)
+    assert (delivery.sent, delivery.notifications, delivery.waiting) == (6, 8, 0)
     subjects = [str(mail.mail["Subject"]) for mail in server.taken]
-    assert subjects.count(LETTER) == 4
+    assert subjects.count(NOTICE_HEADING) == 4
     for mail in server.taken:
         kinds = set(re.findall(r"Course|first|second", mail.text("plain")))
         assert len(kinds) == 1
-    post.queue(notice(9, text=first))
+    post.queue(notification(9, text=first))
     assert post.deliver().waiting == 1  # the same text was sent today
 
 
 def test_address_that_a_workflow_looks_up_is_not_stored_or_reported(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
-    post.rules = NoticeRules(workdays_only=False)
+    post.rules = NotificationRules(workdays_only=False)
     for phase, answer in (("RCPT", f"450 {CANARY}"), ("DATA", DROP), ("RCPT", f"550 {CANARY}")):
         server.rule = lambda now, _, on=phase, said=answer: said if now == on else None
-        post.queue(letter_notice(post, 1, key=f"{answer[:3]}/1"))
+        post.queue(notice(post, 1, key=f"{answer[:3]}/1"))
         record = sending.send(post.office(), post.clock.now(), "6.2").record
         assert CANARY not in record.model_dump_json() + all_stored_texts(post)
         post.clock.on(days=1)
     addresses.fault = ValueError(f"no such row: {CANARY}")
-    post.queue(letter_notice(post, 1))
+    post.queue(notice(post, 1))
     record = sending.send(post.office(), post.clock.now(), "6.2").record
     assert set(post.states().values()) == {"in_doubt", "undeliverable", "pending"}
     assert "ValueError" in record.model_dump_json()
@@ -190,12 +197,12 @@ def test_address_that_a_workflow_looks_up_is_not_stored_or_reported(
 def test_notification_whose_address_is_looked_up_cannot_store_name_or_address(post: Post) -> None:
     for more in ({"address": CANARY}, {"name": "Wang"}):
         with pytest.raises(ValueError, match="no address and no name"):
-            letter_notice(post, 1, **more)
+            notice(post, 1, **more)
     with pytest.raises(ValueError, match="looked up"):
-        notice(1, looked_up=True, address="", name="")
+        notification(1, looked_up=True, address="", name="")
     with pytest.raises(ValueError, match="by mail"):
-        notice(1, text=post.keep(FULL), channel="robot")
-    post.queue(letter_notice(post, 1))
+        notification(1, text=post.keep(FULL), channel="robot")
+    post.queue(notice(post, 1))
     for change in (f"address = '{CANARY}'", "name = 'Wang'", "text = NULL", "channel = 'robot'"):
         with pytest.raises(IntegrityError, match=r"notification_(looked_up|letter)_check"):
             post.rows(f"UPDATE notification SET {change} RETURNING 1")
@@ -205,14 +212,14 @@ def test_address_is_looked_up_for_every_attempt_to_send(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
-    assert post.queue(letter_notice(post, 1), letter_notice(post, 1)) == QueueCounts(new=1)
+    assert post.queue(notice(post, 1), notice(post, 1)) == QueueCounts(new=1)
     assert post.deliver().deferred == 1
     server.rule = lambda _phase, _address: None
     addresses.now["c1"] = "new@customers.example"
     post.clock.on(minutes=1)
     assert post.deliver().sent == 1
     assert [mail.recipient for mail in server.taken] == ["new@customers.example"]
-    assert post.queue(letter_notice(post, 1)) == QueueCounts()
+    assert post.queue(notice(post, 1)) == QueueCounts()
     post.clock.on(days=1)
     assert post.deliver().sent == 0
     assert len(addresses.asked) == 2
@@ -222,9 +229,7 @@ def test_notice_without_usable_address_is_reported_and_can_be_queued_again(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     addresses.now |= {"c3": "", "c4": "nobody", "c5": " "}
-    assert post.queue(*(letter_notice(post, number) for number in range(1, 7))) == QueueCounts(
-        new=6
-    )
+    assert post.queue(*(notice(post, number) for number in range(1, 7))) == QueueCounts(new=6)
     delivery = post.deliver()
     assert (delivery.sent, delivery.undeliverable) == (2, 4)
     people = {
@@ -233,7 +238,7 @@ def test_notice_without_usable_address_is_reported_and_can_be_queued_again(
     missing = "no_address"
     assert people == {"3": missing, "4": "malformed", "5": missing, "6": missing}
     addresses.now |= {"c3": "three@customers.example"}
-    again = [letter_notice(post, number) for number in range(1, 7)]
+    again = [notice(post, number) for number in range(1, 7)]
     assert post.queue(*again) == QueueCounts(again=4)
     post.clock.on(days=1)
     assert (post.deliver().sent, len(server.taken)) == (1, 3)
@@ -242,10 +247,10 @@ def test_notice_without_usable_address_is_reported_and_can_be_queued_again(
 def test_allowed_mail_domains_apply_to_staff_and_not_to_customers(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
-    post.rules = NoticeRules(domains=("courier.example",))
-    post.queue(letter_notice(post, 1), notice(1, address="e1@other.example", text=post.keep(FULL)))
+    post.rules = NotificationRules(domains=("courier.example",))
+    post.queue(notice(post, 1), notification(1, address="e1@other.example", text=post.keep(FULL)))
     delivery = post.deliver()
-    assert (delivery.sent, delivery.recipients) == (1, [UnsentNotice(KIND, "E1", "domain")])
+    assert (delivery.sent, delivery.recipients) == (1, [UnsentNotification(KIND, "E1", "domain")])
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -254,7 +259,7 @@ def test_workflow_that_fails_to_return_addresses_delays_only_its_own_notificatio
 ) -> None:
     addresses.fault = ServiceError(f"The database of {CANARY} cannot be reached.")
     post.addresses = {} if missing else post.addresses
-    post.queue(letter_notice(post, 1), notice(1))
+    post.queue(notice(post, 1), notification(1))
     delivery = sending.send(post.office(), post.clock.now(), "6.2")
     (finding, deferred) = delivery.record.findings
     error = "LookupError" if missing else "ServiceError"
@@ -278,7 +283,7 @@ def test_address_is_not_looked_up_for_notice_that_is_no_longer_due(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     post.confirm = {INDIVIDUAL_NOTICE: lambda _keys: set()}
-    post.queue(letter_notice(post, 1))
+    post.queue(notice(post, 1))
     assert (post.deliver().withdrawn, addresses.asked) == (1, [])
 
 
@@ -286,7 +291,7 @@ def test_notice_that_may_have_arrived_is_sent_again_to_current_address(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
-    post.queue(letter_notice(post, 1), letter_notice(post, 2))
+    post.queue(notice(post, 1), notice(post, 2))
     post.deliver()
     server.rule = lambda _phase, _address: None
     addresses.now = {"c1": "new@customers.example"}
@@ -296,13 +301,13 @@ def test_notice_that_may_have_arrived_is_sent_again_to_current_address(
     assert server.taken[0].recipient == "new@customers.example"
     assert server.taken[0].message_id in {mail.message_id for mail in server.read[:2]}
     assert post.states()["INC-2026-0001/courier/2"] == "in_doubt"
-    assert post.queue(letter_notice(post, 1), letter_notice(post, 2)) == QueueCounts()
+    assert post.queue(notice(post, 1), notice(post, 2)) == QueueCounts()
 
 
 def test_notice_is_not_sent_if_its_text_was_changed_in_database(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
-    post.queue(letter_notice(post, 1))
+    post.queue(notice(post, 1))
     post.rows("UPDATE notification_text SET content = jsonb_set(content, '{heading,text}', '\"x\"')"
               " RETURNING 1")  # fmt: skip
     delivery = post.deliver()
@@ -315,28 +320,28 @@ def test_delivery_without_notices_to_customers_leaves_them_pending(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     server.rule = lambda phase, at: "450 busy" if (phase, at) == ("RCPT", CANARY) else None
-    post.queue(letter_notice(post, 1, urgent=True))
+    post.queue(notice(post, 1, urgent=True))
     post.deliver()
     server.rule = lambda _phase, _address: None
     post.clock.on(minutes=1)
     more = {"urgent": True, "kind": "incident.alert"}
-    post.queue(letter_notice(post, 2, urgent=True), notice(1, "Z9", **more))
-    delivery = post.deliver(letters=False)
+    post.queue(notice(post, 2, urgent=True), notification(1, "Z9", **more))
+    delivery = post.deliver(notices=False)
     assert (delivery.sent, delivery.deferred, delivery.sent_by_others) == (1, 0, 0)
     assert server.taken[0].recipient == "z9@courier.example"
-    post.queue(notice(2, "Z9", **more))
+    post.queue(notification(2, "Z9", **more))
     assert post.deliver().sent == 3
     assert server.taken[1].recipient == "z9@courier.example"
     server.stop()
-    post.queue(letter_notice(post, 3))
-    assert post.deliver(letters=False).unusable_channels == {}  # the server is not even asked
+    post.queue(notice(post, 3))
+    assert post.deliver(notices=False).unusable_channels == {}  # the server is not even asked
 
 
 def test_undeliverable_notices_are_reported_without_names_of_recipients(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     del addresses, server
-    post.queue(letter_notice(post, 8), letter_notice(post, 9))
+    post.queue(notice(post, 8), notice(post, 9))
     findings = sending.send(post.office(), post.clock.now(), "6.3").record.findings
     (mail,) = [each for each in findings if each.code == "notices.letters_undeliverable"]
     english = Translator("en").text

@@ -9,12 +9,12 @@ import pytest
 
 from include.messages import verbatim
 from include.notify import outbox
-from include.notify.claims import UnsentNotice
-from include.notify.notice import to_role
+from include.notify.claims import UnsentNotification
+from include.notify.notification import to_role
 from include.notify.outbox import QueueCounts
-from include.policy.rules import NoticeRules, Role
+from include.policy.rules import NotificationRules, Role
 from include.services.errors import ServiceError, UsageError
-from tests.notify.notify_fixtures import HEADING, KIND, THURSDAY, Post, notice
+from tests.notify.notify_fixtures import HEADING, KIND, THURSDAY, Post, notification
 from tests.support.robots import RobotServer
 from tests.support.smtp import Smtp
 
@@ -23,14 +23,19 @@ TITLES = {"en": "On call", "zh-CN": "值班"}
 
 
 def test_recipient_gets_one_digest_per_day(post: Post, server: Smtp) -> None:
-    post.queue(notice(1), notice(2, kind="partners.review"), notice(1, "E2"))
+    post.queue(notification(1), notification(2, kind="partners.review"), notification(1, "E2"))
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices, delivery.waiting, delivery.deferred) == (2, 3, 0, 0)
+    assert (delivery.sent, delivery.notifications, delivery.waiting, delivery.deferred) == (
+        2,
+        3,
+        0,
+        0,
+    )
     recipients = post.rows("SELECT kind, recipient FROM notification WHERE state = 'sent'")
     assert sorted(recipients) == sorted([(KIND, "E1"), (KIND, "E2"), ("partners.review", "E1")])
-    post.queue(notice(3), notice(1, "E3"))
+    post.queue(notification(3), notification(1, "E3"))
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices, delivery.waiting) == (1, 1, 1)
+    assert (delivery.sent, delivery.notifications, delivery.waiting) == (1, 1, 1)
     post.clock.on(days=1)
     assert (post.deliver().sent, post.deliver().sent) == (1, 0)
     assert sorted(mail.recipient for mail in server.taken) == [
@@ -53,7 +58,7 @@ def test_digests_wait_for_workday_and_end_of_quiet_hours(
     post: Post, server: Smtp, moment: datetime, why: str
 ) -> None:
     post.clock.moment = moment
-    post.queue(notice(1), notice(2, urgent=True))
+    post.queue(notification(1), notification(2, urgent=True))
     delivery = post.deliver()
     assert (delivery.sent, delivery.waiting, delivery.deferred, delivery.undeliverable) == (
         1,
@@ -70,21 +75,21 @@ def test_digests_wait_for_workday_and_end_of_quiet_hours(
 
 def test_digests_are_sent_on_make_up_workday(post: Post) -> None:
     post.clock.moment = datetime(2026, 10, 10, 2, tzinfo=UTC)  # the Saturday after the holiday
-    post.queue(notice(1), notice(1, "E2"))
+    post.queue(notification(1), notification(1, "E2"))
     assert post.deliver().sent == 2
     post.clock.moment = datetime(2026, 10, 11, 2, tzinfo=UTC)
-    post.queue(notice(2))
+    post.queue(notification(2))
     assert post.deliver().waiting == 1
-    post.rules = NoticeRules(workdays_only=False)
+    post.rules = NotificationRules(workdays_only=False)
     assert post.deliver().sent == 1
 
 
 def test_urgent_notifications_are_sent_in_one_message_apart_from_the_digest(
     post: Post, server: Smtp
 ) -> None:
-    post.queue(notice(1, urgent=True), notice(2, urgent=True), notice(3))
+    post.queue(notification(1, urgent=True), notification(2, urgent=True), notification(3))
     assert post.deliver().sent == 2
-    post.queue(notice(4, urgent=True))
+    post.queue(notification(4, urgent=True))
     assert post.deliver().sent == 1
     assert len(server.taken) == 3
 
@@ -92,9 +97,9 @@ def test_urgent_notifications_are_sent_in_one_message_apart_from_the_digest(
 def test_delivery_without_due_messages_does_not_connect(post: Post, server: Smtp) -> None:
     post.deliver()
     assert server.sessions == 0
-    post.queue(notice(1))
+    post.queue(notification(1))
     assert post.deliver().sent == 1
-    post.queue(notice(2))
+    post.queue(notification(2))
     server.stop()
     delivery = post.deliver()
     assert (delivery.waiting, delivery.unusable_channels) == (1, {})
@@ -110,13 +115,13 @@ def test_notification_no_longer_due_is_withdrawn(post: Post, server: Smtp) -> No
         return {key for key in keys if key.endswith("/1")}
 
     post.confirm = {KIND: confirm}
-    post.queue(notice(1), notice(2), notice(2, "E2"))
+    post.queue(notification(1), notification(2), notification(2, "E2"))
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices, delivery.withdrawn) == (1, 1, 2)
+    assert (delivery.sent, delivery.notifications, delivery.withdrawn) == (1, 1, 2)
     assert confirmed_keys == [["E1/1", "E1/2", "E2/2"]]
     assert post.causes()["E1/2"] == "not_wanted"
     assert "n2" not in server.taken[0].text("plain")
-    post.queue(notice(1, "E2"))
+    post.queue(notification(1, "E2"))
     assert post.deliver().sent == 1
 
 
@@ -128,10 +133,10 @@ def test_notifications_wait_if_workflow_fails_to_confirm_that_they_are_due(
         raise ServiceError("The database of courses cannot be reached.")
 
     post.confirm = {KIND: confirm}
-    post.queue(notice(1), notice(2, kind="partners.review"), notice(1, "E2"))
-    post.queue(notice(9, "E9", urgent=True))
+    post.queue(notification(1), notification(2, kind="partners.review"), notification(1, "E2"))
+    post.queue(notification(9, "E9", urgent=True))
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices, delivery.unavailable_kinds) == (
+    assert (delivery.sent, delivery.notifications, delivery.unavailable_kinds) == (
         1,
         1,
         {KIND: "ServiceError"},
@@ -150,21 +155,21 @@ def test_notifications_wait_if_workflow_fails_to_confirm_that_they_are_due(
 def test_notification_is_withdrawn_at_sending_if_recipient_opted_out(
     post: Post, server: Smtp
 ) -> None:
-    post.rules = NoticeRules(may_opt_out=(WEEKLY,))
-    post.queue(notice(1, kind=WEEKLY), notice(2))
+    post.rules = NotificationRules(may_opt_out=(WEEKLY,))
+    post.queue(notification(1, kind=WEEKLY), notification(2))
     with post.state.begin() as conn:
         outbox.opt_out(conn, "E1", WEEKLY, rules=post.rules, by="hr", at=THURSDAY)
-    post.queue(notice(3, kind=WEEKLY))
+    post.queue(notification(3, kind=WEEKLY))
     assert post.deliver().withdrawn == 1
     assert post.states() == {"E1/1": "withdrawn", "E1/2": "sent", "E1/3": "withdrawn"}
 
 
 def test_address_outside_allowed_domains_is_undeliverable(post: Post, server: Smtp) -> None:
-    post.queue(notice(1, address="e1@example.com"), notice(1, "E2"))
-    post.rules = NoticeRules(domains=("courier.example",))
+    post.queue(notification(1, address="e1@example.com"), notification(1, "E2"))
+    post.rules = NotificationRules(domains=("courier.example",))
     delivery = post.deliver()
     assert (delivery.sent, delivery.undeliverable) == (1, 1)
-    assert delivery.recipients == [UnsentNotice(KIND, "E1", "domain")]
+    assert delivery.recipients == [UnsentNotification(KIND, "E1", "domain")]
 
 
 def test_chat_message_is_not_sent_again_if_the_robot_drops_the_connection(
@@ -173,18 +178,18 @@ def test_chat_message_is_not_sent_again_if_the_robot_drops_the_connection(
     post.robots = robots
     chat = {"channel": "robot", "address": "chat"}
     post.queue(
-        notice(1, "role:compliance", **chat),
-        notice(2, "role:compliance", **chat),
-        notice(1, "role:none", channel="robot", address="nowhere"),
+        notification(1, "role:compliance", **chat),
+        notification(2, "role:compliance", **chat),
+        notification(1, "role:none", channel="robot", address="nowhere"),
     )
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices) == (1, 2)
-    assert delivery.recipients == [UnsentNotice(KIND, "role:none", "no_robot")]
+    assert (delivery.sent, delivery.notifications) == (1, 2)
+    assert delivery.recipients == [UnsentNotification(KIND, "role:none", "no_robot")]
     assert len(robots.texts) == 1
-    post.queue(notice(3, "role:compliance", urgent=True, **chat))
+    post.queue(notification(3, "role:compliance", urgent=True, **chat))
     robots.answer = "drop"
     delivery = post.deliver()
-    assert delivery.recipients == [UnsentNotice(KIND, "role:compliance", "in_doubt")]
+    assert delivery.recipients == [UnsentNotification(KIND, "role:compliance", "in_doubt")]
     robots.answer = None
     post.clock.on(days=1)
     assert post.deliver().sent == 0
@@ -193,7 +198,7 @@ def test_chat_message_is_not_sent_again_if_the_robot_drops_the_connection(
 
 def test_chat_message_is_retried_after_the_robot_was_busy(post: Post, robots: RobotServer) -> None:
     post.robots = robots
-    post.queue(notice(1, channel="robot", address="chat"))
+    post.queue(notification(1, channel="robot", address="chat"))
     robots.answer = (200, '{"errcode": 130101}')
     assert post.deliver().deferred == 1
     robots.answer = None
@@ -204,7 +209,7 @@ def test_chat_message_is_retried_after_the_robot_was_busy(post: Post, robots: Ro
 def test_delivery_without_configured_mail_server_leaves_messages_unclaimed(post: Post) -> None:
     post.extra = {"from_email": ""}
     assert post.deliver().sent == 0
-    post.queue(notice(1))
+    post.queue(notification(1))
     with pytest.raises(UsageError, match="from_email"):
         post.deliver()
     assert post.messages() == []

@@ -9,11 +9,11 @@ from datetime import UTC, date, datetime
 import pytest
 
 from include.notify import delivery, sending
-from include.notify.claims import LEASE, UnsentNotice
-from include.policy.rules import InDoubt, NoticeRules
+from include.notify.claims import LEASE, UnsentNotification
+from include.policy.rules import InDoubt, NotificationRules
 from include.reports.i18n import Translator
 from include.services.errors import ServiceError
-from tests.notify.notify_fixtures import KIND, MovingClock, Post, notice
+from tests.notify.notify_fixtures import KIND, MovingClock, Post, notification
 from tests.support.smtp import DROP, Rule, Smtp
 
 
@@ -27,35 +27,35 @@ def test_recipient_that_server_refuses_does_not_affect_other_recipients(
     post: Post, server: Smtp
 ) -> None:
     server.rule = reply_for("RCPT", "e2", "550 5.1.1 e2@courier.example unknown")
-    post.queue(*(notice(1, f"E{number}") for number in range(1, 5)), notice(2, "E2"))
+    post.queue(*(notification(1, f"E{number}") for number in range(1, 5)), notification(2, "E2"))
     delivery = post.deliver()
     assert (delivery.sent, delivery.undeliverable, delivery.deferred) == (3, 2, 0)
-    assert delivery.recipients == [UnsentNotice(KIND, "E2", "refused 550 5.1.1")] * 2
+    assert delivery.recipients == [UnsentNotification(KIND, "E2", "refused 550 5.1.1")] * 2
     assert post.states()["E2/1"] == "undeliverable"
     assert "@" not in " ".join(post.causes().values())
-    post.queue(notice(1, "E2", address="e2.new@courier.example"))
+    post.queue(notification(1, "E2", address="e2.new@courier.example"))
     post.clock.on(days=1)
     assert post.deliver().sent == 1
 
 
 def test_greylisted_mail_is_sent_after_pause(post: Post, server: Smtp) -> None:
     server.rule = reply_for("RCPT", "e1", "451 4.7.1 greylisted")
-    post.queue(notice(1), notice(1, "E2"))
+    post.queue(notification(1), notification(1, "E2"))
     delivery = post.deliver()
     assert (delivery.sent, delivery.deferred) == (1, 1)
     server.rule = lambda _phase, _address: None
-    post.queue(notice(2))
+    post.queue(notification(2))
     post.clock.on(seconds=59)
     assert (post.deliver().sent, len(server.read)) == (0, 1)
     post.clock.on(seconds=1)
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices, delivery.deferred) == (1, 2, 0)
+    assert (delivery.sent, delivery.notifications, delivery.deferred) == (1, 2, 0)
     assert "n2" in server.taken[-1].text("plain")
 
 
 def test_deferred_digest_waits_until_end_of_quiet_hours(post: Post, server: Smtp) -> None:
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
-    post.queue(notice(1), notice(2, "E2", urgent=True))
+    post.queue(notification(1), notification(2, "E2", urgent=True))
     post.deliver()
     server.rule = lambda _phase, _address: None
     post.clock.moment = datetime(2026, 11, 26, 15, tzinfo=UTC)  # 23:00
@@ -68,7 +68,7 @@ def test_deferred_digest_waits_until_end_of_quiet_hours(post: Post, server: Smtp
 
 def test_retry_pauses_grow_and_last_pause_repeats(post: Post, server: Smtp) -> None:
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
-    post.queue(notice(1))
+    post.queue(notification(1))
     for minutes in (1, 5, 15, 60, 60):
         before = post.rows("SELECT tries FROM notification_message")
         post.deliver()
@@ -85,13 +85,13 @@ def test_notifications_of_unsent_digest_are_sent_in_digest_of_next_day(
     post: Post, server: Smtp
 ) -> None:
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
-    post.queue(notice(1))
+    post.queue(notification(1))
     post.deliver()
     server.rule = lambda _phase, _address: None
     post.clock.on(days=1)
-    post.queue(notice(2))
+    post.queue(notification(2))
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices) == (1, 2)
+    assert (delivery.sent, delivery.notifications) == (1, 2)
     assert [(state, day) for _who, state, day in post.messages()] == [
         ("dissolved", date(2026, 11, 26)),
         ("sent", date(2026, 11, 27)),
@@ -100,23 +100,23 @@ def test_notifications_of_unsent_digest_are_sent_in_digest_of_next_day(
 
 def test_notification_deferred_for_too_long_is_given_up(post: Post, server: Smtp) -> None:
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
-    post.rules = NoticeRules(workdays_only=False)
-    post.queue(notice(1))
+    post.rules = NotificationRules(workdays_only=False)
+    post.queue(notification(1))
     for _day in range(3):
         assert post.deliver().undeliverable == 0
         post.clock.on(days=1)
-    post.queue(notice(2))
+    post.queue(notification(2))
     delivery = post.deliver()
-    assert delivery.recipients == [UnsentNotice(KIND, "E1", "gave_up")]
+    assert delivery.recipients == [UnsentNotification(KIND, "E1", "gave_up")]
     assert post.states() == {"E1/1": "undeliverable", "E1/2": "pending"}
-    assert post.queue(notice(1)).again == 1
+    assert post.queue(notification(1)).again == 1
 
 
 def test_notification_that_waited_through_a_week_of_holidays_is_sent(
     post: Post, server: Smtp
 ) -> None:
     post.clock.moment = datetime(2026, 9, 30, 13, 30, tzinfo=UTC)
-    post.queue(notice(1))
+    post.queue(notification(1))
     post.deliver()
     post.clock.moment = datetime(2026, 10, 8, 2, tzinfo=UTC)
     assert post.deliver().sent == 1
@@ -128,7 +128,7 @@ def test_notification_first_deferred_after_holiday_is_retried(post: Post, server
     Otherwise greylisting after a week of holidays would end its delivery.
     """
     post.clock.moment = datetime(2026, 9, 30, 13, 30, tzinfo=UTC)
-    post.queue(notice(1))
+    post.queue(notification(1))
     post.clock.moment = datetime(2026, 10, 8, 2, tzinfo=UTC)
     server.rule = lambda phase, _: "450 greylisted" if phase == "RCPT" else None
     assert post.deliver().undeliverable == 0
@@ -142,7 +142,7 @@ def test_notification_is_retried_if_server_is_unreachable_after_holidays(
 ) -> None:
     """An unreachable server counts as a deferral, after which the time until giving up begins."""
     post.clock.moment = datetime(2026, 9, 30, 13, 30, tzinfo=UTC)
-    post.queue(notice(1))
+    post.queue(notification(1))
     post.clock.moment = datetime(2026, 10, 8, 2, tzinfo=UTC)
     server.stop()
     assert post.deliver().undeliverable == 0
@@ -154,13 +154,13 @@ def test_notification_is_retried_if_server_is_unreachable_after_holidays(
 def test_notification_queued_again_is_retried_for_another_full_period(
     post: Post, server: Smtp
 ) -> None:
-    post.rules = NoticeRules(workdays_only=False)
+    post.rules = NotificationRules(workdays_only=False)
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
-    post.queue(notice(1))
+    post.queue(notification(1))
     post.deliver()
     post.clock.on(days=3)
     assert post.deliver().undeliverable == 1
-    assert post.queue(notice(1)).again == 1
+    assert post.queue(notification(1)).again == 1
     assert post.deliver().undeliverable == 0
     post.clock.on(days=3)
     assert post.deliver().undeliverable == 1
@@ -168,7 +168,7 @@ def test_notification_queued_again_is_retried_for_another_full_period(
 
 def test_unreachable_mail_server_defers_all_notifications(post: Post, server: Smtp) -> None:
     server.stop()
-    post.queue(notice(1), notice(1, "E2"), notice(1, "E3", urgent=True))
+    post.queue(notification(1), notification(1, "E2"), notification(1, "E3", urgent=True))
     delivery = post.deliver()
     assert (delivery.sent, delivery.deferred, delivery.unusable_channels) == (0, 3, {"mail": ""})
     assert post.messages() == []
@@ -179,10 +179,10 @@ def test_unreachable_mail_server_defers_all_notifications(post: Post, server: Sm
 def test_notifications_are_given_up_after_server_was_unreachable_for_days(
     post: Post, server: Smtp
 ) -> None:
-    post.rules = NoticeRules(workdays_only=False)
-    post.queue(notice(1, "E2"))
+    post.rules = NotificationRules(workdays_only=False)
+    post.queue(notification(1, "E2"))
     assert post.deliver().sent == 1
-    post.queue(notice(1), notice(2, "E2"))
+    post.queue(notification(1), notification(2, "E2"))
     server.stop()
     post.clock.on(days=1)
     assert post.deliver().undeliverable == 0
@@ -198,7 +198,7 @@ def test_remaining_messages_are_deferred_when_server_goes_down(post: Post, serve
         return "421 4.3.2 closing" if phase == "MAIL" and len(server.taken) >= 10 else None
 
     server.rule = rule
-    post.queue(*(notice(1, f"E{number:02}") for number in range(40)))
+    post.queue(*(notification(1, f"E{number:02}") for number in range(40)))
     delivery = post.deliver()
     taken = delivery.sent
     assert taken in (10, 11)  # two connections send in parallel
@@ -213,7 +213,7 @@ def test_remaining_messages_are_deferred_when_server_goes_down(post: Post, serve
 
 def test_delivery_stops_if_server_drops_each_connection(post: Post, server: Smtp) -> None:
     server.rule = lambda phase, _: DROP if phase == "RCPT" else None
-    post.queue(*(notice(1, f"E{number:02}") for number in range(40)))
+    post.queue(*(notification(1, f"E{number:02}") for number in range(40)))
     delivery = post.deliver()
     assert (delivery.sent, delivery.deferred) == (0, 40)
     assert "mail" in delivery.unusable_channels
@@ -224,7 +224,7 @@ def test_delivery_stops_if_server_never_confirms_receipt_of_messages(
     post: Post, server: Smtp
 ) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
-    post.queue(*(notice(1, f"E{number:02}") for number in range(40)))
+    post.queue(*(notification(1, f"E{number:02}") for number in range(40)))
     delivery = post.deliver()
     assert delivery.unusable_channels == {"mail": ""}
     assert (delivery.deferred, delivery.in_doubt) == (40, 0)
@@ -242,7 +242,7 @@ def test_refusal_before_content_was_sent_does_not_count_as_repetition_of_message
     post: Post, server: Smtp
 ) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
-    post.queue(notice(1))
+    post.queue(notification(1))
     post.deliver()
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
     for _try in range(4):
@@ -256,10 +256,10 @@ def test_refusal_before_content_was_sent_does_not_count_as_repetition_of_message
 def test_delivery_waits_for_slow_server_until_answer_timeout(post: Post, server: Smtp) -> None:
     server.slow = 0.6
     post.extra = {"timeout": 0.3, "answer_timeout": 5}
-    post.queue(notice(1), notice(2, "E2"))
+    post.queue(notification(1), notification(2, "E2"))
     assert post.deliver().sent == 2
     server.slow, post.extra = 0.6, {"timeout": 5, "answer_timeout": 0.2}
-    post.queue(notice(1, "E3"))
+    post.queue(notification(1, "E3"))
     assert (post.deliver().sent, post.states()["E3/1"]) == (0, "pending")
 
 
@@ -279,7 +279,7 @@ def test_claim_of_messages_is_extended_while_server_is_slow(
         return None
 
     server.rule = rule
-    post.queue(notice(1))
+    post.queue(notification(1))
     assert post.deliver().sent == 1
     assert post.clock.moment - began > LEASE
     assert [mail.sent for mail in others] == [0]
@@ -290,15 +290,15 @@ def test_message_is_sent_again_if_connection_was_lost_after_content_was_sent(
     post: Post, server: Smtp
 ) -> None:
     server.rule = reply_for("DATA", "e1", DROP)
-    post.queue(notice(1), notice(1, "E2"))
+    post.queue(notification(1), notification(1, "E2"))
     delivery = post.deliver()
     assert (delivery.sent, delivery.deferred, delivery.in_doubt) == (1, 1, 0)
     server.rule = lambda _phase, _address: None
-    post.queue(notice(2))
+    post.queue(notification(2))
     assert post.deliver().sent == 0
     post.clock.on(minutes=1)
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices, delivery.waiting) == (1, 1, 1)
+    assert (delivery.sent, delivery.notifications, delivery.waiting) == (1, 1, 1)
     assert max(server.copies().values()) == 2
     assert "n2" not in server.taken[-1].text("plain")
 
@@ -307,13 +307,13 @@ def test_repeated_message_omits_notifications_that_are_no_longer_due(
     post: Post, server: Smtp
 ) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
-    post.queue(notice(1), notice(2), notice(1, "E2"))
+    post.queue(notification(1), notification(2), notification(1, "E2"))
     post.deliver()
     server.rule = lambda _phase, _address: None
     post.confirm = {KIND: lambda keys: {key for key in keys if key == "E1/1"}}
     post.clock.on(minutes=1)
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices, delivery.withdrawn) == (1, 1, 2)
+    assert (delivery.sent, delivery.notifications, delivery.withdrawn) == (1, 1, 2)
     assert {recipient: state for recipient, state, _day in post.messages()} == {
         "E1": "sent",
         "E2": "in_doubt",
@@ -331,7 +331,7 @@ def test_repeated_message_waits_if_workflow_fails_to_confirm_that_notifications_
         raise ServiceError("The database of courses cannot be reached.")
 
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
-    post.queue(notice(1), notice(2, kind="partners.review"))
+    post.queue(notification(1), notification(2, kind="partners.review"))
     post.deliver()
     server.rule = lambda _phase, _address: None
     post.confirm = {KIND: unsure}
@@ -344,7 +344,7 @@ def test_repeated_message_waits_if_workflow_fails_to_confirm_that_notifications_
     )
     post.confirm = {}
     post.clock.on(seconds=LEASE.total_seconds())
-    assert post.deliver().notices == 2
+    assert post.deliver().notifications == 2
 
 
 def test_error_in_workflow_delays_only_the_notifications_of_that_workflow(
@@ -355,7 +355,7 @@ def test_error_in_workflow_delays_only_the_notifications_of_that_workflow(
         raise ValueError(f"not enough values to unpack: {keys[0]}")
 
     post.confirm = {KIND: broken}
-    post.queue(notice(1), notice(2, "E2", kind="partners.review"))
+    post.queue(notification(1), notification(2, "E2", kind="partners.review"))
     delivery = sending.send(post.office(), post.clock.now(), "6.2")
     assert [mail.recipient for mail in server.taken] == ["e2@courier.example"]
     (finding,) = delivery.record.findings[:1]
@@ -378,8 +378,8 @@ def test_message_that_may_have_arrived_is_reported_if_its_repetition_is_refused(
     post: Post, server: Smtp, answer: str
 ) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
-    post.rules = NoticeRules(workdays_only=False)
-    post.queue(notice(1))
+    post.rules = NotificationRules(workdays_only=False)
+    post.queue(notification(1))
     post.deliver()
     server.rule = lambda phase, _: answer if phase == "RCPT" else None
     post.clock.on(minutes=1)
@@ -388,16 +388,16 @@ def test_message_that_may_have_arrived_is_reported_if_its_repetition_is_refused(
         assert (delivery.deferred, delivery.in_doubt) == (1, 0)
         post.clock.on(days=3)
         delivery = post.deliver()
-    assert delivery.recipients == [UnsentNotice(KIND, "E1", "in_doubt")]
+    assert delivery.recipients == [UnsentNotification(KIND, "E1", "in_doubt")]
     assert post.states() == {"E1/1": "in_doubt"}
 
 
 def test_message_that_may_have_arrived_is_reported_and_not_repeated_if_policy_says_so(
     post: Post, server: Smtp
 ) -> None:
-    post.rules = NoticeRules(in_doubt=InDoubt(mail="report"))
+    post.rules = NotificationRules(in_doubt=InDoubt(mail="report"))
     server.rule = reply_for("DATA", "e1", DROP)
-    post.queue(notice(1), notice(1, "E2"))
+    post.queue(notification(1), notification(1, "E2"))
     delivery = post.deliver()
     assert (delivery.sent, delivery.in_doubt) == (1, 1)
     server.rule = lambda _phase, _address: None

@@ -8,8 +8,8 @@ from datetime import timedelta
 
 from include.drill_sandbox.sandboxed_services import SandboxChannel, sandboxed_delivery
 from include.notify.delivery import deliver
-from include.policy.rules import NoticeRules
-from tests.notify.notify_fixtures import KIND, THURSDAY, Post, letter, notice
+from include.policy.rules import NotificationRules
+from tests.notify.notify_fixtures import KIND, THURSDAY, Post, notice_text, notification
 from tests.support.robots import RobotServer
 from tests.support.smtp import Smtp
 
@@ -22,14 +22,14 @@ def test_drill_delivers_messages_at_any_hour_without_contacting_a_server(
         raise AssertionError("a drill reads no customer's address")
 
     post.robots, post.addresses = robots, {KIND: look_up}
-    post.rules = NoticeRules(domains=("courier.example",))
+    post.rules = NotificationRules(domains=("courier.example",))
     post.clock.moment = THURSDAY + timedelta(days=2, hours=15)  # Saturday, 01:00 in Shanghai
-    text = post.keep(letter())
+    text = post.keep(notice_text())
     post.queue(
-        notice(1),
-        notice(2, "E2", urgent=True),
-        notice(3, "role:x", channel="robot", address="chat", urgent=True),
-        notice(4, "subject:shop/4", name="", address="", text=text, looked_up=True),
+        notification(1),
+        notification(2, "E2", urgent=True),
+        notification(3, "role:x", channel="robot", address="chat", urgent=True),
+        notification(4, "subject:shop/4", name="", address="", text=text, looked_up=True),
     )
     config = sandboxed_delivery(post.office())
     delivery = deliver(config)
@@ -46,7 +46,7 @@ def test_drill_delivers_messages_at_any_hour_without_contacting_a_server(
 
 
 def test_drill_withdraws_notifications_that_are_no_longer_due(post: Post) -> None:
-    post.queue(notice(1), notice(2, "E2"))
+    post.queue(notification(1), notification(2, "E2"))
     config = replace(post.office(), still_due={KIND: lambda keys: {*keys} - {"E2/2"}})
     assert deliver(sandboxed_delivery(config)).sent == 1
     assert post.states() == {"E1/1": "sent", "E2/2": "withdrawn"}

@@ -18,8 +18,15 @@ from sqlalchemy.exc import DBAPIError
 
 from include.messages import verbatim
 from include.notify import outbox, outcomes
-from include.policy.rules import NoticeRules
-from tests.notify.notify_fixtures import KIND, LETTER, THURSDAY, Post, letter, notice
+from include.policy.rules import NotificationRules
+from tests.notify.notify_fixtures import (
+    KIND,
+    NOTICE_HEADING,
+    THURSDAY,
+    Post,
+    notice_text,
+    notification,
+)
 from tests.support.smtp import DROP, Received, Smtp
 
 pytestmark = pytest.mark.fault
@@ -67,9 +74,9 @@ class Play:
         """Queue a notice to a person. Its address is looked up when it is sent."""
         number = len(self.queued)
         key = f"{person}/{number}"
-        text = self.post.keep(letter(part=f"#{key}#"))
+        text = self.post.keep(notice_text(part=f"#{key}#"))
         more = {"text": text, "looked_up": True, "name": "", "address": ""}
-        self.post.queue(notice(number, person, urgent=urgent, **more))
+        self.post.queue(notification(number, person, urgent=urgent, **more))
         self.queued.append(key)
 
     def move(self, person: str) -> None:
@@ -79,7 +86,7 @@ class Play:
     def queue(self, person: str, urgent: bool) -> None:
         number = len(self.queued)
         key = f"{person}/{number}"
-        self.post.queue(notice(number, person, line=verbatim(f"#{key}#"), urgent=urgent))
+        self.post.queue(notification(number, person, line=verbatim(f"#{key}#"), urgent=urgent))
         self.queued.append(key)
 
     def withdraw(self, person: str) -> None:
@@ -171,7 +178,7 @@ def test_random_order_of_events_loses_and_repeats_no_notification(
         )
     server.read.clear()
     server.taken.clear()
-    post = Post(state, server.port, rules=NoticeRules(workdays_only=False))
+    post = Post(state, server.port, rules=NotificationRules(workdays_only=False))
     play = Play(post, server)
     for name, *words in steps:
         getattr(play, name)(*words)
@@ -189,8 +196,11 @@ def test_random_order_of_events_loses_and_repeats_no_notification(
     digests = {
         (item.recipient, item.message_id.split(".")[0], item.message_id)
         for item in server.read
-        if "紧急" not in str(item.mail["Subject"]) and LETTER not in str(item.mail["Subject"])
+        if "紧急" not in str(item.mail["Subject"])
+        and NOTICE_HEADING not in str(item.mail["Subject"])
     }
     assert len({digest[:2] for digest in digests}) == len(digests), "two digests of a day"
-    letters = [item for item in server.read if LETTER in str(item.mail["Subject"])]
-    assert all(item.text("plain").count("#") == 4 for item in letters), "a letter is alone"
+    notices = [item for item in server.read if NOTICE_HEADING in str(item.mail["Subject"])]
+    assert all(item.text("plain").count("#") == 4 for item in notices), (
+        "a notice is a message of its own"
+    )

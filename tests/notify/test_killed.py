@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from include.notify import sending
-from include.notify.claims import LEASE, UnsentNotice
+from include.notify.claims import LEASE, UnsentNotification
 from include.reports.i18n import Translator
 from tests.notify.notify_fixtures import (
     INDIVIDUAL_NOTICE,
@@ -18,8 +18,8 @@ from tests.notify.notify_fixtures import (
     THURSDAY,
     CustomerAddresses,
     Post,
-    letter,
-    notice,
+    notice_text,
+    notification,
 )
 from tests.support.forking import Forked
 from tests.support.robots import RobotServer
@@ -82,7 +82,7 @@ def wait_for_rollback(post: Post) -> None:
 def test_mail_without_recorded_outcome_is_sent_again_with_same_id(
     post: Post, server: Smtp, children: Children
 ) -> None:
-    post.queue(*(notice(1, f"E{number:02}") for number in range(30)))
+    post.queue(*(notification(1, f"E{number:02}") for number in range(30)))
     child = children.start(post)
 
     def rule(phase: str, address: str) -> str | None:
@@ -121,12 +121,12 @@ def test_mail_without_recorded_outcome_is_sent_again_with_same_id(
 def test_notices_of_killed_delivery_process_are_sent_to_current_addresses(
     post: Post, server: Smtp, children: Children, phase: str
 ) -> None:
-    text = post.keep(letter())
+    text = post.keep(notice_text())
     company = CustomerAddresses(post.state)
     places = [f"c{number}" for number in range(6)]
     company.fill({key: f"{key}@customers.example" for key in places})
     more = {"kind": INDIVIDUAL_NOTICE, "text": text, "looked_up": True, "name": "", "address": ""}
-    post.queue(*(notice(1, f"subject:courier/{key}", key=key, **more) for key in places))
+    post.queue(*(notification(1, f"subject:courier/{key}", key=key, **more) for key in places))
     child = children.start(post)
 
     def rule(now: str, _address: str) -> str | None:
@@ -161,7 +161,7 @@ def test_chat_message_is_not_sent_again_if_process_was_killed_while_sending(
 ) -> None:
     post.robots = robots
     chat = {"channel": "robot", "address": "chat"}
-    post.queue(*(notice(1, f"role:{number}", **chat) for number in range(3)))
+    post.queue(*(notification(1, f"role:{number}", **chat) for number in range(3)))
     child = children.start(post, robots.url)
     robots.slow = 30
     go(child)
@@ -174,14 +174,14 @@ def test_chat_message_is_not_sent_again_if_process_was_killed_while_sending(
     post.clock.moment += LEASE
     delivery = post.deliver()
     assert (delivery.sent, delivery.in_doubt) == (2, 1)
-    assert delivery.recipients == [UnsentNotice(KIND, "role:0", "in_doubt")]
+    assert delivery.recipients == [UnsentNotification(KIND, "role:0", "in_doubt")]
     assert len(robots.texts) == 3
 
 
 def test_concurrent_deliveries_send_each_message_once(
     post: Post, server: Smtp, children: Children
 ) -> None:
-    post.queue(*(notice(number % 2, f"E{number // 2:03}") for number in range(600)))
+    post.queue(*(notification(number % 2, f"E{number // 2:03}") for number in range(600)))
     processes = [children.start(post) for _number in range(2)]
     for child in processes:
         go(child)
@@ -196,7 +196,7 @@ def test_concurrent_deliveries_send_each_message_once(
 def test_message_is_sent_again_if_database_connection_was_lost_before_outcome_was_recorded(
     post: Post, server: Smtp
 ) -> None:
-    post.queue(notice(1))
+    post.queue(notification(1))
 
     def rule(phase: str, _address: str) -> str | None:
         if phase == "DATA":
@@ -217,7 +217,7 @@ def test_message_is_sent_again_if_database_connection_was_lost_before_outcome_wa
 
 
 def test_notification_locked_by_other_process_is_skipped(post: Post, server: Smtp) -> None:
-    post.queue(notice(1), notice(1, "E2"))
+    post.queue(notification(1), notification(1, "E2"))
     with post.state.connect() as conn:
         conn.execute(text("SELECT 1 FROM notification WHERE key = 'E1/1' FOR UPDATE"))
         assert post.deliver().sent == 1

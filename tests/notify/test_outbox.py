@@ -10,19 +10,19 @@ import pytest
 
 from include.messages import _
 from include.notify import outbox
-from include.notify.notice import Notice
+from include.notify.notification import Notification
 from include.notify.outbox import QueueCounts
-from include.policy.rules import NoticeRules
+from include.policy.rules import NotificationRules
 from include.services.errors import UsageError
-from tests.notify.notify_fixtures import KIND, RUN, THURSDAY, Post, notice
+from tests.notify.notify_fixtures import KIND, RUN, THURSDAY, Post, notification
 
 WEEKLY = "training.department"
-OPTIONAL = NoticeRules(may_opt_out=(WEEKLY,))
+OPTIONAL = NotificationRules(may_opt_out=(WEEKLY,))
 
 
 def test_same_notification_is_queued_once(post: Post) -> None:
-    first = notice(1)
-    assert post.queue(first, notice(2), replace(first, name="Other")) == QueueCounts(new=2)
+    first = notification(1)
+    assert post.queue(first, notification(2), replace(first, name="Other")) == QueueCounts(new=2)
     assert post.queue(replace(first, address="other@courier.example")) == QueueCounts()
     assert post.states() == {"E1/1": "pending", "E1/2": "pending"}
     assert post.rows("SELECT name FROM notification WHERE key = 'E1/1'") == [("Name of E1",)]
@@ -64,15 +64,15 @@ def test_queueing_no_notifications_does_nothing(post: Post) -> None:
 def test_notification_with_unusable_address_is_undeliverable_at_once(
     post: Post, address: str, cause: str
 ) -> None:
-    rules = NoticeRules(domains=("courier.example",))
-    queued = post.queue(notice(1, address=address), rules=rules)
+    rules = NotificationRules(domains=("courier.example",))
+    queued = post.queue(notification(1, address=address), rules=rules)
     assert queued == QueueCounts(new=1, undeliverable=bool(cause))
     assert post.states() == {"E1/1": "undeliverable" if cause else "pending"}
     assert post.causes() == {"E1/1": cause}
 
 
 def test_undeliverable_notification_is_queued_again_with_another_address(post: Post) -> None:
-    bad = notice(1, address="nobody")
+    bad = notification(1, address="nobody")
     post.queue(bad)
     assert post.untold(["E1/1", "E1/2"]) == {"E1/1", "E1/2"}
     assert post.queue(bad) == QueueCounts()
@@ -84,15 +84,15 @@ def test_undeliverable_notification_is_queued_again_with_another_address(post: P
 
 
 def test_notification_that_was_given_up_is_queued_again(post: Post) -> None:
-    post.queue(notice(1))
+    post.queue(notification(1))
     post.rows("UPDATE notification SET state = 'undeliverable', cause = 'gave_up' RETURNING 1")
     assert post.untold(["E1/1"]) == {"E1/1"}
-    assert post.queue(notice(1)) == QueueCounts(again=1)
+    assert post.queue(notification(1)) == QueueCounts(again=1)
     assert post.states() == {"E1/1": "pending"}
 
 
 def test_withdraw_only_affects_pending_notifications(post: Post) -> None:
-    post.queue(notice(1), notice(2), notice(1, kind="partners.review"))
+    post.queue(notification(1), notification(2), notification(1, kind="partners.review"))
     with post.state.begin() as conn:
         assert outbox.pending(conn, KIND) == ["E1/1", "E1/2"]
         keys = ["E1/1", "E1/9"]
@@ -106,7 +106,7 @@ def test_withdraw_only_affects_pending_notifications(post: Post) -> None:
 
 
 def test_withdraw_accepts_many_keys(post: Post) -> None:
-    post.queue(*(notice(number) for number in range(500)))
+    post.queue(*(notification(number) for number in range(500)))
     with post.state.begin() as conn:
         keys = [f"E1/{number}" for number in range(70_000)]
         assert outbox.withdraw(conn, KIND, keys, "left", THURSDAY) == 500
@@ -114,21 +114,21 @@ def test_withdraw_accepts_many_keys(post: Post) -> None:
 
 
 def test_withdrawn_notification_is_queued_again(post: Post) -> None:
-    post.queue(notice(1), notice(2))
+    post.queue(notification(1), notification(2))
     with post.state.begin() as conn:
         outbox.withdraw(conn, KIND, ["E1/1"], "not_wanted", THURSDAY)
     assert post.untold(["E1/1", "E1/2"]) == {"E1/1"}
-    assert post.queue(notice(1), notice(2)) == QueueCounts(again=1)
+    assert post.queue(notification(1), notification(2)) == QueueCounts(again=1)
     assert set(post.states().values()) == {"pending"}
 
 
 def test_opt_out_withdraws_pending_notifications(post: Post) -> None:
-    mine, other = notice(1, kind=WEEKLY), notice(1, "E2", kind=WEEKLY)
-    post.queue(mine, other, notice(2))
+    mine, other = notification(1, kind=WEEKLY), notification(1, "E2", kind=WEEKLY)
+    post.queue(mine, other, notification(2))
     with post.state.begin() as conn:
         outbox.opt_out(conn, "E1", WEEKLY, rules=OPTIONAL, by="hr", at=THURSDAY)
         outbox.opt_out(conn, "E1", WEEKLY, rules=OPTIONAL, by="hr", at=THURSDAY)
-    post.queue(notice(3, kind=WEEKLY), rules=OPTIONAL)
+    post.queue(notification(3, kind=WEEKLY), rules=OPTIONAL)
     assert post.states() == {
         "E1/1": "withdrawn",
         "E2/1": "pending",
@@ -137,7 +137,7 @@ def test_opt_out_withdraws_pending_notifications(post: Post) -> None:
     }
     with post.state.begin() as conn:
         outbox.opt_in(conn, "E1", WEEKLY)
-    post.queue(notice(4, kind=WEEKLY), rules=OPTIONAL)
+    post.queue(notification(4, kind=WEEKLY), rules=OPTIONAL)
     assert post.states()["E1/4"] == "pending"
 
 
@@ -155,12 +155,12 @@ def test_opt_out_of_mandatory_kind_is_refused(post: Post) -> None:
 def test_opt_out_is_ignored_if_kind_of_notification_becomes_mandatory(post: Post) -> None:
     with post.state.begin() as conn:
         outbox.opt_out(conn, "E1", WEEKLY, rules=OPTIONAL, by="hr", at=THURSDAY)
-    post.queue(notice(1, kind=WEEKLY), rules=NoticeRules())
+    post.queue(notification(1, kind=WEEKLY), rules=NotificationRules())
     assert post.states() == {"E1/1": "pending"}
 
 
 def test_retry_queues_undeliverable_notification_with_given_number(post: Post) -> None:
-    post.queue(notice(1, address="nobody"), notice(2))
+    post.queue(notification(1, address="nobody"), notification(2))
     with post.state.begin() as conn:
         assert outbox.retry(conn, 1) == KIND
         assert outbox.pending(conn, KIND) == ["E1/1", "E1/2"]
@@ -171,7 +171,7 @@ def test_retry_queues_undeliverable_notification_with_given_number(post: Post) -
 
 def test_texts_with_invisible_characters_are_stored_escaped(post: Post) -> None:
     hostile = "a\x00b\ud800c\u202e"
-    odd = Notice(
+    odd = Notification(
         kind=KIND,
         key=hostile,
         recipient=hostile,
@@ -180,14 +180,14 @@ def test_texts_with_invisible_characters_are_stored_escaped(post: Post) -> None:
         name=hostile,
         address="e1@courier.example",
     )
-    assert post.queue(odd, notice(2)) == QueueCounts(new=2)
+    assert post.queue(odd, notification(2)) == QueueCounts(new=2)
     (key,) = post.rows("SELECT key, line->'values'->>'number' FROM notification WHERE id = 1")
     assert set(key) == {"a\\u0000b\\ud800c\\u202e"}
 
 
 def test_20000_notifications_are_queued_within_ten_seconds(post: Post) -> None:
     begun = time.monotonic()
-    many = (notice(number % 2, f"E{number // 2}") for number in range(20_000))
+    many = (notification(number % 2, f"E{number // 2}") for number in range(20_000))
     assert post.queue(*many).new == 20_000
     queued = time.monotonic()
     keys = [f"E{number // 2}/{number % 2}" for number in range(100_000)]
@@ -198,9 +198,11 @@ def test_20000_notifications_are_queued_within_ten_seconds(post: Post) -> None:
 
 def test_notifications_can_be_queued_several_times_in_one_transaction(post: Post) -> None:
     with post.state.begin() as conn:
-        assert outbox.queue_notices(conn, [notice(1)], RUN, THURSDAY) == QueueCounts(new=1)
-        assert outbox.unqueued_keys(conn, KIND, ["E1/1", "E1/2"]) == {"E1/2"}
-        assert outbox.queue_notices(conn, [notice(2)], RUN, THURSDAY + timedelta(1)) == QueueCounts(
+        assert outbox.queue_notifications(conn, [notification(1)], RUN, THURSDAY) == QueueCounts(
             new=1
         )
+        assert outbox.unqueued_keys(conn, KIND, ["E1/1", "E1/2"]) == {"E1/2"}
+        assert outbox.queue_notifications(
+            conn, [notification(2)], RUN, THURSDAY + timedelta(1)
+        ) == QueueCounts(new=1)
         assert outbox.unqueued_keys(conn, KIND, ["E1/1", "E1/2"]) == set()

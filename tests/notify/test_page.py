@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
-from include.cli import notices as command
-from include.notify import notice
-from include.policy.rules import NoticeRules
+from include.cli import notifications as command
+from include.notify import notification
+from include.policy.rules import NotificationRules
 from include.services.robot import Kind
 
 ROOT = Path(__file__).parents[2]
@@ -21,15 +21,15 @@ PAGE = "\n".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in 
 def test_documentation_explains_every_key_of_notices_yaml() -> None:
     page = (ROOT / "docs" / "reference" / "policy-pack" / "notices.md").read_text(encoding="utf-8")
     defaults = dict(re.findall(r"^\| `([\w.]+)` \| [^|]* \| (.*?) \|", page, re.M))
-    rules = NoticeRules()
-    assert set(NoticeRules.model_fields) <= set(defaults)
+    rules = NotificationRules()
+    assert set(NotificationRules.model_fields) <= set(defaults)
     assert defaults["languages"] == f"`[{', '.join(rules.languages)}]`"
     assert defaults["workdays_only"] == f"`{str(rules.workdays_only).lower()}`"
     assert defaults["retry_after"] == f"`[{', '.join(pause.text for pause in rules.retry_after)}]`"
     assert defaults["give_up_after"] == f"`{rules.give_up_after.text}`"
     assert defaults["in_doubt.mail"] == f"`{rules.in_doubt.mail}`"
     assert defaults["in_doubt.robot"] == f"`{rules.in_doubt.robot}`"
-    for kind in get_args(get_args(NoticeRules.model_fields["may_opt_out"].annotation)[0]):
+    for kind in get_args(get_args(NotificationRules.model_fields["may_opt_out"].annotation)[0]):
         assert f"`{kind}`" in page
 
 
@@ -53,7 +53,7 @@ def test_documentation_explains_every_connection_setting(file: str) -> None:
 def test_every_cause_of_undelivered_notification_has_a_message() -> None:
     causes = [
         value
-        for name, value in vars(notice).items()
+        for name, value in vars(notification).items()
         if name.isupper()
         and name[0] != "_"
         and isinstance(value, str)
@@ -61,9 +61,9 @@ def test_every_cause_of_undelivered_notification_has_a_message() -> None:
     ]
     assert len(causes) >= 8
     for cause in causes:
-        assert notice.explain_cause(cause).text != "{cause}", cause
-    assert notice.explain_cause("refused 550 5.1.1").values == {"code": "550 5.1.1"}
-    assert notice.explain_cause("left the company").values == {"cause": "left the company"}
+        assert notification.explain_cause(cause).text != "{cause}", cause
+    assert notification.explain_cause("refused 550 5.1.1").values == {"code": "550 5.1.1"}
+    assert notification.explain_cause("left the company").values == {"cause": "left the company"}
 
 
 def test_commands_in_documentation_exist() -> None:

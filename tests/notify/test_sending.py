@@ -8,13 +8,13 @@ from dataclasses import replace
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _, verbatim
 from include.notify import sending
-from include.notify.notice import to_role
+from include.notify.notification import to_role
 from include.notify.sending import messages_section
 from include.policy.rules import Role
 from include.reports.i18n import Translator
 from include.reports.model import Paragraph, Table
 from include.services.errors import ServiceError
-from tests.notify.notify_fixtures import HEADING, KIND, THURSDAY, Post, notice
+from tests.notify.notify_fixtures import HEADING, KIND, THURSDAY, Post, notification
 from tests.support.robots import RobotServer
 from tests.support.smtp import DROP, Smtp
 
@@ -32,7 +32,7 @@ def figures(record: StepRecord) -> dict[str, float | int | None]:
 
 
 def test_sending_step_without_problems_has_no_finding(post: Post, server: Smtp) -> None:
-    post.queue(notice(1), notice(2), notice(1, "E2", kind="partners.review"))
+    post.queue(notification(1), notification(2), notification(1, "E2", kind="partners.review"))
     sending_result = send(post)
     assert sending_result.retry_reason == ""
     assert sending_result.record.outcome is Outcome.PASS
@@ -44,7 +44,7 @@ def test_sending_step_without_problems_has_no_finding(post: Post, server: Smtp) 
         "in_doubt": 0,
     }
     assert sending_result.record.data["kinds"] == [["partners.review", 1, 1], [KIND, 2, 1]]
-    post.queue(notice(3))
+    post.queue(notification(3))
     assert send(post).record.data["waiting"] == 1
 
 
@@ -54,7 +54,12 @@ def test_undeliverable_notifications_are_reported_with_staff_numbers(
     server.rule = lambda phase, at: (
         "550 5.1.1 unknown e3@" if (phase, at[:2]) == ("RCPT", "e3") else None
     )
-    post.queue(notice(1, address=""), notice(1, "E2", address=""), notice(1, "E3"), notice(1, "E4"))
+    post.queue(
+        notification(1, address=""),
+        notification(1, "E2", address=""),
+        notification(1, "E3"),
+        notification(1, "E4"),
+    )
     first, second = send(post), send(post)
     assert first.record.findings == second.record.findings
     assert figures(second.record)["sent"] == 1
@@ -70,7 +75,7 @@ def test_undeliverable_notifications_are_reported_with_staff_numbers(
 
 
 def test_sending_step_asks_for_retry_if_server_is_unreachable(post: Post, server: Smtp) -> None:
-    post.queue(notice(1))
+    post.queue(notification(1))
     server.stop()
     sending_result = send(post)
     assert "mail" in sending_result.retry_reason
@@ -87,7 +92,7 @@ def test_sending_step_asks_for_retry_if_server_is_unreachable(post: Post, server
 
 def test_login_refused_by_mail_server_is_reported_with_its_code(post: Post, server: Smtp) -> None:
     server.rule = lambda phase, _: "535 5.7.8 sesame" if phase == "MAIL" else None
-    post.queue(notice(1))
+    post.queue(notification(1))
     messages = Translator("en").text(send(post).record.findings[0].message)
     assert messages == "The mail server could not be used (535 5.7.8)."
 
@@ -101,7 +106,9 @@ def test_messages_that_may_have_arrived_and_failing_workflows_are_reported(
 
     post.robots = robots
     robots.answer = "drop"
-    post.queue(notice(1, kind="partners.review", channel="robot", address="chat"), notice(1))
+    post.queue(
+        notification(1, kind="partners.review", channel="robot", address="chat"), notification(1)
+    )
     post.confirm = {KIND: unsure}
     sending_result = send(post)
     assert [finding.code for finding in sending_result.record.findings] == [
@@ -115,7 +122,7 @@ def test_messages_that_may_have_arrived_and_failing_workflows_are_reported(
 
 def test_sending_step_asks_for_retry_if_connection_is_lost(post: Post, server: Smtp) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
-    post.queue(notice(1))
+    post.queue(notification(1))
     assert send(post).retry_reason
     server.rule = lambda _phase, _address: None
     post.clock.on(minutes=1)
@@ -123,8 +130,8 @@ def test_sending_step_asks_for_retry_if_connection_is_lost(post: Post, server: S
 
 
 def test_report_section_lists_sent_and_undelivered_messages(post: Post, server: Smtp) -> None:
-    many = [notice(1, f"E{number:04}", address="") for number in range(600)]
-    post.queue(notice(1), *many)
+    many = [notification(1, f"E{number:04}", address="") for number in range(600)]
+    post.queue(notification(1), *many)
     section = messages_section(send(post).record)
     tables = {
         Translator("en").text(block.caption): block.rows

@@ -6,9 +6,9 @@ from datetime import date, timedelta
 
 import pytest
 
-from include.notify.claims import MAX_NOTICES, UnsentNotice
+from include.notify.claims import MAX_NOTIFICATIONS, UnsentNotification
 from include.services.delivery_status import DeliveryStatus, Reply
-from tests.notify.notify_fixtures import KIND, Post, notice
+from tests.notify.notify_fixtures import KIND, Post, notification
 from tests.support.smtp import Smtp
 
 NEW_YEAR = date(2027, 1, 1)
@@ -17,14 +17,14 @@ NEW_YEAR = date(2027, 1, 1)
 def test_digest_has_limited_size_and_announces_further_notifications(
     post: Post, server: Smtp
 ) -> None:
-    many = MAX_NOTICES + 30
+    many = MAX_NOTIFICATIONS + 30
     days = {number: NEW_YEAR + timedelta(days=-number) for number in range(many - 1)}
-    post.queue(*(notice(number, due_on=days.get(number)) for number in range(many)))
-    post.queue(notice(1, "E2"))
+    post.queue(*(notification(number, due_on=days.get(number)) for number in range(many)))
+    post.queue(notification(1, "E2"))
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices, delivery.deferred, delivery.waiting) == (
+    assert (delivery.sent, delivery.notifications, delivery.deferred, delivery.waiting) == (
         2,
-        MAX_NOTICES + 1,
+        MAX_NOTIFICATIONS + 1,
         0,
         30,
     )
@@ -38,7 +38,7 @@ def test_digest_has_limited_size_and_announces_further_notifications(
         "html"
     ) + server.taken[1].text("html")
     post.clock.on(days=1)
-    assert post.deliver().notices == 30
+    assert post.deliver().notifications == 30
     assert "follow" not in server.taken[-1].text("plain")
 
 
@@ -46,13 +46,13 @@ def test_deferred_digest_stays_within_size_limit_if_notifications_are_added(
     post: Post, server: Smtp
 ) -> None:
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
-    post.queue(*(notice(number) for number in range(MAX_NOTICES - 10)))
+    post.queue(*(notification(number) for number in range(MAX_NOTIFICATIONS - 10)))
     post.deliver()
     server.rule = lambda _phase, _address: None
-    post.queue(*(notice(MAX_NOTICES + number) for number in range(30)))
+    post.queue(*(notification(MAX_NOTIFICATIONS + number) for number in range(30)))
     post.clock.on(minutes=1)
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices, delivery.waiting) == (1, MAX_NOTICES, 20)
+    assert (delivery.sent, delivery.notifications, delivery.waiting) == (1, MAX_NOTIFICATIONS, 20)
 
 
 def at_most(server: Smtp, lines: int) -> None:
@@ -68,9 +68,11 @@ def at_most(server: Smtp, lines: int) -> None:
 @pytest.mark.parametrize("urgent", [False, True])
 def test_mail_refused_as_too_large_is_split(post: Post, server: Smtp, urgent: bool) -> None:
     at_most(server, 30)
-    post.queue(*(notice(number, urgent=urgent) for number in range(100)), notice(1, "E2"))
+    post.queue(
+        *(notification(number, urgent=urgent) for number in range(100)), notification(1, "E2")
+    )
     delivery = post.deliver()
-    assert (delivery.sent, delivery.notices, delivery.undeliverable) == (2, 26, 0)
+    assert (delivery.sent, delivery.notifications, delivery.undeliverable) == (2, 26, 0)
     texts = {mail.recipient: mail.text("plain") for mail in server.taken}
     assert "75 more items follow in another message." in texts["e1@courier.example"]
     for _day in range(3):
@@ -83,16 +85,16 @@ def test_mail_with_one_notification_refused_as_too_large_is_undeliverable(
     post: Post, server: Smtp
 ) -> None:
     at_most(server, 0)
-    post.queue(notice(1), notice(2))
+    post.queue(notification(1), notification(2))
     delivery = post.deliver()
-    assert delivery.recipients == [UnsentNotice(KIND, "E1", "too_large 552 5.3.4")]
+    assert delivery.recipients == [UnsentNotification(KIND, "E1", "too_large 552 5.3.4")]
     assert post.states() == {"E1/1": "undeliverable", "E1/2": "pending"}
     assert (delivery.deferred, delivery.waiting) == (0, 1)
 
 
 def test_mail_to_full_mailbox_is_deferred_and_not_split(post: Post, server: Smtp) -> None:
     server.rule = lambda phase, _: "552 5.2.2 full" if phase == "DATA" else None
-    post.queue(notice(1), notice(2))
+    post.queue(notification(1), notification(2))
     delivery = post.deliver()
     assert (delivery.deferred, delivery.undeliverable, len(server.read)) == (2, 0, 1)
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from include.notify.outbox import UndeliveredNotice, statuses, undelivered
+from include.notify.outbox import UndeliveredNotification, statuses, undelivered
 from include.notify.status import end_of_prefix
-from tests.notify.notify_fixtures import KIND, THURSDAY, Post, notice
+from tests.notify.notify_fixtures import KIND, THURSDAY, Post, notification
 
 KEYS = st.text(
     st.characters(exclude_categories=["Cs"]) | st.sampled_from("a\ud7ff\ue000\U0010ffff"),
@@ -20,12 +20,12 @@ KEYS = st.text(
 def filled(post: Post) -> None:
     """Queue ten notifications of incident INC-1, and some of other incidents and kinds."""
     post.queue(
-        *(notice(number, key=f"INC-1/a/{number}") for number in range(6)),
-        *(notice(number, key=f"INC-1/b/{number}", address="") for number in range(3)),
-        notice(9, key="INC-1"),
-        notice(9, key="INC-10/a/1"),
-        notice(9, key="inc-1/a/1"),
-        notice(9, key="INC-1/a/1", kind="partners.review"),
+        *(notification(number, key=f"INC-1/a/{number}") for number in range(6)),
+        *(notification(number, key=f"INC-1/b/{number}", address="") for number in range(3)),
+        notification(9, key="INC-1"),
+        notification(9, key="INC-10/a/1"),
+        notification(9, key="inc-1/a/1"),
+        notification(9, key="INC-1/a/1", kind="partners.review"),
     )
     post.rows("UPDATE notification SET state = 'sent' WHERE key IN ('INC-1/a/1', 'INC-1/a/2')"
               " RETURNING 1")  # fmt: skip
@@ -55,8 +55,11 @@ def test_undelivered_notifications_are_read_page_by_page(post: Post, page: int) 
         undelivered_notices = list(undelivered(conn, KIND, "INC-1/", page=page))
         waits = list(undelivered(conn, KIND, "INC-1/", states=("pending",), page=page))
     assert undelivered_notices == [
-        UndeliveredNotice("INC-1/a/3", "E1", "in_doubt", "in_doubt"),
-        *(UndeliveredNotice(f"INC-1/b/{n}", "E1", "undeliverable", "no_address") for n in range(3)),
+        UndeliveredNotification("INC-1/a/3", "E1", "in_doubt", "in_doubt"),
+        *(
+            UndeliveredNotification(f"INC-1/b/{n}", "E1", "undeliverable", "no_address")
+            for n in range(3)
+        ),
     ]
     assert [wait.key for wait in waits] == ["INC-1/a/0", "INC-1/a/4", "INC-1/a/5"]
 

@@ -12,8 +12,8 @@ from sqlalchemy import Engine, text
 
 from include.messages import Message, verbatim
 from include.notify.outbox import store_text
-from include.notify.texts import LetterText, canonical_text, load_texts, text_digest
-from tests.notify.notify_fixtures import Post, letter, notice
+from include.notify.texts import NoticeText, canonical_text, load_texts, text_digest
+from tests.notify.notify_fixtures import Post, notice_text, notification
 
 VALUES = st.one_of(
     st.text(max_size=8),
@@ -38,8 +38,8 @@ MESSAGES = st.builds(
 def test_sha256_of_notice_text_is_unchanged_after_storage(
     state: Engine, words: Message, closing: Message | None
 ) -> None:
-    original = letter(opening=words, closing=closing)
-    again = LetterText.model_validate_json(original.model_dump_json())
+    original = notice_text(opening=words, closing=closing)
+    again = NoticeText.model_validate_json(original.model_dump_json())
     assert text_digest(again) == text_digest(original)
     with state.begin() as conn:
         sha256 = store_text(conn, original)
@@ -48,8 +48,8 @@ def test_sha256_of_notice_text_is_unchanged_after_storage(
 
 
 def test_same_notice_text_is_stored_once(post: Post) -> None:
-    assert post.keep(letter()) == post.keep(letter()) == text_digest(letter())
-    assert post.keep(letter("Else.")) != text_digest(letter())
+    assert post.keep(notice_text()) == post.keep(notice_text()) == text_digest(notice_text())
+    assert post.keep(notice_text("Else.")) != text_digest(notice_text())
     assert post.rows("SELECT count(*) FROM notification_text") == [(2,)]
     with post.state.begin() as conn:
         assert load_texts(conn, []) == {}
@@ -59,7 +59,7 @@ def test_line_breaks_become_line_feeds_and_characters_that_cannot_be_stored_are_
     post: Post,
 ) -> None:
     hostile = "a\r\nb\rc\x00\ud800"
-    sha256 = post.keep(letter(opening=verbatim(hostile)))
+    sha256 = post.keep(notice_text(opening=verbatim(hostile)))
     ((stored_text,),) = post.rows(
         "SELECT content->'opening'->'values'->>'words' FROM notification_text"
     )
@@ -69,17 +69,17 @@ def test_line_breaks_become_line_feeds_and_characters_that_cannot_be_stored_are_
 
 
 def test_stored_text_is_readable_json(post: Post) -> None:
-    post.keep(letter())
+    post.keep(notice_text())
     ((stored_text,),) = post.rows("SELECT content::text FROM notification_text")
     assert set(json.loads(stored_text)) == {"heading", "opening", "parts", "closing", "contact"}
 
 
 def test_text_with_number_that_is_invalid_in_json_is_refused() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        text_digest(letter(opening=Message(text="{a}", values={"a": float("nan")})))
+        text_digest(notice_text(opening=Message(text="{a}", values={"a": float("nan")})))
 
 
 def test_text_of_queued_notice_cannot_be_deleted(post: Post) -> None:
-    post.queue(notice(1, text=post.keep(letter())))
+    post.queue(notification(1, text=post.keep(notice_text())))
     with pytest.raises(Exception, match="notification_text"), post.state.begin() as conn:
         conn.execute(text("DELETE FROM notification_text"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from include.notify.notice import Notice
+from include.notify.notification import Notification
 from include.partners import history, reminders
 from include.partners.partner_status import obligations_of
 from include.reports.i18n import Translator
@@ -22,30 +22,35 @@ from tests.partners.partner_fixtures import PartnersCompany
 ROOT = Path(__file__).parents[2]
 
 
-def notices(company: PartnersCompany) -> list[Notice]:
+def notifications(company: PartnersCompany) -> list[Notification]:
     run = company.context
     with run.state.connect() as conn:
         histories = history.load_histories(conn)
     obligations = obligations_of(run, histories, company.register().partners)
-    return list(reminders.notices(run, reminders.due_reminders(run, obligations)))
+    return list(reminders.notifications(run, reminders.due_reminders(run, obligations)))
 
 
-def notice_lines(notices_found: Sequence[Notice], locale: str = "en") -> list[tuple[str, str]]:
+def notification_lines(
+    notifications_found: Sequence[Notification], locale: str = "en"
+) -> list[tuple[str, str]]:
     translator = Translator(locale)
-    return [(notice.recipient, translator.text(notice.line)) for notice in notices_found]
+    return [
+        (notification.recipient, translator.text(notification.line))
+        for notification in notifications_found
+    ]
 
 
 def test_reminder_is_sent_to_owner_and_partner(company: PartnersCompany) -> None:
     company.add_partner("1", secrecy_to="2026-06-20")
-    reminders_found = notices(company)
-    assert notice_lines(reminders_found) == [
+    reminders_found = notifications(company)
+    assert notification_lines(reminders_found) == [
         ("role:compliance",
          "Company 1 (1): The confidentiality agreement ends on 2026-06-20."),
         ("partner:1",
          "The confidentiality agreement ends on 2026-06-20. Please renew it with us."),
     ]  # fmt: skip
-    assert "保密协议将于 2026-06-20 到期" in notice_lines(reminders_found, "zh_CN")[0][1]
-    assert [notice.key for notice in reminders_found] == ["1/nda/2026-06-20/-30"] * 2
+    assert "保密协议将于 2026-06-20 到期" in notification_lines(reminders_found, "zh_CN")[0][1]
+    assert [notification.key for notification in reminders_found] == ["1/nda/2026-06-20/-30"] * 2
     assert reminders_found[1].address == "privacy@1.example"
 
 
@@ -55,7 +60,7 @@ def test_reminder_of_lapsed_obligation_says_that_sharing_must_stop(
     company.add_partner("1", deal_to="2026-05-30", seen_on=None)
     company.add_partner("2")
     company.reopen("2")
-    lines_found = notice_lines(notices(company))
+    lines_found = notification_lines(notifications(company))
     assert lines_found[0] == (
         "role:compliance",
         "Company 1 (1): The data-processing agreement ended on 2026-05-30. Do not share "
@@ -78,7 +83,10 @@ def test_reminder_is_sent_to_each_mail_address_and_chat_robot_of_owner(
     def addresses(**more: object) -> list[tuple[str, str, str]]:
         changed = role.model_copy(update=more)
         company.pack = company.pack.model_copy(update={"roles": {"compliance": changed}})
-        return [(notice.channel, notice.address, notice.key) for notice in notices(company)[:-1]]
+        return [
+            (notification.channel, notification.address, notification.key)
+            for notification in notifications(company)[:-1]
+        ]
 
     key = "1/nda/2026-06-20/-30"
     assert addresses(mail=("a@x.example", "b@x.example"), robot="chat") == [

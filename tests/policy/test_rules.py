@@ -12,7 +12,7 @@ from include.evidence.model import judge
 from include.messages import Message
 from include.policy import SHIPPED
 from include.policy.retention import Window
-from include.policy.rules import LANGUAGES, BackupRules, Calendar, Indicator, NoticeRules
+from include.policy.rules import LANGUAGES, BackupRules, Calendar, Indicator, NotificationRules
 from include.registry import load_pack
 from include.reports.i18n import Translator
 from tests.policy.packs import SHOP, problem_lines, write_pack
@@ -44,7 +44,7 @@ def test_shipped_rule_files_equal_the_defaults_in_code() -> None:
     }
     assert shipped["backup"] == BackupRules().model_dump()
     assert shipped["calendar"] == Calendar().model_dump(mode="json")
-    assert shipped["notices"] == NoticeRules().model_dump(mode="json") | {
+    assert shipped["notices"] == NotificationRules().model_dump(mode="json") | {
         "may_opt_out": ["training.department"]
     }
 

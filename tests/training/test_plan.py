@@ -16,7 +16,7 @@ from include.notify.tables import notification
 from include.policy.rules import Calendar
 from include.reports.i18n import Translator
 from include.training import training_status, waivers
-from include.training.notices import still_due
+from include.training.notifications import still_due
 from include.training.plan import PLAN
 from include.training.training_status import COPY, DEPARTMENT, REMINDER
 from tests.support.contexts import step_record

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from include.notify.tables import notification
 from include.reports.i18n import Translator
 from include.training import waivers
-from include.training.notices import still_due
+from include.training.notifications import still_due
 from include.training.plan import PLAN
 from include.training.training_status import REMINDER
 from tests.support.contexts import step_record

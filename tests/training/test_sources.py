@@ -7,7 +7,7 @@ from psycopg.sql import SQL
 from sqlalchemy import insert
 
 from include.services.errors import ServiceError, UsageError
-from include.training.notices import Roster
+from include.training.notifications import Roster
 from include.training.sources import open_sources
 from include.training.tables import (
     training_completion,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.training.notices import still_due
+from include.training.notifications import still_due
 from include.training.training_status import COPY, DEPARTMENT, REMINDER
 from tests.training.training_fixtures import TrainingCompany
 

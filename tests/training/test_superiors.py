@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.training.notices import Roster
+from include.training.notifications import Roster
 from tests.training.training_fixtures import TrainingCompany
 
 

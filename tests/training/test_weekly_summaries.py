@@ -7,7 +7,7 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from include.notify.tables import notification
-from include.training.notices import still_due
+from include.training.notifications import still_due
 from include.training.plan import PLAN
 from include.training.training_status import COPY, DEPARTMENT
 from tests.support.contexts import step_record

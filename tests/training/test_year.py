@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from include.local.postgres import EmbeddedPostgres
 from include.notify.delivery import deliver
-from include.training.notices import still_due
+from include.training.notifications import still_due
 from include.training.plan import PLAN
 from include.training.training_status import COPY, DEPARTMENT, REMINDER
 from tests.notify.notify_fixtures import MovingClock, Post

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 
 from include.local.postgres import EmbeddedPostgres
 from include.notify.outbox import Run
-from include.policy.rules import Calendar, Control, NoticeRules, Role
+from include.policy.rules import Calendar, Control, NotificationRules, Role
 from include.services.clock import FixedClock
 from include.state.tables import metadata
 from include.training.obligations import Due, Row, Waiver, compute_obligations
@@ -85,7 +85,7 @@ class TrainingCompany:
             {"firm": "firm_db"},
             {TRAINING.file: self.rules},
             calendar=self.calendar,
-            notices=NoticeRules(may_opt_out=("training.department",)),
+            notices=NotificationRules(may_opt_out=("training.department",)),
             roles={self.owner.id: self.owner},
             controls=self.controls,
         )

@@ -18,7 +18,7 @@ from include.incident.incident_ids import ALERT
 from include.incident.rules import EscalationRules, HumanStep, IncidentRules, Milestone
 from include.incident.step_titles import step_title
 from include.messages import Message, _, listed
-from include.notify.notice import Notice, to_role
+from include.notify.notification import Notification, to_role
 from include.policy.period import Period, add_period, subtract_period, utc
 from include.policy.rules import Role
 
@@ -127,7 +127,7 @@ def escalation_notifications(
     rules: IncidentRules,
     roles: Mapping[str, Role],
     zone: ZoneInfo,
-) -> Iterator[Notice]:
+) -> Iterator[Notification]:
     """Yield the messages about near and passed deadlines to the responsible roles.
 
     A message goes to the roles that are responsible for the steps that reach the milestone. If the
@@ -253,7 +253,7 @@ class UrgentNotification:
     line: Message
     recipients: Sequence[str]
 
-    def for_roles(self, roles: Mapping[str, Role], due_on: date) -> Iterator[Notice]:
+    def for_roles(self, roles: Mapping[str, Role], due_on: date) -> Iterator[Notification]:
         """Yield the messages of the notification to each role, with the due date `due_on`."""
         for role in self.recipients:
             yield from to_role(

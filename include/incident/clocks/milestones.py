@@ -34,7 +34,7 @@ from include.incident.timeline import Entry, last_of, of_kind
 _HANDLING_KINDS = (Kind.SCOPED, Kind.PRESERVED, Kind.DECIDED, Kind.QUEUED)
 
 
-def letter_digests_of(decided: Entry) -> tuple[str, str]:
+def notice_digests_of(decided: Entry) -> tuple[str, str]:
     """Return the digests of the notice text and of the impact texts that a decision is about.
 
     A decision that an older version of ParcelSeal recorded has no digest of the impact texts. In
@@ -60,7 +60,7 @@ def list_digest_of(decided: Entry) -> str:
     return str(_bound(decided).get("list", ""))
 
 
-def decisions_on_last_letter(entries: Sequence[Entry]) -> list[Entry]:
+def decisions_on_last_notice(entries: Sequence[Entry]) -> list[Entry]:
     """Return, oldest first, the decisions about the notice text that the newest decision is about.
 
     The newest decision is included. The search goes back in time and stops at the first decision
@@ -72,8 +72,8 @@ def decisions_on_last_letter(entries: Sequence[Entry]) -> list[Entry]:
     decisions = of_kind(entries, Kind.DECIDED)
     if not decisions:
         return []
-    digests = letter_digests_of(decisions[-1])
-    return list(takewhile(lambda entry: letter_digests_of(entry) == digests, reversed(decisions)))[
+    digests = notice_digests_of(decisions[-1])
+    return list(takewhile(lambda entry: notice_digests_of(entry) == digests, reversed(decisions)))[
         ::-1
     ]
 
@@ -86,7 +86,7 @@ def is_notifying_decided(entries: Sequence[Entry]) -> bool:
     Args:
         entries: entries of one incident, oldest first.
     """
-    return any(entry.as_(Decided).tell for entry in decisions_on_last_letter(entries))
+    return any(entry.as_(Decided).tell for entry in decisions_on_last_notice(entries))
 
 
 def decision_chain(entries: Sequence[Entry]) -> list[Entry]:
@@ -97,7 +97,7 @@ def decision_chain(entries: Sequence[Entry]) -> list[Entry]:
     Args:
         entries: entries of one incident, oldest first.
     """
-    by_place = {entry.place: entry for entry in decisions_on_last_letter(entries)}
+    by_place = {entry.place: entry for entry in decisions_on_last_notice(entries)}
     decision = last_of(entries, Kind.DECIDED)
     decisions = []
     while decision is not None:

@@ -25,7 +25,7 @@ from include.incident.counting.live_database import LiveDatabase, inspect_subjec
 from include.incident.counting.snapshot import CannotCount, column, open_snapshot
 from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
 from include.incident.rule_checks import INCIDENT
-from include.notify.notice import NO_ADDRESS, address_fault
+from include.notify.notification import NO_ADDRESS, address_fault
 from include.service_container import Services
 from include.services.errors import ServiceError, UsageError
 from include.workflow.run_context import context_of
@@ -203,17 +203,17 @@ def alerts_due(run: IncidentRun, keys: Sequence[str]) -> set[str]:
     return due
 
 
-def letters_due(run: IncidentRun, keys: Sequence[str]) -> set[str]:
+def notices_due(run: IncidentRun, keys: Sequence[str]) -> set[str]:
     """Return the keys of those notices to affected people that still have to be sent.
 
     Args:
         run: services and rules of the current run or command.
         keys: keys of waiting notices.
     """
-    return notices.letters_still_due(run, _records(run, keys), keys)
+    return notices.notices_still_due(run, _records(run, keys), keys)
 
 
-def letter_addresses(run: IncidentRun, keys: Sequence[str]) -> Mapping[str, str]:
+def notice_addresses(run: IncidentRun, keys: Sequence[str]) -> Mapping[str, str]:
     """Return the mail addresses for notices to affected people, by notice key.
 
     The addresses are not stored.
@@ -225,7 +225,7 @@ def letter_addresses(run: IncidentRun, keys: Sequence[str]) -> Mapping[str, str]
     return _address_book(run.services).look_up(keys)
 
 
-@lru_cache(maxsize=4)  # determines shared addresses once for all letters
+@lru_cache(maxsize=4)  # determines shared addresses once for all notices
 def _address_book(services: Services) -> AddressBook:
     return AddressBook(context_of(INCIDENT, services))
 

@@ -19,7 +19,7 @@ from include.evidence.model import Outcome
 from include.incident import incident_run
 from include.incident.clocks.clock import Clock, ClockState, clocks_of
 from include.incident.clocks.clock_texts import document_table
-from include.incident.communication.letter import impact_texts
+from include.incident.communication.notice_text import impact_texts
 from include.incident.entries import Reported, Reviewed
 from include.incident.evidence import evidence_check
 from include.incident.incident_ids import WORKFLOW, Kind, Phase

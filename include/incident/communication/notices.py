@@ -23,15 +23,15 @@ from include.incident import incident_run, timeline
 from include.incident.clocks.milestones import (
     INDIVIDUALS_TOLD,
     decision_chain,
-    decisions_on_last_letter,
+    decisions_on_last_notice,
     everybody_handled_at,
     has_unqueued_notices,
     is_notifying_decided,
-    letter_digests_of,
     list_digest_of,
     milestones,
+    notice_digests_of,
 )
-from include.incident.communication import letter
+from include.incident.communication import notice_text
 from include.incident.counting import subject_list
 from include.incident.entries import (
     Decided,
@@ -51,10 +51,10 @@ from include.incident.incident_run import (
 from include.incident.timeline import Entry, canonical, last_of, of_kind
 from include.messages import Message, _, in_english, listed, verbatim
 from include.notify import outbox
-from include.notify.notice import NO_LONGER_DUE, Notice
+from include.notify.notification import NO_LONGER_DUE, Notification
 from include.notify.outbox import QueueCounts
 from include.notify.status import last_settled, statuses, unreached_since
-from include.notify.texts import LetterText, store_text, text_digest
+from include.notify.texts import NoticeText, store_text, text_digest
 from include.services.errors import ControlFailed
 from include.state.connect import StateLock, lock_for_transaction
 
@@ -134,21 +134,21 @@ def reason_text(error: ControlFailed) -> Message:
     return error.reason if isinstance(error, IncompleteNotice) else verbatim(error.message)
 
 
-def current_letter(run: IncidentRun, record: IncidentRecord) -> LetterText:
+def current_notice_text(run: IncidentRun, record: IncidentRecord) -> NoticeText:
     """Create the notice to affected people from the current impact texts.
 
     Raises:
         IncompleteNotice: a required section has no text; the message names the section.
     """
     categories = incident_run.require_scope(run, record.incident.id).categories
-    if missing := letter.missing_parts(record.entries, categories):
+    if missing := notice_text.missing_parts(record.entries, categories):
         raise IncompleteNotice(
             missing,
             "Clear the task `impact`, and write the missing texts."
             if categories
             else "Restore the connection to the databases, and clear the task `assess`.",
         )
-    return letter.letter_text(run.rules, record.entries, categories)
+    return notice_text.create_notice_text(run.rules, record.entries, categories)
 
 
 def plan_notices(run: IncidentRun, record: IncidentRecord) -> NoticePlan:
@@ -173,7 +173,7 @@ def plan_notices(run: IncidentRun, record: IncidentRecord) -> NoticePlan:
         people=people,
         new=new,
         list_sha256=list_sha256,
-        text_sha256=text_digest(current_letter(run, record))
+        text_sha256=text_digest(current_notice_text(run, record))
         if people
         else hashlib.sha256().hexdigest(),
         impact_entry_sha256=_impact_digest(record),
@@ -195,7 +195,7 @@ def standing_decision(record: IncidentRecord, plan: NoticePlan) -> Entry | None:
         plan: current plan of the notices.
     """
     decision = last_of(record.entries, Kind.DECIDED)
-    if decision is None or letter_digests_of(decision) != (
+    if decision is None or notice_digests_of(decision) != (
         plan.text_sha256,
         plan.impact_entry_sha256,
     ):
@@ -231,7 +231,7 @@ def _extended_decision(run: IncidentRun, record: IncidentRecord, plan: NoticePla
     which people that decision was about.
     """
     decisions = decision_chain(record.entries)
-    if not decisions or letter_digests_of(decisions[-1]) != (
+    if not decisions or notice_digests_of(decisions[-1]) != (
         plan.text_sha256,
         plan.impact_entry_sha256,
     ):
@@ -320,14 +320,14 @@ def queue_notices(run: IncidentRun, record: IncidentRecord) -> QueueCounts | Non
         return None
     with run.state.begin() as conn:
         # Lock in the same order as the watch: first the notices, then the incident.
-        lock_for_transaction(conn, StateLock.NOTICES)
+        lock_for_transaction(conn, StateLock.NOTIFICATIONS)
         timeline.lock_incident(conn, record.incident.id)
         record = record_in(conn, record.incident.number)
         decisions = decision_chain(record.entries)
         notifying = [decision for decision in decisions if decision.as_(Decided).tell]
         if not notifying:
             return None
-        text_sha256, now = store_text(conn, current_letter(run, record)), run.clock.now()
+        text_sha256, now = store_text(conn, current_notice_text(run, record)), run.clock.now()
         for decision in notifying:
             decided = decision.as_(Decided)
             bound = dict(decided.bound or {}) | {
@@ -348,7 +348,7 @@ def queue_notices(run: IncidentRun, record: IncidentRecord) -> QueueCounts | Non
         )
         with closing(_subjects_to_notify(run, record, decisions)) as rows:
             notices = _notices(record.incident.number, rows, text_sha256)
-            queued = outbox.queue_notices(conn, notices, run.run, now, run.notices)
+            queued = outbox.queue_notifications(conn, notices, run.run, now, run.notices)
         text = _("Notices queued for {count} people.", count=queued.new)
         _record_queued(conn, run, record, notifying[-1], text)
     return queued
@@ -403,7 +403,7 @@ def notify_subjects(run: IncidentRun, findings: StepFindings) -> NoticesQueued:
     )
 
 
-def letters_still_due(
+def notices_still_due(
     run: IncidentRun, records: Mapping[str, IncidentRecord], keys: Sequence[str]
 ) -> set[str]:
     """Return the keys of waiting notices that may be sent with their stored text.
@@ -420,7 +420,7 @@ def letters_still_due(
         number: sha256
         for number, record in records.items()
         if record.incident.state is not State.CANCELLED
-        and (sha256 := approved_letter_sha256(run, record))
+        and (sha256 := approved_text_sha256(run, record))
     }
     query = text("SELECT key, text FROM notification WHERE kind = :kind AND key = ANY(:keys)")
     with run.state.connect() as conn:
@@ -434,28 +434,28 @@ def _incident_number(key: str) -> str:
     return key.partition("/")[0]
 
 
-def approved_letter_sha256(run: IncidentRun, record: IncidentRecord) -> str | None:
+def approved_text_sha256(run: IncidentRun, record: IncidentRecord) -> str | None:
     """Return the digest of the current notice text, or None if no decision approved this text.
 
     Args:
         run: services and rules of the current run or command.
         record: incident with its timeline.
     """
-    decided = decisions_on_last_letter(record.entries)
+    decided = decisions_on_last_notice(record.entries)
     if not any(entry.as_(Decided).tell for entry in decided):
         return None
     try:
-        sha256 = text_digest(current_letter(run, record))
+        sha256 = text_digest(current_notice_text(run, record))
     except ControlFailed:
         return None
-    return sha256 if letter_digests_of(decided[-1]) == (sha256, _impact_digest(record)) else None
+    return sha256 if notice_digests_of(decided[-1]) == (sha256, _impact_digest(record)) else None
 
 
-def _notices(number: str, rows: Iterable[tuple[str, str]], sha256: str) -> Iterator[Notice]:
+def _notices(number: str, rows: Iterable[tuple[str, str]], sha256: str) -> Iterator[Notification]:
     heading = _("Incident {number}", number=number)
     line = _("Notice to a person who is affected by the incident")
     for database, key in rows:
-        yield Notice(
+        yield Notification(
             kind=INDIVIDUAL,
             key=f"{number}/{database}/{key}",
             recipient=f"subject:{database}/{key}",
@@ -506,7 +506,7 @@ def record_delivery(conn: Connection, run: IncidentRun, record: IncidentRecord) 
     if counts.get("pending"):
         return False
     left = sum(counts.values()) - counts.get("sent", 0)
-    if left and (has_unqueued_notices(record.entries) or not approved_letter_sha256(run, record)):
+    if left and (has_unqueued_notices(record.entries) or not approved_text_sha256(run, record)):
         return False  # a new decision is made or due: notices are queued again, or dropped
     settled = last_settled(conn, INDIVIDUAL, f"{number}/") or queued.happened_at
     unreached_count = count_unreached(conn, record)

@@ -25,7 +25,7 @@ from include.incident.clocks import milestones
 from include.incident.communication import notices
 from include.incident.communication.addresses import AddressBook, Reach
 from include.incident.communication.authority_report import sealed_document
-from include.incident.communication.letter import letter_document
+from include.incident.communication.notice_text import create_notice_document
 from include.incident.communication.notices import NoticePlan
 from include.incident.entries import Decided
 from include.incident.form import MAX_TEXT
@@ -36,7 +36,7 @@ from include.incident.incident_run import (
     record_in,
     scenario_of,
 )
-from include.incident.rules import Letter
+from include.incident.rules import NoticeRules
 from include.incident.step_titles import HUMAN_STEP_TITLES
 from include.incident.steps.task import (
     Answered,
@@ -50,22 +50,22 @@ from include.incident.team import answer_authors, team_of
 from include.incident.timeline import Entry, last_of, of_kind
 from include.messages import Message, _, listed
 from include.notify import outbox
-from include.notify.notice import NO_LONGER_DUE
-from include.notify.texts import LetterText, text_digest
+from include.notify.notification import NO_LONGER_DUE
+from include.notify.texts import NoticeText, text_digest
 from include.services.errors import ControlFailed
 
 
-def _letter_lines(letter: LetterText) -> list[Message]:
+def _notice_lines(notice: NoticeText) -> list[Message]:
     """Return the sections of the notice to affected people as display texts.
 
     Args:
-        letter: text of the notice.
+        notice: text of the notice.
     """
-    parts = [_("“{title}”: {text}", title=part.title, text=part.words) for part in letter.parts]
-    return [_("Notice: {heading}", heading=letter.heading), letter.opening, *parts]
+    parts = [_("“{title}”: {text}", title=part.title, text=part.words) for part in notice.parts]
+    return [_("Notice: {heading}", heading=notice.heading), notice.opening, *parts]
 
 
-def _reach_lines(plan: NoticePlan, reach: Reach | None, rules: Letter) -> list[Message]:
+def _reach_lines(plan: NoticePlan, reach: Reach | None, rules: NoticeRules) -> list[Message]:
     """Return display texts about how many people can be notified by mail.
 
     Args:
@@ -182,9 +182,9 @@ class Decision(IncidentTask):
         if action is None:
             return None
         categories = incident_run.require_scope(run, record.incident.id).categories
-        document = letter_document(run, record, categories)
+        document = create_notice_document(run, record, categories)
         # A changed text gets another file name, since the existing file may have been printed.
-        name = f"notice-{text_digest(notices.current_letter(run, record))[:8]}"
+        name = f"notice-{text_digest(notices.current_notice_text(run, record))[:8]}"
         path = sealed_document(run, record, document, name)
         lines = [
             _("The notice as a document, for people who are notified on paper: {path}", path=path)
@@ -243,7 +243,7 @@ class Decision(IncidentTask):
             else _("This is the text of the notice, and these are its recipients:"),
             *_unlisted_lines(unlisted),
             *_reach_lines(plan, _reach(run, record), run.rules.letter),
-            *_letter_lines(notices.current_letter(run, record)),
+            *_notice_lines(notices.current_notice_text(run, record)),
             _(
                 "Your decision is valid only for this text and this list: SHA-256 {sha256}",
                 sha256=plan.sha256,
@@ -370,8 +370,8 @@ class Decision(IncidentTask):
             option: id of the answer that the person chose.
             at: time of the answer.
         """
-        decisions = milestones.decisions_on_last_letter(record.entries)
-        if decisions and milestones.letter_digests_of(decisions[-1]) != (
+        decisions = milestones.decisions_on_last_notice(record.entries)
+        if decisions and milestones.notice_digests_of(decisions[-1]) != (
             plan.text_sha256,
             plan.impact_entry_sha256,
         ):
@@ -485,7 +485,7 @@ def _reach(run: IncidentRun, record: IncidentRecord) -> Reach | None:
         return AddressBook(run).reach(conn, record.incident.id)
 
 
-def _are_many_unreachable(reach: Reach, plan: NoticePlan, rules: Letter) -> bool:
+def _are_many_unreachable(reach: Reach, plan: NoticePlan, rules: NoticeRules) -> bool:
     """Return whether the share of people without a usable address exceeds the policy's maximum.
 
     Args:

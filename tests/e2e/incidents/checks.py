@@ -246,28 +246,28 @@ def check_team_call(played: Played) -> None:
     assert calls_by_address == ROLES
 
 
-def check_letters(played: Played) -> None:
+def check_notices(played: Played) -> None:
     """Check that each affected person with an e-mail address got one notice with all parts."""
-    letters = [mail for mail in mails(played.home) if _is_letter_of(played, mail)]
-    assert sorted(parseaddr(letter["To"])[1] for letter in letters) == sorted(
-        played.script.letters.values()
+    notices = [mail for mail in mails(played.home) if _is_notice_of(played, mail)]
+    assert sorted(parseaddr(notice["To"])[1] for notice in notices) == sorted(
+        played.script.notices.values()
     )
-    if not letters:
+    if not notices:
         return
-    (plain,) = {text_of(letter, "plain") for letter in letters}  # all notices have the same text
-    (page,) = {text_of(letter, "html") for letter in letters}
+    (plain,) = {text_of(notice, "plain") for notice in notices}  # all notices have the same text
+    (page,) = {text_of(notice, "html") for notice in notices}
     for words in (
         *played.script.cause,
-        *(IMPACT[f"{part}_{letter}"] for part in PARTS for letter in ("zh", "en")),
+        *(IMPACT[f"{part}_{language}"] for part in PARTS for language in ("zh", "en")),
         *("个人信息安全事件告知书", "Notice of a security incident"),
         *("可能涉及的您的个人信息", "Your information that may be affected"),
         *("privacy@courier.example", "姓名", "phone number"),
     ):
         assert words in plain
         assert words in page
-    for letter in letters:
-        assert letter["Content-Language"] == "zh-CN, en"
-        assert played.number not in letter["Subject"]
+    for notice in notices:
+        assert notice["Content-Language"] == "zh-CN, en"
+        assert played.number not in notice["Subject"]
 
 
 def check_corrective_action(played: Played, sample_state: Sample) -> None:
@@ -278,7 +278,7 @@ def check_corrective_action(played: Played, sample_state: Sample) -> None:
     assert ACTION in json.dumps(what)
 
 
-def _is_letter_of(played: Played, mail: EmailMessage) -> bool:
+def _is_notice_of(played: Played, mail: EmailMessage) -> bool:
     own = mail["To"].endswith("@courier.example")
     return not own and played.script.cause[0] in text_of(mail, "plain")
 

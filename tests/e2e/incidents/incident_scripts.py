@@ -114,7 +114,7 @@ class Script:
     pdf: bool = False
 
     @property
-    def letters(self) -> Mapping[int, str]:
+    def notices(self) -> Mapping[int, str]:
         """E-mail addresses of the people who get a notice, by customer number."""
         return self.affected.mail if self.tell else {}
 

@@ -24,5 +24,5 @@ def test_documents_and_report_are_in_both_languages(played: Played) -> None:
 
 def test_team_calls_and_notices_are_sent_once(played: Played, state: Sample) -> None:
     checks.check_team_call(played)
-    checks.check_letters(played)
+    checks.check_notices(played)
     checks.check_corrective_action(played, state)

@@ -25,7 +25,7 @@ from include.incident.clocks.escalation import (
 from include.incident.clocks.milestones import ConfirmedGrade
 from include.incident.incident_ids import ALERT, Kind
 from include.incident.rules import EscalationRules
-from include.notify.notice import Notice
+from include.notify.notification import Notification
 from include.reports.i18n import Translator
 from tests.incident.clocks.clock_fixtures import SHANGHAI, entry, look, roles, rule, shipped
 
@@ -159,7 +159,7 @@ def shipped_at(now: datetime, *grades: ConfirmedGrade, proposed: str = "general"
     return list(look(entries, now, aware_at=AWARE, proposed=proposed).values())
 
 
-def notifications_at(now: datetime, clock: str, **facts: str) -> list[Notice]:
+def notifications_at(now: datetime, clock: str, **facts: str) -> list[Notification]:
     escalations = due_escalations(NUMBER, shipped_at(now, **facts), WAKE, now, SHANGHAI)
     own_escalations = [escalation for escalation in escalations if escalation.clock.id == clock]
     return list(escalation_notifications(own_escalations, shipped(), roles(), SHANGHAI))
@@ -196,7 +196,7 @@ def test_shipped_policy_pack_assigns_duty_to_every_step_that_reaches_a_milestone
     assert {clock.ends for clock in shipped().clocks} - set(STEPS) == {"opened", "team_called"}
 
 
-def texts(notification: Notice, locale: str) -> tuple[str, str]:
+def texts(notification: Notification, locale: str) -> tuple[str, str]:
     words = Translator(locale, "Asia/Shanghai")
     return words.text(notification.heading), words.text(notification.line)
 

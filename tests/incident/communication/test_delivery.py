@@ -56,15 +56,15 @@ def send_and_record(post: Post, case: Case) -> None:
 def send_only(post: Post, case: Case) -> None:
     """Send the waiting mails without recording their delivery, as if the process was killed."""
 
-    def still_due_letters(keys: Sequence[str]) -> set[str]:
-        return notices.letters_still_due(case.context, {case.number: case.record}, keys)
+    def still_due_notices(keys: Sequence[str]) -> set[str]:
+        return notices.notices_still_due(case.context, {case.number: case.record}, keys)
 
     def alerts(keys: Sequence[str]) -> set[str]:
         return escalation.still_due(
             keys, case.number, clocks_of(case.context, case.record), case.context.zone
         )
 
-    post.confirm = {INDIVIDUAL: still_due_letters, ALERT: alerts}
+    post.confirm = {INDIVIDUAL: still_due_notices, ALERT: alerts}
     post.addresses = {INDIVIDUAL: partial(AddressBook.look_up, AddressBook(case.context))}
     post.deliver()
 
@@ -86,8 +86,8 @@ def test_notice_is_sent_once_to_each_person_with_address(
     send_and_record(post, case)
     send_and_record(post, case)
     assert boxes(server) == [f"c{number}{TOLD}" for number in (1, 2)]
-    [letter] = [number for number in server.taken if number.recipient == f"c1{TOLD}"]
-    body = letter.text("plain")
+    [notice] = [number for number in server.taken if number.recipient == f"c1{TOLD}"]
+    body = notice.text("plain")
     for words in ("harm, said in zh", "harm, said in en", "privacy@courier.example", "姓名"):
         assert words in body
     assert case.said(Kind.TOLD) == [
@@ -157,9 +157,9 @@ def test_waiting_notices_are_sent_once_with_changed_text_after_new_decision(
     case.notify()
     send_and_record(post, case)
     assert boxes(server) == [f"c{number}{TOLD}" for number in (1, 2)]
-    for letter in (number for number in server.taken if number.recipient.endswith(TOLD)):
-        assert "Far less than we thought" in letter.text("plain")
-        assert "harm, said in en" not in letter.text("plain")
+    for notice in (number for number in server.taken if number.recipient.endswith(TOLD)):
+        assert "Far less than we thought" in notice.text("plain")
+        assert "harm, said in en" not in notice.text("plain")
     assert case.entries(Kind.TOLD)[-1].data["complete"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.incident.communication import letter
+from include.incident.communication import notice_text
 from include.incident.incident_ids import Kind
 from include.incident.rule_checks import INCIDENT
 from include.incident.timeline import Entry
@@ -22,7 +22,7 @@ def impact(**texts: str) -> list[Entry]:
 
 def test_notice_has_all_required_sections_in_both_languages() -> None:
     assert RULES is not None
-    text = letter.letter_text(RULES, impact(), CATEGORIES)
+    text = notice_text.create_notice_text(RULES, impact(), CATEGORIES)
     assert [english(part.title) for part in text.parts] == [
         "Your information that may be affected", "What happened", "What this may mean for you",
         "What we have done", "What you can do",
@@ -55,16 +55,16 @@ def test_notice_with_missing_sections_is_refused(
     entries: list[Entry], categories: list[str], lacking: list[str]
 ) -> None:
     assert RULES is not None
-    assert [english(title) for title in letter.missing_parts(entries, categories)] == lacking
+    assert [english(title) for title in notice_text.missing_parts(entries, categories)] == lacking
     if lacking:
         with pytest.raises(ValueError, match=lacking[0]):
-            letter.letter_text(RULES, entries, categories)
+            notice_text.create_notice_text(RULES, entries, categories)
     else:
-        assert letter.letter_text(RULES, entries, categories)
+        assert notice_text.create_notice_text(RULES, entries, categories)
 
 
 def test_notice_uses_newest_impact_texts() -> None:
     assert RULES is not None
     entries = [*impact(harm_en="First"), entry(2, Kind.IMPACT, NIGHT, texts=TEXTS)]
-    text = letter.letter_text(RULES, entries, CATEGORIES)
+    text = notice_text.create_notice_text(RULES, entries, CATEGORIES)
     assert english(text.parts[2].words) == "harm, said in en"

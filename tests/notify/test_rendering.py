@@ -10,9 +10,9 @@ from email.policy import default
 import pytest
 
 from include.messages import _, verbatim
-from include.notify.letters import NotificationLine, OutgoingMessage, Writer
-from include.policy.rules import NoticeRules
-from tests.notify.notify_fixtures import THURSDAY, Post, notice
+from include.notify.rendering import NotificationLine, OutgoingMessage, Writer
+from include.policy.rules import NotificationRules
+from tests.notify.notify_fixtures import THURSDAY, Post, notification
 from tests.support.smtp import Received, Smtp
 
 WEEKLY = "training.department"
@@ -28,7 +28,7 @@ def received(post: Post, server: Smtp) -> Received:
 def test_mail_has_headers_and_both_languages_in_plain_text_and_html(
     post: Post, server: Smtp
 ) -> None:
-    overdue = notice(
+    overdue = notification(
         2,
         kind="partners.review",
         heading=_("Open findings"),
@@ -37,7 +37,7 @@ def test_mail_has_headers_and_both_languages_in_plain_text_and_html(
         name="张伟",
     )
     post.extra = {"reply_to": "ask@courier.example", "unsubscribe_to": "stop@courier.example"}
-    post.queue(notice(1, name="张伟", due_on=date(2026, 12, 1)), overdue)
+    post.queue(notification(1, name="张伟", due_on=date(2026, 12, 1)), overdue)
     received_mail = received(post, server)
     mail = received_mail.mail
     assert mail["From"] == "Seal <seal@courier.example>"
@@ -68,8 +68,8 @@ def test_mail_has_headers_and_both_languages_in_plain_text_and_html(
 
 
 def test_mail_has_languages_of_the_policy_pack(post: Post, server: Smtp) -> None:
-    post.rules = NoticeRules(languages=("en",))
-    post.queue(notice(1))
+    post.rules = NotificationRules(languages=("en",))
+    post.queue(notification(1))
     mail = received(post, server)
     assert mail.mail["Content-Language"] == "en"
     assert mail.mail["Subject"] == "Your mandatory training (1)"
@@ -80,9 +80,9 @@ def test_mail_has_languages_of_the_policy_pack(post: Post, server: Smtp) -> None
 def test_mail_has_unsubscribe_header_only_for_optional_kinds(
     post: Post, server: Smtp, duty: bool
 ) -> None:
-    post.rules = NoticeRules(may_opt_out=(WEEKLY,))
+    post.rules = NotificationRules(may_opt_out=(WEEKLY,))
     post.extra = {"unsubscribe_to": "stop@courier.example"}
-    post.queue(notice(1, kind=WEEKLY), *([notice(2)] if duty else []))
+    post.queue(notification(1, kind=WEEKLY), *([notification(2)] if duty else []))
     mail = received(post, server)
     if duty:
         assert mail.mail["List-Unsubscribe"] is None
@@ -96,7 +96,7 @@ def test_hostile_texts_cannot_inject_headers_or_markup_into_a_mail(
     post: Post, server: Smtp
 ) -> None:
     post.queue(
-        notice(
+        notification(
             1,
             name=HOSTILE,
             heading=_("Training in {department} this week", department=HOSTILE),
@@ -129,18 +129,18 @@ def test_hostile_texts_cannot_inject_headers_or_markup_into_a_mail(
 def test_mail_to_recipient_with_unusual_name_has_valid_address(
     post: Post, server: Smtp, name: str
 ) -> None:
-    post.queue(notice(1, name=name))
+    post.queue(notification(1, name=name))
     mail = received(post, server)
     (to,) = mail.mail["To"].addresses
     assert to.addr_spec == "e1@courier.example"
 
 
 def test_line_with_invalid_placeholders_is_sent_unchanged(post: Post, server: Smtp) -> None:
-    post.queue(notice(1, line=_("{a} {b:percent} {", a=1)), notice(2, line=_("{none}")))
+    post.queue(notification(1, line=_("{a} {b:percent} {", a=1)), notification(2, line=_("{none}")))
     assert "{none}" in received(post, server).text("plain")
 
 
-def letter(count: int) -> OutgoingMessage:
+def notice_text(count: int) -> OutgoingMessage:
     heading = _("Open findings").model_dump_json()
     items = [
         NotificationLine(
@@ -153,7 +153,7 @@ def letter(count: int) -> OutgoingMessage:
 
 @pytest.mark.parametrize("count", [1, 5, 80, 400])
 def test_chat_message_is_cut_to_size_limit_and_states_number_of_omitted_items(count: int) -> None:
-    text = Writer(("zh-CN", "en"), "Asia/Shanghai").chat(letter(count), 2048)
+    text = Writer(("zh-CN", "en"), "Asia/Shanghai").chat(notice_text(count), 2048)
     assert len(text.encode()) <= 2048
     shown = len(set(re.findall(r"^- 第 (\d+) 项", text, re.M)))
     more = re.search(r"另有 (\d+) 项", text)
@@ -162,7 +162,7 @@ def test_chat_message_is_cut_to_size_limit_and_states_number_of_omitted_items(co
 
 
 def test_source_of_mail_has_short_ascii_lines(post: Post, server: Smtp) -> None:
-    post.queue(notice(1, name="张伟", line=verbatim("很长" * 2000)))
+    post.queue(notification(1, name="张伟", line=verbatim("很长" * 2000)))
     content = received(post, server).content
     assert content.isascii()
     assert max(map(len, content.split(b"\r\n"))) <= 998

@@ -1,7 +1,7 @@
 """Write digests, urgent messages and notices in every language of the policy pack.
 
 A notice goes to data subjects. Its text is the same for all recipients, and its greeting contains
-no name. In this code, a notice is named *letter*, because the class `Notice` is any notification.
+no name. All other messages go to staff, and each of their lines is a notification.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from include.messages import Message, _
-from include.notify.texts import LetterText
+from include.notify.texts import NoticeText
 from include.reports.i18n import Translator
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -90,7 +90,7 @@ Paragraphs = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
-class RenderedLetter:
+class RenderedNotice:
     """A notice to data subjects that is written in all languages and ready to be sent.
 
     Attributes:
@@ -105,7 +105,7 @@ class RenderedLetter:
 
 
 @dataclass(frozen=True)
-class LetterInLanguage:
+class NoticeInLanguage:
     """The texts of a notice to data subjects in one language.
 
     Attributes:
@@ -128,9 +128,9 @@ class LetterInLanguage:
 
 
 @lru_cache(maxsize=64)
-def render_letter(
+def render_notice(
     content: str, languages: tuple[str, ...], timezone: str, sender: str
-) -> RenderedLetter:
+) -> RenderedNotice:
     """Write a notice to data subjects in all languages.
 
     Args:
@@ -139,21 +139,21 @@ def render_letter(
         timezone: IANA name of the timezone in which times are shown.
         sender: name or address of the sender.
     """
-    text = LetterText.model_validate_json(content)
-    letters = [
-        _letter_in_language(text, language, timezone, one_line(sender)) for language in languages
+    text = NoticeText.model_validate_json(content)
+    notices = [
+        _notice_in_language(text, language, timezone, one_line(sender)) for language in languages
     ]
-    values = {"sides": letters, "subject": letters[0].heading, "main": languages[0]}
-    return RenderedLetter(
-        subject=letters[0].heading,
-        plain=render_template("letter.txt.j2", **values),
-        html=render_template("letter.html.j2", **values),
+    values = {"sides": notices, "subject": notices[0].heading, "main": languages[0]}
+    return RenderedNotice(
+        subject=notices[0].heading,
+        plain=render_template("notice.txt.j2", **values),
+        html=render_template("notice.html.j2", **values),
     )
 
 
-def _letter_in_language(
-    text: LetterText, language: str, timezone: str, sender: str
-) -> LetterInLanguage:
+def _notice_in_language(
+    text: NoticeText, language: str, timezone: str, sender: str
+) -> NoticeInLanguage:
     translate = translator(language, timezone).text
 
     def paragraphs(message: Message | None) -> Paragraphs:
@@ -161,7 +161,7 @@ def _letter_in_language(
 
     contact = _paragraphs(translate(text.contact))
     sent = translate(_("{sender} sent this notice. Contact for questions:", sender=sender))
-    return LetterInLanguage(
+    return NoticeInLanguage(
         language=language,
         heading=one_line(translate(text.heading)),
         greeting=translate(_("Dear customer,")),
@@ -289,7 +289,7 @@ class Writer:
         first heading in the message and the number of notifications.
         """
         if message.text:
-            return self._render_letter(message).subject
+            return self._render_notice(message).subject
         language = self.languages[0]
         headings = _group_by_heading(message.items)
         first = translate_message(language, self.timezone, next(iter(headings)))
@@ -311,7 +311,7 @@ class Writer:
             contact: address for questions.
         """
         if message.text:
-            return self._render_letter(message, sender).html
+            return self._render_notice(message, sender).html
         return self._rendered("mail.html.j2", message, sender, contact)
 
     def text(self, message: OutgoingMessage, sender: str, contact: str) -> str:
@@ -323,7 +323,7 @@ class Writer:
             contact: address for questions.
         """
         if message.text:
-            return self._render_letter(message, sender).plain
+            return self._render_notice(message, sender).plain
         return self._rendered("mail.txt.j2", message, sender, contact)
 
     def chat(self, message: OutgoingMessage, max_bytes: int) -> str:
@@ -371,8 +371,8 @@ class Writer:
                 return text
         return more
 
-    def _render_letter(self, message: OutgoingMessage, sender: str = "") -> RenderedLetter:
-        return render_letter(message.text, tuple(self.languages), self.timezone, sender)
+    def _render_notice(self, message: OutgoingMessage, sender: str = "") -> RenderedNotice:
+        return render_notice(message.text, tuple(self.languages), self.timezone, sender)
 
     def _rendered(self, template: str, message: OutgoingMessage, sender: str, contact: str) -> str:
         return render_template(

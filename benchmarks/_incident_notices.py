@@ -21,7 +21,7 @@ from include.evidence.step_findings import StepFindings
 from include.incident import timeline
 from include.incident.communication import notices
 from include.incident.communication.addresses import AddressBook
-from include.incident.communication.letter import PARTS
+from include.incident.communication.notice_text import PARTS
 from include.incident.counting import subject_list
 from include.incident.incident_ids import INDIVIDUAL, Kind
 from include.incident.incident_run import IncidentRun, record_of
@@ -29,7 +29,7 @@ from include.incident.scope_assessment import assess_scope
 from include.messages import verbatim
 from include.notify.channels import Channel, MailChannel, mail_of
 from include.notify.delivery import DeliveryConfig, deliver
-from include.notify.letters import OutgoingMessage, Writer
+from include.notify.rendering import OutgoingMessage, Writer
 from include.services.connections import ConnectionSpec
 from include.services.delivery_status import DeliveryStatus, Reply
 from include.services.mail import MailServer
@@ -65,10 +65,10 @@ class Counting:
         """Return that the connection is ready, which is always the case."""
         return Reply(DeliveryStatus.ACCEPTED)
 
-    def send(self, letter: OutgoingMessage) -> Reply:
+    def send(self, message: OutgoingMessage) -> Reply:
         """Render and count a mail."""
-        content = mail_of(letter, self.channel.find(), self.channel.writer)
-        if letter.address.encode() not in content:
+        content = mail_of(message, self.channel.find(), self.channel.writer)
+        if message.address.encode() not in content:
             return Reply(DeliveryStatus.REFUSED)
         with self._lock:
             self.mails += 1
@@ -87,7 +87,7 @@ def prepare(parameters: dict[str, Any]) -> dict[str, Any]:
     """Open an incident about the newest customers, freeze their list and decide to notify them."""
     run = context_of_run(parameters)
     with psycopg.connect(parameters["courier"]) as connection:
-        row = connection.execute(_NEWEST, [parameters["letters"] - 1]).fetchone()
+        row = connection.execute(_NEWEST, [parameters["notices"] - 1]).fetchone()
     assert row is not None
     since = row[0].astimezone(run.zone).isoformat()
     number = opened(run, {"collections": "courier.customer", "since": since})
@@ -168,7 +168,7 @@ def _delivered(parameters: dict[str, Any], channel: Channel) -> dict[str, Any]:
     book = AddressBook(run)
 
     def confirm(keys: Sequence[str]) -> set[str]:
-        return notices.letters_still_due(
+        return notices.notices_still_due(
             run, {parameters["number"]: record_of(run, parameters["number"])}, keys
         )
 
@@ -206,4 +206,4 @@ def _enter(
     )  # fmt: skip
 
 
-PARTS_OF_LETTERS = {"prepare": prepare, "queue": queue, "render": render, "send": sent}
+PARTS_OF_NOTICES = {"prepare": prepare, "queue": queue, "render": render, "send": sent}

@@ -59,7 +59,7 @@ ChannelKind = Literal["mail", "robot"]
 
 
 @dataclass(frozen=True)
-class Notice:
+class Notification:
     """A notification to one recipient.
 
     It is one line of a message. It is sent only once: kind and key identify it.
@@ -113,10 +113,10 @@ class Notice:
                 with a looked-up address has an address or a name or is not such a notice.
         """
         if self.text and self.channel != "mail":
-            raise ValueError("a letter can only be sent by mail")
+            raise ValueError("a notice to data subjects can only be sent by mail")
         if self.looked_up and (not self.text or self.address or self.name):
             raise ValueError(
-                "only the address of a letter is looked up; it has no address and no name"
+                "an address is looked up only for a notice, which has no address and no name"
             )
 
 
@@ -167,7 +167,7 @@ def to_role(
     line: Message,
     due_on: date | None = None,
     urgent: bool = False,
-) -> Iterator[Notice]:
+) -> Iterator[Notification]:
     """Yield a notification for every mail address and for the chat robot of a role.
 
     Each address is a separate recipient. If the role has neither an address nor a robot, a
@@ -185,7 +185,7 @@ def to_role(
     """
     recipient = f"role:{role.id}"
     for number, address in enumerate(role.mail or (() if role.robot else ("",))):
-        yield Notice(
+        yield Notification(
             kind=kind,
             key=f"{key}#{number}" if number else key,
             recipient=f"{recipient}:{number + 1}" if number else recipient,
@@ -196,7 +196,7 @@ def to_role(
             urgent=urgent,
         )
     if role.robot:
-        yield Notice(
+        yield Notification(
             kind=kind,
             key=f"{key}#robot",
             recipient=recipient,

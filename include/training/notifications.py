@@ -17,7 +17,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL
 
 from include.messages import Message, _
-from include.notify.notice import Notice, to_role
+from include.notify.notification import Notification, to_role
 from include.policy.rules import Role
 from include.training import waivers
 from include.training.obligations import SOON_DAYS, Department, Due
@@ -182,7 +182,7 @@ _OWN_HEADING = _("Your mandatory training")
 _TEAM_HEADING = _("Overdue training in your team")
 
 
-def reminder(due: Due, person: Person) -> Notice:
+def reminder(due: Due, person: Person) -> Notification:
     """Return the reminder about a course that a person has to take.
 
     Args:
@@ -194,7 +194,7 @@ def reminder(due: Due, person: Person) -> Notice:
         line = _("“{title}” is due by {day}.", **values)
     else:
         line = _("“{title}” was due by {day} and is overdue. Please take the course now.", **values)
-    return Notice(
+    return Notification(
         kind=REMINDER,
         key=reminder_id(due).key,
         recipient=due.person,
@@ -208,7 +208,7 @@ def reminder(due: Due, person: Person) -> Notice:
 
 def supervisor_copy(
     due: Due, person: Person, superior: Person | None, role: Role
-) -> Iterator[Notice]:
+) -> Iterator[Notification]:
     """Yield a copy of the reminder about an overdue course, addressed to the person's superior.
 
     If no superior can be notified, a copy goes to each address of the role that is responsible for
@@ -222,7 +222,7 @@ def supervisor_copy(
     """
     line, key = _overdue_line(due, person.name), reminder_id(due).key
     if superior is not None:
-        yield Notice(
+        yield Notification(
             kind=COPY,
             key=key,
             recipient=superior.person,
@@ -259,7 +259,7 @@ class WeeklySummary:
     names: Mapping[str, str]
 
 
-def summary_lines(week: WeeklySummary, head: Person, number: str) -> Iterator[Notice]:
+def summary_lines(week: WeeklySummary, head: Person, number: str) -> Iterator[Notification]:
     """Yield the lines of a department's weekly summary, as notifications to its head.
 
     Args:
@@ -292,7 +292,7 @@ def summary_lines(week: WeeklySummary, head: Person, number: str) -> Iterator[No
             )
         )
     for subject, text in lines:
-        yield Notice(
+        yield Notification(
             kind=DEPARTMENT,
             key=summary_key(department.name, number, head.person, subject),
             recipient=head.person,

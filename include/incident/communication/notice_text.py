@@ -18,7 +18,7 @@ from include.incident.rules import IncidentRules
 from include.incident.scope_texts import category_names
 from include.incident.timeline import Entry, last_of
 from include.messages import Message, _, listed
-from include.notify.texts import LetterPart, LetterText
+from include.notify.texts import NoticePart, NoticeText
 from include.policy.rules import translated_message
 from include.reports.model import Paragraph
 
@@ -62,9 +62,9 @@ def missing_parts(entries: Sequence[Entry], categories: Iterable[str]) -> list[M
     return ([] if category_names(categories) else [_("Types of information")]) + titles
 
 
-def letter_text(
+def create_notice_text(
     rules: IncidentRules, entries: Sequence[Entry], categories: Iterable[str]
-) -> LetterText:
+) -> NoticeText:
     """Create the notice to affected people as a mail, from the current impact texts.
 
     Args:
@@ -77,25 +77,25 @@ def letter_text(
     """
     types = category_names(categories)
     if missing := missing_parts(entries, categories):
-        raise ValueError(f"the letter lacks {', '.join(field.text for field in missing)}")
+        raise ValueError(f"the notice lacks {', '.join(field.text for field in missing)}")
     texts = impact_texts(entries)
-    parts = [LetterPart(title=_("Your information that may be affected"), words=listed(types))]
+    parts = [NoticePart(title=_("Your information that may be affected"), words=listed(types))]
     parts += [
-        LetterPart(title=title, words=words)
+        NoticePart(title=title, words=words)
         for name, title in PARTS.items()
         if (words := texts[name]) is not None
     ]
-    letter = rules.letter
-    return LetterText(
-        heading=translated_message(letter.heading),
-        opening=translated_message(letter.opening),
+    company = rules.letter
+    return NoticeText(
+        heading=translated_message(company.heading),
+        opening=translated_message(company.opening),
         parts=tuple(parts),
-        closing=translated_message(letter.closing),
-        contact=translated_message(letter.contact),
+        closing=translated_message(company.closing),
+        contact=translated_message(company.contact),
     )
 
 
-def letter_document(
+def create_notice_document(
     run: IncidentRun, record: IncidentRecord, categories: Iterable[str]
 ) -> Document:
     """Create the notice to affected people as a printable document.
@@ -107,16 +107,16 @@ def letter_document(
         record: incident with its timeline.
         categories: affected data categories.
     """
-    letter, texts = run.rules.letter, impact_texts(record.entries)
+    company, texts = run.rules.letter, impact_texts(record.entries)
     written = last_of(record.entries, Kind.IMPACT)
     types = tuple(category_names(categories)) or None
     entries = [FormEntry(label=_("Your information that may be affected"), value=types)]
     entries += [FormEntry(label=title, value=texts[name]) for name, title in PARTS.items()]
     entries.append(
-        FormEntry(label=_("Contact for questions"), value=translated_message(letter.contact))
+        FormEntry(label=_("Contact for questions"), value=translated_message(company.contact))
     )
     return Document(
-        title=translated_message(letter.heading),
+        title=translated_message(company.heading),
         dated=written.recorded_at if written else record.incident.opened_at,
         reference=record.incident.number,
         addressee=_("Dear customer"),
@@ -124,9 +124,9 @@ def letter_document(
         sections=(
             Section(
                 blocks=(
-                    Paragraph(text=translated_message(letter.opening)),
+                    Paragraph(text=translated_message(company.opening)),
                     Form(entries=tuple(entries)),
-                    Paragraph(text=translated_message(letter.closing)),
+                    Paragraph(text=translated_message(company.closing)),
                 )
             ),
         ),
