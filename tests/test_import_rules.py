@@ -79,7 +79,7 @@ def test_import_contracts_are_kept():
             "The scope of an incident is counted",
         ),
         (
-            "incident/clocks/planted.py",
+            "incident/time_limits/planted.py",
             "from include.incident.communication import letter",
             "Clocks use rules and timeline only",
         ),

@@ -37,13 +37,13 @@ def test_code_uses_no_name_from_the_list_of_meaningless_names(root: str):
         ("include/findings/register.py", "what"),  # columns of the state database
         ("include/incident/register.py", "what"),
         ("include/incident/timeline.py", "place"),
-        ("include/incident/clocks/milestones.py", "place"),
+        ("include/incident/time_limits/milestones.py", "place"),
         ("include/incident/entries.py", "given"),  # fields of sealed and step records
         ("include/incident/entries.py", "asked"),
         ("include/incident/entries.py", "told"),
         ("include/incident/entries.py", "what"),
         ("include/incident/form.py", "what"),
-        ("include/incident/clocks/response_times.py", "known"),
+        ("include/incident/time_limits/response_times.py", "known"),
         ("include/partners/check.py", "what"),
         ("include/partners/questionnaire.py", "asked"),
         ("include/retention/results.py", "asked"),

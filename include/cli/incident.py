@@ -25,8 +25,8 @@ from include.cli.table import Columns, fields, print_list, print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
-    from include.incident.clocks.clock import Clock
     from include.incident.incident_run import IncidentRecord, IncidentRun
+    from include.incident.time_limits.time_limit import TimeLimit
     from include.service_container import Services
 
 app = typer.Typer(no_args_is_help=True, help="Incidents, their time limits and their timelines.")
@@ -63,17 +63,21 @@ def list_incidents(as_json: AsJson = False) -> int:
 def show(number: Number, as_json: AsJson = False) -> int:
     """Show an incident with its time limits and its timeline."""
     with local_stack(command_services()) as services:
-        from include.incident.clocks.clock import ClockState, clocks_of, sort_by_urgency
-        from include.incident.clocks.clock_texts import due_text, state_text
         from include.incident.incident_run import record_of
+        from include.incident.time_limits.time_limit import (
+            TimeLimitState,
+            sort_by_urgency,
+            time_limits_of,
+        )
+        from include.incident.time_limits.time_limit_texts import due_text, state_text
         from include.incident.timeline import as_row, in_utc
 
         run = _context(services)
         record = record_of(run, number)
-        clocks = [
-            clock
-            for clock in sort_by_urgency(clocks_of(run, record))
-            if clock.state is not ClockState.NOT_APPLICABLE
+        time_limits = [
+            time_limit
+            for time_limit in sort_by_urgency(time_limits_of(run, record))
+            if time_limit.state is not TimeLimitState.NOT_APPLICABLE
         ]
         shown = _row(run, record)
         if as_json:
@@ -86,15 +90,21 @@ def show(number: Number, as_json: AsJson = False) -> int:
                 | {"sha256": entry.sha256}
                 for entry in record.entries
             ]
-            print_json(shown | {"clocks": [_clock(clock) for clock in clocks], "timeline": rows})
+            print_json(
+                shown
+                | {
+                    "clocks": [_time_limit_row(time_limit) for time_limit in time_limits],
+                    "timeline": rows,
+                }
+            )
             return 0
         print_line(f"{shown['incident']}: {record.incident.what}")
         print_table(
-            clocks,
+            time_limits,
             {
-                "clock": lambda clock: english(clock.rule.message),
-                "due": lambda clock: english(due_text(clock)),
-                "state": lambda clock: english(state_text(clock)),
+                "clock": lambda time_limit: english(time_limit.rule.message),
+                "due": lambda time_limit: english(due_text(time_limit)),
+                "state": lambda time_limit: english(state_text(time_limit)),
             },
         )
         print_table(
@@ -247,26 +257,28 @@ def _context(services: Services) -> IncidentRun:
 
 
 def _row(run: IncidentRun, record: IncidentRecord) -> dict[str, Any]:
-    from include.incident.clocks.clock import clocks_of
+    from include.incident.time_limits.time_limit import time_limits_of
 
-    incident, clocks = record.incident, clocks_of(run, record)
-    due = [clock.due_at for clock in clocks if clock.is_open and clock.due_at]
+    incident, time_limits = record.incident, time_limits_of(run, record)
+    due = [
+        time_limit.due_at for time_limit in time_limits if time_limit.is_open and time_limit.due_at
+    ]
     return (
         {"incident": incident.number}
         | json_row(incident, "type", "state", "duplicate_of")
         | {"grade": record.grade}
         | json_row(incident, "what", "began_at", "aware_at", "ended_at")
         | {
-            "ran_out": sum(clock.is_late for clock in clocks),
+            "ran_out": sum(time_limit.is_late for time_limit in time_limits),
             "next_due_at": min(due).isoformat() if due else None,
             "run_id": incident.run.run_id,
         }
     )
 
 
-def _clock(clock: Clock) -> dict[str, Any]:
+def _time_limit_row(time_limit: TimeLimit) -> dict[str, Any]:
     return (
-        {"clock": clock.id}
-        | json_row(clock, "state", "due_at", "done_at")
-        | {"late_by_seconds": clock.lateness.total_seconds()}
+        {"clock": time_limit.id}
+        | json_row(time_limit, "state", "due_at", "done_at")
+        | {"late_by_seconds": time_limit.lateness.total_seconds()}
     )

@@ -9,13 +9,13 @@ from typing import TypeAlias
 from sqlalchemy import Connection, select
 
 from include.incident import register, timeline
-from include.incident.clocks.milestones import confirmed_grades, valid_entries
 from include.incident.entries import Reviewed
 from include.incident.incident_ids import UPDATES, Phase
 from include.incident.register import Incident, apply_snapshot
 from include.incident.rules import IncidentRules, Scenario
 from include.incident.scope import Scope
 from include.incident.tables import incident_scope
+from include.incident.time_limits.milestones import confirmed_grades, valid_entries
 from include.incident.timeline import Entry
 from include.messages import Message, _, verbatim
 from include.policy.rules import translated_message

@@ -19,7 +19,7 @@ from include.frozen import FrozenModel
 from include.incident import timeline
 from include.incident.form import Form
 from include.incident.incident_ids import DRILL, Kind, State
-from include.incident.rules import Authority, ClockRule, Grade, IncidentRules, IncidentType
+from include.incident.rules import Authority, Grade, IncidentRules, IncidentType, TimeLimitRule
 from include.incident.selection import Selection
 from include.incident.tables import incident
 from include.incident.timeline import Entry, canonical, in_utc
@@ -46,7 +46,7 @@ class RulesSnapshot(Rule):
 
 
 def apply_snapshot(
-    current_rules: IncidentRules, snapshot: RulesSnapshot | None, clocks: tuple[ClockRule, ...]
+    current_rules: IncidentRules, snapshot: RulesSnapshot | None, clocks: tuple[TimeLimitRule, ...]
 ) -> IncidentRules:
     """Return the current rules, with parts replaced by the rules stored with an incident.
 
@@ -93,7 +93,7 @@ def rules_digest(clocks: Any, kept: Any) -> str:
     return hashlib.sha256(canonical({"clocks": clocks, "kept": kept})).hexdigest()
 
 
-def clocks_digest(clocks: Iterable[ClockRule]) -> str:
+def time_limits_digest(clocks: Iterable[TimeLimitRule]) -> str:
     """Return the SHA-256 (hex) of the rules of time limits.
 
     Keys with their default value are not included in the digest. Before migration 0020, the first
@@ -155,7 +155,7 @@ class Incident(FrozenModel):
     began_at: datetime | None
     partner: str | None
     selection: Selection
-    clocks: tuple[ClockRule, ...]
+    clocks: tuple[TimeLimitRule, ...]
     kept: RulesSnapshot | None
     rules_sha256: str
     duplicate_of: str | None
@@ -279,7 +279,7 @@ def changed_fields(incident: Incident, entries: Sequence[Entry]) -> list[str]:
         return []
     opened = entries[0].data
     current = timeline.to_jsonb(
-        _first_entry_data(incident) | {"clocks_sha256": clocks_digest(incident.clocks)}
+        _first_entry_data(incident) | {"clocks_sha256": time_limits_digest(incident.clocks)}
     )
     fields = [name for name, value in current.items() if name in opened and opened[name] != value]
     end = _ENDS.get(incident.state)

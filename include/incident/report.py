@@ -9,15 +9,6 @@ from include.approvals import registry
 from include.evidence.model import Metric, Outcome, StepRecord
 from include.incident import incident_run, register, report_findings
 from include.incident import timeline as timelines
-from include.incident.clocks import clock_texts, response_times
-from include.incident.clocks.clock import Clock, InactiveReason, clocks_of
-from include.incident.clocks.milestones import declined_reports, milestones
-from include.incident.clocks.response_times import (
-    IncidentTimes,
-    YearStatistics,
-    drill_score,
-    score_sheet,
-)
 from include.incident.communication import notices
 from include.incident.entries import Preserved, UpdateEntered
 from include.incident.incident_ids import CLAUSE, STEP_PRESERVE, TIMELINE_FILE, Kind, State
@@ -33,6 +24,15 @@ from include.incident.incident_run import (
 )
 from include.incident.scope import Scope
 from include.incident.scope_texts import scope_notes, scope_table
+from include.incident.time_limits import response_times, time_limit_texts
+from include.incident.time_limits.milestones import declined_reports, milestones
+from include.incident.time_limits.response_times import (
+    IncidentTimes,
+    YearStatistics,
+    drill_score,
+    score_sheet,
+)
+from include.incident.time_limits.time_limit import InactiveReason, TimeLimit, time_limits_of
 from include.incident.timeline import last_of, of_kind
 from include.incident.updates import enter_update
 from include.messages import Message, _
@@ -63,24 +63,24 @@ def event_section(run: IncidentRun, record: IncidentRecord) -> Section:
     )
 
 
-def score_sections(run: IncidentRun, clocks: Sequence[Clock]) -> list[Section]:
+def score_sections(run: IncidentRun, time_limits: Sequence[TimeLimit]) -> list[Section]:
     """Return the report section with the score of a drill; an empty list for a real incident."""
     if scenario_of(run) is None:
         return []
-    points, maximum = drill_score(clocks)
+    points, maximum = drill_score(time_limits)
     words = _("{met} of {total} time limits of the drill were met.", met=points, total=maximum)
     return [
         Section(
             heading=_("Score sheet of the drill"),
-            blocks=[Paragraph(text=words), score_sheet(clocks)],
+            blocks=[Paragraph(text=words), score_sheet(time_limits)],
         )
     ]
 
 
-def deadline_section(clocks: Sequence[Clock]) -> Section:
+def deadline_section(time_limits: Sequence[TimeLimit]) -> Section:
     """Return the report section that lists each time limit, its deadline, and when it was met."""
     heading = _("Time limits, and when each was met")
-    return Section(heading=heading, blocks=[clock_texts.clock_table(clocks)])
+    return Section(heading=heading, blocks=[time_limit_texts.time_limit_table(time_limits)])
 
 
 def affected_sections(scope: Scope | None) -> list[Section]:
@@ -157,7 +157,9 @@ def timeline_section(record: IncidentRecord) -> Section:
             (
                 _("Time of the event"),
                 "text",
-                lambda entry: clock_texts.occurrence_text(entry.happened_at, entry.recorded_at),
+                lambda entry: time_limit_texts.occurrence_text(
+                    entry.happened_at, entry.recorded_at
+                ),
             ),
             (_("Recorded by"), "code", lambda entry: entry.by),
             (
@@ -200,7 +202,7 @@ def _incident_statistics(
             began_at=record.incident.began_at,
             aware_at=record.incident.aware_at,
             reached=milestones(record.entries),
-            clocks=clocks_of(run, record),
+            time_limits=time_limits_of(run, record),
         )
         for record in records
     ]
@@ -274,9 +276,9 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
         ]
     scope = incident_run.latest_scope(run, record.incident.id)
     is_duplicate = record.incident.state is State.DUPLICATE
-    clocks = [] if is_duplicate else clocks_of(run, record)
+    time_limits = [] if is_duplicate else time_limits_of(run, record)
     findings = [
-        *report_findings.late_clock_findings(clocks),
+        *report_findings.missed_time_limit_findings(time_limits),
         *report_findings.declined_report_findings(run, record),
         *report_findings.integrity_findings(record),
         *report_findings.unfinished_findings(record),
@@ -287,14 +289,14 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
         [_downgrade_repaired(step, record, scope) for step in records]
     ).conclude(
         _TITLE if scenario_of(run) is None else _DRILL,
-        _summary(run, record, clocks),
+        _summary(run, record, time_limits),
         findings=findings,
-        metrics=_metrics(record, clocks),
-        facts=_facts(run, record, clocks, scope),
+        metrics=_metrics(record, time_limits),
+        facts=_facts(run, record, time_limits, scope),
         sections=[
             event_section(run, record),
-            *score_sections(run, clocks),
-            *([] if is_duplicate else [deadline_section(clocks)]),
+            *score_sections(run, time_limits),
+            *([] if is_duplicate else [deadline_section(time_limits)]),
             *affected_sections(scope),
             *delivery_sections(delivered),
             *lesson_sections(run, record),
@@ -394,7 +396,7 @@ def conclude_entry(
     """
     new_entry = next(item for item in record.entries if item.place == entry)
     scope = incident_run.latest_scope(run, record.incident.id)
-    clocks = clocks_of(run, record)
+    time_limits = time_limits_of(run, record)
     return _with_list_metrics(records).conclude(
         _UPDATE,
         _(
@@ -407,9 +409,9 @@ def conclude_entry(
             *report_findings.corrected_step_findings(record, new_entry),
             *report_findings.integrity_findings(record),
         ],
-        facts=_facts(run, record, clocks, scope),
+        facts=_facts(run, record, time_limits, scope),
         sections=[
-            deadline_section(clocks),
+            deadline_section(time_limits),
             *affected_sections(scope),
             timeline_section(record),
         ],
@@ -432,15 +434,18 @@ def timeline_file(record: IncidentRecord) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _summary(run: IncidentRun, record: IncidentRecord, clocks: Sequence[Clock]) -> Message:
-    incident, late = record.incident, [clock for clock in clocks if clock.is_late]
+def _summary(run: IncidentRun, record: IncidentRecord, time_limits: Sequence[TimeLimit]) -> Message:
+    incident, late = (
+        record.incident,
+        [time_limit for time_limit in time_limits if time_limit.is_late],
+    )
     values = {"number": incident.number, "type": rules_of(run, record).type(incident.type).message}
     if scenario_of(run) is not None:
         return _(
             "DRILL {number}, {type}: {late} of {total} time limits were missed. No message "
             "left the sandbox.",
             late=len(late),
-            total=len([clock for clock in clocks if clock.due_at]),
+            total=len([time_limit for time_limit in time_limits if time_limit.due_at]),
             **values,
         )
     if incident.state is State.DUPLICATE:
@@ -455,7 +460,7 @@ def _summary(run: IncidentRun, record: IncidentRecord, clocks: Sequence[Clock]) 
         return _("{number}, {type}: {late} time limits were missed.", late=len(late), **values)
     if incident.state is State.OPEN:
         return _("{number}, {type}: not closed yet; no time limit was missed so far.", **values)
-    if running := [clock for clock in clocks if clock.is_open]:
+    if running := [time_limit for time_limit in time_limits if time_limit.is_open]:
         return _(
             "{number}, {type}: no time limit was missed so far, but {count} time limits are "
             "still running.",
@@ -472,19 +477,21 @@ def _summary(run: IncidentRun, record: IncidentRecord, clocks: Sequence[Clock]) 
     return _("{number}, {type}: every time limit was met.", **values)
 
 
-def _metrics(record: IncidentRecord, clocks: Sequence[Clock]) -> list[Metric]:
+def _metrics(record: IncidentRecord, time_limits: Sequence[TimeLimit]) -> list[Metric]:
     if record.incident.state is State.DUPLICATE:  # the incident that it duplicates has the metrics
         return []
-    reports = [clock for clock in clocks if clock.rule.ends == "reported"]
-    people = [clock for clock in clocks if clock.rule.ends == "individuals_told"]
+    reports = [time_limit for time_limit in time_limits if time_limit.rule.ends == "reported"]
+    people = [
+        time_limit for time_limit in time_limits if time_limit.rule.ends == "individuals_told"
+    ]
     return [
-        Metric(name="incident.clocks_ran_out", value=_late_count(clocks), unit="1"),
+        Metric(name="incident.clocks_ran_out", value=_late_count(time_limits), unit="1"),
         Metric(name="incident.reports_late", value=_reports_late(reports), unit="1"),
         Metric(name="incident.people_told_late", value=_late_count(people), unit="1"),
     ]
 
 
-def _reports_late(reports: Sequence[Clock]) -> int | None:
+def _reports_late(reports: Sequence[TimeLimit]) -> int | None:
     """Return the number of reports to authorities that were late.
 
     If no report was late so far, return None in two cases: a time limit is still running, or a
@@ -497,29 +504,30 @@ def _reports_late(reports: Sequence[Clock]) -> int | None:
     late = _late_count(reports)
     return (
         None
-        if not late and any(clock.inactive_reason is InactiveReason.NOT_NEEDED for clock in reports)
+        if not late
+        and any(time_limit.inactive_reason is InactiveReason.NOT_NEEDED for time_limit in reports)
         else late
     )
 
 
-def _late_count(clocks: Sequence[Clock]) -> int | None:
+def _late_count(time_limits: Sequence[TimeLimit]) -> int | None:
     """Return the number of missed time limits.
 
     Return None if no time limit was missed so far, but at least one is still running.
     """
-    late = _count_late(clocks)
-    return None if not late and any(clock.is_open for clock in clocks) else late
+    late = _count_late(time_limits)
+    return None if not late and any(time_limit.is_open for time_limit in time_limits) else late
 
 
-def _count_late(clocks: Sequence[Clock]) -> int:
-    return sum(clock.is_late for clock in clocks)
+def _count_late(time_limits: Sequence[TimeLimit]) -> int:
+    return sum(time_limit.is_late for time_limit in time_limits)
 
 
 def _facts(
-    run: IncidentRun, record: IncidentRecord, clocks: Sequence[Clock], scope: Scope | None
+    run: IncidentRun, record: IncidentRecord, time_limits: Sequence[TimeLimit], scope: Scope | None
 ) -> list[Fact]:
     incident = record.incident
-    ran_out = _count_late(clocks)
+    ran_out = _count_late(time_limits)
     return [
         Fact(
             label=_("Grade"),

@@ -8,13 +8,13 @@ from functools import partial
 from include.evidence.model import Finding, attention_finding, failure_finding
 from include.incident import register
 from include.incident import timeline as timelines
-from include.incident.clocks import clock_texts
-from include.incident.clocks.clock import Clock, ClockState
-from include.incident.clocks.milestones import declined_reports
 from include.incident.entries import EntryData, Reported
 from include.incident.incident_ids import CLAUSE, Kind, State
 from include.incident.incident_run import IncidentRecord, IncidentRun, report_title
 from include.incident.step_titles import step_title
+from include.incident.time_limits import time_limit_texts
+from include.incident.time_limits.milestones import declined_reports
+from include.incident.time_limits.time_limit import TimeLimit, TimeLimitState
 from include.incident.timeline import Entry, last_of
 from include.messages import Message, _, listed, verbatim
 
@@ -34,27 +34,27 @@ _FIELD_TITLES = {
 """Titles of the compared fields of the register."""
 
 
-def late_clock_findings(clocks: Sequence[Clock]) -> list[Finding]:
+def missed_time_limit_findings(time_limits: Sequence[TimeLimit]) -> list[Finding]:
     """Return a finding for each time limit that was missed."""
     return [
         _failure(
             code="incident.clock_ran_out",
-            subject=clock.id,
+            subject=time_limit.id,
             message=_(
                 "“{title}” was due by {due}: {state}.",
-                title=clock.rule.message,
-                due=clock.due_at,
-                state=clock_texts.state_text(clock),
+                title=time_limit.rule.message,
+                due=time_limit.due_at,
+                state=time_limit_texts.state_text(time_limit),
             ),
             action=_("Complete this action now, then enter the time of completion.")
-            if clock.state is ClockState.OVERDUE
+            if time_limit.state is TimeLimitState.OVERDUE
             else _(
                 "Explain in the summary of the incident why this time limit was missed, and "
                 "how the company prevents that it happens again."
             ),
         )
-        for clock in clocks
-        if clock.is_late
+        for time_limit in time_limits
+        if time_limit.is_late
     ]
 
 

@@ -123,15 +123,15 @@ def _check_names(rules: IncidentRules) -> Iterator[tuple[Loc, str]]:
         for index, rule in enumerate(getattr(rules, section)):
             yield from _unknown_names((section, index, "grades"), "grade", rule.grades, grades)
             yield from _unknown_names((section, index, "types"), "type", rule.types, types)
-    for index, clock in enumerate(rules.clocks):
-        if clock.authority is not None and clock.authority not in authorities:
-            yield ("clocks", index, "authority"), f"there is no authority {clock.authority!r}"
+    for index, time_limit in enumerate(rules.clocks):
+        if time_limit.authority is not None and time_limit.authority not in authorities:
+            yield ("clocks", index, "authority"), f"there is no authority {time_limit.authority!r}"
     for index, scenario in enumerate(rules.scenarios):
         if scenario.type not in types:
             yield ("scenarios", index, "type"), f"there is no type {scenario.type!r}"
     for index, authority in enumerate(rules.authorities):
-        if not any(clock.authority == authority.id for clock in rules.clocks):
-            yield ("authorities", index, "id"), f"no clock is for {authority.id!r}"
+        if not any(time_limit.authority == authority.id for time_limit in rules.clocks):
+            yield ("authorities", index, "id"), f"no time limit is for {authority.id!r}"
 
 
 def _unknown_names(

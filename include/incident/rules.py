@@ -162,8 +162,8 @@ Milestone = Literal[
     "opened", "team_called", "graded", "contained", "preserved", "reported", "individuals_told",
     "closed", "summarised",
 ]  # fmt: skip
-"""Milestones that end a clock. ``reported`` belongs to one authority. ``individuals_told`` is also
-reached by the recorded decision not to notify people."""
+"""Milestones that end a time limit. ``reported`` belongs to one authority. ``individuals_told`` is
+also reached by the recorded decision not to notify people."""
 
 HumanStep = Literal[
     "contain", "grade", "report", "impact", "decide", "report_rest", "close", "review", "summary"
@@ -260,7 +260,7 @@ class Authority(ConditionalRule):
     basis: Basis
 
 
-class ClockRule(ConditionalRule):
+class TimeLimitRule(ConditionalRule):
     """A time limit.
 
     Attributes:
@@ -283,9 +283,11 @@ class ClockRule(ConditionalRule):
     basis: Basis
 
     @model_validator(mode="after")
-    def _of_one_authority(self) -> ClockRule:
+    def _of_one_authority(self) -> TimeLimitRule:
         if (self.ends == "reported") != (self.authority is not None):
-            raise ValueError("a clock needs `authority` if it ends with `reported`, and only then")
+            raise ValueError(
+                "a time limit needs `authority` if it ends with `reported`, and only then"
+            )
         return self
 
 
@@ -465,7 +467,7 @@ class IncidentRules(SectionRules):
     types: Annotated[tuple[IncidentType, ...], AfterValidator(require_items)]
     grades: Annotated[tuple[Grade, ...], AfterValidator(require_items)]
     authorities: tuple[Authority, ...] = ()
-    clocks: Annotated[tuple[ClockRule, ...], AfterValidator(require_items)]
+    clocks: Annotated[tuple[TimeLimitRule, ...], AfterValidator(require_items)]
     wake: EscalationRules = EscalationRules()
     sensitive: tuple[Category, ...] = ()
     scope: Annotated[tuple[ScopeRule, ...], AfterValidator(require_items)]

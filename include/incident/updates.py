@@ -17,7 +17,6 @@ from include.approvals.approvers import is_among, same_person
 from include.approvals.reasons import has_words, redact_reason
 from include.evidence.step_findings import StepFindings
 from include.incident import register, timeline
-from include.incident.clocks.milestones import is_declined
 from include.incident.communication import notices
 from include.incident.entries import NoticesSettled, Reported, UpdateEntered
 from include.incident.form import MAX_TEXT, Action
@@ -40,6 +39,7 @@ from include.incident.team import (
     team_of,
     whole_team,
 )
+from include.incident.time_limits.milestones import is_declined
 from include.incident.timeline import Entry
 from include.messages import Message, _
 from include.services.errors import UsageError

@@ -11,9 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from include.incident import incident_opening, timeline
-from include.incident.clocks import escalation
-from include.incident.clocks.clock import clocks_of
-from include.incident.clocks.escalation import UrgentNotification
 from include.incident.communication import notices
 from include.incident.entries import EntryData, EscalationSent
 from include.incident.incident_ids import ALERT, INDIVIDUAL, STEP_WATCH, Kind, State
@@ -23,6 +20,9 @@ from include.incident.incident_run import (
     incident_of,
     record_in,
 )
+from include.incident.time_limits import escalation
+from include.incident.time_limits.escalation import UrgentNotification
+from include.incident.time_limits.time_limit import time_limits_of
 from include.incident.timeline import of_kind
 from include.notify import outbox
 from include.notify.notification import Notification
@@ -43,13 +43,13 @@ def watch_once(run: IncidentRun) -> WatchResult:
     number, now, rules = incident_of(run).incident.number, run.clock.now(), run.rules
     with run.state.begin() as conn:
         record = record_in(conn, number)
-        clocks = clocks_of(run, record)
+        time_limits = time_limits_of(run, record)
         if record.incident.requires_steps:
             sent_keys = {
                 entry.as_(EscalationSent).key for entry in of_kind(record.entries, Kind.WOKEN)
             }
             escalations = escalation.due_escalations(
-                number, clocks, rules.wake, now, run.zone, sent_keys
+                number, time_limits, rules.wake, now, run.zone, sent_keys
             )
             rows = [
                 *escalation.escalation_notifications(escalations, rules, run.roles, run.zone),
@@ -62,13 +62,13 @@ def watch_once(run: IncidentRun) -> WatchResult:
                 timeline.append(
                     conn, record.incident.id, Kind.WOKEN, escalation.timeline_words(wake_up),
                     by=STEP_WATCH, clock=run.clock, once=wake_up.key,
-                    data={"key": wake_up.key, "clock": wake_up.clock.id},
+                    data={"key": wake_up.key, "clock": wake_up.time_limit.id},
                 )  # fmt: skip
     waiting = settle_notifications(run) > 0
     if _is_over(record) and not waiting:
         return WatchResult(None, has_unsent=False)
     check_at = now + (SENDING_INTERVAL if waiting else IDLE_INTERVAL)
-    escalation_at = escalation.next_escalation_at(clocks, rules.wake, now, run.zone)
+    escalation_at = escalation.next_escalation_at(time_limits, rules.wake, now, run.zone)
     return WatchResult(min(check_at, escalation_at or check_at), has_unsent=waiting)
 
 

@@ -10,7 +10,6 @@ from fastapi.responses import Response
 from plugins.compliance_ui import (
     NAME,
     bundle,
-    clocks,
     errors,
     evidence,
     files,
@@ -18,6 +17,7 @@ from plugins.compliance_ui import (
     holds,
     overview,
     restore_points,
+    time_limits,
     waiting,
 )
 from plugins.compliance_ui.access import Visitor, current_visitor
@@ -27,7 +27,7 @@ from plugins.compliance_ui.rendering import ASSETS, asset
 _AN_HOUR = "private, max-age=3600"
 _router = APIRouter()
 _PARTS = (
-    overview, evidence, bundle, files, waiting, clocks, holds, findings, restore_points,
+    overview, evidence, bundle, files, waiting, time_limits, holds, findings, restore_points,
 )  # fmt: skip
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from sqlalchemy import text
 
 from include.approvals.required_action import Answer
-from include.incident.clocks.clock import Clock, clocks_of
 from include.incident.incident_ids import INDIVIDUAL, UPDATES
 from include.incident.incident_run import IncidentRun
 from include.incident.selection import Selection
 from include.incident.steps import decision
 from include.incident.steps.closing import open_points
+from include.incident.time_limits.time_limit import TimeLimit, time_limits_of
 from include.notify.outbox import Run
 from include.notify.status import undelivered
 from tests.incident.incident_fixtures import BOSS, Case, Company, english, widen
@@ -78,9 +78,11 @@ def texts(case: Case) -> list[str]:
         return list(conn.scalars(query, {"mine": f"{case.number}/%", "kind": INDIVIDUAL}))
 
 
-def notification_clock(case: Case) -> Clock:
+def notification_time_limit(case: Case) -> TimeLimit:
     """Return the time limit of the notification of affected people."""
-    return {clock.id: clock for clock in clocks_of(case.context, case.record)}["individuals"]
+    return {time_limit.id: time_limit for time_limit in time_limits_of(case.context, case.record)}[
+        "individuals"
+    ]
 
 
 def left(case: Case) -> str:

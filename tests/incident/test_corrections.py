@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import text
 
 from include.incident import report, timeline, watch
-from include.incident.clocks.clock import Clock, ClockState, clocks_of
 from include.incident.form import Action
 from include.incident.incident_ids import Kind
 from include.incident.steps import decision
 from include.incident.steps.closing import open_points
+from include.incident.time_limits.time_limit import TimeLimit, TimeLimitState, time_limits_of
 from include.services.errors import UsageError
 from tests.incident.decision_fixtures import asked, given, widened
 from tests.incident.incident_fixtures import BOSS, COMP, LEAD, SERVICE, Case, Company, english
@@ -20,22 +20,24 @@ def left(case: Case) -> list[str]:
     return [english(point) for point in open_points(case.context, case.record)]
 
 
-def clock(case: Case, ends: str) -> Clock:
+def time_limit(case: Case, ends: str) -> TimeLimit:
     """Return the first time limit of an incident that requires the milestone `ends`."""
-    return next(item for item in clocks_of(case.context, case.record) if item.rule.ends == ends)
+    return next(
+        item for item in time_limits_of(case.context, case.record) if item.rule.ends == ends
+    )
 
 
 def test_report_entered_by_mistake_is_due_again_after_correction(company: Company) -> None:
     case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
     case.answer("report")
     wrong = case.entries(Kind.REPORTED)[-1].place
-    assert not clock(case, "reported").is_open
+    assert not time_limit(case, "reported").is_open
     assert case.ask("report") is None
     company.clock.on(hours=30)
     entry = case.update(Action.CORRECT, by=LEAD, words="it was another incident's", entry=wrong)
     assert entry.kind is Kind.CORRECTED
     assert english(entry.words).startswith(f"Entry {wrong} of the timeline was a mistake")
-    assert clock(case, "reported").state is ClockState.OVERDUE
+    assert time_limit(case, "reported").state is TimeLimitState.OVERDUE
     assert any(item.startswith("first report to") for item in left(case))
     assert case.ask("report") is not None
     findings = report.conclude_entry(case.context, case.record, entry.place, []).findings
@@ -45,7 +47,7 @@ def test_report_entered_by_mistake_is_due_again_after_correction(company: Compan
          "then answer the step again."),
     ]  # fmt: skip
     case.answer("report")
-    late = clock(case, "reported")
+    late = time_limit(case, "reported")
     assert (late.is_open, late.is_late, late.done_at) == (
         False,
         True,
@@ -61,7 +63,7 @@ def test_report_declared_not_needed_by_mistake_is_due_again_after_correction(
     case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
     case.answer("report", option="Not needed", receipt="", reason="they know")
     case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.REPORTED)[-1].place)
-    assert clock(case, "reported").is_open
+    assert time_limit(case, "reported").is_open
     assert any(point.startswith("first report to") for point in left(case))
 
 
@@ -71,10 +73,10 @@ def test_containment_entered_by_mistake_is_open_again_after_correction(company: 
     assert "the incident is not contained" not in left(case)
     case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.CONTAINED)[-1].place)
     assert "the incident is not contained" in left(case)
-    assert clock(case, "contained").is_open
+    assert time_limit(case, "contained").is_open
     case.answer("contain")
     assert "the incident is not contained" not in left(case)
-    assert not clock(case, "contained").is_open
+    assert not time_limit(case, "contained").is_open
 
 
 def test_time_limit_to_notify_is_open_again_after_correction_of_entry_about_a_call(
@@ -85,17 +87,17 @@ def test_time_limit_to_notify_is_open_again_after_correction_of_entry_about_a_ca
     case.delivered("undeliverable")
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called them")
     case.settle()
-    assert not clock(case, "individuals_told").is_open
+    assert not time_limit(case, "individuals_told").is_open
     wrong = case.entries(Kind.TOLD_OTHERWISE)[-1].place
     case.update(Action.CORRECT, by=LEAD, words="nobody picked up", entry=wrong)
-    assert clock(case, "individuals_told").is_open
+    assert time_limit(case, "individuals_told").is_open
     assert any("could not be notified by mail" in point for point in left(case))
     case.settle()
-    assert clock(case, "individuals_told").is_open
+    assert time_limit(case, "individuals_told").is_open
     company.clock.on(hours=1)
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="wrote to them")
     case.settle()
-    assert clock(case, "individuals_told").done_at == company.clock.now()
+    assert time_limit(case, "individuals_told").done_at == company.clock.now()
 
 
 @pytest.mark.parametrize("position", [None, 0, 2, 99])
@@ -160,7 +162,7 @@ def test_notification_is_complete_after_correction_if_notices_were_sent_later(
     wrong = case.entries(Kind.TOLD_OTHERWISE)[-1].place
     case.update(Action.CORRECT, by=LEAD, entry=wrong)
     case.settle()
-    assert clock(case, "individuals_told").done_at == sent
+    assert time_limit(case, "individuals_told").done_at == sent
 
 
 def test_correction_also_revokes_completed_notification_that_relied_on_mistake(
@@ -180,7 +182,7 @@ def test_correction_also_revokes_completed_notification_that_relied_on_mistake(
     case.settle()
     assert case.entries(Kind.TOLD)[-1].data["complete"] is True
     case.update(Action.CORRECT, by=LEAD, entry=wrong)
-    assert clock(case, "individuals_told").is_open
+    assert time_limit(case, "individuals_told").is_open
     completeness = [
         entry.data["complete"] for entry in case.record.valid if entry.kind is Kind.TOLD
     ]
@@ -194,7 +196,7 @@ def test_correction_of_report_entry_also_revokes_earlier_declaration_that_report
     case.answer("report", option="Not needed", receipt="", reason="they know")
     case.answer("report")
     case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.REPORTED)[-1].place)
-    assert clock(case, "reported").is_open
+    assert time_limit(case, "reported").is_open
     assert any(point.startswith("first report to") for point in left(case))
 
 
@@ -203,7 +205,7 @@ def test_follow_up_report_does_not_meet_time_limit_of_first_report(company: Comp
     case = company.open(1).until("report_rest", grade=larger)
     first = next(entry for entry in case.entries(Kind.REPORTED) if entry.data["authority"] == "cac")
     case.update(Action.CORRECT, by=LEAD, entry=first.place)
-    assert clock(case, "reported").is_open
+    assert time_limit(case, "reported").is_open
     assert any(point.startswith("first report to") for point in left(case))
 
 

@@ -15,11 +15,11 @@ import pytest
 from include.approvals import registry
 from include.approvals.required_action import InvalidAnswer
 from include.incident import register
-from include.incident.clocks.clock import ClockState, clocks_of
 from include.incident.communication import notices
 from include.incident.form import Action
 from include.incident.incident_ids import INDIVIDUAL, Kind, State
 from include.incident.steps import decision
+from include.incident.time_limits.time_limit import TimeLimitState, time_limits_of
 from include.notify.status import statuses
 from include.services.errors import ControlFailed
 from tests.incident.decision_fixtures import (
@@ -151,8 +151,10 @@ def test_no_decision_is_requested_if_nobody_is_affected(company: Company) -> Non
         "The count found no affected people. No notification is required."
     ]
     assert case.notify() is None
-    clock = {item.id: item for item in clocks_of(case.context, case.record)}["individuals"]
-    assert clock.state is ClockState.MET
+    time_limit = {item.id: item for item in time_limits_of(case.context, case.record)}[
+        "individuals"
+    ]
+    assert time_limit.state is TimeLimitState.MET
     for authority in ("cac", "postal"):
         case.answer("report", authority=authority)
         case.answer("report_rest", authority=authority)
@@ -166,8 +168,10 @@ def test_people_found_after_count_without_people_require_decision(company: Compa
     run = widened(case, 1)
     assert decision.Decision(run, case.record).dry_run() is not None
     decision.Decision(run, case.record).record_answer(given(case, reason="One person"))
-    clock = {item.id: item for item in clocks_of(case.context, case.record)}["individuals"]
-    assert clock.is_open
+    time_limit = {item.id: item for item in time_limits_of(case.context, case.record)}[
+        "individuals"
+    ]
+    assert time_limit.is_open
 
 
 def test_decision_is_refused_if_no_list_of_people_exists(company: Company) -> None:

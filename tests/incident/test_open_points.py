@@ -8,11 +8,11 @@ from __future__ import annotations
 import pytest
 
 from include.approvals.required_action import InvalidAnswer
-from include.incident.clocks.clock import clocks_of
 from include.incident.form import Action
 from include.incident.incident_ids import State
 from include.incident.selection import Selection
 from include.incident.steps.closing import open_points
+from include.incident.time_limits.time_limit import time_limits_of
 from tests.incident.incident_fixtures import COMP, Case, Company, assess, english, widen
 
 CAC, POSTAL = "Provincial cyberspace administration", "Local postal administration"
@@ -123,7 +123,7 @@ def test_report_declared_not_needed_is_open_again_after_more_severe_grade(compan
     case.update(Action.REGRADE, by=COMP, grade="larger")
     assert first in left(case)
     company.clock.on(hours=5)
-    assert {clock.id: clock for clock in clocks_of(case.context, case.record)}[
+    assert {time_limit.id: time_limit for time_limit in time_limits_of(case.context, case.record)}[
         "postal_first"
     ].is_late
     case.answer("report", authority="postal", option="Not needed", reason="They said so")

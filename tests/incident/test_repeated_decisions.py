@@ -16,7 +16,7 @@ from tests.incident.decision_fixtures import (
     given,
     later,
     left,
-    notification_clock,
+    notification_time_limit,
     texts,
     told,
     widened,
@@ -100,7 +100,7 @@ def test_cleared_task_requests_new_decision_after_decision_not_to_notify(company
     assert case.ask("decide") is None
     assert [entry.data["tell"] for entry in case.entries(Kind.DECIDED)] == [False, False, True]
     assert len({entry.data["request"] for entry in case.entries(Kind.DECIDED)}) == 3
-    assert notification_clock(case).is_open
+    assert notification_time_limit(case).is_open
 
 
 def test_run_of_another_update_does_not_ask_to_reconsider_decision_in_force(
@@ -137,10 +137,10 @@ def test_first_decision_stays_in_force_if_added_people_are_not_notified(
     assert notices.notices_still_due(case.context, {case.number: case.record}, keys) == set(keys)
     assert notices.queue_notices(run, case.record) is not None
     assert told(case) == ["courier/1", "courier/2"]
-    assert notification_clock(case).is_open
+    assert notification_time_limit(case).is_open
     case.delivered()
     assert case.entries(Kind.TOLD)[-1].data["complete"]
-    assert not notification_clock(case).is_open
+    assert not notification_time_limit(case).is_open
     rest = str(authority_report._cause_section(run, case.record))
     assert "more affected people are not to be notified" in rest
     assert "{count} affected people are to be notified" in rest

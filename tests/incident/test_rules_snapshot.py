@@ -7,9 +7,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from include.incident import register, report, watch
-from include.incident.clocks.clock import clocks_of
 from include.incident.incident_ids import Kind
 from include.incident.rules import IncidentRules
+from include.incident.time_limits.time_limit import time_limits_of
 from include.policy.rules import Text
 from tests.incident.incident_fixtures import COMP, Company, english, rules
 
@@ -42,9 +42,9 @@ def another_pack() -> IncidentRules:
 
 def test_incident_keeps_rules_in_force_when_it_was_opened(company: Company) -> None:
     case = company.open(1, 2).until("grade", grade={"grade": "larger", "reason": "in the press"})
-    before = [(item.id, item.due_at) for item in clocks_of(case.context, case.record)]
+    before = [(item.id, item.due_at) for item in time_limits_of(case.context, case.record)]
     company.rules = another_pack()
-    assert [(item.id, item.due_at) for item in clocks_of(case.context, case.record)] == before
+    assert [(item.id, item.due_at) for item in time_limits_of(case.context, case.record)] == before
     assert "Lost" in case.page("contain").subject
     [choice] = [item for item in case.page("grade").form if item.name == "grade"]
     assert "larger" in choice.options
@@ -78,4 +78,4 @@ def test_incident_without_stored_rules_uses_current_rules(company: Company) -> N
     assert case.entries(Kind.SCOPED)[-1].data["proposed"] == "level_3"
     case.answer("grade", COMP, grade="level_3")
     assert case.record.grade == "level_3"
-    assert clocks_of(case.context, case.record)
+    assert time_limits_of(case.context, case.record)

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from include.evidence.model import Outcome
-from include.incident.clocks.clock import Clock, ClockState
-from include.incident.clocks.response_times import drill_score, score_sheet
 from include.incident.incident_ids import Kind
+from include.incident.time_limits.response_times import drill_score, score_sheet
+from include.incident.time_limits.time_limit import TimeLimit, TimeLimitState
 from include.incident.timeline import Entry
 from include.reports.i18n import Translator
-from tests.incident.clocks.clock_fixtures import entry, look, rule
+from tests.incident.time_limits.time_limit_fixtures import entry, look, rule
 
 AWARE = datetime(2026, 3, 2, 1, tzinfo=UTC)
 RULE = rule("x", "reported", authority="cac", within="PT4H", grades=["larger"])
@@ -34,36 +34,46 @@ def reported(hours: float, *, handed_in: bool = True) -> Entry:
 LARGER = graded(1, "larger", 1)
 
 
-def at_end(*entries: Entry, now: float = 6, proposed: str = "larger") -> Clock:
-    clocks = look(list(entries), h(now), rules=[RULE], aware_at=AWARE, proposed=proposed)
-    return clocks["x"]
+def at_end(*entries: Entry, now: float = 6, proposed: str = "larger") -> TimeLimit:
+    time_limits = look(list(entries), h(now), rules=[RULE], aware_at=AWARE, proposed=proposed)
+    return time_limits["x"]
 
 
 @pytest.mark.parametrize(
-    ("clock", "state", "points", "result"),
+    ("time_limit", "state", "points", "result"),
     [
-        (at_end(LARGER, reported(3)), ClockState.MET, (1, 1), Outcome.PASS),
-        (at_end(LARGER, reported(5)), ClockState.LATE, (0, 1), Outcome.FAIL),
-        (at_end(LARGER), ClockState.OVERDUE, (0, 1), Outcome.FAIL),
-        (at_end(LARGER, now=2), ClockState.RUNNING, (0, 1), Outcome.FAIL),
-        (at_end(LARGER, graded(2, "general", 5)), ClockState.MISSED, (0, 1), Outcome.FAIL),
-        (at_end(LARGER, reported(5, handed_in=False)), ClockState.MISSED, (0, 1), Outcome.FAIL),
-        (at_end(LARGER, reported(3, handed_in=False)), ClockState.STOPPED, (0, 0), "not required"),
-        (at_end(LARGER, graded(2, "general", 3)), ClockState.LAPSED, (0, 0), "grade was changed"),
+        (at_end(LARGER, reported(3)), TimeLimitState.MET, (1, 1), Outcome.PASS),
+        (at_end(LARGER, reported(5)), TimeLimitState.LATE, (0, 1), Outcome.FAIL),
+        (at_end(LARGER), TimeLimitState.OVERDUE, (0, 1), Outcome.FAIL),
+        (at_end(LARGER, now=2), TimeLimitState.RUNNING, (0, 1), Outcome.FAIL),
+        (at_end(LARGER, graded(2, "general", 5)), TimeLimitState.MISSED, (0, 1), Outcome.FAIL),
+        (at_end(LARGER, reported(5, handed_in=False)), TimeLimitState.MISSED, (0, 1), Outcome.FAIL),
+        (
+            at_end(LARGER, reported(3, handed_in=False)),
+            TimeLimitState.STOPPED,
+            (0, 0),
+            "not required",
+        ),
+        (
+            at_end(LARGER, graded(2, "general", 3)),
+            TimeLimitState.LAPSED,
+            (0, 0),
+            "grade was changed",
+        ),
         (
             at_end(now=2, proposed="general"),
-            ClockState.NOT_YET,
+            TimeLimitState.NOT_YET,
             (0, 0),
             "differs from the proposed grade",
         ),
     ],
 )
 def test_drill_score_leaves_out_time_limits_that_became_unnecessary_before_deadline(
-    clock: Clock, state: ClockState, points: tuple[int, int], result: Outcome | str
+    time_limit: TimeLimit, state: TimeLimitState, points: tuple[int, int], result: Outcome | str
 ) -> None:
-    assert clock.state is state
-    assert drill_score([clock]) == points
-    [[_what, _time, _took, cell]] = score_sheet([clock]).rows
+    assert time_limit.state is state
+    assert drill_score([time_limit]) == points
+    [[_what, _time, _took, cell]] = score_sheet([time_limit]).rows
     if isinstance(result, Outcome):
         assert cell is result
     else:
@@ -72,5 +82,5 @@ def test_drill_score_leaves_out_time_limits_that_became_unnecessary_before_deadl
 
 def test_drill_score_ignores_time_limit_that_does_not_apply() -> None:
     general = at_end(graded(1, "general", 1))
-    assert general.state is ClockState.NOT_APPLICABLE
+    assert general.state is TimeLimitState.NOT_APPLICABLE
     assert (drill_score([general]), score_sheet([general]).rows) == ((0, 0), [])

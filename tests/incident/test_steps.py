@@ -329,13 +329,13 @@ def test_grade_recorded_twice_does_not_replace_later_grade(company: Company) -> 
 def test_closing_form_states_deadline_of_summary(
     company: Company, within: str, due_text: str
 ) -> None:
-    clocks = [
-        clock.model_copy(update={"within": Period.parse(within)})
-        if clock.begins == "closing"
-        else clock
-        for clock in company.rules.clocks
+    time_limits = [
+        time_limit.model_copy(update={"within": Period.parse(within)})
+        if time_limit.begins == "closing"
+        else time_limit
+        for time_limit in company.rules.clocks
     ]
-    company.rules = company.rules.model_copy(update={"clocks": tuple(clocks)})
+    company.rules = company.rules.model_copy(update={"clocks": tuple(time_limits)})
     case = company.open(1).counted()
     case.answer("grade")
     body = case.page("close").body

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from include.incident import timeline, updates
-from include.incident.clocks.clock import ClockState, clocks_of
 from include.incident.form import Action
 from include.incident.incident_ids import UPDATES, Kind, State
+from include.incident.time_limits.time_limit import TimeLimitState, time_limits_of
 from include.incident.updates import Update
 from include.notify.outbox import Run
 from include.services.errors import UsageError
@@ -158,9 +158,9 @@ def test_entered_time_is_refused_in_update_that_can_end_time_limits(
     company.clock.on(minutes=5)
     entry = case.update(action, by=ENTITLED[action], **more)
     assert entry.happened_at == entry.recorded_at == company.clock.now()
-    clock = {item.id: item for item in clocks_of(case.context, case.record)}["cac_first"]
-    assert (clock.state, clock.lateness) == (
-        ClockState.MISSED, timedelta(hours=4, minutes=5),
+    time_limit = {item.id: item for item in time_limits_of(case.context, case.record)}["cac_first"]
+    assert (time_limit.state, time_limit.lateness) == (
+        TimeLimitState.MISSED, timedelta(hours=4, minutes=5),
     )  # fmt: skip
     if action is Action.CANCEL:
         assert case.record.incident.ended_at == company.clock.now()

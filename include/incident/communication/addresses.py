@@ -16,8 +16,6 @@ from itertools import islice
 from psycopg.sql import SQL, Composable
 from sqlalchemy import Connection
 
-from include.incident.clocks import escalation
-from include.incident.clocks.clock import clocks_of
 from include.incident.communication import notices
 from include.incident.counting import subject_list
 from include.incident.counting.affected_records import ListedKeys, key_as_text
@@ -25,6 +23,8 @@ from include.incident.counting.live_database import LiveDatabase, inspect_subjec
 from include.incident.counting.snapshot import CannotCount, column, open_snapshot
 from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
 from include.incident.rule_checks import INCIDENT
+from include.incident.time_limits import escalation
+from include.incident.time_limits.time_limit import time_limits_of
 from include.notify.notification import NO_ADDRESS, address_fault
 from include.service_container import Services
 from include.services.errors import ServiceError, UsageError
@@ -199,7 +199,7 @@ def alerts_due(run: IncidentRun, keys: Sequence[str]) -> set[str]:
     due: set[str] = set()
     for number, record in _records(run, keys).items():
         if record.incident.requires_steps:
-            due |= escalation.still_due(keys, number, clocks_of(run, record), run.zone)
+            due |= escalation.still_due(keys, number, time_limits_of(run, record), run.zone)
     return due
 
 

@@ -17,8 +17,6 @@ from include.documents.model import Document, Entry, EntryValue, Form, Section
 from include.documents.render import render_forms
 from include.evidence.model import Outcome
 from include.incident import incident_run
-from include.incident.clocks.clock import Clock, ClockState, clocks_of
-from include.incident.clocks.clock_texts import document_table
 from include.incident.communication.notice_text import impact_texts
 from include.incident.entries import Reported, Reviewed
 from include.incident.evidence import evidence_check
@@ -34,6 +32,8 @@ from include.incident.incident_run import (
 from include.incident.rules import Authority
 from include.incident.scope import Scope
 from include.incident.scope_texts import category_names
+from include.incident.time_limits.time_limit import TimeLimit, TimeLimitState, time_limits_of
+from include.incident.time_limits.time_limit_texts import document_table
 from include.incident.timeline import last_of, of_kind
 from include.messages import Message, _, listed, verbatim
 from include.policy.rules import translated_message
@@ -87,7 +87,7 @@ def report_of(run: IncidentRun, record: IncidentRecord, authority: str, phase: P
     ]
     if not is_first:
         sections += [_cause_section(run, record), _earlier_reports_section(record, addressee)]
-    sections.append(_deadline_section(clocks_of(run, record), addressee))
+    sections.append(_deadline_section(time_limits_of(run, record), addressee))
     return Document(
         title=_("Report on a personal information security incident"),
         subtitle=_("First report; a follow-up report will contain the facts that are not known yet")
@@ -135,7 +135,7 @@ def summary_of(run: IncidentRun, record: IncidentRecord) -> Document:
             _measures_section(record, required=True),
             _cause_section(run, record),
             learned,
-            _deadline_section(clocks_of(run, record)),
+            _deadline_section(time_limits_of(run, record)),
         ),
         signature=(Entry(label=_("Signature and seal of the company"), required=False),),
         warning=drill_mark(run),
@@ -251,12 +251,14 @@ def _earlier_reports_section(record: IncidentRecord, authority: Authority) -> Se
     )
 
 
-def _deadline_section(clocks: Sequence[Clock], authority: Authority | None = None) -> Section:
+def _deadline_section(
+    time_limits: Sequence[TimeLimit], authority: Authority | None = None
+) -> Section:
     applicable = [
-        clock
-        for clock in clocks
-        if (authority is None or clock.rule.authority == authority.id)
-        and clock.state is not ClockState.NOT_APPLICABLE
+        time_limit
+        for time_limit in time_limits
+        if (authority is None or time_limit.rule.authority == authority.id)
+        and time_limit.state is not TimeLimitState.NOT_APPLICABLE
     ]
     if not applicable:
         empty_text = Paragraph(text=_("No time limit applies to this authority."))

@@ -20,17 +20,6 @@ from include.approvals import registry
 from include.approvals.registry import Request
 from include.evidence.step_findings import StepFindings
 from include.incident import incident_run, timeline
-from include.incident.clocks.milestones import (
-    INDIVIDUALS_TOLD,
-    decision_chain,
-    decisions_on_last_notice,
-    everybody_handled_at,
-    has_unqueued_notices,
-    is_notifying_decided,
-    list_digest_of,
-    milestones,
-    notice_digests_of,
-)
 from include.incident.communication import notice_text
 from include.incident.counting import subject_list
 from include.incident.entries import (
@@ -47,6 +36,17 @@ from include.incident.incident_run import (
     incident_of,
     record_in,
     scenario_of,
+)
+from include.incident.time_limits.milestones import (
+    INDIVIDUALS_TOLD,
+    decision_chain,
+    decisions_on_last_notice,
+    everybody_handled_at,
+    has_unqueued_notices,
+    is_notifying_decided,
+    list_digest_of,
+    milestones,
+    notice_digests_of,
 )
 from include.incident.timeline import Entry, canonical, last_of, of_kind
 from include.messages import Message, _, in_english, listed, verbatim

@@ -16,9 +16,6 @@ from include.approvals.form import Field
 from include.approvals.required_action import Answer, RequiredAction
 from include.findings.register import open_finding
 from include.incident import incident_run, register
-from include.incident.clocks import milestones
-from include.incident.clocks.clock import ClockState, clocks_of
-from include.incident.clocks.clock_texts import due_text
 from include.incident.communication import notices
 from include.incident.entries import Preserved
 from include.incident.form import MAX_TEXT
@@ -28,6 +25,9 @@ from include.incident.scope_assessment import more_severe_grade
 from include.incident.step_titles import HUMAN_STEP_TITLES
 from include.incident.steps.report import authorities, is_answered
 from include.incident.steps.task import Answered, IncidentTask, StepAnswer, human_task
+from include.incident.time_limits import milestones
+from include.incident.time_limits.time_limit import TimeLimitState, time_limits_of
+from include.incident.time_limits.time_limit_texts import due_text
 from include.incident.timeline import Entry, last_of
 from include.messages import Message, _, listed
 from include.policy.period import add_period
@@ -164,10 +164,14 @@ class Closing(IncidentTask):
         points = open_points(self.run, self.record)
         open_lines = [_("Not done yet: {point}", point=point) for point in points]
         summary_due = [
-            _("{time_limit}: due {due}.", time_limit=clock.rule.message, due=due_text(clock))
-            for clock in clocks_of(self.run, self.record)
-            if clock.rule.begins == "closing"
-            and (clock.is_open or clock.state is ClockState.NOT_BEGUN)
+            _(
+                "{time_limit}: due {due}.",
+                time_limit=time_limit.rule.message,
+                due=due_text(time_limit),
+            )
+            for time_limit in time_limits_of(self.run, self.record)
+            if time_limit.rule.begins == "closing"
+            and (time_limit.is_open or time_limit.state is TimeLimitState.NOT_BEGUN)
         ]
         lines = [
             *(open_lines or [_("All work on the incident is done, so it can be closed.")]),

@@ -21,7 +21,6 @@ from include.approvals.form import Field
 from include.approvals.registry import APPROVE, REJECT, Refusal, RefusalCause, Request
 from include.approvals.required_action import Answer, RequiredAction, in_both_languages
 from include.incident import incident_run, timeline
-from include.incident.clocks import milestones
 from include.incident.communication import notices
 from include.incident.communication.addresses import AddressBook, Reach
 from include.incident.communication.authority_report import sealed_document
@@ -47,6 +46,7 @@ from include.incident.steps.task import (
     human_task,
 )
 from include.incident.team import answer_authors, team_of
+from include.incident.time_limits import milestones
 from include.incident.timeline import Entry, last_of, of_kind
 from include.messages import Message, _, listed
 from include.notify import outbox

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 from include.approvals.required_action import LANGUAGES, format_accounts, markdown_table
-from include.incident.clocks.clock import clocks_of
-from include.incident.clocks.clock_texts import clock_rows
 from include.incident.entries import Refused
 from include.incident.incident_run import IncidentRecord, IncidentRun, scenario_of
 from include.incident.team import Team
+from include.incident.time_limits.time_limit import time_limits_of
+from include.incident.time_limits.time_limit_texts import time_limit_rows
 from include.incident.timeline import Entry
 from include.messages import Message, _
 from include.reports.i18n import Translator
@@ -33,7 +33,7 @@ def page_body(run: IncidentRun, record: IncidentRecord, lines: Sequence[Message]
             _("DRILL: no message is sent, no person is notified, and no legal hold is placed."),
             *lines,
         ]
-    heads, rows = clock_rows(clocks_of(run, record))
+    heads, rows = time_limit_rows(time_limits_of(run, record))
     parts = []
     for language, name in LANGUAGES.items():
         translator = Translator(language, run.zone.key)

@@ -15,8 +15,6 @@ from include.approvals.form import Field
 from include.approvals.required_action import Answer, RequiredAction
 from include.documents.document_texts import missing_entries
 from include.documents.model import Document
-from include.incident.clocks.clock import Applicability, applicability, facts_of_record
-from include.incident.clocks.milestones import is_declined, is_superseded_by_grade
 from include.incident.communication.authority_report import (
     document_version,
     report_of,
@@ -41,6 +39,8 @@ from include.incident.steps.task import (
     StepAnswer,
     human_task,
 )
+from include.incident.time_limits.milestones import is_declined, is_superseded_by_grade
+from include.incident.time_limits.time_limit import Applicability, applicability, facts_of_record
 from include.incident.timeline import Entry, of_kind
 from include.messages import Message, _, listed
 from include.policy.rules import translated_message

@@ -155,7 +155,7 @@ def check_holds(played: Played, sample_state: Sample) -> None:
     assert held_values == {f"courier/{person}" for person in played.script.affected.people}
 
 
-def check_expired_clocks(played: Played) -> None:
+def check_missed_time_limits(played: Played) -> None:
     """Check that exactly the time limits that the script names expired.
 
     Only these time limits may make the run fail.

@@ -13,7 +13,7 @@ def test_scope_and_legal_holds_match_the_sample_database(played: Played, state: 
 
 
 def test_findings_of_the_incident_report_only_expired_time_limits(played: Played) -> None:
-    checks.check_expired_clocks(played)
+    checks.check_missed_time_limits(played)
 
 
 def test_documents_and_report_are_in_both_languages(played: Played) -> None:

@@ -39,7 +39,7 @@ def values_by_label(document: Document) -> dict[str, object]:
     }
 
 
-def clocks(document: Document) -> list[list[str]]:
+def time_limits(document: Document) -> list[list[str]]:
     """Return the rows of the tables of time limits in a document, in English."""
     return [
         [english(cell) for cell in row if isinstance(cell, Message)]
@@ -110,12 +110,12 @@ def test_follow_up_report_has_cause_and_evidence_and_earlier_reports(company: Co
 
 def test_report_lists_only_time_limits_of_its_authority(company: Company) -> None:
     case = company.open(1).until("grade")
-    rows = clocks(report(case, Phase.FIRST))
+    rows = time_limits(report(case, Phase.FIRST))
     assert [row[0] for row in rows] == [
         "Report to the cyberspace administration of a general incident"
     ]
     case.update(Action.REGRADE, by=COMP, grade="larger", words="more was found")
-    rows = clocks(report(case, Phase.FIRST))
+    rows = time_limits(report(case, Phase.FIRST))
     assert "First report to the cyberspace administration" in {row[0] for row in rows}
     assert all("does not apply" not in row[2] for row in rows)
 

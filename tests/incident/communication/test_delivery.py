@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import text
 
 from include.incident import incident_opening
-from include.incident.clocks import escalation
-from include.incident.clocks.clock import ClockState, clocks_of
 from include.incident.communication import notices
 from include.incident.communication.addresses import AddressBook
 from include.incident.form import Action
 from include.incident.incident_ids import ALERT, INDIVIDUAL, Kind
+from include.incident.time_limits import escalation
+from include.incident.time_limits.time_limit import TimeLimitState, time_limits_of
 from include.incident.watch import settle_notifications, watch_once
 from tests.incident.incident_fixtures import BOSS, PACK, Case, Company, english
 from tests.notify.notify_fixtures import Post
@@ -61,7 +61,7 @@ def send_only(post: Post, case: Case) -> None:
 
     def alerts(keys: Sequence[str]) -> set[str]:
         return escalation.still_due(
-            keys, case.number, clocks_of(case.context, case.record), case.context.zone
+            keys, case.number, time_limits_of(case.context, case.record), case.context.zone
         )
 
     post.confirm = {INDIVIDUAL: still_due_notices, ALERT: alerts}
@@ -193,8 +193,10 @@ def test_recorded_time_of_team_call_is_that_of_the_mail(company: Company, post: 
     watch_once(case.context)
     (entry,) = case.entries(Kind.TEAM_CALLED)
     assert (entry.happened_at, entry.recorded_at) == (at, company.clock.now())
-    team_clock = {clock.id: clock for clock in clocks_of(case.context, case.record)}["team_called"]
-    assert (team_clock.state, team_clock.done_at) == (ClockState.MET, at)
+    team_time_limit = {
+        time_limit.id: time_limit for time_limit in time_limits_of(case.context, case.record)
+    }["team_called"]
+    assert (team_time_limit.state, team_time_limit.done_at) == (TimeLimitState.MET, at)
 
 
 def test_recorded_time_of_team_call_is_that_of_the_last_mail(
@@ -224,10 +226,10 @@ def test_notification_milestone_has_time_of_last_sent_notice(company: Company, p
     watch_once(case.context)
     (entry,) = case.entries(Kind.TOLD)
     assert (entry.happened_at, entry.recorded_at) == (at, company.clock.now())
-    notification_clock = {clock.id: clock for clock in clocks_of(case.context, case.record)}[
-        "individuals"
-    ]
-    assert notification_clock.state is ClockState.MET
+    notification_time_limit = {
+        time_limit.id: time_limit for time_limit in time_limits_of(case.context, case.record)
+    }["individuals"]
+    assert notification_time_limit.state is TimeLimitState.MET
 
 
 def test_team_call_has_current_time_if_time_of_mail_is_in_future(

@@ -9,8 +9,8 @@ from include.incident.incident_ids import Kind
 from include.incident.rule_checks import INCIDENT
 from include.incident.timeline import Entry
 from include.reports.i18n import Translator
-from tests.incident.clocks.clock_fixtures import entry
 from tests.incident.incident_fixtures import NIGHT, PACK, TEXTS, english
+from tests.incident.time_limits.time_limit_fixtures import entry
 
 RULES = PACK.require(INCIDENT)
 CATEGORIES = ["user.contact.phone_number", "user.name", "system.operations"]

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from include.incident.clocks.clock import clocks_of
 from include.incident.form import Action
 from include.incident.incident_ids import Kind
 from include.incident.steps import decision
+from include.incident.time_limits.time_limit import time_limits_of
 from tests.incident.decision_fixtures import (
     asked,
     given,
     left,
-    notification_clock,
+    notification_time_limit,
     widened,
 )
 from tests.incident.incident_fixtures import SERVICE, Company, assess
@@ -39,21 +39,21 @@ def test_notification_is_incomplete_while_decision_on_people_is_missing(
         "have to be notified in another way. Further affected people are not identified yet, or "
         "it is not decided yet whether to notify them."
     ]
-    assert notification_clock(case).is_open
+    assert notification_time_limit(case).is_open
     company.broken = set()
     company.clock.on(hours=1)
     assess(case.context)
     case.preserve()
     case.settle()
-    assert notification_clock(case).is_open
+    assert notification_time_limit(case).is_open
     case.page("decide")
     company.clock.on(hours=1)
     case.answer("decide")
     case.notify()
-    assert notification_clock(case).is_open
+    assert notification_time_limit(case).is_open
     company.clock.on(hours=1)
     case.delivered()
-    assert notification_clock(case).done_at == company.clock.now()
+    assert notification_time_limit(case).done_at == company.clock.now()
 
 
 def test_notification_is_complete_when_recounted_database_adds_nobody(
@@ -69,7 +69,7 @@ def test_notification_is_complete_when_recounted_database_adds_nobody(
         case.answer("decide", option=option)
         case.notify()
         case.delivered()
-        assert notification_clock(case).is_open
+        assert notification_time_limit(case).is_open
         company.broken = set()
         company.clock.on(hours=1)
         assess(case.context)
@@ -77,7 +77,7 @@ def test_notification_is_complete_when_recounted_database_adds_nobody(
         at = company.clock.now()
         company.clock.on(hours=90)
         case.settle()
-        assert notification_clock(case).done_at == at, option
+        assert notification_time_limit(case).done_at == at, option
 
 
 def test_notification_stays_complete_if_scope_is_widened_after_notices_were_sent(
@@ -95,7 +95,7 @@ def test_notification_stays_complete_if_scope_is_widened_after_notices_were_sent
     company.clock.on(hours=90)
     widened(case, 1, 2, 3)
     case.settle()
-    assert notification_clock(case).done_at == at
+    assert notification_time_limit(case).done_at == at
 
 
 def test_notification_is_complete_when_failed_notices_are_sent_by_retry(company: Company) -> None:
@@ -103,11 +103,11 @@ def test_notification_is_complete_when_failed_notices_are_sent_by_retry(company:
     case.answer("decide")
     case.notify()
     case.delivered("undeliverable")
-    assert notification_clock(case).is_open
+    assert notification_time_limit(case).is_open
     company.clock.on(hours=2)
     case.delivered()
     case.settle()
-    assert notification_clock(case).done_at == company.clock.now()
+    assert notification_time_limit(case).done_at == company.clock.now()
     assert [entry.data["complete"] for entry in case.entries(Kind.TOLD)] == [False, True]
 
 
@@ -120,9 +120,9 @@ def test_notification_in_another_way_is_ignored_if_delivery_of_notice_fails_late
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="we called them")
     case.delivered("undeliverable")
     assert left(case).startswith("2 people could not be notified by mail")
-    assert notification_clock(case).is_open
+    assert notification_time_limit(case).is_open
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="we called them now")
-    assert not notification_clock(case).is_open
+    assert not notification_time_limit(case).is_open
     assert "by mail" not in left(case)
     company.clock.on(hours=1)
     case.delivered("undeliverable")  # a retry failed too
@@ -142,12 +142,16 @@ def test_notification_is_complete_if_people_are_told_in_another_way_after_failed
         "0 notices were sent, 2 could not be sent. The people who received no notice "
         "have to be notified in another way."
     ]
-    clocks = {clock.id: clock for clock in clocks_of(case.context, case.record)}
-    assert clocks["individuals"].is_open
+    time_limits = {
+        time_limit.id: time_limit for time_limit in time_limits_of(case.context, case.record)
+    }
+    assert time_limits["individuals"].is_open
     company.clock.on(hours=1)
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called, and wrote letters on paper")
-    clocks = {clock.id: clock for clock in clocks_of(case.context, case.record)}
-    assert clocks["individuals"].done_at == company.clock.now()
+    time_limits = {
+        time_limit.id: time_limit for time_limit in time_limits_of(case.context, case.record)
+    }
+    assert time_limits["individuals"].done_at == company.clock.now()
 
 
 def test_notification_is_incomplete_until_decision_covers_people_told_in_another_way(
@@ -160,11 +164,11 @@ def test_notification_is_incomplete_until_decision_covers_people_told_in_another
     run = widened(case, 1, 2, 3)
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="we called them")
     case.settle()
-    assert notification_clock(case).is_open
+    assert notification_time_limit(case).is_open
     company.clock.on(hours=1)
     decision.Decision(run, case.record).dry_run()
     decision.Decision(run, case.record).record_answer(
         given(case, decision.DO_NOT_TELL, reason="It is our own man")
     )
     case.settle()
-    assert notification_clock(case).done_at == company.clock.now()
+    assert notification_time_limit(case).done_at == company.clock.now()

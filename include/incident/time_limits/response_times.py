@@ -14,10 +14,14 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from include.evidence.model import Outcome
-from include.incident.clocks.clock import Clock, ClockState, late_clocks
-from include.incident.clocks.clock_texts import state_text
-from include.incident.clocks.milestones import INDIVIDUALS_TOLD, ReachedMilestone, report_milestone
 from include.incident.incident_ids import State
+from include.incident.time_limits.milestones import (
+    INDIVIDUALS_TOLD,
+    ReachedMilestone,
+    report_milestone,
+)
+from include.incident.time_limits.time_limit import TimeLimit, TimeLimitState, missed_time_limits
+from include.incident.time_limits.time_limit_texts import state_text
 from include.messages import Message, _
 from include.policy.period import utc
 from include.reports.model import Bar, BarChart, Block, Cell, Table, table_of
@@ -52,7 +56,7 @@ class IncidentTimes:
     state: State
     aware_at: datetime
     durations: Mapping[Measure, timedelta | None]
-    late: Sequence[Clock] = ()
+    late: Sequence[TimeLimit] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def measure_incident(
     began_at: datetime | None,
     aware_at: datetime,
     reached: Mapping[str, ReachedMilestone],
-    clocks: Iterable[Clock],
+    time_limits: Iterable[TimeLimit],
 ) -> IncidentTimes:
     """Measure the response times of one incident.
 
@@ -112,7 +116,7 @@ def measure_incident(
         began_at: time at which the leak started; None if unknown.
         aware_at: time at which the company became aware of the incident.
         reached: milestones that were reached, by name.
-        clocks: time limits of the incident.
+        time_limits: time limits of the incident.
     """
     reports = [milestone.at for name, milestone in reached.items() if name.startswith(_REPORTED)]
     contained, notified = reached.get("contained"), reached.get(INDIVIDUALS_TOLD)
@@ -126,7 +130,7 @@ def measure_incident(
             Measure.NOTIFY: _between(aware_at, notified.at if notified else None),
             Measure.REPORT: _between(aware_at, min(reports, default=None)),
         },
-        late=late_clocks(clocks),
+        late=missed_time_limits(time_limits),
     )
 
 
@@ -263,11 +267,11 @@ def count_table(years: Sequence[YearStatistics]) -> Table:
     )
 
 
-def late_clock_table(incidents: Iterable[IncidentTimes]) -> Table:
+def missed_time_limit_table(incidents: Iterable[IncidentTimes]) -> Table:
     """Return a table with one row per missed time limit of all incidents."""
     return table_of(
         _("Missed time limits"),
-        [(incident.number, clock) for incident in incidents for clock in incident.late],
+        [(incident.number, time_limit) for incident in incidents for time_limit in incident.late],
         [
             (_("Incident"), "code", lambda row: row[0]),
             (_("Time limit"), "text", lambda row: row[1].rule.message),
@@ -291,7 +295,7 @@ def report_blocks(
         count_table(years),
         response_time_table(years),
         *charts(years),
-        late_clock_table(incidents),
+        missed_time_limit_table(incidents),
     ]
 
 
@@ -303,11 +307,11 @@ def _year_label(year: YearStatistics) -> Message | str:
     return _("All years") if year.year is None else str(year.year)
 
 
-_UNSCORED_STATES = (ClockState.STOPPED, ClockState.LAPSED, ClockState.NOT_YET)
+_UNSCORED_STATES = (TimeLimitState.STOPPED, TimeLimitState.LAPSED, TimeLimitState.NOT_YET)
 """States without points: the time limit never applied, or ended early without its step."""
 
 
-def drill_score(clocks: Sequence[Clock]) -> tuple[int, int]:
+def drill_score(time_limits: Sequence[TimeLimit]) -> tuple[int, int]:
     """Return how many time limits were met in a drill, and how many time limits were scored.
 
     A time limit is not scored if it does not apply to the incident. It is not scored either if it
@@ -315,26 +319,26 @@ def drill_score(clocks: Sequence[Clock]) -> tuple[int, int]:
     or changed the grade.
 
     Args:
-        clocks: time limits at the end of the drill.
+        time_limits: time limits at the end of the drill.
     """
     scored = [
-        clock
-        for clock in clocks
-        if clock.due_at is not None and clock.state not in _UNSCORED_STATES
+        time_limit
+        for time_limit in time_limits
+        if time_limit.due_at is not None and time_limit.state not in _UNSCORED_STATES
     ]
-    return sum(clock.state is ClockState.MET for clock in scored), len(scored)
+    return sum(time_limit.state is TimeLimitState.MET for time_limit in scored), len(scored)
 
 
-def score_sheet(clocks: Sequence[Clock]) -> Table:
+def score_sheet(time_limits: Sequence[TimeLimit]) -> Table:
     """Return a table with the allowed time, the time taken and the result of each time limit.
 
     Args:
-        clocks: time limits at the end of the drill.
+        time_limits: time limits at the end of the drill.
     """
-    due = [(clock, clock.begins_at, clock.due_at) for clock in clocks]
+    due = [(time_limit, time_limit.begins_at, time_limit.due_at) for time_limit in time_limits]
     return table_of(
         _("Response times of the drill, compared with the time limits"),
-        [(clock, begin, end) for clock, begin, end in due if begin and end],
+        [(time_limit, begin, end) for time_limit, begin, end in due if begin and end],
         [
             (_("Time limit"), "text", lambda row: row[0].rule.message),
             (_("Time allowed"), "duration", lambda row: _seconds(row[2] - row[1])),
@@ -348,7 +352,7 @@ def score_sheet(clocks: Sequence[Clock]) -> Table:
     )
 
 
-def _score_result(clock: Clock) -> Cell:
-    if clock.state in _UNSCORED_STATES:
-        return state_text(clock)
-    return Outcome.PASS if clock.state is ClockState.MET else Outcome.FAIL
+def _score_result(time_limit: TimeLimit) -> Cell:
+    if time_limit.state in _UNSCORED_STATES:
+        return state_text(time_limit)
+    return Outcome.PASS if time_limit.state is TimeLimitState.MET else Outcome.FAIL

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from include.incident.clocks.milestones import (
+from include.incident.incident_ids import Kind
+from include.incident.time_limits.milestones import (
     ConfirmedGrade,
     confirmed_grades,
     milestones,
     valid_entries,
 )
-from include.incident.incident_ids import Kind
-from tests.incident.clocks.clock_fixtures import entry, timeline
+from tests.incident.time_limits.time_limit_fixtures import entry, timeline
 
 BEGIN = datetime(2026, 3, 2, 1, tzinfo=UTC)
 

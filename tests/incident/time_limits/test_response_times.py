@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.incident.clocks.milestones import milestones
-from include.incident.clocks.response_times import (
+from include.incident.incident_ids import Kind, State
+from include.incident.time_limits.milestones import milestones
+from include.incident.time_limits.response_times import (
     IncidentTimes,
     Measure,
     TimeStatistics,
     charts,
     count_table,
-    late_clock_table,
     measure_incident,
+    missed_time_limit_table,
     report_blocks,
     response_time_table,
     yearly_statistics,
 )
-from include.incident.incident_ids import Kind, State
 from include.reports.i18n import Translator
-from tests.incident.clocks.clock_fixtures import SHANGHAI, look, timeline
+from tests.incident.time_limits.time_limit_fixtures import SHANGHAI, look, timeline
 
 AWARE = datetime(2026, 3, 2, 1, tzinfo=UTC)
 DETECT, CONTAIN, NOTIFY, REPORT = Measure
@@ -50,14 +50,14 @@ def incident(
         state: state of the incident.
     """
     entries = timeline(*((kind, aware + h(after), data) for kind, after, data in done))
-    clocks = look(entries, aware + h(100), aware_at=aware).values()
+    time_limits = look(entries, aware + h(100), aware_at=aware).values()
     return measure_incident(
         number,
         state,
         began_at=None if began is None else aware - h(began),
         aware_at=aware,
         reached=milestones(entries),
-        clocks=clocks,
+        time_limits=time_limits,
     )
 
 
@@ -135,7 +135,7 @@ def test_yearly_statistics_leave_out_duplicate_and_cancelled_incidents():
     assert (total.incidents, total.cancelled) == (1, 1)
     assert total.durations[CONTAIN] == TimeStatistics(1, 0, h(2), h(2), h(2))
     assert total.late == len(incidents[0].late) + len(incidents[2].late)
-    assert "contained" in {clock.id for clock in incidents[2].late}
+    assert "contained" in {time_limit.id for time_limit in incidents[2].late}
 
 
 def test_yearly_statistics_without_incidents_are_zero():
@@ -192,7 +192,7 @@ def test_statistics_section_contains_response_times_and_missed_time_limits(
     row = next(row for row in table.rows if words.value(row[0]) == "2026: time to contain")
     assert row[1:] == [1, 0, 3 * 3600, 3 * 3600, 3 * 3600]
     assert count_table(years).rows[1] == ["2027", 1, 0, len(two_incidents[1].late)]
-    late = late_clock_table(two_incidents)
+    late = missed_time_limit_table(two_incidents)
     assert len(late.rows) == years[0].late > 0
     assert {str(row[0]) for row in late.rows} == {"INC-2026-0001", "INC-2027-0001"}
     assert len(report_blocks(years, two_incidents)) == 7

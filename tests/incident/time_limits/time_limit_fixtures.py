@@ -13,10 +13,10 @@ import yaml
 from pydantic import TypeAdapter
 
 import include.policy
-from include.incident.clocks.clock import Clock, build_facts, compute_clocks
-from include.incident.clocks.milestones import milestones
 from include.incident.incident_ids import Kind
-from include.incident.rules import ClockRule, IncidentRules
+from include.incident.rules import IncidentRules, TimeLimitRule
+from include.incident.time_limits.milestones import milestones
+from include.incident.time_limits.time_limit import TimeLimit, build_facts, compute_time_limits
 from include.incident.timeline import FIRST_PREVIOUS, Entry
 from include.messages import verbatim
 from include.policy.rules import Role
@@ -42,7 +42,7 @@ def _pack(name: str) -> Any:
     return yaml.safe_load(path.read_text("utf-8"))
 
 
-def rule(name: str, ends: str = "contained", **fields: Any) -> ClockRule:
+def rule(name: str, ends: str = "contained", **fields: Any) -> TimeLimitRule:
     """Return the rule of a time limit. By default, the company itself sets the time limit.
 
     Args:
@@ -56,7 +56,7 @@ def rule(name: str, ends: str = "contained", **fields: Any) -> ClockRule:
         "ends": ends,
         "basis": "business",
     } | fields
-    return ClockRule.model_validate(values)
+    return TimeLimitRule.model_validate(values)
 
 
 def entry(
@@ -99,12 +99,12 @@ def look(
     entries: Sequence[Entry],
     now: datetime,
     *,
-    rules: Sequence[ClockRule] = (),
+    rules: Sequence[TimeLimitRule] = (),
     aware_at: datetime,
     zone: ZoneInfo = SHANGHAI,
     critical: bool = False,
     proposed: str | None = "general",
-) -> dict[str, Clock]:
+) -> dict[str, TimeLimit]:
     """Return the time limits of an incident at the time `now`, by id.
 
     Args:
@@ -124,8 +124,10 @@ def look(
         order=[grade.id for grade in shipped().grades],
         proposed=proposed,
     )
-    clocks = compute_clocks(rules or shipped().clocks, facts, milestones(entries), now, zone)
-    return {clock.id: clock for clock in clocks}
+    time_limits = compute_time_limits(
+        rules or shipped().clocks, facts, milestones(entries), now, zone
+    )
+    return {time_limit.id: time_limit for time_limit in time_limits}
 
 
 def lines_of(path: Path) -> Iterator[list[str]]:

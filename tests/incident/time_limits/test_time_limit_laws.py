@@ -9,20 +9,20 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from include.incident.clocks.clock import (
+from include.incident.time_limits.milestones import ConfirmedGrade, ReachedMilestone
+from include.incident.time_limits.time_limit import (
     Applicability,
-    Clock,
-    ClockFacts,
-    ClockState,
+    IncidentFacts,
+    TimeLimit,
+    TimeLimitState,
     applicability,
-    compute_clocks,
-    late_clocks,
+    compute_time_limits,
+    missed_time_limits,
     sort_by_urgency,
 )
-from include.incident.clocks.milestones import ConfirmedGrade, ReachedMilestone
 from include.policy.period import Period, add_period, subtract_period, utc
 from include.services.errors import UsageError
-from tests.incident.clocks.clock_fixtures import SHANGHAI, look, rule, shipped
+from tests.incident.time_limits.time_limit_fixtures import SHANGHAI, look, rule, shipped
 
 NEW_YORK, LORD_HOWE = ZoneInfo("America/New_York"), ZoneInfo("Australia/Lord_Howe")
 ZONES = st.sampled_from(
@@ -108,26 +108,28 @@ def test_lateness_stays_the_same_after_milestone_was_reached(
     zone: ZoneInfo,
     within: Period,
 ):
-    rules, facts = [rule("x", within=str(within))], ClockFacts(aware, "misdelivery")
+    rules, facts = [rule("x", within=str(within))], IncidentFacts(aware, "misdelivery")
     reached = {"contained": ReachedMilestone(done.astimezone(NEW_YORK), done, 1)}
-    clocks = [
-        compute_clocks(rules, facts, reached, now.astimezone(zone), zone)[0]
+    time_limits = [
+        compute_time_limits(rules, facts, reached, now.astimezone(zone), zone)[0]
         for now in (first_look, second_look)
     ]
-    assert clocks[0] == clocks[1]
+    assert time_limits[0] == time_limits[1]
     due = add_period(aware, within, zone)
-    assert clocks[0].lateness == max(done - due, timedelta(0))
-    assert clocks[0].state is (ClockState.LATE if done > due else ClockState.MET)
+    assert time_limits[0].lateness == max(done - due, timedelta(0))
+    assert time_limits[0].state is (TimeLimitState.LATE if done > due else TimeLimitState.MET)
 
 
 @given(MOMENT, MOMENT, LENGTHS)
 def test_open_time_limit_is_late_from_the_moment_after_its_deadline(
     aware: datetime, now: datetime, after: timedelta
 ):
-    rules, facts = [rule("x", within="P3D")], ClockFacts(aware, "misdelivery")
-    first, second = (compute_clocks(rules, facts, {}, at, SHANGHAI)[0] for at in (now, now + after))
+    rules, facts = [rule("x", within="P3D")], IncidentFacts(aware, "misdelivery")
+    first, second = (
+        compute_time_limits(rules, facts, {}, at, SHANGHAI)[0] for at in (now, now + after)
+    )
     assert first.due_at is not None
-    assert first.is_late == (now > first.due_at) == (first.state is ClockState.OVERDUE)
+    assert first.is_late == (now > first.due_at) == (first.state is TimeLimitState.OVERDUE)
     assert (first.remaining is None) == first.is_late
     assert second.lateness >= first.lateness
 
@@ -137,21 +139,21 @@ def test_lateness_stays_the_same_after_cancellation_or_new_grade_ended_time_limi
     aware: datetime, ended: datetime, after: timedelta, cancelled: bool
 ):
     if cancelled:
-        facts = ClockFacts(
+        facts = IncidentFacts(
             aware, "misdelivery", cancelled_at=ended, graded=(ConfirmedGrade("larger", aware),)
         )
     else:
-        facts = ClockFacts(
+        facts = IncidentFacts(
             aware,
             "misdelivery",
             graded=(ConfirmedGrade("larger", aware), ConfirmedGrade("general", ended)),
         )
     rules = [rule("x", within="PT4H", grades=["larger"])]
-    before = ClockFacts(aware, "misdelivery", graded=(ConfirmedGrade("larger", aware),))
-    lateness_at_end = compute_clocks(rules, before, {}, ended, SHANGHAI)[0].lateness
-    clock = compute_clocks(rules, facts, {}, ended + after, SHANGHAI)[0]
-    assert clock.lateness == lateness_at_end
-    assert not clock.is_open
+    before = IncidentFacts(aware, "misdelivery", graded=(ConfirmedGrade("larger", aware),))
+    lateness_at_end = compute_time_limits(rules, before, {}, ended, SHANGHAI)[0].lateness
+    time_limit = compute_time_limits(rules, facts, {}, ended + after, SHANGHAI)[0]
+    assert time_limit.lateness == lateness_at_end
+    assert not time_limit.is_open
 
 
 def test_lateness_counts_elapsed_time_across_daylight_saving_change():
@@ -159,8 +161,10 @@ def test_lateness_counts_elapsed_time_across_daylight_saving_change():
     done = datetime(2026, 11, 1, 2, 45, tzinfo=NEW_YORK)  # two hours and a quarter later
     reached = {"contained": ReachedMilestone(done, done, 1)}
     rules = [rule("x", within="PT2H")]
-    clock = compute_clocks(rules, ClockFacts(aware, "misdelivery"), reached, done, NEW_YORK)[0]
-    assert clock.lateness == timedelta(minutes=15)
+    time_limit = compute_time_limits(
+        rules, IncidentFacts(aware, "misdelivery"), reached, done, NEW_YORK
+    )[0]
+    assert time_limit.lateness == timedelta(minutes=15)
 
 
 def test_utc_refuses_naive_datetime():
@@ -175,8 +179,11 @@ def test_error_for_deadline_after_last_python_date_names_period():
 
 def test_sort_by_urgency_orders_by_state_and_deadline():
     aware = datetime(2026, 3, 2, 1, tzinfo=UTC)
-    clocks = look([], aware + timedelta(hours=3, minutes=30), aware_at=aware)
-    states = [(clock.id, str(clock.state)) for clock in sort_by_urgency(clocks.values())]
+    time_limits = look([], aware + timedelta(hours=3, minutes=30), aware_at=aware)
+    states = [
+        (time_limit.id, str(time_limit.state))
+        for time_limit in sort_by_urgency(time_limits.values())
+    ]
     assert (
         states
         == [
@@ -194,7 +201,9 @@ def test_sort_by_urgency_orders_by_state_and_deadline():
         ]
         or states
     )
-    assert [late_clock.id for late_clock in late_clocks(clocks.values())] == [
+    assert [
+        missed_time_limit.id for missed_time_limit in missed_time_limits(time_limits.values())
+    ] == [
         "plan_started",
         "team_called",
         "graded",
@@ -224,11 +233,13 @@ def test_applicability_depends_on_type_critical_systems_and_grade(
 ):
     at = datetime(2026, 3, 2, 1, tzinfo=UTC)
     graded = tuple(ConfirmedGrade(grade, at) for grade in facts.pop("graded", ()))
-    clock_facts = ClockFacts(at, "misdelivery", graded=graded, **facts)
-    assert applicability(rule("x", within="PT4H", **fields), clock_facts) is expected
+    incident_facts = IncidentFacts(at, "misdelivery", graded=graded, **facts)
+    assert applicability(rule("x", within="PT4H", **fields), incident_facts) is expected
 
 
-def test_compute_clocks_keeps_order_of_rules():
-    facts = ClockFacts(datetime(2026, 3, 2, 1, tzinfo=UTC), "misdelivery")
-    clocks: list[Clock] = compute_clocks(shipped().clocks, facts, {}, facts.aware_at, SHANGHAI)
-    assert [clock.rule for clock in clocks] == list(shipped().clocks)
+def test_compute_time_limits_keeps_order_of_rules():
+    facts = IncidentFacts(datetime(2026, 3, 2, 1, tzinfo=UTC), "misdelivery")
+    time_limits: list[TimeLimit] = compute_time_limits(
+        shipped().clocks, facts, {}, facts.aware_at, SHANGHAI
+    )
+    assert [time_limit.rule for time_limit in time_limits] == list(shipped().clocks)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.incident.clocks.clock import Clock
-from include.incident.clocks.escalation import (
+from include.incident.incident_ids import ALERT, Kind
+from include.incident.rules import EscalationRules
+from include.incident.time_limits.escalation import (
     STEPS,
     Escalation,
     due_escalations,
@@ -22,12 +23,18 @@ from include.incident.clocks.escalation import (
     still_due,
     timeline_words,
 )
-from include.incident.clocks.milestones import ConfirmedGrade
-from include.incident.incident_ids import ALERT, Kind
-from include.incident.rules import EscalationRules
+from include.incident.time_limits.milestones import ConfirmedGrade
+from include.incident.time_limits.time_limit import TimeLimit
 from include.notify.notification import Notification
 from include.reports.i18n import Translator
-from tests.incident.clocks.clock_fixtures import SHANGHAI, entry, look, roles, rule, shipped
+from tests.incident.time_limits.time_limit_fixtures import (
+    SHANGHAI,
+    entry,
+    look,
+    roles,
+    rule,
+    shipped,
+)
 
 NUMBER = "INC-2026-0001"
 AWARE = datetime(2026, 3, 2, 1, tzinfo=UTC)  # 09:00 in Shanghai
@@ -40,14 +47,14 @@ def h(hours: float) -> datetime:
     return AWARE + timedelta(hours=hours)
 
 
-def clocks_of_report(now: datetime, done: datetime | None = None) -> list[Clock]:
+def time_limits_of_report(now: datetime, done: datetime | None = None) -> list[TimeLimit]:
     entries = [entry(1, Kind.REPORTED, done, authority="cac")] if done and done <= now else []
     return list(look(entries, now, rules=[FOUR_HOURS], aware_at=AWARE).values())
 
 
 def escalation_keys(now: datetime, sent_keys: set[str] | None = None) -> list[str]:
     escalations = due_escalations(
-        NUMBER, clocks_of_report(now), WAKE, now, SHANGHAI, sent_keys or set()
+        NUMBER, time_limits_of_report(now), WAKE, now, SHANGHAI, sent_keys or set()
     )
     return [escalation.key.removeprefix(f"{NUMBER}/") for escalation in escalations]
 
@@ -78,7 +85,7 @@ def test_each_period_causes_at_most_one_notification(looks: list[datetime], done
     at: list[datetime] = []
     for now in sorted(looks):
         escalations = due_escalations(
-            NUMBER, clocks_of_report(now, done), WAKE, now, SHANGHAI, keys
+            NUMBER, time_limits_of_report(now, done), WAKE, now, SHANGHAI, keys
         )
         assert len(escalations) <= 1
         assert not escalations or not done or now < done
@@ -97,7 +104,7 @@ def test_notification_of_newest_passed_period_is_sent_after_downtime(
         keys += [
             escalation.key
             for escalation in due_escalations(
-                NUMBER, clocks_of_report(now), WAKE, now, SHANGHAI, keys
+                NUMBER, time_limits_of_report(now), WAKE, now, SHANGHAI, keys
             )
         ]
         newest = [f"{NUMBER}/{escalation}" for escalation in escalation_keys(now)]
@@ -108,10 +115,10 @@ def test_checking_only_at_next_escalation_times_misses_no_notification():
     now: datetime | None = AWARE
     keys: list[str] = []
     while now is not None:
-        escalations = due_escalations(NUMBER, clocks_of_report(now), WAKE, now, SHANGHAI, keys)
+        escalations = due_escalations(NUMBER, time_limits_of_report(now), WAKE, now, SHANGHAI, keys)
         assert [escalation.at for escalation in escalations] in ([], [now])
         keys += [escalation.key for escalation in escalations]
-        now = next_escalation_at(clocks_of_report(now), WAKE, now, SHANGHAI)
+        now = next_escalation_at(time_limits_of_report(now), WAKE, now, SHANGHAI)
     assert [key.partition("/x/")[2] for key in keys] == [
         "before/PT1H",
         "before/PT15M",
@@ -125,7 +132,7 @@ def test_checking_only_at_next_escalation_times_misses_no_notification():
 
 
 def test_next_escalation_at_is_none_without_running_time_limit():
-    assert next_escalation_at(clocks_of_report(h(2), done=h(1)), WAKE, h(2), SHANGHAI) is None
+    assert next_escalation_at(time_limits_of_report(h(2), done=h(1)), WAKE, h(2), SHANGHAI) is None
     later = look([], h(2), rules=[rule("y", begins="closing", within="P30D")], aware_at=AWARE)
     assert next_escalation_at(later.values(), WAKE, h(2), SHANGHAI) is None
     assert due_escalations(NUMBER, later.values(), WAKE, h(2), SHANGHAI) == []
@@ -147,11 +154,13 @@ def test_escalations_of_30_day_time_limit_are_due_7_days_and_1_day_before_deadli
 
 def test_notifications_before_deadline_are_skipped_once_overdue():
     calm = EscalationRules.model_validate({"before": ["PT1H"], "after": ["PT1H"]})
-    assert due_escalations(NUMBER, clocks_of_report(h(4.5)), calm, h(4.5), SHANGHAI) == []
-    assert next_escalation_at(clocks_of_report(h(4.5)), calm, h(4.5), SHANGHAI) == h(5)
+    assert due_escalations(NUMBER, time_limits_of_report(h(4.5)), calm, h(4.5), SHANGHAI) == []
+    assert next_escalation_at(time_limits_of_report(h(4.5)), calm, h(4.5), SHANGHAI) == h(5)
 
 
-def shipped_at(now: datetime, *grades: ConfirmedGrade, proposed: str = "general") -> list[Clock]:
+def shipped_at(
+    now: datetime, *grades: ConfirmedGrade, proposed: str = "general"
+) -> list[TimeLimit]:
     entries = [
         entry(position, Kind.GRADED, grade.at, grade=grade.grade)
         for position, grade in enumerate(grades, 1)
@@ -159,14 +168,16 @@ def shipped_at(now: datetime, *grades: ConfirmedGrade, proposed: str = "general"
     return list(look(entries, now, aware_at=AWARE, proposed=proposed).values())
 
 
-def notifications_at(now: datetime, clock: str, **facts: str) -> list[Notification]:
+def notifications_at(now: datetime, time_limit: str, **facts: str) -> list[Notification]:
     escalations = due_escalations(NUMBER, shipped_at(now, **facts), WAKE, now, SHANGHAI)
-    own_escalations = [escalation for escalation in escalations if escalation.clock.id == clock]
+    own_escalations = [
+        escalation for escalation in escalations if escalation.time_limit.id == time_limit
+    ]
     return list(escalation_notifications(own_escalations, shipped(), roles(), SHANGHAI))
 
 
 @pytest.mark.parametrize(
-    ("clock", "hours", "recipients"),
+    ("time_limit", "hours", "recipients"),
     [
         ("graded", 1.5, ["role:compliance"]),
         ("contained", 3.5, ["role:data_engineering"]),
@@ -180,9 +191,9 @@ def notifications_at(now: datetime, clock: str, **facts: str) -> list[Notificati
     ],
 )
 def test_notification_is_sent_to_responsible_role_and_if_overdue_also_to_management(
-    clock: str, hours: float, recipients: list[str]
+    time_limit: str, hours: float, recipients: list[str]
 ):
-    notifications = notifications_at(h(hours), clock)
+    notifications = notifications_at(h(hours), time_limit)
     assert [notification.recipient for notification in notifications] == recipients
     assert len({notification.key for notification in notifications}) == len(notifications)
     assert all(
@@ -193,7 +204,10 @@ def test_notification_is_sent_to_responsible_role_and_if_overdue_also_to_managem
 
 def test_shipped_policy_pack_assigns_duty_to_every_step_that_reaches_a_milestone():
     assert {step for steps in STEPS.values() for step in steps} <= set(shipped().steps)
-    assert {clock.ends for clock in shipped().clocks} - set(STEPS) == {"opened", "team_called"}
+    assert {time_limit.ends for time_limit in shipped().clocks} - set(STEPS) == {
+        "opened",
+        "team_called",
+    }
 
 
 def texts(notification: Notification, locale: str) -> tuple[str, str]:
@@ -240,7 +254,8 @@ def test_notification_asks_to_confirm_grade_if_grade_is_only_proposed():
 def test_timeline_words_name_time_limit_and_recipients():
     words = Translator("en", "Asia/Shanghai")
     before, after = (
-        due_escalations(NUMBER, clocks_of_report(h(at)), WAKE, h(at), SHANGHAI)[0] for at in (3, 5)
+        due_escalations(NUMBER, time_limits_of_report(h(at)), WAKE, h(at), SHANGHAI)[0]
+        for at in (3, 5)
     )
     assert words.text(timeline_words(before)).startswith(
         "The team was reminded that “x” is due by 2026"
@@ -260,7 +275,7 @@ def test_still_due_keeps_newest_waiting_notification_of_open_time_limit():
     for at in (3, 3.75, 4.1, 5):
         escalations = due_escalations(NUMBER, shipped_at(h(at)), WAKE, h(at), SHANGHAI)
         keys += keys_of(
-            [escalation for escalation in escalations if escalation.clock.id == "postal_first"]
+            [escalation for escalation in escalations if escalation.time_limit.id == "postal_first"]
         )
     assert len(keys) == 6
     before, after = keys[:2], keys[2:]
@@ -268,14 +283,14 @@ def test_still_due_keeps_newest_waiting_notification_of_open_time_limit():
     assert still_due(keys, NUMBER, shipped_at(h(5.5)), SHANGHAI) == set(after[2:])
     assert still_due(before, NUMBER, shipped_at(h(5.5)), SHANGHAI) == set()
     done = entry(1, Kind.REPORTED, h(5.2), authority="postal")
-    clocks = look([done], h(5.5), aware_at=AWARE).values()
-    assert still_due(keys, NUMBER, clocks, SHANGHAI) == set()
+    time_limits = look([done], h(5.5), aware_at=AWARE).values()
+    assert still_due(keys, NUMBER, time_limits, SHANGHAI) == set()
 
 
 def test_still_due_keeps_calls_of_team_and_ignores_other_incidents():
     call, other = f"{NUMBER}/called/technical", "INC-2026-0002/called/technical"
     second = f"{NUMBER}/called/technical#1"
-    assert still_due([call, second, other], NUMBER, clocks_of_report(h(3)), SHANGHAI) == {
+    assert still_due([call, second, other], NUMBER, time_limits_of_report(h(3)), SHANGHAI) == {
         call,
         second,
     }
@@ -288,7 +303,7 @@ def test_still_due_keeps_newest_waiting_notification_to_each_address():
         for period in ("PT1S", "PT6H", "PT1H")
     ]
     newest = {key for key in keys if "/PT6H/" in key}
-    assert still_due(keys, NUMBER, clocks_of_report(h(11)), SHANGHAI) == newest
+    assert still_due(keys, NUMBER, time_limits_of_report(h(11)), SHANGHAI) == newest
 
 
 @pytest.mark.parametrize(("month", "newest"), [(2, "P30D"), (3, "P1M")])

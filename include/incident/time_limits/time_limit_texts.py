@@ -7,8 +7,13 @@ from datetime import datetime
 from typing import Literal
 
 from include.evidence.model import Outcome
-from include.incident.clocks.clock import Clock, ClockState, InactiveReason, sort_by_urgency
-from include.incident.rules import ClockRule
+from include.incident.rules import TimeLimitRule
+from include.incident.time_limits.time_limit import (
+    InactiveReason,
+    TimeLimit,
+    TimeLimitState,
+    sort_by_urgency,
+)
 from include.messages import Message, _, verbatim
 from include.policy.period import Period
 from include.reports.model import Cell, Columns, Table, table_of, text_table
@@ -24,74 +29,80 @@ _INACTIVE_TEXTS = {
     InactiveReason.NOT_NEEDED: _("no longer applies: the action was declared not required"),
 }
 _OUTCOMES = {
-    ClockState.OVERDUE: Outcome.FAIL,
-    ClockState.LATE: Outcome.FAIL,
-    ClockState.MISSED: Outcome.FAIL,
-    ClockState.DUE_SOON: Outcome.ATTENTION,
-    ClockState.MET: Outcome.PASS,
+    TimeLimitState.OVERDUE: Outcome.FAIL,
+    TimeLimitState.LATE: Outcome.FAIL,
+    TimeLimitState.MISSED: Outcome.FAIL,
+    TimeLimitState.DUE_SOON: Outcome.ATTENTION,
+    TimeLimitState.MET: Outcome.PASS,
 }
 
 
-def clock_rows(clocks: Iterable[Clock]) -> tuple[Sequence[Message], list[list[Message]]]:
+def time_limit_rows(
+    time_limits: Iterable[TimeLimit],
+) -> tuple[Sequence[Message], list[list[Message]]]:
     """Return the column titles and rows of the table of time limits in an approval form.
 
     The most urgent time limit comes first. Time limits that do not apply are left out.
     """
     applicable = [
-        clock for clock in sort_by_urgency(clocks) if clock.state is not ClockState.NOT_APPLICABLE
+        time_limit
+        for time_limit in sort_by_urgency(time_limits)
+        if time_limit.state is not TimeLimitState.NOT_APPLICABLE
     ]
     heads = [label for label, _kind, _cell in _COLUMNS]
-    return heads, [[cell(clock) for _label, _kind, cell in _COLUMNS] for clock in applicable]
+    return heads, [
+        [cell(time_limit) for _label, _kind, cell in _COLUMNS] for time_limit in applicable
+    ]
 
 
-def clock_table(clocks: Iterable[Clock]) -> Table:
+def time_limit_table(time_limits: Iterable[TimeLimit]) -> Table:
     """Return a report table of all time limits with their outcomes, most urgent first.
 
     If a time limit has no outcome, the cell says that it is still open or does not apply.
     """
-    columns: Columns[Clock] = (*_COLUMNS, (_("Result"), "outcome", clock_result))
-    return table_of(_("Time limits and deadlines"), sort_by_urgency(clocks), columns)
+    columns: Columns[TimeLimit] = (*_COLUMNS, (_("Result"), "outcome", time_limit_result))
+    return table_of(_("Time limits and deadlines"), sort_by_urgency(time_limits), columns)
 
 
-def document_table(clocks: Iterable[Clock]) -> Table:
+def document_table(time_limits: Iterable[TimeLimit]) -> Table:
     """Return a table of time limits for a document that is handed in to an authority.
 
     Time limits that do not apply are left out.
     """
-    return text_table(_("Time limits and deadlines"), *clock_rows(clocks))
+    return text_table(_("Time limits and deadlines"), *time_limit_rows(time_limits))
 
 
-def clock_outcome(clock: Clock) -> Outcome | None:
+def time_limit_outcome(time_limit: TimeLimit) -> Outcome | None:
     """Return the outcome of a time limit: failed if it was missed, passed if it was met.
 
     Return None in all other cases.
     """
-    return _OUTCOMES.get(clock.state)
+    return _OUTCOMES.get(time_limit.state)
 
 
-def clock_result(clock: Clock) -> Cell:
+def time_limit_result(time_limit: TimeLimit) -> Cell:
     """Return the outcome of a time limit as a table cell.
 
     If there is no outcome, the cell says that the time limit is still open or does not apply.
     """
-    if (outcome := clock_outcome(clock)) is not None:
+    if (outcome := time_limit_outcome(time_limit)) is not None:
         return outcome
-    if clock.is_open or clock.state is ClockState.NOT_BEGUN:
+    if time_limit.is_open or time_limit.state is TimeLimitState.NOT_BEGUN:
         return _("still open")
     return _("does not apply")
 
 
-def due_text(clock: Clock) -> Message:
+def due_text(time_limit: TimeLimit) -> Message:
     """Return the deadline of a time limit as text.
 
     If the time limit starts only when the incident is closed, the text states the length of the
     time limit instead.
     """
-    if clock.due_at is not None:
-        return _moment(clock.due_at)
-    if clock.state is ClockState.NOT_APPLICABLE:
+    if time_limit.due_at is not None:
+        return _moment(time_limit.due_at)
+    if time_limit.state is TimeLimitState.NOT_APPLICABLE:
         return _("no deadline")
-    within = clock.rule.within
+    within = time_limit.rule.within
     if within.months:
         months = _("{months} months after the incident is closed", months=within.months)
         return months if within.span == Period("", within.months).span else verbatim(str(within))
@@ -99,15 +110,15 @@ def due_text(clock: Clock) -> Message:
     return _("{length:duration} after the incident is closed", length=length)
 
 
-def state_text(clock: Clock) -> Message:
+def state_text(time_limit: TimeLimit) -> Message:
     """Return the state of a time limit as text, such as ``3 h left``."""
-    words = _plain_state_text(clock)
-    if clock.provisional and (clock.is_open or clock.is_late):
+    words = _plain_state_text(time_limit)
+    if time_limit.provisional and (time_limit.is_open or time_limit.is_late):
         return _("{state}; the grade is not confirmed yet", state=words)
     return words
 
 
-def basis_text(rule: ClockRule) -> Message:
+def basis_text(rule: TimeLimitRule) -> Message:
     """Return a text that names the source of a time limit: a law, or the company itself.
 
     If the law demands the action at once and sets no period, the text also says that the company
@@ -123,53 +134,57 @@ def basis_text(rule: ClockRule) -> Message:
     return rule.basis.message
 
 
-_COLUMNS: Sequence[tuple[Message, Literal["text"], Callable[[Clock], Message]]] = (
-    (_("Time limit"), "text", lambda clock: clock.rule.message),
+_COLUMNS: Sequence[tuple[Message, Literal["text"], Callable[[TimeLimit], Message]]] = (
+    (_("Time limit"), "text", lambda time_limit: time_limit.rule.message),
     (_("Deadline"), "text", due_text),
     (_("State"), "text", state_text),
-    (_("Basis"), "text", lambda clock: basis_text(clock.rule)),
+    (_("Basis"), "text", lambda time_limit: basis_text(time_limit.rule)),
 )
 
 
-def _plain_state_text(clock: Clock) -> Message:
-    lateness = clock.lateness.total_seconds()
-    match clock.state:
-        case ClockState.OVERDUE:
+def _plain_state_text(time_limit: TimeLimit) -> Message:
+    lateness = time_limit.lateness.total_seconds()
+    match time_limit.state:
+        case TimeLimitState.OVERDUE:
             return _("OVERDUE by {length:duration}", length=lateness)
-        case ClockState.DUE_SOON | ClockState.RUNNING if clock.remaining is not None:
-            return _("{length:duration} left", length=clock.remaining.total_seconds())
-        case ClockState.NOT_YET:
+        case TimeLimitState.DUE_SOON | TimeLimitState.RUNNING if time_limit.remaining is not None:
+            return _("{length:duration} left", length=time_limit.remaining.total_seconds())
+        case TimeLimitState.NOT_YET:
             return _(
                 "applies only if the confirmed grade of the incident differs from the "
                 "proposed grade"
             )
-        case ClockState.NOT_BEGUN:
+        case TimeLimitState.NOT_BEGUN:
             return _("starts when the incident is closed")
-        case ClockState.LATE:
+        case TimeLimitState.LATE:
             return _(
-                "done at {at}, late by {length:duration}", at=_done_text(clock), length=lateness
+                "done at {at}, late by {length:duration}",
+                at=_done_text(time_limit),
+                length=lateness,
             )
-        case ClockState.MET:
-            return _("done at {at}, in time", at=_done_text(clock))
-        case ClockState.MISSED:
+        case TimeLimitState.MET:
+            return _("done at {at}, in time", at=_done_text(time_limit))
+        case TimeLimitState.MISSED:
             return _(
                 "not done. The deadline had passed {length:duration} before the time limit "
                 "stopped applying. Reason: {reason}",
                 length=lateness,
-                reason=_inactive_text(clock),
+                reason=_inactive_text(time_limit),
             )
         case _:
-            return _inactive_text(clock)
+            return _inactive_text(time_limit)
 
 
-def _inactive_text(clock: Clock) -> Message:
-    assert clock.inactive_reason is not None
-    return _INACTIVE_TEXTS[clock.inactive_reason]
+def _inactive_text(time_limit: TimeLimit) -> Message:
+    assert time_limit.inactive_reason is not None
+    return _INACTIVE_TEXTS[time_limit.inactive_reason]
 
 
-def _done_text(clock: Clock) -> Message:
-    assert clock.reached_milestone is not None
-    return occurrence_text(clock.reached_milestone.at, clock.reached_milestone.recorded_at)
+def _done_text(time_limit: TimeLimit) -> Message:
+    assert time_limit.reached_milestone is not None
+    return occurrence_text(
+        time_limit.reached_milestone.at, time_limit.reached_milestone.recorded_at
+    )
 
 
 def occurrence_text(at: datetime, entered: datetime) -> Message:

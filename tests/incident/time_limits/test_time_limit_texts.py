@@ -8,12 +8,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from include.evidence.model import Outcome
-from include.incident.clocks.clock import Clock, ClockState
-from include.incident.clocks.clock_texts import basis_text, clock_rows, clock_table
 from include.incident.incident_ids import Kind
+from include.incident.time_limits.time_limit import TimeLimit, TimeLimitState
+from include.incident.time_limits.time_limit_texts import (
+    basis_text,
+    time_limit_rows,
+    time_limit_table,
+)
 from include.incident.timeline import Entry
 from include.reports.i18n import Translator
-from tests.incident.clocks.clock_fixtures import entry, look, rule, shipped
+from tests.incident.time_limits.time_limit_fixtures import entry, look, rule, shipped
 
 AWARE = datetime(2026, 3, 2, 1, tzinfo=UTC)  # 09:00 in Shanghai
 ENGLISH, CHINESE = (Translator(locale, "Asia/Shanghai") for locale in ("en", "zh_CN"))
@@ -32,78 +36,78 @@ LARGER = graded(1, "larger", 1)
 REPORTED = {"authority": "cac"}
 
 
-def clock_at(now: float, *entries: Entry, proposed: str = "larger") -> Clock:
+def time_limit_at(now: float, *entries: Entry, proposed: str = "larger") -> TimeLimit:
     return look(list(entries), h(now), rules=[RULE], aware_at=AWARE, proposed=proposed)["x"]
 
 
 @pytest.mark.parametrize(
-    ("clock", "english"),
+    ("time_limit", "english"),
     [
-        (clock_at(1, LARGER), "3 h left"),
-        (clock_at(3.5, LARGER), "30 min left"),
-        (clock_at(3.5), "30 min left; the grade is not confirmed yet"),
-        (clock_at(6.5, LARGER), "OVERDUE by 2 h 30 min"),
-        (clock_at(6.5), "OVERDUE by 2 h 30 min; the grade is not confirmed yet"),
+        (time_limit_at(1, LARGER), "3 h left"),
+        (time_limit_at(3.5, LARGER), "30 min left"),
+        (time_limit_at(3.5), "30 min left; the grade is not confirmed yet"),
+        (time_limit_at(6.5, LARGER), "OVERDUE by 2 h 30 min"),
+        (time_limit_at(6.5), "OVERDUE by 2 h 30 min; the grade is not confirmed yet"),
         (
-            clock_at(1, proposed="general"),
+            time_limit_at(1, proposed="general"),
             "applies only if the confirmed grade of the incident differs from the proposed grade",
         ),
-        (clock_at(1, graded(1, "general", 1)), "does not apply to this grade"),
+        (time_limit_at(1, graded(1, "general", 1)), "does not apply to this grade"),
         (
-            clock_at(6, LARGER, entry(2, Kind.REPORTED, h(3), **REPORTED)),
+            time_limit_at(6, LARGER, entry(2, Kind.REPORTED, h(3), **REPORTED)),
             "done at 2026-03-02 12:00 UTC+08:00, in time",
         ),
         (
-            clock_at(6, LARGER, entry(2, Kind.REPORTED, h(3), recorded=h(6), **REPORTED)),
+            time_limit_at(6, LARGER, entry(2, Kind.REPORTED, h(3), recorded=h(6), **REPORTED)),
             "done at 2026-03-02 12:00 UTC+08:00 "
             "(entered later, at 2026-03-02 15:00 UTC+08:00), in time",
         ),
         (
-            clock_at(6, LARGER, entry(2, Kind.REPORTED, h(5), **REPORTED)),
+            time_limit_at(6, LARGER, entry(2, Kind.REPORTED, h(5), **REPORTED)),
             "done at 2026-03-02 14:00 UTC+08:00, late by 1 h",
         ),
         (
-            clock_at(9, LARGER, graded(2, "general", 3)),
+            time_limit_at(9, LARGER, graded(2, "general", 3)),
             "no longer applies: the grade was changed",
         ),
         (
-            clock_at(9, LARGER, graded(2, "general", 5)),
+            time_limit_at(9, LARGER, graded(2, "general", 5)),
             "not done. The deadline had passed 1 h before the time limit stopped applying. Reason: "
             "no longer applies: the grade was changed",
         ),
         (
-            clock_at(9, LARGER, entry(2, Kind.CANCELLED, h(2))),
+            time_limit_at(9, LARGER, entry(2, Kind.CANCELLED, h(2))),
             "no longer applies: the incident was cancelled",
         ),
         (
-            clock_at(9, LARGER, entry(2, Kind.REPORTED, h(2), complete=False, **REPORTED)),
+            time_limit_at(9, LARGER, entry(2, Kind.REPORTED, h(2), complete=False, **REPORTED)),
             "no longer applies: the action was declared not required",
         ),
     ],
 )
-def test_state_text_describes_time_limit_in_english(clock: Clock, english: str):
-    (_, rows) = clock_rows([clock])
-    words = clock_table([clock]).rows[0][2]
+def test_state_text_describes_time_limit_in_english(time_limit: TimeLimit, english: str):
+    (_, rows) = time_limit_rows([time_limit])
+    words = time_limit_table([time_limit]).rows[0][2]
     assert ENGLISH.value(words) == english
     assert rows == [] or ENGLISH.text(rows[0][2]) == english
 
 
-def clocks_in_every_state() -> list[Clock]:
+def time_limits_in_every_state() -> list[TimeLimit]:
     """Return a list of time limits in which every state occurs."""
     entries = [LARGER, entry(2, Kind.CONTAINED, h(3)), entry(3, Kind.REPORTED, h(5), **REPORTED)]
-    clocks = [*look(entries, h(6), aware_at=AWARE).values()]
-    clocks += [*look([], h(3.5), aware_at=AWARE).values()]
-    clocks += [*look([graded(1, "general", 1)], h(3.5), aware_at=AWARE).values()]
-    clocks += [clock_at(9, LARGER, graded(2, "general", at)) for at in (3, 5)]
-    clocks += [clock_at(9, LARGER, entry(2, Kind.CANCELLED, h(at))) for at in (3, 5)]
-    clocks += [clock_at(1, LARGER), clock_at(1)]
-    return clocks
+    time_limits = [*look(entries, h(6), aware_at=AWARE).values()]
+    time_limits += [*look([], h(3.5), aware_at=AWARE).values()]
+    time_limits += [*look([graded(1, "general", 1)], h(3.5), aware_at=AWARE).values()]
+    time_limits += [time_limit_at(9, LARGER, graded(2, "general", at)) for at in (3, 5)]
+    time_limits += [time_limit_at(9, LARGER, entry(2, Kind.CANCELLED, h(at))) for at in (3, 5)]
+    time_limits += [time_limit_at(1, LARGER), time_limit_at(1)]
+    return time_limits
 
 
 def test_table_of_time_limits_has_text_in_both_languages_for_every_state():
-    clocks = clocks_in_every_state()
-    assert {clock.state for clock in clocks} == set(ClockState)
-    table = clock_table(clocks)
+    time_limits = time_limits_in_every_state()
+    assert {time_limit.state for time_limit in time_limits} == set(TimeLimitState)
+    table = time_limit_table(time_limits)
     by_state: dict[str, Outcome | None] = {}
     for row in table.rows:
         for cell in row[:4]:
@@ -113,36 +117,37 @@ def test_table_of_time_limits_has_text_in_both_languages_for_every_state():
         assert not re.search("[a-z]{4}", chinese_text)
         by_state[ENGLISH.value(row[2]).split()[0]] = row[4]
     assert by_state["OVERDUE"] is Outcome.FAIL
-    late = [clock for clock in clocks if clock.is_late]
+    late = [time_limit for time_limit in time_limits if time_limit.is_late]
     assert [row[4] for row in table.rows].count(Outcome.FAIL) == len(late)
 
 
 def test_table_of_time_limits_in_form_leaves_out_those_that_do_not_apply():
-    clocks = list(look([graded(1, "general", 1)], h(3.5), aware_at=AWARE).values())
-    heads, rows = clock_rows(clocks)
+    time_limits = list(look([graded(1, "general", 1)], h(3.5), aware_at=AWARE).values())
+    heads, rows = time_limit_rows(time_limits)
     titles = [ENGLISH.text(row[0]) for row in rows]
     assert len(heads) == len(rows[0]) == 4
     assert titles[0] == "Emergency plan started"
     assert not [title for title in titles if title.startswith("First report to the cyberspace")]
-    assert len(clock_table(clocks).rows) == len(shipped().clocks) > len(rows)
+    assert len(time_limit_table(time_limits).rows) == len(shipped().clocks) > len(rows)
 
 
 def test_due_text_of_started_unstarted_and_inapplicable_time_limits():
-    clocks = look([graded(1, "larger", 1)], h(2), aware_at=AWARE)
+    time_limits = look([graded(1, "larger", 1)], h(2), aware_at=AWARE)
     due = {
-        ENGLISH.value(row[0]): ENGLISH.value(row[1]) for row in clock_table(clocks.values()).rows
+        ENGLISH.value(row[0]): ENGLISH.value(row[1])
+        for row in time_limit_table(time_limits.values()).rows
     }
     assert due["Grade confirmed"] == "2026-03-02 11:00 UTC+08:00"
     assert due["Post-incident summary submitted"] == "30 d after the incident is closed"
     assert due["Post-incident summary approved"] == "no deadline"
     monthly = look([], h(2), rules=[rule("m", begins="closing", within="P1M")], aware_at=AWARE)
-    assert ENGLISH.value(clock_table(monthly.values()).rows[0][1]).startswith(
+    assert ENGLISH.value(time_limit_table(monthly.values()).rows[0][1]).startswith(
         "1 months after the incident"
     )
 
 
 @pytest.mark.parametrize(
-    ("clock", "english"),
+    ("time_limit", "english"),
     [
         (
             "cac_first",
@@ -156,7 +161,7 @@ def test_due_text_of_started_unstarted_and_inapplicable_time_limits():
         ("graded", "the company's own rule"),
     ],
 )
-def test_basis_text_names_legal_source_of_time_limit(clock: str, english: str):
-    clock_rule = next(item for item in shipped().clocks if item.id == clock)
-    assert ENGLISH.text(basis_text(clock_rule)) == english
-    assert re.search("[\u4e00-\u9fff]", CHINESE.text(basis_text(clock_rule)))
+def test_basis_text_names_legal_source_of_time_limit(time_limit: str, english: str):
+    rule_of_limit = next(item for item in shipped().clocks if item.id == time_limit)
+    assert ENGLISH.text(basis_text(rule_of_limit)) == english
+    assert re.search("[\u4e00-\u9fff]", CHINESE.text(basis_text(rule_of_limit)))

@@ -1,4 +1,4 @@
-"""Time limits compared with the examples in `clock_table.txt`, which were calculated by hand."""
+"""Time limits match the examples in `time_limit_table.txt`, which were calculated by hand."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from include.incident.clocks.clock import Clock, late_clocks, milestone_of
 from include.incident.incident_ids import Kind
+from include.incident.time_limits.time_limit import TimeLimit, milestone_of, missed_time_limits
 from include.incident.timeline import Entry
-from tests.incident.clocks.clock_fixtures import entry, lines_of, look, rule, shipped
+from tests.incident.time_limits.time_limit_fixtures import entry, lines_of, look, rule, shipped
 
 ZONES = {
     "Shanghai": ZoneInfo("Asia/Shanghai"),
@@ -34,14 +34,14 @@ KINDS = {
     "individuals_told": Kind.TOLD,
     "summarised": Kind.SUMMARISED,
 }
-HEAD, *TABLE = lines_of(Path(__file__).with_name("clock_table.txt"))
+HEAD, *TABLE = lines_of(Path(__file__).with_name("time_limit_table.txt"))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A parsed row of `clock_table.txt`."""
+    """A parsed row of `time_limit_table.txt`."""
 
-    clock: str
+    time_limit: str
     zone: ZoneInfo
     aware: datetime
     due: datetime | None
@@ -51,11 +51,11 @@ class Row:
 
     @classmethod
     def read(cls, cells: list[str]) -> Row:
-        clock, zone, aware, due, state, late_by, happened, _worked_out = cells
+        time_limit, zone, aware, due, state, late_by, happened, _worked_out = cells
         row_zone = ZONES[zone]
         parts = [part.strip().partition(" ") for part in happened.split(";")]
         return cls(
-            clock=clock,
+            time_limit=time_limit,
             zone=row_zone,
             aware=_at(aware, row_zone),
             due=_at(due, row_zone) if due else None,
@@ -72,7 +72,7 @@ class Row:
 
     def entries(self) -> list[Entry]:
         """Return the timeline that the row describes, in the order of recording."""
-        name, _, not_needed = self.clock.partition(" ")
+        name, _, not_needed = self.time_limit.partition(" ")
         events: list[tuple[datetime, datetime, Kind, dict[str, Any]]] = []
         for word, rest in self.happened:
             rest, _, entered = rest.partition(" entered ")
@@ -103,9 +103,9 @@ class Row:
             for place, (recorded, at, kind, data) in enumerate(events, 1)
         ]
 
-    def clock_at(self, now: datetime, entries: list[Entry]) -> Clock:
+    def time_limit_at(self, now: datetime, entries: list[Entry]) -> TimeLimit:
         proposed = self.said("proposed") or "general"
-        clocks = look(
+        time_limits = look(
             entries,
             now,
             rules=RULES,
@@ -114,7 +114,7 @@ class Row:
             critical=self.said("critical") is not None,
             proposed=None if proposed == "nothing" else proposed,
         )
-        return clocks[self.clock.partition(" ")[0]]
+        return time_limits[self.time_limit.partition(" ")[0]]
 
     def down(self) -> tuple[datetime, datetime] | None:
         if (text := self.said("down")) is None:
@@ -140,7 +140,7 @@ def test_table_of_examples_covers_all_time_limits_and_timezones():
     assert HEAD[-1] == "worked out"
     assert len(table_rows) >= 40
     assert all(cells[-1] for cells in TABLE)
-    assert {row.id for row in RULES} <= {row.clock.partition(" ")[0] for row in table_rows}
+    assert {row.id for row in RULES} <= {row.time_limit.partition(" ")[0] for row in table_rows}
     assert {row.zone.key for row in table_rows} == {zone.key for zone in ZONES.values()}
     downtimes = [down for row in table_rows if (down := row.down())]
     assert len(downtimes) >= 5
@@ -158,13 +158,13 @@ def test_computed_time_limit_matches_row_of_table_of_examples(row: Row):
         [now] if now and not ended else [last, last + timedelta(days=1), last.replace(year=2036)]
     )
     for moment in times:
-        clock = row.clock_at(moment, entries)
-        assert str(clock.state) == row.state
-        assert str(clock.lateness) == row.late
-        assert clock.due_at == row.due
-        if row.due is not None and clock.due_at is not None:
-            assert clock.due_at.astimezone(row.zone).utcoffset() == row.due.utcoffset()
-        assert (late_clocks([clock]) == []) == (row.late == "0:00:00")
+        time_limit = row.time_limit_at(moment, entries)
+        assert str(time_limit.state) == row.state
+        assert str(time_limit.lateness) == row.late
+        assert time_limit.due_at == row.due
+        if row.due is not None and time_limit.due_at is not None:
+            assert time_limit.due_at.astimezone(row.zone).utcoffset() == row.due.utcoffset()
+        assert (missed_time_limits([time_limit]) == []) == (row.late == "0:00:00")
 
 
 @pytest.mark.parametrize("row", [row for row in rows() if row.values[0].down()])
@@ -174,8 +174,10 @@ def test_time_limit_after_downtime_is_computed_from_recorded_times(row: Row):
     begins, ends = down
     entries = row.entries()
     assert not [entry for entry in entries if begins < entry.recorded_at < ends], "nothing ran then"
-    clock = row.clock_at(ends, [entry for entry in entries if entry.recorded_at <= begins])
-    assert f"{clock.state} {clock.lateness}" == row.said("return")
+    time_limit = row.time_limit_at(
+        ends, [entry for entry in entries if entry.recorded_at <= begins]
+    )
+    assert f"{time_limit.state} {time_limit.lateness}" == row.said("return")
 
 
 def test_milestone_of_report_names_authority():

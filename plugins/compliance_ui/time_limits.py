@@ -11,12 +11,17 @@ from fastapi.responses import Response
 
 from include.evidence.model import Outcome
 from include.incident import register
-from include.incident.clocks import clock_texts
-from include.incident.clocks.clock import Clock, ClockState, clocks_at, sort_by_urgency
 from include.incident.incident_ids import WORKFLOW, State
 from include.incident.incident_run import IncidentRecord, record_in
 from include.incident.register import Incident
 from include.incident.rule_checks import INCIDENT
+from include.incident.time_limits import time_limit_texts
+from include.incident.time_limits.time_limit import (
+    TimeLimit,
+    TimeLimitState,
+    sort_by_urgency,
+    time_limits_at,
+)
 from include.messages import Message, _, verbatim
 from include.orchestration.access.permissions import Page
 from include.policy.rules import translated_message
@@ -41,14 +46,14 @@ class IncidentView:
 
     Attributes:
         incident: the incident in the register of incidents.
-        clocks: time limits that apply or may still apply, with the most urgent deadline first.
+        time_limits: time limits that apply or may still apply, with the most urgent deadline first.
         type: title of the incident type.
         grade: title of the confirmed grade; None if no grade is confirmed yet.
         state: description of the incident's state.
     """
 
     incident: Incident
-    clocks: Sequence[Clock]
+    time_limits: Sequence[TimeLimit]
     type: Message
     grade: Message | None
     state: Message
@@ -56,7 +61,9 @@ class IncidentView:
     @property
     def is_running(self) -> bool:
         """Whether the incident is open, or at least one of its time limits is still open."""
-        return self.incident.state is State.OPEN or any(clock.is_open for clock in self.clocks)
+        return self.incident.state is State.OPEN or any(
+            time_limit.is_open for time_limit in self.time_limits
+        )
 
     @property
     def outcome(self) -> Outcome:
@@ -65,7 +72,10 @@ class IncidentView:
         A time limit whose deadline is in the future has the outcome "passed".
         """
         return Outcome.worst(
-            [clock_texts.clock_outcome(clock) or Outcome.PASS for clock in self.clocks]
+            [
+                time_limit_texts.time_limit_outcome(time_limit) or Outcome.PASS
+                for time_limit in self.time_limits
+            ]
             or [Outcome.PASS]
         )
 
@@ -94,13 +104,13 @@ def incident_deadlines(
         services,
         visitor,
         Page.CLOCKS,
-        "clocks.html.j2",
+        "time_limits.html.j2",
         running=[view for view in views if view.is_running],
         over=sum(not view.is_running for view in views),
-        due=clock_texts.due_text,
-        state=clock_texts.state_text,
-        basis=clock_texts.basis_text,
-        clock_outcome=clock_texts.clock_outcome,
+        due=time_limit_texts.due_text,
+        state=time_limit_texts.state_text,
+        basis=time_limit_texts.basis_text,
+        time_limit_outcome=time_limit_texts.time_limit_outcome,
     )
 
 
@@ -111,13 +121,13 @@ def _incident_view(services: PageServices, record: IncidentRecord) -> IncidentVi
     kept = incident.kept
     types = {type_.id: type_ for type_ in (*rules.types, *((kept.type,) if kept else ()))}
     grades = {grade.id: grade for grade in (kept.grades if kept else rules.grades)}
-    clocks = clocks_at(rules, record, services.now(), pack.calendar.zone)
+    time_limits = time_limits_at(rules, record, services.now(), pack.calendar.zone)
     return IncidentView(
         incident,
         [
-            clock
-            for clock in sort_by_urgency(clocks)
-            if clock.state is not ClockState.NOT_APPLICABLE
+            time_limit
+            for time_limit in sort_by_urgency(time_limits)
+            if time_limit.state is not TimeLimitState.NOT_APPLICABLE
         ],
         translated_message(types[incident.type].title)
         if incident.type in types

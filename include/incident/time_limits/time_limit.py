@@ -13,7 +13,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from include.incident.clocks.milestones import (
+from include.incident.entries import Opened, Scoped
+from include.incident.incident_ids import Kind
+from include.incident.incident_run import IncidentRecord, IncidentRun
+from include.incident.register import apply_snapshot
+from include.incident.rules import ConditionalRule, IncidentRules, TimeLimitRule
+from include.incident.time_limits.milestones import (
     CLOSED,
     ConfirmedGrade,
     ReachedMilestone,
@@ -23,11 +28,6 @@ from include.incident.clocks.milestones import (
     report_milestone,
     unneeded_reports,
 )
-from include.incident.entries import Opened, Scoped
-from include.incident.incident_ids import Kind
-from include.incident.incident_run import IncidentRecord, IncidentRun
-from include.incident.register import apply_snapshot
-from include.incident.rules import ClockRule, ConditionalRule, IncidentRules
 from include.incident.timeline import Entry, last_of
 from include.policy.period import add_period, utc
 
@@ -35,7 +35,7 @@ DUE_SOON_WITHIN = timedelta(hours=1)
 NO_LATENESS = timedelta(0)
 
 
-class ClockState(StrEnum):
+class TimeLimitState(StrEnum):
     """The state of a time limit. The states are defined in order of urgency, most urgent first."""
 
     OVERDUE = "overdue"  # the deadline passed, and the step is not done
@@ -51,8 +51,8 @@ class ClockState(StrEnum):
     NOT_APPLICABLE = "not_applicable"
 
 
-OPEN = (ClockState.OVERDUE, ClockState.DUE_SOON, ClockState.RUNNING)
-"""States of clocks whose step is not done yet."""
+OPEN = (TimeLimitState.OVERDUE, TimeLimitState.DUE_SOON, TimeLimitState.RUNNING)
+"""States of time limits whose step is not done yet."""
 
 
 class InactiveReason(StrEnum):
@@ -77,7 +77,7 @@ class Applicability(StrEnum):
 
 
 @dataclass(frozen=True)
-class ClockFacts:
+class IncidentFacts:
     """The facts about an incident from which its time limits are computed.
 
     Attributes:
@@ -118,7 +118,7 @@ def build_facts(
     critical: bool,
     order: Sequence[str],
     proposed: str | None = None,
-) -> ClockFacts:
+) -> IncidentFacts:
     """Collect, from a timeline, the facts that determine the time limits of an incident.
 
     Args:
@@ -131,7 +131,7 @@ def build_facts(
             people; None if there is no certain proposal.
     """
     closed = milestones(entries).get(CLOSED)
-    return ClockFacts(
+    return IncidentFacts(
         aware_at=aware_at,
         type=type,
         critical=critical,
@@ -144,7 +144,7 @@ def build_facts(
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimeLimit:
     """A time limit of an incident with its computed state. All times are in UTC.
 
     Attributes:
@@ -166,8 +166,8 @@ class Clock:
             passed.
     """
 
-    rule: ClockRule
-    state: ClockState
+    rule: TimeLimitRule
+    state: TimeLimitState
     provisional: bool = False
     begins_at: datetime | None = None
     due_at: datetime | None = None
@@ -203,7 +203,7 @@ class Clock:
         return self.lateness > NO_LATENESS
 
 
-def milestone_of(rule: ClockRule) -> str:
+def milestone_of(rule: TimeLimitRule) -> str:
     """Return the name of the milestone that has to be reached within a time limit.
 
     Args:
@@ -212,14 +212,14 @@ def milestone_of(rule: ClockRule) -> str:
     return report_milestone(rule.authority) if rule.authority else rule.ends
 
 
-def compute_clocks(
-    rules: Sequence[ClockRule],
-    facts: ClockFacts,
+def compute_time_limits(
+    rules: Sequence[TimeLimitRule],
+    facts: IncidentFacts,
     reached: Mapping[str, ReachedMilestone],
     now: datetime,
     zone: ZoneInfo,
     soon: timedelta = DUE_SOON_WITHIN,
-) -> list[Clock]:
+) -> list[TimeLimit]:
     """Compute the state of each time limit, in the order of the rules.
 
     If a person ends a time limit after its deadline, the time limit counts as missed, and its
@@ -238,21 +238,23 @@ def compute_clocks(
         ValueError: a time has no timezone.
         UsageError: a deadline is after the last date that Python can represent.
     """
-    return [_compute_clock(rule, facts, reached, utc(now), zone, soon) for rule in rules]
+    return [_compute_time_limit(rule, facts, reached, utc(now), zone, soon) for rule in rules]
 
 
-def late_clocks(clocks: Iterable[Clock]) -> list[Clock]:
+def missed_time_limits(time_limits: Iterable[TimeLimit]) -> list[TimeLimit]:
     """Return the time limits that were missed, earliest deadline first."""
-    return sorted((clock for clock in clocks if clock.is_late), key=_due_order)
+    return sorted((time_limit for time_limit in time_limits if time_limit.is_late), key=_due_order)
 
 
-def sort_by_urgency(clocks: Iterable[Clock]) -> list[Clock]:
+def sort_by_urgency(time_limits: Iterable[TimeLimit]) -> list[TimeLimit]:
     """Return the time limits sorted by state, most urgent first, then by deadline."""
-    order = list(ClockState)
-    return sorted(clocks, key=lambda clock: (order.index(clock.state), *_due_order(clock)))
+    order = list(TimeLimitState)
+    return sorted(
+        time_limits, key=lambda time_limit: (order.index(time_limit.state), *_due_order(time_limit))
+    )
 
 
-def applicability(rule: ConditionalRule, facts: ClockFacts) -> Applicability:
+def applicability(rule: ConditionalRule, facts: IncidentFacts) -> Applicability:
     """Return whether the rule of a time limit or of an authority applies to an incident.
 
     Args:
@@ -262,12 +264,16 @@ def applicability(rule: ConditionalRule, facts: ClockFacts) -> Applicability:
     return _applicability(rule, facts)[0]
 
 
-def _due_order(clock: Clock) -> tuple[bool, float, str]:
-    return clock.due_at is None, clock.due_at.timestamp() if clock.due_at else 0.0, clock.id
+def _due_order(time_limit: TimeLimit) -> tuple[bool, float, str]:
+    return (
+        time_limit.due_at is None,
+        time_limit.due_at.timestamp() if time_limit.due_at else 0.0,
+        time_limit.id,
+    )
 
 
 def _applicability(
-    rule: ConditionalRule, facts: ClockFacts
+    rule: ConditionalRule, facts: IncidentFacts
 ) -> tuple[Applicability, InactiveReason | None, datetime | None]:
     """Return whether a rule applies to an incident, why it does not, and when it ceased to apply.
 
@@ -290,17 +296,17 @@ def _applicability(
     return Applicability.NO, InactiveReason.GRADE, None
 
 
-def _compute_clock(
-    rule: ClockRule,
-    facts: ClockFacts,
+def _compute_time_limit(
+    rule: TimeLimitRule,
+    facts: IncidentFacts,
     reached: Mapping[str, ReachedMilestone],
     now: datetime,
     zone: ZoneInfo,
     soon: timedelta,
-) -> Clock:
+) -> TimeLimit:
     applies, why, ended = _applicability(rule, facts)
     if applies is Applicability.NO:
-        return Clock(rule, ClockState.NOT_APPLICABLE, inactive_reason=why)
+        return TimeLimit(rule, TimeLimitState.NOT_APPLICABLE, inactive_reason=why)
     if ended is None:
         ended, why = _end_by_decision(facts, milestone_of(rule)) or (None, why)
     started_at = facts.aware_at if rule.begins == "awareness" else facts.closed_at
@@ -309,12 +315,16 @@ def _compute_clock(
     done = reached.get(milestone_of(rule))
     if done is not None and ended is not None and utc(done.at) > ended:
         done = None
-    state, counted_until = _clock_state(applies, why, due, done, ended, now, soon)
+    state, counted_until = _time_limit_state(applies, why, due, done, ended, now, soon)
     lateness = NO_LATENESS
-    if due and counted_until and state in (ClockState.OVERDUE, ClockState.LATE, ClockState.MISSED):
+    if (
+        due
+        and counted_until
+        and state in (TimeLimitState.OVERDUE, TimeLimitState.LATE, TimeLimitState.MISSED)
+    ):
         lateness = counted_until - due
-    is_waiting = state in (*OPEN, ClockState.NOT_YET)
-    return Clock(
+    is_waiting = state in (*OPEN, TimeLimitState.NOT_YET)
+    return TimeLimit(
         rule=rule,
         state=state,
         provisional=applies is Applicability.PROVISIONAL,
@@ -328,7 +338,9 @@ def _compute_clock(
     )
 
 
-def _end_by_decision(facts: ClockFacts, milestone: str) -> tuple[datetime, InactiveReason] | None:
+def _end_by_decision(
+    facts: IncidentFacts, milestone: str
+) -> tuple[datetime, InactiveReason] | None:
     """Return when and why a person ended a time limit by a decision.
 
     The decision is to cancel the incident, or to declare that the report is not needed. If a person
@@ -346,7 +358,7 @@ def _end_by_decision(facts: ClockFacts, milestone: str) -> tuple[datetime, Inact
     return min(ends, default=None)
 
 
-def _clock_state(
+def _time_limit_state(
     applies: Applicability,
     why: InactiveReason | None,
     due: datetime | None,
@@ -354,7 +366,7 @@ def _clock_state(
     ended: datetime | None,
     now: datetime,
     soon: timedelta,
-) -> tuple[ClockState, datetime | None]:
+) -> tuple[TimeLimitState, datetime | None]:
     """Return the state of a time limit, and the time until which its lateness is counted.
 
     The time is None if the time limit has not started, or applies only to a grade that is not
@@ -371,22 +383,24 @@ def _clock_state(
     """
     if done is not None and applies is not Applicability.NOT_YET:
         at = utc(done.at)
-        return (ClockState.LATE if due and at > due else ClockState.MET), at
+        return (TimeLimitState.LATE if due and at > due else TimeLimitState.MET), at
     if ended is not None:
         was_a_duty = applies in (Applicability.YES, Applicability.LAPSED)
         if due and ended > due and was_a_duty:
-            return ClockState.MISSED, ended
-        return (ClockState.LAPSED if why is InactiveReason.REGRADED else ClockState.STOPPED), ended
+            return TimeLimitState.MISSED, ended
+        return (
+            TimeLimitState.LAPSED if why is InactiveReason.REGRADED else TimeLimitState.STOPPED
+        ), ended
     if applies is Applicability.NOT_YET:
-        return ClockState.NOT_YET, None
+        return TimeLimitState.NOT_YET, None
     if due is None:
-        return ClockState.NOT_BEGUN, None
+        return TimeLimitState.NOT_BEGUN, None
     if now > due:
-        return ClockState.OVERDUE, now
-    return (ClockState.DUE_SOON if due - now <= soon else ClockState.RUNNING), now
+        return TimeLimitState.OVERDUE, now
+    return (TimeLimitState.DUE_SOON if due - now <= soon else TimeLimitState.RUNNING), now
 
 
-def facts_of_record(current_rules: IncidentRules, record: IncidentRecord) -> ClockFacts:
+def facts_of_record(current_rules: IncidentRules, record: IncidentRecord) -> IncidentFacts:
     """Return the facts about an incident from which its time limits are computed.
 
     Args:
@@ -409,7 +423,7 @@ def facts_of_record(current_rules: IncidentRules, record: IncidentRecord) -> Clo
     )
 
 
-def clocks_of(run: IncidentRun, record: IncidentRecord) -> list[Clock]:
+def time_limits_of(run: IncidentRun, record: IncidentRecord) -> list[TimeLimit]:
     """Return the time limits of an incident at the current time.
 
     The time limits follow the rules that were stored when the incident was opened.
@@ -418,15 +432,15 @@ def clocks_of(run: IncidentRun, record: IncidentRecord) -> list[Clock]:
         run: services and rules of the current run or command.
         record: incident with its timeline.
     """
-    return clocks_at(run.rules, record, run.clock.now(), run.zone)
+    return time_limits_at(run.rules, record, run.clock.now(), run.zone)
 
 
-def clocks_at(
+def time_limits_at(
     current_rules: IncidentRules, record: IncidentRecord, now: datetime, zone: ZoneInfo
-) -> list[Clock]:
+) -> list[TimeLimit]:
     """Return the time limits of an incident at a given time.
 
-    Unlike `clocks_of`, this function needs no run.
+    Unlike `time_limits_of`, this function needs no run.
 
     Args:
         current_rules: current content of incident.yaml.
@@ -434,7 +448,7 @@ def clocks_at(
         now: time for which the time limits are computed.
         zone: timezone of the policy pack.
     """
-    return compute_clocks(
+    return compute_time_limits(
         record.incident.clocks,
         facts_of_record(current_rules, record),
         milestones(record.entries),

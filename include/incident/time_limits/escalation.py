@@ -13,10 +13,10 @@ from datetime import date, datetime
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
-from include.incident.clocks.clock import Clock, ClockState
 from include.incident.incident_ids import ALERT
 from include.incident.rules import EscalationRules, HumanStep, IncidentRules, Milestone
 from include.incident.step_titles import step_title
+from include.incident.time_limits.time_limit import TimeLimit, TimeLimitState
 from include.messages import Message, _, listed
 from include.notify.notification import Notification, to_role
 from include.policy.period import Period, add_period, subtract_period, utc
@@ -43,14 +43,14 @@ class Escalation:
 
     Attributes:
         number: number of the incident.
-        clock: time limit that the notification is about.
+        time_limit: time limit that the notification is about.
         phase: whether the notification is due ``before`` or ``after`` the deadline.
         period: period between the deadline and the time at which the notification is due.
         at: time at which the notification is due, in UTC.
     """
 
     number: str
-    clock: Clock
+    time_limit: TimeLimit
     phase: Phase
     period: Period
     at: datetime
@@ -58,17 +58,17 @@ class Escalation:
     @property
     def key(self) -> str:
         """The unique key of the notification, such as ``INC-2026-0001/cac_first/before/PT1H``."""
-        return f"{self.number}/{self.clock.id}/{self.phase}/{self.period}"
+        return f"{self.number}/{self.time_limit.id}/{self.phase}/{self.period}"
 
     @property
     def steps(self) -> tuple[HumanStep, ...]:
         """The steps that people answer to reach the milestone; empty if no person is needed."""
-        return STEPS.get(self.clock.rule.ends, ())
+        return STEPS.get(self.time_limit.rule.ends, ())
 
 
 def due_escalations(
     number: str,
-    clocks: Iterable[Clock],
+    time_limits: Iterable[TimeLimit],
     wake: EscalationRules,
     now: datetime,
     zone: ZoneInfo,
@@ -78,7 +78,7 @@ def due_escalations(
 
     Args:
         number: number of the incident.
-        clocks: current time limits of the incident.
+        time_limits: current time limits of the incident.
         wake: periods before and after a deadline at which people are notified.
         now: current time.
         zone: timezone of the policy pack.
@@ -87,11 +87,11 @@ def due_escalations(
     """
     newest = (
         passed[-1]
-        for clock in clocks
+        for time_limit in time_limits
         if (
             passed := [
                 escalation
-                for escalation in _open_escalations(number, clock, wake, zone)
+                for escalation in _open_escalations(number, time_limit, wake, zone)
                 if escalation.at <= utc(now)
             ]
         )
@@ -103,7 +103,7 @@ def due_escalations(
 
 
 def next_escalation_at(
-    clocks: Iterable[Clock], wake: EscalationRules, now: datetime, zone: ZoneInfo
+    time_limits: Iterable[TimeLimit], wake: EscalationRules, now: datetime, zone: ZoneInfo
 ) -> datetime | None:
     """Return the time in UTC at which the next notification about a time limit is due.
 
@@ -111,13 +111,15 @@ def next_escalation_at(
     notification will be due.
 
     Args:
-        clocks: current time limits of an incident.
+        time_limits: current time limits of an incident.
         wake: periods before and after a deadline at which people are notified.
         now: current time.
         zone: timezone of the policy pack.
     """
     times = (
-        escalation.at for clock in clocks for escalation in _open_escalations("", clock, wake, zone)
+        escalation.at
+        for time_limit in time_limits
+        for escalation in _open_escalations("", time_limit, wake, zone)
     )
     return min((at for at in times if at > utc(now)), default=None)
 
@@ -141,7 +143,7 @@ def escalation_notifications(
             this timezone.
     """
     for escalation in escalations:
-        due = escalation.clock.due_at
+        due = escalation.time_limit.due_at
         assert due is not None
         steps = escalation.steps or (_LEADER_STEP,)
         recipients = _roles(rules, *steps, management=escalation.phase == "after")
@@ -268,7 +270,7 @@ class UrgentNotification:
 
 
 def still_due(
-    keys: Sequence[str], number: str, clocks: Iterable[Clock], zone: ZoneInfo
+    keys: Sequence[str], number: str, time_limits: Iterable[TimeLimit], zone: ZoneInfo
 ) -> set[str]:
     """Return the keys of waiting notifications about an incident that still have to be sent.
 
@@ -279,10 +281,10 @@ def still_due(
     Args:
         keys: keys of waiting notifications.
         number: number of the incident. Keys of other incidents are not returned.
-        clocks: current time limits of the incident.
+        time_limits: current time limits of the incident.
         zone: timezone of the policy pack.
     """
-    open_now = {clock.id: clock for clock in clocks if clock.is_open}
+    open_now = {time_limit.id: time_limit for time_limit in time_limits if time_limit.is_open}
     latest: dict[tuple[str, str], tuple[datetime, str]] = {}
     other_keys: set[str] = set()
     for key in keys:
@@ -292,14 +294,14 @@ def still_due(
         if len(parts) != 5 or parts[2] not in get_args(Phase):
             other_keys.add(key)
             continue
-        clock, role = open_now.get(parts[1]), parts[4]
+        time_limit, role = open_now.get(parts[1]), parts[4]
         after = parts[2] == "after"
-        if clock is None or after != (clock.state is ClockState.OVERDUE):
+        if time_limit is None or after != (time_limit.state is TimeLimitState.OVERDUE):
             continue
-        assert clock.due_at is not None  # it is open
+        assert time_limit.due_at is not None  # it is open
         move = add_period if after else subtract_period
-        candidate = (move(clock.due_at, Period.parse(parts[3]), zone), key)
-        latest[clock.id, role] = max(latest.get((clock.id, role), candidate), candidate)
+        candidate = (move(time_limit.due_at, Period.parse(parts[3]), zone), key)
+        latest[time_limit.id, role] = max(latest.get((time_limit.id, role), candidate), candidate)
     return other_keys | {key for _at, key in latest.values()}
 
 
@@ -309,8 +311,8 @@ def escalation_line(escalation: Escalation) -> Message:
     The text contains the title, the deadline, and the steps to answer in Airflow.
     """
     values = {
-        "title": escalation.clock.rule.message,
-        "due": escalation.clock.due_at,
+        "title": escalation.time_limit.rule.message,
+        "due": escalation.time_limit.due_at,
         "where": _airflow_hint(escalation),
     }
     if escalation.phase == "before":
@@ -321,7 +323,7 @@ def escalation_line(escalation: Escalation) -> Message:
             "now, then enter the time of completion.",
             **values,
         )
-    if not escalation.clock.provisional:
+    if not escalation.time_limit.provisional:
         return text
     return _(
         "{message} The grade of the incident is not confirmed yet: confirm it first.", message=text
@@ -330,7 +332,7 @@ def escalation_line(escalation: Escalation) -> Message:
 
 def timeline_words(escalation: Escalation) -> Message:
     """Return the display text of the timeline entry that records a sent notification."""
-    values = {"title": escalation.clock.rule.message, "due": escalation.clock.due_at}
+    values = {"title": escalation.time_limit.rule.message, "due": escalation.time_limit.due_at}
     if escalation.phase == "before":
         return _("The team was reminded that “{title}” is due by {due}.", **values)
     return _(
@@ -355,7 +357,7 @@ def _airflow_hint(escalation: Escalation) -> Message:
 
 
 def _open_escalations(
-    number: str, clock: Clock, wake: EscalationRules, zone: ZoneInfo
+    number: str, time_limit: TimeLimit, wake: EscalationRules, zone: ZoneInfo
 ) -> list[Escalation]:
     """Return all notifications that a time limit can still cause, earliest first.
 
@@ -366,20 +368,20 @@ def _open_escalations(
 
     Args:
         number: number of the incident.
-        clock: time limit.
+        time_limit: time limit.
         wake: periods before and after a deadline at which people are notified.
         zone: timezone of the policy pack.
     """
-    if not clock.is_open or clock.due_at is None or clock.begins_at is None:
+    if not time_limit.is_open or time_limit.due_at is None or time_limit.begins_at is None:
         return []
-    due, begun = clock.due_at, clock.begins_at
+    due, begun = time_limit.due_at, time_limit.begins_at
     escalations = [
-        Escalation(number, clock, "after", period, add_period(due, period, zone))
+        Escalation(number, time_limit, "after", period, add_period(due, period, zone))
         for period in wake.after
     ]
-    if clock.state is not ClockState.OVERDUE:
+    if time_limit.state is not TimeLimitState.OVERDUE:
         escalations_before = (
-            Escalation(number, clock, "before", period, subtract_period(due, period, zone))
+            Escalation(number, time_limit, "before", period, subtract_period(due, period, zone))
             for period in wake.before
         )
         escalations += [escalation for escalation in escalations_before if escalation.at > begun]
