@@ -101,7 +101,7 @@ def compare(source: Source, copy: DatabaseAddress) -> Comparison:
         copy: restored copy.
 
     Raises:
-        Refused: the restore point in the store differs from its manifest.
+        ContentRefused: the restore point in the store differs from its manifest.
         UsageError: the restored copy cannot be opened, or its row-level security hides rows.
         ServiceError: the restored copy cannot be dumped.
     """

@@ -46,7 +46,7 @@ from include.backup.server_needs import (
 )
 from include.backup.snapshot import newest_records
 from include.backup.source import Source
-from include.encryption.crypto import Refused
+from include.encryption.crypto import ContentRefused
 from include.erasure.replay import ReplayRules, replay, replay_rules_of
 from include.erasure.tables import table_names_of
 from include.evidence.model import Metric, Outcome
@@ -174,7 +174,7 @@ def require_drill_server(source: Source, server: DatabaseAddress) -> None:
         return
     try:
         _head, entries = source.head()
-    except Refused:
+    except ContentRefused:
         return
     require_needs(entries, server, is_target=False)
 
@@ -288,7 +288,7 @@ def drill(run: RunContext[None], findings: StepFindings) -> RestoreDrill:
 
     Raises:
         PointRemoved: another run has pruned the restore point since it was chosen.
-        UsageError, Refused, ServiceError: see `restore_and_compare`.
+        UsageError, ContentRefused, ServiceError: see `restore_and_compare`.
     """
     database = run.database(findings.part)
     choice = run.require(CHOOSE, database.name)
@@ -337,8 +337,8 @@ def restore_and_compare(
     Raises:
         UsageError: the server is too old or lacks extensions or collations, or the configuration
             prevents the restore.
-        Refused: the restore point differs from its manifest, or the key cannot decrypt it. If the
-            scratch database existed already, it was dropped.
+        ContentRefused: the restore point differs from its manifest, or the key cannot decrypt it.
+            If the scratch database existed already, it was dropped.
         ServiceError: the server or the store failed. If the scratch database existed already, it
             was dropped.
     """

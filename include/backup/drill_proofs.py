@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from include.evidence import index
 from include.evidence.bundle_reader import BundleReader
-from include.evidence.check import Refused
+from include.evidence.check import EvidenceRefused
 from include.evidence.control_evidence import (
     SEALED_AHEAD,
     Age,
@@ -216,7 +216,7 @@ def _read(
         else:
             try:
                 result = bundle_reader.result(row)
-            except Refused as refusal:
+            except EvidenceRefused as refusal:
                 yield row, refusal.message
             else:
                 yield row, SEALED_AHEAD if is_ahead(row, result, now) else result

@@ -29,7 +29,7 @@ from include.backup.point_folder import (
     folder,
     folders,
 )
-from include.encryption.crypto import Refused
+from include.encryption.crypto import ContentRefused
 from include.holds.records import StoredRestorePoint
 from include.holds.registry import restore_points_on_hold
 from include.service_container import Services
@@ -317,7 +317,7 @@ def raising_point_removed(
     """
     try:
         yield
-    except (Refused, ManifestRefused, NoRestorePoint, ObjectMissing):
+    except (ContentRefused, ManifestRefused, NoRestorePoint, ObjectMissing):
         if not _is_removed(store, database, point, read_work()):
             raise
         raise PointRemoved(

@@ -11,7 +11,7 @@ from include.backup.drill_findings import STOP
 from include.backup.drill_proofs import PointResult
 from include.backup.offsite_findings import CLAUSE
 from include.backup.source import Source
-from include.encryption.crypto import Readable, Refused, decrypting
+from include.encryption.crypto import ContentRefused, Readable, decrypting
 from include.encryption.recipients import OpeningKey, new_pair, opening_key_from_pem
 from include.encryption.stream import PIECE
 from include.evidence.model import Outcome
@@ -112,7 +112,7 @@ def _refused(
             message = decrypting(damaged, key, source.manifest.encryption.context, name)
             while message.read(PIECE):
                 pass
-    except Refused:
+    except ContentRefused:
         return True
     return False
 

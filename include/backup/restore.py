@@ -27,7 +27,7 @@ from include.backup.restore_program import RestoreProcess, RestoreTarget, in_mem
 from include.backup.server_needs import DatabaseLocale, require_fitting_target, require_needs
 from include.backup.snapshot import ALL_TABLES
 from include.backup.source import Source
-from include.encryption.crypto import Refused
+from include.encryption.crypto import ContentRefused
 from include.services.database import (
     DatabaseAddress,
     DatabaseMissing,
@@ -199,9 +199,9 @@ def restore(
     Raises:
         UsageError: the target is not empty, its server is older than the server of the original, or
             the server lacks extensions, collations or a role.
-        Refused: the key cannot decrypt the backup, or the backup differs from the manifest. If the
-            backup was changed during the load, the target contains unverified rows, and the action
-            of the error says so.
+        ContentRefused: the key cannot decrypt the backup, or the backup differs from the manifest.
+            If the backup was changed during the load, the target contains unverified rows, and the
+            action of the error says so.
         ServiceError: the database or the store failed.
     """
     tell = progress or (lambda _: None)
@@ -415,7 +415,7 @@ def _without_drop_advice(*, when: bool) -> Iterator[None]:
         if when:
             error.action = HAD_CONTENT
         raise
-    except Refused as error:
+    except ContentRefused as error:
         if when:
             error.action = (
                 "The target had content before, and now has data of the backup that was not "

@@ -23,7 +23,7 @@ from include.backup.archive_entry import Entry
 from include.backup.explain import PROGRAM_ERROR, check_that_refused, explain
 from include.backup.manifest import TableRecord
 from include.backup.source import ArchiveStream, Source, refused
-from include.encryption.crypto import Refused
+from include.encryption.crypto import ContentRefused
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
 from include.services.programs import MOST_LINES, PIECE, ClientProgram, major_version, pg_version
@@ -178,8 +178,8 @@ def load_rows(
         jobs: number of processes.
 
     Raises:
-        Refused: the stored backup differs from its manifest. In this case, the target already
-            contains data that was not verified.
+        ContentRefused: the stored backup differs from its manifest. In this case, the target
+            already contains data that was not verified.
         UsageError, ServiceError: pg_restore failed.
     """
     shares = [share for share in distribute_entries(entries, source.manifest.tables, jobs) if share]
@@ -209,8 +209,8 @@ def load_rows(
             loader.cancel()
         raise
     for error in errors:
-        if isinstance(error, Refused):
-            raise Refused(
+        if isinstance(error, ContentRefused):
+            raise ContentRefused(
                 error.message,
                 "The target has data that was not verified: drop it. Use another restore point, "
                 "and open an incident.",
@@ -281,8 +281,8 @@ class _Loader:
                 verified even then, because forged rows may be the cause of the failure.
 
         Raises:
-            Refused: the dump differs from the manifest. In this case, the target contains rows that
-                may be forged.
+            ContentRefused: the dump differs from the manifest. In this case, the target contains
+                rows that may be forged.
             UsageError, ServiceError: pg_restore failed.
         """
         with tempfile.NamedTemporaryFile("w", prefix="parcelseal-list-") as list_file:
@@ -311,7 +311,7 @@ class _Loader:
             stream: decrypted archive.
 
         Raises:
-            Refused: the archive does not begin with the verified head.
+            ContentRefused: the archive does not begin with the verified head.
         """
         if stream.read_exactly(len(self._head)) != self._head:
             raise refused(self._source.manifest.dump.key, "its table of contents changed")

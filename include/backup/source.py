@@ -26,7 +26,7 @@ from include.backup.point_folder import (
     version_by_digest,
     versions_of_dump,
 )
-from include.encryption.crypto import Readable, Refused, decrypting
+from include.encryption.crypto import ContentRefused, Readable, decrypting
 from include.encryption.recipients import OpeningKey
 from include.encryption.stream import PIECE
 from include.services.objectstore.base import (
@@ -61,7 +61,7 @@ class VerifiedObject:
             size: number of bytes; -1 for all remaining bytes.
 
         Raises:
-            Refused: the object is larger than the manifest says.
+            ContentRefused: the object is larger than the manifest says.
         """
         left = self._expected.size - self._size
         data = self._reader.read(left + 1 if size < 0 else min(size, left + 1))
@@ -75,7 +75,7 @@ class VerifiedObject:
         """Read the object to its end, and compare its size and digest with the manifest.
 
         Raises:
-            Refused: the object differs from the manifest.
+            ContentRefused: the object differs from the manifest.
         """
         while self.read(PIECE):
             pass
@@ -108,8 +108,8 @@ class ArchiveStream:
         """Return up to ``size`` bytes of the archive, or no bytes at its end.
 
         Raises:
-            Refused: the object cannot be decrypted or decompressed, or its archive is larger than
-                the manifest says.
+            ContentRefused: the object cannot be decrypted or decompressed, or its archive is larger
+                than the manifest says.
         """
         try:
             data = self._clear.read(min(size, self._left + 1))
@@ -134,19 +134,19 @@ class ArchiveStream:
         The remaining bytes are hashed without being decrypted.
 
         Raises:
-            Refused: the object differs from the manifest.
+            ContentRefused: the object differs from the manifest.
         """
         self._stored.verify()
 
 
-def refused(key: str, why: str) -> Refused:
+def refused(key: str, why: str) -> ContentRefused:
     """Return the error for an object that differs from its manifest.
 
     Args:
         key: key of the object.
         why: text that says in which way the object differs.
     """
-    return Refused(f"{key} is not the object of its manifest: {why}.", NEXT_STEP)
+    return ContentRefused(f"{key} is not the object of its manifest: {why}.", NEXT_STEP)
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Source:
         version, the whole dump is read, because only its digest proves that it is the original.
 
         Raises:
-            Refused: the dump is missing, damaged or replaced. The message names the object.
+            ContentRefused: the dump is missing, damaged or replaced. The message names the object.
         """
         dump = self.manifest.dump
         expected = StoredObject(
@@ -225,7 +225,7 @@ class Source:
         try:
             yield
         except (ObjectDamaged, ObjectMissing) as error:
-            raise Refused(
+            raise ContentRefused(
                 f"Restore point {self.manifest.id} is refused: {error.message}", NEXT_STEP
             ) from None
 
@@ -237,7 +237,7 @@ class Source:
         the manifest.
 
         Raises:
-            Refused: the dump differs from the manifest. Do not use the bytes that were read.
+            ContentRefused: the dump differs from the manifest. Do not use the bytes that were read.
         """
         with self.opened() as stream:
             yield stream
@@ -269,7 +269,7 @@ class Source:
         such digest; in this case, the whole dump is read and verified.
 
         Raises:
-            Refused: the dump is missing, or its archive differs from the manifest.
+            ContentRefused: the dump is missing, or its archive differs from the manifest.
         """
         manifest, digest = self.manifest, self.manifest.head
         with self._refusing(), self.opened() as stream:
@@ -295,7 +295,7 @@ def _parsed(pieces: Iterable[bytes], manifest: Manifest) -> tuple[ArchiveReader,
         manifest: manifest of the restore point. Its sizes limit how many bytes are read.
 
     Raises:
-        Refused: the bytes are not an archive, or its table of contents is incomplete.
+        ContentRefused: the bytes are not an archive, or its table of contents is incomplete.
     """
     reader, head = ArchiveReader(), bytearray()
     tables = sum(table.bytes for table in manifest.tables)

@@ -27,7 +27,7 @@ PROVIDER = "parcelseal-rsa"
 WRAPPING = "RSA_OAEP_SHA256_MGF1"
 
 
-class Refused(ControlFailed):
+class ContentRefused(ControlFailed):
     """The error for encrypted data that the key cannot decrypt, or that was changed."""
 
 
@@ -112,9 +112,9 @@ def decrypting(
 ) -> Readable:
     """Return a stream of the plaintext of an encrypted message.
 
-    Reading the stream raises Refused if the key is wrong, or if the message was tampered with,
-    truncated, or encrypted with another context. Reading raises ServiceError if the key is a KMS
-    key and the KMS cannot be used.
+    Reading the stream raises ContentRefused if the key is wrong, or if the message was tampered
+    with, truncated, or encrypted with another context. Reading raises ServiceError if the key is a
+    KMS key and the KMS cannot be used.
 
     Args:
         source: encrypted message.
@@ -158,7 +158,7 @@ class _Decrypting:
             ) from None
         except (*SDK_ERRORS, InvalidTag, ValueError, TypeError) as error:
             # TypeError and ValueError: the SDK fails so on a message that is cut inside a field.
-            raise Refused(
+            raise ContentRefused(
                 f"{self._name} cannot be opened: {_reason(error)}.",
                 "Use a key of one of its recipients. If the key belongs to a recipient, the "
                 "object is damaged.",
@@ -167,7 +167,7 @@ class _Decrypting:
     def _check_context(self) -> None:
         context = self._stream.header.encryption_context
         if any(context.get(key) != value for key, value in self._expected.items()):
-            raise Refused(
+            raise ContentRefused(
                 f"{self._name} was encrypted as another object, not as this one.",
                 "Objects were swapped in the store: use another copy, raise an incident.",
             )

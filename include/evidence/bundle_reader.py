@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 
 from include.evidence import ledger
 from include.evidence.check import (
-    Refused,
+    EvidenceRefused,
     SignedSums,
     check_digest,
     check_file,
@@ -147,19 +147,19 @@ class BundleReader:
         The result is cached for 10 minutes.
 
         Raises:
-            Refused: the ledger row, the signature or the digest of result.json is not valid, or
-                result.json was not written by ParcelSeal.
+            EvidenceRefused: the ledger row, the signature or the digest of result.json is not
+                valid, or result.json was not written by ParcelSeal.
             StoreError: the store cannot be read.
         """
         if not self.is_authentic(row):  # the remembered result is that of the row as it was signed
-            raise Refused(_("the row of this bundle in the evidence ledger was changed"))
+            raise EvidenceRefused(_("the row of this bundle in the evidence ledger was changed"))
         if (remembered := self._results.get(row.sums_sha256)) is not None:
             return remembered
         content = read_result(self.folder(row), self.signed(row))
         try:
             result = Result.model_validate_json(content)
         except ValueError as error:
-            raise Refused(
+            raise EvidenceRefused(
                 _("the result file of the bundle was not written by ParcelSeal")
             ) from error
         self._results.keep(row.sums_sha256, result)
@@ -209,7 +209,7 @@ class BundleReader:
         try:
             complete = self._check_files(row, sizes, previous)
             check = BundleCheck(None, complete, has_pending_signature=SIGNATURE not in sizes)
-        except Refused as refusal:
+        except EvidenceRefused as refusal:
             check = BundleCheck(refusal.message)
         if SIGNATURE in sizes:  # else a seal may be about to put it there
             self._checks.keep(row.sums_sha256, check)
@@ -230,7 +230,7 @@ class BundleReader:
             Whether the content of every file was checked.
 
         Raises:
-            Refused: the bundle is not valid.
+            EvidenceRefused: the bundle is not valid.
         """
         folder = StoreFolder(self.store, row.bundle, set(sizes))
         signed = self.signed(row)
@@ -249,15 +249,15 @@ class BundleReader:
         """Check the signature of a bundle's SHA256SUMS and the ledger row; return SHA256SUMS.
 
         Raises:
-            Refused: the ledger row or the signature is not valid, or the row contains the digest of
-                another SHA256SUMS.
+            EvidenceRefused: the ledger row or the signature is not valid, or the row contains the
+                digest of another SHA256SUMS.
             StoreError: the store cannot be read.
         """
         if not self.is_authentic(row):
-            raise Refused(_("the row of this bundle in the evidence ledger was changed"))
+            raise EvidenceRefused(_("the row of this bundle in the evidence ledger was changed"))
         signed = check_signature(self.folder(row), self.keys)
         if signed.sha256 != row.sums_sha256:
-            raise Refused(
+            raise EvidenceRefused(
                 _("the bundle's list of checksums is not the list that the evidence ledger records")
             )
         return signed
@@ -274,7 +274,7 @@ class BundleReader:
 
         Raises:
             KeyError: the bundle has no such file.
-            Refused: the file is missing, is damaged or was changed.
+            EvidenceRefused: the file is missing, is damaged or was changed.
             StoreError: the store cannot be read.
         """
         expected = signed.sha256 if name == SUMS else signed.sums.files.get(name)
@@ -346,7 +346,7 @@ def read_sealed(
     bundle_reader = BundleReader(store, trusted)
     try:
         return SealedRun(row, bundle_reader.result(row), bundle_reader.signed(row).sums.files)
-    except Refused as refusal:
+    except EvidenceRefused as refusal:
         raise ControlFailed(
             f"The evidence bundle {row.bundle} cannot be verified: {in_english(refusal.message)}.",
             "Keep the bundle unchanged, run `./parcelseal verify`, and find out who changed it.",

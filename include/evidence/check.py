@@ -91,7 +91,7 @@ def finished_at_of(result_json: bytes) -> datetime:
     return finished_at
 
 
-class Refused(Exception):
+class EvidenceRefused(Exception):
     """The error for a bundle that is not valid; the message describes the problem."""
 
     def __init__(self, message: Message) -> None:
@@ -121,7 +121,7 @@ def check_bundle(folder: Folder, keys: TrustedKeys) -> SignedSums:
     ledger row is not checked.
 
     Raises:
-        Refused: the bundle is not valid.
+        EvidenceRefused: the bundle is not valid.
     """
     signed = check_signature(folder, keys)
     check_names(folder.names(), signed)
@@ -139,20 +139,20 @@ def check_names(names: Collection[str], signed: SignedSums) -> None:
         signed: the bundle's SHA256SUMS.
 
     Raises:
-        Refused: a file was added or is missing.
+        EvidenceRefused: a file was added or is missing.
     """
     present = set(names) - {SUMS, SIGNATURE}
     for name in sorted(present - signed.sums.files.keys()):
-        raise Refused(_("the file {name} was added after the bundle was sealed", name=name))
+        raise EvidenceRefused(_("the file {name} was added after the bundle was sealed", name=name))
     for name in sorted({*signed.sums.files, RESULT, SIGNER} - present):
-        raise Refused(_("the file {name} is missing", name=name))
+        raise EvidenceRefused(_("the file {name} is missing", name=name))
 
 
 def check_file(folder: Folder, name: str, signed: SignedSums) -> None:
     """Read a file of a bundle completely and compare its digest with SHA256SUMS.
 
     Raises:
-        Refused: the file is missing, is damaged or was changed.
+        EvidenceRefused: the file is missing, is damaged or was changed.
     """
     with refusing_unreadable(name):
         digest = folder.sha256(name)
@@ -160,7 +160,7 @@ def check_file(folder: Folder, name: str, signed: SignedSums) -> None:
 
 
 def check_digest(name: str, digest: str, sealed: str | None) -> None:
-    """Raise Refused if the digest of a file differs from its sealed digest.
+    """Raise EvidenceRefused if the digest of a file differs from its sealed digest.
 
     Args:
         name: name of the file, for the message.
@@ -168,12 +168,14 @@ def check_digest(name: str, digest: str, sealed: str | None) -> None:
         sealed: SHA-256 digest in SHA256SUMS, in hex; None if SHA256SUMS does not list the file.
     """
     if digest != sealed:
-        raise Refused(_("the file {name} was changed after the bundle was sealed", name=name))
+        raise EvidenceRefused(
+            _("the file {name} was changed after the bundle was sealed", name=name)
+        )
 
 
 @contextmanager
 def refusing_unreadable(name: str) -> Iterator[None]:
-    """Raise Refused in place of an error of the store about a missing or damaged file.
+    """Raise EvidenceRefused in place of an error of the store about a missing or damaged file.
 
     Use this function as a context manager around the code that reads the file.
 
@@ -183,16 +185,16 @@ def refusing_unreadable(name: str) -> Iterator[None]:
     try:
         yield
     except ObjectMissing as error:
-        raise Refused(_("the file {name} is missing", name=name)) from error
+        raise EvidenceRefused(_("the file {name} is missing", name=name)) from error
     except ObjectDamaged as error:
-        raise Refused(_("the file {name} is damaged", name=name)) from error
+        raise EvidenceRefused(_("the file {name} is damaged", name=name)) from error
 
 
 def read_result(folder: Folder, signed: SignedSums) -> bytes:
     """Return a bundle's result.json, after comparing its digest with SHA256SUMS.
 
     Raises:
-        Refused: the file is missing, is damaged or was changed.
+        EvidenceRefused: the file is missing, is damaged or was changed.
     """
     content = _read(folder, RESULT, LARGEST_RESULT)
     check_digest(RESULT, hashlib.sha256(content).hexdigest(), signed.sums.files.get(RESULT))
@@ -203,34 +205,34 @@ def check_signer(folder: Folder, signed: SignedSums) -> None:
     """Check that signer.pem in a bundle contains the key that signed the bundle.
 
     Raises:
-        Refused: signer.pem contains another key, or its content is not an Ed25519 key.
+        EvidenceRefused: signer.pem contains another key, or its content is not an Ed25519 key.
     """
     try:
         own_key = fingerprint(_read(folder, SIGNER, LARGEST_KEY))
     except UsageError as error:
-        raise Refused(_("the bundle's public key is not a valid Ed25519 key")) from error
+        raise EvidenceRefused(_("the bundle's public key is not a valid Ed25519 key")) from error
     if own_key != signed.signed_by:
-        raise Refused(_("the bundle's public key is not the key that signed the bundle"))
+        raise EvidenceRefused(_("the bundle's public key is not the key that signed the bundle"))
 
 
 def check_signature(folder: Folder, keys: TrustedKeys) -> SignedSums:
     """Check that a trusted key signed the bundle's SHA256SUMS; return the parsed SHA256SUMS.
 
     Raises:
-        Refused: the signature is missing, no trusted key signed this SHA256SUMS, or SHA256SUMS does
-            not have the format that a seal writes.
+        EvidenceRefused: the signature is missing, no trusted key signed this SHA256SUMS, or
+            SHA256SUMS does not have the format that a seal writes.
     """
     signature = _read(folder, SIGNATURE, LARGEST_SIGNATURE)
     content = _read(folder, SUMS, LARGEST_SUMS)
     signed_by = keys.signer_of(signature, content)
     if signed_by is None:
-        raise Refused(
+        raise EvidenceRefused(
             _("the bundle's list of checksums was changed, or it was not signed with a trusted key")
         )
     try:
         sums = Sums.parse(content)
     except ValueError as error:
-        raise Refused(
+        raise EvidenceRefused(
             _(
                 "the bundle's list of checksums does not have the format in which "
                 "ParcelSeal seals bundles"
@@ -243,7 +245,7 @@ def _read(folder: Folder, name: str, limit: int) -> bytes:
     """Return the content of a file, unless the file has more than `limit` bytes.
 
     Raises:
-        Refused: the file is missing, is damaged or has more than `limit` bytes.
+        EvidenceRefused: the file is missing, is damaged or has more than `limit` bytes.
     """
     with refusing_unreadable(name):
         return folder.read(name, limit)
@@ -259,24 +261,26 @@ def check_row(row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link
         previous: the link that the bundle must have to its predecessor; None for the first bundle.
 
     Raises:
-        Refused: the bundle differs from its row, or the bundle or the row does not link to the
-            previous bundle.
+        EvidenceRefused: the bundle differs from its row, or the bundle or the row does not link to
+            the previous bundle.
     """
     if signed.sha256 != row.sums_sha256:
-        raise Refused(
+        raise EvidenceRefused(
             _("the bundle's list of checksums is not the list that the evidence ledger records")
         )
     if signed.signed_by != row.key_fingerprint:
-        raise Refused(_("the bundle was not signed with the key that the evidence ledger records"))
+        raise EvidenceRefused(
+            _("the bundle was not signed with the key that the evidence ledger records")
+        )
     if signed.sums.previous != previous:
-        raise Refused(
+        raise EvidenceRefused(
             _(
                 "the bundle does not contain the digest of the previous bundle, so the "
                 "chain is broken here"
             )
         )
     if row.previous_sums_sha256 != (previous.sums_sha256 if previous else ""):
-        raise Refused(
+        raise EvidenceRefused(
             _(
                 "the row in the evidence ledger does not contain the digest of the "
                 "previous row, so the chain is broken here"
@@ -285,10 +289,12 @@ def check_row(row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link
     try:
         columns = columns_of(_read(folder, RESULT, LARGEST_RESULT))
     except ValueError as error:
-        raise Refused(_("the result file of the bundle was not written by ParcelSeal")) from error
+        raise EvidenceRefused(
+            _("the result file of the bundle was not written by ParcelSeal")
+        ) from error
     for name, value in columns.items():
         if getattr(row, name) != value:
-            raise Refused(
+            raise EvidenceRefused(
                 _(
                     "the result file and the evidence ledger state different values of: {column}",
                     column=_COLUMNS[name],

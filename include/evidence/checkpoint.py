@@ -15,7 +15,7 @@ from datetime import datetime
 from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from include.evidence.check import Refused
+from include.evidence.check import EvidenceRefused
 from include.evidence.folder import Link
 from include.evidence.ledger import LedgerRow, canonical
 from include.evidence.model import Finding, failure_finding
@@ -241,7 +241,7 @@ def check_tombstones(rows: Sequence[LedgerRow], checkpoint: Checkpoint, keys: Tr
         keys: public keys whose signatures are accepted.
 
     Raises:
-        Refused: a row was changed, does not link to the row before it, or differs from the
+        EvidenceRefused: a row was changed, does not link to the row before it, or differs from the
             checkpoint.
     """
     before: LedgerRow | None = None
@@ -252,9 +252,9 @@ def check_tombstones(rows: Sequence[LedgerRow], checkpoint: Checkpoint, keys: Tr
                 "period, and its row in the evidence ledger was changed",
                 bundle=row.bundle,
             )
-            raise Refused(changed)
+            raise EvidenceRefused(changed)
         if before and row.seq == before.seq + 1 and row.previous_sums_sha256 != before.sums_sha256:
-            raise Refused(
+            raise EvidenceRefused(
                 _(
                     "the row in the evidence ledger does not contain the digest of the "
                     "previous row, so the chain is broken here"
@@ -262,7 +262,7 @@ def check_tombstones(rows: Sequence[LedgerRow], checkpoint: Checkpoint, keys: Tr
             )
         before = row
     if before and before.seq == checkpoint.up_to_seq and before.link != checkpoint.link:
-        raise Refused(
+        raise EvidenceRefused(
             _(
                 "the bundle's list of checksums is not the list that the signed "
                 "checkpoint of removed evidence records"

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from include.evidence import index
 from include.evidence.bundle_reader import BundleReader
-from include.evidence.check import Refused
+from include.evidence.check import EvidenceRefused
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import ControlState, ControlStatus, Finding, Outcome, Result
 from include.evidence.verify import link_before
@@ -161,7 +161,7 @@ def _evidence_of(
     try:
         result = bundle_reader.result(newest)
         check = bundle_reader.checked(newest, lambda: link_before(conn, newest))
-    except Refused as refusal:
+    except EvidenceRefused as refusal:
         return invalid(refusal.message)
     if check.problem is not None:
         return invalid(check.problem)

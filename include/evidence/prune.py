@@ -24,7 +24,7 @@ from itertools import islice, pairwise
 from sqlalchemy import Connection, Engine, select, tuple_, union
 
 from include.evidence import ledger
-from include.evidence.check import Refused, check_bundle, check_row
+from include.evidence.check import EvidenceRefused, check_bundle, check_row
 from include.evidence.checkpoint import (
     Checkpoint,
     newest_checkpoint,
@@ -166,7 +166,7 @@ def _problem_of(
     folder = StoreFolder(store, row.bundle)
     try:
         check_row(row, check_bundle(folder, keys), folder, previous)
-    except Refused as refusal:
+    except EvidenceRefused as refusal:
         return refusal.message
     return None
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from include.approvals.reasons import has_words, redact_reason
 from include.evidence import index, ledger
-from include.evidence.check import Refused, check_signature, read_result
+from include.evidence.check import EvidenceRefused, check_signature, read_result
 from include.evidence.checkpoint import Gap, gap_findings, pruned_up_to, unpruned_gaps
 from include.evidence.folder import RESULT, StoreFolder
 from include.evidence.ledger_recovery import begun_bundles, pending_signatures
@@ -217,11 +217,11 @@ class EvidenceReader:
                 continue
             try:
                 state = self._state_of(row, keys, pending.get(row.bundle))
-            except Refused:
+            except EvidenceRefused:
                 sealed = find_sealed(self.store, row.bundle, keys, sums_sha256=row.sums_sha256)
                 try:
                     state = _parse_state(sealed.read_result() if sealed else None)
-                except Refused:
+                except EvidenceRefused:
                     unreadable.append(row.bundle)
                     continue
                 hidden.append(row.bundle)
@@ -234,7 +234,7 @@ class EvidenceReader:
                 results = (copy.folder.read_result() for copy in copies)
                 result_json = next((result for result in results if result is not None), None)
                 state = _parse_state(result_json)
-            except Refused:
+            except EvidenceRefused:
                 unreadable.append(copies[0].name)
                 continue
             if state is not None:
@@ -344,12 +344,12 @@ class EvidenceReader:
             signature: the bundle's signature if the store does not have it yet; otherwise None.
 
         Raises:
-            Refused: the signature or the result.json of the bundle is not valid.
+            EvidenceRefused: the signature or the result.json of the bundle is not valid.
         """
         folder = StoreFolder(self.store, row.bundle, pending=lambda: signature)
         signed = check_signature(folder, keys)
         if signed.sha256 != row.sums_sha256:
-            raise Refused(
+            raise EvidenceRefused(
                 _("the bundle's list of checksums is not the list that the evidence ledger records")
             )
         return _parse_state(read_result(folder, signed))
@@ -365,15 +365,17 @@ def _parse_state(result_json: bytes | None) -> RegisterState | None:
         result_json: content of the file; None if it is missing.
 
     Raises:
-        Refused: result.json is missing, or it does not have the format of a result.json.
+        EvidenceRefused: result.json is missing, or it does not have the format of a result.json.
     """
     if result_json is None:
-        raise Refused(_("the file {name} is missing", name=RESULT))
+        raise EvidenceRefused(_("the file {name} is missing", name=RESULT))
     try:
         registers = json.loads(result_json).get("registers")
         return RegisterState.model_validate(registers) if registers else None
     except (ValueError, AttributeError) as error:
-        raise Refused(_("the result file of the bundle was not written by ParcelSeal")) from error
+        raise EvidenceRefused(
+            _("the result file of the bundle was not written by ParcelSeal")
+        ) from error
 
 
 def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 
 from include.evidence import ledger
-from include.evidence.check import Refused, is_result_of_folder
+from include.evidence.check import EvidenceRefused, is_result_of_folder
 from include.evidence.control_evidence import AHEAD
 from include.evidence.model import (
     AcceptedLoss,
@@ -152,8 +152,8 @@ def read_again(
         state: the state database.
         keys: public keys whose seals are accepted.
         bundles: folders of the bundles.
-        parse: returns the register state in a result.json, or None if it has none; raises Refused
-            if the content is None or not valid.
+        parse: returns the register state in a result.json, or None if it has none; raises
+            EvidenceRefused if the content is None or not valid.
 
     Raises:
         StoreError: the store cannot be read.
@@ -172,7 +172,7 @@ def read_again(
             result_json = None  # a copy of another bundle
         try:
             registers = parse(result_json)
-        except Refused:
+        except EvidenceRefused:
             (again.untrusted if row and not sums_sha256 else again.unreadable).append(bundle)
             continue
         if registers is not None:

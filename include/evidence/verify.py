@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, text
 
 from include.evidence import ledger
 from include.evidence.check import (
-    Refused,
+    EvidenceRefused,
     SignedSums,
     check_bundle,
     check_row,
@@ -183,7 +183,7 @@ def verify_one(
         signed = check_bundle(folder, keys)
         if conn is not None:
             _check_in_ledger(conn, bundle, signed, folder, keys)
-    except Refused as bad:
+    except EvidenceRefused as bad:
         remarks += hidden_remarks(store, bundle, keys)
         return Verification(False, 1, bundle, bad.message, remarks, commands)
     return Verification(True, 1, remarks=remarks, commands=commands)
@@ -229,7 +229,7 @@ def verify_path(path: Path, trusted: Iterable[bytes] | None = None) -> Verificat
                     "bundle follows it in the chain"
                 )
             )
-    except Refused as bad:
+    except EvidenceRefused as bad:
         problem = bad.message
     commands = check_commands(str(path), fingerprints, previous_at_hand=near is not False)
     if problem:
@@ -248,7 +248,7 @@ def _check_chain(evidence: _Evidence) -> None:
         _check_checkpoint(evidence, evidence.checkpoint)
         try:
             check_tombstones(evidence.pruned, evidence.checkpoint, evidence.keys)
-        except Refused as refusal:
+        except EvidenceRefused as refusal:
             raise _Bad(evidence.checkpoint.bundle, refusal.message) from refusal
     for row in evidence.rows:
         if not row.is_authentic(evidence.keys):
@@ -277,7 +277,7 @@ def _check_chain(evidence: _Evidence) -> None:
                 )
             folder = evidence.folder(row.bundle)
             check_row(row, check_bundle(folder, evidence.keys), folder, previous)
-        except Refused as bad:
+        except EvidenceRefused as bad:
             raise _Bad(row.bundle, bad.message) from bad
         previous = row.link
     follower = followers.get(previous)
@@ -296,7 +296,7 @@ def _check_checkpoint(evidence: _Evidence, checkpoint: Checkpoint) -> None:
         )
     try:
         signed = check_signature(evidence.folder(checkpoint.bundle), evidence.keys)
-    except Refused as bad:
+    except EvidenceRefused as bad:
         raise _Bad(checkpoint.bundle, bad.message) from bad
     if signed.sha256 != checkpoint.sums_sha256:
         raise _Bad(
@@ -357,7 +357,7 @@ def _unrecorded(evidence: _Evidence) -> list[str]:
 def _signed(evidence: _Evidence, bundle: str) -> SignedSums | None:
     try:
         return check_signature(evidence.folder(bundle), evidence.keys)
-    except Refused:
+    except EvidenceRefused:
         return None
 
 
@@ -390,7 +390,7 @@ def _linked_by(evidence: _Evidence, row: LedgerRow) -> str | None:
 def _refuse_pruned(conn: Connection, bundle: str, keys: TrustedKeys) -> None:
     row = ledger.find_bundle(conn, bundle)
     if row is not None and row.seq <= pruned_up_to(conn, keys):
-        raise Refused(
+        raise EvidenceRefused(
             _("the files of the bundle were removed at the end of their retention period")
         )
 
@@ -400,9 +400,9 @@ def _check_in_ledger(
 ) -> None:
     row = ledger.find_bundle(conn, bundle)
     if row is None:
-        raise Refused(_("the evidence ledger has no row for this bundle"))
+        raise EvidenceRefused(_("the evidence ledger has no row for this bundle"))
     if not row.is_authentic(keys):
-        raise Refused(_("the row of this bundle in the evidence ledger was changed"))
+        raise EvidenceRefused(_("the row of this bundle in the evidence ledger was changed"))
     check_row(row, signed, folder, link_before(conn, row))
 
 
@@ -424,7 +424,7 @@ def _own_key(folder: DiskFolder) -> TrustedKeys:
         pem = folder.read(SIGNER, LARGEST_KEY)
         fingerprint(pem)
     except (ObjectMissing, ObjectDamaged, UsageError) as error:
-        raise Refused(
+        raise EvidenceRefused(
             _("the bundle's public key is missing or is not a valid Ed25519 key")
         ) from error
     return TrustedKeys([pem])
@@ -443,7 +443,7 @@ def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
         the bundle has no link.
 
     Raises:
-        Refused: the previous bundle was changed.
+        EvidenceRefused: the previous bundle was changed.
     """
     previous = signed.sums.previous
     if previous is None:
@@ -455,7 +455,9 @@ def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
     except ObjectDamaged:
         digest = ""
     if digest != previous.sums_sha256:
-        raise Refused(_("the previous bundle, {bundle}, was changed", bundle=previous.bundle))
+        raise EvidenceRefused(
+            _("the previous bundle, {bundle}, was changed", bundle=previous.bundle)
+        )
     return True
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
-from include.evidence.check import Refused, SignedSums, check_file, read_result
+from include.evidence.check import EvidenceRefused, SignedSums, check_file, read_result
 from include.evidence.folder import (
     LARGEST_SIGNATURE,
     LARGEST_SUMS,
@@ -114,7 +114,7 @@ class SealedFolder(Folder):
         """
         try:
             return read_result(self, self.signed)
-        except Refused:
+        except EvidenceRefused:
             return None
 
     def _candidates(self, name: str) -> list[ObjectVersion]:
@@ -244,7 +244,7 @@ def hidden_remarks(
     try:
         for name in folder.signed.sums.files:
             check_file(folder, name, folder.signed)
-    except Refused:
+    except EvidenceRefused:
         return []
     return [
         _(

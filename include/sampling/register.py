@@ -13,7 +13,7 @@ from include.notify.outbox import Run
 from include.sampling.commitment import CommitmentLocation
 from include.sampling.evaluation import Verdict
 from include.sampling.rules import COMMITMENT_WORKFLOW
-from include.sampling.samples import Cause, Sample, Seed
+from include.sampling.samples import Sample, Seed, SeedRefusalCause
 from include.sampling.tables import audit_commitment, audit_result, audit_sample, audit_seed
 
 
@@ -24,7 +24,7 @@ class SeedRefusal:
     Attributes:
         entered_by: user id of the person who entered the seed.
         entered_at: time at which the seed was entered.
-        cause: value of `Cause`, the reason for the refusal.
+        cause: value of `SeedRefusalCause`, the reason for the refusal.
     """
 
     entered_by: str
@@ -195,12 +195,12 @@ def record_seed(
     own_entry = select(table.refused).where(
         _of_run(audit_seed, run), table.entered_by == entered_by, table.entered_at == entered_at
     )
-    for cause in (refused, Cause.USED):
+    for cause in (refused, SeedRefusalCause.USED):
         entry = insert(audit_seed).values(**row, refused=cause).on_conflict_do_nothing()
         conn.execute(entry)
         if (recorded := conn.execute(own_entry).first()) is not None:
             break
-    return recorded.refused if recorded else Cause.USED
+    return recorded.refused if recorded else SeedRefusalCause.USED
 
 
 def seed_of(conn: Connection, run: Run) -> Seed | None:

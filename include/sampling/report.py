@@ -28,7 +28,7 @@ from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
 from include.sampling.quarter_texts import quarter_text
 from include.sampling.register import SeedRefusal
 from include.sampling.rules import CLAUSE, COMMITMENT_FILE, WORKPAPERS_FILE, AuditRules, sample_file
-from include.sampling.samples import Cause, Seed, refusal_message
+from include.sampling.samples import Seed, SeedRefusalCause, refusal_message
 from include.sampling.seed_entry import SEED
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
@@ -283,7 +283,11 @@ def _seed_section(
                 [
                     (_("Entered by"), "code", lambda draw: draw.entered_by),
                     (_("Entered"), "datetime", lambda draw: draw.entered_at),
-                    (_("Cause"), "text", lambda draw: refusal_message(Cause(draw.cause))),
+                    (
+                        _("Cause"),
+                        "text",
+                        lambda draw: refusal_message(SeedRefusalCause(draw.cause)),
+                    ),
                 ],
             )
         )

@@ -33,30 +33,30 @@ STAND_IN = "Stand-in for the source that was named:"
 LEEWAY = timedelta(minutes=5)  # tolerated difference between clocks
 
 
-class Cause(StrEnum):
+class SeedRefusalCause(StrEnum):
     """The reason for which a random seed was refused.
 
     Attributes:
-        NONE: the seed is empty or too short.
-        LONG: the seed is too long.
+        TOO_SHORT: the seed is empty or too short.
+        TOO_LONG: the seed is too long.
         UNREADABLE: the seed contains an invisible character.
         NO_SOURCE: the publication is missing.
         NO_TIME: the time of publication is missing or not valid.
-        OLDER: the seed was published before the commitment was sealed.
+        BEFORE_SEAL: the seed was published before the commitment was sealed.
         FUTURE: the time of publication is in the future.
         USED: an earlier draw used the seed.
-        STRANGER: the person who entered the seed is not an auditor.
+        NOT_AN_AUDITOR: the person who entered the seed is not an auditor.
     """
 
-    NONE = "none"
-    LONG = "long"
+    TOO_SHORT = "none"
+    TOO_LONG = "long"
     UNREADABLE = "unreadable"
     NO_SOURCE = "no_source"
     NO_TIME = "no_time"
-    OLDER = "older"
+    BEFORE_SEAL = "older"
     FUTURE = "future"
     USED = "used"
-    STRANGER = "stranger"
+    NOT_AN_AUDITOR = "stranger"
 
 
 class Seed(FrozenModel):
@@ -91,7 +91,7 @@ def seed_refusal_cause(
     sealed_at: datetime,
     now: datetime,
     used: bool,
-) -> Cause | None:
+) -> SeedRefusalCause | None:
     """Return why a random seed is refused, or None if the seed is valid.
 
     Args:
@@ -103,20 +103,20 @@ def seed_refusal_cause(
         used: whether an earlier draw used the seed. Such a seed was known before the commitment.
     """
     if len("".join(seed.split())) < SHORTEST:
-        return Cause.NONE
+        return SeedRefusalCause.TOO_SHORT
     if len(seed) > LONGEST:
-        return Cause.LONG
+        return SeedRefusalCause.TOO_LONG
     if readable(seed) != seed:
-        return Cause.UNREADABLE
+        return SeedRefusalCause.UNREADABLE
     if not source:
-        return Cause.NO_SOURCE
+        return SeedRefusalCause.NO_SOURCE
     if published_at is None:
-        return Cause.NO_TIME
+        return SeedRefusalCause.NO_TIME
     if published_at <= sealed_at:
-        return Cause.OLDER
+        return SeedRefusalCause.BEFORE_SEAL
     if published_at > now + LEEWAY:
-        return Cause.FUTURE
-    return Cause.USED if used else None
+        return SeedRefusalCause.FUTURE
+    return SeedRefusalCause.USED if used else None
 
 
 def readable(text: str) -> str:
@@ -127,26 +127,26 @@ def readable(text: str) -> str:
     )
 
 
-def refusal_message(cause: Cause) -> Message:
+def refusal_message(cause: SeedRefusalCause) -> Message:
     """Return the reason for which a random seed was refused, as a message."""
     match cause:
-        case Cause.NONE:
+        case SeedRefusalCause.TOO_SHORT:
             return _("the seed is empty or has fewer than {count} characters", count=SHORTEST)
-        case Cause.LONG:
+        case SeedRefusalCause.TOO_LONG:
             return _("the seed has more than {count} characters", count=LONGEST)
-        case Cause.UNREADABLE:
+        case SeedRefusalCause.UNREADABLE:
             return _("the seed has invisible characters, such as a line feed")
-        case Cause.NO_SOURCE:
+        case SeedRefusalCause.NO_SOURCE:
             return _("the place of publication is missing")
-        case Cause.NO_TIME:
+        case SeedRefusalCause.NO_TIME:
             return _("the time of publication is not a valid date with time")
-        case Cause.OLDER:
+        case SeedRefusalCause.BEFORE_SEAL:
             return _("the seed was published before the commitment was sealed")
-        case Cause.FUTURE:
+        case SeedRefusalCause.FUTURE:
             return _("the time of publication is in the future")
-        case Cause.USED:
+        case SeedRefusalCause.USED:
             return _("an earlier draw used the same seed")
-        case Cause.STRANGER:
+        case SeedRefusalCause.NOT_AN_AUDITOR:
             return _("the person who entered the random seed is not an auditor")
 
 

@@ -111,7 +111,7 @@ def _facts(
         ),
     ]
     if refused:
-        last = samples.Cause(refused[-1].cause)
+        last = samples.SeedRefusalCause(refused[-1].cause)
         facts.insert(
             0,
             _("The last random seed was refused: {reason}.", reason=samples.refusal_message(last)),
@@ -287,7 +287,7 @@ def take_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answe
             )
         readable_seed = samples.readable(seed)
         cause = (
-            samples.Cause.STRANGER
+            samples.SeedRefusalCause.NOT_AN_AUDITOR
             if is_stranger
             else samples.seed_refusal_cause(
                 seed,
@@ -309,7 +309,7 @@ def take_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answe
             refused=cause,
         )
     if refused is not None:
-        why = samples.refusal_message(samples.Cause(refused))
+        why = samples.refusal_message(samples.SeedRefusalCause(refused))
         raise InvalidAnswer(_("The random seed was refused: {reason}.", reason=why))
     return SeedAnswer(seed=True, decided_by=user, entered_at=entered_at)
 

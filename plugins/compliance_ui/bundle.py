@@ -12,7 +12,7 @@ from fastapi.responses import Response
 
 from include.approvals.registry import APPROVE, REJECT
 from include.evidence.bundle_reader import BundleCheck
-from include.evidence.check import Refused, SignedSums
+from include.evidence.check import EvidenceRefused, SignedSums
 from include.evidence.folder import LARGEST_SIGNATURE, SIGNATURE, SUMS, check_commands
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Approval, Result
@@ -83,7 +83,7 @@ def show_bundle(request: Request, visitor: Reader, number: Number) -> Response:
         try:
             signed = services.bundle_reader.signed(row)
             result = services.bundle_reader.result(row)
-        except Refused as refusal:
+        except EvidenceRefused as refusal:
             checked = BundleCheck(checked.problem or refusal.message)
         else:
             digests = {**signed.sums.files, SUMS: signed.sha256, SIGNATURE: ""}

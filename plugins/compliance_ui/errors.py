@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from include.evidence.check import Refused
+from include.evidence.check import EvidenceRefused
 from include.messages import Message, _, verbatim
 from include.services.errors import ParcelSealError, ServiceError, UsageError
 from plugins.compliance_ui.rendering import error_script, render_page
@@ -72,7 +72,7 @@ def install(app: FastAPI) -> None:
     """Add error handlers to an app, so that it answers every error with an HTML page."""
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(EvidenceRefused, _refused)
     app.add_exception_handler(ParcelSealError, _service)
     app.add_exception_handler(SQLAlchemyError, _database)
     app.add_exception_handler(Exception, _unexpected)
@@ -92,7 +92,7 @@ def _invalid(request: Request, _error: Exception) -> Response:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
+    assert isinstance(error, EvidenceRefused)
     return _page(request, HTTPStatus.CONFLICT, _REFUSED, error.message, _DO_NOT_USE)
 
 

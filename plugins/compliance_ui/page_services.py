@@ -21,7 +21,7 @@ from sqlalchemy.exc import ProgrammingError
 from include.composition import pages_engine, services_from
 from include.evidence import index
 from include.evidence.bundle_reader import BundleReader
-from include.evidence.check import Refused
+from include.evidence.check import EvidenceRefused
 from include.evidence.ledger import RowChecker, RowCheckState, head
 from include.evidence.ledger_recovery import pending_signature
 from include.evidence.signing import TrustedKeys
@@ -254,7 +254,7 @@ class PageServices:
             return False
         try:
             registers = self.bundle_reader.result(newest).registers
-        except (Refused, StoreError):
+        except (EvidenceRefused, StoreError):
             return False  # the pages show such a bundle as invalid
         return registers is not None and bool(registers.lost)
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from include.backup.manifest import DUMP_NAME, MANIFEST_NAME, load, restore_points
 from include.backup.restore import restore
-from include.encryption.crypto import Refused
+from include.encryption.crypto import ContentRefused
 from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
@@ -125,7 +125,7 @@ def test_check_refuses_copied_dump_with_other_content_of_same_size(
     copied.put(key, same_size(locked.store.get(key)))
     (point,), _rejected = restore_points(copied, "courier", locked.trusted)
     assert point.is_copy
-    with pytest.raises(Refused, match="its content differs"):
+    with pytest.raises(ContentRefused, match="its content differs"):
         Taken(copied, point.manifest).source(operations.opening).check()
 
 

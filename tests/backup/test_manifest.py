@@ -27,7 +27,7 @@ from include.backup.manifest import (
 )
 from include.backup.point_folder import folder
 from include.backup.source import Source
-from include.encryption.crypto import Refused
+from include.encryption.crypto import ContentRefused
 from include.evidence.signing import Signer, generate_key
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectLocked
@@ -209,7 +209,7 @@ def test_swapped_dumps_of_equal_size_are_refused_by_check(
     """A listing compares only sizes."""
     first, second = published("aa"), published("bb")
     file(store, "aa", DUMP_NAME).write_bytes(b"bb" * 9)
-    with pytest.raises(Refused, match="Restore point aa is refused"):
+    with pytest.raises(ContentRefused, match="Restore point aa is refused"):
         Source(store, first, operations.opening).check()
     Source(store, second, operations.opening).check()
 
@@ -232,7 +232,7 @@ def test_restore_point_under_another_id_is_refused(
     publish(store, forged, signer, None)
     source = replace(taken.source(operations.opening), store=store, manifest=forged)
     source.check()
-    with pytest.raises(Refused, match="as another object"):
+    with pytest.raises(ContentRefused, match="as another object"):
         source.head()
 
 

@@ -15,7 +15,7 @@ from include.backup.compare import Definitions, check_foreign_keys, compare
 from include.backup.manifest import Manifest
 from include.backup.restore import restore
 from include.backup.restore_program import distribute_entries
-from include.encryption.crypto import Refused
+from include.encryption.crypto import ContentRefused
 from include.encryption.recipients import OpeningKey, Recipient
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
@@ -116,7 +116,7 @@ def test_damaged_object_is_refused_before_target_is_changed(
     if damage != "gone":
         store.put(taken.manifest.dump.key, bytes(stored))
     source = replace(taken.source(operations.opening), store=store)
-    with pytest.raises(Refused, match=taken.manifest.id):
+    with pytest.raises(ContentRefused, match=taken.manifest.id):
         restore(source, target)
     assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
 
@@ -124,7 +124,7 @@ def test_damaged_object_is_refused_before_target_is_changed(
 def test_unknown_key_is_refused_before_target_is_changed(
     taken: Taken, target: DatabaseAddress, stranger: OpeningKey
 ):
-    with pytest.raises(Refused, match="does not belong to any of its recipients"):
+    with pytest.raises(ContentRefused, match="does not belong to any of its recipients"):
         restore(taken.source(stranger), target)
     assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
 

@@ -16,7 +16,7 @@ from include.backup.manifest import Manifest, folder
 from include.backup.restore import restore
 from include.backup.restore_program import RestoreTarget
 from include.backup.source import Source, VerifiedObject
-from include.encryption.crypto import FRAME, Refused, encrypting
+from include.encryption.crypto import FRAME, ContentRefused, encrypting
 from include.encryption.recipients import Recipient
 from include.encryption.stream import PIECE
 from include.evidence.signing import Signer
@@ -98,7 +98,7 @@ def test_restore_refuses_object_replaced_after_check(
     """No forged statement is executed, and no forged row is accepted."""
     content = forged(FORGERIES[forgery](archive), point.manifest, recipients)
     source = swapped(point, swapping, operations, content, readers=1)
-    with pytest.raises(Refused, match=point.manifest.dump.key) as refused:
+    with pytest.raises(ContentRefused, match=point.manifest.dump.key) as refused:
         restore(source, target, jobs=jobs)
     assert refused.value.exit_code == 1
     assert rows(target, "SELECT to_regclass('public.forged') IS NULL") == [(True,)]
@@ -123,7 +123,7 @@ def test_restore_refuses_object_replaced_after_its_head_was_read(
     """
     content = forged(FORGERIES[forgery](archive), point.manifest, recipients)
     source = swapped(point, swapping, operations, content, readers)
-    with pytest.raises(Refused, match=point.manifest.dump.key) as refused:
+    with pytest.raises(ContentRefused, match=point.manifest.dump.key) as refused:
         restore(source, target, jobs=jobs)
     assert "drop it" in refused.value.action
     assert rows(target, "SELECT to_regclass('public.forged') IS NULL") == [(True,)]
@@ -147,7 +147,7 @@ def test_restore_refuses_truncated_and_extended_objects(
     """If bytes follow the encrypted message, the object also differs from the manifest."""
     content = change(point.store.get(point.manifest.dump.key))
     source = swapped(point, swapping, operations, content, readers)
-    with pytest.raises(Refused, match=point.manifest.dump.key):
+    with pytest.raises(ContentRefused, match=point.manifest.dump.key):
         restore(source, target)
     assert rows(target, INDEX) == [(0,)], "the restore went on after the load"
 
@@ -179,7 +179,7 @@ def test_restore_refuses_object_overwritten_while_it_is_read(
             return Overwriting(self.path(key).open("rb"), key, self.description)
 
     store = OverwritingStore(Path(swapping.description))
-    with pytest.raises(Refused, match=key):
+    with pytest.raises(ContentRefused, match=key):
         restore(Source(store, point.manifest, operations.opening), target, jobs=1)
     assert Overwriting.count > 20
     assert rows(target, "SELECT to_regclass('public.forged') IS NULL") == [(True,)]
@@ -196,7 +196,7 @@ def test_restore_into_target_with_content_never_advises_to_drop_it(
     """The target also contains rows of other users."""
     content = forged(forged_rows(archive), point.manifest, recipients)
     source = swapped(point, swapping, operations, content, readers=2)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ContentRefused) as refused:
         restore(source, target, allow_content=True)
     assert "drop" not in refused.value.action
     assert "not verified" in refused.value.action
@@ -218,7 +218,7 @@ def test_old_manifest_without_head_digest_is_restored_from_verified_bytes_only(
     old = point.manifest.model_copy(update={"head": None})
     content = forged(FORGERIES[forgery](archive), point.manifest, recipients)
     source = swapped(Taken(swapping, old), swapping, operations, content, readers)
-    with pytest.raises(Refused, match=point.manifest.dump.key):
+    with pytest.raises(ContentRefused, match=point.manifest.dump.key):
         restore(source, target)
     assert rows(target, "SELECT to_regclass('public.forged') IS NULL") == [(True,)]
     assert (rows(target, EMPTY) == [(0,)]) == (readers == 1)
@@ -249,7 +249,7 @@ def test_schema_digest_of_another_archive_is_refused(
 ) -> None:
     """A manifest whose digests contradict each other is refused."""
     other = point.manifest.model_copy(update={"schema_sha256": "0" * 64})
-    with pytest.raises(Refused, match="schema"):
+    with pytest.raises(ContentRefused, match="schema"):
         restore(Source(point.store, other, operations.opening), target)
     assert rows(target, EMPTY) == [(0,)]
 
@@ -271,7 +271,7 @@ def test_at_most_the_size_in_the_manifest_is_read_of_a_forged_object(
     """No more bytes are read than the archive has according to the manifest."""
     manifest = point.manifest.model_copy(update={} if with_head else {"head": None})
     swapping.path(manifest.dump.key).write_bytes(forged(clear, manifest, recipients))
-    with pytest.raises(Refused, match=manifest.dump.key):
+    with pytest.raises(ContentRefused, match=manifest.dump.key):
         Source(swapping, manifest, operations.opening).head()
 
 
@@ -283,7 +283,7 @@ def test_object_that_is_not_a_zstd_stream_is_refused(
     )
     content = b"".join(iter(lambda: message.read(FRAME), b""))
     swapping.path(point.manifest.dump.key).write_bytes(content)
-    with pytest.raises(Refused, match=point.manifest.dump.key):
+    with pytest.raises(ContentRefused, match=point.manifest.dump.key):
         Source(swapping, point.manifest, operations.opening).head()
     with pytest.raises(zstandard.ZstdError):
         zstandard.ZstdDecompressor().stream_reader(io.BytesIO(b"no zstd" * 1000)).read(1)
@@ -302,7 +302,7 @@ def test_comparison_refuses_replaced_archive_of_the_original(
     with target.connect() as conn:
         conn.execute("UPDATE account SET iban = 'iban of a thief!!'")
     content = forged(forged_rows(archive), point.manifest, recipients)
-    with pytest.raises(Refused, match=point.manifest.dump.key):
+    with pytest.raises(ContentRefused, match=point.manifest.dump.key):
         compare(swapped(point, swapping, operations, content, readers=1), target)
 
 
@@ -386,6 +386,6 @@ def test_restore_refuses_replaced_object_of_bucket_without_versions(
     with source.archive() as stream:
         archive = b"".join(iter(lambda: stream.read(PIECE), b""))
     store.content = forged(forged_rows(archive), taken.manifest, recipients)
-    with pytest.raises(Refused, match=taken.manifest.dump.key):
+    with pytest.raises(ContentRefused, match=taken.manifest.dump.key):
         restore(source, target)
     assert folder("courier", taken.manifest.id) in taken.manifest.dump.key

@@ -9,7 +9,7 @@ from include.backup import server_needs
 from include.backup.drill import DrillTarget
 from include.backup.restore import restore
 from include.backup.server_needs import require_reader
-from include.encryption.crypto import Refused
+from include.encryption.crypto import ContentRefused
 from include.encryption.recipients import OpeningKey
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
@@ -64,7 +64,7 @@ def test_restore_accepts_target_of_original_version(
 
     The restore fails at the next check, because the key is wrong.
     """
-    with pytest.raises(Refused):
+    with pytest.raises(ContentRefused):
         restore(taken.source(stranger), target)
 
 

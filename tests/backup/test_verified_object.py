@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from include.backup.point_folder import ObjectRecord
 from include.backup.source import VerifiedObject
-from include.encryption.crypto import Refused
+from include.encryption.crypto import ContentRefused
 
 
 class CountingReader(io.BytesIO):
@@ -49,7 +49,7 @@ def test_verified_object_reads_at_most_a_byte_beyond_its_size(
         for size in sizes:
             data += verified.read(size)
         verified.verify()
-    except Refused:
+    except ContentRefused:
         is_refused = True
     assert is_refused == (reader.getvalue() != content)
     assert content.startswith(data) or is_refused
@@ -66,5 +66,5 @@ def test_verified_object_read_of_zero_bytes_reads_nothing() -> None:
 @pytest.mark.parametrize(("stored", "why"), [(b"abcd", "more than 3"), (b"ab", "2 bytes instead")])
 def test_verified_object_names_differing_size(stored: bytes, why: str) -> None:
     """A longer object is refused while it is read, a shorter object at its end."""
-    with pytest.raises(Refused, match=why):
+    with pytest.raises(ContentRefused, match=why):
         VerifiedObject(io.BytesIO(stored), record_of(b"abc")).verify()

@@ -29,7 +29,7 @@ from include.backup.manifest import (
 )
 from include.backup.point_folder import folder
 from include.cli import backup as commands
-from include.encryption.crypto import Refused
+from include.encryption.crypto import ContentRefused
 from include.evidence.signing import Signer, generate_key
 from include.services.objectstore.base import MOST_VERSIONS, ObjectLocked
 from include.services.objectstore.s3 import S3Store
@@ -189,7 +189,7 @@ def test_dump_whose_recorded_version_is_missing_is_refused_if_its_digest_differs
     client.delete_object(Bucket=bucket, Key=stored.key, VersionId=stored.version_id)
     point = load(store, "courier", "p", [signer.public_pem])
     assert point.is_copy  # for all that is known: the digest tells
-    with pytest.raises(Refused, match="its content differs"):
+    with pytest.raises(ContentRefused, match="its content differs"):
         Taken(store, manifest).source(operations.opening).check()
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.encryption import crypto, keyrings
-from include.encryption.crypto import FRAME, MOST_RECIPIENTS, Refused, decrypting, encrypting
+from include.encryption.crypto import FRAME, MOST_RECIPIENTS, ContentRefused, decrypting, encrypting
 from include.encryption.recipients import OpeningKey, Recipient
 from include.services.errors import UsageError
 from tests.support.holders import Holder
@@ -54,7 +54,7 @@ def test_each_recipient_decrypts_the_message(
 
 def test_key_of_non_recipient_is_refused(message: bytes, stranger: OpeningKey):
     """The error names the reason and the key of the object."""
-    with pytest.raises(Refused, match="does not belong to any of its recipients") as refused:
+    with pytest.raises(ContentRefused, match="does not belong to any of its recipients") as refused:
         opened(message, stranger)
     assert "courier/x/database.dump.zst.enc" in refused.value.message
 
@@ -67,7 +67,7 @@ def test_other_key_with_the_id_of_a_recipient_is_refused(
     Only the recipient's private key decrypts it.
     """
     liar = OpeningKey("rsa", operations.recipient.key_id, stranger.private_pem)
-    with pytest.raises(Refused):
+    with pytest.raises(ContentRefused):
         opened(message, liar)
 
 
@@ -77,7 +77,7 @@ def test_closing_a_partly_read_message_gives_no_warning(
     """Since 3.13, Python prints an error in this case, which looked like a fault in logs."""
     errors: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: errors.append(args.exc_value))
-    with pytest.raises(Refused):
+    with pytest.raises(ContentRefused):
         opened(message, stranger)
     half = decrypting(io.BytesIO(message), operations.opening, CONTEXT, "x")
     assert half.read(1) == CLEAR[:1]
@@ -105,7 +105,7 @@ def test_message_with_more_data_keys_than_allowed_is_refused(operations: Holder)
         return bytes(stored)
 
     assert opened(message(MOST_RECIPIENTS), operations.opening) == CLEAR
-    with pytest.raises(Refused, match="more recipients than the 10"):
+    with pytest.raises(ContentRefused, match="more recipients than the 10"):
         opened(message(MOST_RECIPIENTS + 1), operations.opening)
 
 
@@ -119,7 +119,7 @@ def test_message_with_flipped_bit_is_refused(
     position = data.draw(st.integers(0, header) | st.integers(0, len(message) - 1))
     bit = data.draw(st.integers(0, 7))
     damaged = message[:position] + bytes([message[position] ^ (1 << bit)]) + message[position + 1 :]
-    with pytest.raises(Refused):
+    with pytest.raises(ContentRefused):
         opened(damaged, operations.opening)
 
 
@@ -130,7 +130,7 @@ def test_truncated_message_is_refused(message: bytes, offline: Holder, data: st.
     length = data.draw(
         st.one_of(st.integers(0, len(message) - 1), st.sampled_from([0, 1, len(message) - 1]))
     )
-    with pytest.raises(Refused):
+    with pytest.raises(ContentRefused):
         opened(message[:length], offline.opening)
 
 
@@ -157,7 +157,7 @@ def test_reordered_dropped_or_foreign_frames_are_refused(
         message[:start] + foreign[start : start + frame] + message[start + frame :],
         message[:start] + first + message[-last:],
     ):
-        with pytest.raises(Refused):
+        with pytest.raises(ContentRefused):
             opened(mixed, operations.opening)
     assert opened(message[:start] + first + second + message[rest:], operations.opening) == clear
 
@@ -174,7 +174,7 @@ def test_message_of_another_restore_point_is_refused(
     message: bytes, operations: Holder, context: dict[str, str]
 ):
     """The key can decrypt the message, but its encryption context names another restore point."""
-    with pytest.raises(Refused, match="encrypted as another object"):
+    with pytest.raises(ContentRefused, match="encrypted as another object"):
         opened(message, operations.opening, context)
 
 
@@ -187,7 +187,7 @@ def test_decrypted_bytes_are_returned_only_after_authentication(
     message[-FRAME] ^= 1
     stream = decrypting(io.BytesIO(bytes(message)), operations.opening, CONTEXT, "x")
     received: list[bytes] = []
-    with pytest.raises(Refused):
+    with pytest.raises(ContentRefused):
         received.extend(iter(lambda: stream.read(1000), b""))
     assert len(b"".join(received)) <= FRAME
     assert clear.startswith(b"".join(received))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include.encryption.crypto import Refused, decrypting, encrypting
+from include.encryption.crypto import ContentRefused, decrypting, encrypting
 from include.encryption.recipients import KMS_KIND, OpeningKey, Recipient, recipient_from_kms
 from include.services.aws import kms_client
 from include.services.connections import ConnectionSpec
@@ -57,7 +57,7 @@ def test_message_for_one_or_two_kms_keys_is_decrypted_by_each(client: Any):
     )
     for arn in (first_key, second_key):
         assert opened(message, OpeningKey(KMS_KIND, arn, client=client)) == CLEAR
-    with pytest.raises(Refused):
+    with pytest.raises(ContentRefused):
         opened(message, OpeningKey(KMS_KIND, other, client=client))
 
 
@@ -72,9 +72,9 @@ def test_message_for_kms_and_rsa_recipients_is_decrypted_by_each(
     message = encrypted(recipients)
     for key in (OpeningKey(KMS_KIND, arn, client=client), operations.opening, offline.opening):
         assert opened(message, key) == CLEAR
-    with pytest.raises(Refused):
+    with pytest.raises(ContentRefused):
         opened(message, stranger)
-    with pytest.raises(Refused):
+    with pytest.raises(ContentRefused):
         opened(message, OpeningKey(KMS_KIND, new_key(client), client=client))
 
 
@@ -88,7 +88,7 @@ def test_unreachable_kms_is_not_reported_as_tampering(client: Any, operations: H
     with pytest.raises(ServiceError, match="cannot be used") as opening:
         opened(message, OpeningKey(KMS_KIND, arn, client=gone))
     for error in (sealing, opening):
-        assert not isinstance(error.value, Refused)
+        assert not isinstance(error.value, ContentRefused)
         assert SECRET_KEY not in str(error.value)
 
 

@@ -23,7 +23,7 @@ from aws_encryption_sdk.key_providers.base import MasterKeyProvider
 from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 from aws_encryption_sdk.key_providers.raw import RawMasterKeyProvider
 
-from include.encryption.crypto import FRAME, PROVIDER, Refused, decrypting, encrypting
+from include.encryption.crypto import FRAME, PROVIDER, ContentRefused, decrypting, encrypting
 from include.encryption.recipients import (
     KMS_KIND,
     OpeningKey,
@@ -111,7 +111,7 @@ def test_message_that_master_keys_encrypted_earlier_is_decrypted_by_each_recipie
     message = (FOLDER / "message.enc").read_bytes()
     key = opening_key_from_pem((FOLDER / f"{name}.key").read_bytes(), name)
     assert opened(message, key) == CLEAR
-    with pytest.raises(Refused, match="does not belong to any of its recipients"):
+    with pytest.raises(ContentRefused, match="does not belong to any of its recipients"):
         opened(message, stranger)
 
 

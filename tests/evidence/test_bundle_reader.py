@@ -9,7 +9,7 @@ import pytest
 
 from include.evidence import ledger
 from include.evidence.bundle_reader import BELIEVED_FOR, IN_MEMORY, BundleCheck, BundleReader
-from include.evidence.check import Refused
+from include.evidence.check import EvidenceRefused
 from include.evidence.folder import SIGNATURE
 from include.evidence.signing import Signer, generate_key
 from include.evidence.verify import link_before
@@ -45,7 +45,7 @@ def test_reader_refuses_changed_file(chain: Evidence, harm: str) -> None:
         file.unlink()
     else:
         file.write_bytes(b"<p>better</p>\n" if harm == "changed" else b"<p>rep")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(EvidenceRefused) as refused:
         bundle_reader.open(row, "report.en.html", bundle_reader.signed(row))
     assert "report.en.html" in str(refused.value.message.values)
 
@@ -84,7 +84,7 @@ def test_cached_result_is_checked_again_after_its_lifetime(chain: Evidence) -> N
     now[0] = BELIEVED_FOR - 1
     assert bundle_reader.result(row) == first
     now[0] = BELIEVED_FOR
-    with pytest.raises(Refused):
+    with pytest.raises(EvidenceRefused):
         bundle_reader.result(row)
 
 
@@ -164,5 +164,5 @@ def test_ledger_row_signed_by_untrusted_key_is_refused(chain: Evidence) -> None:
     other = Signer.from_pem(generate_key())
     stranger = BundleReader(chain.store, [other.public_pem])
     assert not stranger.is_authentic(row)
-    with pytest.raises(Refused):
+    with pytest.raises(EvidenceRefused):
         stranger.signed(row)

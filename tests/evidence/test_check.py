@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from include.evidence import ledger
-from include.evidence.check import Refused, check_row, check_signature
+from include.evidence.check import EvidenceRefused, check_row, check_signature
 from include.evidence.folder import StoreFolder, Sums
 from include.evidence.signing import TrustedKeys
 from tests.evidence.support import Evidence
@@ -29,7 +29,7 @@ def test_signed_sha256sums_in_another_format_is_refused(chain: Evidence) -> None
     sums = (chain.root / row.bundle / "SHA256SUMS").read_bytes()
     assert check_signature(sign_again(chain, row.bundle, sums), keys).sha256 == row.sums_sha256
     for other in (sums + b"a line that is no digest\n", sums + sums, b"\xff" + sums):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(EvidenceRefused) as refused:
             check_signature(sign_again(chain, row.bundle, other), keys)
         assert (
             "does not have the format in which ParcelSeal seals bundles"
@@ -47,6 +47,6 @@ def test_signed_result_json_of_another_program_is_refused(chain: Evidence, conte
     files = {**listed.files, "result.json": hashlib.sha256(content).hexdigest()}
     folder = sign_again(chain, row.bundle, Sums(files, listed.previous).to_bytes())
     signed = check_signature(folder, TrustedKeys([chain.signer.public_pem]))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(EvidenceRefused) as refused:
         check_row(replace(row, sums_sha256=signed.sha256), signed, folder, None)
     assert "not written by ParcelSeal" in refused.value.message.text

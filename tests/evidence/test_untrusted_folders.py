@@ -13,7 +13,7 @@ import pytest
 
 from include.evidence import ledger
 from include.evidence.bundle_reader import BundleReader
-from include.evidence.check import Refused, check_bundle
+from include.evidence.check import EvidenceRefused, check_bundle
 from include.evidence.folder import LARGEST_SUMS, MOST_FILES, MOST_LISTED, DiskFolder, StoreFolder
 from include.evidence.ledger_recovery import recover_ledger
 from include.evidence.signing import TrustedKeys
@@ -51,13 +51,13 @@ def test_large_file_is_refused_before_it_is_read_completely(chain: Evidence, nam
     grow(chain.root / row.bundle / name)
     keys = TrustedKeys([chain.signer.public_pem])
     with little_memory():
-        with pytest.raises(Refused):
+        with pytest.raises(EvidenceRefused):
             check_bundle(StoreFolder(chain.store, row.bundle), keys)
         assert not verify_path(chain.root / row.bundle).verified
         bundle_reader = BundleReader(chain.store, [chain.signer.public_pem])
         assert bundle_reader.check(row, None).problem is not None
         if name != "signer.pem":
-            with pytest.raises(Refused):
+            with pytest.raises(EvidenceRefused):
                 bundle_reader.result(row)
         chain.conn.rollback()
         unsigned = f"x/2026/11/{name}"

@@ -18,7 +18,7 @@ from include.backup.dump import take_backup
 from include.backup.manifest import Manifest
 from include.backup.restore import restore
 from include.backup.source import Source
-from include.encryption.crypto import Refused
+from include.encryption.crypto import ContentRefused
 from include.evidence.model import Outcome
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed
@@ -187,7 +187,10 @@ def test_restore_detects_damaged_object_despite_forged_checksum(
     original, other = damaged.read(key), damaged.read(damaged.old.dump.key)
     for damage in [flip, DAMAGES["truncated"], DAMAGES["emptied"], lambda _: other]:
         damaged.write(key, damage(original))
-        with damaged.source(damaged.new).opened() as archive, pytest.raises(Refused) as caught:
+        with (
+            damaged.source(damaged.new).opened() as archive,
+            pytest.raises(ContentRefused) as caught,
+        ):
             list(iter(lambda: archive.read(1 << 20), b""))
         assert key in caught.value.message
         swapped = damage(original) == other
@@ -241,7 +244,7 @@ def require_refused(source: Source, target: str, key: str, why: str = "") -> Non
         key: name of an object, which the error has to contain.
         why: text that the error has to contain.
     """
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ContentRefused) as caught:
         restore(source, DatabaseAddress.from_conninfo(target))
     assert key in caught.value.message
     assert why in caught.value.message

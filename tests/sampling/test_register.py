@@ -327,7 +327,7 @@ def test_recording_second_commitment_of_run_keeps_the_first(company: Company) ->
 
 def test_list_of_causes_of_seed_refusal_is_complete() -> None:
     """The test fails if a cause is added, because the report needs a message for each cause."""
-    assert {cause.value for cause in samples.Cause} == {
+    assert {cause.value for cause in samples.SeedRefusalCause} == {
         "none", "long", "unreadable", "no_source", "no_time", "older", "future", "used",
         "stranger",
     }  # fmt: skip

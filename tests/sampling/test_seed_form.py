@@ -14,7 +14,7 @@ from include.sampling.commitment import (
 )
 from include.sampling.register import SeedRefusal
 from include.sampling.rules import AuditRules
-from include.sampling.samples import Cause
+from include.sampling.samples import SeedRefusalCause
 from include.sampling.seed_entry import MOST_NAMES, seed_form
 from tests.sampling.company import ZONE, by_branch, population, rules_of
 
@@ -135,8 +135,8 @@ def test_form_with_many_auditors_names_first_and_counts_others() -> None:
 
 def test_form_explains_refusal_of_last_seed() -> None:
     """Only the last refusal is shown, and the form does not repeat the refused seed."""
-    first = SeedRefusal("E1", AT, Cause.OLDER)
-    body = form_for(refused=[first, replace(first, cause=str(Cause.FUTURE))]).body
+    first = SeedRefusal("E1", AT, SeedRefusalCause.BEFORE_SEAL)
+    body = form_for(refused=[first, replace(first, cause=str(SeedRefusalCause.FUTURE))]).body
     assert "The last random seed was refused: the time of publication is in the future" in body
     assert "was published before the commitment was sealed." not in body
     assert "was refused" not in form_for().body
@@ -144,7 +144,7 @@ def test_form_explains_refusal_of_last_seed() -> None:
 
 def test_form_explains_every_cause_of_refusal() -> None:
     """No sentence contains an unreplaced placeholder."""
-    for cause in Cause:
+    for cause in SeedRefusalCause:
         body = form_for(refused=[SeedRefusal("E1", AT, str(cause))]).body
         assert "was refused: " in body
         assert "{" not in body

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 from include.sampling import samples
 from include.sampling.commitment import CommitmentLocation
-from include.sampling.samples import LEEWAY, LONGEST, SHORTEST, Cause, Seed
+from include.sampling.samples import LEEWAY, LONGEST, SHORTEST, Seed, SeedRefusalCause
 
 SEALED = datetime(2026, 10, 5, 0, 30, tzinfo=UTC)
 NOW = SEALED + timedelta(days=1)
 INSTANT = timedelta(microseconds=1)
 
 
-def fault(seed: str = "3391.76", source: str = "sse.com.cn", **more: Any) -> Cause | None:
+def fault(
+    seed: str = "3391.76", source: str = "sse.com.cn", **more: Any
+) -> SeedRefusalCause | None:
     arguments = {"published_at": SEALED + timedelta(hours=7)} | more
     published = arguments.pop("published_at")
     checks: dict[str, Any] = {"sealed_at": SEALED, "now": NOW, "used": False} | arguments
@@ -34,14 +36,14 @@ def test_seed_without_invisible_characters_is_accepted(seed: str) -> None:
 @pytest.mark.parametrize("seed", ["", "123", "1 2 3", " " * 20, "\u3000" * 20, "1\u00a0\u2009 2"])
 def test_too_short_seed_is_refused(seed: str) -> None:
     """White space of any kind is not counted."""
-    assert fault(seed) is Cause.NONE
+    assert fault(seed) is SeedRefusalCause.TOO_SHORT
 
 
 def test_seed_is_accepted_up_to_length_limits_and_refused_beyond() -> None:
     assert fault("1" * SHORTEST) is None
-    assert fault("1" * (SHORTEST - 1)) is Cause.NONE
+    assert fault("1" * (SHORTEST - 1)) is SeedRefusalCause.TOO_SHORT
     assert fault("1" * LONGEST) is None
-    assert fault("1" * (LONGEST + 1)) is Cause.LONG
+    assert fault("1" * (LONGEST + 1)) is SeedRefusalCause.TOO_LONG
 
 
 @pytest.mark.parametrize(
@@ -54,38 +56,40 @@ def test_seed_is_accepted_up_to_length_limits_and_refused_beyond() -> None:
 )  # fmt: skip
 def test_seed_with_invisible_character_is_refused(seed: str) -> None:
     """A person who types the seed from the page would omit the character and draw other items."""
-    assert fault(seed) is Cause.UNREADABLE
+    assert fault(seed) is SeedRefusalCause.UNREADABLE
 
 
 def test_seed_without_source_or_publication_time_is_refused() -> None:
-    assert fault(source="") is Cause.NO_SOURCE
-    assert fault(published_at=None) is Cause.NO_TIME
+    assert fault(source="") is SeedRefusalCause.NO_SOURCE
+    assert fault(published_at=None) is SeedRefusalCause.NO_TIME
 
 
 def test_seed_published_before_commitment_is_refused() -> None:
     """A seed that was published in the moment of the commitment may have been known too."""
-    assert fault(published_at=SEALED - timedelta(days=1)) is Cause.OLDER
-    assert fault(published_at=SEALED) is Cause.OLDER
+    assert fault(published_at=SEALED - timedelta(days=1)) is SeedRefusalCause.BEFORE_SEAL
+    assert fault(published_at=SEALED) is SeedRefusalCause.BEFORE_SEAL
     assert fault(published_at=SEALED + INSTANT) is None
     shanghai = SEALED.astimezone(ZoneInfo("Asia/Shanghai"))
-    assert fault(published_at=shanghai) is Cause.OLDER
+    assert fault(published_at=shanghai) is SeedRefusalCause.BEFORE_SEAL
 
 
 def test_seed_published_in_future_is_refused() -> None:
     """Small differences between system clocks are tolerated."""
     assert fault(published_at=NOW + LEEWAY) is None
-    assert fault(published_at=NOW + LEEWAY + INSTANT) is Cause.FUTURE
+    assert fault(published_at=NOW + LEEWAY + INSTANT) is SeedRefusalCause.FUTURE
 
 
 def test_seed_of_an_earlier_draw_is_refused() -> None:
-    assert fault(used=True) is Cause.USED
+    assert fault(used=True) is SeedRefusalCause.USED
 
 
-@pytest.mark.parametrize("cause", Cause)
-def test_each_cause_of_refusal_has_different_message(cause: Cause) -> None:
+@pytest.mark.parametrize("cause", SeedRefusalCause)
+def test_each_cause_of_refusal_has_different_message(cause: SeedRefusalCause) -> None:
     message = samples.refusal_message(cause)
     assert message.text.format(**message.values)
-    assert len({samples.refusal_message(each_cause).text for each_cause in Cause}) == len(Cause)
+    assert len(
+        {samples.refusal_message(each_cause).text for each_cause in SeedRefusalCause}
+    ) == len(SeedRefusalCause)
 
 
 LOCAL = datetime(2026, 10, 6, 8, tzinfo=ZoneInfo("Asia/Shanghai"))

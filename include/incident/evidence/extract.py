@@ -278,11 +278,12 @@ def decrypt_extract(store: ObjectStore, extract: Extract, key: OpeningKey) -> It
         key: private key of one recipient.
 
     Raises:
-        Refused: the key does not belong to a recipient, or the bytes are not those of this extract.
+        ContentRefused: the key does not belong to a recipient, or the bytes are not those of this
+            extract.
         ObjectMissing: the object is missing.
         ServiceError: the store or the KMS failed.
     """
-    from include.encryption.crypto import Refused, decrypting
+    from include.encryption.crypto import ContentRefused, decrypting
 
     digest, counter = _Digest(), RowCounter()
     with store.open_reader(extract.key, version_id=extract.version_id) as reader:
@@ -293,7 +294,7 @@ def decrypt_extract(store: ObjectStore, extract: Extract, key: OpeningKey) -> It
                 counter.feed(csv)
                 yield csv
     if digest.hexdigest() != extract.sha256_clear or counter.records - 1 != extract.rows:
-        raise Refused(
+        raise ContentRefused(
             f"{extract.key} could be decrypted, but its content is not the extract that was "
             "recorded.",
             "A person who has the recipients' public keys replaced the file: raise an incident.",

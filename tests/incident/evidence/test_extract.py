@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from include.encryption.crypto import Refused, decrypting
+from include.encryption.crypto import ContentRefused, decrypting
 from include.encryption.recipients import OpeningKey, Recipient
 from include.incident.evidence.extract import Extract, decrypt_extract
 from include.incident.evidence.log_copy import LogQuery
@@ -244,7 +244,7 @@ def test_decryption_refuses_extract_that_was_replaced_by_another_extract(
     stranger: OpeningKey,
 ):
     first = create(source, store, recipients)
-    with pytest.raises(Refused, match="does not belong"):
+    with pytest.raises(ContentRefused, match="does not belong"):
         content(store, first, stranger)
     other = first.model_copy(
         update={
@@ -253,10 +253,10 @@ def test_decryption_refuses_extract_that_was_replaced_by_another_extract(
             )
         }
     )
-    with pytest.raises(Refused, match="as another object"):
+    with pytest.raises(ContentRefused, match="as another object"):
         content(store, other, operations.opening)
     create(source, store, recipients, replace(WHOLE, until=minute(3)))
-    with pytest.raises(Refused, match="not the extract that was recorded"):
+    with pytest.raises(ContentRefused, match="not the extract that was recorded"):
         content(store, first, operations.opening)
 
 
