@@ -201,7 +201,7 @@ def test_chain_of_many_bundles_without_ledger_row_is_read_in_linear_time() -> No
         signed = SignedSums(Sums({}, previous), f"{number:064x}", "f")
         bundles.append(UnrecordedBundle(f"b/{number}", signed, None))  # type: ignore[arg-type]
         previous = Link(f"b/{number}", signed.sha256)
-    begin = time.monotonic()
+    begin = time.process_time()
     chain = UnrecordedBundles(tuple(reversed(bundles))).chain_after(None)
     assert chain == bundles
-    assert time.monotonic() - begin < 3  # seconds; a search of all bundles for each takes 20
+    assert time.process_time() - begin < 3  # seconds; a search of all bundles for each takes 20

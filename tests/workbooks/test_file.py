@@ -115,13 +115,13 @@ def test_archive_entry_with_password_is_refused(good: bytes):
     ],
 )
 def test_too_large_file_is_not_unpacked(content: bytes):
-    started = time.monotonic()
+    started = time.process_time()
     message = fault_message(content)
     assert (
         "32 MiB for the file, 64 MiB for its unpacked content, 500 parts and 1,000,000 cells"
         in message
     )
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_zip_bomb_that_states_small_size_is_refused_as_damaged():
@@ -252,11 +252,11 @@ def test_formulas_are_reported_with_their_cells(good: bytes):
 
 def test_cell_far_outside_of_table_is_reported(good: bytes):
     far = '<row r="1048576"><c r="XFD1048576" t="str"><v>hidden</v></c></row></sheetData>'
-    started = time.monotonic()
+    started = time.process_time()
     assert faults(repacked(good, {SHEET: ("</sheetData>", far)})) == [
         ("accesses", "XFD1048576", "The cell is far outside of the table and is not empty.")
     ]
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_merged_cells_and_hyperlinks_over_the_whole_sheet_are_ignored(good: bytes):
@@ -266,9 +266,9 @@ def test_merged_cells_and_hyperlinks_over_the_whole_sheet_are_ignored(good: byte
         f'<hyperlinks><hyperlink ref="{everything}" location="A1"/></hyperlinks>'
     )
     content = repacked(good, {SHEET: ("<pageMargins", f"{ranges}<pageMargins")})
-    started = time.monotonic()
+    started = time.process_time()
     assert read_back(content) == read_back(good)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_completed_workbook_of_the_largest_sample_is_within_size_limits():
