@@ -70,9 +70,9 @@ def make_parcels(connection: psycopg.Connection, rows: int, cutoff: datetime) ->
 def make_events(connection: psycopg.Connection, rows: int, newest: datetime) -> None:
     """Create monthly partitions of events for the 36 months before a time."""
     connection.execute(_EVENTS)
-    each = max(1, rows // MONTHS)
+    monthly_rows = max(1, rows // MONTHS)
     for at in range(MONTHS):
-        fields = {"at": at, "rows": each, "from_": MONTHS - at, "to": MONTHS - at - 1}
+        fields = {"at": at, "rows": monthly_rows, "from_": MONTHS - at, "to": MONTHS - at - 1}
         connection.execute(_MONTH.format(newest=f"'{newest.isoformat()}'", **fields).encode())
     connection.execute(_EVENT_KEYS)
     connection.execute("VACUUM (ANALYZE) event")

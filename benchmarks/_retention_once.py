@@ -53,7 +53,7 @@ def erase(task: dict[str, Any]) -> dict[str, Any]:
         "plan": between - begun,
         "execute": ended - between,
         "window": [between, ended],
-        "planned": sum(each["to_delete"] for each in planned.data["classes"]),
+        "planned": sum(record_class["to_delete"] for record_class in planned.data["classes"]),
         "findings": [finding.code for finding in executed.findings],
         **executed.data,
     }
@@ -72,7 +72,7 @@ def plan(task: dict[str, Any]) -> dict[str, Any]:
             counts = [connection.execute(count).fetchone()[0] for count in task["counts"]]
             plain.append(time.monotonic() - between)
             ours.append(between - begun)
-            planned = [each.to_delete for each in new_plan.classes]
+            planned = [record_class.to_delete for record_class in new_plan.classes]
             if counts != planned:
                 sys.exit(f"The plan and the plain counts differ: {counts}, {planned}")
     return {"ours": median(ours[1:]), "plain": median(plain[1:])}

@@ -44,8 +44,8 @@ def main() -> int:
         _begun(["run", "review_partners"], home)  # makes the local profile
         worst = 0.0
         for workflow, step in STEPS.items():
-            lines = [_begun(["run", workflow], home) for _ in range(rounds)]
-            seconds = [line["seconds"] for each in lines for line in each if line["step"] == step]
+            runs = [_begun(["run", workflow], home) for _ in range(rounds)]
+            seconds = [line["seconds"] for run in runs for line in run if line["step"] == step]
             worst = max(worst, _show(f"./parcelseal run {workflow}", seconds))
         tasks = defaultdict(list)
         for line in _begun(["up", "--once"], home):

@@ -92,7 +92,7 @@ def choose(run: RunContext[None], findings: StepFindings) -> Choice:
     drop_left_over(server, run.state, run.clock)
     points, rejected = listed(offsite, run.state, database)
     if rejected and not points:
-        reasons = "; ".join(each.reason for each in rejected[:MOST_REASONS])
+        reasons = "; ".join(rejected_folder.reason for rejected_folder in rejected[:MOST_REASONS])
         raise ControlFailed(
             f"None of {len(rejected)} restore points can be trusted: {reasons}",
             "Do not use these restore points. Take a new backup, run a restore drill with it, and "
@@ -106,14 +106,14 @@ def choose(run: RunContext[None], findings: StepFindings) -> Choice:
     )
     source = Source(offsite.store, chosen.manifest, run.services.drill_key())
     require_drill_server(source, server)
-    for each in rejected:
+    for rejected_folder in rejected:
         findings.find(
             "drill.untrusted",
             Outcome.FAIL,
             _(
                 "The restore point {key} cannot be trusted: {reason}",
-                key=each.key,
-                reason=each.reason,
+                key=rejected_folder.key,
+                reason=rejected_folder.reason,
             ),
             STOP,
         )
@@ -389,9 +389,9 @@ def restore_and_compare(
                 )
             # In the original's timezone, and only columns that it had when it was backed up.
             connection.execute("SELECT set_config('TimeZone', %s, true)", [manifest.timezone])
-            had = {(each.collection, each.field) for each in manifest.newest}
+            had = {(record.collection, record.field) for record in manifest.newest}
             columns = newest_record_columns(database)
-            present = [each for each in columns if (each.collection, each.field) in had]
+            present = [column for column in columns if (column.collection, column.field) in had]
             newest = newest_records(connection, present)
             judge_locale(findings, locale, DatabaseLocale.of_database(connection))
             connection.rollback()

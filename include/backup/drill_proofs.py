@@ -178,9 +178,11 @@ def proofs(
             state = State.LATE
         else:
             evidence_of_drill = [
-                each for each in controls_now if each.row and each.row.seq == newest.row.seq
+                evidence
+                for evidence in controls_now
+                if evidence.row and evidence.row.seq == newest.row.seq
             ]
-            is_checked = all(each.is_checked for each in evidence_of_drill)
+            is_checked = all(evidence.is_checked for evidence in evidence_of_drill)
             state = State.PASSED if is_checked else State.UNCHECKED
         points = {drill.point: drill for drill in reversed(drills) if drill.point}
         proofs[name] = Proof(state, newest, refusal, points)
@@ -207,7 +209,11 @@ def _read(
         The row of the evidence ledger, and the result that the bundle contains. If the bundle is
         not accepted, the second item is the reason.
     """
-    problems = {each.row.seq: each.problem for each in controls if each.row and each.problem}
+    problems = {
+        evidence.row.seq: evidence.problem
+        for evidence in controls
+        if evidence.row and evidence.problem
+    }
     for row in index.newest_of(conn, {WORKFLOW}, MAX_BUNDLES).get(WORKFLOW, []):
         if row.seq <= pruned:
             return
@@ -237,10 +243,12 @@ def _is_late(
         now: current time.
         zone: timezone of the policy pack, in which cadences of days or months are counted.
     """
-    ages = [each.age for each in controls if each.row and each.row.seq == drill.row.seq]
+    ages = [
+        evidence.age for evidence in controls if evidence.row and evidence.row.seq == drill.row.seq
+    ]
     if ages:
         return any(age is not Age.IN_TIME for age in ages)
-    cadences = [each.control.cadence for each in controls]
+    cadences = [evidence.control.cadence for evidence in controls]
     return any(utc(now) > add_period(drill.finished_at, cadence, zone) for cadence in cadences)
 
 
@@ -258,7 +266,8 @@ def _drill_in(row: LedgerRow, result: Result, database: str) -> DatabaseDrill | 
     steps = {(step.step, step.part): step for step in result.steps}
     own = [step for name in reversed(STEPS) if (step := steps.get((name, database)))]
     failed = any(
-        each.subject == database and each.severity is Outcome.FAIL for each in result.findings
+        finding.subject == database and finding.severity is Outcome.FAIL
+        for finding in result.findings
     )
     if not own and not failed:  # with a finding alone, the drill failed before its first step
         return None

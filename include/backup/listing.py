@@ -253,17 +253,19 @@ def listed_points(
     refused: list[Rejected] = []
     if rejected:
         work = read_work()
-    for each in rejected:
-        if not each.key.startswith(folder(database)):  # no run writes such a name
-            refused.append(each)
+    for rejected_folder in rejected:
+        if not rejected_folder.key.startswith(folder(database)):  # no run writes such a name
+            refused.append(rejected_folder)
             continue
         points_now, rejected_now = restore_points(
-            store, database, trusted, work.unfinished, point=each.point
+            store, database, trusted, work.unfinished, point=rejected_folder.point
         )
         points += points_now
         refused += rejected_now
-        if not (points_now or rejected_now or each.point in {*work.unfinished, *work.removed}):
-            refused.append(each)  # gone, although no run removed it
+        if not (
+            points_now or rejected_now or rejected_folder.point in {*work.unfinished, *work.removed}
+        ):
+            refused.append(rejected_folder)  # gone, although no run removed it
     # In the store in which this installation wrote it, the recorded version cannot be missing.
     refused += [
         Rejected(point.manifest.dump.key, VERSION_GONE)
@@ -296,7 +298,7 @@ def stored_restore_points(services: Services, database: str) -> list[StoredResto
             point.id, point.manifest.taken_at, point.manifest.expires_at, point.id in held
         )
         for point in points
-    ] + [StoredRestorePoint(each.key) for each in rejected]
+    ] + [StoredRestorePoint(rejected_folder.key) for rejected_folder in rejected]
 
 
 @contextmanager
@@ -343,5 +345,7 @@ def _is_removed(store: ObjectStore, database: str, point: str, work: KnownWork) 
     if point not in work.removed:
         return False
     deleted = [SIGNATURE_NAME] if point in work.unfinished else NAMES
-    listed = [each for each in folders(store, database, point) if each.id == point]
-    return not any(each.has(name) for each in listed for name in deleted)
+    listed = [
+        point_folder for point_folder in folders(store, database, point) if point_folder.id == point
+    ]
+    return not any(point_folder.has(name) for point_folder in listed for name in deleted)

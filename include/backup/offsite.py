@@ -224,7 +224,10 @@ def back_up(
         started = run.clock.now()
         offsite = offsite_of(run.services)
         cleared = _clear(run, offsite, database.name) if offsite.may_delete else Cleared(0, ())
-        mapped = [(each.schema_name, each.table) for each in database.collections.values()]
+        mapped = [
+            (collection.schema_name, collection.table)
+            for collection in database.collections.values()
+        ]
         published = _published(run, offsite, database.name) if run.task.is_repeated else None
         if published is None:
             manifest, missing = _publish(run, offsite, database, mapped, progress)
@@ -407,9 +410,9 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
                 manifests.remove(store, folder(database, point), now, confirm)
             except ObjectLocked:
                 refused.append(point)
-                for each in folders(store, database, point):
+                for point_folder in folders(store, database, point):
                     # Otherwise the next run decides, as after a run that was killed.
-                    if each.id == point and all(map(each.has, NAMES)):
+                    if point_folder.id == point and all(map(point_folder.has, NAMES)):
                         listing.end_work(state, database, [point], Ending.KEPT, now)
             else:
                 removed.append(point)
@@ -469,11 +472,13 @@ def _plan(
         zone: timezone in which days begin.
     """
     copies = {point.id for point in points if point.is_copy}
-    decisions = plan_pruning([_times_of(each) for each in points], rules.keep, held, now, zone)
+    decisions = plan_pruning([_times_of(point) for point in points], rules.keep, held, now, zone)
     if not copies:
         return decisions
     others = [_times_of(point) for point in points if not point.is_copy]
-    of_others = {each.id: each for each in plan_pruning(others, rules.keep, held, now, zone)}
+    of_others = {
+        decision.id: decision for decision in plan_pruning(others, rules.keep, held, now, zone)
+    }
     return [of_others.get(decision.id, decision) for decision in decisions]
 
 
@@ -492,7 +497,9 @@ def _lost(
         rejected: rejected folders in the store.
         since: earliest start of a backup. Restore points whose backup began earlier are ignored.
     """
-    present = {point.id for point in points} | {each.point for each in rejected}
+    present = {point.id for point in points} | {
+        rejected_folder.point for rejected_folder in rejected
+    }
     return sorted(point for point in published.keys() - present if published[point] > since)
 
 

@@ -395,7 +395,7 @@ def report_points(
         rejected: folders that must not be used as restore points.
         refused: ids of restore points that the store refused to delete because of a lock.
     """
-    for hidden in [each for point in points for each in point.hidden]:
+    for hidden in [hidden_object for point in points for hidden_object in point.hidden]:
         findings.find(
             "backup.object.hidden",
             Outcome.FAIL,
@@ -407,16 +407,16 @@ def report_points(
             ),
             subject=hidden.key,
         )
-    for each in rejected:
+    for rejected_folder in rejected:
         findings.find(
             "backup.manifest.refused",
             Outcome.FAIL,
             _(
                 "A restore point in the off-site store cannot be trusted: {reason}",
-                reason=each.reason,
+                reason=rejected_folder.reason,
             ),
             _("Do not use this restore point. Find out who changed the off-site store."),
-            subject=each.key,
+            subject=rejected_folder.key,
         )
     for point in refused:
         findings.find(

@@ -256,7 +256,9 @@ def hidden_objects(listed: PointFolder, used: Mapping[str, str]) -> Iterator[Hid
         used: id of the verified version, by object name.
     """
     for name, version_id in used.items():
-        current = next((each for each in listed.versions.get(name, ()) if each.is_current), None)
+        current = next(
+            (version for version in listed.versions.get(name, ()) if version.is_current), None
+        )
         if current and (current.is_marker or current.version_id != version_id):
             yield HiddenObject(listed.prefix + name, current.is_marker)
 
@@ -298,7 +300,9 @@ def versions_of_dump(listed: PointFolder | None, dump: ObjectRecord) -> DumpVers
     if dump.version_id in _UNNAMED and len(readable) == 1 and readable[0].is_current:
         return DumpVersions((dump.version_id,))  # a directory was copied to a bucket with versions
     sizes = {version.version_id: version.size for version in readable}
-    fitting = [each for each in candidates(listed, DUMP_NAME) if sizes[each] == dump.size]
+    fitting = [
+        version_id for version_id in candidates(listed, DUMP_NAME) if sizes[version_id] == dump.size
+    ]
     return DumpVersions(fitting, is_copy=True)
 
 

@@ -229,7 +229,7 @@ def clear_unfinished(
         published = listing.published_points(conn, database, store.description)
     uploads = store.clear_abandoned(folder(database))
     listed = list(folders(store, database))
-    gone = begun_here.keys() - {each.id for each in listed}
+    gone = begun_here.keys() - {point_folder.id for point_folder in listed}
     listing.end_work(state, database, gone, Ending.CLEARED, now)
     prefixes: dict[str, list[str]] = {"folders": []}  # by attribute of the result
 
@@ -243,22 +243,22 @@ def clear_unfinished(
         return True
 
     with RestorePointGuard(state, database) as guard:
-        for each in listed:
-            work = works.get(each.id)
+        for point_folder in listed:
+            work = works.get(point_folder.id)
             if work is None:
-                is_point = each.has(SIGNATURE_NAME) or each.has(MANIFEST_NAME)
-                if not is_point and each.id not in published:  # pruning reports lost points
-                    prefixes.setdefault("unknown", []).append(_printable(each))
+                is_point = point_folder.has(SIGNATURE_NAME) or point_folder.has(MANIFEST_NAME)
+                if not is_point and point_folder.id not in published:  # pruning reports lost points
+                    prefixes.setdefault("unknown", []).append(_printable(point_folder))
                 continue
-            ending = _ending(store, database, each, work, trusted)
+            ending = _ending(store, database, point_folder, work, trusted)
             if ending is Ending.CLEARED:
                 outcome = "uncompared"
                 if has_complete_holds():
-                    outcome = _clear(store, guard, each, now)
-                prefixes.setdefault(outcome, []).append(each.prefix)
+                    outcome = _clear(store, guard, point_folder, now)
+                prefixes.setdefault(outcome, []).append(point_folder.prefix)
                 if outcome != "folders":
                     continue
-            listing.end_work(state, database, [each.id], ending, now)
+            listing.end_work(state, database, [point_folder.id], ending, now)
     return Cleared(uploads, **{outcome: tuple(names) for outcome, names in prefixes.items()})
 
 

@@ -146,10 +146,10 @@ def _create(
 
 
 def _create_like(admin: psycopg.Connection, name: str, options: Sequence[str]) -> None:
-    for position, each in enumerate(options, 1):
+    for position, statement_options in enumerate(options, 1):
         try:
             create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ").format(sql.Identifier(name))
-            admin.execute(create + sql.SQL(each))
+            admin.execute(create + sql.SQL(statement_options))
         except (errors.DataError, errors.WrongObjectType, errors.NotSupportedError):
             if position == len(options):  # the server lacks the locale, or it has another encoding
                 raise

@@ -155,7 +155,9 @@ def require_fitting_target(manifest: Manifest, target: DatabaseAddress, action: 
         version = major_version(connection.info.server_version)
     original = major_version(manifest.server_version)
     if version < original:
-        newer = listed([each for each in SUPPORTED if each >= original] or [original])
+        newer = listed(
+            [supported for supported in SUPPORTED if supported >= original] or [original]
+        )
         raise UsageError(
             f"The target {target.display_name} is on PostgreSQL {version}, and the backup is of "
             f"PostgreSQL {original}: it cannot be loaded into an older version. "

@@ -48,13 +48,13 @@ def respondents_by_workflow(services: Services) -> dict[str, list[Sequence[str]]
         the policy pack does not use are left out.
     """
     duties: dict[str, list[Sequence[str]]] = {}
-    for each in workflows():
-        if each.respondents is None:
+    for declaration in workflows():
+        if declaration.respondents is None:
             continue
-        run = each.context(services)
-        groups = each.respondents(run) if run is not None else []
+        run = declaration.context(services)
+        groups = declaration.respondents(run) if run is not None else []
         if groups:
-            duties[each.id] = groups
+            duties[declaration.id] = groups
     return duties
 
 

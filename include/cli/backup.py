@@ -68,7 +68,7 @@ def list_(
             work = _work_reader(services, name, store)
             points, rejected = listed_points(store, name, services.trusted_for_manifests, work)
             refused += rejected
-            hidden += [each for point in points for each in point.hidden]
+            hidden += [hidden_object for point in points for hidden_object in point.hidden]
             held = _held(services, name, [point.id for point in points])
             listed += [_row(point, held) for point in points]
     _report_refused(refused)
@@ -287,14 +287,15 @@ def _report_changes(point: RestorePoint) -> None:
 
 
 def _report_refused(refused: Iterable[Rejected]) -> None:
-    for each in refused:
-        text = f"[bold red]refused:[/bold red] {escape(each.key)}: {escape(each.reason)}"
+    for rejected in refused:
+        text = f"[bold red]refused:[/bold red] {escape(rejected.key)}: {escape(rejected.reason)}"
         errors.print(text, soft_wrap=True)
 
 
 def _report_hidden(hidden: Iterable[HiddenObject]) -> None:
-    for each in hidden:
-        text = f"[bold red]hidden:[/bold red] {escape(each.key)}: {each.message.text}"
+    for hidden_object in hidden:
+        reason = hidden_object.message.text
+        text = f"[bold red]hidden:[/bold red] {escape(hidden_object.key)}: {reason}"
         errors.print(text, soft_wrap=True)
 
 
@@ -363,7 +364,7 @@ def _row(point: RestorePoint, held: set[str] | None) -> dict[str, Any]:
         "tables": len(manifest.tables),
         "rows": manifest.rows,
         "recipients": [recipient.name for recipient in manifest.recipients],
-        "hidden": [each.key for each in point.hidden],
+        "hidden": [hidden_object.key for hidden_object in point.hidden],
         "copy": point.is_copy,
         "held": None if held is None else manifest.id in held,
         "expires_at": manifest.expires_at.isoformat(),

@@ -136,7 +136,9 @@ def _lacks_reading(
     login: Login, mapped: MappedDatabase, address: Callable[[], DatabaseAddress]
 ) -> Iterator[MissingRight]:
     require_fitting_server(login.connection.info.server_version, mapped.name)
-    tables = [(each.schema_name, each.table) for each in mapped.collections.values()]
+    tables = [
+        (collection.schema_name, collection.table) for collection in mapped.collections.values()
+    ]
     missing_tables(login.connection, tables, address().display_name)
     yield from lacks_reading(login)
 

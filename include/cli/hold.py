@@ -168,14 +168,14 @@ def _print_reach(reach: dict[str, dict[str, int]]) -> None:
         reach: database -> record class -> number of records.
     """
     several = len(reach) > 1
-    each = [
+    kept = [
         f"{records:,} of {f'{database}/' if several else ''}{name}"
         for database, classes in reach.items()
         for name, records in classes.items()
         if records
     ]
-    if each:
-        print_line(f"Records under this hold now: {', '.join(each)}.")
+    if kept:
+        print_line(f"Records under this hold now: {', '.join(kept)}.")
     elif reach:
         errors.print(
             "No record matches this key now. Compare the key with the case file: a hold with a "

@@ -62,7 +62,10 @@ def list_notifications(
     """
     from include.notify import outbox
 
-    states = [str(each) for each in state or (State.PENDING, State.UNDELIVERABLE, State.IN_DOUBT)]
+    states = [
+        str(listed_state)
+        for listed_state in state or (State.PENDING, State.UNDELIVERABLE, State.IN_DOUBT)
+    ]
     with local_stack(command_services()) as services, services.state.connect() as conn:
         notifications = outbox.list_notifications(conn, states, most + 1)
     shown, more = (

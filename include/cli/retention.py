@@ -72,7 +72,10 @@ def plan(
     context, chosen = RunContext(services, None), _chosen(services.pack, database)
     with local_stack(services, customers=DEFAULT_CUSTOMERS):
         databases = {name: RetentionDatabase(context, name) for name in chosen}
-        plans = [plan_database(each, as_of, is_preview=True) for each in databases.values()]
+        plans = [
+            plan_database(retention_database, as_of, is_preview=True)
+            for retention_database in databases.values()
+        ]
         waits = {plan.database: exceeded_limits(databases[plan.database], plan) for plan in plans}
         stuck = {
             plan.database
@@ -143,7 +146,7 @@ def _classes(
     plans: Sequence[Plan], waits: Mapping[str, Sequence[ExceededLimit]]
 ) -> Iterator[dict[str, Any]]:
     for plan in plans:
-        causes = {each.name: each.cause for each in waits[plan.database]}
+        causes = {limit.name: limit.cause for limit in waits[plan.database]}
         for record_class in plan.classes:
             where = {"database": plan.database} if len(plans) > 1 else {}
             yield (

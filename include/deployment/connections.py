@@ -140,7 +140,7 @@ def _overrides(secret: Callable[[str], str]) -> dict[str, Connection]:
         ("evidence_store", Queue.DRILL): login(layout.READER),
         ("evidence_store", Queue.RETENTION): login(layout.READER),
     }
-    return {f"{name}{OVERRIDE}{queue}": each for (name, queue), each in overrides.items()}
+    return {f"{name}{OVERRIDE}{queue}": override for (name, queue), override in overrides.items()}
 
 
 def url(scheme: str, role: str, password: str, host: str, database: str) -> str:

@@ -168,7 +168,7 @@ def connections_of(
             return name in used
         return databases if connection["conn_type"] == "postgres" else zone.sends
 
-    selected = {name: each for name, each in plain.items() if is_used(name, each)}
+    selected = {name: connection for name, connection in plain.items() if is_used(name, connection)}
     for name, connection in selected.items():
         override = configured.get(f"{name}{OVERRIDE}{zone.queue}", {})
         extra = {**connection["extra_dejson"], **_extra(override)}
@@ -209,7 +209,11 @@ def without_overrides(configured: Mapping[str, Any]) -> dict[str, Connection]:
     Raises:
         UsageError: a connection cannot be read.
     """
-    return {name: _object(name, each) for name, each in configured.items() if OVERRIDE not in name}
+    return {
+        name: _object(name, connection)
+        for name, connection in configured.items()
+        if OVERRIDE not in name
+    }
 
 
 def without_logins_of_replaced_stores(
@@ -235,7 +239,7 @@ def without_logins_of_replaced_stores(
             return False
         return _endpoint(theirs[plain]) != _endpoint(ours[plain])
 
-    return {name: each for name, each in ours.items() if not is_replaced(name)}
+    return {name: connection for name, connection in ours.items() if not is_replaced(name)}
 
 
 def _endpoint(connection: Connection) -> object:

@@ -167,7 +167,10 @@ def _evidence_of(
         return invalid(check.problem)
     if is_ahead(newest, result, now):
         return invalid(SEALED_AHEAD)
-    status = next((each for each in result.controls if each.id == control.id), None)
+    status = next(
+        (control_status for control_status in result.controls if control_status.id == control.id),
+        None,
+    )
     return ControlEvidence(
         control,
         newest,
@@ -251,7 +254,7 @@ class ClauseEvidence:
     def outcome(self) -> Outcome:
         """Return the worst outcome of the clause's controls and of its findings' severities."""
         severities = [
-            each.severity for bundle in self.findings_by_bundle for each in bundle.findings
+            finding.severity for bundle in self.findings_by_bundle for finding in bundle.findings
         ]
         return Outcome.worst([*(control.outcome for control in self.controls), *severities])
 
@@ -284,7 +287,9 @@ def by_clause(controls: Collection[ControlEvidence]) -> list[ClauseEvidence]:
 
 def _findings_against(clause: str, bundles: Sequence[ControlEvidence]) -> Iterator[ClauseFindings]:
     for bundle in bundles:
-        findings = tuple(each for each in bundle.findings if _clause_of(each, bundle) == clause)
+        findings = tuple(
+            finding for finding in bundle.findings if _clause_of(finding, bundle) == clause
+        )
         if findings and bundle.row is not None:
             yield ClauseFindings(bundle.row, findings)
 

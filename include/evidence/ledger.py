@@ -81,7 +81,7 @@ class LedgerRow:
 
 MOST_CHANGED = 10_000  # rows that a seal reads in search of an authentic one, those of about a year
 
-_SIGNED = tuple(each.name for each in fields(LedgerRow) if each.name != "row_signature")
+_SIGNED = tuple(field.name for field in fields(LedgerRow) if field.name != "row_signature")
 
 
 def canonical(record: str, columns: Mapping[str, Any]) -> bytes:

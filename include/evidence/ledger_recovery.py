@@ -366,7 +366,11 @@ class Recovery:
                 continue
             sums_sha256 = following.previous_sums_sha256
             for seq in range(gap.last, gap.first - 1, -1):
-                fitting = [each for each in unrecorded.bundles if each.signed.sha256 == sums_sha256]
+                fitting = [
+                    candidate
+                    for candidate in unrecorded.bundles
+                    if candidate.signed.sha256 == sums_sha256
+                ]
                 readable = _first_readable(fitting)
                 if readable is None or self._is_recorded(*readable):
                     break

@@ -109,8 +109,10 @@ class UnrecordedBundles:
         following = self.direct_followers(link)
         while following:
             chain.append(following[0])
-            links = dict.fromkeys(Link(each.name, each.signed.sha256) for each in following)
-            following = [bundle for each in links for bundle in self.direct_followers(each)]
+            links = dict.fromkeys(Link(bundle.name, bundle.signed.sha256) for bundle in following)
+            following = [
+                bundle for next_link in links for bundle in self.direct_followers(next_link)
+            ]
         return chain
 
     def newest_first(self, link: Link | None) -> list[list[UnrecordedBundle]]:
@@ -139,7 +141,9 @@ class UnrecordedBundles:
             other: result of a search that covers more folders of the store.
         """
         names = {(bundle.name, bundle.signed.sha256) for bundle in self.bundles}
-        further = [each for each in other.bundles if (each.name, each.signed.sha256) not in names]
+        further = [
+            bundle for bundle in other.bundles if (bundle.name, bundle.signed.sha256) not in names
+        ]
         return _sorted([*self.bundles, *further], other.unchecked)
 
     @cached_property
@@ -221,13 +225,15 @@ def search_unrecorded(
             objects += len(_signed_objects(folders[name]))
             total += _size(folders[name])
             # A reader of copies may read the result.json of each.
-            total += sum(each.size for each in versions_to_try(folders[name].get(RESULT, ())))
+            total += sum(version.size for version in versions_to_try(folders[name].get(RESULT, ())))
             unchecked += _has_more(folders[name])
     return _sorted(bundles, unchecked)
 
 
 def _sorted(bundles: Iterable[UnrecordedBundle], unchecked: int) -> UnrecordedBundles:
-    newest = sorted(bundles, key=lambda each: (each.folder.signed_at, each.name), reverse=True)
+    newest = sorted(
+        bundles, key=lambda bundle: (bundle.folder.signed_at, bundle.name), reverse=True
+    )
     return UnrecordedBundles(tuple(newest), unchecked)
 
 

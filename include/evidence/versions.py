@@ -86,7 +86,7 @@ class SealedFolder(Folder):
         if name not in self._chosen:
             candidates = self._candidates(name)
             listed = self.signed.sha256 if name == SUMS else self.signed.sums.files.get(name)
-            fitting = (each for each in candidates if self._sha256(name, each) == listed)
+            fitting = (version for version in candidates if self._sha256(name, version) == listed)
             is_only = len(candidates) == 1
             self._chosen[name] = candidates[0] if is_only else next(fitting, None)
         return self._chosen[name]

@@ -258,7 +258,7 @@ def _store(content: bytes, path: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
         stream.write(sha256(content).digest() + content)
     Path(stream.name).replace(path)
-    packs = sorted(path.parent.glob(f"*{_SUFFIX}"), key=lambda each: each.stat().st_mtime)
+    packs = sorted(path.parent.glob(f"*{_SUFFIX}"), key=lambda pack: pack.stat().st_mtime)
     for old in [*packs[:-MOST_PACKS], *path.parent.glob("*.part")]:
         old.unlink(missing_ok=True)
 
@@ -272,10 +272,10 @@ def _pack(loaded: PackContent) -> bytes:
     index = _Index(
         files=pack.files,
         databases=tuple(
-            DatabaseFacts.model_construct(**{name: getattr(each, name) for name in _FACTS})
-            for each in pack.databases.values()
+            DatabaseFacts.model_construct(**{name: getattr(database, name) for name in _FACTS})
+            for database in pack.databases.values()
         ),
-        collections=tuple(tuple(each.collections) for each in pack.databases.values()),
+        collections=tuple(tuple(database.collections) for database in pack.databases.values()),
         faults=pack.faults,
         content=content,
         sections={file: rules.connections for file, rules in pack.sections.items()},

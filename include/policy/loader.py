@@ -177,8 +177,8 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
     suites = reader.read_suites(checks, incoming, check_ids)
     reader.check_unknown_files()
     faults = reader.faults_by_database(datamap, checks.doubtful)
-    faulty = {each.name: each for facts in datamap.faulty.values() for each in facts}
-    sound = {name: each for name, each in datamap.databases.items() if name not in faults}
+    faulty = {facts.name: facts for databases in datamap.faulty.values() for facts in databases}
+    sound = {name: database for name, database in datamap.databases.items() if name not in faults}
     if reader.problems and not (faults and sound):
         raise PackError(folder, reader.problems)
     faulty_databases = {

@@ -315,7 +315,9 @@ class PolicyPack(Rule):
         """
         if database is not None:
             return database
-        names = [name for name, each in self.databases.items() if collection in each.collections]
+        names = [
+            name for name, mapped in self.databases.items() if collection in mapped.collections
+        ]
         if not names:  # a data map that could not be parsed may have the collection
             unparsed = (name for name in self.faults if not self.databases[name].collections)
             names = [*unparsed][:1]

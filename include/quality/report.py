@@ -224,8 +224,13 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         ),
         sections=[
             *(
-                _database(each, checks.get(each.name), suites[each.name], trends[each.name])
-                for each in databases
+                _database(
+                    database,
+                    checks.get(database.name),
+                    suites[database.name],
+                    trends[database.name],
+                )
+                for database in databases
             ),
             _meaning(),
         ],
@@ -322,7 +327,7 @@ def _facts(
         ),
         Fact(
             label=_("Records examined"),
-            value=sum(each.looked_at for each in collections) if collections else None,
+            value=sum(collection.looked_at for collection in collections) if collections else None,
             unit="rows",
             note=rows_note(collections),
         ),
@@ -333,7 +338,7 @@ def _facts(
         ),
         Fact(
             label=_("Corrected or deleted records"),
-            value=sum(each.resolved for each in collections) if collections else None,
+            value=sum(collection.resolved for collection in collections) if collections else None,
             unit="rows",
         ),
         Fact(
@@ -384,7 +389,9 @@ def _database(
 def _rules_table(
     collection: CheckedCollection, rules: Mapping[tuple[str, str], Expectation]
 ) -> Table:
-    results = [(each, rules.get((collection.collection, each.rule))) for each in collection.rules]
+    results = [
+        (figures, rules.get((collection.collection, figures.rule))) for figures in collection.rules
+    ]
     return table_of(
         examined_title(collection),
         results,

@@ -81,8 +81,8 @@ class Command:
         return table(header, rows) if rows else ""
 
     def _parameters(self) -> list[Any]:
-        parameters = [each for each in self._declared.params if each.name != "help"]
-        return sorted(parameters, key=lambda each: each.opts[0].startswith("-"))
+        parameters = [parameter for parameter in self._declared.params if parameter.name != "help"]
+        return sorted(parameters, key=lambda parameter: parameter.opts[0].startswith("-"))
 
 
 def _usage(parameter: Any) -> str:
@@ -97,7 +97,7 @@ def _usage(parameter: Any) -> str:
 
 def _row(parameter: Any) -> tuple[str, ...]:
     if _is_option(parameter):
-        names = ", ".join(code(each) for each in [*parameter.opts, *parameter.secondary_opts])
+        names = ", ".join(code(name) for name in [*parameter.opts, *parameter.secondary_opts])
         is_repeated = parameter.multiple
     else:
         names, is_repeated = code(parameter.name.upper()), parameter.nargs == -1
@@ -142,7 +142,9 @@ def commands() -> dict[str, list[Command]]:
         if inner is None:
             groups[TOP_LEVEL].append(Command(name, command))
         else:
-            groups[name] = [Command(f"{name} {word}", each) for word, each in inner.items()]
+            groups[name] = [
+                Command(f"{name} {word}", subcommand) for word, subcommand in inner.items()
+            ]
     return groups
 
 
@@ -179,8 +181,11 @@ def command_pages() -> Iterator[Page]:
                 table(
                     ("command", "meaning"),
                     (
-                        (f"[`{each.words}`]({FOLDER}/{group}.md#{_anchor(each)})", each.summary)
-                        for each in members
+                        (
+                            f"[`{command.words}`]({FOLDER}/{group}.md#{_anchor(command)})",
+                            command.summary,
+                        )
+                        for command in members
                     ),
                 ),
             )

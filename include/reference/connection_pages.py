@@ -38,8 +38,8 @@ def _in_capitals(grant: str) -> str:
 def login_connections() -> Iterator[DeclaredConnection]:
     """Yield the connections with a workflow's own login to a mapped database."""
     for login in logins():
-        users = [each for each in workflows() if each.login == login]
-        files = dict.fromkeys(each.rules.file for each in users if each.rules)
+        users = [workflow for workflow in workflows() if workflow.login == login]
+        files = dict.fromkeys(workflow.rules.file for workflow in users if workflow.rules)
         named = " and ".join(code(file) for file in files)
         reads = (
             f"Reads the columns that {named} names. The login needs SELECT on these columns, and "
@@ -50,7 +50,7 @@ def login_connections() -> Iterator[DeclaredConnection]:
             ("postgres",),
             f"{login.purpose or reads} Without this connection, the connection of the mapped "
             "database is used.",
-            ", ".join(code(each.id) for each in users),
+            ", ".join(code(workflow.id) for workflow in users),
             POSTGRES_FIELDS,
             f"login of the sample database with the rights in "
             f"`{login.sample_grants.relative_to(ROOT)}`",
@@ -61,7 +61,7 @@ def _connection_row(connection: DeclaredConnection) -> tuple[str, ...]:
     name = connection.id if " " in connection.id else code(connection.id)
     return (
         name,
-        ", ".join(code(each) for each in connection.types),
+        ", ".join(code(connection_type) for connection_type in connection.types),
         connection.purpose,
         connection.used_by,
         connection.fields,
@@ -84,7 +84,7 @@ def _extras() -> Iterator[tuple[str, ...]]:
         yield from (_extra_row(title, extra) for extra in extras)
     for connection in CONNECTIONS:
         title = connection.id if " " in connection.id else code(connection.id)
-        yield from (_extra_row(title, each) for each in connection.extras if each not in shared)
+        yield from (_extra_row(title, extra) for extra in connection.extras if extra not in shared)
 
 
 def connection_pages() -> Iterator[Page]:

@@ -19,8 +19,8 @@ def attributes(documented: type) -> dict[str, str]:
     describe an attribute, the description in the class itself is used.
     """
     described: dict[str, str] = {}
-    for each in reversed(documented.__mro__):
-        described |= _attributes(each.__dict__.get("__doc__") or "")
+    for class_ in reversed(documented.__mro__):
+        described |= _attributes(class_.__dict__.get("__doc__") or "")
     return described
 
 

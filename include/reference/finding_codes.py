@@ -74,16 +74,18 @@ def finding_codes(root: Path = ROOT) -> list[FindingCode]:
         for name, value in _assignments(tree.body).items()
     }
     wrappers = {
-        name: each
+        name: wrapper
         for tree in trees.values()
-        for name, each in _wrappers(tree, _imported(tree, constants))
+        for name, wrapper in _wrappers(tree, _imported(tree, constants))
     }
     by_code: dict[tuple[str, str], FindingCode] = {}
     for parts, tree in trees.items():
         package = parts[1]
-        for each in _Module(tree, package, wrappers, _imported(tree, constants)).codes():
-            earlier = by_code.get((package, each.code))
-            by_code[package, each.code] = _merged(earlier, each) if earlier else each
+        for finding_code in _Module(tree, package, wrappers, _imported(tree, constants)).codes():
+            earlier = by_code.get((package, finding_code.code))
+            by_code[package, finding_code.code] = (
+                _merged(earlier, finding_code) if earlier else finding_code
+            )
     # a code such as ``training.yaml`` is the name of a file of the policy pack
     return [by_code[key] for key in sorted(by_code) if not key[1].endswith(".yaml")]
 
@@ -134,13 +136,13 @@ def _imported(tree: ast.Module, constants: Mapping[tuple[str, str], ast.expr]) -
 def _wrappers(tree: ast.Module, imported: Names) -> Iterator[tuple[str, _Wrapper]]:
     module_names = {**imported, **_assignments(tree.body)}
     for function in _functions(tree):
-        parameters = [each.arg for each in function.args.args]
+        parameters = [parameter.arg for parameter in function.args.args]
         if "code" not in parameters:
             continue
         nodes = list(ast.walk(function))
         names = {**module_names, **_assignments(nodes)}
         for call in (node for node in nodes if isinstance(node, ast.Call)):
-            code = next((each.value for each in call.keywords if each.arg == "code"), None)
+            code = next((keyword.value for keyword in call.keywords if keyword.arg == "code"), None)
             code = code or (call.args[0] if call.args else None)
             if not isinstance(code, ast.Name) or code.id != "code":
                 continue
@@ -170,14 +172,16 @@ class _Module:
         self._package = package
         self._nodes = list(ast.walk(tree))
         self._wrappers = wrappers
-        own = _assignments(each for node in tree.body for each in ast.walk(node))
+        own = _assignments(node for statement in tree.body for node in ast.walk(statement))
         self._constants = {**imported, **own}
 
     def codes(self) -> Iterator[FindingCode]:
         """Yield the finding codes that the module reports."""
         outcomes = self._outcomes_of_variables()
-        for each in self._found():
-            yield replace(each, outcomes=each.outcomes or outcomes.get(each.code, ()))
+        for finding_code in self._found():
+            yield replace(
+                finding_code, outcomes=finding_code.outcomes or outcomes.get(finding_code.code, ())
+            )
 
     def _outcomes_of_variables(self) -> dict[str, tuple[str, ...]]:
         """Return the outcomes of codes that a function reports through its variable `code`."""
@@ -189,11 +193,11 @@ class _Module:
             for call in (node for node in nodes if isinstance(node, ast.Call)):
                 code = [
                     *call.args[:1],
-                    *(each.value for each in call.keywords if each.arg == "code"),
+                    *(keyword.value for keyword in call.keywords if keyword.arg == "code"),
                 ]
                 reported = _OUTCOMES.get(_name(call.func))
                 if reported and any(
-                    isinstance(each, ast.Name) and each.id == "code" for each in code
+                    isinstance(argument, ast.Name) and argument.id == "code" for argument in code
                 ):
                     expressions = (node for node in nodes if isinstance(node, ast.expr))
                     texts = [text for node in expressions for text in _codes(node, {})]
@@ -218,9 +222,9 @@ class _Module:
             for text in _codes(call.args[wrapper.position], names):
                 yield self._code(text, wrapper.outcomes, wrapper.messages)
             return
-        candidates = [each.value for each in call.keywords if each.arg == "code"]
+        candidates = [keyword.value for keyword in call.keywords if keyword.arg == "code"]
         candidates += call.args[:1] if function in _REPORTING else call.args
-        codes = [text for each in candidates for text in _codes(each, names)]
+        codes = [text for candidate in candidates for text in _codes(candidate, names)]
         if not codes:
             return
         messages = _messages_of_call(call, names)
@@ -261,7 +265,9 @@ class _Module:
             for block in (getattr(node, "body", None), getattr(node, "orelse", None)):
                 if not isinstance(block, list):
                     continue
-                own = _assignments(each for each in block if isinstance(each, ast.Assign))
+                own = _assignments(
+                    statement for statement in block if isinstance(statement, ast.Assign)
+                )
                 if "code" in own and (messages := _messages(list(own.values()), names)):
                     for text in _codes(own["code"], {}):
                         yield self._code(text, (), messages)
@@ -278,7 +284,7 @@ def _functions(tree: ast.Module) -> list[Function]:
 
 
 def _arguments(call: ast.Call) -> list[ast.expr]:
-    return [*call.args, *(each.value for each in call.keywords)]
+    return [*call.args, *(keyword.value for keyword in call.keywords)]
 
 
 def _messages_of_call(call: ast.Call, names: Names) -> tuple[str, ...]:
@@ -290,7 +296,7 @@ def _messages_of_call(call: ast.Call, names: Names) -> tuple[str, ...]:
         call: syntax tree of the call.
         names: values of the constants and variables that the call can use, by name.
     """
-    keywords = {each.arg: each.value for each in call.keywords}
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
     first = _POSITIONS.get(_name(call.func))
     if first is None and not {"message", "action"} & keywords.keys():
         return _messages(_arguments(call), names)
@@ -302,7 +308,7 @@ def _messages_of_call(call: ast.Call, names: Names) -> tuple[str, ...]:
 
 
 def _messages(arguments: Sequence[ast.expr], names: Names) -> tuple[str, ...]:
-    return tuple(text for each in arguments if (text := _message(each, names)))
+    return tuple(text for argument in arguments if (text := _message(argument, names)))
 
 
 def _codes(node: ast.expr, names: Names) -> Iterator[str]:
@@ -383,7 +389,7 @@ def _assignments(nodes: Iterable[ast.AST]) -> dict[str, ast.expr]:
             for target in node.targets:
                 if isinstance(target, ast.Name):
                     values.setdefault(target.id, []).append(node.value)
-    return {name: each[0] for name, each in values.items() if len(each) == 1}
+    return {name: assigned[0] for name, assigned in values.items() if len(assigned) == 1}
 
 
 def _name(function: ast.expr) -> str:

@@ -53,12 +53,12 @@ def _control_rows() -> Iterator[tuple[str, ...]]:
 
 
 def _workflow_rows() -> Iterator[tuple[str, ...]]:
-    for each in workflows():
+    for declaration in workflows():
         yield (
-            code(each.id),
-            each.title.text,
-            ", ".join(each.clauses),
-            str(each.cadence),
+            code(declaration.id),
+            declaration.title.text,
+            ", ".join(declaration.clauses),
+            str(declaration.cadence),
         )
 
 
@@ -84,8 +84,10 @@ def finding_pages() -> Iterator[Page]:
     pages = []
     for package, codes in by_package.items():
         declared = workflows_of(package)
-        names = ", ".join(code(each.id) for each in declared) or "several workflows"
-        clauses = ", ".join(dict.fromkeys(clause for each in declared for clause in each.clauses))
+        names = ", ".join(code(declaration.id) for declaration in declared) or "several workflows"
+        clauses = ", ".join(
+            dict.fromkeys(clause for declaration in declared for clause in declaration.clauses)
+        )
         subject = _SUBJECTS.get(package, package)
         pages.append((package, subject, names, clauses, str(len(codes))))
         rows = list(map(_row, codes))

@@ -135,10 +135,10 @@ def pack_files() -> list[PackFile]:
 
 def _of_sections() -> Iterator[PackFile]:
     for section in sections():
-        readers = [each for each in workflows() if each.rules is section]
+        readers = [workflow for workflow in workflows() if workflow.rules is section]
         effects = (
-            f"`{each.id}` {'cannot run' if each.needs_rules else 'does nothing'}."
-            for each in readers
+            f"`{reader.id}` {'cannot run' if reader.needs_rules else 'does nothing'}."
+            for reader in readers
         )
         yield PackFile(
             section.file,
@@ -170,7 +170,9 @@ def examples() -> Examples:
 def _items(file: PackFile, content: Any) -> Iterator[Any]:
     if file.model is DatabaseMeta:
         datasets = content.get("dataset", [content])
-        yield from (each["meta"][META_KEY] for each in datasets if META_KEY in each.get("meta", {}))
+        yield from (
+            dataset["meta"][META_KEY] for dataset in datasets if META_KEY in dataset.get("meta", {})
+        )
     elif isinstance(content, list):
         yield from content
     else:
@@ -198,13 +200,13 @@ def _values(content: Any) -> list[Any]:
     if isinstance(content, list):
         return content
     if isinstance(content, dict):
-        return [content, *(each for each in content.values() if isinstance(each, dict))]
+        return [content, *(value for value in content.values() if isinstance(value, dict))]
     return []
 
 
 def owner_of(model: type[BaseModel], name: str) -> type:
     """Return the class that declares a field of a model."""
-    return next(each for each in reversed(model.__mro__) if name in get_annotations(each))
+    return next(class_ for class_ in reversed(model.__mro__) if name in get_annotations(class_))
 
 
 def inline(value: Any) -> str:
@@ -237,6 +239,6 @@ def nested_models(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Base
     elif isinstance(origin, type) and issubclass(origin, Mapping):
         yield from nested_models(arguments[1], f"{suffix}.<name>")
     else:
-        for each in arguments:
-            if not isinstance(each, str | int):
-                yield from nested_models(each, suffix)
+        for argument in arguments:
+            if not isinstance(argument, str | int):
+                yield from nested_models(argument, suffix)

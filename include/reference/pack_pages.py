@@ -105,7 +105,7 @@ def _default_text(value: Any) -> str:
     if isinstance(value, Decimal):
         return f"{value}%"
     if isinstance(value, tuple):
-        return inline([each if isinstance(each, int) else str(each) for each in value])
+        return inline([item if isinstance(item, int) else str(item) for item in value])
     return inline(value if isinstance(value, bool | int | float | str) else str(value))
 
 
@@ -127,7 +127,9 @@ def keys_of(
     for name, field in model.model_fields.items():
         path = f"{prefix}{field.alias or name}"
         nested = [
-            each for each in nested_models(hints[name]) if not issubclass(each[0], Expectation)
+            (inner, suffix)
+            for inner, suffix in nested_models(hints[name])
+            if not issubclass(inner, Expectation)
         ]
         earlier_paths = [
             paths_by_model[inner] for inner, _suffix in nested if inner in paths_by_model

@@ -117,7 +117,7 @@ def _describe(annotation: Any) -> ValueType:
     base, metadata = _split(annotation)
     named = max(
         ((alias, words) for alias, words in _NAMED if _is_alias(alias, base, metadata)),
-        key=lambda each: len(_split(each[0])[1]),
+        key=lambda alias_and_words: len(_split(alias_and_words[0])[1]),
         default=None,
     )
     if named is not None:
@@ -130,8 +130,12 @@ def _split(annotation: Any) -> tuple[Any, list[Any]]:
     if get_origin(annotation) is Annotated:
         base, *metadata = get_args(annotation)
         flat: list[Any] = []
-        for each in metadata:
-            flat += each.metadata if isinstance(each, FieldInfo) and each.metadata else [each]
+        for constraint in metadata:
+            flat += (
+                constraint.metadata
+                if isinstance(constraint, FieldInfo) and constraint.metadata
+                else [constraint]
+            )
         return base, flat
     return annotation, []
 
@@ -146,10 +150,10 @@ def _base(base: Any) -> ValueType:
     if base in _PLAIN:
         return ValueType(_PLAIN[base])
     if origin is Literal:
-        values = tuple("`true`" if each is True else f"`{each}`" for each in arguments)
+        values = tuple("`true`" if choice is True else f"`{choice}`" for choice in arguments)
         return ValueType("boolean" if arguments == (True,) else "text", values)
     if origin in (Union, types.UnionType):
-        kinds = [_describe(each) for each in arguments if each is not type(None)]
+        kinds = [_describe(argument) for argument in arguments if argument is not type(None)]
         names = dict.fromkeys(kind.name for kind in kinds)
         allowed = tuple(text for kind in kinds for text in kind.allowed)
         return ValueType(" or ".join(names), allowed, kinds[0].unit)
@@ -157,7 +161,7 @@ def _base(base: Any) -> ValueType:
         item = _describe(arguments[0])
         return replace(item, name=f"list of {_plural(item.name)}")
     if origin is not None and issubclass(origin, Mapping):
-        key, value = (_describe(each) for each in arguments)
+        key, value = (_describe(argument) for argument in arguments)
         allowed = key.allowed if key.name == "text" else value.allowed
         return replace(value, name=f"mapping: {key.name} to {value.name}", allowed=allowed)
     if isinstance(base, type) and issubclass(base, BaseModel):
@@ -170,26 +174,26 @@ def _plural(name: str) -> str:
 
 
 def _constrained(words: ValueType, metadata: list[Any]) -> ValueType:
-    least = next((each for each in metadata if isinstance(each, Ge | Gt)), None)
-    most = next((each.le for each in metadata if isinstance(each, Le)), None)
+    least = next((constraint for constraint in metadata if isinstance(constraint, Ge | Gt)), None)
+    most = next((constraint.le for constraint in metadata if isinstance(constraint, Le)), None)
     allowed = list(words.allowed)
     if least is not None:
         lower = f"above {least.gt}" if isinstance(least, Gt) else f"{least.ge:,}"
         allowed.append(f"{lower} to {most:,}" if most is not None else f"{lower} or more")
-    has_minimum = any(isinstance(each, MinLen) for each in metadata)
-    for each in metadata:
-        if isinstance(each, AfterValidator) and each.func is require_items:
+    has_minimum = any(isinstance(constraint, MinLen) for constraint in metadata)
+    for constraint in metadata:
+        if isinstance(constraint, AfterValidator) and constraint.func is require_items:
             allowed += [] if has_minimum else ["at least one"]
-        elif isinstance(each, MinLen):
-            allowed.append(f"at least {each.min_length}")
-        elif isinstance(each, MaxLen):
-            allowed.append(f"at most {each.max_length}")
-        elif isinstance(each, Unit):
-            words = replace(words, unit=each.name)
-        elif isinstance(each, BeforeValidator) and each.func is as_tuple:
+        elif isinstance(constraint, MinLen):
+            allowed.append(f"at least {constraint.min_length}")
+        elif isinstance(constraint, MaxLen):
+            allowed.append(f"at most {constraint.max_length}")
+        elif isinstance(constraint, Unit):
+            words = replace(words, unit=constraint.name)
+        elif isinstance(constraint, BeforeValidator) and constraint.func is as_tuple:
             words = replace(words, name=f"{_singular(words.name)} or {words.name}")
-        elif isinstance(each, StringConstraints):
-            allowed += _pattern(each)
+        elif isinstance(constraint, StringConstraints):
+            allowed += _pattern(constraint)
     return replace(words, allowed=tuple(allowed))
 
 

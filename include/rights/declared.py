@@ -197,5 +197,7 @@ def query_rights(*logins: DatabaseLogin) -> tuple[Right, Right, Right]:
 
 def declared_rights() -> tuple[Right, ...]:
     """Return all declared rights, for docs/reference/connections.md."""
-    logins = dict.fromkeys(each.login for each in workflows() if each.login and each.queries)
+    logins = dict.fromkeys(
+        workflow.login for workflow in workflows() if workflow.login and workflow.queries
+    )
     return *_DECLARED, *query_rights(*logins)

@@ -58,7 +58,9 @@ def lacks_retention(
         database: the database in the data map.
         rules: record classes of the database.
     """
-    mapped = {(each.schema_name, each.table) for each in database.collections.values()}
+    mapped = {
+        (collection.schema_name, collection.table) for collection in database.collections.values()
+    }
     read: dict[Table, set[str]] = defaultdict(set)
     changed: dict[Table, set[str]] = defaultdict(set)
     deleted: dict[Table, int] = {}
@@ -216,11 +218,11 @@ def _source(database: MappedDatabase, rule: IntakeRule, target: Target) -> str:
         Identifier(name).as_string() for name in database.collections[rule.collection].fields
     ]
     keys = [f"NULL::bigint AS {Identifier(name).as_string()}" for name in rule.keys]
-    each = f" CROSS JOIN {target.each}" if target.each else ""
+    cross_join = f" CROSS JOIN {target.each}" if target.each else ""
     return (
         f"SELECT {', '.join(f'({text})' for text in target.columns.values())} "  # noqa: S608 - of the pack
         f"FROM (SELECT {', '.join([*columns, *keys])} FROM {_table(database, rule.collection)}) i "
-        f"CROSS JOIN (SELECT NULL::bigint AS reviewer, now() AS at) r{each} "
+        f"CROSS JOIN (SELECT NULL::bigint AS reviewer, now() AS at) r{cross_join} "
         f"WHERE {target.where or 'true'}"
     )
 

@@ -55,9 +55,11 @@ def build(world: World, sheet_builder: AnswerSheetBuilder) -> list[Table]:
     """
     rng = Random(f"staff {world.seed}")
     size = min(max(world.customers // 250, 56), 5000)
-    each = max(2, size // 100)
+    per_kind = max(2, size // 100)
     heads = len(DEPARTMENTS)
-    kinds = ["core"] * (size - each * len(PLANTED)) + [k for k in PLANTED for _ in range(each)]
+    kinds = ["core"] * (size - per_kind * len(PLANTED)) + [
+        kind for kind in PLANTED for _ in range(per_kind)
+    ]
     world.staff[:] = [
         _employee(world, rng, number, kind, heads) for number, kind in enumerate(kinds, 1)
     ]

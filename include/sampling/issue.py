@@ -356,14 +356,17 @@ def hand_in(
     draw, stage = draw_of(content, name)
     table = audit_workpapers.c
     stages = stages_of(conn, draw)
-    issued = next((each for each in stages if each.stage == stage), None)
+    issued = next(
+        (issued_workpapers for issued_workpapers in stages if issued_workpapers.stage == stage),
+        None,
+    )
     if issued is None:
         raise UsageError(
             f"{name} belongs to no draw in the register of audits.",
             "Fill in the workpapers.xlsx of the bundle of sample_audit.",
         )
     reached = register.verdicts_of(conn, issued.audit)
-    went_on = any(each.stage > stage for each in stages)
+    went_on = any(issued_workpapers.stage > stage for issued_workpapers in stages)
     if went_on or any(paper.population in reached for paper in issued.workpapers.papers):
         raise UsageError(
             f"The audit {issued.audit}, stage {stage}, was concluded on other workpapers.",

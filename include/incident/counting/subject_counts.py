@@ -130,7 +130,9 @@ def count_records(
         ]
         source = SQL("({}) AS r").format(SQL(" UNION ").join(parts))
         at, values = SQL("made_at"), {}
-    valued = [SQL(", count(*) FILTER (WHERE {})").format(each) for each in values.values()]
+    valued = [
+        SQL(", count(*) FILTER (WHERE {})").format(condition) for condition in values.values()
+    ]
     query = SQL("SELECT count(*), count({}), {}{} FROM {}").format(
         at,
         min_max_aggregates(at, collection.at.type if collection.at else None),

@@ -143,7 +143,7 @@ class DatabaseRun:
             name: name of the record class.
         """
         left = self.verification.left if self.verification else ()
-        return next((each for each in left if each.name == name), None)
+        return next((remaining for remaining in left if remaining.name == name), None)
 
 
 HOLD_KINDS = {

@@ -73,8 +73,8 @@ def verify(
                 records=reader.records(remembered),
             )
             left = [
-                _without_newly_expired(each, executed)
-                for each in inspection.count_remaining_expired()
+                _without_newly_expired(remaining, executed)
+                for remaining in inspection.count_remaining_expired()
             ]
             orphans = inspection.count_orphans()
             subjects = {
@@ -102,7 +102,7 @@ def verify(
         _report_ledger_losses(findings, ledger.count_missing_entries(conn, name))
     copies = None if restore_points is None else _points_with_erased(restore_points, last)
     _report_unclear_backups(findings, copies)
-    unexplained = sum(each.unexplained for each in left)
+    unexplained = sum(remaining.unexplained for remaining in left)
     findings.measure("retention.unexplained", unexplained, "rows")
     findings.measure("retention.erased", sum(done.values()), "rows")
     return VerificationResult(
@@ -229,23 +229,23 @@ def _report_unclear_backups(
 def _report_remaining(
     findings: StepFindings, left: Sequence[RemainingRecords], not_approved: Collection[str]
 ) -> None:
-    for each in left:
-        if not each.unexplained:
+    for remaining in left:
+        if not remaining.unexplained:
             continue
         message, action = (
             _(
                 "{count} records are past their retention period, although no legal hold "
                 "applies and no other record refers to them.",
-                count=each.unexplained,
+                count=remaining.unexplained,
             ),
             _("Find the reason in the other findings of this run, then run the workflow again."),
         )
-        if each.name in not_approved:
+        if remaining.name in not_approved:
             message, action = (
                 _(
                     "{count} records are past their retention period and remain, because a "
                     "second person has not approved their disposition.",
-                    count=each.unexplained,
+                    count=remaining.unexplained,
                 ),
                 _(
                     "If the approval was rejected, read the reason and correct the schedule or "
@@ -253,7 +253,7 @@ def _report_remaining(
                     "answered in Airflow."
                 ),
             )
-        findings.find("retention.left", Outcome.FAIL, message, action, subject=each.name)
+        findings.find("retention.left", Outcome.FAIL, message, action, subject=remaining.name)
 
 
 def _report_orphans(findings: StepFindings, dangling: Sequence[Orphans]) -> None:

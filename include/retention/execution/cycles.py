@@ -233,7 +233,7 @@ def _deletable_ctids(
     """
     kept = KeptRecords(state.graph, group, refused=state.refused_ctids_by_table)
     expressions = kept.expressions()
-    each = [
+    queries = [
         SQL(
             "(SELECT {at}, t.tableoid::bigint, t.ctid::text FROM {table} AS t WHERE {which} "
             "LIMIT {most})"
@@ -256,7 +256,7 @@ def _deletable_ctids(
         )
         for at, record_class in enumerate(deleting)
     ]
-    query = SQL("{} {}").format(expressions, SQL(" UNION ALL ").join(each))
+    query = SQL("{} {}").format(expressions, SQL(" UNION ALL ").join(queries))
     ctids: dict[tuple[int, int], list[str]] = {}
     for at, oid, ctid in state.connection.execute(query, {}):
         ctids.setdefault((at, oid), []).append(ctid)
@@ -324,11 +324,11 @@ def _delete_parts(state: ExecutionState, parts: Sequence[_Part]) -> list[list[Ke
         )
         for at, part in enumerate(parts)
     ]
-    each = [
+    queries = [
         SQL("SELECT {}, key FROM {}").format(at, Identifier(f"part {at}"))
         for at in range(len(parts))
     ]
-    query = SQL("WITH {} {}").format(SQL(", ").join(statements), SQL(" UNION ALL ").join(each))
+    query = SQL("WITH {} {}").format(SQL(", ").join(statements), SQL(" UNION ALL ").join(queries))
     rows = {f"rows{at}": part.rows for at, part in enumerate(parts)}
     keys: list[list[Key]] = [[] for _ in parts]
     for at, key in state.connection.execute(query, rows):

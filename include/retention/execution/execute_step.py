@@ -73,17 +73,19 @@ def execute(
     plan = read_plan_file(database, planned)
     exceeded = _exceeded_limits(database, planned, plan)
     # An approval covers only the classes that its request named.
-    requested = {each.name for each in planned.tripped}
+    requested = {limit.name for limit in planned.tripped}
     approved = requested if _is_approved(database, planned, plan) else set()
-    refused = [each for each in exceeded if each.name not in approved]
-    allowed = {each.name for each in plan.classes} - {each.name for each in refused}
+    refused = [limit for limit in exceeded if limit.name not in approved]
+    allowed = {planned_class.name for planned_class in plan.classes} - {
+        limit.name for limit in refused
+    }
     schedule = schedule_of(database, plan.as_of)
     counts = executor.execute(database, plan, schedule, allowed, progress, alone)
     done = erased_by_class(database)
     unreached = {
-        each.name: each.planned - done.get(each.name, 0)
-        for each in plan.classes
-        if each.name in allowed
+        planned_class.name: planned_class.planned - done.get(planned_class.name, 0)
+        for planned_class in plan.classes
+        if planned_class.name in allowed
     }
     staying = (
         _count_staying(database, plan, unreached) if any(n > 0 for n in unreached.values()) else {}
@@ -91,26 +93,26 @@ def execute(
     with run.state.begin() as conn:
         executed = {name: done.get(name, 0) for name in unreached}
         breaker.enter_execution(conn, plan.database, database.run_key, executed)
-    for each in refused:
+    for limit in refused:
         findings.find(
             "retention.not_approved",
             Outcome.ATTENTION,
             _(
                 "{count} records remain, because their disposition was not approved. The approval "
                 "was required for this reason: {reason}.",
-                count=each.planned,
-                reason=describe_limit(each),
+                count=limit.planned,
+                reason=describe_limit(limit),
             ),
             _(
                 "If the approval request was rejected, read the reason. If it was not "
                 "answered, remind the approvers."
             )
-            if each.name in requested
+            if limit.name in requested
             else _(
                 "Answer the approval request of the next run. Other records of the class were "
                 "disposed of after the request of this run."
             ),
-            subject=each.name,
+            subject=limit.name,
         )
     waiting = {name: more for name, more in counts.waiting.items() if name in allowed}
     _report_waiting(findings, waiting)
@@ -136,7 +138,7 @@ def execute(
         given_up=sorted(counts.given_up),
         slow=sorted(counts.slow),
         longest_transaction_ms=round(counts.seconds * 1000),
-        not_approved=[each.name for each in refused],
+        not_approved=[limit.name for limit in refused],
     )
 
 
@@ -238,9 +240,9 @@ def _exceeded_limits(
         planned: result of the planning step.
         plan: the plan to execute.
     """
-    names = {each.name for each in planned.tripped}
+    names = {limit.name for limit in planned.tripped}
     return planned.tripped + [
-        each for each in limits_tripped(database, plan) if each.name not in names
+        limit for limit in limits_tripped(database, plan) if limit.name not in names
     ]
 
 

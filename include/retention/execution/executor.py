@@ -193,7 +193,7 @@ def _delete_group(state: ExecutionState, group: tuple[str, ...]) -> None:
         if record_class.rule.deletes
     ]
     can_delete_cycle = is_cycle and not any(map(state.unapproved_classes, deleting))
-    has_allowance = any(state.remaining_allowance(each.name) for each in deleting)
+    has_allowance = any(state.remaining_allowance(record_class.name) for record_class in deleting)
     if has_allowance and any(map(graph.may_make_untraceable, group)):
         state.store_request_records()
     for number in range(MAX_ROUNDS if is_cycle else 1):
@@ -226,16 +226,19 @@ def require_same_rules(plan: Plan, live: Plan) -> None:
         ControlFailed: record classes or foreign keys changed.
     """
     approved_rules, live_rules = (
-        [(planned.name, planned.rule_sha256, planned.action) for planned in each.classes]
-        for each in (plan, live)
+        [(planned.name, planned.rule_sha256, planned.action) for planned in compared_plan.classes]
+        for compared_plan in (plan, live)
     )
     if approved_rules != live_rules:
         raise _invalid_plan_error(
             f"retention.yaml was changed after the plan of {plan.database} was made"
         )
     before, after = (
-        (each.order, [(table.collection, table.references) for table in each.tables])
-        for each in (plan, live)
+        (
+            compared_plan.order,
+            [(table.collection, table.references) for table in compared_plan.tables],
+        )
+        for compared_plan in (plan, live)
     )
     if before != after:
         raise _invalid_plan_error(

@@ -194,7 +194,9 @@ def scan_collection(
             _count_by_hold(connection, graph, record_class) if figures_of_class["held"] else {}
         )
         counted[record_class.name] = ClassCounts(**figures_of_class, held_by=by_hold)
-    by_class = [counted[each.name].ready for each in classes if each.rule.deletes]
+    by_class = [
+        counted[record_class.name].ready for record_class in classes if record_class.rule.deletes
+    ]
     return Scan(
         counted,
         RecordFigures(row["ready records"], int(row["ready digest"]), by_class),

@@ -335,7 +335,9 @@ class Graph:
             collection: collection of the record. All of its record classes are considered.
         """
         classes = self.classes.get(collection, ())
-        return any_of([self.ready(each) for each in classes if each.rule.deletes])
+        return any_of(
+            [self.ready(record_class) for record_class in classes if record_class.rule.deletes]
+        )
 
     def rows_that_keep(self, reference: Reference) -> Composable | None:
         """Return the SQL condition that a referring record prevents another record's deletion.
@@ -406,7 +408,11 @@ class Graph:
 
     def _leading_to(self, collection: str) -> list[Reference]:
         relation = self.relations.by_collection[collection]
-        detach = {column for each in self.classes[collection] for column in each.rule.detach}
+        detach = {
+            column
+            for record_class in self.classes[collection]
+            for column in record_class.rule.detach
+        }
         references = []
         for key in self.relations.keys_to(relation):
             child = self.relations.collection_of(key.child_root)

@@ -258,10 +258,12 @@ class KeptRecords:
 
     def _count(self, kept: Composable, members: Sequence[str]) -> None:
         most = max(len(self.details.get(name, KeptFigures()).classes) for name in members)
-        each = [
+        counts = [
             SQL("count(*) FILTER (WHERE classes[{}])").format(literal(at + 1)) for at in range(most)
         ]
-        counted = SQL("count(*), bit_xor(digest), ARRAY[{}]::bigint[]").format(SQL(", ").join(each))
+        counted = SQL("count(*), bit_xor(digest), ARRAY[{}]::bigint[]").format(
+            SQL(", ").join(counts)
+        )
         for query in (
             "SELECT member, -1, tab::bigint, {all} FROM (SELECT DISTINCT member, tab, rec, digest, "
             "classes FROM {kept}) AS k GROUP BY member, tab",
@@ -359,14 +361,14 @@ class KeptRecords:
             if keeping is None:
                 continue
             child = self._followed(reference)
-            each = [
+            referring_records = [
                 _referring_records(
                     reference, is_not_true(self.deletable(child)) if child else keeping
                 )
             ]
             if child and at not in inside:
-                each.append(self._kept_of(child, reference))
-            for records in each:
+                referring_records.append(self._kept_of(child, reference))
+            for records in referring_records:
                 self.joins += 1
                 referred = SQL("(EXISTS (SELECT FROM {} AS r WHERE {}))").format(
                     records, reference.joined("r")

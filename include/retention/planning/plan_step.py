@@ -50,7 +50,7 @@ def plan(
     with run.state.connect() as conn:
         expired = breaker.read_past_runs(conn, new_plan, database.run_key, "expired")
     with run.state.begin() as conn:
-        waiting = {each.name for each in exceeded}
+        waiting = {limit.name for limit in exceeded}
         breaker.enter_plan(conn, new_plan, database.run_key, run.clock, waiting)
         keep_artifact(conn, *database.run_key, file_name(name), new_plan.content)
         active = holds.active_holds(conn)
@@ -135,7 +135,7 @@ def exceeded_limits(database: RetentionDatabase, plan: Plan) -> list[ExceededLim
         )
         for planned in plan.classes
     ]
-    return [each for each in exceeded if each]
+    return [limit for limit in exceeded if limit]
 
 
 def _request_approval(

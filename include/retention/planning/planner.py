@@ -285,8 +285,8 @@ class _Planner:
             else (),
             partitions=self._whole_partitions(collection, kept) if going.records else (),
         )
-        each = zip(deleting, going.by_class, strict=True)
-        return table, {record_class.name: records for record_class, records in each}
+        by_class = zip(deleting, going.by_class, strict=True)
+        return table, {record_class.name: records for record_class, records in by_class}
 
     def _whole_partitions(self, collection: str, kept: KeptCounts) -> tuple[PlannedPartition, ...]:
         """Return the partitions of a table to drop, because all their records are to be deleted.

@@ -87,7 +87,8 @@ def versions_under(bucket: Bucket, full_prefix: str) -> list[ObjectVersion]:
     # S3 lists a key's versions from the newest on, and its times are in seconds: the sort keeps
     # the order of the answer where two are of the same second.
     return sorted(
-        versions, key=lambda each: (each.key, not each.is_current, -each.modified_at.timestamp())
+        versions,
+        key=lambda version: (version.key, not version.is_current, -version.modified_at.timestamp()),
     )
 
 

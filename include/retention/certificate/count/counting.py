@@ -444,9 +444,9 @@ def _counts_by_state(
         states: number of state expressions; see `Member.states`.
         values: the states to count.
     """
-    each = [
+    counts = [
         SQL("count(*) FILTER (WHERE states[{}] = {})").format(literal(at + 1), literal(int(value)))
         for at in range(states)
         for value in values
     ]
-    return SQL("ARRAY[{}]::bigint[]").format(SQL(", ").join(each))
+    return SQL("ARRAY[{}]::bigint[]").format(SQL(", ").join(counts))

@@ -481,10 +481,10 @@ class Inspection:
             for kind, texts in expressions_by_kind(rule.keys).items():
                 values = self.holds.values.get(kind, {})
                 if texts and values:
-                    each = [
+                    conditions = [
                         self._keys.are_on_hold(kind, types[text], text, values) for text in texts
                     ]
-                    parts.append(_all_of([member, _any_of(each)]))
+                    parts.append(_all_of([member, _any_of(conditions)]))
             held = self.holds.values.get(HoldKind.SUBJECT, {})
             subjects = self._keys.subjects_on_hold(self.request_conditions.subjects, held)
             parts.append(self.request_conditions.condition(rule, subjects))
