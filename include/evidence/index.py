@@ -178,7 +178,7 @@ def page(
 
 
 def newest_of(
-    conn: Connection, of: Collection[str], each: int, controls: Collection[str] | None = None
+    conn: Connection, of: Collection[str], page_size: int, controls: Collection[str] | None = None
 ) -> dict[str, list[LedgerRow]]:
     """Return the ledger rows of the newest bundles of several workflows, by workflow name.
 
@@ -187,7 +187,7 @@ def newest_of(
     Args:
         conn: connection to the state database.
         of: workflow names as in the ledger.
-        each: maximum number of bundles per workflow.
+        page_size: maximum number of bundles per workflow.
         controls: control ids; only bundles that are evidence for at least one of them are returned.
             None for all bundles.
     """
@@ -201,7 +201,7 @@ CROSS JOIN LATERAL (
 ORDER BY l.seq DESC
 """  # noqa: S608 - only text of this module
     newest: dict[str, list[LedgerRow]] = {}
-    for row in _rows(conn, query, _values(bundles) | {"size": each}):
+    for row in _rows(conn, query, _values(bundles) | {"size": page_size}):
         newest.setdefault(row.dag_id, []).append(row)
     return newest
 
