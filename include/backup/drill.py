@@ -32,10 +32,11 @@ from include.backup.drill_findings import (
 )
 from include.backup.drill_proofs import PointResult
 from include.backup.explain import CheckRefusesRows
-from include.backup.listing import PointRemoved, raising_point_removed, work_reader
+from include.backup.listing import PointRemoved, raising_point_removed
 from include.backup.manifest import RestorePoint
 from include.backup.offsite import listed, newest_record_columns, offsite_of
 from include.backup.offsite_findings import CLAUSE
+from include.backup.operations import operations_reader
 from include.backup.restore import policies_lifted, restore
 from include.backup.scratch import drop_left_over, scratch, without_event_triggers
 from include.backup.server_needs import (
@@ -196,8 +197,8 @@ def chosen_source(run: RunContext[None], database: str) -> Iterator[Source]:
         PointRemoved: the block failed because another run has pruned the restore point.
     """
     offsite, point = offsite_of(run.services), run.require(CHOOSE, database).restore_point
-    work = work_reader(run.state, database, offsite.store)
-    with raising_point_removed(offsite.store, database, point, work):
+    read_operations = operations_reader(run.state, database, offsite.store)
+    with raising_point_removed(offsite.store, database, point, read_operations):
         manifest = manifests.load(offsite.store, database, point, offsite.trusted).manifest
         yield Source(offsite.store, manifest, run.services.drill_key())
 

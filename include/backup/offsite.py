@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 from psycopg import sql
 from sqlalchemy import Engine
 
-from include.backup import listing
 from include.backup import manifest as manifests
+from include.backup import operations
 from include.backup.dump import Progress, take_backup
-from include.backup.listing import Ending, Work, listed_points, work_reader
+from include.backup.listing import listed_points
 from include.backup.manifest import Manifest, Rejected, RestorePoint
 from include.backup.offsite_findings import (
     CLAUSE,
@@ -26,6 +26,7 @@ from include.backup.offsite_findings import (
     report_points,
     report_unfinished,
 )
+from include.backup.operations import Ending, Operation, operations_reader
 from include.backup.point_folder import NAMES, folder, folders
 from include.backup.prune import (
     Cleared,
@@ -300,8 +301,8 @@ def _publish(
 
     def begin(point: str) -> None:
         now = run.clock.now()
-        listing.begin_work(
-            run.state, store.description, database.name, point, Work.PUBLISH, now, **key
+        operations.begin_operation(
+            run.state, store.description, database.name, point, Operation.PUBLISH, now, **key
         )
 
     backup = take_backup(
@@ -321,7 +322,9 @@ def _publish(
     lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
     run.task.confirm_open()
     manifests.publish(store, manifest, signer, lock_until)
-    listing.end_work(run.state, database.name, [manifest.id], Ending.PUBLISHED, run.clock.now())
+    operations.end_operations(
+        run.state, database.name, [manifest.id], Ending.PUBLISHED, run.clock.now()
+    )
     return manifest, backup.missing
 
 
@@ -389,7 +392,7 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
         if backup is not None and backup.leftovers_left_to_pruning:
             report_unfinished(findings, _clear(run, offsite, database))
         with state.connect() as conn:
-            published = listing.published_points(conn, database, store.description)
+            published = operations.published_points(conn, database, store.description)
             lost = _lost(published, points, rejected, now - timedelta(days=rules.expire_days))
             held = restore_points_on_hold(conn, database, [*(point.id for point in points), *lost])
         decisions = _plan(points, rules, held, now, run.zone)
@@ -402,8 +405,8 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
                 run.task.confirm_open()
 
             confirm()  # a removal that is refused here is not recorded as begun
-            listing.begin_work(
-                state, store.description, database, point, Work.REMOVE, now,
+            operations.begin_operation(
+                state, store.description, database, point, Operation.REMOVE, now,
                 dag_id=run.run.dag_id, run_id=run.run.run_id,
             )  # fmt: skip
             try:
@@ -413,10 +416,10 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
                 for point_folder in folders(store, database, point):
                     # Otherwise the next run decides, as after a run that was killed.
                     if point_folder.id == point and all(map(point_folder.has, NAMES)):
-                        listing.end_work(state, database, [point], Ending.KEPT, now)
+                        operations.end_operations(state, database, [point], Ending.KEPT, now)
             else:
                 removed.append(point)
-                listing.end_work(state, database, [point], Ending.REMOVED, now)
+                operations.end_operations(state, database, [point], Ending.REMOVED, now)
 
         with RestorePointGuard(state, database) as guard:
             for number, decision in enumerate(decisions):
@@ -448,7 +451,9 @@ def listed(
 ) -> tuple[list[RestorePoint], list[Rejected]]:
     """Return a database's usable restore points in the off-site store, and the rejected folders."""
     store = offsite.store
-    return listed_points(store, database, offsite.trusted, work_reader(state, database, store))
+    return listed_points(
+        store, database, offsite.trusted, operations_reader(state, database, store)
+    )
 
 
 def _plan(

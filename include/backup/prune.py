@@ -2,7 +2,7 @@
 
 Pruning keeps one restore point for each of the latest days, weeks and months, and always keeps a
 minimum number. A leftover folder is kept if it has a lock or a legal hold, or if no run recorded
-work on the folder.
+an operation on the folder.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 
-from include.backup import listing
 from include.backup import manifest as manifests
-from include.backup.listing import Ending, Work
+from include.backup import operations
+from include.backup.operations import Ending, Operation
 from include.backup.point_folder import (
     MANIFEST_NAME,
     SIGNATURE_NAME,
@@ -180,7 +180,7 @@ class Cleared:
         folders: prefixes of the deleted folders.
         locked: prefixes of folders that were kept because the store locks them.
         held: prefixes of folders that were kept because of a legal hold.
-        unknown: prefixes of folders that were kept because no run recorded work on them.
+        unknown: prefixes of folders that were kept because no run recorded an operation on them.
         uncompared: prefixes of folders that were kept because the register of legal holds is
             incomplete or cannot be compared with the evidence.
     """
@@ -205,14 +205,14 @@ def clear_unfinished(
 
     The caller must hold the lock for backups of the database.
 
-    Unfinished uploads are deleted. A folder is deleted if this installation recorded unfinished
-    work on it, except if a legal hold or a lock protects it. A folder with a signature is a
+    Unfinished uploads are deleted. A folder is deleted if this installation recorded an unfinished
+    operation on it, except if a legal hold or a lock protects it. A folder with a signature is a
     published restore point. It is deleted only if its removal had begun and the restore point is no
     longer valid.
 
     Args:
         store: off-site store.
-        state: state database, with the ledger of work on restore points and the legal holds.
+        state: state database, with the ledger of operations on restore points and the legal holds.
         database: name of the database in the data map.
         trusted: public keys (PEM) whose signatures are accepted.
         now: current time. A lock whose end is later protects a folder.
@@ -224,13 +224,13 @@ def clear_unfinished(
         StoreError, ServiceError: the store or the state database failed.
     """
     with state.connect() as conn:
-        works = listing.unfinished_work(conn, database)
-        begun_here = listing.unfinished_work(conn, database, store.description)
-        published = listing.published_points(conn, database, store.description)
+        unfinished = operations.unfinished_operations(conn, database)
+        begun_here = operations.unfinished_operations(conn, database, store.description)
+        published = operations.published_points(conn, database, store.description)
     uploads = store.clear_abandoned(folder(database))
     listed = list(folders(store, database))
     gone = begun_here.keys() - {point_folder.id for point_folder in listed}
-    listing.end_work(state, database, gone, Ending.CLEARED, now)
+    operations.end_operations(state, database, gone, Ending.CLEARED, now)
     prefixes: dict[str, list[str]] = {"folders": []}  # by attribute of the result
 
     @cache
@@ -244,13 +244,13 @@ def clear_unfinished(
 
     with RestorePointGuard(state, database) as guard:
         for point_folder in listed:
-            work = works.get(point_folder.id)
-            if work is None:
+            begun = unfinished.get(point_folder.id)
+            if begun is None:
                 is_point = point_folder.has(SIGNATURE_NAME) or point_folder.has(MANIFEST_NAME)
                 if not is_point and point_folder.id not in published:  # pruning reports lost points
                     prefixes.setdefault("unknown", []).append(_printable(point_folder))
                 continue
-            ending = _ending(store, database, point_folder, work, trusted)
+            ending = _ending(store, database, point_folder, begun, trusted)
             if ending is Ending.CLEARED:
                 outcome = "uncompared"
                 if has_complete_holds():
@@ -258,7 +258,7 @@ def clear_unfinished(
                 prefixes.setdefault(outcome, []).append(point_folder.prefix)
                 if outcome != "folders":
                     continue
-            listing.end_work(state, database, [point_folder.id], ending, now)
+            operations.end_operations(state, database, [point_folder.id], ending, now)
     return Cleared(uploads, **{outcome: tuple(names) for outcome, names in prefixes.items()})
 
 
@@ -266,16 +266,16 @@ def _ending(
     store: ObjectStore,
     database: str,
     listed: PointFolder,
-    work: Collection[Work],
+    begun: Collection[Operation],
     trusted: Sequence[bytes],
 ) -> Ending:
-    """Return the ending to record for the unfinished work of a killed run on a folder.
+    """Return the ending to record for the unfinished operations of a killed run on a folder.
 
     Args:
         store: off-site store.
         database: name of the database in the data map.
         listed: folder with the versions of its objects.
-        work: unfinished work on the folder, as the ledger records it.
+        begun: unfinished operations on the folder, as the ledger records them.
         trusted: public keys (PEM) whose signatures are accepted.
 
     Returns:
@@ -284,7 +284,7 @@ def _ending(
     """
     if not listed.has(SIGNATURE_NAME):
         return Ending.CLEARED
-    if Work.REMOVE not in work:
+    if Operation.REMOVE not in begun:
         return Ending.PUBLISHED  # the signature is written last
     try:
         manifests.load(store, database, listed.id, trusted)

@@ -29,8 +29,8 @@ from include.services.errors import ParcelSealError, UsageError
 if TYPE_CHECKING:
     from include.backup.access import TargetAccess
     from include.backup.archive_entry import Entry
-    from include.backup.listing import KnownWork
     from include.backup.manifest import Rejected, RestorePoint
+    from include.backup.operations import KnownOperations
     from include.backup.point_folder import HiddenObject
     from include.encryption.recipients import OpeningKey
     from include.services.objectstore.base import ObjectStore
@@ -65,8 +65,10 @@ def list_(
         listed: list[dict[str, Any]] = []
         refused, hidden = [], []
         for name in names:
-            work = _work_reader(services, name, store)
-            points, rejected = listed_points(store, name, services.trusted_for_manifests, work)
+            read_operations = _operations_reader(services, name, store)
+            points, rejected = listed_points(
+                store, name, services.trusted_for_manifests, read_operations
+            )
             refused += rejected
             hidden += [hidden_object for point in points for hidden_object in point.hidden]
             held = _held(services, name, [point.id for point in points])
@@ -159,8 +161,8 @@ def restore(
                 require_findable_records(services, mapped, chosen, entries)
             access.close(head, entries)
 
-        work = _work_reader(services, database, source.store)
-        with raising_point_removed(source.store, database, chosen.id, work):
+        read_operations = _operations_reader(services, database, source.store)
+        with raising_point_removed(source.store, database, chosen.id, read_operations):
             restored = load(
                 source,
                 target,
@@ -259,13 +261,15 @@ def _choose(services: Services, database: str, point: str) -> RestorePoint:
     from include.backup.listing import listed_points, raising_point_removed
 
     store = services.store("offsite_store")
-    work = _work_reader(services, database, store)
+    read_operations = _operations_reader(services, database, store)
     if point != "latest":
-        with raising_point_removed(store, database, point, work):
+        with raising_point_removed(store, database, point, read_operations):
             chosen = manifests.load(store, database, point, services.trusted_for_manifests)
         _report_changes(chosen)
         return chosen
-    points, rejected = listed_points(store, database, services.trusted_for_manifests, work)
+    points, rejected = listed_points(
+        store, database, services.trusted_for_manifests, read_operations
+    )
     _report_refused(rejected)
     if not points:
         raise UsageError(
@@ -335,23 +339,25 @@ def _held(services: Services, database: str, points: list[str]) -> set[str] | No
         return None
 
 
-def _work_reader(services: Services, database: str, store: ObjectStore) -> Callable[[], KnownWork]:
+def _operations_reader(
+    services: Services, database: str, store: ObjectStore
+) -> Callable[[], KnownOperations]:
     """Return a function that reads which restore points runs have removed or are just creating.
 
     The function reads this from the state database. Its result is empty if the state database
     cannot be read.
     """
-    from include.backup.listing import KnownWork, work_reader
+    from include.backup.operations import KnownOperations, operations_reader
 
-    def read_work() -> KnownWork:
+    def read_operations() -> KnownOperations:
         try:
             if state_is_blank(services):
-                return KnownWork()
-            return work_reader(services.state, database, store)()
+                return KnownOperations()
+            return operations_reader(services.state, database, store)()
         except ParcelSealError:
-            return KnownWork()
+            return KnownOperations()
 
-    return read_work
+    return read_operations
 
 
 def _row(point: RestorePoint, held: set[str] | None) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from fastapi.responses import Response
 
 from include.backup import drill_proofs
 from include.backup.drill_proofs import Proof
-from include.backup.listing import listed_points, work_reader
+from include.backup.listing import listed_points
 from include.backup.manifest import Rejected, RestorePoint
+from include.backup.operations import operations_reader
 from include.backup.point_folder import HiddenObject
 from include.evidence.model import Outcome
 from include.holds.registry import restore_points_on_hold
@@ -146,8 +147,10 @@ def _read_points(services: PageServices) -> list[DatabasePoints]:
     store, pack = services.store("offsite_store"), services.pack
     listings = []
     for name, database in sorted(pack.databases.items()):
-        work = work_reader(services.reader, name, store)
-        points, rejected = listed_points(store, name, services.core.trusted_for_manifests, work)
+        read_operations = operations_reader(services.reader, name, store)
+        points, rejected = listed_points(
+            store, name, services.core.trusted_for_manifests, read_operations
+        )
         enforces_locks = store.kind == "s3"
         listings.append(
             DatabasePoints(database, points[::-1], rejected, services.now(), enforces_locks)

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
-from include.backup import listing
 from include.backup import manifest as manifests
+from include.backup import operations
 from include.backup.dump import take_backup
-from include.backup.listing import Work
 from include.backup.manifest import Manifest
+from include.backup.operations import Operation
 from include.backup.snapshot import NewestRecordColumn
 from include.backup.source import Source
 from include.encryption.recipients import OpeningKey, Recipient
@@ -156,18 +156,27 @@ def take(
     return Taken(store, backup.manifest)
 
 
-def begin(state: Engine, store: ObjectStore, point: str, work: Work = Work.PUBLISH) -> None:
-    """Record that a run of this installation begins to work on a restore point of courier.
+def begin(
+    state: Engine, store: ObjectStore, point: str, operation: Operation = Operation.PUBLISH
+) -> None:
+    """Record that a run of this installation begins an operation on a restore point of courier.
 
     Args:
         state: state database.
         store: store of the restore point.
         point: id of the restore point.
-        work: whether the run publishes or removes the restore point.
+        operation: whether the run publishes or removes the restore point.
     """
     at = datetime(2026, 11, 24, tzinfo=UTC)
-    listing.begin_work(
-        state, store.description, "courier", point, work, at, dag_id="backup_offsite", run_id="old"
+    operations.begin_operation(
+        state,
+        store.description,
+        "courier",
+        point,
+        operation,
+        at,
+        dag_id="backup_offsite",
+        run_id="old",
     )
 
 

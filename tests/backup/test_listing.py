@@ -10,17 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from include.backup import listing
+from include.backup import operations
 from include.backup.drill import DRILL, Choice
 from include.backup.drill_report import past_drills
 from include.backup.listing import (
-    Ending,
     PointRemoved,
-    Work,
     listed_points,
     raising_point_removed,
     stored_restore_points,
-    work_reader,
 )
 from include.backup.manifest import (
     MANIFEST_NAME,
@@ -29,6 +26,7 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
+from include.backup.operations import Ending, Operation, operations_reader
 from include.backup.point_folder import ManifestRefused, folder
 from include.backup.refusals import REFUSALS
 from include.cli import backup as commands
@@ -56,14 +54,14 @@ __all__ = ["locked"]  # a fixture
 
 def begin_removal(state: Engine, store: ObjectStore, point: str) -> None:
     """Record the start of a removal, and delete the signature, which a removal deletes first."""
-    begin(state, store, point, Work.REMOVE)
+    begin(state, store, point, Operation.REMOVE)
     store.delete(f"courier/{point}/{SIGNATURE_NAME}")
 
 
 def complete_removal(state: Engine, store: ObjectStore, point: str) -> None:
-    begin(state, store, point, Work.REMOVE)
+    begin(state, store, point, Operation.REMOVE)
     remove(store, folder("courier", point), NOW)
-    listing.end_work(state, "courier", [point], Ending.REMOVED, NOW)
+    operations.end_operations(state, "courier", [point], Ending.REMOVED, NOW)
 
 
 @pytest.mark.parametrize("removal", [begin_removal, complete_removal])
@@ -77,20 +75,20 @@ def test_listing_does_not_reject_restore_point_that_is_being_pruned(
     """The ledger is read before the removal begins, and the folder is listed after it."""
     point = publish(any_store, taken, signer, 1)
     trusted = [signer.public_pem]
-    work = work_reader(state, "courier", any_store)
-    before = work()
+    read_operations = operations_reader(state, "courier", any_store)
+    before = read_operations()
     reads = []
 
-    def read_work() -> Any:
+    def read_operations() -> Any:
         """Return the entries of the ledger. After the first call, begin the removal."""
         if not reads:
             reads.append(before)
             any_store.delete(f"courier/{point}/{SIGNATURE_NAME}")
             return before
         removal(state, any_store, point)
-        return work()
+        return read_operations()
 
-    assert listed_points(any_store, "courier", trusted, read_work) == ([], [])
+    assert listed_points(any_store, "courier", trusted, read_operations) == ([], [])
 
 
 def test_listing_rejects_unsigned_restore_point_that_no_run_removed(
@@ -98,8 +96,8 @@ def test_listing_rejects_unsigned_restore_point_that_no_run_removed(
 ) -> None:
     point = publish(any_store, taken, signer, 1)
     any_store.delete(f"courier/{point}/{SIGNATURE_NAME}")
-    work = work_reader(state, "courier", any_store)
-    points, (refusal,) = listed_points(any_store, "courier", [signer.public_pem], work)
+    read_operations = operations_reader(state, "courier", any_store)
+    points, (refusal,) = listed_points(any_store, "courier", [signer.public_pem], read_operations)
     assert (points, refusal.point) == ([], point)
 
 
@@ -145,38 +143,38 @@ def test_reading_pruned_restore_point_raises_point_removed(
     point = publish(any_store, taken, signer, 1)
     manifest = load(any_store, "courier", point, [signer.public_pem]).manifest
     remove(any_store, folder("courier", point), NOW)
-    work = work_reader(state, "courier", any_store)
+    read_operations = operations_reader(state, "courier", any_store)
     source = Taken(any_store, manifest).source(operations.opening)
 
     def check() -> None:
-        with raising_point_removed(any_store, "courier", point, work):
+        with raising_point_removed(any_store, "courier", point, read_operations):
             source.check()
 
     def open_point() -> None:
-        with raising_point_removed(any_store, "courier", point, work):
+        with raising_point_removed(any_store, "courier", point, read_operations):
             load(any_store, "courier", point, [signer.public_pem])
 
     for read in (check, open_point):
         with pytest.raises(ParcelSealError) as error:
             read()
         assert not isinstance(error.value, PointRemoved)
-    begin(state, any_store, point, Work.REMOVE)
+    begin(state, any_store, point, Operation.REMOVE)
     for read in (check, open_point):
         with pytest.raises(PointRemoved, match="was pruned"):
             read()
-    listing.end_work(state, "courier", [point], Ending.REMOVED, NOW)
+    operations.end_operations(state, "courier", [point], Ending.REMOVED, NOW)
     with pytest.raises(PointRemoved, match="was pruned"):
         check()
 
 
 def begin_without_deleting(state: Engine, store: ObjectStore, point: str) -> None:
-    begin(state, store, point, Work.REMOVE)
+    begin(state, store, point, Operation.REMOVE)
 
 
 def end_without_deleting(state: Engine, store: ObjectStore, point: str) -> None:
     """Record a complete removal, but delete nothing, as in an older replica of the store."""
-    begin(state, store, point, Work.REMOVE)
-    listing.end_work(state, "courier", [point], Ending.REMOVED, NOW)
+    begin(state, store, point, Operation.REMOVE)
+    operations.end_operations(state, "courier", [point], Ending.REMOVED, NOW)
 
 
 def bring_back_without_signature(state: Engine, store: ObjectStore, point: str) -> None:
@@ -200,10 +198,10 @@ def test_reading_changed_restore_point_does_not_raise_point_removed(
     manifest = load(any_store, "courier", point, [signer.public_pem]).manifest
     source = Taken(any_store, manifest).source(operations.opening)
     removal(state, any_store, point)
-    work = work_reader(state, "courier", any_store)
+    read_operations = operations_reader(state, "courier", any_store)
     with (
         pytest.raises(ParcelSealError) as error,
-        raising_point_removed(any_store, "courier", point, work),
+        raising_point_removed(any_store, "courier", point, read_operations),
     ):
         source.check()
     assert not isinstance(error.value, PointRemoved)
@@ -221,12 +219,12 @@ def test_pruning_of_locked_restore_point_leaves_no_unfinished_removal(
         publish(store, taken, signer, day)
     store.lock(f"courier/p120/{MANIFEST_NAME}", NOW + timedelta(days=400))
     assert run_prune(make(store, recipients, signer), state, NOW).data["refused"] == ["p120"]
-    work = work_reader(state, "courier", store)
-    assert (work().removed, work().unfinished) == (set(), set())
+    read_operations = operations_reader(state, "courier", store)
+    assert (read_operations().removed, read_operations().unfinished) == (set(), set())
     store.delete(f"courier/p120/{SIGNATURE_NAME}")
     with (
         pytest.raises(ManifestRefused, match="it is missing"),
-        raising_point_removed(store, "courier", "p120", work),
+        raising_point_removed(store, "courier", "p120", read_operations),
     ):
         load(store, "courier", "p120", [signer.public_pem])
 
@@ -271,12 +269,12 @@ def test_dump_is_rejected_if_its_own_store_lacks_the_recorded_version(
 ) -> None:
     """A dump with another version id counts as a copy only in other stores."""
     store = copy_of(locked, moto)
-    work = work_reader(state, "courier", store)
-    (point,), rejected = listed_points(store, "courier", locked.trusted, work)
+    read_operations = operations_reader(state, "courier", store)
+    (point,), rejected = listed_points(store, "courier", locked.trusted, read_operations)
     assert (point.is_copy, rejected) == (True, [])
     begin(state, store, point.id)
-    listing.end_work(state, "courier", [point.id], Ending.PUBLISHED, NOW)
-    points, (refusal,) = listed_points(store, "courier", locked.trusted, work)
+    operations.end_operations(state, "courier", [point.id], Ending.PUBLISHED, NOW)
+    points, (refusal,) = listed_points(store, "courier", locked.trusted, read_operations)
     assert (points, refusal.key) == ([], locked.manifest.dump.key)
     assert "another version of its dump" in refusal.reason
 

@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
-from include.backup import listing
 from include.backup import manifest as manifests
-from include.backup.listing import Ending
+from include.backup import operations
 from include.backup.manifest import MANIFEST_NAME, NAMES, SIGNATURE_NAME
 from include.backup.offsite import PRUNE
+from include.backup.operations import Ending
 from include.backup.prune import Cleared, clear_unfinished
 from include.encryption.recipients import Recipient
 from include.evidence import ledger
@@ -335,7 +335,7 @@ def test_pruning_reports_missing_published_restore_point(
     for day in (0, 1, 2):
         publish(store, taken, signer, day)
         begin(state, store, f"p{day:03d}")
-        listing.end_work(state, "courier", [f"p{day:03d}"], Ending.PUBLISHED, NOW)
+        operations.end_operations(state, "courier", [f"p{day:03d}"], Ending.PUBLISHED, NOW)
     if is_held:
         hold(state, HoldKind.RESTORE_POINT, "p001")
     for name in names:
@@ -361,7 +361,7 @@ def test_pruning_does_not_report_removals_that_runs_recorded(
     for day in (0, 1, 2, 100):
         publish(any_store, taken, signer, day)
         begin(state, any_store, f"p{day:03d}")
-        listing.end_work(state, "courier", [f"p{day:03d}"], Ending.PUBLISHED, NOW)
+        operations.end_operations(state, "courier", [f"p{day:03d}"], Ending.PUBLISHED, NOW)
     offsite = make(any_store, recipients, signer)
     assert set(run_prune(offsite, state).data["removed"]) == {"p100"}
     assert run_prune(offsite, state).findings == []

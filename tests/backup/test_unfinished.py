@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select
 
-from include.backup import listing
-from include.backup.listing import Work
+from include.backup import operations
 from include.backup.manifest import (
     DUMP_NAME,
     MANIFEST_NAME,
@@ -22,6 +21,7 @@ from include.backup.manifest import (
     restore_points,
 )
 from include.backup.offsite_findings import CLAUSE, report_unfinished
+from include.backup.operations import Operation
 from include.backup.point_folder import folder
 from include.backup.prune import Cleared, clear_unfinished
 from include.evidence.signing import Signer
@@ -131,7 +131,7 @@ def test_published_restore_point_without_signature_is_never_cleared(
         begin(state, any_store, "point")
     published("point")
     if recorded:
-        listing.end_work(state, "courier", ["point"], listing.Ending.PUBLISHED, NOW)
+        operations.end_operations(state, "courier", ["point"], operations.Ending.PUBLISHED, NOW)
     hide(any_store, moto, f"courier/point/{SIGNATURE_NAME}")
     assert clear() == Cleared(0, ())
     points, rejected = restore_points(any_store, "courier", [signer.public_pem])
@@ -272,7 +272,7 @@ def test_interrupted_removal_is_completed_or_left_to_pruning(
     If the first object was deleted, the remaining objects are deleted too.
     """
     published("old")
-    begin(state, any_store, "old", Work.REMOVE)
+    begin(state, any_store, "old", Operation.REMOVE)
     with monkeypatch.context() as patch:
         patch.setattr(any_store, "delete", killed_after(steps, any_store.delete))
         with pytest.raises(KeyboardInterrupt):
@@ -316,7 +316,7 @@ def test_clear_unfinished_keeps_folders_if_sealed_legal_holds_are_missing(
 ) -> None:
     """The lost legal hold may protect the restore point whose removal was interrupted."""
     published("gone")
-    begin(state, any_store, "gone", Work.REMOVE)
+    begin(state, any_store, "gone", Operation.REMOVE)
     any_store.delete(f"courier/gone/{SIGNATURE_NAME}")
     trusted = [signer.public_pem]
     cleared = clear_unfinished(any_store, state, "courier", trusted, NOW, refuse_holds)

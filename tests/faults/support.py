@@ -16,8 +16,8 @@ import psutil
 import psycopg
 from sqlalchemy import Engine, select
 
-from include.backup import listing
 from include.backup import manifest as manifests
+from include.backup import operations
 from include.backup.drill import DROP_SCRATCH, DrillTarget, restore_and_compare
 from include.backup.dump import Progress
 from include.backup.manifest import Manifest, RestorePoint
@@ -181,7 +181,7 @@ class Rig:
         Fail the test if the listing rejects a restore point.
         """
         with self.engine().connect() as conn:
-            unfinished = listing.unfinished_work(conn, "courier")
+            unfinished = operations.unfinished_operations(conn, "courier")
         points, rejected = manifests.restore_points(
             store, "courier", self.keys.offsite(store).trusted, unfinished
         )

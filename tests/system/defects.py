@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from include.backup import listing
-from include.backup.listing import Work
+from include.backup import operations
+from include.backup.operations import Operation
 from include.erasure import replay
 from include.evidence import ledger_recovery, registers
 from include.evidence.bundle import seal
@@ -25,17 +25,19 @@ from include.orchestration import run, run_bundle
 from include.service_container import Services
 
 
-class _EveryFolder(dict[str, Collection[Work]]):
+class _EveryFolder(dict[str, Collection[Operation]]):
     """Unfinished work by folder. Every folder that is not listed counts as unfinished."""
 
-    def get(self, point: str, _default: Any = None) -> Collection[Work]:
-        return super().get(point, {Work.PUBLISH})
+    def get(self, point: str, _default: Any = None) -> Collection[Operation]:
+        return super().get(point, {Operation.PUBLISH})
 
 
 def unsigned_folders_are_cleared() -> AbstractContextManager[Any]:
     """Restore the defect that a backup deletes every unsigned folder, whoever created it."""
-    unfinished = listing.unfinished_work
-    return patch.object(listing, "unfinished_work", lambda *of: _EveryFolder(unfinished(*of)))
+    unfinished = operations.unfinished_operations
+    return patch.object(
+        operations, "unfinished_operations", lambda *of: _EveryFolder(unfinished(*of))
+    )
 
 
 def sealed_runs_go_on() -> AbstractContextManager[Any]:
