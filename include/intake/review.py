@@ -433,7 +433,7 @@ REVIEW = HumanTask(
     clause=CLAUSE,
     result=Review,
     ask=on_table(ask_reviewer),
-    take=on_table(store_answer),
+    store_answer=on_table(store_answer),
     response=response_time,
 )
 

@@ -234,8 +234,8 @@ class _DeliveryConnections:
     Only one thread uses the two connections at a time.
     """
 
-    connection: ChannelConnection
-    conn: Connection
+    channel: ChannelConnection
+    state: Connection
 
 
 @dataclass
@@ -289,16 +289,16 @@ class _ChannelDelivery:
     def run(self) -> None:
         """Send the due messages of this channel."""
         # If copies are not allowed, messages are claimed one by one
-        lines = 1 if self.report else self.channel.connections
-        with ExitStack() as stack, ThreadPoolExecutor(lines) as pool:
+        count = 1 if self.report else self.channel.connections
+        with ExitStack() as stack, ThreadPoolExecutor(count) as pool:
             senders = []
-            for _number in range(lines):
-                line = self.channel.open()
-                stack.callback(line.close)
-                conn = stack.enter_context(outcomes.open_record_connection(self.config.state))
-                senders.append(_DeliveryConnections(line, conn))
+            for _number in range(count):
+                channel = self.channel.open()
+                stack.callback(channel.close)
+                state = stack.enter_context(outcomes.open_record_connection(self.config.state))
+                senders.append(_DeliveryConnections(channel, state))
             self.watch = stack.enter_context(outcomes.open_record_connection(self.config.state))
-            ready = senders[0].connection.ready()
+            ready = senders[0].channel.ready()
             if ready.status is DeliveryStatus.UNAVAILABLE:
                 self._mark_down(ready)
             for claim in self._claim_functions():
@@ -393,7 +393,7 @@ class _ChannelDelivery:
                 return
             if self._is_claimed(sender, batch, message):
                 at = self.config.clock.now().astimezone(self.config.zone)
-                reply = sender.connection.send(replace(message, at=at))
+                reply = sender.channel.send(replace(message, at=at))
                 self._record(sender, message, reply)
             with self.lock:
                 batch.ids.discard(message.id)
@@ -410,7 +410,7 @@ class _ChannelDelivery:
             batch: messages that were claimed together.
             message: one of these messages.
         """
-        self._extend_lease(sender.conn, batch)
+        self._extend_lease(sender.state, batch)
         with self.lock:
             return message.id in batch.ids
 
@@ -425,7 +425,7 @@ class _ChannelDelivery:
 
     def _record(self, sender: _DeliveryConnections, message: ClaimedMessage, reply: Reply) -> None:
         now, rules, delivery = self.config.clock.now(), self.config.rules, self.delivery
-        conn, code = sender.conn, reply.code
+        conn, code = sender.state, reply.code
         failed: list[UnsentNotification] = []
         doubted: list[UnsentNotification] = []
         match reply.status:

@@ -43,15 +43,17 @@ RESCHEDULE_DELAY = timedelta(seconds=10)
 class HumanStep(HITLOperator):
     """A task that waits for a decision, such as Approve or Reject, by an assigned person.
 
-    If ``take`` raises `InvalidAnswer`, the step asks again: ``ask`` builds another required action,
+    If ``store_answer`` raises `InvalidAnswer`, the step asks again: ``ask`` builds another required
+        action,
     with the current people, text and form. A step may ask any number of times; this does not count
     as a failure and uses no retry. A cleared step asks again, too. If an earlier attempt entered
     the decision and was killed before it stored its record, ``ask`` stores the record and returns
     None.
 
-    Every form has `RequiredAction.content` in a hidden field. ``take`` compares `Answer.content`
-    with the current content, and raises `InvalidAnswer` if they differ. So an answer is valid only
-    for the content that the person saw, even if it comes from an old browser window.
+    Every form has `RequiredAction.content` in a hidden field. ``store_answer`` compares
+    `Answer.content` with the current content, and raises `InvalidAnswer` if they differ. So an
+    answer is valid only for the content that the person saw, even if it comes from an old browser
+    window.
 
     Args:
         about: the part, such as a database, that the step asks about; or the result of the previous
@@ -67,14 +69,16 @@ class HumanStep(HITLOperator):
             another form.
         command_form: returns the form values for an answer that a command gives. Its arguments are
             the text of the answer and the time of entry.
-        take: enters the answer for a part. Returns ids and the outcome, which are stored in XCom.
-        response_timeout: how long the step waits. After that, ``take`` receives an empty answer.
+        store_answer: enters the answer for a part. Returns ids and the outcome, which are stored in
+            XCom.
+        response_timeout: how long the step waits. After that, ``store_answer`` receives an empty
+            answer.
         is_unattended: whether no person can answer, as in an in-process run; see
             `answer_in_process`. With None, only a run of ``airflow dags test`` is unattended.
         auto_answer: enters the answer that a command gives for a task instance, and returns the
             event with which Airflow resumes the task; see `answer_in_process`.
-        can_ask_again: whether the step asks again if `take` raises `InvalidAnswer`. If False, the
-            step fails.
+        can_ask_again: whether the step asks again if `store_answer` raises `InvalidAnswer`. If
+            False, the step fails.
     """
 
     template_fields = ("about",)
@@ -85,7 +89,7 @@ class HumanStep(HITLOperator):
         about: Any,
         ask: Callable[[str], RequiredAction | None],
         optional: bool = False,
-        take: Callable[[str, Answer], dict[str, Any]],
+        store_answer: Callable[[str, Answer], dict[str, Any]],
         choices: Sequence[str] = (APPROVE, REJECT),
         form: Mapping[str, Param] | None = None,
         command_form: Callable[[str, datetime], Mapping[str, Any]] | None = None,
@@ -109,7 +113,7 @@ class HumanStep(HITLOperator):
         self.is_unattended = is_unattended
         self.auto_answer = auto_answer
         self.can_ask_again = can_ask_again
-        self.take = take
+        self.store_answer = store_answer
         self.command_form = command_form
         self.doc_md = self.doc_md or ask.__doc__
 
@@ -179,7 +183,7 @@ class HumanStep(HITLOperator):
 
     def _enter(self, answer: Answer) -> dict[str, Any]:
         try:
-            return self.take(self._part, answer)
+            return self.store_answer(self._part, answer)
         except InvalidAnswer as again:
             reason = str(again)
         if not self.can_ask_again:

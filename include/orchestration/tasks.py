@@ -318,13 +318,13 @@ def _human_step_arguments(workflow: AnyWorkflow, human: HumanTask[Any, Any]) -> 
     def ask(part: str) -> RequiredAction | None:
         return ask_people(workflow, human, part)
 
-    def take(part: str, answer: Answer) -> dict[str, Any]:
-        return take_answer(workflow, human, part, answer)
+    def store(part: str, answer: Answer) -> dict[str, Any]:
+        return store_answer(workflow, human, part, answer)
 
     arguments: dict[str, Any] = {
         "task_id": human.name,
         "ask": ask,
-        "take": take,
+        "store_answer": store,
         "doc_md": human.ask.__doc__,
         "optional": human.optional,
         "choices": human.choices,
@@ -460,7 +460,7 @@ def redacted_errors() -> Iterator[None]:
         raise ServiceError(f"Unexpected error:\n{redact_traceback(error)}") from None
 
 
-def take_answer(
+def store_answer(
     workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str, answer: Answer
 ) -> dict[str, Any]:
     """Enter the answer to a human task, and store the record of the task.
@@ -485,7 +485,7 @@ def take_answer(
             return _no_result(workflow, human, part)
         findings = StepFindings(human.name, human.clause, part, human.title_of(part))
         try:
-            return findings.record(human.take(run, findings, answer))
+            return findings.record(human.store_answer(run, findings, answer))
         except NotEnded as error:
             raise InvalidAnswer(verbatim(error.message)) from None
 

@@ -187,27 +187,27 @@ def check_partners(run: RunContext[PartnerRules], findings: StepFindings) -> Par
     register = load_register(run)
     with run.state.begin() as conn:
         histories = history.load_histories(conn)
-        obligations = obligations_of(run, histories, register.partners)
-        for partner in obligations:
-            _report_terms(findings, partner, run.today)
-            _report_sub_processors_abroad(findings, partner)
+        all_obligations = obligations_of(run, histories, register.partners)
+        for obligations in all_obligations:
+            _report_terms(findings, obligations, run.today)
+            _report_sub_processors_abroad(findings, obligations)
         _report_register_faults(findings, register)
         _report_empty_register(findings, register)
         _report_waiting_reviews(findings, run, histories, register.partners)
-        due = reminders.due_reminders(run, obligations)
+        due = reminders.due_reminders(run, all_obligations)
         outbox.queue_notifications(
             conn, reminders.notifications(run, due), run.run, run.clock.now(), run.notices
         )
-        _measure(findings, register, obligations, run.today)
+        _measure(findings, register, all_obligations, run.today)
         findings.measure("partners.reminders", _count_queued(conn, run.run), "1")
         check = PartnerCheck(
-            partners=[_checked_partner(run, partner) for partner in obligations],
+            partners=[_checked_partner(run, obligations) for obligations in all_obligations],
             reviews=[
                 _open_review(run, reviews.open, register.partners)
                 for reviews in histories.values()
                 if reviews.open
             ],
-            sub_processors=_sub_processors(obligations),
+            sub_processors=_sub_processors(all_obligations),
             unnamed=register.unnamed,
             soon_days=run.rules.ladder[0],
         )
@@ -465,7 +465,7 @@ def _day(run: RunContext[PartnerRules], moment: datetime) -> date:
 def _measure(
     findings: StepFindings,
     register: Register,
-    obligations_list: Sequence[PartnerObligations],
+    all_obligations: Sequence[PartnerObligations],
     today: date,
 ) -> None:
     """Record the indicators of the controls that concern partners.
@@ -476,17 +476,17 @@ def _measure(
     Args:
         findings: findings of the step.
         register: the partner register.
-        obligations_list: obligations of each partner.
+        all_obligations: obligations of each partner.
         today: day of the run.
     """
-    live = [obligations for obligations in obligations_list if obligations.partner.live]
+    live = [obligations for obligations in all_obligations if obligations.partner.live]
     unnamed = register.unnamed
-    has_rows = bool(obligations_list or unnamed)
+    has_rows = bool(all_obligations or unnamed)
     unbound = sum(not obligations.is_bound(today) for obligations in live) + unnamed
     unreviewed = sum(not obligations.is_reviewed(today) for obligations in live) + unnamed
     findings.measure(UNBOUND, unbound if has_rows else None, "1")
     findings.measure(UNREVIEWED, unreviewed if has_rows else None, "1")
-    findings.measure("partners.registered", len(obligations_list), "1")
+    findings.measure("partners.registered", len(all_obligations), "1")
     findings.measure("partners.live", len(live), "1")
     blocked = sum(not sharing_status(obligations, today).is_allowed for obligations in live)
     findings.measure("partners.live_blocked", blocked, "1")
@@ -562,10 +562,10 @@ def _local(run: RunContext[PartnerRules], at: datetime | None) -> datetime | Non
     return at.astimezone(run.zone) if at else None
 
 
-def _sub_processors(partners: Sequence[PartnerObligations]) -> list[NamedSubProcessor]:
+def _sub_processors(all_obligations: Sequence[PartnerObligations]) -> list[NamedSubProcessor]:
     return [
         NamedSubProcessor(partner=obligations.partner.number, **asdict(sub_processor))
-        for obligations in partners
+        for obligations in all_obligations
         if obligations.partner.live and obligations.reviews.passed is not None
         for sub_processor in obligations.reviews.passed.sub_processors
     ]

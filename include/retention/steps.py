@@ -237,7 +237,7 @@ APPROVE = HumanTask(
     request_title=_("Approval request for the disposition plan of {part}", part=""),
     clause=CLAUSE,
     ask=request_approval,
-    take=enter_answer,
+    store_answer=enter_answer,
     response=_response_time,
     result=ApprovalResult,
     waiting=ApprovalResult(asked=True),

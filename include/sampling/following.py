@@ -65,9 +65,9 @@ def follow_up(run: RunContext[None], findings: StepFindings) -> FollowedFindings
     rules = run.pack.section(AUDIT)
     if rules is not None:
         if not last:
-            _no_verdict(findings, issued)
-        _still_not_accepted(run, rules, findings, last, open_findings)
-    _overdue(run, findings, open_findings)
+            _report_missing_verdict(findings, issued)
+        _report_populations_not_accepted(run, rules, findings, last, open_findings)
+    _report_overdue(run, findings, open_findings)
     reminded = [
         finding.id
         for finding in open_findings
@@ -92,7 +92,7 @@ FOLLOW_UP = Step(
 )
 
 
-def _overdue(
+def _report_overdue(
     run: RunContext[None], findings: StepFindings, open_findings: Sequence[Finding]
 ) -> None:
     late = [finding for finding in open_findings if finding.overdue(run.today)]
@@ -128,7 +128,7 @@ def owner_text(role: str, roles: Mapping[str, Role]) -> Message:
     return Message(text=titles["en"], translations=titles)
 
 
-def _no_verdict(findings: StepFindings, issued: Sequence[IssuedWorkpapers]) -> None:
+def _report_missing_verdict(findings: StepFindings, issued: Sequence[IssuedWorkpapers]) -> None:
     """Report why no population has a verdict yet. Without a verdict, the control has no figure.
 
     If all issued workpapers were returned, nothing is reported here, because the evaluation of
@@ -159,7 +159,7 @@ def _no_verdict(findings: StepFindings, issued: Sequence[IssuedWorkpapers]) -> N
         )
 
 
-def _still_not_accepted(
+def _report_populations_not_accepted(
     run: RunContext[None],
     rules: AuditRules,
     findings: StepFindings,

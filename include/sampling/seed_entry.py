@@ -240,7 +240,7 @@ def auditors_of(run: RunContext[AuditRules]) -> Sequence[str]:
     return auditors
 
 
-def take_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answer) -> SeedAnswer:
+def store_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answer) -> SeedAnswer:
     """Record the seed that an auditor entered, or why it was refused.
 
     If the same answer is received again, nothing changes.
@@ -321,7 +321,7 @@ SEED = HumanTask(
     clause=CLAUSE,
     result=SeedAnswer,
     ask=ask_auditors,
-    take=take_seed,
+    store_answer=store_seed,
     response=response,
     choices=(ENTER, CANCEL),
     form=FORM,

@@ -368,17 +368,23 @@ def _links(names: list[str], content: _XmlContent) -> list[Fault]:
 
 
 def _cells(content: _XmlContent) -> list[Fault]:
-    formula, value = (
+    formula, replace_formula = (
         _("The cell contains a formula."),
         _("Replace the formula by the text of the answer or note."),
     )
-    outside, into = (
+    outside, move_content = (
         _("The cell is far outside of the table and is not empty."),
         _("Move the content of this cell into a note cell of the table, and clear this cell."),
     )
     return [
-        *(Fault(content.title(part), cell, formula, value) for part, cell in content.formulas),
-        *(Fault(content.title(part), cell, outside, into) for part, cell in content.outside),
+        *(
+            Fault(content.title(part), cell, formula, replace_formula)
+            for part, cell in content.formulas
+        ),
+        *(
+            Fault(content.title(part), cell, outside, move_content)
+            for part, cell in content.outside
+        ),
     ]
 
 

@@ -59,7 +59,8 @@ class HumanTask(RecordedTask[Result], Generic[RunRules, Result]):
     """A task that asks assigned people for an answer, waits for it, and stores the result.
 
     A timeout never counts as an approval. An answer is valid only for the content that the person
-    saw: `take` compares `Answer.content` with the current content, and raises `InvalidAnswer` if
+    saw: `store_answer` compares `Answer.content` with the current content, and raises
+        `InvalidAnswer` if
     they differ.
 
     Attributes:
@@ -72,8 +73,8 @@ class HumanTask(RecordedTask[Result], Generic[RunRules, Result]):
         ask: builds the required action. Returns a result instead if no decision is required,
             because there is nothing to decide or an earlier attempt entered the decision before it
             was killed. Until a person answers, the record contains the findings of `ask`.
-        take: stores the answer and returns the result. After a timeout, the answer is empty. Raises
-            `InvalidAnswer` if the answer is not valid.
+        store_answer: stores the answer and returns the result. After a timeout, the answer is
+            empty. Raises `InvalidAnswer` if the answer is not valid.
         response: returns how long the task waits for an answer.
         waiting: result in the record while the required action waits; None for no result.
         choices: possible answers. With the first choice, the run continues. A required action may
@@ -96,7 +97,7 @@ class HumanTask(RecordedTask[Result], Generic[RunRules, Result]):
 
     request_title: Message
     ask: Callable[[RunContext[RunRules], StepFindings], RequiredAction | Result]
-    take: Callable[[RunContext[RunRules], StepFindings, Answer], Result]
+    store_answer: Callable[[RunContext[RunRules], StepFindings, Answer], Result]
     response: Callable[[PolicyPack], timedelta]
     waiting: Result | None = None
     choices: tuple[str, ...] = (APPROVE, REJECT)

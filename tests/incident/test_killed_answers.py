@@ -41,7 +41,7 @@ def tasks_of(case: Case, monkeypatch: pytest.MonkeyPatch, step: str) -> tuple[An
     human: Any = RESPOND_TO_INCIDENT.step(step)
     part = "cac" if step.startswith("report") else ""
     ask = partial(tasks.ask_people, RESPOND_TO_INCIDENT, human)
-    return ask, partial(tasks.take_answer, RESPOND_TO_INCIDENT, human), part
+    return ask, partial(tasks.store_answer, RESPOND_TO_INCIDENT, human), part
 
 
 def answer_of(case: Case, step: str, **more: Any) -> Answer:

@@ -24,7 +24,7 @@ def test_repeated_review_task_uses_the_decision_stored_by_an_earlier_attempt(
     rig: Rig, run_of_tasks: tuple[str, str], option: str, late: bool
 ) -> None:
     from include.approvals.required_action import Answer
-    from include.orchestration.tasks import ask_people, take_answer
+    from include.orchestration.tasks import ask_people, store_answer
 
     checked = rig.checked()
     part = checked.part
@@ -32,7 +32,7 @@ def test_repeated_review_task_uses_the_decision_stored_by_an_earlier_attempt(
     at = NOW + timedelta(days=30) if late else NOW
     answer = Answer(option, "forms are incomplete", REVIEWER, at)
     answer = Answer(**vars(answer) | {"content": content_of(rig.table.state, checked)})
-    task = partial(take_answer, REVIEW_INTAKE, REVIEW, part, answer)
+    task = partial(store_answer, REVIEW_INTAKE, REVIEW, part, answer)
     lost = killed_after(task, StepFindings, "record")
     assert lost.data["decision"] == option
     assert ask_people(REVIEW_INTAKE, REVIEW, part) is None

@@ -31,7 +31,7 @@ def seed_step(**more: Any) -> Any:
         task_id="enter",
         about={"part": "p"},
         ask=lambda _: UnassignedAction(),
-        take=lambda _part, _answer: {},
+        store_answer=lambda _part, _answer: {},
         choices=("Enter", "Cancel"),
         form={
             "seed": Param("", type=["null", "string"], maxLength=200),
@@ -55,7 +55,10 @@ def dag() -> Any:
     with DAG("asks_for_a_seed", schedule=None) as dag_:
         seed_step(command_form=fill)
         HumanStep(
-            task_id="review", about={}, ask=lambda _: UnassignedAction(), take=lambda _p, _a: {}
+            task_id="review",
+            about={},
+            ask=lambda _: UnassignedAction(),
+            store_answer=lambda _p, _a: {},
         )
     return dag_
 

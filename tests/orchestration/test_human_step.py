@@ -65,7 +65,7 @@ def test_form_stores_the_content_to_decide_on_in_a_hidden_field(
     fields = tuple(Field(name, verbatim(name)) for name in form)
     action = RequiredAction("s", "b", ["E1"], "7:ab", fields)
     step = HumanStep(
-        task_id="ask", about={"part": "p"}, ask=lambda _: action, take=lambda _p, _a: {}
+        task_id="ask", about={"part": "p"}, ask=lambda _: action, store_answer=lambda _p, _a: {}
     )
     monkeypatch.setattr(step, "_show", lambda _context: None)
     with pytest.raises(TaskAwaitingInput):
@@ -115,7 +115,7 @@ def test_required_action_without_assigned_people_fails_the_task() -> None:
         task_id="ask",
         about={"part": "p"},
         ask=lambda _: UnassignedAction(),
-        take=lambda _part, _answer: {},
+        store_answer=lambda _part, _answer: {},
         response_timeout=timedelta(hours=1),
     )
     with pytest.raises(AirflowFailException, match="has no person who may answer"):
@@ -130,7 +130,9 @@ def dag() -> Any:
     from include.orchestration.human_step import HumanStep
 
     def step(name: str) -> None:
-        HumanStep(task_id=name, about={}, ask=lambda _: UnassignedAction(), take=lambda _p, _a: {})
+        HumanStep(
+            task_id=name, about={}, ask=lambda _: UnassignedAction(), store_answer=lambda _p, _a: {}
+        )
 
     with DAG("asks", schedule=None) as dag_:
         with TaskGroup("one"):
@@ -190,7 +192,7 @@ def test_read_answers_refuses_answers_that_do_not_fit_the_dag(
 def optional_step(action: Any, answers_taken: list[Any]) -> Any:
     from include.orchestration.human_step import HumanStep
 
-    def take(part: str, answer: Any) -> dict[str, Any]:
+    def store_answer(part: str, answer: Any) -> dict[str, Any]:
         answers_taken.append((part, answer))
         return {"part": part}
 
@@ -199,7 +201,7 @@ def optional_step(action: Any, answers_taken: list[Any]) -> Any:
         about={"part": "p"},
         ask=lambda _: action,
         optional=True,
-        take=take,
+        store_answer=store_answer,
         response_timeout=timedelta(hours=1),
     )
 
@@ -278,7 +280,7 @@ with DAG("rarely_asks", schedule=None):
             about={"part": name},
             ask=lambda _: None,
             optional=True,
-            take=lambda _part, _answer: {},
+            store_answer=lambda _part, _answer: {},
         )
 """
 

@@ -29,7 +29,7 @@ def refuse(_part: str, answer: Any) -> dict[str, Any]:
 def refusing() -> Any:
     from include.orchestration.human_step import HumanStep
 
-    return HumanStep(task_id="ask", about={"part": "p"}, ask=lambda _: None, take=refuse)
+    return HumanStep(task_id="ask", about={"part": "p"}, ask=lambda _: None, store_answer=refuse)
 
 
 @pytest.mark.parametrize("event", [EVENT, SILENCE], ids=["refused", "silence"])
@@ -77,12 +77,12 @@ with DAG("asks_each", schedule=None):
     HumanStep.partial(
         task_id="each",
         ask=lambda _: None,
-        take=lambda _part, _answer: {},
+        store_answer=lambda _part, _answer: {},
         choices=("Sent", "Not yet"),
         command_form=command_form,
     ).expand(about=[{"part": "a"}, {"part": "b"}])
     HumanStep.partial(
-        task_id="rarely", ask=lambda _: None, take=lambda _part, _answer: {}, optional=True
+        task_id="rarely", ask=lambda _: None, store_answer=lambda _part, _answer: {}, optional=True
     ).expand(about=[{"part": "a"}])
 """
 

@@ -39,7 +39,7 @@ def plan(run: RunContext[None], findings: StepFindings) -> Plan:
     raise AssertionError
 
 
-def take(run: RunContext[None], findings: StepFindings, _answer: Any) -> Plan:
+def store_plan(run: RunContext[None], findings: StepFindings, _answer: Any) -> Plan:
     """Return the plan that the answer is about."""
     return run.require(PLAN, findings.part)
 
@@ -52,7 +52,7 @@ APPROVE = HumanTask(
     clause="",
     result=Plan,
     ask=plan,
-    take=take,
+    store_answer=store_plan,
     response=lambda _pack: timedelta(hours=1),
 )
 WORKFLOW = Workflow[None](
@@ -105,10 +105,10 @@ def test_step_asks_again_if_it_is_answered_while_the_previous_step_runs(
 ) -> None:
     """The content with which the answer would be compared does not exist yet."""
     from include.approvals.required_action import Answer, InvalidAnswer
-    from include.orchestration.tasks import take_answer
+    from include.orchestration.tasks import store_answer
 
     keep(run, {})
     with_services(monkeypatch, ("d", "r"), run.services)
     answer = Answer("Approve", "", "E3", CLOCK.now(), content="7:" + "a" * 64)
     with pytest.raises(InvalidAnswer, match="has not ended"):
-        take_answer(WORKFLOW, APPROVE, PART, answer)
+        store_answer(WORKFLOW, APPROVE, PART, answer)

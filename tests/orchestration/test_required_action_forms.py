@@ -91,7 +91,7 @@ def command_answer(words: str) -> Any:
     from include.orchestration.human_step import HumanStep
 
     with DAG("asks", schedule=None) as dag:
-        HumanStep(task_id="impact", about={}, ask=lambda _: None, take=lambda _p, _a: {})
+        HumanStep(task_id="impact", about={}, ask=lambda _: None, store_answer=lambda _p, _a: {})
     return read_answers(dag, [f"impact=Approve:{words}"])["impact"]
 
 

@@ -39,7 +39,7 @@ from include.sampling.drawing import DRAW
 from include.sampling.frame import Frame, Quarter, freeze, quarter_of
 from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
 from include.sampling.rules import AUDIT, COMMITMENT_FILE, AuditRules
-from include.sampling.seed_entry import ENTER, take_seed
+from include.sampling.seed_entry import ENTER, store_seed
 from include.sampling.seed_entry import SEED as SEED_STEP
 from include.service_container import Services
 from include.services.clock import FixedClock
@@ -246,7 +246,7 @@ class Company:
         form_digest = hashlib.sha256(self.artifacts(run).get(COMMITMENT_FILE, b"")).hexdigest()
         findings = StepFindings(SEED_STEP.name, SEED_STEP.clause)
         answer = Answer(option, "", user, at, texts=form, entered=form, content=form_digest)
-        return findings.record(take_seed(self.context(run), findings, answer))
+        return findings.record(store_seed(self.context(run), findings, answer))
 
     def published_at(self, **before: int) -> str:
         """Return the current time minus a duration, by default one hour, as ISO 8601 text."""

@@ -54,12 +54,12 @@ def test_seed_step_continues_with_recorded_seed_after_kill(
     committed: Company,
 ) -> None:
     """The step shows no form again, and it stores the step record that the killed task lost."""
-    from include.orchestration.tasks import take_answer
+    from include.orchestration.tasks import store_answer
 
     company = committed
     action = ask_for_seed()
     assert action is not None
-    take = partial(take_answer, SAMPLE_AUDIT, SEED_STEP, "", answer_with(company, action, SEED))
+    take = partial(store_answer, SAMPLE_AUDIT, SEED_STEP, "", answer_with(company, action, SEED))
     lost = killed_after(take, StepFindings, "record")
     assert lost.data["seed"] is True
     assert ask_for_seed() is None
@@ -70,7 +70,7 @@ def test_seed_step_continues_with_recorded_seed_after_kill(
 
 def test_seed_step_asks_again_after_refused_seed_and_shows_reason(committed: Company) -> None:
     """The step record fails until the next answer. The refusal is kept as evidence."""
-    from include.orchestration.tasks import take_answer
+    from include.orchestration.tasks import store_answer
 
     company = committed
     first = ask_for_seed()
@@ -78,7 +78,7 @@ def test_seed_step_asks_again_after_refused_seed_and_shows_reason(committed: Com
     with pytest.raises(
         InvalidAnswer, match="The random seed was refused: the seed is empty or has fewer"
     ):
-        take_answer(SAMPLE_AUDIT, SEED_STEP, "", answer_with(company, first, "12"))
+        store_answer(SAMPLE_AUDIT, SEED_STEP, "", answer_with(company, first, "12"))
     (finding,) = record_of(company.engine, KEY, "seed").findings
     assert (finding.code, finding.severity) == ("seed.unanswered", Outcome.FAIL)
     second = ask_for_seed()
@@ -86,7 +86,7 @@ def test_seed_step_asks_again_after_refused_seed_and_shows_reason(committed: Com
     assert "was refused" not in first.body
     assert "The last random seed was refused: the seed is empty or has fewer" in second.body
     assert record_of(company.engine, KEY, "seed").findings == []
-    result = take_answer(SAMPLE_AUDIT, SEED_STEP, "", answer_with(company, second, SEED))
+    result = store_answer(SAMPLE_AUDIT, SEED_STEP, "", answer_with(company, second, SEED))
     assert result == {"step": "seed", "part": "", "outcome": "pass"}
     assert [finding.code for finding in company.draw().findings] == ["sampling.seeds_refused"]
 

@@ -17,7 +17,7 @@ from include.sampling import register
 from include.sampling.commitment import Commitment, plan_for
 from include.sampling.rules import COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE
 from include.sampling.samples import Sample
-from include.sampling.seed_entry import CANCEL, ENTER, take_seed
+from include.sampling.seed_entry import CANCEL, ENTER, store_seed
 from include.sampling.seed_entry import SEED as SEED_STEP
 from include.sampling.verify import redraw
 from include.sampling.workpapers.form import MOST_ITEMS
@@ -209,7 +209,7 @@ def test_answer_to_form_of_another_commitment_is_refused(company: Company, optio
     for content in ("", "0" * 64):
         answer = Answer(option, "", AUDITOR, company.now, texts=form, content=content)
         with pytest.raises(InvalidAnswer, match="differs from the commitment that the form showed"):
-            take_seed(run, StepFindings(SEED_STEP.name, SEED_STEP.clause), answer)
+            store_seed(run, StepFindings(SEED_STEP.name, SEED_STEP.clause), answer)
     with company.engine.connect() as conn:
         assert register.seed_of(conn, run.run) is None
         assert register.refusals_of(conn, run.run) == []

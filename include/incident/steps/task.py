@@ -464,7 +464,7 @@ def human_task(task: type[IncidentTask]) -> HumanTask[IncidentRules, Answered]:
         clause=CLAUSE,
         result=Answered,
         ask=ask,
-        take=record_answer,
+        store_answer=record_answer,
         entered=entered,
         response=partial(_response_time, task.answer_time_factor),
         choices=task.choices,

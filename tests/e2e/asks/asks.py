@@ -55,7 +55,7 @@ def ask(part: str) -> RequiredAction:
     )
 
 
-def take(part: str, answer: Answer) -> dict[str, Any]:
+def store_answer(part: str, answer: Answer) -> dict[str, Any]:
     """Record an answer. If the answer lacks a required text, raise InvalidAnswer.
 
     After this error, the step asks again.
@@ -94,9 +94,9 @@ def asks() -> None:
 
     choices = ("Done", "Not yet", "Never")
     human_step = HumanStep(
-        task_id="one", about={"part": "one"}, ask=ask, take=take, choices=choices
+        task_id="one", about={"part": "one"}, ask=ask, store_answer=store_answer, choices=choices
     )
-    each = HumanStep.partial(task_id="each", ask=ask, take=take, choices=choices)
+    each = HumanStep.partial(task_id="each", ask=ask, store_answer=store_answer, choices=choices)
     human_step >> each.expand(about=parts())
     watch()
 

@@ -23,7 +23,7 @@ def test_retry_of_killed_approval_task_uses_recorded_decision(
     runner: RetentionRunner, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     from include.approvals.required_action import Answer
-    from include.orchestration.tasks import ask_people, take_answer
+    from include.orchestration.tasks import ask_people, store_answer
 
     runner = runner.but(rules_of_disposition=disposition(limit=ALL_NEED_APPROVAL))
     fill(runner)
@@ -34,7 +34,7 @@ def test_retry_of_killed_approval_task_uses_recorded_decision(
     content = content_of(runner.engine, planned)
     answer = Answer(option, "as discussed", "bo", runner.clock.now(), content=content)
     lost = killed_after(
-        partial(take_answer, ENFORCE_RETENTION, APPROVAL, NAME, answer), approval, "enter_answer"
+        partial(store_answer, ENFORCE_RETENTION, APPROVAL, NAME, answer), approval, "enter_answer"
     )
     assert lost.decision == option
     assert ask() is None
