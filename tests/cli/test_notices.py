@@ -20,7 +20,7 @@ from include.policy import SHIPPED
 from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.state.connect import engine
-from tests.notify.notify_fixtures import RUN, THURSDAY, notice
+from tests.notify.notify_fixtures import RUN, THURSDAY, notification
 from tests.support.databases import temporary_database
 
 WEEKLY = "training.department"
@@ -44,9 +44,9 @@ def state(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
                 "TRUNCATE notification, notification_message, notification_optout RESTART IDENTITY"
             )
         )
-        waiting = notice(1, line=verbatim("Course [red]one[/red]"))
+        waiting = notification(1, line=verbatim("Course [red]one[/red]"))
         outbox.queue_notifications(
-            conn, [waiting, notice(1, "E2", address="nobody")], RUN, THURSDAY
+            conn, [waiting, notification(1, "E2", address="nobody")], RUN, THURSDAY
         )
     return shared
 
@@ -65,7 +65,10 @@ def test_notices_list_shows_pending_and_undeliverable_notifications(
     """The newest notification is first. The list has the cause of a failure and no mail address."""
     code, result = run_json(capsys, "list")
     assert code == 0
-    assert [(notice["id"], notice["state"], notice["cause"]) for notice in result["notices"]] == [
+    assert [
+        (notification["id"], notification["state"], notification["cause"])
+        for notification in result["notices"]
+    ] == [
         (2, "undeliverable", "malformed"),
         (1, "pending", ""),
     ]
@@ -84,10 +87,14 @@ def test_notices_list_filters_by_state_and_limits_length(
 ) -> None:
     """A message is printed if no notification matches."""
     assert [
-        notice["id"] for notice in run_json(capsys, "list", "--state", "pending")[1]["notices"]
+        notification["id"]
+        for notification in run_json(capsys, "list", "--state", "pending")[1]["notices"]
     ] == [1]
     result = run_json(capsys, "list", "--most", "1")[1]
-    assert ([notice["id"] for notice in result["notices"]], result["more"]) == ([2], True)
+    assert ([notification["id"] for notification in result["notices"]], result["more"]) == (
+        [2],
+        True,
+    )
     assert app._run(["notices", "list", "--state", "sent"]) == 0
     assert capsys.readouterr().out == "There are no notifications in the state sent.\n"
 
@@ -104,7 +111,7 @@ def test_notices_retry_queues_the_notification_with_the_given_number(
     assert app._run(["notices", "retry", "2"]) == 2
     assert "is pending" in capsys.readouterr().err
     assert app._run(["notices", "retry", "77"]) == 2
-    assert "The notice 77 does not exist" in capsys.readouterr().err
+    assert "The notification 77 does not exist" in capsys.readouterr().err
 
 
 def test_notices_retry_queues_all_notifications_to_a_recipient_or_with_a_cause(
@@ -112,14 +119,14 @@ def test_notices_retry_queues_all_notifications_to_a_recipient_or_with_a_cause(
 ) -> None:
     """Notifications that wait already are unchanged."""
     with state.begin() as conn:
-        more = [notice(number, "E3", address="") for number in range(3)]
+        more = [notification(number, "E3", address="") for number in range(3)]
         outbox.queue_notifications(conn, more, RUN, THURSDAY)
         conn.execute(text("UPDATE notification SET cause = 'refused 552 5.3.4' WHERE key = 'E3/2'"))
     pending = {"state": "pending"}
     assert run_json(capsys, "retry", "--cause", "refused") == (0, pending | {"count": 1})
     assert run_json(capsys, "retry", "--recipient", "E3") == (0, pending | {"count": 2})
     assert app._run(["notices", "retry", "--recipient", "E3"]) == 2
-    assert "No undelivered notice matches" in capsys.readouterr().err
+    assert "No undelivered notification matches" in capsys.readouterr().err
     assert app._run(["notices", "retry"]) == 2
     assert app._run(["notices", "retry", "2", "--cause", "malformed"]) == 2
     capsys.readouterr()

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from include.cli import notifications as command
+from include.cli import notices as command
 from include.notify import notification
 from include.policy.rules import NotificationRules
 from include.services.robot import Kind
