@@ -29,7 +29,7 @@ from include.policy.rules import Calendar, NotificationRules, Role
 from include.services.connections import ConnectionSpec
 from include.services.mail import MailServer
 from include.state.connect import engine
-from include.training import notices, obligations
+from include.training import notifications, obligations
 from include.training.obligations import Due, Untrained
 from include.training.rules import TRAINING, TrainingRules, thresholds_on
 from include.training.sources import COLUMNS, open_sources
@@ -50,7 +50,7 @@ RULES = TrainingRules.model_validate(
         "owner": OWNER.id,
     }
 )
-RULES = NotificationRules()
+NOTIFICATION_RULES = NotificationRules()
 
 
 class DayClock:
@@ -73,7 +73,7 @@ def context_of(parameters: dict[str, Any]) -> RunContext[TrainingRules]:
         {"bench": "bench_db"},
         {TRAINING.file: RULES},
         calendar=CALENDAR,
-        notices=RULES,
+        notices=NOTIFICATION_RULES,
         roles={OWNER.id: OWNER},
     )
     run = Run("remind_training", parameters["run"])
@@ -148,17 +148,17 @@ def sent(parameters: dict[str, Any]) -> dict[str, Any]:
     extra = {"from_email": "Training <training@courier.example>"}
     extra |= {"disable_ssl": "true", "disable_tls": "true"}
     spec = ConnectionSpec("mail", "smtp", "127.0.0.1", parameters["port"], extra=extra)
-    writer = Writer(RULES.languages, CALENDAR.timezone)
+    writer = Writer(NOTIFICATION_RULES.languages, CALENDAR.timezone)
     office = DeliveryConfig(
         state=run.state,
         channels={"mail": MailChannel(lambda: MailServer.from_connection(spec), writer)},
-        rules=RULES,
+        rules=NOTIFICATION_RULES,
         workdays=run.workdays,
         quiet=CALENDAR.quiet,
         zone=run.zone,
         clock=run.clock,
         still_due={
-            kind: partial(notices.still_due, run, kind=kind)
+            kind: partial(notifications.still_due, run, kind=kind)
             for kind in (REMINDER, COPY, DEPARTMENT)
         },
     )
@@ -167,7 +167,7 @@ def sent(parameters: dict[str, Any]) -> dict[str, Any]:
     return {
         "seconds": time.monotonic() - begun,
         "sent": delivered.sent,
-        "notices": delivered.notices,
+        "notices": delivered.notifications,
         "left": delivered.deferred
         + delivered.undeliverable
         + delivered.in_doubt

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from include.backup import operations
 from include.backup.drill import DRILL, Choice
 from include.backup.drill_report import past_drills
 from include.backup.listing import (
@@ -26,7 +25,7 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
-from include.backup.operations import Ending, Operation, operations_reader
+from include.backup.operations import Ending, Operation, end_operations, operations_reader
 from include.backup.point_folder import ManifestRefused, folder
 from include.backup.refusals import REFUSALS
 from include.cli import backup as commands
@@ -61,7 +60,7 @@ def begin_removal(state: Engine, store: ObjectStore, point: str) -> None:
 def complete_removal(state: Engine, store: ObjectStore, point: str) -> None:
     begin(state, store, point, Operation.REMOVE)
     remove(store, folder("courier", point), NOW)
-    operations.end_operations(state, "courier", [point], Ending.REMOVED, NOW)
+    end_operations(state, "courier", [point], Ending.REMOVED, NOW)
 
 
 @pytest.mark.parametrize("removal", [begin_removal, complete_removal])
@@ -75,8 +74,8 @@ def test_listing_does_not_reject_restore_point_that_is_being_pruned(
     """The ledger is read before the removal begins, and the folder is listed after it."""
     point = publish(any_store, taken, signer, 1)
     trusted = [signer.public_pem]
-    read_operations = operations_reader(state, "courier", any_store)
-    before = read_operations()
+    read_ledger = operations_reader(state, "courier", any_store)
+    before = read_ledger()
     reads = []
 
     def read_operations() -> Any:
@@ -86,7 +85,7 @@ def test_listing_does_not_reject_restore_point_that_is_being_pruned(
             any_store.delete(f"courier/{point}/{SIGNATURE_NAME}")
             return before
         removal(state, any_store, point)
-        return read_operations()
+        return read_ledger()
 
     assert listed_points(any_store, "courier", trusted, read_operations) == ([], [])
 
@@ -162,7 +161,7 @@ def test_reading_pruned_restore_point_raises_point_removed(
     for read in (check, open_point):
         with pytest.raises(PointRemoved, match="was pruned"):
             read()
-    operations.end_operations(state, "courier", [point], Ending.REMOVED, NOW)
+    end_operations(state, "courier", [point], Ending.REMOVED, NOW)
     with pytest.raises(PointRemoved, match="was pruned"):
         check()
 
@@ -174,7 +173,7 @@ def begin_without_deleting(state: Engine, store: ObjectStore, point: str) -> Non
 def end_without_deleting(state: Engine, store: ObjectStore, point: str) -> None:
     """Record a complete removal, but delete nothing, as in an older replica of the store."""
     begin(state, store, point, Operation.REMOVE)
-    operations.end_operations(state, "courier", [point], Ending.REMOVED, NOW)
+    end_operations(state, "courier", [point], Ending.REMOVED, NOW)
 
 
 def bring_back_without_signature(state: Engine, store: ObjectStore, point: str) -> None:
@@ -273,7 +272,7 @@ def test_dump_is_rejected_if_its_own_store_lacks_the_recorded_version(
     (point,), rejected = listed_points(store, "courier", locked.trusted, read_operations)
     assert (point.is_copy, rejected) == (True, [])
     begin(state, store, point.id)
-    operations.end_operations(state, "courier", [point.id], Ending.PUBLISHED, NOW)
+    end_operations(state, "courier", [point.id], Ending.PUBLISHED, NOW)
     points, (refusal,) = listed_points(store, "courier", locked.trusted, read_operations)
     assert (points, refusal.key) == ([], locked.manifest.dump.key)
     assert "another version of its dump" in refusal.reason
