@@ -27,6 +27,7 @@ def check_store(findings: StepFindings, store: ObjectStore) -> Sequence[StorePro
     Raises:
         StoreError: the store cannot be reached. A retry may help.
     """
+    findings.subject_titles[store.description] = _("Off-site store")
     problems = store.preflight()
     for problem in problems:
         if problem.code == "unreachable":

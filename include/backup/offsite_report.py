@@ -87,9 +87,13 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         facts=_facts(databases, manifests, records),
         sections=[
             _points(databases, manifests, records),
-            *[_tables(manifests[name]) for name in backed_up],
+            *[_tables(manifests[name], run.pack.databases[name]) for name in backed_up],
             *_keys(manifests, backed_up),
-            *[_history(name, prunings[name]) for name in backed_up if name in prunings],
+            *[
+                _history(run.pack.databases[name], prunings[name])
+                for name in backed_up
+                if name in prunings
+            ],
             *([_meaning()] if backed_up else []),
         ],
     )
@@ -252,7 +256,7 @@ def _points(
     return Section(heading=_("Restore points of this run"), blocks=[table])
 
 
-def _tables(manifest: Manifest) -> Section:
+def _tables(manifest: Manifest, database: MappedDatabase) -> Section:
     shown = sorted(manifest.tables, key=lambda table: (-table.rows, table.label))[:MOST_TABLES]
     blocks: list[Block] = [
         table_of(
@@ -277,7 +281,7 @@ def _tables(manifest: Manifest) -> Section:
             )
         ),
     ]
-    return Section(heading=_("Content of {database}", database=manifest.database), blocks=blocks)
+    return Section(heading=_("Content of {database}", database=database.title), blocks=blocks)
 
 
 def _keys(manifests: Mapping[str, Manifest], backed_up: Sequence[str]) -> list[Section]:
@@ -307,12 +311,12 @@ def _keys(manifests: Mapping[str, Manifest], backed_up: Sequence[str]) -> list[S
     ]
 
 
-def _history(database: str, pruning: Pruning) -> Section:
+def _history(database: MappedDatabase, pruning: Pruning) -> Section:
     kept = {**pruning.kept, **dict.fromkeys(pruning.refused, Reason.LOCKED)}
     decisions = [(point, _("kept"), reason) for point, reason in kept.items()]
     decisions += [(point, _("removed"), reason) for point, reason in pruning.removed.items()]
     return Section(
-        heading=_("Restore points of {database}", database=database),
+        heading=_("Restore points of {database}", database=database.title),
         blocks=[
             TrendChart(
                 caption=_("Encrypted size of each restore point"),

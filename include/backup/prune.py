@@ -76,7 +76,7 @@ _WORDS = {
     Reason.WEEKLY: _("weekly"),
     Reason.MONTHLY: _("monthly"),
     Reason.FLOOR: _("one of the newest, which are always kept"),
-    Reason.LOCKED: _("locked against deletion"),
+    Reason.LOCKED: _("its lock period has not ended"),
     Reason.LEGAL_HOLD: _("legal hold"),
     Reason.EXPIRED: _("expired"),
     Reason.SUPERSEDED: _("replaced by newer restore points"),

@@ -306,4 +306,4 @@ def _is_due(hold: Hold, today: date) -> bool:
 def _state(hold: Hold, today: date) -> str:
     if hold.released_at is not None:
         return f"released {hold.released_at:%Y-%m-%d} by {hold.released_by}: {hold.release_reason}"
-    return "review is due" if _is_due(hold, today) else ""
+    return "review is due" if _is_due(hold, today) else "in force"

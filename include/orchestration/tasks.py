@@ -267,7 +267,7 @@ def run_step(workflow: AnyWorkflow, step: Step[Any, Any], part: str = "") -> Any
         run = _context(workflow, services)
         if run is None:
             return _no_result(workflow, step, part)
-        findings = StepFindings(step.name, step.clause, part, step.title_of(part))
+        findings = _no_findings(services, step, part)
         results.append(step.work(run, findings))
         return findings.record(results[0])
 
@@ -368,7 +368,7 @@ def ask_people(
         run = _context(workflow, services)
         if run is None:
             return _no_result(workflow, human, part)
-        findings = StepFindings(human.name, human.clause, part, human.title_of(part))
+        findings = _no_findings(services, human, part)
         action = human.ask(run, findings)
         if not isinstance(action, RequiredAction):
             return findings.record(action)
@@ -398,7 +398,7 @@ def _ask_without_record(
         confirm_open(services)
         run = _required_context(workflow, services)
         failure = _failure(services, human.name, part)
-        findings = StepFindings(human.name, human.clause, part, human.title_of(part))
+        findings = _no_findings(services, human, part)
         with redacted_errors():
             action = _entered_result(run, human, findings, failure) or human.ask(run, findings)
         if isinstance(action, RequiredAction):
@@ -483,7 +483,7 @@ def store_answer(
         run = _context(workflow, services)
         if run is None:
             return _no_result(workflow, human, part)
-        findings = StepFindings(human.name, human.clause, part, human.title_of(part))
+        findings = _no_findings(services, human, part)
         try:
             return findings.record(human.store_answer(run, findings, answer))
         except NotEnded as error:
@@ -613,6 +613,15 @@ def _no_result(
     if workflow.needs_rules and workflow.rules is not None:
         raise workflow.rules.missing()
     return StepRecord(step=step.name, part=part, outcome=Outcome.PASS)
+
+
+def _no_findings(
+    services: Services, task: Step[Any, Any] | HumanTask[Any, Any], part: str
+) -> StepFindings:
+    """Return the empty findings of a task. Findings about a database show its title."""
+    titles = {name: database.title for name, database in services.pack.databases.items()}
+    title = task.title_of(part)
+    return StepFindings(task.name, task.clause, part, title, subject_titles=titles)
 
 
 def _required_context(workflow: AnyWorkflow, services: Services) -> RunContext[Any]:

@@ -185,6 +185,9 @@ def check_partners(run: RunContext[PartnerRules], findings: StepFindings) -> Par
         ServiceError: the database of the partner register cannot be reached.
     """
     register = load_register(run)
+    findings.subject_titles |= {
+        number: partner.title for number, partner in register.partners.items()
+    }
     with run.state.begin() as conn:
         histories = history.load_histories(conn)
         all_obligations = obligations_of(run, histories, register.partners)
@@ -236,12 +239,11 @@ def _report_terms(findings: StepFindings, obligations: PartnerObligations, today
         if reason is None:
             continue
         number = obligations.partner.number
-        message = _("{partner}: {reason}", partner=obligations.partner.display_name, reason=reason)
         if term.kind in (ObligationKind.NDA, ObligationKind.AGREEMENT):
             findings.find(
                 _AGREEMENT_CODES[term.kind, term.state(today)],
                 Outcome.FAIL,
-                message,
+                reason,
                 _RENEW,
                 subject=number,
                 clause=CLAUSE_BOUND,
@@ -250,7 +252,7 @@ def _report_terms(findings: StepFindings, obligations: PartnerObligations, today
             findings.find(
                 _REVIEW_CODES[term.kind, term.state(today)],
                 Outcome.FAIL,
-                message,
+                reason,
                 _REVIEW,
                 subject=number,
                 clause=CLAUSE_REVIEW,
@@ -302,9 +304,8 @@ def _report_sub_processors_abroad(findings: StepFindings, obligations: PartnerOb
         findings.warn(
             "partners.sub_processor_abroad",
             _(
-                "{partner}: in the questionnaire, {count} sub-processors have a country or "
-                "region other than mainland China ({countries}).",
-                partner=obligations.partner.display_name,
+                "In the questionnaire, {count} sub-processors have a country or region other than "
+                "mainland China ({countries}).",
                 count=len(foreign_companies),
                 countries=country_list(foreign_companies),
             ),
@@ -330,7 +331,7 @@ def _report_register_faults(findings: StepFindings, register: Register) -> None:
         findings.find(
             fault.code,
             Outcome.FAIL if fails else Outcome.ATTENTION,
-            _("{partner}: {fault}", partner=partner.display_name, fault=fault.message),
+            fault.message,
             fault.action,
             subject=fault.partner,
             for_engineers=fault.for_engineers,
@@ -423,9 +424,8 @@ def _report_waiting_reviews(
         if review.returned_at is None:
             code = "partners.questionnaire_out"
             message = _(
-                "{partner}: the questionnaire of the security review was issued on {day} and "
-                "has not been returned.",
-                partner=partners[number].display_name,
+                "The questionnaire of the security review was issued on {day} and has not been "
+                "returned.",
                 day=_day(run, since),
             )
             action = _(
@@ -435,9 +435,8 @@ def _report_waiting_reviews(
         else:
             code = "partners.undecided"
             message = _(
-                "{partner}: the questionnaire was returned on {day}, and it was not yet "
-                "decided whether the security review passed.",
-                partner=partners[number].display_name,
+                "The questionnaire was returned on {day}, and it was not yet decided whether the "
+                "security review passed.",
                 day=_day(run, since),
             )
             action = _(

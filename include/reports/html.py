@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from unicodedata import east_asian_width
 
@@ -135,7 +135,7 @@ def render_html(report: Report, locale: str) -> str:
             report=report,
             findings=findings,
             max_rows=MAX_ROWS,
-            verdict=_verdict(report),
+            verdict=headline(report.outcome, {control.state for control in report.controls}),
             check_commands=CHECK_COMMANDS,
             language=language_tag(locale),
             **styles(style),
@@ -160,23 +160,35 @@ def styles(sheet: str) -> dict[str, str]:
     return {"style": unescaped_sheet, "style_hash": digest}
 
 
-def _verdict(report: Report) -> Message:
-    """Return the headline of a report, which says whether the controls of the run passed.
+def headline(outcome: Outcome, states: Collection[ControlState]) -> Message:
+    """Return the sentence that says whether a run and its controls passed.
 
-    If the status of a control is failed or "no evidence", the headline never says that it passed.
+    If a control failed or has no evidence, the sentence does not say that the controls passed.
+
+    Args:
+        outcome: outcome of the run.
+        states: states of the run's controls; empty if the run is not evidence for a control.
     """
-    states = {control.state for control in report.controls}
-    if report.outcome is Outcome.FAIL:
-        if ControlState.FAILED in states or not states:
+    if not states:
+        return _NO_CONTROL[outcome]
+    if outcome is Outcome.FAIL:
+        if ControlState.FAILED in states:
             return _("The control failed")
         if ControlState.NO_EVIDENCE in states:
             return _("There is no evidence that the control passed")
         return _("The indicators are within their targets, but the run failed: see the findings")
     if ControlState.NO_EVIDENCE in states:
         return _("No control failed, but some have no evidence")
-    if report.outcome is Outcome.ATTENTION:
+    if outcome is Outcome.ATTENTION:
         return _("The control passed, but some findings need attention")
     return _("The control passed")
+
+
+_NO_CONTROL = {
+    Outcome.PASS: _("The run passed. It is not evidence for a control."),
+    Outcome.ATTENTION: _("The run passed, but some findings need attention"),
+    Outcome.FAIL: _("The run failed: see the findings"),
+}
 
 
 def translator_function(translator: Translator) -> Any:

@@ -19,6 +19,7 @@ from include.evidence.model import Approval, Result
 from include.evidence.verify import link_before
 from include.messages import Message, _, verbatim
 from include.orchestration.access.permissions import Page
+from include.reports.html import headline
 from include.reports.i18n import CONTROL_STATES, LOCALES, language_tag
 from plugins.compliance_ui.files import Number, Reader, limited_turn, row_of
 from plugins.compliance_ui.language import locale_of
@@ -111,6 +112,9 @@ def show_bundle(request: Request, visitor: Reader, number: Number) -> Response:
         checked=checked,
         commands=_commands(row, services.bundle_reader.keys.fingerprints),
         result=result,
+        headline=headline(result.outcome, {control.state for control in result.controls})
+        if result
+        else None,
         files=files,
         decisions=_DECISIONS,
         subject_of=_subject_of,
