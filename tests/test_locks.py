@@ -210,10 +210,18 @@ class Absent:
         if name.split(".")[0] in absent or name.startswith(parts):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-installed = metadata.distributions
-metadata.distributions = lambda **words: (
-    package for package in installed(**words) if canonicalize_name(package.name) in local
-)
+def local_packages(installed):
+    return lambda **words: (
+        package for package in installed(**words) if canonicalize_name(package.name) in local
+    )
+
+metadata.distributions = local_packages(metadata.distributions)
+try:  # Airflow prefers the backport if another package installed it
+    import importlib_metadata
+except ImportError:
+    pass
+else:
+    importlib_metadata.distributions = local_packages(importlib_metadata.distributions)
 sys.meta_path.insert(0, Absent())
 fab = {"respondents", "database", "manager", "sync", "users"}
 production = {f"include.orchestration.access.{name}" for name in fab}

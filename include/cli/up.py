@@ -140,7 +140,7 @@ def _run_one(
                 return RunResult(dag_id, run_id, "waiting", None, None, [], 0, None)
             time.sleep(0.5)
     done = result_of(services, dag_id, run_id, state, str(airflow.log))
-    tell(f"{dag_id}: {done.outcome or 'no evidence'}")
+    tell(f"{dag_id}: {_outcome_text(done)}")
     return done
 
 
@@ -167,13 +167,22 @@ def _show_runs(done: list[RunResult]) -> None:
     for name in ("workflow", "run", "outcome", "findings"):
         table.add_column(name)
     for run in done:
-        table.add_row(run.dag_id, run.state, run.outcome or "no evidence", str(run.findings))
+        table.add_row(run.dag_id, run.state, _outcome_text(run), str(run.findings))
     results.print(table)
     for run in done:
         for report in run.reports:
             results.print(f"report   {report}", soft_wrap=True)
         if run.error:
-            errors.print(f"error    {run.dag_id}: {run.error}", soft_wrap=True)
+            kind = "finding " if run.outcome else "error   "
+            errors.print(f"{kind} {run.dag_id}: {run.error}", soft_wrap=True)
+
+
+def _outcome_text(run: RunResult) -> str:
+    """Return the outcome of a run in the words of the glossary."""
+    from include.evidence.model import Outcome
+    from include.reports.i18n import Translator
+
+    return Translator("en").outcome(Outcome(run.outcome)) if run.outcome else "no evidence"
 
 
 def _wait(airflow: Standalone) -> None:
