@@ -103,7 +103,11 @@ class Finding:
     retests: int = 0
 
     def overdue(self, today: date) -> bool:
-        """Return whether the finding is not closed although its due date has passed."""
+        """Return whether the finding is past its due date and not closed.
+
+        Args:
+            today: current date. A finding that is due today is not overdue.
+        """
         return self.state is not State.CLOSED and self.due_on < today
 
     def needs_reminder(self, now: datetime) -> bool:
@@ -310,7 +314,7 @@ def list_findings(
 
 
 def _load_events(conn: Connection, rows: Sequence[dict[str, object]]) -> list[Finding]:
-    """Return the findings of some rows of the register. Their events are read from the database.
+    """Read the events of findings, and return each finding with its events.
 
     Args:
         conn: connection to the state database.
@@ -382,12 +386,12 @@ def remind_owners(
 ) -> list[int]:
     """Send weekly reminders to the owners of findings that are due soon or overdue.
 
-    Findings of all kinds are included. For each finding, the event that records the reminder and
-    the notifications to the owner are written in the same transaction.
+    The findings of all types of work are examined. For each finding, the event that records the
+    reminder and the notifications to the owner are written in the same transaction.
 
     Args:
         conn: connection to the state database, with an open transaction.
-        kind: kind of the notifications, such as ``audit.finding``.
+        kind: kind of the notifications, such as ``audit.finding``. It does not select findings.
         roles: id of a role -> role of roles.yaml. If the owner of a finding is not in this mapping,
             no reminder is sent for the finding.
         rules: rules of notices.yaml.
@@ -409,11 +413,12 @@ def remind_owners(
 
 
 def keep_open_keys(conn: Connection, keys: Sequence[str]) -> set[str]:
-    """Return only the keys of notifications about findings that are not closed.
+    """Return the keys of those reminders whose finding is not closed.
 
     Args:
         conn: connection to the state database.
-        keys: keys of notifications that `remind_owners` queued.
+        keys: keys of reminders that `remind_owners` queued. Each key begins with the number of the
+            finding.
     """
     open_numbers = {str(finding.id) for finding in list_findings(conn)}
     return {key for key in keys if key.partition("/")[0] in open_numbers}

@@ -296,12 +296,13 @@ class StoredRestorePoint:
     """A restore point in the off-site store.
 
     Attributes:
-        id: id of the restore point; its object key in the store if the signature of its manifest is
-            invalid.
+        id: id of the restore point. If its manifest is invalid, the object key of the restore point
+            in the store.
         taken_at: time of the database snapshot; None if the manifest is invalid.
         expires_at: time from which the restore point may be deleted; None if the manifest is
             invalid.
-        held: whether a legal hold keeps the restore point after `expires_at`.
+        held: whether a legal hold keeps the restore point after `expires_at`; False if the manifest
+            is invalid.
     """
 
     id: str

@@ -300,7 +300,8 @@ class Preserved(IncidentResult):
         version: version of the scope.
         people: number of people on the stored list of affected people.
         list_sha256: digest (hex) of the list; ``-`` in a drill.
-        extracts: log extracts in the evidence store, by name.
+        extracts: log extracts in the evidence store. The key is ``<database>`` for an access log,
+            and ``<database>.shares`` for a sharing log.
         holds: number of legal holds in force, by kind of hold, such as a hold on a whole database.
         not_listed: names of the databases whose affected people could not be listed.
         complete: whether all evidence was preserved.

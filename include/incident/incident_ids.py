@@ -65,7 +65,7 @@ class Kind(StrEnum):
     ASSIGNED = "assigned"  # data: account, duty
     REFUSED = "refused"  # a refused answer; data: step, cause, given
     UNANSWERED = "unanswered"  # data: step
-    WOKEN = "woken"  # data: clock, rung
+    WOKEN = "woken"  # data: key, clock
     CORRECTED = "corrected"  # data: voids, positions of entries that were mistakes
     CLOSED = "closed"
     CANCELLED = "cancelled"

@@ -33,9 +33,10 @@ from include.workflow.run_context import PartnerIncident, PartnerReaction
 def reopen_review(run: IncidentRun, record: IncidentRecord) -> None:
     """Reopen the security review of the partner at which an incident happened.
 
-    The first call appends a timeline entry. If this entry exists, nothing is done. So a repeated
-    task does not reopen the review again, and answers that the partner has given since are kept. A
-    drill does not reopen a review.
+    The first call appends a timeline entry. If the timeline already has this entry, nothing is
+    done. So a repeated task does not reopen the review again, and answers that the partner has sent
+    since are kept. A drill does not reopen a review, and neither does a duplicate or an incident of
+    a type that does not concern partners.
 
     Args:
         run: services and rules of the current run or command.

@@ -324,10 +324,16 @@ def set_grade(conn: Connection, incident_id: int, grade: str) -> None:
 def end_incident(conn: Connection, incident_id: int, state: State, at: datetime) -> None:
     """Set the state of an open incident to closed or cancelled.
 
-    An incident that already ended is not changed.
+    If the incident already has the state `state`, nothing is changed.
+
+    Args:
+        conn: connection to the state database, in a transaction.
+        incident_id: id of the incident.
+        state: new state.
+        at: time at which the incident ended.
 
     Raises:
-        UsageError: the incident already ended with another state.
+        UsageError: the incident is not open and has another state.
     """
     changed = conn.execute(
         update(incident)

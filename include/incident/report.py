@@ -78,7 +78,7 @@ def score_sections(run: IncidentRun, time_limits: Sequence[TimeLimit]) -> list[S
 
 
 def deadline_section(time_limits: Sequence[TimeLimit]) -> Section:
-    """Return the report section that lists each time limit, its deadline, and when it was met."""
+    """Return the report section with a table of all time limits, their deadlines and outcomes."""
     heading = _("Time limits, and when each was met")
     return Section(heading=heading, blocks=[time_limit_texts.time_limit_table(time_limits)])
 
@@ -178,7 +178,7 @@ def timeline_section(record: IncidentRecord) -> Section:
 
 
 def statistics_sections(run: IncidentRun, records: Sequence[IncidentRecord]) -> list[Section]:
-    """Return the report section with the response times of all incidents by year.
+    """Return the report section with statistics of all incidents: response times by year.
 
     Return an empty list for a drill.
     """
@@ -338,11 +338,11 @@ def _with_list_metrics(records: Sequence[StepRecord]) -> RunRecords:
 def _downgrade_repaired(
     step: StepRecord, record: IncidentRecord, scope: Scope | None
 ) -> StepRecord:
-    """Return a step record in which failures that were repaired later only need attention.
+    """Return a copy of a step record with the outcome *needs attention* for repaired failures.
 
     Failures are repaired if a later step or update counted all databases and preserved all
-    evidence. If the step has a failure that cannot be repaired in this way, return the step record
-    unchanged.
+    evidence. If the failures are not repaired, or one of them cannot be repaired in this way,
+    return the step record unchanged.
 
     Args:
         step: step record.

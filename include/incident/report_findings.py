@@ -190,7 +190,10 @@ def integrity_findings(record: IncidentRecord) -> list[Finding]:
 
 
 def unfinished_findings(record: IncidentRecord) -> list[Finding]:
-    """Return a finding if a run ended before its incident was closed and had a summary.
+    """Return a finding if the run of an incident ended too early.
+
+    This is the case if the incident is not closed, or if its summary is missing. Otherwise, and for
+    a duplicate or cancelled incident, return an empty list.
 
     Args:
         record: incident that the run handles, with its timeline.

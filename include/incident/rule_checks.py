@@ -25,8 +25,8 @@ def check_rules(rules: IncidentRules, pack: PackNames) -> Iterator[tuple[Loc, st
     """Yield the problems of incident.yaml, each as a location in the file and a message.
 
     Problems are undefined names, names that are defined twice, and unconfirmed data categories. It
-    is also a problem if a number of a grade does not exceed the same number of the less severe
-    grades.
+    is also a problem if a number of a grade, such as the number of people, is not greater than the
+    same number of a less severe grade.
 
     Args:
         rules: content of incident.yaml.
@@ -80,9 +80,10 @@ def unconfirmed_categories(
 
 
 def _check_rising_figures(grades: Iterable[Grade]) -> Iterator[tuple[Loc, str]]:
-    """Yield a problem for each number of a grade that a less severe grade reaches or exceeds.
+    """Yield a problem for each number of a grade that does not exceed that of a less severe grade.
 
-    With such a number, an incident could never have the less severe grade.
+    An incident that reaches the number of the less severe grade would then always reach the number
+    of the more severe grade too.
     """
     for figure in FIGURES:
         previous: tuple[str, int] | None = None

@@ -37,9 +37,9 @@ class Lookup(Rule):
     row of a log.
 
     Attributes:
-        column: Column that contains the key, in the row for which a name is read.
+        column: Foreign key column of the row for which a name is read.
         collection: Collection that contains the names.
-        key: Column that contains the same key, in the collection with the names.
+        key: Column to which the foreign key refers, in the collection with the names.
         name: Column that contains the name, in the collection with the names.
     """
 
@@ -366,10 +366,10 @@ class EscalationRules(Rule):
     """The rule for notifications about time limits.
 
     Attributes:
-        before: Remaining times before a deadline at which the responsible people are notified, once
-            each. Values that are longer than the time limit are skipped.
-        after: Times after a missed deadline at which the responsible people and the management are
-            notified, once each.
+        before: Periods before a deadline. The responsible people are notified once at the beginning
+            of each period. A period that is longer than the time limit is skipped.
+        after: Periods after a missed deadline. The responsible people and the management are
+            notified once at the end of each period.
     """
 
     before: tuple[PositivePeriod, ...] = tuple(
@@ -483,7 +483,7 @@ class IncidentRules(SectionRules):
         return self
 
     def type(self, name: str) -> IncidentType:
-        """Return the incident type with a given id.
+        """Return the incident type with the id `name`.
 
         Raises:
             KeyError: incident.yaml has no such type.
@@ -491,7 +491,7 @@ class IncidentRules(SectionRules):
         return {incident_type.id: incident_type for incident_type in self.types}[name]
 
     def duty(self, name: str) -> Duty:
-        """Return the duty of the team with a given id.
+        """Return the duty of the incident team with the id `name`.
 
         Raises:
             KeyError: incident.yaml has no such duty.
@@ -499,7 +499,7 @@ class IncidentRules(SectionRules):
         return {duty.id: duty for duty in self.team}[name]
 
     def grade(self, name: str) -> Grade:
-        """Return the grade with a given id.
+        """Return the grade with the id `name`.
 
         Raises:
             KeyError: incident.yaml has no such grade.
@@ -507,7 +507,7 @@ class IncidentRules(SectionRules):
         return {grade.id: grade for grade in self.grades}[name]
 
     def authority(self, name: str) -> Authority:
-        """Return the authority with a given id.
+        """Return the authority with the id `name`.
 
         Raises:
             KeyError: incident.yaml has no such authority.
@@ -515,7 +515,7 @@ class IncidentRules(SectionRules):
         return {authority.id: authority for authority in self.authorities}[name]
 
     def scenario(self, name: str) -> Scenario:
-        """Return the scenario of a drill with a given id.
+        """Return the drill scenario with the id `name`.
 
         Raises:
             KeyError: incident.yaml has no such scenario.

@@ -51,11 +51,12 @@ class DatabaseCount(StrictModel):
             affected.
         accounts: account that was entered -> number of people whose records the account opened; may
             be zero.
-        log_rows: number of entries of the access log and the sharing log that name affected people.
+        log_rows: number of entries of the access log and the sharing log to which the criteria
+            apply.
         log_first: time of the oldest of these log entries; None if no entry has a time.
         log_last: time of the newest of these log entries; None if no entry has a time.
-        not_narrowed: collections without time or department. The filters do not apply to them, so
-            all their records are affected.
+        not_narrowed: collections whose records have no time or department to which an entered
+            filter could apply. All records of these collections are affected.
         listed: number of keys in this database that a person listed as affected.
         not_found: number of listed keys that do not exist in the database.
         not_found_at: positions in the list, from 1, of the first keys that do not exist.

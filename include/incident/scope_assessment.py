@@ -65,7 +65,10 @@ class Proposal:
 
 
 def propose_grade(scope: Scope, rules: IncidentRules) -> Proposal:
-    """Propose the most severe grade whose numbers the counts of an incident reach.
+    """Propose a grade from the counts of an incident.
+
+    The proposal is the most severe grade of which the counts reach at least one number. If they
+    reach no number, it is the least severe grade.
 
     Args:
         scope: counts of all databases.
@@ -240,7 +243,10 @@ def store_correction(run: IncidentRun, record: IncidentRecord, corrected: Scope)
 
 
 def more_severe_grade(run: IncidentRun, record: IncidentRecord) -> str | None:
-    """Return the proposed grade if it is more severe than the confirmed grade, otherwise None.
+    """Return the proposed grade if the newest count requires a more severe grade than confirmed.
+
+    Return None if the proposed grade is not more severe than the confirmed grade, if no grade was
+    confirmed yet, or if a person confirmed a grade after the newest count.
 
     Args:
         run: services and rules of the current run or command.

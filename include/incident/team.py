@@ -31,8 +31,8 @@ class Team:
     """The people who are currently allowed to answer a step, or to enter an update of an incident.
 
     Attributes:
-        people: user ids of these people. Deputies and management are included if the step was not
-            answered in time before.
+        people: user ids of these people. For a step, deputies and management are included if the
+            step was not answered in time before, or if no person with the duty may answer.
         excluded: user ids of suspects and of people who were removed from the team.
         unanswered_count: number of times that the step was not answered in time.
         involved: user ids of team members who may not answer, because the answer is about their own

@@ -167,12 +167,17 @@ def entries(conn: Connection, incident_id: int) -> list[Entry]:
 
 
 def of_kind(entries: Sequence[Entry], *kinds: Kind) -> list[Entry]:
-    """Return the timeline entries of the given kinds, in the same order."""
+    """Return the timeline entries whose kind is one of `kinds`, in the order of `entries`."""
     return [entry for entry in entries if entry.kind in kinds]
 
 
 def last_of(entries: Sequence[Entry], *kinds: Kind) -> Entry | None:
-    """Return the newest entry of the given kinds, or None."""
+    """Return the newest entry whose kind is one of `kinds`, or None if there is no such entry.
+
+    Args:
+        entries: timeline entries, oldest first.
+        kinds: kinds of events that the entry may record.
+    """
     return next((entry for entry in reversed(entries) if entry.kind in kinds), None)
 
 
@@ -205,7 +210,7 @@ def last_digest(entries: Sequence[Entry]) -> str:
 def as_row(entry: Entry) -> dict[str, Any]:
     """Return the fields of an entry without its digest, as JSON values.
 
-    They are used to calculate the digest and to write the timeline file.
+    The digest and the timeline file are computed from these fields.
     """
     row = {field.name: getattr(entry, field.name) for field in dataclasses.fields(Entry)}
     del row["sha256"]

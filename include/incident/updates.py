@@ -208,7 +208,7 @@ def _entitled_team(run: IncidentRun, record: IncidentRecord, update: Update) -> 
 
 
 def _check_moment(update: Update) -> None:
-    """Refuse an update with an entered time if the time of recording has to count.
+    """Refuse a time in an update whose action counts from the moment at which it is recorded.
 
     Raises:
         UsageError: the form contains a time, but the action does not allow it.
@@ -331,9 +331,9 @@ def _dependent_positions(record: IncidentRecord, wrong: Entry) -> list[int]:
     """Return the positions of other timeline entries that are wrong because of the same mistake.
 
     A correction declares these entries to be mistakes too. If the mistake says that people were
-    notified in another way, they are the entries that therefore record the notification as
-    complete. If the mistake says that a report was handed in, they are earlier entries that declare
-    this report not needed.
+    notified in another way, they are the entries about incomplete delivery that follow, up to the
+    next entry of the kind `Kind.TOLD_OTHERWISE`. If the mistake says that a report was handed in,
+    they are the earlier entries that declare this report not needed.
 
     Args:
         record: incident with its timeline.

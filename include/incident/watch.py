@@ -93,8 +93,8 @@ def _unanswered_steps(run: IncidentRun, record: IncidentRecord) -> Iterator[Urge
 def _corrections(run: IncidentRun, record: IncidentRecord) -> Iterator[UrgentNotification]:
     """Yield a notification for each correction on the timeline.
 
-    The notification says that the work in the corrected entry has to be done again. It names the
-    step, if the entry was the answer to a step.
+    The notification says that the work in the corrected entry has to be done again. If this entry
+    was the answer to a step, the notification names the step.
 
     Args:
         run: services and rules of the current run or command.
@@ -108,7 +108,7 @@ def _corrections(run: IncidentRun, record: IncidentRecord) -> Iterator[UrgentNot
 
 
 def _is_over(record: IncidentRecord) -> bool:
-    """Return whether the watch ends, because the incident was summarized or needs no steps."""
+    """Return whether the watch may end, because the incident was summarized or needs no steps."""
     return not record.incident.requires_steps or bool(of_kind(record.entries, Kind.SUMMARISED))
 
 

@@ -72,10 +72,10 @@ def login_queries(run: IncidentRun) -> Iterator[LoginQuery]:
 
 
 def respondents(run: IncidentRun) -> list[Sequence[str]]:
-    """Return the user ids of people who may answer steps, as two lists for each duty.
+    """Return the user ids of the people who may answer steps, as two lists per duty of the team.
 
-    The first list has the people with the duty, the second list has their deputies. If the staff
-    table cannot be read, only accounts named in the policy pack are returned.
+    For each duty, a list of the people with the duty is followed by a list of their deputies. If
+    the staff table cannot be read, the lists contain only accounts named in the policy pack.
     """
     rules = run.rules
     groups = [group for duty in rules.team for group in (duty.people, duty.deputies)]
@@ -95,9 +95,9 @@ def is_drill(parameters: Mapping[str, Any]) -> bool:
 
 
 def name_authorities(run: IncidentRun, findings: StepFindings) -> AuthoritiesNamed:
-    """Return the ids of the authorities to which the incident has to be reported.
+    """Determine the authorities to which the incident has to be reported.
 
-    The list is empty for a duplicate or cancelled incident.
+    The result contains their ids. It is empty for a duplicate or cancelled incident.
     """
     del findings
     record = incident_of(run)

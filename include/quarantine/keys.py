@@ -49,7 +49,8 @@ class KeyNames:
         database: name of the database in the data map.
         collection: the collection in the data map.
         columns: columns of the primary key.
-        registered: names in the register that are HMACs. Some may be calculated with an older key.
+        registered: names of the collection's open entries that are HMACs. Some may be calculated
+            with an older key.
     """
 
     keys: ErasureKeys

@@ -331,7 +331,9 @@ def _is_open(database: str, collection: str) -> list[ColumnElement[bool]]:
 
 
 def open_digests(conn: Connection, database: str, collection: str) -> frozenset[str]:
-    """Return those names of records with open entries that are HMACs.
+    """Return the names in the open entries of a collection that are HMACs.
+
+    Names that contain the values of the primary key are left out.
 
     Args:
         conn: connection to the state database.
@@ -438,7 +440,7 @@ def resolve_removed_rules(
 def other_collections_with_entries(
     conn: Connection, database: str, dag_id: str, collections: Collection[str]
 ) -> list[str]:
-    """Return the collections with open entries of a workflow, except those in `collections`.
+    """Return the collections for which a workflow has open entries, except those in `collections`.
 
     Args:
         conn: connection to the state database.

@@ -18,9 +18,9 @@ class Right:
     """A database right that a login needs.
 
     Attributes:
-        connection: id of the login's connection. If the policy pack names the connection, it is
-            instead the key in the policy pack that contains the id.
-        workflows: names of the workflows that need the right.
+        connection: text that names the connections of the login, for documentation: ids, keys of
+            the policy pack that contain the id, or a phrase such as "of each mapped database".
+        workflows: names of the workflows that need the right, separated by commas.
         grant: SQL statement that grants the right, with placeholders in braces, such as
             ``{table}``.
         reason: reason why the workflows need the right.

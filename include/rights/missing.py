@@ -129,6 +129,8 @@ class Login:
     ) -> Iterator[MissingRight]:
         """Yield one missing right that lists all columns on which this login lacks a privilege.
 
+        Yield nothing if no privilege is missing, or if the table does not exist.
+
         Args:
             right: declaration of the right. Its GRANT statement states the privilege.
             schema: schema of the table.
@@ -203,7 +205,7 @@ def lacks_reading(login: Login) -> Iterator[MissingRight]:
 
 
 def lacks_drill(login: Login) -> Iterator[MissingRight]:
-    """Yield the right to create scratch databases, if a login lacks it."""
+    """Yield the right to create databases, which restore drills need, if a login lacks it."""
     query = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
     if not login.ask(query):
         yield login.lacks(declared.DRILL_CREATE, "CREATEDB")
@@ -320,8 +322,8 @@ def _refusal(login: Login, query: str, *, hides_rows: bool) -> str | None:
     Args:
         login: login that executes the query.
         query: a SELECT of the policy pack.
-        hides_rows: whether row-level security may hide rows. If False, PostgreSQL refuses the query
-            if row-level security hides rows of its tables.
+        hides_rows: whether PostgreSQL may hide rows by row-level security. If False, PostgreSQL
+            refuses a query from which it would have to hide rows.
 
     Raises:
         UsageError: the database lacks a table or column of the query.

@@ -155,7 +155,7 @@ WHERE c.oid = pg_get_serial_sequence(%s, %s)::regclass
 def lacks_intake(
     login: Login, database: MappedDatabase, rule: IntakeRule
 ) -> Iterator[MissingRight]:
-    """Yield the rights that a login lacks to make formal records from an incoming table's records.
+    """Yield the rights that a login lacks to insert reviewed incoming records as formal records.
 
     Rights that are needed only by the expectations of the quality suite are not checked.
 

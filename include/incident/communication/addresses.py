@@ -1,4 +1,4 @@
-"""Look up mail addresses of affected people, and find the waiting messages that are still due.
+"""Look up mail addresses of affected people, and select the waiting messages that may be sent.
 
 Addresses are looked up when a notice is sent, and are not stored. An address that many people share
 is not used: it probably belongs to a branch, or the data is wrong. People with such an address, or
@@ -59,8 +59,8 @@ class Reach:
 class AddressBook:
     """The mail addresses of affected people, read from the mapped databases on demand.
 
-    Addresses that too many people share are not used. They are read once per database and kept in
-    memory.
+    An address that too many people share is not used. The shared addresses are determined once per
+    database and kept in memory.
 
     Args:
         run: services and rules of the current run or command.
@@ -94,7 +94,9 @@ class AddressBook:
         }
 
     def reach(self, conn: Connection, incident_id: int) -> Reach:
-        """Count the people on an incident's stored list, with and without a usable mail address.
+        """Count the affected people of an incident with and without a usable mail address.
+
+        Affected people are the people on the incident's stored list.
 
         Args:
             conn: connection to the state database.
@@ -190,7 +192,10 @@ def _key_batches(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[st
 
 
 def alerts_due(run: IncidentRun, keys: Sequence[str]) -> set[str]:
-    """Return the keys of those notifications to the incident team that still have to be sent.
+    """Return the keys of those waiting notifications to the incident team that are not out of date.
+
+    A notification is out of date if its incident is a duplicate or was cancelled, or if
+    `escalation.still_due` leaves it out, for example because its time limit was met.
 
     Args:
         run: services and rules of the current run or command.
@@ -204,7 +209,9 @@ def alerts_due(run: IncidentRun, keys: Sequence[str]) -> set[str]:
 
 
 def notices_due(run: IncidentRun, keys: Sequence[str]) -> set[str]:
-    """Return the keys of those notices to affected people that still have to be sent.
+    """Return the keys of those waiting notices to affected people whose text is still approved.
+
+    Notices about a cancelled incident are left out; see `notices_still_due`.
 
     Args:
         run: services and rules of the current run or command.

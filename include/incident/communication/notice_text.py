@@ -31,9 +31,9 @@ PARTS: dict[str, Message] = {
 
 
 def impact_texts(entries: Sequence[Entry]) -> dict[str, Message | None]:
-    """Return the newest texts about the impact of an incident, by form field, such as ``cause``.
+    """Return the newest texts about the impact of an incident, by topic, such as ``cause``.
 
-    A value is None if its text was not entered in both languages.
+    A value is None if its text is missing in at least one of the two languages.
 
     Args:
         entries: entries of the incident, oldest first.

@@ -69,7 +69,8 @@ class NoticePlan:
     Attributes:
         number: number of the incident.
         version: version of the newest scope.
-        people: number of affected people.
+        people: number of people on the list of affected people; in a drill, the number that the
+            scenario assumes.
         new: number of people for whom no notice is queued yet.
         list_sha256: digest (hex) of the list of the people's keys.
         text_sha256: digest (hex) of the notice's text; digest of an empty text if no person is
@@ -79,8 +80,8 @@ class NoticePlan:
         adds_to: position in the timeline of the earlier decision on the same text that this plan
             extends to more people; None if the plan covers all people to whom no notice was sent.
         covers: number of people that a decision on this plan would cover.
-        reconsidered_sha256: digest of an earlier decision not to notify these people, if this
-            decision has to be reconsidered; otherwise empty.
+        reconsidered_sha256: digest of the timeline entry of a decision not to notify these people,
+            if this plan asks a person to reconsider that decision; otherwise empty.
     """
 
     number: str
@@ -206,8 +207,8 @@ def standing_decision(record: IncidentRecord, plan: NoticePlan) -> Entry | None:
 def plan_reconsideration(record: IncidentRecord, plan: NoticePlan) -> NoticePlan:
     """Return a plan that asks a person to reconsider a decision not to notify people.
 
-    The decision in force must be about the same text and people as the given plan. If there is no
-    such decision, return the given plan unchanged.
+    The newest decision must be a decision not to notify people, about the same text and list of
+    people as `plan`. Otherwise return `plan` unchanged.
 
     Args:
         record: incident with its timeline.
@@ -227,8 +228,9 @@ def _impact_digest(record: IncidentRecord) -> str:
 def _extended_decision(run: IncidentRun, record: IncidentRecord, plan: NoticePlan) -> Entry | None:
     """Return the earlier decision about the same text that a plan extends to more people.
 
-    Return None if there is no such decision. Also return None if the stored list no longer shows
-    which people that decision was about.
+    This is the newest decision if people were added to the list since. If no person was added, the
+    plan replaces the newest decision and extends the decision before it. Return None if there is no
+    such decision, or if the stored list no longer shows which people the decision was about.
     """
     decisions = decision_chain(record.entries)
     if not decisions or notice_digests_of(decisions[-1]) != (
@@ -250,6 +252,8 @@ def _extended_decision(run: IncidentRun, record: IncidentRecord, plan: NoticePla
 
 def databases_without_list(run: IncidentRun, record: IncidentRecord) -> list[str]:
     """Return the names of the databases whose affected people were not counted or not listed.
+
+    If no evidence was preserved after the newest count, return all databases of the scope.
 
     Args:
         run: services and rules of the current run or command.
@@ -365,8 +369,8 @@ def _subjects_to_notify(
         decisions: timeline entries of the decisions in force, oldest first.
 
     Raises:
-        ControlFailed: the list of people differs from the list that the decision is about. The
-            error is raised after the last person.
+        ControlFailed: the list of people was changed after one of the decisions. The error is
+            raised after the last person was yielded.
     """
     digests = [hashlib.sha256() for _decision in decisions]
     with closing(subject_list.stream_with_versions(run.state, record.incident.id)) as rows:
@@ -435,7 +439,10 @@ def _incident_number(key: str) -> str:
 
 
 def approved_text_sha256(run: IncidentRun, record: IncidentRecord) -> str | None:
-    """Return the digest of the current notice text, or None if no decision approved this text.
+    """Return the digest of the current notice text if a person decided to send notices with it.
+
+    Return None if there is no such decision, if the text changed after the newest decision, or if a
+    required section has no text.
 
     Args:
         run: services and rules of the current run or command.
@@ -486,9 +493,9 @@ def record_delivery(conn: Connection, run: IncidentRun, record: IncidentRecord) 
 
     If the numbers change later, for example because another notice is sent, a new entry is written.
     The entry says that the notification is complete if all affected people are known and covered by
-    a decision, and each of them received a notice or was notified in another way. The time of the
-    event is the time at which the last notice was sent or given up. If the notification became
-    complete later, it is that later time.
+    a decision, and each person to notify received a notice or was notified in another way. The time
+    of the event is the time at which the last notice was sent or given up, or the later time at
+    which the notification became complete.
 
     Args:
         conn: connection to the state database, in a transaction.
@@ -496,7 +503,8 @@ def record_delivery(conn: Connection, run: IncidentRun, record: IncidentRecord) 
         record: incident with its timeline.
 
     Returns:
-        Whether the timeline has an entry with the current numbers.
+        Whether the timeline has an entry with the current numbers. False if no notice was queued
+        yet, a notice waits to be sent, or notices that were not sent depend on a new decision.
     """
     queued = last_of(record.entries, Kind.QUEUED)
     if queued is None:
@@ -544,7 +552,9 @@ def record_delivery(conn: Connection, run: IncidentRun, record: IncidentRecord) 
 
 
 def count_unreached(conn: Connection, record: IncidentRecord) -> int:
-    """Return the number of people who received no notice and were not notified in another way.
+    """Return the number of people whose notice was given up and who were not notified otherwise.
+
+    People whose notice still waits to be sent are not counted.
 
     Args:
         conn: connection to the state database.
@@ -563,7 +573,7 @@ def count_unreached(conn: Connection, record: IncidentRecord) -> int:
 
 
 def count_by_state(conn: Connection, number: str) -> dict[str, int]:
-    """Return the number of an incident's notices in each delivery state.
+    """Return the number of an incident's notices by delivery state, such as ``sent``.
 
     Args:
         conn: connection to the state database.

@@ -45,11 +45,11 @@ class ListedKeys:
     collection: str | None = None
 
     def values(self, live: LiveDatabase, keys: Iterable[str] | None = None) -> dict[str, Any]:
-        """Return the query parameters that the SQL of `people` and `records` needs.
+        """Return the values of the query parameters that the SQL of `people` and `records` uses.
 
         Args:
             live: database with the tables and columns that `inspect_database` found.
-            keys: keys to use instead of all listed keys.
+            keys: keys to pass to the query; None for all listed keys.
         """
         distinct_keys = list(dict.fromkeys(self.keys if keys is None else keys))
         return {
@@ -74,12 +74,13 @@ class ListedKeys:
         )
 
     def records(self, collected: LiveCollection) -> list[Composable]:
-        """Return SQL conditions on a row ``r`` of a collection.
+        """Return SQL conditions that are true for the listed records of a collection.
 
-        The row is a listed record if it fulfils at least one of the conditions.
+        A row ``r`` is a listed record if it fulfils at least one of the conditions. There is one
+        condition for each expression in `LiveCollection.named`.
 
         Args:
-            collected: collection of the row.
+            collected: collection whose records are listed.
         """
         conditions: list[Composable] = []
         for name in collected.named:
@@ -111,7 +112,7 @@ class ListedKeys:
 
 
 def listed_keys_of(selection: Selection, database: str) -> ListedKeys:
-    """Return those of the entered keys that belong to a given database.
+    """Return the entered keys that belong to one database.
 
     Args:
         selection: criteria that `check_selection` returned.
@@ -196,7 +197,7 @@ def _normalize_integer(key: str, below: int) -> str | None:
 
 ALL = SQL("true")
 _DEPARTMENTS = SQL("%(departments)s::text[]")
-_LOOKUP_RATIO = 400  # up to one in so many people, looking up their records is cheaper than a scan
+_LOOKUP_RATIO = 400  # a lookup of at most 1 in 400 people is cheaper than a scan
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,9 @@ class SubjectRecords:
     """SQL that selects affected records together with the keys of their data subjects.
 
     Attributes:
-        collected: collection of the records; None for people whom only a log or a listed key names.
-        keys: SQL expressions over the rows of ``source`` for the keys of the people; may be NULL.
+        collected: collection of the records; None if the SQL selects people without their records,
+            because only a log or a listed key names them.
+        keys: SQL expressions for the keys of a row's people. An expression may yield NULL.
         source: FROM clause with its condition, such as ``waybill AS r WHERE ...``.
     """
 
@@ -268,7 +270,10 @@ class AffectedRecords:
 
     @cached_property
     def collections(self) -> Mapping[str, LiveCollection]:
-        """The collections that can have affected records, in the order of incident.yaml."""
+        """The collections whose records can be affected, in the order of incident.yaml.
+
+        These are the collections that the criteria cover, and the collection of the listed records.
+        """
         names = set(self._collection_names)
         if self.listed.collection is not None:
             names.add(self.listed.collection)
@@ -280,8 +285,9 @@ class AffectedRecords:
     def is_by_subject_table(self) -> bool:
         """Whether the affected people can be selected from the subject table alone.
 
-        In this case `named_subjects` is enough to select the affected people: foreign keys
-        guarantee that every person named in an affected record is in the subject table.
+        In this case the affected people are the rows of the subject table that `named_subjects`
+        selects, or all rows if it is None. Foreign keys guarantee that every person named in an
+        affected record is in the subject table.
         """
         selection = self.selection
         has_no_row_filters = not selection.departments and (
@@ -302,8 +308,8 @@ class AffectedRecords:
     def named_subjects(self) -> Composable | None:
         """SQL that selects, as a column ``k``, the keys of people whom logs and listed keys name.
 
-        None if filters select the affected records and no log is used. In this case logs and listed
-        keys do not limit the affected people.
+        None if the criteria use no log and are not limited to listed keys. In this case other
+        people can be affected too.
         """
         if self._has_filters and self.logged is None:
             return None
@@ -345,7 +351,10 @@ class AffectedRecords:
 
     @cached_property
     def has_few_subjects(self) -> bool:
-        """Whether only logs and listed keys determine the affected people, and name few people."""
+        """Whether only logs and listed keys determine the affected people, and name few people.
+
+        Up to 1,000 people are few; in a database with more than 400,000 people, up to 1 in 400.
+        """
         if self._has_filters and self.logged is None:
             return False
         named_count = len(self.listed.keys)
@@ -356,9 +365,10 @@ class AffectedRecords:
         return named_count * _LOOKUP_RATIO <= max(self.live.rows, 400_000)
 
     def record_matches(self, collection: LiveCollection) -> list[RecordMatch]:
-        """Return SQL that selects a collection's affected records, as one or more matches.
+        """Return SQL statements that together select all affected records of a collection.
 
-        If the collection is scanned, there is a single match, which selects all affected records.
+        If few people are affected, several statements look up the records by their keys. Otherwise
+        a single statement scans the collection. The list is empty if no record can be affected.
 
         Args:
             collection: collection whose records are selected.
@@ -408,13 +418,16 @@ class AffectedRecords:
 
     @property
     def _has_filters(self) -> bool:
-        """Whether the criteria contain more than listed keys, for example a time window."""
+        """Whether the criteria are not limited to listed keys.
+
+        This is also true if the criteria are empty, because they then cover all records.
+        """
         return not self.selection.is_only_keys
 
     def _lookup_matches(self, collected: LiveCollection) -> Iterator[RecordMatch]:
-        """Yield matches for listed records, and for the records of people named in logs or lists.
+        """Yield SQL that selects listed records, and the records of people named in logs or lists.
 
-        With these matches PostgreSQL looks up the records by their keys and does not scan the
+        With this SQL, PostgreSQL looks up the records by their keys and does not scan the
         collection.
 
         Args:
@@ -491,15 +504,16 @@ class AffectedRecords:
         )
 
     def _conditions(self, collected: LiveCollection) -> tuple[list[Composable], Composable | None]:
-        """Return the SQL conditions on a row ``r`` for the time window and the departments.
+        """Return the SQL conditions that the entered time window and departments set for a record.
 
-        The second value is used if departments were entered, and the collection has no department
-        of its own but its people have one. It is SQL that selects, as a column ``k``, the keys of
-        the people of these departments. A record is affected if one of its data subjects is among
-        them. In all other cases the second value is None.
+        The first value is a list of conditions on the row ``r``. The second value is used if
+        departments were entered, and the collection has no department of its own but its people
+        have one. It is SQL that selects, as a column ``k``, the keys of the people of these
+        departments. At least one data subject of the record must be among these people. In all
+        other cases the second value is None.
 
         Args:
-            collected: collection of the row.
+            collected: collection of the record.
         """
         selection, conditions = self.selection, []
         if not selection.uses_log and (selection.since or selection.until) and collected.at:
@@ -533,7 +547,7 @@ class AffectedRecords:
     def _subjects_without_records(self) -> Iterator[SubjectRecords]:
         """Yield SQL that selects the people whom listed keys and logs name.
 
-        They are affected even if none of their records is affected.
+        These people are affected even if none of their records is affected.
         """
         if self.listed.keys and self.listed.collection is None:
             is_listed = _is_in(self.live.person, self.listed.people(self.live))

@@ -46,7 +46,7 @@ def count_all(
         databases: databases of the data map, by name.
         readers: addresses of the databases, by database name. The login of each address may read
             the tables that incident.yaml names.
-        version: version of the scope, from 1.
+        version: version number of the returned scope, from 1.
         moment: time of awareness, at which the age of people is determined.
         zone: timezone of the policy pack, for times without a timezone.
     """

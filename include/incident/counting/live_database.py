@@ -32,7 +32,9 @@ def category_conditions(
     types: Mapping[str, int],
     never_null: Collection[str] = (),
 ) -> dict[str, Composable]:
-    """Return, for each data category, an SQL condition that is true if a row has a value of it.
+    """Return an SQL condition for each data category of a collection.
+
+    The condition is true if the row has a value of the category.
 
     Args:
         row: alias of the row.
@@ -234,7 +236,10 @@ def inspect_database(
 def inspect_subjects(
     connection: psycopg.Connection[Any], database: MappedDatabase, rule: ScopeRule
 ) -> LiveDatabase:
-    """Like `inspect_database`, but for the subject table only.
+    """Read from a database only the columns of the subject table that incident.yaml names.
+
+    Unlike the result of `inspect_database`, the result has no collections, and the values of the
+    key column are not checked.
 
     Args:
         connection: connection on which a transaction with one snapshot is open.

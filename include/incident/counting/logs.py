@@ -1,4 +1,4 @@
-"""Find the people whose records were opened by given accounts or shared with a partner.
+"""Find the people whose records certain accounts opened, or whose data a partner received.
 
 The access log and the sharing log name these people.
 """
@@ -65,10 +65,11 @@ class LoggedSubjects:
     Attributes:
         people: SQL that selects the keys of these people as a column ``k``, each once.
         people_count: number of these people; None if they are too many to pass their keys as a
-            query parameter.
+            query parameter. If the access log and the sharing log are combined, the number is an
+            upper bound.
         is_linked: whether foreign keys guarantee that all these people are in the subject table.
         values: values of the query parameters in ``people``.
-        rows: number of log entries that name these people.
+        rows: number of log entries to which the criteria apply.
         first: time of the oldest of these entries; None if no entry has a time.
         last: time of the newest of these entries; None if no entry has a time.
         accounts: account -> number of people whose records the account opened.

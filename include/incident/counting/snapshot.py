@@ -101,7 +101,7 @@ _SETTINGS = {
 _SQL_ERRORS, _DATA_ERRORS = (
     "42",
     "22",
-)  # SQLSTATE classes; messages of the first contain no value of a row
+)  # SQLSTATE classes; only messages of the second may contain a value of a row
 _CANCELLED, _LOCKED = "57014", "55P03"
 _MOMENT_TYPES = {1082, 1114, 1184}  # type oids of PostgreSQL: date, timestamp, timestamptz
 
@@ -210,7 +210,9 @@ def _as_cannot_count(error: psycopg.Error) -> CannotCount:
 
 
 def min_max_aggregates(at: Composable, kind: int | None = None) -> Composable:
-    """Return SQL aggregates for the earliest and the latest time, as texts for `first_and_last`.
+    """Return two SQL aggregates for a SELECT list: the earliest and the latest time.
+
+    The aggregates yield texts, which `first_and_last` converts to times.
 
     Args:
         at: SQL expression for the time.

@@ -112,8 +112,9 @@ def count_records(
     Args:
         affected: affected records of the database.
         collection: collection whose records are counted.
-        values: data category -> SQL condition on the row ``r``. The rows that fulfil each condition
-            are also counted, but only if a single match selects all affected records.
+        values: data category -> SQL condition on the row ``r``. For each condition, the records
+            that fulfil it are counted as well (`RecordCounts.valued`). The conditions are ignored
+            if several SQL statements are needed to select the affected records.
     """
     matches = affected.record_matches(collection)
     if not matches:

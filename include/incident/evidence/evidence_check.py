@@ -43,8 +43,8 @@ class EvidenceItem:
     Attributes:
         name: name of the list's table, or key of the extract in the evidence store.
         entry: position of the newest timeline entry that names the item.
-        expected: SHA-256 (hex) of the item in that entry.
-        current_sha256: SHA-256 now (hex) of the item; None if it is missing.
+        expected: SHA-256 (hex) of the item according to that entry.
+        current_sha256: SHA-256 (hex) that the item has now; None if the item is missing.
         intact_version: id of an older version in the store that matches the timeline, if the
             current version does not match; otherwise empty.
     """
@@ -67,14 +67,19 @@ def check_evidence(
     """Compare the digests of all preserved evidence with the timeline.
 
     The list of people is compared with the newest entry about evidence. While the step that
-    preserves evidence is running, the list may already be longer than it was at that entry. The
-    extracts of all entries are read from the store. If the current version of an extract was
-    deleted or overwritten, the store is searched for an older version that matches the timeline.
+    preserves evidence is running, people may be added to the list, so its digest may differ from
+    that entry. The extracts of all entries are read from the store. If the current version of an
+    extract was deleted or overwritten, the store is searched for an older version that matches the
+    timeline.
 
     Args:
         conn: connection to the state database.
         record: incident with its timeline.
         store: callback that opens the evidence store; not called if there are no extracts.
+
+    Returns:
+        One item for the list and one for each extract; empty if no evidence was preserved, or in a
+        drill.
 
     Raises:
         ServiceError: the store failed.
@@ -129,7 +134,9 @@ def describe_faults(items: Sequence[EvidenceItem]) -> Iterator[str]:
 
 
 def evidence_lines(run: IncidentRun, record: IncidentRecord) -> list[Message]:
-    """Return a list with a display text for each item of preserved evidence.
+    """Return display texts about the list of people, each log extract, the holds and the timeline.
+
+    Return an empty list if no evidence was preserved yet.
 
     Args:
         run: services and rules of the current run or command.

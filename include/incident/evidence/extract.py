@@ -45,8 +45,8 @@ class Extract(StrictModel):
         accounts: accounts whose rows the extract contains; empty means all.
         partners: partners that received the data of the rows; empty in an extract of an access log.
         rows: number of rows as counted by the server; may be zero.
-        first: earliest time of the rows; None if the extract has no rows.
-        last: latest time of the rows; None if the extract has no rows.
+        first: earliest time of the rows; None if no row has a time that Python can represent.
+        last: latest time of the rows; None if no row has a time that Python can represent.
         taken_at: server time of the database snapshot from which all rows come.
         began_at: time at which the creation of the extract began.
         ended_at: time at which the object was stored.
@@ -109,7 +109,7 @@ def object_key(number: str, suffix: str, log: str = "access") -> str:
     Args:
         number: number of the incident.
         suffix: database and version, which make the key unique.
-        log: name of the log in incident.yaml.
+        log: key of the log in incident.yaml: ``access`` or ``shares``.
     """
     return f"incidents/{number}/{log}.{suffix}.csv.zst.enc"
 
@@ -122,7 +122,7 @@ def encryption_context(number: str, database: str, log: str = "access") -> dict[
     Args:
         number: number of the incident.
         database: name of the database in the data map.
-        log: name of the log in incident.yaml.
+        log: key of the log in incident.yaml: ``access`` or ``shares``.
     """
     content = "access log" if log == "access" else "log of sharing"
     return {"incident": number, "database": database, "content": content}

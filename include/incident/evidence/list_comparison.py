@@ -128,11 +128,13 @@ def compare_list(
         run: services and rules of the current run or command.
         record: incident with its timeline.
         scope: newest scope.
-        unread: names of the databases whose affected people could not be listed.
+        unread: names of the databases whose affected people could not be listed. Their counts are
+            not compared.
         findings: receives a finding for each difference.
 
     Returns:
-        The given scope if no count was raised; otherwise the new version of it that was stored.
+        The scope with the raised counts, which was stored with a new version number. If no count
+        was raised, or another run stored a newer count in the meantime, return `scope`.
     """
     with run.state.connect() as conn:
         lengths = subject_list.count_by_database(conn, record.incident.id)
@@ -167,22 +169,23 @@ def compare_list(
 
 
 def _earlier_scopes(run: IncidentRun, record: IncidentRecord, scope: Scope) -> list[Scope]:
-    """Return the stored scopes with an older version than a given scope, oldest first."""
+    """Return the stored scopes that are older than `scope`, oldest first."""
     with run.state.connect() as conn:
         scopes = incident_run.scopes(conn, record.incident.id)
     return [earlier for earlier in scopes if earlier.version < scope.version]
 
 
 def _scopes_since_comparison(run: IncidentRun, record: IncidentRecord, scope: Scope) -> list[Scope]:
-    """Return the earlier scopes, since the last comparison of the list, that have other criteria.
+    """Return the scopes since the last comparison of the list with other criteria than `scope`.
 
-    Their criteria differ from those of `scope`. Scopes from before the last comparison are left
-    out, because the scope that was compared already includes their figures.
+    The first of them can be the scope that was compared with the list at that time. Older scopes
+    are left out, because the compared scope already includes their figures. The oldest scope is
+    returned first.
 
     Args:
         run: services and rules of the current run or command.
         record: incident with its timeline.
-        scope: newest scope.
+        scope: newest scope. It is not returned.
     """
     preserved = last_of(record.entries, Kind.PRESERVED)
     since = preserved.as_(Preserved).version if preserved else 1

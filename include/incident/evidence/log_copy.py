@@ -200,7 +200,10 @@ class LogSnapshot:
     taken_at: datetime
 
     def time_range(self) -> tuple[datetime | None, datetime | None]:
-        """Return the earliest and latest time of the rows; both are None if no row was found.
+        """Return the earliest and latest time of the rows to copy.
+
+        Both values are None if there are no such rows, or if no row has a time that Python can
+        represent.
 
         Raises:
             UsageError: the policy pack's SQL fails for a row.

@@ -52,9 +52,13 @@ class ExtractScope:
 def access_scope(selections: Sequence[Selection], began_at: datetime) -> ExtractScope:
     """Return the limits of an access log extract that covers all counts of an incident.
 
-    If a count was not limited to accounts, the extract contains all accounts. If such a count has
-    no start time, the extract starts half a year before the leak. If a count was limited to
-    accounts but has no start time, the extract has no start time.
+    The extract starts at the earliest start and ends at the latest end of the counts. It contains
+    only the accounts of the counts, or all accounts if at least one count was not limited to
+    accounts.
+
+    A count may have no start time. If it was limited to accounts, it has read the log from the
+    beginning, so the extract has no start time either. If it was not limited to accounts, half a
+    year before the leak is used as its start.
 
     Args:
         selections: criteria of all counts.
@@ -72,7 +76,8 @@ def access_scope(selections: Sequence[Selection], began_at: datetime) -> Extract
 def share_scope(selections: Sequence[Selection]) -> ExtractScope | None:
     """Return the limits of a sharing log extract that covers all counts of an incident.
 
-    Return None if no count was limited to a partner.
+    Only counts that were limited to a partner read the sharing log. Return None if there is no such
+    count.
 
     Args:
         selections: criteria of all counts.

@@ -202,10 +202,11 @@ class Decision(IncidentTask):
     def dry_run(self) -> RequiredAction | None:
         """Return the required action to decide on the notice and its recipients, or None.
 
-        No decision is needed if no person is affected, or if a decision is in force. However, a
-        person may reconsider a decision not to notify people by clearing the task. An update needs
-        no decision of its own before the first decision on the incident, because that decision
-        covers everybody.
+        Unlike `ask`, this method seals no document. No decision is needed in three cases:
+        no person is affected; a decision on this text and list of people is in force; or the run is
+        an update, and there is no decision on the incident yet. In the last case, the first
+        decision will cover everybody. If the decision in force is not to notify people, a person
+        can reconsider it by clearing the task: the required action is then returned again.
 
         Raises:
             ControlFailed: a required section of the notice or the list of people is missing; the

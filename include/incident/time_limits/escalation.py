@@ -275,8 +275,9 @@ def still_due(
     """Return the keys of waiting notifications about an incident that still have to be sent.
 
     A notification about a time limit is dropped if the time limit was met or ended, or if it
-    announces a deadline that has passed. It is also dropped if a newer notification about the same
-    time limit waits. Notifications that are not about time limits are always kept.
+    announces a deadline that has passed. It is also dropped if a newer notification to the same
+    role about the same time limit waits. Notifications that are not about time limits are always
+    kept.
 
     Args:
         keys: keys of waiting notifications.

@@ -61,10 +61,10 @@ def list_digest_of(decided: Entry) -> str:
 
 
 def decisions_on_last_notice(entries: Sequence[Entry]) -> list[Entry]:
-    """Return, oldest first, the decisions about the notice text that the newest decision is about.
+    """Return the decisions about the newest notice text, oldest first.
 
-    The newest decision is included. The search goes back in time and stops at the first decision
-    about another text.
+    This is the text that the newest decision is about. Decisions before the last change of the text
+    are left out.
 
     Args:
         entries: entries of one incident, oldest first.
@@ -107,11 +107,10 @@ def decision_chain(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def has_unqueued_notices(entries: Sequence[Entry]) -> bool:
-    """Return whether notices that were decided on still have to be queued.
+    """Return whether the notices of the newest decision to notify people still have to be queued.
 
-    If several decisions in force are decisions to notify people, only the notices of the newest of
-    these decisions are examined. Return False if every decision in force is a decision not to
-    notify people.
+    Only decisions in force are examined. Return False if none of them is a decision to notify
+    people.
 
     Args:
         entries: entries of one incident, oldest first.
@@ -272,10 +271,10 @@ def cancelled_at(entries: Sequence[Entry]) -> datetime | None:
 
 
 def unneeded_reports(entries: Sequence[Entry], order: Sequence[str]) -> dict[str, datetime]:
-    """Return the first reports, one per authority, that were declared not needed.
+    """Return the declarations that a first report to an authority is not needed.
 
-    Follow-up reports are left out, and so is a report that was handed in after all. A declaration
-    is ignored if a more severe grade was confirmed after it.
+    A declaration is left out if the report was handed in after all, or if a more severe grade was
+    confirmed after the declaration. Declarations about follow-up reports are left out too.
 
     Args:
         entries: entries of one incident, oldest first.

@@ -314,9 +314,9 @@ _UNSCORED_STATES = (TimeLimitState.STOPPED, TimeLimitState.LAPSED, TimeLimitStat
 def drill_score(time_limits: Sequence[TimeLimit]) -> tuple[int, int]:
     """Return how many time limits were met in a drill, and how many time limits were scored.
 
-    A time limit is not scored if it does not apply to the incident. It is not scored either if it
-    ended before its deadline without its step: a person cancelled it, declared the step not needed,
-    or changed the grade.
+    A time limit is not scored if it does not apply to the incident or has not started. It is not
+    scored either if a person ended it before its deadline without performing its step: by a
+    cancellation, by a new grade, or by a declaration that the step is not needed.
 
     Args:
         time_limits: time limits at the end of the drill.

@@ -52,7 +52,7 @@ class TimeLimitState(StrEnum):
 
 
 OPEN = (TimeLimitState.OVERDUE, TimeLimitState.DUE_SOON, TimeLimitState.RUNNING)
-"""States of time limits whose step is not done yet."""
+"""States of time limits that have started and apply, and whose step is not done yet."""
 
 
 class InactiveReason(StrEnum):
@@ -158,12 +158,13 @@ class TimeLimit:
         ended_at: time at which a decision of a person ended the time limit; None if no decision
             did. Such decisions are a new grade, the cancellation of the incident, and the
             declaration that a report is not needed.
-        inactive_reason: reason why the time limit does not apply or has ended; None if it runs.
+        inactive_reason: reason why the time limit does not apply or has ended; None if it applies,
+            or if its milestone was reached.
         lateness: how long after the deadline the milestone was reached or a person ended the time
             limit. If neither has happened, the time from the deadline until now. Zero if the time
             limit was not missed.
-        remaining: time until the deadline; None if the milestone was reached or the deadline has
-            passed.
+        remaining: time until the deadline; None if there is no deadline, the deadline has passed,
+            the milestone was reached, or a person ended the time limit.
     """
 
     rule: TimeLimitRule
@@ -194,12 +195,15 @@ class TimeLimit:
 
     @property
     def is_open(self) -> bool:
-        """Whether the milestone of the time limit still has to be reached."""
+        """Whether the time limit has started and applies, and its milestone is not reached yet."""
         return self.state in OPEN
 
     @property
     def is_late(self) -> bool:
-        """Whether the deadline passed before the milestone was reached."""
+        """Whether the time limit was missed: the milestone was not reached by the deadline.
+
+        A time limit that a person ended before the deadline is not late.
+        """
         return self.lateness > NO_LATENESS
 
 
