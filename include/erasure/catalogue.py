@@ -87,7 +87,9 @@ class Relation:
     def identifier(self) -> Composable:
         """The relation's name with its schema, for a query.
 
-        A table's name has the keyword ONLY, which excludes the rows of tables that inherit from it.
+        The name of an ordinary table follows the keyword ONLY. A query on it therefore leaves out
+        the
+        rows of tables that inherit from the table.
         """
         name = Identifier(self.schema, self.name)
         return SQL("ONLY {}").format(name) if self.kind == "r" else name
@@ -129,11 +131,18 @@ def read_catalogue(copy: psycopg.Connection[Any]) -> Catalogue:
 
 
 def _describe_columns(copy: psycopg.Connection[Any], query: str) -> list[tuple[int, int]]:
-    """Return, for each output column of a query, the oid of its table and its column number there.
+    """Return the table column from which each output column of a query comes.
 
-    An output column that is computed from an expression has (0, 0). The list is empty if the server
-    cannot describe the query. The server does not execute the query, so it does not connect to
-    foreign servers.
+    The server does not execute the query, so it does not connect to foreign servers.
+
+    Args:
+        copy: the restored database.
+        query: the SQL query.
+
+    Returns:
+        For each output column: oid of the table, and number of the column in this table. Both are 0
+        for an output column that is computed from an expression. The list is empty if the server
+        cannot describe the query.
     """
     with copy.transaction():
         copy.pgconn.prepare(b"", query.encode(copy.info.encoding))
@@ -155,7 +164,7 @@ def columns_referring_elsewhere(
 ) -> set[str]:
     """Return the columns of a relation whose foreign keys refer to a table outside of `family`.
 
-    Such a column cannot contain a key of the table to which the family belongs.
+    Such a column cannot contain a key of the tables in `family`.
 
     Args:
         catalogue: schema of the restored copy.

@@ -259,7 +259,7 @@ def open_batch(
     """Store a batch of ledger entries for records that an open transaction erases.
 
     The caller must commit the ledger's transaction first, and then the transaction that erases the
-    records. If the ledger already has an entry of a record, no second entry is stored:
+    records. If the ledger already has an entry for a record, no second entry is stored:
 
     - If the transaction of the existing entry is known to have committed, that entry stays in its
       batch.
@@ -345,9 +345,10 @@ def withdraw_batch(conn: Connection, batch_id: int) -> None:
 
 
 def withdraw_empty_batches(conn: Connection, batch_ids: Sequence[int]) -> None:
-    """Delete those of the given batches that are open and have no ledger entry.
+    """Delete the open batches in `batch_ids` that have no ledger entry.
 
-    A batch is open as long as the ledger does not know whether its transaction committed.
+    A batch is open as long as the ledger does not know whether its transaction committed. Settled
+    batches, and batches with an entry, are kept.
 
     Args:
         conn: the state database.

@@ -122,10 +122,10 @@ def mask_expression(value: Composable, kind: MaskKind) -> Composable:
     - A phone number keeps at most its first three and last two digits. At least six digits are
       hidden. If the number has fewer than seven digits, all are hidden.
     - An address keeps the text up to its first house number, which ends with 号. The unit and the
-      room are hidden. A number after a section of a building (A座1203号) or a hyphen (3-2-502号) is
-      not
-      a house number. Without a house number, the text before the first digit or section of a
-      building is kept. Without a digit or section of a building, the first half is kept.
+      room are hidden. A number after a section of a building (A座1203号) or after a hyphen
+      (3-2-502号) is not a house number. If the address has no house number, it keeps the text
+      before the first digit or section of a building. If it has none of these, it keeps its first
+      half.
     - ``erase`` gives null.
 
     Args:
@@ -291,7 +291,8 @@ def _null(_: Composable) -> Composable:
 def masked_value(name: str, shape: ColumnShape, kind: MaskKind) -> Composable:
     """Return SQL for the masked value of a column of record ``t``.
 
-    The value is shortened to the maximum length of the column.
+    The value is shortened to the maximum length of the column. In a text column that is NOT NULL,
+    the mask ``erase`` gives an empty text instead of null.
 
     Args:
         name: name of the column.

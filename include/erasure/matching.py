@@ -76,8 +76,9 @@ class ComparedTable:
         condition: SQL condition on record ``t``. Only records that meet it are compared; None
             compares all records.
         key_types: types of the primary key, as `include.erasure.tables.primary_key_types` returns
-            them. Only entries with one of these types are compared. The element None selects
-            entries without recorded types. An empty collection or None compares all entries.
+            them. Only entries with one of these types are compared. An item that is None selects
+            the entries without recorded types. If the attribute itself is None, all entries are
+            compared.
     """
 
     database: str

@@ -66,20 +66,19 @@ class ReplayResult:
         entries: number of ledger entries for this database.
         replayed: number of records that the copy contained and that were deleted again.
         remaining: number of erased records that still exist after the replay, plus the number of
-            masked records that show more than their mask allows. A separate query counts them; must
-            be 0.
+            masked records that show more than their mask allows. A separate query counts them. The
+            number must be 0.
         remasked: number of records that were not masked in the copy and were masked again.
         skipped: collections whose table does not exist in the copy.
         unsearchable_entries: number of entries, in the collections of `skipped` and `other_keys`,
-            whose records could not be searched in the copy. In these collections, the table is
-            newer than the restore point, or had another name or primary key at the time of the
-            restore point.
-        other_keys: collections with entries whose primary key matches no columns of the copy's
-            table, for example because the primary key was changed since, or the table has none in
-            the copy.
+            whose records could not be searched in the copy. Either the table did not exist yet at
+            the time of the restore point, or it had another name or primary key then.
+        other_keys: collections with entries whose primary key corresponds to no columns of the
+            copy's table. For example, the primary key was changed after the backup, or the table in
+            the copy has no primary key.
         refreshed: number of refreshed materialized views.
         rows_with_erased_keys: relation (``schema.name``) -> number of rows that still contain the
-            key of a deleted record, from `include.erasure.search`; must be empty.
+            key of a deleted record, from `include.erasure.search`. The mapping must be empty.
         large_objects: number of large objects that were deleted, because only replayed records
             referred to them.
     """
@@ -102,10 +101,11 @@ class ReplayRules:
 
     Attributes:
         masks: record class -> mask, from `include.erasure.masks.masks_of`.
-        detached: collection -> foreign key columns of other collections that refer to this
-            collection and are set to null, from `include.erasure.tables.detached_fields`.
-        keys: collection -> key columns in the data map. With these columns, records are found in an
-            older copy whose table has another primary key.
+        detached: collection -> foreign key columns (``collection.field``) that refer to this
+            collection. Before a record of the collection is deleted, these columns are set to null
+            in the records that refer to it. From `include.erasure.tables.detached_fields`.
+        keys: collection -> key columns in the data map. If the primary key in the copy differs from
+            the key in the ledger, records are identified by these columns.
         ruled: collections that have a retention rule.
     """
 
@@ -168,8 +168,8 @@ def replay(
 
     Raises:
         UsageError: an HMAC key is missing or has another secret; a collection is not mapped; a
-            record class of masked records no longer has a mask; or the role may not disable
-            triggers.
+            record class of masked records no longer has a mask; or the database role has no right
+            to disable triggers.
         ControlFailed: entries of the ledger are missing or changed, or a record that was never
             erased refers to an erased record. This includes a reference by a foreign key with ``ON
             DELETE CASCADE``, which would delete the referring record.
@@ -366,11 +366,15 @@ class _ReplayRun:
         check_deferred(copy)
 
     def _tables(self, collection: str, table_name: TableName) -> list[ComparedTable]:
-        """Return which columns and entries to compare for a collection's table, for each key type.
+        """Return the table of a collection, once for each set of columns to compare with the
+        ledger.
 
-        The primary key of the table may have changed since entries were written. The result has one
-        item for each combination of key columns with which entries were written. Entries whose
-        primary key matches no columns of the table are counted in `_unmatched`.
+        The primary key of the table may have changed since entries were written, so entries may
+        have
+        different key types. Each item of the result contains the key columns for one or more of
+        these
+        key types, and selects only the entries with these types. Entries whose primary key
+        corresponds to no columns of the table are counted in `_unmatched`.
 
         Args:
             collection: name of the collection in the data map.

@@ -223,11 +223,11 @@ def delete_records(conn: Connection, records: Collection[NamedRecord]) -> None:
 
 @dataclass(frozen=True)
 class RecordReader:
-    """Finds the mapped database's records that the state database stores for erasure requests.
+    """Finds the records whose primary keys runs stored for erasure requests.
 
     The state database stores the primary key of each record. If the key identifies a person or is
-    very long, the state database stores an HMAC of the key instead. To find such a record, the
-    reader computes the HMAC of every primary key in the table.
+    very long, the state database stores an HMAC of the key instead. To find such a record in the
+    mapped database, the reader computes the HMAC of every primary key in the table.
 
     Attributes:
         connection: session in the mapped database, with the settings of
@@ -245,9 +245,9 @@ class RecordReader:
     def keys_of(self, records: Sequence[tuple[str, NamedRecord]]) -> dict[NamedRecord, Key]:
         """Return the primary keys of records that the state database stores for erasure requests.
 
-        For some records, the state database stores an HMAC of the primary key instead of the
-        primary key. The primary key is then searched in the collection's table in the mapped
-        database.
+        If the state database stores only an HMAC of a record's primary key, the function searches
+        the
+        collection's table in the mapped database for the primary key with this HMAC.
 
         Args:
             records: pairs: key of the data subject, and the stored record.
@@ -280,7 +280,7 @@ class RecordReader:
         return keys
 
     def is_erased_on_request(self, record: NamedRecord) -> bool:
-        """Return whether a record's collection has a record class that is erased on request."""
+        """Return whether a record class of a record's collection is erased on request."""
         return bool(self._classes(record))
 
     def deleted_records(
@@ -288,13 +288,15 @@ class RecordReader:
     ) -> list[NamedRecord]:
         """Return those stored records that no longer exist in the mapped database.
 
-        If no record class of a record's collection is erased on request any more, the record is
-        left out. `existing` does not include such collections, so it cannot show whether the record
+        A record is left out if no record class of its collection is erased on request any more.
+        `existing` contains no records of such a collection, so it cannot show whether the record
         exists.
 
         Args:
             stored: pairs of the data subject's key and the stored record.
-            existing: pairs of record class and primary key of the records that still exist.
+            existing: pairs of record class and primary key, one for each stored record that still
+                exists, from `Inspection.existing_records`. Only record classes that are erased on
+                request are included.
         """
         keys = self.keys_of(stored)
         return [
@@ -307,9 +309,11 @@ class RecordReader:
     def records(self, stored: Sequence[tuple[str, NamedRecord]]) -> RequestRecords:
         """Return the primary keys of stored records, by record class and data subject.
 
-        If the record class of a record no longer exists in the policy pack, the record is returned
-        in every record class of its collection that is erased on request. Otherwise renaming a
-        record class would lose its records.
+        If a record class was removed from the policy pack or renamed, its stored records are
+        returned
+        in every record class of the collection that is erased on request. Otherwise these records
+        would
+        be lost.
 
         Args:
             stored: pairs of the data subject's key and the stored record.

@@ -42,10 +42,11 @@ class ErasureRequest:
         found_at: time at which a run first found a record of the data subject in a record class
             that is erased on request; None if no run found such a record. In that case the key of
             the data subject may be mistyped.
-        restricted_at: since this time, runs have found only records that must be kept; None if the
-            last run found other records too.
+        restricted_at: time since which all remaining records of the data subject have had to be
+            kept, for example by law; None if the last run did not report this.
         oversized_at: time at which a run first found more records for this request than ParcelSeal
-            can store keys of. Since then, no run erases records for this request or closes it.
+            can store keys of. Since then, no run erases records for this request or closes it. None
+            if no run found so many records.
     """
 
     id: int

@@ -62,10 +62,13 @@ def server_of(connection: psycopg.Connection[Any]) -> str:
 
 
 def identifies_server(server: str | None) -> bool:
-    """Return whether no value in a result of `server_of` is ``unknown``.
+    """Return whether a result of `server_of` is complete, so that it identifies one server.
+
+    It is incomplete if one of its values is ``unknown``.
 
     Args:
-        server: result of `server_of`; None if no server was recorded.
+        server: result of `server_of`; None if no server was recorded. For None, the function
+            returns False.
     """
     return server is not None and UNKNOWN not in server
 

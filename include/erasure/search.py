@@ -102,8 +102,9 @@ def search(
       of the table;
     - JSON members whose name is similar to the name of the key column.
 
-    In a table that has its own retention rule, columns are not searched because of their names.
-    Such a table may contain the key until its rule deletes the row.
+    In a table of `ruled`, the search reads only columns with a foreign key that PostgreSQL has not
+    checked for all rows (NOT VALID). The other columns may contain the key until the retention rule
+    of the table deletes the row.
 
     Args:
         copy: the restored database, in a transaction, which stays open.
@@ -111,7 +112,7 @@ def search(
         collections: collections with entries in the ledger.
         state: state database with the ledger.
         keys: current and earlier HMAC keys.
-        ruled: tables that have a retention rule.
+        ruled: tables that have a retention rule of their own.
 
     Returns:
         Relation -> number of rows with the key of a deleted record. Relations without such rows are
@@ -258,7 +259,7 @@ class _Search:
     def _columns_named_like(self, relation: Relation, key: str) -> list[str]:
         """Return the columns whose name suggests that they contain the values of a key column.
 
-        A column is left out if its foreign key refers to another table.
+        A column is left out if it has a foreign key to a table other than the collection's table.
 
         Args:
             relation: relation whose columns are examined.
@@ -354,8 +355,8 @@ def _name_endings(name: str) -> set[str]:
 def _owner_names(searched: SearchedCollection) -> set[str]:
     """Return the names of a collection and its table, in lower case without underscores.
 
-    A column may contain the key of the collection if its name is such a name followed by ``id``, as
-    in ``customer_id``.
+    A column may contain the key of the collection if its name consists of one of these names and
+    the name of the key column, as ``customer_id`` consists of ``customer`` and ``id``.
 
     Args:
         searched: collection that has the key column.

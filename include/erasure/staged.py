@@ -60,7 +60,8 @@ class StagedKeys:
     """Two temporary tables with keys of a collection: keys to delete and keys to mask.
 
     Attributes:
-        number: number that the names of the two temporary tables contain.
+        number: number in the names of the two temporary tables, which distinguishes them from the
+            temporary tables of other collections.
         table: table of the collection.
     """
 
@@ -148,8 +149,8 @@ def detach_references(
         copy: the restored database, in a transaction.
         staged: keys of the records to delete.
         table_names: collection -> table.
-        detached: collection -> columns of other collections, as ``collection.field``. These columns
-            refer to the collection, and retention.yaml sets them to null.
+        detached: collection -> foreign key columns, as ``collection.field``, that refer to this
+            collection and that retention.yaml sets to null.
     """
     for keys in staged:
         fields = detached.get(keys.table.collection, ())
@@ -163,11 +164,11 @@ def detach_references(
 
 
 def erase_staged(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None:
-    """Delete the records whose keys are stored in the temporary tables, in one statement.
+    """Delete the records whose keys to delete are stored in temporary tables, in one statement.
 
     Args:
         copy: the restored database, in a transaction.
-        staged: temporary tables of keys.
+        staged: the temporary tables of each collection. Their keys to mask are not used.
 
     Raises:
         ControlFailed: a record that is not deleted refers to a deleted record.
@@ -198,8 +199,8 @@ def erase_staged(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None
 def _refuse_cascades(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None:
     """Raise ControlFailed if ``ON DELETE CASCADE`` would delete a record that was never erased.
 
-    In the live database, no such record referred to the erased record at the time of its deletion.
-    Otherwise PostgreSQL would have deleted the referring record there.
+    The record refers to an erased record. In the live database, it cannot have referred to it when
+    the erased record was deleted, because PostgreSQL would have deleted both.
     """
     erased = [keys for keys in staged if _has_rows(copy, keys.name("delete"))]
     parts = {keys.number: _partition_oids(copy, keys) for keys in erased}
@@ -473,9 +474,8 @@ def remember_large_objects(copy: psycopg.Connection[Any], staged: Sequence[Stage
 def delete_unreferenced_large_objects(copy: psycopg.Connection[Any]) -> int:
     """Delete the large objects of erased records to which no column refers any more.
 
-    An erased record referred to these large objects. Only those whose oids `remember_large_objects`
-    stored are considered. The caller must first erase the records and refresh the materialized
-    views.
+    Only large objects whose oids `remember_large_objects` stored are considered. The caller must
+    first erase the records and refresh the materialized views.
 
     Args:
         copy: the restored database, in a transaction, which stays open.

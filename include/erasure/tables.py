@@ -107,9 +107,9 @@ def key_columns(connection: psycopg.Connection, table_name: TableName) -> list[s
 def primary_key_types(connection: psycopg.Connection, table_name: TableName) -> str | None:
     """Return the types of a table's primary key columns in order; None if it has no primary key.
 
-    Types whose equal values PostgreSQL prints as equal texts have one common name here. So a key
-    still matches the ledger after its type changed from integer to bigint, or after a column was
-    renamed.
+    The integer types share the name ``whole number``, and text types share the name ``text``. So a
+    key still matches the ledger after its type changed from integer to bigint. The result contains
+    no column names, so a key matches even after a column was renamed.
     """
     types: str | None = scalar(
         connection, TYPES_OF_KEY, [table_name.identifier.as_string(connection)]
@@ -120,7 +120,7 @@ def primary_key_types(connection: psycopg.Connection, table_name: TableName) -> 
 def column_types(
     connection: psycopg.Connection, table_name: TableName, columns: Sequence[str]
 ) -> str | None:
-    """Return the types of the columns `columns` of a table, named as in `primary_key_types`.
+    """Return the types of the columns `columns` of a table, in the form of `primary_key_types`.
 
     Return None if one of the columns does not exist.
     """
@@ -132,19 +132,20 @@ def column_types(
 def order_key_columns(
     columns: Sequence[str], types: str | None, types_in: Callable[[Sequence[str]], str | None]
 ) -> tuple[str, ...] | None:
-    """Return the columns of a key in the order in which their types equal `types`.
+    """Return the columns of a key, in the order in which their types equal `types`.
 
     The data map lists the columns of a key in any order, but the digest of a key in the ledger
     depends on the order of the columns.
 
     Args:
         columns: columns of the key, in any order.
-        types: types as `primary_key_types` returns them; None if they are unknown.
-        types_in: function that returns the types of the given columns, in the same order. It
-            returns None if a column does not exist.
+        types: types of the key, as `primary_key_types` returns them; None if they are unknown. Any
+            order then equals `types`.
+        types_in: function that returns the types of the columns that are passed to it, in the same
+            order. It returns None if a column does not exist.
 
     Returns:
-        The ordered columns; None if no order or more than one order has these types.
+        The columns in this order; None if no order or more than one order has these types.
     """
     if not columns or len(columns) > MAX_ORDERED_COLUMNS:
         return None

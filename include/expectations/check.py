@@ -127,8 +127,8 @@ class CheckFault:
 
     Attributes:
         reason: the reason, for the readers of a report.
-        detail: error code, or argument of the expectation, that engineers need to correct the
-            fault; None if unknown.
+        detail: information with which engineers can correct the fault, such as an SQLSTATE or the
+            argument of the expectation that does not fit; None without such information.
     """
 
     reason: Message
@@ -195,9 +195,9 @@ class Snapshot:
         sa.event.listen(self.engine, "handle_error", note)
 
     def note(self, error: BaseException) -> None:
-        """Remember the SQLSTATE of an error that a query raised.
+        """Remember the SQLSTATE of an error that a query raised, for `first_failure`.
 
-        `first_failure` returns it. For an error without SQLSTATE, an empty text is remembered.
+        For an error without SQLSTATE, an empty text is remembered.
         """
         self._failures.append(getattr(error, "sqlstate", None) or "")
 
@@ -291,9 +291,10 @@ class Check:
         part: SQL expression whose value is passed on with each key, for example the record's
             department; None if only keys are needed.
         most: largest number of keys to pass on for each expectation; None for all keys.
-        rows: number of records to check; None if it is not known yet.
-        counted: further conditions by name. The records that meet them are counted in the same
-            scan, and their keys are not passed on.
+        rows: number of records to check; None if it is not known yet, so that the check counts
+            them.
+        counted: name -> condition that is no expectation. The same scan counts the records that
+            meet the condition. Their keys are not passed on.
 
     Attributes:
         counts: number of records that meet each condition of `counted`, by name; empty if the query
@@ -335,7 +336,7 @@ class Check:
             try:
                 with self.view.savepoint():
                     results |= self._count(sound, self.counted)
-            except Exception as error:  # noqa: BLE001 - the rule that caused it says so when it is alone
+            except Exception as error:  # noqa: BLE001 - `_each` then finds the rule that caused it
                 self.view.require_alive()
                 self.names.forget([expectation.id for expectation in sound])
                 code = self.view.first_failure
@@ -414,13 +415,15 @@ class Check:
     ) -> dict[str, RuleResult]:
         """Check the expectations one by one, after a query for all of them together has failed.
 
-        If another session locks a table, further expectations that need this table are skipped, so
-        that the check does not wait for the lock again.
+        If a check fails because another session locks a table, the following expectations that need
+        this table are skipped. The check then does not wait for the lock again.
 
         Args:
             expectations: expectations to check.
-            cancelled: reason for skipping all expectations if the server or a user cancelled the
-                query that checks them together; None if this query failed for another reason.
+            cancelled: fault to report for every expectation, without checking any, because the
+                server
+                or a user cancelled the query for all of them; None if this query failed for another
+                reason.
         """
         results: dict[str, RuleResult] = {}
         # by collection; None for the collection of the checked records

@@ -35,8 +35,8 @@ class Bound:
 
     Attributes:
         sql: SQL expression of the limit, in the type in which the column is compared.
-        comparison: operator that a value in the range fulfils, such as ``<=``: the value stands on
-            the left of the operator, ``sql`` on the right.
+        comparison: operator between a value and ``sql``, with the value on the left. A value in the
+            range meets this comparison. For example, ``<=`` is the operator of an upper limit.
     """
 
     sql: str
@@ -58,8 +58,9 @@ def broken_sql(
         timezone: IANA name of the policy pack's timezone, in which days begin and end.
 
     Returns:
-        The condition, which is null if the value of the column is null. The result is None if the
-        SQL of this expectation does not depend on column types.
+        The condition, whose value is null if the value of the column is null. If the SQL of this
+        expectation does not depend on column types, the function returns None, and
+        `include.expectations.conditions` builds the SQL.
     """
     kwargs = expectation.kwargs
     if isinstance(kwargs, ValueSet):

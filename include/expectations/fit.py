@@ -126,7 +126,7 @@ def misfits(
 
 
 def _equal_columns(expectation: Expectation) -> Sequence[str]:
-    """Return the columns whose values an expectation compares between records for equality."""
+    """Return the columns whose values an expectation compares for equality with other records."""
     kwargs = expectation.kwargs
     if isinstance(kwargs, ColumnList):
         return kwargs.column_list

@@ -69,8 +69,8 @@ class RecordsBatch(SqlAlchemyBatchData):
     """The records to validate, and the function that finds those that break expectations.
 
     Attributes:
-        find: function that finds the records that break expectations, passes on their keys, and
-            returns the number of these records by id of the expectation.
+        find: function that finds the records that break expectations. It passes on the keys of
+            these records, and returns their number by id of the expectation.
         records: subquery that returns the records to validate.
     """
 
@@ -93,7 +93,7 @@ class AnsweringEngine(SqlAlchemyExecutionEngine):
     table with a column type that SQLAlchemy does not know.
 
     Attributes:
-        answers: function that returns the value of a metric, by id of the metric.
+        answers: id of a metric -> function that returns the value of the metric.
         columns: columns of the table, in the format of Great Expectations.
     """
 
@@ -108,7 +108,8 @@ class AnsweringEngine(SqlAlchemyExecutionEngine):
     ) -> dict[Any, Any]:
         """Return the values of the requested metrics, by id of the metric.
 
-        Great Expectations computes only those metrics that are not in ``answers``.
+        Great Expectations computes only those metrics that neither ``answers`` nor ``columns``
+        provides.
         """
         requested = list(metrics_to_resolve)
         answered = {

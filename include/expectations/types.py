@@ -35,11 +35,11 @@ WHERE t.typtype <> 'd' ORDER BY b.attnum
 
 
 class Kind(StrEnum):
-    """The kinds of column types. Types of the same kind are compared with values in the same way.
+    """The kinds of column types. Columns of the same kind are compared in the same way.
 
-    The values are arguments of expectations in the policy pack. Not all names are obvious:
-    ``CASELESS`` is citext, ``EXACT`` is numeric, ``WORD`` are types such as uuid and inet,
-    ``LOCAL`` is timestamp without timezone, and ``MOMENT`` is timestamp with timezone.
+    They are compared with the values that expectations of the policy pack contain. Not all names
+    are obvious: ``CASELESS`` is citext, ``EXACT`` is numeric, ``WORD`` are types such as uuid and
+    inet, ``LOCAL`` is timestamp without timezone, and ``MOMENT`` is timestamp with timezone.
     """
 
     TEXT = "text"
@@ -195,7 +195,7 @@ def local_form(column: str, kind: ColumnType, timezone: str, as_day: bool) -> st
 def before(
     now: datetime, period: Period, timezone: str, kind: Kind
 ) -> sa.ColumnElement[date] | sa.ColumnElement[datetime]:
-    """Return SQL for the date or time that lies a given period before `now`.
+    """Return SQL for the date or time that is `period` earlier than `now`.
 
     PostgreSQL computes the result once per query, with its own calendar.
 

@@ -1,6 +1,7 @@
 """Check whether the keys in legal holds and erasure requests can match records of a database.
 
-The checks test whether a typed key is possible in the data types of the key columns.
+A key can match if a value of a key column's data type could equal it. Only `count_on_hold` reads
+records.
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ def can_match(
         database: the database in the data map.
         rules: record classes of the database.
         kind: type of object that the hold names, such as a waybill.
-        values: the keys for which the text of the hold may stand. These are the whole text and, if
-            it starts with ``<database>/``, the text after this prefix.
+        values: the possible readings of the hold's value as a key. One is the whole text. If the
+            text starts with ``<database>/``, the other is the text after this prefix. One match is
+            sufficient.
 
     Raises:
         UnusableKey: a key column for this type of object has a data type that no hold can match.
@@ -264,15 +266,16 @@ def _matches(keys: Sequence[Key], kind: HoldKind, values: Collection[str]) -> bo
 
 
 def require_matching_hold(answers: Sequence[bool], kind: HoldKind) -> None:
-    """Refuse a legal hold whose value cannot match any key of the databases that could be read.
+    """Refuse a legal hold whose value cannot match any key of the databases.
 
     Args:
-        answers: for each database that could be read, whether one of its keys can have the value of
-            the hold.
+        answers: for each database that was checked, whether one of its keys can have the value of
+            the hold; True if the database could not be read. If the list is empty, the hold is
+            accepted.
         kind: type of object that the hold names, such as a waybill.
 
     Raises:
-        UsageError: at least one database could be read, and no key can have the value.
+        UsageError: at least one database was checked, and no key can have the value.
     """
     if answers and not any(answers):
         raise UsageError(

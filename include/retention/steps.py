@@ -60,8 +60,8 @@ class PruningResult(StepResult):
     Attributes:
         bundles: number of bundles whose files were removed.
         last: newest bundle whose files were removed; empty if none were removed.
-        waits: reason (`KeptBecause`) why the oldest bundle past its retention period is kept; empty
-            without such a bundle.
+        waits: reason (`KeptBecause`) why the oldest bundle that is past its retention period was
+            kept; empty if no bundle past its retention period was kept.
         keep: retention period of evidence bundles in the policy pack, such as ``P6Y``.
         runs_forgotten: number of sealed runs whose step records were removed.
     """
@@ -76,8 +76,8 @@ class PruningResult(StepResult):
 def prune_evidence(run: RunContext[None], findings: StepFindings) -> PruningResult:
     """Remove the files of evidence bundles whose retention period has ended.
 
-    An active legal hold prevents the removal. If the signature of a sealed run's bundle is valid,
-    the step records of the run are removed, too.
+    An active legal hold prevents this. The step also removes the step records of sealed runs from
+    the state database. The step records of a run are kept if its evidence bundle is not valid.
 
     Args:
         run: context of the run.
@@ -112,7 +112,8 @@ def report_pruned(
 
     Args:
         findings: collector of the findings of the step.
-        pruned: bundles whose files were removed, and the reason why other bundles are kept.
+        pruned: bundles whose files were removed, and the reason why the next bundle past its
+            retention period was kept.
         deleted: sealed runs whose step records were removed.
         keep: retention period of evidence bundles in the policy pack, such as ``P6Y``.
     """
@@ -150,12 +151,12 @@ def report_pruned(
 
 
 def pruning_facts(pruned: PruningResult | None) -> list[Fact]:
-    """Return a fact for the report about the evidence bundles whose files were removed.
+    """Return a list with one fact for the report: how many evidence bundles were removed.
 
     The list is empty if no bundle was past its retention period.
 
     Args:
-        pruned: result of the removal; None if the step has no result.
+        pruned: result of the removal; None if the step has no result. The list is then empty.
     """
     if pruned is None or not (pruned.bundles or pruned.waits):
         return []

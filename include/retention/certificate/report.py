@@ -132,9 +132,10 @@ def certificate(
 
 
 def _report_missing_step(case: DatabaseRun, records: RunRecords) -> list[Finding]:
-    """Return a finding about the first step that has no result for a database.
+    """Return a list with a finding about the first step that has no result for a database.
 
-    Return an empty list if the record of this step already states that the step failed.
+    The list is empty if every step has a result. It is also empty if the record of the first step
+    without a result already states that the step failed.
 
     Args:
         case: results of the run in the database.
@@ -176,8 +177,9 @@ def _indicator_value(
 ) -> int | None:
     """Return the value of a control indicator, summed over the databases of the run.
 
-    The value is 0 only if every mapped database was counted by the verification. If a database was
-    not counted, and the sum of the counted databases is 0, the value is None.
+    A sum above 0 is returned even if the verification did not count all databases. A sum of 0 is
+    returned only if the verification counted every mapped database, and at least one of them has a
+    record class. Otherwise the value is None.
 
     Args:
         cases: results of the run by database.

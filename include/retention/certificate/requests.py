@@ -88,8 +88,8 @@ def _state_of_closed(
 ) -> RequestState:
     """Return the state of a closed request: ``closed``, or ``closed_late`` if completed late.
 
-    A late completion is reported. Records that a law or another reason kept past the due date do
-    not make the request late.
+    A late completion is reported. A request is not late if, on its due date, the only remaining
+    records were records that had to be kept, for example by law.
     """
     assert request.closed_at is not None
     if _days_late(database, request, request.restricted_at or request.closed_at) <= 0:

@@ -178,7 +178,7 @@ def plan_check(case: DatabaseRun, plan: PlanResult) -> Code:
 
 
 MOST_BARS = 8  # record classes in a chart, with two bars each
-MOST_NAMES = 5  # names of owners in a list; the others are counted
+MOST_NAMES = 5  # names of owners in a list; the others are only counted
 _KINDS = {
     "trigger": _("trigger"),
     "rule": _("rule"),

@@ -123,14 +123,15 @@ def verify(
 def _without_newly_expired(
     left: RemainingRecords, executed: ExecutionResult | None
 ) -> RemainingRecords:
-    """Return the counts of a record class, with newly expired records counted as ``waiting``.
+    """Return the counts of a record class, with records that wait for the next plan in ``waiting``.
 
-    A record is newly expired if it expired after the plan was made. The independent count includes
-    such records in ``unexplained``.
+    These records could be erased but were not planned, for example because a legal hold was
+    released after the plan was made. The independent count includes them in ``unexplained``.
 
     Args:
         left: counts of the remaining records of a record class.
-        executed: result of the execution step, which has the number of newly expired records.
+        executed: result of the execution step, which has the number of records that wait; None if
+            the execution step has no result. The counts are then returned unchanged.
     """
     more = executed.waiting.get(left.name, 0) if executed else 0
     waiting = min(left.unexplained, more)

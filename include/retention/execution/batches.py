@@ -449,8 +449,8 @@ def set_timeouts(
 ) -> None:
     """Set the timeouts of the open transaction.
 
-    If only the owner of the table may access `leaf`, the session also gets the rights of this owner
-    until the transaction ends.
+    If the current role has no rights on `leaf` but may become the owner of its table, the session
+    also gets the rights of the owner until the transaction ends.
 
     Args:
         state: the execution.

@@ -23,7 +23,7 @@ Stop = Literal["budget", "window"]
 class ExecutionCounts:
     """The numbers of records that an execution changed or did not change.
 
-    Most of the numbers are given for each record class.
+    Most attributes contain one number for each record class.
 
     Attributes:
         done: number of records that committed transactions deleted or masked, by record class.
@@ -39,8 +39,8 @@ class ExecutionCounts:
         busy: number of batches that failed because other sessions held locks, by record class.
         given_up: record classes that were skipped because the database refused too many of their
             records.
-        locked: number of deletable records that were not deleted, by record class. Either other
-            sessions locked these records, or statements took too long.
+        locked: number of records that could be deleted or masked but were not, by record class.
+            Either other sessions locked these records, or statements took too long.
         slow: record classes for which a statement took too long.
         large_cycles: number of records in reference cycles that are too large for one transaction,
             by record class. The true number may be higher.

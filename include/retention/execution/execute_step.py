@@ -170,7 +170,9 @@ def _require_one_database(database: RetentionDatabase) -> None:
 def _count_staying(
     database: RetentionDatabase, plan: Plan, unreached: Mapping[str, int]
 ) -> dict[str, dict[str, int]]:
-    """Make a new plan to find the reasons why planned records were not erased.
+    """Count the planned records that were not erased, by the reason why they remain.
+
+    The function makes a new plan and compares it with the executed plan.
 
     Args:
         database: database of the plan.

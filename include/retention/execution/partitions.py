@@ -1,8 +1,8 @@
 """Drop partitions in which every record is to be deleted.
 
 A partition is dropped only if its whole range of dates is past the retention period
-(`include.retention.planning.classes`). Applications still write to the other partitions. The run
-reads the keys of a partition and writes them to the erasure ledger. Then it locks the partition
+(`include.retention.planning.classes`), because applications still write to newer partitions. The
+run reads the keys of a partition and writes them to the erasure ledger. Then it locks the partition
 against writers and checks the following:
 
 - The records of the partition are exactly those that were written to the ledger.
@@ -52,8 +52,9 @@ class PartitionChanged(Exception):
 def drop_planned_partitions(state: ExecutionState, record_class: RecordClass) -> None:
     """Drop the planned partitions of a record class.
 
-    Partitions that changed after the plan was made are not dropped. The records of all partitions
-    that are not dropped are deleted by `include.retention.execution.batches.process_class`.
+    A partition is not dropped if it changed after the plan was made, or if the current role is not
+    and cannot become the owner of the table. The caller deletes the records of partitions that are
+    not dropped with `include.retention.execution.batches.process_class`.
 
     Args:
         state: the execution.

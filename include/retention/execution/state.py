@@ -68,8 +68,8 @@ class ExecutionState:
         dropped: oids of the partitions that the execution dropped.
         refused_cycles: foreign-key cycles whose deletion the database refused, each as names of its
             collections.
-        searched_requests: ids of the erasure requests for which this execution has listed the
-            records.
+        searched_requests: ids of the erasure requests whose records this execution has searched, to
+            store their keys.
         requesting_subjects: keys of the data subjects with an open erasure request, including
             requests that were entered after the plan was made.
     """
@@ -225,13 +225,14 @@ class ExecutionState:
         return sum(len(ctids) for (own, _), ctids in self.refused_ctids.items() if own == name)
 
     def unapproved_classes(self, record_class: RecordClass) -> tuple[RecordClass, ...]:
-        """Return the other record classes of the collection whose deletion was not approved.
+        """Return the other record classes of the collection whose planned deletion was not
+        approved.
 
-        The plan contains a deletion for these record classes. A record that belongs to such a
-        record class is kept, even if `record_class` would delete it.
+        A record that belongs to one of these record classes is kept, even if `record_class` would
+        delete it. A record class without planned records needs no approval and is left out.
 
         Args:
-            record_class: a record class of the collection.
+            record_class: a record class of the collection. The result does not contain it.
         """
         return tuple(
             other

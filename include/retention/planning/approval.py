@@ -66,14 +66,14 @@ def read_people(
             table.
         rule: approval rule of disposition.yaml.
         starters: user ids of the people who started the run or entered erasure requests of the
-            plan.
+            plan. They are added to the owners and removed from the approvers.
     """
     owners = {*group_members(connection, staff, rule.staff, rule.owners, any_row=True), *starters}
     approvers = group_members(connection, staff, rule.staff, rule.approvers)
     return PlanPeople(tuple(sorted(owners)), tuple(exclude_people(approvers, owners)))
 
 
-MOST_NAMES = 10  # approvers in a form; it counts the others
+MOST_NAMES = 10  # names of approvers in a form; the others are only counted
 
 
 def build_form(
@@ -207,9 +207,9 @@ def people_of_plan(database: RetentionDatabase, plan: Plan | None = None) -> Pla
 
     Args:
         database: database of the plan.
-        plan: the plan. The people who entered its erasure requests become owners, too. If `plan` is
-            None, these people may be among the approvers, but `registry.decide` refuses their
-            decisions.
+        plan: the plan. The people who entered its erasure requests become owners, so they are no
+            approvers. If `plan` is None, they may be among the approvers, but `registry.decide`
+            refuses their decisions.
     """
     run, rule = database.run, database.disposition.approval
     starters = {run.triggered_by} if run.triggered_by else set()

@@ -118,12 +118,12 @@ def count_recent_erasures(
 def read_past_runs(
     conn: Connection, plan: Plan, run: tuple[str, str], column: Literal["done", "expired"] = "done"
 ) -> dict[str, list[int]]:
-    """Return how many records of each record class earlier runs erased or found expired.
+    """Return the numbers of erased or of expired records in earlier runs, by record class.
 
     Args:
         conn: connection to the state database.
         plan: plan with the database and the record classes to read.
-        run: DAG id and run id of this run. Only runs before this run are read.
+        run: DAG id and run id of this run, whose numbers are left out.
         column: ``done`` to return erased records, ``expired`` to return expired records.
 
     Returns:

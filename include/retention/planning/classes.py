@@ -112,9 +112,10 @@ def reachable(start: Name, following: Mapping[Name, Iterable[Name]]) -> set[Name
 class Cutoff:
     """The times that decide whether a retention period has ended at the time of a plan.
 
-    A retention period has ended if its start is before the first time in the tuple. When months are
-    added to dates, a later date may give an earlier result. Therefore a tuple may have three times:
-    a period has also ended if its start is between the second and the third time.
+    Usually each tuple has one time, and a period has ended if it started before this time. But a
+    later start can have an earlier end: one month after 29 January 23:00 is 28 February 23:00, and
+    one month after 30 January 01:00 is 28 February 01:00. A tuple then has three or more times, and
+    a period has also ended if it started between the second and the third time, and so on.
 
     Attributes:
         zoned: times to compare with a start that has a timezone.
@@ -132,8 +133,8 @@ class BoundClock:
     Attributes:
         sql: SQL expression for the start of the period, over the record ``t``.
         zoned: whether the expression has a timezone.
-        cutoff: times that decide whether the period has ended. They are compared with the start.
-        now: the current time, to recognize a start in the future.
+        cutoff: times with which the start is compared to decide whether the period has ended.
+        now: the current time, with which the start is compared to find a start in the future.
     """
 
     sql: Composable
@@ -267,7 +268,9 @@ class RecordClass:
     def on_hold_as_stored(self, records: RequestRecords, values: Collection[str]) -> Composable:
         """Return the SQL condition that a record was found for a data subject on legal hold.
 
-        The record is in `records`, and was found for the erasure request of this data subject.
+        The condition is true if `records` contains the record for the erasure request of a data
+        subject
+        to whom a legal hold applies.
 
         Args:
             records: records that runs found for open erasure requests and stored in the state
@@ -281,7 +284,9 @@ class RecordClass:
     def _not_taken_over(self, subjects: Collection[str], records: RequestRecords) -> Composable:
         """Return the SQL condition that a stored record still belongs to its data subject.
 
-        The record is in `records`, and was found for the erasure request of this data subject.
+        The condition is true if `records` contains the record for the erasure request of a data
+        subject
+        in `subjects`, and the record does not belong to another data subject now.
 
         Args:
             subjects: keys of the data subjects who requested erasure.
@@ -429,8 +434,8 @@ def expired_partitions(
 
     These are partitions by ranges of the column from which the retention period counts. The period
     has ended for every value below the upper bound of the range. Applications write no new records
-    into such partitions. The range may also be that of a partitioned table above the partition. The
-    following partitions are not returned:
+    into such partitions. If a partition belongs to a table that is itself a partition, the range of
+    that table counts, too. The following partitions are not returned:
 
     - LIST, HASH and DEFAULT partitions,
     - partitions by an expression, by another column or by several columns,

@@ -51,9 +51,9 @@ def failing_check(
 ) -> str | None:
     """Return the name of a CHECK constraint that refuses the new values of all tried records.
 
-    Return None if there is no such constraint. A constraint that refuses only some of the records
-    is not returned, since the execution reports these records. A constraint over columns that the
-    login may not read is not tried.
+    At most `TRIED_RECORDS` records are tried. Return None if there is no such constraint. A
+    constraint that refuses only some of the tried records is not returned, since the execution
+    reports these records. A constraint over columns that the login may not read is not tried.
 
     Args:
         connection: connection with the open snapshot of the plan.
@@ -248,7 +248,10 @@ class _MaskCheck:
         return None if row is None or not row[1] else True
 
     def _clashes(self, assigned: Mapping[str, Composable]) -> Iterator[tuple[str, str]]:
-        """Find unique indexes that would contain the same masked value for several records.
+        """Find unique indexes that would contain the same masked value for several of the tried
+        records.
+
+        At most `TRIED_RECORDS` records are tried.
 
         Args:
             assigned: column -> SQL expression for its masked value.
@@ -345,8 +348,8 @@ def require_detachable(connection: psycopg.Connection[Any], graph: Graph) -> Non
         graph: the collections of the plan and their foreign keys.
 
     Raises:
-        UsageError: such a column is NOT NULL or generated. Or a CHECK constraint refuses null in
-            such a column. Or only some columns of a MATCH FULL foreign key would become null.
+        UsageError: one of these columns is NOT NULL or generated, a CHECK constraint refuses null
+            in it, or only some columns of a MATCH FULL foreign key would become null.
     """
     for collection in graph.deleting_collections:
         for reference in graph.references(collection):

@@ -59,8 +59,8 @@ class RecordFigures:
     Attributes:
         records: number of records.
         digest: XOR of the hashes of the records' primary keys.
-        by_class: number of records that each record class can delete. The items have the order of
-            the record classes that delete.
+        by_class: for each record class of the collection that deletes: number of records in the set
+            that it can delete. The numbers are in the order of retention.yaml.
     """
 
     records: int
@@ -223,9 +223,9 @@ def _count_by_hold(
 ) -> dict[int, int]:
     """Count, for each legal hold, the records of a record class that it keeps.
 
-    Only records that expired or whose erasure was requested are counted, and only for the first
-    `MOST_HOLDS` holds. The value of a hold may have a prefix such as ``x/`` that names another
-    database. Holds with such a prefix come last.
+    Only records that expired or whose erasure was requested are counted. At most `MOST_HOLDS` holds
+    are counted. Holds whose value has a prefix such as ``x/`` come last in this selection, because
+    the prefix may name another database.
 
     Args:
         connection: connection with the open snapshot of the plan.
@@ -233,7 +233,8 @@ def _count_by_hold(
         record_class: the record class.
 
     Returns:
-        Number of the hold in the register -> number of records.
+        Number of the hold in the register -> number of records. Holds that keep no records are left
+        out.
     """
     collection = record_class.rule.collection
     by_hold: dict[Hold, list[Composable]] = {}

@@ -138,7 +138,7 @@ class Graph:
         """The record classes that mask, in the order of processing.
 
         If the records of record class A are found through records of record class B, A is processed
-        before B.
+        before B, because the masking of B could make the records of A untraceable.
         """
         masks = [
             record_class
@@ -173,7 +173,9 @@ class Graph:
     def may_make_untraceable(self, collection: str) -> bool:
         """Return whether erasing records of a collection may make records untraceable.
 
-        A record is untraceable if its data subject can no longer be determined.
+        A record is untraceable if its data subject can no longer be determined. Only records in
+        record
+        classes that are erased on request are considered. They may be in any collection.
         """
         masks = any(record_class.rule.mask for record_class in self.classes[collection])
         return any(
@@ -194,8 +196,9 @@ class Graph:
     def _links(self, classes: Sequence[RecordClass]) -> list[tuple[RecordClass, RecordClass]]:
         """Return pairs of record classes whose order of processing matters.
 
-        The first record class has to be processed before the second, because its records are found
-        through the table of the second record class.
+        The first record class of a pair has to be processed before the second, because the records
+        of
+        the first are found through the table of the second.
 
         Args:
             classes: the record classes to compare.
@@ -376,7 +379,7 @@ class Graph:
     def no_record(
         self, reference: Reference, which: Composable, others: Composable | None = None
     ) -> Composable:
-        """Return the SQL condition that no record with the condition `which` refers to ``t``.
+        """Return the SQL condition that no record that meets `which` refers to a record ``t``.
 
         Args:
             reference: foreign key of the referring records.
@@ -384,7 +387,7 @@ class Graph:
                 PostgreSQL to use a join. In this subquery, the referring record is named ``t`` as
                 well.
             others: further SQL condition over the referring record ``r`` and the referenced record
-                ``t``.
+                ``t``; None for no further condition.
         """
         columns = dict.fromkeys((*reference.key.columns, *self._key_of(reference)))
         child = SQL("(SELECT {columns} FROM {table} AS t WHERE {which})").format(

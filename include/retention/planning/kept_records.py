@@ -134,11 +134,14 @@ class KeptRecords:
         return self.graph.relations.by_collection[collection].identifier
 
     def _followed(self, reference: Reference) -> str | None:
-        """Return the collection that has a foreign key, if its records may be deleted.
+        """Return the collection that has a foreign key, if only its kept records prevent a
+        deletion.
 
-        Such a record prevents the deletion of the record to which it refers only if it is kept
-        itself. Return None in two cases: the records of the collection are never deleted; or the
-        foreign key is set to null, so its records do not prevent a deletion.
+        This is the case if the collection has records that can be deleted. A record that is deleted
+        itself does not prevent the deletion of the record to which it refers. Return None in two
+        cases: the collection has no records that can be deleted; or the foreign key is set to null,
+            so
+        even kept records of the collection do not prevent a deletion.
 
         Args:
             reference: the foreign key.

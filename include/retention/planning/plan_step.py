@@ -113,8 +113,9 @@ def _plan_in_progress(database: RetentionDatabase) -> Plan | None:
 def exceeded_limits(database: RetentionDatabase, plan: Plan) -> list[ExceededLimit]:
     """Return the limits that a plan exceeds. If there is at least one, the plan needs an approval.
 
-    Recent erasures by other runs count towards the limits, up to the time for which the plan was
-    made.
+    Recent erasures by other runs, which needed no approval, count towards the limits. Recent means
+    within `breaker.RECENT` before the current time. If the plan is for a time in the future, it
+    means within `breaker.RECENT` before this time.
 
     Args:
         database: database of the plan.

@@ -1,8 +1,8 @@
 """Find the triggers, rules and publications that act on the changes of a disposition plan.
 
 The plan lists them. In two cases, no plan is made: a rule would replace a statement of the
-execution by another statement, or a publication could not tell its subscribers which row was
-deleted.
+execution by another statement, or a publication could not identify a deleted row for its
+subscribers.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def bind_classes(
     now: datetime,
     timezone: str,
 ) -> list[RecordClass]:
-    """Find the tables of record classes, and compute the ends of their retention periods.
+    """Return record classes with their tables and the ends of their retention periods.
 
     Args:
         connection: connection to the mapped database, set up by

@@ -13,9 +13,9 @@ leads to the following rules:
 
 - In each record class, the entered key is compared in the canonical format of the key column's
   type.
-- A text column may contain a copy of a UUID, MAC address or bytea value. So an entered key of these
-  types is also converted to the format in which PostgreSQL prints it. Columns of other types are
-  compared with this text, too.
+- A text column may contain a copy of a UUID, MAC address or bytea value. So if the database has a
+  key column of one of these types, the entered key is also converted to the format in which
+  PostgreSQL prints this type. Key columns of all types are compared with the converted key, too.
 - A text column is not compared with the canonical format of a number: in this column, ``0012`` and
   ``12`` may be keys of two people.
 - In an erasure request, a number such as ``0012`` or ``1e3`` matches no numeric column, because
@@ -394,7 +394,8 @@ class TypedKeys:
         return key_type.matches(text, self.forms_of_subjects(key_type, subjects))
 
     def forms_of_subjects(self, key_type: KeyType, subjects: Collection[str]) -> set[str]:
-        """Return the texts with which a record's key is compared to find data subjects' records.
+        """Return all texts that equal a record's key if the record belongs to one of the data
+        subjects.
 
         The result contains the keys in `subjects` as they were entered, and in canonical format. A
         key is left out if no value of the data type `key_type` can equal it; see `can_name`.
@@ -424,8 +425,11 @@ class TypedKeys:
     def _spellings(self, kind: HoldKind, values: Collection[str]) -> set[str]:
         """Return values as people typed them, and in the formats in which PostgreSQL prints them.
 
-        Formats are added only for a UUID, a MAC address or a bytea value. A text column may contain
-        a copy of such a key.
+        A format is added only for a UUID, MAC address or bytea value, and only if the database has
+        a
+        key of this type that identifies the type of object. A text column may contain a copy of
+        such a
+        key.
 
         Args:
             kind: type of object that the values identify, such as a waybill.

@@ -70,9 +70,10 @@ NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 ONE_CORE = {"max_parallel_workers_per_gather": "0"}
 JOIN_MEMORY_KB = 128 * 1024  # for all joins of one statement; PostgreSQL may use twice as much
 LEAST_JOIN_KB = 256
-# Write pages that leave the server's memory to the disk at once. The operating system would write
-# all of them half a minute later, and every commit would wait. It applies to the transaction or the
-# session, only if the server has no setting of its own; only Linux supports it.
+# The operating system writes pages to the disk at once when the server writes them out of its
+# memory. By default, it would write all of them half a minute later, and every commit would wait.
+# The setting applies to the transaction or to the session, and only if the server's own setting is
+# 0. Only Linux supports it.
 WRITE_AT_ONCE = """
 SELECT set_config('backend_flush_after', '256kB', %(is_local)s)
 WHERE current_setting('backend_flush_after') = '0'

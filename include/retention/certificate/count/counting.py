@@ -298,10 +298,13 @@ class Statement:
         )
 
     def _explained_by(self, at: int, number: int) -> Composable:
-        """Return a query for records that should have been deleted, but are still referenced.
+        """Return a query for the records whose deletion one foreign key prevents.
 
-        The query selects records of one collection, to which other records refer by one foreign
-        key.
+        The query selects the records of one collection that should have been deleted, but to which
+        a
+        remaining record refers by this foreign key. A referring record of the same foreign-key
+        cycle
+        that should have been deleted itself does not count.
 
         Args:
             at: index of the collection in the statement.
@@ -356,8 +359,8 @@ class Statement:
         """Return queries that select the records to which a record ``s`` refers by foreign keys.
 
         ``s`` is a record of the table expression ``stays``. The queries select only records that
-        should have been deleted. There is one query for each collection that has foreign keys to
-        follow.
+        should have been deleted. There is one query for each collection that can contain ``s`` and
+        whose foreign keys refer to collections of the statement.
         """
         by_child: dict[int, list[Composable]] = {}
         for at, member in enumerate(self._members):
@@ -366,7 +369,7 @@ class Statement:
                     step = self._step(at, referring.key)
                     by_child.setdefault(referring.member, []).append(step)
         # The inner OFFSET 0 lets PostgreSQL skip all keys of another member at once. The outer
-        # OFFSET 0 keeps it from merging the queries of the members.
+        # OFFSET 0 prevents PostgreSQL from merging the queries of the members.
         return [
             SQL("(SELECT * FROM ({} OFFSET 0) AS u WHERE s.member = {} OFFSET 0)").format(
                 SQL(" UNION ALL ").join(SQL("({})").format(step) for step in steps), literal(child)

@@ -64,8 +64,9 @@ class RemainingRecords:
             exempts from disposition for now (the key `suspended` of retention.yaml).
         referred: number of records that remain because records of mapped tables refer to them.
         unexplained: number of records without a reason to remain.
-        waiting: number of records that expired after the plan was made. They are not counted in
-            ``unexplained``.
+        waiting: number of records that could be erased but were not planned, for example because a
+            legal hold was released after the plan was made. They wait for the next plan. They are
+            not counted in ``unexplained``.
     """
 
     name: str
@@ -183,9 +184,10 @@ class Inspection:
         return RemainingOfSubject(key, records, unexplained, taken_over)
 
     def existing_records(self) -> set[tuple[str, Key]]:
-        """Return the records found for erasure requests that still exist in the mapped database.
+        """Return those records of erasure requests that still exist in the mapped database.
 
-        Runs found these records and stored their primary keys in the state database.
+        The records of erasure requests are the records that runs found, and whose primary keys they
+        stored in the state database.
 
         Returns:
             Record class and primary key of each record.
@@ -303,8 +305,9 @@ class Inspection:
     def _state(self, rule: RetentionRule) -> Composable:
         """Return an SQL expression for the `RemainingState` of a record in a record class.
 
-        The expression returns null if the record is not expired, or if another record class keeps
-        the record.
+        The expression returns null if the record is not expired, is masked already, or is not in
+        the
+        record class. It also returns null if another record class keeps the record.
 
         Args:
             rule: the record class.
@@ -347,8 +350,9 @@ class Inspection:
     def _deletable_state(self, rule: RetentionRule, key: str) -> Composable:
         """Return an SQL expression that marks the records that should have been deleted.
 
-        The expression returns `RemainingState.WITHOUT_REASON` for such a record, and null for any
-        other record. The condition has two clauses:
+        The expression returns `RemainingState.WITHOUT_REASON` for a record that should have been
+        deleted, and null for any other record. A record should have been deleted if both of these
+        conditions are true:
 
         - The record is expired, or its data subject requested erasure.
         - The record is not on legal hold, and its disposition is not suspended.
@@ -373,9 +377,12 @@ class Inspection:
         return _all_of([_member(rule), *self._not_kept_by_class(rule)])
 
     def _not_kept_by_class(self, rule: RetentionRule, key: str | None = None) -> list[Composable]:
-        """Return an SQL condition for each other record class: that it does not keep a record.
+        """Return SQL conditions that no other record class of the collection keeps a record.
 
-        The record class `rule` may delete the record if all conditions are true.
+        There is one condition for each other record class that can keep records. A record class
+        that
+        masks keeps no records. `rule` may delete the record if all conditions are true. The list is
+        empty if `rule` does not delete.
 
         Args:
             rule: record class that deletes the record.
@@ -510,8 +517,8 @@ class Inspection:
     def _referring(self, collections: Sequence[str], collection: str) -> list[ReferringKey]:
         """Return the foreign keys whose referring records can prevent deletions in a collection.
 
-        Some foreign keys are set to null when the referenced record is deleted. Such a foreign key
-        prevents the deletion only if the referring record is on legal hold, since a record on legal
+        If a foreign key is set to null when the referenced record is deleted, a referring record
+        normally prevents no deletion. But it does if it is on legal hold, because a record on legal
         hold is not changed.
 
         Args:

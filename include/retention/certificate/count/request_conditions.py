@@ -28,9 +28,9 @@ class RemainingOfSubject:
     Attributes:
         key: key of the data subject.
         records: number of records in record classes that are erased on request.
-        unexplained: number of these records without a reason to remain. Possible reasons are a
-            legal hold, a law, and a reference from another record. Another reason is that the
-            record now belongs to another data subject.
+        unexplained: number of these records without a reason to remain. Reasons to remain are a
+            legal hold, a law, a reference from another record, and that the record now belongs to
+            another data subject.
         taken_over: number of these records that now belong to another data subject.
     """
 
@@ -152,8 +152,9 @@ class RequestConditions:
     def _listed(self, rule: RetentionRule, keys: Sequence[Key]) -> Composable:
         """Return a table ``k`` of primary keys, as an SQL item of a FROM clause.
 
-        Its columns are the columns of the primary key as texts, and ``number``, which numbers the
-        keys from 1.
+        The table has a row for each key. Its columns ``k0``, ``k1`` and so on contain the columns
+        of
+        the key as texts. Its column ``number`` contains the position of the key in `keys`, from 1.
 
         Args:
             rule: record class to which the primary keys belong.
