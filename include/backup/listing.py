@@ -56,33 +56,33 @@ def listed_points(
         StoreError: the store failed.
         ParcelSealError: ``read_operations`` raised an error.
     """
-    known = read_operations()
-    points, rejected = restore_points(store, database, trusted, known.unfinished)
+    recorded = read_operations()
+    points, rejected = restore_points(store, database, trusted, recorded.unfinished)
     refused: list[Rejected] = []
     if rejected:
-        known = read_operations()
+        recorded = read_operations()
     for rejected_folder in rejected:
         if not rejected_folder.key.startswith(folder(database)):  # no run writes such a name
             refused.append(rejected_folder)
             continue
         points_now, rejected_now = restore_points(
-            store, database, trusted, known.unfinished, point=rejected_folder.point
+            store, database, trusted, recorded.unfinished, point=rejected_folder.point
         )
         points += points_now
         refused += rejected_now
         if not (
             points_now
             or rejected_now
-            or rejected_folder.point in {*known.unfinished, *known.removed}
+            or rejected_folder.point in {*recorded.unfinished, *recorded.removed}
         ):
             refused.append(rejected_folder)  # gone, although no run removed it
     # In the store in which this installation wrote it, the recorded version cannot be missing.
     refused += [
         Rejected(point.manifest.dump.key, VERSION_GONE)
         for point in points
-        if point.is_copy and point.id in known.published
+        if point.is_copy and point.id in recorded.published
     ]
-    usable = [point for point in points if not (point.is_copy and point.id in known.published)]
+    usable = [point for point in points if not (point.is_copy and point.id in recorded.published)]
     return sorted(usable, key=lambda point: (point.manifest.taken_at, point.id)), refused
 
 
@@ -142,7 +142,7 @@ def raising_point_removed(
         ) from None
 
 
-def _is_removed(store: ObjectStore, database: str, point: str, known: KnownOperations) -> bool:
+def _is_removed(store: ObjectStore, database: str, point: str, recorded: KnownOperations) -> bool:
     """Return whether a run removed a restore point, according to the ledger and the store.
 
     For True, the ledger must record the removal, and objects must be missing in the store. A
@@ -153,11 +153,11 @@ def _is_removed(store: ObjectStore, database: str, point: str, known: KnownOpera
         store: off-site store.
         database: name of the database in the data map.
         point: id of the restore point.
-        known: entries of the ledger, read before this call.
+        recorded: entries of the ledger, read before this call.
     """
-    if point not in known.removed:
+    if point not in recorded.removed:
         return False
-    deleted = [SIGNATURE_NAME] if point in known.unfinished else NAMES
+    deleted = [SIGNATURE_NAME] if point in recorded.unfinished else NAMES
     listed = [
         point_folder for point_folder in folders(store, database, point) if point_folder.id == point
     ]
