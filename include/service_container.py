@@ -46,10 +46,7 @@ Lookup = Callable[[str], ConnectionSpec | None]
 
 
 class ReplacementConnections(Protocol):
-    """The connections that replace connections which are not configured.
-
-    The local profile provides them.
-    """
+    """The connections of the local profile, which are used if a connection is not configured."""
 
     @property
     def data_folders(self) -> list[Path]:
@@ -82,9 +79,11 @@ class Services:
         lookup: function that returns a configured connection by its id, or None if the connection
             is not configured.
         clock: source of the current time.
-        load: function that reads the policy pack.
-        replacements: replacements of connections that are not configured; None in production.
-        open_state: engine of a migrated state database; None to open the connection ``state_db``.
+        load: function that reads the policy pack from its folder.
+        replacements: connections of the local profile, used if a connection is not configured; None
+            in production.
+        open_state: engine of a migrated state database. If it is None, the connection ``state_db``
+            is opened.
         list_restore_points: function that returns the restore points of a mapped database in the
             off-site store.
     """
@@ -164,12 +163,13 @@ class Services:
     def role_database(self, conn_id: str, mapped: str) -> DatabaseAddress:
         """Return the address of a mapped database with a workflow's least-privilege login.
 
+        The connection ``conn_id`` is used if it is configured, or else the connection ``mapped``.
+        If neither is configured, the local profile's role for the workflow is used.
+
         Args:
             conn_id: id of the connection with the workflow's login: ``intake_db``, ``retention_db``
                 or ``audit_db``.
-            mapped: id of the mapped database's own connection. It is used if it is configured and
-                ``conn_id`` is not configured. If neither connection is configured, the local
-                profile's role for the workflow is used.
+            mapped: id of the connection that the data map names for the database.
         """
         if self.lookup(conn_id) is None and not self.is_local(mapped):
             return self.database(mapped)
@@ -206,9 +206,9 @@ class Services:
     def connection_faults(self) -> list[str]:
         """Return the faults in the settings of connections, without opening a connection.
 
-        Connections that the local profile replaces are skipped. The keys of recipients are named by
-        the connection ``offsite_store``. Therefore they are checked only if no other fault was
-        found.
+        Connections that the local profile replaces are skipped. The keys of the recipients, which
+        the connection ``offsite_store`` names, are checked only if the other settings have no
+        fault.
         """
         mapped = {database.connection for database in self.pack.databases.values()}
         roles = self.pack.workflow_connections
@@ -245,9 +245,10 @@ class Services:
         return list(dict.fromkeys(faults))
 
     def routes(self) -> list[Route]:
-        """Return the network routes to databases and stores that do not use verified TLS.
+        """Return the network routes that leave this machine without verified TLS.
 
-        The configured connections are read, but not opened. Routes to this machine are left out.
+        They lead to databases, stores or a KMS. The configured connections are read, but not
+        opened.
         """
         mapped = {database.connection for database in self.pack.databases.values()}
         databases = {*mapped, *self.pack.workflow_connections, "state_db", "pages_db", "drill_db"}
@@ -309,7 +310,8 @@ class Services:
         """The public keys (PEM) whose signatures of evidence bundles are accepted.
 
         They are the trusted keys of the connection ``evidence_store``, and the public key of
-        `signer`.
+        `signer`. If the connection has trusted keys and no signing key, the process only verifies
+        evidence, and only the trusted keys are used.
         """
         spec = self.connection("evidence_store")
         keys = [
@@ -375,7 +377,7 @@ class Services:
         See `EvidenceReader.require_complete`.
 
         Args:
-            registers: registers to check; none given for all registers.
+            registers: registers to check. Without this argument, all registers are checked.
         """
         self.registers().require_complete(self.clock.now(), registers)
 

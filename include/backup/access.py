@@ -29,7 +29,7 @@ from include.services.database import ADVISORY_LOCKS, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
 from include.services.programs import ClientProgram
 
-# Functions of the database's users: an extension's script sets the rights of its own functions.
+# Functions of extensions are excluded: the script of an extension sets the rights on them.
 _FUNCTIONS = f"""
 SELECT p.oid::int8, p.oid::regprocedure::text FROM pg_proc p
 WHERE p.prosecdef AND p.oid >= {FIRST_OWN_OBJECT} AND NOT EXISTS (
@@ -77,7 +77,7 @@ def close_functions(target: DatabaseAddress, existing: Collection[int]) -> None:
 def _change(connection: psycopg.Connection[Any], statement: str, existing: Collection[int]) -> None:
     for oid, name in definer_functions(connection).items():
         if oid not in existing:
-            connection.execute(statement.format(name).encode())  # quoted by regprocedure
+            connection.execute(statement.format(name).encode())  # regprocedure quotes the name
 
 
 OPENING = {  # entries of an archive that give other roles access to restored data
@@ -106,13 +106,15 @@ SELECT pg_has_role(d.datdba, 'USAGE'), EXISTS (
     coalesce(shobj_description(d.oid, 'pg_database'), '')
 FROM pg_database d WHERE d.datname = current_database()
 """
-# Rights that others get on each table and large object that this role creates.
+# Rights that default privileges grant to other roles on each table and large object that this role
+# creates.
 _OPENED_BY_DEFAULT = """
 SELECT FROM pg_default_acl d, aclexplode(d.defaclacl) a
 WHERE d.defaclrole = current_user::regrole AND d.defaclobjtype IN ('r', 'L')
   AND a.grantee <> d.defaclrole LIMIT 1
 """
-# Is in the database's comment while it is closed, so that a later try can open it again.
+# The database comment contains this text while the database is closed. A later restore can thus
+# detect that ParcelSeal closed the database, and open it again.
 CLOSED = "Closed by ParcelSeal until its restore is finished."
 _LOCK = "hashtextextended('parcelseal restore', 0)"
 _STILL_LOCKED = f"SELECT FROM ({ADVISORY_LOCKS}) AS held WHERE key = {_LOCK}"
@@ -139,7 +141,7 @@ def sole_restore(target: DatabaseAddress) -> Iterator[Callable[[], None]]:
     """
     connection = target.connect(autocommit=True)
     try:
-        # The server's own limit would end a session that waits for work elsewhere.
+        # This session is idle while other sessions load; a limit of the server would end it.
         connection.execute("SELECT set_config('idle_session_timeout', '0', false)")
         row = connection.execute(f"SELECT pg_try_advisory_lock({_LOCK})").fetchone()
         if row != (True,):
@@ -161,7 +163,7 @@ def sole_restore(target: DatabaseAddress) -> Iterator[Callable[[], None]]:
         try:
             yield confirm
         finally:
-            # A busy server ends the session, and with it the lock, some time after its client does.
+            # Without this, a busy server may keep the lock for a while after the connection ends.
             with suppress(psycopg.OperationalError):
                 connection.execute(f"SELECT pg_advisory_unlock({_LOCK})")
     finally:
@@ -174,10 +176,11 @@ class TargetAccess:
 
     Args:
         target: database into which the backup is restored.
-        owners: whether `open` sets the owners and grants, and creates the publications and
-            subscriptions, that the backup contains.
-        is_new: whether no application uses the target yet. If so, and if the login owns the target,
-            `close` revokes the CONNECT right from PUBLIC until `open` grants it again.
+        owners: whether `open` sets the owners and grants that the backup contains, and creates its
+            publications and subscriptions.
+        is_new: True if no application uses the target yet. In this case, `close` revokes the
+            CONNECT right from PUBLIC, and `open` grants it again. This requires that the role of
+            ``target`` owns the database.
 
     Attributes:
         is_unfinished: whether `close` began to change the target and `open` has not completed.
@@ -188,10 +191,10 @@ class TargetAccess:
     is_new: bool
     is_unfinished: bool = field(default=False, init=False)
     _statements: str = field(default="", init=False)
-    _functions: frozenset[int] = field(default=frozenset(), init=False)  # not of the backup
+    _functions: frozenset[int] = field(default=frozenset(), init=False)  # before the restore
     _closed: bool = field(default=False, init=False)
     _others_connect: bool = field(default=True, init=False)
-    _comment: str = field(default="", init=False)  # of the database, as its people wrote it
+    _comment: str = field(default="", init=False)  # without `CLOSED`
 
     def close(self, head: bytes, entries: Sequence[Entry]) -> None:
         """Close the target to other roles. Call this method before anything is loaded.
@@ -232,9 +235,9 @@ class TargetAccess:
                 self._set_comment(connection, marked)
                 self._closed, self._others_connect = True, False
             elif is_owner and was_closed and self._others_connect:
-                self._set_comment(connection, self._comment)  # it was opened by hand
+                self._set_comment(connection, self._comment)  # a person opened it again
             elif is_owner and was_closed:
-                self._closed = True  # by an earlier try, which did not end
+                self._closed = True  # an interrupted restore closed it
 
     @property
     def is_closed(self) -> bool:
@@ -252,7 +255,7 @@ class TargetAccess:
 
     @property
     def keeps_public_out(self) -> bool:
-        """Return whether PUBLIC already had no CONNECT right on the target before the restore.
+        """Return whether PUBLIC lacks the CONNECT right for a reason other than a restore.
 
         In this case, `open` does not grant the right.
         """
@@ -302,7 +305,7 @@ class TargetAccess:
 
 
 def _without_mark(comment: str) -> tuple[bool, str]:
-    """Return whether a database comment contains the text `CLOSED`, and the comment without it."""
+    """Return whether a database comment contains `CLOSED`, and the comment without this text."""
     before, mark, after = comment.partition(CLOSED)
     if not mark or (after and not after.startswith(" ")):
         return False, comment
@@ -314,8 +317,8 @@ def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
 
     They set owners and grants, and create publications and subscriptions, as the archive of the
     backup defines them. pg_restore has no option to print only the statements that set owners.
-    Therefore, two of its scripts are compared. The statements are the lines that are missing in the
-    script with the option ``--no-owner``.
+    Therefore, this function compares the scripts that pg_restore prints with and without the option
+    ``--no-owner``. The lines that only the script without this option contains set the owners.
 
     Args:
         head: header and table of contents of the archive, as bytes.

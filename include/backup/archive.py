@@ -26,13 +26,14 @@ CUSTOM_FORMAT = 1
 BLOCK_DATA = 1
 BLOCK_LARGE_OBJECTS = 3
 INT_WIDTH = 5  # sign byte and four bytes, little-endian
-# COPY's end mark, then a chunk of length zero. COPY text holds no NUL byte, and a value can hold no
-# bare backslash-dot, so these ten bytes stand nowhere but at the end of a table's data.
+# COPY's end mark, then a chunk of length zero. COPY text contains no NUL byte, and in values each
+# backslash is escaped. So these bytes occur only at the end of a table's data.
 END_OF_DATA = b"\\.\n\n\n" + bytes(INT_WIDTH)
 SECTION_NONE = 1
 SECTION_BEFORE_DATA = 2
 SECTION_DATA = 3
-# Left out of a restore without owners, grouped by owner, or about the dump and not the database.
+# Entries that a restore without owners omits, that pg_dump groups by owner, or that describe the
+# dump and not the database.
 NOT_RESTORED_AS_IS = {
     "ACL",
     "DEFAULT ACL",
@@ -48,7 +49,8 @@ NOT_RESTORED_AS_IS = {
     "SUBSCRIPTION",
     "SUBSCRIPTION TABLE",
 }
-# A comment's or label's entry names its object; these objects are left out.
+# Comments and security labels on these objects are omitted. The name of such an entry begins with
+# the type of the object.
 LEFT_OUT_OBJECTS = ("DATABASE ", "PUBLICATION ", "SUBSCRIPTION ")
 MAPPING_OPTIONS = " OPTIONS ("
 SUM_MODULUS = 1 << 256
@@ -285,7 +287,7 @@ class ArchiveReader:
                 if not size:
                     self._close_block(block)
                     return position
-                # pg_dump 18 writes a row as one chunk, but nothing promises it.
+                # pg_dump 18 writes each row as one chunk, but the format does not guarantee this.
                 whole, newline, self._row_start = rows.rpartition(b"\n")
                 for row in whole.split(b"\n") if newline else ():
                     total += from_bytes(sha256(row).digest(), "big")
@@ -341,7 +343,7 @@ def entries_with_data(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def restored_definitions(entries: Iterable[Entry]) -> dict[str, list[str]]:
-    """Return the definitions of the objects that a restore without owners creates.
+    """Return the definitions of the objects that pg_restore with the option ``--no-owner`` creates.
 
     The key is the label of the entry, as in `Entry.label`. Several entries may have the same label,
     so the value is a sorted list of definitions. The options of user mappings are removed, because

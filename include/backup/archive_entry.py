@@ -55,7 +55,8 @@ def encoding_of(definition: str) -> str:
     """Return the encoding that a statement ``SET client_encoding = '...'`` names.
 
     Args:
-        definition: definition of an archive's entry ``ENCODING``, which is such a statement.
+        definition: the statement. An archive contains it as the definition of its entry
+            ``ENCODING``.
     """
     return definition.partition("'")[2].partition("'")[0]
 
@@ -76,7 +77,7 @@ def codec_of(encoding: str) -> str:
 
 
 def is_readable(text: str) -> bool:
-    """Return whether all bytes of a text were valid in its encoding when the text was decoded.
+    """Return whether a decoded text contains no byte that was invalid in the original encoding.
 
     Args:
         text: decoded text, in which each invalid byte was replaced by a lone surrogate.
@@ -103,7 +104,7 @@ def loadable_head(head: bytes, entries: Sequence[Entry]) -> bytes:
     """Return an archive's head in which ``pg_attver`` is overwritten with spaces.
 
     Servers without ``pg_attver`` accept this head. A statement that sets only ``pg_attver`` is
-    overwritten completely. The positions of all other bytes stay the same.
+    overwritten completely. The head keeps its length, and all other bytes keep their positions.
 
     Args:
         head: header and table of contents of an archive.

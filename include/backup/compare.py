@@ -26,7 +26,8 @@ from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 
 LARGE_OBJECTS = "pg_catalog.pg_largeobject"
-# The operators are the keys' own: the search path may lead to others (citext).
+# The query reads the operators of each foreign key. An operator that is only named could be
+# another one in the search path (citext).
 FOREIGN_KEYS = """
 SELECT k.conname AS name, n.nspname AS schema, c.relname AS table, c.relkind = 'r' AS alone,
        rn.nspname AS parent_schema, rc.relname AS parent_table, rc.relkind = 'r' AS parent_alone,
@@ -74,8 +75,8 @@ class Comparison:
         different: labels of tables whose content differs from the manifest. The label
             ``pg_catalog.pg_largeobject`` stands for the large objects.
         missing: labels of tables that the restored copy lacks.
-        reordered: labels of tables that have the same rows in another order. This does not count as
-            a difference.
+        reordered: labels of tables that have the same rows in another order. These tables do not
+            count as different.
         definitions: objects with different definitions.
         server_version: version of the server that contains the restored copy.
     """
@@ -249,7 +250,7 @@ class _ForeignKey:
     name: str
     schema: str
     table: str
-    alone: bool  # keys bind a table's own rows, not those of its children, unless it is partitioned
+    alone: bool  # a plain table: the key does not cover rows of child tables
     parent_schema: str
     parent_table: str
     parent_alone: bool
@@ -275,7 +276,7 @@ def _orphans(copy: psycopg.Connection, key: _ForeignKey) -> int:
     checked = sql.SQL(" OR " if key.full_match else " AND ").join(
         sql.SQL("{} IS NOT NULL").format(column) for column in child
     )
-    if key.with_period:  # several parents together may cover a child's period
+    if key.with_period:  # several parent rows together may cover the period
         covered = sql.SQL("coalesce(range_agg({}) @> {}, false)").format(parent[-1], child[-1])
         has_parent, same = sql.SQL("(SELECT {} ").format(covered), same[:-1]
     else:

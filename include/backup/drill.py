@@ -63,15 +63,15 @@ from include.state.tables import drill as drill_table
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
-MOST_REASONS = 3  # of refused restore points, in one line
+MOST_REASONS = 3  # maximum number of refused restore points whose reason is named
 
 
 class Choice(PointResult):
     """The result of the step that chooses the restore point for a restore drill.
 
     Attributes:
-        of: number of usable restore points among which the step chose.
-        latest_taken_at: time at which the newest restore point was taken.
+        of: number of usable restore points from which the step chose one.
+        latest_taken_at: time at which the newest of these restore points was taken.
     """
 
     of: int
@@ -81,7 +81,7 @@ class Choice(PointResult):
 def choose(run: RunContext[None], findings: StepFindings) -> Choice:
     """Choose a restore point, and check that the server for restore drills can restore it.
 
-    Scratch databases that killed restore drills left behind are dropped first.
+    Before this, the scratch databases that remain from interrupted restore drills are dropped.
 
     Raises:
         ControlFailed: no restore point can be used.
@@ -209,7 +209,7 @@ class DrillTarget:
 
     Attributes:
         server: server on which the scratch database is created.
-        schedule: settings of retention.yaml with which erased records are deleted or masked again.
+        schedule: settings of retention.yaml for the replay of erasures.
         jobs: number of processes that load rows at the same time.
     """
 
@@ -232,7 +232,7 @@ class RestoreDrill(PointResult):
     copy.
 
     Attributes:
-        dump_checked_by: whether the stored backup was identified by its ``version`` or its
+        dump_checked_by: property by which the stored backup was identified: ``version`` or
             ``digest``.
         manifest_sha256: SHA-256 (hex) of the manifest.
         taken_at: time at which the backup was taken.
@@ -253,8 +253,10 @@ class RestoreDrill(PointResult):
         large_objects_deleted: number of large objects that were deleted because only records that
             were deleted again referred to them.
         views_refreshed: number of materialized views that were refreshed.
-        holding: number of rows that contain keys of erased records, by table or view.
-        skipped: names of collections whose table the copy lacks.
+        holding: number of rows that still contain keys of erased records after the replay, by table
+            or view.
+        skipped: names of collections that were not searched for erased records, because the copy
+            lacks their table.
         not_looked_for: number of entries of the erasure ledger whose records could not be searched
             for in the copy.
     """
@@ -322,10 +324,10 @@ def restore_and_compare(
     """Restore into a scratch database, compare it, erase records in it again, and drop it.
 
     Records of the erasure ledger are deleted or masked again: this is the replay of erasures.
-    Scratch databases of killed restore drills are dropped first. The measured restore time is the
-    time for loading the copy and for the replay; the comparison is not included. The measured
-    recovery point is always the age of the newest restore point, even if another restore point is
-    restored.
+    Scratch databases that remain from interrupted restore drills are dropped first. The measured
+    restore time is the time for loading the copy and for the replay; the comparison is not
+    included. The measured recovery point is always the age of the newest restore point, even if
+    another restore point is restored.
 
     Args:
         run: run of the workflow.
@@ -339,9 +341,10 @@ def restore_and_compare(
         UsageError: the server is too old or lacks extensions or collations, or the configuration
             prevents the restore.
         ContentRefused: the restore point differs from its manifest, or the key cannot decrypt it.
-            If the scratch database existed already, it was dropped.
-        ServiceError: the server or the store failed. If the scratch database existed already, it
-            was dropped.
+            If this call had already created the scratch database, it has tried to drop the
+            database.
+        ServiceError: the server or the store failed. If this call had already created the scratch
+            database, it has tried to drop the database.
     """
     database, clock = run.database(findings.part), run.clock
     manifest = source.manifest
@@ -388,7 +391,7 @@ def restore_and_compare(
                     ),
                     STOP,
                 )
-            # In the original's timezone, and only columns that it had when it was backed up.
+            # The timezone of the original, and only columns that existed at the time of the backup.
             connection.execute("SELECT set_config('TimeZone', %s, true)", [manifest.timezone])
             had = {(record.collection, record.field) for record in manifest.newest}
             columns = newest_record_columns(database)
@@ -474,7 +477,7 @@ def record_drill(
 
 
 class DroppedScratch(StepResult):
-    """The result of the step that drops the scratch databases of killed restore drills.
+    """The result of the step that drops the scratch databases of interrupted restore drills.
 
     Attributes:
         databases: names of the dropped scratch databases.
@@ -484,7 +487,7 @@ class DroppedScratch(StepResult):
 
 
 def drop_scratch(run: RunContext[None], findings: StepFindings) -> DroppedScratch:
-    """Drop the scratch databases that killed restore drills left on the drill server.
+    """Drop the scratch databases that remain on the drill server from interrupted restore drills.
 
     Raises:
         ServiceError: the server cannot be reached.

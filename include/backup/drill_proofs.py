@@ -32,7 +32,7 @@ from include.policy.rules import Control
 from include.services.objectstore.base import StoreError
 
 WORKFLOW = "drill_restore"
-STEPS = ("choose", "refusals", "drill")  # all of them, before a restore point is proved
+STEPS = ("choose", "refusals", "drill")  # all are required to prove a restore point
 MAX_BUNDLES = 20  # newest bundles of drills that are read; the bundle reader caches them
 
 
@@ -76,7 +76,8 @@ class DatabaseDrill:
     Attributes:
         row: row of the evidence ledger for the bundle.
         point: id of the restore point; empty if the drill ended before it chose a restore point.
-        passed: whether the restored copy equals the original and all damaged backups were refused.
+        passed: whether all steps of the drill are recorded for the database and none of them
+            failed; see `is_proved`.
         finished_at: time at which the run of the drill ended, as recorded in the sealed bundle.
     """
 
@@ -90,12 +91,14 @@ class DatabaseDrill:
 class Proof:
     """The evidence from restore drills that a database can be restored.
 
+    An evidence bundle is *accepted* if it could be read and is unchanged.
+
     Attributes:
         state: result of the database's newest restore drill when the evidence was read.
-        newest: newest restore drill of the database whose evidence bundle is accepted; None if no
-            drill has such a bundle.
-        refused: newest evidence bundle and the reason why it is not accepted; None if it is
-            accepted.
+        newest: newest restore drill of the database in an accepted evidence bundle; None if no
+            accepted bundle contains the database.
+        refused: newest evidence bundle that is not accepted, and the reason; None unless this
+            bundle is newer than the bundle of `newest`.
         points: newest drill of each restore point, by the id of the restore point.
     """
 
@@ -108,9 +111,9 @@ class Proof:
     def outcome(self) -> Outcome:
         """Return the control outcome that follows from the result of the newest restore drill.
 
-        The outcome is *needs attention* if the database has no recent restore drill or if the
-        evidence store cannot be read. It is *failed* if the newest drill failed or if the evidence
-        was changed.
+        The outcome is *needs attention* if the database has no recent restore drill, or if the
+        evidence of the newest drill could not be read or checked. It is *failed* if the newest
+        drill failed or if the evidence was changed.
         """
         return _OUTCOMES[self.state]
 
@@ -201,7 +204,7 @@ def _read(
     Args:
         conn: connection to the state database.
         bundle_reader: reader of evidence bundles.
-        controls: evidence of the controls. Its bundles are already checked.
+        controls: evidence of the controls. The bundles in it are already checked.
         now: current time.
         pruned: sequence number of the last pruned bundle; 0 if no bundle was pruned.
 
@@ -269,7 +272,7 @@ def _drill_in(row: LedgerRow, result: Result, database: str) -> DatabaseDrill | 
         finding.subject == database and finding.severity is Outcome.FAIL
         for finding in result.findings
     )
-    if not own and not failed:  # with a finding alone, the drill failed before its first step
+    if not own and not failed:  # a finding without steps: the drill failed early
         return None
     ids = (PointResult.model_validate(step.data).restore_point for step in own)
     point = next(filter(None, ids), "")

@@ -160,10 +160,11 @@ def _facts(
 
 
 def _brought_back(drills: Sequence[RestoreDrill | None]) -> Fact:
-    """Return the report's figure for the erased records that restored copies contained again.
+    """Return the report's figure for erased records that remain in the restored copies.
 
-    If the erasure ledger has no entries for the databases, the figure says that no erased record
-    had to be checked.
+    These records are still present after the replay of erasures. The figure has no value if a drill
+    has no result. If the erasure ledger has no entries for the databases, the figure says that no
+    erased record had to be checked.
 
     Args:
         drills: result of the restore drill of each database; None if the drill has no result.
@@ -174,7 +175,7 @@ def _brought_back(drills: Sequence[RestoreDrill | None]) -> Fact:
         return Fact(label=label, value=None)
     entries = sum(drill.erasures or 0 for drill in measured)
     missed = sum(drill.not_looked_for or 0 for drill in measured)
-    # Rows with erased keys count where the records themselves are gone.
+    # If no erased record remains, rows that still contain keys of erased records are counted.
     came_back = sum(drill.remaining or sum((drill.holding or {}).values()) for drill in measured)
     if not entries:
         empty = _("the erasure ledger of these databases is empty")

@@ -42,8 +42,9 @@ from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore, StoredObject
 from include.services.programs import pg_version
 
-# Our own connection holds a lock on every table by then. If pg_dump still has to wait, it waits for
-# a DROP or ALTER that waits for us: a deadlock that also blocks the users of the table.
+# When pg_dump starts, the connection of the snapshot holds a lock on every table. If pg_dump has to
+# wait for a lock, it waits for a DROP or ALTER that waits for this connection: a deadlock that also
+# blocks other users of the table.
 LOCK_WAIT = "3s"
 
 Progress = Callable[[str, int], None]

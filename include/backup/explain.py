@@ -31,7 +31,7 @@ _KIND = (
 _BARE = r"[\w.$]+"
 _OF = rf" of {_KIND} {_NAME}"
 
-# Whole messages.
+# Patterns that match a complete message.
 _WHOLE = re.compile(
     "|".join(
         [
@@ -88,7 +88,7 @@ _WHOLE = re.compile(
         ]
     )
 )
-# A value follows these, after a colon or in quotes.
+# Patterns for the start of messages that continue with a value, after a colon or in quotes.
 _BEFORE_A_VALUE = re.compile(
     "|".join(
         [
@@ -202,7 +202,7 @@ def _without_values(output: str) -> str:
         return "no message"
     text = PROGRAM_ERROR.sub("", lines[0])
     from_server = SERVER_MESSAGE.match(text)
-    if from_server is None:  # words of pg_restore or libpq, which speak English to us
+    if from_server is None:  # of pg_restore or libpq, which run with English messages
         return _up_to_a_value(text).rstrip(".: ")
     if from_server["severity"] in SEVERITIES:
         if RAISED_BY_FUNCTION.search(output):
@@ -280,7 +280,7 @@ def check_that_refused(output: str, target: DatabaseAddress) -> CheckRefusesRows
     try:
         with connected(target) as connection:
             rows = connection.execute(_CONSTRAINTS, {"table": loading["table"]}).fetchall()
-    except ParcelSealError:  # the failed load is reported instead
+    except ParcelSealError:  # the caller reports the failed load
         return None
     names = [
         f"{name} of {table}" for name, table in rows if violated is None or violated["name"] == name

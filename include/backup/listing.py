@@ -49,8 +49,8 @@ def listed_points(
         store: off-site store.
         database: name of the database in the data map.
         trusted: public keys (PEM) whose signatures are accepted.
-        read_operations: function that reads from the ledger which restore points runs publish or
-            remove. It is called again before a folder is rejected.
+        read_operations: function that reads the ledger of operations on restore points. It is
+            called again before a folder is rejected.
 
     Raises:
         StoreError: the store failed.
@@ -76,7 +76,7 @@ def listed_points(
             or rejected_folder.point in {*recorded.unfinished, *recorded.removed}
         ):
             refused.append(rejected_folder)  # gone, although no run removed it
-    # In the store in which this installation wrote it, the recorded version cannot be missing.
+    # If this installation published a restore point in this store, the store must have its version.
     refused += [
         Rejected(point.manifest.dump.key, VERSION_GONE)
         for point in points
@@ -123,8 +123,8 @@ def raising_point_removed(
         store: off-site store.
         database: name of the database in the data map.
         point: id of the restore point that the block reads.
-        read_operations: function that reads from the ledger which restore points runs publish or
-            remove.
+        read_operations: function that reads the ledger of operations on restore points. The ledger
+            shows whether a run has removed the restore point.
 
     Raises:
         PointRemoved: the block could not read the restore point. The ledger records that a run
@@ -145,9 +145,9 @@ def raising_point_removed(
 def _is_removed(store: ObjectStore, database: str, point: str, recorded: KnownOperations) -> bool:
     """Return whether a run removed a restore point, according to the ledger and the store.
 
-    For True, the ledger must record the removal, and objects must be missing in the store. A
-    removal deletes the signature first. Therefore, while the removal is unfinished, only the
-    signature must be missing. When it is finished, all objects must be missing.
+    The result is True if the ledger records the removal and the store lacks the deleted objects. A
+    removal deletes the signature first. Therefore, during an unfinished removal, the store only has
+    to lack the signature. After a finished removal, it has to lack all objects.
 
     Args:
         store: off-site store.

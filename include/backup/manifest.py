@@ -46,7 +46,7 @@ from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.keys import key_problem
 
 FORMAT: Literal["parcelseal.restore-point/1"] = "parcelseal.restore-point/1"
-# Read before anything about it is verified. A table takes about 200 bytes of it.
+# Largest manifest that is read. It is read before it is verified. A table takes about 200 bytes.
 MANIFEST_BYTES = 64 * 1024 * 1024
 
 
@@ -192,8 +192,8 @@ class RestorePoint:
     Attributes:
         manifest: signed manifest.
         locked_until: end of the dump's lock, which may have passed; None if the dump has no lock.
-        hidden: objects of the restore point that were deleted or overwritten after the backup, and
-            are read in an older version.
+        hidden: objects that were deleted or overwritten after the backup. An older version of each
+            of them is used.
         is_copy: whether the store lacks the version of the dump that the manifest records. This is
             the case if the store is a copy of another store. Only the digest then proves that the
             dump is the original. `Source` compares the digest; a list of restore points does not.
@@ -227,7 +227,7 @@ class Rejected:
 
     @property
     def point(self) -> str:
-        """Return the name of the folder, which would be the id of the restore point."""
+        """Return the name of the folder. In a valid restore point, this name is the id."""
         return self.key.partition("/")[2].partition("/")[0]
 
 
@@ -287,7 +287,8 @@ def restore_points(
 ) -> tuple[list[RestorePoint], list[Rejected]]:
     """Return a database's usable restore points, oldest first, and the rejected folders.
 
-    A folder with a manifest and no signature is rejected, except if a run is still working on it.
+    A folder that has a manifest but no signature is rejected, except if its id is in
+    ``unfinished``. A folder without both is neither returned nor rejected.
 
     Args:
         store: off-site store.
@@ -375,7 +376,7 @@ def _open(
             manifest = _parsed(content, database, listed.id, key)
             dump, is_copy = stat_dump(store, listed, manifest.dump)
         except ManifestRefused as error:
-            refusal, was_read = (refusal if was_read else error), True  # reports the first version
+            refusal, was_read = (refusal if was_read else error), True  # keeps the first error
             continue
         used = {
             SIGNATURE_NAME: signature_id,

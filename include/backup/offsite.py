@@ -56,8 +56,8 @@ from include.workflow.declaration import Queue
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
-CLOCK_TOLERANCE = timedelta(minutes=5)  # more than clocks that are kept right differ
-MANIFEST_PREFIX = "manifest."  # of the file in the run's bundle
+CLOCK_TOLERANCE = timedelta(minutes=5)  # synchronized clocks differ less
+MANIFEST_PREFIX = "manifest."  # of the file name in the evidence bundle
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ class Offsite:
         unreadable: recipients whose certificates cannot be used.
         signer: key that signs manifests; None if it is not configured.
         trusted: public keys (PEM) whose signatures of manifests are accepted.
-        may_delete: whether the credentials of the connection allow to delete objects in the store.
-            If not, only the step that prunes restore points deletes the leftovers of killed runs.
+        may_delete: whether the credentials of the connection permit the deletion of objects in the
+            store. If not, only the step that prunes restore points deletes the leftovers of killed
+            runs.
     """
 
     store: ObjectStore
@@ -117,8 +118,8 @@ class Preflight(StepResult):
     """The result of the checks that precede the backups: off-site store, recipients and sites.
 
     Attributes:
-        may_dump: whether the backups may be made. If the only problem is a connection to a store
-            that is not verified over TLS, the step fails and this is still True.
+        may_dump: whether the backups may be made: True if no check has failed. An unverified
+            network route to a store fails the step, but does not make this False.
         store: description of the off-site store.
         store_kind: ``s3`` or ``directory``.
         recipients: names of the recipients of the backups.
@@ -168,7 +169,7 @@ def check(run: RunContext[None], findings: StepFindings) -> Preflight:
                 ),
             )
     may_dump = all(finding.severity is not Outcome.FAIL for finding in findings.findings)
-    check_routes(findings, to_stores)  # these fail the run, and its backup is taken
+    check_routes(findings, to_stores)  # fails the run, but does not prevent the backup
     return Preflight(
         may_dump=may_dump,
         store=offsite.store.description,
@@ -189,7 +190,7 @@ class Backup(StepResult):
         restore_point: id of the restore point.
         published_by_an_earlier_try: whether an earlier try of this task published the restore point
             before it was killed.
-        cleared: prefixes of the deleted folders that killed runs had left.
+        cleared: prefixes of the folders of killed runs that this step deleted.
         cleared_uploads: number of deleted unfinished uploads.
         leftovers_left_to_pruning: whether this step may not delete objects in the store. If so, the
             step that prunes restore points deletes the leftovers of killed runs.
@@ -261,7 +262,7 @@ def back_up(
 
 
 def _clear(run: RunContext[None], offsite: Offsite, database: str) -> Cleared:
-    """Delete what killed runs left in the store for a database: unfinished uploads and folders."""
+    """Delete the unfinished uploads and folders of killed runs in the store for a database."""
     return clear_unfinished(
         offsite.store,
         run.state,
@@ -360,8 +361,8 @@ class Pruning(StepResult):
         refused: ids of restore points that the store refused to delete.
         copies: ids of restore points whose dump in the store is not the version that the manifest
             records.
-        history: time and encrypted size in bytes of each restore point before pruning, oldest
-            first.
+        history: time and encrypted size in bytes of each restore point that existed before the
+            pruning, oldest first.
     """
 
     kept: dict[str, Reason]
@@ -414,7 +415,7 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
             except ObjectLocked:
                 refused.append(point)
                 for point_folder in folders(store, database, point):
-                    # Otherwise the next run decides, as after a run that was killed.
+                    # Otherwise the operation stays unfinished, and the next run decides.
                     if point_folder.id == point and all(map(point_folder.has, NAMES)):
                         operations.end_operations(state, database, [point], Ending.KEPT, now)
             else:

@@ -90,7 +90,7 @@ def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Messag
 
 
 def check_routes(findings: StepFindings, routes: Iterable[Route]) -> None:
-    """Add findings about connections to other machines that are not verified over TLS.
+    """Add findings about network routes to other machines without verified TLS.
 
     A finding about a store or KMS fails the step: an attacker on the network could prevent backups
     from being stored, or read the keys that encrypt them. A finding about a database only needs
@@ -99,7 +99,7 @@ def check_routes(findings: StepFindings, routes: Iterable[Route]) -> None:
 
     Args:
         findings: findings of the step.
-        routes: connections that are not verified over TLS.
+        routes: network routes without verified TLS.
     """
     for route in routes:
         is_database = route.destination is Destination.DATABASE
@@ -359,7 +359,7 @@ _LEFT_OVERS = {  # attribute of `Cleared` -> message and action
 
 
 def report_unfinished(findings: StepFindings, cleared: Cleared) -> None:
-    """Add findings about those folders of unfinished backups that were kept.
+    """Add findings about the folders that `clear_unfinished` kept.
 
     Args:
         findings: findings of the step.

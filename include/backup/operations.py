@@ -139,15 +139,17 @@ def removed_points(conn: Connection, database: str) -> set[str]:
 
 
 def published_points(conn: Connection, database: str, store: str) -> Mapping[str, datetime]:
-    """Return the start time of the backup of each published restore point.
+    """Return the published restore points of a database in a store.
 
-    The key is the id of the restore point. Restore points that a run has removed or is removing are
-    omitted.
+    Restore points that a run has removed or is removing are omitted.
 
     Args:
         conn: connection to the state database.
         database: name of the database in the data map.
         store: description of the off-site store.
+
+    Returns:
+        Id of the restore point -> time at which its backup began.
     """
     table = restore_point_operation
     removal = table.alias()

@@ -48,7 +48,7 @@ MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
 NAMES = (SIGNATURE_NAME, MANIFEST_NAME, DUMP_NAME)  # in the order in which they are removed
 
-SIGNATURE_BYTES = 1024  # more than any signature has; bounds a read of unverified content
+SIGNATURE_BYTES = 1024  # larger than any signature; limits the read of unverified content
 
 
 def folder(database: str, point: str = "") -> str:
@@ -229,11 +229,10 @@ def fitting_signature(
 ) -> str:
     """Return the version id of the first signature that is valid for a manifest.
 
-    The versions of the signature are tried in the given order.
-
     Args:
         content: content of the manifest.
-        signed: content of each version of the signature, by version id.
+        signed: content of each version of the signature, by version id. The versions are tried in
+            this order.
         trusted: public keys (PEM) whose signatures are accepted.
         key: key of the manifest, for the error message.
 
@@ -271,11 +270,11 @@ class DumpVersions:
     """The versions of a dump from which a restore may choose.
 
     Attributes:
-        ids: id of the version that the manifest records. If the store lacks it, ids of the versions
-            with the recorded size, in the order in which to try them. Empty if no version has this
+        ids: id of the version that the manifest records. If only other versions exist, ids of those
+            with the recorded size, in the order in which to try them; empty if no version has this
             size.
-        is_copy: whether the store lacks the version that the manifest records. A version may then
-            be used only after its digest was compared with the manifest.
+        is_copy: whether the store has only other versions than the manifest records. A version may
+            then be used only after its digest was compared with the manifest.
     """
 
     ids: Sequence[str]
@@ -290,7 +289,7 @@ def versions_of_dump(listed: PointFolder | None, dump: ObjectRecord) -> DumpVers
         dump: dump as the signed manifest records it.
     """
     if listed is None or listed.prefix + DUMP_NAME != dump.key or not listed.has(DUMP_NAME):
-        return DumpVersions((dump.version_id,))  # reading it names the problem
+        return DumpVersions((dump.version_id,))  # reading this version reports the problem
     readable = listed.readable(DUMP_NAME)
     for version in readable:
         if version.version_id == dump.version_id or (

@@ -304,7 +304,7 @@ def _clear(store: ObjectStore, guard: RestorePointGuard, listed: PointFolder, no
         now: current time. A lock whose end is later protects the objects.
 
     Returns:
-        Name of the attribute of `Cleared` that lists the folder.
+        Name of the attribute of `Cleared` to which the caller has to add the folder.
     """
     with guard.removing(listed.id) as is_held:
         if is_held:

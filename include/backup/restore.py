@@ -118,11 +118,11 @@ WITHOUT_OWNERS = {"PUBLICATION", "SUBSCRIPTION"}
 
 
 def left_out(entries: Iterable[Entry], manifest: Manifest, *, owners: bool) -> tuple[str, ...]:
-    """Return the labels of those objects and options in a backup that a restore omits, sorted.
+    """Return the labels of the objects and options in a backup that a restore omits, sorted.
 
-    The result never contains owners and grants, because a restore without ``owners`` omits them for
-    every object. It also never contains roles, tablespaces and settings of the server, because no
-    backup contains them.
+    Owners and grants are never listed, because a restore without ``owners`` omits them for every
+    object. Roles, tablespaces and settings of the server are never listed either, because no backup
+    contains them.
 
     Args:
         entries: entries of the archive's table of contents.
@@ -236,7 +236,7 @@ def restore(
             load_rows(source, head, entries, load_target, options, jobs)
             tell("building indexes and constraints")
             _pg_restore([*options, "--section=post-data"], archive, load_target, jobs)
-            close_functions(target, functions)  # one that needs a primary key is created only now
+            close_functions(target, functions)  # includes functions that need a primary key
             seconds = time.monotonic() - started
             tell("counting rows")
             counted = count_rows(target, source.manifest.tables)
@@ -395,7 +395,7 @@ def count_rows(target: DatabaseAddress, tables: Sequence[TableRecord]) -> dict[s
 
 
 def _pg_restore(words: Sequence[str], archive: int, target: RestoreTarget, jobs: int = 1) -> None:
-    # Its own descriptor: Airflow closes a task's /proc/PID/fd to everybody but root.
+    # pg_restore reads its own descriptor: only root can read /proc/PID/fd of an Airflow task.
     command = [*words, f"/proc/self/fd/{archive}"]
     if error := RestoreProcess(command, target, jobs=jobs, pass_fds=(archive,)).failure():
         raise error

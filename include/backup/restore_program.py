@@ -33,15 +33,15 @@ from include.services.programs import MOST_LINES, PIECE, ClientProgram, major_ve
 def in_memory(content: bytes) -> Iterator[int]:
     """Create a file in memory with the given content, and yield its file descriptor."""
     with os.fdopen(os.memfd_create("parcelseal-head"), "wb") as file:
-        file.write(content)  # repeats a write that the system ends early, as Linux does at 2 GiB
+        file.write(content)  # unlike os.write, it writes more than 2 GiB
         file.flush()
         yield file.fileno()
 
 
 TIMEOUT_STATEMENT = "SET transaction_timeout = 0;"
-SINCE = 17  # version of server and pg_restore that knows the parameter
+SINCE = 17  # first version of server and pg_restore with this parameter
 
-# The server's part is in its own language; names and statements are not translated.
+# The server's message is in the language of the server. Names and statements are not translated.
 _TOLERATED = re.compile(r"could not execute query: [^:]*:  [^\n]*\btransaction_timeout\b")
 _STATEMENT = f"Command was: {TIMEOUT_STATEMENT}"
 _IGNORED = re.compile(r"^pg_restore: warning: errors ignored on restore: (\d+)$")

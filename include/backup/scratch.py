@@ -19,15 +19,16 @@ from include.services.errors import ServiceError, UsageError
 from include.state.locks import LockHeld, hold_exclusive_lock
 from include.state.tables import scratch_database
 
-SINCE_SERVER = 170_000  # knows event_triggers, as libpq counts versions
+SINCE_SERVER = 170_000  # first version with the setting event_triggers, as libpq writes it
 
 
 def without_event_triggers(copy: DatabaseAddress) -> DatabaseAddress:
     """Return the address of a restored copy, with options that suppress event triggers.
 
-    Event triggers of the backup would fire at each login and at later statements. They could write
-    rows that the backup lacks, or end the session. Only a superuser can create or disable event
-    triggers. Therefore, if the role is not a superuser, the address is returned unchanged.
+    A restored copy contains the event triggers of the original. They would fire at each login and
+    at later statements, and could write rows that the backup lacks, or end the session. Only a
+    superuser can create or disable event triggers. Therefore, if the role is not a superuser, the
+    address is returned unchanged.
 
     Servers before version 17 have no setting for event triggers. On such servers, the sessions use
     the replication role "replica". In this role, only event triggers with ``ENABLE ALWAYS`` or
@@ -52,7 +53,7 @@ def without_event_triggers(copy: DatabaseAddress) -> DatabaseAddress:
 
 log = logging.getLogger(__name__)
 PREFIX = "parcelseal_drill_"
-DROPS = 4  # tries; each waits five seconds for others to go
+DROPS = 4  # attempts; each waits five seconds for other sessions to end
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def _create(
             )
         try:
             _create_like(admin, name, options)
-            # It holds erased people until the replay. Its owner connects all the same.
+            # It contains erased records until the replay. The owner can connect without this right.
             admin.execute(
                 sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name))
             )
@@ -218,9 +219,9 @@ def _drop(admin: psycopg.Connection, name: str) -> None:
 
 
 def drop_left_over(server: DatabaseAddress, state: Engine, clock: Clock) -> list[str]:
-    """Drop the scratch databases that killed restore drills left on a server.
+    """Drop the scratch databases that remain on a server from interrupted restore drills.
 
-    Databases of running drills are kept.
+    Scratch databases of running drills are kept.
 
     Args:
         server: address of the server.
@@ -246,7 +247,7 @@ def _drop_unless_used(server: DatabaseAddress, name: str, state: Engine, clock: 
     with ExitStack() as stack:
         try:
             stack.enter_context(hold_exclusive_lock(state, _lock(name), "this scratch database"))
-        except LockHeld:  # a drill is at work in it
+        except LockHeld:  # a running drill uses it
             return False
         drop(server, name, state, clock)
     return True

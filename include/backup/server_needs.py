@@ -95,10 +95,10 @@ class DatabaseLocale:
         return cls(encoding, _collation(_PROVIDERS[provider], *(locale or "").split(" ")))
 
     def create_options(self) -> list[str]:
-        """Return the options of the ``CREATE DATABASE`` statements to try, one after the other.
+        """Return the options of several ``CREATE DATABASE`` statements, to be tried in this order.
 
-        The options with the most similar locale are first. A server that lacks this locale refuses
-        them. Every server accepts the last options.
+        The first options create a database with the same locale, if the locale is known. A server
+        that lacks this locale refuses them. Every server accepts the last options.
         """
         encoding = f"ENCODING '{self.encoding}'"
         exact = [f"{encoding} {self.options}"] if self.options else []
@@ -201,7 +201,7 @@ _NAME = r'"(?:[^"]|"")+"|[a-z_][a-z0-9_]*'
 _OWN_COLLATION = re.compile(
     rf"CREATE COLLATION (?:{_NAME})\.(?:{_NAME}) (?P<options>\(.*\));\s*$", re.DOTALL
 )
-# Quoted names and texts are matched as a whole, so that no part of them is taken for a collation.
+# Quoted names and texts are matched as a whole, so that no part of them is read as a collation.
 _USED_COLLATION = re.compile(
     rf"(?:COLLATE |\bcollation = )(?:pg_catalog\.)?(?P<name>{_NAME})(?![\w.\"])"
     r"|\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'"

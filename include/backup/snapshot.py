@@ -31,7 +31,7 @@ class PgDump(ClientProgram):
     def __init__(self, address: DatabaseAddress, encoding: str, more: Sequence[str] = ()) -> None:
         words = [
             "--format=custom",
-            "--compress=0",  # as "none", which version 15 does not know
+            "--compress=0",  # same as "none", which version 15 refuses
             f"--encoding={encoding}",
         ]
         super().__init__("pg_dump", [*words, *more], address)
@@ -160,13 +160,13 @@ class Snapshot:
 
 @contextmanager
 def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
-    """Open a snapshot for the block. Until its end, no table can be dropped or rewritten.
+    """Open a snapshot for the block. Until the block ends, no table can be dropped or rewritten.
 
     Every table is locked. If a table is dropped before it is locked, the tables are listed again.
     After all tables are locked, a DROP in another session waits until the snapshot is closed.
 
     Raises:
-        UsageError: the role may not read a table, or sees only some of its rows; the name of a
+        UsageError: the role may not read a table, or sees only some rows of a table; the name of a
             table cannot be written in UTF-8; or pg_dump does not support the version of the server.
         ServiceError: the tables cannot be locked, or the connection was lost.
     """
@@ -236,7 +236,7 @@ def newest_records(
         try:
             row = connection.execute(query).fetchone()
         except (psycopg.ProgrammingError, psycopg.DataError) as error:
-            # Of a data error the server's text may repeat the value.
+            # The server's message for a data error may contain the value.
             is_value = isinstance(error, psycopg.DataError)
             reason = "its value is not a date or time" if is_value else error.diag.message_primary
             raise UsageError(
@@ -255,7 +255,7 @@ def _take(connection: psycopg.Connection) -> Snapshot:
     connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
     connection.execute("SET LOCAL statement_timeout = 0")
     connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-    # Two cores already work for the dump; parallel counts would only take from it.
+    # The dump already uses two cores. Parallel counts would slow it down.
     connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
     tables = connection.execute(ALL_TABLES).fetchall()
     for start in range(0, len(tables), 200):

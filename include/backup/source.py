@@ -100,7 +100,7 @@ class ArchiveStream:
         self._size = self._left = manifest.dump_bytes
         message = decrypting(stored, key, manifest.encryption.context, self._key)
         self._clear = zstandard.ZstdDecompressor().stream_reader(
-            cast(IO[bytes], message),  # it only reads
+            cast(IO[bytes], message),  # zstandard calls only read()
             read_size=PIECE,
         )
 
@@ -185,8 +185,10 @@ class Source:
     def version_id(self) -> str:
         """Return the id of the version of the dump that is read.
 
-        Normally, this is the version that the manifest records. If the store lacks it and several
-        versions have the recorded size, the version with the recorded digest is used.
+        Normally, this is the version that the manifest records. If the store has only other
+        versions, those with the recorded size are candidates. A single candidate is used. Of
+        several candidates, the version with the recorded digest is used, or the first if no digest
+        matches; `check` then refuses it.
         """
         versions = self._versions
         if len(versions.ids) < 2:

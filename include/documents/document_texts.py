@@ -1,7 +1,6 @@
 """Convert the texts and values of an official document to one language, and find blank entries.
 
-An entry is blank if its value is missing, or has neither a letter nor a digit in one of the
-languages.
+The function `is_blank` defines which entries are blank.
 """
 
 from __future__ import annotations
@@ -120,14 +119,14 @@ class DocumentTexts:
         ]
 
     def numeric_columns(self, table: Table) -> list[bool]:
-        """Return whether each column of a table contains numbers.
+        """Return one boolean for each column of a table: whether its type is numeric.
 
-        The caller aligns such columns to the right.
+        The caller aligns numeric columns to the right.
         """
         return [self._view.numeric(column.kind) for column in table.columns]
 
     def omitted_rows_note(self, table: Table) -> str:
-        """Return a note that only the first rows of a long table are shown.
+        """Return a note which says that only the first rows of a long table are shown.
 
         The note is empty if all rows are shown.
         """
@@ -171,11 +170,11 @@ def section_numbers(document: Document) -> list[int | None]:
 
 
 def is_blank(value: EntryValue) -> bool:
-    """Return whether a value is blank, which means that it shows no word in one of the languages.
+    """Return whether a value is blank.
 
-    None and NaN are blank. A text is blank if it has neither a letter nor a digit. A message is
-    blank if its text in English or its text in Chinese is blank. A list is blank if all its items
-    are blank.
+    None and NaN are blank. A text is blank if it contains no letter and no digit. A message is
+    blank if its English text or its Chinese text is blank. A list is blank if all its items are
+    blank.
 
     Args:
         value: value of an entry in a document.
@@ -217,8 +216,8 @@ def _line_feeds(text: str) -> str:
 def _without_control_characters(text: str) -> str:
     r"""Return a text without its control characters.
 
-    The function `visible` would replace each control character by an escape such as ``\u202e``. A
-    blank text would then have letters and digits.
+    The function `visible` replaces each control character by an escape such as ``\u202e``. With
+    these escapes, a text that has only control characters would not be blank.
     """
     return "".join(character for character in text if unicodedata.category(character)[0] != "C")
 
@@ -236,10 +235,10 @@ def _chinese_number(number: int) -> str:
 
 
 def missing_entries(document: Document) -> list[Message]:
-    """Return the labels of the required entries of a document that are blank, in reading order.
+    """Return the labels of the blank required entries of a document, in reading order.
 
-    A value is blank if it is None. It is also blank if its English or its Chinese text has neither
-    a letter nor a digit. Examples are white space, a dash, and the ``…`` of a redacted number.
+    `is_blank` defines which values are blank. Examples are None, white space, a dash, and the ``…``
+    of a redacted number.
     """
     return [
         entry.label

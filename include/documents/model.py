@@ -118,8 +118,9 @@ def width_in_em(text: str) -> float:
 def column_shares(rows: Sequence[Sequence[str]]) -> list[float]:
     """Return the width of each column of a table as a fraction of the width of the table.
 
-    A column is as wide as its longest text if the table has enough space. The columns for which the
-    space is not enough share the remaining width equally.
+    Each column is as wide as its longest text if the table is wide enough. Otherwise, the narrow
+    columns are as wide as their longest text, and the wide columns share the remaining width
+    equally.
 
     Args:
         rows: texts of the cells, row by row. The first row has the column headers.

@@ -41,7 +41,7 @@ _NOT_HOLDERS = {Subject.ORGANIZATION, Subject.THING}
 
 @dataclass(frozen=True)
 class Context:
-    """A table, and what its name, its values and other tables show about its relation to people.
+    """A table of a live schema, with facts that show whether its rows describe or belong to people.
 
     These facts are used to guess the data categories of the table's columns.
 
@@ -93,12 +93,12 @@ class Context:
         return self.subject.is_person or self.identifies_people or self.is_linked
 
     def values(self, column: str) -> Counts:
-        """Return how many values of a column match each pattern; 0 if the column was not read."""
+        """Return how many values of a column match each pattern; 0 for all if it was not read."""
         return self.counts.columns.get(column, Counts())
 
 
 def contexts(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> dict[Name, Context]:
-    """Return, for each table of a live schema, what is known about its relation to people.
+    """Return the context of each table of a live schema.
 
     Args:
         live: result of ``read_schema``.
@@ -184,10 +184,10 @@ def _has_orders(name: Name, live: LiveSchema, subjects: Mapping[Name, Subject]) 
 
 
 def _is_tenant_of_tables(name: Name, live: LiveSchema) -> bool:
-    """Return whether the rows of a table are tenants to which rows of other tables belong.
+    """Return whether each row of a table is a tenant that owns rows of other tables.
 
-    This is the case if several tables refer to it by a foreign key that is a part of their primary
-    key.
+    This is the case if, in several other tables, a foreign key to this table is a part of the
+    primary key.
 
     Args:
         name: schema and name of the table.
@@ -207,9 +207,9 @@ def _is_actor_key(key: LiveForeignKey) -> bool:
 
 
 def _keys_by_name(live: LiveSchema) -> dict[str, Name]:
-    """Return, for column names such as ``branchId``, the table to which such a column refers.
+    """Return the table to which a column with a name such as ``branchId`` refers.
 
-    This is the table whose primary key has the same name. No foreign key is needed.
+    The column needs no foreign key: it refers to the table whose primary key has the same name.
 
     Returns:
         Name of a primary key column -> its table. Primary keys with several columns, and names that
@@ -223,7 +223,7 @@ def _keys_by_name(live: LiveSchema) -> dict[str, Name]:
 
 
 def is_actor(column: str) -> bool:
-    """Judge by a column's name whether the column contains a person who worked on the row.
+    """Judge by a column's name whether its values name the person who worked on the row.
 
     An example is ``approved_by``.
     """

@@ -251,7 +251,7 @@ class _Names:
         return name
 
     def explicit_tables(self) -> Iterator[tuple[str, Name]]:
-        """Yield the collections whose table cannot be found by the name of the collection alone.
+        """Yield the collections whose names alone do not identify a table.
 
         The data map must state the schema and the table of such a collection. Each item is the name
         of the collection, and the schema and name of its table.
@@ -375,7 +375,7 @@ class _DataMap:
             self._other_keys(key, column, {guess.key for guess in inside})
 
     def _other_keys(self, key: Name, column: LiveColumn, guessed: Collection[str]) -> None:
-        """Write those keys of a JSON column for which no data category was guessed.
+        """Write the keys of a JSON column that have no guessed data category.
 
         Args:
             key: schema and name of the table.

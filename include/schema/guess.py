@@ -135,7 +135,7 @@ class _Column:
         return category, "high", reason
 
     def _identifies_the_row(self) -> bool:
-        """Return whether the column identifies a row of its table.
+        """Return whether the column alone identifies a row of its table.
 
         This is the case if it is the primary key, or if it has the name ``id`` and the table has no
         primary key.
@@ -144,7 +144,7 @@ class _Column:
         return (self.column.name,) == key or (not key and self.name_words == "id")
 
     def _is_own_key(self) -> bool:
-        """Return whether the column numbers the rows of its own table.
+        """Return whether the column contains keys of its own table and not of another table.
 
         This is the case if it is the primary key, or if it is a part of the primary key and refers
         to no other table.

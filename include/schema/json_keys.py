@@ -106,7 +106,10 @@ class MappedObject:
         ).hexdigest()
 
     def may_have_undeclared_keys(self, value: str) -> str:
-        """Return the SQL condition under which this object may have undeclared keys in a record.
+        """Return an SQL condition that is true if this object has undeclared keys in a record.
+
+        The condition is also true for some records without undeclared keys: those that have a value
+        of another type, such as an array, in place of the object.
 
         Args:
             value: SQL expression of the column's value, of the type ``jsonb``.
@@ -116,7 +119,10 @@ class MappedObject:
         )
 
     def has_no_undeclared_keys(self, value: Composable) -> Composed:
-        """Return the SQL condition under which this object has no undeclared keys in a record.
+        """Return an SQL condition that is true only if this object has no undeclared keys.
+
+        The condition is false for some records without undeclared keys: those that have a value of
+        another type, such as an array, in place of the object.
 
         Args:
             value: SQL expression of the column's value, of the type ``jsonb``.

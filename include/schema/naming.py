@@ -223,9 +223,12 @@ def is_line(table: str) -> bool:
 
 
 def person_word(name_words: tuple[str, ...]) -> Subject | None:
-    """Return the kind of person that the last noun among the words of a name means.
+    """Return the kind of person that the last known noun in a name denotes.
 
-    Return None if this noun does not mean a person.
+    Return None if this noun denotes no person, or if the name contains no known noun.
+
+    Args:
+        name_words: words of the name, as returned by `words`.
     """
     for word in reversed(name_words):
         subject = next(

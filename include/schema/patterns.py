@@ -24,7 +24,7 @@ from include.schema.live import LiveColumn, LiveTable
 from include.schema.pattern_sql import PLAIN, tests
 
 SAMPLE = 5_000  # maximum number of rows to read of a table
-MOST_VALUES = 400_000  # maximum number of values to read of a table: fewer rows of wide tables
+MOST_VALUES = 400_000  # maximum number of values to read of a table; limits the rows of wide tables
 JSON_SAMPLE = 1_000  # maximum number of rows whose JSON is read
 LONGEST = 200  # characters of a value
 LONGEST_JSON = 32_768  # bytes of a stored, possibly compressed JSON value
@@ -366,8 +366,8 @@ def _form(column: LiveColumn) -> str | None:
 def _expression(column: LiveColumn) -> sql.Composable:
     """Return the SQL expression that reads the values of a column for the pattern counts.
 
-    The expression returns text or a date. It returns the first item of an array, and 1 for JSON,
-    since whole JSON values are only counted.
+    The expression returns text or a date. For an array, it returns the first item. For JSON, it
+    returns 1, because only the number of values is counted.
     """
     name: sql.Composable = sql.Identifier("s", column.name)
     if column.is_array:

@@ -138,7 +138,7 @@ def json_from_extra(spec: ConnectionSpec, key: str, text: str) -> Any:
 def _shown(path: Path) -> str:
     """Return a file name in brackets for a message; empty if the name could be a secret key.
 
-    A user may have entered a key instead of a file name. A key in Base64 has no dot. Therefore,
-    only a name with a dot is returned.
+    A user may have entered a key where a file name is expected. A key in Base64 has no dot.
+    Therefore, only a name with a dot is returned.
     """
     return f" ({path})" if "." in path.name and len(path.name) <= LONGEST_NAME else ""

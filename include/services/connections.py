@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from include.services.errors import UsageError
 
 ENVIRONMENT_PREFIX = "AIRFLOW_CONN_"
-# Airflow's own settings of a secrets backend: its components', and its workers'
+# Airflow's settings of the secrets backend, for workers and for all components
 BACKENDS = ("AIRFLOW__WORKERS__SECRETS_BACKEND", "AIRFLOW__SECRETS__BACKEND")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*")
 FILE_BACKEND = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
@@ -67,7 +67,7 @@ class ConnectionSpec:
         return value.lower() == "true" if value.lower() in {"true", "false"} else value
 
 
-# For commands on which a person waits: they show each attempt, and retry the whole step.
+# For commands for which a person waits: they show each attempt, and retry the whole step.
 _SHORT_TIMEOUTS: Mapping[str, Mapping[str, int]] = {
     "postgres": {"connect_timeout": 5},
     "aws": {"connect_timeout": 5, "max_attempts": 3},
@@ -78,9 +78,9 @@ _SHORT_TIMEOUTS: Mapping[str, Mapping[str, int]] = {
 def with_short_timeouts(
     lookup: Callable[[str], ConnectionSpec | None],
 ) -> Callable[[str], ConnectionSpec | None]:
-    """Return a function that returns the same connections as `lookup`, but with short timeouts.
+    """Return a function like `lookup`, whose connections have short timeouts.
 
-    Timeouts that are already set in the extra of the connection are kept.
+    Timeouts that the extra of a connection already sets are kept.
 
     Args:
         lookup: function that returns a configured connection by its id, or None.
@@ -221,7 +221,7 @@ def parse(conn_id: str, value: str) -> ConnectionSpec:
             else _from_uri(conn_id, value)
         )
     except (ValueError, TypeError, KeyError, AttributeError):
-        # The message must not repeat the value: it holds a password.
+        # The message must not repeat the value, which contains a password.
         raise UsageError(
             f"Connection {conn_id} ({ENVIRONMENT_PREFIX}{conn_id.upper()}, or in the file of "
             "connections) cannot be read.",
@@ -231,7 +231,7 @@ def parse(conn_id: str, value: str) -> ConnectionSpec:
 
 def _from_json(conn_id: str, value: str) -> ConnectionSpec:
     fields = json.loads(value)
-    extra = fields.get("extra") or fields.get("extra_dejson") or {}  # the second: in files only
+    extra = fields.get("extra") or fields.get("extra_dejson") or {}  # extra_dejson: only in files
     if isinstance(extra, str):
         extra = json.loads(extra)
     return ConnectionSpec(
@@ -252,10 +252,10 @@ _OF_PATHS = {"fs", "file", "directory"}  # without user and password; a path may
 def refuse_unescaped(address: str, subject: str, *, first_at: bool = False) -> None:
     """Refuse a URI whose user or password contains a character that must be escaped.
 
-    ``/``, ``?`` and ``#`` end the section of a URI that contains the password. If the password has
-    such a character, the rest of the password would be read as host or database. It would then
-    appear in errors and logs. Such a URI is recognised because it has an ``@`` after the text that
-    looks like the host.
+    In a URI, ``/``, ``?`` and ``#`` end the section with user, password and host. If the password
+    contains such a character, the rest of the password would be read as host or database. It would
+    then appear in errors and logs. Such a URI is recognised because it has an ``@`` after the text
+    that looks like the host.
 
     Args:
         address: URI. Texts that are not URIs are accepted.
@@ -272,7 +272,7 @@ def refuse_unescaped(address: str, subject: str, *, first_at: bool = False) -> N
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     behind = rest[len(authority) :]
     path, _question, query = behind.partition("?")
-    # A query may hold a mail address, but nothing behind it that looks like a host's path.
+    # A query may contain a mail address, but no mail address that is followed by a slash.
     in_query = "@" not in authority and re.search(r"@[^&]*/", query)
     if "@" in path or "#" in behind or in_query or (first_at and authority.count("@") > 1):
         raise UsageError(
@@ -301,7 +301,7 @@ def _from_uri(conn_id: str, value: str) -> ConnectionSpec:
 
 
 def _host(parts: SplitResult) -> str:
-    # `hostname` is in lower case, which a socket's folder (%2Frun%2FPostgreSQL) must not be.
+    # `hostname` would convert the folder of a socket (%2Frun%2FPostgreSQL) to lower case.
     host = parts.netloc.rpartition("@")[2]
     if host.startswith("["):
         return parts.hostname or ""

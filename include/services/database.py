@@ -20,7 +20,8 @@ from include.services.transport import Transport, is_local_database, of_database
 
 _SERVICE_FILES = ("PGSERVICEFILE", "PGSYSCONFDIR")
 CONNECT_TIMEOUT = "15"  # seconds
-# SQLSTATE classes of a server that is up and cannot do this: no resources, limits, locks.
+# SQLSTATE classes and codes with which a running server refuses a statement: resources, limits,
+# object state, cancelled statements, system errors.
 SERVER_ANSWERED = ("53", "54", "55", "57014", "58")
 LIBPQ_EXTRAS = {
     "sslmode",
@@ -62,7 +63,7 @@ _REFUSALS = (
 # libpq puts a colon and two blanks between the server's severity and its message.
 _SERVER_MESSAGE = re.compile(r": [^:\"]+:  \S")
 _TLS_FAILURE = re.compile(r"failed: [^\"]*(?:certificate|SSL (?!SYSCALL))")
-_HINT = " Is the server running"  # a question of libpq behind the reason
+_HINT = " Is the server running"  # libpq appends this question to the reason
 _FILE_MISSING = "58P01"  # SQLSTATE
 _LETS_NOBODY_IN = "FATAL: the database system is "
 # pg_locks shows the bigint key of an advisory lock as two halves, with objsubid 1 (PostgreSQL 18).
@@ -81,10 +82,11 @@ PRINTING: Mapping[str, str] = {
     "IntervalStyle": "iso_8601",
     "bytea_output": "hex",
     "extra_float_digits": "1",
-    "row_security": "off",  # an error where a policy would hide rows
+    "row_security": "off",  # a query fails if a policy would hide rows
 }
-"""Settings of every session that names records: keys are named as PostgreSQL prints them, so the
-printing must not depend on the session, neither when they are erased nor when they are looked for.
+"""Settings of every session that identifies records by their keys, as PostgreSQL prints the keys.
+
+The session that erases a record and the session that searches for it must print the same text.
 """
 
 
@@ -92,16 +94,15 @@ class DatabaseUnavailable(ServiceError):
     """The error for a database server that cannot be reached, or for a lost connection.
 
     Attributes:
-        answered: whether the server answered and refused this connection, and may accept another
-            connection. Reasons for such a refusal are a limit of the server and its TLS settings.
-            It is also True if the message of the server is not in English, so the reason is not
-            known.
+        answered: True if the server answered the connection attempt and refused it, for example
+            because of a limit or of its TLS settings. The server may accept another connection.
+            Also True if the message of the server is not in English, so that the reason is unknown.
     """
 
     answered = False
 
 
-# A text that has no equivalent in UTF-8, in which each of our sessions reads.
+# Errors for a text that cannot be converted to UTF-8, the encoding of every ParcelSeal session.
 UNREADABLE = (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter)
 
 
@@ -133,8 +134,9 @@ class DatabaseAddress:
 
         Raises:
             UsageError: the connection is of another type, or its database name contains an ``@``.
-                Airflow reads the end of an unescaped password as database name. Therefore, such a
-                name probably contains a piece of the password.
+                If a password is not escaped, Airflow reads the end of the password as part of the
+                database name. Therefore, a name with an ``@`` probably contains a piece of the
+                password.
         """
         if spec.conn_type != "postgres":
             raise UsageError(
@@ -161,7 +163,7 @@ class DatabaseAddress:
         """Return the address that a libpq connection string or a ``postgresql://`` URI describes.
 
         If the text contains no password, the environment variable ``PGPASSWORD`` supplies it, as in
-        libpq. Users can thus avoid to write a password on the command line.
+        libpq. With this variable, users need not write a password on the command line.
 
         Raises:
             UsageError: the text is empty or invalid, or has an unescaped character in its password.
@@ -207,11 +209,11 @@ class DatabaseAddress:
             )
         parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
         parameters.setdefault("application_name", "parcelseal")
-        # The same encoding for dumps, names and digests of all databases.
+        # One encoding for the dumps, names and digests of all databases.
         parameters.setdefault("client_encoding", "UTF8")
         if not is_local_database(parameters) and "sslmode" not in parameters:
             parameters["sslmode"] = "verify-full"
-            if "service" not in parameters:  # which may name an authority of its own
+            if "service" not in parameters:  # a service may name another authority
                 parameters.setdefault("sslrootcert", "system")
         return cls(parameters, password, secrets)
 
@@ -236,7 +238,7 @@ class DatabaseAddress:
     def conninfo(self) -> str:
         """Return a libpq connection string that contains the password and all other secrets."""
         password = {"password": self.password} if self.password else {}
-        # Empty, libpq does not look for PGHOST and PGHOSTADDR, which would lead elsewhere.
+        # If both are empty, libpq ignores PGHOST and PGHOSTADDR, which may name another server.
         here = {} if "service" in self.parameters else {"host": "", "hostaddr": ""}
         return make_conninfo("", **{**here, **self.parameters, **password, **self.secrets})
 
@@ -247,9 +249,9 @@ class DatabaseAddress:
     def environment(self) -> dict[str, str]:
         """Return the environment variables with which PostgreSQL's programs are started.
 
-        The result contains the password. It also contains those variables of this process that do
-        not change the connection. Other secrets are written to a service file that only the user of
-        this process can read, and the result names this file.
+        The result contains the password, and those variables of this process that do not change the
+        connection. Other secrets are written to a service file that only the user of this process
+        can read, and the result names this file.
 
         With these variables, the programs print timestamps in UTC. Otherwise, the same rows would
         have different digests on servers with different timezones.
@@ -401,7 +403,7 @@ def lost(address: DatabaseAddress, error: psycopg.OperationalError) -> ServiceEr
 
 
 def lacks_library(address: DatabaseAddress, text: str) -> UsageError:
-    """Return the error for a server that lacks a file of an extension.
+    """Return the error for a server that lacks a file of an extension, such as its library.
 
     Args:
         address: address of the database that uses the extension.

@@ -25,9 +25,9 @@ _ENHANCED = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?!\S)")
 _LEADING_DOT = re.compile(rb"(?m)^\.")
 _ADDRESS = re.compile(r"[^@\s\x00-\x1f\x7f<>]+@[^@\s\x00-\x1f\x7f<>]+")
 _NAMED = re.compile(r'"?([^"<>\x00-\x1f\x7f]*?)"? *<([^<>]+)>')
-_NOT_THE_RECIPIENT = {500, 502, 503, 530, 534, 535, 538}  # our commands or our login
-_MAILBOX_FULL = 552  # RFC 5321, 4.5.3.1.10: to be taken as 452
-_FULL_AFTER_ALL = "552 5.2.2"  # without the second code it is the size of the mail
+_NOT_THE_RECIPIENT = {500, 502, 503, 530, 534, 535, 538}  # the cause is the command or the login
+_MAILBOX_FULL = 552  # RFC 5321, 4.5.3.1.10: means the same as 452
+_FULL_AFTER_ALL = "552 5.2.2"  # 552 without 5.2.2 means that the mail is too large
 _TOO_MANY = 421  # the server ends the session
 
 
@@ -89,7 +89,7 @@ class MailServer:
             )
         if not spec.host:
             raise UsageError(f"Connection {spec.conn_id} has no host.")
-        named = _NAMED.fullmatch(spec.text("from_email"))  # parseaddr makes something of anything
+        named = _NAMED.fullmatch(spec.text("from_email"))  # parseaddr accepts any text
         name, sender = named.groups("") if named else ("", spec.text("from_email"))
         addresses = {"from_email": sender}
         addresses |= {key: spec.text(key) for key in ("reply_to", "unsubscribe_to")}
@@ -223,7 +223,7 @@ class MailSession:
             self.close()
             if fresh:
                 return Reply(DeliveryStatus.UNAVAILABLE, lost.code)
-        try:  # a server may end a session that was idle, or had its share of mails
+        try:  # the server may have ended an idle session, or may limit mails per session
             return self._sent(recipient, content)
         except _Lost as lost:
             self.close()
@@ -253,7 +253,7 @@ class MailSession:
                                 (lambda: smtp.docmd("data"), (354,))):  # fmt: skip
             try:
                 code, words = _reply_to(command)
-            except _Lost:  # this mail's own doing, for all we know: the others go on
+            except _Lost:  # may concern only this mail: others are sent
                 self._drop()
                 return Reply(DeliveryStatus.DEFERRED)
             if code not in expected:
@@ -267,7 +267,7 @@ class MailSession:
         try:
             smtp.send(body + b".\r\n")
         except (smtplib.SMTPException, OSError):
-            self._drop()  # the last bytes never left: no server can have taken it
+            self._drop()  # sent incompletely, so the server cannot have accepted it
             return Reply(DeliveryStatus.DEFERRED)
         try:
             code, words = self._last_answer(smtp)
@@ -291,7 +291,7 @@ class MailSession:
         try:
             return smtp.getreply()
         finally:
-            if smtp.sock is not None:  # it is gone where nothing came
+            if smtp.sock is not None:  # None if the connection was lost
                 smtp.sock.settimeout(self.server.timeout)
 
     def _not_taken(self, smtp: smtplib.SMTP, code: int, words: bytes) -> Reply:
@@ -338,7 +338,7 @@ class MailSession:
                 smtp = smtplib.SMTP(server.host, server.port, timeout=server.timeout)
             stack.callback(smtp.close)
             if server.security == "starttls":
-                smtp.starttls(context=context)  # fails also for a certificate that does not fit
+                smtp.starttls(context=context)  # also fails if the certificate is invalid
             smtp.ehlo_or_helo_if_needed()
             if server.login:
                 smtp.login(server.login, server.password)

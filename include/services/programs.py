@@ -27,8 +27,8 @@ from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 
 CLIENT_VARIABLE = "PARCELSEAL_POSTGRES_CLIENT"
-CANCEL_TIME = 2.0  # seconds until a program is killed that has not ended on SIGINT
-CLIENT_PROGRAMS = {"pg_dump", "pg_restore", "psql"}  # the others belong to the embedded server
+CANCEL_TIME = 2.0  # seconds between SIGINT and SIGKILL
+CLIENT_PROGRAMS = {"pg_dump", "pg_restore", "psql"}  # all others belong to the embedded server
 
 
 def program_folder() -> Path:
@@ -74,16 +74,17 @@ def pg_version(name: str) -> str:
 
 
 def ending_with_this_thread(command: Sequence[str]) -> list[str]:
-    """Return a command line whose program receives SIGINT when the thread that started it ends.
+    """Return a command line whose program receives SIGINT when the current thread ends.
 
     Otherwise, a `pg_restore` would continue to build indexes after its parent was killed. On
     SIGINT, `pg_restore`, `pg_dump` and `psql` cancel their statement on the server and end their
     own worker processes. SIGTERM would not make `psql` cancel its statement.
 
-    The kernel sends the signal when the thread ends, not when the process ends. Therefore, start
-    the program and wait for it in the same thread. The program `setpriv` of util-linux asks the
-    kernel for this signal. If `setpriv` is missing, the command line is returned unchanged. A
-    `preexec_fn` could do the same, but it can deadlock in a process with threads.
+    The kernel sends the signal when the thread that started the program ends, not when its process
+    ends. Therefore, start the program and wait for it in the same thread. The program `setpriv` of
+    util-linux asks the kernel for this signal. If `setpriv` is missing, the command line is
+    returned unchanged. A `preexec_fn` could do the same, but it can deadlock in a process with
+    threads.
 
     Args:
         command: command line of the program.
@@ -114,7 +115,7 @@ SUPPORTED = (15, 16, 17, 18)
 
 
 def major_version(version: int | str) -> int:
-    """Return the major version, such as ``15``.
+    """Return the major version, such as ``15``; 0 if the text does not begin with a number.
 
     Args:
         version: version number as in libpq (150004 is 15.4), or the text that servers and programs
@@ -133,7 +134,7 @@ def listed(versions: Sequence[int]) -> str:
 
 
 def require_fitting_client() -> list[int]:
-    """Return those major versions of servers that the client programs of this machine can back up.
+    """Return the major versions of the servers that the pg_dump of this machine can back up.
 
     pg_dump refuses newer servers. Therefore, these are the supported versions up to the version of
     pg_dump.
@@ -177,10 +178,10 @@ def require_fitting_server(version: int, where: str) -> None:
     )
 
 
-PIECE = 1024 * 1024  # bytes handed on at once
+PIECE = 1024 * 1024  # maximum bytes of a piece of output
 MOST_LINES = 200  # of messages
 _LONGEST_LINE = 64 * 1024  # bytes; the rest of a longer message is another line
-_PIPE_SIZE = 1024 * 1024  # bytes; the default of 64 KiB makes both ends wait for each other
+_PIPE_SIZE = 1024 * 1024  # bytes; with the default of 64 KiB, reader and writer often wait
 _SMALL_READ = 256 * 1024  # bytes
 _GATHER = 0.002  # seconds
 _SQLSTATE = re.compile(r"(?:ERROR|FATAL|PANIC): +([0-9A-Z]{5})$")
@@ -208,7 +209,7 @@ class Pipe:
     def _read(self) -> bytes:
         """Read bytes until the buffer is full or every writer has closed the pipe.
 
-        The result is empty if every writer had closed the pipe before.
+        The result is empty if no bytes are left and every writer has closed the pipe.
 
         The programs write 4 KiB at a time. Therefore, the method waits briefly for more bytes after
         a small read.
@@ -298,7 +299,7 @@ class ClientProgram:
     def feed(self, pieces: Iterable[bytes]) -> None:
         """Write bytes to the program's input, and then close the input.
 
-        If the program stops reading, this is not an error, and the method returns.
+        If the program no longer reads its input, the method returns without an error.
 
         Args:
             pieces: bytes to write, in pieces of any size.

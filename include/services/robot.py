@@ -32,10 +32,10 @@ _PATHS = {
     "dingtalk": "/robot/send",
     "feishu": "/open-apis/bot/v2/hook",
 }
-_TOKENS = {"wecom": "key", "dingtalk": "access_token"}  # Feishu's is part of the path
+_TOKENS = {"wecom": "key", "dingtalk": "access_token"}  # in Feishu URLs, it is part of the path
 LONGEST = {"wecom": 2048, "dingtalk": 20_000, "feishu": 20_000}
 """Bytes of a message's text, by kind."""
-# Too often, or busy: all three allow some messages a minute only.
+# Codes for too many messages per minute, or for a busy service.
 _LATER = {
     "wecom": {-1, 45009, 45033},
     "dingtalk": {-1, 130101, 130102, 410100},
@@ -136,7 +136,7 @@ class Robot:
         if status >= 500 or status < 200:
             return Reply(
                 DeliveryStatus.IN_DOUBT, str(status)
-            )  # of a gateway: its server may have the message
+            )  # from a gateway: the chat service may have received the message
         if status >= 300:
             return Reply(DeliveryStatus.REFUSED, str(status))
         try:

@@ -1,4 +1,4 @@
-"""Find the connections to other machines that are not verified over TLS."""
+"""Find connections that leave this machine without verified TLS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Lookup = Callable[[str], ConnectionSpec | None]
 def unverified_routes(
     lookup: Lookup, databases: Iterable[str], stores: Iterable[str]
 ) -> list[Route]:
-    """Return the network routes to other machines that are not verified over TLS.
+    """Return the network routes that leave this machine without verified TLS.
 
     The definitions of the connections are read, and no connection is opened. A connection whose
     definition cannot be read is skipped. Mail servers and robots of group chats are not included,

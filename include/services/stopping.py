@@ -31,7 +31,7 @@ from typing import NoReturn
 import psutil
 
 LIMIT = 12.0  # seconds from the first signal to the forced end; the documented limit is 15
-REPEAT = 1.0  # seconds after the first signal in which further ones count as the same
+REPEAT = 1.0  # seconds after the first signal in which further signals are ignored
 POLITE = 1.0  # seconds that children get between SIGINT and SIGKILL when the process ends at once
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _WAKE = signal.SIGRTMIN  # interrupts the main thread; the kernel may have chosen another thread
@@ -56,7 +56,7 @@ class Interruption(KeyboardInterrupt):
 
 @dataclass
 class _State:
-    number: int = 0  # of the first signal; 0 while none arrived
+    number: int = 0  # number of the first signal; 0 before any signal
     is_raised: bool = False
     deferrals: int = 0
     exit_functions: list[Callable[[], None]] = field(default_factory=list)
@@ -66,10 +66,10 @@ _state = _State()
 
 
 def install(announce: Callable[[str], None]) -> None:
-    """Start to handle SIGTERM and SIGINT in this process. A signal then ends the command in time.
+    """Start to handle SIGTERM and SIGINT: either signal ends the command within `LIMIT` seconds.
 
     Call this function in the main thread. If a shell script starts a process in the background, the
-    process ignores SIGINT at first; after this call, SIGINT ends such a process too.
+    process ignores SIGINT at first. After this call, it no longer ignores SIGINT.
 
     Args:
         announce: function that prints a line on the terminal.
@@ -129,9 +129,7 @@ def before_forced_exit(act: Callable[[], None]) -> None:
 
 @contextmanager
 def before_forced_exit_in_block(act: Callable[[], None]) -> Iterator[None]:
-    """Register a function for `exit_now` at the start of the block, and unregister it at the end.
-
-    If `exit_now` ends the process during the block, it calls the function first.
+    """Let `exit_now` call a function if it ends the process during the block.
 
     Args:
         act: function without arguments that cleans up, such as by deleting files or ending servers.
@@ -188,12 +186,12 @@ def _watch(
             continue
         if begun is None:
             begun = time.monotonic()
-            # Its ROLLBACK fails in a session that the signal broke off, and it logs the session.
+            # psycopg would log each session whose ROLLBACK fails because of the signal.
             logging.getLogger("psycopg").setLevel(logging.CRITICAL)
             _state.number = arrived[0]
             signal.pthread_kill(_main_thread(), _WAKE)
             name = signal.Signals(arrived[0]).name
-            with suppress(Exception):  # a pipe to which it prints may have ended by the same signal
+            with suppress(Exception):  # the signal may have ended the reader of the output
                 announce(
                     f"{name}: stopping within {LIMIT:.0f} s; "
                     "a second signal ends the command at once"

@@ -11,7 +11,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-# libpq's modes that encrypt, or may, without checking who answers.
+# Values of libpq's sslmode that encrypt, or may encrypt, and do not fully verify the server.
 _UNVERIFIED_MODES = {"allow", "prefer", "require", "verify-ca"}
 
 
@@ -37,7 +37,7 @@ class Destination(StrEnum):
 
     DATABASE = "database"  # PostgreSQL, whose connection may choose a weaker mode
     STORE = "store"  # dumps are encrypted and bundles signed before they leave
-    KMS = "kms"  # data keys go over it as they are
+    KMS = "kms"  # data keys are sent without further encryption
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def of_database(parameters: Mapping[str, str]) -> Transport:
     If the keywords name several hosts, the result is the protection of the least safe route.
 
     Args:
-        parameters: libpq keywords. If they name a service, the route is never local, because a
-            service may name any host.
+        parameters: libpq keywords. If they name a section of a libpq service file, the route is
+            never local, because the section may name any host.
     """
     if is_local_database(parameters):
         return Transport.LOCAL

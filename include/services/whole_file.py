@@ -9,8 +9,8 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file, or replace its whole content. Only the user of this process can read the file.
 
-    After a crash, the file has either the old content or the new content. At any time, only one
-    process may write the same file.
+    After a crash, the file has either the old content or the new content. The caller must ensure
+    that no other process writes the same file at the same time.
 
     Raises:
         OSError: the file cannot be written.

@@ -157,8 +157,8 @@ def sheet_faults(issued: Sequence[str], titles: Sequence[str]) -> list[Fault]:
     """Return a fault for each sheet that is missing in a returned workbook or was added to it.
 
     Args:
-        issued: names of the issued sheets.
-        titles: names of the returned sheets.
+        issued: names of the sheets in the issued workbook.
+        titles: names of the sheets in the returned workbook.
     """
     missing = [title for title in issued if title not in titles]
     added = [title for title in titles if title not in issued]

@@ -50,7 +50,7 @@ def draw(
         title: title in the file properties.
         issued_at: time of issue.
         sheets: for each sheet name, the function that fills the sheet.
-        binding: content of the hidden last sheet, which identifies this issue of the workbook.
+        binding: content of the hidden last sheet, which identifies this issue; see `Binding`.
     """
     book = Workbook()
     book.remove(book.worksheets[0])

@@ -20,7 +20,7 @@ from include.messages import Message, _
 from include.services.errors import UsageError
 from include.workbooks.faults import Fault, WorkbookRefused
 
-MAX_BYTES = 32 * 1024**2  # 5,000 items with the longest notes have 20 MB
+MAX_BYTES = 32 * 1024**2  # a workpaper with 5,000 items and the longest notes has 20 MB
 MAX_UNPACKED_BYTES = 64 * 1024**2  # bytes of all parts
 MAX_PARTS = 500
 MAX_CELLS = 1_000_000

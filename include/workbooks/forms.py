@@ -1,5 +1,8 @@
 """Describe the layout of a workbook that people fill in.
 
+An *issue* of a workbook is one file that was created for people to fill in, such as the
+questionnaire for one review of a partner. A hidden sheet (`Binding`) identifies the issue.
+
 `include.workbooks.drawing` draws the workbook from the description, and
 `include.workbooks.returned` uses the same description to read the returned workbook. Labels of
 cells are constants and not messages of the translation catalogue, because a changed translation
@@ -125,8 +128,8 @@ class Note:
         too_long_message: function that returns the message for a text that is too long. Its
             arguments are the length of the text and `max_length`.
         shorten_action: corrective action for a text that is too long.
-        private: whether the text must not contain a mobile number or an ID number. Such a text is
-            also converted to a single line.
+        private: whether a text with a mobile number or an ID number is refused. If this is True,
+            each text is also converted to a single line.
     """
 
     max_length: int
@@ -178,7 +181,7 @@ class RowFaults:
 
     Attributes:
         unknown: message for a row whose key is not in the issued table.
-        restore: corrective action for such a row.
+        restore: corrective action for a row whose key is not in the issued table.
         duplicate: function that returns the message for a key that several rows have.
         missing: function that returns the message for a key that no row has.
         changed: function that returns the message for a changed locked cell. Its arguments are the
@@ -271,7 +274,7 @@ class Cover:
 class Binding:
     """The hidden sheet that identifies the issue of a workbook.
 
-    Excel offers no menu item that shows the sheet.
+    The docstring of this module defines *issue*. Excel offers no menu item that shows the sheet.
 
     Attributes:
         sheet: name of the sheet.

@@ -37,15 +37,15 @@ _MAX_DIGITS = 18  # digits; more do not fit into a bigint
 def read_binding(
     content: bytes, name: str, binding: str, facts: tuple[str, str], action: Message
 ) -> tuple[str, str]:
-    """Return two facts that identify the issue of a workbook: a text and a number.
+    """Return two facts that identify the issue of a returned workbook: a text and a number.
 
-    The facts are on the hidden sheet.
+    The facts are on the hidden sheet; see `include.workbooks.forms.Binding`.
 
     Args:
         content: content of the file.
         name: name of the file, for messages.
         binding: name of the hidden sheet.
-        facts: names of the text and of the number on that sheet.
+        facts: labels of the text and of the number on that sheet.
         action: corrective action for a workbook without the text or the number.
 
     Raises:
@@ -337,9 +337,11 @@ class ReturnedTable:
         return self._sheet.note(row, self.columns.get(head, 0), note)
 
     def filled_rows(self) -> Iterator[int]:
-        """Yield the numbers of the rows of the table in which a cell is filled.
+        """Yield the numbers of the rows of the table that have a filled cell.
 
-        Filled cells to the left or right of the table are recorded as faults.
+        Cells of locked columns that are not compared do not count. Filled cells to the left or
+        right of the table are recorded as faults. In an `arranged` table, such a cell is no fault
+        if its column has a header: the added column has already been recorded as a fault.
         """
         top, key = self._table.header_row, self._table.key
         fixed = {column.head for column in self._table.locked if column.returned == "ignored"} - {

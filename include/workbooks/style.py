@@ -137,7 +137,7 @@ def width_for(words: str) -> int:
 
 
 def height(words: str, width: int) -> float:
-    """Return the height in points that a row needs for a text.
+    """Return the height in points that a row needs to show a text completely.
 
     Args:
         words: the text.

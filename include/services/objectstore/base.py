@@ -14,7 +14,7 @@ from typing import Protocol, Self
 
 from include.services.errors import ServiceError
 
-MOST_VERSIONS = 16  # older versions of an object that are tried, from the oldest on
+MOST_VERSIONS = 16  # maximum number of older versions to try, beginning with the oldest
 _PIECE = 1024 * 1024  # bytes read at a time
 
 

@@ -404,7 +404,7 @@ class DirectoryStore(ObjectStore):
             try:
                 folder.rmdir()
             except OSError:
-                return  # not empty, or of another user: it stays
+                return  # the folder is not empty, or belongs to another user
             folder = folder.parent
 
 

@@ -37,7 +37,9 @@ _ACTIONS = {
 
 @contextmanager
 def naming(doing: str, key: str, store: str) -> Iterator[None]:
-    """Convert an OSError of the block to a StoreError with the store, the object and advice.
+    """Convert an OSError of the block to a StoreError with advice for the user.
+
+    The message of the StoreError names the store and the object.
 
     Args:
         doing: attempted operation as a verb, such as ``read``.
@@ -103,7 +105,7 @@ def open_regular(root: Path, names: Sequence[str]) -> int:
             below = _open(name, _FOLDER | os.O_NOFOLLOW, folder)
             os.close(folder)
             folder = below
-        # Asked before it is opened: the opening of a device may do something.
+        # Checked before the file is opened: opening a device may have an effect.
         _require_regular(os.stat(names[-1], dir_fd=folder, follow_symlinks=False))
         file = _open(names[-1], _FILE, folder)
     finally:
@@ -150,13 +152,13 @@ def link_above(root: Path, names: Sequence[str]) -> Path | None:
 def walk(folder: Path, above: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield the key and the directory entry of each regular file below a folder, sorted by key.
 
-    Files in subfolders are included. Links are not followed. If the path of a folder is longer than
-    a key may be, the folder is skipped.
+    Files in subfolders are included. Links are not followed. If the path of a subfolder is longer
+    than a key may be, the subfolder is skipped.
 
     Args:
         folder: path of the folder.
-        above: path of the folder below the store's directory, with a trailing slash; empty for that
-            directory. The keys of the files begin with it.
+        above: path of ``folder`` relative to the store's directory, with a trailing slash; empty
+            for that directory itself. The keys of the files begin with this path.
         prefix: prefix of the keys to yield; empty for all.
     """
     with os.scandir(folder) as entries:

@@ -1,7 +1,7 @@
 """Check the keys of objects, and name temporary files and lock files.
 
-A key that is valid in S3 buckets is also valid in directories, and the reverse. Therefore, a backup
-can be moved from a bucket to a directory, or from a directory to a bucket.
+The same keys are valid in S3 buckets and in directories. Therefore, a backup can be moved from a
+bucket to a directory, or from a directory to a bucket.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def partial_name(name: str) -> str:
 
 
 def finished_name(partial: str) -> str:
-    """Return the name of the object's file that a temporary file will become.
+    """Return the name of the object's file to which a temporary file will be renamed.
 
     Args:
-        partial: name of the temporary file. If it is another file's name, the result is empty.
+        partial: name of the temporary file. For the name of any other file, the result is empty.
     """
     return partial[1:].rpartition(".partial-")[0] if is_partial_name(partial) else ""
 
@@ -81,7 +81,7 @@ def locked_name(lock: str) -> str:
     """Return the name of the object's file to which a lock file belongs.
 
     Args:
-        lock: name of the lock file. If it is another file's name, the result is empty.
+        lock: name of the lock file. For the name of any other file, the result is empty.
     """
     is_lock = is_own_name(lock) and not is_partial_name(lock)
     return lock[1:].removesuffix(".lock.json") if is_lock else ""

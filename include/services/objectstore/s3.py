@@ -82,7 +82,8 @@ def make_s3_client(
         secret_key: secret key for ``access_key``.
         verify: whether to verify TLS certificates, or the file of trusted certificate authorities.
         connect_timeout: timeout of a connection attempt in seconds.
-        read_timeout: number of seconds to wait for the next byte. After that, a request has failed.
+        read_timeout: seconds to wait for the next byte of a response. If none arrives, the request
+            has failed.
         max_attempts: total number of attempts of a request. The pauses between them are random and
             become longer.
 
@@ -95,7 +96,7 @@ def make_s3_client(
         read_timeout=read_timeout,
         s3={"addressing_style": "path"} if endpoint_url else {},
         tcp_keepalive=True,
-        # Uploads name SHA-256 themselves; other services do not know boto3's default CRC.
+        # Uploads request SHA-256 explicitly. Some services do not support boto3's default, a CRC.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )

@@ -96,7 +96,7 @@ _ACCOUNT = {"NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Inva
 _THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "429"}
 _MISSING = {"NoSuchKey", "NoSuchVersion", "404", "NotFound", "405", "MethodNotAllowed"}
 
-# Everything that can end the reading of a body half-way.
+# Errors that can interrupt the reading of a response body.
 BODY_ERRORS = (BotoCoreError, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -118,7 +118,7 @@ def is_denied(error: Exception) -> bool:
 
 
 def needs_a_person(error: Exception) -> bool:
-    """Return whether retries are useless until a person changes account, bucket or certificate."""
+    """Return whether a request fails until a person changes the account, bucket or certificate."""
     local = boto.NoCredentialsError | boto.PartialCredentialsError | boto.SSLError
     return isinstance(error, local) or error_code(error) in _DENIED | _ACCOUNT
 

@@ -185,7 +185,8 @@ class S3Writer(ObjectWriter):
 
     An object of up to 16 MiB is sent in one request, and a larger object in parts. Two parts are
     sent while the caller fills the next part. Therefore, the writer needs memory for three parts.
-    This is 48 MiB for small objects, and 210 MiB for an object of 100 GiB.
+    These are 48 MiB at first, and 210 MiB at the end of an object of 100 GiB, because the parts
+    grow.
     """
 
     def __init__(

@@ -84,8 +84,8 @@ def versions_under(bucket: Bucket, full_prefix: str) -> list[ObjectVersion]:
         Bucket=bucket.name, Prefix=full_prefix
     )
     versions = [version for page in pages for version in _versions_of(page)]
-    # S3 lists a key's versions from the newest on, and its times are in seconds: the sort keeps
-    # the order of the answer where two are of the same second.
+    # S3 lists the versions of a key from the newest to the oldest, with times in seconds. The sort
+    # is stable, so versions of the same second keep the order of the response.
     return sorted(
         versions,
         key=lambda version: (version.key, not version.is_current, -version.modified_at.timestamp()),
