@@ -52,7 +52,7 @@ def list_incidents(as_json: AsJson = False) -> int:
         **fields("incident", "type", "state"),
         "grade": lambda incident: incident["grade"] or "not graded",
         "aware": lambda incident: incident["aware_at"][:16],
-        "ran out": lambda incident: incident["ran_out"],
+        "missed deadlines": lambda incident: incident["ran_out"],
         "next due": lambda incident: (incident["next_due_at"] or "")[:16],
     }
     print_list(as_json, {"incidents": listed}, listed, columns)

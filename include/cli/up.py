@@ -56,6 +56,7 @@ def up(
         local_airflow.lock_home(services.home),
         local_stack(services, customers=customers, always=True),
     ):
+        _ = services.state  # refuses the schema of another version before Airflow starts
         local = LocalProfile(services.home)
         local_airflow.stop_leftover(local)
         port = local_airflow.free_port()

@@ -7,7 +7,6 @@ review.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import date, datetime
 
 from pydantic import BaseModel
@@ -141,13 +140,13 @@ class NamedSubProcessor(BaseModel):
         partner: number of the partner.
         name: name of the sub-processor.
         country: country or region of the sub-processor.
-        purpose: description of what the sub-processor processes for the partner.
+        what_for: description of what the sub-processor processes for the partner.
     """
 
     partner: str
     name: str
     country: str
-    purpose: str
+    what_for: str
 
 
 class PartnerCheck(StepResult):
@@ -563,7 +562,12 @@ def _local(run: RunContext[PartnerRules], at: datetime | None) -> datetime | Non
 
 def _sub_processors(all_obligations: Sequence[PartnerObligations]) -> list[NamedSubProcessor]:
     return [
-        NamedSubProcessor(partner=obligations.partner.number, **asdict(sub_processor))
+        NamedSubProcessor(
+            partner=obligations.partner.number,
+            name=sub_processor.name,
+            country=sub_processor.country,
+            what_for=sub_processor.purpose,
+        )
         for obligations in all_obligations
         if obligations.partner.live and obligations.reviews.passed is not None
         for sub_processor in obligations.reviews.passed.sub_processors

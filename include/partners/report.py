@@ -276,7 +276,7 @@ def _sub_processors_table(sub_processors: Sequence[NamedSubProcessor]) -> Table:
             (
                 _("Information that the sub-processor processes"),
                 "text",
-                lambda company: company.purpose,
+                lambda company: company.what_for,
             ),
         ],
     )

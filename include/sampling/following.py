@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel, Field
 
 from include.evidence.step_findings import StepFindings, StepResult
 from include.findings import register
@@ -29,12 +30,15 @@ from include.workflow.step import Step
 class OpenFinding(BaseModel):
     """An open finding, as the step that follows up findings stores it in its result.
 
-    For the fields see `include.findings.register.Finding`.
+    For the other fields see `include.findings.register.Finding`.
+
+    Attributes:
+        what: description of the finding.
     """
 
     id: int
     reference: str
-    description: Message
+    what: Annotated[Message, Field(validation_alias=AliasChoices("what", "description"))]
     owner: str
     due_on: date
     state: State

@@ -119,9 +119,10 @@ def _read_revision(conn: Connection) -> str | None:
 def _refuse_newer(current: str | None) -> None:
     if current is not None and current not in _known_revisions():
         raise UsageError(
-            f"The state database is at revision {current}, which this version does not know.",
-            "Use the version of ParcelSeal that migrated it, or a newer one. State from before "
-            "version 1.0 cannot be upgraded: start with an empty state database.",
+            f"Another version of ParcelSeal made the state database (revision {current}). This "
+            "version cannot use it, and changed nothing.",
+            "If a newer version made it, use that version. If a version before 1.0 made it, start "
+            "with an empty state database: docs/how-to/upgrade.md.",
         )
 
 

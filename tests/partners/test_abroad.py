@@ -74,8 +74,8 @@ def test_check_reports_foreign_sub_processors_of_partners_with_access(
     assert codes(record) == [("partners.sub_processor_abroad", "attention", "1")]
     (finding,) = record.findings
     assert Translator("en").text(finding.message) == (
-        "Company 1: in the questionnaire, 3 sub-processors have a country or region other than "
-        "mainland China (Singapore, US)."
+        "In the questionnaire, 3 sub-processors have a country or region other than mainland "
+        "China (Singapore, US)."
     )
     assert "Singapore、US" in Translator("zh_CN").text(finding.message)
     complete_review_with(company, "1", sub_processors[:1])

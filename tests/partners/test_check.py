@@ -158,12 +158,12 @@ def test_finding_names_partner_and_contains_complete_command(company: PartnersCo
     first, second = (
         finding for finding in company.check().findings if finding.code == "partners.review_missing"
     )
-    assert english.text(first.message).startswith("Süd & Söhne: The date of the last")
+    assert english.finding(first).startswith("Süd & Söhne (11): The date of the last")
     assert first.for_engineers is not None
     assert english.text(first.for_engineers).startswith(
         "`./parcelseal partners questionnaire 11 --out FILE --by ID`"
     )
-    assert english.text(second.message).startswith("partner without a name: The date")
+    assert english.finding(second).startswith("partner 12: The date")
     assert "`" not in english.text(first.action) + english.text(second.action)
 
 

@@ -136,7 +136,7 @@ def test_ensure_current_refuses_empty_and_newer_databases(database: str) -> None
     with db.begin() as conn:
         conn.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
     for refused in (ensure_current, migrate):
-        with pytest.raises(UsageError, match="revision 9999, which this version does not know"):
+        with pytest.raises(UsageError, match="revision 9999"):
             refused(db)
     assert newest_revision() < "9999"
 
