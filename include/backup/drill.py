@@ -182,7 +182,7 @@ def require_drill_server(source: Source, server: DatabaseAddress) -> None:
 
 CHOOSE = Step(
     name="choose",
-    title=_("The choice of a restore point of {part}", part=""),
+    title=_("The selection of a restore point for {part}", part=""),
     clause=CLAUSE,
     work=choose,
     result=Choice,

@@ -25,7 +25,7 @@ STOP = _(
     "Do not use this restore point. Take a new backup, run a restore drill with it, and open an "
     "incident."
 )
-DRILL_SERVER = _("The connection `drill_db` leads to the drill server.")
+DRILL_SERVER = _("The drill server is configured in the connection `drill_db`.")
 
 
 def judge_tables(
@@ -72,10 +72,10 @@ def judge_check(findings: StepFindings, refused: CheckRefusesRows) -> None:
             "Then take a new backup and run a restore drill with it."
         ),
         for_engineers=_(
-            "The constraint calls a function. A backup by `pg_dump` is loaded table by table, so "
-            "that the rows or tables that the function reads may not be loaded yet. Replace the "
-            "constraint by a trigger or a foreign key, or add it again as `NOT VALID`, which still "
-            "checks new rows."
+            "The constraint calls a function. A backup by `pg_dump` is loaded table by table, "
+            "so the tables or rows that the function reads may not be loaded yet when the "
+            "constraint is checked. Replace the constraint by a trigger or a foreign key, or "
+            "add it again as `NOT VALID`, which still checks new rows."
         ),
     )
 
@@ -141,8 +141,8 @@ def judge_schema(findings: StepFindings, comparison: Comparison, manifest: Manif
             )
             if copy_version != manifest.server_version
             else _(
-                "The server of the original database and the drill server have the same "
-                "version of PostgreSQL."
+                "Both servers have the same version of PostgreSQL, so the version is not the "
+                "cause of the difference."
             ),
         )
 
@@ -323,5 +323,5 @@ def judge_targets(
                 "Find out why the off-site backup made no newer restore point, and run the "
                 "off-site backup again."
             ),
-            for_engineers=_("The newest runs of `backup_offsite` show the cause."),
+            for_engineers=_("Find the cause in the newest runs of `backup_offsite`."),
         )

@@ -106,7 +106,7 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
 
 def _missing(records: RunRecords, database: str) -> list[Finding]:
     titles = {
-        CHOOSE.name: _("The choice of a restore point"),
+        CHOOSE.name: _("The selection of a restore point"),
         REFUSALS.name: _("The test with damaged backups"),
         DRILL.name: _("The restore"),
     }
@@ -178,11 +178,13 @@ def _brought_back(drills: Sequence[RestoreDrill | None]) -> Fact:
     # If no erased record remains, rows that still contain keys of erased records are counted.
     came_back = sum(drill.remaining or sum((drill.holding or {}).values()) for drill in measured)
     if not entries:
-        empty = _("the erasure ledger of these databases is empty")
+        empty = _("the erasure ledger has no records of these databases")
         return Fact(label=label, value=_("no erased records to check"), note=empty)
     if missed and not came_back:
         unsearched = _(
-            "{count} erased records of the erasure ledger could not be searched for", count=missed
+            "the run could not search for {count} erased records that are listed in the "
+            "erasure ledger",
+            count=missed,
         )
         return Fact(label=label, value=None, status=Outcome.FAIL, note=unsearched)
     return Fact(
@@ -190,7 +192,7 @@ def _brought_back(drills: Sequence[RestoreDrill | None]) -> Fact:
         value=came_back,
         status=must_be_zero(came_back),
         note=_(
-            "the run searched for {count} erased records of the erasure ledger",
+            "the run searched for {count} erased records that are listed in the erasure ledger",
             count=entries - missed,
         ),
     )
@@ -227,15 +229,15 @@ def _database(
         (_("Tables whose content was compared"), drill.compared),
         (_("Rows restored"), drill.rows),
         (_("Foreign keys checked row by row"), drill.foreign_keys),
-        (_("Objects of the backup that were not restored"), _left_out(drill)),
+        (_("Database objects in the backup that were not restored"), _left_out(drill)),
         (
             _("Newest record in the restored database"),
             None if drill.rows is None else _newest(drill),
         ),
-        (_("Entries of the erasure ledger"), drill.erasures),
-        (_("Erased records that the backup contained and that were erased again"), drill.replayed),
+        (_("Erased or masked records listed in the erasure ledger"), drill.erasures),
+        (_("Erased records that were found in the backup and erased again"), drill.replayed),
         (
-            _("Masked records that the backup contained unmasked and that were masked again"),
+            _("Masked records that were found unmasked in the backup and masked again"),
             drill.remasked,
         ),
         (
@@ -285,7 +287,7 @@ def _was_refused(variant: Variant, refusals: Refusals | None) -> Message | None:
 def _left_out(drill: RestoreDrill) -> Message | None:
     if drill.left_out is None:
         return None
-    return listed(drill.left_out) if drill.left_out else _("no object")
+    return listed(drill.left_out) if drill.left_out else _("none")
 
 
 def _newest(drill: RestoreDrill) -> Message | datetime:
@@ -298,8 +300,8 @@ def _meaning(*, proven: bool) -> Section:
     heading = _("Scope and limits of this report")
     if not proven:
         text = _(
-            "This drill does not prove that a database can be restored. It proves only "
-            "the facts in its findings."
+            "This drill did not prove that any database can be restored. It proves only the "
+            "facts in its findings."
         )
         return Section(heading=heading, blocks=[Paragraph(text=text)])
     return Section(

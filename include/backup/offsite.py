@@ -164,7 +164,7 @@ def check(run: RunContext[None], findings: StepFindings) -> Preflight:
                 _("Ask the data engineers to configure the connection of the database."),
                 subject=database.name,
                 for_engineers=_(
-                    "The data map names the connection `{connection}`.",
+                    "Configure the connection `{connection}`, which the data map names.",
                     connection=database.connection,
                 ),
             )

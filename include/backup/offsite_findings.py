@@ -79,7 +79,7 @@ _REPAIR = _(
     "Ask the data engineers to correct the off-site store or its connection, then run the backup "
     "again."
 )
-_CONNECTION = _("The connection `offsite_store` names the store.")
+_CONNECTION = _("The off-site store is configured in the connection `offsite_store`.")
 
 
 def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Message]:
@@ -249,8 +249,8 @@ def check_recipients(
         "replace the recipient's certificate."
     )
     new_keys = _(
-        "`./parcelseal keys new` creates keys. The connection `offsite_store` names the "
-        "certificates."
+        "Create keys with `./parcelseal keys new`, then enter their certificates under "
+        "`recipients` in the extra of the connection `offsite_store`."
     )
     for faulty in unreadable:
         findings.find(
@@ -301,15 +301,18 @@ def check_recipients(
                 minimum=rules.minimum,
             ),
             _(
-                "Add recipients, whose private keys decrypt backups, and keep one of these "
-                "private keys offline."
+                "Add recipients who can decrypt backups, and keep the private key of one "
+                "recipient offline."
             ),
             subject="recipients",
             for_engineers=_CERTIFICATES,
         )
 
 
-_CERTIFICATES = _("The connection `offsite_store` names the certificates of the recipients.")
+_CERTIFICATES = _(
+    "Enter the recipients' certificates under `recipients` in the extra of the "
+    "connection `offsite_store`."
+)
 
 
 _LEFT_OVERS = {  # attribute of `Cleared` -> message and action
@@ -319,8 +322,8 @@ _LEFT_OVERS = {  # attribute of `Cleared` -> message and action
             "deleted."
         ),
         _(
-            "No action is required: a run deletes the files of the interrupted backup after the "
-            "lock expires."
+            "No action is required: a later run deletes the files of the interrupted backup "
+            "after the lock expires."
         ),
     ),
     "held": (
@@ -329,8 +332,8 @@ _LEFT_OVERS = {  # attribute of `Cleared` -> message and action
             "under a legal hold."
         ),
         _(
-            "No action is required: a run deletes the files of the interrupted backup after the "
-            "legal hold is released."
+            "No action is required: a later run deletes the files of the interrupted backup "
+            "after the legal hold is released."
         ),
     ),
     "uncompared": (
@@ -340,9 +343,9 @@ _LEFT_OVERS = {  # attribute of `Cleared` -> message and action
             "record, or it could not be compared with the evidence bundles."
         ),
         _(
-            "Ask the data engineers to complete the register of legal holds in the state "
-            "database, or to make the comparison possible. A later run then deletes the files of "
-            "the interrupted backup."
+            "Ask the data engineers to enter the missing legal holds in the state database "
+            "again, or to correct the error that prevented the comparison with the evidence "
+            "bundles. A later run then deletes the files of the interrupted backup."
         ),
     ),
     "unknown": (
@@ -378,7 +381,7 @@ def report_unfinished(findings: StepFindings, cleared: Cleared) -> None:
             )
 
 
-_PRUNE_LOG = _("The log of the failed task that prunes restore points names the cause.")
+_PRUNE_LOG = _("Find the cause in the log of the failed task that prunes restore points.")
 
 
 def report_points(
@@ -428,8 +431,8 @@ def report_points(
                 "off-site store protects it by a lock or a legal hold."
             ),
             _(
-                "No action is required: a run deletes the restore point after the lock or the "
-                "legal hold ends."
+                "No action is required: a later run deletes the restore point after the lock "
+                "or the legal hold ends."
             ),
             subject=point,
         )

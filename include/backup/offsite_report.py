@@ -275,9 +275,9 @@ def _tables(manifest: Manifest, database: MappedDatabase) -> Section:
         ),
         Paragraph(
             text=_(
-                "The numbers of rows were counted in the same snapshot of the database as the "
-                "backup. The manifest of the backup, which is stored with this report, lists "
-                "all tables with their complete checksums."
+                "The rows were counted in the same database snapshot from which the backup was "
+                "made. The manifest of the backup, which is stored with this report, lists all "
+                "tables with their complete checksums."
             )
         ),
     ]
@@ -293,7 +293,7 @@ def _keys(manifests: Mapping[str, Manifest], backed_up: Sequence[str]) -> list[S
             heading=_("Recipients who can decrypt these backups"),
             blocks=[
                 table_of(
-                    _("Each of these recipients alone can decrypt a backup"),
+                    _("Any one of these recipients can decrypt a backup without the others"),
                     recipients,
                     [
                         (_("Recipient"), "text", lambda recipient: recipient.name),
@@ -349,8 +349,8 @@ def _meaning() -> Section:
                         "compared it instead."
                     ),
                     _(
-                        "Only a restore drill proves that a backup can be restored; this report "
-                        "does not."
+                        "This report does not prove that a backup can be restored. Only a "
+                        "restore drill proves this."
                     ),
                 ]
             )

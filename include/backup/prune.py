@@ -75,7 +75,7 @@ _WORDS = {
     Reason.DAILY: _("daily"),
     Reason.WEEKLY: _("weekly"),
     Reason.MONTHLY: _("monthly"),
-    Reason.FLOOR: _("one of the newest, which are always kept"),
+    Reason.FLOOR: _("among the newest restore points, which are always kept"),
     Reason.LOCKED: _("its lock period has not ended"),
     Reason.LEGAL_HOLD: _("legal hold"),
     Reason.EXPIRED: _("expired"),

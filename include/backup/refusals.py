@@ -70,7 +70,8 @@ def judge_refusals(source: Source, now: datetime, findings: StepFindings) -> Ref
     for variant, is_refused in proofs.items():
         if not is_refused:
             message = _(
-                "The restore accepted {backup}, which it must refuse.", backup=_NAMES[variant]
+                "The restore accepted {backup}, which it should have refused.",
+                backup=_NAMES[variant],
             )
             findings.find("drill.accepted", Outcome.FAIL, message, STOP)
     findings.measure("drill.refusals", sum(proofs.values()), "1", len(proofs))
@@ -135,7 +136,7 @@ class _Damaged:
 
 REFUSALS = Step(
     name="refusals",
-    title=_("The test with damaged backups of {part}", part=""),
+    title=_("The test of {part} with damaged backups", part=""),
     clause=CLAUSE,
     work=check_refusals,
     result=Refusals,

@@ -258,7 +258,7 @@ class BundleReader:
         signed = check_signature(self.folder(row), self.keys)
         if signed.sha256 != row.sums_sha256:
             raise EvidenceRefused(
-                _("the bundle's list of checksums is not the list that the evidence ledger records")
+                _("the bundle's list of checksums differs from the list in the evidence ledger")
             )
         return signed
 

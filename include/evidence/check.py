@@ -266,7 +266,7 @@ def check_row(row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link
     """
     if signed.sha256 != row.sums_sha256:
         raise EvidenceRefused(
-            _("the bundle's list of checksums is not the list that the evidence ledger records")
+            _("the bundle's list of checksums differs from the list in the evidence ledger")
         )
     if signed.signed_by != row.key_fingerprint:
         raise EvidenceRefused(
@@ -296,7 +296,7 @@ def check_row(row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link
         if getattr(row, name) != value:
             raise EvidenceRefused(
                 _(
-                    "the result file and the evidence ledger state different values of: {column}",
+                    "the result file and the evidence ledger differ in this value: {column}",
                     column=_COLUMNS[name],
                 )
             )

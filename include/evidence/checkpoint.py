@@ -217,8 +217,8 @@ def gap_findings(gaps: tuple[Gap, ...]) -> Iterator[Finding]:
             subject="evidence_ledger",
             message=_(
                 "{count} rows of the evidence ledger were deleted; the first deleted row has "
-                "the number {number}. If the bundle of a row is still in the evidence store, "
-                "this run entered the row again.",
+                "the number {number}. If the bundle of a deleted row is still in the evidence "
+                "store, this run entered the row again.",
                 count=sum(gap.count for gap in gaps),
                 number=gaps[0].first,
             ),
@@ -249,7 +249,7 @@ def check_tombstones(rows: Sequence[LedgerRow], checkpoint: Checkpoint, keys: Tr
         if not row.is_authentic(keys):
             changed = _(
                 "the files of the bundle {bundle} were removed at the end of their retention "
-                "period, and its row in the evidence ledger was changed",
+                "period, and the bundle's row in the evidence ledger was changed",
                 bundle=row.bundle,
             )
             raise EvidenceRefused(changed)
@@ -264,7 +264,7 @@ def check_tombstones(rows: Sequence[LedgerRow], checkpoint: Checkpoint, keys: Tr
     if before and before.seq == checkpoint.up_to_seq and before.link != checkpoint.link:
         raise EvidenceRefused(
             _(
-                "the bundle's list of checksums is not the list that the signed "
-                "checkpoint of removed evidence records"
+                "the bundle's list of checksums differs from the list in the signed checkpoint "
+                "of removed bundles"
             )
         )

@@ -65,16 +65,17 @@ _FIGURES: Mapping[str, Callable[[Message], Message]] = {
         "share of people with valid training: {figure}", figure=figure
     ),
     "people_with_access_untrained": lambda figure: _(
-        "people who can access customer records without valid training: {figure}", figure=figure
+        "people without valid training who can access customer records: {figure}", figure=figure
     ),
     "people_overdue_beyond_ladder": lambda figure: _(
         "people whose training is still overdue after the last reminder: {figure}", figure=figure
     ),
     "partners_live_unbound": lambda figure: _(
-        "partners that can access customer data without a valid agreement: {figure}", figure=figure
+        "partners with access to customer data but without a valid agreement: {figure}",
+        figure=figure,
     ),
     "partners_live_unreviewed": lambda figure: _(
-        "partners that can access customer data without a valid security review: {figure}",
+        "partners with access to customer data but without a valid security review: {figure}",
         figure=figure,
     ),
     "incident.clocks_ran_out": lambda figure: _(

@@ -123,15 +123,15 @@ class Loss:
         missing = self.sealed.entries - self.entries
         if missing > 0:
             return _(
-                "compared with a sealed evidence bundle, {missing} of {entries} {register} are "
-                "missing",
+                "{missing} of {entries} {register} are missing, although a sealed evidence "
+                "bundle recorded them",
                 missing=missing,
                 entries=self.sealed.entries,
                 register=self.register.title,
             )
         return _(
-            "compared with a sealed evidence bundle, {register} were changed, or other entries "
-            "now have their numbers",
+            "{register} were changed, or replaced by other entries with the same numbers, "
+            "after a sealed evidence bundle recorded them",
             register=self.register.title,
         )
 

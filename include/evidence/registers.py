@@ -350,7 +350,7 @@ class EvidenceReader:
         signed = check_signature(folder, keys)
         if signed.sha256 != row.sums_sha256:
             raise EvidenceRefused(
-                _("the bundle's list of checksums is not the list that the evidence ledger records")
+                _("the bundle's list of checksums differs from the list in the evidence ledger")
             )
         return _parse_state(read_result(folder, signed))
 
@@ -441,8 +441,8 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
             subject=", ".join([*sorted(accepted.lost), *accepted.unread[:1]]),
             message=accepted_message(accepted),
             action=_(
-                "Have the legal holds and erasure requests that are missing from the "
-                "state database entered again."
+                "Arrange that the legal holds and erasure requests that are missing from the "
+                "state database are entered again."
             ),
         )
 

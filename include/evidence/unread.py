@@ -192,9 +192,9 @@ def unread_error(unreadable: Sequence[str], untrusted: Collection[str]) -> Contr
     verifiable = [bundle for bundle in unreadable if bundle not in untrusted]
     if verifiable:
         return ControlFailed(
-            f"The evidence bundle {verifiable[0]} failed verification. It states how many "
-            "entries the state database had, so it is now unknown whether the state database "
-            "is complete.",
+            f"The evidence bundle {verifiable[0]} failed verification. Therefore the "
+            "number of state database entries that it records cannot be trusted, and it is "
+            "unknown whether the state database is complete.",
             f"Run `./parcelseal verify --all` and find out who changed the bundle. {ACCEPT}",
         )
     return ControlFailed(
@@ -220,8 +220,8 @@ def unread_findings(unreadable: Sequence[str], untrusted: Sequence[str]) -> Iter
             code="evidence.register_unread",
             subject=bundle,
             message=_(
-                "An evidence bundle failed verification. It states how many entries the state "
-                "database had, but this statement cannot be trusted."
+                "An evidence bundle failed verification. Therefore the number of state "
+                "database entries that it records cannot be trusted."
             ),
             action=_(
                 "Have all evidence verified, and find out who changed the files of the bundle."
@@ -232,8 +232,8 @@ def unread_findings(unreadable: Sequence[str], untrusted: Sequence[str]) -> Iter
             code="evidence.register_untrusted",
             subject=untrusted[0],
             message=_(
-                "{count} rows of the evidence ledger are not signed with a trusted key. Their "
-                "bundles state how many entries the state database had, but these statements "
+                "{count} rows of the evidence ledger are not signed with a trusted key. "
+                "Therefore the numbers of state database entries that their bundles record "
                 "cannot be trusted.",
                 count=len(untrusted),
             ),

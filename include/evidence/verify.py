@@ -170,10 +170,7 @@ def verify_one(
     remarks = []
     if conn is None:
         remarks.append(
-            _(
-                "the evidence ledger was not available, so this verification did not "
-                "check the chain of bundles"
-            )
+            _("the evidence ledger was not available, so the chain of bundles was not verified")
         )
     if folder.lacks_signature:
         remarks.append(_unsigned(bundle))
@@ -302,8 +299,8 @@ def _check_checkpoint(evidence: _Evidence, checkpoint: Checkpoint) -> None:
         raise _Bad(
             checkpoint.bundle,
             _(
-                "the bundle's list of checksums is not the list that the "
-                "signed checkpoint of removed evidence records"
+                "the bundle's list of checksums differs from the list in the signed checkpoint "
+                "of removed bundles"
             ),
         )
 
@@ -466,8 +463,8 @@ def _remarks(evidence: _Evidence) -> Iterator[Message]:
     pruned = evidence.checkpoint.up_to_seq if evidence.checkpoint else 0
     if lost := pruned - len(evidence.pruned):
         yield _(
-            "{count} rows of removed bundles are missing from the evidence ledger: if a task "
-            "of the runs of these bundles is repeated, ParcelSeal cannot refuse it",
+            "{count} rows of removed bundles are missing from the evidence ledger, so "
+            "ParcelSeal cannot refuse to repeat tasks of the runs that sealed these bundles",
             count=lost,
         )
     for bundle, names in sorted(evidence.folders.items()):

@@ -142,7 +142,7 @@ def record_team_call(conn: Connection, run: IncidentRun, incident: Incident) -> 
     # the clock of the sending machine may be ahead of this machine's
     at = min(max(known_times), run.clock.now())
     words = _(
-        "The incident team was called. Notified duties of the team: {count}.",
+        "The incident team was called. Number of duties whose people were notified: {count}.",
         count=len(run.rules.team),
     )
     timeline.append(
@@ -162,8 +162,8 @@ def _team_calls(run: IncidentRun, incident: Incident) -> Iterator[Notification]:
             heading=_("Incident {number}: {type}", number=incident.number, type=type_title),
             line=_(
                 "You are called to the incident team. Your duty: {duty}. Open Required Actions "
-                "in Airflow. The form of {number} shows the steps and their deadlines. The "
-                "company became aware of the incident at {aware}.",
+                "in Airflow. The form of incident {number} shows the steps and their "
+                "deadlines. The company became aware of the incident at {aware}.",
                 duty=duty.message,
                 number=incident.number,
                 aware=incident.aware_at,

@@ -236,7 +236,7 @@ def open_incident(
     )
     if original is not None:
         words = _(
-            "This entry duplicates {number}. The incident is handled under that number.",
+            "This incident is a duplicate of {number} and is handled under that number.",
             number=original.number,
         )
         duplicate_words = _(

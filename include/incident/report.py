@@ -112,14 +112,14 @@ def delivery_sections(delivered: Mapping[str, int]) -> list[Section]:
         "in_doubt": _("delivery could not be confirmed"),
     }
     table = table_of(
-        _("Notices to people"),
+        _("Notices to affected people"),
         delivered.items(),
         [
             (_("State"), "text", lambda row: titles[row[0]]),
             (_("People affected"), "number", lambda row: row[1]),
         ],
     )
-    return [Section(heading=_("Notices to people"), blocks=[table])]
+    return [Section(heading=_("Notices to affected people"), blocks=[table])]
 
 
 def lesson_sections(run: IncidentRun, record: IncidentRecord) -> list[Section]:
@@ -442,8 +442,8 @@ def _summary(run: IncidentRun, record: IncidentRecord, time_limits: Sequence[Tim
     values = {"number": incident.number, "type": rules_of(run, record).type(incident.type).message}
     if scenario_of(run) is not None:
         return _(
-            "DRILL {number}, {type}: {late} of {total} time limits were missed. No message "
-            "left the sandbox.",
+            "DRILL {number}, {type}: {late} of {total} time limits were missed. The drill ran "
+            "in an isolated environment, and no message was sent to the outside.",
             late=len(late),
             total=len([time_limit for time_limit in time_limits if time_limit.due_at]),
             **values,

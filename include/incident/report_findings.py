@@ -50,7 +50,7 @@ def missed_time_limit_findings(time_limits: Sequence[TimeLimit]) -> list[Finding
             if time_limit.state is TimeLimitState.OVERDUE
             else _(
                 "Explain in the summary of the incident why this time limit was missed, and "
-                "how the company prevents that it happens again."
+                "how the company will prevent a repetition."
             ),
         )
         for time_limit in time_limits
@@ -113,8 +113,8 @@ def corrected_step_findings(record: IncidentRecord, correction: Entry) -> list[F
             )
             if step
             else _(
-                "Notify these people, then trigger “Addition to an incident” and choose "
-                "“People were notified in another way”."
+                "Notify the people concerned, then trigger “Addition to an incident” and "
+                "choose “People were notified in another way”."
             ),
             for_engineers=_(
                 "In Airflow, open the run that handles this incident, and clear its task `{task}`.",

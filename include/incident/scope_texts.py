@@ -223,8 +223,8 @@ def _database_warnings(count: DatabaseCount, *, has_window: bool) -> Iterator[Me
     if count.unseen:
         yield _(
             "{database}: the newest count did not find {count} people on the list: they were "
-            "found earlier or were added later. Therefore the numbers of people are upper "
-            "limits, and the numbers of records are lower limits.",
+            "found earlier or were added later. Therefore the stated number of people may be "
+            "too high, and the stated number of records too low.",
             database=name,
             count=count.unseen,
         )

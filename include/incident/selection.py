@@ -306,7 +306,7 @@ def selection_text(selection: Selection) -> Message:
         )
     if selection.keys:
         parts.append(
-            _("{count} records or people that are listed by key", count=len(selection.keys))
+            _("{count} records or people, listed by their keys", count=len(selection.keys))
         )
     return _("Entered scope: {scope}", scope=listed(parts))
 

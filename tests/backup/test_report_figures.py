@@ -229,7 +229,7 @@ def test_drill_report_sums_compared_rows_over_databases() -> None:
 )
 @pytest.mark.parametrize(
     ("left_out", "names"),
-    [(["a", "b"], listed([verbatim("a"), verbatim("b")])), ([], _("no object"))],
+    [(["a", "b"], listed([verbatim("a"), verbatim("b")])), ([], _("none"))],
 )
 def test_drill_report_lists_each_check(
     newest: str | None, cell: object, left_out: list[str], names: object
@@ -261,11 +261,11 @@ def test_drill_report_lists_each_check(
         "Tables whose content was compared": 2,
         "Rows restored": 3,
         "Foreign keys checked row by row": 4,
-        "Objects of the backup that were not restored": names,
+        "Database objects in the backup that were not restored": names,
         "Newest record in the restored database": cell,
-        "Entries of the erasure ledger": 5,
-        "Erased records that the backup contained and that were erased again": 6,
-        "Masked records that the backup contained unmasked and that were masked again": 7,
+        "Erased or masked records listed in the erasure ledger": 5,
+        "Erased records that were found in the backup and erased again": 6,
+        "Masked records that were found unmasked in the backup and masked again": 7,
         "Erased or masked records still present after they were erased or masked again": 8,
         "Materialized views refreshed after records were erased again": 9,
         "Rows of other tables and views that still contain keys of erased records": 21,

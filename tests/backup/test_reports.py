@@ -178,7 +178,7 @@ def test_drill_report_says_no_for_accepted_damage_and_has_no_value_if_untried():
 
 def test_report_of_failed_drill_says_that_it_proves_no_restore():
     last = conclude_drill([], [mapped()], {}).sections[-1]
-    assert "does not prove that a database can be restored" in str(last.blocks[0])
+    assert "did not prove that any database can be restored" in str(last.blocks[0])
 
 
 def test_unmeasured_figures_are_not_reported_as_zero():

@@ -57,7 +57,7 @@ def test_run_is_refused_if_register_lacks_sealed_rows(company: Company, name: st
     """The state database itself does not show that rows are missing. Sealed bundles show it."""
     company.require()
     company.harm(*HARM[name])
-    with pytest.raises(ControlFailed, match=r"The state database is not complete: .*, \d of \d"):
+    with pytest.raises(ControlFailed, match=r"The state database is not complete: \d of \d"):
         company.require()
     assert company.lost() == {name}
 
@@ -103,7 +103,7 @@ def test_run_is_refused_if_sealed_register_rows_were_changed(
     company: Company, statement: str
 ) -> None:
     company.harm(statement)
-    with pytest.raises(ControlFailed, match="or other entries now have their numbers"):
+    with pytest.raises(ControlFailed, match="replaced by other entries with the same numbers"):
         company.require()
 
 

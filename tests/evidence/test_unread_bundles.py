@@ -21,7 +21,7 @@ from include.state.tables import evidence_intent
 from tests.evidence.register_fixtures import Company
 from tests.evidence.support import CLOCK, START, Evidence
 
-UNREAD = "failed verification. It states how many entries"
+UNREAD = "failed verification. Therefore the number"
 UNTRUSTED = "is not signed with a trusted key"
 
 

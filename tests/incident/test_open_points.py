@@ -35,7 +35,8 @@ def test_answered_step_is_removed_from_tasks_that_prevent_closing(company: Compa
     assert "Not done yet: the incident is not contained" in case.page("close").body
     with pytest.raises(
         InvalidAnswer,
-        match="the incident cannot be closed yet, because work is missing: the incident is not",
+        match="the incident cannot be closed yet, because this work is not complete: the incident "
+        "is not",
     ):
         case.answer("close")
     case.answer("contain")
@@ -47,7 +48,7 @@ def test_answered_step_is_removed_from_tasks_that_prevent_closing(company: Compa
     assert left(case) == [*expected[4:7], undecided]
     case.ask("decide")
     case.answer("decide")
-    assert left(case)[-1] == "the notices to people are not queued"
+    assert left(case)[-1] == "the notices to affected people are not queued for sending yet"
     case.notify()
     assert left(case)[-1] == "2 notices are waiting to be sent"
     case.delivered("undeliverable")

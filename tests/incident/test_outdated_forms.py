@@ -107,7 +107,9 @@ def test_refusal_to_close_on_outdated_form_names_open_tasks(company: Company) ->
     case = before(company, "close")
     outdated_answer = usual_answer(case, "close")
     widened(case, 4, 5)
-    with pytest.raises(InvalidAnswer, match="cannot be closed yet, because work is missing: "):
+    with pytest.raises(
+        InvalidAnswer, match="cannot be closed yet, because this work is not complete: "
+    ):
         case.record_answer("close", replace(outdated_answer, at=company.clock.now()))
     assert case.record.incident.state is not State.CLOSED
 

@@ -128,7 +128,7 @@ def test_first_decision_stays_in_force_if_added_people_are_not_notified(
     run = widened(case, 1, 2, 4)
     page = decision.Decision(run, case.record).dry_run()
     assert page is not None
-    assert "decide whether to notify 1 people" in page.subject
+    assert "decide whether to notify 1 affected people" in page.subject
     assert "Decide only on the 1 people who were added to the list after that decision" in page.body
     decision.Decision(run, case.record).record_answer(
         given(case, decision.DO_NOT_TELL, reason="It is our own man")
@@ -156,7 +156,7 @@ def test_notices_are_queued_only_for_people_with_decision_to_notify_them(
     decision.Decision(run, case.record).record_answer(
         given(case, decision.DO_NOT_TELL, reason="It is our own man")
     )
-    assert left(case) == "the notices to people are not queued"
+    assert left(case) == "the notices to affected people are not queued for sending yet"
     case.notify()
     assert told(case) == ["courier/1", "courier/2"]
     run = widened(case, 1, 2, 4, 5)
@@ -231,7 +231,7 @@ def test_new_decision_covers_everybody_if_list_of_earlier_decision_changed(
             {"id": case.record.incident.id, "version": version},
         )  # fmt: skip
     page = case.page("decide")
-    assert "decide whether to notify 3 people" in page.subject
+    assert "decide whether to notify 3 affected people" in page.subject
     assert "on all affected people to whom no notice was sent" in page.body
     case.answer("decide")
     case.notify()

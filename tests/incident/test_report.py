@@ -77,7 +77,7 @@ def test_incident_with_all_time_limits_met_passes(company: Company) -> None:
     )
     assert controls(conclusion) == {ControlState.PASSED}
     assert [approval.decision for approval in conclusion.approvals] == ["Approve"]
-    assert cells(section(conclusion, "Notices to people")) == [["sent", 2]]
+    assert cells(section(conclusion, "Notices to affected people")) == [["sent", 2]]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_report_uses_grade_and_critical_systems_recorded_on_timeline(company: Co
     facts = {english(fact.label): fact.value for fact in concluded(case).facts}
     assert english(facts["Grade"]) == "Larger"  # type: ignore[arg-type] # a grade is a Message
     rows = {row[0]: row[2] for row in cells(section(concluded(case), TIMES))}
-    assert "does not apply to systems such as those of the company" in str(rows[CRITICAL])
+    assert "does not apply to the company's type of systems" in str(rows[CRITICAL])
 
 
 def test_changed_register_fails_run(company: Company) -> None:

@@ -25,7 +25,7 @@ SINCE, UNTIL = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=U
          "records that were shared with the partner: 3"),
         ({"accounts": ("E00007",), "keys": ("courier/1", "courier/2")},
          "systems: courier, records that these accounts opened: E00007, "
-         "2 records or people that are listed by key"),
+         "2 records or people, listed by their keys"),
         ({"accounts": tuple(f"E{number}" for number in range(1, 23))},
          "systems: courier, records that these accounts opened: "
          + ", ".join(f"E{number}" for number in range(1, 21)) + " and 2 more"),

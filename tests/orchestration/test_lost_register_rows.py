@@ -56,21 +56,21 @@ def execute(services: Services) -> StepRecord:
         (
             drill,
             ERASURES,
-            "compared with a sealed evidence bundle, 3 of 3 entries of the erasure ledger",
+            "3 of 3 entries of the erasure ledger are missing",
         ),
-        (prune, HOLDS, "compared with a sealed evidence bundle, 1 of 1 legal holds"),
-        (plan, HOLDS, "compared with a sealed evidence bundle, 1 of 1 legal holds"),
+        (prune, HOLDS, "1 of 1 legal holds are missing"),
+        (plan, HOLDS, "1 of 1 legal holds are missing"),
         (
             plan,
             ERASURES,
-            "compared with a sealed evidence bundle, 3 of 3 entries of the erasure ledger",
+            "3 of 3 entries of the erasure ledger are missing",
         ),
         (
             plan,
             ("DELETE FROM erasure_request",),
-            "compared with a sealed evidence bundle, 1 of 1 erasure requests",
+            "1 of 1 erasure requests are missing",
         ),
-        (execute, HOLDS, "compared with a sealed evidence bundle, 1 of 1 legal holds"),
+        (execute, HOLDS, "1 of 1 legal holds are missing"),
     ],
 )
 def test_task_fails_before_it_changes_anything_if_the_state_database_lost_register_rows(

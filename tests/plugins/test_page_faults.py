@@ -316,7 +316,7 @@ def test_bundle_with_the_signed_checksums_of_another_bundle_is_refused(
     ):
         got = pages_server.get(OFFICER, f"/evidence/{row.seq}/files/signer.pem")
         assert got.status_code == 409
-        assert "list of checksums is not the list that the evidence ledger records" in got.text
+        assert "list of checksums differs from the list in the evidence ledger" in got.text
         assert "Do not rely on this evidence bundle" in got.text
 
 

@@ -226,7 +226,7 @@ def _cause_section(run: IncidentRun, record: IncidentRecord) -> Section:
         [
             (_("Preliminary cause"), texts["cause"], True),
             (
-                _("Expected development, traces of the cause, and next steps"),
+                _("Expected development of the incident, traces of its cause, and next steps"),
                 texts["next_steps"],
                 True,
             ),
@@ -261,7 +261,7 @@ def _deadline_section(
         and time_limit.state is not TimeLimitState.NOT_APPLICABLE
     ]
     if not applicable:
-        empty_text = Paragraph(text=_("No time limit applies to this authority."))
+        empty_text = Paragraph(text=_("No time limit applies to reports to this authority."))
         return Section(heading=_("Time limits, and when each was met"), blocks=(empty_text,))
     return Section(
         heading=_("Time limits, and when each was met"), blocks=(document_table(applicable),)

@@ -353,7 +353,7 @@ def queue_notices(run: IncidentRun, record: IncidentRecord) -> QueueCounts | Non
         with closing(_subjects_to_notify(run, record, decisions)) as rows:
             notices = _notices(record.incident.number, rows, text_sha256)
             queued = outbox.queue_notifications(conn, notices, run.run, now, run.notices)
-        text = _("Notices queued for {count} people.", count=queued.new)
+        text = _("Notices to {count} people were queued for sending.", count=queued.new)
         _record_queued(conn, run, record, notifying[-1], text)
     return queued
 

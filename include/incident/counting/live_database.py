@@ -225,8 +225,8 @@ def inspect_database(
     if not is_unique and _has_repeated_keys(connection, live.people, live.person):
         raise CannotCount(
             _(
-                "The incident rules name a column of this database that identifies people. Its "
-                "values are not unique, or are missing for some people."
+                "In this database, the column that identifies people according to the incident "
+                "rules has duplicate or missing values."
             )
         )
     collections = {record.collection: _inspect_collection(live, record) for record in rule.records}

@@ -142,8 +142,8 @@ def _access_log(live: LiveDatabase, selection: Selection) -> _LogSource:
     if log is None:
         raise CannotCount(
             _(
-                "The incident rules name no access log of this database, so the records that the "
-                "accounts opened are unknown."
+                "The incident rules name no access log of this database, so it is unknown "
+                "which records the entered accounts opened."
             )
         )
     source = SQL("{} AS a").format(table_name(live.database, log.collection))
@@ -165,8 +165,8 @@ def _share_log(live: LiveDatabase, selection: Selection) -> _LogSource:
     if log is None:
         raise CannotCount(
             _(
-                "The incident rules name no sharing log of this database, so the records that "
-                "the partner received are unknown."
+                "The incident rules name no sharing log of this database, so it is unknown "
+                "which records the partner received."
             )
         )
     source = SQL("{} AS g").format(table_name(live.database, log.collection))

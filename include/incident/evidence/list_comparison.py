@@ -201,9 +201,9 @@ def _report_longer_list(findings: StepFindings, counted: DatabaseCount, people: 
         "incident.list_longer",
         Outcome.ATTENTION,
         _(
-            "{database}: the list has {extra} people whom the newest entered scope or count "
-            "did not find: they were found earlier or were added later. Therefore the numbers "
-            "of people are upper limits, and the numbers of records are lower limits.",
+            "{database}: {extra} people on the list are outside the newest entered scope or "
+            "count: they were found earlier or were added later. Therefore the stated number "
+            "of people may be too high, and the stated number of records too low.",
             database=counted.database,
             extra=people - counted.subjects,
         ),

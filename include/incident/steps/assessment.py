@@ -34,7 +34,7 @@ TEXTS: dict[str, Message] = {
     "harm": _("Possible harm to people"),
     "measures": _("Measures taken and their effect"),
     "self_help": _("Measures that affected people can take to protect themselves"),
-    "next_steps": _("Expected development, traces of the cause, and next steps"),
+    "next_steps": _("Expected development of the incident, traces of its cause, and next steps"),
 }
 """Texts that every report and notice needs: PIPL (2021-11-01) 57; National Incident Reporting
 Measures (2025-11-01) 7. In both languages, since notices are in both."""
@@ -90,7 +90,7 @@ class Containment(IncidentTask):
     def ask(self) -> RequiredAction:
         """Ask a person to contain the incident with the checklist of its type."""
         return self.required_action(
-            _("contain the incident of the type: {type}", type=self._type.message), self._lines()
+            _("contain the incident ({type})", type=self._type.message), self._lines()
         )
 
     def record_answer(self, answer: Answer) -> Answered:

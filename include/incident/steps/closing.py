@@ -112,7 +112,7 @@ def _notice_points(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     if not milestones.is_notifying_decided(record.entries):
         return []
     if milestones.has_unqueued_notices(record.entries):
-        return [_("the notices to people are not queued")]
+        return [_("the notices to affected people are not queued for sending yet")]
     with run.state.connect() as conn:
         waiting_count = notices.count_by_state(conn, record.incident.number).get("pending", 0)
         unreached_count = notices.count_unreached(conn, record)
@@ -193,7 +193,8 @@ class Closing(IncidentTask):
             points = open_points(self.run, record)
             return (
                 _(
-                    "the incident cannot be closed yet, because work is missing: {points}",
+                    "the incident cannot be closed yet, because this work is not complete: "
+                    "{points}",
                     points=listed(points),
                 )
                 if points

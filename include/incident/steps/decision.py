@@ -108,7 +108,7 @@ TELL, DO_NOT_TELL = "Tell people", "Do not tell"
 _REASON, _LOOKED = "reason", "list_looked_at"
 _REFUSAL_CAUSES = {
     RefusalCause.NOBODY: _("the answer does not state who decided"),
-    RefusalCause.OWN_REQUEST: _("the person who decided wrote the content of the notice"),
+    RefusalCause.OWN_REQUEST: _("the decision was made by the person who wrote the notice"),
     RefusalCause.NOT_ENTITLED: _("the person who answered has no right to decide"),
     RefusalCause.NO_REASON: _("the reasons are missing"),
     RefusalCause.DECIDED_BEFORE: _("another person has already decided"),
@@ -254,7 +254,7 @@ class Decision(IncidentTask):
                 "authorities receive a report in any case."
             ),
         ]
-        title = _("decide whether to notify {count} people", count=plan.covers)
+        title = _("decide whether to notify {count} affected people", count=plan.covers)
         return self.required_action(title, lines, request.content, self._writers)
 
     def record_answer(self, answer: Answer) -> Answered:

@@ -218,7 +218,7 @@ def corrected_entry(
         if step
         else _(
             "The entry “People were notified in another way” was declared a mistake. Notify "
-            "these people, then make the entry again."
+            "the people concerned, then make the entry again."
         )
     )
     heading = _("Incident {number}: a completed action has to be done again", number=number)

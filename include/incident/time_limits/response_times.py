@@ -240,8 +240,8 @@ def response_time_table(years: Sequence[YearStatistics]) -> Table:
                     "{year}: {measure}", year=_year_label(row[0]), measure=_TITLES[row[1]]
                 ),
             ),
-            (_("Incidents whose time is known"), "number", lambda row: row[2].known),
-            (_("Incidents whose time is unknown"), "number", lambda row: row[2].missing),
+            (_("Incidents for which this time is known"), "number", lambda row: row[2].known),
+            (_("Incidents for which this time is unknown"), "number", lambda row: row[2].missing),
             (_("Mean"), "duration", lambda row: _seconds(row[2].mean)),
             (_("Median"), "duration", lambda row: _seconds(row[2].median)),
             (_("Longest"), "duration", lambda row: _seconds(row[2].longest)),

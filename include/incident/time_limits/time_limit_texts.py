@@ -21,9 +21,9 @@ from include.reports.model import Cell, Columns, Table, table_of, text_table
 _ENTRY_DELAY_SECONDS = 60
 """Seconds between an event and its entry from which texts state both times."""
 _INACTIVE_TEXTS = {
-    InactiveReason.GRADE: _("does not apply to this grade"),
+    InactiveReason.GRADE: _("does not apply to incidents of this grade"),
     InactiveReason.TYPE: _("does not apply to this type of incident"),
-    InactiveReason.SYSTEMS: _("does not apply to systems such as those of the company"),
+    InactiveReason.SYSTEMS: _("does not apply to the company's type of systems"),
     InactiveReason.REGRADED: _("no longer applies: the grade was changed"),
     InactiveReason.CANCELLED: _("no longer applies: the incident was cancelled"),
     InactiveReason.NOT_NEEDED: _("no longer applies: the action was declared not required"),
@@ -166,8 +166,8 @@ def _plain_state_text(time_limit: TimeLimit) -> Message:
             return _("done at {at}, in time", at=_done_text(time_limit))
         case TimeLimitState.MISSED:
             return _(
-                "not done. The deadline had passed {length:duration} before the time limit "
-                "stopped applying. Reason: {reason}",
+                "not done; overdue by {length:duration} when the time limit stopped applying "
+                "({reason})",
                 length=lateness,
                 reason=_inactive_text(time_limit),
             )

@@ -103,7 +103,9 @@ def test_incident_uses_team_time_limits_and_scope_of_the_policy_pack(
     ] * 2
     report = (bundle / "report.en.html").read_text(encoding="utf-8")
     assert "General Data Protection Regulation (2018-05-25), article 33(1)" in report
-    assert "does not apply to this grade" in report  # the GDPR requires notices only at high risk
+    assert (
+        "does not apply to incidents of this grade" in report
+    )  # the GDPR requires notices only at high risk
 
 
 def test_documents_command_exports_all_formats_and_languages(

@@ -90,7 +90,7 @@ def test_follow_up_report_has_cause_and_evidence_and_earlier_reports(company: Co
     values = values_by_label(document)
     assert values["Preliminary cause"] == "cause, said in en"
     assert (
-        values["Expected development, traces of the cause, and next steps"]
+        values["Expected development of the incident, traces of its cause, and next steps"]
         == "next_steps, said in en"
     )
     assert str(values["Notification of affected people"]).startswith(

@@ -172,7 +172,7 @@ def test_team_call_is_recorded_after_all_mails_are_sent(
     company.clock.on(minutes=2)
     send_and_record(post, case)
     assert case.said(Kind.TEAM_CALLED) == [
-        "The incident team was called. Notified duties of the team: 5."
+        "The incident team was called. Number of duties whose people were notified: 5."
     ]
     assert case.entries(Kind.TEAM_CALLED)[0].happened_at == company.clock.now()
     assert all(

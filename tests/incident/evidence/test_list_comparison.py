@@ -52,11 +52,12 @@ def test_people_of_earlier_count_remain_in_figures_after_count_of_other_scope(
     assert (counted.sensitive, counted.minors, counted.age_unknown) == (3, None, 7)
     (finding_,) = [finding for finding in record.findings if finding.code == "incident.list_longer"]
     assert finding_.severity is Outcome.ATTENTION
-    assert "the list has 3 people whom the newest entered scope or count did not find" in english(
+    assert "3 people on the list are outside the newest entered scope or count" in english(
         finding_.message
     )
     assert any(
-        "the numbers of people are upper limits" in english(note) for note in scope_notes(scope)
+        "the stated number of people may be too high" in english(note)
+        for note in scope_notes(scope)
     )
     entry = case.entries(Kind.PRESERVED)[-1]
     assert (entry.data["version"], entry.data["people"], entry.data["complete"]) == (3, 7, True)

@@ -52,7 +52,7 @@ def time_limit_at(now: float, *entries: Entry, proposed: str = "larger") -> Time
             time_limit_at(1, proposed="general"),
             "applies only if the confirmed grade of the incident differs from the proposed grade",
         ),
-        (time_limit_at(1, graded(1, "general", 1)), "does not apply to this grade"),
+        (time_limit_at(1, graded(1, "general", 1)), "does not apply to incidents of this grade"),
         (
             time_limit_at(6, LARGER, entry(2, Kind.REPORTED, h(3), **REPORTED)),
             "done at 2026-03-02 12:00 UTC+08:00, in time",
@@ -72,8 +72,8 @@ def time_limit_at(now: float, *entries: Entry, proposed: str = "larger") -> Time
         ),
         (
             time_limit_at(9, LARGER, graded(2, "general", 5)),
-            "not done. The deadline had passed 1 h before the time limit stopped applying. Reason: "
-            "no longer applies: the grade was changed",
+            "not done; overdue by 1 h when the time limit stopped applying "
+            "(no longer applies: the grade was changed)",
         ),
         (
             time_limit_at(9, LARGER, entry(2, Kind.CANCELLED, h(2))),
