@@ -191,13 +191,13 @@ def verify_timeline(number: str, entries: Sequence[Entry]) -> BrokenEntry | None
     previous = FIRST_PREVIOUS
     for position, entry in enumerate(entries, 1):
         if entry.place != position:
-            return BrokenEntry(position, _("an entry before it is missing"))
+            return BrokenEntry(position, _("an earlier entry of the timeline is missing"))
         if entry.previous != previous:
             return BrokenEntry(
                 position, _("the entry does not contain the digest of the previous entry")
             )
         if entry.sha256 != digest(number, as_row(entry)):
-            return BrokenEntry(position, _("the entry was changed"))
+            return BrokenEntry(position, _("the content of the entry was changed"))
         previous = entry.sha256
     return None
 

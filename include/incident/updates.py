@@ -372,7 +372,11 @@ _WORDS_ONLY = {
     Action.WIDEN: (Kind.NOTE, _("The scope of the incident was widened: {note}", note="")),
     Action.CANCEL: (
         Kind.CANCELLED,
-        _("The incident was cancelled, because it was not an incident: {note}", note=""),
+        _(
+            "The incident was cancelled, because an examination showed that it was not an "
+            "incident: {note}",
+            note="",
+        ),
     ),
 }
 """Actions whose entries contain only the words."""

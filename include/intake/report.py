@@ -184,8 +184,8 @@ def _summary(results: _Results, outcome: Outcome) -> Message:
         return _("No collected records wait for review.")
     if results.decided < asked_count:
         return _(
-            "{decided} of {total} batches were reviewed; the deadline of the others has not "
-            "passed.",
+            "{decided} of {total} batches were reviewed; the deadlines of the remaining "
+            "batches have not passed.",
             decided=results.decided,
             total=asked_count + results.not_asked,
         )
@@ -219,7 +219,7 @@ def _facts(results: _Results) -> list[Fact]:
             label=_("Batches past their deadline"),
             value=overdue,
             status=must_be_zero(overdue),
-            note=_("batches that still wait at the end of the run"),
+            note=_("batches that were not reviewed by the end of the run"),
         ),
         Fact(
             label=_("Records accepted"),
@@ -366,8 +366,8 @@ def _meaning() -> Section:
         blocks=[
             Paragraph(
                 text=_(
-                    "Each batch was accepted by one decision of a reviewer who is entitled by "
-                    "the policy pack and did not enter any of its records."
+                    "Each batch was accepted by one decision of a reviewer. The policy pack "
+                    "entitles this reviewer, who did not enter any record of the batch."
                 )
             ),
             Steps(

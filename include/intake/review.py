@@ -117,7 +117,7 @@ def find_batches(tables: Sequence[IncomingTable], findings: StepFindings) -> Wai
                 "intake.not_asked",
                 _(
                     "A run submits at most {maximum} batches for review; {count} more batches "
-                    "wait.",
+                    "wait for another run.",
                     count=left[incoming.rule.id],
                     maximum=max_batches,
                 ),
@@ -194,7 +194,7 @@ def _report_unfit(
                 "intake.entered_ahead",
                 _(
                     "{count} of the batch's {rows} pending records have a time of entry in the "
-                    "future, so their deadline is wrong.",
+                    "future, so the review deadline of the batch is wrong.",
                     count=batch.ahead,
                     rows=batch.rows,
                 ),
@@ -255,14 +255,15 @@ def check_batch(table: IncomingTable, findings: StepFindings) -> BatchCheck:
                 count=len(unknown),
             ),
             _(
-                "Correct the accounts in the records or in the list of employees. They must "
-                "show who entered the records, because these people may not review them."
+                "Correct the accounts in the records or in the list of employees. The accounts "
+                "must show who entered the records, because these people may not review the "
+                "records."
             ),
         )
     if not people.reviewers:
         findings.fail(
             "intake.no_reviewer",
-            _("The batch has no entitled reviewer who did not enter its records."),
+            _("No person is entitled to review the batch, except people who entered its records."),
             _("Name another reviewer, or have the rule that selects reviewers corrected."),
             for_engineers=_("The condition `people` in `intake.yaml` selects the reviewers."),
         )
@@ -450,8 +451,8 @@ def _review_result(
                 count=outdated,
             ),
             _(
-                "Find out who checked the batch again while it waited for review, and how its "
-                "records changed."
+                "Find out who had the batch checked again while it waited for review, and how "
+                "its records changed."
             ),
         )
     if isinstance(answer, Refusal):
@@ -492,7 +493,8 @@ def _report_refusal(findings: StepFindings, answer: Refusal) -> None:
         RefusalCause.NOT_ENTITLED: (
             Outcome.FAIL,
             _(
-                "{person} decided without being entitled to review. The decision is not valid.",
+                "{person} decided on the batch but has no right to review it. The decision is "
+                "not valid.",
                 person=answer.decided_by,
             ),
         ),
@@ -519,7 +521,7 @@ def _action(cause: RefusalCause) -> Message:
         return _("Remind the reviewers. The next run submits the batch for review again.")
     if cause is RefusalCause.NO_REASON:
         return _("Inform the reviewer. The next run submits the batch for review again.")
-    return _("Ask the person for the cause. If it was not a mistake, open an incident.")
+    return _("Ask this person for the reason. If the decision was not a mistake, open an incident.")
 
 
 def _report_rule_faults(findings: StepFindings, verdicts: Sequence[Verdict]) -> None:

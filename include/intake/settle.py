@@ -109,7 +109,7 @@ def settle(
             _("{count} records break a rule and were quarantined.", count=settled.set_aside),
             _(
                 "Have the quarantined records corrected and entered again. The quarantine "
-                "register lists them by key."
+                "register lists them by their primary key."
             ),
         )
     if settled.rejected:
@@ -131,7 +131,7 @@ def settle(
 
 SETTLE = Step(
     name="settle",
-    title=_("The execution of the decision on {part}", part=""),
+    title=_("The execution of the review decision on {part}", part=""),
     clause=CLAUSE,
     work=on_table(settle),
     result=Settlement,
@@ -311,8 +311,8 @@ def verify_tables(
         findings.fail(
             "intake.unreviewed",
             _(
-                "For {count} of {rows} accepted records, no formal record shows that a person "
-                "other than the one who entered the record reviewed it.",
+                "For {count} of {rows} accepted records, the formal records do not prove a "
+                "review by a person who did not enter the record.",
                 count=unreviewed,
                 rows=promoted,
             ),

@@ -245,8 +245,8 @@ def _report_undelivered_notices(
                 count=sum(notification.cause == cause for notification in undeliverable),
             ),
             _(
-                "Notify these people in another way and record it, or correct their addresses "
-                "and have the data engineers send the notices again."
+                "Notify these data subjects in another way and record this, or correct their "
+                "addresses and have the data engineers send the notices again."
             ),
             subject=f"letters:{cause.partition(' ')[0]}",
             for_engineers=_(
@@ -298,13 +298,15 @@ def _report_waiting(
                 "reached."
             ),
             subject=kind,
-            for_engineers=_("Error of the kind `{kind}`: `{error}`.", kind=kind, error=error),
+            for_engineers=_(
+                "Error for the notification type `{kind}`: `{error}`.", kind=kind, error=error
+            ),
         )
     if delivery.deferred:
         findings.warn(
             "notices.deferred",
             _(
-                "{count} notifications are due and are waiting for another attempt.",
+                "{count} notifications are due, but could not be sent yet.",
                 count=delivery.deferred,
             ),
             _(
@@ -319,13 +321,13 @@ def _report_in_hand(findings: StepFindings, delivery: DeliveryResult, zone: Zone
         findings.warn(
             "notices.in_hand",
             _(
-                "Another process is sending {count} messages until {time}.",
+                "Another process has reserved {count} messages and has until {time} to send them.",
                 count=delivery.sent_by_others,
                 time=_clock(delivery.sent_by_others_until, zone),
             ),
             _(
-                "Wait until that time. If the process was killed, the next run of any workflow "
-                "that sends notifications sends these messages."
+                "Wait until that time. If that process was killed, the next run of any "
+                "workflow that sends notifications sends these messages."
             ),
         )
 
@@ -346,7 +348,10 @@ def _retry_reason(delivery: DeliveryResult, zone: ZoneInfo) -> str:
         return "A server deferred messages."
     if delivery.sent_by_others_until is not None:
         until = _clock(delivery.sent_by_others_until, zone)
-        return f"Another process is sending {delivery.sent_by_others} messages until {until}."
+        return (
+            f"Another process has reserved {delivery.sent_by_others} messages and has until "
+            f"{until} to send them."
+        )
     return ""
 
 
@@ -360,16 +365,16 @@ def messages_section(record: StepRecord) -> Section:
     sent = result_of(record, SentMessages)
     if sent is None:
         text = _(
-            "The sending step did not finish. The next run reports the messages that were sent."
+            "The sending step did not finish. The report of the next run lists the messages "
+            "that were sent."
         )
         return Section(heading=_HEADING, blocks=[Paragraph(text=text)])
     blocks: list[Block] = [
         Paragraph(
             text=_(
-                "Messages sent since the run started, including notifications of other "
-                "workflows in the same messages: {messages}. Notifications waiting for their "
-                "time: {waiting}. Notifications due and waiting for another attempt: "
-                "{deferred}.",
+                "Messages sent since the run started: {messages}. They may also contain "
+                "notifications of other workflows. Notifications that are not due yet: "
+                "{waiting}. Notifications that are due but could not be sent yet: {deferred}.",
                 messages=sent.messages,
                 waiting=sent.waiting,
                 deferred=sent.deferred,
@@ -382,16 +387,20 @@ def messages_section(record: StepRecord) -> Section:
             (_("Notifications"), "number", lambda row: row[1]),
             (_("Recipients"), "number", lambda row: row[2]),
         )
-        blocks.append(table_of(_("Sent"), sent.kinds, columns))
+        blocks.append(table_of(_("Notifications sent"), sent.kinds, columns))
     for caption, unsent, count in (
-        (_("Could not be delivered"), sent.undeliverable, sent.undeliverable_count),
-        (_("Delivery not confirmed"), sent.in_doubt, sent.in_doubt_count),
+        (
+            _("Notifications that could not be delivered"),
+            sent.undeliverable,
+            sent.undeliverable_count,
+        ),
+        (_("Notifications whose delivery is not confirmed"), sent.in_doubt, sent.in_doubt_count),
     ):
         if unsent:
             blocks.append(table_of(caption, unsent, _unsent_columns(sent)))
         if count > len(unsent):
             more = _(
-                "{count} more are not shown here; the data engineers can list them.",
+                "{count} more notifications are not shown here; the data engineers can list them.",
                 count=count - len(unsent),
             )
             blocks.append(Paragraph(text=more))

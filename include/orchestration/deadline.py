@@ -103,10 +103,10 @@ def report_late(context: dict[str, Any]) -> None:
         owner,
         kind=LATE,
         key=f"{run.dag_id}/{run.run_id}",
-        heading=_("Runs that missed their time limit"),
+        heading=_("Runs that did not end by their deadline"),
         line=_(
-            "{workflow}: the run {run} missed its time limit of {moment} and has not ended. "
-            "Find the late task of the run in Airflow.",
+            "{workflow}: the run {run} did not end by its deadline, {moment}. Find the "
+            "unfinished task of the run in Airflow.",
             workflow=declared.title,
             run=run.run_id,
             moment=datetime.fromisoformat(str(context["deadline"]["deadline_time"])),

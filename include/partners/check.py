@@ -344,8 +344,8 @@ def _report_register_faults(findings: StepFindings, register: Register) -> None:
             ),
             _(
                 "Give each of these entries of the partner register a partner number that "
-                "contains no space, slash or #. Until then, such an entry counts as a partner "
-                "without agreements and without a security review."
+                "contains no space, slash or #. Until then, each of these entries counts as a "
+                "partner without agreements and without a security review."
             ),
         )
 

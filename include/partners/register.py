@@ -289,7 +289,7 @@ class _RowParser:
             self.report_fault(
                 "partners.name",
                 _("The partner's name contains a mobile or ID number and is not shown."),
-                _("Enter the company's name."),
+                _("Enter the partner's company name without a mobile or ID number."),
             )
             return ""
         return name[:_MAX_NAME_LENGTH]
@@ -324,13 +324,16 @@ class _RowParser:
             pass
         self.report_fault(
             "partners.no_day",
-            _("The partner register contains an invalid {date}.", date=_DATE_TITLES[column]),
+            _(
+                "In the partner register, the {date} is not a valid date.",
+                date=_DATE_TITLES[column],
+            ),
             _(
                 "Enter a date such as 2027-03-31 in the partner register. Until then, the "
                 "agreement or security review counts as missing."
             ),
             _(
-                "The query of the register returns the date in the column `{column}`.",
+                "The query of the register has to return the date in the column `{column}`.",
                 column=column,
             ),
         )

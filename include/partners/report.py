@@ -128,10 +128,10 @@ def _sections(check: PartnerCheck) -> list[Section]:
     if check.sub_processors:
         consent = Paragraph(
             text=_(
-                "Partners with access named these sub-processors in their last passed review. "
-                "The Personal Information Protection Law (2021-11-01) 21 requires the "
+                "Partners with access named these sub-processors in their last passed security "
+                "review. The Personal Information Protection Law (2021-11-01) 21 requires the "
                 "company's consent to each sub-processor. Keep the consent with the agreement; "
-                "it is not recorded here."
+                "the consent is not recorded here."
             )
         )
         blocks = [consent, _sub_processors_table(check.sub_processors)]
@@ -208,11 +208,11 @@ def _sharing_cell(partner: CheckedPartner) -> Cell:
         case None:
             return _("allowed")
         case 0:
-            return _("allowed, ends today")
+            return _("allowed until today")
         case 1:
-            return _("allowed, ends tomorrow")
+            return _("allowed until tomorrow")
         case days:
-            return _("allowed, ends in {days} days", days=days)
+            return _("allowed for {days} more days", days=days)
 
 
 def _term_cell(term: TermRecord | None) -> Cell:

@@ -255,7 +255,7 @@ def last_check(
     if now < full_at:
         return _("the system clock was set back since the last check")
     if _another_since(conn, database, collection, min(row.number for row in rows)):
-        return _("another check started after the last check whose evidence was sealed")
+        return _("after the last check with sealed evidence, another check started")
     (counted,) = [row for row in rows if row.rule == _ALL] or [None]
     if counted is None or counted.watermark is None:
         return _("the last check recorded no watermark")
@@ -387,8 +387,8 @@ def close_entries_of_removed_rules(
             "quality.rule_dropped",
             _(
                 "{count} entries of the quarantine register were closed, because the policy "
-                "pack no longer has the expectations that these records did not meet. The "
-                "records may still not meet them.",
+                "pack no longer has the expectations that the records did not meet. The "
+                "records may still be incorrect.",
                 count=sum(closed.values()),
             ),
             _("Check that the expectations were removed on purpose."),

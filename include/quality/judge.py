@@ -128,7 +128,7 @@ def department_expression(
     except SQLAlchemyError:
         findings.warn(
             "quality.no_breakdown",
-            _("The departments of the broken records could not be read."),
+            _("The departments of the records that break an expectation could not be read."),
             _(
                 "Correct the breakdown by department in the policy pack, or grant the login "
                 "the right to read the column of the department."
@@ -233,8 +233,8 @@ def judge(
             "quality.about_nothing",
             _("The expectation “{title}” applies to none of the records.", title=rule.message),
             _(
-                "Find out why no record has a value in the field, or correct the condition of the "
-                "expectation."
+                "Find out why no record has a value in the field of the expectation, or "
+                "correct the condition of the expectation."
             ),
             subject=subject,
             clause=rule.clause,
@@ -297,7 +297,7 @@ def _finding_texts(
     message = (
         _(
             "{broken} of {rows} records do not meet the expectation “{title}”; {tolerated} are "
-            "tolerated. These numbers of records are from the last full check.",
+            "tolerated. These numbers are from the last full check.",
             **values,
         )
         if figures.by_last_full
@@ -309,8 +309,9 @@ def _finding_texts(
     )
     if not figures.listed:
         action = _(
-            "Correct the broken records in the system where they are entered. They cannot be "
-            "listed: there are too many of them, or they have no primary key."
+            "Correct the broken records in the system where they are entered. The quarantine "
+            "register does not list them: there are too many of them, or they have no primary "
+            "key."
         )
         return message, action, _rule_reference(rule)
     if isinstance(rule.kwargs, Uncollected):

@@ -95,8 +95,8 @@ def unseen_changes(collection: CheckedCollection) -> list[Block]:
             since=verbatim(since),
         ),
         _(
-            "records in a partition of the table that was emptied and loaded again, or that was "
-            "attached to the table"
+            "records in a partition that was attached to the table, or that was emptied and "
+            "loaded again"
         ),
         _("broken records that were deleted: the quarantine register keeps their entries"),
         _(
@@ -153,7 +153,7 @@ def _late_commits(margin: str) -> Message:
     if margin.isdecimal():  # numbers cannot be compared with the start of a transaction
         return _(
             "records that were committed after the last check and whose number in the change "
-            "column is more than {margin} below the greatest number that this check found",
+            "column is more than {margin} below the greatest number that the last check found",
             margin=verbatim(margin),
         )
     return _(
@@ -431,7 +431,11 @@ def _parts_chart(collection: CheckedCollection) -> BarChart:
         unit="rows",
         bars=[
             *(Bar(label=name if name else _("none"), value=count) for name, count in largest),
-            *([Bar(label=_("others"), value=sum(count for _n, count in rest))] if rest else []),
+            *(
+                [Bar(label=_("other departments"), value=sum(count for _n, count in rest))]
+                if rest
+                else []
+            ),
         ],
     )
 

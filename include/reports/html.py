@@ -178,7 +178,7 @@ def headline(outcome: Outcome, states: Collection[ControlState]) -> Message:
             return _("There is no evidence that the control passed")
         return _("The indicators are within their targets, but the run failed: see the findings")
     if ControlState.NO_EVIDENCE in states:
-        return _("No control failed, but some have no evidence")
+        return _("No control failed, but some controls have no evidence")
     if outcome is Outcome.ATTENTION:
         return _("The control passed, but some findings need attention")
     return _("The control passed")

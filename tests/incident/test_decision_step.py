@@ -71,7 +71,7 @@ def test_assigned_person_decides_if_all_other_approvers_are_excluded(company: Co
 def test_decision_is_required_again_after_notice_text_changes(company: Company) -> None:
     case = asked(company)
     case.answer("impact", harm_en="Something else")
-    with pytest.raises(InvalidAnswer, match="the notice or the list of people changed"):
+    with pytest.raises(InvalidAnswer, match="the notice or the list of affected people changed"):
         case.answer("decide")
     assert case.ask("decide") is not None
     case.answer("decide")
@@ -89,7 +89,7 @@ def test_decision_is_refused_if_list_of_people_grew_after_form_was_shown(company
     case = asked(company, 1, 2)
     run = widened(case, 1, 2, 3)
     assert decision.Decision(run, case.record).dry_run() is None
-    with pytest.raises(InvalidAnswer, match="the notice or the list of people changed"):
+    with pytest.raises(InvalidAnswer, match="the notice or the list of affected people changed"):
         case.answer("decide")
     assert "3 people are affected" in case.page("decide").body
     case.answer("decide")
@@ -318,7 +318,7 @@ def test_decision_on_outdated_form_is_refused(company: Company) -> None:
     outdated_answer = given(case, reason="The risk is high")
     case.answer("impact", cause_en="Another cause")
     case.page("decide")
-    with pytest.raises(InvalidAnswer, match="the notice or the list of people changed"):
+    with pytest.raises(InvalidAnswer, match="the notice or the list of affected people changed"):
         case.record_answer("decide", outdated_answer)
     assert not case.entries(Kind.DECIDED)
     case.record_answer("decide", given(case, reason="The risk is high"))

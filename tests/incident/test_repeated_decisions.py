@@ -91,7 +91,9 @@ def test_cleared_task_requests_new_decision_after_decision_not_to_notify(company
     case.answer("decide", option="Do not tell", reason="The wrong list of addresses")
     assert case.notify() is None
     body = case.page("decide").body
-    assert "Affected people are not to be notified. The wrong list of addresses" in body
+    assert (
+        "It was decided not to notify affected people. Reason: The wrong list of addresses" in body
+    )
     assert "Decide again on all affected people to whom no notice was sent" in body
     case.answer("decide", option="Do not tell", reason="Not right yet")
     assert "Not right yet" in case.page("decide").body
@@ -129,7 +131,10 @@ def test_first_decision_stays_in_force_if_added_people_are_not_notified(
     page = decision.Decision(run, case.record).dry_run()
     assert page is not None
     assert "decide whether to notify 1 affected people" in page.subject
-    assert "Decide only on the 1 people who were added to the list after that decision" in page.body
+    assert (
+        "Decide only on the 1 people who were added to the list after the decision above"
+        in page.body
+    )
     decision.Decision(run, case.record).record_answer(
         given(case, decision.DO_NOT_TELL, reason="It is our own man")
     )

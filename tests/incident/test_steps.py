@@ -64,8 +64,12 @@ def form_values(page: RequiredAction) -> dict[str, Any]:
             "these checklist items are not ticked, and no reason is given: Lock",
         ),
         ("contain", {"lock_device": False, "notes": "1.2"}, "no reason is given: Lock and wipe"),
-        ("contain", {"contained_at": LATER}, "Time of containment.*: is in the future"),
-        ("contain", {"contained_at": EARLIER}, "Time of containment.*: is before 2026-11-26"),
+        ("contain", {"contained_at": LATER}, "Time of containment.*: the time is in the future"),
+        (
+            "contain",
+            {"contained_at": EARLIER},
+            "Time of containment.*: the time is before 2026-11-26",
+        ),
         ("contain", {"contained_at": "soon"}, "the value is not a date and time"),
         ("grade", {"grade": "major"}, "the selected grade differs from the proposed grade"),
         (
@@ -77,7 +81,7 @@ def form_values(page: RequiredAction) -> dict[str, Any]:
         ("grade", {"grade": ""}, "Grade: a value is required"),
         ("report", {"receipt": " "}, "the receipt is missing"),
         ("report", {"handed_in_at": EARLIER}, "is before"),
-        ("report", {"handed_in_at": LATER}, "is in the future"),
+        ("report", {"handed_in_at": LATER}, "the time is in the future"),
         ("impact", {"harm_zh": ""}, "Possible harm to people in Chinese: a value is required"),
         (
             "impact",

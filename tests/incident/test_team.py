@@ -108,7 +108,7 @@ def test_deputies_and_management_may_answer_unanswered_step(company: Company) ->
         )
         page = case.page("grade")
         assert page.assigned == [COMP, "D1", BOSS, OTHER_BOSS]
-        assert f"The step expired {times} times without an answer" in page.body
+        assert f"The time to answer this step ended {times} times without an answer" in page.body
     assert assigned_people(case, "contain") == ["T1", "T2"]
     case.answer("grade", "D1")
     assert case.entries(Kind.GRADED)[-1].by == "D1"

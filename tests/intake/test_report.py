@@ -74,7 +74,7 @@ def run(*, requested: int, reviewed: int, left: int = 0) -> list[StepRecord]:
             {"requested": 2, "reviewed": 1, "left": 2},
             "1 of 4",
             Outcome.ATTENTION,
-            "1 of 4 batches were reviewed; the deadline of the others has not passed.",
+            "1 of 4 batches were reviewed; the deadlines of the remaining batches have not passed.",
         ),
     ],
 )

@@ -270,7 +270,7 @@ def test_workflow_that_fails_to_return_addresses_delays_only_its_own_notificatio
     )
     assert finding.for_engineers is not None
     assert Translator("en").text(finding.for_engineers) == (
-        f"Error of the kind `{INDIVIDUAL_NOTICE}`: `{error}`."
+        f"Error for the notification type `{INDIVIDUAL_NOTICE}`: `{error}`."
     )
     assert (deferred.code, delivery.retry_reason != "") == ("notices.deferred", True)
     assert len(server.taken) == 1
@@ -349,5 +349,5 @@ def test_undeliverable_notices_are_reported_without_names_of_recipients(
         english(mail.message)
         == "2 notices to data subjects could not be sent (no address is registered)."
     )
-    assert "Notify these people in another way" in english(mail.action)
+    assert "Notify these data subjects in another way" in english(mail.action)
     assert "courier/8" not in mail.model_dump_json()

@@ -366,7 +366,8 @@ def test_error_in_workflow_delays_only_the_notifications_of_that_workflow(
     )
     assert finding.for_engineers is not None
     assert (
-        Translator("en").text(finding.for_engineers) == f"Error of the kind `{KIND}`: `ValueError`."
+        Translator("en").text(finding.for_engineers)
+        == f"Error for the notification type `{KIND}`: `ValueError`."
     )
     assert "E1/1" not in delivery.record.model_dump_json()
     assert delivery.retry_reason

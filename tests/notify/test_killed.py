@@ -103,7 +103,9 @@ def test_mail_without_recorded_outcome_is_sent_again_with_same_id(
     )  # the lease has not expired: the process may be alive
     (finding,) = early.record.findings
     message = Translator("en").text(finding.message)
-    assert message == f"Another process is sending {30 - recorded} messages until 10:05."
+    assert message == (
+        f"Another process has reserved {30 - recorded} messages and has until 10:05 to send them."
+    )
     assert early.retry_reason == message
     post.clock.moment += LEASE
     delivery = post.deliver()

@@ -138,13 +138,13 @@ def test_report_section_lists_sent_and_undelivered_messages(post: Post, server: 
         for block in section.blocks
         if isinstance(block, Table)
     }
-    assert tables["Sent"] == [[TITLE, 1, 1]]
-    assert len(tables["Could not be delivered"]) == 500
+    assert tables["Notifications sent"] == [[TITLE, 1, 1]]
+    assert len(tables["Notifications that could not be delivered"]) == 500
     last = section.blocks[-1]
     assert isinstance(last, Paragraph)
     assert (
         Translator("en").text(last.text)
-        == "100 more are not shown here; the data engineers can list them."
+        == "100 more notifications are not shown here; the data engineers can list them."
     )
     unfinished = messages_section(StepRecord(step="send", outcome=Outcome.FAIL))
     assert len(unfinished.blocks) == 1

@@ -86,7 +86,7 @@ def test_late_run_is_reported_once(
     assert (kind, key) == ("runs.late", "backup_offsite/scheduled__1")
     assert (recipient, address) == ("role:data_engineering", "data@courier.example")
     assert (urgent, state) == (True, "pending")
-    assert "missed its time limit of" in line
+    assert "did not end by its deadline," in line
     assert sent == [True, True]
 
 

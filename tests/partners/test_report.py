@@ -93,7 +93,7 @@ def test_report_lists_partners_and_their_obligations_most_urgent_first(
         ["10", "Company 10", "1", "yes", "valid from 2026-07-01", "valid until 2029-12-31",
          "valid until 2027-06-01", "not allowed"],
         ["2", "Company 2", "1", "yes", "valid until 2026-08-30", "valid until 2029-12-31",
-         "valid until 2027-06-01", "allowed, ends in 90 days"],
+         "valid until 2027-06-01", "allowed for 90 more days"],
         ["1", "Company 1", "1", "yes", "valid until 2029-12-31", "valid until 2029-12-31",
          "valid until 2027-06-01", "allowed"],
         ["4", "Company 4", "1", "no", "not known", "valid until 2029-12-31",
@@ -120,9 +120,9 @@ def test_report_sorts_partners_by_days_until_an_obligation_ends(company: Partner
     conclusion = conclude(company.check(), SENT)
     rows = table_rows(conclusion)["Agreements and security review of each partner"]
     assert [(row[0], row[-1]) for row in rows] == [
-        ("3", "allowed, ends today"),
-        ("4", "allowed, ends tomorrow"),
-        ("2", "allowed, ends in 19 days"),
+        ("3", "allowed until today"),
+        ("4", "allowed until tomorrow"),
+        ("2", "allowed for 19 more days"),
         ("1", "allowed"),
     ]
     rules = company.context.rules.model_copy(update={"ladder": (100, 15)})
@@ -150,7 +150,7 @@ def test_report_says_that_consent_to_sub_processors_is_not_recorded(
     assert isinstance(first, Paragraph)
     assert "None may process" not in translate(first.text)
     assert translate(first.text).endswith(
-        "Keep the consent with the agreement; it is not recorded here."
+        "Keep the consent with the agreement; the consent is not recorded here."
     )
     assert "此处不作记录" in translate(first.text, "zh_CN")
 

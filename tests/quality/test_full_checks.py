@@ -186,7 +186,7 @@ def test_check_is_full_if_the_evidence_ledger_lost_the_row_of_the_last_run(
     with company.state.begin() as conn:
         conn.execute(text("ALTER TABLE evidence_ledger DISABLE TRIGGER USER"))
         conn.execute(text("DELETE FROM evidence_ledger WHERE run_id = 'run-2'"))
-    assert reason(company) == "another check started after the last check whose evidence was sealed"
+    assert reason(company) == "after the last check with sealed evidence, another check started"
 
 
 def test_second_attempt_of_run_examines_records_of_first_attempt_again(company: Company) -> None:

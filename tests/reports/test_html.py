@@ -327,5 +327,5 @@ def test_report_does_not_say_passed_if_a_control_has_no_evidence(locale: str):
     claim = f"<span>{words.text(_('The control passed'))}</span>"
     assert claim in held
     assert claim not in html
-    assert words.text(_("No control failed, but some have no evidence")) in html
+    assert words.text(_("No control failed, but some controls have no evidence")) in html
     assert html.count(f"</svg> {words.text(_('no evidence'))}</span>") == 1

@@ -409,14 +409,14 @@ def _decision_text(plan: NoticePlan, decision: registry.Decision) -> Message:
         )
     if decision.approved:
         return _("{count} affected people are to be notified. {reason}", count=count, reason=reason)
-    return _("Affected people are not to be notified. {reason}", reason=reason)
+    return _("It was decided not to notify affected people. Reason: {reason}", reason=reason)
 
 
 def _change_reason(record: IncidentRecord, plan: NoticePlan, request: Request | None) -> Message:
     standing = notices.standing_decision(record, plan)
     if standing is not None and (request is None or standing.as_(Decided).request != request.id):
         return _("another decision was recorded after the form was shown")
-    return _("the notice or the list of people changed: review both again")
+    return _("the notice or the list of affected people changed: review both again")
 
 
 def _asks_again(run: IncidentRun, standing: Entry) -> bool:
@@ -452,8 +452,8 @@ def _before_lines(record: IncidentRecord, plan: NoticePlan) -> list[Message]:
     ]
     if plan.adds_to is not None:
         lines.append(
-            _("Decide only on the {count} people who were added to the list after that "
-                "decision. The decision on the other people remains valid.", count=plan.covers)
+            _("Decide only on the {count} people who were added to the list after the decision "
+              "above. That decision remains valid for the other people.", count=plan.covers)
         )  # fmt: skip
     elif decided:
         lines.append(
@@ -472,7 +472,8 @@ def _unlisted_lines(databases: Sequence[str]) -> list[Message]:
     return [
         _(
             "NOT ON THE LIST: affected people in {databases}, because these databases could "
-            "not be read. A separate decision is requested after these people are found.",
+            "not be read. When these people are known, a separate decision on them is "
+            "requested.",
             databases=names,
         )
     ]

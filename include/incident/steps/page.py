@@ -89,8 +89,8 @@ def silence_lines(team: Team) -> list[Message]:
         return []
     return [
         _(
-            "The step expired {count} times without an answer, so deputies and management may "
-            "answer it too.",
+            "The time to answer this step ended {count} times without an answer. Deputies and "
+            "management may therefore also answer it.",
             count=team.unanswered_count,
         )
     ]
@@ -103,9 +103,13 @@ def team_lines(team: Team) -> list[Message]:
         len(team.people[MAX_NAMES:]),
     )
     lines = [
-        _("Only {people} and {more} more may answer.", people=shown_names, more=hidden_count)
+        _(
+            "Only {people} and {more} more people may answer this step.",
+            people=shown_names,
+            more=hidden_count,
+        )
         if hidden_count
-        else _("Only {people} may answer.", people=shown_names)
+        else _("Only {people} may answer this step.", people=shown_names)
     ]
     if team.excluded:
         excluded_names = format_accounts(team.excluded[:MAX_NAMES])

@@ -359,8 +359,9 @@ class Summary(_HandIn):
             *self._missing_field_lines(),
             self._location_line(path),
             _(
-                "If the incident has the grade that the law names or a more severe one, hand "
-                "in the summary to the authority. Otherwise the management approves it."
+                "For an incident of the grade from which the law requires a summary, or of a "
+                "more severe grade, hand in the summary to the authority. For other incidents, "
+                "have the management approve it."
             ),
         ]
         return self.required_action(_("hand in the summary"), lines, self._version())

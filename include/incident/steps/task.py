@@ -45,7 +45,7 @@ from include.services.errors import ServiceError
 from include.workflow.declaration import Queue
 from include.workflow.step import HumanTask
 
-CHANGED = _("the facts on the form changed after it was shown; review the new form")
+CHANGED = _("the facts on the form changed after the form was shown; review the new form")
 _RETRIES = 20  # a task may be open for weeks, and each restart of a worker uses up a retry
 WriteMore = Callable[[Connection, IncidentRecord], Mapping[str, Any] | Message]
 
@@ -325,9 +325,9 @@ class StepAnswer:
         incident = self.task.record.incident
         first = after or incident.began_at or incident.aware_at
         if moment > self.task.run.clock.now():
-            problem = _("is in the future")
+            problem = _("the time is in the future")
         elif moment < first:
-            problem = _("is before {first}", first=first)
+            problem = _("the time is before {first}", first=first)
         else:
             return moment
         return self.refuse(_("{field}: {problem}", field=field.title, problem=problem))

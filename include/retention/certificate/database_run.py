@@ -223,7 +223,7 @@ def basis_text(rule: RetentionRule) -> Message:
     """Return the law or other source that sets the retention period of a record class, as text."""
     if isinstance(rule.basis, Source):
         return rule.basis.message
-    return _("the company's own choice")
+    return _("the company's own decision")
 
 
 def disposition_text(rule: RetentionRule) -> Message:
@@ -238,7 +238,11 @@ def disposition_text(rule: RetentionRule) -> Message:
             text = _("masked by GB/T 41833-2022: {columns}", columns=columns)
         case _:
             text = _("kept")
-    return _("{action}; earlier on an erasure request", action=text) if rule.on_request else text
+    return (
+        _("{action}; on an erasure request also before the retention period ends", action=text)
+        if rule.on_request
+        else text
+    )
 
 
 def reasons_for_staying(case: DatabaseRun) -> list[tuple[Message | str, Message, int | None]]:
@@ -273,15 +277,15 @@ def _reasons_of_class(case: DatabaseRun, planned: PlannedClass) -> list[tuple[Me
             _(
                 "the start date of a statutory retention period is missing, so the records "
                 "never expire: enter the date, or define in the retention schedule how to "
-                "compute it"
+                "compute the date"
             ),
             planned.minimum_not_started,
         ),
         (_("the start of the retention period is in the future: verify the date"), planned.ahead),
         (
             _(
-                "they became due for disposition after the plan was made, and the next plan will "
-                "contain them"
+                "the records became due for disposition after the plan was made; the next plan "
+                "will contain them"
             ),
             execution.waiting.get(planned.name, 0) if execution else 0,
         ),
@@ -291,14 +295,16 @@ def _reasons_of_class(case: DatabaseRun, planned: PlannedClass) -> list[tuple[Me
 
 def _reference_text(by: KeptBy, others: Sequence[KeptBy]) -> Message:
     if by.collection is None:
-        return _("the table {table}, which is not in the data map, refers to them", table=by.table)
+        return _(
+            "the table {table}, which is not in the data map, refers to the records", table=by.table
+        )
     if [other.table for other in others].count(by.table) > 1:
         return _(
-            "records of {table} refer to them (foreign key {constraint})",
+            "referenced by records of {table} (foreign key {constraint})",
             table=by.table,
             constraint=by.constraint,
         )
-    return _("records of {table} refer to them", table=by.table)
+    return _("referenced by records of {table}", table=by.table)
 
 
 _REFUSED = {
@@ -308,7 +314,7 @@ _REFUSED = {
         "was rolled back"
     ),
 }
-_SUSPENDED = _("a condition of the retention schedule suspends their disposition")
+_SUSPENDED = _("a condition of the retention schedule suspends the disposition")
 
 
 def _reasons_not_erased(case: DatabaseRun, planned: PlannedClass) -> list[tuple[Message, int]]:
@@ -340,19 +346,19 @@ def _reasons_not_erased(case: DatabaseRun, planned: PlannedClass) -> list[tuple[
     return [*reasons, (_UNKNOWN_REASON, max(0, left))]
 
 
-_UNKNOWN_REASON = _("the run did not process them; no change and no legal hold was found")
+_UNKNOWN_REASON = _("not processed for an unknown reason: no change and no legal hold was found")
 _STAYING = {
-    "held": _("a legal hold was placed on them after the plan was made"),
+    "held": _("a legal hold was placed on the records after the plan was made"),
     "suspended": _(
-        "a condition of the record class suspended their disposition after the plan was made"
+        "after the plan was made, a condition of the record class suspended the disposition"
     ),
     "kept_longer": _(
         "another record class required a longer retention of the same records "
         "after the plan was made"
     ),
-    "kept_by_reference": _("other records refer to them and were not disposed of"),
+    "kept_by_reference": _("referenced by other records that were not disposed of"),
     "due": _UNKNOWN_REASON,
-    "not_due": _("they were changed or deleted after the plan was made"),
+    "not_due": _("the records were changed or deleted after the plan was made"),
 }
 
 
@@ -368,26 +374,32 @@ def _main_reason(case: DatabaseRun, planned: PlannedClass) -> Message | None:
     name, left = planned.name, case.left(planned.name)
     if execution := case.execution:
         if name in execution.not_approved:
-            return _("the plan was not approved")
+            return _("the disposition plan was not approved")
         if execution.stopped == "budget":
-            return _("the time limit of the run expired; the next run continues")
+            return _("the time limit of the run expired; the next run continues with these records")
         if execution.stopped == "window":
-            return _("the daily window for deletions ended; the next run continues")
+            return _(
+                "the daily window for deletions ended; the next run continues with these records"
+            )
         if name in execution.knots:
-            return _("they refer to each other in a cycle that is too large for one transaction")
+            return _(
+                "the records refer to each other in a cycle that is too large for one transaction"
+            )
         if name in execution.given_up:
-            return _("not tried: the database had refused too many records of the class")
+            return _(
+                "not tried: the database had already refused too many records of this record class"
+            )
         if name in execution.slow:
-            return _("database statements on them timed out; see the finding")
+            return _("the disposition of the records timed out in the database; see the finding")
         if execution.locked.get(name):
-            return _("other database sessions locked them; the next run tries again")
+            return _("other database sessions had locked the records; the next run tries again")
         if times := execution.busy.get(name):
             return _(
-                "{times} attempts failed because other database sessions held locks; the next "
-                "run tries again",
+                "{times} attempts failed, because other database sessions had locked records; "
+                "the next run tries again",
                 times=times,
             )
     # For example, records of other classes that were not approved refer to them.
     if left and left.referred > planned.kept_by_reference:
-        return _("other records refer to them and were not disposed of")
+        return _("referenced by other records that were not disposed of")
     return None

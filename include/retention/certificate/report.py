@@ -229,7 +229,7 @@ def _sum_of_remaining(
 
 def _summary(outcome: Outcome, cases: Sequence[DatabaseRun]) -> Message:
     if not cases or not all(case.is_complete for case in cases):
-        return _("The run did not complete the disposition in every database.")
+        return _("The disposition is incomplete in at least one database.")
     unexplained = _sum_of_figure(cases, lambda verification: verification.unexplained)
     late = _sum_of_figure(cases, lambda verification: verification.requests_overdue)
     if unexplained:
@@ -241,8 +241,8 @@ def _summary(outcome: Outcome, cases: Sequence[DatabaseRun]) -> Message:
         return _("{count} erasure requests are overdue.", count=late)
     if outcome is Outcome.FAIL:
         return _(
-            "All expired records were disposed of or are still stored for a reason, but the "
-            "run has failed findings of other kinds: see below."
+            "All expired records were disposed of or are still stored for a reason, but other "
+            "checks of the run failed: see the findings."
         )
     if not any(case.rules for case in cases):
         return _("The policy pack defines no retention periods, so no record was disposed of.")
@@ -256,8 +256,8 @@ def _summary(outcome: Outcome, cases: Sequence[DatabaseRun]) -> Message:
         )
     if not deleted and not masked:
         return _(
-            "No record had to be disposed of. All expired records that are still stored have a "
-            "reason."
+            "No record had to be disposed of. For each expired record that is still stored, "
+            "there is a reason."
         )
     return _(
         "All expired records were disposed of ({deleted} deleted, {masked} masked) or are "
@@ -303,15 +303,15 @@ def _facts(cases: Sequence[DatabaseRun]) -> list[Fact]:
             note=None
             if held is None
             else _(
-                "{held} on legal hold or suspended, {referred} with references from other "
-                "records, {waiting} waiting for the next plan",
+                "{held} on legal hold or suspended, {referred} referenced by other records, "
+                "{waiting} waiting for the next plan",
                 held=held,
                 referred=referred or 0,
                 waiting=waiting or 0,
             ),
         ),
         Fact(
-            label=_("Planned but not disposed of"),
+            label=_("Records planned but not disposed of"),
             value=missed,
             unit="rows",
             status=None if missed is None else Outcome.ATTENTION if missed else Outcome.PASS,
@@ -333,7 +333,7 @@ def _requests(cases: Sequence[DatabaseRun]) -> Fact:
         note=None
         if late is None
         else _(
-            "{late} overdue or completed late, {closed} closed by this run",
+            "{late} overdue or completed after the due date, {closed} closed by this run",
             late=late,
             closed=closed or 0,
         ),
@@ -375,15 +375,15 @@ def _backups(cases: Sequence[DatabaseRun]) -> Fact:
         label=label,
         value=last,
         note=_(
-            "restore points: {count}, the oldest of {oldest}; legal holds extend the term of "
-            "{held}",
+            "restore points: {count}, the oldest from {oldest}; kept longer because of legal "
+            "holds: {held}",
             count=len(copies),
             oldest=oldest,
             held=held,
         )
         if held
         else _(
-            "restore points: {count}, the oldest of {oldest}",
+            "restore points: {count}, the oldest from {oldest}",
             count=len(copies),
             oldest=oldest,
         ),
@@ -400,15 +400,15 @@ def _verification_section(cases: Sequence[DatabaseRun]) -> Section:
     """
     is_complete = bool(cases) and all(case.is_complete for case in cases)
     proven = _(
-        "Disposed of, in the tables, means deleted or masked in the mapped databases. The "
+        "In the tables, “disposed of” means deleted or masked in the mapped databases. The "
         "erasure ledger identifies each of these records by a keyed hash. Separate queries "
-        "counted the remaining records. These queries share with the deletion: the forms of "
-        "masked text, the column types, the foreign keys and their comparison, the reading of "
-        "the legal holds, and the record keys that were found for erasure requests."
+        "counted the remaining records. These queries and the deletion have in common: the "
+        "forms of masked text, the column types, the foreign keys and their comparison, the "
+        "reading of the legal holds, and the record keys that were found for erasure requests."
     )
     unproven = _(
-        "For at least one database, planning, execution or verification was not completed. If "
-        "a figure is missing in a table, this report proves nothing about it."
+        "For at least one database, planning, execution or verification was not completed. "
+        "This report proves nothing about figures that are missing in the tables."
     )
     return Section(
         heading=_("Scope and limits of this report"),
@@ -419,8 +419,8 @@ def _verification_section(cases: Sequence[DatabaseRun]) -> Section:
                     *(_proven_facts(cases) if is_complete else []),
                     _(
                         "Backups are not changed. They contain deleted records until they "
-                        "expire; a restore deletes these records again by means of the erasure "
-                        "ledger."
+                        "expire. When a backup is restored, the records in the erasure ledger "
+                        "are deleted again."
                     ),
                     _(
                         "Deleted records remain on the disk, in the server log and in replicas "
@@ -468,19 +468,21 @@ def _proven_facts(cases: Sequence[DatabaseRun]) -> list[Message]:
         cases: results of the run by database.
     """
     approved = _(
-        "A plan beyond the limits was executed only if a person other than the owners of the "
-        "schedule approved exactly this plan, identified by its hash."
+        "A disposition plan that exceeded the limits was executed only if a person other than "
+        "the owners of the retention schedule approved exactly this plan, identified by its "
+        "hash."
     )
     answered = _(
-        "A plan beyond the limits was approved on the command line. This report does not prove "
-        "that a person other than the owners of the schedule reviewed it."
+        "A disposition plan that exceeded the limits was approved on the command line. This "
+        "report does not prove that a person other than the owners of the retention schedule "
+        "reviewed the plan."
     )
     return [
         answered
         if any(case.approval and case.approval.is_from_command_line for case in cases)
         else approved,
         _(
-            "Each transaction checked the legal holds. Records under a hold that was placed "
-            "before the commit were kept."
+            "Each transaction checked the legal holds. Records that were on legal hold before "
+            "the transaction was committed were kept."
         ),
     ]

@@ -171,8 +171,8 @@ def _state_of_open(
             if not subject.taken_over
             else _(
                 "Erasure request {reference}: {count} records remain. {others} of them now "
-                "belong to another data subject; the others remain because of a legal hold, a "
-                "law or a reference from another record.",
+                "belong to another data subject; the remaining records are kept because of a "
+                "legal hold, a law or a reference from another record.",
                 reference=request.reference,
                 count=subject.records,
                 others=subject.taken_over,
@@ -228,13 +228,15 @@ def _report_not_found(findings: StepFindings, request: ErasureRequest, today: da
         "retention.request_overdue" if late else "retention.request_not_found",
         Outcome.FAIL if late else Outcome.ATTENTION,
         _(
-            "Erasure request {reference}, due on {due}: no record has ever matched its key.",
+            "Erasure request {reference}, due on {due}: no record has ever matched the key in "
+            "the request.",
             reference=request.reference,
             due=request.due_on,
         ),
         _(
-            "Compare the key with the request's file and withdraw the request. Then enter it again "
-            "with the right key, or inform the data subject that no record exists."
+            "Compare the key with the file of the request and withdraw the request. Then enter "
+            "the request again with the right key, or inform the data subject that no record "
+            "exists."
         ),
     )
     return "overdue" if late else "not_found"

@@ -57,14 +57,17 @@ def deletion_record(case: DatabaseRun, plan: PlanResult) -> Table:
         (
             _("Legal holds checked"),
             _(
-                "{count} on records; checked again in each transaction",
+                "legal holds on records: {count}; checked again in each transaction",
                 count=plan.holds_that_counted,
             ),
         ),
-        (_("Identification in the ledger"), _hmac_text(entered) if entered else None),
-        (_("Batches in the ledger"), _batches_text(entered) if entered else None),
-        (_("Start of the execution"), (entered.begun or NOTHING) if entered else None),
-        (_("End of the execution"), (entered.ended or NOTHING) if entered else None),
+        (
+            _("Identification of records in the erasure ledger"),
+            _hmac_text(entered) if entered else None,
+        ),
+        (_("Batches in the erasure ledger"), _batches_text(entered) if entered else None),
+        (_("Start of the disposition"), (entered.begun or NOTHING) if entered else None),
+        (_("End of the disposition"), (entered.ended or NOTHING) if entered else None),
         (_("Longest transaction"), _seconds(done.longest_transaction_ms) if done else None),
         (_("Verified at"), verification.verified_at if verification else None),
         (
@@ -92,7 +95,7 @@ def decided_by_text(answer: ApprovalResult) -> Message | str:
     """
     name = answer.decided_by or NOTHING
     if answer.is_from_command_line:
-        return _("entered on the command line for {person}", person=name)
+        return _("decision entered on the command line in the name of {person}", person=name)
     return name
 
 
@@ -133,7 +136,8 @@ def rules_table(case: DatabaseRun) -> Table | Paragraph:
         return Paragraph(
             text=_(
                 "The retention schedule changed after the plan was made, so the applied "
-                "schedule is not shown here. The hashes identify the rules that were applied."
+                "schedule is not shown here. The hashes in the erasure ledger identify the "
+                "rules that were applied."
             )
         )
     return table_of(
@@ -170,7 +174,7 @@ def plan_check(case: DatabaseRun, plan: PlanResult) -> Code:
     line = f"{plan.sha256}  {file_name(case.database.name)}"
     return Code(
         caption=_(
-            "Command for the folder of the evidence bundle: it verifies that the plan in "
+            "Run this command in the folder of the evidence bundle to verify that the plan in "
             "the bundle is the approved plan"
         ),
         lines=[f"echo '{line}' | sha256sum --check"],
@@ -235,12 +239,12 @@ def _due_table(case: DatabaseRun) -> Table:
             (_("On legal hold"), "number", lambda planned: planned.held),
             (_("Suspended"), "number", lambda planned: planned.suspended),
             (
-                _("Kept for other records"),
+                _("Referenced by other records"),
                 "number",
                 lambda planned: planned.kept_by_reference + planned.kept_longer,
             ),
             (
-                _("Statutory period without a date"),
+                _("Start date of a statutory period missing"),
                 "number",
                 lambda planned: planned.minimum_not_started,
             ),
@@ -262,8 +266,8 @@ def _done_table(case: DatabaseRun) -> Table:
     dropped = case.execution.partitions if case.execution else None
     return table_of(
         _(
-            "Disposed records by the erasure ledger. Separate queries counted the records that "
-            "remain without a reason"
+            "Number of disposed records according to the erasure ledger. Separate queries "
+            "counted the records that remain without a reason"
         ),
         case.classes,
         [
@@ -292,7 +296,7 @@ def _chart(case: DatabaseRun) -> list[BarChart]:
         bars += [
             Bar(label=case.title(planned.name), value=planned.expired + planned.requested),
             Bar(
-                label=_("of these disposed of"),
+                label=_("of these, disposed of"),
                 value=case.erased(planned),
                 status=must_be_zero(left.unexplained if left else None),
             ),
@@ -301,13 +305,11 @@ def _chart(case: DatabaseRun) -> list[BarChart]:
         return []
     return [
         BarChart(
-            caption=_(
-                "Expired records by record class, and the number of these that were disposed of"
-            )
+            caption=_("Expired records by record class, and how many of them were disposed of")
             if len(due) <= MOST_BARS
             else _(
-                "Expired records, and the number of these that were disposed of: the {shown} "
-                "largest of {total} record classes",
+                "Expired records, and how many of them were disposed of: the {shown} largest "
+                "of {total} record classes",
                 shown=MOST_BARS,
                 total=len(due),
             ),
@@ -356,11 +358,14 @@ def _holds_table(case: DatabaseRun, plan: PlanResult) -> list[Table]:
 
 def _staying_table(case: DatabaseRun) -> Table:
     return table_of(
-        _("Other records that remain; a record may have several reasons"),
+        _(
+            "Records that remain for reasons other than a legal hold; a record may have several "
+            "reasons"
+        ),
         reasons_for_staying(case),
         [
             (_("Record class"), "text", lambda row: row[0]),
-            (_("Reason for staying"), "text", lambda row: row[1]),
+            (_("Reason why the records remain"), "text", lambda row: row[1]),
             (_("Records"), "number", lambda row: row[2]),
         ],
     )
@@ -441,11 +446,15 @@ def _approval(case: DatabaseRun, plan: PlanResult) -> list[Block]:
         ]
     answer = case.approval or ApprovalResult(asked=True)
     decided = table_of(
-        _("Approval of the plan with the SHA-256 {sha256}", sha256=plan.sha256),
+        _("Approval of the disposition plan with the SHA-256 {sha256}", sha256=plan.sha256),
         [answer],
         [
             (_("Requested on"), "text", lambda _answer: plan.asked_at),
-            (_("Owners of the schedule"), "text", lambda _answer: _list_names(plan.asked_for)),
+            (
+                _("Owners of the retention schedule"),
+                "text",
+                lambda _answer: _list_names(plan.asked_for),
+            ),
             (_("Decision"), "text", _decision_text),
             (_("Decided by"), "text", decided_by_text),
             (_("Decided"), "datetime", lambda answer: answer.decided_at or NOTHING),

@@ -157,7 +157,10 @@ def test_certificate_counts_erased_and_remaining_records(
     assert any(line.startswith("20211001 | ") for line in lines)
     assert not any(line.startswith("later | ") for line in lines)
     assert "Approved by | bo" in lines
-    assert "Identification in the ledger | HMAC-SHA-256 of the primary key, key k1" in lines
+    assert (
+        "Identification of records in the erasure ledger | HMAC-SHA-256 of the primary key, key k1"
+        in lines
+    )
     assert indicators(conclusion) == {
         "expired_records_unexplained": 0,
         "erasure_requests_overdue": 0,
@@ -176,7 +179,9 @@ def test_run_with_rejected_plan_fails_and_reports_unexplained_records(
     assert {"retention.rejected", "retention.not_approved", "retention.backups_unread"} <= {
         finding.code for finding in conclusion.findings
     }
-    assert any("the plan was not approved" in sentence for sentence in sentences(conclusion))
+    assert any(
+        "the disposition plan was not approved" in sentence for sentence in sentences(conclusion)
+    )
     assert (indicators(conclusion)["expired_records_unexplained"] or 0) > 0
 
 

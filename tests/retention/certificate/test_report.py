@@ -73,7 +73,7 @@ def test_certificate_of_complete_run_passes_and_has_both_control_indicators() ->
     assert shown(conclusion, "Records disposed of") == "10 rows"
     assert shown(conclusion, UNEXPLAINED) == "0 rows"
     assert fact(conclusion, UNEXPLAINED).status is Outcome.PASS
-    assert fact(conclusion, "Planned but not disposed of").status is Outcome.PASS
+    assert fact(conclusion, "Records planned but not disposed of").status is Outcome.PASS
     assert shown(conclusion, "Erasure requests") == "0 open"
     assert (
         shown(conclusion, "Deleted records remain in backups at least until")
@@ -99,9 +99,7 @@ def test_run_with_missing_step_record_fails_and_has_no_control_indicators(step: 
     conclusion = certificate(run_records(**{step: None}))
     assert conclusion.outcome is Outcome.FAIL
     assert codes(conclusion) == ["retention.missing"]
-    assert (
-        english(conclusion.summary) == "The run did not complete the disposition in every database."
-    )
+    assert english(conclusion.summary) == "The disposition is incomplete in at least one database."
     assert (indicators(conclusion) == UNKNOWN) is (step == "verify")
 
 
@@ -139,7 +137,7 @@ def test_certificate_of_incomplete_run_says_that_missing_figures_are_not_proven(
         "Each transaction checked the legal holds",
     ):
         assert (claim in lines) is (step is None), claim
-    assert ("proves nothing about it" in lines) is (step is not None)
+    assert ("proves nothing about figures" in lines) is (step is not None)
     assert "Backups are not changed" in lines
     assert "share nothing" not in lines
 
@@ -221,13 +219,13 @@ def test_run_without_databases_fails() -> None:
         (
             [COPY, COPY | {"id": "b", "expires_at": "2027-01-02T18:00:00+00:00"}],
             "2027-01-03 02:00 UTC+08:00",
-            "restore points: 2, the oldest of 2026-10-02 02:00 UTC+08:00",
+            "restore points: 2, the oldest from 2026-10-02 02:00 UTC+08:00",
         ),
         (
             [COPY | {"held": True}],
             "2026-12-31 02:00 UTC+08:00",
-            "restore points: 1, the oldest of 2026-10-02 02:00 UTC+08:00; "
-            "legal holds extend the term of 1",
+            "restore points: 1, the oldest from 2026-10-02 02:00 UTC+08:00; "
+            "kept longer because of legal holds: 1",
         ),
     ],
 )

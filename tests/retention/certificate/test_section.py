@@ -99,29 +99,36 @@ FULL: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("results", "reasons"),
     [
-        ({"not_approved": ["order"]}, ["the plan was not approved | 4"]),
-        ({"stopped": "budget"}, ["the time limit of the run expired; the next run continues | 4"]),
+        ({"not_approved": ["order"]}, ["the disposition plan was not approved | 4"]),
+        (
+            {"stopped": "budget"},
+            ["the time limit of the run expired; the next run continues with these records | 4"],
+        ),
         (
             {"stopped": "window"},
-            ["the daily window for deletions ended; the next run continues | 4"],
+            ["the daily window for deletions ended; the next run continues with these records | 4"],
         ),
         (
             {"refused": {"order P0001": 1, "other 23503": 9}, "busy": {"order": 3}},
             [
                 "the database refused the disposition (SQLSTATE P0001) | 1",
-                "3 attempts failed because other database sessions held locks; the next run tries "
-                "again | 3",
+                "3 attempts failed, because other database sessions had locked records; the next "
+                "run tries again | 3",
             ],
         ),
         (
             {"knots": {"order": 4}},
-            ["they refer to each other in a cycle that is too large for one transaction | 4"],
+            [
+                "the records refer to each other in a cycle that is too large for one "
+                "transaction | 4"
+            ],
         ),
         (
             {"refused": {"order P0001": 1}, "given_up": ["order"]},
             [
                 "the database refused the disposition (SQLSTATE P0001) | 1",
-                "not tried: the database had refused too many records of the class | 3",
+                "not tried: the database had already refused too many records of this "
+                "record class | 3",
             ],
         ),
         (
@@ -134,33 +141,36 @@ FULL: dict[str, Any] = {
         ),
         (
             {"locked": {"order": 3}, "busy": {"order": 3}},
-            ["other database sessions locked them; the next run tries again | 4"],
+            ["other database sessions had locked the records; the next run tries again | 4"],
         ),
         (
             {"waiting": {"order": 9}, "stopped": "budget"},
             [
-                "they became due for disposition after the plan was made, "
-                "and the next plan will contain them | 9",
-                "the time limit of the run expired; the next run continues | 4",
+                "the records became due for disposition after the plan was made; "
+                "the next plan will contain them | 9",
+                "the time limit of the run expired; the next run continues with these records | 4",
             ],
         ),
-        ({}, ["the run did not process them; no change and no legal hold was found | 4"]),
+        (
+            {},
+            ["not processed for an unknown reason: no change and no legal hold was found | 4"],
+        ),
         (
             {"staying": {"order": {"held": 1, "not_due": 2, "due": 1}}},
             [
-                "a legal hold was placed on them after the plan was made | 1",
-                "they were changed or deleted after the plan was made | 2",
-                "the run did not process them; no change and no legal hold was found | 1",
+                "a legal hold was placed on the records after the plan was made | 1",
+                "the records were changed or deleted after the plan was made | 2",
+                "not processed for an unknown reason: no change and no legal hold was found | 1",
             ],
         ),
         (
             {"staying": {"order": {"suspended": 1, "kept_longer": 1, "kept_by_reference": 2}}},
             [
-                "a condition of the record class suspended their disposition after the plan was "
-                "made | 1",
+                "after the plan was made, a condition of the record class suspended the "
+                "disposition | 1",
                 "another record class required a longer retention of the same records after the "
                 "plan was made | 1",
-                "other records refer to them and were not disposed of | 2",
+                "referenced by other records that were not disposed of | 2",
             ],
         ),
     ],
@@ -181,7 +191,9 @@ def test_database_section_gives_reason_for_each_planned_record_that_remains(
         if "All orders | " in sentence and sentence.count("|") == 2
     ] == [f"All orders | {reason}" for reason in reasons]
     (fact,) = [
-        fact for fact in conclusion.facts if fact.label.text == "Planned but not disposed of"
+        fact
+        for fact in conclusion.facts
+        if fact.label.text == "Records planned but not disposed of"
     ]
     assert (fact.value, fact.status) == (4, Outcome.ATTENTION)
 
@@ -192,7 +204,7 @@ def test_reason_for_remaining_record_is_reference_from_record_that_was_not_appro
     conclusion = certificate(
         run_records(execute=results, verify=verification_data({"order": 6}, [left]))
     )
-    assert "All orders | other records refer to them and were not disposed of | 4" in sentences(
+    assert "All orders | referenced by other records that were not disposed of | 4" in sentences(
         conclusion
     )
 
@@ -201,9 +213,9 @@ def test_database_section_lists_holds_and_references_that_keep_records() -> None
     lines = sentences(certificate(run_records(**FULL)))
     assert "3 | data subject | claim pending | legal | 2027-06-01 | All orders | 2" in lines
     for reason in (
-        "a condition of the retention schedule suspends their disposition | 3",
+        "a condition of the retention schedule suspends the disposition | 3",
         "another record class requires a longer retention of the same records | 4",
-        "the table public.claim, which is not in the data map, refers to them | 5",
+        "the table public.claim, which is not in the data map, refers to the records | 5",
         "the start of the retention period is in the future: verify the date | 1",
     ):
         assert f"All orders | {reason}" in lines
@@ -213,9 +225,9 @@ def test_reasons_for_remaining_records_name_foreign_keys_if_table_has_two_of_the
     by = {"table": "public.waybill", "collection": "waybill", "records": 1}
     keys = [by | {"constraint": "sender"}, by | {"constraint": "receiver"}]
     lines = sentences(certificate(run_records(plan=plan_data(planned_class(referred_by=keys)))))
-    assert "All orders | records of public.waybill refer to them (foreign key sender) | 1" in lines
+    assert "All orders | referenced by records of public.waybill (foreign key sender) | 1" in lines
     assert (
-        "All orders | records of public.waybill refer to them (foreign key receiver) | 1" in lines
+        "All orders | referenced by records of public.waybill (foreign key receiver) | 1" in lines
     )
 
 
@@ -229,9 +241,10 @@ def test_reasons_for_remaining_records_name_foreign_keys_if_table_has_two_of_the
         ),
         (
             ANSWER | {"decision": "Approve", "reason": f"{COMMAND_LINE} as every year"},
-            "approved | entered on the command line for bo | 2026-11-26 02:30 UTC+08:00 | "
+            "approved | decision entered on the command line in the name of bo | "
+            "2026-11-26 02:30 UTC+08:00 | "
             f"{COMMAND_LINE} as every year",
-            "entered on the command line for bo",
+            "decision entered on the command line in the name of bo",
         ),
         (
             ANSWER | {"decision": "Reject", "reason": "too many"},
@@ -258,7 +271,7 @@ def test_database_section_shows_approver_decision_and_plan_hash(
     lines = sentences(
         certificate(run_records(plan=plan_data(planned_class(), **ASKED), approve=answer))
     )
-    assert f"Approval of the plan with the SHA-256 {SHA256}" in lines
+    assert f"Approval of the disposition plan with the SHA-256 {SHA256}" in lines
     assert f"2026-11-26 02:00 UTC+08:00 | ana | {row}" in lines
     assert "All orders | 10 | more than 5 records in one run" in lines
     assert f"Approved by | {approver}" in lines
