@@ -48,9 +48,10 @@ _INVISIBLE_CATEGORIES = ("Cf", "Cc")
 
 
 def is_invisible(character: str) -> bool:
-    """Return whether a character is displayed as nothing, such as a zero-width space.
+    """Return whether a character leaves no visible mark, such as a zero-width space.
 
-    White space and combining marks, such as accents, do not count as invisible.
+    Control characters, including tabs and line breaks, count as invisible. Spaces do not, and
+    neither do accents and other combining marks that are drawn.
     """
     number = ord(character)
     index = bisect_right(_IGNORABLE_STARTS, number) - 1
@@ -90,7 +91,7 @@ def is_among(name: str, people: Iterable[str]) -> bool:
 
 
 def exclude_people(people: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Return the people who are not among `others`, regardless of how their names are spelled.
+    """Return the people who are not in `others`. Different spellings of a name are equal.
 
     The result keeps the order and the spelling of `people`.
     """
@@ -102,9 +103,9 @@ MAX_MEMBERS = 1000  # maximum number of assigned people of a required action
 
 
 class _AccountRows(NamedTuple):
-    """Counts of the rows of the staff table that have one spelling of an account.
+    """The rows of the staff table that have the same spelling of an account.
 
-    The rows are compared with the condition of a group of people in the policy pack.
+    A query compares each row with the condition of a group of people in the policy pack.
 
     Attributes:
         account: spelling of the account.
@@ -129,11 +130,11 @@ def group_members(
 ) -> Sequence[str]:
     """Return the accounts that belong to a group of people in the policy pack.
 
-    A group lists accounts, and may have an SQL condition on the staff table. If the staff table has
-    several rows for an account, even in different spellings, the condition does not make this
-    account a member. With `any_row`, it does if one of these rows meets the condition. Callers must
-    set `any_row` for a group of owners: an owner who is missing in the result could approve their
-    own work.
+    The accounts that the group lists are always members. If the group has an SQL condition, the
+    accounts that meet it in the staff table are members too. Several rows of the staff table can
+    belong to one account, even in different spellings. Such an account is a member only with
+    `any_row`, and only if one of its rows meets the condition. Callers must set `any_row` for a
+    group of owners: an owner who is missing in the result could approve their own work.
 
     Args:
         connection: connection to the database of the staff table; None if the policy pack has no
@@ -141,7 +142,8 @@ def group_members(
         database: database of the staff table.
         staff: staff table of the data map.
         group: the accounts and the condition of the group.
-        any_row: whether a person with several rows is a member if one row meets the condition.
+        any_row: whether an account with several rows is a member if one of them meets the
+            condition. If False, at most `MAX_MEMBERS` accounts are read from the staff table.
     """
     accounts = list(group.accounts)
     if group.where and connection is not None and database is not None and staff is not None:

@@ -34,7 +34,7 @@ class Field:
         kind: type of the value. ``list`` is a choice of several options, or several lines of text
             if the field has no options; ``number`` is an integer of 0 or more; ``moment`` is a time
             with a timezone.
-        options: possible values -> titles.
+        options: value that the person can choose -> title of this value.
         value: initial value.
         required: whether the field must have a value. Airflow's page accepts no answer while the
             field is empty.
@@ -65,9 +65,9 @@ class FormEntries:
     """The values that a person entered in a form, after their validation.
 
     Attributes:
-        values: valid values by field name, without empty fields. A text that is too long is cut to
-            the maximum length.
-        problems: one sentence for each field with an invalid value.
+        values: valid values by field name, without empty fields. A text or list that is too long is
+            shortened to the maximum length. Its field is in `problems` as well.
+        problems: one sentence for each field whose value is invalid, or is required and missing.
     """
 
     values: Mapping[str, Entry]
@@ -105,11 +105,11 @@ def read_form(
 
 
 def prefill_form(form: Iterable[Field], values: Mapping[str, Entry]) -> tuple[Field, ...]:
-    """Return the form with the given values as initial values of its fields.
+    """Return the fields of a form with new initial values.
 
     Args:
         form: fields of the form.
-        values: field name -> initial value. Other fields keep their initial value.
+        values: field name -> new initial value. A field without an entry keeps its initial value.
     """
     return tuple(replace(entry, value=values.get(entry.name, entry.value)) for entry in form)
 

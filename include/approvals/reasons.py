@@ -55,8 +55,9 @@ _COMBINING_CATEGORIES = {"Mn", "Me"}  # categories of combining marks
 def redact_reason(reason: str, max_length: int = MAX_REASON_LENGTH) -> str:
     """Return a reason in one line, with ``…`` in place of possible personal data of customers.
 
-    The function redacts six or more digits in a row, and e-mail addresses. Mobile and ID numbers
-    are redacted even if commas separate their digits.
+    The function redacts e-mail addresses, and sequences of six or more digits. Spaces, dashes, dots
+    and brackets may separate the digits of a sequence. In mobile and ID numbers, commas may
+    separate them too.
 
     Args:
         reason: reason as a person typed it.
@@ -74,7 +75,7 @@ def redact_reason(reason: str, max_length: int = MAX_REASON_LENGTH) -> str:
 
 
 def has_words(reason: str) -> bool:
-    """Return whether a reason still has alphabetic characters after customer data is redacted."""
+    """Return whether a reason contains letters apart from possible customer data."""
     return any(character.isalpha() for character in redact_reason(reason))
 
 
@@ -91,10 +92,11 @@ def has_personal_number(name: str) -> bool:
 
 
 def _normalize(text: str) -> tuple[str, list[int]]:
-    """Return a text in Unicode normal form NFKC, and the original position of each character.
+    """Return a text in a form in which numbers can be found, and the position of each character.
 
-    With the positions, `redact_reason` can find a number in the normalized text and redact it in
-    the text as it was typed.
+    The form is Unicode normal form NFKC without invisible characters and combining marks, with
+    ASCII digits and dashes. A position is the index of the original character in `text`. With the
+    positions, `redact_reason` can redact a number in the text as it was typed.
     """
     characters: list[str] = []
     positions: list[int] = []

@@ -36,7 +36,8 @@ class RefusalCause(StrEnum):
         NOT_ENTITLED: the person is not an approver.
         NO_REASON: the decision is not an approval, and the person entered no reason.
         DECIDED_BEFORE: the request already has a decision.
-        OTHER_CONTENT: the answered form was about another content.
+        OTHER_CONTENT: the form that the person answered did not show the content of the request,
+            for example because the content has changed since.
     """
 
     NOBODY = "nobody"
@@ -137,9 +138,10 @@ def create_request(
     run_id: str,
     deadline: datetime | None = None,
 ) -> Request:
-    """Create an approval request, or return the run's existing request for the same content.
+    """Create an approval request, or return the run's earlier request for the same content.
 
-    For the arguments, see the attributes of `Request`.
+    An earlier request counts if its kind, subject and SHA-256 are the same. Its requesters and
+    deadline stay as they are. For the arguments, see the attributes of `Request`.
 
     Raises:
         UsageError: `requested_by` is empty, so separation of duties could not be checked.
@@ -176,10 +178,10 @@ def latest_request(
 def find_request(
     conn: Connection, dag_id: str, run_id: str, kind: str, subject: str, sha256: str
 ) -> Request | None:
-    """Return a run's approval request for exactly this content, or None if no request exists.
+    """Return a run's approval request for a certain content, or None if no request exists.
 
-    This is not always the newest request about the subject: the content may change and later change
-    back.
+    The returned request is not always the newest request about the subject: the content may change
+    and later change back.
 
     Args:
         conn: the state database.
@@ -223,17 +225,18 @@ def decide(
 
     The caller must commit the transaction in both cases.
 
-    If a retried task passes the same answer again, the stored decision is returned. If the person
-    filled in the form of another request, the answer is refused with `RefusalCause.OTHER_CONTENT`,
-    whether or not the person may decide. In that case, the caller has to ask again.
+    If a retried task passes a stored answer again, the stored decision is returned. Any other
+    answer to a decided request is refused. If the form did not show the content of this request,
+    the answer is refused with `RefusalCause.OTHER_CONTENT`, whether or not the person may decide.
+    After this refusal, the caller has to ask again.
 
     Args:
         conn: the state database, in a transaction.
         request: approval request that the person answered.
         decision: option that the person chose.
         reason: reason that the person entered; required for every decision except an approval.
-            Possible customer data is redacted. A reason that has no words after that counts as
-            missing.
+            Possible customer data is redacted. A reason without words counts as missing; redacted
+            data does not count as words.
         decided_by: user id of the person. None or an empty text means that no person answered; the
             answer is then invalid.
         decided_at: time of the answer.
@@ -290,8 +293,8 @@ def refusals_of(conn: Connection, request_id: int) -> list[Refusal]:
 def outdated_answers(conn: Connection, latest: Request) -> int:
     """Count the answers that a run refused because the person saw an outdated form.
 
-    An answer is counted if it was about the subject of `latest`, and its form showed a content that
-    had changed before the person answered.
+    An answer is counted if it was about the subject of `latest` and was refused with
+    `RefusalCause.OTHER_CONTENT`.
 
     Args:
         conn: the state database.
@@ -312,15 +315,16 @@ def outdated_answers(conn: Connection, latest: Request) -> int:
 
 
 def require_approval(conn: Connection, request_id: int, sha256: str) -> Decision:
-    """Return the decision that approves the current content; raise an error if it is not approved.
+    """Return the decision that approves a content; raise ControlFailed if there is none.
 
     Args:
         conn: the state database.
         request_id: number of the approval request.
-        sha256: SHA-256 of the current content.
+        sha256: SHA-256 of the content as it is now.
 
     Raises:
-        ControlFailed: the request is not approved, or the content has changed since the request.
+        ControlFailed: the request is undecided or rejected, or the content has changed since the
+            request.
     """
     request = load_request(conn, request_id)
     decision = decision_on(conn, request_id)
@@ -336,9 +340,9 @@ def require_approval(conn: Connection, request_id: int, sha256: str) -> Decision
 
 
 def approvals_of(conn: Connection, dag_id: str, run_id: str) -> list[Approval]:
-    """Return the decisions on a run's approval requests, as ``result.json`` states them.
+    """Return the decisions on a run's approval requests, in the form used in ``result.json``.
 
-    They are in the order of the approval requests.
+    The oldest approval request comes first. Requests without a decision are left out.
     """
     query = (
         select(

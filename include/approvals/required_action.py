@@ -61,7 +61,7 @@ class RequiredAction:
         body: text of the page, in Markdown.
         assigned: user ids of the people who may answer; never empty.
         content: text that identifies the exact content to decide on. The form contains this text.
-            An answer is valid only if the text in its form is still the current one.
+            An answer is valid only if its form contains the text of the newest required action.
         form: form fields of this required action; if empty, the form fields of the step are used.
         choices: options of this required action; if empty, the options of the step are used.
     """
@@ -75,10 +75,10 @@ class RequiredAction:
 
 
 class InvalidAnswer(Exception):
-    """Raised when an answer is invalid or missing. The task then asks again.
+    """Raised when an answer is invalid or missing. The task then creates another required action.
 
-    The task builds a new required action with the current people and text. The code that raises the
-    error must store its reason in the data from which the required action is built.
+    The new required action has the people and the text of that moment. To show the reason there,
+    the code that raises the error must store it in the data that the required action is built from.
 
     Args:
         reason: why the answer is invalid, without customer data. The log and the step's record show
@@ -113,7 +113,7 @@ def escape_message(message: Message) -> Message:
 
 
 def in_both_languages(message: Message, timezone: str = "UTC") -> str:
-    """Return a message in English and Chinese on one line; only once if both texts are equal."""
+    """Return a message in Chinese and English on one line. If both texts are equal, return one."""
     texts = (Translator(language, timezone).text(message) for language in LANGUAGES)
     return " / ".join(dict.fromkeys(texts))
 

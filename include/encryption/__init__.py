@@ -1,1 +1,1 @@
-"""Encrypt streams of backups and evidence extracts, which only their recipients can decrypt."""
+"""Encrypt streams of backups and evidence extracts so that only their recipients can read them."""

@@ -1,9 +1,9 @@
 """Encrypt and decrypt streams in the message format of the AWS Encryption SDK.
 
-The module uses the key-committing algorithm suite without a signature at the end of each message.
-The signature of a message can be verified only after all its data was used. Instead, each frame of
-1 MiB is authenticated, so the decryption never outputs data that was tampered with. A signed
-manifest or a signed evidence bundle records the digest of each encrypted message.
+The module uses the key-committing algorithm suite that adds no signature to the end of a message. A
+reader could verify such a signature only after it had used all data of the message. Instead, each
+frame of 1 MiB is authenticated, so the decryption never outputs data that was tampered with. A
+signed manifest or a signed evidence bundle records the digest of each encrypted message.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WRAPPING = "RSA_OAEP_SHA256_MGF1"
 
 
 class ContentRefused(ControlFailed):
-    """The error for encrypted data that the key cannot decrypt, or that was changed."""
+    """Raised when a key cannot decrypt a message, or when the encrypted message was changed."""
 
 
 class Readable(Protocol):
@@ -54,7 +54,7 @@ def encrypting(
     Args:
         source: stream of the plaintext. Each ``read`` must return the requested number of bytes,
             except at the end.
-        recipients: holders of keys. Each of them alone can decrypt the message.
+        recipients: holders of keys. Each recipient can decrypt the message without the others.
         context: encryption context. It names the subject of the message, such as the id of a
             restore point or an incident. It is not secret. If it was changed, the decryption fails.
 
@@ -222,7 +222,7 @@ class EncryptionRecord(StrictModel):
         suite: name of the algorithm suite.
         frame_bytes: size of a frame in bytes.
         wrapping: algorithm that encrypts the data key for RSA recipients.
-        provider: namespace of the RSA keys in the message.
+        provider: key namespace that the message states for its RSA keys.
         context: encryption context, as passed to `encrypting`. If it was changed, the decryption
             fails.
     """

@@ -40,7 +40,8 @@ def client(most_keys: int) -> Any:
     """Return a client of the AWS Encryption SDK that accepts only key-committing algorithm suites.
 
     Args:
-        most_keys: largest number of encrypted data keys that a message may have.
+        most_keys: maximum number of encrypted data keys in a message. A message has one for each
+            different key of its recipients.
     """
     return aws_encryption_sdk.EncryptionSDKClient(
         commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT,
@@ -129,9 +130,9 @@ class _RsaOpening(IKeyring):  # type: ignore[misc] # the library has no types
 
 
 def lacks_data_key(error: Exception) -> bool:
-    """Return whether an error of the SDK means that the message was not encrypted for the key.
+    """Return whether an error of the SDK means that a message was encrypted for other keys.
 
-    In this case, the message contains no data key that the key can decrypt.
+    The message then contains no data key that the reader's key can decrypt.
 
     Args:
         error: error that the SDK raised when it decrypted the message.

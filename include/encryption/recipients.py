@@ -28,7 +28,7 @@ KMS_KIND = "kms"
 
 @dataclass(frozen=True)
 class Recipient:
-    """A holder of a key that decrypts data, with the information that the encryption needs.
+    """The holder of a key that decrypts data. The attributes are what the encryption needs.
 
     Attributes:
         name: name in the connection and in records, such as ``operations``.
@@ -279,7 +279,7 @@ def _public_pem(key: rsa.RSAPublicKey) -> bytes:
 def recipient_faults(
     usable: Sequence[Recipient], unusable: Sequence[UnreadableRecipient], minimum: int
 ) -> list[str]:
-    """Return why the recipients in the connection offsite_store do not meet the policy pack.
+    """Return why the recipients in offsite_store do not meet the requirements of the policy pack.
 
     Args:
         usable: recipients whose keys can be used.

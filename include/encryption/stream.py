@@ -9,8 +9,8 @@ from typing import Protocol
 
 import zstandard
 
-PIECE = 1024 * 1024  # bytes handed from stage to stage
-DEPTH = 4  # pieces waiting between two stages; memory stays flat whatever the size
+PIECE = 1024 * 1024  # size in bytes of a piece that a stage passes to the next stage
+DEPTH = 4  # pieces that wait between two stages, which limits the used memory
 
 
 class Sink(Protocol):
@@ -24,10 +24,10 @@ class Sink(Protocol):
 class Stage:
     """A stage of a stream. It runs an iterator of bytes in a separate thread.
 
-    Iterating over the stage returns the pieces that the iterator yields. The thread is at most
-    `DEPTH` pieces ahead of the reader. If the iterator raises an error, the reader gets the error
-    after the last piece. If the ``with`` block ends before all pieces are read, the thread stops at
-    its next piece.
+    A stage is a context manager. In its ``with`` block, iterate over the stage to get the pieces
+    that the iterator yields. The thread is at most `DEPTH` pieces ahead of the reader. If the
+    iterator raises an error, the reader gets this error after the last piece. If the ``with`` block
+    ends before all pieces are read, the thread stops at its next piece.
 
     Args:
         pieces: function that returns the iterator. The thread calls it.
@@ -73,9 +73,9 @@ class Stage:
 
 
 class FullReader:
-    """A reader that joins pieces of bytes. Each read returns the full requested size.
+    """A reader that joins pieces of bytes. Each read returns as many bytes as requested.
 
-    The encryption requires such reads.
+    Only a read at the end of the data returns fewer. `crypto.encrypting` requires this.
     """
 
     def __init__(self, pieces: Iterable[bytes]) -> None:

@@ -79,16 +79,16 @@ def seal(
 ) -> SealedBundle:
     """Write and sign a run's evidence bundle, and add its row to the evidence ledger.
 
-    A seal that failed, or whose process was killed, can be repeated. The function first writes the
+    The call can be repeated after an error or after its process was killed. The function writes the
     files. Then one transaction commits the ledger row and the signature. The signature is put into
     the store only after this commit. If the database connection is lost, the lock
     `StateLock.EVIDENCE` is lost as well. In this case nothing is signed, and the next attempt
     writes the folder again. If the process is killed after the commit, the next seal of any run
     puts the missing signature into the store.
 
-    Signed bundles can lack a ledger row after an older backup of the state database was restored.
-    Rows for such bundles are added first. The first seal of a run is final: a second call for the
-    run returns the first bundle and ignores `result`.
+    After an older backup of the state database was restored, signed bundles can lack a ledger row.
+    The function first adds the missing rows. The first seal of a run is final: a second call for
+    the same run returns the bundle of the first seal and ignores the other arguments.
 
     The objects of the bundle are locked only after the signature is stored. Until then, the files
     of a killed attempt can be deleted.
@@ -116,7 +116,8 @@ def seal(
             be added; a file in `stored` was changed or removed; no row can be added for a signed
             bundle that follows the last bundle of the ledger; the last row of the ledger was
             changed; the bundle was changed before its signature reached the store; or the folder
-            has too many files, because others wrote locked files to it.
+            has too many files, because locked files that do not belong to the bundle cannot be
+            deleted.
         StoreError: the store did not accept a file. The seal can be repeated.
     """
     check_file_names([*files, *stored])
@@ -138,7 +139,7 @@ def seal(
         return ledger.find(conn, run.dag_id, run.run_id)
 
     conn.commit()
-    with transaction():  # the intent is kept before anything is written
+    with transaction():  # record the intent to seal before any file is written
         recovery.enter_interrupted()
         if row := recorded():
             return _sealed(conn, row)
@@ -154,7 +155,7 @@ def seal(
         if row := recorded():
             return _sealed(conn, row)
         last = ledger.trusted_head(conn, keys)
-        if tried_before or stored:  # a writer of these files may have been killed too
+        if tried_before or stored:  # a process may have been killed while it wrote these files
             store.clear_abandoned(f"{bundle}/")
         content = {
             **files,
@@ -195,9 +196,9 @@ def finish_seal(
     run_id: str,
     lock_until: datetime | None = None,
 ) -> SealedBundle | None:
-    """Return the bundle of a sealed run.
+    """Return the bundle of a sealed run, after storing its signature if necessary.
 
-    If the evidence store lacks the signature of the bundle, put the signature there first.
+    The evidence store lacks the signature if the process that sealed the run was killed.
 
     Args:
         store: the evidence store.
@@ -256,7 +257,7 @@ def _write(
 
 
 def _verified_digests(folder: StoreFolder, stored: Mapping[str, str]) -> dict[str, str]:
-    """Check that the files stored before the seal are unchanged; return their digests by name.
+    """Check that files which the run stored before the seal are unchanged; return `stored`.
 
     Args:
         folder: folder of the bundle.
@@ -326,8 +327,8 @@ def _sealed(conn: Connection, row: LedgerRow) -> SealedBundle:
     """Return the sealed bundle that a ledger row describes.
 
     Raises:
-        ControlFailed: the bundle was changed before its signature was stored. The signature does
-            not match the bundle and was therefore not stored.
+        ControlFailed: the signature is still in the state database. It could not be put into the
+            store, because the bundle was changed and does not match its signature.
     """
     if row.bundle in pending_signatures(conn):
         raise ControlFailed(

@@ -52,7 +52,7 @@ _Value = TypeVar("_Value")
 
 
 class _Memory(Generic[_Key, _Value]):
-    """A thread-safe cache that keeps at most 4096 values, those that were added last.
+    """A thread-safe cache. It keeps the 4096 values that were added last.
 
     Args:
         seconds: time for which a value is returned after it was added, in seconds.
@@ -108,8 +108,8 @@ class BundleReader:
         store: the evidence store.
         trusted: public keys (PEM) whose seals are accepted.
         monotonic: returns the current reading of a monotonic clock, in seconds.
-        pending: function that takes a bundle's folder. If the bundle's signature is not yet in the
-            store, the function returns it from the state database, otherwise None.
+        pending: function that takes the folder of a bundle. It returns the signature of the bundle
+            if the signature may be in the state database only, otherwise None.
 
     Raises:
         UsageError: a trusted key cannot be read.
@@ -151,7 +151,7 @@ class BundleReader:
                 valid, or result.json was not written by ParcelSeal.
             StoreError: the store cannot be read.
         """
-        if not self.is_authentic(row):  # the remembered result is that of the row as it was signed
+        if not self.is_authentic(row):  # cached results belong to signed rows only
             raise EvidenceRefused(_("the row of this bundle in the evidence ledger was changed"))
         if (remembered := self._results.get(row.sums_sha256)) is not None:
             return remembered
@@ -168,22 +168,22 @@ class BundleReader:
     def sizes(self, row: LedgerRow) -> dict[str, int]:
         """Return the size in bytes of each file in a bundle's folder, by file name.
 
-        The sizes come from the store's list of objects. A bundle has a maximum number of files; if
-        the folder has more, some of them are left out.
+        The sizes come from the store's list of objects. If the folder has more files than a bundle
+        may have, some files are left out.
         """
         prefix = f"{row.bundle}/"
         listing = islice(self.store.list(prefix), MOST_LISTED)
         return {stored.key.removeprefix(prefix): stored.size for stored in listing}
 
     def checked(self, row: LedgerRow, previous: Callable[[], Link | None]) -> BundleCheck:
-        """Return the cached check of a bundle; check the bundle now if no check is cached.
+        """Return the cached result of checking a bundle. If none is cached, check the bundle now.
 
-        A check is cached for 10 minutes.
+        A result is cached for 10 minutes.
 
         Args:
             row: ledger row of the bundle.
             previous: function that returns the link that the bundle must have to its predecessor,
-                or None for the first bundle. It is called only if no check is cached.
+                or None for the first bundle. It is called only if no result is cached.
 
         Raises:
             StoreError: the store cannot be read.
@@ -194,8 +194,8 @@ class BundleReader:
     def check(self, row: LedgerRow, previous: Link | None) -> BundleCheck:
         """Check a bundle now: ledger row, signature, link, file names and content of the files.
 
-        The check reads at most 256 MiB of files, the smallest files first. It is incomplete if the
-        bundle is larger.
+        The check reads at most 256 MiB, and the smallest files first. If the bundle is larger, the
+        largest files are not read, and the check is incomplete.
 
         Args:
             row: ledger row of the bundle.
@@ -218,7 +218,7 @@ class BundleReader:
     def _check_files(self, row: LedgerRow, sizes: Mapping[str, int], previous: Link | None) -> bool:
         """Check the signature, file names, ledger row and content of a bundle.
 
-        At most 256 MiB of files are read, the smallest files first.
+        At most 256 MiB are read, and the smallest files first.
 
         Args:
             row: ledger row of the bundle.
@@ -359,7 +359,8 @@ def refuse_sealed(conn: Connection, dag_id: str, run_id: str) -> None:
     A sealed run must not do further work, because its bundle would not show this work.
 
     Args:
-        conn: connection to the live state database, also during a drill.
+        conn: connection to the state database. In a drill, pass the live state database, not a
+            copy.
         dag_id: DAG id of the workflow.
         run_id: Airflow id of the run.
 

@@ -41,7 +41,7 @@ _COLUMNS = {
 
 
 def columns_of(result_json: bytes) -> dict[str, Any]:
-    """Return the values of a result.json that the bundle's ledger row repeats, by column name.
+    """Return those values of a result.json that are also in the ledger row, by column name.
 
     Raises:
         ValueError: the content does not have the format of a result.json.
@@ -60,7 +60,7 @@ def columns_of(result_json: bytes) -> dict[str, Any]:
 
 
 def is_result_of_folder(result_json: bytes, bundle: str) -> bool:
-    """Return whether a result.json belongs to the run after which a bundle's folder is named.
+    """Return whether a result.json is of the run that a bundle's folder is named after.
 
     Without this check, an intruder could copy a genuine bundle into the folder of another run. The
     copy would be accepted, because its signature is valid.
@@ -92,7 +92,7 @@ def finished_at_of(result_json: bytes) -> datetime:
 
 
 class EvidenceRefused(Exception):
-    """The error for a bundle that is not valid; the message describes the problem."""
+    """Raised when a bundle is not valid. The message describes the problem."""
 
     def __init__(self, message: Message) -> None:
         super().__init__(message.text)
@@ -160,7 +160,7 @@ def check_file(folder: Folder, name: str, signed: SignedSums) -> None:
 
 
 def check_digest(name: str, digest: str, sealed: str | None) -> None:
-    """Raise EvidenceRefused if the digest of a file differs from its sealed digest.
+    """Raise EvidenceRefused if the digest of a file differs from the digest in SHA256SUMS.
 
     Args:
         name: name of the file, for the message.
@@ -175,9 +175,9 @@ def check_digest(name: str, digest: str, sealed: str | None) -> None:
 
 @contextmanager
 def refusing_unreadable(name: str) -> Iterator[None]:
-    """Raise EvidenceRefused in place of an error of the store about a missing or damaged file.
+    """Raise EvidenceRefused if a ``with`` block meets a missing or damaged file.
 
-    Use this function as a context manager around the code that reads the file.
+    The store's own error about this file is replaced. Other errors of the store are not.
 
     Args:
         name: name of the file, for the message.

@@ -1,7 +1,7 @@
-"""Signed records of pruning (checkpoints), rows of pruned bundles, and gaps in the ledger.
+"""Checkpoints (signed records of pruning), ledger rows of pruned bundles, and gaps in the ledger.
 
 A seal takes the next sequence number and adds the ledger row in one transaction, which holds a
-lock. A seal that fails uses no number. A sequence number is therefore missing only if its row was
+lock. A seal that fails uses no number. If a sequence number is missing, its row was therefore
 deleted.
 """
 
@@ -64,7 +64,7 @@ class Checkpoint:
         return canonical("evidence_checkpoint", columns)
 
     def is_authentic(self, keys: TrustedKeys) -> bool:
-        """Return whether the key named in the checkpoint is trusted and signed the checkpoint."""
+        """Return whether the checkpoint names a trusted key and was signed by this key."""
         return keys.signed_by(self.key_fingerprint, self.signature, self.signed_content())
 
 
@@ -230,7 +230,7 @@ def gap_findings(gaps: tuple[Gap, ...]) -> Iterator[Finding]:
 
 
 def check_tombstones(rows: Sequence[LedgerRow], checkpoint: Checkpoint, keys: TrustedKeys) -> None:
-    """Check that the ledger rows of pruned bundles are authentic and linked to each other.
+    """Check that rows of pruned bundles are authentic and each links to the row before it.
 
     The row of the last pruned bundle must also agree with the checkpoint. Missing rows are
     accepted, because they cannot be restored after a loss of the state database.

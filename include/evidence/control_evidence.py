@@ -24,7 +24,7 @@ from include.messages import Message, _
 from include.policy.period import add_period, utc
 from include.policy.rules import Control
 
-AHEAD = timedelta(minutes=5)  # the clocks of two machines may differ by so much
+AHEAD = timedelta(minutes=5)  # accepted difference between the clocks of two machines
 # A run may take longer than the run before by the cadence divided by this: 2 hours of a day.
 GRACE_DIVISOR = 12
 _MOST_GRACE = timedelta(days=1)
@@ -41,7 +41,14 @@ SEALED_AHEAD = _(
 
 
 class Age(StrEnum):
-    """How old a control's newest evidence is, compared with the cadence in the policy pack."""
+    """How old a control's newest evidence is, compared with the cadence in the policy pack.
+
+    Attributes:
+        IN_TIME: not older than one cadence and its grace period.
+        LATE: older than one cadence and its grace period.
+        STALE: older than two cadences.
+        NEVER: the control has no evidence.
+    """
 
     IN_TIME = "in_time"
     LATE = "late"  # older than one cadence and its grace
@@ -63,8 +70,8 @@ class ControlEvidence:
         due_at: when the next evidence is due, in UTC; None if the control has no evidence.
         age: age of the newest evidence, compared with the cadence. It is counted from
             `finished_at`, or from the time of the seal if the bundle is not valid.
-        trend: outcomes of the newest bundles that are evidence for the control, oldest first; at
-            most 14.
+        trend: run outcomes of the 14 newest bundles that are evidence for the control, oldest
+            first.
         findings: all findings of the newest bundle, including those against other clauses.
         finished_at: time at which the checks of the newest run ended, according to its signed
             result; None if the newest bundle is not valid.
@@ -87,12 +94,13 @@ class ControlEvidence:
     def outcome(self) -> Outcome:
         """Return the current outcome of the control.
 
-        The outcome is ``fail`` if the evidence is missing, was changed or is older than two
-        cadences. It is also ``fail`` if the newest measured value does not meet the target.
+        The outcome is ``fail`` if the newest evidence is missing, is not valid, has no result for
+        the control or is older than two cadences. It is also ``fail`` if the measured value does
+        not meet the target.
 
         The outcome is ``attention`` if the newest run did not measure the control or if the
         evidence is late. It is also ``attention`` if the newest bundle is too large for a complete
-        check.
+        check. Otherwise, the outcome is ``pass``.
         """
         if self.status is None or self.age in (Age.STALE, Age.NEVER):
             return Outcome.FAIL
@@ -188,8 +196,8 @@ def _evidence_of(
 def is_ahead(row: LedgerRow, result: Result, now: datetime) -> bool:
     """Return whether a bundle was sealed, or its checks ended, more than 5 minutes after `now`.
 
-    The age of such a bundle is unknown, because a clock is wrong: that of this machine or that of
-    the machine that sealed the bundle.
+    The age of the bundle is then unknown. Either the clock of this machine or the clock of the
+    machine that sealed the bundle is wrong.
 
     Args:
         row: ledger row of the bundle.
@@ -252,7 +260,7 @@ class ClauseEvidence:
 
     @property
     def outcome(self) -> Outcome:
-        """Return the worst outcome of the clause's controls and of its findings' severities."""
+        """Return the worst of the controls' outcomes and the findings' severities."""
         severities = [
             finding.severity for bundle in self.findings_by_bundle for finding in bundle.findings
         ]
@@ -260,9 +268,9 @@ class ClauseEvidence:
 
 
 def by_clause(controls: Collection[ControlEvidence]) -> list[ClauseEvidence]:
-    """Return controls and the findings of their bundles by clause, sorted by clause number.
+    """Group controls and the findings of their bundles by clause. Sort the clauses by number.
 
-    A clause that has only findings is included.
+    Clauses without a control are included if a finding refers to them.
 
     Args:
         controls: the controls with their newest evidence.

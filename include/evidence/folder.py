@@ -1,4 +1,4 @@
-"""The folder of a bundle: its path, file names and SHA256SUMS, and classes that read its files."""
+"""The folder of a bundle: its path, file names and SHA256SUMS; classes that read its files."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ RESERVED = {RESULT, SIGNER, SUMS, SIGNATURE}
 
 DEPTH = 4  # <workflow>/<yyyy>/<mm>/<run id>
 LONGEST_NAME = 120  # characters of a folder's name
-LONGEST_FILE = 400  # bytes of a file's whole name; the store's key holds the folder too
-MOST_FILES = 10_000  # of a bundle, those that the seal writes included
+LONGEST_FILE = 400  # bytes of a file's relative name; the store's key contains the folder too
+MOST_FILES = 10_000  # files of a bundle, including those that the seal writes
 
 # An attacker with write access to a store chooses the content of its files. Readers therefore
 # refuse a file that is larger, in bytes, than a seal writes, before they read all of it.
@@ -40,7 +40,7 @@ LARGEST_SUMS = (MOST_FILES + 1) * (64 + 2 + LONGEST_FILE + 1)  # digest, spaces,
 LARGEST_SIGNATURE = 64  # Ed25519
 LARGEST_KEY = 4096
 LARGEST_RESULT = 64 * 1024 * 1024
-MOST_LISTED = MOST_FILES + 3  # names that are listed of a folder: a bundle has fewer
+MOST_LISTED = MOST_FILES + 3  # maximum number of names listed in a folder: a bundle has fewer
 
 _PLAIN = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{LONGEST_NAME - 1}}}")
 _MOMENT = re.compile(r"T(\d\d):(\d\d):(\d\d)(\.\d+)?\+00:00", re.ASCII)
@@ -51,8 +51,9 @@ def folder_name(identifier: str) -> str:
     """Return a readable and unique folder name for a run id or DAG id.
 
     For example, ``manual__2026-11-24T14:10:19+00:00`` becomes ``manual__2026-11-24T141019Z``. If
-    the original id cannot be derived from the readable name, the function appends ``~`` and a hash.
-    A folder name without a hash never contains ``~``.
+    the id could not be recovered from this readable name, for example because characters were
+    replaced, the function appends ``~`` and a hash of the id. So two ids never get the same name. A
+    folder name without a hash never contains ``~``.
 
     Args:
         identifier: Airflow id of the run, or DAG id.
@@ -83,7 +84,8 @@ def bundle_path(dag_id: str, run_id: str, started_at: datetime) -> str:
 def link_to(bundle: str) -> str:
     """Return the path of a bundle's SHA256SUMS, as a link from the folder of another bundle.
 
-    All folders of bundles have the same depth, so the path is the same from each of them.
+    All folders of bundles are at the same depth of the store. The returned path is therefore
+    correct in each of them.
 
     Args:
         bundle: folder of the bundle, relative to the evidence store.
@@ -164,7 +166,7 @@ def check_commands(
         fingerprints: fingerprints of trusted keys. They are shown as a comment after the command
             that prints the fingerprint of the key in the bundle.
         previous_at_hand: whether the previous bundle's folder is on the same disk. If False, the
-            link to the previous bundle is not checked.
+            commands do not check the link to the previous bundle.
     """
     expected = " or ".join(fingerprints)
     link = r"\.\./"
@@ -217,7 +219,7 @@ class Folder(ABC):
     def names(self) -> set[str]:
         """Return the names of all files, relative to the folder.
 
-        A bundle has a maximum number of files; if the folder has more, some names are left out.
+        If the folder has more files than a bundle may have, some names are left out.
         """
 
     @abstractmethod
@@ -268,8 +270,8 @@ class StoreFolder(Folder):
         bundle: folder of the bundle, relative to the store.
         listed: names of the bundle's objects, if the caller knows them; None to read the names from
             the store when they are needed.
-        pending: function that takes a bundle's folder. If the bundle's signature is not yet in the
-            store, the function returns it from the state database, otherwise None.
+        pending: function that returns the signature of the bundle if the signature may be in the
+            state database only, otherwise None.
     """
 
     def __init__(

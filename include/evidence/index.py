@@ -1,7 +1,8 @@
 """Queries for pages of evidence bundles, filtered by workflow, control, outcome and time.
 
-A page of old bundles is read as fast as a page of new bundles. For each workflow, the database uses
-an index to find the first bundle of the page. It does not read the ledger from its first row.
+A page of old bundles is read as fast as a page of new bundles. For each workflow, the database
+finds the first bundle of the page with a database index, and does not read the ledger from its
+first row.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ PAGE_SIZE = 50
 class Order(StrEnum):
     """The order in which bundles are listed.
 
-    `NEWEST` and `OLDEST` sort by sequence number, so a wrong system clock does not change the
-    order.
+    Attributes:
+        NEWEST: the bundle with the highest sequence number first. The times of the bundles do not
+            matter, because a system clock may have been wrong.
+        OLDEST: the bundle with the lowest sequence number first.
+        WORKFLOW: by workflow name, and the newest bundle of each workflow first.
     """
 
     NEWEST = "newest"
@@ -44,8 +48,8 @@ class BundleFilter:
     """A filter for bundles in the evidence ledger. A bundle has to meet all conditions.
 
     Attributes:
-        workflows: workflow names as in the column `dag_id` of the ledger. The bundle belongs to one
-            of them.
+        workflows: workflow names as in the column `dag_id` of the ledger; the bundle belongs to one
+            of these workflows.
         controls: control ids; the bundle is evidence for at least one of them. None for all
             bundles.
         outcome: outcome of the bundle; None for all bundles.
@@ -92,8 +96,9 @@ _CONDITIONS = """
     AND (CAST(:since AS timestamptz) IS NULL OR l.sealed_at >= :since)
     AND (CAST(:until AS timestamptz) IS NULL OR l.sealed_at < :until)
 """
-# With it every candidate's row is read; without it the index is enough. The concatenation excludes
-# the index of controls, which would find all bundles before sorting those of a page.
+# With this condition, PostgreSQL reads the table rows of all candidates; without it, the index on
+# workflow and number is enough. The concatenation keeps PostgreSQL from using the index on
+# controls, which would find all bundles before it sorts those of a page.
 _OF_CONTROLS = " AND (l.controls || '{}') && CAST(:controls AS text[])"
 
 
@@ -103,9 +108,9 @@ def workflows(conn: Connection) -> list[str]:
 
 
 def controls_of(conn: Connection) -> dict[str, frozenset[str]]:
-    """Return the ids of the controls that each workflow is evidence for, by workflow name.
+    """Return the control ids in the ledger rows of each workflow, by workflow name.
 
-    All rows of the ledger are read.
+    The bundles of the workflow are evidence for these controls. All rows of the ledger are read.
     """
     query = text("SELECT dag_id, controls FROM evidence_ledger GROUP BY dag_id, controls")
     by_workflow: dict[str, frozenset[str]] = {}
@@ -213,14 +218,14 @@ class _Start:
 
 
 def _start(conn: Connection, bundles: BundleFilter, seq: int | None) -> _Start | None:
-    """Return the position of a bundle in the sorted list. A page begins or ends at this position.
+    """Return the sort keys of the bundle after or before which a page is read.
 
     Return None if the ledger has no such bundle or if the filter excludes its workflow.
 
     Args:
         conn: connection to the state database.
         bundles: the filter.
-        seq: sequence number of the bundle; None if no bundle was given.
+        seq: sequence number of the bundle; None for a page that begins at an end of the list.
     """
     if seq is None or not 0 < seq < 2**63:
         return None
@@ -248,7 +253,8 @@ def _read(
             (`BEFORE`) of the sorted list.
         size: maximum number of bundles.
     """
-    # Within one workflow, and between them where the order is by time alone.
+    # Direction of the sequence numbers: within a workflow, and across workflows unless the list is
+    # sorted by workflow.
     downwards = (order is Order.OLDEST) is (direction is Direction.BEFORE)
     sign, sql_order = ("<", "DESC") if downwards else (">", "ASC")
     beyond = f"l.seq {sign} :place_seq"

@@ -96,9 +96,10 @@ def figure_message(indicator: str, target: str, value: float | None) -> Message:
     Args:
         indicator: name of the metric. If ParcelSeal has no text for this metric, because a policy
             pack defines it, only the number is returned.
-        target: target of the control, such as ``>= 95%``. If the target is a percentage, the value
-            is a ratio.
-        value: the measured value; None if it was not measured.
+        target: target of the control, such as ``>= 95%``. If the target is a percentage, `value` is
+            shown as a percentage too.
+        value: the measured value, as a ratio from 0 to 1 if the target is a percentage; None if it
+            was not measured.
     """
     if value is None:
         return NOT_MEASURED

@@ -1,8 +1,8 @@
 """The evidence ledger: one signed row per bundle, in the order in which the bundles were sealed.
 
-Pages select rows by their content. If someone changes a row, a page might therefore not select this
-row, or show an older row as the newest. To detect such changes, the signatures of all rows are
-verified, not only those of the selected rows.
+Pages select rows by their content, such as the outcome. If someone changed a row, a page might not
+select it, or might show an older row as the newest one. To detect this, `RowChecker` verifies the
+signatures of all rows, not only of the rows on a page.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ _SIGNED = tuple(field.name for field in fields(LedgerRow) if field.name != "row_
 
 
 def canonical(record: str, columns: Mapping[str, Any]) -> bytes:
-    """Return the bytes that the signature of a database record is calculated from.
+    """Return the bytes over which a database record is signed.
 
     The bytes are JSON with sorted keys and with times in UTC. They begin with the record type, so a
-    signature for one record type is not valid for another type.
+    signature of one record type is not valid for another type.
 
     Args:
         record: the record type, such as ``evidence_ledger``.
@@ -128,9 +128,9 @@ def head(conn: Connection) -> LedgerRow | None:
 def trusted_head(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
     """Return the last row of the ledger, to which the next bundle will link.
 
-    After a stolen signing key was replaced, the rows that the stolen key signed are no longer
-    trusted. If the last row is one of them, the next bundle still links to it, and the seal reports
-    the finding `evidence.register_untrusted`.
+    The returned row may name a key that is no longer trusted, for example a stolen key that was
+    replaced. The next bundle then still links to the row, and its seal reports the finding
+    `evidence.register_untrusted`.
 
     Returns:
         The row, or None if the ledger is empty.
@@ -147,7 +147,7 @@ def trusted_head(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
 
 
 def changed_row_error(last: LedgerRow) -> ControlFailed:
-    """Return the error that refuses a seal because the ledger's last row was changed.
+    """Return the error with which a seal is refused if the ledger's last row was changed.
 
     Args:
         last: the changed row.
@@ -213,7 +213,7 @@ def interim_rows(conn: Connection, start: str, run_id: str) -> list[LedgerRow]:
 
     Args:
         conn: connection to the state database.
-        start: prefix of the workflow names under which the interim bundles are in the ledger.
+        start: common prefix of the workflow names that the ledger has for the interim bundles.
         run_id: Airflow id of the run.
     """
     ledger = evidence_ledger.c
@@ -246,10 +246,10 @@ def _first(conn: Connection, query: Any) -> LedgerRow | None:
     return next(iter(_rows(conn, query)), None)
 
 
-FIRST_NAMED = 20  # numbers of changed rows that are kept
+FIRST_NAMED = 20  # maximum length of RowCheckState.first_changed
 
-# PostgreSQL digests each row, so that rows that were checked once only need to be
-# compared, all of them in one statement.
+# PostgreSQL computes a digest of each row. Rows that were checked before are compared with their
+# earlier digests in one statement, and their signatures are not verified again.
 _DIGEST = "sha256(convert_to(l::text, 'UTF8'))"
 _NEXT = text(f"""
 SELECT l.*, {_DIGEST} AS digest FROM evidence_ledger AS l
@@ -285,7 +285,7 @@ class RowCheckState:
 
 
 class RowChecker:
-    """Checks the row signatures of the ledger in portions and remembers the result.
+    """Checks the row signatures of the ledger in portions. The instance keeps the progress.
 
     Only one thread at a time may use an instance.
 
@@ -304,9 +304,10 @@ class RowChecker:
         self._digest = hashlib.sha256()
 
     def start(self, conn: Connection) -> RowCheckState:
-        """Return the progress of the check.
+        """Begin or continue the check, and return its progress. This call checks no row signatures.
 
-        If a row that was already checked has changed since then, the check begins again.
+        The check begins again at the first row if an already checked row has changed since its
+        check.
 
         Args:
             conn: connection to the state database.

@@ -5,8 +5,8 @@ store afterwards. If a seal loses its connection before the commit, its bundle h
 no other bundle can link to it. If a seal is interrupted after the commit, any later seal can put
 the signature into the store.
 
-There are two causes for signed bundles without a ledger row: a seal of an older version of
-ParcelSeal was killed, or an older backup of the state database was restored.
+A signed bundle lacks its ledger row in two cases: a seal of an older version of ParcelSeal was
+killed, or an older backup of the state database was restored.
 """
 
 from __future__ import annotations
@@ -103,10 +103,10 @@ def publish_signatures(
 ) -> None:
     """Copy signatures that only the state database has to the evidence store.
 
-    In two cases a signature stays in the state database: it is not valid for the bundle's
-    SHA256SUMS and ledger row, or the store has a locked object with another signature. In both
-    cases the bundle was changed, and verification reports it. The caller must hold the lock
-    `StateLock.EVIDENCE`.
+    In two cases a signature is not copied: it is not valid for the bundle's SHA256SUMS and ledger
+    row, or the store has a locked object with another signature in its place. In both cases the
+    bundle was changed. The signature stays in the state database, and verification reports the
+    bundle. The caller must hold the lock `StateLock.EVIDENCE`.
 
     Args:
         store: the evidence store.
@@ -233,21 +233,21 @@ class Recovery:
     def enter_interrupted(self) -> None:
         """Add ledger rows for signed bundles whose seal was interrupted.
 
-        Older versions of ParcelSeal left such bundles. If the ledger is empty, the state database
-        may have been lost, so the whole store is searched. Without this search, the next seal would
-        begin a second chain of bundles.
+        Only older versions of ParcelSeal left such bundles. The folders of seals that did not
+        finish are searched. If the ledger is empty, the state database may have been lost, so the
+        whole store is searched. Otherwise the next seal would begin a second chain of bundles.
         """
         synchronize_checkpoint(self.store, self.conn, self.keys)
         is_empty = ledger.head(self.conn) is None
         self.enter_following(self.search([""] if is_empty else self._begun_folders()))
 
     def enter_before_seal(self, workflows: Collection[str]) -> None:
-        """Before a seal, add rows for signed bundles that follow the ledger's last row.
+        """Add lost ledger rows before a seal, so that the new bundle links to the newest one.
 
-        The next bundle then links to the last of these bundles. Without their rows, it would link
-        to an older bundle, which would then have two successors. A seal commits the ledger row
-        before it stores the signature. If a signed bundle has no row, its row was therefore lost.
-        The caller must add the row of the next bundle in the same transaction.
+        A seal commits the ledger row before it stores the signature. If a signed bundle in the
+        store has no row, its row was therefore lost. Without this row, the new bundle would link to
+        an older bundle, which would then have two successors. The caller must add the row of the
+        new bundle in the same transaction.
 
         Args:
             workflows: names of workflows that may have bundles in the store.
@@ -274,7 +274,7 @@ class Recovery:
             # changed. Otherwise an exchanged key signed rows and bundles.
             raise ledger.changed_row_error(last)
         if last and (unrecorded.direct_followers(last.link) or unpruned_gaps(conn, keys)):
-            # Further bundles may be of runs that began long ago.
+            # Runs that began long ago may have further bundles in older folders.
             unrecorded = unrecorded.joined(self.search([""], object_limit))
         self.enter(unrecorded)
         last = ledger.head(conn)
@@ -303,7 +303,7 @@ class Recovery:
         return [f"{bundle}/" for bundle in begun_bundles(self.conn)]
 
     def enter(self, unrecorded: UnrecordedBundles) -> list[str]:
-        """Add the ledger rows that are missing between other rows and after the last row.
+        """Add the ledger rows that are missing, both between other rows and after the last row.
 
         Args:
             unrecorded: the bundles without a ledger row that a search found.
@@ -349,14 +349,15 @@ class Recovery:
     def enter_between(self, unrecorded: UnrecordedBundles) -> list[str]:
         """Add the ledger rows that are missing between other rows.
 
-        Each gap is filled from its end. The signed row after the gap contains the SHA256SUMS digest
-        of the last bundle in the gap, and each bundle contains the digest of its predecessor.
+        Each gap is filled from its highest number down. The signed row after the gap contains the
+        SHA256SUMS digest of the last missing bundle, and each bundle contains the digest of its
+        predecessor.
 
         Args:
             unrecorded: the bundles without a ledger row that a search found.
 
         Returns:
-            The folders of the bundles for which rows were added. Within a gap, the newest comes
+            The folders of the bundles for which rows were added. The newest bundle of a gap comes
             first.
         """
         entered: list[str] = []
@@ -400,7 +401,7 @@ class Recovery:
             content: values from the bundle's result.json.
         """
         if self.lock_until and not self._is_locked(bundle, content, self.lock_until):
-            # All files: the search has read the names of a few.
+            # Find all files of the bundle: the search read only some of them.
             sums_sha256 = bundle.signed.sha256
             sealed = find_sealed(self.store, bundle.name, self.keys, sums_sha256=sums_sha256)
             (sealed or bundle.folder).lock(self.lock_until)
@@ -411,7 +412,7 @@ class Recovery:
                 seq=seq,
                 bundle=bundle.name,
                 **content.columns,
-                # Evidence does not become younger when it is entered again.
+                # Evidence must not seem newer after its row is added again.
                 sealed_at=min(content.finished_at, self.clock.now()),
                 sums_sha256=bundle.signed.sha256,
                 previous_sums_sha256=previous_sums_sha256,
@@ -423,14 +424,15 @@ class Recovery:
         return row
 
     def _is_locked(self, bundle: UnrecordedBundle, content: _Content, until: datetime) -> bool:
-        """Return whether the seal of a bundle locked all its files for the whole lock period.
+        """Return whether all files of a bundle are locked for a whole lock period after its run.
 
         A seal locks the signature last, so only the lock of the signature is read.
 
         Args:
             bundle: the bundle.
             content: values from the bundle's result.json.
-            until: end of the lock period of bundles that are sealed now.
+            until: end of the lock of bundles that are sealed now, from which the length of the lock
+                period is calculated.
         """
         signature = bundle.folder.sealed_version(SIGNATURE)
         if signature is None:
@@ -448,13 +450,13 @@ class Recovery:
 def _first_readable(
     following: Collection[UnrecordedBundle],
 ) -> tuple[UnrecordedBundle, _Content] | None:
-    """Return the first bundle whose result.json is valid and belongs to the run of the folder.
+    """Return the first bundle with a valid result.json that is of the run in the folder's name.
 
-    The content of its result.json is returned as well. Return None if no bundle has such a
+    The values from this result.json are returned as well. Return None if no bundle has such a
     result.json.
 
     Args:
-        following: bundles with the same predecessor.
+        following: bundles that could all be the next one in the chain, such as copies of a bundle.
     """
     for bundle in following:
         result_json = bundle.folder.read_result()

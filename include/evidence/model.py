@@ -47,8 +47,8 @@ class Finding(FrozenModel):
         action: advice to the reader, in words for compliance staff.
         clause: number of the policy clause, such as ``4.2``; if empty, the finding refers to the
             clause of the control.
-        for_engineers: the command, file, key or task that the action concerns, in words for
-            engineers; None if it concerns none of them. Backticks mark code.
+        for_engineers: the command, file, key or task that the action needs, in words for engineers;
+            None if the action needs none. Backticks mark code.
     """
 
     code: str
@@ -111,7 +111,8 @@ class Approval(FrozenModel):
 class ControlState(StrEnum):
     """The state of a control in ``result.json``.
 
-    The members were renamed after their values had been published, so names and values differ.
+    The values were published before the members got their present names, so names and values
+    differ.
     """
 
     PASSED = "held"
@@ -120,7 +121,7 @@ class ControlState(StrEnum):
 
 
 class ControlStatus(FrozenModel):
-    """The state of a control of the policy pack after a run that is evidence for it.
+    """The state of a control after a run whose bundle is evidence for this control.
 
     Attributes:
         id: id of the control.
@@ -244,8 +245,8 @@ class RegisterFigure(FrozenModel):
             (first id, last id). Of these rows, the digest covers only the columns that never
             change.
         ids: rows that the figure covers, as ranges (first id, last id); None for all rows. It is
-            set only if rows of the register were missing when the figure was computed. The figure
-            then stays valid if these rows are restored.
+            set only if rows of the register were missing when the figure was computed. If the
+            missing rows are restored later, the figure still matches the register.
         sha256: SHA-256 over the digests of the rows, ordered by id; 64 hex digits.
     """
 
@@ -284,8 +285,8 @@ class RegisterState(FrozenModel):
             ``finding``, ``finding_event`` and ``legal_hold``. A register is left out if other
             sessions were writing to it.
         lost: register name -> figure of an earlier bundle that the register no longer matches.
-        also_lost: register name -> further figures that the register no longer matches. They may
-            show other losses than the figure in `lost`.
+        also_lost: register name -> further figures of earlier bundles that the register no longer
+            matches. They may cover rows that the figure in `lost` does not cover.
         unread: folders of bundles whose figures could not be read because the bundles were not
             valid. Later bundles list the same folders until these bundles are valid again or a
             person accepts the loss of the figures.
@@ -370,10 +371,11 @@ def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[Contro
 
 
 def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Finding]:
-    """Return findings for controls whose state is worse than the outcome of the run.
+    """Return findings for controls that did worse than the outcome of the run suggests.
 
-    Such a state has one of two causes. The policy pack has a stricter target than the workflow, or
-    it names an indicator that the run did not measure.
+    A control can fail in a run that did not fail, if the target in the policy pack is stricter than
+    that of the workflow. A control can have no evidence in a run that passed, if the run did not
+    measure the indicator that the policy pack names.
 
     Args:
         controls: states of the controls after the run.

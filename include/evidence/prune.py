@@ -45,7 +45,7 @@ from include.services.objectstore.base import ObjectLocked, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_ledger, run_artifact, run_step
 
-RUNS = 2  # verified by a call: each seal adds the rows of a run
+RUNS = 2  # runs that a call verifies: more than the one run that each seal adds
 CANDIDATES = 100  # runs from which a call chooses
 LARGEST = 64 * 1024 * 1024  # bytes of a bundle that a call reads
 
@@ -76,15 +76,16 @@ def delete_step_records(
 
     The records of a run are deleted only if its bundle in the store is valid. The call can be
     repeated after a kill, and several processes may call it at once, because each run has its own
-    transaction. Later calls check an invalid bundle again, after the bundles of newer runs.
+    transaction. A later call checks an invalid bundle again, but only after the bundles of all
+    newer runs.
 
     Args:
         store: the evidence store.
         state: the state database.
         trusted: public keys (PEM) whose seals are accepted.
         besides: DAG id and run id of a run whose records are kept.
-        most: maximum number of runs whose records are deleted. The call also ends when it has found
-            this number of invalid bundles.
+        most: maximum number of runs whose records are deleted. The call also ends after this number
+            of invalid bundles.
         largest: maximum size of a bundle in bytes; None for no limit. The records of runs with
             larger bundles are kept.
 
@@ -171,14 +172,22 @@ def _problem_of(
     return None
 
 
-KEPT = {SUMS, SIGNATURE, SIGNER}  # of the last pruned bundle: the next one links to it
-MOST = 100  # bundles that a call removes: more than a day's
-NEWEST = 30  # bundles of the ledger that always stay: registers are compared with them
+KEPT = {SUMS, SIGNATURE, SIGNER}  # files of the last pruned bundle: the next bundle links to it
+MOST = 100  # bundles that a call prunes: more than are sealed in a day
+NEWEST = 30  # newest bundles that are never pruned: registers are compared with them
 LONGEST_PAUSE = timedelta(days=31)  # between two seals; a longer one may be a wrong clock
 
 
 class KeptBecause(StrEnum):
-    """The reason why a bundle past its retention period is not pruned."""
+    """The reason why a bundle past its retention period is not pruned.
+
+    Attributes:
+        HELD: a legal hold is active.
+        LOCKED: the store still locks the files.
+        CHANGED: the bundle is not valid.
+        CLOCK: no bundle was sealed for so long that the system clock may be wrong.
+        MORE: the call reached its limit; the next call continues.
+    """
 
     HELD = "held"  # a legal hold is active
     LOCKED = "locked"  # the store's lock has not ended
@@ -193,9 +202,9 @@ class Pruned:
 
     Attributes:
         bundles: folders of the bundles whose files were deleted, the oldest first.
-        kept_because: why the next bundle past its retention period was not pruned; None if all
-            bundles past their retention period were pruned.
-        next_bundle: folder of this next bundle; empty if `kept_because` is None.
+        kept_because: why pruning stopped at a bundle past its retention period; None if no further
+            bundle could be pruned. The newest bundles of the ledger are never pruned.
+        next_bundle: folder of the bundle at which pruning stopped; empty if `kept_because` is None.
         problem: why `next_bundle` is not valid; None if it is valid or was not checked.
     """
 
@@ -236,15 +245,15 @@ class Pruning:
     def prune(self, is_expired: Callable[[LedgerRow], bool], most: int = MOST) -> Pruned:
         """Delete the files of bundles past their retention period. Do nothing during a legal hold.
 
-        A legal hold does not say which bundles its case needs, so any active hold keeps all
-        bundles. Before each bundle is pruned, the holds are read again, under a lock. The command
-        `hold add` waits for this lock. The call can be repeated after a kill, and several processes
-        may call it at once.
+        A legal hold does not state which bundles its case needs, so one active hold keeps all
+        bundles. Before each bundle is pruned, the holds are read again while a lock keeps the
+        command `hold add` waiting. The call can be repeated after a kill, and several processes may
+        call it at once.
 
         Args:
             is_expired: returns whether the retention period of the bundle in a ledger row has
                 passed.
-            most: maximum number of bundles that are pruned.
+            most: maximum number of bundles that this call prunes.
 
         Raises:
             ServiceError: another process is placing a hold and takes too long, or the connection to
@@ -261,7 +270,7 @@ class Pruning:
                     result = Pruned()
                 elif len(removed) == most:
                     result = Pruned(kept_because=KeptBecause.MORE, next_bundle=row.bundle)
-                elif self._is_held(conn):  # before its files are read
+                elif self._is_held(conn):  # checked before the files of the bundle are read
                     result = Pruned(kept_because=KeptBecause.HELD, next_bundle=row.bundle)
                 elif (result := self._reason_to_keep(conn, row)) is None:
                     is_removed, result = self._remove(conn, guard, row, mark)
@@ -377,7 +386,8 @@ class Pruning:
             mark: checkpoint of the last pruned bundle.
 
         Returns:
-            A result with the reason why pruning must stop; None if it can continue.
+            A result with the reason why pruning must stop. None if it can continue, and also during
+            a legal hold, which the caller reports.
         """
         with guard.batch():
             if self._is_held(conn):
@@ -410,7 +420,7 @@ class Pruning:
                 guard.confirm()
                 try:
                     self.store.delete(stored.key)
-                except ObjectLocked:  # by a lock that a stat does not tell
+                except ObjectLocked:  # by a lock that `stat` does not report
                     return Pruned(kept_because=KeptBecause.LOCKED, next_bundle=bundle)
         return None
 

@@ -40,8 +40,8 @@ class Register:
             register's rows never change.
         counts_open: whether figures include open rows. False for the erasure ledger, because an
             open batch is withdrawn if its transaction was not committed.
-        entries: SQL expression for the number of entries that people see in messages, such as
-            erased records.
+        entries: SQL expression for the number of entries that messages state. A row of the erasure
+            ledger has many entries, one for each erased record.
     """
 
     name: str
@@ -197,7 +197,7 @@ def losses(conn: Connection, sealed: Mapping[str, Iterable[RegisterFigure]]) -> 
 def coverage_key(figure: RegisterFigure) -> tuple[int, int]:
     """Return a sort key for figures: the highest id, then the number of rows.
 
-    With this key, the figure that covers the most rows is the greatest.
+    The figure with the greatest key covers the most rows.
     """
     return figure.highest_id, figure.rows
 
@@ -281,13 +281,13 @@ SELECT lower(r), upper(r) - 1 FROM unnest((
 def _figure(conn: Connection, register: Register, bounds: _Bounds) -> RegisterFigure:
     """Count certain rows of a register, and compute their digest.
 
-    Rows that are missing in the register cannot be counted. So the result differs from an earlier
-    figure of the same rows if one of them was deleted or changed in the meantime.
+    The result differs from an earlier figure of the same rows if one of the rows was deleted or
+    changed since then.
 
     Args:
         conn: connection to the state database.
         register: the register.
-        bounds: ids of the rows that the figure covers.
+        bounds: which rows the figure covers.
     """
     fixed = [register.table.c[name] for name in register.fixed]
     columns = [*fixed, *(register.table.c[name] for name in register.later)]

@@ -62,7 +62,7 @@ from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectStore
 from include.state.tables import register_loss
 
-BUNDLES_READ = 3  # bundles of the ledger whose figures are compared: two may be sealed at once
+BUNDLES_READ = 3  # bundles whose figures are compared: runs may seal at the same time
 SEARCHED = 30  # newest rows of the ledger among which these bundles are searched
 UNRECORDED_READ = 50  # newest signed bundles without a ledger row whose result.json is read
 COMPARED = 8  # different figures of a register that are compared from these bundles
@@ -77,23 +77,23 @@ ACTION = (
 class SealedStates:
     """The register states in the newest sealed bundles, and the bundles that could not be read.
 
-    If a person accepted a loss, states from before the newest accepted loss are left out.
+    If a person accepted a loss, states that were read before the newest acceptance are left out.
 
     Attributes:
         recorded: states in the newest bundles that have a ledger row. If a person accepted a loss,
-            the figures that were computed at the newest acceptance are the last item.
+            the last item is a state with the figures of the newest acceptance.
         unrecorded: states in bundles with a trusted signature but without a ledger row, newest
             first. They are followed by states in bundles that earlier runs could not read.
         unreadable: names of bundles whose register figures are unknown, because the bundle is not
             valid or is in `untrusted`. A bundle is left out if a person accepted the loss of its
             figures.
-        hidden: bundles whose current files are not valid, but whose sealed versions are still
-            stored.
+        hidden: names of bundles whose current files are not valid, but whose sealed files are still
+            stored as older versions.
         accepted: the newest accepted loss; None if no person accepted a loss.
         missing_row_count: number of bundles that follow the ledger's last bundle and have no ledger
             row.
-        unchecked: number of folders that were not read. This happens if too many other folders have
-            a signature of an untrusted key.
+        unchecked: number of folders that were not read, because too many other folders have a
+            signature of an untrusted key.
         untrusted: names of bundles whose ledger row has no trusted signature, and for which the
             store has no bundle with a trusted signature either.
         gaps: ranges of sequence numbers whose rows are missing in the ledger.
@@ -121,9 +121,10 @@ class SealedStates:
     def required_figures(self) -> dict[str, list[RegisterFigure]]:
         """Return the sealed figures that each register must match, by register name.
 
-        If a figure showed a loss, later bundles repeat it. Such repeated figures are always
-        included. Of the figures in bundles without a ledger row, only some are included: for each
-        register, the 8 figures with the highest ids. These also cover the rows of older figures.
+        If a register no longer matches a figure, later bundles repeat this figure as lost. The
+        repeated figures are always included. Of the figures in bundles without a ledger row, only
+        some are included: for each register, the 8 figures with the highest ids. These also cover
+        the rows of figures with lower ids.
         """
         by_register: dict[str, list[RegisterFigure]] = {}
         for register in REGISTERS:
@@ -175,8 +176,8 @@ class EvidenceReader:
         """Read the register states of the newest bundles from the evidence store.
 
         The function reads the states of the 3 newest valid bundles in the ledger. After an older
-        backup of the state database was restored, newer bundles have no ledger row. The function
-        reads up to 50 of these bundles as well.
+        backup of the state database was restored, the newest bundles have no ledger row. The
+        function also reads the 50 newest bundles without a ledger row.
 
         Raises:
             StoreError: the store cannot be read.
@@ -212,7 +213,7 @@ class EvidenceReader:
             if len(recorded) == BUNDLES_READ:
                 break
             if row not in rows:
-                # Where a trusted key signed its bundle, that is compared like one without a row.
+                # If a trusted key signed the bundle, it is compared like a bundle without a row.
                 (changed if beside.has_bundle_of(row) else untrusted).append(row.bundle)
                 continue
             try:
@@ -261,7 +262,7 @@ class EvidenceReader:
             unreadable=(*untrusted, *unreadable),
             hidden=tuple(hidden),
             accepted=accepted[0][0] if accepted else None,
-            # A seal of an older version that was killed left a bundle whose row was never written.
+            # Bundles in `begun` never had a row: a killed seal of an older version left them.
             missing_row_count=sum(bundle.name not in begun for bundle in beside.chain_after(last)),
             unchecked=beside.unchecked,
             untrusted=tuple(untrusted),
@@ -279,15 +280,15 @@ class EvidenceReader:
             return losses(conn, sealed.required_figures)
 
     def require_complete(self, now: datetime, registers: Collection[Register] = ()) -> None:
-        """Raise ControlFailed if a register lacks rows that sealed figures cover.
+        """Raise ControlFailed unless the registers still have all rows that sealed figures cover.
 
         Args:
             now: the current time.
             registers: registers that the caller relies on; empty for all registers.
 
         Raises:
-            ControlFailed: rows are missing or were changed, the figures of a bundle are unknown, or
-                the store has too many folders with an untrusted signature.
+            ControlFailed: rows of `registers` are missing or were changed, the figures of a bundle
+                are unknown, or the store has too many folders with an untrusted signature.
             StoreError: the evidence store cannot be read.
         """
         sealed = self.sealed_states(now)
@@ -456,7 +457,7 @@ def accept_losses(
     because: str,
     patience: float = PATIENCE,
 ) -> AcceptedLoss | None:
-    """Record that a person accepts the loss of register rows, or of figures that cannot be read.
+    """Record that a person accepts lost register rows, or figures that cannot be read.
 
     Return None and record nothing if no row is missing and all figures can be read.
 

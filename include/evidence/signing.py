@@ -96,10 +96,10 @@ def fingerprint(public_pem: bytes) -> str:
 
 
 def verify(public_pem: bytes, signature: bytes, data: bytes) -> bool:
-    """Return whether a signature over ``data`` was made with a certain private key.
+    """Return whether a signature over ``data`` is valid for a public key.
 
     Args:
-        public_pem: the public key that belongs to the private key, in PEM.
+        public_pem: public key of the expected signer, in PEM.
         signature: the Ed25519 signature.
         data: the signed bytes.
 
@@ -118,9 +118,9 @@ def _verified(key: Ed25519PublicKey, signature: bytes, data: bytes) -> bool:
 
 
 class TrustedKeys:
-    """The public keys whose signatures are accepted.
+    """The public keys whose signatures are accepted, at least one.
 
-    They can include earlier keys that a newer key has replaced.
+    Keys that a newer key has replaced can stay trusted, so that the bundles they signed stay valid.
 
     Raises:
         UsageError: a key is not an Ed25519 public key in PEM, or no key was given.
@@ -138,7 +138,7 @@ class TrustedKeys:
         return list(self._by_fingerprint)
 
     def signed_by(self, key_fingerprint: str, signature: bytes, data: bytes) -> bool:
-        """Return whether a key is trusted and signed ``data``.
+        """Return whether the key with a certain fingerprint is trusted and signed ``data``.
 
         Args:
             key_fingerprint: fingerprint of the key.

@@ -60,10 +60,11 @@ class StepFindings:
 
     Attributes:
         step: name of the step, such as ``backup``.
-        clause: number of the policy clause that findings refer to if they name no other clause.
+        clause: number of the policy clause for findings that state no clause of their own.
         part: name of what the task works on if the step has several parallel tasks, such as the
             database ``courier``; otherwise empty.
-        title: display name of the step; None if no finding is about the step itself.
+        title: display name of the step, which findings about the step itself show; None if there
+            are no such findings.
         findings: the findings so far.
         metrics: the figures so far.
         subject_titles: display names of the subjects of findings: id of the subject -> display
@@ -157,7 +158,7 @@ class StepFindings:
     def measure(
         self, name: str, value: float | None, unit: str, target: float | None = None
     ) -> None:
-        """Add a figure about what the task works on, such as a database (see `part`).
+        """Add a figure about `part`, such as the database that the task works on.
 
         Args:
             name: stable identifier of the figure, such as ``backup.rows``.

@@ -36,11 +36,12 @@ _BUNDLES = "evidence_bundle"  # in the column `lost`, beside the names of regist
 
 
 def is_after(state: RegisterState, accepted: Sequence[AcceptedLoss]) -> bool:
-    """Return whether a bundle's register state was read after the newest loss was accepted.
+    """Return whether a register state was read after the newest accepted loss was accepted.
 
-    The clocks of two machines may differ by some minutes, so the times alone do not decide. A state
-    that contains the newest accepted loss was read after this loss was accepted. The same holds if
-    a state contains an accepted loss that this state database does not have.
+    A state that contains the newest accepted loss was read afterwards. So was a state that contains
+    an accepted loss which this state database does not have. For all other states, the times
+    decide: the state must be more than 5 minutes later, because the clocks of two machines may
+    differ.
 
     Args:
         state: register state in a bundle.
@@ -54,12 +55,13 @@ def is_after(state: RegisterState, accepted: Sequence[AcceptedLoss]) -> bool:
 def loss_columns(
     accepted: AcceptedLoss, figures: Mapping[str, RegisterFigure], fingerprint: str
 ) -> dict[str, Any]:
-    """Return the database row of an accepted loss, without its signature, as column -> value.
+    """Return the columns of the database row for an accepted loss: column -> value.
 
     Args:
         accepted: the accepted loss.
-        figures: register name -> figure after the loss.
-        fingerprint: fingerprint of the key that signs the decision.
+        figures: register name -> figure of the register when the loss was accepted.
+        fingerprint: fingerprint of the key that signs the decision. The signature itself is not
+            part of the result.
     """
     lost: dict[str, object] = {
         name: figure.model_dump(mode="json") for name, figure in accepted.lost.items()
@@ -145,7 +147,8 @@ def read_again(
 ) -> ReadAgain:
     """Try again to read the register states of bundles that could not be read before.
 
-    A bundle that can be read now may list further unreadable bundles. These are read as well.
+    If a bundle can be read now, it may itself list bundles that could not be read when it was
+    sealed. The function tries to read these as well.
 
     Args:
         store: the evidence store.

@@ -74,7 +74,7 @@ class UnrecordedBundles:
     def has_bundle_of(self, row: LedgerRow) -> bool:
         """Return whether the search found the bundle that a ledger row describes.
 
-        A copy of another bundle in the folder of this bundle does not count.
+        A copy of another bundle in the folder that the row names does not count.
 
         Raises:
             StoreError: the store cannot be read.
@@ -116,14 +116,15 @@ class UnrecordedBundles:
         return chain
 
     def newest_first(self, link: Link | None) -> list[list[UnrecordedBundle]]:
-        """Return all bundles, newest first. Copies of the same bundle form one list.
+        """Return all bundles, newest first. Each inner list contains a bundle and its copies.
 
-        The bundles that come after a given bundle in the chain of bundles are returned first,
-        before all other bundles. They are certainly newer: an intruder can store copies of old
-        bundles, but cannot append them to the chain.
+        The bundles that follow `link` in the chain of bundles come before all other bundles,
+        because they are certainly newer: an intruder can store copies of old bundles, but cannot
+        append them to the chain.
 
         Args:
-            link: the link to the given bundle; None for the start of the chain.
+            link: the link to the last bundle that has a ledger row; None for the start of the
+                chain.
         """
         copies: dict[str, list[UnrecordedBundle]] = {
             bundle.signed.sha256: [] for bundle in reversed(self.chain_after(link))
@@ -157,11 +158,12 @@ class UnrecordedBundles:
 
 @dataclass(frozen=True)
 class StoreParts:
-    """The folders of the evidence store in which a search looks for bundles.
+    """The parts of the evidence store in which a search looks for bundles.
 
     Attributes:
         prefixes: prefixes of object keys. An empty prefix means the whole store.
-        unlisted: number of folders that the search leaves out, because there are too many.
+        unlisted: number of folders that the search leaves out, because there are too many; 0 if the
+            search covers everything.
     """
 
     prefixes: tuple[str, ...]
@@ -179,10 +181,10 @@ def search_unrecorded(
 ) -> UnrecordedBundles:
     """Search folders of the store for signed bundles that have no ledger row.
 
-    The search reads every file that may be a signature. A limit applies to the objects and bytes
-    that are read from folders without a trusted signature and from copies of bundles. If the limit
-    is reached, the search is incomplete: see `unchecked` of the result. Copies of bundles that have
-    a ledger row are not returned.
+    The search reads every file that may be a signature. For folders without a trusted signature and
+    for copies of bundles, the number of objects and bytes is limited. If the limit is reached, the
+    search is incomplete, and `unchecked` of the result is above 0. If a bundle has a ledger row,
+    its copies in other folders are not returned.
 
     Args:
         store: the evidence store.
@@ -224,7 +226,7 @@ def search_unrecorded(
         else:
             objects += len(_signed_objects(folders[name]))
             total += _size(folders[name])
-            # A reader of copies may read the result.json of each.
+            # A caller may also read the result.json of each copy.
             total += sum(version.size for version in versions_to_try(folders[name].get(RESULT, ())))
             unchecked += _has_more(folders[name])
     return _sorted(bundles, unchecked)
@@ -264,7 +266,7 @@ def _recorded_sums(
 def recent_parts(
     store: ObjectStore, workflows: Iterable[str], since: datetime | None, now: datetime
 ) -> StoreParts:
-    """Return the folders of the store that can contain bundles sealed since a given time.
+    """Return the parts of the store that can contain bundles sealed since a given time.
 
     The path of a bundle contains the month in which its run started, by the clock of the machine
     that ran it. A bundle may be sealed up to 6 months after this start. The search therefore begins
@@ -273,8 +275,8 @@ def recent_parts(
 
     Args:
         store: the evidence store.
-        workflows: workflow names under which bundles are sealed. These are always searched. Of all
-            other workflows together, at most 2000 folders are listed.
+        workflows: workflow names under which bundles are sealed. Their folders are always included.
+            Of all other workflows together, at most 2000 folders are included.
         since: when the last bundle of the ledger was sealed; None for the whole store.
         now: the current time by this machine's clock, which may be wrong.
 
@@ -297,7 +299,7 @@ def recent_parts(
             unlisted += 1
             continue
         if "." in name:
-            # Interim bundles: each letter of an incident has a folder, which holds few of them.
+            # Interim bundles: each document of an incident has a folder with few bundles.
             months, left_out = [f"{name.partition('.')[0]}."], 0
         else:
             months, left_out = _months_of(store, name, oldest)
@@ -359,7 +361,7 @@ def _disjoint(prefixes: Collection[str]) -> Iterator[str]:
 
 
 def _has_more(files: Versions) -> bool:
-    """Return whether a folder has versions of the signature or SHA256SUMS that are not read.
+    """Return whether a search leaves versions of a folder's signature or SHA256SUMS unread.
 
     Of each file, `search_unrecorded` reads only the current version and a limited number of the
     oldest versions.

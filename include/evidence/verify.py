@@ -46,9 +46,10 @@ class Verification:
     """The result of a verification.
 
     Attributes:
-        verified: whether at least one bundle was checked and all checked bundles are valid.
-        bundles: number of bundles in the ledger that are not pruned; 1 if only one bundle was
-            verified.
+        verified: whether the verification passed: at least one bundle was checked, and no problem
+            was found.
+        bundles: number of bundles that the verification covers: those in the ledger that are not
+            pruned, or 1 if a single bundle was verified.
         first_bad: folder of the first bundle that is not valid; None if all bundles are valid.
         problem: why the verification did not pass; None if it passed.
         remarks: facts that the reader should know, but that do not make the verification fail.
@@ -343,7 +344,7 @@ def _no_seal_under_way(conn: Connection) -> Iterator[None]:
 
 
 def _unrecorded(evidence: _Evidence) -> list[str]:
-    """Return folders that have a signature, but are named by no ledger row and no checkpoint."""
+    """Return the folders that have a signature, but no ledger row and no checkpoint names them."""
     recorded = {row.bundle for row in evidence.rows}
     if evidence.checkpoint:
         recorded.add(evidence.checkpoint.bundle)
@@ -359,7 +360,7 @@ def _signed(evidence: _Evidence, bundle: str) -> SignedSums | None:
 
 
 def _bundle_of_changed_row(row: LedgerRow, evidence: _Evidence) -> str:
-    """Return the folder of the bundle that a ledger row described before someone changed the row.
+    """Return the folder of the bundle that a ledger row described before it was changed.
 
     The bundle is found by the SHA256SUMS digest in the row. If no bundle has this digest, return
     the folder that the row names now.
@@ -406,8 +407,8 @@ def _check_in_ledger(
 def link_before(conn: Connection, row: LedgerRow) -> Link | None:
     """Return the link that the bundle of a ledger row must have to its predecessor.
 
-    The link comes from the previous ledger row or from a checkpoint. Return None if both are
-    missing.
+    The link comes from the previous ledger row, or from a checkpoint if this row is missing. Return
+    None if both are missing, as for the first bundle.
     """
     before = ledger.row_at(conn, row.seq - 1)
     if before:
@@ -428,7 +429,7 @@ def _own_key(folder: DiskFolder) -> TrustedKeys:
 
 
 def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
-    """Check the link to the previous bundle, if the disk has the previous bundle's folder.
+    """Check that the previous bundle on the disk has the digest in the link of a bundle.
 
     Args:
         path: folder of the bundle. The link contains the path of the previous bundle, relative to

@@ -79,9 +79,10 @@ class SealedFolder(Folder):
         return self._store.open_reader(self._prefix + name, version_id=version_id)
 
     def sealed_version(self, name: str) -> ObjectVersion | None:
-        """Return the version of a file whose digest is in SHA256SUMS; None if it is not stored.
+        """Return the stored version of a file that has the digest in SHA256SUMS.
 
-        If a file has only one version, this version is returned and its digest is not checked.
+        If only one version is stored, it is returned without a check of its digest. Return None if
+        no version is stored, or if none of several versions has the digest.
         """
         if name not in self._chosen:
             candidates = self._candidates(name)
@@ -138,7 +139,9 @@ class SealedFolder(Folder):
 def find_sealed(
     store: ObjectStore, bundle: str, keys: TrustedKeys, sums_sha256: str = ""
 ) -> SealedFolder | None:
-    """Return the sealed files of a bundle; None if no stored SHA256SUMS has a trusted signature.
+    """Return a reader of a bundle's sealed files.
+
+    Return None if no stored SHA256SUMS of the bundle has a trusted signature.
 
     Args:
         store: the evidence store.
@@ -160,7 +163,7 @@ def sealed_folders(
     files: Versions,
     sums_sha256: str = "",
 ) -> Iterator[SealedFolder]:
-    """Yield the sealed files of a bundle for each stored SHA256SUMS that has a trusted signature.
+    """Yield a reader of the sealed files for each stored SHA256SUMS with a trusted signature.
 
     Several versions of SHA256SUMS can have a trusted signature: an intruder may copy SHA256SUMS and
     the signature of another genuine bundle into the folder as newer versions.
@@ -223,11 +226,11 @@ def read_sealed_sums(store: ObjectStore, bundle: str, sums_sha256: str) -> bytes
 def hidden_remarks(
     store: ObjectStore, bundle: str, keys: TrustedKeys, sums_sha256: str = ""
 ) -> list[Message]:
-    """Return a remark if the current files of a bundle are not its sealed files.
+    """Return a remark if newer versions or delete markers hide sealed files of a bundle.
 
-    This happens if someone stored newer versions or delete markers. Return an empty list if no
-    sealed file is hidden in this way, or if the sealed version of any file is missing. The function
-    reads all files of the bundle.
+    Return an empty list if no sealed file is hidden. Return an empty list as well if a sealed file
+    is missing or damaged, because then the sealed bundle cannot be restored from the older
+    versions. The function reads all files of the bundle.
 
     Args:
         store: the evidence store.

@@ -28,8 +28,8 @@ class CrossChecks:
             ParcelSeal.
         inventory: names in the data maps.
         problems: list to which the checks add problems.
-        personal: database, collection and name of each personal field in valid data maps.
-        doubtful: those problems that may be wrong, because a data map could not be read.
+        personal: each personal field in valid data maps, as database, collection and field name.
+        doubtful: the part of `problems` that may be wrong, because a data map could not be read.
     """
 
     documents: dict[str, Document]
@@ -88,15 +88,18 @@ class CrossChecks:
     def check_suites(
         self, file: str, rule_ids: set[tuple[str, str, str]], incoming: Container[str]
     ) -> dict[int, str]:
-        """Check the names that the suites of a file use.
+        """Check the names and ids in the suites of a file.
+
+        Collections and columns have to exist, and ids of expectations have to be unique.
 
         The check reads the unvalidated content of the file, so it reports wrong names even in an
         invalid suite.
 
         Args:
             file: path of the file in the pack.
-            rule_ids: database, collection and id of the expectations in files that were checked
-                before. The expectations of this file are added to the set.
+            rule_ids: database, collection and id of the expectations in files that were already
+                checked, and of the checks in intake.yaml. The function adds the expectations of
+                this file.
             incoming: collections that intake.yaml names.
 
         Returns:
@@ -270,14 +273,14 @@ class CrossChecks:
     def _check_other_collection(
         self, file: str, loc: Loc, database: str, collection: object, key: str, name: object
     ) -> None:
-        """Add a problem if a rule names another collection, or a field of it, that does not exist.
+        """Add a problem if the other collection or field that a rule names does not exist.
 
         Args:
             file: path of the file in the pack.
             loc: path of the rule in the file.
             database: database of both collections.
             collection: name of the other collection, as written in the file.
-            key: key of the rule that names the field.
+            key: key in the rule whose value is the name of the field, such as ``label``.
             name: name of the field, as written in the file.
         """
         if not isinstance(collection, str) or not isinstance(name, str):

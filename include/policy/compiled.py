@@ -1,14 +1,14 @@
-"""Compile a policy pack into one file. A process can read a part of this file without the rest.
+"""Compile a policy pack into one file, of which a process reads only the parts that it needs.
 
 Reading 300 data maps takes 13 seconds. A compiled pack is a ZIP file. Its index contains the
 databases without their collections, and the content of the other files except suites and
 retention.yaml. The collections, retention rules and suites of each database are separate ZIP
 members, which are read at first use.
 
-The name of the ZIP file is a digest of the pack's files and of ParcelSeal's code. If one of them
-changes, a new file is written. The file begins with the digest of its content, so a damaged file is
-detected and written again. The content is JSON and is validated with the models that the loader
-uses. Compiled packs are stored only in a folder that no other user can access.
+The name of the ZIP file is a digest of the pack's files and of ParcelSeal's code. If the pack or
+the code changes, a new file is written. The file begins with the digest of its content, so a
+damaged file is detected and written again. The content is JSON and is validated with the models
+that the loader uses. Compiled packs are stored only in a folder that no other user can access.
 """
 
 from __future__ import annotations
@@ -82,10 +82,11 @@ class _Index(Rule):
         collections: names of the collections of each database, in the order of ``databases``.
         faults: problems of faulty data maps, by name of the database.
         content: file name -> content of the file, except for data maps, suites and retention.yaml.
-        sections: pack files that only a single workflow reads: name of the file -> ids of the
-            connections that the file names.
-        retention: name of the database of each rule in retention.yaml, in the order of the rules.
-        suites: name of the database of each suite, in the order of the suites.
+        sections: file name -> ids of the connections that the file names, for each pack file that
+            only a single workflow reads.
+        retention: for each rule in retention.yaml, the name of its database, in the order of the
+            rules.
+        suites: for each suite, the name of its database, in the order of the suites.
         remarks: remarks about the pack, which are not problems.
     """
 
@@ -129,10 +130,10 @@ class _Archive:
 
 
 def load_compiled_pack(folder: Path, sections: SectionsOf, cache_folder: Path) -> PolicyPack:
-    """Read a policy pack from its compiled file. Compile the pack first if a YAML file changed.
+    """Read a policy pack from its compiled file. If no current file exists, compile the pack.
 
-    If the cache folder cannot be used, the pack is read from its YAML files. Databases of the
-    returned pack may have faulty data maps.
+    If the cache folder cannot be used, the pack is read from its YAML files. The returned pack may
+    contain databases with faulty data maps, see `PolicyPack.faults`.
 
     Args:
         folder: absolute path of the pack.

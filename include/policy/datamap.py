@@ -22,7 +22,7 @@ META_KEY = "parcelseal"
 
 
 class NewestRecordField(Rule):
-    """A column whose greatest value shows how recent the data in a restored copy is.
+    """A column whose greatest value is the time of the newest record in a restored copy.
 
     Attributes:
         collection: Collection of the same database.
@@ -67,9 +67,10 @@ class DatabaseMeta(Rule):
             ``collections`` states no class.
         rto_minutes: Recovery time objective in minutes; default: the value in backup.yaml.
         rpo_hours: Recovery point objective in hours; default: the value in backup.yaml.
-        newest: Columns whose greatest value shows how recent the data in a restored copy is.
+        newest: Columns with the time of a record. In a restored copy, their greatest value shows
+            how recent the data is.
         collections: Settings of single collections, by name.
-        unconfirmed: Fields whose data categories ``config map`` guessed and that are not confirmed
+        unconfirmed: Fields whose data categories ``config map`` guessed and no person has confirmed
             yet, by collection. A key inside a JSON column is written with dots, for example
             ``payload.phone``.
     """
@@ -96,9 +97,10 @@ class Reference(Rule):
         collection: collection of the other field; empty if the pack has no data map for `database`.
         field: name of the other field. If the pack has no data map for `database`, it is
             ``collection.field`` as written in the data map that states the reference.
-        direction: ``to`` if Fides finds the record of the other field from this field, ``from`` if
-            it finds the record of this field from the other field. Either field may be the foreign
-            key. None if the data map does not state the direction.
+        direction: With ``to``, Fides uses the value of this field to find records by the other
+            field. With ``from``, it uses the value of the other field to find records by this
+            field. Either field may be the foreign key. None if the data map does not state the
+            direction.
     """
 
     database: str
@@ -190,11 +192,11 @@ class MappedCollection(Rule):
         return tuple(name for name, field in self.fields.items() if field.primary_key)
 
     def fields_about(self, subjects: Sequence[str]) -> dict[str, MappedField]:
-        """Return the columns with personal data of the given data subjects, by column name.
+        """Return the columns with personal data about certain data subjects, by column name.
 
-        A column about other data subjects is left out, such as the name of the clerk who entered a
-        customer's record. A column for which the data map states no data subject is always
-        included.
+        A personal column about other data subjects is left out, such as the name of the clerk who
+        entered a customer's record. A personal column without a data subject in the data map is
+        always included.
 
         Args:
             subjects: fideslang data subjects; empty for all data subjects.
@@ -221,7 +223,8 @@ class DatabaseFacts(Rule):
         data_class: confidentiality class of collections for which the data map states no class.
         rto: recovery time objective.
         rpo: recovery point objective.
-        newest: columns whose greatest value shows how recent the data in a restored copy is.
+        newest: columns with the time of a record. In a restored copy, their greatest value shows
+            how recent the data is.
     """
 
     name: str
@@ -260,7 +263,7 @@ _Item = TypeVar("_Item")
 
 
 class LazyMapping(Mapping[str, _Item]):
-    """A mapping whose names are fixed and whose items are read at each access.
+    """A mapping with fixed names. Each access to an item calls a function that reads the item.
 
     Args:
         names: names of the items, in order.
@@ -287,9 +290,9 @@ class LazyMapping(Mapping[str, _Item]):
 
 
 class FaultyCollections(LazyMapping[MappedCollection]):
-    """The collections of a faulty data map: only their names can be read.
+    """The collections of a faulty data map, of which only the names are available.
 
-    Reading a collection raises PackError.
+    Access to a collection raises PackError.
 
     Args:
         names: names of the collections, as far as they could be read from the data map.

@@ -45,9 +45,10 @@ _NUMBER = re.compile(
 
 
 class AmbiguousScalar(ValueError):
-    """The error for a value that YAML 1.1 and YAML 1.2 read differently.
+    """Raised for an unquoted value that YAML 1.1 and YAML 1.2 read differently.
 
-    The message states what to write instead.
+    Also raised for an empty value and for a number that cannot be stored exactly. The message
+    states what to write instead.
     """
 
 
@@ -95,7 +96,7 @@ def _exact(text: str) -> float:
 
 
 def _possible_numbers(text: str) -> Iterator[str]:
-    """Yield each number that YAML 1.1 or YAML 1.2 may read in an unquoted scalar, as text.
+    """Yield, as decimal text, the numbers that YAML 1.1 or 1.2 may read from a scalar.
 
     Args:
         text: the scalar as written in the file.
@@ -188,10 +189,10 @@ class Document:
         return value
 
     def existing_path(self, loc: Loc) -> Loc:
-        """Return the part of a path that exists in the document.
+        """Return a path without the keys that do not exist in the document.
 
-        Pydantic's errors contain paths with names of union members. The document has no such keys,
-        so they are removed from the path.
+        Paths in errors of pydantic can contain names of union members, which are no keys of the
+        document.
 
         Args:
             loc: path of keys and indexes, as in an error of pydantic.
@@ -203,7 +204,7 @@ class Document:
         return path
 
     def problem(self, loc: Loc, message: str, missing: str = "") -> PackProblem:
-        """Return a problem with the file, line and path of a value in the document.
+        """Create a problem about a value in the document, with file, line and path of the value.
 
         Args:
             loc: path of the value. It may contain names of union members, which pydantic adds.
@@ -275,12 +276,12 @@ def read_document(raw: bytes, file: str) -> Document:
         file: name of the file, as problems and errors state it.
 
     Returns:
-        The document. Values that were refused are text in the document, and its ``faults`` describe
-        them. The caller can therefore check all other values.
+        The document. An ambiguous value is text in the document, and a problem in its ``faults``.
+        The caller can therefore check all other values.
 
     Raises:
-        DocumentError: the file is not valid YAML, or its structure is not allowed. The error lists
-            every problem.
+        DocumentError: the file is not valid YAML, or it contains something that packs may not
+            contain, such as a tag or a duplicate key. The error lists every problem.
     """
     root = _compose(_decode(raw, file), file)
     builder = _Builder(file)
@@ -314,7 +315,7 @@ def read_bytes(path: Path, file: str) -> bytes:
 
 
 class DocumentError(Exception):
-    """The error for a file that cannot be read as a document of a pack.
+    """Raised for a file that cannot be read as a document of a pack.
 
     Attributes:
         problems: problems of the file.
@@ -485,13 +486,13 @@ def _is_text(node: yaml.Node) -> bool:
 
 
 def drop_faults(adapter: TypeAdapter[_Item], item: object, example: object) -> _Item | None:
-    """Return an item without its faulty values. Later checks can then use its other values.
+    """Return a faulty item without its faulty values, so that later checks can use the rest.
 
     Args:
-        adapter: type of the item.
+        adapter: pydantic type adapter that validates the item.
         item: the item as Python values that JSON can express.
-        example: valid item of the same type. Its values replace required values that are missing or
-            were removed.
+        example: valid item of the same type. Faulty values are removed from the item. Required
+            values that are then missing are copied from the example.
 
     Returns:
         The validated item, or None if it is still faulty after 5 attempts.
@@ -510,7 +511,7 @@ def drop_faults(adapter: TypeAdapter[_Item], item: object, example: object) -> _
 
 
 def _parent(data: object, loc: Loc) -> Any:
-    """Return the mapping or list that contains the last key or index of a path.
+    """Return the mapping or list to which the last key or index of a path belongs.
 
     Keys and indexes of the path that do not exist in `data` are skipped, because pydantic adds
     names of union members to its paths.

@@ -50,9 +50,9 @@ from include.policy.rules import (
 
 
 def is_within_mostly(rows: int, broken: int, mostly: Decimal) -> bool:
-    """Return whether enough records meet an expectation, without rounding their share.
+    """Return whether the share of records that meet an expectation is at least `mostly`.
 
-    Return True if there are no records.
+    The share is not rounded. Return True if there are no records.
 
     Args:
         rows: number of checked records.
@@ -105,23 +105,24 @@ class Expectation(Rule):
     def depends_on_time(self) -> bool:
         """Return whether a valid record may later break the expectation without being changed.
 
-        The time matters if the SQL of the expectation uses ``:now``. Return False if the pack
-        states ``scope: changed``, because its author then knows that a valid record stays valid.
+        This is possible if the SQL of the expectation uses ``:now``. If the pack states ``scope:
+        changed`` for the expectation, its author declares that a valid record stays valid, so
+        return False.
         """
         kwargs = self.kwargs
         scope = getattr(kwargs, "scope", "all")
         return scope == "all" and uses_now(kwargs.model_dump(include={"condition", "where"}))
 
     def columns(self) -> tuple[str, ...]:
-        """Return the columns of the checked record that the arguments of the expectation name."""
+        """Return the names of the columns of the checked record that the expectation uses."""
         return tuple(columns_in(self.kwargs.model_dump(mode="json")).values())
 
 
 def columns_in(kwargs: Mapping[str, Any]) -> dict[tuple[str | int, ...], str]:
-    """Return those columns of the checked record that are named in an expectation's ``kwargs``.
+    """Return the columns of the checked record that an expectation's ``kwargs`` name.
 
     Returns:
-        Path of the name in the ``kwargs`` -> name of the column.
+        Path of keys and indexes in the ``kwargs`` -> name of the column at this path.
     """
     columns: dict[tuple[str | int, ...], str] = {}
     for key in ("column", "column_A", "column_B", "key", "at"):
@@ -261,7 +262,8 @@ class RecentValues(Expectation):
 class DistinctRecords(Expectation):
     """Requires that no two records have the same values in the listed columns.
 
-    If several records have the same values, all but one of them break the expectation.
+    If several records have the same values, the one with the smallest primary key meets the
+    expectation, and the others break it.
     """
 
     type: Literal["expect_records_to_be_distinct"]
@@ -328,8 +330,8 @@ class Breakdown(Rule):
     Attributes:
         column: Column of the record. For each value of this column, reports count the records that
             break an expectation.
-        collection: Collection that has a display name for each value of ``column``; default:
-            reports show the values themselves.
+        collection: Collection whose primary key is the value of ``column`` and which has a display
+            name for it; default: reports show the values themselves.
         label: Field of ``collection`` that contains the display name. If the field is personal, it
             is never shown.
     """
@@ -369,9 +371,9 @@ class ChangeColumn(Rule):
 
     Attributes:
         column: Timestamp, date or number that grows with every change of a record.
-        late_arrivals: An incremental check starts this far below the watermark, so that it also
-            reads records that were committed or loaded late. A period, or a number if ``column`` is
-            a number.
+        late_arrivals: Margin below the watermark. An incremental check also reads the records
+            within this margin, because some of them may have been committed or loaded late. A
+            period, or a number if ``column`` is a number.
     """
 
     column: Name

@@ -37,8 +37,8 @@ class BatchState(Rule):
     """The column that shows the state of an incoming record, and its value for each state.
 
     Attributes:
-        column: Column of the incoming collection with the state of the record.
-        pending: Value of a record on which nobody has decided yet.
+        column: Column of the incoming collection that contains the state.
+        pending: Value of a record that waits for the decision of a reviewer.
         promoted: Value of an incoming record from which a formal record was made.
         rejected: Value of a record in a rejected batch.
         quarantined: Value of a record that breaks an expectation or a check although its batch was
@@ -85,9 +85,9 @@ class BackReference(Rule):
 class Check(Rule):
     """A condition that each incoming record has to meet, in addition to its quality suite.
 
-    A record breaks the condition if the result is unknown (null), because a record of unknown
-    quality must not become formal. This differs from ``expect_records_to_satisfy`` in a suite,
-    which counts an unknown result as met.
+    If the result of the condition is unknown (null), the record breaks the condition, because a
+    record of unknown quality must not become formal. The expectation ``expect_records_to_satisfy``
+    in a suite is different: there, a record with an unknown result meets the condition.
 
     Attributes:
         id: Stable name of the condition.
@@ -113,8 +113,9 @@ class Mask(Rule):
         category: Data category. It includes all categories below it.
         first: Number of characters that are shown at the beginning of the value.
         last: Number of characters that are shown at the end of the value.
-        hidden: Smallest number of characters that are hidden. If fewer would be hidden, the whole
-            value is hidden. With 0, the first characters are always shown.
+        hidden: Smallest number of characters that must be hidden. If ``first`` and ``last`` leave
+            fewer characters of a value hidden, the whole value is hidden. With 0, only the first
+            characters are shown, however short the value is, and ``last`` has no effect.
     """
 
     category: Annotated[str, StringConstraints(pattern=r"^user(\.[a-z_]+)*\z")]
@@ -146,7 +147,7 @@ class People(Rule):
         collection: Collection with the staff, in the same database.
         key: Column of the staff collection to which ``entered.by`` and ``reviewed.by`` refer.
         account: Column with the user id of the staff member in Airflow.
-        reviewers: SQL condition over the staff row ``p`` that selects the reviewers.
+        reviewers: SQL condition over the staff row ``p`` that is true for reviewers.
     """
 
     collection: Name
@@ -171,8 +172,8 @@ class Target(Rule):
             collection; default: all rows.
         record_class: Column with the confidentiality class of the record, as the company names it.
             It must be one of ``columns``.
-        reviewed: Columns of the formal record with its reviewer and the time of the review. After a
-            run, ParcelSeal uses these columns to verify the formal records.
+        reviewed: Columns of the formal record that contain its reviewer and the time of the review.
+            After a run, ParcelSeal uses these columns to verify the formal records.
     """
 
     collection: Name
@@ -207,16 +208,17 @@ class IntakeRule(Rule):
         back_reference: Column into which the key of the formal record is written.
         deadline: Time within which a record has to be reviewed after its entry.
         response: Time for which a run waits for a decision of the reviewers.
-        most_batches: Largest number of batches for which one run requests a review, oldest first.
-            The run reports the other batches.
+        most_batches: Largest number of batches for which one run requests a review. The run chooses
+            the oldest batches, and reports the batches that it left out.
         connection: Id of the Airflow connection with the right to write. If this connection does
             not exist, the connection that the data map names is used.
         people: Staff who enter and review records.
         sample: Sample of a batch that the reviewer sees, with masked values.
         checks: Conditions that incoming records have to meet, in addition to the expectations in
             quality/*.yaml.
-        entered_anew: SQL conditions over a quarantined row ``i`` and a later row ``n`` that became
-            formal. If a condition is true, ``n`` is the corrected entry of ``i``.
+        entered_anew: SQL conditions over two incoming rows: a quarantined row ``i``, and a row
+            ``n`` that was entered later and became formal. If one of the conditions is true, ``n``
+            is the corrected entry of ``i``.
         targets: Formal collections into which records are inserted, in this order.
     """
 

@@ -64,7 +64,7 @@ class NullableColumn(Column):
 
 
 class ColumnWhere(Column):
-    """Arguments of an expectation about one column of selected records.
+    """Arguments of an expectation about one column, with a condition that selects the records.
 
     Attributes:
         where: SQL condition that selects the records to check; default: all records.
@@ -282,8 +282,8 @@ class ExistsAt(ExistsIn):
     Another collection lists the values, with the dates between which each value is valid.
 
     Attributes:
-        valid_from: Field of the other collection with the date from which a value is valid; null if
-            the value was always valid.
+        valid_from: Field of the other collection with the date from which a value is valid. If the
+            field is null, the value is valid up to ``retired_on``.
         at: Date or timestamp column of the record. The value has to be valid on this day in the
             pack's timezone. The days in ``valid_from`` and ``retired_on`` count as valid. If the
             column is null, the value only has to be in the list.

@@ -76,13 +76,13 @@ SectionsOf = Callable[[], Sections]
 
 @dataclass(frozen=True)
 class PackContent:
-    """A loaded policy pack, with the unvalidated content of its files for the compiled pack.
+    """A loaded policy pack, and the content of its files, from which the compiled pack is made.
 
     Attributes:
         pack: the validated pack.
         files: content of the files outside of quality/, as Python values that JSON can express, by
             path in the pack.
-        suites: database and content of each suite in quality/*.yaml.
+        suites: pairs of a database name and the content of a suite in quality/*.yaml.
     """
 
     pack: PolicyPack
@@ -120,8 +120,8 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
         sections: declarations of those pack files that only a single workflow reads.
 
     Raises:
-        PackError: a file other than a data map is faulty, every data map is faulty, or a faulty
-            data map does not show the names of its databases.
+        PackError: a file other than a data map is faulty, every data map is faulty, or the names of
+            the databases in a faulty data map cannot be read.
     """
     folder = folder.absolute()
     reader = _Reader(folder, sections)
@@ -250,8 +250,9 @@ class _Reader:
     def read_items(self, name: str, adapter: TypeAdapter[_Content]) -> dict[int, _Content]:
         """Return the items of a file that contains a list, by position in the list.
 
-        Problems of the items are collected. A faulty item is returned without its faulty values, so
-        checks across files can use its other values. An item that is still invalid is left out.
+        Problems of the items are collected. A faulty item is returned without its faulty values
+        (see `drop_faults`), so that checks across files can use its other values. An item that is
+        still not valid is left out.
 
         Args:
             name: path of the file in the pack.
@@ -275,7 +276,7 @@ class _Reader:
         return items
 
     def values_of(self, file: str, key: str) -> set[str]:
-        """Return the values that the items of a file, including faulty items, have for a key.
+        """Return the values of a key in all items of a file, including faulty items.
 
         Args:
             file: path of a file that contains a list.
@@ -327,7 +328,8 @@ class _Reader:
     ) -> dict[str, tuple[PackProblem, ...]]:
         """Return the problems of faulty data maps, by name of the database.
 
-        Return an empty dict if a file other than a data map has problems.
+        Return an empty dict if a problem of the pack belongs to no database. The whole pack is then
+        refused.
 
         Args:
             datamap: the data maps.

@@ -1,7 +1,7 @@
 """Read the data maps of a pack: validate fideslang manifests, and convert them to databases.
 
-The checks read the unvalidated content of the files, so a wrong key does not hide another wrong
-key. They cover fideslang's models, its taxonomy (including the categories that the pack adds),
+The checks read the unvalidated content of the files, so that a first problem does not hide a second
+one. They cover fideslang's models, its taxonomy (including the categories that the pack adds),
 names, references between collections, and ParcelSeal's keys under ``meta``.
 """
 
@@ -43,8 +43,8 @@ class DataMap:
     """The content of the files in ``datamap/``.
 
     Attributes:
-        databases: databases from files without problems, by name.
-        faulty: databases from files with problems, by file. Databases without a valid name are left
+        databases: databases in files without problems, by name.
+        faulty: databases in files with problems, by file. Databases without a valid name are left
             out.
         inventory: names of databases, collections and fields, including those in faulty files.
         problems: problems that the author of the pack has to correct.
@@ -378,7 +378,7 @@ def _valid_table_keys(own_keys: Any) -> DatabaseMeta:
 
 
 def _collections_with_faulty_table(error: ValidationError, entry: _DatasetEntry) -> set[str]:
-    """Return the collections whose table is unknown because ParcelSeal's keys are faulty.
+    """Return the collections whose PostgreSQL table is unknown because of faulty keys.
 
     Args:
         error: error from the validation of ParcelSeal's keys.
@@ -431,9 +431,9 @@ def _check_exceptions(
 def _check_unconfirmed(
     entry: _DatasetEntry, own_keys: dict[str, Any], base: Loc, datamap: DataMap
 ) -> None:
-    """Check that the fields listed under ``unconfirmed`` exist, and add a remark that names them.
+    """Check that the fields under ``unconfirmed`` exist, and add a remark that lists these fields.
 
-    The list contains the fields whose data categories are not confirmed.
+    No person has confirmed the data categories of these fields.
 
     Args:
         entry: the Dataset.

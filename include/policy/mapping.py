@@ -1,6 +1,6 @@
 """Convert validated fideslang Datasets to mapped databases.
 
-The module also contains the models with which a pack names some of its staff.
+The module also contains the models with which pack files name groups of staff and the staff table.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 class Inventory:
     """The names of databases, collections and fields in the data maps.
 
-    If the data map of a database is unreadable, checks accept every name in this database, because
-    the data map may contain the name.
+    If the data map of a database is unreadable, the methods that check a name accept every name in
+    this database, because the data map may contain it. The methods that return names do not return
+    names of this database.
 
     Attributes:
         categories: data categories of the taxonomy, including those that data maps add.
@@ -98,9 +99,9 @@ class Inventory:
         return database in self.unreadable or field in fields
 
     def resolve(self, database: str, target: str) -> tuple[str, str] | None:
-        """Split a text ``collection.field`` into the names of a collection and a field that exist.
+        """Split ``collection.field`` into the names of an existing collection and its field.
 
-        Both names may contain dots themselves. Return None if no such field exists.
+        Both names may contain dots themselves. Return None if the text names no existing field.
 
         Args:
             database: name of the database.
@@ -135,8 +136,8 @@ class Inventory:
 def _dots(text: str) -> list[int]:
     """Return the positions of the dots in a text, last dot first.
 
-    The caller tries to split the text at each of these positions. It tries the longest collection
-    name first, so the last dot comes first.
+    The caller splits ``collection.field`` at one of these dots, and tries the longest collection
+    name first.
     """
     return [at for at in range(len(text) - 1, -1, -1) if text[at] == "."]
 
@@ -190,9 +191,9 @@ def mapped_database(
     """Convert a valid Dataset to a mapped database.
 
     Args:
-        dataset: Dataset as fideslang read it, with collections and fields sorted by name.
-        raw: content of the Dataset as written in the file, from which the order of collections and
-            fields is taken.
+        dataset: Dataset as fideslang read it. Its collections and fields are sorted by name.
+        raw: content of the Dataset in the file, in the order in which the author wrote it. The
+            result keeps this order.
         meta: ParcelSeal's keys in the Dataset.
         targets: recovery targets of databases for which the data map states none.
         inventory: names in all data maps.
@@ -272,8 +273,8 @@ def _field(
     """Convert a field of a Dataset to a mapped field.
 
     A field inherits the data categories and data uses of its database, its collection and the field
-    that contains it. If a field states no data subjects, it inherits those of the nearest level
-    that states any. Data subjects are not combined, because a table about customers may have a
+    that contains it. If a field states no data subjects, it inherits those of the innermost level
+    that states some. Data subjects are not combined, because a table about customers may have a
     column about the clerk who entered the record.
 
     Args:

@@ -38,7 +38,8 @@ class PackFile(Rule):
     Attributes:
         path: relative path inside the pack, with ``/`` as separator.
         sha256: SHA-256 digest of the file, in hex.
-        shipped: whether the pack lacks the file, so the file shipped with ParcelSeal was read.
+        shipped: True if the pack lacks the file and the file shipped with ParcelSeal was read
+            instead.
     """
 
     path: str
@@ -50,7 +51,7 @@ _Rule = TypeVar("_Rule")
 
 
 class RulesByDatabase(Sequence[_Rule], Generic[_Rule]):
-    """The rules of a compiled pack as a sequence. A database's rules are read when first used.
+    """The rules of a compiled pack as a sequence. The rules of a database are read at first use.
 
     Args:
         databases: name of the database of each rule, in the order of the rules in the pack.
@@ -275,10 +276,10 @@ class PolicyPack(Rule):
 
     @property
     def workflow_connections(self) -> set[str]:
-        """Return the ids of the connections that pack files name for single workflows.
+        """Return the ids of the connections that only single workflows use.
 
-        A workflow uses its connection instead of the connection that the data map of a database
-        names.
+        The pack file of a workflow names its connection. The workflow uses this connection instead
+        of the connections that the data maps name.
         """
         if isinstance(self.sections, CompiledSections):
             by_section = list(self.sections.connections.values())
@@ -293,8 +294,8 @@ class PolicyPack(Rule):
 
         Args:
             collection: name of the collection that the rule names.
-            database: name of the database that the rule names; None if it names none. In this case,
-                the only database with the collection is returned.
+            database: name of the database that the rule names. If it is None, the only database
+                with the collection is returned.
 
         Raises:
             UsageError: no database, or more than one, has the collection.
@@ -307,11 +308,12 @@ class PolicyPack(Rule):
 
         Args:
             collection: name of the collection that the rule names.
-            database: name of the database that the rule names; None if it names none. In this case,
-                the name of the only database with the collection is returned.
+            database: name of the database that the rule names. If it is None, the only database
+                with the collection is used. If no database has it, the first database whose data
+                map could not be parsed is used, because it may have the collection.
 
         Raises:
-            UsageError: no database, or more than one, has the collection.
+            UsageError: several databases have the collection, or no database has or may have it.
         """
         if database is not None:
             return database
@@ -348,7 +350,7 @@ class PolicyPack(Rule):
         return next(filter(None, titles), None)
 
     def controls_of(self, workflow: str) -> tuple[Control, ...]:
-        """Return the controls for which a workflow's bundles are the evidence.
+        """Return the controls whose evidence is in the bundles of a workflow.
 
         Each returned control has the title of its clause, even if another control in controls.yaml
         states this title.

@@ -19,7 +19,7 @@ _Stamp = tuple[int, int, int, int, int]
 
 @dataclass
 class _CachedPack:
-    """A loaded pack, and facts by which later calls notice whether its files have changed.
+    """A loaded pack, and the file stamps that show whether its files have changed since.
 
     Attributes:
         pack: the loaded pack.
@@ -43,8 +43,8 @@ class _CachedPack:
     def _is_unchanged(self, file: PackFile) -> bool:
         """Return whether a file still has the content that was loaded.
 
-        The content is read only in two cases: the stamp of the file changed, or the file was
-        written so recently that another change might not change the stamp.
+        The content is read only in two cases: the stamp of the file changed, or the last change was
+        so recent that a further change could leave the stamp as it is.
         """
         path = (SHIPPED if file.shipped else self.pack.folder) / file.path
         now, stamp = time.time_ns(), _stamp(path)

@@ -5,8 +5,8 @@ the result has the same time of day on another date, even across a daylight savi
 
 Two laws say that a period of months or days runs to the end of its last day: PRC Civil Code
 (2021-01-01), article 203, and Regulation (EEC, Euratom) 1182/71 (1971-07-01), article 3. In
-ParcelSeal it ends on this day at the time of day at which it began. So it never ends later than the
-law allows.
+ParcelSeal, a period ends on this day at the time of day at which it began, so it never ends later
+than the law allows.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ PositivePeriod = Annotated[IsoPeriod, AfterValidator(_require_positive)]
 
 
 def utc(moment: datetime) -> datetime:
-    """Convert a time to UTC. Two times in UTC can be compared and subtracted correctly.
+    """Convert a time to UTC, so that it can be compared with other times in UTC.
 
     Python compares and subtracts two times of the same timezone by local time, which is wrong
     across a daylight saving change.
@@ -150,9 +150,10 @@ def _shift_date(local: datetime, period: Period, sign: int) -> datetime:
 def _to_local(moment: datetime, zone: ZoneInfo) -> datetime:
     """Return the local date and time of a moment, without a timezone.
 
-    If clocks are put back, an hour occurs twice. Each time in the first of these hours is converted
-    to the start of the hour. Otherwise a moment in the second hour could get an earlier local time
-    than a moment in the first hour. A period that begins later could then end earlier.
+    If clocks are put back, an hour of local time occurs twice. All moments in the first of the two
+    hours are converted to the start of this hour. Otherwise a moment in the second hour could get
+    an earlier local time than a moment in the first hour, and of two periods, the one that begins
+    later could end earlier.
     """
     local = moment.astimezone(zone)
     second_occurrence = local.replace(fold=1)

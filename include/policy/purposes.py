@@ -43,7 +43,7 @@ class Purpose(Rule):
 def add_over_collection_checks(
     suites: Sequence[Suite], purposes: Sequence[Purpose], databases: Mapping[str, MappedDatabase]
 ) -> tuple[Suite, ...]:
-    """Merge the suites of each collection, and add expectations that follow from purposes.yaml.
+    """Merge suites of the same collection, and add the expectations that follow from purposes.yaml.
 
     For each personal field that no purpose needs, the function adds the expectation that the field
     has no value. Only fields in databases that purposes.yaml names are checked.
@@ -51,7 +51,11 @@ def add_over_collection_checks(
     Args:
         suites: suites of quality/*.yaml.
         purposes: purposes of purposes.yaml.
-        databases: mapped databases by name.
+        databases: mapped databases by name. Other databases get no new expectations.
+
+    Returns:
+        The suites, sorted by database and collection. A collection has at most one suite as a
+        formal collection and one as an incoming collection.
     """
     merged: dict[tuple[str, str, bool], Suite] = {}
     for suite in suites:
@@ -95,9 +99,10 @@ def _unneeded_paths(
     needed: Container[tuple[str, str, str]],
     collection: tuple[str, str],
 ) -> Iterator[tuple[str, ...]]:
-    """Yield the paths of those personal fields in a column or JSON key that no purpose needs.
+    """Yield the path of each personal field that no purpose needs, in a column or JSON key.
 
-    A purpose needs the fields that it lists, and all fields inside them.
+    A purpose needs the fields that it lists, and all fields inside them. The fields inside a
+    yielded field are not yielded.
 
     Args:
         field: the column, or key inside a JSON column.

@@ -79,7 +79,8 @@ def percent_text(rate: Fraction, places: int = 4) -> str:
 def exact_text(rate: Fraction) -> str:
     """Format a rate exactly, as text that ``parse_rate`` accepts.
 
-    The text is a decimal number if this is exact, otherwise a ratio such as ``1/30``.
+    The text is a decimal number if the rate can be written exactly as one, otherwise a ratio such
+    as ``1/30``.
     """
     for places in range(_MOST_DIGITS):
         if 10**places % rate.denominator == 0:
@@ -88,7 +89,7 @@ def exact_text(rate: Fraction) -> str:
 
 
 def round_up(value: Fraction, places: int) -> Decimal:
-    """Return a number rounded up to a number of decimal digits. A limit is thus never too low.
+    """Return a number rounded up to a number of decimal places, so that a limit is never too low.
 
     Args:
         value: the number.

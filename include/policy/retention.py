@@ -105,9 +105,9 @@ class Minimum(Rule):
 class Keys(Rule):
     """SQL expressions that legal holds and erasure requests use to find records.
 
-    A legal hold finds a record if one of these expressions equals the value of the hold;
-    `include.retention.postgres.key_types` defines how values of different types are compared. An
-    erasure request finds a record if the text of an expression equals the value of the request.
+    A legal hold covers a record if the result of one of these expressions equals the value of the
+    hold; `include.retention.postgres.key_types` defines how values of different types are compared.
+    An erasure request covers a record if the result, as text, equals the value of the request.
 
     Attributes:
         subject: SQL expressions over the record ``t`` that return the keys of its data subjects.
@@ -156,10 +156,10 @@ class Limit(Rule):
             approval.
         percent: Largest share of the records of a record class, in percent, that a run disposes of
             without an approval. The limit does not apply to 100 records or fewer.
-        times_trend: A run needs an approval to dispose of more than this number times the usual
-            number of records of the record class. The usual number is the median of the last runs
-            (up to ten). The limit does not apply with fewer than three earlier runs, or to 100
-            records or fewer.
+        times_trend: Factor. A run needs an approval to dispose of more records of a record class
+            than the usual number multiplied by this factor. The usual number is the median of the
+            last runs (up to ten). The limit does not apply with fewer than three earlier runs, or
+            to 100 records or fewer.
     """
 
     records: Annotated[int, Field(ge=0, le=10**12), Unit("records")] = 10_000
@@ -197,10 +197,12 @@ class RetentionRule(Rule):
         basis: Law or standard that sets the period, or ``business`` if the company chose it.
         keys: SQL expressions that legal holds and erasure requests use to find records.
         suspended: Condition under which expired records are kept, such as an open claim.
-        detach: Foreign keys to this collection, as ``collection.field``, that are set to null when
-            the referenced record is deleted. Without an entry, a referenced record is kept. A
-            restore sets these foreign keys to null too, so keep the entry as long as backups may
-            contain the record.
+        detach: Foreign keys of other collections to this collection, each as ``collection.field``.
+            When a record is deleted, these foreign keys are set to null in the records that refer
+            to it. If other records refer to an expired record by a foreign key that is not listed,
+            the expired record is kept. A replay of erasures in a restored copy sets the listed
+            foreign keys to null too, so keep an entry as long as backups may contain the deleted
+            records.
         triggers_update: Collections whose records the application's triggers may update when a
             record is deleted or masked. If a trigger would update a record of another collection,
             the expired record is kept.
@@ -239,7 +241,7 @@ class RetentionRule(Rule):
 
     @property
     def deletes(self) -> bool:
-        """Return whether the record class's expired records are deleted, and not masked or kept."""
+        """Return whether expired records of the class are deleted (not masked, and not kept)."""
         return self.action in ("delete", "drop_partition")
 
     @model_validator(mode="after")
@@ -289,9 +291,9 @@ class Window(Rule):
     """The hours in which records may be disposed of. They may extend past midnight.
 
     Attributes:
-        begins: Time of day from which batches may start, for example ``"01:00"``.
-        ends: Time of day at which the window ends, for example ``"06:00"``. From then on, no batch
-            starts. If this time is before ``begins``, the window ends on the next day.
+        begins: Time of day from which transactions may start, for example ``"01:00"``.
+        ends: Time of day at which the window ends, for example ``"06:00"``. From then on, no
+            transaction starts. If this time is before ``begins``, the window ends on the next day.
     """
 
     begins: WindowTime

@@ -60,7 +60,7 @@ def _repeat_in_all_languages(text: Any) -> Any:
 
 @dataclass(frozen=True)
 class Unit:
-    """The unit of a number in a pack file. The generated reference of the policy pack shows it.
+    """The unit of a number in a pack file, which the generated reference of the pack shows.
 
     Attributes:
         name: plural name of the unit, such as ``days``.
@@ -147,8 +147,8 @@ class Indicator(Rule):
     """The metric that shows whether a control works, and the target of this metric.
 
     Attributes:
-        name: Name of a metric that the workflow measures. If no run measures it, every run has the
-            outcome *needs attention*.
+        name: Name of a metric that the workflow measures. If a run does not measure it, the run has
+            the outcome *needs attention*.
         target: Value that the metric has to have, for example ``= 0``, ``<= 26`` or ``>= 95%``.
     """
 
@@ -177,7 +177,7 @@ class Control(Rule):
             several controls, only one of them has to state the title.
         title: One sentence that states the control.
         workflow: DAG id of the workflow whose bundles are the evidence.
-        cadence: Length of a period. Each period needs at least one evidence bundle.
+        cadence: Period within which the control needs a new evidence bundle.
         indicator: Metric that each run compares with a target.
         sources: Laws and standards that require the control.
         owner: Role of roles.yaml that is responsible for the control.
@@ -210,7 +210,7 @@ def clause_message(number: str, title: Message | None) -> Message:
 
 
 def translated_message(texts: dict[str, str]) -> Message:
-    """Return a message with given translations. The translation catalogue is not used for it.
+    """Return a message with its own translations, which needs no translation catalogue.
 
     Braces in the texts are shown as they are.
 
@@ -229,8 +229,8 @@ class Recipients(Rule):
     Attributes:
         minimum: Smallest number of public keys to which a backup is encrypted, for example one of
             operations and one in offline escrow. The private key of each can decrypt the backup.
-        warn_days_before_expiry: Number of days. If the certificate of a public key expires within
-            this time, the run reports a finding.
+        warn_days_before_expiry: If the certificate of a public key expires within this number of
+            days, the run reports a finding.
     """
 
     minimum: Annotated[int, Field(ge=1, le=100), Unit("keys")] = 2
@@ -238,12 +238,15 @@ class Recipients(Rule):
 
 
 class Keep(Rule):
-    """The restore points that pruning keeps: the newest of each recent day, week and month.
+    """The restore points that pruning keeps; periods without restore points do not count.
 
     Attributes:
-        daily: Number of days. The newest restore point of each of these days is kept.
-        weekly: Number of weeks. The newest restore point of each of these weeks is kept.
-        monthly: Number of months. The newest restore point of each of these months is kept.
+        daily: Number of recent days with restore points. The newest restore point of each of these
+            days is kept.
+        weekly: Number of recent weeks with restore points. The newest restore point of each of
+            these weeks is kept.
+        monthly: Number of recent months with restore points. The newest restore point of each of
+            these months is kept.
         floor: Number of newest restore points of a database that are never pruned; at most the sum
             of ``daily``, ``weekly`` and ``monthly``.
     """
@@ -460,7 +463,7 @@ _REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 def _days(period: Period) -> int:
     """Return the number of days in a period that begins on 2026-01-01.
 
-    These numbers serve to compare two periods.
+    Two periods are compared by this number.
     """
     return (add_period(_REFERENCE_DAY, period, ZoneInfo("UTC")) - _REFERENCE_DAY).days
 
@@ -527,9 +530,10 @@ class NotificationRules(Rule):
         languages: Languages of every message, in this order. The subject is in the first language
             only.
         workdays_only: Whether notifications that are not urgent are sent on workdays only.
-        retry_after: If the server defers a message: pauses between the attempts to send it. The
-            first pause follows the first attempt, and so on; the last pause applies to all further
-            attempts. After a pause, the next run of a workflow sends the message.
+        retry_after: Pauses between the attempts to send a message that the server defers. The first
+            pause follows the first attempt, the second pause follows the second attempt, and so on.
+            The last pause follows all further attempts. After a pause, the next run of a workflow
+            sends the message.
         give_up_after: Time after which a message is reported as undeliverable. It counts from the
             first time that the server deferred the message.
         in_doubt: What happens with a message if ParcelSeal cannot know whether it arrived.
@@ -579,8 +583,8 @@ class WorkflowOperations(TaskOperations):
         pool: Airflow pool in which each task of the workflow takes a slot.
         priority: Airflow's ``priority_weight`` of each task of the workflow. Airflow adds the
             weights of all later tasks of the run to this weight.
-        queue: Queue of the workers that run the tasks of the workflow. It does not apply to the
-            task `send`, nor to tasks for which the code declares a queue of their own.
+        queue: Queue of the workers that run the tasks of the workflow. The task `send`, and tasks
+            for which the code declares a queue, do not use it.
         time_limit: Longest time between the queueing of a run and its end. If a run takes longer,
             the workflow's owner is notified once.
         tasks: Settings of single tasks, which override those of the workflow. The name of a task is

@@ -36,7 +36,7 @@ class QualityCheck(StepResult):
     Attributes:
         collections: results of the collections for which the policy pack has expectations, in the
             order of the policy pack.
-        rules: number of expectations that got an outcome.
+        rules: number of expectations for the database, including those that could not be checked.
     """
 
     collections: list[CheckedCollection]
@@ -49,7 +49,7 @@ class Checked:
 
     Attributes:
         result: result for the step record.
-        validations: results of Great Expectations, by name of the collection.
+        validations: results of the expectations for Data Docs, by name of the collection.
     """
 
     result: QualityCheck
@@ -87,10 +87,10 @@ def check(run: RunContext[None], findings: StepFindings) -> QualityCheck:
 def check_database(
     run: RunContext[None], findings: StepFindings, database: MappedDatabase, at: datetime
 ) -> Checked:
-    """Compare the records of a database with the expectations, in one snapshot of the database.
+    """Check the records of a database in one snapshot, and update its quarantine entries.
 
     The schema of the database is also compared with the data map. The function may be called again
-    in the same run: it does not list a record twice in the quarantine register.
+    in the same run: the quarantine register never lists a record twice.
 
     Args:
         run: context of the run.
@@ -205,7 +205,7 @@ def _measure(
 
 
 def _sum(figures: Sequence[int | None]) -> int | None:
-    """Return the sum of record counts, or None if one of the counts is None."""
+    """Return the sum of record counts; None if a count is None, because it was not measured."""
     available = [figure for figure in figures if figure is not None]
     return sum(available) if len(available) == len(figures) else None
 

@@ -49,12 +49,12 @@ from include.workflow.run_context import RunContext
 
 @dataclass
 class _Staged:
-    """Receives the keys of records that break expectations, for the quarantine register.
+    """Collects the keys of records that break expectations, for the quarantine register.
 
     Attributes:
-        stage: temporary tables that collect the names of these records until they are written to
-            the register.
-        names: converter of a record's primary key to its name in the register.
+        stage: temporary tables for the names of these records, until they are written to the
+            register.
+        names: converts the primary key of a record to the name of the record in the register.
     """
 
     stage: register.Stage
@@ -68,9 +68,12 @@ class _Staged:
 
 
 class Scope(StrEnum):
-    """The records that a check examined for an expectation: all, only changed ones, or none.
+    """The records that a check examined for an expectation.
 
-    If a check examined no records for an expectation, it uses the counts of the newest full check.
+    Attributes:
+        ALL: all records.
+        CHANGED: only the changed records.
+        LAST_FULL: no records; the check uses the counts of the newest full check.
     """
 
     ALL = "all"
@@ -83,11 +86,13 @@ class RuleFigures(BaseModel):
 
     Attributes:
         rule: id of the expectation.
-        rows: number of records to which the expectation applies; None if it was not checked.
-        broken: number of records that break the expectation; None if it was not checked.
+        rows: number of records to which the expectation applies; None if the expectation could not
+            be checked.
+        broken: number of records that break the expectation; None if the expectation could not be
+            checked.
         outcome: outcome of the expectation.
-        examined: records that the check examined; None in step records that earlier versions of the
-            program wrote.
+        examined: records that the check examined for the expectation; None in step records that
+            earlier versions of the program wrote.
     """
 
     rule: str
@@ -103,13 +108,15 @@ class CheckedCollection(BaseModel):
     Attributes:
         collection: name of the collection in the data map.
         rows: number of records; None if they were not counted.
-        looked_at: number of records that were examined.
-        whole: whether all records were examined.
+        looked_at: number of records that the check examined. An incremental check counts only
+            changed records here, even if it examined all records for some expectations.
+        whole: whether it was a full check, which examines all records. False if the records could
+            not be read.
         whole_because: reason for a full check; None in an incremental check and in step records
             that earlier versions of the program wrote.
         resolved: number of quarantine entries that the check closed, because their records meet the
             expectation again or were deleted.
-        incremental: facts about an incremental check; None if all records were examined.
+        incremental: facts about an incremental check; None if the check was not incremental.
         parts: pairs of a department and the number of its records in the quarantine register,
             highest number first.
         rules: counts and outcomes of the expectations, in the order of the policy pack.
@@ -145,9 +152,10 @@ class CollectionCheck:
         mapped_objects: JSON columns of the collection whose keys the data map declares.
 
     Attributes:
-        clean_objects: JSON columns that were examined with the records and have no undeclared keys.
-        history_rows: rows of the check history that are about the whole collection or a JSON
-            column, not about one expectation. The next check needs them.
+        clean_objects: JSON columns without undeclared keys, of those that were examined together
+            with the records.
+        history_rows: rows for the check history that are not about an expectation, but about the
+            whole collection or a JSON column. The next check needs them.
         full_check_reason: reason for a full check; None in an incremental check.
         incremental: scope of an incremental check; None in a full check.
     """
@@ -185,7 +193,7 @@ class CollectionCheck:
         """Check the records, update the quarantine register, and decide the outcomes.
 
         Returns:
-            The results of Great Expectations, one for each expectation.
+            The results of the expectations for Data Docs, in the order of the policy pack.
         """
         if self.table is None:
             return self._unexamined(CheckFault(_("the table no longer exists")))
@@ -302,8 +310,9 @@ class CollectionCheck:
                 they are written to the quarantine register.
 
         Returns:
-            The results in the order of the expectations, and the number of open quarantine entries
-            of each expectation whose broken records the register names.
+            The results in the order of the expectations; and expectation id -> number of open
+            quarantine entries. An expectation is left out if the register does not list the records
+            that break it.
         """
         expectations = self.suite.expectations
         with self.conn.begin():
@@ -320,9 +329,10 @@ class CollectionCheck:
     def _examine_changed(
         self, records: Records, check: IncrementalCheck, stage: register.Stage, began: int
     ) -> tuple[list[RuleResult], Mapping[str, int]]:
-        """Check only changed records, and keep the quarantine entries of all other records.
+        """Check only the changed records, and keep the quarantine entries of all other records.
 
-        An expectation whose scope is ``all`` is nevertheless checked on all records.
+        Expectations whose scope is ``all`` are nevertheless checked on all records. For
+        expectations that compare or count records, the result of the newest full check is returned.
 
         Args:
             records: all records of the collection.
@@ -468,10 +478,10 @@ class CollectionCheck:
         )
 
     def _unexamined(self, fault: CheckFault) -> list[RuleResult]:
-        """Return one result for each expectation if the collection could not be read.
+        """Return a result without counts for each expectation of an unreadable collection.
 
         Args:
-            fault: reason why the collection could not be read, which each result states.
+            fault: why the collection cannot be read. Each result states this reason.
         """
         self.whole, self.counts = False, None
         results = [
@@ -562,10 +572,10 @@ def _last_full_result(rule: Expectation, check: IncrementalCheck) -> RuleResult:
 
 
 def _listed(results: Sequence[RuleResult]) -> list[str]:
-    """Return the ids of the expectations for which all records that break them can be listed.
+    """Return the ids of expectations for which the quarantine register can list all broken records.
 
-    The quarantine register cannot list these records if there are more than `MOST_NAMED` of them,
-    or if they have no primary key.
+    The register cannot list them if there are more than `MOST_NAMED` of them, if they have no
+    primary key, or if the expectation could not be checked.
 
     Args:
         results: results of the expectations.

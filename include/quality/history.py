@@ -45,16 +45,18 @@ _CLEAN, _ALL, _BEGUN = "no undeclared keys: ", "all records", "has begun"
 
 @dataclass(frozen=True)
 class RuleCheck:
-    """The result of one expectation in one run.
+    """A row of the check history: the result of one expectation in one run.
 
     Attributes:
         collection: name of the collection in the data map.
-        rule: id of the expectation.
+        rule: id of the expectation. Rows about a whole collection or a JSON column have a name with
+            spaces instead.
         definition: digest of the definition of the expectation that was checked.
         whole: whether the check examined all records of the collection.
-        rows: number of records to which the expectation applies; None if it was not checked.
-        broken: number of records that break the expectation at the end of the run; None if it was
-            not checked.
+        rows: number of records to which the expectation applies; None if the expectation could not
+            be checked.
+        broken: number of records that break the expectation at the end of the run; None if the
+            expectation could not be checked.
         outcome: outcome of the expectation.
         watermark: watermark of the collection, only in the row that `record_count_row` returns;
             None in all other rows.
@@ -72,14 +74,13 @@ class RuleCheck:
 
 @dataclass(frozen=True)
 class RunTotal:
-    """The number of times that records of a database broke expectations in one run.
+    """A point of the trend chart: how many breaches a run counted in a database.
 
-    It is a point of a trend chart.
+    A record that breaks two expectations counts as two breaches.
 
     Attributes:
         at: time of the run.
-        broken: sum, over all expectations, of the records that broke the expectation; None if an
-            expectation was not checked.
+        broken: number of breaches; None if an expectation could not be checked.
     """
 
     at: datetime
@@ -87,7 +88,7 @@ class RunTotal:
 
 
 def clean_object_row(mapped: MappedObject) -> RuleCheck:
-    """Return the history row that states that a JSON column has no undeclared keys.
+    """Return the history row for a JSON column in which a check found no undeclared keys.
 
     Args:
         mapped: the JSON column, or an object inside it, with its declared keys.
@@ -103,7 +104,8 @@ def record_count_row(
 
     Args:
         collection: name of the collection in the data map.
-        rows: number of records that the newest full check counted.
+        rows: number of records in the collection that the newest full check counted; this may be
+            the present check.
         watermark: the watermark; None if the next check must examine all records.
         whole: whether this check is a full check.
     """
@@ -112,15 +114,15 @@ def record_count_row(
 
 
 def begin(conn: Connection, collection_run: register.CheckedCollection) -> int:
-    """Record that a run will now write quarantine entries of a collection.
+    """Record that a run is about to write quarantine entries of a collection.
 
     Args:
         conn: connection to the state database.
         collection_run: collection, run and time of the check.
 
     Returns:
-        The sequence number of this check. It is greater than that of every earlier check, even if
-        the system clock was wrong.
+        The sequence number of this check. It is greater than the number of every earlier check.
+        Unlike a time, it does not depend on the system clock.
     """
     key = {**asdict(collection_run), "rule": _BEGUN}
     at = key.pop("at")
@@ -176,8 +178,8 @@ class LastCheck:
 
     Attributes:
         watermark: value of the change column up to which the check has read the records.
-        rows: for each expectation, the number of records to which it applied at the newest full
-            check.
+        rows: for each expectation, the number of records to which it applied according to the
+            newest full check.
         broken: for each expectation, the number of records that broke it at the end of the check.
         definitions: for each expectation, the digest of the definition that was checked.
         full_at: time of the newest full check.
@@ -212,10 +214,11 @@ def last_check(
 ) -> LastCheck | Message:
     """Return the newest sealed check of a collection, or the reason why a full check is required.
 
-    Only checks of runs with a sealed bundle count, so the bundles are evidence for all records up
-    to the watermark. A full check is required in these cases, among others: no sealed run exists;
-    an expectation is new, was changed or could not be checked; the newest full check is a week old;
-    another run started after the newest sealed run and may have changed the quarantine register.
+    A check counts only if the bundle of its run is sealed, so that sealed bundles are evidence for
+    all records up to the watermark. A full check is required in these cases, among others: no
+    sealed run exists; an expectation is new, was changed or could not be checked; the newest full
+    check is a week old; another run started after the newest sealed run and may have changed the
+    quarantine register.
 
     Args:
         conn: connection to the state database.
@@ -271,13 +274,13 @@ def last_check(
 
 
 def _another_since(conn: Connection, database: str, collection: str, number: int) -> bool:
-    """Return whether another run started, or stored results, after the newest sealed run.
+    """Return whether another run has checked the collection since the newest sealed run began.
 
     Args:
         conn: connection to the state database.
         database: name of the database in the data map.
         collection: name of the collection in the data map.
-        number: sequence number of the newest sealed run, as `begin` returned it.
+        number: lowest sequence number in the rows of the newest sealed run.
     """
     last = _last_sealed(database, collection)
     other = exists().where(
@@ -290,9 +293,9 @@ def _another_since(conn: Connection, database: str, collection: str, number: int
 
 
 def last_count(conn: Connection, database: str, collection: str) -> tuple[int, datetime] | None:
-    """Return the number of records of a collection in the newest sealed evidence, and its time.
+    """Return the record count of a collection in its newest sealed check, and the time.
 
-    Return None if no sealed evidence states a number for the collection.
+    Return None if there is no sealed check of the collection or if it stores no number.
     """
     last = conn.execute(
         _sealed(select(quality_check.c.rows, quality_check.c.checked_at))
@@ -308,9 +311,10 @@ def last_count(conn: Connection, database: str, collection: str) -> tuple[int, d
 
 
 def trend(conn: Connection, database: str) -> list[RunTotal]:
-    """Return how often records broke expectations in each of the newest runs, oldest run first.
+    """Return the number of breaches in each of the newest runs, oldest run first.
 
-    The result is for a trend chart and has at most `MOST_RUNS` items.
+    The result is for a trend chart and has at most `MOST_RUNS` items. Runs count even if their
+    bundles are not sealed.
     """
     is_of_database = quality_check.c.database == database
     latest = (
@@ -410,8 +414,9 @@ def close_entries_without_suite(
 ) -> None:
     """Close the quarantine entries of collections without expectations in the policy pack.
 
-    The check history gets a run without results for each of these collections. If expectations are
-    added later, they have no earlier result, and the first check of the collection is a full check.
+    For each of these collections, the function also adds a row without results to the check
+    history. If expectations are added later, the first check of the collection is therefore a full
+    check.
 
     Args:
         findings: findings of the step.

@@ -1,4 +1,4 @@
-"""Incremental checks, which examine the records that changed since the last check."""
+"""Incremental checks, which examine only the records that changed since the newest sealed check."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ MOST_CHANGED = 0.2  # if a larger share of the records changed, a scan of all re
 def compares_records(rule: Expectation) -> bool:
     """Return whether an expectation compares records with each other, or counts them.
 
-    Only a full check examines such an expectation, because its result does not depend on the
-    changed records alone.
+    Only a full check examines such an expectation, because its result depends on unchanged records
+    too.
     """
     return (
         isinstance(rule.kwargs, ColumnList | Distinct | RowCount)
@@ -52,13 +52,14 @@ class IncrementalFigures(BaseModel):
     Attributes:
         column: the change column.
         since: lowest value of the change column that was read.
-        margin: difference between the last watermark and `since`, from the policy pack. Records
-            that were added late, with a value before the watermark, are found if their value is
-            within it.
+        margin: how far `since` is below the last watermark, from the policy pack. A record that was
+            added late, with a value below the watermark, is read only if its value is not below
+            `since`.
         full_at: time of the newest full check.
         full_due: time when the next full check is due.
-        sees_open_transactions: whether the watermark is not later than the start of the oldest open
-            transaction. If so, a later check reads the records that this transaction commits later.
+        sees_open_transactions: whether the watermark is at or before the start of the oldest open
+            transaction. If so, the next check also reads records that transactions had not yet
+            committed at this check.
         has_timezone: whether the values of the change column have a timezone.
     """
 
@@ -73,7 +74,7 @@ class IncrementalFigures(BaseModel):
 
 @dataclass(frozen=True)
 class IncrementalCheck:
-    """The scope of an incremental check of a collection.
+    """The records that an incremental check of a collection examines.
 
     Attributes:
         records: the records that changed, or may have changed, since the newest sealed check.
@@ -112,7 +113,7 @@ def incremental_check(
     run: RunContext[None],
     at: datetime,
 ) -> IncrementalCheck | Message:
-    """Return the scope of an incremental check, or the reason why a full check is required.
+    """Return the records for an incremental check, or the reason why a full check is required.
 
     Args:
         conn: connection to the state database, outside of a transaction.
@@ -162,11 +163,11 @@ def incremental_check(
 
 
 def _keys(tracking: ChangeTracking, records: Records, most: int) -> list[Key] | Message:
-    """Return the primary keys of the records to examine, or the reason why they cannot be read.
+    """Return the primary keys of records, or the reason why they cannot be read.
 
     Args:
         tracking: reader of the change column.
-        records: the records to examine.
+        records: records of the collection, with the condition that selects the changed records.
         most: largest number of records for an incremental check. If there are more, ``most + 1``
             keys are returned.
     """

@@ -28,8 +28,9 @@ class Counts:
         rows: number of all records.
         rows_by_rule: number of records to which an expectation applies, by expectation id. An
             expectation without an entry applies to all records.
-        unknown: ids of the expectations whose records could not be counted.
-        by_last_full: whether the counts are those of the newest full check.
+        unknown: ids of the expectations for which `rows_by_rule` lacks a number, because a query
+            failed.
+        by_last_full: whether the newest full check counted the records, and not the present check.
     """
 
     rows: int
@@ -55,7 +56,7 @@ def count(
         view: the snapshot of the database from which the records are read.
         records: the records of the collection.
         expectations: the expectations.
-        now: time from which periods such as "older than a year" are measured.
+        now: time of the check. Conditions such as "older than a year" count back from this time.
     """
     conditions = {
         expectation.id: condition
@@ -106,7 +107,7 @@ LONGEST = 200  # characters of a department's name, which is stored with every b
 def department_expression(
     view: Snapshot, records: Records, suite: Suite, findings: StepFindings, subject: str
 ) -> sa.ColumnElement[Any] | None:
-    """Return the SQL expression that gives the department of a record.
+    """Return an SQL expression for the department of a record.
 
     Return None if the suite defines no breakdown by department, or if the columns of the breakdown
     cannot be read.
@@ -166,12 +167,13 @@ class Figures:
     """The counts of an expectation after a run.
 
     Attributes:
-        rows: number of records to which the expectation applies: those that its ``where`` selects.
-            If the expectation ignores null, it does not apply to records whose columns are null.
+        rows: number of records to which the expectation applies. Records that its ``where`` does
+            not select are left out. So are records whose column is null, if the expectation skips
+            null.
         broken: number of records that break the expectation; None if it could not be checked.
         listed: whether the quarantine register lists the records that break the expectation.
-        empty: whether the collection has no record. An empty collection is reported once, and not
-            for each expectation.
+        empty: whether the collection has no records. The check reports this once for the
+            collection, so the expectations do not report it.
         by_last_full: whether `rows` was counted by the newest full check.
     """
 
@@ -191,7 +193,9 @@ def judge(
 ) -> Outcome:
     """Return the outcome of an expectation, and add a finding if the expectation is not met.
 
-    An expectation is not met if more records break it than its tolerance allows.
+    An expectation is not met if more records break it than its tolerance allows, or if it could not
+    be checked. A finding is also added if the expectation applies to no record of a collection that
+    has records.
 
     Args:
         findings: findings of the step.
@@ -247,7 +251,7 @@ def judge(
 
 
 def is_within_tolerance(rule: Expectation, rows: int, broken: int) -> bool:
-    """Return whether the number of records that break an expectation is within its tolerance.
+    """Return whether an expectation tolerates the number of records that break it.
 
     Args:
         rule: the expectation.
@@ -339,9 +343,10 @@ def _finding_texts(
 def with_collection_counts(
     results: Sequence[RuleResult], outcomes: Sequence[tuple[Figures, Outcome]]
 ) -> list[RuleResult]:
-    """Return the results for Data Docs, with counts and outcomes that cover the whole collection.
+    """Put counts and outcomes of the whole collection into the results; return them for Data Docs.
 
-    In an incremental check, the counts of Great Expectations itself cover only the changed records.
+    In an incremental check, Great Expectations counts only the changed records. The results are
+    changed in place.
 
     Args:
         results: results of Great Expectations.

@@ -37,8 +37,8 @@ from include.workflow.run_records import RunRecords
 def rows_note(collections: Sequence[CheckedCollection]) -> Message:
     """Return the note below a key figure, such as "of 100 records".
 
-    The number is the sum over all collections. The note names the collections whose records could
-    not be counted.
+    The note states the sum of the record counts of all collections. It names the collections whose
+    records could not be counted.
     """
     count = sum(collection.rows or 0 for collection in collections)
     if unknown := [collection.collection for collection in collections if collection.rows is None]:
@@ -56,7 +56,7 @@ def rows_note(collections: Sequence[CheckedCollection]) -> Message:
 def examined_title(collection: CheckedCollection) -> Message:
     """Return the title of a collection's table in the report.
 
-    It states how many records were examined, and why.
+    The title states how many records were examined, and why a full check examined all of them.
     """
     name, rows, examined = collection.collection, collection.rows, collection.looked_at
     if rows is None or (collection.whole and rows and not examined):
@@ -80,7 +80,7 @@ def examined_title(collection: CheckedCollection) -> Message:
 
 
 def unseen_changes(collection: CheckedCollection) -> list[Block]:
-    """Return report blocks about changes that an incremental check cannot see.
+    """Return report blocks that list which changes an incremental check cannot detect.
 
     Return an empty list for a full check.
     """
@@ -184,7 +184,7 @@ _EXAMINED = {
 
 
 def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
-    """Return the conclusion of a run about all expectations for the requested databases.
+    """Return the conclusion of a run from the step records of the requested databases.
 
     The outcome is "failed" if the step record of a requested database is missing, or if no database
     was requested. Mapped databases that the run did not check are reported.
@@ -284,8 +284,8 @@ def _indicator(
 ) -> Metric:
     """Return the indicator of a control: the sum of a metric over the checked databases.
 
-    The value is zero only if every mapped database was checked and measured. If one was not, a sum
-    of zero proves nothing, and the value is None.
+    A sum of zero counts only if the metric was measured in every mapped database; otherwise the
+    value is None. A sum above zero always counts.
 
     Args:
         name: name of the indicator.

@@ -60,14 +60,14 @@ SELECT (
 
 
 def version_of(files: Iterable[Path], *others: str) -> str:
-    """Return a digest of the code that checks records.
+    """Return a digest of files and texts, such as the code that checks records.
 
-    If the digest of an earlier check is different, another version of the code made that check, and
-    may have decided differently.
+    If an earlier check has another digest, another version of the code made that check and may have
+    decided differently.
 
     Args:
         files: files of the code.
-        others: further texts that the digest covers.
+        others: further texts that the digest covers, such as the version of a library.
     """
     content = b"".join(file.read_bytes() for file in files)
     return hashlib.sha256(content + "".join(others).encode()).hexdigest()[:12]
@@ -137,9 +137,10 @@ class ChangeTracking:
     def watermark(self) -> Watermark | Message:
         """Return the watermark of the snapshot, or the reason why the snapshot has none.
 
-        The watermark is the greatest value of the change column that is not in the future. It is
-        never later than the start of the oldest open transaction: records that this transaction
-        commits after the snapshot may have values after that start.
+        The watermark is the greatest value of the change column that is not in the future. If the
+        column contains times, the watermark is not later than the start of the oldest open
+        transaction. This transaction may still commit records with values after its start, and the
+        next check has to read them.
         """
         cap = self._moment(self.activity.oldest)
         query = SQL(
@@ -157,10 +158,10 @@ class ChangeTracking:
         return Watermark(VERSION, self.identity, rows[0])
 
     def is_behind(self, last: Watermark) -> bool | Message:
-        """Return whether all values of the change column are lower than a watermark.
+        """Return whether all values of the change column are lower than an earlier watermark.
 
-        This means that an older backup was probably restored. If the values cannot be read, the
-        reason is returned instead.
+        If so, an older backup was probably restored. Values in the future are ignored. If the
+        values cannot be read, the reason is returned instead.
 
         Args:
             last: watermark of an earlier check.
@@ -199,13 +200,13 @@ class ChangeTracking:
         return rows if isinstance(rows, Message) else str(rows[0])
 
     def condition(self, bound: str, alias: str) -> str:
-        """Return the SQL condition that selects the records to examine.
+        """Return the SQL condition that selects the records for an incremental check.
 
-        The condition also selects the records whose change column is null, because it is unknown
-        whether they changed.
+        It selects the records whose change column is at least `bound`. It also selects those whose
+        change column is null, because it is unknown whether they changed.
 
         Args:
-            bound: lowest value of the change column.
+            bound: lowest value of the change column to read, as `lowest_value_to_read` returned it.
             alias: alias of the table in the query.
         """
         column = conditions.quoted(alias, self.changed.column)
@@ -218,10 +219,10 @@ class ChangeTracking:
 
     @property
     def sees_open_transactions(self) -> bool:
-        """Return whether the watermark is not later than the start of the oldest open transaction.
+        """Return whether the watermark is limited to the start of the oldest open transaction.
 
-        This is not the case if the start of that transaction cannot be read, or if the change
-        column contains numbers.
+        It is not limited if the start of this transaction cannot be read, or if the change column
+        contains numbers.
         """
         return self.activity.oldest is not None and self.type not in _NUMBERS
 
@@ -273,9 +274,9 @@ def tracking(
     changed: ChangeColumn | None,
     timezone: str,
 ) -> ChangeTracking | Message:
-    """Return the reader of a collection's change column.
+    """Return a reader of a collection's change column, or the reason why there can be none.
 
-    If the collection cannot be checked incrementally, return the reason.
+    With a reason, the collection cannot be checked incrementally.
 
     Args:
         view: the snapshot.

@@ -67,8 +67,9 @@ def problems(
 ) -> list[Problem]:
     """Return the faulty entries of a translation catalogue.
 
-    An entry is faulty if it is missing, untranslated, fuzzy or obsolete. It is also faulty if its
-    translation has other fields than its source text, or if a field has an unknown format.
+    An entry is faulty if it is missing, untranslated, fuzzy or obsolete. It is also faulty if the
+    ``{...}`` fields of the translation differ from those of the source text, or if a field has an
+    unknown format.
 
     Args:
         locale: locale of the catalogue, such as ``zh_CN``.
@@ -101,8 +102,8 @@ def problems(
 def update(locale: str, template: Catalog | None = None, path: Path | None = None) -> None:
     """Merge the messages of the code into a translation catalogue.
 
-    Translations of unchanged messages are kept. A new message has no translation: gettext's guess
-    from similar messages is not used.
+    Translations of unchanged messages are kept. A new message stays without a translation; the
+    translation of a similar message is not used.
 
     Args:
         locale: locale of the catalogue, such as ``zh_CN``.

@@ -2,9 +2,10 @@
 
 This module computes positions; ``templates/chart.svg.j2`` draws them. Presentation attributes hold
 the light colours (for print and PDF). The shapes also have classes, so that the style sheet of a
-report can replace the colours. There is no ``style`` attribute, so the content security policy of a
-report can allow its only style sheet by hash. Colour is never the only signal: each outcome has its
-own marker shape, bars with another outcome than passed are hatched, and values are printed.
+report can replace the colours. The SVG has no ``style`` attributes, so the content security policy
+of a report can forbid all styles except one style sheet, which it allows by its hash. Colour is
+never the only signal: each outcome has its own marker shape, bars whose outcome is not *passed* are
+hatched, and values are printed as text.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ class _Marker:
 class _Drawing:
     """The shapes of a chart, in SVG units.
 
-    They are drawn in this order: lines, bars, rules (lines above the bars), markers, texts.
-    Therefore no shape covers a text.
+    They are drawn in this order, each above the shapes before it: lines, bars, rules (lines that
+    have to be visible above bars), markers, texts. Therefore no shape covers a text.
     """
 
     height: float
@@ -236,9 +237,9 @@ def _highest(values: Sequence[float], target: Target | None) -> float:
 
 
 def _ticks(highest: float) -> list[float]:
-    """Return three to six tick values for an axis.
+    """Return three to six round tick values for an axis, in ascending order from 0.
 
-    They are round numbers from 0 to a value that is not less than ``highest``.
+    The last value is not less than ``highest``.
 
     Args:
         highest: highest value that the axis has to show.
@@ -294,8 +295,8 @@ def _beside_the_line(
     """Return where to print a value so that its text does not cover the line of a trend chart.
 
     Args:
-        levels: values of the line, in units of the axis.
-        index: index of the value.
+        levels: values of the points of the line, in the unit of the axis.
+        index: index, in `levels`, of the value to print.
         top: highest tick of the axis.
 
     Returns:
@@ -325,11 +326,12 @@ def _dates(moments: Sequence[datetime]) -> list[str]:
 def _labels_without_overlap(xs: Sequence[float], texts: Sequence[str]) -> list[int]:
     """Return the indices of the texts that can be printed without overlap.
 
-    If two texts overlap, the text of the newer value is printed.
+    If two texts overlap, the one further to the right is kept, because its value is newer. The
+    result is in descending order.
 
     Args:
         xs: x coordinates of the centres of the texts, in ascending order.
-        texts: texts of the values.
+        texts: texts, in the order of `xs`.
     """
     kept: list[int] = []
     free = math.inf

@@ -52,7 +52,7 @@ def metric_of(record: StepRecord | None, name: str) -> Metric | None:
 def worst(records: Sequence[StepRecord], findings: Sequence[Finding]) -> Outcome:
     """Return the worst outcome of all steps and findings.
 
-    Without any step and finding, the outcome is failed.
+    If there is no step and no finding, the outcome is failed.
     """
     return Outcome.worst(
         [*(record.outcome for record in records), *(finding.severity for finding in findings)]
@@ -66,7 +66,8 @@ def missing_record(
 
     Args:
         step: title of the step.
-        subject: what the step works on, such as a database or a batch; otherwise the workflow's id.
+        subject: what the step works on, such as a database or a batch; the workflow's id if the
+            step works on nothing in particular.
         code: code of the finding.
         clause: number of the policy clause.
         show_subject: whether the message names the subject. It may be False if the step's title

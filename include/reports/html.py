@@ -2,8 +2,8 @@
 
 In a PDF, WeasyPrint would break ids and Chinese words of a wide table across lines, instead of
 making a column of sentences narrower. Therefore this module estimates column widths, in em of the
-table's font, and marks the columns that must not break. The estimate may be coarse, but the marked
-columns must always fit on the page.
+table's font, and marks the columns whose text must not be broken. The estimate may be coarse, but
+all marked columns together must always fit on the page.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _BREAKS = re.compile(r"[\s\u2e80-\uffef]+")
 
 
 def unbroken_columns(kinds: Sequence[ColumnKind], rows: Sequence[Sequence[str]]) -> set[int]:
-    """Return the indices of columns with ids or short texts that fit on paper without line breaks.
+    """Return the indices of the columns of ids or short texts that have room without line breaks.
 
     Args:
         kinds: formats of the columns, such as ``code``.
-        rows: displayed texts of the cells by row, beginning with the heading.
+        rows: displayed texts of the cells, one list for each row. The first row is the heading.
     """
     longest = [
         max(_width(row[at], kind) for row in rows) + PADDING for at, kind in enumerate(kinds)
@@ -192,7 +192,7 @@ _NO_CONTROL = {
 
 
 def translator_function(translator: Translator) -> Any:
-    """Return the function that templates call as ``_()``. It returns the translated text."""
+    """Return the function that templates call as ``_()`` to translate a text."""
 
     def translate(text: str, **values: Any) -> str:
         return translator.text(Message(text=text, values=values))
@@ -250,17 +250,18 @@ class View:
         return rows if _has_status(chart) else [row[:2] for row in rows]
 
     def state(self, control: ControlStatus) -> tuple[Outcome, Message]:
-        """Return the icon and the name of a control's status.
+        """Return the outcome that stands for a control's status, and the name of the status.
 
-        The icon is that of the returned outcome. For example, the status "no evidence" has the icon
-        of "needs attention".
+        The page shows the icon of the outcome beside the name. For example, the status "no
+        evidence" has the icon of "needs attention".
         """
         return _STATES[control.state], CONTROL_STATES[control.state]
 
     def figure(self, fact: Fact) -> tuple[str, str]:
         """Return the displayed text of a key figure and, for a time, its UTC offset.
 
-        The page shows the UTC offset in a smaller font. It is empty if the figure is not a time.
+        The second text is empty if the figure is not a time. The page shows the UTC offset in a
+        smaller font.
         """
         text = self._translator.quantity(fact.value, fact.unit)
         moment, _space, offset = text.rpartition(" ")

@@ -48,7 +48,7 @@ class Fact(StrictModel):
 
 
 def must_be_zero(figure: float | None) -> Outcome | None:
-    """Return the status of a figure whose target is zero: passed if it is zero, otherwise failed.
+    """Return the status of a figure whose target is zero: passed if it is 0, else failed.
 
     Return None if the figure was not measured.
     """
@@ -182,8 +182,8 @@ class BarChart(StrictModel):
 
     Attributes:
         caption: title of the chart, also for screen readers.
-        category: kind of things that the bars represent, such as "Department", as a column heading
-            for the table that repeats the data of the chart.
+        category: name of what each bar represents, such as "Department". It is a column heading in
+            the table that repeats the data of the chart.
         unit: unit of the values, as in `Fact`.
         bars: bars from top to bottom.
         target: target line; None if the chart has no target.
@@ -254,8 +254,8 @@ class Report(StrictModel):
         facts: key figures, in reading order.
         sections: sections that follow the findings.
         findings: findings of the run.
-        not_made: reason in English why a file, or a part of the report, could not be created; by
-            name of the file or part.
+        not_made: files and parts of the report that could not be created: name -> reason in
+            English.
     """
 
     title: Message

@@ -75,8 +75,8 @@ def render_pdf(html: str, timeout_s: float = TIMEOUT_S) -> bytes:
 def render_pdfs(pages: Mapping[str, str]) -> tuple[dict[str, bytes], dict[str, str]]:
     """Convert self-contained HTML pages to PDF/A-3u files.
 
-    If a page cannot be converted, the other pages are converted nevertheless. One child process
-    converts all pages, because starting a process takes as long as converting a page.
+    If one page cannot be converted, all other pages are still converted. One child process converts
+    all pages, because starting a process takes as long as converting a page.
 
     Args:
         pages: HTML of each page, by the name of its PDF file.
@@ -198,8 +198,8 @@ class Rendered:
 
     Attributes:
         files: content by file name, such as ``report.zh-CN.html``.
-        not_made: reason in English why a file, or a part of the report, could not be created; by
-            name of the file or part.
+        not_made: files and parts of the report that could not be created: name -> reason in
+            English.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
