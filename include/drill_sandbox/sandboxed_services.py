@@ -78,10 +78,11 @@ class SandboxChannel:
 
 
 def sandboxed_delivery(delivery: DeliveryConfig) -> DeliveryConfig:
-    """Return a copy of a delivery configuration that sends nothing and has no quiet hours.
+    """Return a copy of a delivery configuration that sends nothing.
 
-    The copy also delivers on days that are not workdays. It gives every recipient the same invalid
-    address. Therefore, no real address is read.
+    With the copy, messages are due at any hour and on any day, because it has no quiet hours and
+    does not wait for workdays. Every recipient has the same invalid address, so that no real
+    address is read.
 
     Args:
         delivery: delivery configuration with the state database of the drill.
@@ -235,15 +236,18 @@ def sandboxed(
 
 
 def live_of(services: Services) -> Services:
-    """Return the live services that belong to the given services.
+    """Return the live services to which some services belong.
 
-    For the services of a drill, this is their `live`. Live services are returned unchanged.
+    For the services of a drill, this is their attribute `live`. Live services are returned
+    unchanged.
     """
     return services.live if isinstance(services, SandboxedServices) else services
 
 
 def clear_leftovers(live: Services) -> list[schema.Sandbox]:
-    """Drop the schemas of sealed drills, and of drills whose last step is older than `LEFT_AFTER`.
+    """Drop the schemas of drills that were sealed or abandoned.
+
+    A drill counts as abandoned if its last step is older than `LEFT_AFTER`.
 
     Returns:
         The drills whose schemas were dropped.

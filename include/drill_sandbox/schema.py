@@ -171,12 +171,12 @@ def sandboxes(live: Engine) -> list[Sandbox]:
 
 
 def drills_without_steps_since(live: Engine, before: datetime) -> list[Sandbox]:
-    """Return the schemas of drills that recorded no step since a given time.
+    """Return the schemas of drills that have recorded no step for a long time.
 
     Args:
         live: engine of the live state database.
-        before: given time. A schema is returned only if it was created before this time and its
-            last step was recorded before this time.
+        before: a schema is returned only if it was created before this time and its last step was
+            recorded before this time.
     """
     left = []
     for sandbox in sandboxes(live):

@@ -135,8 +135,8 @@ class PendingBatches:
     Attributes:
         batches: batches with a valid name, ordered by their earliest time of entry.
         nameless: number of batches whose name is missing or not valid.
-        personal: number of those batches in `nameless` whose name is not valid only because it
-            contains a phone or ID number.
+        personal: number of batches whose name is not valid for the only reason that it contains a
+            phone or ID number. They are included in `nameless`.
         unnamed: number of rows in the batches whose name is missing, too long or has special
             characters.
     """
@@ -171,7 +171,7 @@ class BatchContent:
 
 @contextmanager
 def unit_of_work(connection: Connection, incoming: Incoming, *, write: bool) -> Iterator[None]:
-    """Run the block in one transaction that sees a single state of the database, then commit.
+    """Run the block in one transaction with a consistent snapshot of the database, then commit.
 
     The isolation level REPEATABLE READ makes a lock on each row unnecessary: if the block writes to
     a row that another session changed after the transaction began, PostgreSQL raises SQLSTATE
@@ -180,8 +180,8 @@ def unit_of_work(connection: Connection, incoming: Incoming, *, write: bool) -> 
 
     Args:
         connection: connection on which no transaction is open.
-        incoming: incoming table and its rule. The SQL of the policy pack may name tables in the
-            schema of this table without the schema.
+        incoming: incoming table and its rule. SQL of the policy pack may name tables without a
+            schema if they are in the schema of this table.
         write: whether the transaction may write.
 
     Raises:
@@ -297,9 +297,9 @@ class BatchPeople:
     Attributes:
         enterers: Airflow user ids of the people who entered rows; ``staff:<key>`` for a person
             without a user id.
-        reviewers: primary key in the staff table of each person who may review the batch, by
-            Airflow user id. The policy pack entitles these people to review, and they entered none
-            of the rows.
+        reviewers: Airflow user id -> primary key in the staff table, for each person who may review
+            the batch. The policy pack entitles these people to review, and they entered none of the
+            rows.
     """
 
     enterers: list[str]
@@ -307,9 +307,10 @@ class BatchPeople:
 
 
 def load_people(connection: psycopg.Connection[Any], incoming: Incoming, batch: str) -> BatchPeople:
-    """Return the people who entered the rows of a batch that wait for review, and the reviewers.
+    """Return the people who entered a batch's pending rows, and those who may review them.
 
-    The reviewers are the people who are entitled to review and entered none of these rows.
+    A person may review the batch if the policy pack entitles the person to review and the person
+    entered none of these rows.
     """
     query = incoming.sql(
         "SELECT DISTINCT e.by, p.{account}::text "
@@ -336,8 +337,8 @@ def load_reviewers(connection: psycopg.Connection[Any], incoming: Incoming) -> d
     only in case or white space count as the same user id.
 
     Returns:
-        The primary key in the staff table by Airflow user id, sorted by key; at most
-        `MAX_REVIEWERS` people.
+        Airflow user id -> primary key in the staff table, sorted by key. Only the first
+        `MAX_REVIEWERS` people are returned.
     """
     query = incoming.sql(
         "SELECT p.{account}::text, p.{person}, coalesce(({condition}), false) FROM {staff} AS p "

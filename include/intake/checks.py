@@ -290,9 +290,8 @@ def broken_by_rule(
         now: current time.
 
     Returns:
-        Two values: the result of each condition and expectation; and the primary keys of the rows
-        that break a condition or expectation of severity ``fail``, by id of the condition or
-        expectation.
+        Two values. The first is the result of each condition and expectation. The second is: id of
+        a condition or expectation of severity ``fail`` -> primary keys of the rows that break it.
     """
     verdicts = check_rules(checkers, connection, where, now)
     keys: dict[str, list[Key]] = {}
@@ -306,7 +305,7 @@ def blocked_rows(keys: Mapping[str, Sequence[Key]]) -> set[Key]:
     """Return the primary keys of all rows that must not become formal records.
 
     Args:
-        keys: primary keys of the rows that break a condition or expectation of severity ``fail``,
-            by id of the condition or expectation.
+        keys: id of a condition or expectation of severity ``fail`` -> primary keys of the rows that
+            break it.
     """
     return {tuple(key) for rows in keys.values() for key in rows}

@@ -35,7 +35,7 @@ class SettledRows:
     Attributes:
         promoted: number of incoming rows that became formal records.
         set_aside: number of rows of an approved batch that were quarantined because they break a
-            condition of intake.yaml or an expectation.
+            condition of intake.yaml or an expectation of severity ``fail``.
         rejected: number of rows of a rejected batch.
         records: number of formal records by collection; empty if an earlier attempt of the task
             created them.
@@ -72,7 +72,8 @@ def earlier_settlement(
         batch: name of the batch.
         reviewer: primary key of the reviewer in the staff table.
         at: time of the decision.
-        approved: whether the decision approves the batch.
+        approved: whether the decision approves the batch. If it does, the rows that did not become
+            formal records are counted as quarantined, otherwise as rejected.
     """
     query = incoming.sql(
         "SELECT count(*) FILTER (WHERE {state} = {promoted}), "
@@ -109,7 +110,7 @@ def promote(
         reviewer: primary key of the reviewer in the staff table.
         at: time of the decision.
         broken: primary keys of the rows that are quarantined, because they break a condition of
-            intake.yaml or an expectation.
+            intake.yaml or an expectation of severity ``fail``.
 
     Raises:
         ControlFailed: the database refuses a record, or a statement changed an unexpected number of
@@ -221,8 +222,8 @@ def _statement(
         connection: connection to the mapped database.
         incoming: incoming table and its rule of intake.yaml.
         batch: name of the batch.
-        exclude_broken: whether rows are excluded whose primary keys are passed as query parameters
-            (`Incoming.listed_keys`).
+        exclude_broken: whether the statement leaves out certain rows. Their primary keys are then
+            query parameters (`Incoming.listed_keys`).
     """
     rule = incoming.rule
     inserts = [
@@ -265,8 +266,8 @@ def _source(
         connection: connection to the mapped database.
         incoming: incoming table and its rule of intake.yaml.
         batch: name of the batch.
-        exclude_broken: whether rows are excluded whose primary keys are passed as query parameters
-            (`Incoming.listed_keys`).
+        exclude_broken: whether the query leaves out certain rows. Their primary keys are then query
+            parameters (`Incoming.listed_keys`).
     """
     keys = [
         SQL("nextval({}::regclass) AS {}").format(
@@ -287,8 +288,8 @@ def _needed_columns(incoming: Incoming) -> list[str]:
     """Return the columns of the incoming table that are needed to create formal records.
 
     These are the columns of the primary key, and all columns whose names occur in the SQL
-    expressions of the targets in intake.yaml. A name in an expression may also mean something else
-    than the column. The column is then read in vain, which only costs memory.
+    expressions of the targets in intake.yaml. A column is included even if its name means something
+    else in the expression. This only costs memory.
     """
     texts = [
         text

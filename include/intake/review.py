@@ -28,11 +28,13 @@ class WaitingBatches(StepResult):
     """The batches that wait for review when a run starts.
 
     Attributes:
-        batches: names of the batches that this run submits for review, oldest first, such as
-            ``customers/IN-000013``.
-        left: number of batches that this run does not submit, by id of the intake rule, because a
-            run submits only a limited number of batches per rule.
-        unfit: number of batches that cannot be reviewed.
+        batches: names of the batches that this run submits for review, such as
+            ``customers/IN-000013``. They are grouped by incoming table, the oldest batch of a table
+            first.
+        left: id of the intake rule -> number of batches that this run does not submit, because the
+            rule limits the number of batches per run.
+        unfit: number of batches that cannot be reviewed, because their name is not valid or a row
+            has no valid time of entry.
     """
 
     batches: list[str]
@@ -54,7 +56,8 @@ class BatchCheck(StepResult):
         oldest: earliest time of entry; None if no pending row has a valid one.
         newest: latest time of entry; None if no pending row has a valid one.
         due: deadline of the review; None if no pending row has a valid time of entry.
-        enterers: user ids of the people who entered the rows.
+        enterers: user ids of the people who entered the rows; ``staff:<key>`` for a person without
+            a user id.
         sha256: SHA-256 of the batch's content.
         clean: number of rows that can become formal records.
         rules: result of each condition of intake.yaml and each expectation.
@@ -97,7 +100,11 @@ class Review(StepResult):
 
 
 def find_batches(tables: Sequence[IncomingTable], findings: StepFindings) -> WaitingBatches:
-    """Find the batches that wait for review, and choose the oldest of each table for this run."""
+    """Find the batches that wait for review, and choose those that this run submits for review.
+
+    The oldest batches of each table are chosen, up to the limit of the table's intake rule. Batches
+    that cannot be reviewed are reported instead.
+    """
     submitted_batches: list[str] = []
     left: dict[str, int] = {}
     rows = unfit = 0
@@ -224,7 +231,7 @@ def check_batch(table: IncomingTable, findings: StepFindings) -> BatchCheck:
     """Hash a batch, check its rows, and create the approval request for its review.
 
     The rows are checked against the conditions of intake.yaml and against expectations. If the
-    batch cannot be reviewed, for example because nobody is entitled to review it, the step fails
+    batch cannot be reviewed, for example because no person is entitled to review it, the step fails
     and no approval request is created.
 
     Raises:

@@ -57,7 +57,9 @@ class Verification(StepResult):
     Attributes:
         past_deadline: number of batches that wait for review after their deadline.
         promoted: number of rows that became formal records in this run.
-        unreviewed: number of these rows that have no review, as `_count_unreviewed` defines it.
+        unreviewed: number of these rows without proof of an independent review. The proof is a
+            formal record that exists, that names the reviewer and the time of the review (if the
+            table has these columns), and a reviewer other than the person who entered the row.
     """
 
     past_deadline: int
@@ -221,12 +223,13 @@ def _require_unchanged(
 
 
 def _broken_rows(table: IncomingTable, connection: psycopg.Connection[Any], batch: str) -> set[Key]:
-    """Check a batch again, and quarantine the rows that must not become formal records.
+    """Check a batch again, and add its invalid rows to the quarantine register.
 
-    The batch is checked again, because a row may have become a duplicate since the first check.
+    A row is invalid if it breaks a condition or expectation of severity ``fail``. The batch is
+    checked again, because a row may have become a duplicate since the first check.
 
     Returns:
-        The primary keys of the rows that break a condition or expectation of severity ``fail``.
+        The primary keys of the invalid rows.
 
     Raises:
         ControlFailed: a condition or expectation of severity ``fail`` cannot be checked.
@@ -247,10 +250,11 @@ def _broken_rows(table: IncomingTable, connection: psycopg.Connection[Any], batc
 
 
 def verify(run: RunContext[None], findings: StepFindings) -> Verification:
-    """Count overdue batches and formal records without a review, for all incoming tables.
+    """Count overdue batches, and formal records without an independent review.
 
-    The step uses other queries than the steps that executed the decisions. The quarantine register
-    may still have entries for rows that are no longer quarantined; the step closes these entries.
+    All incoming tables are read. The step uses other queries than the steps that executed the
+    decisions. The quarantine register may still have entries for rows that are no longer
+    quarantined; the step closes these entries.
     """
     tables = [load_table(run, rule.id) for rule in run.pack.intake]
     return verify_tables(tables, run.records(), findings)
@@ -358,9 +362,11 @@ def _decided_batches(
 def _count_unreviewed(
     connection: psycopg.Connection[Any], table: IncomingTable, batch: str, at: datetime
 ) -> tuple[int, int]:
-    """Count the rows of a batch that became formal records, and those of them without a review.
+    """Count a batch's rows that became formal records, and those without an independent review.
 
-    A row has a review only if a formal record names a reviewer other than the person of the entry.
+    A row has an independent review if its formal record exists, if the formal record has the same
+    reviewer and time of review as the row (if the rule defines these columns), and if the reviewer
+    is not the person who entered the row.
 
     Args:
         connection: connection on which `unit_of_work` has opened a transaction.
@@ -369,7 +375,8 @@ def _count_unreviewed(
         at: time of the decision on the batch.
 
     Returns:
-        The number of the rows, and the number of those without a review.
+        The number of rows that became formal records, and how many of them have no independent
+        review.
     """
     incoming, rule = table.incoming, table.incoming.rule
     collection, column = rule.keys[rule.back_reference.key]

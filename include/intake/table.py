@@ -97,6 +97,8 @@ class IncomingTable:
     def quarantine(self, rule: str, keys: Sequence[Key]) -> None:
         """Add rows to the quarantine register. A repeated call does not add a row again.
 
+        If the run has no HMAC keys, no row is added.
+
         Args:
             rule: id of the condition of intake.yaml or of the expectation that the rows break.
             keys: primary keys of the rows.
@@ -143,10 +145,9 @@ def load_table(run: RunContext[None], rule_id: str) -> IncomingTable:
 def on_table(
     work: Callable[Concatenate[IncomingTable, StepFindings, _P], _R],
 ) -> Callable[Concatenate[RunContext[None], StepFindings, _P], _R]:
-    """Turn a function that takes an incoming table into the function of a step.
+    """Turn a function that takes an incoming table into the function of a step about one batch.
 
-    The step is about one batch. It calls the function with the incoming table that contains this
-    batch.
+    The step calls the function with the incoming table that contains the batch.
     """
 
     @wraps(work)

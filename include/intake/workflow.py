@@ -18,10 +18,10 @@ from include.workflow.run_context import RunContext
 
 
 def respondents(run: RunContext[None]) -> list[Sequence[str]]:
-    """Return a list with a single item: the user ids of all people who may review batches.
+    """Return the user ids of all people who may review batches, as the only item of a list.
 
-    An incoming table whose database cannot be read is skipped here, because the run of the workflow
-    reports it.
+    The list is empty if the policy pack has no intake rules. An incoming table whose database
+    cannot be read is skipped here, because the run of the workflow reports it.
     """
     if not run.pack.intake:
         return []

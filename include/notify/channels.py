@@ -59,9 +59,9 @@ class ChannelConnection(Protocol):
     """A connection that sends messages one after another. Only one thread may use it at a time."""
 
     def ready(self) -> Reply:
-        """Return whether the server can be used.
+        """Return a reply that states whether the server can be used.
 
-        A delivery asks this before it reserves messages for sending.
+        A delivery calls this method before it reserves messages for sending.
         """
         ...
 
@@ -166,7 +166,7 @@ class RobotChannel:
         return self
 
     def ready(self) -> Reply:
-        """Report the channel as usable, without a check.
+        """Return a reply that says the channel can be used, without a check.
 
         Each chat has its own robot. Which robot is needed is only known when a message is sent.
         """

@@ -58,7 +58,8 @@ _CLAIM_AGAIN = text(
     """
 )
 # The process that locks a recipient's first notification creates the message.
-# Notifications with a text form a message for each text; those without a text form the digest.
+# Notifications with the same text form one message, a notice. Notifications without a text form a
+# digest or an urgent message.
 _FIND_DUE = text(
     """
     SELECT n.recipient, coalesce(n.text, '') AS text FROM notification n
@@ -152,9 +153,9 @@ SearchPosition = tuple[str, str]
 """The position of a search: recipient, and digest of the text or an empty text."""
 
 START: SearchPosition = ("", "")
-LEASE = timedelta(minutes=5)  # a living process renews it in time
+LEASE = timedelta(minutes=5)  # a running process renews its claim in time
 MAX_NOTIFICATIONS = 200  # per message; readers skip longer ones, and servers may refuse them
-MAX_COPIES = 2  # of a message in doubt; afterwards it is reported
+MAX_COPIES = 2  # further copies that are sent of a message in doubt before it is reported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +179,7 @@ class ClaimedMessage(OutgoingMessage):
 
 
 class UnsentNotification(NamedTuple):
-    """A notification that did not reach its recipient, or may not have reached its recipient.
+    """A notification that was not delivered, or for which delivery is in doubt.
 
     Attributes:
         kind: kind of the notification.
@@ -199,7 +200,8 @@ class ClaimTerms:
         channel: channel of the messages.
         domain: domain for message ids. It is the part of each id after the ``@``.
         rules: content of notices.yaml.
-        still_due: kind of notification -> callback that returns which notifications are still due.
+        still_due: kind of notification -> callback. It receives keys of notifications, and returns
+            the keys of those that are still due.
         look_up: kind of notice -> callback that returns the addresses of its recipients.
         now: current time.
         day: today's date in the policy pack's timezone.
@@ -207,8 +209,8 @@ class ClaimTerms:
             only on workdays if notices.yaml says so.
         report_in_doubt: whether a message that may have arrived is reported instead of sent again.
         size: largest number of messages in one claim.
-        unavailable_kinds: kind of notification -> class of the error, if the workflow of this kind
-            failed to answer. Notifications of these kinds wait.
+        unavailable_kinds: kinds of notification whose workflow failed to answer -> class of the
+            error. Notifications of these kinds wait. The claim adds further kinds.
         size_limits: recipient -> largest number of notifications in a message. An entry is added
             when a server refuses a message to the recipient as too large.
     """
@@ -235,8 +237,9 @@ class ClaimResult:
         messages: messages to send now.
         undeliverable: notifications without a usable address.
         in_doubt: notifications of messages that may have arrived. They are not sent again.
-        withdrawn: number of notifications that were withdrawn because they are no longer due, or
-            because their recipient opted out.
+        withdrawn: number of notifications that are not sent because they are no longer due, or
+            because their recipient opted out. It includes those of them that an earlier attempt may
+            have sent.
         last: position after which the next search for due messages starts; None if this search
             found all of them.
     """
@@ -249,7 +252,7 @@ class ClaimResult:
 
 
 def dissolve_old_digests(conn: Connection, day: date, now: datetime) -> None:
-    """Dissolve unsent digests of earlier days.
+    """Dissolve digests of earlier days that wait for a retry.
 
     Their notifications become part of today's digest.
     """
@@ -257,7 +260,10 @@ def dissolve_old_digests(conn: Connection, day: date, now: datetime) -> None:
 
 
 def claim_again(conn: Connection, terms: ClaimTerms, *, notices: bool) -> ClaimResult:
-    """Claim messages whose last attempt to send was deferred by the server or was interrupted.
+    """Claim messages for which an earlier attempt to send failed, or has no recorded outcome.
+
+    These are messages that the server deferred, once the pause before the next attempt has ended.
+    They are also messages in doubt, once the claim of the earlier attempt has ended.
 
     Args:
         conn: connection to the state database, in a transaction.
@@ -372,7 +378,7 @@ def _add_content(
 ) -> None:
     """Load the notifications of claimed messages, and withdraw those that are no longer due.
 
-    Messages that still contain notifications are added to ``result.messages``.
+    Messages that still contain notifications to send are added to ``result.messages``.
 
     Args:
         conn: connection to the state database, in a transaction.
@@ -404,7 +410,8 @@ def _add_content(
             settled.append(notification_row["id"])
     _settle(conn, refused, "withdrawn", OPTED_OUT, terms.now)
     _settle(conn, settled, "withdrawn", NO_LONGER_DUE, terms.now)
-    # The first message may have arrived, and a later one would have another id
+    # The message may have arrived. Withdrawn notifications could be queued again, and would then be
+    # sent in a message with another id.
     _settle(conn, maybe_sent, "in_doubt", NO_LONGER_DUE, terms.now)
     result.withdrawn += len(refused) + len(settled) + len(maybe_sent)
     # A message in doubt is not split: it waits as a whole until its workflow answers
@@ -486,7 +493,7 @@ def _address(
 
 
 def _following(conn: Connection, terms: ClaimTerms, rows: Sequence[Any]) -> dict[int, int]:
-    """Return how many notifications to the recipient of each message did not fit in the message.
+    """Return, for each message, how many notifications to its recipient did not fit into it.
 
     They are sent in a further message. Messages that may already have been sent are not in the
     result.
@@ -497,7 +504,8 @@ def _following(conn: Connection, terms: ClaimTerms, rows: Sequence[Any]) -> dict
         rows: rows of the claimed messages in the state database.
 
     Returns:
-        Id of the message -> number of further notifications to its recipient.
+        Id of the message -> number of further notifications to its recipient. A message for which
+        this number is 0 is left out.
     """
     ids = [row["id"] for row in rows if not row["doubtful"]]
     counts = conn.execute(_COUNT_FOLLOWING, {"ids": ids, "unsure": sorted(terms.unavailable_kinds)})

@@ -54,14 +54,16 @@ class DeliveryResult:
             server was unreachable, or a workflow did not answer.
         undeliverable: number of notifications that cannot be sent.
         in_doubt: number of notifications that may have arrived and are not sent again.
-        withdrawn: number of notifications that were withdrawn because they are no longer due.
+        withdrawn: number of notifications that were not sent because they are no longer due, or
+            because their recipient opted out.
         waiting: number of notifications that are not due yet. Reasons are quiet hours, a day off,
             or a digest that was sent earlier today.
         sent_by_others: number of messages that another process is sending, or was sending when it
             was killed.
         sent_by_others_until: time from which this process may claim the messages of
             ``sent_by_others``; None if there are no such messages.
-        recipients: undeliverable notifications and notifications that may have arrived.
+        recipients: undeliverable notifications and notifications that may have arrived, each with
+            its recipient.
         unusable_channels: channel whose server could not be used -> codes of the server's answer.
         unavailable_kinds: kind of notification whose workflow failed to answer -> class of the
             error.
@@ -125,16 +127,17 @@ class DeliveryConfig:
 
     Attributes:
         state: engine of the state database.
-        channels: type of the channel -> channel. Notifications for other channels wait.
+        channels: type of the channel -> channel. Notifications for other types of channel wait.
         rules: content of notices.yaml.
         workdays: workdays of calendar.yaml.
         quiet: quiet hours of calendar.yaml.
         zone: timezone of the policy pack.
         clock: source of the current time. The clocks of machines that deliver at the same time may
             differ by less than `LEASE`.
-        still_due: kind of notification -> callback that returns, just before sending, which
-            notifications are still due. If a kind has no callback, all its notifications are due.
-            If the callback fails, they wait.
+        still_due: kind of notification -> callback that is called just before sending. It receives
+            keys of notifications, and returns the keys of those that are still due. If a kind has
+            no callback, all its notifications are due. If the callback fails, the notifications
+            wait.
         addresses: kind of notice -> callback that returns the current addresses of the data
             subjects. It is called for each attempt to send. If it fails or is missing, the notices
             wait.
@@ -433,7 +436,7 @@ class _ChannelDelivery:
                 outcomes.record_sent(conn, message, code, now)
             case DeliveryStatus.REFUSED if (
                 message.doubtful
-            ):  # the copy is refused; the outcome of the first is unknown
+            ):  # the outcome of the first copy stays unknown
                 doubted = outcomes.record_in_doubt(conn, message, code, rules, now, report=True)
             case DeliveryStatus.REFUSED if reply.too_large:
                 failed = outcomes.split_or_give_up(conn, message, code, now)

@@ -70,7 +70,7 @@ class Notification:
         key: unique key within the kind, without customer data.
         recipient: id of the recipient: a staff number, ``role:compliance``, ``partner:3``, or for a
             customer ``subject:courier/123`` (database and primary key). All notifications to a
-            recipient are combined in a daily message.
+            recipient that are not urgent are combined in a daily message.
         heading: heading above the line.
         line: text of the line, without customer data.
         name: name for the greeting; may be empty.
@@ -88,8 +88,9 @@ class Notification:
             notices to data subjects.
 
     Raises:
-        ValueError: a notice to a data subject has another channel than mail, or a notification with
-            a looked-up address has an address or a name.
+        ValueError: a notice to a data subject has another channel than mail. Or the address is
+            looked up, and the notification has an address or a name, or is not a notice to a data
+            subject.
     """
 
     kind: str
@@ -109,8 +110,9 @@ class Notification:
         """Refuse combinations of attributes that must not be stored in the state database.
 
         Raises:
-            ValueError: a notice to a data subject has another channel than mail, or a notification
-                with a looked-up address has an address or a name or is not such a notice.
+            ValueError: a notice to a data subject has another channel than mail. Or the address is
+                looked up, and the notification has an address or a name, or is not a notice to a
+                data subject.
         """
         if self.text and self.channel != "mail":
             raise ValueError("a notice to data subjects can only be sent by mail")
@@ -135,7 +137,7 @@ def address_fault(channel: ChannelKind, address: str, domains: Sequence[str] = (
     Args:
         channel: channel of the message.
         address: mail address, or id of the Airflow connection of a chat robot.
-        domains: allowed mail domains. Their subdomains are allowed, too. If no domain is given,
+        domains: allowed mail domains. Their subdomains are allowed, too. If the sequence is empty,
             every domain is allowed.
     """
     if not address.strip():
@@ -171,13 +173,13 @@ def to_role(
     """Yield a notification for every mail address and for the chat robot of a role.
 
     Each address is a separate recipient. If the role has neither an address nor a robot, a
-    notification without an address is yielded. The missing address is then reported.
+    notification without an address is yielded. The delivery then reports the missing address.
 
     Args:
         role: role of roles.yaml.
         kind: kind of the notification.
-        key: key of the notification. ``#1`` is appended for the second address, and ``#robot`` for
-            the robot.
+        key: key of the notification to the first address. ``#1`` is appended for the second
+            address, ``#2`` for the third, and ``#robot`` for the robot.
         heading: heading above the line.
         line: text of the line.
         due_on: due date.

@@ -125,11 +125,11 @@ class QueueCounts:
 
 
 def unqueued_keys(conn: Connection, kind: str, keys: Iterable[str]) -> set[str]:
-    """Return those of the given keys whose notification should be queued.
+    """Return those keys whose notification has to be passed to `queue_notifications`.
 
-    These are keys that were never queued, and keys whose notification was undeliverable or
-    withdrawn. If a notification was withdrawn because of an opt-out, its key is left out.
-    `queue_notifications` decides whether an undeliverable notification is queued again.
+    A key is returned if its notification was never queued, is undeliverable, or was withdrawn for
+    another reason than an opt-out. `queue_notifications` decides whether an undeliverable
+    notification is queued again.
 
     Args:
         conn: connection to the state database, in a transaction.
@@ -336,14 +336,14 @@ def opt_in(conn: Connection, recipient: str, kind: str) -> None:
 
 
 def retry(conn: Connection, number: int) -> str:
-    """Queue an undeliverable notification, or one that may have arrived, again. Return its kind.
+    """Queue a notification again that is undeliverable or in doubt, and return its kind.
 
     Args:
         conn: connection to the state database, in a transaction.
         number: id of the notification.
 
     Raises:
-        UsageError: the notification does not exist, or is in another state.
+        UsageError: the notification does not exist, or is neither undeliverable nor in doubt.
     """
     is_valid_id = 0 < number < 2**63
     query = (
@@ -370,15 +370,15 @@ _PENDING_AGAIN = {"state": "pending", "cause": "", "settled_at": None, "message"
 
 
 def retry_all(conn: Connection, recipient: str = "", cause: str = "") -> int:
-    """Queue all notifications again that are undeliverable or may have arrived.
+    """Queue all undeliverable notifications and all notifications in doubt again.
 
-    The caller limits the notifications by recipient, by cause, or by both.
+    The caller has to limit them by recipient, by cause, or by both.
 
     Args:
         conn: connection to the state database, in a transaction.
         recipient: id of the recipient; empty for all recipients.
-        cause: reason why the notifications did not arrive, such as ``refused`` or ``refused 552
-            5.3.4``; empty for all reasons.
+        cause: code of the reason why the notifications did not arrive, or the first word of the
+            code, such as ``refused 552 5.3.4`` or ``refused``; empty for all reasons.
 
     Returns:
         The number of notifications that were queued again.
@@ -407,12 +407,12 @@ def retry_all(conn: Connection, recipient: str = "", cause: str = "") -> int:
 
 
 def list_notifications(conn: Connection, states: Sequence[str], limit: int) -> list[dict[str, Any]]:
-    """Return the newest notifications in the given states, newest first, without their addresses.
+    """Return notifications in some states, newest first, without their addresses.
 
     Args:
         conn: connection to the state database.
-        states: states of the notifications.
-        limit: largest number of notifications.
+        states: states to include, such as ``pending`` or ``undeliverable``.
+        limit: largest number of notifications. If there are more, the oldest are left out.
     """
     columns = (
         "id", "kind", "key", "recipient", "channel", "urgent", "heading", "line", "due_on",

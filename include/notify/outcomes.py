@@ -183,6 +183,9 @@ def record_in_doubt(
 ) -> list[UnsentNotification]:
     """Schedule another attempt to send a message that may have arrived, or report the message.
 
+    The message is reported if ``report`` is True, if it is older than the period ``give_up_after``
+    of notices.yaml, or if `MAX_COPIES` further copies of it were already sent.
+
     Args:
         conn: connection for recording outcomes.
         message: message that may have arrived.
@@ -247,12 +250,13 @@ def _give_up(
 def extend_lease(
     conn: Connection, ids: Sequence[int], lease_end: datetime, now: datetime
 ) -> tuple[set[int], datetime]:
-    """Extend the time for which this process has claimed messages.
+    """Extend this process's claim on messages by `LEASE` from now.
 
     Args:
         conn: connection for recording outcomes.
         ids: ids of the claimed messages.
-        lease_end: time at which the claim ends if it is not extended.
+        lease_end: time at which the present claim ends. A message whose claim ends at another time
+            was claimed by another process, and is left unchanged.
         now: current time.
 
     Returns:
@@ -269,7 +273,8 @@ def retry_pause(rules: NotificationRules, tries: int) -> timedelta:
 
     Args:
         rules: content of notices.yaml, with the pauses.
-        tries: number of attempts so far, at least 1.
+        tries: number of attempts so far, at least 1. From a certain number on, the last pause of
+            notices.yaml is used.
     """
     return rules.retry_after[min(tries, len(rules.retry_after)) - 1].span
 
@@ -359,7 +364,7 @@ class DeliveryQuery:
 
 
 def has_due_messages(conn: Connection, query: DeliveryQuery, *, report: bool) -> bool:
-    """Return whether any message is due now.
+    """Return whether any message is due now, or any notification that still has no message.
 
     Args:
         conn: connection to the state database.
@@ -371,9 +376,10 @@ def has_due_messages(conn: Connection, query: DeliveryQuery, *, report: bool) ->
 
 
 def count_unsent(conn: Connection, query: DeliveryQuery) -> tuple[int, int]:
-    """Return the number of unsent notifications that are due, and the number of those not yet due.
+    """Count the notifications that wait: those that are due, and those that are not due yet.
 
-    Notifications in messages that another process is sending are not counted.
+    Notifications that are not due yet wait for the end of quiet hours, a workday, or the digest of
+    another day. Notifications in messages that another process is sending are not counted.
     `count_sent_by_others` counts these messages.
     """
     due, pending = conn.execute(_LEFT, query.values()).one()
@@ -393,11 +399,13 @@ def count_sent_by_others(conn: Connection, query: DeliveryQuery) -> tuple[int, d
 def give_up_notifications(
     conn: Connection, query: DeliveryQuery, limit: datetime
 ) -> list[UnsentNotification]:
-    """Give up due notifications whose server has been unreachable for too long, and return them.
+    """Give up due notifications that have waited too long for an unusable server; return them.
+
+    A due notification that waits for the first time is given up later. Its waiting time begins now.
 
     Args:
         conn: connection to the state database.
-        query: channel whose server is unreachable, and the current time.
+        query: channel whose server cannot be used, and the current time.
         limit: notifications that were first deferred at this time or earlier are given up.
     """
     conn.execute(_BEGIN_TO_WAIT, query.values())

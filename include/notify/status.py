@@ -32,7 +32,7 @@ _PAGE = (
 
 @dataclass(frozen=True)
 class UndeliveredNotification:
-    """A notification that did not reach its recipient, or may not have reached its recipient.
+    """A notification that was not delivered, or for which delivery is in doubt.
 
     Attributes:
         key: key of the notification, unique within its kind.
@@ -58,8 +58,8 @@ def statuses(conn: Connection, kind: str, prefix: str) -> Mapping[tuple[str, str
         prefix: text with which their keys begin, such as ``INC-2026-0001/``.
 
     Returns:
-        Number of notifications by state and reason. An example of a key is ``("undeliverable",
-        "refused 550 5.1.1")``. The reason of sent notifications is empty.
+        State and reason -> number of notifications. An example of a state and reason is
+        ``("undeliverable", "refused 550 5.1.1")``. The reason of sent notifications is empty.
     """
     query, values = with_key_prefix(_COUNTS, kind, prefix)
     return {(state, cause): count for state, cause, count in conn.execute(query, values)}
@@ -82,7 +82,9 @@ def first_sent(conn: Connection, kind: str, prefix: str) -> datetime | None:
 
 
 def last_settled(conn: Connection, kind: str, prefix: str) -> datetime | None:
-    """Return the time at which the last notification of a kind was sent or given up.
+    """Return the newest time at which a notification of a kind left the queue.
+
+    A notification leaves the queue when it is sent, withdrawn, undeliverable or in doubt.
 
     Args:
         conn: connection to the state database.
@@ -90,7 +92,7 @@ def last_settled(conn: Connection, kind: str, prefix: str) -> datetime | None:
         prefix: text with which their keys begin.
 
     Returns:
-        The time, or None if no notification was sent or given up yet.
+        The time, or None if all these notifications are pending or none exists.
     """
     query, values = with_key_prefix(_MOMENTS, kind, prefix)
     moment: datetime | None = conn.execute(query, values).one().last
@@ -98,13 +100,13 @@ def last_settled(conn: Connection, kind: str, prefix: str) -> datetime | None:
 
 
 def unreached_since(conn: Connection, kind: str, prefix: str, since: datetime) -> int:
-    """Count the notifications of a kind whose delivery failed after a given time.
+    """Count notifications that became undeliverable, in doubt or withdrawn after a certain time.
 
     Args:
         conn: connection to the state database.
         kind: kind of the notifications.
         prefix: text with which their keys begin.
-        since: the given time.
+        since: the time after which the notifications are counted.
     """
     query, values = with_key_prefix(_UNREACHED, kind, prefix)
     count = conn.scalar(query, values | {"states": list(_UNDELIVERED_STATES), "since": since})
@@ -127,7 +129,8 @@ def undelivered(
         conn: connection to the state database.
         kind: kind of the notifications.
         prefix: text with which their keys begin.
-        states: states of the notifications; ``pending`` may be included.
+        states: states to include. The default is ``undeliverable``, ``in_doubt`` and ``withdrawn``;
+            the caller may also request ``pending``.
         page: number of rows that are read at once.
     """
     query, values = with_key_prefix(_PAGE, kind, prefix)

@@ -52,6 +52,7 @@ def ask_workflows(
     """Ask the workflow of each kind of notification which notifications are still due.
 
     For notices to data subjects that are still due, the addresses and texts are also loaded.
+    Notifications whose recipient opted out are ignored.
 
     Args:
         conn: connection to the state database.
@@ -60,7 +61,8 @@ def ask_workflows(
         still_due: kind of notification -> callback of its workflow. All notifications of a kind
             without a callback are due.
         look_up: kind of notice -> callback that returns the addresses of its recipients.
-        errors: dict to which each kind whose workflow failed is added, with the class of the error.
+        errors: dict to which the function adds each kind whose workflow failed -> class of the
+            error.
     """
     by_kind: dict[str, list[Any]] = {}
     for notification in notifications:

@@ -90,8 +90,9 @@ class CheckedPartner(BaseModel):
         agreement: data-processing agreement; None if the register has several rows for the partner.
         review: security review; None if the register has several rows for the partner.
         allowed: whether customer information may be shared with the partner.
-        ends_in: number of days until the first agreement or review of the partner ends; None if it
-            ends later than `PartnerCheck.soon_days` days from the run.
+        ends_in: number of days until the first of the agreements and the review that are in force
+            ends; None if this is more than `PartnerCheck.soon_days` days, or if none of them is in
+            force.
     """
 
     partner: str
@@ -158,8 +159,8 @@ class PartnerCheck(StepResult):
         sub_processors: sub-processors of the partners that have access to customer information, as
             each partner stated them in its latest security review that passed.
         unnamed: number of rows of the partner register without a usable partner number.
-        soon_days: number of days. If an agreement or review ends within this time, the report shows
-            that it ends soon.
+        soon_days: number of days within which an agreement or review counts as ending soon in the
+            report.
     """
 
     partners: list[CheckedPartner]
@@ -351,7 +352,7 @@ def _report_register_faults(findings: StepFindings, register: Register) -> None:
 
 
 def _report_empty_register(findings: StepFindings, register: Register) -> None:
-    """Report a partner register that has no partners, or in which no partner has access to data.
+    """Report if the partner register has no partners, or if no partner has access to data.
 
     In both cases the query that reads the register may be wrong.
     """

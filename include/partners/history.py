@@ -43,9 +43,9 @@ _CHINA = frozenset(
 def outside_china(sub_processors: Iterable[SubProcessor]) -> list[SubProcessor]:
     """Return those sub-processors that are outside of China.
 
-    A country name that is not known counts as outside. Hong Kong, Macao and Taiwan count as
-    outside: under article 38 of the Personal Information Protection Law (2021-11-01), providing
-    information there is a cross-border transfer.
+    A country name that this function cannot recognize counts as outside. Hong Kong, Macao and
+    Taiwan count as outside: under article 38 of the Personal Information Protection Law
+    (2021-11-01), providing information there is a cross-border transfer.
     """
     return [
         company
@@ -90,8 +90,8 @@ class Review:
         decided_at: time of the decision; None while the review is open.
         decided_by: person who decided on the review.
         passed: whether the review passed; None while the review is open.
-        share: score of the answers, from 0 to 1, as stored with the decision; None if there were no
-            answers.
+        share: score of the answers, from 0 to 1, as stored with the decision; None while the review
+            is open, or if the answers have no score.
         reason: reason for the decision.
         answers: answers by id of the question.
         sub_processors: companies that process customer information for the partner, as the partner
@@ -140,7 +140,7 @@ class Review:
 
 @dataclass(frozen=True)
 class ReviewHistory:
-    """Those security reviews of a partner that decide whether its review is in force.
+    """The newest security reviews of a partner, which decide whether its review is in force.
 
     Attributes:
         open: review that is not decided yet; None if every review is decided.
@@ -153,9 +153,9 @@ class ReviewHistory:
     passed: Review | None = None
 
     def failed_on(self, zone: tzinfo) -> date | None:
-        """Return the day of the last decision about a review, if the review failed.
+        """Return the day on which the newest decided review failed.
 
-        The result is None if the review that was decided last passed, or if no review was decided.
+        The result is None if the newest decided review passed, or if no review was decided.
 
         Args:
             zone: timezone in which the day is determined.
@@ -243,7 +243,11 @@ def lock_open_review(conn: Connection, partner: str) -> Review | None:
 
 
 def load_review(conn: Connection, number: int) -> Review:
-    """Return the security review with the given number. The caller must know that it exists."""
+    """Return the security review with the given number.
+
+    Raises:
+        sqlalchemy.exc.NoResultFound: no review has this number.
+    """
     query = select(partner_review).where(partner_review.c.id == number)
     return _with_answers(conn, [dict(conn.execute(query).mappings().one())])[0]
 

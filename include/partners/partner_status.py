@@ -107,15 +107,18 @@ def review_term(
 ) -> Term:
     """Return the obligation *security review* of a partner, with its last day in force.
 
-    If the open review was reopened, or else if the newest decision is that a review failed, this is
-    the day before that event. Otherwise the validity of a passed review counts from the day of its
-    pass.
+    The last day in force is determined as follows:
+
+    - If the open review was reopened, it is the day before the reopening.
+    - Otherwise, if the newest decided review failed, it is the day before this decision.
+    - Otherwise, it is the end of the period ``every``, which begins on the day of the last passed
+      review. It is None if this day or the period is unknown.
 
     Args:
         last_passed_on: day on which a review last passed; None if no review passed.
         every: period for which a passed review is valid; None if the partner's tier is unknown.
-        failed_on: day on which the review that was decided last failed; None if it passed, or if no
-            review was decided.
+        failed_on: day on which the newest decided review failed; None if it passed, or if no review
+            was decided.
         reopened_on: day on which the open review was reopened; None if it was not reopened.
     """
     if reopened_on is not None:
@@ -132,10 +135,10 @@ def reminder_offset(
 ) -> int | None:
     """Return which reminder about an agreement or review is due today, as a number of days.
 
-    The days are counted from the last day on which the agreement or review is in force, and are
-    negative before this day. Each reminder before the last day is due in the last run that can
-    still send it in time. After the last day, or if the last day is unknown, a reminder is due
-    every `every` days.
+    The number counts from the last day on which the agreement or review is in force, and is
+    negative before this day. For example, -30 is the reminder 30 days before the last day. Each
+    reminder before the last day is due in the last run that can still send it in time. After the
+    last day, or if the last day is unknown, a reminder is due every `every` days.
 
     Args:
         last_day: last day in force; None if unknown.
@@ -145,8 +148,9 @@ def reminder_offset(
         every: number of days between two reminders after the last day.
 
     Returns:
-        The number of days; None if it is too early for the first reminder. If the last day is
-        unknown, the number has no meaning, but it changes every `every` days.
+        The number of days; None if it is too early for the first reminder. Between two reminders,
+        the result is the number of the earlier one. If the last day is unknown, the number only
+        identifies the reminder: it changes every `every` days.
     """
     if last_day is None:
         return today.toordinal() // every * every
@@ -185,7 +189,7 @@ class PartnerObligations:
         return self.term(ObligationKind.REVIEW, ObligationKind.FAILED, ObligationKind.REOPENED)
 
     def is_bound(self, today: date) -> bool:
-        """Return whether both agreements, on confidentiality and on data processing, are in force.
+        """Return whether the confidentiality and the data-processing agreement are both in force.
 
         Args:
             today: day on which both agreements must be in force.
@@ -257,6 +261,8 @@ def partner_status(
 ) -> PartnerStatus:
     """Decide whether customer information may be shared with a partner today.
 
+    Sharing is refused with a partner that is not in the partner register.
+
     Args:
         number: number of the partner.
         partners: partners of the partner register, by number.
@@ -311,7 +317,7 @@ def load_partner_status(run: RunContext[PartnerRules], number: str) -> PartnerSt
 
 
 def _natural_order(partner: Partner) -> tuple[int, int, str]:
-    """Return a sort key with which numeric partner numbers are sorted by value: 9 before 10.
+    """Return a sort key that sorts numeric partner numbers by their value: 9 before 10.
 
     Partners whose number is not numeric come last.
     """

@@ -106,9 +106,9 @@ class Partner:
 
     @property
     def display_name(self) -> Message:
-        """Return the partner's name as display text; if the name is unknown, a text that says so.
+        """Return the name of the partner as display text, or the text "partner without a name".
 
-        It is for texts that show the partner's number in another place.
+        Use `title` instead if the partner's number is not shown next to this text.
         """
         return verbatim(self.name) if self.name else _("partner without a name")
 
@@ -122,7 +122,7 @@ class Partner:
 
 @dataclass
 class Register:
-    """The partners of the register, and the faults that were found while reading the register.
+    """The partners of the register, and the faults of its rows.
 
     Attributes:
         partners: partners by number.
@@ -387,7 +387,7 @@ class _RowParser:
 
 
 def one_line(text: str) -> str:
-    """Return a text as one line without control characters, for use in mail headers."""
+    """Return a text as one line without control characters, as mail headers require."""
     printable = "".join(
         " " if unicodedata.category(character)[0] in "CZ" else character for character in text
     )

@@ -1,8 +1,9 @@
 """Create the reminders about partners, and check before sending whether they are still due.
 
-The key of a reminder consists of the partner's number, the kind of the obligation, the last day in
-force of the obligation, and the number of days since then. Each reminder is sent once. If an
-agreement is renewed or a review passes, the last day changes and the reminders start again.
+The key of a reminder consists of the partner's number, the kind of the obligation, the last day on
+which the obligation is in force, and the number of days from this day to the reminder. Each
+reminder is sent once. If an agreement is renewed or a review passes, the last day changes and the
+reminders start again.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Reminder:
 
     @property
     def day(self) -> str:
-        """Return the last day on which the agreement or review is in force, as text for `key`."""
+        """Return the last day on which the agreement or review is in force, as part of `key`."""
         return day_in_key(self.term)
 
     @property
@@ -71,7 +72,8 @@ def due_reminders(
 ) -> Iterator[Reminder]:
     """Yield the reminders that are due today, at most one for each obligation of a partner.
 
-    Only partners that have access to customer information get reminders.
+    There are no reminders about a partner without access to customer information, or about an
+    agreement that is not yet in force.
     """
     today = run.today
     next_send_day = run.workdays.on_or_after(today + RUN_INTERVAL)
@@ -168,12 +170,13 @@ def _partner_text(term: Term, today: date) -> Message:
 
 
 def still_due(run: RunContext[PartnerRules], keys: Sequence[str]) -> set[str]:
-    """Return the keys of reminders whose agreement or review is still due on the same day.
+    """Return the keys of reminders whose agreement or review still ends on the same day.
 
     A reminder is no longer due in each of these cases:
 
-    - The last day of its agreement or review has changed.
-    - The agreement or review has ended after the reminder was created.
+    - The last day of its agreement or review has changed, or the review has failed or was reopened
+      since.
+    - It was created before the end of its agreement or review, which has ended since.
     - ``keys`` contains a later reminder about the same agreement or review.
     - The partner has no access to customer information any more.
 

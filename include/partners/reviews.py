@@ -202,10 +202,11 @@ def reopen(
 ) -> Review:
     """Reopen a partner's security review, for example after an incident.
 
-    Sharing with the partner is blocked until the review passes. If a review is open, this review is
-    marked as reopened. Its questionnaire and answers are discarded, because they are older than the
-    incident. Otherwise a new review is opened. A second call with the same reason changes nothing
-    if no questionnaire was issued after the first call.
+    Sharing with the partner is blocked until the review passes. If the partner has an open review,
+    it is marked as reopened, and its questionnaire and answers are discarded, because they are
+    older than the incident. If the partner has no open review, a new review is opened. A second
+    call with the same reason has no effect unless the questionnaire was issued after the first
+    call.
 
     Args:
         conn: connection to the state database, on which a transaction is open.
@@ -217,7 +218,7 @@ def reopen(
             no incident.
 
     Raises:
-        UsageError: ``by`` is empty, or the reason is empty.
+        UsageError: ``by`` is empty or contains a phone or ID number, or the reason is empty.
     """
     _require_name(by)
     if not has_words(because):
@@ -325,14 +326,17 @@ def reopen_review(
 ) -> PartnerReaction:
     """Reopen the security review of a partner at which an incident happened.
 
-    Sharing with the partner is blocked until the review passes. If the partner is not in the
-    partner register, no review is reopened. The result then asks a person to find the right partner
-    number.
+    Sharing with the partner is blocked until the review passes.
 
     Args:
         run: context of the run.
         conn: connection to the state database, on which a transaction is open.
         incident: incident at the partner.
+
+    Returns:
+        The number of the reopened review, and the action that people have to take. If the partner
+        is not in the partner register, no review is reopened, and the action is to find the right
+        partner number.
     """
     partner = incident.partner
     if not _is_registered(run, partner):
@@ -364,11 +368,11 @@ def reopen_review(
 
 
 def _is_registered(run: RunContext[PartnerRules], partner: str) -> bool:
-    """Return whether the partner register has the partner; True if the register cannot be read.
+    """Return whether a partner is in the partner register; True if the register cannot be read.
 
-    After an incident, the review is therefore also reopened if the register cannot be read. People
-    notice a review that was reopened without need. They would not notice that data is still shared
-    with the partner.
+    An incident therefore reopens the review even if the register cannot be read. People notice a
+    review that was reopened without need. They would not notice that data is still shared with the
+    partner.
     """
     try:
         return partner in load_register(run).partners

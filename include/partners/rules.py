@@ -121,12 +121,13 @@ class PartnerRules(SectionRules):
 
     Attributes:
         connection: Id of the Airflow connection that reads the partner register. If this connection
-            does not exist, the connection of the database is used.
+            does not exist, the connection that the data map names for the database is used.
         source: Query that reads the partner register.
         owner: Role of roles.yaml that is responsible for partners and receives reminders.
         tell_partners: Whether the partner's contact also receives the reminders about the partner.
         ladder: Numbers of days before an agreement ends or a review is due, in falling order. For
-            each number, a reminder is sent on that day at the latest.
+            each number, a reminder is sent on that day or, if reminders cannot be sent on that day,
+            earlier.
         lapsed_every: Number of days between two reminders after the due date, until the obligation
             is met.
         tiers: Groups of partners with the same review interval and pass mark.
@@ -165,7 +166,7 @@ def check_rules(rules: PartnerRules, pack: PackNames) -> Iterator[tuple[Loc, str
     """Yield the faults of partners.yaml: unknown references, duplicate names and contradictions.
 
     Yields:
-        The path of the faulty value in the file, and the message.
+        The path of the faulty value in partners.yaml, and the error message.
     """
     if rules.source.database not in pack.inventory:
         yield ("register", "database"), f"the pack maps no database {rules.source.database!r}"

@@ -101,7 +101,7 @@ def _merged(first: FindingCode, second: FindingCode) -> FindingCode:
 
 @dataclass(frozen=True)
 class _Wrapper:
-    """A function that reports a finding whose code it receives as the argument ``code``.
+    """A function that reports a finding, with the code of the finding as its argument ``code``.
 
     Attributes:
         position: position of the argument ``code`` in a call.
@@ -119,10 +119,10 @@ def _imported(tree: ast.Module, constants: Mapping[tuple[str, str], ast.expr]) -
 
     Args:
         tree: syntax tree of the module.
-        constants: value of each constant of the project, by module and name.
+        constants: (name of a module, name of a constant in it) -> value.
 
     Returns:
-        The values by the name that the constant has in the importing module.
+        Name in the importing module -> value of the constant.
     """
     return {
         alias.asname or alias.name: constants[node.module, alias.name]
@@ -184,7 +184,12 @@ class _Module:
             )
 
     def _outcomes_of_variables(self) -> dict[str, tuple[str, ...]]:
-        """Return the outcomes of codes that a function reports through its variable `code`."""
+        """Return the outcomes of findings whose code is the value of a variable `code`.
+
+        Returns:
+            Code of a finding -> outcomes, for all codes that occur in a function that reports the
+            value of its variable `code`.
+        """
         outcomes: dict[str, tuple[str, ...]] = {}
         for function in self._nodes:
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -378,10 +383,13 @@ def _outcomes(arguments: Sequence[ast.expr], names: Names) -> tuple[str, ...]:
 
 
 def _assignments(nodes: Iterable[ast.AST]) -> dict[str, ast.expr]:
-    """Return the assigned value of each name that is assigned exactly once.
+    """Return the assignments to variables: name -> assigned value.
+
+    A name that is assigned more than once is left out.
 
     Args:
-        nodes: syntax trees in which assignments are searched.
+        nodes: syntax trees of statements. Only assignments among the nodes themselves are returned,
+            not those inside them.
     """
     values: dict[str, list[ast.expr]] = {}
     for node in nodes:

@@ -38,12 +38,12 @@ class PackFile:
     """A file of a policy pack.
 
     Attributes:
-        name: name of the file, such as ``backup.yaml``, in which ``*`` matches any name.
+        name: name of the file, such as ``backup.yaml``. A ``*`` in it stands for any text.
         model: pydantic model of the file's content, or of each item if the content is a list.
         is_list: whether the content is a list of items.
         behaviour_if_missing: behaviour of ParcelSeal if the pack has no such file.
         explanation: page of docs/ that explains the file; empty if no page explains it.
-        location: where in the file the keys are, as a text for readers; empty if they are at the
+        location: text that tells readers where in the file the keys are; empty if they are at the
             top level.
     """
 

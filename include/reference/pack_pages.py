@@ -45,8 +45,8 @@ class Key:
         name: name of the model's field.
         field: the model's field.
         annotation: type annotation of the field, with metadata.
-        same_as: path of an earlier key whose value has the same keys; empty if no earlier key has
-            the same keys.
+        same_as: path of an earlier key whose value contains the same keys, which are listed only
+            there; empty if there is no such key.
     """
 
     path: str

@@ -99,7 +99,8 @@ def describe(annotation: Any, key: str = "") -> ValueType:
 
     Args:
         annotation: type annotation of the model's field, with its metadata.
-        key: name of the key. The end of the name, such as ``_days``, may state the unit.
+        key: name of the key. If the type of a number states no unit, the end of the name does:
+            ``_days`` means days.
     """
     described = _describe(annotation)
     if not described.unit and described.name in {"integer", "number"}:

@@ -108,8 +108,7 @@ class AnswerSheet(FrozenModel):
         planted: name of a rule of `include.sample_company.rules` -> rows that meet the rule because
             the generator made them so.
         canaries: unique values of customers, with which tests search for leaked customer data.
-        duties: courses that current employees have to take, with their due dates. Courses that are
-            completed after ``as_of`` are not taken into account.
+        duties: courses that current employees have to take, with their due dates as of ``as_of``.
         incidents: expected scopes of the sample incidents.
     """
 

@@ -91,8 +91,8 @@ class VariantPlan:
     """Chooses the rows of a table that get a deliberate variant, such as an invalid phone number.
 
     Among each thousand consecutive rows, each variant gets exactly the number of rows that
-    ``per_thousand`` says. The seed decides which rows get it. A row has at most one variant. A row
-    that breaks one rule of the answer sheet because of its variant therefore breaks no other rule.
+    ``per_thousand`` says. The seed decides which rows these are. A row has at most one variant, so
+    that it breaks at most one rule of the answer sheet.
 
     Args:
         chance: generator of the random numbers.
@@ -139,8 +139,8 @@ class VariantPlan:
     def partners(self, rows: Ints) -> Ints:
         """Return, for each row with a variant, another row that has no variant.
 
-        For example, a duplicate customer is a copy of the customer that this function returns for
-        it. Both rows are among the same thousand rows. Two rows never get the same other row.
+        For example, the row of a duplicate customer is a copy of the row that this function returns
+        for it. Both rows are among the same thousand rows. Different rows get different results.
 
         Args:
             rows: numbers of the rows that have a variant.

@@ -138,7 +138,7 @@ def choose(pool: Sequence[bytes], index: Ints) -> Strings:
 
 
 def put(column: Strings, mask: Mask, values: Strings | bytes) -> Strings:
-    """Return a copy of a column in which the rows where the mask is true have new values.
+    """Return a copy of a column with new values in the rows where the mask is true.
 
     If a new value is longer than the byte strings of the column, the byte strings of the copy are
     longer.

@@ -62,10 +62,12 @@ class _ComplaintColumns:
     Each attribute is an array with one element per complaint.
 
     Attributes:
-        old: whether the complaint is past its retention period on purpose. Such a complaint has no
-            waybill.
-        open: whether the complaint is still open on purpose.
-        waybill: number of the waybill that the complaint is about.
+        old: whether the generator made the complaint so old that its retention period has ended.
+            Such a complaint has no waybill.
+        open: whether the generator left the complaint open on purpose. A recent complaint may be
+            open without this.
+        waybill: number of the waybill that the complaint is about; has no meaning for an old
+            complaint.
         created: creation time of the waybill, in seconds since 1970.
         opened: opening time of the complaint, in seconds since 1970.
         customer: number of the customer who complained.

@@ -86,8 +86,8 @@ def _unentitled_employees(world: World) -> list[tuple[Staff, int]]:
     the required training.
 
     Returns:
-        Each employee, with the time of the employee's access approval, in seconds since 1970. The
-        approval of a former employee was given before the last day.
+        Pairs of an employee and the time of the employee's access approval, in seconds since 1970.
+        The approval of a former employee was given before the last day.
     """
     if not world.customers:
         return []
@@ -187,7 +187,7 @@ def sharings(world: World) -> Iterator[tuple[Ints, Ints, Ints]]:
 
 
 def _accessed(world: World, ids: Ints, plan: VariantPlan) -> tuple[Ints, Mask]:
-    """Return the time of each access, and whether its approval had expired by that time.
+    """Return the time of each access, and whether the access came after the end of its approval.
 
     Args:
         world: settings of the sample database.
@@ -330,8 +330,9 @@ def _late_returns(world: World) -> Iterator[tuple[Ints, Ints]]:
     """Yield the shares whose data the partner kept for years after the account was closed.
 
     A share is a transfer of a customer record to a partner, and the account is that of the
-    customer. Each element consists of two arrays with an entry for each of these shares: the share
-    numbers and the customer numbers.
+    customer. Only accounts that were closed more than three years ago are included. Each element
+    consists of two arrays with an entry for each of up to `CHUNK` shares: the share numbers and the
+    customer numbers.
     """
     first = world.shares + 1
     for customers in chunks(1, world.customers):
@@ -405,7 +406,7 @@ class _KeptByShare:
         self.consents: set[int] = set()
 
     def add(self, customers: Ints, consented: Mask) -> None:
-        """Add the expired customers and consents to which shares refer.
+        """Add those customers and consents of shares that are expired.
 
         Args:
             customers: customer number of each share.

@@ -58,8 +58,8 @@ class People:
 def originals(world: World, ids: Ints) -> Ints:
     """Return for each customer the number from which name, phone and ID number are computed.
 
-    If a customer is a deliberate duplicate of another customer, this is the number of the other
-    customer. Otherwise it is the customer's own number.
+    This is the customer's own number. For a deliberate duplicate of another customer, it is the
+    number of the other customer.
     """
     duplicates = np.flatnonzero(
         world.variants(ids) == world.customer_plan.code("duplicate_customer")

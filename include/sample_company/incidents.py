@@ -181,7 +181,8 @@ def _counted(world: World, cases: list[_Case]) -> Iterator[IncidentAnswer]:
     plan = world.customer_plan
     for ids in chunks(1, world.customers):
         variants = world.variants(ids)
-        # A customer has at most one planted variant, so without an ID number also no religion.
+        # A customer has at most one planted variant. A religion is a variant, and a missing ID
+        # number is another, so a customer without an ID number has no religion either.
         sensitive = variants != plan.code("missing_id_number")
         minor, without_birth_date = (
             _minor(world, ids),

@@ -46,12 +46,12 @@ def load(
         seed: seed of the random numbers.
         as_of: time for which the records are generated; the newest waybill is ten minutes older.
         rates: sizes of the tables and rates of deliberate defects; None for the defaults.
-        progress: callback that receives the name of the step, the number of finished rows, and the
-            total number of rows.
+        progress: callback that receives the name of the table that is filled, the number of its
+            finished rows, and its total number of rows. In the last step, the name is ``analyze``.
 
     Returns:
         The answer sheet: the defects that the controls should find in the sample, and other
-        expected results. It depends only on ``customers``, ``seed``, ``as_of`` and ``rates``.
+            expected results. It depends only on ``customers``, ``seed``, ``as_of`` and ``rates``.
 
     Raises:
         UsageError: the database is not empty, the number of customers is out of range, or ``as_of``
@@ -155,9 +155,12 @@ def _copy(connection: psycopg.Connection[Any], table: Table, report: Progress) -
 
 
 def _generate_in_thread(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield blocks of rows that a thread generates.
+    """Yield blocks of rows, which a separate thread generates.
 
     The thread generates the next blocks while the server processes the previous ones.
+
+    Args:
+        blocks: generator of the blocks, which the thread runs.
     """
     queue: Queue[bytes | BaseException | None] = Queue(_MOST_WAITING_BLOCKS)
     is_cancelled = False

@@ -99,7 +99,7 @@ def core(world: World, department: int | None = None) -> list[Staff]:
 
     Args:
         world: settings of the sample database. Its employees must already be generated.
-        department: number of a department, or None for all departments.
+        department: number of the department whose employees are returned; None for all departments.
     """
     return [
         employee

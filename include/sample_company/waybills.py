@@ -111,9 +111,8 @@ def months(world: World) -> list[Month]:
 def created_at(world: World, ids: Ints) -> Ints:
     """Return the creation time of each waybill, in seconds since 1970.
 
-    The higher a waybill's number is, the newer is the waybill. All days of the last three years
-    have about the same number of waybills. Within a day, most waybills are created during working
-    hours.
+    Waybills with higher numbers were created later. All days of the last three years have about the
+    same number of waybills. Within a day, most waybills are created during working hours.
     """
     start, end = (_unwarped(moment) for moment in (world.years_ago(3), world.now - 900))
     share = (ids - 1 + world.chance.unit(ids, "waybill created")) / max(world.waybills, 1)
@@ -372,7 +371,12 @@ def _proven(world: World, ids: Ints, marked: dict[int, int]) -> Mask:
 
 
 def with_expired_proof(world: World, ids: Ints) -> Ints:
-    """Return the waybills in ``ids`` whose proof of delivery was signed more than two years ago."""
+    """Return those waybills whose proof of delivery was signed more than two years ago.
+
+    Args:
+        world: settings of the sample database.
+        ids: numbers of the waybills to choose from.
+    """
     marked = canary_waybills(world)
     journey = journeys(world, ids, marked)
     signed = (journey.status == DELIVERED) & world.past(journey.delivered, 2)
@@ -391,9 +395,9 @@ def _mask_due(world: World, journey: Journey) -> Mask:
 
 
 def _left_unmasked(world: World, ids: Ints, marked: dict[int, int]) -> Mask:
-    """Return for each waybill whether its contact fields stay unmasked for ever.
+    """Return for each waybill whether its contact fields are never masked.
 
-    They stay unmasked as a deliberate defect, and in the waybills of canary customers.
+    These are waybills with this deliberate defect, and the waybills of canary customers.
 
     Args:
         world: settings of the sample database.
@@ -406,7 +410,12 @@ def _left_unmasked(world: World, ids: Ints, marked: dict[int, int]) -> Mask:
 
 
 def not_masked(world: World, ids: Ints) -> Ints:
-    """Return the waybills in ``ids`` whose contact fields should be masked but are not."""
+    """Return those waybills whose contact fields should be masked but are not.
+
+    Args:
+        world: settings of the sample database.
+        ids: numbers of the waybills to choose from.
+    """
     marked = canary_waybills(world)
     due = _mask_due(world, journeys(world, ids, marked))
     unmasked: Ints = ids[due & _left_unmasked(world, ids, marked)]

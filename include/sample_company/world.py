@@ -203,14 +203,15 @@ class World:
 
     @cached_property
     def approvals(self) -> int:
-        """The number of access approvals, without approvals of employees who are not entitled."""
+        """The number of access approvals of employees who are entitled to access."""
         return ceil(self.customers * self.rates.accesses / 10)
 
     @cached_property
     def shares(self) -> int:
-        """The number of shares of customer data with partners, except those of closed accounts.
+        """The number of shares of customer data with partners, without shares with a late return.
 
-        `Rates.late_returns` decides the number of the shares of closed accounts.
+        `Rates.late_returns` decides the number of shares with a late return: the partner kept the
+        data for years after the customer's account was closed.
         """
         return ceil(self.customers * self.rates.shares)
 
@@ -220,7 +221,7 @@ class World:
     def canaries(self) -> Ints:
         """The numbers of the canary customers, who have unique values for which tests search.
 
-        They are all in the half of the customers that signed up first.
+        Canary customers are among the first half of the customers by sign-up time.
         """
         count = min(self.rates.canaries, (self.customers + 1) // 2)
         numbers = (np.arange(1, count + 1) * self.customers) // (2 * count + 1) + 1
@@ -273,8 +274,7 @@ class World:
         Args:
             rows: numbers of the events.
             moments: times of the events, in seconds since 1970.
-            salt: name of the table or purpose for which customers are chosen. Different names give
-                different customers.
+            salt: purpose of the choice, such as ``sender``. Another salt gives other customers.
         """
         existing = self.customers_at(moments)
         chosen = (self.chance.unit(rows, salt) * existing).astype(np.int64) + 1

@@ -29,7 +29,7 @@ class _Check(NamedTuple):
     Attributes:
         query: SELECT with one row for each fault. The column ``what`` describes the fault, and
             names people by staff number.
-        severity: control outcome of the finding.
+        severity: outcome of a finding about these faults: ``ATTENTION`` or ``FAIL``.
         message: message of the finding, with the placeholders ``{count}`` for the number of faults
             and ``{names}`` for the descriptions of the first faults.
         action: corrective action.
@@ -217,7 +217,7 @@ def check_records(findings: StepFindings, sources: Sources, day: date) -> dict[s
         day: today.
 
     Returns:
-        Code of the finding that reports a type of fault -> number of these faults.
+        Code of a finding -> number of faults of its type; 0 if the records have no such fault.
     """
     counts = {}
     for code, fault in _CHECKS.items():
@@ -258,7 +258,7 @@ SUBJECT_TITLES: dict[str, Message] = {
 }
 """Display names of the files that findings are about."""
 
-_CALENDAR_NOTICE = timedelta(days=60)  # when to know make-up workdays
+_CALENDAR_NOTICE = timedelta(days=60)  # before a year, in which its workdays have to be known
 
 
 # With these faults, the metrics of the controls would omit people or courses

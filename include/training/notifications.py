@@ -99,7 +99,9 @@ class Roster:
     _heads: dict[str, list[Person]] | None = None
 
     def find(self, people: Iterable[str]) -> dict[str, Person]:
-        """Return the given people, as far as they are in the roster: staff number -> person.
+        """Look up people by their staff numbers: staff number -> person.
+
+        A staff number that is not in the roster is left out of the result.
 
         Args:
             people: staff numbers.
@@ -130,15 +132,18 @@ class Roster:
         return self._heads
 
     def superiors(self, people: Iterable[str]) -> dict[str, Person | None]:
-        """Return the superior to notify about each of the given people: staff number -> superior.
+        """Return the superior to notify about each person: staff number of the person -> superior.
 
-        The superior is the person's supervisor. If the supervisor is absent or unknown, it is the
-        next present supervisor above. If the supervisors form a circle, this search ends at the
-        first person who appears again. If it finds no supervisor, the superior is a head of the
-        department. The value is None if no superior can be notified.
+        The superior is the first of these people who is employed and not on leave:
+
+        - the person's supervisor, then the supervisor's supervisor, and so on. If the supervisors
+          form a circle, each of them is considered once.
+        - a head of the person's department, other than the person.
+
+        The value is None if no such superior exists.
 
         Args:
-            people: staff numbers.
+            people: staff numbers of the people whose superiors are returned.
         """
         numbers = list(dict.fromkeys(people))
         visited: set[str] = set()
@@ -249,9 +254,9 @@ class WeeklySummary:
 
     Attributes:
         department: training coverage of the department.
-        overdue: overdue obligations, oldest first. An obligation is left out if the head of the
-            department receives a copy of its reminder.
-        names: staff number -> name, for the people with an overdue obligation.
+        overdue: overdue obligations of the department's people, oldest first. An obligation is left
+            out if the head of the department receives a copy of its reminder in the same run.
+        names: staff number -> name, for people with an overdue obligation.
     """
 
     department: Department
@@ -317,14 +322,17 @@ T = TypeVar("T")
 
 
 def still_due(run: RunContext[TrainingRules], keys: Sequence[str], kind: str) -> set[str]:
-    """Return the keys of the queued notifications that still have to be sent.
+    """Return the keys of notifications whose reminder stage or summary week is still current.
 
-    A key that cannot be parsed, such as a key of an older release, is left out.
+    A reminder or a copy is still due if its obligation has the same due date and the same reminder
+    stage today. This also applies to a line of a weekly summary that is about an obligation. In
+    addition, a line of a weekly summary is due only in the week of the summary. A key that cannot
+    be parsed, such as a key of an older release, is not due.
 
     Args:
         run: context of the run that sends the notifications.
         keys: keys of the queued notifications.
-        kind: kind of the notifications, such as a reminder or a weekly summary.
+        kind: kind of all these notifications, such as a reminder or a weekly summary.
     """
     if kind != DEPARTMENT:
         return _still_due(run, _parse_keys(keys, parse_key))
@@ -347,9 +355,10 @@ def _parse_keys(keys: Sequence[str], parse: Callable[[str], T]) -> dict[str, T]:
 
 
 def _still_due(run: RunContext[TrainingRules], reminders: dict[str, ReminderId]) -> set[str]:
-    """Return the keys of the reminders that are still due.
+    """Return the keys of those notifications whose reminder is still due.
 
-    A reminder is still due if its obligation is at the same reminder stage today.
+    A reminder is still due if its obligation has the same due date and the same reminder stage
+    today.
 
     Args:
         run: context of the run.

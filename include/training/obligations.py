@@ -2,10 +2,11 @@
 
 The rules apply to every person employed on the day and to every course in force:
 
-- If the person never passed the course, each published version is due `within_days` after its
-  publication, or after the person joined if that was later. Versions that were replaced before the
-  person joined are ignored. The earliest of these days is the due date.
-- If the person passed a course that is not repeated, the obligation has ended.
+- The person never passed the course: for each published version, a date is computed. It is
+  `within_days` after the publication of the version, or after the person joined if that was later.
+  Versions that were replaced before the person joined are ignored. The earliest of these dates is
+  the due date.
+- The person passed a course that is not repeated: the obligation has ended.
 - `repeat_months`: the course is due this number of calendar months after the last pass (rolling
   cycle).
 - `due_each_year`: the course is due on this day of every year (fixed cycle). If a person passes the
@@ -13,13 +14,14 @@ The rules apply to every person employed on the day and to every course in force
   pass counts for the missed cycle and for the current cycle.
 - `retake_within_days`: a version with this setting may be newer than the version that the person
   passed. The course is then due this number of days after the publication of the newer version,
-  unless it is due earlier. A further version never postpones a retake.
+  unless it is due earlier. If another version is published later, this date does not move to a
+  later day.
 - A due date during a leave, or within the grace period after the leave, moves to the end of the
   grace period.
 - A completion that was not passed, or that has a future date, is ignored.
 
 The cycle of an obligation is a text that names the day or version from which the due date is
-counted. Each reminder stage of a cycle is sent once. This is so even if the department, the
+counted. Within a cycle, the reminder of each stage is sent only once, even if the department, the
 supervisor or the reminder stages change.
 """
 
@@ -87,20 +89,20 @@ class Department:
 
     @property
     def share(self) -> float | None:
-        """Share of people without an overdue course, from 0 to 1; None if `people` is 0."""
+        """Share of `people` without an overdue course, from 0 to 1; None if `people` is 0."""
         return self.covered / self.people if self.people else None
 
 
 @dataclass(frozen=True)
 class Topic:
-    """The training coverage of a topic: which share of its obligations is not overdue.
+    """The training coverage of a topic: the share of its obligations that are not overdue.
 
     Attributes:
         name: name of the topic.
         courses: number of courses in force.
         repeated: number of these courses that have to be repeated.
         obligations: number of obligations to take these courses. Obligations of people on leave and
-            waived courses are left out.
+            obligations with a waiver are left out.
         overdue: number of these obligations that are overdue.
     """
 
@@ -112,18 +114,21 @@ class Topic:
 
     @property
     def share_in_time(self) -> float | None:
-        """Share of obligations that are not overdue, from 0 to 1; None without obligations."""
+        """Share of obligations that are not overdue, from 0 to 1; None if `obligations` is 0."""
         return 1 - self.overdue / self.obligations if self.obligations else None
 
 
 @dataclass(frozen=True)
 class Untrained:
-    """A person who may access customer records without valid training.
+    """A person who may access customer records but has no valid training.
+
+    The person has an overdue course, or has never passed a course of the topic *onboarding*.
 
     Attributes:
         person: staff number.
         department: department of the person.
-        onboarding: whether the person has never passed an onboarding course.
+        onboarding: whether the person has never passed at least one of the onboarding courses in
+            force. Waived courses are ignored.
         overdue: number of overdue courses of the person.
     """
 
@@ -238,7 +243,7 @@ _CYCLE = SQL("""
         ELSE 'since ' || last_on
     END""")
 
-# The reminder stage of the first latest due date on or after the due date; NULL if no date fits.
+# The first stage whose latest due date is on or after the due date; NULL if no stage is reached.
 _STAGE = SQL("(%(stages)s::integer[])[width_bucket(due_on - 1, %(latest)s::date[]) + 1]")
 
 _REACHED = SQL("""
@@ -291,15 +296,16 @@ def compute_obligations(
     Args:
         sources: relations with people, courses and completions.
         day: today.
-        thresholds: reminder stages on this day. Each has the latest due date of the obligations
-            that have reached it.
+        thresholds: reminder stages on this day. For each stage, they contain the latest due date of
+            an obligation that has reached it.
         waived: waivers in force.
         grace: number of days after a leave within which a person may take courses that fell due
             during the leave.
 
     Yields:
-        The obligations that have reached a reminder stage, the coverage of each department and
-        topic, and the people who may access customer records without valid training.
+        A `Due` for each obligation that has reached a reminder stage, a `Department` or `Topic` for
+        each coverage, and an `Untrained` for each person who may access customer records but has no
+        valid training.
 
     Raises:
         UsageError: a row of the sources cannot be read.
@@ -321,14 +327,14 @@ def obligations_of_people(
     waived: Sequence[Waiver],
     grace: int,
 ) -> list[Due]:
-    """Return the obligations of the given people that have reached a reminder stage.
+    """Return those obligations of some people that have reached a reminder stage.
 
     Args:
         sources: relations with people, courses and completions.
-        people: staff numbers.
+        people: staff numbers of the people.
         day: today.
-        thresholds: reminder stages on this day. Each has the latest due date of the obligations
-            that have reached it.
+        thresholds: reminder stages on this day. For each stage, they contain the latest due date of
+            an obligation that has reached it.
         waived: waivers in force.
         grace: number of days after a leave within which a person may take courses that fell due
             during the leave.

@@ -67,8 +67,8 @@ class WaivedCourse(BaseModel):
         course: code of the course.
         until: last day of the waiver.
         reason: reason for the waiver.
-        waives: whether the person and the course of the waiver exist. If not, the waiver has no
-            effect.
+        waives: whether the waiver has an effect. It has none if its person is not in the roster or
+            its course does not exist.
     """
 
     person: str
@@ -86,16 +86,17 @@ class TrainingPlan(StepResult):
         workday: whether the day is a workday. People receive notifications only on workdays.
         told: numbers of notifications that the run queued or withdrew.
         whole: whether the training records are complete enough to measure the coverage.
-        people: number of people who need training.
+        people: number of people who need training, without people on leave.
         covered: number of these people who have no overdue course.
         departments: coverage of each department.
         topics: coverage of each topic.
-        untrained: the first 200 people who may access customer records without valid training.
-        untrained_all: number of all people who may access customer records without valid training.
+        untrained: the first 200 people who may access customer records but have no valid training.
+        untrained_all: number of all people who may access customer records but have no valid
+            training.
         not_employed: number of people who have access to customer records but are not employed.
         overdue: the first 200 overdue obligations, oldest first.
         overdue_all: number of all overdue obligations.
-        waived: waivers in force.
+        waived: waivers that have not expired and were not ended.
     """
 
     day: date
@@ -115,7 +116,7 @@ class TrainingPlan(StepResult):
 
 
 def plan_reminders(run: RunContext[TrainingRules], findings: StepFindings) -> TrainingPlan:
-    """Compute today's obligations, queue new reminders, and withdraw outdated reminders.
+    """Compute today's obligations, queue new reminders, and withdraw those that are no longer due.
 
     Args:
         run: context of the run.
@@ -196,9 +197,9 @@ PLAN = Step(
 def _queue_notifications(
     conn: Connection, run: RunContext[TrainingRules], status: TrainingStatus, roster: Roster
 ) -> NotificationCounts:
-    """Queue new reminders, copies and weekly summaries, and withdraw outdated notifications.
+    """Withdraw reminders and copies that are no longer due; queue new ones, and weekly summaries.
 
-    On a day off, notifications are withdrawn but not queued.
+    On a day off, notifications are only withdrawn and none is queued.
 
     Args:
         conn: connection to the state database, in a transaction.
@@ -261,9 +262,11 @@ def _summaries(
     roster: Roster,
     copies_queued: Collection[tuple[str, str]],
 ) -> list[Notification]:
-    """Return the lines of this week's department summaries that were not queued yet.
+    """Return the lines of this week's department summaries, for heads who have no summary yet.
 
-    An obligation is left out of the summary for a head if the head gets a copy of its reminder.
+    A summary is left out if an earlier run of the week has already queued it for the head. An
+    obligation is left out of the summary for a head if this run queued a copy of its reminder to
+    the head.
 
     Args:
         conn: connection to the state database.

@@ -131,9 +131,9 @@ def _facts(
 
 
 def _untrained_count(plan: TrainingPlan) -> int:
-    """Return the number of people who may access customer records without valid training.
+    """Return the number of people who may access customer records but have no valid training.
 
-    People who have left the company but still have access are counted as well.
+    People who have access although they are not employed are counted as well.
     """
     return int(plan.untrained_all + plan.not_employed)
 

@@ -32,8 +32,8 @@ class TrainingSource(Rule):
 
     Attributes:
         database: Database of the data map that the query reads.
-        sql: SELECT with the columns of people, courses or completions, which the explanation of
-            training lists.
+        sql: SELECT that returns the columns of people, courses or completions. The explanation of
+            training lists these columns.
         upload: ``true`` if the data comes from CSV files (``./parcelseal training upload``), not
             from a query.
     """
@@ -58,9 +58,11 @@ class Ladder(Rule):
 
     Attributes:
         before: Numbers of days before the due date on which reminders are sent, in falling order.
-        overdue: Numbers of days after the due date on which reminders are sent, in rising order. A
-            course that is overdue for more than the last number of days is a finding that fails.
-        then_every: Number of days between further reminders after the last number in ``overdue``.
+        overdue: Numbers of days after the due date on which reminders are sent, in rising order. If
+            a course is overdue by more days than the last of these numbers, the run reports a
+            finding and the control fails.
+        then_every: Number of days between the further reminders that follow the last reminder of
+            ``overdue``.
         copy_from: Number of the first overdue reminder that the supervisor receives as well: 1 for
             the first overdue reminder, 2 for the second, and so on.
     """
@@ -88,13 +90,13 @@ class TrainingRules(SectionRules):
         people: Source of the roster: all people, including those who left.
         courses: Source of the courses and their versions.
         completions: Source of the completions: which person completed which course.
-        topics: Topics that regularly repeated courses have to cover (clause 6.2). A course of
+        topics: Topics for which a regularly repeated course has to exist (clause 6.2). A course of
             onboarding is always required.
         ladder: Schedule of reminders.
         leave_grace: Number of days after a person's leave within which the person may take courses
             that fell due during the leave.
-        owner: Role of roles.yaml that is responsible for training. The role is notified if a person
-            has no supervisor with an address.
+        owner: Role of roles.yaml that is responsible for training. The role is notified about an
+            overdue course if the person has no superior to notify.
     """
 
     connection: Text = "training_db"
@@ -127,7 +129,7 @@ def check_rules(rules: TrainingRules, pack: PackNames) -> Iterator[tuple[Loc, st
     """Yield errors for databases and roles in training.yaml that the policy pack does not define.
 
     Yields:
-        The path of the faulty value in the file, and the message.
+        The path of the faulty value in training.yaml, and the error message.
     """
     for name, source in rules.sources.items():
         if source.database is not None and source.database not in pack.inventory:
@@ -144,13 +146,14 @@ _MAX_DAYS_OVERDUE = 10 * 366  # days; after a longer delay, the last reminder st
 
 @dataclass(frozen=True)
 class DueThresholds:
-    """The reminder stages on one day, and the due dates of the obligations that have reached them.
+    """The reminder stages on one day, each with the latest due date that has reached it.
 
     Attributes:
-        stages: reminder stages in days from the due date, highest first.
-        latest: for each stage in ``stages``, the latest due date of obligations that have reached
-            the stage. The dates are in rising order. An obligation is at the first stage whose date
-            is on or after the obligation's due date.
+        stages: reminder stages as numbers of days after the due date, negative before the due date.
+            The largest number, which is the latest stage, comes first.
+        latest: for each stage in ``stages``, a due date. An obligation has reached the stage if its
+            due date is this date or earlier. The dates are in rising order. An obligation is at the
+            first stage in ``stages`` that it has reached.
     """
 
     stages: tuple[int, ...]
@@ -193,7 +196,8 @@ def thresholds_on(ladder: Ladder, workdays: Workdays, today: date) -> DueThresho
 def overdue_stages(ladder: Ladder) -> list[int]:
     """Return the numbers of days after the due date on which overdue reminders are sent.
 
-    They are the numbers in ``overdue``, and then a further number after every ``then_every`` days.
+    These are the numbers in ``overdue``, followed by further numbers at intervals of ``then_every``
+    days, up to ten years.
 
     Args:
         ladder: reminder stages of training.yaml.

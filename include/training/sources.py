@@ -67,16 +67,14 @@ class Sources:
 def open_sources(
     run: RunContext[TrainingRules], people: Sequence[str] | None = None
 ) -> Iterator[Sources]:
-    """Open the sources of training.yaml in one transaction.
-
-    All queries therefore see the same data.
+    """Open the sources of training.yaml in one transaction, so that all queries see the same data.
 
     The context manager yields the relations with people, courses and completions.
 
     Args:
         run: context of the run.
-        people: staff numbers of the people whose rows are needed; None for all people. Rows of
-            other people may still be included.
+        people: staff numbers of the people whose rows are needed; None for all people. This avoids
+            copying other rows, but the relations may still contain rows of other people.
 
     Raises:
         UsageError: a query fails, or its result lacks a column.
@@ -131,10 +129,10 @@ def _copy_to_state(
     readers: Mapping[str, DatabaseAddress],
     people: Sequence[str] | None,
 ) -> Composable:
-    """Make the rows of a source available in the state database, and return SQL that selects them.
+    """Make the rows of a source available in the state database, and return the table's name.
 
-    This is the table of uploaded rows, or a temporary table to which the rows of a query are
-    copied.
+    For uploaded files, this is the table that stores their rows. For a query, it is a temporary
+    table to which the rows of the query are copied.
 
     Args:
         stack: exit stack that closes the connection to the source database.
@@ -142,7 +140,8 @@ def _copy_to_state(
         name: ``people``, ``courses`` or ``completions``.
         source: source in training.yaml.
         readers: name of a mapped database -> address.
-        people: staff numbers of the people whose rows are copied; None for all people.
+        people: staff numbers of the people whose rows are copied; None for all people. Uploaded
+            rows are not limited.
     """
     if source.upload:
         return Identifier(_UPLOADED[name].name)

@@ -63,8 +63,8 @@ _SEPARATORS = "%/#"
 class ReminderId:
     """The obligation, due date and reminder stage that identify a reminder.
 
-    If a leave moves the due date, the reminder is a new one. All reminder stages are then sent
-    again.
+    The due date is part of the id. If a leave moves the due date, all reminder stages are therefore
+    sent again.
 
     Attributes:
         person: staff number.
@@ -101,8 +101,8 @@ def reminder_id(due: Due) -> ReminderId:
 def parse_key(key: str) -> ReminderId:
     """Parse the key of a reminder.
 
-    If a notification goes to several addresses, its keys have different suffixes such as ``#1``.
-    Such a suffix is ignored.
+    A suffix such as ``#1`` is ignored. Keys have different suffixes if a notification goes to
+    several addresses.
 
     Raises:
         ValueError: the text is not the key of a reminder.
@@ -163,9 +163,9 @@ class TrainingStatus:
     Attributes:
         due_courses: key of the reminder -> obligation that has reached a reminder stage. The
             obligations are sorted by due date.
-        departments: coverage of departments.
-        topics: coverage of topics.
-        untrained: people who may access customer records without valid training.
+        departments: coverage of each department.
+        topics: coverage of each topic.
+        untrained: people who may access customer records but have no valid training.
     """
 
     due_courses: dict[str, Due] = field(default_factory=dict)

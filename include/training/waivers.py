@@ -72,7 +72,8 @@ def grant_waiver(
 
     Raises:
         UsageError: the person already has a waiver of the course, the reason is empty, the last day
-            is past or too far away, or the approver is the exempt person.
+            is not in the future or is too far away, or the approver is missing or is the exempt
+            person.
     """
     person, course = _checked_code(person, "staff number"), _checked_code(course, "course code")
     if not by.strip():

@@ -53,7 +53,7 @@ class Workdays:
         return self._nearest_workday(day, -_DAY)
 
     def after(self, day: date) -> date:
-        """Return the first workday after a day, which need not be a workday itself."""
+        """Return the first workday after a day. The day itself is never returned."""
         return self.on_or_after(day + _DAY)
 
     def is_announced(self, year: int) -> bool:

@@ -43,17 +43,21 @@ class Visitor:
 
     @property
     def ids(self) -> frozenset[str]:
-        """The user id and the user name of the visitor, which differ with some auth managers.
+        """The user id and the user name of the visitor.
 
-        The list of users who may answer a required action may contain the user id or the user name.
+        Some auth managers use the same text for both. The list of users who may answer a required
+        action may contain the user id or the user name.
         """
         return frozenset({str(self.user.get_id()), self.name})
 
     def readable(self, dags: Iterable[str]) -> frozenset[str]:
-        """Return those of the given DAG ids that the visitor may read now.
+        """Return the ids of those DAGs that the visitor may read now.
 
         Each DAG is checked separately. With Airflow's FAB auth manager, a query for all readable
         DAGs takes a hundred times as long.
+
+        Args:
+            dags: ids of the DAGs to check.
         """
         return frozenset(dag for dag in set(dags) if self.reads(dag))
 

@@ -62,9 +62,12 @@ def evidence(
             ``2026-11-24``; empty for no limit.
         until: latest day of the bundles to show; empty for no limit.
         order: sort order of the bundles.
-        after: sequence number of the bundle after which the result page begins.
-        before: sequence number of the bundle before which the result page ends.
-        last: whether to show the last result page.
+        after: sequence number of a bundle. The result page begins with the next bundle in the sort
+            order. None for the first result page.
+        before: sequence number of a bundle. The result page ends with the previous bundle in the
+            sort order. If it is set, ``after`` is ignored.
+        last: whether to show the last result page. If it is True, ``after`` and ``before`` are
+            ignored.
     """
     services = page_services()
     pack = services.pack
@@ -140,10 +143,11 @@ def _count(services: PageServices, conn: Connection, bundle_filter: BundleFilter
 def _is_evidence(
     services: PageServices, conn: Connection, workflow: str, controls: frozenset[str]
 ) -> bool:
-    """Return whether bundles of a workflow are or were evidence for one of the given controls.
+    """Return whether a bundle of a workflow can be evidence for one of some controls.
 
-    The query for bundles includes only workflows for which the result is True. Otherwise it would
-    read all bundles of the workflows that cannot match.
+    It can be evidence if the policy pack assigns one of the controls to the workflow, or if the
+    evidence ledger has such a bundle. The query for bundles includes only workflows for which the
+    result is True. Otherwise it would read all bundles of the other workflows in vain.
 
     Args:
         services: services for the request.

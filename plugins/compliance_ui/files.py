@@ -137,7 +137,7 @@ def refuse_too_large_response(size: int, largest: int | None = None) -> None:
 
     Args:
         size: number of bytes that the API server buffers on its disk before the response starts.
-        largest: upper limit of `size` in bytes; None if only the free disk space limits the size.
+        largest: additional upper limit of `size` in bytes; None for no additional limit.
 
     Raises:
         HTTPException: 413 if the response is too large.

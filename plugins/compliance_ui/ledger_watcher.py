@@ -46,7 +46,8 @@ class LedgerWatcher:
     def status(self, conn: Connection) -> RowCheckState:
         """Return the state of the check of ledger rows.
 
-        If the last check is too old, the function first starts a new check.
+        A short ledger is checked first. For a longer ledger, a new background check is started if
+        the last one is too old.
 
         Args:
             conn: connection of the current request to the state database.

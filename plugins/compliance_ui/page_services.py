@@ -75,8 +75,8 @@ class SharedCache:
         Args:
             name: name of the value in the cache.
             create: function that returns a new value.
-            key: identity of the source of the value, such as a database address. If the key
-                changes, a new value is created.
+            key: identity of the source of the value, such as a database address. If it is not the
+                key with which the cached value was created, a new value is created.
             seconds: lifetime of the value in seconds.
         """
         with self._lock:

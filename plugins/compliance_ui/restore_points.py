@@ -38,7 +38,7 @@ class DatabasePoints:
     Attributes:
         database: the database in the data map.
         points: restore points with valid manifests, newest first.
-        rejected: restore points that must not be used.
+        rejected: folders that look like restore points but must not be used, each with the reason.
         read_at: time at which the restore points were listed in the off-site store.
         enforces_locks: whether the off-site store itself prevents changes of locked files. If the
             store is a directory, every user with write access can change files before their lock

@@ -18,8 +18,8 @@ def title_of(name: str) -> Message:
     """Return the title of a workflow or of an interim bundle.
 
     Args:
-        name: name of the workflow or interim bundle in the evidence ledger. An unknown name is
-            returned unchanged.
+        name: name of the workflow or interim bundle in the evidence ledger. If the name is unknown,
+            the name itself is the title.
     """
     if name.startswith(f"{INCIDENT}."):
         return _INCIDENT_DOCUMENT

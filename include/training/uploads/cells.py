@@ -159,7 +159,7 @@ def read_name(cell: str) -> str:
     Full-width characters are kept. Line breaks become spaces.
 
     Raises:
-        InvalidCell: the cell is empty or too long.
+        InvalidCell: the cell is empty or too long, or has control characters.
     """
     return _single_line(cell)
 
@@ -168,7 +168,7 @@ def read_text(cell: str) -> str:
     """Parse the name of a department or a mail address. Full-width characters become ASCII.
 
     Raises:
-        InvalidCell: the cell is empty or too long.
+        InvalidCell: the cell is empty or too long, or has control characters.
     """
     return _single_line(normalize_cell(cell))
 
@@ -213,9 +213,10 @@ def read_day_of_year(cell: str) -> str:
 
 
 def integer_reader(least: int, most: int) -> Callable[[str], int]:
-    """Return a function that parses an integer from ``least`` to ``most``.
+    """Return a function that parses a cell with an integer from ``least`` to ``most``.
 
-    The function also accepts an integer with decimal zeros, such as 5.0.
+    The function also accepts an integer with decimal zeros, such as 5.0. It raises InvalidCell for
+    any other text.
     """
 
     def read(cell: str) -> int:
@@ -243,7 +244,9 @@ def read_yes_no(cell: str) -> bool:
 
 
 def choice_reader(choices: dict[str, str]) -> Callable[[str], str]:
-    """Return a function that converts a cell to the value that the cell's word stands for.
+    """Return a function that converts the word in a cell to a value.
+
+    The function raises InvalidCell if the cell has another text.
 
     Args:
         choices: accepted word in lower case (casefolded) -> value.
@@ -260,10 +263,10 @@ def choice_reader(choices: dict[str, str]) -> Callable[[str], str]:
 
 
 def normalize_cell(cell: str) -> str:
-    """Return the text of a cell without invisible characters and without Excel's marks for text.
+    """Return the text of a cell without invisible characters and without the marks of Excel.
 
-    These marks are an apostrophe before the text, or ``=""`` around it. Full-width characters are
-    converted to ASCII. White space of any length becomes one space.
+    Excel marks a cell as text with an apostrophe before the text, or with ``=""`` around it.
+    Full-width characters are converted to ASCII. White space of any length becomes one space.
     """
     text = " ".join(_without_invisible(cell).split())
     if not text.isascii():

@@ -68,7 +68,8 @@ def detect_encoding(stream: BinaryIO, file: str) -> Encoding:
         file: name of the file, for error messages.
 
     Raises:
-        UploadRefused: the encoding is ambiguous, or a line cannot be decoded.
+        UploadRefused: the file is not a text file or its encoding is not supported, the encoding is
+            ambiguous, or a line is too long or cannot be decoded.
     """
     stream.seek(0)
     head = stream.read(4)
@@ -250,9 +251,10 @@ class Lines:
         self._text.detach()
 
     def records(self) -> Iterator[Record]:
-        """Yield the header and each record that is not blank, with the number of its first line.
+        """Yield the header, and each record that is not blank, as line number and cells.
 
-        If a line cannot be parsed, a fault is added to the faults of the file, and reading ends.
+        The line number is that of the first line of the record. If a line cannot be parsed, a fault
+        is added to the faults of the file, and reading ends.
         """
         try:
             yield from self._records()
@@ -283,8 +285,8 @@ class Lines:
         """Detect the delimiter, and return the first line that is not blank.
 
         If the first line of the file only names the delimiter, such as ``sep=;``, return the second
-        line. Return None if the file has only blank lines, or if the named delimiter is not
-        supported.
+        line. Return None if the file has only blank lines. If the named delimiter is not supported,
+        add a fault and return None.
         """
         while line := self._next():
             match = _SEPARATOR.fullmatch(line.removeprefix("\ufeff"))

@@ -38,8 +38,8 @@ class Column:
     Attributes:
         name: name of the column in the table, and its English name in files.
         chinese: Chinese name of the column in files.
-        read: function that parses the text of a cell that is not blank. It raises InvalidCell if
-            the text is not valid.
+        read: function that parses the text of a cell. It is not called for a blank cell. It raises
+            InvalidCell if the text is not valid.
         optional: whether a cell of the column may be blank.
         aliases: further names of the column that are accepted in files.
     """
@@ -139,8 +139,8 @@ Row = Mapping[str, Value]
 def find_contradictions(kind: Kind, row: Row) -> list[tuple[str, str]]:
     """Return the contradictions between values of a row, as pairs of column name and message.
 
-    Rows that are unlikely but possible, such as a completion before the person joined, are
-    accepted. The workflow `remind_training` reports them later.
+    Combinations that are unlikely but possible are no contradictions, for example a course that was
+    completed before the person joined. The workflow `remind_training` reports them later.
     """
     contradictions = []
     if kind is Kind.ROSTER:
@@ -342,10 +342,10 @@ class _RowReader:
         return tuple(row)
 
     def _has_valid_length(self, line: int, row_cells: list[str]) -> bool:
-        """Return whether a row can be parsed although it has more or fewer cells than the header.
+        """Return whether the cells of a row fit the columns, although their number differs.
 
-        It can be parsed if it has more cells, and the extra cells are blank. Otherwise a fault is
-        added to the faults of the file.
+        This is the case only if the row has more cells than the header, and the extra cells are
+        blank. Otherwise a fault is added to the faults of the file.
 
         Args:
             line: number of the first line of the row in the file.

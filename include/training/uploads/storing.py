@@ -190,7 +190,7 @@ def _store_locked(
 def _find_earlier(
     conn: Connection, kind: Kind, digest: str
 ) -> tuple[StoredUpload | None, int | None]:
-    """Find an earlier upload of the same file, or else the number of rows that the file replaces.
+    """Find an earlier upload of the same file, or else count the rows that the file will replace.
 
     Args:
         conn: connection to the state database.
@@ -198,9 +198,9 @@ def _find_earlier(
         digest: SHA-256 of the file.
 
     Returns:
-        Two values. The first is the earlier upload of the same file, or None. The second is the
-        number of rows that the file replaces. The second value is None if the first is an upload,
-        if there is no earlier upload of this kind, or if the kind is completions.
+        A pair. The first value is the earlier upload of the same file, or None. The second value is
+        the number of rows that the file will replace. It is None if the same file was uploaded
+        before, if there is no earlier upload of this kind, or if the kind is completions.
     """
     table = training_upload.c
     uploads = select(table.id, table.sha256, table.lines).where(table.kind == str(kind))
