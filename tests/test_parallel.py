@@ -37,7 +37,9 @@ def test_tests_that_share_a_server_are_one_group(nodeid: str, group: str) -> Non
         (["tests/e2e/test_up.py", "tests/e2e/test_runs.py"], 0),
     ],
 )
-def test_number_of_test_workers_is_zero_for_one_group(arguments: list[str], workers: int) -> None:
+def test_number_of_test_workers_is_zero_only_if_one_test_group_is_selected(
+    arguments: list[str], workers: int
+) -> None:
     assert parallel.number_of_workers(arguments) == workers
 
 

@@ -80,7 +80,7 @@ def test_code_uses_no_name_from_the_list_of_meaningless_names(root: str):
         ("# " + "word " * 33 + "\n", "a long sentence"),
     ],
 )
-def test_python_checker_names_the_rule_that_a_text_breaks(tmp_path: Path, text: str, rule: str):
+def test_python_checker_reports_the_rule_that_a_text_breaks(tmp_path: Path, text: str, rule: str):
     path = tmp_path / "example.py"
     path.write_text(text)
     places = list(plain_english.places(path))

@@ -65,7 +65,9 @@ def test_missing_connection_is_a_fault_without_the_local_profile(tmp_path: Path)
 
 
 @pytest.mark.parametrize("profile", ["off", ""])
-def test_configured_store_can_be_opened_without_a_home_folder(tmp_path: Path, profile: str) -> None:
+def test_configured_store_is_opened_although_no_home_folder_exists(
+    tmp_path: Path, profile: str
+) -> None:
     """An API server has no home folder."""
     (tmp_path / "evidence").mkdir()
     store = {"conn_type": "fs", "extra": {"path": str(tmp_path / "evidence")}}
@@ -80,7 +82,9 @@ def test_configured_store_can_be_opened_without_a_home_folder(tmp_path: Path, pr
     assert not (tmp_path / "none").exists()
 
 
-def test_connection_faults_name_every_connection_without_values(tmp_path: Path) -> None:
+def test_connection_faults_report_every_faulty_connection_without_its_values(
+    tmp_path: Path,
+) -> None:
     messages = faults(
         tmp_path,
         customer_db="mysql://a:sesame@b/c",
@@ -94,7 +98,9 @@ def test_connection_faults_name_every_connection_without_values(tmp_path: Path) 
     assert "sesame" not in message
 
 
-def test_connection_faults_name_an_unreadable_recipient(tmp_path: Path) -> None:
+def test_connection_faults_report_recipient_whose_certificate_cannot_be_read(
+    tmp_path: Path,
+) -> None:
     connection = {
         "conn_type": "fs",
         "extra": {
@@ -130,7 +136,7 @@ def test_connection_faults_never_quote_a_truncated_key(tmp_path: Path, name: str
         {},
     ],
 )
-def test_connection_faults_name_invalid_or_too_few_recipients(
+def test_connection_faults_report_invalid_or_too_few_recipients(
     tmp_path: Path, extra: dict[str, object]
 ) -> None:
     connection = {"conn_type": "fs", "extra": {"path": str(tmp_path), **extra}}
@@ -139,13 +145,15 @@ def test_connection_faults_name_invalid_or_too_few_recipients(
     assert "TOPSECRET" not in " ".join(messages)
 
 
-def test_connection_faults_name_a_connection_without_database(tmp_path: Path) -> None:
+def test_connection_faults_report_connection_without_database_name(tmp_path: Path) -> None:
     """PostgreSQL would use the user name as the name of the database."""
     assert "names no database" in " ".join(faults(tmp_path, customer_db="postgresql://u:p@h"))
 
 
 @pytest.mark.parametrize("name", ["intake_db", "retention_db"])
-def test_connection_faults_name_a_configured_workflow_connection(tmp_path: Path, name: str) -> None:
+def test_connection_faults_report_workflow_connection_without_database_name(
+    tmp_path: Path, name: str
+) -> None:
     assert f"{name} names no database" in " ".join(faults(tmp_path, **{name: "postgresql://u:p@h"}))
 
 
@@ -162,7 +170,7 @@ def store(**extra: object) -> str:
         ({"endpoint_url": "https://store.example", "verify": False}, "unverified"),
     ],
 )
-def test_connection_faults_name_a_store_without_verified_tls(
+def test_connection_faults_report_store_without_verified_tls(
     tmp_path: Path, name: str, extra: dict[str, object], way: str
 ) -> None:
     message = f"The connection {name} is not verified over TLS ({way})"
@@ -171,7 +179,7 @@ def test_connection_faults_name_a_store_without_verified_tls(
     assert "not verified" not in " ".join(here)
 
 
-def test_connection_faults_name_a_kms_without_verified_tls(tmp_path: Path) -> None:
+def test_connection_faults_report_kms_without_verified_tls(tmp_path: Path) -> None:
     """Otherwise data keys would cross the network unencrypted."""
     kms = {"kms_endpoint_url": "http://kms.example"}
     recipient = {"recipients": [{"name": "a", "kms_key": "arn:aws:kms:x"}]}
@@ -184,7 +192,7 @@ def test_connection_faults_name_a_kms_without_verified_tls(tmp_path: Path) -> No
     assert message not in " ".join(faults(tmp_path, offsite_store=store(**kms)))
 
 
-def test_connection_faults_name_a_chat_robot_webhook_without_https(tmp_path: Path) -> None:
+def test_connection_faults_report_chat_robot_webhook_without_https(tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     shutil.copytree(SHIPPED, tmp_path / "pack", dirs_exist_ok=True)
     roles = tmp_path / "pack" / "roles.yaml"
@@ -223,7 +231,9 @@ def test_database_without_verified_tls_is_a_remark_and_no_fault(tmp_path: Path) 
     assert "not verified" not in " ".join(services.connection_faults())
 
 
-def test_connection_faults_name_the_mail_server_without_its_password(tmp_path: Path) -> None:
+def test_connection_faults_report_unencrypted_mail_server_without_its_password(
+    tmp_path: Path,
+) -> None:
     extra = {"from_email": "a@b", "disable_ssl": True, "disable_tls": True}
     connection = {"conn_type": "smtp", "host": "mail", "password": "sesame", "extra": extra}
     (fault,) = faults(tmp_path, mail=json.dumps(connection))

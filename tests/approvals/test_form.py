@@ -109,7 +109,7 @@ def test_read_form_reports_a_problem_for_each_invalid_field(
     assert problems({name: entered}) == [problem]
 
 
-def test_too_long_form_entry_is_shortened_and_prefilled() -> None:
+def test_too_long_form_entry_is_shortened_to_500_characters_and_shown_again() -> None:
     entered = {"story": "y" * 501, "lines": ["a", "x" * 501], "people": 3}
     form = read_form(FORM, entered)
     assert form.values == {"story": "y" * 500, "lines": ("a", "x" * 500), "people": 3}

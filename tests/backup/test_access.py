@@ -96,7 +96,7 @@ def source(
     return take(origin, store, recipients, signer).source(operations.opening)
 
 
-def test_opened_target_has_owners_and_grants_of_the_original(
+def test_restore_target_has_owners_and_grants_of_the_original_after_it_is_opened(
     source: Source, origin: DatabaseAddress, target: DatabaseAddress
 ) -> None:
     access = TargetAccess(target, owners=True, is_new=True)
@@ -151,7 +151,7 @@ def test_restore_with_missing_role_is_refused_before_load(
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-def test_close_refuses_target_that_grants_rights_on_new_tables_by_default(
+def test_close_refuses_target_whose_default_privileges_grant_rights_on_new_tables(
     source: Source, target: DatabaseAddress, is_new: bool
 ) -> None:
     """Default privileges would open each table as soon as the restore creates it."""
@@ -162,7 +162,7 @@ def test_close_refuses_target_that_grants_rights_on_new_tables_by_default(
     assert rows(target, "SELECT FROM pg_class WHERE relname = 't'") == []
 
 
-def test_close_accepts_default_privileges_that_do_not_affect_restored_tables(
+def test_close_accepts_target_whose_default_privileges_do_not_affect_restored_tables(
     target: DatabaseAddress, roles: None
 ) -> None:
     run(
@@ -173,7 +173,7 @@ def test_close_accepts_default_privileges_that_do_not_affect_restored_tables(
     TargetAccess(target, owners=False, is_new=False).close(b"", [])
 
 
-def test_close_by_non_owner_reports_that_target_stays_open(
+def test_close_by_a_role_that_does_not_own_the_target_reports_that_it_stays_open(
     target: DatabaseAddress, roles: None
 ) -> None:
     run(target, "ALTER ROLE clerk_of_owners LOGIN PASSWORD 'x'")
@@ -234,7 +234,9 @@ def close_and_end(target: DatabaseAddress, *, is_new: bool = True) -> TargetAcce
 
 
 @pytest.mark.parametrize("text", ["plain", "  two\nlines \n", "", CLOSED.rstrip(".") + ", maybe"])
-def test_second_restore_keeps_comment_of_target(target: DatabaseAddress, text: str) -> None:
+def test_second_restore_leaves_comment_of_target_as_before_the_first_restore(
+    target: DatabaseAddress, text: str
+) -> None:
     comment_on(target, text)
     close_and_end(target)
     assert rows(target, COMMENT)[0][0].startswith(CLOSED)
@@ -261,7 +263,7 @@ def test_second_restore_reports_target_whose_comment_was_replaced(target: Databa
     assert (access.keeps_public_out, rows(target, CONNECT)) == (True, [(False,)])
 
 
-def test_close_removes_closed_marker_of_target_that_was_opened_by_hand(
+def test_close_removes_closed_marker_from_comment_of_target_that_was_opened_by_hand(
     target: DatabaseAddress,
 ) -> None:
     """Otherwise the comment would describe the target as closed forever."""
@@ -283,7 +285,7 @@ def test_second_restore_into_busy_target_is_refused(
             pass
 
 
-def test_restore_starts_while_server_still_ends_previous_session(
+def test_restore_can_start_before_server_has_ended_session_of_previous_restore(
     target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A busy server may end a session some time after the client closed it."""
@@ -304,7 +306,7 @@ def test_restore_without_its_lock_does_not_open_target(target: DatabaseAddress) 
 
 
 @pytest.mark.parametrize("kind", ["TABLES", "LARGE OBJECTS"])
-def test_close_refuses_target_that_grants_rights_on_new_large_objects_by_default(
+def test_close_refuses_target_whose_default_privileges_grant_rights_on_new_large_objects(
     target: DatabaseAddress, roles: None, kind: str
 ) -> None:
     """Default privileges of large objects exist since PostgreSQL 18."""
@@ -316,7 +318,7 @@ def test_close_refuses_target_that_grants_rights_on_new_large_objects_by_default
         close_and_end(target)
 
 
-def test_sole_restore_raises_if_its_session_lost_the_lock(
+def test_sole_restore_raises_service_error_if_its_session_lost_the_lock(
     target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a connection pooler, the next statement may run in a session without the lock."""

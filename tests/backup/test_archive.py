@@ -68,7 +68,7 @@ def test_archive_entries_equal_those_that_pg_restore_lists(rich: DatabaseAddress
     assert len(entries) > 50
 
 
-def test_table_digest_depends_only_on_rows(small: DatabaseAddress):
+def test_table_digest_is_equal_for_same_rows_and_changes_with_an_added_row(small: DatabaseAddress):
     """Two dumps of the same rows have equal digests.
 
     An added row changes only its table's digest.
@@ -107,7 +107,7 @@ def test_archive_reader_result_is_independent_of_piece_sizes(archive: bytes, dat
     assert pieces.large_objects == whole.large_objects
 
 
-def test_table_digest_is_the_same_if_row_sums_are_calculated_too(archive: bytes):
+def test_table_digest_is_the_same_with_and_without_calculation_of_row_sums(archive: bytes):
     """A comparison reads the archive twice, and calculates row sums only the second time.
 
     Therefore, the digests of both times must be equal.
@@ -271,7 +271,7 @@ def test_archive_reader_reads_large_objects_with_bounded_memory(source: Database
     assert peak < 8 << 20
 
 
-def test_large_objects_sum_depends_only_on_oid_and_content(source: DatabaseAddress):
+def test_sum_of_large_objects_changes_only_with_their_oids_and_contents(source: DatabaseAddress):
     """The sum does not depend on the owners of large objects, although pg_dump groups by owner."""
 
     def seen(statement: str) -> object:

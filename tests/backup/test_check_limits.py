@@ -62,7 +62,7 @@ def taking(
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_drill_names_check_constraint_that_reads_another_table(
+def test_drill_fails_and_reports_check_constraint_that_reads_another_table(
     taking: Taking, function: str
 ) -> None:
     """The constraint's function may also raise an error whose text contains a value."""
@@ -76,7 +76,7 @@ def test_drill_names_check_constraint_that_reads_another_table(
     assert rig.scratch_left() == []
 
 
-def test_restore_names_check_constraint_that_reads_another_table(
+def test_restore_fails_and_reports_check_constraint_that_reads_another_table(
     taking: Taking, target: DatabaseAddress
 ) -> None:
     rig = taking(TABLES + ROWS + READS_ZONES + CHECK)
@@ -110,7 +110,7 @@ CONTEXT = "\nCONTEXT:  PL/pgSQL function public.is_zone(text) line 1 at RAISE"
         ("", False),
     ],
 )
-def test_error_of_failed_load_names_check_constraint_of_the_loaded_table(
+def test_error_of_failed_load_states_which_check_constraint_of_the_table_calls_a_function(
     source: DatabaseAddress, output: str, is_named: bool
 ) -> None:
     """The constraint is named only if it calls a function and may be the cause of the error."""

@@ -28,7 +28,9 @@ def set_options(options: str, column: str = "a", table: str = "public.t") -> str
         ("-- SET (pg_attver=7);\n", "-- SET (pg_attver=7);\n"),
     ],
 )
-def test_without_column_versions_removes_only_pg_attver(statement: str, kept: str) -> None:
+def test_without_column_versions_removes_pg_attver_and_keeps_other_column_options(
+    statement: str, kept: str
+) -> None:
     """In an archive's head, all other bytes keep their positions."""
     definition = START + statement + set_options("n_distinct=3", "z")
     expected = START + kept + set_options("n_distinct=3", "z")
@@ -49,7 +51,9 @@ def test_loadable_head_does_not_change_pg_attver_in_function_bodies() -> None:
     assert loadable_head(definition.encode(), [entry]) == definition.encode()
 
 
-def test_entry_position_points_to_its_definition(source: DatabaseAddress) -> None:
+def test_archive_entry_position_is_the_start_of_its_definition_in_the_archive(
+    source: DatabaseAddress,
+) -> None:
     run(source, "CREATE TABLE t (a int); CREATE TABLE 客户 (a text DEFAULT '客户');")
     archive = pg_dump(source, "--format=custom", "--compress=0")
     entries = read_archive([archive]).entries
@@ -59,7 +63,7 @@ def test_entry_position_points_to_its_definition(source: DatabaseAddress) -> Non
         assert archive[entry.position : entry.position + len(definition)] == definition
 
 
-def test_restored_definitions_ignore_pg_attver() -> None:
+def test_restored_definitions_are_equal_if_only_pg_attver_differs() -> None:
     """Each server counts the versions of columns itself, so the numbers differ."""
     tables = [
         Entry(1, 1, "t", "TABLE", 2, START + set_options(f"pg_attver={number}"), "public")

@@ -79,7 +79,7 @@ def test_restore_of_copied_restore_point_has_all_rows(
     assert (done.tables, done.differences) == (len(locked.manifest.tables), ())
 
 
-def test_copied_dump_that_a_delete_marker_hides_is_found(
+def test_dump_copied_from_directory_to_bucket_is_found_below_a_delete_marker(
     moto: MotoServer, taken: Taken, signer: Signer, operations: Holder
 ) -> None:
     """A directory was copied to a bucket with versioning, and then the dump was deleted there."""
@@ -97,7 +97,7 @@ def test_copied_dump_that_a_delete_marker_hides_is_found(
 
 
 @pytest.mark.parametrize("overwrite", [same_size, lambda _content: b"short"])
-def test_copied_dump_that_a_newer_version_hides_is_found(
+def test_dump_copied_from_directory_to_bucket_is_found_below_a_newer_version(
     moto: MotoServer,
     taken: Taken,
     signer: Signer,
@@ -148,7 +148,7 @@ def remove(store: S3Store, key: str) -> None:
 
 @pytest.mark.parametrize("copied", ["s3"], indirect=True)
 @pytest.mark.parametrize("how", [hide, remove])
-def test_hidden_copied_dump_is_found_by_digest_and_reported(
+def test_copied_dump_below_a_newer_version_or_delete_marker_is_found_by_its_digest(
     locked: Locked, copied: S3Store, operations: Holder, how: Callable[[S3Store, str], None]
 ) -> None:
     """A newer version or a delete marker hides the version that has the digest."""
@@ -163,7 +163,7 @@ def test_hidden_copied_dump_is_found_by_digest_and_reported(
     assert [each.key for each in point.hidden] == ([key] if how is remove else [])
 
 
-def test_hidden_dump_in_its_recorded_version_is_not_a_copy(
+def test_dump_of_the_original_store_below_a_newer_version_does_not_count_as_copy(
     locked: Locked, operations: Holder
 ) -> None:
     """The store is the original store, so the recorded version is read.

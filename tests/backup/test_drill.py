@@ -104,7 +104,9 @@ def harm(monkeypatch: pytest.MonkeyPatch, statements: str) -> None:
     monkeypatch.setattr(module, "restore", then_harmed)
 
 
-def test_drill_of_valid_restore_point_passes_with_figures(rig: Rig):
+def test_drill_of_valid_restore_point_passes_and_measures_restore_time_and_age_of_newest_record(
+    rig: Rig,
+):
     record = rig.drill(latest=NOW - timedelta(hours=3))
     assert (record.outcome, record.findings) == (Outcome.PASS, [])
     assert record.data["rows"] == 18
@@ -166,7 +168,9 @@ def test_drill_replays_maskings_and_counts_them(rig: Rig):
 
 
 @pytest.mark.parametrize("off", ["erase_staged", "mask_again"])
-def test_drill_fails_if_replay_changes_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch, off: str):
+def test_drill_fails_if_replay_of_erasures_deletes_or_masks_no_record(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, off: str
+):
     """A search after the replay detects that no record was deleted or masked."""
     rig.erase("waybill", "3")
     rig.erase("customer", "4", action="mask")
@@ -258,7 +262,7 @@ def test_drill_fails_if_copy_differs_from_original(
     assert record.outcome is Outcome.worst(list(expected.values()))
 
 
-def test_drill_fails_if_table_of_erased_records_was_renamed(rig: Rig):
+def test_drill_fails_if_erased_records_cannot_be_searched_for_in_a_renamed_table(rig: Rig):
     """The restore point has the old table name, so erased records cannot be searched for."""
     rig.erase("waybill", "3")
     collections = dict(mapped().collections)
@@ -307,7 +311,7 @@ def refusals(source: Source) -> StepRecord:
     return findings.record(judge_refusals(source, NOW, findings))
 
 
-def test_check_refusals_passes_if_each_damaged_variant_is_refused(rig: Rig):
+def test_refusals_step_passes_if_decryption_refuses_each_damaged_variant_of_the_dump(rig: Rig):
     """The undamaged object can be decrypted."""
     record = refusals(rig.source)
     assert record.outcome is Outcome.PASS
@@ -315,7 +319,9 @@ def test_check_refusals_passes_if_each_damaged_variant_is_refused(rig: Rig):
     assert record.metrics[0].value == record.metrics[0].target == 3
 
 
-def test_check_refusals_fails_if_damage_is_accepted(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+def test_refusals_step_fails_if_decryption_accepts_damaged_dumps(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
     """The test replaces the decryption with a function that accepts all bytes."""
     monkeypatch.setattr("include.backup.refusals.decrypting", lambda source, *_: source)
     proofs = prove_refusals(rig.source, NOW)

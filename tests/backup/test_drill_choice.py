@@ -31,7 +31,7 @@ def points(*days: int) -> list[RestorePoint]:
     ]
 
 
-def test_pick_returns_latest_or_undrilled_restore_point():
+def test_pick_returns_latest_restore_point_or_one_without_a_drill_as_requested():
     """If all restore points were drilled, `pick` returns the latest.
 
     Without restore points, it raises.
@@ -64,7 +64,7 @@ def record_of_choice(
     return step_record(CHOOSE, run, "courier")
 
 
-def test_choose_fails_on_untrusted_restore_points(monkeypatch: pytest.MonkeyPatch):
+def test_choose_step_fails_if_a_restore_point_was_changed(monkeypatch: pytest.MonkeyPatch):
     """If a restore point was changed, the step fails.
 
     Nevertheless, it chooses a valid restore point.

@@ -41,7 +41,7 @@ def codes(examined: StepFindings) -> dict[str, Outcome]:
         ([], {}),
     ],
 )
-def test_judge_newest_compares_newest_record_with_window(
+def test_judge_newest_reports_newest_record_that_is_older_than_the_allowed_window(
     taken: Taken, ages: list[timedelta | None], expected: dict[str, Outcome]
 ) -> None:
     """The newest value of all columns is compared with the time of the backup."""
@@ -78,7 +78,7 @@ def test_judge_targets_accepts_times_equal_to_targets(
 @pytest.mark.parametrize(("number", "more"), [(1, ""), (10, ""), (11, " and 1 more")])
 @pytest.mark.parametrize("kind", ["missing", "added", "changed"])
 @pytest.mark.parametrize("other_version", [False, True])
-def test_judge_schema_names_at_most_ten_definitions(
+def test_judge_schema_lists_at_most_ten_definitions_in_its_finding(
     taken: Taken, kind: str, number: int, more: str, other_version: bool
 ) -> None:
     """If the server versions differ, only the finding about changed definitions says so."""

@@ -140,7 +140,7 @@ def test_failed_drill_of_another_database_is_ignored(drills: Drills, lacking: st
 
 
 @pytest.mark.parametrize("newer", [False, True])
-def test_drill_has_time_of_its_sealed_bundle_after_ledger_was_recovered(
+def test_drill_keeps_the_time_of_its_sealed_bundle_after_ledger_was_recovered(
     drills: Drills, state: Engine, newer: bool
 ):
     """The entry of the evidence ledger was lost, and was recovered a year later.

@@ -23,7 +23,9 @@ from tests.support.holders import Holder
 __all__ = ["courier", "point", "rig"]  # fixtures
 
 
-def test_schema_findings_name_each_definition(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+def test_schema_findings_list_each_missing_added_and_changed_definition(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
     """Each kind of difference has its own finding.
 
     The server versions are equal and not mentioned.
@@ -49,7 +51,9 @@ def test_schema_findings_name_each_definition(rig: Rig, monkeypatch: pytest.Monk
     )
 
 
-def test_schema_findings_name_both_server_versions(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+def test_schema_finding_states_both_server_versions_if_they_differ(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
     """Another version may print a definition differently."""
     harm(monkeypatch, "ALTER TABLE customer ALTER name SET DEFAULT 'x'")
     record = rig.drill(manifest=rig.source.manifest.model_copy(update={"server_version": "9.6"}))

@@ -31,7 +31,7 @@ from tests.backup.support import SEEN, Taken, rows, run, take
 from tests.support.holders import Holder
 
 
-def test_manifest_matches_dump(
+def test_row_counts_and_digests_in_manifest_match_the_dump(
     taken: Taken, rich: DatabaseAddress, operations: Holder, offline: Holder
 ):
     """The manifest has the row count and digest of each table, and the SHA-256 of the object."""
@@ -236,7 +236,7 @@ def test_failed_backup_leaves_no_object_thread_or_program(
     assert rows(rich, active) == [(0,)]
 
 
-def test_backup_records_newest_values_and_reports_progress(
+def test_backup_records_newest_value_of_date_column_and_reports_progress_in_bytes(
     rich: DatabaseAddress, store: DirectoryStore, recipients: list[Recipient]
 ):
     """The newest values come from the snapshot. The reported number of bytes only increases."""
@@ -261,7 +261,7 @@ def test_backup_records_newest_values_and_reports_progress(
     assert backup.stored.sha256 == manifest.dump.sha256
 
 
-def test_unusual_names_and_encodings_are_restored(
+def test_database_with_unusual_names_and_encoding_is_backed_up_and_restored(
     new_database: Callable[..., DatabaseAddress],
     server: DatabaseAddress,
     target: DatabaseAddress,

@@ -75,7 +75,7 @@ def new_taken(
 
 
 @GERMAN_OR_CHINESE
-def test_drill_of_database_with_other_encoding_passes(
+def test_drill_of_database_with_encoding_other_than_utf8_passes(
     encoding: str,
     new_taken: Callable[[str], tuple[DatabaseAddress, Taken]],
     operations: Holder,
@@ -90,7 +90,7 @@ def test_drill_of_database_with_other_encoding_passes(
 
 
 @GERMAN_OR_CHINESE
-def test_restore_keeps_bytes_of_other_encoding(
+def test_restore_into_target_with_same_encoding_other_than_utf8_keeps_the_bytes_of_texts(
     encoding: str,
     new_taken: Callable[[str], tuple[DatabaseAddress, Taken]],
     new_database: Callable[..., DatabaseAddress],
@@ -108,7 +108,7 @@ def test_restore_keeps_bytes_of_other_encoding(
     assert rows(target, query.format(TABLE_NAMES[encoding])) == [(True,)]
 
 
-def test_restore_into_target_with_other_encoding_names_the_needed_encoding(
+def test_restore_into_target_with_other_encoding_is_refused_with_the_needed_encoding(
     new_taken: Callable[[str], tuple[DatabaseAddress, Taken]],
     target: DatabaseAddress,
     operations: Holder,

@@ -75,7 +75,9 @@ def told(message: str, *more: str) -> str:
         ('could not extend file "base/5/16384": No space left on device', [], "is full"),
     ],
 )
-def test_explain_keeps_cause_without_values(message: str, more: list[str], kept: str):
+def test_explained_pg_restore_error_states_the_cause_without_values_of_rows(
+    message: str, more: list[str], kept: str
+):
     """Values may be quoted, nested, in several lines, in details, or raised by functions."""
     line = told(message, *more)
     assert SECRET not in line
@@ -86,7 +88,7 @@ def test_explain_keeps_cause_without_values(message: str, more: list[str], kept:
 
 
 @given(value=st.text(min_size=8))
-def test_explain_removes_any_quoted_value(value: str):
+def test_explained_pg_restore_error_contains_no_quoted_value_of_a_row(value: str):
     """A value may contain quotes, newlines and words of server messages."""
     marked = f"<{value}>"
     for message in (
@@ -98,7 +100,7 @@ def test_explain_removes_any_quoted_value(value: str):
         assert f"{marked}"[:8] not in line
 
 
-def test_explain_names_action_for_missing_extension_or_role():
+def test_explained_pg_restore_error_states_which_extension_or_role_is_missing():
     start = "pg_restore: error: could not execute query: ERROR:  "
     lacks = explain(f'{start}extension "postgis" is not available\nDETAIL: x', TARGET)
     assert isinstance(lacks, UsageError)
@@ -108,7 +110,7 @@ def test_explain_names_action_for_missing_extension_or_role():
     assert 'role "clerk" does not exist' in role.message
 
 
-def test_explain_keeps_pg_restore_errors_and_accepts_empty_output():
+def test_explained_pg_restore_error_quotes_a_lost_connection_and_accepts_empty_output():
     """A killed pg_restore prints nothing.
 
     A lost connection is not an ERROR message of the server.
@@ -134,7 +136,9 @@ ES_CONTEXT = "CONTEXTO:  función PL/pgSQL refuse() en la línea 2 en RAISE"
         (f"错误:  {SECRET}: ERROR:  deadlock detected", ZH_CONTEXT),
     ],
 )
-def test_explain_keeps_no_text_of_a_server_in_another_language(server_text: str, context: str):
+def test_explained_pg_restore_error_quotes_no_text_of_a_server_in_another_language(
+    server_text: str, context: str
+):
     """The server's `lc_messages` translates the severity and the context, but not a RAISE text."""
     output = f'{HEAD}pg_restore: error: COPY failed for table "customer": {server_text}\n{context}'
     error = explain(output, TARGET)
@@ -154,7 +158,7 @@ def test_explain_keeps_no_text_of_a_server_in_another_language(server_text: str,
         f'relation "customer" of {SECRET} already exists',
     ],
 )
-def test_explain_keeps_only_known_messages(message: str):
+def test_explained_pg_restore_error_quotes_no_unknown_message_of_the_server(message: str):
     """A function of the application may raise any text, even without a CONTEXT line."""
     line = told(message)
     assert SECRET not in line
@@ -187,7 +191,7 @@ def test_explain_keeps_only_known_messages(message: str):
         'could not access file "$libdir/postgis-3": No such file or directory',
     ],
 )
-def test_explain_keeps_messages_of_postgresql(message: str):
+def test_explained_pg_restore_error_quotes_known_messages_of_the_server(message: str):
     """These messages name objects of the schema. Readers need these names."""
     assert f"failed: {message}." in told(message)
 
@@ -204,7 +208,7 @@ def test_explain_keeps_messages_of_postgresql(message: str):
         ("error returned by PQputCopyData: SSL connection has been closed", "has been closed"),
     ],
 )
-def test_explain_keeps_messages_of_pg_restore(text: str, kept: str):
+def test_explained_pg_restore_error_quotes_messages_of_pg_restore_itself(text: str, kept: str):
     """pg_restore and libpq write English messages, because `environment` sets their language."""
     assert kept in str(explain(f"pg_restore: error: {text}", TARGET))
 

@@ -66,7 +66,7 @@ def file(store: DirectoryStore, point: str, name: str) -> Path:
     return Path(store.description.removeprefix("file://")) / "courier" / point / name
 
 
-def test_load_of_restore_point_returns_published_manifest(taken: Taken, signer: Signer):
+def test_manifest_is_unchanged_after_it_is_published_and_loaded(taken: Taken, signer: Signer):
     loaded = load(taken.store, "courier", taken.manifest.id, [signer.public_pem])
     assert loaded.manifest == taken.manifest
     assert Manifest.model_validate_json(taken.manifest.as_bytes()) == taken.manifest
@@ -136,7 +136,7 @@ def edit(content: bytes) -> bytes:
                     for name in (MANIFEST_NAME, SIGNATURE_NAME)], "moved here"),
     ],
 )  # fmt: skip
-def test_changed_restore_point_is_rejected_by_name(
+def test_listing_rejects_changed_restore_point_and_states_the_changed_object(
     published: Publish,
     store: DirectoryStore,
     signer: Signer,
@@ -293,7 +293,7 @@ def test_remove_of_locked_restore_point_deletes_nothing(
 
 
 @pytest.mark.parametrize("name", [DUMP_NAME, MANIFEST_NAME, SIGNATURE_NAME])
-def test_legal_hold_on_an_object_keeps_all_objects(
+def test_remove_deletes_no_object_of_restore_point_if_one_object_is_on_legal_hold(
     moto: MotoServer, taken: Taken, signer: Signer, name: str
 ):
     """An S3 legal hold on the dump alone must also keep the manifest and the signature."""

@@ -29,7 +29,7 @@ from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
 
-def test_backup_is_published_and_locked_and_clears_leftovers(
+def test_backup_is_published_and_locked_and_removes_leftovers_of_a_killed_run(
     any_store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
@@ -56,7 +56,7 @@ def test_backup_is_published_and_locked_and_clears_leftovers(
         assert abs(locked - timedelta(days=RULES.lock_days)) < timedelta(seconds=2)
 
 
-def test_backup_without_delete_right_leaves_leftovers_to_pruning(
+def test_pruning_removes_leftovers_that_a_backup_without_delete_right_has_kept(
     store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
@@ -108,7 +108,7 @@ def test_retried_backup_returns_newest_restore_point_of_its_run(
     assert len(points) == 4
 
 
-def test_locked_leftovers_need_attention(
+def test_backup_with_locked_leftovers_of_an_earlier_run_needs_attention(
     moto: MotoServer,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
@@ -125,7 +125,7 @@ def test_locked_leftovers_need_attention(
     assert record.outcome is Outcome.ATTENTION
 
 
-def test_backup_is_not_signed_if_stored_bytes_differ(
+def test_backup_fails_without_a_signature_if_the_stored_bytes_were_damaged(
     store: DirectoryStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],

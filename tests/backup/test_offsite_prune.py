@@ -216,7 +216,7 @@ def test_prune_task_stops_if_its_run_was_sealed(
 
 
 @pytest.mark.parametrize("is_deleted", [True, False])
-def test_pruning_fails_on_hidden_signature_and_keeps_its_restore_point(
+def test_pruning_keeps_restore_point_whose_signature_was_overwritten_or_deleted_and_fails(
     moto: MotoServer,
     taken: Taken,
     recipients: list[Recipient],

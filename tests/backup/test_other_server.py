@@ -108,7 +108,7 @@ def needy(new_original: Callable[..., DatabaseAddress]) -> DatabaseAddress:
     return new_original(NEEDY)
 
 
-def test_drill_names_all_missing_features_before_fetching_dump(
+def test_drill_reports_all_missing_features_of_the_server_before_it_reads_the_dump(
     needy: DatabaseAddress, new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = new_rig(needy)
@@ -123,7 +123,7 @@ def test_drill_names_all_missing_features_before_fetching_dump(
     assert rig.scratch_left() == []
 
 
-def test_restore_names_all_missing_features_and_loads_nothing(
+def test_restore_reports_all_missing_features_of_the_server_and_loads_nothing(
     needy: DatabaseAddress,
     target: DatabaseAddress,
     new_rig: Callable[..., Rig],
@@ -165,7 +165,7 @@ def test_drill_without_default_collation_of_original_needs_attention(
 XML = "CREATE TABLE customs (id int, form xml); INSERT INTO customs VALUES (1, NULL);"
 
 
-def test_drill_and_restore_name_table_with_unsupported_xml(
+def test_drill_and_restore_report_table_whose_xml_values_the_server_cannot_load(
     new_original: Callable[..., DatabaseAddress],
     new_rig: Callable[..., Rig],
     target: DatabaseAddress,

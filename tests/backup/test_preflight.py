@@ -110,7 +110,7 @@ def test_directory_store_needs_attention(store: DirectoryStore, recipients: list
     assert same.severity is Outcome.ATTENTION
 
 
-def test_each_fault_of_a_store_has_its_own_explanation(
+def test_preflight_explains_each_fault_of_a_store_in_its_own_words(
     moto: MotoServer, store: DirectoryStore, recipients: list[Recipient]
 ) -> None:
 
@@ -142,7 +142,7 @@ def test_each_fault_of_a_store_has_its_own_explanation(
         ("shanghai", None, "The site of the database"),
     ],
 )
-def test_unknown_site_is_reported_for_store_or_database(
+def test_preflight_reports_whether_the_site_of_the_store_or_of_the_database_is_undeclared(
     moto: MotoServer,
     recipients: list[Recipient],
     of_store: str | None,
@@ -156,7 +156,7 @@ def test_unknown_site_is_reported_for_store_or_database(
     assert subject in findings["backup.site.unknown"].message.text
 
 
-def test_differing_site_names_on_shared_disk_are_reported(
+def test_preflight_does_not_trust_differing_site_names_if_store_and_database_share_a_disk(
     store: DirectoryStore, recipients: list[Recipient], signer: Signer
 ):
     """Store and database share a disk although their site names differ."""
@@ -175,7 +175,7 @@ def test_check_of_store_directory_below_a_file_fails(tmp_path: Path, recipients:
     assert Outcome.FAIL in severities(found(gone, recipients)).values()
 
 
-def test_sites_must_be_declared_and_different(
+def test_preflight_reports_equal_and_undeclared_sites_of_store_and_database(
     proper: S3Store, moto: MotoServer, recipients: list[Recipient]
 ):
     """The same site fails the step, and an undeclared site needs attention."""

@@ -84,7 +84,7 @@ def test_pruning_again_with_the_same_rules_removes_nothing(
 
 @given(points=points(), rules=RULES, more=RULES, held=st.sets(st.sampled_from(["p0000", "p0030"])))
 @settings(max_examples=100, deadline=None)
-def test_wider_rules_holds_or_locks_never_lead_to_more_removals(
+def test_pruning_plan_never_removes_more_if_rules_holds_or_locks_are_extended(
     points: list[RestorePointTimes], rules: Keep, more: Keep, held: set[str]
 ):
     wider = keep(

@@ -105,7 +105,7 @@ def test_backup_report_has_figures_for_databases_rows_size_store_and_sites(
     }
 
 
-def test_backup_report_names_a_directory_and_undeclared_sites(
+def test_backup_report_states_that_the_store_is_a_directory_or_that_sites_are_undeclared(
     manifests: dict[str, Manifest],
 ) -> None:
     """If the preflight did not run, both facts are reported as not measured."""

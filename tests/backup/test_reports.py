@@ -55,7 +55,7 @@ def test_complete_backup_run_passes(manifests: dict[str, Manifest]):
         ({}, False, "backup.unsigned"),
     ],
 )
-def test_backup_run_with_missing_record_fails(
+def test_backup_run_with_missing_step_record_or_unsigned_manifest_fails(
     manifests: dict[str, Manifest],
     changes: dict[str, StepRecord | None],
     signed: bool,
@@ -70,7 +70,7 @@ def test_backup_run_with_missing_record_fails(
     assert next(finding for finding in conclusion.findings if finding.code == code).severity is FAIL
 
 
-def test_backup_run_without_any_record_fails(manifests: dict[str, Manifest]):
+def test_backup_run_without_any_step_record_fails(manifests: dict[str, Manifest]):
     """This also applies if the run stored a manifest."""
     for manifest_set in ({}, manifests):
         conclusion = conclude_backup([], [mapped()], manifest_set, requested=["courier"])
@@ -109,7 +109,7 @@ def test_mapped_databases_that_were_not_requested_are_reported(manifests: dict[s
     assert (typed.outcome, [finding.subject for finding in typed.findings]) == (FAIL, ["curier"])
 
 
-def test_backup_run_without_requested_database_fails(manifests: dict[str, Manifest]):
+def test_backup_run_that_was_requested_for_no_database_fails(manifests: dict[str, Manifest]):
     nothing = conclude_backup(backup_records(), [mapped()], manifests, requested=[])
     assert nothing.outcome is FAIL
     assert conclude_backup(backup_records(), [], {}, requested=[]).outcome is FAIL
@@ -137,7 +137,7 @@ def test_complete_drill_run_passes():
 
 
 @pytest.mark.parametrize("name", ["choose", "refusals", "drill"])
-def test_drill_run_with_missing_record_fails(name: str):
+def test_drill_run_with_missing_step_record_fails(name: str):
     """The summary must not claim a restore for which step records are missing."""
     conclusion = conclude_drill(drilled(**{name: None}), [mapped()], HISTORY)
     assert conclusion.outcome is FAIL
@@ -164,7 +164,7 @@ def test_drill_run_that_omits_a_mapped_database_fails():
     assert conclusion.summary.values == {"restored": 1, "mapped": 2}
 
 
-def test_drill_report_says_no_for_accepted_damage_and_has_no_value_if_untried():
+def test_drill_report_says_that_damage_was_accepted_and_has_no_answer_if_damage_was_not_tried():
     """If a restore accepted the wrong key, the report must not say that this was not measured."""
 
     def answers(records: list[StepRecord]) -> list[object]:
@@ -209,7 +209,7 @@ def preflight(**at_primary: bool | None) -> StepRecord:
     ("sites", "expected"),
     [({"courier": False}, 0), ({"courier": True}, 1), ({"courier": None}, None), ({}, None)],
 )
-def test_backups_at_primary_site_are_unknown_if_site_is_undeclared(
+def test_number_of_backups_at_primary_site_is_unknown_if_a_site_is_undeclared(
     manifests: dict[str, Manifest], sites: dict[str, bool | None], expected: int | None
 ):
     records = backup_records(preflight=preflight(**sites))
@@ -257,7 +257,9 @@ def test_empty_erasure_ledger_is_not_reported_as_passed():
 
 
 @pytest.mark.parametrize("name", ["preflight", "backup", "prune", "choose", "refusals", "drill"])
-def test_report_handles_step_record_without_data(manifests: dict[str, Manifest], name: str):
+def test_run_with_a_step_record_without_data_fails_and_its_report_is_created(
+    manifests: dict[str, Manifest], name: str
+):
     """The step was killed or stopped by an error, so its record has no data."""
     empty = StepRecord(step=name, part="" if name == "preflight" else "courier", outcome=FAIL)
     if name in {"preflight", "backup", "prune"}:

@@ -129,7 +129,7 @@ def test_unknown_key_is_refused_before_target_is_changed(
     assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
 
 
-def test_restore_names_missing_extension(
+def test_restore_reports_the_extension_that_the_server_lacks(
     taken: Taken, target: DatabaseAddress, operations: Holder, monkeypatch: pytest.MonkeyPatch
 ):
     """The server of the target lacks the extension."""

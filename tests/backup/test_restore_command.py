@@ -229,7 +229,7 @@ def fail(*_given: object) -> None:
 
 
 @pytest.mark.parametrize("into_existing", [True, False])
-def test_restore_names_connect_rights_of_copy_that_stays_closed(
+def test_restore_states_which_roles_may_connect_to_a_copy_that_stays_closed(
     restored: Restoring,
     target: DatabaseAddress,
     monkeypatch: pytest.MonkeyPatch,
@@ -294,7 +294,7 @@ def test_restore_is_refused_while_another_restore_fills_target(
     assert rows(target, "SELECT to_regclass('buyer')") == [(None,)]
 
 
-def test_restore_names_target_that_stays_closed(
+def test_restore_states_which_roles_may_connect_if_public_could_not_connect_to_target_before(
     restored: Restoring, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = StringIO()

@@ -181,7 +181,7 @@ CREATE USER MAPPING FOR PUBLIC SERVER central;
 
 
 @pytest.mark.parametrize("reads_catalogue", [True, False])
-def test_restore_names_user_mappings_whose_options_were_not_backed_up(
+def test_restore_lists_user_mappings_whose_options_were_not_backed_up(
     new_database: Callable[..., DatabaseAddress],
     target: DatabaseAddress,
     store: DirectoryStore,
@@ -217,7 +217,7 @@ def test_restore_names_user_mappings_whose_options_were_not_backed_up(
     assert rows(target, options) == [(["password=secret"],)]
 
 
-def test_restore_names_publications_and_settings_of_the_database(
+def test_restore_lists_publications_and_database_settings_that_it_does_not_restore(
     new_database: Callable[..., DatabaseAddress],
     target: DatabaseAddress,
     store: DirectoryStore,

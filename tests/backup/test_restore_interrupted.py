@@ -117,7 +117,7 @@ def indexing(process: subprocess.Popen[str], target: DatabaseAddress) -> Iterato
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_restore_and_next_restore_describe_the_copy_alike(
+def test_interrupted_restore_and_next_restore_print_the_same_error_about_the_incomplete_copy(
     restore: Command, target: DatabaseAddress, number: signal.Signals
 ) -> None:
     process = restore()
@@ -134,7 +134,7 @@ def test_interrupted_restore_and_next_restore_describe_the_copy_alike(
     assert [line for line in errors.splitlines() if line][-3:] == [error, advice, "interrupted"]
 
 
-def test_interrupted_restore_into_existing_tables_does_not_advise_to_drop(
+def test_interrupted_restore_into_database_with_tables_does_not_advise_to_drop_it(
     restore: Command, target: DatabaseAddress
 ) -> None:
     run(target, "CREATE TABLE other (id int)")

@@ -74,7 +74,7 @@ def test_pg_restore_succeeds_if_its_only_error_is_unknown_transaction_timeout(
         (f"{START}could not read from input file: end of file\n", 1, "end of file"),
     ],
 )
-def test_pg_restore_failure_names_each_error_that_is_not_tolerated(
+def test_pg_restore_failure_quotes_each_error_that_is_not_tolerated(
     output: Path, text: str, jobs: int, message: str
 ) -> None:
     output.write_text(text)

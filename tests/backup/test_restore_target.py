@@ -103,7 +103,7 @@ def test_restore_target_is_accepted_if_live_server_does_not_accept_connections_y
 
 
 @pytest.mark.parametrize("comment", [CLOSED, f"{CLOSED} of the shop", f"of the shop {CLOSED}"])
-def test_error_for_incomplete_copy_of_earlier_restore_has_advice(
+def test_restore_into_incomplete_copy_of_earlier_restore_is_refused_with_advice_to_drop_it(
     target: DatabaseAddress, comment: str
 ) -> None:
     """A killed restore left tables, and a comment that says that the database is closed."""

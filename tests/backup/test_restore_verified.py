@@ -235,7 +235,7 @@ def test_restore_with_old_manifest_without_head_digest_succeeds(
     assert restore(source, target).differences == ()
 
 
-def test_manifest_names_digest_of_archive_head(point: Taken, archive: bytes) -> None:
+def test_manifest_contains_size_and_digest_of_archive_head(point: Taken, archive: bytes) -> None:
     """pg_restore executes the statements in the head: definitions, COPY statements and grants."""
     head = point.manifest.head
     assert head is not None
@@ -260,7 +260,7 @@ def test_schema_digest_of_another_archive_is_refused(
     ids=["empty", "cut", "other", "bomb"],
 )
 @pytest.mark.parametrize("with_head", [True, False])
-def test_at_most_the_size_in_the_manifest_is_read_of_a_forged_object(
+def test_forged_object_is_refused_before_more_bytes_are_read_than_its_manifest_states(
     point: Taken,
     swapping: SwappingStore,
     recipients: list[Recipient],
@@ -306,7 +306,7 @@ def test_comparison_refuses_replaced_archive_of_the_original(
         compare(swapped(point, swapping, operations, content, readers=1), target)
 
 
-def test_failed_load_of_verified_restore_point_names_the_failure(
+def test_error_for_failed_load_of_verified_restore_point_blames_pg_restore_and_not_the_object(
     point: Taken, target: DatabaseAddress, operations: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stream is verified even though pg_restore failed. Here, the object is not forged."""

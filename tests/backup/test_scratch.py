@@ -35,7 +35,7 @@ def bystander(server: DatabaseAddress) -> Iterator[str]:
         conn.execute(f"DROP DATABASE {name}")
 
 
-def test_scratch_database_exists_only_inside_its_block(server: DatabaseAddress, state: Engine):
+def test_scratch_database_exists_only_inside_its_with_block(server: DatabaseAddress, state: Engine):
     """It is recorded in the state database before it exists, and dropped even after an error."""
     before = names(server)
     with scratch(server, state, dag_id="d", run_id="r", clock=CLOCK) as copy:
@@ -91,7 +91,7 @@ def test_drop_refuses_names_of_other_databases(server: DatabaseAddress, state: E
             drop(server, name, state, CLOCK)
 
 
-def test_error_for_scratch_database_that_cannot_be_created_names_the_server(
+def test_error_for_scratch_database_that_cannot_be_created_contains_the_server(
     server: DatabaseAddress, state: Engine
 ) -> None:
     """The template database is locked. The next drill finds no database to drop."""

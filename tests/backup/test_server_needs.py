@@ -30,7 +30,7 @@ def entry(kind: str, definition: str, name: str = "x") -> Entry:
         ("COMMENT", "COMMENT ON TABLE t IS 'COLLATE \"q\"';", ()),
     ],
 )
-def test_collations_named_only_in_texts_or_function_bodies_are_not_needed(
+def test_collations_mentioned_only_in_texts_or_function_bodies_are_not_needed(
     kind: str, definition: str, names: tuple[str, ...]
 ) -> None:
     """A collation name in a text or a function body must not make a restore fail."""
@@ -70,6 +70,8 @@ def test_locale_of_archive_equals_locale_of_database(options: str, locale: Datab
     ("other", "is_alike"),
     [("libc en_US.utf8", True), ("libc C", False), ("icu en-US", False)],
 )
-def test_locale_comparison_ignores_spelling(other: str, is_alike: bool) -> None:
+def test_database_locales_that_differ_only_in_spelling_sort_alike(
+    other: str, is_alike: bool
+) -> None:
     original = DatabaseLocale("UTF8", "libc en_US.UTF-8")
     assert original.sorts_like(DatabaseLocale("UTF8", other)) is is_alike

@@ -119,7 +119,9 @@ def test_snapshot_reports_table_that_stays_locked(
         assert time.monotonic() - began < 5
 
 
-def test_snapshot_names_missing_grants_of_role(source: DatabaseAddress, reader: DatabaseAddress):
+def test_snapshot_is_refused_with_the_grants_that_the_role_lacks(
+    source: DatabaseAddress, reader: DatabaseAddress
+):
     """Rights on a table or on its schema are missing. The role pg_read_all_data is sufficient."""
     run(source, "CREATE TABLE t (); CREATE SCHEMA s; CREATE TABLE s.t ()")
     with (
@@ -177,7 +179,9 @@ INSERT INTO "Odd ""s"."客 户" VALUES ('2026-11-23'), ('2026-11-22'), (NULL);
 """
 
 
-def test_newest_returns_the_latest_value_of_each_date_column(source: DatabaseAddress):
+def test_newest_returns_the_latest_value_of_each_date_column_and_none_for_an_empty_table(
+    source: DatabaseAddress,
+):
     """Cases: timestamps, local times, dates, unusual names, and empty tables."""
     run(source, CLOCKS)
     with open_snapshot(source) as snapshot:
@@ -205,7 +209,7 @@ def test_newest_returns_the_latest_value_of_each_date_column(source: DatabaseAdd
     [("t", "nothing"), ("nowhere", "at"), ("t", "n"), ("t", "flag"), ("t", "word"), ("t", "j"),
      ("forever", "at")],
 )  # fmt: skip
-def test_error_for_invalid_date_column_names_the_column_but_no_value(
+def test_error_for_invalid_date_column_contains_the_column_but_no_value(
     new_database: Callable[..., DatabaseAddress], source: DatabaseAddress, table: str, field: str
 ):
     """The message names the entry of the data map that has to be corrected."""

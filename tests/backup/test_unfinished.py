@@ -144,7 +144,7 @@ def test_published_restore_point_without_signature_is_never_cleared(
         assert keys(any_store, "point") == {DUMP_NAME, MANIFEST_NAME}
 
 
-def test_restore_point_of_killed_run_is_kept_if_its_signature_is_hidden(
+def test_restore_point_of_killed_run_is_kept_if_its_signature_was_overwritten_or_deleted(
     moto: MotoServer, state: Engine, taken: Taken, signer: Signer
 ) -> None:
     """The run was killed after it stored the signature and before it recorded this."""
@@ -178,7 +178,7 @@ def test_clear_unfinished_keeps_complete_restore_point_of_killed_run(
     assert open_work(state) == 0
 
 
-def test_folder_without_ledger_entry_is_named_and_kept(
+def test_clear_unfinished_reports_and_keeps_folder_without_ledger_entry(
     any_store: ObjectStore, state: Engine, clear: Clear
 ) -> None:
     """The ledger may be lost or outdated, or another installation wrote the folder."""
@@ -259,7 +259,7 @@ def killed_after(steps: int, real: Callable[[str], None]) -> Callable[[str], Non
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_interrupted_removal_is_completed_or_left_to_pruning(
+def test_interrupted_removal_is_completed_if_an_object_was_deleted_and_else_left_to_pruning(
     any_store: ObjectStore,
     state: Engine,
     published: Publish,
@@ -329,7 +329,7 @@ def test_clear_unfinished_keeps_folders_if_sealed_legal_holds_are_missing(
     assert cleared.folders == ("courier/gone/",)
 
 
-def test_clear_unfinished_compares_no_legal_holds_if_nothing_is_removed(
+def test_clear_unfinished_does_not_read_legal_holds_if_it_removes_nothing(
     any_store: ObjectStore, state: Engine, published: Publish, signer: Signer
 ) -> None:
     """A backup without leftovers thus does not depend on the evidence store."""

@@ -98,7 +98,7 @@ HIDE: dict[str, Callable[[Locked, str], None]] = {
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("how", HIDE)
-def test_restore_point_with_hidden_object_stays_usable(
+def test_restore_point_with_overwritten_or_deleted_object_is_read_from_its_signed_versions(
     locked: Locked, operations: Holder, how: str, name: str
 ) -> None:
     """The signed versions are listed and loaded, and the hidden object is reported."""
@@ -114,7 +114,7 @@ def test_restore_point_with_hidden_object_stays_usable(
     assert source.head()[1]
 
 
-def test_restore_point_hidden_by_delete_markers_is_listed(
+def test_restore_point_whose_objects_are_all_behind_delete_markers_is_listed(
     locked: Locked, operations: Holder
 ) -> None:
     """A listing of current objects shows none of the restore point's three objects."""
@@ -127,7 +127,7 @@ def test_restore_point_hidden_by_delete_markers_is_listed(
     Taken(locked.store, point.manifest).source(operations.opening).check()
 
 
-def test_source_of_untouched_restore_point_reads_the_recorded_version(
+def test_source_of_unchanged_restore_point_reads_the_dump_version_that_the_manifest_records(
     locked: Locked, operations: Holder
 ) -> None:
     point = load(locked.store, "courier", locked.manifest.id, locked.trusted)
@@ -212,7 +212,7 @@ def test_publish_locks_the_dump_version_that_the_manifest_records(
     assert [each.is_deleted for each in point.hidden] == [False]
 
 
-def test_hidden_locked_restore_point_is_not_removed(locked: Locked) -> None:
+def test_locked_restore_point_behind_delete_markers_is_not_removed(locked: Locked) -> None:
     """The locks of all versions are checked, not only those of the current versions."""
     for name in NAMES:
         locked.delete_plainly(name)
@@ -223,7 +223,7 @@ def test_hidden_locked_restore_point_is_not_removed(locked: Locked) -> None:
 
 
 @pytest.mark.parametrize("is_hidden", [True, False])
-def test_backup_list_names_hidden_object_and_fails(
+def test_backup_list_reports_object_behind_a_delete_marker_and_exits_with_1(
     locked: Locked,
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,

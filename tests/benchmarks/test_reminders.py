@@ -36,7 +36,7 @@ def day(second: int = 0, **received: int) -> Day:
     return Day((part(), part()), (part(), part(sent=second)), RECEIVED | received)
 
 
-def test_benchmark_measures_every_target(
+def test_benchmark_prints_a_measurement_for_every_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Measurements of such a small run are meaningless, so missed targets are allowed."""

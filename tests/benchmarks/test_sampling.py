@@ -8,7 +8,7 @@ from benchmarks import _sampling_exact, sampling
 from benchmarks._sampling_data import SamplingQuestion
 
 
-def test_benchmark_measures_every_target(
+def test_benchmark_prints_a_measurement_for_every_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The benchmark also compares the digest of the export with the digest of the sampling frame.

@@ -80,7 +80,7 @@ def test_simulation_detects_unfair_sampler(monkeypatch: pytest.MonkeyPatch) -> N
     ]
 
 
-def test_deviations_in_the_least_sampled_strata_give_the_highest_risk() -> None:
+def test_risk_is_highest_if_all_deviations_are_in_the_least_sampled_strata() -> None:
     plan = next(risks.known_size_cases("single", COARSE, STRATA)).committed.plan
     cases = {
         ways: _placed(plan, ways)
@@ -105,7 +105,7 @@ def test_risk_of_one_stratum_equals_risk_without_strata() -> None:
 
 
 @pytest.mark.parametrize("place", risks.PLACEMENTS.values())
-def test_each_way_of_placing_deviations_distributes_all_of_them_over_the_strata(
+def test_each_placement_of_deviations_in_strata_places_all_of_them_within_the_strata_sizes(
     place: risks.Placement,
 ) -> None:
     for count in range(sum(STRATA.values()) + 1):

@@ -100,7 +100,7 @@ def test_command_with_invalid_pack_and_json_option_prints_a_one_line_error(
     assert "datamap/shop.yaml" in result["error"]
 
 
-def test_one_line_returns_a_multiline_error_as_one_line():
+def test_one_line_joins_the_lines_of_an_error_with_semicolons():
     """The first line keeps its colon, and the following lines are separated by semicolons."""
     error = UsageError("Two problems:\na.yaml: x\nb.yaml: y", "Correct them.")
     assert one_line(error) == "Two problems: a.yaml: x; b.yaml: y Correct them."

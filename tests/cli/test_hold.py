@@ -193,7 +193,9 @@ def test_hold_add_with_phone_number_is_refused_without_repeating_it(
         ("restore_point", "20261124T020000Z"),
     ],
 )
-def test_hold_add_accepts_names_that_the_pack_defines(state: Engine, kind: str, value: str) -> None:
+def test_hold_add_accepts_record_classes_and_databases_that_the_pack_defines(
+    state: Engine, kind: str, value: str
+) -> None:
     assert hold("add", kind, value, *WHY, f"{TODAY}") == 0
     assert [(hold_row.kind, hold_row.value) for hold_row in all_holds(state)] == [(kind, value)]
 

@@ -178,7 +178,7 @@ def test_incident_verify_detects_a_changed_timeline(
     assert "entry 2" in err
 
 
-def test_incident_verify_names_missing_or_changed_log_extracts_and_lists_of_people(
+def test_incident_verify_reports_missing_or_changed_log_extracts_and_lists_of_people(
     company: Company, case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command verifies the list of affected people in the database, and each log extract."""

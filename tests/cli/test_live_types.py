@@ -62,7 +62,9 @@ def services(database: str, tmp_path: Path) -> Services:
     return build_services(tmp_path / "home", pack, specs.get)
 
 
-def test_live_type_check_reports_problems_while_one_database_is_down(services: Services) -> None:
+def test_live_type_check_reports_problems_of_other_databases_while_one_database_is_down(
+    services: Services,
+) -> None:
     """The problems concern the key of a legal hold, and an expectation."""
     assert [str(problem).split(":")[:3] for problem in type_problems(services)] == [
         ["retention.yaml", "8", " [0].keys.case"],

@@ -106,7 +106,7 @@ def test_recover_ledger_reports_lost_erasure_entries_even_if_every_bundle_is_los
     assert "3 entries of the erasure ledger are missing" in output.err
 
 
-def test_sql_on_the_recovery_page_adapts_erasure_batches_to_their_remaining_entries(
+def test_sql_on_the_recovery_page_makes_erasure_batches_agree_with_their_remaining_entries(
     sealed: tuple[Company, Services], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A person then accepts the loss, and restores and dispositions are possible again."""
@@ -148,7 +148,7 @@ def test_recover_ledger_reports_how_many_evidence_folders_it_could_not_check(
     assert "all sealed entries are present" not in output.out
 
 
-def test_recover_ledger_reports_if_no_bundle_has_sealed_figures_of_the_registers(
+def test_recover_ledger_says_so_if_no_bundle_contains_figures_of_the_registers(
     sealed: tuple[Company, Services], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Bundles of older versions have no figures of the registers."""

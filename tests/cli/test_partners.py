@@ -102,7 +102,7 @@ def test_partners_standing_exit_code_is_1_if_sharing_is_blocked(
     assert run_json(capsys, "standing", "nobody")[0] == 1
 
 
-def test_partner_review_from_questionnaire_to_decision(
+def test_partner_review_passes_after_questionnaire_is_issued_returned_and_decided(
     rig: PartnersCompany, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One person issues the questionnaire and returns it; another person decides."""

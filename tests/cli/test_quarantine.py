@@ -73,7 +73,7 @@ def test_quarantine_list_accepts_an_expectation_that_was_removed_from_the_pack(
     assert capsys.readouterr().out == "The register has no record of rule gone_rule.\n"
 
 
-def test_quarantine_list_without_match_repeats_the_filter(
+def test_quarantine_list_without_matching_record_prints_the_filter_that_was_used(
     state: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without the filter, the message would read as if the register had no record at all."""

@@ -58,7 +58,7 @@ def finding(severity: Outcome, subject: str) -> Finding:
     )
 
 
-def test_error_text_of_a_failed_run_names_the_table_that_failed_first(
+def test_error_text_of_a_failed_run_begins_with_the_table_that_failed_first(
     services: Services,
 ) -> None:
     """Findings that need attention are skipped.

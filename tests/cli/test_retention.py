@@ -163,7 +163,7 @@ def test_retention_plan_changes_no_table_of_the_state_database(
     assert plan_json(capsys)["plan_hash"] != preview["plan_hash"]
 
 
-def test_retention_plan_without_as_of_option_is_made_for_today(
+def test_retention_plan_without_as_of_option_equals_the_plan_as_of_today(
     services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Today is determined in the timezone of the policy pack, as in a run."""

@@ -137,7 +137,9 @@ def test_dag_params_have_title_description_and_type(dags: dict[str, Any], name: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_seal_runs_after_all_tasks_and_gate_decides_the_run_state(dags: dict[str, Any], name: str):
+def test_task_seal_runs_after_all_tasks_and_task_gate_succeeds_only_after_its_success(
+    dags: dict[str, Any], name: str
+):
     """The task `seal` also runs if other tasks failed."""
     dag = dags[name]
     leaves = [task.task_id for task in dag.tasks if not task.downstream_task_ids]
@@ -173,7 +175,9 @@ def test_only_incident_workflows_start_unpaused(dags: dict[str, Any], name: str)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_retries_outlast_a_service_outage_of_ten_minutes(dags: dict[str, Any], name: str):
+def test_task_retries_last_longer_than_a_service_outage_of_ten_minutes(
+    dags: dict[str, Any], name: str
+):
     """The retries of the task `seal` even last for more than an hour."""
     from include.orchestration.workflow import DEFAULT_ARGS
 

@@ -37,7 +37,9 @@ def queues(stack: dict[str, Any]) -> dict[str, int]:
     return counts
 
 
-def test_layout_has_the_hosts_and_ports_of_the_stack(stack: dict[str, Any]):
+def test_deployment_layout_lists_only_hosts_and_ports_that_the_compose_stack_has(
+    stack: dict[str, Any],
+):
     """Connections, certificates and health checks use the names in `include.deployment.layout`."""
     assert {*layout.SERVERS, *layout.ROLES} <= set(stack["services"])
     for entry, port in (
@@ -97,7 +99,7 @@ def test_databases_are_stopped_with_fast_shutdown(stack: dict[str, Any]):
         assert stack["services"][host]["stop_signal"] == "SIGINT"
 
 
-def test_environment_has_no_secrets_and_no_default_secrets(stack: dict[str, Any]):
+def test_container_environment_contains_no_secret_and_no_default_secret(stack: dict[str, Any]):
     """Containers get secrets only as files that `compose init` writes."""
     for name, service in stack["services"].items():
         for key, value in (service.get("environment") or {}).items():
@@ -212,7 +214,9 @@ def test_celery_executor_and_worker_are_importable_with_the_locked_versions():
     assert CeleryExecutor.supports_ad_hoc_ti_run is not None
 
 
-def test_health_checks_name_only_services_that_the_health_module_can_check(stack: dict[str, Any]):
+def test_health_checks_of_compose_file_cover_exactly_the_services_of_the_health_module(
+    stack: dict[str, Any],
+):
     """`include.deployment.health` would check an unknown service as if it were the mail server."""
     from include.deployment import health
 

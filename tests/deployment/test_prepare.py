@@ -142,7 +142,7 @@ def test_data_map_of_the_state_database_matches_the_migrations(
     assert [str(difference) for difference in differences] == []
 
 
-def test_celery_settings_name_importable_modules():
+def test_modules_in_celery_settings_can_be_imported():
     """A worker does not start if an import fails."""
     from importlib import import_module
 

@@ -102,7 +102,7 @@ def test_init_creates_missing_files_and_keeps_existing_files(copy: Path):
     assert existing_name["mail"]["host"] == layout.MAIL
 
 
-def test_init_adds_no_login_for_a_store_that_operators_replaced(
+def test_init_adds_no_zone_logins_for_offsite_store_that_operators_replaced(
     copy: Path,
 ) -> None:
     path = copy / "deploy" / "private" / "connections.json"
@@ -272,7 +272,9 @@ def test_every_connection_is_readable_by_airflow_and_the_command_line(deployed: 
             assert open_store(own).kind == "s3"
 
 
-def test_connections_of_pages_have_no_signing_key_and_no_login_that_can_write(deployed: Path):
+def test_connections_of_compliance_pages_have_no_signing_key_and_no_login_that_can_write(
+    deployed: Path,
+):
     """An attacker who controls the API server could steal its secrets."""
     private = deployed / "deploy" / "private"
     pages = json.loads((private / "connections_pages.json").read_text())

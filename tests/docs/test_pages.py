@@ -123,7 +123,7 @@ def test_check_of_links_reports_missing_files_and_missing_anchors(tmp_path: Path
 
 
 @pytest.mark.parametrize("page", [*PAGES, *TOP], ids=_name)
-def test_python_files_that_a_page_names_exist(page: Path) -> None:
+def test_python_files_that_are_mentioned_on_a_page_exist(page: Path) -> None:
     assert missing_modules(page) == []
 
 

@@ -51,7 +51,7 @@ def test_line_ends_are_normalized_and_control_characters_are_shown():
 
 
 @given(st.text(max_size=200), st.floats(1, 60))
-def test_text_in_page_margin_is_cut_to_one_line(text: str, width: float):
+def test_text_in_page_margin_is_shortened_to_fit_one_line(text: str, width: float):
     line = WORDS["en"].margin(text, width)
     assert "\n" not in line
     assert len(line) <= width / 0.55 + 1
@@ -59,21 +59,21 @@ def test_text_in_page_margin_is_cut_to_one_line(text: str, width: float):
 
 
 @given(st.text("Wx<&>\"'-/ \n词。", max_size=2_000))
-def test_allow_breaks_escapes_markup_and_adds_only_line_break_tags(text: str):
+def test_allow_breaks_escapes_markup_and_adds_only_wbr_tags(text: str):
     page = str(allow_breaks(text))
     assert page.replace("<wbr>", "") == str(escape(text))
     pieces = page.split("<wbr>")
     assert len(pieces) == 1 or all("<" not in piece for piece in pieces)
 
 
-def test_line_breaks_are_allowed_in_very_long_latin_words_only():
+def test_allow_breaks_adds_line_break_tags_only_in_very_long_latin_words():
     assert str(allow_breaks("a" * 64)) == "a" * 64
     assert max(map(len, str(allow_breaks("W" * 50_000)).split("<wbr>"))) < 121
     assert "<wbr>" not in str(allow_breaks("长" * 500))
 
 
 @given(st.lists(st.lists(st.text(max_size=60), min_size=4, max_size=4), min_size=1, max_size=5))
-def test_column_shares_sum_to_one(rows: list[list[str]]):
+def test_relative_column_widths_of_table_sum_to_one(rows: list[list[str]]):
     widths = column_shares(rows)
     assert sum(widths) == pytest.approx(1)
     assert min(widths) > 0.05

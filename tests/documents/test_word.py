@@ -161,7 +161,7 @@ def test_each_numbered_list_in_word_file_starts_at_one():
         assert begins.get(qn("w:val")) == "1"
 
 
-def test_properties_of_word_file_name_no_person(english: bytes, chinese: bytes):
+def test_properties_of_word_file_contain_no_name_of_a_person(english: bytes, chinese: bytes):
     for content, language, title in (
         (english, "en", "Report on a Personal Information Security Incident"),
         (chinese, "zh-CN", "个人信息安全事件报告"),

@@ -162,7 +162,7 @@ def test_incident_drill_changes_only_ledger_and_evidence_store(play: Play) -> No
     assert differences(after, snapshot(play.state)) == {}
 
 
-def test_drill_fails_if_its_state_was_lost(play: Play) -> None:
+def test_next_step_of_incident_drill_fails_if_the_schema_of_the_drill_was_lost(play: Play) -> None:
     """Later steps do not continue with an empty state, and the bundle's outcome is *failed*."""
     play.step(play.begins)
     play.goes_on().drop()
@@ -174,7 +174,7 @@ def test_drill_fails_if_its_state_was_lost(play: Play) -> None:
     assert differences(before, snapshot(play.state)) == {"public.evidence_ledger": 1}
 
 
-def test_sealing_killed_before_dropping_state_is_completed(
+def test_repeated_seal_drops_drill_schema_if_first_seal_was_killed_before_it_did(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next attempt drops the state and seals no second bundle.
@@ -304,7 +304,9 @@ def test_drill_reads_mapped_databases_and_writes_none(play: Play) -> None:
             connection.execute("CREATE TABLE written (id integer)")
 
 
-def test_states_of_sealed_drills_and_of_drills_without_recent_steps_are_dropped(play: Play) -> None:
+def test_schemas_of_sealed_drills_and_of_drills_without_recent_steps_are_dropped(
+    play: Play,
+) -> None:
     """The state is dropped after the drill was sealed, or after a long time without a step.
 
     The states of other drills are kept.

@@ -133,7 +133,9 @@ def test_creating_and_dropping_drill_schema_leaves_database_unchanged(
     assert not dropped(migrated_database)
 
 
-def test_snapshot_of_test_database_detects_each_kind_of_change(migrated_database: str) -> None:
+def test_two_snapshots_of_test_database_differ_after_each_kind_of_change(
+    migrated_database: str,
+) -> None:
     """Cases: a new row, a changed row, a used sequence number and a new table.
 
     Other tests compare such snapshots to show that nothing changed.
@@ -272,7 +274,9 @@ def test_process_killed_during_creation_leaves_no_drill_schema(migrated_database
     assert steps(opened(migrated_database)) == 0
 
 
-def test_drill_schema_is_not_created_if_check_refuses_the_run(migrated_database: str) -> None:
+def test_drill_schema_is_not_created_if_the_check_of_live_tables_fails(
+    migrated_database: str,
+) -> None:
     """The check reads the live tables while a lock prevents that the drill ends."""
 
     def refuse(conn: Connection) -> None:
@@ -316,7 +320,7 @@ def test_schema_of_other_program_or_run_is_neither_used_nor_dropped(migrated_dat
             schema.drop(live, other)
 
 
-def test_error_for_role_without_create_right_names_grant_statement(
+def test_error_for_role_without_create_right_contains_the_grant_statement(
     database: str, migrated_once: str
 ) -> None:
     del migrated_once
@@ -361,7 +365,9 @@ def test_drill_and_live_runs_do_not_block_each_other_by_locks(migrated_database:
         pass
 
 
-def test_drills_without_recent_steps_are_listed(migrated_database: str) -> None:
+def test_drills_without_steps_since_returns_only_drills_without_a_recent_step(
+    migrated_database: str,
+) -> None:
     """A drill with a recent step is not listed."""
     live = engine(migrated_database)
     opened(migrated_database)

@@ -103,7 +103,9 @@ def test_human_step_asks_again_until_an_answer_is_accepted(human_step_run: Human
     assert human_step_run.state == "success"
 
 
-def test_form_values_keep_their_types(human_step_run: HumanStepRun) -> None:
+def test_boolean_and_number_of_answer_form_keep_their_types_in_airflow(
+    human_step_run: HumanStepRun,
+) -> None:
     """A boolean and a number keep their types in Airflow's database."""
     option, _who, entered, read = human_step_run.kept["one.taken"][-1]
     assert (option, entered["told"], entered["people"]) == ("Done", True, 12)
@@ -121,7 +123,7 @@ def test_mapped_human_step_asks_once_in_each_task_instance(human_step_run: Human
         assert ["each", index, "success", 1] in human_step_run.tasks
 
 
-def test_watch_task_polls_while_human_steps_wait_and_ends_with_them(
+def test_watch_task_checks_once_a_second_while_human_steps_wait_and_then_ends(
     human_step_run: HumanStepRun,
 ) -> None:
     """The task `watch` polls about once a second and does not delay the end of the run."""

@@ -73,7 +73,9 @@ def test_second_run_checks_only_changed_records(cli: Cli, checked: dict[str, Any
     assert figures[0] == figures[1]
 
 
-def test_check_quality_runs_with_a_drafted_policy_pack(cli: Cli, tmp_path: Path):
+def test_check_quality_with_a_drafted_policy_pack_finds_no_violation_and_needs_attention(
+    cli: Cli, tmp_path: Path
+):
     """`config map` drafts a pack for Chinook, and its records meet the default expectations.
 
     The drafted expectations are not required until a person says so. Until then, the control of

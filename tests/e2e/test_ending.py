@@ -199,7 +199,7 @@ def test_killed_run_is_sealed_when_the_workflow_starts_again(restarted: Restarte
     assert restarted.run["outcome"] == "attention"
 
 
-def test_running_run_of_a_scheduler_is_not_sealed_when_a_workflow_starts(
+def test_starting_a_workflow_does_not_seal_a_run_that_a_scheduler_is_executing(
     restarted: Restarted,
 ) -> None:
     """A scheduler in the same database holds no lock on the files of this home folder."""

@@ -161,7 +161,7 @@ def restored(cli: Cli, retained: Retained, second: dict[str, Any]) -> dict[str, 
     )
 
 
-def test_restore_of_an_old_backup_repeats_erasures(
+def test_restored_copy_of_an_old_backup_has_no_erased_or_unmasked_record(
     cli: Cli, retained: Retained, restored: dict[str, Any]
 ) -> None:
     """Erased records are absent from the restored copy, and masked ones are masked."""

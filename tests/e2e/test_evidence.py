@@ -54,7 +54,7 @@ def test_verify_accepts_unchanged_evidence(cli: Cli, bundle: Path):
 
 
 @pytest.mark.parametrize("name", ["result.json", "report.en.html", "SHA256SUMS", "SHA256SUMS.sig"])
-def test_verify_names_a_bundle_with_a_changed_byte(cli: Cli, bundle: Path, name: str):
+def test_verify_fails_and_reports_the_bundle_with_a_changed_byte(cli: Cli, bundle: Path, name: str):
     """The command names the bundle and exits with 1."""
     with touched(bundle / name):
         output = cli.json("verify", "--all", code=1)
@@ -64,7 +64,7 @@ def test_verify_names_a_bundle_with_a_changed_byte(cli: Cli, bundle: Path, name:
     assert output["reason"]
 
 
-def test_verify_names_a_changed_ledger_row(cli: Cli, bundle: Path):
+def test_verify_fails_and_reports_the_bundle_of_a_changed_ledger_row(cli: Cli, bundle: Path):
     """Somebody could change a failed control to a passed one in the evidence ledger."""
     change = "UPDATE evidence_ledger SET outcome = %s WHERE bundle = %s"
     owner = LocalProfile(cli.services.home).owner_conninfo("parcelseal_state")

@@ -91,7 +91,7 @@ def queries(login: Login) -> Iterator[MissingRight]:
         ("courier_intake", intake, OF_QUALITY_SUITE),
     ],
 )
-def test_each_missing_right_is_named_and_the_printed_statement_grants_it(
+def test_each_missing_right_is_reported_with_a_statement_that_grants_it(
     admin: psycopg.Connection[Any], role: str, lacks: Lacks, unneeded: set[tuple[str, str | None]]
 ) -> None:
     granted = admin.execute(GRANTED, {"role": role}).fetchall()

@@ -83,7 +83,9 @@ def rows(conninfo: str, tables: dict[str, int]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("name", "outcome"), [("backed_up", "attention"), ("drilled", "pass")])
-def test_run_prints_its_result(name: str, outcome: str, request: pytest.FixtureRequest):
+def test_command_run_prints_outcome_number_of_findings_and_report_files(
+    name: str, outcome: str, request: pytest.FixtureRequest
+):
     """The backup needs attention, because the store is on the same disk as the sample database."""
     run = request.getfixturevalue(name)
     assert set(run) == RUN_KEYS
@@ -187,7 +189,7 @@ def test_failed_backup_of_a_database_does_not_affect_the_others(failed: FailedRu
         ("forged", "choose.failed", "signature does not fit"),
     ],
 )
-def test_failed_restore_drill_names_the_cause(
+def test_finding_of_failed_restore_drill_states_the_cause(
     failed: FailedRuns, database: str, step: str, words: str
 ):
     """Causes: a damaged object, a changed manifest, an unloadable dump, a missing backup."""
@@ -277,7 +279,7 @@ def test_wrong_argument_is_refused(cli: Cli, words: list[str], code: int, messag
         ("OFFSITE_STORE", '{"conn_type": "fs"}', ["backup", "list"], 2, "offsite_store"),
     ],
 )
-def test_error_names_the_wrong_connection_without_its_password(
+def test_error_about_wrong_connection_contains_its_name_without_its_password(
     cli: Cli,
     backed_up: dict[str, Any],
     variable: str,

@@ -52,14 +52,16 @@ def test_each_recipient_decrypts_the_message(
     assert size < 100 or clear[:64] not in message
 
 
-def test_key_of_non_recipient_is_refused(message: bytes, stranger: OpeningKey):
+def test_message_cannot_be_decrypted_with_a_key_of_someone_who_is_no_recipient(
+    message: bytes, stranger: OpeningKey
+):
     """The error names the reason and the key of the object."""
     with pytest.raises(ContentRefused, match="does not belong to any of its recipients") as refused:
         opened(message, stranger)
     assert "courier/x/database.dump.zst.enc" in refused.value.message
 
 
-def test_other_key_with_the_id_of_a_recipient_is_refused(
+def test_message_cannot_be_decrypted_with_another_key_that_has_the_id_of_a_recipient_key(
     message: bytes, operations: Holder, stranger: OpeningKey
 ):
     """The key id only selects the encrypted data key.
@@ -71,7 +73,7 @@ def test_other_key_with_the_id_of_a_recipient_is_refused(
         opened(message, liar)
 
 
-def test_closing_a_partly_read_message_gives_no_warning(
+def test_partly_read_encrypted_message_can_be_discarded_without_a_warning(
     message: bytes, operations: Holder, stranger: OpeningKey, monkeypatch: pytest.MonkeyPatch
 ):
     """Since 3.13, Python prints an error in this case, which looked like a fault in logs."""
@@ -134,7 +136,7 @@ def test_truncated_message_is_refused(message: bytes, offline: Holder, data: st.
         opened(message[:length], offline.opening)
 
 
-def test_reordered_dropped_or_foreign_frames_are_refused(
+def test_message_with_reordered_dropped_or_foreign_frames_is_refused(
     recipients: list[Recipient], operations: Holder
 ):
     """A foreign frame comes from another message with the same recipients."""

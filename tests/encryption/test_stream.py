@@ -24,7 +24,7 @@ def count(up_to: int) -> Iterator[bytes]:
         yield b"%d," % number
 
 
-def test_pieces_pass_two_stages_in_order():
+def test_two_connected_stream_stages_return_all_pieces_in_order():
     """At the end, no thread of the stages is running."""
     with (
         Stage(lambda: count(200), "first") as first,
@@ -67,7 +67,7 @@ def test_closing_the_reader_early_ends_endless_producer():
     assert "first" not in names()
 
 
-def test_producer_is_only_a_few_pieces_ahead():
+def test_producer_of_stream_stage_is_at_most_a_few_pieces_ahead_of_its_reader():
     """The producer waits while its short queue is full, so little memory is needed."""
     produced = []
 
@@ -87,7 +87,9 @@ def test_producer_is_only_a_few_pieces_ahead():
     pieces=st.lists(st.binary(max_size=20), max_size=30),
     sizes=st.lists(st.integers(0, 25), max_size=80),
 )
-def test_full_reader_returns_requested_size_until_the_end(pieces: list[bytes], sizes: list[int]):
+def test_full_reader_returns_as_many_bytes_as_requested_until_the_end_of_the_stream(
+    pieces: list[bytes], sizes: list[int]
+):
     """This applies to pieces of any size. `total` is the number of bytes read."""
     reader, file = FullReader(iter(pieces)), io.BytesIO(b"".join(pieces))
     for size in sizes:
@@ -97,7 +99,7 @@ def test_full_reader_returns_requested_size_until_the_end(pieces: list[bytes], s
     assert reader.read(5) == b""
 
 
-def test_pipe_is_read_to_its_end_in_large_pieces():
+def test_pipe_returns_large_pieces_until_its_end_although_the_writes_are_small():
     """The sizes of the writes do not matter. An empty pipe yields no piece."""
     content = os.urandom(3 * PIECE + 17)
     reading, writing = os.pipe()

@@ -294,7 +294,7 @@ def test_digests_of_different_records_differ(
     assert len(digests) == 2
 
 
-def test_digest_depends_on_how_a_composite_key_is_split_into_columns():
+def test_composite_keys_with_equal_joined_text_but_other_columns_have_different_digests():
     """The keys ("a", "bc") and ("ab", "c") have different digests."""
     parts = [["a", "bc"], ["ab", "c"], ["abc"], ["abc", ""], ["", "abc"], ['a", "bc']]
     digests = [KEYS.digest("1", "d", "c", part) for part in parts]

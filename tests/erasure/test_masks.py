@@ -170,7 +170,7 @@ def test_sql_mask_equals_python_mask_and_does_not_change_masked_values(
 
 @given(values=TEXTS)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_mask_hides_rest_of_name_six_digits_of_phone_number_and_room_number(
+def test_mask_hides_all_but_first_character_of_name_six_phone_digits_and_room_number(
     anywhere: psycopg.Connection, values: list[str]
 ):
     """A mask hides all of a name except its first character.
@@ -300,7 +300,9 @@ def test_exceeds_mask_is_false_for_masked_values_and_true_for_unmasked_values(
     assert exceeds(anywhere, visible, kind) == [True] * len(visible)
 
 
-def test_mask_assignments_mask_columns_and_keep_existing_stamp(conn: psycopg.Connection):
+def test_mask_assignments_mask_all_columns_and_do_not_change_an_existing_masking_time(
+    conn: psycopg.Connection,
+):
     """A short column gets only stars, and a NOT NULL column is set to an empty text."""
     conn.execute(
         """CREATE DOMAIN label AS varchar(8) NOT NULL; CREATE DOMAIN longer AS label;
@@ -337,7 +339,9 @@ def test_mask_assignments_mask_columns_and_keep_existing_stamp(conn: psycopg.Con
     assert [stamp for (stamp,) in stamps] == [NOW, datetime(2026, 1, 1, tzinfo=UTC), NOW]
 
 
-def test_needs_masking_is_true_for_record_without_stamp(conn: psycopg.Connection):
+def test_needs_masking_is_true_for_masked_values_if_masking_time_is_missing(
+    conn: psycopg.Connection,
+):
     """If the table has no stamp column, only the values of the masked columns decide."""
     conn.execute("CREATE TABLE t (name text, masked_at date); INSERT INTO t VALUES ('王**')")
     shapes = read_column_shapes(conn, T)
@@ -348,7 +352,7 @@ def test_needs_masking_is_true_for_record_without_stamp(conn: psycopg.Connection
 
 
 @pytest.mark.parametrize(("kind", "column"), [("erase", "born"), ("phone", "number")])
-def test_mask_assignments_refuse_unsuitable_column_by_name(
+def test_mask_assignments_refuse_unsuitable_column_and_the_error_contains_its_name(
     conn: psycopg.Connection, kind: MaskKind, column: str
 ):
     conn.execute("CREATE TABLE t (born date NOT NULL, number bigint)")
@@ -356,7 +360,7 @@ def test_mask_assignments_refuse_unsuitable_column_by_name(
         mask_assignments(Mask({column: kind}), read_column_shapes(conn, T), sql.SQL("now()"))
 
 
-def test_masks_of_returns_only_record_classes_that_are_masked():
+def test_masks_of_returns_only_record_classes_whose_action_is_mask():
     common = {"collection": "c", "clock": "at", "period": "P1D", "basis": "business"}
     rules = [
         RetentionRule.model_validate({"class": "a", "action": "delete", **common}),

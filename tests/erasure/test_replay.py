@@ -117,7 +117,7 @@ def test_replay_fails_and_changes_nothing_if_unerased_record_refers_to_erased_re
     assert replayed(with_referring).remaining == 0
 
 
-def test_on_delete_set_null_sets_references_to_erased_records_to_null(
+def test_replay_sets_references_with_on_delete_set_null_to_null_if_it_erases_the_record(
     copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
     copy.execute(

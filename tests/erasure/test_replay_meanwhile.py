@@ -107,7 +107,7 @@ def test_second_replay_step_matches_only_batches_that_were_added_during_first_st
     assert rows(copy, "SELECT customer_id FROM customer") == [(1,)]
 
 
-def test_replay_repeats_the_search_only_for_collections_with_new_or_remaining_keys(
+def test_replay_searches_again_only_for_keys_of_collections_with_new_erasures_or_matches(
     copy: psycopg.Connection,
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
@@ -131,7 +131,7 @@ def test_replay_repeats_the_search_only_for_collections_with_new_or_remaining_ke
     assert calls["searched"] == [["customer"], ["t"], ["customer"], ["waybill"]]
 
 
-def test_replay_repeats_the_search_for_keys_that_earlier_replay_steps_erased(
+def test_replay_searches_again_for_keys_that_its_earlier_steps_erased(
     copy: psycopg.Connection, state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search finds a row with one column of a composite key that the first step erased."""

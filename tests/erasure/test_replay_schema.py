@@ -320,7 +320,7 @@ RELATIONS_WITH_KEYS = {
 
 
 @pytest.mark.parametrize("name", RELATIONS_WITH_KEYS)
-def test_search_counts_rows_with_erased_key(
+def test_search_counts_rows_of_each_relation_that_contain_an_erased_key(
     copy: psycopg.Connection, state: Engine, name: str
 ) -> None:
     """Keys are found even if the copy lacks the record: customer 9 was erased before the backup."""

@@ -289,7 +289,7 @@ def test_database_error_during_resolve_contains_no_values_of_records(target: Led
         target.resolve()
 
 
-def test_server_of_identifies_system_timeline_and_database(
+def test_server_of_is_equal_only_for_the_same_database_of_the_same_server(
     target: LedgerAndRecords, postgres: EmbeddedPostgres
 ):
     here = server_of(target.conn)
@@ -301,7 +301,9 @@ def test_server_of_identifies_system_timeline_and_database(
     assert not identifies_server(None)
 
 
-def test_server_of_has_an_unknown_component_if_the_role_lacks_a_right(target: LedgerAndRecords):
+def test_server_of_identifies_no_server_if_the_role_may_not_read_its_system_identifier(
+    target: LedgerAndRecords,
+):
     """The missing right does not abort the transaction."""
     target.conn.execute(
         "DROP ROLE IF EXISTS mute; CREATE ROLE mute;"

@@ -27,7 +27,7 @@ def newest(evidence: Evidence) -> ledger.LedgerRow:
     return row
 
 
-def test_reader_returns_files_as_sealed(chain: Evidence) -> None:
+def test_bundle_reader_returns_the_sealed_bytes_of_each_file(chain: Evidence) -> None:
     """The reader returns each file of SHA256SUMS, SHA256SUMS itself and its signature."""
     bundle_reader, row = reader_of(chain), newest(chain)
     signed = bundle_reader.signed(row)

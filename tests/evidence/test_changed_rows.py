@@ -21,7 +21,7 @@ FOREIGN = "key_fingerprint = repeat('b', 64)"
 
 
 @pytest.mark.parametrize("forged", ["", "sums_sha256 = repeat('a', 64), "])
-def test_seal_is_refused_if_last_ledger_row_was_changed_to_name_an_untrusted_key(
+def test_seal_is_refused_if_key_of_last_ledger_row_was_changed_to_an_untrusted_key(
     company: Company, forged: str
 ) -> None:
     """A trusted key signed the bundle of this row, so the row was not signed by a replaced key."""
@@ -40,7 +40,7 @@ def test_seal_is_refused_if_last_ledger_row_was_changed_to_name_an_untrusted_key
     assert company.evidence.verify().verified
 
 
-def test_seal_is_refused_if_last_ledger_rows_were_changed_to_name_an_untrusted_key(
+def test_seal_is_refused_if_keys_of_last_ledger_rows_were_changed_to_an_untrusted_key(
     company: Company,
 ) -> None:
     """The row before the last row proves nothing about the chain if it was changed as well."""
@@ -60,7 +60,7 @@ def test_next_seal_reports_changed_ledger_row_between_other_rows(company: Compan
     assert codes(findings) == [("evidence.ledger_changed", "fail")]
 
 
-def test_figures_stay_unknown_if_another_bundle_is_copied_over_an_untrusted_bundle(
+def test_register_figures_of_untrusted_bundle_stay_unknown_if_another_bundle_is_copied_over_it(
     company: Company,
 ) -> None:
     """The figures of the replaced bundle stay unknown, however many bundles follow."""

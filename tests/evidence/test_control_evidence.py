@@ -116,7 +116,9 @@ def test_control_with_pruned_evidence_has_no_evidence(chain: Evidence) -> None:
 
 
 @given(minutes=st.integers(0, 5 * 24 * 60))
-def test_age_of_evidence_depends_on_the_cadence_of_its_control(minutes: int) -> None:
+def test_evidence_is_in_time_late_or_outdated_according_to_the_cadence_of_its_control(
+    minutes: int,
+) -> None:
     """Evidence is late if it is older than the cadence and the grace period of two hours per day.
 
     It is outdated after two cadences.

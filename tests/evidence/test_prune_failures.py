@@ -227,7 +227,9 @@ def test_stored_checkpoint_without_trusted_signature_is_ignored(
     assert marks_of(chain) == [1]
 
 
-def test_evidence_in_s3_is_pruned_after_its_lock(evidence: Evidence, endpoint: str) -> None:
+def test_pruning_deletes_all_s3_versions_of_unlocked_bundle_and_keeps_locked_bundle(
+    evidence: Evidence, endpoint: str
+) -> None:
     """All versions are deleted. A locked bundle is kept until a later call."""
     client = client_for(endpoint)
     bucket = new_bucket(client)

@@ -79,7 +79,7 @@ def test_first_loss_of_rows_is_still_reported_after_second_loss_is_repaired(
         company.harm("DROP TABLE lost_hold")
 
 
-def test_first_loss_is_still_reported_if_bundles_list_its_figure_only_in_also_lost(
+def test_first_loss_of_rows_is_still_reported_if_all_compared_bundles_were_sealed_after_it(
     company: Company,
 ) -> None:
     """Every compared bundle was sealed while both losses existed."""
@@ -140,7 +140,7 @@ def test_loss_cannot_be_accepted_while_its_register_is_being_written(
     assert company.lost() == {"legal_hold"}
 
 
-def test_newest_figures_include_figure_of_older_state_if_newest_state_lacks_it(
+def test_newest_figures_contain_the_older_figure_of_a_register_that_the_newest_state_lacks(
     company: Company,
 ) -> None:
     company.seal()

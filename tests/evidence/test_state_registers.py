@@ -242,7 +242,9 @@ def test_figures_are_read_from_bundle_whose_signature_is_only_in_state_database(
     assert state.lost == {}
 
 
-def test_register_that_is_being_written_keeps_its_sealed_figure(company: Company) -> None:
+def test_figures_of_register_that_is_being_written_are_those_of_the_last_seal(
+    company: Company,
+) -> None:
     """Rows of an open transaction may have lower ids than rows that were committed after them."""
     sealed, _ = company.seal()
     with company.state.connect() as conn, conn.begin():
@@ -334,7 +336,7 @@ def shared_evidence(
     later=st.lists(st.sampled_from(CHANGES[:-1]), max_size=5),
     table=st.sampled_from(TABLES[1:]),
 )
-def test_only_deleted_register_rows_are_a_loss_after_random_changes(
+def test_only_deletion_of_register_rows_counts_as_loss_among_random_changes(
     shared_evidence: Callable[[], Company],
     changes: list[Callable[[Company], object]],
     later: list[Callable[[Company], object]],

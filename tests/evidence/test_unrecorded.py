@@ -181,7 +181,7 @@ def test_recovery_ignores_genuine_bundle_that_was_copied_to_another_folder(
 
 @pytest.mark.parametrize("name", [SIGNATURE, SUMS, RESULT])
 @pytest.mark.parametrize("hide", ["delete", "overwrite"])
-def test_seal_adds_lost_row_of_bundle_that_an_intruder_hid_in_s3(
+def test_seal_adds_lost_ledger_row_of_bundle_that_was_overwritten_or_deleted_in_s3(
     evidence: Evidence, endpoint: str, name: str, hide: str
 ) -> None:
     """The older version of the object is the signed one. Verification names the bundle."""

@@ -96,7 +96,9 @@ def test_copies_of_genuine_bundle_do_not_hide_bundle_without_ledger_row(
     assert "evidence.register_lost" in [finding.code for finding in findings]
 
 
-def test_bundles_that_follow_the_ledger_are_read_before_other_bundles(evidence: Evidence) -> None:
+def test_bundle_that_continues_the_chain_after_last_ledger_row_is_read_before_other_bundles(
+    evidence: Evidence,
+) -> None:
     """Otherwise newer copies of pruned bundles would be read instead of the lost bundle."""
     company = Company(evidence, evidence.engine)
     company.hold()

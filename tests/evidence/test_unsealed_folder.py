@@ -95,7 +95,9 @@ def test_seal_is_refused_if_stored_file_was_removed_before_the_seal(evidence: Ev
         evidence.seal(stored={NAME: digest})
 
 
-def test_file_keeps_previous_content_if_writer_is_not_committed(evidence: Evidence) -> None:
+def test_evidence_file_keeps_its_previous_content_if_its_writer_is_not_committed(
+    evidence: Evidence,
+) -> None:
     """If there is no previous content, the file does not exist."""
     ahead = folder(evidence.store)
     with ahead.writer(NAME) as writer:

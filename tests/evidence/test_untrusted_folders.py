@@ -45,7 +45,9 @@ def grow(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_large_file_is_refused_before_it_is_read_completely(chain: Evidence, name: str) -> None:
+def test_too_large_bundle_file_is_refused_before_it_is_read_completely(
+    chain: Evidence, name: str
+) -> None:
     """This holds for verification, for the compliance pages and for the recovery of the ledger."""
     row = ledger.rows(chain.conn)[-1]
     grow(chain.root / row.bundle / name)

@@ -78,7 +78,7 @@ def run_lines(lines: list[str], environment: dict[str, str]) -> subprocess.Compl
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
 @pytest.mark.parametrize("name", KINDS)
-def test_verification_names_bundle_in_which_a_byte_of_any_file_was_changed(
+def test_verification_fails_and_reports_bundle_with_a_changed_byte_in_any_file(
     chain: Evidence, name: str, seq: int
 ) -> None:
     """A byte in the middle of the file is changed, in the first, a middle and the last bundle."""
@@ -96,7 +96,9 @@ def test_verification_names_bundle_in_which_a_byte_of_any_file_was_changed(
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_verification_names_bundle_with_missing_or_added_file(chain: Evidence, name: str) -> None:
+def test_verification_fails_and_reports_bundle_with_missing_or_added_file(
+    chain: Evidence, name: str
+) -> None:
     bundle = row_at(chain, 2).bundle
     file = chain.root / bundle / name
     content = file.read_bytes()
@@ -116,7 +118,7 @@ def test_verification_names_bundle_with_missing_or_added_file(chain: Evidence, n
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
 @pytest.mark.parametrize("column", list(COLUMNS))
-def test_verification_names_bundle_of_ledger_row_with_any_changed_column(
+def test_verification_fails_and_reports_bundle_whose_ledger_row_has_any_changed_column(
     chain: Evidence, column: str, seq: int
 ) -> None:
     """Every column is changed, in the first, a middle and the last row."""
@@ -194,7 +196,7 @@ def test_verification_fails_if_signer_pem_is_not_the_key_that_signed(chain: Evid
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
 @pytest.mark.parametrize("folder_too", [False, True])
-def test_verification_names_bundle_of_deleted_ledger_row(
+def test_verification_fails_and_reports_bundle_whose_ledger_row_was_deleted(
     chain: Evidence, seq: int, folder_too: bool
 ) -> None:
     """If row and folder of the last bundle are deleted together, the loss is not detected."""
@@ -208,7 +210,9 @@ def test_verification_names_bundle_of_deleted_ledger_row(
     assert (verification.verified, verification.first_bad) == (False, row.bundle)
 
 
-def test_verification_names_first_of_several_deleted_ledger_rows(chain: Evidence) -> None:
+def test_verification_reports_bundle_of_the_first_of_several_deleted_ledger_rows(
+    chain: Evidence,
+) -> None:
     """First, two rows in the middle are deleted. Later, all rows are deleted."""
     chain.seal(11)
     first = row_at(chain, 2).bundle

@@ -39,7 +39,7 @@ def connection(database: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-def test_value_set_may_be_larger_than_the_column_limit_of_postgresql(
+def test_value_set_with_more_values_than_a_postgresql_query_has_columns_is_accepted(
     connection: psycopg.Connection,
 ) -> None:
     """A query can have at most 1,664 columns, so it must not have one column for each value."""
@@ -83,7 +83,7 @@ def test_value_set_may_be_larger_than_the_column_limit_of_postgresql(
     ],
     ids=str,
 )  # fmt: skip
-def test_misfit_names_the_argument_that_does_not_fit_the_column_type(
+def test_misfit_message_states_the_argument_that_does_not_fit_the_column_type(
     connection: psycopg.Connection, kind: str, kwargs: dict[str, Any], fault: str | None
 ) -> None:
     """Without this check, PostgreSQL would refuse the whole scan or misread the argument."""

@@ -117,14 +117,14 @@ def test_backup_with_wrong_password_fails_without_printing_it(
     assert list(directory.open().list()) == []
 
 
-def test_backup_of_missing_database_fails_and_names_the_database(
+def test_backup_of_missing_database_fails_with_the_name_of_the_database(
     small: Rig, directory: StoreLocation
 ) -> None:
     with pytest.raises(UsageError, match="fault_none"):
         small.back_up(directory.open(), source=small.address.with_database("fault_none"))
 
 
-def test_backup_from_stopped_server_fails_and_names_the_server(
+def test_backup_from_stopped_server_fails_with_the_address_of_the_server(
     small: Rig, directory: StoreLocation
 ) -> None:
     """The error message states what to check."""

@@ -278,7 +278,7 @@ def test_preflight_fails_for_unusable_recipients(small: Rig, s3: StoreLocation) 
     }
 
 
-def test_retry_of_backup_killed_after_publishing_reuses_restore_point(
+def test_retry_of_backup_killed_after_publishing_creates_no_second_restore_point(
     small: Rig, s3: StoreLocation
 ) -> None:
     """The retry records the killed attempt's restore point and does not create another."""
@@ -294,7 +294,7 @@ def test_retry_of_backup_killed_after_publishing_reuses_restore_point(
     assert other.id != first.id
 
 
-def test_backup_with_slow_system_clock_keeps_both_restore_points(
+def test_backup_with_slow_system_clock_is_kept_beside_the_later_restore_point(
     small: Rig, location: StoreLocation
 ) -> None:
     """The system clock of the second worker is two hours slow. Both restore points are kept.

@@ -78,7 +78,7 @@ def test_rollback_after_remind_owners_leaves_no_notification(state: Engine) -> N
     assert reminded(state, datetime(2026, 11, 10, 9, tzinfo=SHANGHAI)) == [1]
 
 
-def test_keep_open_keys_leaves_out_notifications_of_closed_findings(state: Engine) -> None:
+def test_keep_open_keys_returns_only_notification_keys_of_open_findings(state: Engine) -> None:
     reminded(state, datetime(2026, 11, 10, 9, tzinfo=SHANGHAI))
     queued_keys = ["1/2026-11-10", "1/2026-11-10#1", "2/2026-11-10", "77/2026-11-10"]
     with state.begin() as conn:

@@ -73,7 +73,7 @@ def record_holds(state: Engine, database: str) -> RecordHolds:
         return load_record_holds(conn, database)
 
 
-def test_batch_reads_holds_again_only_after_a_hold_was_placed_or_released(state: Engine) -> None:
+def test_batch_reads_legal_holds_again_only_after_one_was_placed_or_released(state: Engine) -> None:
     """Reading many holds in each batch would take longer than the batch."""
     with HoldGuard(state, "courier") as guard:
         holds_of_batches = []
@@ -140,7 +140,7 @@ def test_fingerprint_of_holds_changes_if_hold_is_placed_or_released(state: Engin
     assert record_holds(state, "courier").fingerprint == (second.id,)
 
 
-def test_hold_that_is_placed_during_batch_waits_and_applies_to_next_batch(
+def test_legal_hold_placed_during_batch_waits_for_its_end_and_applies_to_next_batch(
     state: Engine, watch: psycopg.Connection, threads: ThreadPoolExecutor
 ) -> None:
     """The next batch waits for the hold, so a run of many batches cannot delay the hold forever."""
@@ -164,7 +164,7 @@ def database_holds_in_batch(guard: HoldGuard) -> tuple[Hold, ...]:
         return holds.everything
 
 
-def test_waiting_hold_is_placed_before_later_batches(
+def test_batch_that_starts_after_a_waiting_legal_hold_applies_this_hold(
     state: Engine, watch: psycopg.Connection, threads: ThreadPoolExecutor
 ) -> None:
     """A later shared lock does not overtake the waiting exclusive lock of the hold."""
@@ -213,7 +213,7 @@ def test_batch_fails_and_hold_can_be_placed_if_database_session_of_batch_is_kill
         kill_lock_owner(watch)
 
 
-def test_confirm_fails_if_database_session_lost_its_lock(state: Engine) -> None:
+def test_confirm_raises_service_error_if_database_session_lost_its_lock(state: Engine) -> None:
     """A connection pooler may switch to another session, which does not have the lock."""
 
     def lose_lock() -> None:

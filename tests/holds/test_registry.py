@@ -52,7 +52,9 @@ def test_release_fails_for_unknown_or_released_hold(conn: Connection) -> None:
 
 
 @pytest.mark.parametrize("field", ["value", "reason", "owner", "case_ref"])
-def test_add_refuses_empty_field_and_names_it(conn: Connection, field: str) -> None:
+def test_add_hold_refuses_empty_field_and_the_error_contains_the_field_name(
+    conn: Connection, field: str
+) -> None:
     texts = {"value": "x", field: "  "}
     with pytest.raises(UsageError, match=field.replace("_", " ")):
         add_hold(conn, HoldKind.CLASS, **texts)
@@ -112,7 +114,7 @@ def test_release_refuses_phone_number_in_reason(conn: Connection) -> None:
 
 
 @pytest.mark.parametrize("kind", [HoldKind.SUBJECT, HoldKind.WAYBILL, HoldKind.CASE])
-def test_add_accepts_number_like_phone_number_after_database_prefix(
+def test_add_hold_accepts_key_that_looks_like_phone_number_only_with_database_prefix(
     conn: Connection, kind: HoldKind
 ) -> None:
     """The prefix declares that the number is a key, although it looks like a phone number."""
@@ -132,7 +134,7 @@ def test_add_accepts_number_like_phone_number_after_database_prefix(
         "13800138000/12",
     ],
 )
-def test_add_refuses_format_of_phone_or_id_number_after_database_prefix(
+def test_add_hold_refuses_key_with_country_code_spaces_or_final_x_even_with_database_prefix(
     conn: Connection, value: str
 ) -> None:
     """A serial number has no country code, no spaces and no final X."""

@@ -79,7 +79,7 @@ def test_containment_entered_by_mistake_is_open_again_after_correction(company: 
     assert not time_limit(case, "contained").is_open
 
 
-def test_time_limit_to_notify_is_open_again_after_correction_of_entry_about_a_call(
+def test_time_limit_to_notify_is_open_again_after_entry_that_people_were_called_is_corrected(
     company: Company,
 ) -> None:
     case = company.open(1, 11).until("decide")
@@ -101,7 +101,7 @@ def test_time_limit_to_notify_is_open_again_after_correction_of_entry_about_a_ca
 
 
 @pytest.mark.parametrize("position", [None, 0, 2, 99])
-def test_refusal_to_correct_an_entry_names_entries_that_can_be_corrected(
+def test_refusal_to_correct_an_entry_lists_entries_that_can_be_corrected(
     company: Company, position: int | None
 ) -> None:
     case = company.open(1)
@@ -147,7 +147,7 @@ def test_correction_with_entered_time_of_event_is_refused(company: Company) -> N
         case.update(Action.CORRECT, by=LEAD, entry=2, at=company.clock.now().isoformat())
 
 
-def test_notification_is_complete_after_correction_if_notices_were_sent_later(
+def test_notification_stays_complete_despite_corrected_entry_if_notices_were_sent_later(
     company: Company,
 ) -> None:
     case = company.open(1).until("decide")
@@ -165,7 +165,7 @@ def test_notification_is_complete_after_correction_if_notices_were_sent_later(
     assert time_limit(case, "individuals_told").done_at == sent
 
 
-def test_correction_also_revokes_completed_notification_that_relied_on_mistake(
+def test_correction_of_entry_also_revokes_the_completed_notification_that_relied_on_it(
     company: Company,
 ) -> None:
     case = asked(company, 1, 2)

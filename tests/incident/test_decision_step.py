@@ -60,7 +60,9 @@ def test_author_of_impact_texts_may_not_decide(company: Company) -> None:
     assert case.entries(Kind.DECIDED)[0].by == OTHER_BOSS
 
 
-def test_assigned_person_decides_if_all_other_approvers_are_excluded(company: Company) -> None:
+def test_person_assigned_by_leader_may_decide_if_all_other_approvers_are_excluded(
+    company: Company,
+) -> None:
     case = company.open(accounts=[OTHER_BOSS]).until("grade")
     case.update(Action.ASSIGN, account=BOSS, duty="customer_service", words="nobody else is there")
     case.answer("impact", BOSS)
@@ -130,7 +132,7 @@ def test_second_decision_on_same_people_is_refused(company: Company) -> None:
 
 
 @pytest.mark.parametrize("looked", [True, False])
-def test_many_people_without_address_require_confirmation_of_list(
+def test_decision_to_notify_needs_confirmed_list_if_many_people_have_no_address(
     company: Company, looked: bool
 ) -> None:
     case = asked(company, 1, 2, 11, 12)
@@ -162,7 +164,9 @@ def test_no_decision_is_requested_if_nobody_is_affected(company: Company) -> Non
     assert case.record.incident.state is State.CLOSED
 
 
-def test_people_found_after_count_without_people_require_decision(company: Company) -> None:
+def test_decision_is_required_for_people_found_after_a_first_count_of_zero(
+    company: Company,
+) -> None:
     case = company.open(since="2026-11-20T00:00").until("impact")
     assert case.ask("decide") is None
     run = widened(case, 1)
@@ -184,7 +188,7 @@ def test_decision_is_refused_if_no_list_of_people_exists(company: Company) -> No
     assert case.entries(Kind.DECIDED) == []
 
 
-def test_decision_form_names_database_that_could_not_be_read(company: Company) -> None:
+def test_decision_form_states_which_database_could_not_be_read(company: Company) -> None:
     company.broken = {"archive"}
     case = company.open(databases=["courier", "archive"], keys=[]).counted()
     case.answer("impact")

@@ -59,12 +59,12 @@ def test_proposed_grade_is_most_severe_reached_grade(
     assert (proposal.grade, proposal.certain) == (grade, True)
 
 
-def test_proposed_grade_depends_on_sum_over_databases() -> None:
+def test_grade_is_proposed_for_the_sum_of_affected_people_in_all_databases() -> None:
     halves = [counted(500_000).model_copy(update={"database": name}) for name in ("a", "b")]
     assert propose_grade(scope(*halves), RULES).grade == "larger"
 
 
-def test_proposal_names_counts_and_smallest_numbers_of_grade() -> None:
+def test_proposal_text_states_numbers_of_people_and_thresholds_of_grade() -> None:
     words = proposal_text(scope(counted(2_000_000, 150_000, 3)))
     assert "Larger" in words
     expected = "2,000,000 people are affected; the threshold of this grade is 1,000,000 people"
@@ -104,7 +104,7 @@ def test_proposal_is_uncertain_if_unknown_ages_may_add_sensitive_people(
     assert propose_grade(proposal, RULES).certain is certain
 
 
-def test_proposal_is_certain_if_no_more_severe_grade_depends_on_ages() -> None:
+def test_proposed_grade_is_certain_if_unknown_ages_cannot_make_it_more_severe() -> None:
     assert propose_grade(scope(counted(1_000_000, 0, None, 1_000_000)), RULES).certain
 
 

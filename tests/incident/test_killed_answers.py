@@ -90,7 +90,7 @@ def test_repeated_task_uses_answer_that_was_recorded_before_task_was_killed(
     assert len(case.entries()) == entries
 
 
-def test_cleared_step_asks_again_after_its_answer_was_recorded(
+def test_step_whose_task_is_cleared_asks_again_although_its_answer_was_recorded(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person who clears the task of a step wants a new answer.

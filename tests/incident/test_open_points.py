@@ -136,7 +136,9 @@ def test_report_declared_not_needed_is_open_again_after_more_severe_grade(compan
 
 
 @pytest.mark.parametrize("grade", ["general", "major"])
-def test_reports_that_prevent_closing_depend_on_current_grade(company: Company, grade: str) -> None:
+def test_report_prevents_closing_only_if_current_grade_requires_it(
+    company: Company, grade: str
+) -> None:
     ministry = company.rules.authorities[0].model_copy(
         update={"id": "ministry", "grades": ("major",), "title": {"en": "Ministry", "zh-CN": "部"}}
     )

@@ -46,7 +46,9 @@ def test_form_is_not_outdated_by_notes_or_because_time_passes(
     assert case.page(step).content == earlier_content
 
 
-def test_grade_answered_on_form_with_earlier_counts_is_refused(company: Company) -> None:
+def test_grade_is_refused_if_more_people_were_counted_after_the_form_was_shown(
+    company: Company,
+) -> None:
     """If more people are counted while the form is open, a person has to see the new counts."""
     case = before(company, "grade", 1, 2)
     outdated_answer = usual_answer(case, "grade")
@@ -69,7 +71,9 @@ def test_grade_answered_on_outdated_form_does_not_replace_newer_grade(
     assert "Earlier grading: The grade of the incident is Major" in case.page("grade").body
 
 
-def test_entry_of_handed_in_report_names_version_of_shown_document(company: Company) -> None:
+def test_timeline_entry_of_handed_in_report_contains_version_of_document_that_the_form_showed(
+    company: Company,
+) -> None:
     """A changed text creates a new version of the document.
 
     The person handed in the earlier version, which the form showed.
@@ -102,7 +106,7 @@ def test_closing_form_stays_valid_if_open_tasks_are_done_after_it_was_shown(
     assert case.record.incident.state is State.CLOSED
 
 
-def test_refusal_to_close_on_outdated_form_names_open_tasks(company: Company) -> None:
+def test_refusal_to_close_incident_on_outdated_form_lists_open_tasks(company: Company) -> None:
     """If more people are counted while the form is open, the refusal names the open tasks."""
     case = before(company, "close")
     outdated_answer = usual_answer(case, "close")

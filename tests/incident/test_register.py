@@ -217,12 +217,14 @@ def refused(conn: Connection, statement: str) -> None:
         ({"tabletop": "none"}, "the scenario none does not exist"),
     ],
 )
-def test_error_for_invalid_form_names_field(more: dict[str, object], named: str) -> None:
+def test_error_for_invalid_form_contains_the_invalid_field(
+    more: dict[str, object], named: str
+) -> None:
     with pytest.raises(UsageError, match=named):
         filled(**more)
 
 
-def test_error_for_invalid_form_names_all_invalid_fields() -> None:
+def test_error_for_invalid_form_lists_all_invalid_fields() -> None:
     with pytest.raises(UsageError, match="aware_at") as error:
         filled(aware_at="2027-01-01", type="nothing", what="")
     assert "type" in str(error.value)

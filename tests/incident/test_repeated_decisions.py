@@ -105,7 +105,7 @@ def test_cleared_task_requests_new_decision_after_decision_not_to_notify(company
     assert notification_time_limit(case).is_open
 
 
-def test_run_of_another_update_does_not_ask_to_reconsider_decision_in_force(
+def test_only_the_update_run_that_adds_people_asks_for_a_new_decision(
     company: Company,
 ) -> None:
     case = asked(company, 1, 2)
@@ -121,7 +121,7 @@ def test_run_of_another_update_does_not_ask_to_reconsider_decision_in_force(
     assert decision.Decision(another, case.record).dry_run() is None
 
 
-def test_first_decision_stays_in_force_if_added_people_are_not_notified(
+def test_decision_not_to_notify_added_people_does_not_revoke_earlier_decision_to_notify(
     company: Company,
 ) -> None:
     case = asked(company, 1, 2)

@@ -242,7 +242,7 @@ def test_digest_of_decision_can_be_recalculated_from_timeline_file(company: Comp
     )
 
 
-def test_failure_is_lowered_to_attention_after_update_repaired_failed_step(
+def test_failed_findings_of_step_become_attention_after_a_later_update_repeats_it(
     company: Company,
 ) -> None:
     company.broken = {"archive"}

@@ -57,7 +57,9 @@ def test_incident_keeps_rules_in_force_when_it_was_opened(company: Company) -> N
     assert case.entries(Kind.SCOPED)[-1].data["proposed"] == "general"
 
 
-def test_changed_fields_include_stored_rules(company: Company) -> None:
+def test_changed_fields_reports_that_stored_rules_of_an_incident_were_changed(
+    company: Company,
+) -> None:
     case = company.open(1)
     with company.state.begin() as conn, pytest.raises(IntegrityError, match="is history"):
         conn.execute(text("UPDATE incident SET kept = NULL"))

@@ -54,7 +54,7 @@ def test_entered_collections_determine_databases_of_scope() -> None:
     assert len(two_databases.collections_of(COURIER)) == 5
 
 
-def test_error_for_invalid_scope_names_all_faults() -> None:
+def test_error_for_invalid_scope_lists_all_faults() -> None:
     message = refused(databases=("shop", "moon"), collections=("shop.nothing", "sun.doc"))
     for fault in ("no database moon", "no records shop.nothing", "no database sun (of sun.doc)"):
         assert fault in message

@@ -32,7 +32,7 @@ SINCE, UNTIL = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=U
         ({"departments": ("Mrs Wang 13800138000",)}, "systems: courier, departments: …"),
     ],
 )  # fmt: skip
-def test_text_of_entered_scope_names_filters_in_both_languages(
+def test_text_of_entered_scope_states_its_filters_in_both_languages(
     fields: dict[str, object], expected: str
 ) -> None:
     line = selection_text(Selection.model_validate({"databases": ("courier",)} | fields))

@@ -79,7 +79,7 @@ def test_answer_of_person_removed_from_team_is_refused(company: Company) -> None
     assert assigned_people(case, "contain") == ["T1", "T2"]
 
 
-def test_accounts_of_wider_scope_become_suspects(
+def test_accounts_added_to_scope_may_not_answer_unless_assigned_by_leader(
     company: Company,
 ) -> None:
     case = company.open(1).counted()

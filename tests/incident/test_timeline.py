@@ -78,7 +78,9 @@ def test_database_refuses_changes_of_entries(conn: Connection, statement: str) -
         conn.execute(text(statement))
 
 
-def test_append_refuses_unknown_incident_time_in_future_and_floats(conn: Connection) -> None:
+def test_append_to_timeline_refuses_unknown_incident_future_time_and_float_values(
+    conn: Connection,
+) -> None:
     incident = opened(conn)
     with pytest.raises(UsageError, match="in the future"):
         noted(conn, incident.id, happened_at=NOW + timedelta(seconds=1))

@@ -71,7 +71,7 @@ def at_least(more: Any, less: Any, name: str) -> bool:
 
 
 @given(scope(), scope())
-def test_merge_counts_never_lowers_figures(before: Scope, now: Scope) -> None:
+def test_merge_counts_returns_no_figure_below_either_count(before: Scope, now: Scope) -> None:
     merged, fewer = merge_counts(before, now)
     assert merged.unknown == now.unknown
     by_name = {count.database: count for count in merged.counted}
@@ -99,12 +99,14 @@ def test_merge_counts_is_idempotent(counts: Scope) -> None:
     assert merge_counts(None, counts) == (counts, [])
 
 
-def test_every_field_of_counts_is_examined_by_these_tests() -> None:
+def test_list_of_tested_count_fields_is_complete() -> None:
     assert set(DatabaseCount.model_fields) == {"database", *FIGURES, *OF_THE_FORM}
 
 
 @given(scope(), st.sets(st.sampled_from(NAMES)))
-def test_refusal_of_narrower_scope_names_omitted_databases(before: Scope, named: set[str]) -> None:
+def test_refusal_of_narrower_scope_states_the_omitted_databases(
+    before: Scope, named: set[str]
+) -> None:
     selection = Selection(databases=tuple(named))
     omitted = set(before.people_by_database()) - named
     if not omitted:
@@ -129,7 +131,7 @@ def test_count_with_fewer_people_keeps_earlier_figures_and_gives_finding(company
     assert case.entries(Kind.PRESERVED)[-1].data["people"] == 12
 
 
-def test_repeated_count_uses_widened_scope(
+def test_count_of_incident_is_repeated_with_the_widened_scope(
     company: Company,
 ) -> None:
     case = company.open(1).counted()

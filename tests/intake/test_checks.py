@@ -72,7 +72,7 @@ def test_number_of_table_scans_does_not_depend_on_number_of_conditions(
         }
 
 
-def test_row_breaks_condition_whose_result_is_null(rig: Rig) -> None:
+def test_row_for_which_a_condition_is_null_counts_as_breaking_it(rig: Rig) -> None:
     checker = own(rig, no="NULL", yes="i.email LIKE '%@%'", wrong="i.nothing = 1")
     with reading(rig) as connection:
         where = rig.table.incoming.pending(OLDEST)

@@ -217,7 +217,7 @@ def test_error_about_record_refused_by_database_contains_no_value(rig: Rig) -> N
     assert rig.states() == {"pending": 30}
 
 
-def test_error_about_missing_right_names_the_documentation(rig: Rig) -> None:
+def test_error_about_missing_right_refers_to_the_documentation_page(rig: Rig) -> None:
     rig.rows("CREATE ROLE intake_nobody LOGIN PASSWORD 'x'") if not rig.rows(
         "SELECT 1 FROM pg_roles WHERE rolname = 'intake_nobody'"
     ) else None

@@ -36,7 +36,7 @@ LACKS += [(step, "employee") for step in ("check", "ask", "take")]
 
 
 @pytest.mark.parametrize(("step", "table"), LACKS)
-def test_error_about_missing_right_names_the_right_and_the_table(
+def test_error_about_missing_right_contains_the_right_and_the_table(
     rig: Rig, weak: DatabaseAddress, step: str, table: str
 ) -> None:
     checked = rig.checked()
@@ -63,7 +63,9 @@ def test_error_about_missing_right_names_the_right_and_the_table(
     assert caught.value.__cause__ is None
 
 
-def test_row_security_is_reported_as_missing_right(rig: Rig, weak: DatabaseAddress) -> None:
+def test_row_security_of_intake_table_is_reported_as_missing_right_bypassrls(
+    rig: Rig, weak: DatabaseAddress
+) -> None:
     rig.rows("ALTER TABLE intake_record ENABLE ROW LEVEL SECURITY")
     rig.rows("CREATE POLICY everything ON intake_record USING (true)")
     with pytest.raises(UsageError, match="BYPASSRLS") as caught:

@@ -63,7 +63,7 @@ def test_review_page_has_section_for_each_language_and_for_the_sample(rig: Rig) 
     assert headings == ["### 中文", "### English", "### 脱敏样本 / Masked sample"]
 
 
-def test_review_page_names_people_who_may_review(rig: Rig) -> None:
+def test_review_page_lists_people_who_may_review(rig: Rig) -> None:
     assert "Only E00003, E00017, E00031 may decide\n" in steps.ask(rig.table, rig.checked()).body
     rig.rows("UPDATE employee SET department_id = 3, has_data_access = true")
     many = steps.ask(rig.table, rig.checked())

@@ -156,7 +156,7 @@ def test_quarantine_entries_of_other_workflows_are_not_closed(rig: Rig) -> None:
     assert listed(table) == {'["987654"]'}
 
 
-def test_error_about_faulty_condition_of_entered_anew_contains_no_value(rig: Rig) -> None:
+def test_error_about_faulty_sql_in_entered_anew_contains_no_value_of_a_record(rig: Rig) -> None:
     table = registering(rig.table)
     set_aside(rig, table)
     rule = table.incoming.rule.model_copy(update={"entered_anew": ("n.id_number::int = 5",)})

@@ -33,7 +33,7 @@ def test_lock_home_refuses_a_second_process(tmp_path: Path) -> None:
         pass
 
 
-def test_free_port_differs_between_concurrent_processes(tmp_path: Path) -> None:
+def test_free_port_returns_different_ports_to_concurrent_processes(tmp_path: Path) -> None:
     """The processes have different temporary folders, and no server listens yet."""
     own_port = free_port()
     code = "from include.local.airflow import free_port; print(free_port())"
@@ -130,7 +130,7 @@ def starting_airflow(tmp_path: Path) -> Iterator[Standalone]:
     process.communicate()
 
 
-def test_wait_until_ready_names_the_component_that_is_not_ready(
+def test_wait_until_ready_states_which_component_is_not_ready(
     starting_airflow: Standalone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages: list[str] = []

@@ -54,7 +54,7 @@ def test_recipient_gets_one_digest_per_day(post: Post, server: Smtp) -> None:
         (datetime(2026, 10, 1, 2, tzinfo=UTC), "the National Day"),
     ],
 )
-def test_digests_wait_for_workday_and_end_of_quiet_hours(
+def test_daily_digest_is_sent_only_on_workdays_outside_of_quiet_hours(
     post: Post, server: Smtp, moment: datetime, why: str
 ) -> None:
     post.clock.moment = moment
@@ -215,7 +215,7 @@ def test_delivery_without_configured_mail_server_leaves_messages_unclaimed(post:
     assert post.messages() == []
 
 
-def test_chat_message_is_delivered_although_mail_fails(
+def test_chat_message_is_delivered_before_an_error_in_mail_delivery(
     post: Post, server: Smtp, robots: RobotServer
 ) -> None:
     post.robots = robots

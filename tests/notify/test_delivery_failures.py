@@ -38,7 +38,9 @@ def test_recipient_that_server_refuses_does_not_affect_other_recipients(
     assert post.deliver().sent == 1
 
 
-def test_greylisted_mail_is_sent_after_pause(post: Post, server: Smtp) -> None:
+def test_mail_that_server_defers_by_greylisting_is_sent_after_a_minute(
+    post: Post, server: Smtp
+) -> None:
     server.rule = reply_for("RCPT", "e1", "451 4.7.1 greylisted")
     post.queue(notification(1), notification(1, "E2"))
     delivery = post.deliver()
@@ -66,7 +68,7 @@ def test_deferred_digest_waits_until_end_of_quiet_hours(post: Post, server: Smtp
     assert post.deliver().sent == 1
 
 
-def test_retry_pauses_grow_and_last_pause_repeats(post: Post, server: Smtp) -> None:
+def test_pauses_between_retries_grow_to_an_hour_and_stay_an_hour(post: Post, server: Smtp) -> None:
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
     post.queue(notification(1))
     for minutes in (1, 5, 15, 60, 60):
@@ -238,7 +240,7 @@ def test_delivery_stops_if_server_never_confirms_receipt_of_messages(
     assert post.rows("SELECT max(copies) FROM notification_message") == [(2,)]
 
 
-def test_refusal_before_content_was_sent_does_not_count_as_repetition_of_message(
+def test_retries_refused_before_content_was_sent_do_not_count_as_repetitions_of_message(
     post: Post, server: Smtp
 ) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
@@ -393,7 +395,7 @@ def test_message_that_may_have_arrived_is_reported_if_its_repetition_is_refused(
     assert post.states() == {"E1/1": "in_doubt"}
 
 
-def test_message_that_may_have_arrived_is_reported_and_not_repeated_if_policy_says_so(
+def test_message_that_may_have_arrived_is_not_repeated_if_policy_pack_says_report(
     post: Post, server: Smtp
 ) -> None:
     post.rules = NotificationRules(in_doubt=InDoubt(mail="report"))

@@ -35,7 +35,7 @@ def filled(post: Post) -> None:
     )
 
 
-def test_statuses_counts_notifications_by_state_and_cause(post: Post) -> None:
+def test_statuses_returns_number_of_notifications_by_state_and_cause(post: Post) -> None:
     filled(post)
     with post.state.begin() as conn:
         assert statuses(conn, KIND, "INC-1/") == {

@@ -56,7 +56,7 @@ def test_dag_has_the_time_limit_that_the_policy_pack_sets(pack: Path) -> None:
     assert "include.orchestration.deadline.report_late" in str(serialized)
 
 
-def test_operations_yaml_that_names_an_unknown_workflow_is_refused(pack: Path) -> None:
+def test_operations_yaml_with_an_unknown_workflow_is_refused(pack: Path) -> None:
     operations(pack, backup_ofsite={"time_limit": "PT90M"})
     with pytest.raises(PackError, match=r"operations\.yaml: workflows\.backup_ofsite: there is no"):
         load_pack(pack)
@@ -128,7 +128,7 @@ def test_notification_of_late_run_stays_queued_without_a_mail_server(
 
 
 @pytest.mark.parametrize("is_local", [True, False])
-def test_connection_that_airflow_denies_is_read_only_from_the_local_profile(
+def test_connection_that_airflow_denies_is_readable_only_with_the_local_profile(
     pack: Path, monkeypatch: pytest.MonkeyPatch, *, is_local: bool
 ) -> None:
     from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied

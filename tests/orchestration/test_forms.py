@@ -124,7 +124,7 @@ def test_answer_on_the_command_line_with_an_unknown_choice_is_refused(dag: Any) 
     assert caught.value.action == "It has: Enter, Cancel."
 
 
-def test_seed_entered_by_a_command_names_the_command_as_its_source() -> None:
+def test_source_of_seed_entered_on_the_command_line_is_the_command_line() -> None:
     """If the command contains no seed, a random seed is generated."""
     from include.approvals.reasons import COMMAND_LINE
     from include.orchestration.tasks import HumanTaskMaker

@@ -26,7 +26,7 @@ def event(**more: Any) -> dict[str, Any]:
     } | more
 
 
-def test_answer_of_returns_option_reason_person_and_time() -> None:
+def test_answer_of_event_contains_option_reason_person_and_time() -> None:
     from include.orchestration.human_step import answer_of
 
     answer = answer_of(event())
@@ -39,7 +39,7 @@ def test_answer_of_returns_option_reason_person_and_time() -> None:
     assert answer.name == "ana"
 
 
-def test_answer_of_separates_hidden_content_field_from_entered_values() -> None:
+def test_answer_of_event_does_not_list_the_hidden_content_field_as_entered_value() -> None:
     """The content is empty if a REST request omits it or sends a value of another type."""
     from include.orchestration.human_step import answer_of
 
@@ -285,7 +285,7 @@ with DAG("rarely_asks", schedule=None):
 """
 
 
-def test_prepare_marks_only_steps_without_answer_as_unattended(
+def test_prepare_marks_only_human_steps_without_a_given_answer_as_unattended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from include.orchestration.in_process_run import prepare

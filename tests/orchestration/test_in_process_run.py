@@ -27,7 +27,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_prepare_ignores_faults_of_other_dag_files(folder: Path) -> None:
+def test_prepare_finds_workflow_in_its_own_file_despite_faults_of_other_dag_files(
+    folder: Path,
+) -> None:
     """If no file has the name of the DAG id, all files are searched."""
     from include.orchestration.in_process_run import prepare
 
@@ -41,7 +43,9 @@ def test_prepare_ignores_faults_of_other_dag_files(folder: Path) -> None:
         prepare(folder, "elsewhere", {}, [])
 
 
-def test_only_file_limits_dag_discovery_while_the_block_runs(folder: Path) -> None:
+def test_airflow_finds_only_dags_of_the_given_file_inside_the_block_of_only_file(
+    folder: Path,
+) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
     from include.orchestration.in_process_run import only_file

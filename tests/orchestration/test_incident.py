@@ -193,7 +193,7 @@ def test_urgent_incident_steps_wait_half_an_hour_for_an_answer_and_final_steps_l
     }  # fmt: skip
 
 
-def test_interim_bundle_of_document_names_the_newest_timeline_entry(
+def test_deletion_of_newest_timeline_entry_is_detected_from_interim_bundle_of_document(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So the bundle shows if entries at the end of the timeline are deleted later."""
@@ -220,7 +220,7 @@ def test_interim_bundle_of_document_names_the_newest_timeline_entry(
         ("rest-cac", Kind.REPORTED, {"authority": "cac", "phase": "first"}),
     ],
 )
-def test_document_is_sealed_again_only_if_its_content_changed(
+def test_incident_document_is_sealed_again_only_if_its_content_changed(
     play: Play, monkeypatch: pytest.MonkeyPatch, name: str, kind: Kind, data: dict[str, str]
 ) -> None:
     replace_context(play, monkeypatch, **VALID)

@@ -141,7 +141,7 @@ def test_duplicate_incident_reopens_no_review(shared: PartnersCompany, company: 
     assert again.entries(Kind.NOTE) == []
 
 
-def test_timeline_notes_a_review_that_cannot_be_reopened(
+def test_timeline_entry_states_why_the_review_of_a_partner_cannot_be_reopened(
     shared: PartnersCompany, company: Company
 ) -> None:
     """The partner is unknown, or the policy pack has no section for partners."""

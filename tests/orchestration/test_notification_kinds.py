@@ -50,7 +50,7 @@ def test_every_kind_of_notification_has_a_title_in_both_languages():
         assert Translator("zh_CN").text(kind.title) != Translator("en").text(kind.title)
 
 
-def test_notifications_are_not_due_if_policy_pack_omits_the_section():
+def test_workflow_has_no_due_notifications_if_policy_pack_omits_its_section():
     services: Any = SimpleNamespace(pack=pack_of({}, {}))
     for name, (workflow, _kind) in notification_kinds().items():
         run = workflow.context(services)

@@ -20,7 +20,7 @@ def test_redact_traceback_omits_message_of_postgresql(database: str):
     assert "test_redacted_errors.py" in text
 
 
-def test_redact_traceback_names_causes():
+def test_redacted_traceback_contains_types_but_no_texts_of_error_and_cause():
     error = ServiceError("CANARY-4711")
     error.__cause__ = KeyError("CANARY-4711")
     text = redact_traceback(error)

@@ -84,7 +84,7 @@ def keep(run: RunContext[None], data: dict[str, Any]) -> None:
         record_step(conn, "d", "r", record, CLOCK)
 
 
-def test_require_raises_a_retryable_error_while_the_required_step_runs_again(
+def test_require_raises_not_ended_while_the_required_step_runs_again(
     run: RunContext[None],
 ) -> None:
     """Before its work, a task stores a record that looks like a failure.
@@ -100,7 +100,7 @@ def test_require_raises_a_retryable_error_while_the_required_step_runs_again(
     assert run.require(PLAN, PART) == Plan(sha256="a" * 64)
 
 
-def test_step_asks_again_if_it_is_answered_while_the_previous_step_runs(
+def test_answer_is_refused_and_requested_again_while_the_previous_step_runs(
     run: RunContext[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The content with which the answer would be compared does not exist yet."""

@@ -35,7 +35,7 @@ def serialized_params() -> dict[str, dict[str, Any]]:
     return {name: param.serialize() for name, param in params_of(FORM).items()}
 
 
-def test_form_shows_both_languages_and_defaults() -> None:
+def test_required_action_form_has_titles_in_both_languages_and_default_values() -> None:
     """A title that is equal in both languages is shown once."""
     params = serialized_params()
     assert {param["schema"]["title"] for param in params.values()} == {"级别 / Grade"}
@@ -52,7 +52,7 @@ def test_form_shows_both_languages_and_defaults() -> None:
     }
 
 
-def test_form_fields_have_a_single_type_in_addition_to_null() -> None:
+def test_each_field_of_required_action_form_has_a_single_type_besides_null() -> None:
     """Required fields cannot be null."""
     schema = {name: param["schema"] for name, param in serialized_params().items()}
     assert {name: param["type"] for name, param in schema.items()} == {

@@ -79,7 +79,7 @@ def test_in_process_run_announces_each_retry_and_stays_within_its_time_limit() -
     assert seal.action is RetryAction.RETRY
 
 
-def test_repeat_returns_the_result_after_an_outage_and_counts_the_time_of_the_outage() -> None:
+def test_repeat_retries_after_a_service_error_and_adds_the_outage_to_the_time_spent() -> None:
     from include.orchestration.retry_policy import RetryTime
 
     answers = iter([ServiceError("away"), "done"])

@@ -78,12 +78,14 @@ ENDED = {"one": "success", "two_0": "upstream_failed", "two_1": "skipped"}
     ],
     ids=["then", "at most", "at once is a moment later"],
 )
-def test_watch_reschedules_for_the_next_event(next_moment: datetime, again: timedelta) -> None:
+def test_watch_task_is_rescheduled_for_the_time_that_its_check_returns(
+    next_moment: datetime, again: timedelta
+) -> None:
     """The next check is never at once, because Airflow would treat the task as killed."""
     assert watch_once(RUNNING, lambda: next_moment) == NOW + again
 
 
-def test_watch_ends_if_check_returns_none() -> None:
+def test_watch_task_ends_if_its_check_returns_no_time() -> None:
     assert watch_once(RUNNING, lambda: None) == 1
 
 

@@ -26,7 +26,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("workflow", "step"), STEPS, ids=[step.name for _each, step in STEPS])
-def test_run_step_passes_without_result_if_policy_pack_omits_the_section(
+def test_step_passes_without_result_if_policy_pack_omits_section_of_its_workflow(
     workflow: Any, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from include.orchestration import tasks
@@ -53,7 +53,7 @@ def test_run_step_passes_without_result_if_policy_pack_omits_the_section(
     assert conclusion.summary == workflow.without_rules
 
 
-def test_tasks_of_refuses_an_undeclared_step() -> None:
+def test_tasks_of_raises_attribute_error_for_a_step_that_the_workflow_does_not_declare() -> None:
     """A mistyped name of a step is an error when Airflow parses the DAG file."""
     from include.orchestration.tasks import tasks_of
 
@@ -62,7 +62,7 @@ def test_tasks_of_refuses_an_undeclared_step() -> None:
         _ = tasks_of(partners).chekc
 
 
-def test_context_of_refuses_a_policy_pack_without_the_section() -> None:
+def test_context_of_workflow_is_refused_if_policy_pack_has_no_section_for_it() -> None:
     services: Any = SimpleNamespace(pack=pack_of({}, {}))
     with pytest.raises(UsageError, match=r"has no partners\.yaml"):
         context_of(PARTNERS, services)

@@ -151,7 +151,9 @@ def test_check_warns_if_returned_questionnaire_or_decision_is_overdue(
     assert codes(company.check()) == [("partners.undecided", "attention", "1")]
 
 
-def test_finding_names_partner_and_contains_complete_command(company: PartnersCompany) -> None:
+def test_finding_about_partner_contains_its_name_and_the_complete_command(
+    company: PartnersCompany,
+) -> None:
     company.add_partner("11", company="Süd & Söhne", seen_on=None)
     company.add_partner("12", company="", seen_on=None)
     english = Translator("en")

@@ -33,7 +33,7 @@ def test_partners_page_explains_every_key_of_partners_yaml(model: type[BaseModel
     assert [key for key in keys if key not in explained] == []
 
 
-def test_partners_page_names_every_column_of_the_register() -> None:
+def test_partners_page_describes_every_column_of_the_register() -> None:
     assert [column for column in COLUMNS if f"`{column}`" not in PAGE] == []
 
 

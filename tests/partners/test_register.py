@@ -141,7 +141,7 @@ def read_with_sql(company: PartnersCompany, sql: str) -> register.Register:
     return register.read_register(run.reader("shop"), run.database("shop"), rules, run.today)
 
 
-def test_error_about_register_query_names_its_missing_columns(company: PartnersCompany) -> None:
+def test_error_about_register_query_lists_its_missing_columns(company: PartnersCompany) -> None:
     with pytest.raises(UsageError, match="lacks the columns name, tier, mail"):
         read_with_sql(company, "SELECT code AS partner FROM ally")
 

@@ -164,7 +164,9 @@ def test_reminder_is_no_longer_due_if_its_obligation_was_met(company: PartnersCo
     assert still_due(company, keys) == {"4/nda/2026-06-20/-30"}
 
 
-def test_reminder_is_no_longer_due_if_a_later_reminder_waits(company: PartnersCompany) -> None:
+def test_reminder_about_agreement_is_no_longer_due_if_a_later_one_waits(
+    company: PartnersCompany,
+) -> None:
     company.add_partner("1", secrecy_to="2026-06-20")
     company.check("r1")
     company.today += timedelta(days=7)
@@ -180,7 +182,7 @@ def test_reminder_is_no_longer_due_if_a_later_reminder_waits(company: PartnersCo
     assert still_due(company, company.keys()) == {"1/nda/2026-06-20/1"}
 
 
-def test_still_due_keeps_the_copies_of_a_reminder_for_all_addresses_of_a_role(
+def test_still_due_returns_copies_of_a_reminder_to_all_addresses_of_a_role(
     company: PartnersCompany,
 ) -> None:
     company.add_partner("1", secrecy_to="2026-06-20")

@@ -155,7 +155,9 @@ def test_report_says_that_consent_to_sub_processors_is_not_recorded(
     assert "此处不作记录" in translate(first.text, "zh_CN")
 
 
-def test_report_facts_show_the_metrics_of_the_controls(check_record: StepRecord) -> None:
+def test_facts_at_head_of_partners_report_equal_the_metrics_of_its_controls(
+    check_record: StepRecord,
+) -> None:
     facts = {
         translate(fact.label): (fact.value, fact.status)
         for fact in conclude(check_record, SENT).facts

@@ -27,7 +27,9 @@ def reviews_of(company: PartnersCompany, code: str = "1") -> list[Review]:
         return history.load_reviews(conn, code)
 
 
-def test_decide_stores_pass_and_exact_score(company: PartnersCompany) -> None:
+def test_passing_decision_on_review_is_stored_with_exact_score_and_reason(
+    company: PartnersCompany,
+) -> None:
     company.add_partner("1")
     issued = company.issue("1")
     assert issued.is_open
@@ -42,7 +44,7 @@ def test_decide_stores_pass_and_exact_score(company: PartnersCompany) -> None:
     assert [review_row.id for review_row in reviews_of(company)] == [issued.id]
 
 
-def test_issuing_again_returns_same_questionnaire_if_reissue_is_not_requested(
+def test_issue_returns_the_issued_questionnaire_again_unless_reissue_is_requested(
     company: PartnersCompany, tmp_path: Any
 ) -> None:
     company.add_partner("1")

@@ -64,7 +64,7 @@ def test_policy_pack_without_partners_yaml_has_no_partner_rules(tmp_path: Path) 
     assert load_pack(write_pack(tmp_path)).section(PARTNERS) is None
 
 
-def test_each_shipped_question_names_its_source() -> None:
+def test_each_shipped_question_has_a_legal_or_business_basis() -> None:
     partner_rules = load_pack(SHIPPED).section(PARTNERS)
     assert partner_rules is not None
     for item in partner_rules.questionnaire:

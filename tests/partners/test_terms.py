@@ -74,7 +74,7 @@ def test_review_lapses_on_the_day_it_fails_or_is_reopened(
 
 
 @given(DAYS, st.integers(-400, 400), st.integers(1, 12))
-def test_reminder_offset_equals_result_of_counting_day_by_day(
+def test_reminder_offset_equals_the_offset_found_by_counting_day_by_day(
     last: date, away: int, gap: int
 ) -> None:
     today = last - timedelta(days=away)
@@ -91,7 +91,9 @@ def test_reminder_offset_equals_result_of_counting_day_by_day(
 
 
 @given(DAYS, st.integers(1, 60))
-def test_reminder_offset_changes_every_week_after_the_last_day(last: date, weeks: int) -> None:
+def test_reminder_offset_grows_by_seven_every_week_after_the_last_day(
+    last: date, weeks: int
+) -> None:
     offsets = [
         reminder_offset(last, today, today + timedelta(days=7), LADDER, EVERY)
         for today in (last + timedelta(days=1 + 7 * n) for n in range(weeks))
@@ -100,7 +102,7 @@ def test_reminder_offset_changes_every_week_after_the_last_day(last: date, weeks
 
 
 @given(DAYS, st.integers(0, 6))
-def test_weekly_runs_send_every_reminder_before_the_last_day_in_time(
+def test_weekly_runs_send_each_reminder_at_most_a_week_before_its_planned_day(
     last: date, weekday: int
 ) -> None:
     start = last - timedelta(days=200)

@@ -109,7 +109,9 @@ def test_cache_creates_the_value_again_after_an_error(cache: SharedCache) -> Non
     assert cache.get("reader", lambda: 1) == 1
 
 
-def test_cache_drops_the_oldest_counts_when_it_has_too_many(cache: SharedCache) -> None:
+def test_cache_computes_oldest_count_again_after_too_many_others_were_cached(
+    cache: SharedCache,
+) -> None:
     make: Callable[[], int] = CountingFactory()
     assert cache.count(("all", 1), make) == 1
     assert cache.count(("all", 1), make) == 1

@@ -36,7 +36,9 @@ def test_removed_workflow_is_shown_by_its_id() -> None:
 
 
 @pytest.mark.parametrize(("name", "dag"), sorted(DAG_OF.items()))
-def test_dag_of_returns_the_workflow_of_an_interim_bundle(name: str, dag: str) -> None:
+def test_dag_of_interim_bundle_name_is_the_workflow_that_sealed_the_bundle(
+    name: str, dag: str
+) -> None:
     assert dag_of(name) == dag
 
 

@@ -43,7 +43,7 @@ def test_cite_standard_in_chinese_joins_number_and_year_with_dash(
     ("article", "english"),
     [("51(3)", "article 51(3)"), ("38-40", "article 38-40"), ("annex", "annex")],
 )
-def test_cite_in_english_names_edition_and_article(article: str, english: str) -> None:
+def test_english_citation_contains_edition_and_article(article: str, english: str) -> None:
     assert cite("PIPL", "2021-11-01", article, "en") == f"PIPL (2021-11-01), {english}"
 
 

@@ -178,7 +178,7 @@ def test_collections_inherit_values_of_their_database(tmp_path: Path) -> None:
     assert buyer.fields["id"].is_personal
 
 
-def test_field_has_the_data_subjects_of_the_nearest_level(tmp_path: Path) -> None:
+def test_field_has_its_own_data_subjects_or_else_those_of_its_collection(tmp_path: Path) -> None:
     """In a table about customers, a column about staff must not count as data of customers."""
     text = SHOP.replace("name: buyer\n", "name: buyer\n    data_subjects: [customer]\n")
     text = text.replace("name: seen_at\n", "name: seen_at\n        data_subjects: [employee]\n")
@@ -212,7 +212,7 @@ def test_database_without_recovery_targets_uses_targets_of_backup_yaml(tmp_path:
         ("sales.orders", {"class": "secret"}, ("sales", "orders")),
     ],
 )
-def test_table_of_splits_collection_name_at_dot_unless_data_map_names_table(
+def test_collection_name_is_split_at_dot_into_schema_and_table_unless_data_map_states_them(
     tmp_path: Path, name: str, exceptions: dict[str, str] | None, expected: tuple[str, str]
 ) -> None:
     """A dot separates schema and table, unless the data map names the schema or the table."""
@@ -346,7 +346,9 @@ def test_reference_to_an_unknown_field_is_a_fault(
     ]
 
 
-def test_references_between_databases_are_mapped_and_checked(tmp_path: Path) -> None:
+def test_reference_to_another_database_is_mapped_and_an_unknown_field_is_a_fault(
+    tmp_path: Path,
+) -> None:
     other = """\
         fides_key: crm
         collections:
@@ -398,7 +400,9 @@ def test_two_collections_of_the_same_table_are_a_fault(tmp_path: Path) -> None:
         ("data_category: [{fides_key: user.x}]\n", "1: data_category[0]"),
     ],
 )
-def test_document_that_is_no_data_map_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+def test_file_in_datamap_folder_that_is_no_data_map_is_refused(
+    tmp_path: Path, text: str, expected: str
+) -> None:
     """Every file of datamap/ must be a fideslang Dataset or a Fides manifest."""
     lines = problem_lines(write_pack(tmp_path, datamap__x=text))
     assert any(line.startswith(f"datamap/x.yaml:{expected}") for line in lines), lines

@@ -113,7 +113,7 @@ def test_read_document_records_the_line_of_every_key(gaps: list[int]) -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_read_document_refuses_faulty_file_and_names_the_line(
+def test_read_document_refuses_faulty_file_and_states_the_line(
     content: str | bytes, expected: str
 ) -> None:
     """Each faulty file gives a single problem with its line number."""
@@ -147,7 +147,7 @@ def test_read_document_refuses_faulty_file_and_names_the_line(
         (".NaN", 'a number that packs do not support or the text ".NaN"'),
     ],
 )
-def test_value_with_several_meanings_in_yaml_is_refused(value: str, meanings: str) -> None:
+def test_unquoted_value_with_several_meanings_in_yaml_is_refused(value: str, meanings: str) -> None:
     """Without quotes the value is a problem with line and path.
 
     In quotes it is text, also as a key.
@@ -181,7 +181,7 @@ def test_number_that_cannot_be_stored_exactly_is_refused() -> None:
 @pytest.mark.parametrize(
     "text", ["12:30", "09:00", "1:30.5", "190:20:30", "=", "y", "N", "0.1.2", "1-2", "2026-11-25"]
 )
-def test_unquoted_time_and_other_words_are_read_as_text(text: str) -> None:
+def test_unquoted_time_of_day_and_plain_words_in_yaml_are_read_as_text(text: str) -> None:
     """YAML 1.1 reads a time such as 12:30 as a number of base 60, which no author intends."""
     assert read(f"a: {text}\n{text}: a\n").data == {"a": text, text: "a"}
 
@@ -206,7 +206,7 @@ def test_read_document_reports_all_faults_of_a_file() -> None:
 
 
 @pytest.mark.parametrize("form", ["lists", "merges"])
-def test_alias_bomb_is_refused_quickly(form: str) -> None:
+def test_yaml_whose_aliases_expand_to_billions_of_values_is_refused_quickly(form: str) -> None:
     """Aliases that would expand to billions of values are refused within seconds."""
     layers = ["l0: &l0 {k: v}" if form == "merges" else "l0: &l0 [x]"]
     for at in range(1, 40):
@@ -219,7 +219,7 @@ def test_alias_bomb_is_refused_quickly(form: str) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_merge_keys_are_resolved() -> None:
+def test_yaml_merge_keys_never_replace_own_keys_or_keys_merged_earlier() -> None:
     """By YAML 1.1, a mapping's own keys take precedence over merged keys.
 
     Of several merged mappings, the first one takes precedence.
@@ -267,6 +267,6 @@ def test_read_bytes_refuses_folders_missing_files_and_huge_files(tmp_path) -> No
         (("",), '.""'.removeprefix(".")),
     ],
 )
-def test_path_text_quotes_names_that_could_be_misread(loc, text: str) -> None:
+def test_path_text_puts_keys_that_could_be_misread_in_quotes(loc, text: str) -> None:
     """Names that could be misread as several steps are quoted."""
     assert path_text(loc) == text

@@ -37,7 +37,7 @@ def test_yaml_examples_of_the_how_to_page_load_as_a_pack(tmp_path: Path) -> None
     assert line in HOW_TO
 
 
-def test_explanation_names_the_folder_of_the_shipped_pack() -> None:
+def test_explanation_page_states_the_correct_folder_of_the_shipped_pack() -> None:
     assert "`include/policy/pack/`" in EXPLANATION
     assert SHIPPED.as_posix().endswith("include/policy/pack")
 

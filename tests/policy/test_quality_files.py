@@ -68,7 +68,7 @@ def test_load_pack_refuses_a_faulty_change_column(
 
 
 @pytest.mark.parametrize("margin", ["", ", late_arrivals: P1DT2H", ", late_arrivals: 500"])
-def test_late_arrivals_of_change_column_are_two_hours_by_default(
+def test_margin_for_late_arrivals_of_change_column_is_two_hours_by_default(
     tmp_path: Path, margin: str
 ) -> None:
     """If several suites have the same collection, one of them may state the change column for all."""
@@ -123,7 +123,7 @@ def test_suites_of_the_same_collection_are_merged(tmp_path: Path) -> None:
         ("expect_records_to_be_distinct", "columns: [phone], where: 'seen_at < :now'", True),
     ],
 )
-def test_expectation_depends_on_time_if_its_sql_uses_now(
+def test_expectation_counts_as_time_dependent_if_its_sql_uses_now(
     tmp_path: Path, kind: str, kwargs: str, time: bool
 ) -> None:
     """The key ``scope: changed`` overrides this default."""

@@ -101,7 +101,9 @@ def test_parse_rate_of_exact_text_returns_the_same_rate(rate: Fraction) -> None:
 
 
 @given(st.fractions(min_value=0, max_value=1), st.integers(0, 12))
-def test_round_up_never_returns_less_than_the_rate(rate: Fraction, places: int) -> None:
+def test_round_up_returns_at_least_the_rate_and_adds_less_than_one_unit_of_the_last_digit(
+    rate: Fraction, places: int
+) -> None:
     """A limit may be rounded too high by less than one unit of the last digit, never too low."""
     rounded = round_up(rate, places)
     assert 0 <= Fraction(rounded) - rate < Fraction(1, 10**places)

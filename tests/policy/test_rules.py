@@ -356,7 +356,9 @@ def test_repeated_record_class_is_a_fault(tmp_path: Path) -> None:
     ]
 
 
-def test_rule_about_collection_of_two_databases_has_to_name_the_database(tmp_path: Path) -> None:
+def test_rule_about_collection_of_two_databases_is_refused_unless_it_states_the_database(
+    tmp_path: Path,
+) -> None:
     """The loader never guesses the database."""
     maps = {f"datamap__{name}": _shop(name) for name in ("north", "south")}
     [line] = problem_lines(write_pack(tmp_path / "a", retention=RULE, **maps))

@@ -209,7 +209,7 @@ def test_name_with_only_invisible_characters_counts_as_blank(company: Company) -
     assert company.open() == {"named": {'["6"]'}}
 
 
-def test_quarantine_names_record_with_personal_primary_key_by_hmac(
+def test_quarantine_stores_hmac_instead_of_personal_primary_key(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """Every check of a collection with such a key is a full check."""

@@ -83,7 +83,7 @@ def test_full_check_states_its_reason_in_the_result(
     assert reason(company, **check).startswith(expected)
 
 
-def test_every_check_is_full_if_pack_names_no_change_column(
+def test_every_check_is_full_if_policy_pack_states_no_change_column(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """The result states the reason for each full check."""
@@ -270,7 +270,9 @@ def test_first_check_by_another_program_version_is_full(
     assert reason(company) == "the last check was made by another version of ParcelSeal"
 
 
-def test_program_version_depends_on_content_of_code_files(tmp_path: Path) -> None:
+def test_program_version_changes_with_release_number_and_content_of_code_files(
+    tmp_path: Path,
+) -> None:
     """A correction in the code that checks records must change the program version."""
     file = tmp_path / "conditions.py"
     file.write_text("a")

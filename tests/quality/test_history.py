@@ -39,7 +39,7 @@ def test_trend_has_gap_if_an_expectation_could_not_be_checked(company: Company) 
         assert [run.broken for run in history.trend(conn, "shop")] == [2, None]
 
 
-def test_trend_has_gap_for_aborted_check(company_with_aborted_check: Company) -> None:
+def test_trend_has_no_value_for_aborted_check(company_with_aborted_check: Company) -> None:
     company_with_aborted_check.check()
     with company_with_aborted_check.state.connect() as conn:
         assert [run.broken for run in history.trend(conn, "shop")] == [2, None, 2]

@@ -96,7 +96,7 @@ def test_incremental_check_finds_record_that_was_added_late_within_the_margin(
     assert company.open() == {"named": {'["99"]'}}
 
 
-def test_incremental_check_finds_changes_of_long_transaction(
+def test_incremental_check_finds_changes_of_transaction_committed_after_previous_check(
     company: Company, database: str
 ) -> None:
     """The transaction began before the checked changes and was committed after the check."""
@@ -113,7 +113,7 @@ def test_incremental_check_finds_changes_of_long_transaction(
     assert company.open() == {"named": {'["5"]'}}
 
 
-def test_login_that_cannot_see_open_transactions_relies_on_the_margin(
+def test_only_full_check_finds_late_changes_if_login_cannot_see_open_transactions(
     company: Company, database: str
 ) -> None:
     """Only a full check finds changes of a transaction longer than the margin.
@@ -284,7 +284,7 @@ def test_full_check_finds_records_that_became_outdated(company: Company) -> None
     assert len(company.open()["recent"]) == 40
 
 
-def test_more_records_may_break_an_expectation_than_the_last_full_check_counted(
+def test_incremental_check_counts_changed_records_to_which_expectation_did_not_apply_before(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """At the full check, the expectation applied to no record.

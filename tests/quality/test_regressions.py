@@ -168,7 +168,7 @@ def test_expectations_are_reported_as_unchecked_if_row_security_hides_records(
     company.do("DROP OWNED BY hidden_reader", "DROP ROLE hidden_reader")
 
 
-def test_quarantine_names_record_with_unmapped_primary_key_by_digest(
+def test_quarantine_stores_digest_instead_of_primary_key_that_data_map_lacks(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """A primary key column that is not in the data map may be personal, such as a phone number."""

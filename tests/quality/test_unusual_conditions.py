@@ -211,7 +211,7 @@ def test_condition_may_use_now_inside_a_function_call(
     assert company.check().record.outcome is Outcome.PASS
 
 
-def test_quarantine_names_record_with_very_long_key_by_digest(
+def test_quarantine_stores_digest_instead_of_very_long_primary_key(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """When the record is corrected, an incremental check must find the entry by the same digest."""
@@ -275,7 +275,7 @@ def test_expectation_that_applies_to_no_record_needs_attention(company: Company)
     assert (phone["rows"], phone["broken"], phone["outcome"]) == (2, 2, "fail")
 
 
-def test_metric_rules_broken_has_no_value_if_no_expectation_has_severity_fail(
+def test_metric_quality_rules_broken_has_no_value_if_no_expectation_has_severity_fail(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """A control must not pass only because no expectation of the pack has the severity fail."""

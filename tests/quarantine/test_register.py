@@ -56,14 +56,14 @@ def test_after_full_check_only_records_that_the_check_found_have_open_entries(
         assert open_keys(state) == broken
 
 
-def test_entry_names_run_that_found_record_first_if_later_run_finds_it_again(state: Engine) -> None:
+def test_quarantine_entry_keeps_the_run_that_found_the_record_first(state: Engine) -> None:
     enter_broken(state, "one", {"a", "b"})
     assert enter_broken(state, "two", {"a", "b"}) == (2, 0)
     with state.connect() as conn:
         assert set(conn.scalars(text("SELECT found_run_id FROM quarantine"))) == {"one"}
 
 
-def test_enter_with_resolved_scope_none_resolves_no_entries(state: Engine) -> None:
+def test_enter_resolves_no_quarantine_entry_if_resolved_scope_is_none(state: Engine) -> None:
     """A check of new records has no information about the other records of the collection."""
     enter_broken(state, "one", {"a"})
     assert enter_broken(state, "two", {"b"}, resolved_scope="none") == (2, 0)
@@ -80,7 +80,7 @@ def test_incremental_check_resolves_only_entries_of_checked_records(state: Engin
     assert open_keys(state) == {"a", "c"}
 
 
-def test_forget_removes_collected_records_of_expectation(
+def test_forget_removes_records_of_one_expectation_before_they_are_entered(
     state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the check of an expectation fails halfway, a retry starts without its first results."""
@@ -103,7 +103,7 @@ def test_count_by_department_counts_record_that_breaks_two_expectations_once(sta
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0")), min_size=1, max_size=3))
-def test_key_of_returns_key_that_key_text_encoded(key: list[str]) -> None:
+def test_key_of_returns_the_key_from_which_key_text_was_made(key: list[str]) -> None:
     assert register.key_of(register.key_text(key)) == key
 
 

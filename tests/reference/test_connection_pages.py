@@ -62,7 +62,7 @@ def test_page_lists_connections_extras_and_rights() -> None:
     assert all(right.workflows in page.text for right in declared_rights())
 
 
-def test_connection_of_a_login_names_its_workflows_and_grants() -> None:
+def test_reference_entry_for_connection_of_a_login_lists_its_workflows_and_grants() -> None:
     by_id = {each.id: each for each in login_connections()}
     assert by_id["incident_db"].used_by == "`respond_to_incident`, `update_incident`"
     assert "`incident.yaml`" in by_id["incident_db"].purpose

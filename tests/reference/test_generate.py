@@ -36,11 +36,11 @@ def test_pages_of_the_repository_are_up_to_date() -> None:
     assert generate.problems(ROOT) == []
 
 
-def test_check_passes_after_the_pages_were_written(written: Path) -> None:
+def test_check_of_reference_passes_after_the_pages_were_written(written: Path) -> None:
     assert generate.main(["--check"], written) == 0
 
 
-def test_check_after_a_new_pack_key_names_the_outdated_page_and_the_command(
+def test_check_of_reference_reports_outdated_page_and_command_after_pack_key_was_added(
     written: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Longer(EvidenceRules):
@@ -62,7 +62,7 @@ def test_check_after_a_new_pack_key_names_the_outdated_page_and_the_command(
     assert "python -m include.reference" in line
 
 
-def test_check_after_a_new_option_names_the_outdated_page_and_the_command(
+def test_check_of_reference_reports_outdated_page_and_command_after_option_was_added(
     written: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def migrate(offline: Annotated[bool, typer.Option(help="Print SQL only.")] = False) -> None:
@@ -75,7 +75,7 @@ def test_check_after_a_new_option_names_the_outdated_page_and_the_command(
     assert "python -m include.reference" in line
 
 
-def test_check_after_a_new_connection_names_the_outdated_page_and_the_command(
+def test_check_of_reference_reports_outdated_page_and_command_after_connection_was_added(
     written: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scales = DeclaredConnection("scales_api", ("http",), "Reads scales.", "", "host", "none")
@@ -86,7 +86,7 @@ def test_check_after_a_new_connection_names_the_outdated_page_and_the_command(
     assert "python -m include.reference" in line
 
 
-def test_check_names_missing_and_superfluous_pages(
+def test_check_of_reference_reports_missing_and_superfluous_pages(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generate.write(tmp_path)

@@ -105,7 +105,7 @@ def _template(*texts: str) -> Catalog:
         ({"{n} rows": "{n} 行", "gone": "旧"}, False, "obsolete"),
     ],
 )
-def test_problems_reports_each_kind_of_faulty_entry(
+def test_problems_returns_reason_for_each_kind_of_faulty_translation(
     tmp_path: Path, entries: dict[str, str], fuzzy: bool, reason: str | None
 ):
     """A faulty entry is reported with its reason, and a correct entry is not reported."""
@@ -116,14 +116,14 @@ def test_problems_reports_each_kind_of_faulty_entry(
     )
 
 
-def test_problems_reports_an_unknown_format(tmp_path: Path):
+def test_problems_returns_translation_with_an_unknown_number_format(tmp_path: Path):
     """The translator would show ``{n:bits}`` as a plain number."""
     path = _catalogue(tmp_path, {"{n:bits}": "{n:bits}"})
     (problem,) = problems("zh_CN", _template("{n:bits}"), path)
     assert "unknown format" in problem.reason
 
 
-def test_update_keeps_translations_and_drops_obsolete_entries(tmp_path: Path):
+def test_update_of_catalogue_keeps_translations_and_drops_obsolete_entries(tmp_path: Path):
     """A second update does not change the file."""
     path = _catalogue(tmp_path, {"{n} rows": "{n} 行", "gone": "旧"})
     template = _template("{n} rows", "{n} row")
@@ -136,7 +136,7 @@ def test_update_keeps_translations_and_drops_obsolete_entries(tmp_path: Path):
     assert path.read_text(encoding="utf-8") == text
 
 
-def test_extract_reads_code_and_templates(tmp_path: Path):
+def test_extract_returns_messages_of_python_files_and_templates(tmp_path: Path):
     """Messages are collected from Python files and templates in every folder."""
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "x.py").write_text('_("from a workflow " "in two parts")\n')
@@ -148,7 +148,7 @@ def test_extract_reads_code_and_templates(tmp_path: Path):
     }
 
 
-def test_catalogue_equals_the_output_of_update(template: Catalog, tmp_path: Path) -> None:
+def test_update_does_not_change_the_committed_catalogue(template: Catalog, tmp_path: Path) -> None:
     """Otherwise the next update would move entries, and reviewers would see unrelated changes."""
     path = tmp_path / "messages.po"
     shutil.copy(po_path("zh_CN"), path)

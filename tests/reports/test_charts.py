@@ -88,7 +88,7 @@ def test_ticks_start_at_zero_and_cover_the_highest_value():
         assert 3 <= len(ticks) <= 7
 
 
-def test_bar_chart_shows_outcomes_also_without_colour():
+def test_bar_chart_hatches_failed_bars_and_labels_missing_values():
     """Bars that did not pass are hatched, and missing values are labelled."""
     svg = _bars(Bar(label="甲", value=0.5, status=Outcome.FAIL), Bar(label="乙", value=None))
     assert "<pattern" in svg

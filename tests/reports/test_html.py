@@ -256,7 +256,7 @@ def test_head_of_the_report_shows_outcome_subject_and_time(locale: str):
         ("zh_CN", "courier/2026/11/24/full.dump.zst.enc：The store holds"),
     ],
 )
-def test_action_at_the_head_of_the_report_names_its_subject(locale: str, expected: str):
+def test_action_at_the_head_of_the_report_states_its_database_or_table(locale: str, expected: str):
     """The message of a finding alone does not name the database or table."""
     head = render_html(sample.failed(), locale).partition("</header>")[0]
     assert expected in head

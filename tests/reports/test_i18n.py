@@ -148,7 +148,7 @@ def test_message_with_faulty_fields_is_shown_without_an_error(text: str):
     assert "int" not in shown
 
 
-def test_visible_escapes_direction_and_control_characters():
+def test_visible_returns_text_with_escaped_direction_and_control_characters():
     """A name with a direction character must not reverse the text around it."""
     assert visible("a\u202eb\x00c\ud800d\ne") == "a\\u202eb\\u0000c\\ud800d\ne"
     assert EN.text(_("{name}", name="\u202egpj.exe")) == "\\u202egpj.exe"

@@ -171,7 +171,9 @@ def test_child_process_that_hangs_during_pdf_creation_is_killed():
         render_pdf("<p>", timeout_s=0.01)
 
 
-def test_pdf_unavailable_reason_names_missing_libraries(monkeypatch: pytest.MonkeyPatch):
+def test_pdf_unavailable_reason_states_missing_libraries_and_how_to_install_them(
+    monkeypatch: pytest.MonkeyPatch,
+):
     """The reason includes the command that installs the libraries."""
     monkeypatch.setattr(render, "_LIBRARIES", ("libpango-nowhere.so.0",))
     reason = pdf_unavailable_reason()
@@ -181,7 +183,7 @@ def test_pdf_unavailable_reason_names_missing_libraries(monkeypatch: pytest.Monk
     assert "\n" not in reason
 
 
-def test_pdf_unavailable_reason_names_a_missing_chinese_font(
+def test_pdf_unavailable_reason_states_that_a_chinese_font_is_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """The test runs the real font library with a configuration without fonts."""

@@ -38,7 +38,7 @@ def test_column_of_short_chinese_words_is_unbroken() -> None:
 
 
 @pytest.mark.parametrize("columns", [4, 12])
-def test_narrowest_columns_are_kept_unbroken_before_wider_columns(columns: int) -> None:
+def test_as_many_columns_as_fit_are_unbroken_beginning_with_the_narrowest(columns: int) -> None:
     """As many columns as fit on the page are unbroken, beginning with the shortest."""
     kinds: list[ColumnKind] = ["code"] * columns
     names = ["n" * (10 + 3 * at) for at in range(columns)]

@@ -235,7 +235,7 @@ def test_execution_reports_personal_data_that_trigger_copies_to_table_without_re
     assert copies == [(Outcome.ATTENTION, "tag"), None, None]
 
 
-def test_finding_about_side_effect_names_table_figures_and_trigger(
+def test_finding_about_side_effect_contains_table_figures_and_trigger(
     runner: RetentionRunner,
 ) -> None:
     runner.insert("note", id=1, at=OLD)

@@ -379,7 +379,7 @@ def test_records_of_erasure_request_in_renamed_record_class_are_erased(
     assert numbers(runner, "address") == {2, 3}
 
 
-def test_records_of_erasure_request_named_by_older_hmac_key_are_erased(
+def test_records_of_erasure_request_stored_under_older_hmac_key_are_erased(
     fides: RetentionRunner,
 ) -> None:
     fides.request("1")
@@ -418,7 +418,7 @@ def test_execution_counts_records_on_legal_hold_that_was_placed_after_plan(
     assert executed.data["staying"] == {"address": {"held": 1}}
 
 
-def test_planned_record_that_company_application_deleted_meanwhile_counts_as_not_due(
+def test_planned_record_that_application_deleted_before_execution_counts_as_not_due(
     pagila: RetentionRunner,
 ) -> None:
     pagila.sql("UPDATE rental SET at = %s WHERE rental_id = 2", [OLD])

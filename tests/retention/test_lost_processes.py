@@ -118,7 +118,7 @@ def test_execution_fails_if_database_is_lost_and_retry_completes_it(
     assert_all_erased_once(runner, before)
 
 
-def test_batch_is_rolled_back_if_hold_is_placed_after_guard_lost_its_session(
+def test_deletion_batch_is_rolled_back_if_legal_hold_is_placed_after_lock_was_lost(
     runner: RetentionRunner,
 ) -> None:
     runner = runner.but(rules_of_disposition=disposition(batch={"rows": 1}))

@@ -235,7 +235,7 @@ def test_legal_hold_in_capitals_keeps_expired_record_with_text_copy_of_uuid(
     assert ids(people, "letter") == {1}
 
 
-def test_stored_names_of_records_do_not_depend_on_spelling_of_key_in_erasure_request(
+def test_records_of_erasure_request_are_stored_alike_for_each_spelling_of_its_key(
     people: RetentionRunner,
 ) -> None:
     """Names and digests of stored records do not depend on the spelling in the request."""

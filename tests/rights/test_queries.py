@@ -43,7 +43,9 @@ def login(database: str) -> Iterator[Login]:
         ),
     ],
 )
-def test_lacks_query_returns_grant_for_missing_right(login: Login, query: str, grant: str) -> None:
+def test_lacks_query_returns_the_grant_statement_for_a_missing_right(
+    login: Login, query: str, grant: str
+) -> None:
     """PostgreSQL folds unquoted names to lower case; quoted names may have any character."""
     (missing,) = lacks_query(login, query, RIGHTS)
     assert missing.grant == f'{grant} "{ROLE}";'
@@ -53,7 +55,7 @@ def test_lacks_query_returns_grant_for_missing_right(login: Login, query: str, g
     assert list(lacks_query(login, query, RIGHTS)) == []
 
 
-def test_lacks_query_fails_if_right_on_a_function_is_missing(login: Login) -> None:
+def test_lacks_query_raises_usage_error_if_right_on_a_function_is_missing(login: Login) -> None:
     """The check must not pass if it has no GRANT statement to print."""
     with pytest.raises(UsageError, match="permission denied for function secret"):
         list(lacks_query(login, "SELECT secret()", RIGHTS))

@@ -49,7 +49,9 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_killed_evaluation_is_repeated(audit: Audit, state_database: str) -> None:
+def test_evaluation_changes_nothing_if_killed_before_commit_and_can_be_repeated(
+    audit: Audit, state_database: str
+) -> None:
     """If the process is killed before its commit, the database is unchanged.
 
     If it is killed after its commit, the step record is complete.

@@ -201,7 +201,7 @@ def test_signature_cells_are_empty(run: Run) -> None:
     ]
 
 
-def test_table_shows_not_yet_for_finding_without_cause_and_action(run: Run) -> None:
+def test_table_of_findings_shows_words_not_yet_for_missing_cause_and_action(run: Run) -> None:
     """The text "not yet" stands for a missing cause, corrective action and reminder."""
     number = run.findings()[0].id
     with run.state.begin() as conn:

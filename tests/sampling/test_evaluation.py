@@ -160,7 +160,7 @@ def test_evaluation_of_item_without_answers_raises_error() -> None:
     ],
     ids=["hypergeometric", "strata", "census"],
 )
-def test_plan_accepts_acceptable_deviations_and_rejects_one_more(
+def test_population_is_accepted_with_acceptable_deviations_and_rejected_with_one_more(
     committed: CommittedPopulation, method: str
 ) -> None:
     """The upper limit is computed with the same probability distribution as the plan."""
@@ -268,7 +268,7 @@ def test_upper_limit_of_two_stages_is_highest_rate_that_is_accepted_with_more_th
     st.integers(0, 3),
     st.data(),
 )
-def test_point_estimate_weights_strata_by_size(
+def test_point_estimate_is_the_mean_of_strata_rates_weighted_by_strata_size(
     sizes: list[int], deviating: int, data: st.DataObject
 ) -> None:
     """The deviation rate of each stratum is estimated by the rate of its drawn items."""

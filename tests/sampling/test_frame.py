@@ -190,7 +190,7 @@ def test_names_of_strata_may_contain_any_character(frame_company: Company) -> No
     assert [item.key for item in items] == [str(at) for at in range(len(names))]
 
 
-def test_column_stratum_may_have_any_data_type(frame_company: Company) -> None:
+def test_column_stratum_of_population_query_can_have_any_data_type(frame_company: Company) -> None:
     """The name of the stratum is PostgreSQL's text for the value."""
     query = "SELECT v AS id, v % 2 = 0 AS stratum FROM generate_series(1, 5) AS t (v)"
     assert frame_company.freeze_query(query, strata=True).frame.strata == {"false": 3, "true": 2}
@@ -293,7 +293,7 @@ def test_notice_messages_of_sql_functions_do_not_block_freeze(frame_company: Com
     assert frame_company.freeze_query(query).frame.items == 20_000
 
 
-def test_error_of_missing_privilege_names_required_grant(frame_company: Company) -> None:
+def test_error_about_missing_privilege_contains_the_required_grant(frame_company: Company) -> None:
     """The privilege on the table is missing, or row-level security applies to it."""
     name = f"reader_{random.randrange(10**9)}"
     frame_company.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'p'")
@@ -328,7 +328,7 @@ def escaped(text: str) -> str:
 
 
 @given(TEXTS)
-def test_unescape_restores_escaped_field(text: str) -> None:
+def test_unescape_returns_the_original_text_of_an_escaped_field(text: str) -> None:
     assert unescape(escaped(text)) == text
 
 
@@ -348,7 +348,7 @@ class SlowSource:
     st.integers(1, 64),
     st.randoms(use_true_random=False),
 )
-def test_pick_without_strata_matches_simple_reader(
+def test_pick_without_strata_returns_items_on_the_requested_lines_of_frame(
     keys: list[str], piece: int, dice: random.Random
 ) -> None:
     """The picked items do not depend on the size of the pieces that are read."""
@@ -365,7 +365,7 @@ def test_pick_without_strata_matches_simple_reader(
     st.integers(1, 64),
     st.randoms(use_true_random=False),
 )
-def test_pick_with_strata_matches_simple_reader(
+def test_pick_with_strata_returns_items_by_their_place_in_each_stratum(
     keys: list[str], names: list[str], piece: int, dice: random.Random
 ) -> None:
     """The ordinals are counted separately in each stratum."""
@@ -383,7 +383,7 @@ def test_pick_with_strata_matches_simple_reader(
     assert list(picked_items) == expected
 
 
-def test_pick_omits_items_that_are_missing_in_frame() -> None:
+def test_pick_returns_no_item_for_line_that_frame_lacks() -> None:
     """The caller detects that items are missing."""
     assert [item.line for item in picked(b"a\nb\n", {2, 3})] == [2]
     ordinals = {"x": {1, 2}, "z": {1}}

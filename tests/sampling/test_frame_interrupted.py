@@ -113,7 +113,7 @@ def test_freeze_without_database_server_raises_database_unavailable(company: Com
         )
 
 
-def test_freeze_uses_constant_memory(company: Company) -> None:
+def test_freeze_of_large_population_uses_no_more_memory_than_of_small_one(company: Company) -> None:
     """Counting and hashing keep only one piece of the frame in memory."""
 
     class DiscardingSink:

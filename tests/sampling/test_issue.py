@@ -95,7 +95,9 @@ def test_hand_in_stores_answers_people_and_file_digest(state: Engine, issued: Dr
     assert issue.ReturnedAnswers.model_validate_json(back.to_bytes()) == back
 
 
-def test_refused_file_is_not_stored_and_all_faults_are_named(state: Engine, issued: Draw) -> None:
+def test_refused_file_is_not_stored_and_its_refusal_lists_all_faults(
+    state: Engine, issued: Draw
+) -> None:
     """The file that was returned earlier is kept."""
     before = hand_in(state, returned_workbook(issued.papers))
 
@@ -125,7 +127,9 @@ def test_file_of_another_draw_or_stage_is_refused(state: Engine, issued: Draw) -
 
 
 @pytest.mark.parametrize("stage", ["99999999999999999999999", "-1", "", "1.5", "١"])
-def test_file_with_invalid_stage_is_refused(state: Engine, issued: Draw, stage: str) -> None:
+def test_returned_file_with_invalid_stage_number_is_refused_with_usage_error(
+    state: Engine, issued: Draw, stage: str
+) -> None:
     """The error is a usage error and not a database error."""
 
     def change(book: Workbook) -> None:

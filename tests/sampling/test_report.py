@@ -120,7 +120,7 @@ def test_report_lists_refused_seeds_with_reason(company: Company) -> None:
 
 
 @pytest.mark.parametrize("stage", ["nothing", "begun", "frozen", "committed", "entered"])
-def test_report_of_run_without_draw_fails_and_names_missing_step(
+def test_report_of_run_without_draw_fails_and_states_the_missing_step(
     company: Company, stage: str
 ) -> None:
     """The report names the missing step, and no figure shows success."""

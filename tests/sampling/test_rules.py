@@ -208,7 +208,7 @@ def test_confidence_below_half_is_refused(tmp_path: Path, text: str) -> None:
         ),
     ],
 )
-def test_fault_in_population_names_file_line_and_key_path(
+def test_fault_in_population_rule_is_reported_with_file_line_and_key_path(
     tmp_path: Path, more: dict[str, Any], path: str, message: str
 ) -> None:
     problems = problems_of(write_audit_pack(tmp_path, audit(population(**more))))
@@ -252,7 +252,7 @@ def test_fault_in_population_names_file_line_and_key_path(
         ({"mend_within": "soon"}, "mend_within", ""),
     ],
 )
-def test_fault_in_audit_yaml_names_key_path(
+def test_fault_in_audit_yaml_is_reported_with_its_key_path(
     tmp_path: Path, more: dict[str, Any], path: str, message: str
 ) -> None:
     """Unknown tables and columns are found when the policy pack is loaded, before any run."""

@@ -73,7 +73,7 @@ def draw_from(
     return sample(seed, audit, population, io.BytesIO(content))
 
 
-def test_sample_has_items_of_published_sampler() -> None:
+def test_sample_has_the_items_that_the_published_hash_formula_gives() -> None:
     """The hashed text is seed, quarter and population. The test computes the hash directly."""
     population, content = committed({NO_STRATUM: 5}, {NO_STRATUM: 1000})
     drawn_sample = draw_from(population, content)
@@ -92,7 +92,7 @@ def test_sample_has_items_of_published_sampler() -> None:
     )
 
 
-def test_sample_lists_rejected_repetitions_in_order() -> None:
+def test_sample_lists_numbers_that_were_drawn_again_and_rejected_in_order() -> None:
     """A repeated draw can therefore verify each rejection."""
     population, content = committed({NO_STRATUM: 25}, {NO_STRATUM: 30})
     drawn_sample = draw_from(population, content)
@@ -172,7 +172,9 @@ def test_items_of_completely_drawn_stratum_have_order_of_frame() -> None:
 
 
 @pytest.mark.parametrize("sizes", [{NO_STRATUM: 40}, {"a": 40, "b": 40}])
-def test_first_stage_depends_on_seed_if_two_stages_draw_all_items(sizes: dict[str, int]) -> None:
+def test_items_of_first_stage_differ_between_seeds_if_two_stages_draw_all_items(
+    sizes: dict[str, int],
+) -> None:
     """The seed, and not the frame, decides which half of the items is in the first stage."""
     half = {name: size // 2 for name, size in sizes.items()}
     population, content = committed(half, sizes, stages=2)

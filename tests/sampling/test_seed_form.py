@@ -122,7 +122,7 @@ def test_form_escapes_account_names() -> None:
     assert form.assigned == ["wang_li@example.com", HOSTILE]
 
 
-def test_form_with_many_auditors_names_first_and_counts_others() -> None:
+def test_seed_form_lists_first_auditors_and_number_of_the_others() -> None:
     """All auditors may answer, but the form names only the first auditors."""
     people = [f"E{n:05}" for n in range(MOST_NAMES + 3)]
     form = form_for(people)

@@ -113,12 +113,12 @@ def test_publication_time_without_offset_is_in_pack_timezone(text: str, moment: 
 @pytest.mark.parametrize(
     "text", ["", "yesterday", "15:00", "2026-13-01", "2026-10-05T25:00:00+08:00", "1759647600"]
 )
-def test_publication_time_from_invalid_text_is_none(text: str) -> None:
+def test_publication_time_is_none_for_invalid_text(text: str) -> None:
     assert samples.moment_of(text, LOCAL) is None
 
 
 @given(st.text(max_size=40))
-def test_publication_time_from_any_text_is_none_or_has_offset(text: str) -> None:
+def test_publication_time_is_none_or_has_utc_offset_for_any_text(text: str) -> None:
     moment = samples.moment_of(text, LOCAL)
     assert moment is None or moment.utcoffset() is not None
 

@@ -88,7 +88,7 @@ def setting(*path: Any, to: Any) -> Callable[[Any], None]:
     return change
 
 
-def test_redraw_of_untouched_bundle_matches(bundle: Path) -> None:
+def test_repeated_draw_from_unchanged_bundle_gives_the_same_sample(bundle: Path) -> None:
     """The repeated draw uses only a copy of the bundle on disk, without a database."""
     result = repeat_draw(bundle)
     assert (result.matches, result.audit, result.seed, result.faults) == (True, "2026Q3", SEED, ())

@@ -219,7 +219,7 @@ def test_draft_has_expectations_for_resident_id_and_mobile_number_columns(
     assert {(kind, "form"), (kind, "birth_date"), (kind, "check_character")} <= rules
 
 
-def test_drafted_purpose_lists_all_columns_guessed_to_be_personal(
+def test_drafted_purpose_lists_every_column_that_is_guessed_to_be_personal(
     chinook: psycopg.Connection[Any],
 ) -> None:
     """The purpose has the id ``undecided``, because a person has to define the real purposes."""
@@ -247,7 +247,7 @@ def test_draft_of_database_without_personal_data_loads(
     assert load_draft(draft, tmp_path).collections["genre"].primary_key == ("id",)
 
 
-def test_survey_makes_connection_read_only(courier: psycopg.Connection[Any]) -> None:
+def test_connection_is_read_only_after_survey(courier: psycopg.Connection[Any]) -> None:
     courier.rollback()
     survey(courier, name="x")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):

@@ -134,7 +134,9 @@ def guess_by_names(tables: Mapping[str, str], **kinds: str) -> dict[str, str]:
         ("phone2", "user.contact.phone_number"),
     ],
 )
-def test_guess_reads_names_in_many_languages(column: str, category: str) -> None:
+def test_guess_recognises_personal_columns_by_names_in_many_languages(
+    column: str, category: str
+) -> None:
     assert guess_by_names({"customer": f"id {column}"})[f"customer.{column}"] == category
 
 

@@ -101,7 +101,7 @@ def test_guess_does_not_mark_technical_timestamps_as_personal(postgres: Embedded
     assert not {"customer.last_update", "customer.write_date"} & guessed.keys()
 
 
-def test_guess_handles_names_with_spaces_and_tables_without_primary_key(
+def test_guess_recognises_personal_columns_despite_spaces_in_names_and_no_primary_key(
     postgres: EmbeddedPostgres,
 ) -> None:
     """In a table without a primary key, the column id identifies the person."""
@@ -114,7 +114,7 @@ def test_guess_handles_names_with_spaces_and_tables_without_primary_key(
     }
 
 
-def test_guess_uses_different_categories_for_records_of_customers_and_of_staff(
+def test_guess_marks_records_about_customers_as_account_and_about_staff_as_workplace_data(
     postgres: EmbeddedPostgres,
 ) -> None:
     """A review by a customer is account data. An appraisal of an employee is workplace data."""

@@ -101,7 +101,7 @@ def test_json_value_other_than_object_has_no_undeclared_keys(
     "key",
     [PHONE, f"u{PHONE}", "张伟", "a b", "ada@example.com", "x" * 41, "53010219200508011X", "1st"],
 )
-def test_json_key_that_could_be_personal_data_is_counted_but_not_named(
+def test_undeclared_json_key_that_could_be_personal_data_is_counted_but_not_shown(
     postgres: EmbeddedPostgres, key: str
 ) -> None:
     with scratch(postgres, TABLE) as connection:
@@ -112,7 +112,7 @@ def test_json_key_that_could_be_personal_data_is_counted_but_not_named(
     assert key not in finding.model_dump_json()
 
 
-def test_rare_json_key_is_counted_but_not_named(postgres: EmbeddedPostgres) -> None:
+def test_rare_undeclared_json_key_is_counted_but_not_shown(postgres: EmbeddedPostgres) -> None:
     """A person's name as a key looks like an identifier, so rare keys are only counted."""
     with scratch(postgres, TABLE) as connection:
         (few,) = undeclared_keys_of(connection, *[{"zhangwei": 1}] * 9)

@@ -93,7 +93,7 @@ def test_blank_values_are_not_counted_as_filled(postgres: EmbeddedPostgres) -> N
         assert counts_of_values(connection, []).share("email") == 0.0
 
 
-def test_values_with_quotes_formulas_or_great_length_are_counted(
+def test_count_patterns_counts_hostile_and_very_long_values_as_filled(
     postgres: EmbeddedPostgres,
 ) -> None:
     """The values have quotes, ten megabytes, zero-width characters or formulas."""
@@ -114,7 +114,9 @@ def test_count_patterns_reads_a_sample_of_a_large_table(postgres: EmbeddedPostgr
         assert count_table(connection).columns["v"].rows == 1
 
 
-def test_json_keys_that_could_be_personal_data_are_not_named(postgres: EmbeddedPostgres) -> None:
+def test_count_patterns_does_not_list_json_keys_that_could_be_personal_data(
+    postgres: EmbeddedPostgres,
+) -> None:
     """Such keys are rare, or look like a phone number or a person."""
     script = """CREATE TABLE t (v jsonb, w json);
     INSERT INTO t SELECT jsonb_build_object('phone', '1380000' || lpad(n::text, 4, '0'),

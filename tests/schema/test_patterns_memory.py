@@ -96,7 +96,9 @@ def test_count_patterns_reads_only_the_beginning_of_large_values(
     assert grown <= BOUND
 
 
-def test_fewer_rows_are_read_of_table_with_many_columns(postgres: EmbeddedPostgres) -> None:
+def test_count_patterns_reads_fewer_rows_of_table_with_many_columns(
+    postgres: EmbeddedPostgres,
+) -> None:
     """The time depends on the number of values, so more columns allow fewer rows."""
     script = wide(400, "'x'").replace("generate_series(1, 20)", "generate_series(1, 3000)")
     counts, grown = count_with_growth(postgres, script)
@@ -105,7 +107,9 @@ def test_fewer_rows_are_read_of_table_with_many_columns(postgres: EmbeddedPostgr
     assert grown <= BOUND
 
 
-def test_fewer_rows_are_read_of_table_with_many_json_columns(postgres: EmbeddedPostgres) -> None:
+def test_count_patterns_reads_fewer_rows_of_table_with_many_json_columns(
+    postgres: EmbeddedPostgres,
+) -> None:
     """Each JSON column has up to 60 keys.
 
     With 100 such columns, 300 rows took more than a minute.

@@ -50,7 +50,7 @@ def test_many_messages_do_not_block_program_and_only_the_first_are_kept(psql: Pa
     assert (program.sqlstate, program.last_error) == ("42501", "gone")
 
 
-def test_feed_ends_without_error_if_program_stops_reading(psql: Path):
+def test_feeding_a_program_that_stops_reading_raises_no_error(psql: Path):
     """pg_restore stops reading when it has loaded the tables that it has to load."""
     psql.write_text("#!/bin/sh\nhead -c 3\n")
     with ClientProgram("psql", [], takes_input=True) as program:

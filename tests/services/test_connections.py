@@ -116,7 +116,7 @@ def test_connection_types_are_normalised(name: str, conn_type: str):
         f"aws://k:{SECRET}@?__extra__=x",
     ],
 )
-def test_unreadable_connection_is_named_and_not_quoted(value: str):
+def test_error_for_unreadable_connection_contains_its_variable_and_not_its_value(value: str):
     """The error names the variable and the expected format.
 
     Neither the error nor its cause contains the password.
@@ -205,7 +205,7 @@ def test_connections_file_of_airflow_precedes_environment(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"customer_db": '])
-def test_error_for_unreadable_connections_file_names_the_file(tmp_path: Path, content: str):
+def test_error_for_unreadable_connections_file_contains_its_path(tmp_path: Path, content: str):
     """If the file counted as empty, the local profile would be used instead."""
     path = tmp_path / "connections.json"
     path.write_text(content)

@@ -121,7 +121,7 @@ def _asked_by_psql(database_address: DatabaseAddress, query: str) -> str:
     return done.stdout.strip()
 
 
-def test_programs_use_password_of_environment(
+def test_address_without_password_uses_password_of_environment(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ):
     """`restore --into` then needs no password on its command line."""
@@ -244,7 +244,7 @@ def test_required_authentication_method_is_passed_to_libpq():
     )
 
 
-def test_only_known_extras_reach_libpq():
+def test_unknown_extras_of_connection_are_not_passed_to_libpq():
     """Some keys of the extra have a meaning only for Airflow, and libpq would refuse them."""
     parameters = address("h", sslmode="disable", cursor="dictcursor", password="x", passfile="/x")
     assert "cursor" not in parameters.parameters
@@ -290,7 +290,9 @@ def test_postgres_connection_as_json_or_uri_connects(postgres: EmbeddedPostgres,
         assert conn.execute("SELECT current_user").fetchone() == ("postgres",)
 
 
-def test_with_database_changes_only_the_database(postgres: EmbeddedPostgres):
+def test_with_database_changes_the_database_and_keeps_server_user_and_password(
+    postgres: EmbeddedPostgres,
+):
     """The server, the user and the password stay the same."""
     database_address = DatabaseAddress.from_conninfo(postgres.conninfo("postgres"))
     other = database_address.with_database('od"d')

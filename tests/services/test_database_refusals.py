@@ -19,7 +19,7 @@ def test_connect_reports_missing_database(postgres: EmbeddedPostgres):
     assert not isinstance(error.value, DatabaseMissing)
 
 
-def test_connect_to_server_without_required_tls_is_reported_as_answered():
+def test_error_for_server_without_required_tls_states_that_the_server_answered():
     """The server can be reached; the connection fails only because the address requires TLS."""
     with RefusingServer("FATAL", "28000", "not reached") as server:
         required = DatabaseAddress.from_conninfo(f"{server.conninfo} sslmode=require")

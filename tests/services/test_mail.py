@@ -293,7 +293,7 @@ def test_missing_certificate_authority_file_raises_service_error(server: Smtp) -
     ("extra", "security", "port"),
     [({}, "tls", 465), ({"disable_ssl": "true"}, "starttls", 587)],
 )
-def test_default_mail_port_depends_on_tls_mode(
+def test_default_mail_port_is_465_with_tls_and_587_with_starttls(
     extra: dict[str, str], security: str, port: int
 ) -> None:
     """TLS is used from the first byte, except if ``disable_ssl`` of Airflow's connection is set."""

@@ -76,7 +76,7 @@ def test_message_with_wrong_token_or_secret_is_refused(
         ("wecom", "drop", Reply(DeliveryStatus.IN_DOUBT)),
     ],
 )
-def test_response_of_robot_determines_delivery_status(
+def test_chat_message_is_accepted_deferred_refused_or_in_doubt_according_to_robot_response(
     server: RobotServer, kind: str, answer: tuple[int, str] | str, reply: Reply
 ) -> None:
     """If the rate limit is exceeded, the message is deferred.

@@ -25,17 +25,19 @@ VERSION = re.compile(
     ("version", "major"),
     [(150004, 15), (90624, 9), ("15.4 (Debian 15.4-1)", 15), ("18beta1", 18), ("", 0)],
 )
-def test_major_version_reads_numbers_and_version_texts(version: int | str, major: int) -> None:
+def test_major_version_is_read_from_version_number_and_version_text(
+    version: int | str, major: int
+) -> None:
     assert major_version(version) == major
 
 
 @pytest.mark.parametrize("version", [140022, 190000])
-def test_error_for_unsupported_server_names_supported_versions(version: int) -> None:
+def test_error_for_unsupported_server_lists_supported_versions(version: int) -> None:
     with pytest.raises(UsageError, match="versions 15, 16, 17 and 18 are supported"):
         require_fitting_server(version, "The database courier")
 
 
-def test_documentation_pages_name_only_supported_versions() -> None:
+def test_documentation_pages_mention_only_supported_server_versions() -> None:
     """Future versions are not tested, so documentation pages must not name them."""
     for page in PAGES:
         for first, others, or_newer in VERSION.findall(page.read_text()):

@@ -32,7 +32,7 @@ LOCAL, VERIFIED, UNVERIFIED, PLAIN = Transport
         ("", True, PLAIN),
     ],
 )
-def test_of_url_returns_whether_the_route_to_a_url_is_verified(
+def test_transport_of_url_is_local_verified_unverified_or_plain(
     url: str, verify: bool | str, way: Transport
 ) -> None:
     """Only the host of the URL counts, not a user name in it that looks like a host."""
@@ -58,7 +58,9 @@ def test_of_url_returns_whether_the_route_to_a_url_is_verified(
         ("host=localhost hostaddr=10.0.0.5 sslmode=disable", PLAIN),
     ],
 )
-def test_database_is_verified_unless_all_addresses_are_local(conninfo: str, way: Transport) -> None:
+def test_transport_to_database_is_verified_unless_all_addresses_are_local(
+    conninfo: str, way: Transport
+) -> None:
     """If the connection sets sslmode, this setting decides for addresses on other machines."""
     address = DatabaseAddress.from_conninfo(conninfo)
     assert address.transport is way
@@ -76,7 +78,7 @@ def test_database_is_verified_unless_all_addresses_are_local(conninfo: str, way:
         ({}, VERIFIED),
     ],
 )
-def test_transport_of_stores_and_kms_depends_on_their_endpoint(
+def test_transport_to_store_and_kms_is_classified_by_scheme_and_host_of_their_endpoint(
     extra: dict[str, object], way: Transport
 ) -> None:
     """If no endpoint is set, AWS is used over verified TLS."""
@@ -98,12 +100,14 @@ def test_kms_without_region_is_usage_error(monkeypatch: pytest.MonkeyPatch) -> N
         kms_transport(ConnectionSpec("x", "aws", extra={"bucket": "b"}))
 
 
-def test_transport_depends_on_endpoint_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transport_to_store_and_kms_is_plain_if_environment_sets_an_http_endpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """If the connection names no endpoint, boto3 uses the AWS settings of the environment."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.example")
     spec = ConnectionSpec("x", "aws", extra={"bucket": "b", "region_name": "cn-north-1"})
     assert (store_transport(spec), kms_transport(spec)) == (PLAIN, PLAIN)
 
 
-def test_transport_of_directory_store_is_local() -> None:
+def test_transport_to_directory_store_is_local() -> None:
     assert store_transport(ConnectionSpec("x", "fs", extra={"path": "/mnt"})) is LOCAL

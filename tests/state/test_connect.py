@@ -8,7 +8,7 @@ from include.state.connect import engine
 
 
 @pytest.mark.parametrize(("server", "expected"), [("off", "on"), ("local", "local"), ("on", "on")])
-def test_engine_uses_a_durable_synchronous_commit_setting(
+def test_engine_of_state_database_turns_synchronous_commit_on_only_if_it_is_off(
     database: str, server: str, expected: str
 ) -> None:
     """A record is deleted after it was entered in the erasure ledger.

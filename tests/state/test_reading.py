@@ -35,7 +35,7 @@ def test_grant_pages_requires_an_existing_role(
                 admin.execute(query)
 
 
-def test_reading_engine_cannot_write(migrated_database: str) -> None:
+def test_reading_engine_refuses_writes_even_of_the_table_owner(migrated_database: str) -> None:
     """Even the owner of the tables cannot write through this engine."""
     reader = reading_engine(migrated_database, 1)
     with reader.connect() as conn:

@@ -95,7 +95,7 @@ CASES: dict[str, tuple[list[Operation], str]] = {
 
 
 @pytest.mark.parametrize("defect", CASES)
-def test_state_machine_detects_each_reintroduced_defect_of_the_past(
+def test_state_machine_test_fails_for_each_past_defect_that_is_reintroduced(
     machine: type[SystemMachine], defect: str
 ) -> None:
     from tests.system.defects import DEFECTS

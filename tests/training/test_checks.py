@@ -90,7 +90,7 @@ def test_people_whose_department_or_access_is_not_stated_are_reported(company: T
     ]
 
 
-def test_access_of_people_who_are_not_employed_is_reported(company: TrainingCompany):
+def test_people_who_have_access_but_are_not_employed_are_reported(company: TrainingCompany):
     company.add_person("P1", left_on="2026-02-01", access=True)
     company.add_person("P2", "2026-04-01", access=True)
     company.add_person("P3", left_on="2021-01-01", access=True)
@@ -156,7 +156,7 @@ def test_courses_with_invalid_data_are_reported(company: TrainingCompany, fault:
     ]
 
 
-def test_finding_counts_all_faults_and_names_first_twenty(company: TrainingCompany):
+def test_finding_states_number_of_faults_and_lists_first_twenty(company: TrainingCompany):
     company.add_course()
     for number in range(30):
         company.add_person(f"P{number:02d}")

@@ -62,7 +62,7 @@ def test_reminder_stage_follows_holidays_and_workdays_of_2026(
 
 
 @given(DAYS, st.integers(-400, 60))
-def test_reminder_stage_is_last_stage_whose_day_is_reached(today: date, ahead: int):
+def test_reminder_stage_is_latest_stage_whose_workday_has_come(today: date, ahead: int):
     due = today + timedelta(days=ahead)
     day = WORKDAYS.on_or_before(today)
     stages_reached = [

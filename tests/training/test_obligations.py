@@ -62,7 +62,9 @@ def test_passed_course_without_repetition_is_not_due_again(company: TrainingComp
     assert company.due_courses() == []
 
 
-def test_rolling_cycle_counts_calendar_months_from_last_pass(company: TrainingCompany):
+def test_course_with_rolling_cycle_is_due_some_calendar_months_after_last_pass(
+    company: TrainingCompany,
+):
     company.add_person()
     company.add_course(repeat_months=12)
     company.add_completion("2023-05-01")
@@ -204,7 +206,7 @@ def test_failed_or_future_completion_does_not_meet_obligation(company: TrainingC
         (("2026-03-08", "2026-04-08"), "2026-03-06"),  # leave begins after the due date
     ],
 )
-def test_leave_moves_due_date_to_end_of_grace_period(
+def test_due_date_of_person_on_leave_moves_to_end_of_grace_period(
     company: TrainingCompany, leave: tuple[str, str], due: str | None
 ):
     company.add_person(joined_on="2026-01-05", leave_from=leave[0], leave_until=leave[1])
@@ -214,7 +216,7 @@ def test_leave_moves_due_date_to_end_of_grace_period(
     )
 
 
-def test_person_with_leave_without_end_is_on_leave(company: TrainingCompany):
+def test_person_whose_leave_has_no_end_date_counts_as_on_leave(company: TrainingCompany):
     company.add_person(joined_on="2025-01-06", leave_from="2026-02-01")
     company.add_course()
     assert company.due_courses() == []
@@ -228,7 +230,7 @@ def test_course_that_was_overdue_before_leave_is_overdue_after_leave(company: Tr
     assert only_due_course(company)[0] == "2025-03-07"
 
 
-def test_person_who_leaves_has_obligations_until_last_day(company: TrainingCompany):
+def test_person_who_left_has_obligations_until_last_day_of_employment(company: TrainingCompany):
     company.add_person(joined_on="2025-01-06", left_on="2026-03-02")
     company.add_course()
     assert len(company.due_courses()) == 1
@@ -242,7 +244,7 @@ def test_course_of_returning_employee_is_due_after_new_joining_date(company: Tra
     assert only_due_course(company)[:2] == ("2026-03-06", "from 2026-01-05")
 
 
-def test_latest_roster_entry_of_person_decides_due_date(company: TrainingCompany):
+def test_due_date_is_computed_from_latest_roster_entry_of_person(company: TrainingCompany):
     company.add_person(joined_on="2026-01-05", department="North")
     company.add_person(joined_on="2026-01-06", department="South")
     company.add_course(within_days=60)

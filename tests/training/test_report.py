@@ -103,7 +103,7 @@ def test_report_sorts_departments_by_coverage(company: TrainingCompany):
     assert conclusion.outcome is Outcome.FAIL
 
 
-def test_report_names_people_by_staff_number(company: TrainingCompany):
+def test_report_identifies_people_by_staff_number_only(company: TrainingCompany):
     add_trained_person(company)
     company.add_person("P1", "2025-01-20", access=True)
     conclusion = conclude_plan(company)

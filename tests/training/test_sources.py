@@ -127,7 +127,9 @@ def test_database_session_of_sources_is_read_only(company: TrainingCompany):
         company.due_courses()
 
 
-def test_open_sources_copies_only_rows_of_given_people(company: TrainingCompany):
+def test_open_sources_reads_roster_and_completions_of_the_given_people_only(
+    company: TrainingCompany,
+):
     upload_sample(company)
     for number in range(5):
         company.add_person(f"P{number}")

@@ -11,7 +11,7 @@ from include.workbooks import forms
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
-def test_different_texts_are_escaped_differently(first: str, second: str):
+def test_escaped_text_can_be_unescaped_and_differs_for_different_texts(first: str, second: str):
     def back(text: str) -> str:
         return re.sub(r"\\u([0-9a-f]{4})", lambda match: chr(int(match[1], 16)), text)
 

@@ -76,7 +76,7 @@ def fault_message(content: bytes) -> str:
         (b"PK\x03\x04" + b"\x00" * 90, "The file is damaged: its archive cannot be unpacked."),
     ],
 )
-def test_files_of_other_types_are_refused_and_type_is_named(content: bytes, message: str):
+def test_files_of_other_types_are_refused_with_their_type(content: bytes, message: str):
     assert fault_message(content) == message
 
 
@@ -200,7 +200,7 @@ def test_workbook_with_links_to_other_files_is_refused(good: bytes, name: str):
     assert "data connections or links to other files" in fault_message(content)
 
 
-def test_link_to_other_workbook_is_reported_once(good: bytes):
+def test_link_to_other_workbook_is_reported_in_a_single_fault(good: bytes):
     rels = LINK.format(kind="externalLinkPath", target="file:///C:/other.xlsx").encode()
     folder = "xl/externalLinks"
     content = repacked(

@@ -268,7 +268,7 @@ print(json.dumps(rights_table()))
     assert all("check_scales" in row for row in rows)
 
 
-def test_connection_check_names_the_workflow_that_needs_a_right(tree: Path, pack: Path) -> None:
+def test_connection_check_states_which_workflow_needs_a_right(tree: Path, pack: Path) -> None:
     script = f"""
 from pathlib import Path
 from types import SimpleNamespace

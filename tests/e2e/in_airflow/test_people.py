@@ -275,7 +275,7 @@ def reassigned(running: Running, api: AirflowApi, review_run: ReviewRun) -> dict
     return response(api, review_run, MARKED)
 
 
-def test_cleared_review_is_assigned_to_current_reviewers(
+def test_review_task_that_is_cleared_in_airflow_is_assigned_to_current_reviewers(
     running: Running, review_run: ReviewRun, reassigned: dict[str, Any]
 ) -> None:
     """Without ParcelSeal's code, Airflow would keep the old form and the old assignees."""
@@ -309,7 +309,7 @@ def sealed(
     return result
 
 
-def test_evidence_names_approver_and_content_of_each_decision(
+def test_evidence_contains_approver_and_content_digest_of_each_decision(
     review_run: ReviewRun, sealed: dict[str, Any]
 ) -> None:
     """Each accepted answer has an approval; refused users have none."""

@@ -59,7 +59,7 @@ def retention(running: Running, api: AirflowApi, browser: Browser) -> dict[str, 
     }
 
 
-def test_disposition_plan_above_circuit_breaker_waits_for_an_approver(
+def test_disposition_plan_that_exceeds_the_record_limit_waits_for_an_approver(
     retention: dict[str, Any],
 ) -> None:
     """The triggering administrator, unassigned users and a second answer are refused."""
@@ -76,7 +76,7 @@ def test_disposition_plan_above_circuit_breaker_waits_for_an_approver(
     assert "###" not in retention["page_text"]
 
 
-def test_approved_records_are_deleted_and_evidence_names_the_approver(
+def test_approved_records_are_deleted_and_evidence_contains_the_approver(
     running: Running, retention: dict[str, Any]
 ) -> None:
     """The approval records the hash of the plan that the form showed."""

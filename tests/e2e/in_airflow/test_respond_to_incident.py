@@ -35,7 +35,7 @@ from tests.e2e.incidents.shared_tests import (  # noqa: F401 - collected here
     test_documents_and_report_are_in_both_languages,
     test_findings_of_the_incident_report_only_expired_time_limits,
     test_scope_and_legal_holds_match_the_sample_database,
-    test_team_calls_and_notices_are_sent_once,
+    test_team_is_called_and_customers_get_notices_exactly_once,
 )
 from tests.e2e.running import RUN_TIMEOUT, RUNS, Running, until
 

@@ -22,7 +22,9 @@ def test_documents_and_report_are_in_both_languages(played: Played) -> None:
     checks.check_approval(played)
 
 
-def test_team_calls_and_notices_are_sent_once(played: Played, state: Sample) -> None:
+def test_team_is_called_and_customers_get_notices_exactly_once(
+    played: Played, state: Sample
+) -> None:
     checks.check_team_call(played)
     checks.check_notices(played)
     checks.check_corrective_action(played, state)

@@ -19,7 +19,7 @@ from tests.e2e.incidents.shared_tests import (  # noqa: F401 - collected here
     test_documents_and_report_are_in_both_languages,
     test_findings_of_the_incident_report_only_expired_time_limits,
     test_scope_and_legal_holds_match_the_sample_database,
-    test_team_calls_and_notices_are_sent_once,
+    test_team_is_called_and_customers_get_notices_exactly_once,
 )
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1800)]
@@ -95,7 +95,7 @@ def test_form_after_a_refused_answer_keeps_the_entered_values(led: dict[str, Pla
     assert page["params"]["grade"]["value"] == "major"
 
 
-def test_time_limits_use_the_time_that_people_enter_for_events_during_an_outage(
+def test_time_limits_use_the_entered_event_time_if_people_answer_after_an_outage(
     led: dict[str, Played],
 ) -> None:
     played = led["ransomware"]
@@ -136,7 +136,7 @@ def test_partner_breach_reopens_partner_review(led: dict[str, Played], state: Sa
     assert checks.entry(played, "note")["data"]["partner"] == played.script.partner
 
 
-def test_report_that_no_authority_needs_is_recorded_as_not_handed_in(
+def test_report_that_an_authority_does_not_require_is_recorded_as_not_handed_in(
     led: dict[str, Played],
 ) -> None:
     reported = [

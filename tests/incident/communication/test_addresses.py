@@ -63,7 +63,7 @@ def test_look_up_returns_current_address(rig: ShopDatabase) -> None:
     assert book.look_up(keys(1)) == {notice_keys[0]: "new@example.com"}
 
 
-def test_look_up_returns_address_for_two_incidents_of_same_person(rig: ShopDatabase) -> None:
+def test_look_up_returns_address_of_person_for_each_of_two_incidents(rig: ShopDatabase) -> None:
     people(rig, "ann@example.com")
     notice_keys = ["INC-2026-0001/shop/1", "INC-2026-0002/shop/1"]
     assert AddressBook(rig.context()).look_up(notice_keys) == dict.fromkeys(
@@ -71,7 +71,7 @@ def test_look_up_returns_address_for_two_incidents_of_same_person(rig: ShopDatab
     )
 
 
-def test_reach_counts_usable_and_unusable_addresses(rig: ShopDatabase) -> None:
+def test_reach_counts_usable_missing_malformed_and_shared_addresses(rig: ShopDatabase) -> None:
     many = ["branch@example.com"] * (SHARED - 1) + ["Branch@Example.com"]
     people(rig, "ann@example.com", None, "", " ", "no address", "a@b\nBcc: c@d.example", *many)
     counts = reach(rig)

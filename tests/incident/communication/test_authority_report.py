@@ -50,7 +50,9 @@ def time_limits(document: Document) -> list[list[str]]:
     ]
 
 
-def test_first_report_requires_only_facts_known_at_once(company: Company) -> None:
+def test_first_report_to_authority_requires_only_facts_that_are_known_at_once(
+    company: Company,
+) -> None:
     case = company.open(1, 2).counted()
     assert [english(field) for field in missing_entries(report(case, Phase.FIRST))] == ["Grade"]
     case.answer("grade")
@@ -108,7 +110,9 @@ def test_follow_up_report_has_cause_and_evidence_and_earlier_reports(company: Co
     assert "R-1" in before[0]
 
 
-def test_report_lists_only_time_limits_of_its_authority(company: Company) -> None:
+def test_report_to_authority_lists_only_applicable_time_limits_of_this_authority(
+    company: Company,
+) -> None:
     case = company.open(1).until("grade")
     rows = time_limits(report(case, Phase.FIRST))
     assert [row[0] for row in rows] == [

@@ -56,7 +56,7 @@ def test_notification_is_incomplete_while_decision_on_people_is_missing(
     assert notification_time_limit(case).done_at == company.clock.now()
 
 
-def test_notification_is_complete_when_recounted_database_adds_nobody(
+def test_notification_is_complete_if_later_count_of_unread_database_finds_nobody_else(
     company: Company,
 ) -> None:
     for option in (decision.TELL, decision.DO_NOT_TELL):
@@ -111,7 +111,7 @@ def test_notification_is_complete_when_failed_notices_are_sent_by_retry(company:
     assert [entry.data["complete"] for entry in case.entries(Kind.TOLD)] == [False, True]
 
 
-def test_notification_in_another_way_is_ignored_if_delivery_of_notice_fails_later(
+def test_entry_that_people_were_told_in_another_way_does_not_cover_later_failed_notices(
     company: Company,
 ) -> None:
     case = asked(company, 1, 11)
@@ -129,7 +129,7 @@ def test_notification_in_another_way_is_ignored_if_delivery_of_notice_fails_late
     assert left(case).startswith("2 people could not be notified by mail")
 
 
-def test_notification_is_complete_if_people_are_told_in_another_way_after_failed_delivery(
+def test_notification_is_complete_if_people_without_notice_were_told_in_another_way(
     company: Company,
 ) -> None:
     case = asked(company, 1, 2)
@@ -154,7 +154,7 @@ def test_notification_is_complete_if_people_are_told_in_another_way_after_failed
     assert time_limits["individuals"].done_at == company.clock.now()
 
 
-def test_notification_is_incomplete_until_decision_covers_people_told_in_another_way(
+def test_notification_is_incomplete_until_people_added_to_the_list_have_a_decision(
     company: Company,
 ) -> None:
     case = asked(company, 1, 2)

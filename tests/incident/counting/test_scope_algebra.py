@@ -170,7 +170,7 @@ def test_number_of_listed_people_equals_number_of_counted_people(
     assert len(listed) == counted.count
 
 
-def test_record_at_limit_of_two_consecutive_time_windows_is_in_exactly_one_window(
+def test_record_at_border_of_two_time_windows_is_counted_in_the_later_window_only(
     shop: psycopg.Connection[Any],
 ) -> None:
     border = MOMENTS[3]

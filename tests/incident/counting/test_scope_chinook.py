@@ -193,7 +193,7 @@ def test_count_by_account_in_database_without_log_is_unknown(store: Store) -> No
 
 
 @pytest.mark.parametrize(("keys", "grade"), [((), "risk"), (("0",), "no_risk")])
-def test_proposed_grade_depends_on_affected_customers(
+def test_proposed_grade_matches_number_of_affected_customers_in_chinook(
     store: Store, keys: tuple[str, ...], grade: str
 ) -> None:
     scope = store.count(keys=keys)

@@ -169,7 +169,7 @@ def test_count_that_failed_because_of_refused_login_is_not_marked_for_retry(shop
     assert not wrong.unknown[0].passing
 
 
-def test_reason_of_failed_count_names_table_that_login_may_not_read(shop: Shop) -> None:
+def test_reason_of_failed_count_states_the_table_that_the_login_may_not_read(shop: Shop) -> None:
     shop.owner.execute("CREATE ROLE half LOGIN PASSWORD 'x'")
     try:
         shop.owner.execute("GRANT SELECT ON person, unit, tag, memo TO half")
@@ -182,7 +182,7 @@ def test_reason_of_failed_count_names_table_that_login_may_not_read(shop: Shop) 
         shop.owner.execute("DROP ROLE half")
 
 
-def test_reason_of_failed_count_names_missing_column_or_table(shop: Shop) -> None:
+def test_reason_of_failed_count_states_the_missing_column_or_table(shop: Shop) -> None:
     shop.owner.execute("ALTER TABLE doc DROP COLUMN words")
     assert "column r.words does not exist" in why(shop.count())
     shop.owner.execute("DROP TABLE doc")
@@ -349,7 +349,9 @@ def test_time_without_zone_is_in_timezone_of_pack(shop: Shop) -> None:
         assert scope.records == papers
 
 
-def test_age_of_people_is_determined_at_time_of_awareness(shop: Shop) -> None:
+def test_minors_are_people_under_age_when_the_company_became_aware_of_the_incident(
+    shop: Shop,
+) -> None:
     shop.owner.execute("UPDATE person SET born = '2012-03-01' WHERE id = 1")
     assert shop.count().minors == 0  # on the morning of the first of March
     shop.owner.execute("UPDATE person SET born = '2012-03-02' WHERE id = 1")
@@ -386,7 +388,7 @@ def test_listed_keys_of_every_column_type_are_found(shop: Shop) -> None:
     assert shop.count(Selection(keys=("0001", "99999999999999999999"))).subjects == 1
 
 
-def test_account_of_access_log_may_be_sql_expression(shop: Shop) -> None:
+def test_account_column_of_access_log_can_be_an_sql_expression(shop: Shop) -> None:
     assert RULE.access is not None
     access = RULE.access.model_copy(update={"account": "'c' || a.clerk"})
     assert isinstance(access, AccessLog)

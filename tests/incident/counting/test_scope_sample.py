@@ -146,7 +146,7 @@ def test_login_for_incidents_may_not_read_other_columns_or_change_data(
         connection.execute(statement.encode())
 
 
-def test_affected_categories_leave_out_columns_about_staff(courier: Courier) -> None:
+def test_data_categories_of_scope_do_not_include_columns_about_staff(courier: Courier) -> None:
     scope = courier.count(courier.answer("everything").selection)
     assert "user.unique_id" in scope.categories
     assert "user.workplace" not in scope.categories

@@ -54,7 +54,7 @@ LATER = NOW.replace(microsecond=0) + timedelta(days=30)
         ({"collection": "wide_log"}, "employee_id"),
     ],
 )
-def test_error_for_wrong_sql_in_policy_pack_names_its_location(
+def test_error_for_wrong_sql_in_policy_pack_states_its_location(
     source: DatabaseAddress,
     store: DirectoryStore,
     recipients: list[Recipient],
@@ -69,7 +69,7 @@ def test_error_for_wrong_sql_in_policy_pack_names_its_location(
     assert plain(source, "SELECT count(*) FROM access_log") == b"count\n12\n"
 
 
-def test_error_for_expression_that_fails_during_copy_names_sqlstate(
+def test_error_for_sql_expression_that_fails_during_copy_contains_sqlstate(
     wide: DatabaseAddress, store: DirectoryStore, recipients: list[Recipient]
 ):
     run(

@@ -42,7 +42,7 @@ def has(scope: ExtractScope, name: str, at: datetime) -> bool:
 
 
 @given(st.lists(selection(), min_size=1, max_size=3), NAMES, DAYS)
-def test_limits_of_extract_cover_every_count(
+def test_log_extract_includes_all_accounts_and_times_of_every_count(
     selections: list[Selection], name: str, at: datetime
 ) -> None:
     for selection_ in selections:

@@ -38,7 +38,7 @@ def add(company: Company, *keys: int) -> None:
         company.run(f"INSERT INTO customer VALUES ({key}, 'Late {key}', NULL, '2026-11-02Z')")
 
 
-def test_people_of_earlier_count_remain_in_figures_after_count_of_other_scope(
+def test_figures_still_include_people_of_earlier_count_after_the_scope_is_replaced(
     company: Company,
 ) -> None:
     case = company.open(1, 2, 3).counted()
@@ -70,7 +70,7 @@ def test_people_of_earlier_count_remain_in_figures_after_count_of_other_scope(
     assert newest(case) == scope
 
 
-def test_people_added_between_count_and_storage_of_list_raise_count(
+def test_count_of_people_includes_those_added_between_the_count_and_storage_of_the_list(
     company: Company, newcomers: list[int]
 ) -> None:
     case = company.open(keys=[])
@@ -101,7 +101,7 @@ def test_finding_is_reported_if_listed_people_exceed_confirmed_grade(company: Co
     assert scope_assessment.more_severe_grade(case.context, case.record) == "larger"
 
 
-def test_first_list_includes_people_of_earlier_count(company: Company) -> None:
+def test_first_stored_list_includes_people_of_all_earlier_counts(company: Company) -> None:
     case = company.open(1, 2, 3, 4, 5)
     assess(case.context)
     widen(case.context, case.number, selection_of(8), by="L1")

@@ -44,7 +44,7 @@ def test_row_counter_ignores_incomplete_record():
         assert counter.records == records
 
 
-def test_log_copy_detects_missing_rows(database: str):
+def test_log_copy_fails_if_fewer_rows_arrive_than_postgresql_sent(database: str):
     source = DatabaseAddress.from_conninfo(database)
     run(source, FILL)
     with log_snapshot(source, WHOLE) as snapshot:

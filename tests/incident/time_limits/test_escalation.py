@@ -75,12 +75,16 @@ def escalation_keys(now: datetime, sent_keys: set[str] | None = None) -> list[st
         (1000, ["x/after/P7D"]),
     ],
 )
-def test_only_notification_of_newest_passed_period_is_due(hours: float, expected: list[str]):
+def test_only_notification_for_the_latest_escalation_time_that_has_passed_is_due(
+    hours: float, expected: list[str]
+):
     assert escalation_keys(h(hours)) == expected
 
 
 @given(st.lists(AT, min_size=1, max_size=40), st.none() | AT)
-def test_each_period_causes_at_most_one_notification(looks: list[datetime], done: datetime | None):
+def test_each_escalation_time_causes_at_most_one_notification(
+    looks: list[datetime], done: datetime | None
+):
     keys: list[str] = []
     at: list[datetime] = []
     for now in sorted(looks):
@@ -96,7 +100,7 @@ def test_each_period_causes_at_most_one_notification(looks: list[datetime], done
 
 
 @given(st.lists(AT, min_size=1, max_size=20))
-def test_notification_of_newest_passed_period_is_sent_after_downtime(
+def test_notification_for_the_latest_passed_escalation_time_is_sent_after_downtime(
     looks: list[datetime],
 ):
     keys: list[str] = []
@@ -111,7 +115,7 @@ def test_notification_of_newest_passed_period_is_sent_after_downtime(
         assert keys[-1:] == newest or not newest
 
 
-def test_checking_only_at_next_escalation_times_misses_no_notification():
+def test_every_notification_is_sent_if_checks_run_only_at_the_next_escalation_times():
     now: datetime | None = AWARE
     keys: list[str] = []
     while now is not None:
@@ -138,7 +142,7 @@ def test_next_escalation_at_is_none_without_running_time_limit():
     assert due_escalations(NUMBER, later.values(), WAKE, h(2), SHANGHAI) == []
 
 
-def test_notification_before_start_of_time_limit_is_skipped():
+def test_notification_that_would_be_due_before_its_time_limit_starts_is_not_sent():
     short = look([], h(0.1), rules=[rule("y", within="PT30M")], aware_at=AWARE)
     assert due_escalations(NUMBER, short.values(), WAKE, h(0.1), SHANGHAI) == []
     assert next_escalation_at(short.values(), WAKE, h(0.1), SHANGHAI) == h(0.25)
@@ -215,7 +219,7 @@ def texts(notification: Notification, locale: str) -> tuple[str, str]:
     return words.text(notification.heading), words.text(notification.line)
 
 
-def test_notification_states_deadline_and_airflow_step():
+def test_notification_text_contains_deadline_and_step_to_answer_in_airflow():
     notification = notifications_at(h(3), "postal_first")[0]
     assert notification.key == f"{NUMBER}/postal_first/before/PT1H/compliance"
     assert notification.due_on is not None
@@ -251,7 +255,7 @@ def test_notification_asks_to_confirm_grade_if_grade_is_only_proposed():
     assert notifications_at(h(3), "cac_first", proposed="general") == []
 
 
-def test_timeline_words_name_time_limit_and_recipients():
+def test_timeline_text_about_a_notification_contains_time_limit_and_recipients():
     words = Translator("en", "Asia/Shanghai")
     before, after = (
         due_escalations(NUMBER, time_limits_of_report(h(at)), WAKE, h(at), SHANGHAI)[0]
@@ -270,7 +274,7 @@ def keys_of(escalations: list[Escalation]) -> list[str]:
     ]
 
 
-def test_still_due_keeps_newest_waiting_notification_of_open_time_limit():
+def test_still_due_returns_only_newest_waiting_notification_of_open_time_limit():
     keys = []
     for at in (3, 3.75, 4.1, 5):
         escalations = due_escalations(NUMBER, shipped_at(h(at)), WAKE, h(at), SHANGHAI)
@@ -287,7 +291,7 @@ def test_still_due_keeps_newest_waiting_notification_of_open_time_limit():
     assert still_due(keys, NUMBER, time_limits, SHANGHAI) == set()
 
 
-def test_still_due_keeps_calls_of_team_and_ignores_other_incidents():
+def test_still_due_returns_calls_to_the_team_of_this_incident_only():
     call, other = f"{NUMBER}/called/technical", "INC-2026-0002/called/technical"
     second = f"{NUMBER}/called/technical#1"
     assert still_due([call, second, other], NUMBER, time_limits_of_report(h(3)), SHANGHAI) == {
@@ -296,7 +300,7 @@ def test_still_due_keeps_calls_of_team_and_ignores_other_incidents():
     }
 
 
-def test_still_due_keeps_newest_waiting_notification_to_each_address():
+def test_still_due_returns_newest_waiting_notification_to_each_address():
     keys = [
         f"{NUMBER}/x/after/{period}/compliance{address}"
         for address in ("", "#1", "#robot")
@@ -307,7 +311,7 @@ def test_still_due_keeps_newest_waiting_notification_to_each_address():
 
 
 @pytest.mark.parametrize(("month", "newest"), [(2, "P30D"), (3, "P1M")])
-def test_still_due_compares_one_month_with_30_days_by_calendar(month: int, newest: str):
+def test_still_due_returns_the_later_of_one_month_and_30_days_by_calendar(month: int, newest: str):
     due = datetime(2026, month, 10, 1, tzinfo=UTC)
     keys = [f"{NUMBER}/x/after/{period}/compliance" for period in ("P30D", "P1M")]
     late = look(

@@ -64,7 +64,7 @@ def test_milestones_returns_all_milestones_of_complete_incident():
     Kind.OPENED, Kind.TEAM_CALLED, Kind.PRESERVED, Kind.GRADED, Kind.CONTAINED, Kind.REPORTED,
     Kind.DECIDED, Kind.TOLD, Kind.CLOSED, Kind.SUMMARISED,
 )])  # fmt: skip
-def test_entry_of_kind_without_milestone_reaches_no_milestone(kind: Kind):
+def test_timeline_entry_of_a_kind_that_has_no_milestone_reaches_none(kind: Kind):
     assert reached(event(kind, 1, step="report", authority="cac")) == {}
 
 

@@ -90,7 +90,7 @@ def test_response_time_of_milestone_before_awareness_is_zero():
     assert incident("INC-2026-0001", contained(-2)).durations[CONTAIN] == h(0)
 
 
-def test_mean_and_median_ignore_incidents_without_known_time():
+def test_mean_and_median_response_times_leave_out_incidents_whose_time_is_unknown():
     incidents = [incident(f"INC-2026-000{n}", contained(n)) for n in (1, 2, 9)]
     incidents += [incident("INC-2026-0004"), incident("INC-2026-0005", state=State.OPEN)]
     total, year = yearly_statistics(incidents, SHANGHAI)

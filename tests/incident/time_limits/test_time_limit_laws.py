@@ -172,7 +172,7 @@ def test_utc_refuses_naive_datetime():
         utc(datetime(2026, 3, 2, 9))  # noqa: DTZ001 - that is the test
 
 
-def test_error_for_deadline_after_last_python_date_names_period():
+def test_error_for_deadline_after_last_python_date_contains_the_period():
     with pytest.raises(UsageError, match=r"P9999Y.*policy pack"):
         add_period(datetime(2026, 3, 2, tzinfo=UTC), Period.parse("P9999Y"), SHANGHAI)
 
@@ -228,7 +228,7 @@ def test_sort_by_urgency_orders_by_state_and_deadline():
         ({"grades": ["major"]}, {"graded": ["major", "general", "major"]}, Applicability.YES),
     ],
 )
-def test_applicability_depends_on_type_critical_systems_and_grade(
+def test_time_limit_applies_only_to_its_incident_types_critical_systems_and_grades(
     fields: dict, facts: dict, expected: Applicability
 ):
     at = datetime(2026, 3, 2, 1, tzinfo=UTC)

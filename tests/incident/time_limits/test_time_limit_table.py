@@ -180,7 +180,7 @@ def test_time_limit_after_downtime_is_computed_from_recorded_times(row: Row):
     assert f"{time_limit.state} {time_limit.lateness}" == row.said("return")
 
 
-def test_milestone_of_report_names_authority():
+def test_milestone_id_of_report_contains_the_authority():
     by_id = {rule_.id: rule_ for rule_ in RULES}
     assert milestone_of(by_id["cac_first"]) == "reported:cac"
     assert milestone_of(by_id["postal_first"]) == "reported:postal"

@@ -85,7 +85,7 @@ def time_limit_at(now: float, *entries: Entry, proposed: str = "larger") -> Time
         ),
     ],
 )
-def test_state_text_describes_time_limit_in_english(time_limit: TimeLimit, english: str):
+def test_state_of_time_limit_has_the_expected_english_text(time_limit: TimeLimit, english: str):
     (_, rows) = time_limit_rows([time_limit])
     words = time_limit_table([time_limit]).rows[0][2]
     assert ENGLISH.value(words) == english
@@ -131,7 +131,7 @@ def test_table_of_time_limits_in_form_leaves_out_those_that_do_not_apply():
     assert len(time_limit_table(time_limits).rows) == len(shipped().clocks) > len(rows)
 
 
-def test_due_text_of_started_unstarted_and_inapplicable_time_limits():
+def test_due_text_has_deadline_or_period_after_start_or_says_that_there_is_no_deadline():
     time_limits = look([graded(1, "larger", 1)], h(2), aware_at=AWARE)
     due = {
         ENGLISH.value(row[0]): ENGLISH.value(row[1])
@@ -161,7 +161,7 @@ def test_due_text_of_started_unstarted_and_inapplicable_time_limits():
         ("graded", "the company's own rule"),
     ],
 )
-def test_basis_text_names_legal_source_of_time_limit(time_limit: str, english: str):
+def test_basis_text_of_time_limit_contains_its_legal_source(time_limit: str, english: str):
     rule_of_limit = next(item for item in shipped().clocks if item.id == time_limit)
     assert ENGLISH.text(basis_text(rule_of_limit)) == english
     assert re.search("[\u4e00-\u9fff]", CHINESE.text(basis_text(rule_of_limit)))

@@ -99,7 +99,9 @@ def test_person_without_assignment_or_role_cannot_answer(airflow: FabAirflow) ->
         assert answer(airflow, role, dag_id, step).status_code == 403, role
 
 
-def test_fab_user_number_gives_no_right_to_answer(airflow: FabAirflow) -> None:
+def test_user_whose_fab_number_equals_an_assigned_staff_number_may_not_answer(
+    airflow: FabAirflow,
+) -> None:
     """A staff number may equal the user number that FAB gave to another person."""
     dag_id, step = "respond_to_incident", "grade"
     with psycopg.connect(airflow.database) as connection:

@@ -36,7 +36,9 @@ def may_answer(manager: Any, *permissions: Permission, dag_id: str | None = DAG)
     )
 
 
-def test_permission_on_a_part_of_a_dag_requires_permission_to_read_the_dag(manager: Any) -> None:
+def test_user_may_answer_only_with_permissions_to_answer_and_to_read_the_same_dag(
+    manager: Any,
+) -> None:
     """A permission on another DAG, or only to read the part, gives no right either."""
     assert may_answer(manager, READ, ANSWER)
     assert not may_answer(manager, ANSWER)
@@ -50,7 +52,7 @@ def test_permissions_that_fab_itself_grants_are_still_valid(manager: Any) -> Non
     assert not may_answer(manager, READ, Permission(Action.EDIT, "HITL Detail"))
 
 
-def test_permission_on_a_part_of_a_dag_does_not_cover_all_dags(manager: Any) -> None:
+def test_permission_to_answer_one_dag_does_not_apply_to_lists_of_all_dags(manager: Any) -> None:
     """For lists over all DAGs, Airflow checks the permission without a DAG id."""
     assert not may_answer(manager, READ, ANSWER, dag_id=None)
     assert not may_answer(manager, READ, ANSWER, dag_id="~")

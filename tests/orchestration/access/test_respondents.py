@@ -29,7 +29,7 @@ def test_check_respondents_accepts_each_role_that_may_answer(session: Session) -
     assert obstacles(session, "sample_audit", account_of(ADMIN)) == [""]
 
 
-def test_check_respondents_names_missing_user_or_role(session: Session) -> None:
+def test_check_respondents_reports_which_user_or_role_is_missing(session: Session) -> None:
     reasons = obstacles(session, "enforce_retention", "E99999", account_of("Auditor"))
     assert reasons == ["has no user in Airflow", "needs the role Compliance Officer"]
     reasons = obstacles(session, "sample_audit", account_of("Compliance Officer"))
@@ -47,7 +47,7 @@ def test_check_respondents_reports_deactivated_user(session: Session) -> None:
     assert reasons == ["is not active in Airflow"]
 
 
-def test_unanswerable_returns_workflows_with_a_duty_for_which_nobody_can_answer() -> None:
+def test_unanswerable_returns_workflows_that_have_a_duty_without_anyone_able_to_answer() -> None:
     """A person who can answer only for another duty of the workflow does not change the result."""
     from include.orchestration.access.respondents import AskedPerson, unanswerable
 

@@ -221,7 +221,7 @@ def test_database_section_lists_holds_and_references_that_keep_records() -> None
         assert f"All orders | {reason}" in lines
 
 
-def test_reasons_for_remaining_records_name_foreign_keys_if_table_has_two_of_them() -> None:
+def test_reasons_for_remaining_records_state_foreign_key_if_table_has_two() -> None:
     by = {"table": "public.waybill", "collection": "waybill", "records": 1}
     keys = [by | {"constraint": "sender"}, by | {"constraint": "receiver"}]
     lines = sentences(certificate(run_records(plan=plan_data(planned_class(referred_by=keys)))))

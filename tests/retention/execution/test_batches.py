@@ -131,7 +131,7 @@ def test_execution_continues_with_other_record_class_after_database_refuses_too_
 
 
 @pytest.mark.parametrize("table", ["a", "note"])
-def test_batch_is_withdrawn_if_deletion_is_rolled_back_after_ledger_commit(
+def test_ledger_batch_is_withdrawn_if_deletion_is_rolled_back_after_ledger_commit(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     """The guard lost its lock after the ledger was committed."""
@@ -189,7 +189,7 @@ def test_batch_fails_if_idle_timeout_ends_its_database_session(
 
 
 @pytest.mark.parametrize("ledger_first", [False, True])
-def test_batch_pauses_between_statements_only_while_ledger_is_written(
+def test_deletion_batch_pauses_between_statements_only_while_ledger_is_written(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch, ledger_first: bool
 ) -> None:
     schema.run(f"""

@@ -142,7 +142,7 @@ def test_record_that_database_refuses_to_delete_in_each_pass_over_cycle_is_count
     assert counts.refused == {("note", "P0001"): 2}
 
 
-def test_remaining_record_that_refers_to_itself_counts_as_unexplained(
+def test_remaining_record_to_which_only_it_refers_counts_as_unexplained(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""
@@ -185,7 +185,7 @@ def test_remaining_foreign_key_cycle_is_unexplained_if_its_deletion_was_not_appr
     assert _left(schema) == {"a": (3, 0), "b": (0, 0), "z": (0, 0), "leaf": (0, 0)}
 
 
-def test_unexpired_record_in_chain_of_references_explains_only_records_that_it_leads_to(
+def test_unexpired_record_explains_only_remaining_records_to_which_it_leads_by_references(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""

@@ -91,7 +91,7 @@ def test_record_inserted_with_reference_to_cycle_is_not_deleted_by_cascade(
     assert schema.keys("page") == {1}
 
 
-def test_detach_does_not_change_record_that_is_deleted_in_same_foreign_key_cycle(
+def test_records_of_foreign_key_cycle_are_all_deleted_although_one_reference_is_detached(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""

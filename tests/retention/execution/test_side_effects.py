@@ -203,7 +203,7 @@ def test_foreign_keys_that_database_sets_to_null_are_expected_changes(
 
 
 @pytest.mark.parametrize("heir", ["without the key", "with its own key", "made before"])
-def test_set_null_of_foreign_key_is_not_expected_in_tables_that_inherit_from_its_table(
+def test_foreign_key_sets_null_in_inheriting_table_only_if_that_table_has_its_own_foreign_key(
     schema: RetentionSchema, heir: str
 ) -> None:
     """A foreign key does not apply to tables that inherit from its table (INHERITS)."""

@@ -92,7 +92,7 @@ def test_approval_form_states_planned_number_and_limit_for_each_type_of_limit(
     assert page(tripped=(tripped,)).body.count("777") == 2
 
 
-def test_approval_form_names_ten_approvers_and_counts_the_others(
+def test_approval_form_lists_ten_approvers_and_number_of_the_others(
     place_names: tuple[str, ...],
 ) -> None:
     form = page(names=place_names)

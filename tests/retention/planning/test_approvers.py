@@ -45,7 +45,7 @@ def test_read_people_returns_accounts_that_staff_table_assigns_to_owners_and_app
     assert people == PlanPeople(("ana",), ("bo",))
 
 
-def test_read_people_returns_listed_accounts_and_accounts_that_meet_condition(
+def test_read_people_returns_listed_approvers_and_staff_who_meet_the_condition(
     schema: RetentionSchema,
 ) -> None:
     people = asked(schema, owners=OWNERS, approvers={**CHECKERS, "accounts": ["zoe", "bo"]})

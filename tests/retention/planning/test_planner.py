@@ -142,7 +142,7 @@ def test_legal_hold_by_key_of_one_record_class_keeps_record_in_all_its_record_cl
     assert [each.unexplained for each in schema.left()[0]] == [0, 0]
 
 
-def test_minimum_period_that_counts_from_column_of_its_own_keeps_record(
+def test_record_is_kept_until_minimum_period_with_its_own_start_column_has_ended(
     schema: RetentionSchema,
 ) -> None:
     basis = {"instrument": WHY, "version": "1", "article": "1"}
@@ -207,7 +207,7 @@ def test_plan_leaves_out_records_that_are_already_masked(schema: RetentionSchema
     }  # fmt: skip
 
 
-def test_plan_hash_does_not_depend_on_session_settings(schema: RetentionSchema) -> None:
+def test_plan_hash_is_the_same_with_any_session_settings(schema: RetentionSchema) -> None:
     plan = schema.plan()
     hashes = {plan.sha256}
     for settings in (
@@ -243,7 +243,7 @@ def test_plan_hash_changes_with_records(schema: RetentionSchema, change: str) ->
     assert schema.plan().sha256 != before.sha256
 
 
-def test_plan_hash_depends_on_record_classes_plan_time_legal_holds_and_hmac_key(
+def test_plan_hash_changes_with_record_classes_plan_time_legal_holds_and_hmac_key(
     schema: RetentionSchema,
 ) -> None:
     hashes = [schema.plan().sha256]

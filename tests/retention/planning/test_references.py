@@ -118,7 +118,7 @@ def test_reference_that_retention_yaml_detaches_is_set_to_null(schema: Retention
     }  # fmt: skip
 
 
-def test_referring_record_that_is_detached_explains_remaining_record_only_if_on_hold(
+def test_record_with_detachable_reference_explains_remaining_record_only_if_on_hold(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""
@@ -206,7 +206,7 @@ def test_foreign_key_of_one_partition_keeps_referenced_record(schema: RetentionS
 
 
 @pytest.mark.parametrize("kind", ["parent", "child"])
-def test_reference_between_partitions_of_a_table_is_handled_as_self_reference(
+def test_reference_between_partitions_keeps_record_only_if_the_referring_record_remains(
     schema: RetentionSchema, kind: str
 ) -> None:
     schema.run(f"""
@@ -329,7 +329,7 @@ def test_references_are_compared_by_operator_of_other_schema(schema: RetentionSc
     schema.run(f"SET client_min_messages = warning; DROP SCHEMA {own} CASCADE")
 
 
-def test_references_are_found_with_quoted_names_and_names_like_sql_aliases(
+def test_references_are_found_if_table_and_column_names_need_quotes_or_equal_sql_aliases(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""

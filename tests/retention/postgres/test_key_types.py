@@ -140,7 +140,7 @@ def test_plan_fails_if_no_legal_hold_can_match_type_of_key(
     ],
     ids=lambda value: value.title if isinstance(value, KeyType) else "",
 )
-def test_canonical_returns_none_for_value_that_key_type_cannot_have(
+def test_canonical_key_is_none_for_value_that_the_key_type_cannot_have(
     key_type: KeyType, values: list[str]
 ) -> None:
     assert [key_type.canonical(value) for value in values] == [None] * len(values)

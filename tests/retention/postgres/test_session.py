@@ -155,7 +155,9 @@ def test_flush_setting_of_transaction_does_not_change_session(schema: RetentionS
         assert _setting(connection, "max_parallel_workers_per_gather") != "0"
 
 
-def test_translate_errors_names_table_on_which_right_is_missing(schema: RetentionSchema) -> None:
+def test_translate_errors_states_the_table_on_which_a_right_is_missing(
+    schema: RetentionSchema,
+) -> None:
     """The message of a trigger with the same SQLSTATE is not quoted."""
     schema.run("CREATE TABLE secret (id int); CREATE ROLE nobody_here")
     with schema.session() as connection:

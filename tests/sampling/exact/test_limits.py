@@ -90,7 +90,7 @@ def test_upper_limit_for_known_population_size_matches_definition(
     assert 0 <= Fraction(limit.rate) - Fraction(largest, population) < Fraction(1, 10**PLACES)
 
 
-def test_upper_limit_is_one_sided() -> None:
+def test_upper_limit_uses_the_whole_risk_on_one_side() -> None:
     """A two-sided interval, with half of the risk on each side, would give 6.1% instead of 5.0%."""
     assert upper_limit(59, 0, NINETY_FIVE).rounded_up_pct == Decimal("5.0")
     assert upper_limit(59, 0, Fraction(975, 1000)).rounded_up_pct == Decimal("6.1")
@@ -103,7 +103,7 @@ def test_upper_limit_is_rounded_up() -> None:
     assert limit.rounded_up_pct == Decimal("14.0")
 
 
-def test_upper_limit_of_exactly_50_percent_is_not_rounded_up() -> None:
+def test_upper_limit_that_is_exactly_50_percent_is_not_rounded_up() -> None:
     """For 2 items without a deviation at 75% confidence, the limit is exactly 50%."""
     limit = upper_limit(2, 0, Fraction(3, 4))
     assert (limit.rate, limit.rounded_up_pct) == (Decimal("0.5"), Decimal("50.0"))

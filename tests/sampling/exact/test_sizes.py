@@ -79,7 +79,7 @@ RATES = st.fractions(Fraction(1, 20), Fraction(19, 20), max_denominator=60)
 
 @settings(deadline=None)
 @given(RATES, st.fractions(Fraction(1, 2), Fraction(49, 50), max_denominator=100), st.data())
-def test_smallest_size_matches_definition(
+def test_smallest_size_equals_the_first_size_with_acceptable_risk_found_by_trying_each(
     tolerable: Fraction, confidence: Fraction, data: st.DataObject
 ) -> None:
     """The test tries one size after the other, for unknown and known population sizes."""
@@ -108,7 +108,7 @@ def test_sample_size_whose_risk_equals_planned_risk_is_accepted() -> None:
     assert is_within_risk(binomial(Fraction(1, 2)), 10, 0, Fraction(1, 1024))
 
 
-def test_expected_rate_is_not_rounded_up_by_floats() -> None:
+def test_acceptable_deviations_are_computed_from_expected_rate_without_float_rounding() -> None:
     """With floats, 7% of 100 would be rounded up to eight deviations."""
     size = smallest_size(Fraction(20, 100), NINETY_FIVE, expected=parse_rate("0.07"))
     assert size.acceptable == ceil(size.n * Fraction(7, 100))

@@ -21,7 +21,9 @@ FIVE, NINETY_FIVE = Fraction(5, 100), Fraction(95, 100)
 
 @settings(deadline=None)
 @given(st.fractions(Fraction(1, 20), Fraction(1, 2), max_denominator=40))
-def test_smallest_stages_match_definition(tolerable: Fraction) -> None:
+def test_smallest_stages_equal_the_first_size_whose_formula_gives_acceptable_risk(
+    tolerable: Fraction,
+) -> None:
     """The size is the first n with b(0) + b(1) * b(0) <= risk.
 
     b(k) is the probability of k deviations in a stage.
@@ -49,7 +51,7 @@ def _accepting(population: int, deviating: int, n: int, stages: int) -> Fraction
 
 @settings(deadline=None)
 @given(st.integers(8, 60), st.integers(2, 3), st.data())
-def test_chance_of_accepting_matches_enumeration_and_falls_with_sample_size(
+def test_chance_of_accepting_equals_that_of_enumeration_and_falls_with_sample_size(
     population: int, stages: int, data: st.DataObject
 ) -> None:
     deviating = data.draw(st.integers(1, population // 2))
@@ -83,7 +85,7 @@ def unplanned_risk(tolerable: Fraction, n: int, extensions: int) -> Fraction:
     return risk
 
 
-def test_second_stage_that_was_not_planned_exceeds_planned_risk() -> None:
+def test_adding_an_unplanned_second_stage_exceeds_the_planned_risk() -> None:
     """If one of 59 items deviates and 59 more items are drawn, the risk is 5.6% instead of 5%."""
     stated = unplanned_risk(FIVE, 59, 0)
     assert stated <= FIVE < unplanned_risk(FIVE, 59, 1)

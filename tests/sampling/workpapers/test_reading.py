@@ -278,7 +278,7 @@ CHANGES: list[tuple[Change, list[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize(("change", "expected"), CHANGES)
-def test_workbook_with_changed_cells_is_refused_and_the_cells_are_named(
+def test_workbook_with_changed_cells_is_refused_with_addresses_of_the_cells(
     change: Change, expected: list[tuple[str, str]]
 ):
     """Rows, columns and locked cells must be those of the issued workbook."""

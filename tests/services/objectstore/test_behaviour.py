@@ -123,7 +123,7 @@ def test_writer_copies_buffer_that_the_caller_reuses(store: ObjectStore) -> None
     cuts=st.lists(st.integers(0, 4000), max_size=6),
     reads=st.integers(1, 999),
 )
-def test_stored_content_is_independent_of_write_and_read_sizes(
+def test_object_is_stored_and_read_unchanged_with_any_write_and_read_sizes(
     store: ObjectStore, data: bytes, cuts: list[int], reads: int
 ) -> None:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
@@ -219,7 +219,7 @@ def test_last_commit_replaces_earlier_object(store: ObjectStore) -> None:
     assert keys_in(store) == ["x"]
 
 
-def test_missing_object_error_names_key_and_store(store: ObjectStore) -> None:
+def test_error_for_missing_object_contains_its_key_and_store(store: ObjectStore) -> None:
     """Deleting a missing object is not an error."""
     store.put("dir/x", b"")
     for key in ("no 客户", "dir", "dir/x/y"):

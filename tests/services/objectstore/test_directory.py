@@ -288,7 +288,7 @@ def test_preflight_reports_unusable_directory(root: str, codes: list[str]) -> No
     assert [problem.code for problem in DirectoryStore(Path(root)).preflight()] == codes
 
 
-def test_error_for_key_that_is_a_folder_of_another_key_names_the_key(tmp_path: Path) -> None:
+def test_error_for_key_that_is_a_folder_of_another_key_contains_the_key(tmp_path: Path) -> None:
     """A directory cannot contain ``a`` and ``a/b`` at once."""
     store = DirectoryStore(tmp_path)
     store.put("a", b"1")
@@ -301,7 +301,7 @@ def test_error_for_key_that_is_a_folder_of_another_key_names_the_key(tmp_path: P
 
 
 @pytest.mark.fault
-def test_error_for_full_disk_names_the_reason_and_leaves_no_file(tmp_path: Path) -> None:
+def test_write_to_full_disk_fails_with_the_reason_and_leaves_no_file(tmp_path: Path) -> None:
     """The failed `write` raises the error. Then `commit` is refused, and no file remains.
 
     A limit on file sizes simulates the full disk, because write(2) fails in the same way.

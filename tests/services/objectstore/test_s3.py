@@ -82,7 +82,7 @@ def test_small_object_is_sent_without_multipart_upload(moto: MotoServer) -> None
 
 
 @pytest.mark.parametrize("checksum", ["composite", ""])
-def test_hidden_locked_version_is_verified_and_read(
+def test_locked_version_behind_newer_version_and_delete_marker_is_verified_and_read(
     moto: MotoServer, s3_store: S3Store, tomorrow: datetime, checksum: str
 ) -> None:
     """An overwrite or a delete marker hides the version."""
@@ -143,7 +143,7 @@ def test_versions_of_bucket_without_versioning_have_no_id(moto: MotoServer) -> N
     assert store.get("x", version_id=version.version_id) == b"1"
 
 
-def test_lock_with_version_id_locks_the_hidden_version(
+def test_lock_with_version_id_locks_this_version_and_not_the_current_version(
     moto: MotoServer, s3_store: S3Store, tomorrow: datetime
 ) -> None:
     """The lock is set on the version that the store wrote, not on the current version."""
@@ -194,7 +194,9 @@ def test_delete_checks_all_locks_before_it_removes_any_version(
     assert s3_store.get("x", version_id=old.version_id) == b"old"
 
 
-def test_open_reader_reads_old_version_if_object_is_replaced(s3_store: S3Store) -> None:
+def test_reader_that_was_opened_before_object_was_replaced_reads_old_version(
+    s3_store: S3Store,
+) -> None:
     s3_store.put("x", b"old")
     with s3_store.open_reader("x") as reader:
         s3_store.put("x", b"replaced")
@@ -227,7 +229,9 @@ def test_delete_removes_nothing_if_an_old_version_is_locked(
     assert s3_store.get("x", version_id=old.version_id) == b"old"
 
 
-def test_refused_deletion_names_legal_hold(s3_store: S3Store, moto: MotoServer) -> None:
+def test_error_for_deletion_of_object_on_s3_legal_hold_mentions_the_hold(
+    s3_store: S3Store, moto: MotoServer
+) -> None:
     """An S3 legal hold, which a user set in the S3 console, protects the object like a lock."""
     s3_store.put("x", b"1")
     bucket = s3_store.description.split("/")[2]
@@ -239,7 +243,9 @@ def test_refused_deletion_names_legal_hold(s3_store: S3Store, moto: MotoServer) 
 
 
 @pytest.mark.parametrize("mode", ["COMPLIANCE", "GOVERNANCE"])
-def test_lock_has_configured_mode(moto: MotoServer, tomorrow: datetime, mode: Any) -> None:
+def test_object_lock_has_the_mode_that_the_store_was_configured_with(
+    moto: MotoServer, tomorrow: datetime, mode: Any
+) -> None:
     """This applies to locks of `put` and of `lock`."""
     client = client_for(moto.endpoint)
     bucket = new_bucket(client)
@@ -264,7 +270,7 @@ def test_default_retention_of_bucket_locks_objects(moto: MotoServer) -> None:
     ("lock", "days", "codes"),
     [(True, 0, []), (True, 1, []), (False, 0, ["no_versioning", "no_object_lock"])],
 )
-def test_preflight_reports_faults_of_buckets(
+def test_preflight_reports_bucket_without_object_lock_or_with_default_retention(
     moto: MotoServer, lock: bool, days: int, codes: list[str]
 ) -> None:
     """Cases: a valid bucket, a bucket with default retention, and a bucket without Object Lock."""

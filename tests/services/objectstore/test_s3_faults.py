@@ -179,7 +179,7 @@ def test_upload_succeeds_if_response_to_its_completion_is_lost(rig: Rig) -> None
     assert rig.sound.get("x") == content(SIZE)
 
 
-def test_aborted_upload_is_not_reported_as_completed(rig: Rig) -> None:
+def test_commit_fails_if_upload_was_aborted_although_an_object_has_the_key(rig: Rig) -> None:
     """Another client aborted the upload, and another object has the same key."""
     rig.sound.put("x", content(SIZE, seed=2))
     writer = rig.store().open_writer("x")

@@ -87,19 +87,19 @@ def test_invalid_or_ambiguous_date_is_refused(cell: str, expected: str) -> None:
         (cells.choice_reader({"法律": "law", "law": "law"}), "法律", "law"),
     ],
 )
-def test_cell_readers_accept_other_notations_of_a_value(
+def test_cell_readers_return_the_same_value_for_other_notations(
     read: Callable[[str], object], cell: str, value: object
 ) -> None:
     assert read(cell) == value
 
 
 @pytest.mark.parametrize("cell", ["yes", "Y", "是", "TRUE", "1", "１", " 通过", "有", "Passed"])
-def test_words_for_yes_are_parsed_as_true(cell: str) -> None:
+def test_cells_with_a_word_for_yes_are_parsed_as_true(cell: str) -> None:
     assert cells.read_yes_no(cell) is True
 
 
 @pytest.mark.parametrize("cell", ["no", "N", "否", "false", "0", "未通过", "无", "不合格"])
-def test_words_for_no_are_parsed_as_false(cell: str) -> None:
+def test_cells_with_a_word_for_no_are_parsed_as_false(cell: str) -> None:
     assert cells.read_yes_no(cell) is False
 
 

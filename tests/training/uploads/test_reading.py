@@ -173,7 +173,7 @@ def test_invalid_cell_is_reported_with_line_and_column(data: st.DataObject, kind
     assert expected.startswith(f"line {2 + before}: {column.title}: ")
 
 
-def test_first_line_with_sep_sets_delimiter() -> None:
+def test_first_line_that_begins_with_sep_defines_the_delimiter_of_the_file() -> None:
     for delimiter in ",;\t":
         content = csv_file(COMPLETIONS, delimiter=delimiter, prefix=f"sep={delimiter}\r\n")
         assert len(read_rows(content, Kind.COMPLETIONS)) == 2
@@ -290,7 +290,7 @@ def test_two_repetition_rules_and_duplicate_version_of_course_are_reported() -> 
     ]
 
 
-def test_column_names_are_unique() -> None:
+def test_names_and_aliases_of_upload_columns_are_unique() -> None:
     for columns in COLUMNS.values():
         names = [
             unicodedata.normalize("NFKC", name).casefold()
