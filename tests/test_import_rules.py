@@ -81,7 +81,7 @@ def test_import_contracts_are_kept():
         (
             "incident/time_limits/planted.py",
             "from include.incident.communication import letter",
-            "Clocks use rules and timeline only",
+            "Time limits use rules and timeline only",
         ),
         ("attic/__init__.py", "", "attic"),
     ],
