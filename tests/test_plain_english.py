@@ -48,6 +48,7 @@ def test_code_uses_no_name_from_the_list_of_meaningless_names(root: str):
         ("include/partners/questionnaire.py", "asked"),
         ("include/retention/results.py", "asked"),
         ("include/sampling/closing.py", "asked"),
+        ("include/sampling/following.py", "what"),
         ("include/schema/json_keys.py", "place"),
         ("include/training/plan.py", "told"),
         ("include/incident/rules.py", "place"),  # a key of the policy pack
