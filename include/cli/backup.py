@@ -323,8 +323,8 @@ def _key(services: Services, key: str) -> OpeningKey:
 def _held(services: Services, database: str, points: list[str]) -> set[str] | None:
     """Return the ids of the restore points that are on legal hold.
 
-    Return None if the state database cannot be read, because the restore points have to be listed
-    in this case as well.
+    Return None if the state database cannot be read, so that the command can list the restore
+    points even then.
     """
     from include.holds.registry import restore_points_on_hold
 
@@ -342,9 +342,10 @@ def _held(services: Services, database: str, points: list[str]) -> set[str] | No
 def _operations_reader(
     services: Services, database: str, store: ObjectStore
 ) -> Callable[[], KnownOperations]:
-    """Return a function that reads which restore points runs have removed or are just creating.
+    """Return a function that reads the recorded operations of runs on a database's restore points.
 
-    The function reads this from the state database. Its result is empty if the state database
+    The operations show which restore points runs have removed, and which backups have not ended.
+    The function reads them from the state database. Its result is empty if the state database
     cannot be read.
     """
     from include.backup.operations import KnownOperations, operations_reader

@@ -136,9 +136,9 @@ def draft_map(
 ) -> int:
     """Draft a policy pack from an existing PostgreSQL database.
 
-    The command reads names of tables and columns, keys, and counts of values in a read-only
-    transaction. No value leaves the database. Without --out, the command prints the data map and
-    writes no file.
+    The command reads the names of tables and columns, their types, primary and foreign keys, and
+    counts of values, in a read-only transaction. No value leaves the database. Without --out, the
+    command prints the data map and writes no file.
     """
     from include.schema.survey import require_name, survey, write_draft
 

@@ -80,7 +80,8 @@ class Problem:
         file: file of the policy pack; None if the problem is not in the policy pack.
         line: line number in the file, from 1.
         path: path of the setting in the YAML document.
-        connection: id of the connection that has the problem; None if no connection has it.
+        connection: id of the connection that has the problem; None if the problem is not in a
+            connection.
         message: description of the problem in one line.
         action: action that corrects the problem.
         grant: SQL statement that grants a missing right.
@@ -169,10 +170,10 @@ def retention_logins(services: Services) -> Iterator[Problem]:
 
 
 def writing_connections(services: Services) -> Iterator[Problem]:
-    """Check that a connection that changes records leads to the database from which they are read.
+    """Check that records are changed in the same database from which they are read.
 
-    Dispositions and the intake change records with connections of their own. Each of these must
-    lead to the same database as the connection in the data map.
+    Dispositions and the intake change records with connections of their own. Each of these
+    connections must lead to the same database as the connection in the data map.
     """
     pack = services.pack
     pairs = [
@@ -336,10 +337,10 @@ def _from_error(conn_id: str, error: ParcelSealError) -> Problem:
 
 
 def _condition(mapped: MappedDatabase, rule: RetentionRule) -> str | None:
-    """Return a query that tests whether a login may read what a retention rule's SQL reads.
+    """Return a query that reads everything that the SQL expressions of a retention rule read.
 
-    The query reads all tables and columns that the SQL expressions of the rule name. Return None if
-    the rule has no SQL expressions.
+    The query is used to check that a login has the rights to read this data. Return None if the
+    rule has no SQL expressions.
     """
     collection = mapped.collections[rule.collection]
     table = Identifier(collection.schema_name, collection.table).as_string()

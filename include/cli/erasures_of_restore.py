@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from include.policy.datamap import MappedDatabase
     from include.services.database import DatabaseAddress
 
-SETTLING_SECONDS = 3600  # for which a restore waits for deletions that began during its load
+SETTLING_SECONDS = 3600  # longest wait for deletions that began during the load of a restore
 
 
 def count_erasures(

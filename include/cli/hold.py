@@ -115,8 +115,9 @@ def _require_keys(services: Services, kind: HoldKind, value: str) -> None:
 def _databases(pack: PolicyPack, value: str) -> dict[str, set[str]]:
     """Return the databases to which a legal hold applies, with the record keys that it may mean.
 
-    If the value of the hold has a slash, the text before the slash may be the name of a database,
-    or a part of the key. Such a hold has two possible keys.
+    The text before a slash in the value may be the name of a mapped database. In that case the hold
+    applies only to this database, and its key is either the text after the slash or the whole
+    value. Otherwise the hold applies to all databases, and its key is the whole value.
 
     Args:
         pack: the policy pack.
@@ -229,7 +230,7 @@ def release(
     reason: Annotated[str, typer.Option(help="Reason for the release.")],
     as_json: AsJson = False,
 ) -> int:
-    """Release a legal hold, so that enforce_retention may dispose of the records it covered.
+    """Release a legal hold, so that enforce_retention may dispose of the records that were on hold.
 
     The register keeps the released hold.
     """
@@ -269,7 +270,7 @@ def _require_known(pack: PolicyPack, kind: HoldKind, value: str) -> None:
     from include.holds.registry import RECORD_KINDS, HoldKind
 
     if kind not in RECORD_KINDS:
-        refuse_personal("The value of a hold", value)  # before a message repeats it
+        refuse_personal("The value of a hold", value)  # before an error message repeats the value
     if kind is HoldKind.DATABASE:
         pack.database(value)
         return

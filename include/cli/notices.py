@@ -58,7 +58,8 @@ def list_notifications(
 ) -> int:
     """List notifications that are not sent yet, failed, or may not have arrived.
 
-    Mail addresses are not printed.
+    With --state, the command lists the notifications in the given states instead, for example sent
+    notifications. Mail addresses are not printed.
     """
     from include.notify import outbox
 
@@ -106,7 +107,11 @@ def retry(
     ] = "",
     as_json: AsJson = False,
 ) -> int:
-    """Queue failed notifications again, and notifications that may not have arrived."""
+    """Queue notifications again that failed or may not have arrived.
+
+    Give the number of one notification, or select several notifications by recipient, by cause, or
+    by both.
+    """
     from include.notify import outbox
 
     if number is not None and (recipient or cause):

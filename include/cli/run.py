@@ -45,9 +45,9 @@ def require_services(
 ) -> None:
     """Check that the state database and the evidence store are available for a run.
 
-    If one of them is unavailable, a run leaves no evidence. The function also checks whether the
-    mapped databases that the workflow reads accept their logins. Such a database may be
-    unavailable, because the run itself tries again to connect to it.
+    Without them, a run leaves no evidence. The function also checks that the mapped databases
+    accept the logins of their connections, if the workflow reads them. A mapped database that is
+    unavailable is not an error, because the run itself tries again to connect to it.
 
     Args:
         services: connections and policy pack.
@@ -87,7 +87,10 @@ def _read(services: Services) -> None:
 
 
 def _databases(services: Services, dag_id: str, parameters: Mapping[str, Any]) -> list[str]:
-    """Return the connection ids of the mapped databases that a run reads.
+    """Return the connection ids of the mapped databases that the parameters of a run select.
+
+    If the parameters select none, the result has all mapped databases. It is empty if a run of the
+    workflow cannot select databases.
 
     Args:
         services: connections and policy pack.

@@ -64,7 +64,7 @@ def size(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Compute the sample size, and the number of deviations with which the control still passes."""
+    """Compute the sample size, and the largest number of deviations that the plan accepts."""
     from include.policy.rates import parse_rate
     from include.sampling.exact.sizes import smallest_size
     from include.sampling.exact.strata import smallest_stages

@@ -50,17 +50,18 @@ def local_stack(
 ) -> Iterator[Services]:
     """Run the local servers that a command needs, for the duration of a ``with`` block.
 
-    PostgreSQL is started if a connection that the command uses is not configured: the local
-    PostgreSQL then replaces the database of that connection. The local mail server is started if
-    `always` is set and the connection mail is not configured. The context manager yields
-    `services`.
+    PostgreSQL is started if at least one connection of `STAND_INS` is not configured, because the
+    local profile then replaces it. If `customers` is set, connections to the sample database count
+    only if the command reads them. The local mail server is started if `always` is set and the
+    connection mail is not configured. The context manager yields `services`.
 
     Args:
         services: connections and policy pack.
         customers: number of customers in the sample database. The sample database is created if the
-            command reads it and it does not exist yet. None if the command does not use it.
-        read: ids of the connections whose records the command reads; None for the connections of
-            the mapped databases.
+            command reads it and it does not exist yet. None if the command does not use the sample
+            database.
+        read: ids of the connections with which the command reads records; None for the connections
+            of all mapped databases. Used only if `customers` is set.
         always: whether to start PostgreSQL even if every connection is configured. This is
             necessary for commands that run Airflow, whose own database is in the local PostgreSQL.
 
@@ -112,10 +113,14 @@ def _is_local(services: Services, name: str) -> bool:
 
 
 def load_sample(services: Services, customers: int) -> None:
-    """Create the sample courier database, and write a list of its deliberate faults to a file.
+    """Create the sample courier database, and write its answer sheet to a file.
 
-    The workflows have to find these faults. If the sample database already exists, only waybills of
-    today are added.
+    The answer sheet lists the rows that the generator made unusual on purpose. If the sample
+    database already exists, only waybills of today are added.
+
+    Args:
+        services: connections and policy pack.
+        customers: number of customers in a new sample database.
     """
     from include.sample_company import load
     from include.sample_company.current_waybills import add_current_waybills

@@ -67,7 +67,8 @@ def print_list(
         content: the JSON object.
         rows: rows of the table.
         columns: columns of the table.
-        nothing: text that is printed instead of a table that has no rows.
+        nothing: text that is printed instead of a table without rows; empty to print the empty
+            table.
 
     Returns:
         Whether the list was printed as a table.

@@ -26,6 +26,10 @@ def new_authority_key() -> bytes:
 def authority_of(private: bytes, now: datetime) -> bytes:
     """Create the certificate of a certificate authority from its private key; return PEM.
 
+    Args:
+        private: private key of the authority as PEM.
+        now: current time, at which the validity of the certificate starts.
+
     Raises:
         UsageError: the key cannot be read.
     """

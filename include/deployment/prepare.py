@@ -99,9 +99,7 @@ class Preparation:
             connection.commit()
 
     def buckets(self) -> None:
-        """Create the buckets with Object Lock, and grant limited rights to other users.
-
-        The other users do not own the buckets.
+        """Create the buckets with Object Lock; users other than their owners get limited rights.
 
         Raises:
             ServiceError: the object store refuses a request.

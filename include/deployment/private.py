@@ -36,10 +36,8 @@ from include.services.errors import UsageError
 from include.services.whole_file import write_atomically
 
 DOTENV = ".env"
-REVISION = "PARCELSEAL_REVISION"  # of the code that images are built of; evidence names it
-CONTAINER_USER = (
-    10001  # of containers, where `compose init` runs as root; else they run as who ran it
-)
+REVISION = "PARCELSEAL_REVISION"  # git revision of the code in the images; bundles name it
+CONTAINER_USER = 10001  # runs the containers if root runs `compose init`
 
 
 def new_settings(private: str, *, sample: bool) -> dict[str, str]:
@@ -222,7 +220,7 @@ class PrivateFolder:
             if host in layout.JOINED:
                 self._keep(f"{host}_certificate", certificate + key)
             else:
-                (self.folder / f"{host}_key").unlink(missing_ok=True)  # of another certificate
+                (self.folder / f"{host}_key").unlink(missing_ok=True)  # of an old certificate
                 self._keep(f"{host}_key", key)
                 self._keep(f"{host}_certificate", certificate)
 
@@ -248,7 +246,7 @@ class PrivateFolder:
         """
         key, certificate = self.folder / private, self.folder / f"{name}.crt"
         if not certificate.exists():
-            # A key without one is of an init that was ended between the two.
+            # An interrupted `compose init` may have left a key without a certificate.
             self._keep(private, new_key)
             self._keep(certificate.name, certificate_of(name, key.read_bytes(), self.now))
         elif key.exists() and not is_certificate_of_key(

@@ -117,7 +117,7 @@ ZONES: Mapping[Queue, Zone] = {
 
 
 def logins_of(zone: Zone, pack: PolicyPack | None = None) -> frozenset[str]:
-    """Return the ids of the connections with a workflow's login that a trust zone needs.
+    """Return the connection ids of the workflow logins that a trust zone needs.
 
     The zone needs the logins of the workflows whose tasks run in its queue. Some workflows read
     mapped databases while a bundle is sealed. The zone that seals bundles also needs the logins of
@@ -219,14 +219,19 @@ def without_overrides(configured: Mapping[str, Any]) -> dict[str, Connection]:
 def without_logins_of_replaced_stores(
     ours: Mapping[str, Connection], configured: Mapping[str, Any]
 ) -> dict[str, Connection]:
-    """Return the connections of a new stack without logins to object stores that were replaced.
+    """Remove logins that exist only in the stack's own object store, if that store was replaced.
 
-    Operators may replace the object store of the stack. Some logins of trust zones exist only in
-    the stack's own object store. Another store would refuse them.
+    Operators may replace the object store of the stack. The entries ``ID@QUEUE`` of a new stack
+    contain logins to the stack's own object store. Another store does not have these logins and
+    would refuse them.
 
     Args:
-        ours: connections of a new stack.
-        configured: connections of this stack, which operators may have changed.
+        ours: connections of a new stack, including the entries ``ID@QUEUE``.
+        configured: connections of this stack, in which operators may have replaced the store.
+
+    Returns:
+        `ours` without the entries ``ID@QUEUE`` for which the connection ``ID`` in `configured` has
+        another address.
 
     Raises:
         UsageError: a connection cannot be read.
@@ -270,7 +275,9 @@ def _extra(override: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _foreign_keys(zone: Zone, name: str) -> list[str]:
-    """Return the extras of a connection that contain private keys which the zone must not have.
+    """Return the names of the extras of a connection that a zone must not have.
+
+    These extras contain private keys or their passphrases.
 
     Args:
         zone: trust zone.

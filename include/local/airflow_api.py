@@ -88,8 +88,8 @@ class AirflowApi:
 
         Args:
             expected_dags: number of DAGs to wait for, including DAGs without a schedule.
-            seconds: longest wait. After this time, the result contains only ids of DAGs that were
-                parsed so far.
+            seconds: longest wait in seconds. After this time, the result contains only ids of DAGs
+                that were parsed until then.
         """
         end = time.monotonic() + seconds
         while True:

@@ -230,8 +230,8 @@ def _write(path: Path, number: int) -> None:
 def _is_unused(folder: Path) -> bool:
     """Return whether no process uses the mail server.
 
-    If no process uses it, the file with the server's port number is deleted. So no process connects
-    to the server before it ends.
+    If the result is True, the file with the server's port number was deleted, so that no process
+    connects to the server before it ends.
     """
     try:
         with (folder / "start.lock").open("a") as start, (folder / "in-use.lock").open("a") as use:

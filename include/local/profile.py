@@ -49,7 +49,7 @@ DATABASES = {
 
 
 def server_roles() -> dict[str, str]:
-    """Return the local server's database roles with their attributes, such as ``CREATEDB``."""
+    """Return the database roles of the local server: role -> attributes, such as ``CREATEDB``."""
     roles = {
         "airflow": "",
         "parcelseal_state": "",
@@ -124,6 +124,8 @@ class LocalProfile:
 
     def has_replacement(self, conn_id: str) -> bool:
         """Return whether the local profile can replace a connection. The call creates no files.
+
+        The connection ``mail`` can be replaced only while the local mail server runs.
 
         Args:
             conn_id: id of the connection.

@@ -14,18 +14,18 @@ COURIER_READER = "courier_reader"
 
 
 def courier_roles() -> dict[str, str]:
-    """Return the roles of the sample courier's database: owner, reader, and workflow logins.
+    """Return the roles of the sample courier's database: role -> server-wide attributes.
 
-    Returns:
-        For each role, its server-wide attributes for `create_roles`: an empty text, because none of
-        these roles needs an attribute such as ``CREATEDB``.
+    The roles are the owner, the reader and the logins of workflows. The attributes, for
+    `create_roles`, are empty texts, because none of these roles needs an attribute such as
+    ``CREATEDB``.
     """
     workflows = [login.sample_role for login in logins()]
     return dict.fromkeys([COURIER_OWNER, COURIER_READER, *workflows], "")
 
 
 def sample_logins() -> dict[str, str]:
-    """Return the roles that log in to the sample courier's database, by id of the connection."""
+    """Return the logins to the sample courier's database: connection id -> role that logs in."""
     workflow_roles = {login.connection: login.sample_role for login in logins()}
     return {"customer_db": COURIER_READER, **workflow_roles}
 
@@ -37,9 +37,9 @@ def create_roles(
 
     Args:
         admin: connection of a superuser.
-        roles: server-wide attributes by role, such as ``CREATEDB``; an empty text for a role
-            without attributes.
-        passwords: passwords by role.
+        roles: role -> server-wide attributes, such as ``CREATEDB``; an empty text if the role has
+            no attributes.
+        passwords: role -> password.
     """
     existing = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
     for role, attributes in roles.items():
@@ -59,7 +59,7 @@ def create_databases(admin: psycopg.Connection, owners: Mapping[str, str]) -> No
 
     Args:
         admin: connection of a superuser, in autocommit mode.
-        owners: role of the owner by database.
+        owners: database -> role of its owner.
     """
     existing = {row[0] for row in admin.execute("SELECT datname FROM pg_database")}
     for database, owner in owners.items():

@@ -31,7 +31,7 @@ def outlets_of(workflow: AnyWorkflow) -> list[AssetAlias]:
 
 
 def raise_events(events: Any, workflow: AnyWorkflow, sealed: SealedRun, *, is_drill: bool) -> None:
-    """Add an asset event for each asset that a sealed run produced.
+    """Add an asset event for each asset that a sealed run produced, up to `MOST_EVENTS` events.
 
     Airflow stores the events if the task succeeds. If the function fails to add an event, it only
     logs the error and does not raise it, because the run is already sealed.

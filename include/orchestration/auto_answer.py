@@ -47,9 +47,9 @@ class SubmittedAnswer:
     Attributes:
         option: the chosen option of the step.
         text: the reason or the form values, as typed on the command line.
-        fill: returns the form values. Its arguments are the text and the time of entry. The reason
-            in the result always begins with `REASON`. The evidence thus shows that the person in
-            whose name the answer is entered has not seen the required action.
+        fill: returns the form values. Its arguments are the text and the time of entry. One of
+            these values states that a command entered the answer. The evidence thus shows that the
+            person in whose name the answer is entered has not seen the required action.
     """
 
     option: str
@@ -171,10 +171,10 @@ def _enter(answer: SubmittedAnswer, task: Any) -> dict[str, Any]:
 
 
 def _fill_form(detail: Any, answer: SubmittedAnswer) -> dict[str, Any] | None:
-    """Return the form values of an answer.
+    """Return the form values of an answer, or None if the answer does not fit the required action.
 
-    Return None if the required action does not offer the option that the answer chooses, or if its
-    form lacks a field that the answer fills in.
+    An answer does not fit if its option is not offered, or if it fills in a field that the form
+    lacks. The field ``reason`` is allowed even if the form lacks it.
 
     Args:
         detail: Airflow's database object of the required action (`HITLDetail`).

@@ -63,9 +63,9 @@ def callback_services() -> Services:
     """Return the services for a deadline callback.
 
     Airflow 3.3.2 gives callbacks access only to connections from the environment and from the
-    workers' secrets backend, and denies all others. If `./parcelseal up` started this Airflow, a
-    denied connection is read from the local profile instead. `AIRFLOW_HOME` is then the folder
-    ``airflow`` of the local profile.
+    workers' secrets backend, and denies access to all other connections. If `./parcelseal up`
+    started this Airflow, a denied connection is read from the local profile instead. `AIRFLOW_HOME`
+    is then the folder ``airflow`` of the local profile.
     """
     lookup = airflow_connections()
 

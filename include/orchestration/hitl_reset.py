@@ -1,4 +1,4 @@
-"""Delete the earlier required action from Airflow's database when a task asks again.
+"""Delete the earlier required action of a task from Airflow's database when the task asks again.
 
 Airflow (3.3) stores one required action (`HITLDetail`) for each task of a run. A cleared, retried
 or rescheduled task asks again. Airflow then deletes only the answer, and still shows the text, the
@@ -6,11 +6,10 @@ form and the assigned users of the first required action. `install` makes Airflo
 required action when the attempt that created it ends. Airflow's history keeps the required action
 and the answer of that attempt.
 
-Call `install` in every process that ends attempts of tasks: API server, scheduler, in-process runs.
-The Airflow plugin ``asking_anew`` calls it. `HumanStep` compares the required action that Airflow
-shows with the required action that `HumanStep` built. Without the plugin, the two required actions
-differ, and the step fails. If the step did not fail, it might ask people without the right to
-answer.
+Call `install` in every process that ends attempts of tasks. These are the API server, the scheduler
+and in-process runs. The Airflow plugin ``asking_anew`` calls it. Without the plugin, Airflow might
+ask people who no longer have the right to answer. Therefore `HumanStep` compares the required
+action that Airflow shows with the required action that the task built, and fails if they differ.
 """
 
 from __future__ import annotations

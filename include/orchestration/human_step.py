@@ -43,12 +43,11 @@ RESCHEDULE_DELAY = timedelta(seconds=10)
 class HumanStep(HITLOperator):
     """A task that waits for a decision, such as Approve or Reject, by an assigned person.
 
-    If ``store_answer`` raises `InvalidAnswer`, the step asks again: ``ask`` builds another required
-        action,
-    with the current people, text and form. A step may ask any number of times; this does not count
-    as a failure and uses no retry. A cleared step asks again, too. If an earlier attempt entered
-    the decision and was killed before it stored its record, ``ask`` stores the record and returns
-    None.
+    If ``store_answer`` raises `InvalidAnswer`, the step asks again. Then ``ask`` builds another
+    required action, with the current people, text and form. A step may ask any number of times;
+    this does not count as a failure and uses no retry. A cleared step asks again, too. If an
+    earlier attempt entered the decision and was killed before it stored its record, ``ask`` stores
+    the record and returns None.
 
     Every form has `RequiredAction.content` in a hidden field. ``store_answer`` compares
     `Answer.content` with the current content, and raises `InvalidAnswer` if they differ. So an
@@ -57,12 +56,12 @@ class HumanStep(HITLOperator):
 
     Args:
         about: the part, such as a database, that the step asks about; or the result of the previous
-            task, in which the key ``part`` contains the part.
+            task, a mapping with the part under the key ``part``.
         ask: builds the required action for a part; returns None if no decision is required. Its
             docstring is the description of the task in Airflow.
-        optional: whether most runs do not need a decision. The command of an in-process run then
-            needs no answer for the step. If the step asks and the command has no answer, the step
-            continues as if nobody had answered.
+        optional: whether most runs do not need a decision. If True, a command may omit the answer
+            to the step. If the step then asks in an in-process run, it continues as if nobody had
+            answered.
         choices: possible answers. With the first choice, the run continues. A required action may
             have other choices, but a command can give only the choices of the step.
         form: fields of the form; by default a field for the reason. A required action may have
@@ -118,7 +117,10 @@ class HumanStep(HITLOperator):
         self.doc_md = self.doc_md or ask.__doc__
 
     def execute(self, context: Context) -> Any:
-        """Build the required action, create it in Airflow and wait for the answer."""
+        """Build the required action, create it in Airflow and wait for the answer.
+
+        The step does not wait if no decision is required, or if no person can answer.
+        """
         action = self.ask(self._part)
         if action is None:
             return {"part": self._part, "asked": False}
@@ -202,8 +204,8 @@ class HumanStep(HITLOperator):
 def _comparable(part: Any) -> Any:
     """Convert an attribute of a required action to a value that can be compared.
 
-    Of a form, the result has the field names and the hidden field `CONTENT`. Of assigned users, it
-    has their ids. Any other value is unchanged.
+    A form is converted to its field names and the value of the hidden field `CONTENT`. A list of
+    users is converted to the ids of the users. Any other value is unchanged.
 
     Args:
         part: the attribute.

@@ -37,7 +37,7 @@ class FinishedRun:
     Attributes:
         run_id: Airflow's id of the run.
         state: Airflow's state of the run, ``success`` or ``failed``.
-        failures: task id -> error, for each task that failed and has no successful task instance.
+        failures: task id -> error, for each task with a failed instance and no successful instance.
             The tasks `seal` and `gate` are left out.
         seal_failure: why the task `seal` failed; None if it did not fail.
     """
@@ -207,7 +207,9 @@ def prepare(
 
 @contextmanager
 def only_file(file: str) -> Iterator[None]:
-    """Make Airflow search only one file for DAGs; by default, each run reads the whole folder.
+    """Make Airflow search only one file for DAGs while the block executes.
+
+    By default, Airflow reads the whole folder in each run.
 
     Args:
         file: path of the DAG file.
@@ -241,7 +243,7 @@ def might_contain_dag(file_path: str, zip_file: Any = None) -> bool:
 def _find(folder: Path, dag_id: str) -> Any:
     from airflow.dag_processing.dagbag import DagBag
 
-    dag_file = folder / f"{dag_id}.py"  # the name of all our DAG files
+    dag_file = folder / f"{dag_id}.py"  # each DAG file is named after its DAG
     bag = DagBag(str(dag_file if dag_file.is_file() else folder))
     if bag.import_errors:
         path, error = next(iter(bag.import_errors.items()))

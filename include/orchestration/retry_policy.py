@@ -59,7 +59,7 @@ class RetryTime:
         spent: seconds that earlier outages took.
         failed_at: start of the current outage, in seconds of the monotonic clock; None if there is
             no outage.
-        is_used_up: whether an attempt was not repeated because no time was left.
+        is_used_up: whether the remaining time was too short for another attempt.
     """
 
     announce: Announce
@@ -78,7 +78,7 @@ class RetryTime:
             reason: why the attempt failed, in one line.
             attempt: number of the failed attempt; the first attempt has the number 1.
             lasted: seconds that the failed attempt took.
-            reserve: number of seconds that the next attempt may need beyond the time budget.
+            reserve: number of seconds by which the next attempt may exceed the time budget.
         """
         now = time.monotonic()
         self.failed_at = self.failed_at or now
@@ -141,13 +141,13 @@ def retrying_in_process(retry_time: RetryTime) -> Iterator[None]:
 
 
 def note_success(attempt: int) -> None:
-    """Tell the time budget for retries of an in-process run that a task of the run succeeded.
+    """End the current outage of an in-process run, because a task of the run succeeded.
 
     Outside of an in-process run, the function does nothing.
 
     Args:
-        attempt: number of the successful attempt, from 1. If it is greater than 1, an earlier
-            attempt failed, and the outage that began with it has now ended.
+        attempt: number of the successful attempt, from 1. If it is 1, no attempt of the task
+            failed, so the function does nothing.
     """
     if _in_process is not None and attempt > 1:
         _in_process.recovered()

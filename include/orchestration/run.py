@@ -163,7 +163,7 @@ def keep_record(services: Services, record: StepRecord) -> None:
 
     Args:
         services: services of the task.
-        record: record of a step of this run.
+        record: record of a step of the running task's run.
 
     Raises:
         AirflowFailException: the run is sealed.
@@ -197,7 +197,8 @@ def execute_step(
         clause: policy clause of the step's findings.
         make_services: makes the services of the task; by default `task_services`. The record is
             stored in the state database of these services.
-        interim_data: data of the record while the step has no result. A retried task can read it.
+        interim_data: data that the record contains until the step has a result. If the task is
+            killed, the retried task can read it.
 
     Returns:
         Name, part and outcome of the step, for XCom.
@@ -350,9 +351,9 @@ def _seal_records(services: Services, conclude: Conclude) -> SealedRun:
 
 
 def _lost_state() -> StepRecord:
-    """Return the record of a failed step, because the state database of a drill is missing.
+    """Return the record that the report of a drill shows if the drill's state database is missing.
 
-    The report of the drill shows this record.
+    The outcome of the record is ``fail``.
     """
     reason = _(
         "the data of the drill was deleted before the evidence was sealed, or was never created"
@@ -394,10 +395,10 @@ def seal_interim(
 
 
 def _unrecorded_failures(records: Sequence[StepRecord]) -> list[StepRecord]:
-    """Build a record for each failed task of the run, unless a step has recorded a failure.
+    """Build a record for each failed task of the run, if no step has recorded a failure.
 
     A task may fail before its step begins and stores a record. Without these records, the report
-    would then not show any failure.
+    would then not show any failure. If a step has recorded a failure, the result is empty.
 
     Args:
         records: all records that the steps of the run have stored.

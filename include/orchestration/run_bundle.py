@@ -100,10 +100,11 @@ log = logging.getLogger(__name__)
 
 
 def forget_earlier_runs(live: Services, run: tuple[str, str]) -> None:
-    """Delete the step records and artifacts of runs that were sealed before this run.
+    """Delete the step records and artifacts of other sealed runs from the state database.
 
-    They are deleted from the state database. If the deletion fails, the task still succeeds,
-    because its run is already sealed. The next seal then deletes them.
+    The records of a run are deleted only if its sealed bundle is valid. If the deletion fails, the
+    task still succeeds, because its own run is already sealed. The next seal then deletes them.
+    Nothing is deleted if this process has to end soon.
 
     Args:
         live: the live services.

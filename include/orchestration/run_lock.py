@@ -33,7 +33,7 @@ from include.state.locks import (
 )
 
 SEAL = "the seal of this run"
-SEAL_PATIENCE = timedelta(minutes=5)  # for which a seal and a step wait for each other
+SEAL_PATIENCE = timedelta(minutes=5)  # longest wait of a seal for a step, or of a step for a seal
 
 
 class RunSealed(AirflowFailException):
@@ -146,6 +146,8 @@ def refuse_unrecorded(live: Services, run: RunContext) -> None:
 
 def _is_unsealed(working_step: _WorkingStep) -> bool:
     """Return whether the step still holds the shared lock, which prevents the seal of its run.
+
+    If the result is False, the lock was lost, and the run may be sealed at any time.
 
     Raises:
         RunSealed: the run was sealed before the step took the lock.

@@ -25,7 +25,8 @@ def failed(
         title: display name of the step.
         reason: why the step failed, without customer data.
         clause: policy clause of the finding.
-        action: advice to the reader; None or an empty text for the general advice.
+        action: advice to the reader; None or an empty text for the advice to ask the data
+            engineers.
         for_engineers: where data engineers find the cause.
     """
     finding = failure_finding(
@@ -41,16 +42,16 @@ def failed(
 
 
 def interrupted(name: str, part: str, title: Message, clause: str) -> StepRecord:
-    """Return the record of a step that has not ended.
+    """Return the record of a step that has begun and not ended.
 
-    This record is stored before the step works. When the step ends, the record of its result
-    replaces it. The arguments are those of `failed`.
+    The record is stored when the step begins, and replaced when the step ends. It therefore remains
+    only if the step was interrupted. The arguments are those of `failed`.
     """
     return failed(name, part, title, _("the step was interrupted"), clause)
 
 
 def interrupted_run() -> Finding:
-    """Return a finding which states that a signal or a crash ended the run before its seal."""
+    """Return the finding that the run was interrupted by a person or by a crash of its process."""
     return failure_finding(
         code="run.interrupted",
         subject="run",

@@ -80,7 +80,7 @@ class EnteredAnswer(StepResult):
     If the attempt is killed, the next attempt reads the data.
 
     Attributes:
-        answered_at: when the person answered; None if the record has other data.
+        answered_at: when the person answered; None if the record was not stored for an answer.
     """
 
     answered_at: AwareDatetime | None = None
@@ -167,7 +167,10 @@ class Tasks:
 
         @task(trigger_rule=rule, **SEND_ARGS)
         def send() -> dict[str, Any]:
-            """Send the queued notifications that are still due, one message per person and day."""
+            """Send the queued notifications: urgent ones at once, all others in a daily digest.
+
+            A notification whose reason no longer exists is not sent.
+            """
             result = notifications.send(clause, _drill_services_factory(workflow))
             _after_sending(workflow, _services(workflow))
             return result
@@ -220,7 +223,7 @@ def task_of(workflow: AnyWorkflow, step: Step[Any, Any]) -> Callable[..., Any]:
 
     The argument of the task is the part that the step works on, such as a database, or the result
     of an earlier task for this part. The task is skipped if the earlier task failed and therefore
-    has no result.
+    has no result, or if the run's parameters do not require the step (`Step.applies`).
     """
 
     def work(about: str | dict[str, Any] | None = "") -> Any:
@@ -385,8 +388,7 @@ def _ask_without_record(
 ) -> RequiredAction | None:
     """Return the required action of a human task that stores a record only after an answer.
 
-    If no decision is required, the result is None. If a failed attempt left a record in this case,
-    it is replaced.
+    If no decision is required, return None, and replace a record that a failed attempt left.
 
     Args:
         workflow: declaration of the workflow.
@@ -446,7 +448,7 @@ def _entered_result(
 
 @contextmanager
 def redacted_errors() -> Iterator[None]:
-    """Replace an unexpected error with an error that has another text, without values of records.
+    """Replace an unexpected error of the block with an error whose text has no values of records.
 
     Airflow retries the task only if a service failed or the error was unexpected.
     """

@@ -41,8 +41,10 @@ class WorkpapersStatus(StepResult):
     """The workpapers that had no audit conclusion yet when a run began.
 
     Attributes:
-        back: names of the workpapers that auditors returned and that the run has to evaluate.
-        out: (name, time of issue) of the workpapers that auditors have not returned.
+        back: names of the returned workpapers that the run has to evaluate. If the run was started
+            for one quarter, these are only workpapers of this quarter.
+        out: (name, time of issue) of the workpapers of all quarters that auditors have not
+            returned.
     """
 
     back: list[str]
@@ -117,8 +119,9 @@ class Evaluation(StepResult):
 def find_workpapers(run: RunContext[None], findings: StepFindings) -> WorkpapersStatus:
     """Find the workpapers without an audit conclusion, and report overdue workpapers.
 
-    If the run was started for one quarter, workpapers of this quarter that the auditors have not
-    returned are reported even before their due date.
+    If the run was started for one quarter, the step also reports workpapers of this quarter that
+    were not returned although they are not due yet. If the quarter has no workpapers to evaluate,
+    the step fails.
     """
     rules = run.pack.section(AUDIT)
     if rules is None:

@@ -45,7 +45,8 @@ class Plan(FrozenModel):
         stages: number of stages. A later stage is tested only if the previous stage had exactly one
             deviation.
         n: number of items to draw in each stage.
-        acceptable: acceptable number of deviations in the first stage.
+        acceptable: largest number of deviations in the first stage with which the population is
+            accepted without a further stage.
         achieved_risk: risk of accepting a population whose deviation rate is the tolerable rate, as
             a decimal, rounded up.
         drawn: stratum -> number of items to draw in each stage. Without strata, the only key is
@@ -263,9 +264,9 @@ def items_of(plan: Plan) -> int | str:
 
 
 def accepted_by(plan: Plan) -> int | Message:
-    """Return the number of deviations with which a plan accepts a population.
+    """Return the largest number of deviations with which a plan accepts a population.
 
-    For a plan with two stages, return a text about both stages.
+    For a plan with two stages, return a text that states the number for each stage.
     """
     return (
         plan.acceptable

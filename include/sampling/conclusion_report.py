@@ -23,7 +23,7 @@ from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
 NOT_YET = _("not yet")
-FIGURE = "populations_above_tolerable_rate"  # of the control; the first screen says the same
+FIGURE = "populations_above_tolerable_rate"  # also on the compliance pages
 _STATES = {
     State.OPEN: _("open"),
     State.ANSWERED: _("answered by the owner, waits for the retest"),
@@ -97,9 +97,9 @@ class JudgedPopulations:
         status: workpapers that had no conclusion before this run evaluated them; None if the step
             that finds them has no result.
         evaluations: name of the workpapers -> evaluation.
-        not_accepted_count: number of populations that still have open findings and whose last
-            verdict, in this or an earlier run, was not to accept them. This is the figure of the
-            control; None if it was not measured.
+        not_accepted_count: number of populations that were not accepted by their last verdict, in
+            this or an earlier run, and still have open findings. This is the figure of the control;
+            None if it was not measured.
         findings: all findings of the register, including closed findings.
     """
 
@@ -127,9 +127,9 @@ class JudgedPopulations:
 
     @property
     def outstanding(self) -> list[tuple[str, datetime | None]] | None:
-        """The names and times of issue of the workpapers that auditors have not returned.
+        """The workpapers that auditors have not returned: (name, time of issue).
 
-        The time is None for workpapers that this run issued. The result is None if `status` is
+        The time is None for workpapers that this run issued. The property is None if `status` is
         None.
         """
         if self.status is None:
@@ -158,7 +158,7 @@ class JudgedPopulations:
 
     @property
     def unevaluated(self) -> int | None:
-        """The number of returned workpapers that were not evaluated; None if `status` is None."""
+        """The number of returned workpapers without an evaluation; None if `status` is None."""
         return len(set(self.status.back) - set(self.evaluations)) if self.status else None
 
 
@@ -178,8 +178,8 @@ def _summary(populations: JudgedPopulations) -> Message:
 def _judged_sentence(populations: JudgedPopulations) -> Message:
     """Return the text about the evaluated populations for the summary of the report.
 
-    If the figure of the control, `JudgedPopulations.not_accepted_count`, contains populations of
-    earlier runs, the text states that figure too. Otherwise the text would seem to contradict it.
+    The figure of the control, `JudgedPopulations.not_accepted_count`, also counts populations that
+    earlier runs did not accept. If it differs from the number of this run, the text states both.
     """
     if populations.not_accepted_in_run and populations.not_accepted_count in (
         None,

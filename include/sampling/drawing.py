@@ -51,9 +51,9 @@ class DrawnSamples(StepResult):
     """The samples that a run drew.
 
     Attributes:
-        drawn: population -> size of the sample that this run drew.
-        drawn_by: population -> id of another run that drew the population's sample after this run
-            had sealed its commitment.
+        drawn: population -> size of the sample that this run drew and recorded.
+        drawn_by: population -> id of another run that recorded a sample of the population first.
+            The sample that this run drew is then not used.
     """
 
     drawn: dict[str, SampleSize]

@@ -63,8 +63,9 @@ class Verdict(FrozenModel):
         deviating: number of these items that deviate.
         untested: number of items to which no question applies. These items prove nothing and
             therefore count as deviations.
-        acceptable: acceptable number of deviations in the evaluated stages. In a staged plan, it is
-            the number of earlier stages, because each of them had exactly one deviation.
+        acceptable: largest number of deviations, in all evaluated stages together, with which the
+            population is accepted. In a staged plan, this is ``stage - 1``: each earlier stage had
+            exactly one deviation, and the last stage may have none.
         point_estimate: estimated deviation rate of the population, weighted by the sizes of the
             strata, as a decimal.
         upper_limit: one-sided upper limit of the deviation rate at the planned confidence, as a
@@ -271,9 +272,9 @@ def _staged_limit(committed: CommittedPopulation, stages: int) -> Limit:
 
 
 def _chance(committed: CommittedPopulation, deviating: int, stages: int) -> Fraction:
-    """Return the probability that the sampling plan accepts a population with given deviations.
+    """Return the probability that the sampling plan accepts a population.
 
-    If the population has strata, return an upper bound of that probability.
+    If the population has strata, the result is an upper bound of this probability.
 
     Args:
         committed: the population in the commitment.

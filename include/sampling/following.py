@@ -58,7 +58,10 @@ class FollowedFindings(StepResult):
 
 
 def follow_up(run: RunContext[None], findings: StepFindings) -> FollowedFindings:
-    """Remind the owner of each open finding once a week, and report overdue findings."""
+    """Remind the owner of each open finding once a week, and report overdue findings.
+
+    The step also reports populations that were not accepted and still have open findings.
+    """
     with run.state.begin() as conn:
         remind_owners(
             conn, NOTIFICATION_KIND, roles=run.roles, rules=run.notices, run=run.run, now=run.now

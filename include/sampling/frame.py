@@ -214,6 +214,9 @@ class _FrameChecker:
     def take(self, piece: bytes) -> str | None:
         """Count and check the items in the next bytes of the frame.
 
+        Args:
+            piece: the next bytes, which may end within a line.
+
         Returns:
             A fault of the ids, worded as the end of a sentence, such as "has items without an id";
             None if these bytes have no fault.

@@ -244,9 +244,10 @@ def _plan_population(rules: AuditRules, name: str, frame: Frame) -> CommittedPop
 
 
 def commit(run: RunContext[AuditRules], findings: StepFindings) -> SealedCommitment:
-    """Seal the commitment to the frozen populations in a separate bundle before the seed is known.
+    """Seal the commitment in a bundle of its own, before the seed is known.
 
-    A repeated call returns the commitment that the first call sealed.
+    The commitment fixes the frozen populations and their sampling plans. A repeated call returns
+    the commitment that the first call sealed.
 
     Raises:
         ControlFailed: an earlier, interrupted call sealed a commitment, and a population was frozen
@@ -335,7 +336,7 @@ def _seal_commitment(
     try:
         sealed = store.get(f"{row.bundle}/{COMMITMENT_FILE}", limit=len(content))
     except ObjectDamaged:
-        sealed = b""  # longer than this run's commitment
+        sealed = b""  # too long, so it differs from this run's commitment
     if sealed != content:
         raise ControlFailed(
             "Another commitment of this run was sealed before.",

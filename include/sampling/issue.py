@@ -1,4 +1,4 @@
-"""Create the workpapers of a stage, issue them, and store the answers in returned workpapers."""
+"""Create and issue the workpapers of a stage, and store the answers that auditors return."""
 
 from __future__ import annotations
 
@@ -276,7 +276,15 @@ def record_workpapers(
     committed: Mapping[str, CommittedPopulation],
     samples: Mapping[str, Sample],
 ) -> None:
-    """Store workpapers when they are issued, to compare returned workbooks with them later."""
+    """Store issued workpapers, so that returned workbooks can be compared with them.
+
+    Args:
+        conn: the state database, in a transaction.
+        run: DAG id and run id of the run that issues the workpapers.
+        workpapers: the workpapers as issued.
+        committed: population id -> population in the commitment.
+        samples: population id -> sample with the items of all stages.
+    """
     issued = {
         "workpapers": _WORKPAPERS.dump_python(workpapers, mode="json"),
         "committed": {
@@ -328,7 +336,7 @@ def stages_of(conn: Connection, draw: str) -> list[IssuedWorkpapers]:
 def hand_in(
     conn: Connection, content: bytes, name: str, *, by: str, at: datetime
 ) -> IssuedWorkpapers:
-    """Store the answers in a workbook that auditors hand in.
+    """Read the answers from a workbook that auditors hand in, and store them.
 
     A workbook with faults is refused with a list of all faults, and nothing is stored. Until the
     audit is concluded, the auditors may hand in another workbook, which replaces the earlier
@@ -340,6 +348,9 @@ def hand_in(
         name: file name of the workbook, for messages.
         by: person who hands in the workbook.
         at: time at which the workbook is handed in.
+
+    Returns:
+        The issued workpapers with the new answers.
 
     Raises:
         UsageError: the workbook has faults or does not belong to any issued workpapers, `by` is

@@ -68,10 +68,10 @@ def has_drawn(conn: Connection, audit: str, run_id: str) -> bool:
 
 
 def frame_drawn_by(conn: Connection, audit: str, sha256: str, run: Run) -> EarlierRun | None:
-    """Return another run that drew a sample from the same frame for a quarter; None if no run did.
+    """Return a run, other than `run`, that drew a sample from a frame with the given digest.
 
-    Two frames are the same if their digests are equal. The other run may therefore have drawn the
-    sample for a population with another id.
+    Return None if no other run drew such a sample for the quarter. Frames with the same digest have
+    the same items, so the other run may have drawn its sample for a population with another id.
 
     Args:
         conn: the state database.
@@ -126,10 +126,10 @@ def commitment_of(conn: Connection, run: Run) -> CommitmentLocation | None:
 
 
 def commitments_before(conn: Connection, audit: str, run: Run) -> list[EarlierRun]:
-    """Return the other runs that sealed a commitment for an audited quarter, oldest first.
+    """Return the runs, other than `run`, that sealed a commitment for a quarter, oldest first.
 
-    If such a run drew no sample, the auditors may have abandoned it after the seed was published,
-    because they wanted to get another sample.
+    If one of these runs drew no sample, the auditors may have abandoned it on purpose. They could
+    compute the sample as soon as the seed was published, and may have wanted another sample.
 
     Args:
         conn: the state database.
@@ -173,7 +173,7 @@ def record_seed(
 ) -> str | None:
     """Record a seed that an auditor entered, as accepted or refused.
 
-    A repeated call changes nothing.
+    A repeated call for the same person and time changes nothing and returns the recorded result.
 
     Args:
         conn: the state database, in a transaction.
@@ -183,7 +183,8 @@ def record_seed(
         published_at: time of publication; None if the auditor did not enter a valid time.
         entered_by: user id of the person who entered the seed.
         entered_at: time at which the seed was entered.
-        refused: reason why the caller refuses the seed; None if the caller accepts it.
+        refused: value of `SeedRefusalCause`, the reason why the caller refuses the seed; None if
+            the caller accepts it.
 
     Returns:
         The reason why the seed is refused, or None if it is accepted. The seed is also refused if
@@ -307,4 +308,4 @@ def latest_verdicts(conn: Connection) -> dict[str, tuple[str, bool]]:
     """
     table = audit_result.c
     rows = conn.execute(select(table.population, table.audit, table.accepted).order_by(table.audit))
-    return {row.population: (row.audit, row.accepted) for row in rows}  # later rows overwrite
+    return {row.population: (row.audit, row.accepted) for row in rows}  # a later quarter wins

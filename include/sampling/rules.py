@@ -199,7 +199,8 @@ class AuditRules(SectionRules):
     Attributes:
         connection: Id of the Airflow connection with which populations and the staff table are
             read. If this connection does not exist, the connection that the data map names is used.
-        staff: Table of the staff. It is required if ``auditors`` has a condition.
+        staff: Table of the staff. It is required if ``auditors`` has a condition, which selects
+            people from this table.
         auditors: People who enter random seeds and are responsible for the audit.
         seed: Public source of random seeds.
         return_within: Time after the draw within which the auditors should hand in the workpapers.

@@ -158,7 +158,7 @@ def demonstration_answer(words: str, at: datetime, command: str) -> dict[str, st
     Args:
         words: the seed. If it is empty, the seed is the result of 20 simulated dice.
         at: time that the form states as the time of publication.
-        command: sentence that names the command that submits the form.
+        command: sentence for the field *source*; it names the command that submits the form.
     """
     source = command
     if not words.strip():
@@ -235,17 +235,32 @@ class Sample(FrozenModel):
 
 
 def hashed_text(seed: str, audit: str, population: str, stratum: str, *, stratified: bool) -> str:
-    """Return the text that Rivest's sampler hashes together with a counter."""
+    """Return the text that Rivest's sampler hashes together with a counter.
+
+    The text is ``seed,audit,population``. If the population has strata, ``,stratum`` follows.
+
+    Args:
+        seed: text of the seed.
+        audit: id of the audited quarter.
+        population: id of the population.
+        stratum: name of the stratum; not used if `stratified` is False.
+        stratified: whether the population has strata.
+    """
     return ",".join([seed, audit, population, *([stratum] if stratified else [])])
 
 
 def ordinals(
     seed: str, audit: str, committed: CommittedPopulation
 ) -> dict[str, tuple[list[int], list[int]]]:
-    """Draw the items of a population as ordinals: stratum -> (drawn ordinals, rejected ordinals).
+    """Draw the items of all stages; return stratum -> (drawn ordinals, rejected ordinals).
 
-    An ordinal is the position of an item in its stratum. The drawn ordinals are those of all
-    stages. An ordinal that was drawn a second time is rejected.
+    An ordinal is the position of an item in its stratum. A draw is rejected if its ordinal was
+    drawn before.
+
+    Args:
+        seed: text of the seed.
+        audit: id of the audited quarter.
+        committed: the population in the commitment.
     """
     by_stratum: dict[str, tuple[list[int], list[int]]] = {}
     for stratum, size in committed.strata.items():

@@ -177,7 +177,7 @@ class SeedAnswer(StepResult):
 
 
 def response(pack: PolicyPack) -> timedelta:
-    """Return how long the human task waits for an auditor to enter the random seed."""
+    """Return how long the human task waits for an auditor: the value `response` of audit.yaml."""
     rules = pack.section(AUDIT)
     return (rules.seed.response if rules else SEED_RESPONSE).span
 
@@ -243,7 +243,8 @@ def auditors_of(run: RunContext[AuditRules]) -> Sequence[str]:
 def store_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answer) -> SeedAnswer:
     """Record the seed that an auditor entered, or why it was refused.
 
-    If the same answer is received again, nothing changes.
+    If no person answered in time, or if an auditor cancelled the draw, a finding is added and the
+    run gets no seed. If the same answer is received again, nothing changes.
 
     Raises:
         InvalidAnswer: the seed is refused, or the answered form showed another commitment than that

@@ -37,7 +37,7 @@ class RedrawnPopulation:
         population: id of the population.
         items: number of items in the sampling frame.
         drawn: number of drawn items of all stages.
-        rejected: number of items that the draw rejected because they were drawn before.
+        rejected: number of draws that were rejected because their item had been drawn before.
         faults: differences between the repeated draw and the bundle; empty if the two do not
             differ.
     """
@@ -72,7 +72,7 @@ class Redraw:
 
     @property
     def matches(self) -> bool:
-        """Whether the repeated draw has no difference from the bundle."""
+        """Whether the repeated draw equals the draw in the bundle, so that there are no faults."""
         return not self.faults and not any(population.faults for population in self.populations)
 
 
@@ -175,10 +175,10 @@ def _redraw_population(
 
 
 def _adds_up(committed: CommittedPopulation) -> bool:
-    """Return whether the strata in a commitment are plausible.
+    """Return whether the strata in a commitment fit its sampling plan and its number of items.
 
-    Their names must be those in the sampling plan, and their sizes must add up to the number of
-    items of the population.
+    The strata must have the names that the sampling plan has. No stratum may be empty, and the
+    sizes must add up to the number of items. Without strata, the only name must be ``NO_STRATUM``.
     """
     names = set(committed.strata)
     return (
@@ -192,8 +192,9 @@ def _adds_up(committed: CommittedPopulation) -> bool:
 def _planned(committed: CommittedPopulation) -> Plan | None:
     """Compute the sampling plan of a population from its rates in the commitment.
 
-    The result is None if audit.yaml cannot contain these rates with the kind of plan that the
-    commitment states.
+    Return None if there is no such plan. This is the case if the kind of plan requires an expected
+    rate of 0 and the rate is another, or if no sample can prove that the deviation rate is below
+    the tolerable rate.
     """
     if committed.expected and committed.planned_as != "single":
         return None

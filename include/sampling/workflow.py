@@ -35,7 +35,8 @@ from include.workflow.declaration import (
 )
 from include.workflow.run_context import RunContext
 
-_PERIOD = "WITH period (starts, ends) AS (VALUES (now(), now()))"  # audits define it for queries
+# The queries may join it. A check of rights needs only its columns, not a real quarter.
+_PERIOD = "WITH period (starts, ends) AS (VALUES (now(), now()))"
 
 
 def login_queries(run: RunContext[AuditRules]) -> Iterator[LoginQuery]:
@@ -69,7 +70,7 @@ def respondents(run: RunContext[AuditRules]) -> list[Sequence[str]]:
 
 
 def still_due(run: RunContext[None], keys: Sequence[str]) -> set[str]:
-    """Return the keys of those reminders whose finding is still open.
+    """Return the keys of the queued reminders whose findings are still open.
 
     Args:
         run: context of the run.

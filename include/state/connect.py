@@ -29,7 +29,10 @@ _SCHEMA = "parcelseal_schema"  # execution option of an engine that works in one
 
 
 class StateLock(IntEnum):
-    """Advisory locks of the state database: one number for each operation that must not overlap."""
+    """Advisory locks of the state database, for work that processes must not do at the same time.
+
+    The value is the number of the lock, from which `lock_number` computes the key for a schema.
+    """
 
     MIGRATIONS = 0x70617263_00000001
     EVIDENCE = 0x70617263_00000002

@@ -23,8 +23,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def migrate(engine: Engine) -> None:
     """Apply the pending migrations of the state database in one transaction.
 
-    Several processes may call this function at the same time. If no migration is pending, only the
-    revision is read, because every task of the local profile calls this function.
+    Several processes may call this function at the same time. If no migration is pending, the
+    function only reads the revision. It is therefore fast enough to be called by every task of the
+    local profile.
 
     Args:
         engine: the state database.
@@ -43,7 +44,7 @@ def migrate(engine: Engine) -> None:
 def migrate_here(conn: Connection) -> None:
     """Apply the pending migrations in the schema of a connection.
 
-    The caller must prevent that another process migrates the schema at the same time, for example
+    The caller must ensure that no other process migrates the schema at the same time, for example
     with the lock `StateLock.MIGRATIONS`.
 
     Args:
@@ -77,8 +78,11 @@ def newest_revision() -> str:
 def ensure_current(engine: Engine) -> None:
     """Refuse a database whose schema does not fit this version of ParcelSeal.
 
+    Args:
+        engine: the database.
+
     Raises:
-        UsageError: migrations are pending, or a newer version migrated the database.
+        UsageError: migrations are pending, or a newer version of ParcelSeal migrated the database.
     """
     with engine.connect() as conn:
         require_current(conn)

@@ -66,7 +66,8 @@ evidence_intent = Table(  # bundles that a seal began to write; a killed seal le
     metadata,
     Column("bundle", Text, primary_key=True),
     Column("started_at", MOMENT, nullable=False),
-    Column("signature", LargeBinary),  # once the ledger has the bundle, until the store has it
+    # Set when the ledger has the bundle, until the store has the signature.
+    Column("signature", LargeBinary),
 )
 
 evidence_checkpoint = Table(
@@ -137,13 +138,13 @@ erasure_batch = Table(
     Column("dag_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("erased_at", MOMENT, nullable=False),
-    Column("transaction", Text),  # 64-bit number; null where none was recorded
-    Column("server", Text),  # of the number: system identifier, timeline, database
-    Column("records", BigInteger, nullable=False),  # erased records, including known keys
+    Column("transaction", Text),  # 64-bit number; null if it was not recorded
+    Column("server", Text),  # that gave the number: system identifier, timeline, database
+    Column("records", BigInteger, nullable=False),  # erased records, even if listed before
     Column("settled_at", MOMENT),  # null: not yet known whether the transaction committed
     Column("key_types", Text),  # types of the records' primary key; null: unknown
-    Column("entries", BigInteger),  # new entries at settlement; known keys have earlier entries
-    Column("entries_sha256", LargeBinary),  # of these entries, see `include.erasure.ledger`
+    Column("entries", BigInteger),  # entries that the settlement added; keys listed before get none
+    Column("entries_sha256", LargeBinary),  # digest of these entries, see `include.erasure.ledger`
     CheckConstraint("action IN ('delete', 'mask')", name="action"),
     CheckConstraint("settled_at IS NULL OR entries_sha256 IS NOT NULL", name="digested"),
     Index("erasure_batch_database_idx", "database", "collection"),
@@ -185,8 +186,8 @@ erasure_request = Table(  # of data subjects
     Column("closed_by", Text),
     Column("closed_because", Text),
     Column("found_at", MOMENT),  # when a run first found a record of the subject
-    Column("restricted_at", MOMENT),  # of the last count, if all its records must be retained
-    Column("oversized_at", MOMENT),  # when a run found more records than it can store keys of
+    Column("restricted_at", MOMENT),  # since when runs find only records that must be kept
+    Column("oversized_at", MOMENT),  # when a run found too many records to store their keys
     CheckConstraint("num_nulls(closed_at, closed_by, closed_because) IN (0, 3)", name="closed"),
     CheckConstraint("due_on >= received_on", name="due"),
     Index(
@@ -198,7 +199,8 @@ erasure_request = Table(  # of data subjects
     ),
 )
 
-erasure_request_record = Table(  # found by a run, by key; deleted when the request is closed
+# Records of a data subject that runs found. The rows are deleted when the request is closed.
+erasure_request_record = Table(
     "erasure_request_record",
     metadata,
     Column("request_id", BigInteger, ForeignKey(erasure_request.c.id), primary_key=True),
@@ -274,7 +276,7 @@ restore_point_operation = Table(  # operations of runs on folders of the off-sit
     "restore_point_operation",
     metadata,
     Column("number", BigInteger, Identity(always=True), primary_key=True),
-    Column("store", Text, nullable=False),  # its description
+    Column("store", Text, nullable=False),  # description of the store
     Column("database", Text, nullable=False),
     Column("point", Text, nullable=False),
     Column("operation", Text, nullable=False),
@@ -322,7 +324,7 @@ quarantine = Table(  # records that break a rule, by key or keyed HMAC
     ),
 )
 
-# Results of each rule in each run, for the trend. Further rows have state for the next run
+# Results of each rule in each run, for the trend. Further rows store data for the next run
 # (`include.quality.history`): "has begun", "all records" with the watermark, "no undeclared keys:
 # ...".
 quality_check = Table(
@@ -372,7 +374,7 @@ approval_decision = Table(  # at most one per request, by its primary key
     Column("decided_at", MOMENT, nullable=False),
 )
 
-approval_refusal = Table(  # answers that did not count
+approval_refusal = Table(  # refused answers to approval requests
     "approval_refusal",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),

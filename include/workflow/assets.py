@@ -19,7 +19,7 @@ Details = Mapping[str, str | int | bool | None]
 
 @dataclass(frozen=True)
 class AssetEvent:
-    """An event that tells Airflow that a run updated an asset.
+    """An event which records in Airflow that a run updated an asset.
 
     Attributes:
         name: name of the asset within its kind, such as ``courier`` or ``courier/customer``.

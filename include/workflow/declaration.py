@@ -168,7 +168,8 @@ class Workflow(Generic[RunRules]):
             opens it; None if the workflow does not react to such incidents.
         rules: the workflow's own section of the policy pack; None if it has none.
         login: the workflow's own login to mapped databases; None if it has none.
-        queries: yields the SQL queries of the workflow's section, to check the login's rights.
+        queries: yields the SQL queries in the workflow's section, for a check whether the login may
+            run them.
         pages_read: tables of the workflow that the compliance pages read.
         notifications: kinds of notifications that the workflow queues.
         reads_while_sealing: whether steps in the sealing queue read mapped databases. If so, the
@@ -177,8 +178,9 @@ class Workflow(Generic[RunRules]):
         interim_bundles: workflow id under which an interim bundle is sealed -> title of the bundle.
         finding_kind: kind of the workflow's findings in the register of findings; empty if the
             workflow enters no findings there.
-        respondents: returns the user ids of all people whom the human tasks may ask. The result has
-            one list for each duty that an answer requires; any person in the list may answer.
+        respondents: returns the user ids of all people whom the human tasks may ask, in one list
+            for each duty, such as the incident lead. Any person in the list of a duty may answer
+            for it.
     """
 
     id: str
@@ -235,7 +237,10 @@ class Workflow(Generic[RunRules]):
         return {step.name: step for step in self.steps}[name]
 
     def logins(self, pack: PolicyPack | None) -> frozenset[str]:
-        """Return the connection ids of the workflow's own login; an empty set if it has none.
+        """Return the connection ids of the workflow's own login.
+
+        The result is empty if the workflow has no login of its own, or if the policy pack omits the
+        workflow's section.
 
         Args:
             pack: the policy pack, which may name connections for the login. If it is None, the id

@@ -220,7 +220,7 @@ class RunContext(Generic[RunRules]):
     def requested_databases(self) -> list[str]:
         """The names of the databases that the run's parameters request.
 
-        If they request none, these are all mapped databases.
+        The list has all mapped databases if the parameters request none.
         """
         return list(self.parameters.get("databases") or self.pack.databases)
 
@@ -247,7 +247,8 @@ class RunContext(Generic[RunRules]):
 
         Raises:
             ControlFailed: the earlier step has no record.
-            NotEnded: the earlier step was started again and has not ended.
+            NotEnded: the record of the earlier step has no result, because the step was started
+                again and has not ended.
         """
         with self.state.connect() as conn:
             records = RunRecords(steps_of(conn, self.run.dag_id, self.run.run_id))

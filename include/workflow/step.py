@@ -26,7 +26,8 @@ class Step(RecordedTask[Result], Generic[RunRules, Result]):
         title: display name of the step. In a mapped step, the placeholder ``part`` of the title is
             replaced with the display name of the part.
         clause: policy clause of findings that name no other clause.
-        work: works on `StepFindings.part`, reports findings and figures, and returns the result.
+        work: executes the step for the part `StepFindings.part`, adds findings and figures to its
+            second argument, and returns the result.
         result: type of the result.
         parts: returns, from the step's result, the parts for which the following tasks are mapped,
             such as databases; None if no task is mapped over the result.
@@ -37,7 +38,7 @@ class Step(RecordedTask[Result], Generic[RunRules, Result]):
             the outcome is ``fail`` and `ends_run` has a message.
         runs_always: whether the step runs even if an earlier step failed.
         queue: queue of the task, if the workers of the workflow's queue lack a key that the step
-            needs.
+            needs; empty for the workflow's queue.
         applies: returns, from the run's parameters, whether the run executes the step; None if
             every run executes it. A skipped task leaves no record.
         sends_urgent: whether the outbox's urgent notifications are sent as soon as the step's
@@ -59,9 +60,8 @@ class HumanTask(RecordedTask[Result], Generic[RunRules, Result]):
     """A task that asks assigned people for an answer, waits for it, and stores the result.
 
     A timeout never counts as an approval. An answer is valid only for the content that the person
-    saw: `store_answer` compares `Answer.content` with the current content, and raises
-        `InvalidAnswer` if
-    they differ.
+    saw. Therefore `store_answer` compares `Answer.content` with the current content, and raises
+    `InvalidAnswer` if they differ.
 
     Attributes:
         name: name of the task and of its record, such as ``review``.
@@ -89,7 +89,7 @@ class HumanTask(RecordedTask[Result], Generic[RunRules, Result]):
             answer. A task with `entered` stores a record only after an answer, or to replace the
             record of a failed attempt.
         queue: queue of the task, if the workers of the workflow's queue lack a key that the task
-            needs.
+            needs; empty for the workflow's queue.
         retries: number of retries, if the task needs more retries than other tasks. A task that
             waits for weeks uses a retry each time its worker restarts.
         follows_skipped: whether the task runs even if an earlier task was skipped.
@@ -120,7 +120,7 @@ class HumanTask(RecordedTask[Result], Generic[RunRules, Result]):
 
 @dataclass(frozen=True)
 class WatchResult:
-    """The result of one check in which a watch examined its run.
+    """The result of one check of a run by a watch.
 
     Attributes:
         next_check_at: when to check the run again; None if nothing is left to watch.

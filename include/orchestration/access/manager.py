@@ -81,6 +81,12 @@ class AccountFabAuthManager(FabAuthManager):
         Besides FAB's own rules, a permission on a part of one DAG gives access to this part, if the
         user may read the DAG. An example is ``can_edit`` on ``HITL Detail:enforce_retention``. FAB
         would require ``can_edit`` on the whole DAG, which includes the right to pause the DAG.
+
+        Args:
+            method: kind of access, such as ``GET`` or ``PUT``.
+            user: the user.
+            access_entity: part of the DAG; None for the DAG itself.
+            details: contains the DAG id; None if the request is not about a single DAG.
         """
         if super().is_authorized_dag(
             method=method, user=user, access_entity=access_entity, details=details

@@ -88,7 +88,7 @@ def on_part(action: Action, part: Part, dag_id: str) -> Permission:
 
 
 def to_read(*resources: str) -> Iterable[Permission]:
-    """Return the permission to read for each of the given resources."""
+    """Return, for each resource, the permission to read it."""
     return (Permission(Action.READ, resource) for resource in resources)
 
 

@@ -36,8 +36,8 @@ def check_respondents(
     Args:
         session: database session on Airflow's database.
         accounts: DAG id -> accounts that the workflow may ask.
-        roles: ParcelSeal's roles. If a person may not answer, the result names the roles that would
-            give the right.
+        roles: ParcelSeal's roles. If a person lacks the right to answer, `AskedPerson.obstacle`
+            names the roles that have it.
     """
     suitable_roles = {
         dag_id: " or ".join(role.name for role in roles if dag_id in role.answers)
@@ -54,9 +54,9 @@ def check_respondents(
 def unanswerable(
     duties: Mapping[str, Iterable[Iterable[str]]], people: Iterable[AskedPerson]
 ) -> list[str]:
-    """Return the DAG ids of workflows that have a duty whose people cannot answer.
+    """Return the DAG ids of workflows with a duty for which no person can answer.
 
-    A workflow asks for an answer from any person on a duty, such as the incident lead.
+    A workflow needs an answer from one person of each duty that it asks, such as the incident lead.
 
     Args:
         duties: DAG id -> one collection of accounts for each duty that the workflow asks.

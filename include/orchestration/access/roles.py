@@ -63,7 +63,8 @@ class Role:
         duty: one line that describes the tasks of people with the role.
         reads: DAGs whose runs, required actions and sealed bundles the role may read.
         triggers: DAGs that the role may trigger.
-        answers: DAGs whose human steps the role may answer, if the step is assigned to the person.
+        answers: DAGs whose human steps the role may answer. A person can answer only steps to which
+            the person is assigned.
         clears: DAGs whose tasks the role may clear or set to another state.
         pauses: DAGs that the role may pause.
         logs: DAGs whose task logs the role may read.

@@ -68,7 +68,7 @@ class FailedLogins:
         return Attempt(self, [key for key, _ in keys], now)
 
     def forget(self, keys: Sequence[bytes], moment: float) -> None:
-        """Remove a log-in from the count, because it did not fail.
+        """Remove a log-in from the count, because it succeeded or no password was compared.
 
         Args:
             keys: the keys under which the log-in is counted: one for the account, and one for the

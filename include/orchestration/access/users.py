@@ -49,7 +49,8 @@ class UserChanges:
     Attributes:
         created: accounts that were created.
         updated: accounts whose name, mail address or roles were changed.
-        passwords: account -> password, for the new accounts.
+        passwords: account -> password of each new user, either from the file of passwords or
+            generated.
     """
 
     created: list[str] = field(default_factory=list)

@@ -263,7 +263,7 @@ def too_large() -> UsageError:
 
 
 def _by_rate(population: Population, expected: Fraction, risk: Fraction) -> tuple[int, int]:
-    """Return the smallest sample size with an acceptable risk, and how many deviations it accepts.
+    """Return the smallest sample size with an acceptable risk, and its acceptable deviations.
 
     The acceptable number of deviations of a sample of n items is k = ceil(n * expected). The risk
     of the sample is the probability of at most k deviations in n items. It must be at most
@@ -277,6 +277,9 @@ def _by_rate(population: Population, expected: Fraction, risk: Fraction) -> tupl
         population: a population that has the tolerable rate.
         expected: expected deviation rate.
         risk: largest acceptable risk.
+
+    Returns:
+        The sample size n, and the acceptable number of deviations k.
     """
     end = min(population.largest or MAX_SAMPLE_SIZE, MAX_SAMPLE_SIZE)
     k = before = 0

@@ -128,7 +128,7 @@ def _accepts(population: Population, n: int, stages: int, risk: Fraction) -> boo
 
 
 def _accepting(population: Population, n: int, stages: int) -> tuple[int, int]:
-    """Return the number of sequences of draws that lead to acceptance, and the number of all.
+    """Return the number of sequences of draws that lead to acceptance, and of all sequences.
 
     Args:
         population: population from which the items are drawn.

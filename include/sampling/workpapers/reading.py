@@ -66,7 +66,7 @@ def read(
         content: bytes of the workbook.
         name: file name of the workbook, for messages.
         expected: the workpapers as issued.
-        clean: redacts customers' numbers in a text that a person wrote.
+        clean: returns a text without the mobile and ID numbers of customers that it contains.
 
     Raises:
         WorkbookRefused: the workbook has faults. The error lists all of them.
@@ -160,7 +160,7 @@ def _remarks(
 ) -> Iterator[WorkbookRemark]:
     """Yield remarks about missing answers and missing notes.
 
-    An item needs a note if it has an answer other than Yes.
+    An item needs a note if at least one of its answers is neither Yes nor missing.
 
     Args:
         name: name of the sheet of the population.
