@@ -359,6 +359,9 @@ def _day(value: Any) -> date:
 Day = Annotated[date, PlainValidator(_day)]
 """A calendar day, written as 2026-10-01."""
 
+Year = Annotated[int, Field(ge=2000, le=2200)]
+"""A calendar year, written as 2026."""
+
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 
 
@@ -407,12 +410,14 @@ class Calendar(Rule):
         timezone: IANA timezone of schedules and of times in reports.
         holidays: Country (ISO 3166 code) whose public holidays are days off. Make-up workdays that
             the country sets each year are workdays. With ``null``, only weekends are days off.
-        closed: Further days off of the company.
-        opened: Further workdays of the company, and make-up workdays that were announced after the
-            release of the Python library ``holidays``.
-        announced: Years for which ``opened`` and ``closed`` contain all make-up workdays. For other
-            years, reports state that the make-up workdays are unknown if the library does not know
-            them.
+        closed: Further days off: days of the company, and public holidays that the installed
+            version of the Python library ``holidays`` does not know yet.
+        opened: Further workdays: days of the company, and make-up workdays that the library does
+            not know yet.
+        announced: Years whose official calendar is complete in this file: ``opened`` has all
+            make-up workdays, and ``closed`` all public holidays that the library does not know.
+            Reports state that the calendar of a year is unknown if neither this file nor the
+            library has its make-up workdays.
         quiet: Hours in which only urgent notifications are sent.
     """
 
@@ -420,7 +425,7 @@ class Calendar(Rule):
     holidays: Annotated[str, AfterValidator(_country)] | None = "CN"
     closed: tuple[Day, ...] = ()
     opened: tuple[Day, ...] = ()
-    announced: tuple[Annotated[int, Field(ge=2000, le=2200)], ...] = ()
+    announced: tuple[Year, ...] = ()
     quiet: Quiet = Quiet()
 
     @model_validator(mode="after")

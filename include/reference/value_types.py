@@ -30,6 +30,7 @@ from include.policy.rules import (
     Texts,
     TimeOfDay,
     Unit,
+    Year,
     require_items,
 )
 
@@ -70,6 +71,7 @@ _NAMED: tuple[tuple[Any, ValueType], ...] = (
     (Identifier, ValueType("identifier", ("`a-z`, `0-9`, `_ . -`",))),
     (Clause, ValueType("text in quotes")),
     (Day, ValueType("date")),
+    (Year, ValueType("year", ("2000 to 2200",))),
     (TimeOfDay, ValueType("time of day", ("`00:00` to `23:59`",))),
     (retention.WindowTime, ValueType("time of day", ("`00:00` to `23:59`",))),
     (IsoPeriod, ValueType("period")),
