@@ -95,14 +95,15 @@ def retry(
     recipient: Annotated[
         str,
         typer.Option(
-            help="Queue all such notifications to this recipient, instead of one by number."
+            help="Queue all failed or doubtful notifications to this recipient. Use it instead of "
+            "a number."
         ),
     ] = "",
     cause: Annotated[
         str,
         typer.Option(
-            help="Queue all such notifications with this cause, as `notices list` shows it, "
-            "instead of one by number."
+            help="Queue all failed or doubtful notifications with this cause, as `notices list` "
+            "shows it. Use it instead of a number."
         ),
     ] = "",
     as_json: AsJson = False,
