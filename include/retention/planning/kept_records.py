@@ -138,10 +138,9 @@ class KeptRecords:
         deletion.
 
         This is the case if the collection has records that can be deleted. A record that is deleted
-        itself does not prevent the deletion of the record to which it refers. Return None in two
-        cases: the collection has no records that can be deleted; or the foreign key is set to null,
-            so
-        even kept records of the collection do not prevent a deletion.
+        itself does not prevent the deletion of the record to which it refers. Return None if the
+        collection has no records that can be deleted. Also return None if the foreign key is set to
+        null, because kept records of the collection then do not prevent a deletion.
 
         Args:
             reference: the foreign key.
