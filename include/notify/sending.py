@@ -310,8 +310,8 @@ def _report_waiting(
                 count=delivery.deferred,
             ),
             _(
-                "No action is needed. The next run of any workflow that sends notifications also "
-                "tries to send these."
+                "No action is required. The next run of any workflow that sends notifications "
+                "also tries to send these."
             ),
         )
 

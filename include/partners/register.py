@@ -333,7 +333,8 @@ class _RowParser:
                 "agreement or security review counts as missing."
             ),
             _(
-                "The query of the register has to return the date in the column `{column}`.",
+                "The query of the partner register has to return this date in the column "
+                "`{column}`.",
                 column=column,
             ),
         )

@@ -444,7 +444,7 @@ class CollectionCheck:
                     count=erased,
                 ),
                 _(
-                    "If the deletion was correct, no action is needed. Checks of this table "
+                    "If the deletion was correct, no action is required. Checks of this table "
                     "give no result until it has records again."
                 ),
                 subject=self._subject,

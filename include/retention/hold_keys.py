@@ -179,8 +179,9 @@ def report_unmatched_holds(
                     id=hold.id,
                 ),
                 _(
-                    "Compare its value with the file of the case. Have a legal hold with the right "
-                    "value placed, and then this hold released."
+                    "Compare the value of this legal hold with the case file. Ask the data "
+                    "engineers to place a legal hold with the correct value, and then to "
+                    "release this one."
                 ),
                 subject=subject,
                 for_engineers=_(

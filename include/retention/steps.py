@@ -44,13 +44,20 @@ from include.workflow.step import HumanTask, Step
 
 MAX_FORGOTTEN_RUNS = 100  # sealed runs whose step records one run removes
 _NOTES: dict[str, Message] = {
-    KeptBecause.HELD: _("other expired bundles were kept, because a legal hold is active"),
-    KeptBecause.LOCKED: _(
-        "other expired bundles were kept, because the evidence store still locks them"
+    KeptBecause.HELD: _(
+        "the remaining expired bundles were not removed, because a legal hold is active"
     ),
-    KeptBecause.CHANGED: _("other expired bundles were kept, because a bundle failed verification"),
-    KeptBecause.CLOCK: _("other expired bundles were kept, because the system clock may be wrong"),
-    KeptBecause.MORE: _("other expired bundles will be removed by the next run"),
+    KeptBecause.LOCKED: _(
+        "the remaining expired bundles were not removed, because the evidence store still "
+        "locks them"
+    ),
+    KeptBecause.CHANGED: _(
+        "the remaining expired bundles were not removed, because a bundle failed verification"
+    ),
+    KeptBecause.CLOCK: _(
+        "the remaining expired bundles were not removed, because the system clock may be wrong"
+    ),
+    KeptBecause.MORE: _("the next run will remove the remaining expired bundles"),
 }
 
 
@@ -122,12 +129,15 @@ def report_pruned(
             "evidence.prune_refused",
             Outcome.FAIL,
             _(
-                "The evidence bundle {bundle} is past its term but failed verification: "
-                "{problem}. This bundle and newer bundles remain.",
+                "The evidence bundle {bundle} has expired but failed verification: {problem}. "
+                "This bundle and newer bundles were not removed.",
                 bundle=pruned.next_bundle,
                 problem=pruned.problem,
             ),
-            _("Verify all evidence, and find out who changed this bundle."),
+            _(
+                "Ask the data engineers to verify all evidence, and find out who changed this "
+                "bundle."
+            ),
             subject=pruned.next_bundle,
         )
     elif pruned.kept_because is KeptBecause.CLOCK:
@@ -136,10 +146,13 @@ def report_pruned(
             Outcome.ATTENTION,
             _(
                 "No evidence was sealed for more than {days} days, so the system clock may be "
-                "wrong. Evidence past its term was not removed.",
+                "wrong. Expired evidence was not removed.",
                 days=LONGEST_PAUSE.days,
             ),
-            _("Check the system clock of the worker. If it is correct, a later run continues."),
+            _(
+                "Check the system clock of the worker. If the clock is correct, a later run "
+                "removes the expired evidence."
+            ),
         )
     return PruningResult(
         bundles=len(pruned.bundles),
@@ -160,7 +173,7 @@ def pruning_facts(pruned: PruningResult | None) -> list[Fact]:
     """
     if pruned is None or not (pruned.bundles or pruned.waits):
         return []
-    label = _("Removed evidence bundles past their term")
+    label = _("Removed expired evidence bundles")
     return [Fact(label=label, value=pruned.bundles, note=_NOTES.get(pruned.waits))]
 
 
@@ -261,7 +274,7 @@ VERIFY = Step(
 )
 PRUNE_EVIDENCE = Step(
     name="prune_evidence",
-    title=_("Removal of evidence past its term"),
+    title=_("Removal of expired evidence"),
     clause=CLAUSE,
     work=prune_evidence,
     result=PruningResult,

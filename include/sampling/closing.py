@@ -263,8 +263,8 @@ def _warn_replaced(findings: StepFindings, handed_in: ReturnedAnswers) -> None:
         findings.warn(
             "sampling.replaced",
             _(
-                "These workpapers replace workpapers that were handed in earlier ({count} "
-                "times). The last replacement changed the answers of {changed} sample items.",
+                "{count} earlier versions of these workpapers were handed in and replaced. The "
+                "last replacement changed the answers of {changed} sample items.",
                 count=len(handed_in.replaced),
                 changed=handed_in.replaced[-1].changed,
             ),
@@ -365,8 +365,8 @@ def _issue_next_stage(
     findings.warn(
         "sampling.next_stage",
         _(
-            "These populations have exactly one deviation, so the sampling plan requires stage "
-            "{stage} for them: {populations}.",
+            "Each of these populations has exactly one deviation, so the sampling plan "
+            "requires stage {stage} for them: {populations}.",
             stage=following.stage,
             populations=listed([paper.title for paper in following.workpapers.papers]),
         ),
@@ -453,8 +453,8 @@ def _report_verdict(
                 items=verdict.items,
             ),
             _(
-                "Have items to which no question applies excluded from the population. Otherwise "
-                "each such sample item counts as a deviation."
+                "Exclude items to which no question applies from the population. Otherwise "
+                "each sample item without an applicable question counts as a deviation."
             ),
             subject=verdict.population,
             for_engineers=_(

@@ -321,7 +321,8 @@ def commitment_conclusion(commitment: Commitment, sha256: str, rules: AuditRules
         ),
         summary=_(
             "The sampling frames of {count} populations were frozen before the random seed was "
-            "known. The random seed alone determines the samples.",
+            "known. Only the random seed decides which items are drawn; no person can choose "
+            "them.",
             count=count,
         ),
         outcome=Outcome.PASS,

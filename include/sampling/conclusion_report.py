@@ -192,8 +192,8 @@ def _judged_sentence(populations: JudgedPopulations) -> Message:
         )
     if populations.not_accepted_in_run:
         return _(
-            "Not accepted: {not_accepted} of {count} evaluated populations. Populations of all "
-            "runs that are not accepted and have open findings: {total}.",
+            "Not accepted: {not_accepted} of {count} evaluated populations. Including earlier "
+            "runs, {total} populations are not accepted and have open findings.",
             not_accepted=populations.not_accepted_in_run,
             count=populations.judged,
             total=populations.not_accepted_count,
@@ -214,7 +214,7 @@ def _judged_sentence(populations: JudgedPopulations) -> Message:
 def _work_sentence(populations: JudgedPopulations) -> Message:
     if populations.unevaluated is None or populations.outstanding is None:
         return _(
-            "The run could not read which workpapers were handed in. Open findings: "
+            "The run could not determine which workpapers were handed in. Open findings: "
             "{open_findings}.",
             open_findings=populations.open_count,
         )
@@ -227,7 +227,7 @@ def _work_sentence(populations: JudgedPopulations) -> Message:
         )
     if populations.judged:
         return _(
-            "Populations evaluated in this run, all accepted: {count}. Open findings: "
+            "This run evaluated {count} populations and accepted all of them. Open findings: "
             "{open_findings}.",
             count=populations.judged,
             open_findings=populations.open_count,
@@ -262,7 +262,9 @@ def _facts(populations: JudgedPopulations, today: date) -> list[Fact]:
             label=_("Populations not accepted"),
             value=populations.not_accepted_count,
             status=must_be_zero(populations.not_accepted_count),
-            note=_("not accepted by their last evaluation, and with findings that are still open"),
+            note=_(
+                "populations that were not accepted in their last evaluation and have open findings"
+            ),
         ),
         Fact(
             label=_("Outstanding workpapers"),

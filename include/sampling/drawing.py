@@ -129,7 +129,7 @@ def draw(run: RunContext[AuditRules], findings: StepFindings) -> DrawnSamples:
             ),
             _(
                 "In production, have an auditor enter the random seed from the public source. "
-                "A replacement for this value is suitable only for the sample company."
+                "A replacement value is suitable only for the sample company."
             ),
         )
     if refused:

@@ -108,7 +108,8 @@ def _report_overdue(
         findings.fail(
             "sampling.findings_overdue",
             _(
-                "Overdue findings of the owner {owner}: {count}. Their numbers: {numbers}.",
+                "The owner {owner} has {count} overdue findings. Numbers of these findings: "
+                "{numbers}.",
                 owner=owner_text(owner, run.roles),
                 count=len(numbers),
                 numbers=_first_numbers(numbers),

@@ -103,14 +103,13 @@ def name_populations(run: RunContext[AuditRules], findings: StepFindings) -> Aud
         findings.warn(
             "sampling.committed_before",
             _(
-                "Earlier runs that froze populations of the {quarter} but drew no sample: {count}.",
+                "{count} earlier runs froze populations of the {quarter} but drew no sample.",
                 count=len(undrawn),
                 quarter=quarter_text(quarter.id),
             ),
             _(
-                "Ask the auditors why no random seed was entered. A run that is abandoned "
-                "after the publication of the seed allows the auditors to choose between "
-                "samples."
+                "Ask the auditors why no random seed was entered. If a run is abandoned after "
+                "the seed is published, the auditors can choose between samples."
             ),
         )
     return AuditedQuarter(

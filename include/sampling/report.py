@@ -166,7 +166,8 @@ def _summary(
 ) -> Message:
     if not samples and before and not without:
         return _(
-            "All samples of the {quarter} were already drawn and remain valid.", quarter=quarter
+            "All samples of the {quarter} were drawn by earlier runs and remain valid.",
+            quarter=quarter,
         )
     if not samples:
         return _("No sample was drawn for the {quarter}.", quarter=quarter)
@@ -238,7 +239,7 @@ def _sample_section(
                         lambda frame: samples[frame.population].items,
                     ),
                     (
-                        _("Items drawn repeatedly and rejected"),
+                        _("Duplicate draws rejected"),
                         "number",
                         lambda frame: samples[frame.population].rejected,
                     ),
@@ -339,8 +340,8 @@ def _next_steps_section(due: date) -> Section:
                     ),
                     _(
                         "The auditors hand the completed workpapers to the data engineers by "
-                        "{day}. After that date, the audit conclusion reports the workpapers "
-                        "as overdue and fails.",
+                        "{day}. After that date, the workflow “Audit conclusion” reports the "
+                        "workpapers as overdue and fails.",
                         day=due,
                     ),
                     _(

@@ -106,8 +106,8 @@ def _facts(
         if more
         else _("Only {people} may decide", people=people),
         _(
-            "Enter: the random seed determines the samples, and they cannot be changed. "
-            "Cancel: no sample is drawn, and the run fails."
+            "Enter: the samples are drawn with this random seed and cannot be changed "
+            "afterwards. Cancel: no sample is drawn, and the run fails."
         ),
     ]
     if refused:
@@ -142,7 +142,7 @@ FORM = (
     Field(
         "seed",
         _("Random seed"),
-        help=_("Exactly as published; every character counts."),
+        help=_("Enter the seed exactly as published; every character counts."),
         max_length=samples.LONGEST,
     ),
     Field(
@@ -253,7 +253,9 @@ def store_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answ
     """
     user, content = answer.user, answer.content
     if user and content != hashlib.sha256(stored_commitment(run)).hexdigest():
-        raise InvalidAnswer(_("The commitment differs from the commitment that the form showed."))
+        raise InvalidAnswer(
+            _("The form showed a commitment that differs from the commitment of this run.")
+        )
     is_stranger = user is not None and not is_among(user, auditors_of(run))
     start_again = _("Start the workflow again to draw the samples of the quarter.")
     if not user:

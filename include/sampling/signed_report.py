@@ -83,8 +83,8 @@ def _scope(evaluation: Evaluation, tested_populations: TestedPopulations) -> lis
         ),
         Paragraph(
             text=_(
-                "Criteria: the questions below, as in the workpapers of the draw with the "
-                "digest {sha256}.",
+                "Criteria: the following test questions, which are the questions in the "
+                "workpapers with the draw digest {sha256}.",
                 sha256=evaluation.draw[:12],
             )
         ),
@@ -99,10 +99,10 @@ def _scope(evaluation: Evaluation, tested_populations: TestedPopulations) -> lis
         ),
         Paragraph(
             text=_(
-                "Independence: a random seed that was published after the populations were "
-                "frozen determined the items; they were not chosen by a person. The policy "
-                "pack names the auditors who may enter the seed. The person who did the work "
-                "may not review it."
+                "Independence: the items were drawn with a random seed that was published "
+                "after the populations were frozen; no person chose them. The policy pack "
+                "names the auditors who may enter the seed. The person who did the work may "
+                "not review it."
             )
         ),
         Paragraph(
@@ -110,7 +110,7 @@ def _scope(evaluation: Evaluation, tested_populations: TestedPopulations) -> lis
                 "Method: attribute sampling, planned and evaluated with exact one-sided "
                 "binomial or hypergeometric probabilities. An item that was not found, or a "
                 "question without an answer, counts as a deviation. The plan was fixed before "
-                "the draw; no items were added."
+                "the draw; no items were added after the draw."
             )
         ),
     ]

@@ -41,7 +41,7 @@ def _finding(group: list[Drift]) -> Finding:
     )
 
 
-_DRAFT_COMMAND = _("`./parcelseal config map` drafts the entries of the data map.")
+_DRAFT_COMMAND = _("`./parcelseal config map` writes a draft of the entries for the data map.")
 
 
 def _message(group: list[Drift]) -> Message:

@@ -301,7 +301,7 @@ def _finding(undeclared: UndeclaredKeys) -> Finding:
         message=message,
         action=_(
             "Find out who collects this data and for which purpose. Then add each key to the "
-            "data map and to a purpose, or have the data under this key deleted from the "
+            "data map and to a purpose, or have the data under these keys deleted from the "
             "database. If the keys are data values, such as waybill numbers, list the JSON "
             "object in the data map without its keys."
         ),

@@ -84,8 +84,8 @@ _CHECKS: Mapping[str, _Check] = {
             **_PLACEHOLDERS,
         ),
         _(
-            "Correct in the roster when these people joined, left or are on leave. People "
-            "without a joining date receive no reminders."
+            "Correct the joining, leaving or absence dates of these people in the roster. "
+            "People without a joining date receive no reminders."
         ),
     ),
     "training.no_department": _Check(
@@ -96,8 +96,8 @@ _CHECKS: Mapping[str, _Check] = {
         _ATTENTION,
         _("{count} people have no department in the roster: {names}.", **_PLACEHOLDERS),
         _(
-            "Enter the departments of these people in the roster. Until then, no department head "
-            "is notified about them."
+            "Enter the departments of these people in the roster. Until then, no department "
+            "head is notified about them."
         ),
     ),
     "training.access_unclear": _Check(
@@ -171,8 +171,8 @@ _CHECKS: Mapping[str, _Check] = {
             SELECT person FROM {people} AS p WHERE person IS NOT NULL)""",
         _ATTENTION,
         _(
-            "{count} staff numbers with completions in the last 90 days are not in the roster: "
-            "{names}.",
+            "{count} staff numbers with course completions in the last 90 days are not in the "
+            "roster: {names}.",
             **_PLACEHOLDERS,
         ),
         _(
@@ -197,7 +197,10 @@ _CHECKS: Mapping[str, _Check] = {
         SELECT DISTINCT coalesce(course, '?') AS what FROM {courses} AS c WHERE {faulty}""",
         _FAIL,
         _("{count} courses have faulty data and cannot be used: {names}.", **_PLACEHOLDERS),
-        _("Correct the data of these courses. Until then, no reminders of these courses are sent."),
+        _(
+            "Correct the data of these courses. Until then, no reminders about these courses are "
+            "sent."
+        ),
         _("`docs/explanation/training.md` describes the fields that a course needs."),
     ),
 }
@@ -312,7 +315,8 @@ def report_breaches(
         findings.fail(
             "training.access_untrained",
             _(
-                "{count} people have access to customer records without valid training: {people}.",
+                "{count} people can access customer records although they have no valid "
+                "training: {people}.",
                 count=len(status.untrained),
                 people=_list_first(
                     [person.person for person in status.untrained], len(status.untrained)
@@ -338,8 +342,12 @@ def report_breaches(
     for year in [year for year in years if not run.workdays.is_announced(year)]:
         findings.warn(
             "training.year_not_announced",
-            _("The holidays and make-up workdays of {year} are not known yet.", year=str(year)),
-            _("Enter the holidays and make-up workdays of the year in the work calendar."),
+            _(
+                "The work calendar does not contain the holidays and make-up workdays of {year} "
+                "yet.",
+                year=str(year),
+            ),
+            _("Enter the holidays and make-up workdays of this year in the work calendar."),
             subject="calendar.yaml",
             for_engineers=_(
                 "Update ParcelSeal, or write `opened`, `closed` and `announced` in `calendar.yaml`."

@@ -89,7 +89,8 @@ def _summary(plan: TrainingPlan | None) -> Message:
     if untrained := _untrained_count(plan):
         return _(
             "{covered} of {people} people ({share:percent}) have no overdue course; "
-            "{untrained} people have access to customer records without valid training.",
+            "{untrained} people can access customer records although they have no valid "
+            "training.",
             untrained=untrained,
             **values,
         )
@@ -116,7 +117,7 @@ def _facts(
             note=_("at least {target:percent}", target=target) if target is not None else None,
         ),
         Fact(
-            label=_("Access without valid training"),
+            label=_("People with access but without valid training"),
             value=untrained,
             unit="people",
             status=must_be_zero(untrained),
@@ -125,7 +126,9 @@ def _facts(
         Fact(
             label=_("Messages sent in this run"),
             value=sent.messages if sent else None,
-            note=None if plan is None or plan.workday else _("today is a day off"),
+            note=None
+            if plan is None or plan.workday
+            else _("today is a day off, so no reminders are sent"),
         ),
     ]
 
@@ -222,12 +225,12 @@ def _coverage(plan: TrainingPlan, target: float | None, trend: Sequence[Coverage
 
 def _untrained(plan: TrainingPlan) -> Section:
     return Section(
-        heading=_("Access without valid training"),
+        heading=_("People with access but without valid training"),
         blocks=[
             Paragraph(
                 text=_(
-                    "These people have access to customer records, but have not passed the "
-                    "onboarding course or have an overdue course."
+                    "Each of these people has access to customer records, and either has not "
+                    "passed the onboarding course or has an overdue course."
                 )
             ),
             table_of(

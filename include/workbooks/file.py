@@ -125,13 +125,15 @@ def _refused(name: str, message: Message, action: Message) -> WorkbookRefused:
 
 
 def _damaged(name: str, part: str) -> WorkbookRefused:
-    return _refused(name, _("The file is damaged in its part {part}.", part=part), _SAVE_AGAIN)
+    return _refused(
+        name, _("The file is damaged: its part {part} cannot be read.", part=part), _SAVE_AGAIN
+    )
 
 
 def _too_large(name: str) -> WorkbookRefused:
     message = _(
-        "The file is larger than a workbook may be. The limits are {packed:bytes} for the "
-        "file, {unpacked:bytes} for its unpacked content, {parts} parts and {cells} cells.",
+        "The file exceeds the allowed size of a workbook. The limits are {packed:bytes} for "
+        "the file, {unpacked:bytes} for its unpacked content, {parts} parts and {cells} cells.",
         packed=MAX_BYTES,
         unpacked=MAX_UNPACKED_BYTES,
         parts=MAX_PARTS,
@@ -370,7 +372,7 @@ def _links(names: list[str], content: _XmlContent) -> list[Fault]:
 def _cells(content: _XmlContent) -> list[Fault]:
     formula, replace_formula = (
         _("The cell contains a formula."),
-        _("Replace the formula by the text of the answer or note."),
+        _("Replace the formula with the text of the answer or note."),
     )
     outside, move_content = (
         _("The cell is far outside of the table and is not empty."),

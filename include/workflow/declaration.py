@@ -50,7 +50,7 @@ class Queue(StrEnum):
     BACKUP = "backup"  # encrypts to public keys; deletes nothing
     DRILL = "drill"  # decrypts backups; reaches no customer database
     RETENTION = "retention"  # deletes records and restore points
-    SEALING = "sealing"  # signs evidence, and removes evidence past its term
+    SEALING = "sealing"  # signs evidence, and removes expired evidence
 
 
 class AccessGroup(StrEnum):

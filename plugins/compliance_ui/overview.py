@@ -32,7 +32,7 @@ router = APIRouter()
 _AGES = {
     Age.IN_TIME: _("in time"),
     Age.LATE: _("late"),
-    Age.STALE: _("older than the cadence of the control allows"),
+    Age.STALE: _("no longer counts: older than two cadences of the control"),
     Age.NEVER: _("no evidence yet"),
 }
 

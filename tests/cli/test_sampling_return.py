@@ -117,7 +117,7 @@ def test_sampling_return_command_with_unreadable_file_exits_with_2(
         tmp_path / "missing.xlsx": "cannot be read: No such file or directory",
         tmp_path: "cannot be read: Is a directory",
         text: "not an Excel workbook",
-        large: "The file is larger than a workbook may be",
+        large: "The file exceeds the allowed size of a workbook",
     }
     for file, why in cases.items():
         code, out, err = run(capsys, file)

@@ -288,10 +288,11 @@ def test_run_without_verdict_reports_populations_that_earlier_run_rejected(run: 
 def test_summary_includes_populations_that_earlier_runs_rejected(run: Run) -> None:
     """The summary includes these populations whether or not this run rejects a population."""
     for audit, bad, summary in (
-        ("2026Q4", {}, "Populations evaluated in this run, all accepted: 1. Open findings: 2. "
-         "Populations that an earlier run did not accept and whose findings are still open: 1."),
+        ("2026Q4", {}, "This run evaluated 1 populations and accepted all of them. Open "
+         "findings: 2. Populations that an earlier run did not accept and whose findings are still "
+         "open: 1."),
         ("2027Q1", {"intake": (1, 2)}, "Not accepted: 1 of 1 evaluated populations. "
-         "Populations of all runs that are not accepted and have open findings: 2."),
+         "Including earlier runs, 2 populations are not accepted and have open findings."),
     ):  # fmt: skip
         issued = make_draw(committed_population("intake", 60), audit=audit)
         conclusion = Run(
@@ -321,7 +322,7 @@ def test_report_of_run_without_step_record_fails_and_shows_figures_of_step_as_mi
     assert figure(without_status) == 1
     nothing = run.concluded([])
     assert nothing.outcome is Outcome.FAIL
-    assert english(nothing.summary).startswith("The run could not read which workpapers")
+    assert english(nothing.summary).startswith("The run could not determine which workpapers")
 
 
 def replace_outcome(record: StepRecord) -> StepRecord:

@@ -173,7 +173,7 @@ def test_report_of_second_run_for_quarter_refers_to_earlier_samples(company: Com
     concluded = company.conclude("r2")
     assert (concluded.outcome, metric(concluded)) == (Outcome.ATTENTION, 0)
     assert (
-        "All samples of the third quarter of 2026 were already drawn and remain valid."
+        "All samples of the third quarter of 2026 were drawn by earlier runs and remain valid."
         in text_of(concluded)
     )
     assert concluded.sections == []

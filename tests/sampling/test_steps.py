@@ -208,7 +208,7 @@ def test_answer_to_form_of_another_commitment_is_refused(company: Company, optio
     form = {"seed": SEED, "source": "page", "published_at": company.published_at()}
     for content in ("", "0" * 64):
         answer = Answer(option, "", AUDITOR, company.now, texts=form, content=content)
-        with pytest.raises(InvalidAnswer, match="differs from the commitment that the form showed"):
+        with pytest.raises(InvalidAnswer, match="differs from the commitment of this run"):
             store_seed(run, StepFindings(SEED_STEP.name, SEED_STEP.clause), answer)
     with company.engine.connect() as conn:
         assert register.seed_of(conn, run.run) is None

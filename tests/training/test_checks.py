@@ -132,7 +132,7 @@ def test_unknown_person_course_version_and_supervisor_are_reported(company: Trai
         ),
         (
             "training.of_nobody",
-            "1 staff numbers with completions in the last 90 days are not in the roster: 1.",
+            "1 staff numbers with course completions in the last 90 days are not in the roster: 1.",
         ),
         ("training.no_such_supervisor", "1 supervisors are not in the roster: S9."),
     ]

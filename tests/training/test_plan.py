@@ -294,7 +294,7 @@ def test_untrained_person_with_access_and_long_overdue_courses_fail_plan(company
     english = Translator("en")
     texts = sorted(english.text(finding.message) for finding in record.findings)
     assert texts == [
-        "1 people have access to customer records without valid training: P1.",
+        "1 people can access customer records although they have no valid training: P1.",
         "1 people have courses that are overdue by more than 14 days: P1.",
     ]
     files = artifacts_of_run(company, "r1")

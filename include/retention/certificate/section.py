@@ -477,7 +477,7 @@ def _requests(case: DatabaseRun) -> list[Table]:
         return []
     return [
         table_of(
-            _("Erasure requests by file number"),
+            _("Erasure requests, by reference"),
             case.verification.requests,
             [
                 (_("Request"), "code", lambda request: str(request.request)),
@@ -507,9 +507,9 @@ def _backups(case: DatabaseRun) -> list[Block]:
     return [
         table_of(
             _(
-                "Backups taken before the last deletion or too close to it to distinguish. "
-                "They contain records that this run or an earlier run deleted; a restore "
-                "deletes these records again by means of the erasure ledger"
+                "Backups that contain deleted records, or may contain them: they were taken "
+                "before the last deletion, or at nearly the same time. After a restore, these "
+                "records are deleted again according to the erasure ledger"
             ),
             copies,
             [

@@ -210,7 +210,10 @@ def _report_unclear_backups(
                 "The off-site store could not be read, so it is unknown which backups still "
                 "contain deleted records."
             ),
-            _("Have access to the off-site store restored. The next run checks again."),
+            _(
+                "Ask the data engineers to restore the access to the off-site store. The next "
+                "run checks the backups again."
+            ),
             for_engineers=_("The report of `backup_offsite` states the condition of the store."),
         )
     elif refused := sum(point.taken_at is None for point in copies):
@@ -235,8 +238,8 @@ def _report_remaining(
             continue
         message, action = (
             _(
-                "{count} records are past their retention period, although no legal hold "
-                "applies and no other record refers to them.",
+                "{count} records are past their retention period but were not disposed of, "
+                "although no legal hold applies and no other record refers to them.",
                 count=remaining.unexplained,
             ),
             _("Find the reason in the other findings of this run, then run the workflow again."),
@@ -249,9 +252,9 @@ def _report_remaining(
                     count=remaining.unexplained,
                 ),
                 _(
-                    "If the approval was rejected, read the reason and correct the schedule or "
-                    "its limits. Then run the workflow again and have its approval request "
-                    "answered in Airflow."
+                    "If the approval was rejected, read the reason and correct the retention "
+                    "schedule or its limits. Then run the workflow again and have its approval "
+                    "request answered in Airflow."
                 ),
             )
         findings.find("retention.left", Outcome.FAIL, message, action, subject=remaining.name)
@@ -298,7 +301,7 @@ def _report_beyond_plan(findings: StepFindings, plan: PlanResult, done: Mapping[
                 Outcome.FAIL,
                 _("{count} more records were disposed of than planned.", count=more),
                 _(
-                    "Raise an incident: two executions may have run at the same time, or the "
+                    "Open an incident: two executions may have run at the same time, or the "
                     "ledger contains entries of another run."
                 ),
                 subject=planned.name,
@@ -317,11 +320,11 @@ def _report_ledger_losses(findings: StepFindings, missing: dict[str, int]) -> No
             "retention.ledger_lost",
             Outcome.FAIL,
             _(
-                "{count} entries are missing from the erasure ledger, so a restore could not "
-                "delete these records again.",
+                "{count} entries are missing from the erasure ledger. If a backup is restored, "
+                "the records that these entries named cannot be deleted again.",
                 count=entries,
             ),
-            _("Raise an incident: the entries were deleted, or the state database was damaged."),
+            _("Open an incident: the entries were deleted, or the state database was damaged."),
             subject=collection,
         )
 
@@ -344,5 +347,5 @@ def _report_ledger_difference(
                 "The number of records in the erasure ledger differs from the count of the "
                 "execution."
             ),
-            _("Raise an incident: another program may write to the ledger, or entries were lost."),
+            _("Open an incident: another program may write to the ledger, or entries were lost."),
         )

@@ -109,8 +109,9 @@ def execute(
             )
             if limit.name in requested
             else _(
-                "Answer the approval request of the next run. Other records of the class were "
-                "disposed of after the request of this run."
+                "Answer the approval request of the next run. This run did not request an "
+                "approval for this record class: the limit was exceeded only later, because "
+                "other records of the class were disposed of in the meantime."
             ),
             subject=limit.name,
         )
@@ -289,8 +290,9 @@ def _report_waiting(findings: StepFindings, waiting: dict[str, int]) -> None:
                 count=records,
             ),
             _(
-                "Check why the start of the retention period changed. No action is needed if "
-                "claims were closed or legal holds released after the plan was made."
+                "No action is required if claims were closed or legal holds released after the "
+                "plan was made. Otherwise check why the start of the retention period of these "
+                "records changed."
             ),
             subject=name,
         )
@@ -319,7 +321,7 @@ def _report_shortfalls(findings: StepFindings, counts: ExecutionCounts) -> None:
             Outcome.ATTENTION,
             _(
                 "{count} records were not disposed of: database statements timed out, or other "
-                "sessions locked the records.",
+                "database sessions locked the records.",
                 count=records,
             )
             if name in counts.slow
@@ -327,7 +329,10 @@ def _report_shortfalls(findings: StepFindings, counts: ExecutionCounts) -> None:
                 "{count} records were not disposed of: other database sessions locked them.",
                 count=records,
             ),
-            _("Check that every foreign key that refers to the table has an index on its columns.")
+            _(
+                "Check that every foreign key that refers to the table of this record class has "
+                "an index on its columns."
+            )
             if name in counts.slow
             else _(
                 "Wait for the next run, which tries again. If this repeats, find out which program "
@@ -341,11 +346,14 @@ def _report_shortfalls(findings: StepFindings, counts: ExecutionCounts) -> None:
             "retention.knot",
             Outcome.FAIL,
             _(
-                "{count} or more records refer to each other in a cycle that is too large for "
-                "one transaction.",
+                "At least {count} records remain: they refer to each other in a cycle that is "
+                "too large for one transaction.",
                 count=records,
             ),
-            _("Have one of the foreign keys of the cycle set to null before the deletion."),
+            _(
+                "Ask the data engineers to set one foreign key of the cycle to null before the "
+                "deletion."
+            ),
             subject=name,
             for_engineers=_("Name a nullable foreign key under `detach` in `retention.yaml`."),
         )
@@ -357,7 +365,8 @@ def _report_shortfalls(findings: StepFindings, counts: ExecutionCounts) -> None:
             "retention.refused",
             Outcome.FAIL,
             _(
-                "A database trigger prevented the disposition of {count} records without an error.",
+                "A database trigger prevented the disposition of {count} records and reported "
+                "no error.",
                 count=records,
             )
             if is_trigger
@@ -429,7 +438,7 @@ def _report_copies(
                     count=copies,
                     table=table,
                 ),
-                _("Define a retention period for the records of the named table."),
+                _("Define a retention period for the records of this table."),
                 subject=collection.name,
                 for_engineers=_("Add a record class for the table to `retention.yaml`."),
             )

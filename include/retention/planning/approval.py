@@ -118,14 +118,15 @@ def describe_limit(tripped: ExceededLimit) -> Message:
     allowed, recent = tripped.allowed, tripped.recent
     if recent and tripped.cause == "records":
         return _(
-            "more than {count} records, including {recent} of the last day",
+            "more than {count} records, including {recent} records that other runs disposed of "
+            "in the last day",
             count=allowed,
             recent=recent,
         )
     if recent:
         return _(
-            "more than the allowed share of the class ({count} records), including {recent} of "
-            "the last day",
+            "more than {count} records, the allowed share of the class, including {recent} "
+            "records that other runs disposed of in the last day",
             count=allowed,
             recent=recent,
         )
@@ -133,9 +134,11 @@ def describe_limit(tripped: ExceededLimit) -> Message:
         case "records":
             return _("more than {count} records in one run", count=allowed)
         case "percent":
-            return _("more than the allowed share of the class ({count} records)", count=allowed)
+            return _("more than {count} records, the allowed share of the class", count=allowed)
         case _:
-            return _("more than the last runs suggest ({count} records)", count=allowed)
+            return _(
+                "more than {count} records, the limit calculated from the last runs", count=allowed
+            )
 
 
 def _plan_facts(plan: Plan, people: PlanPeople) -> list[Message]:
@@ -149,8 +152,8 @@ def _plan_facts(plan: Plan, people: PlanPeople) -> list[Message]:
         _("Your decision applies only to this plan: SHA-256 {sha256}", sha256=plan.sha256),
         _(
             "Approve: the records in the table are permanently deleted or masked, unless a "
-            "legal hold is placed on them before. Backups contain them until the backups "
-            "expire."
+            "legal hold is placed on them before then. Backups still contain the records until "
+            "the backups expire."
         ),
         _(
             "Reject: the records of these classes remain, and the next run requests approval "
@@ -173,7 +176,7 @@ def _class_table(
         _("To delete"),
         _("To mask"),
         _("Partitions"),
-        _("Reason for the approval"),
+        _("Reason for the approval request"),
     ]
     waits = {trip.name: words.text(describe_limit(trip)) for trip in tripped}
     rows = []
@@ -286,7 +289,10 @@ def enter_answer(
     """
     if planned.request is None:
         raise InvalidAnswer(
-            _("The plan of {database} no longer requires an approval.", database=database.name)
+            _(
+                "The disposition plan of {database} no longer requires an approval.",
+                database=database.name,
+            )
         )
     people = people_of_plan(database)
     with database.run.state.begin() as conn:
@@ -343,7 +349,10 @@ def _result(findings: StepFindings, answer: Decision | Refusal, outdated: int) -
             "retention.other_content",
             Outcome.ATTENTION,
             _("{count} decisions on an earlier version of the plan were invalid.", count=outdated),
-            _("Find out who repeated the plan while its approval was pending, and what changed."),
+            _(
+                "Find out who made the plan again while its approval was pending, and what "
+                "changed in it."
+            ),
         )
     result = ApprovalResult(
         asked=True,
@@ -358,10 +367,10 @@ def _result(findings: StepFindings, answer: Decision | Refusal, outdated: int) -
         findings.find(
             "retention.rejected",
             Outcome.ATTENTION,
-            _("{person} rejected the plan.", person=answer.decided_by),
+            _("{person} rejected the disposition plan.", person=answer.decided_by),
             _(
-                "Read the reason, and correct the schedule or its limits. The next run requests "
-                "approval again."
+                "Read the reason, and correct the retention schedule or its limits. The next "
+                "run requests approval again."
             ),
         )
     return result.model_copy(update={"reason": answer.reason})
@@ -370,7 +379,7 @@ def _result(findings: StepFindings, answer: Decision | Refusal, outdated: int) -
 def _report_refusal(findings: StepFindings, answer: Refusal) -> None:
     severity, message = _REFUSALS[answer.cause]
     action = _(
-        "Ask this person why the decision was made. If it was not a mistake, raise an incident."
+        "Ask this person why the decision was made. If it was not a mistake, open an incident."
     )
     if answer.cause in (RefusalCause.NOBODY, RefusalCause.NO_REASON):
         action = _("Remind the approvers. The next run requests approval again.")
@@ -385,7 +394,10 @@ def _report_refusal(findings: StepFindings, answer: Refusal) -> None:
 _REFUSALS: dict[RefusalCause, tuple[Outcome, Message]] = {
     RefusalCause.NOBODY: (
         Outcome.ATTENTION,
-        _("The approval request was not answered in time. The records of these classes remain."),
+        _(
+            "No approver answered the approval request in time. The records of the classes in "
+            "the request remain."
+        ),
     ),
     RefusalCause.OWN_REQUEST: (
         Outcome.FAIL,
@@ -401,7 +413,11 @@ _REFUSALS: dict[RefusalCause, tuple[Outcome, Message]] = {
     ),
     RefusalCause.NO_REASON: (
         Outcome.ATTENTION,
-        _("{person} rejected the plan without a reason. The records remain.", person=""),
+        _(
+            "{person} rejected the disposition plan without a reason. The records of the classes "
+            "in the plan remain.",
+            person="",
+        ),
     ),
     RefusalCause.DECIDED_BEFORE: (
         Outcome.FAIL,

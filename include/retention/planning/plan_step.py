@@ -150,7 +150,10 @@ def _request_approval(
         findings.find(
             "retention.nobody_to_ask",
             Outcome.FAIL,
-            _("The plan exceeds its limits, and no person is entitled to approve it."),
+            _(
+                "The disposition plan exceeds the limits for a disposition without approval, and "
+                "no person is entitled to approve it."
+            ),
             _(
                 "Ask the data engineers to name owners and approvers of the retention schedule. "
                 "An approver must not be an owner."
@@ -180,8 +183,8 @@ def _report_unmapped(findings: StepFindings, plan: Plan) -> None:
                     "retention.unmapped_reference",
                     Outcome.FAIL,
                     _(
-                        "{count} expired records remain, because {table}, which is not in the "
-                        "data map, refers to them.",
+                        "{count} expired records remain, because the table {table} refers to "
+                        "them and is not in the data map.",
                         count=kept.records,
                         table=kept.table,
                     ),
@@ -226,8 +229,8 @@ def _report_due_reviews(findings: StepFindings, reviews: list[date]) -> None:
             Outcome.ATTENTION,
             _("{count} legal holds are past their review date.", count=len(reviews)),
             _(
-                "Ask the owners of these legal holds whether they are still needed. Have the "
-                "others released."
+                "Ask the owners whether these legal holds are still needed. Have the legal "
+                "holds that are not needed released."
             ),
             for_engineers=_("`./parcelseal hold list --due` lists them."),
         )

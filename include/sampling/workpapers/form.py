@@ -115,7 +115,9 @@ DAY = Field(
     _("The date is missing."),
     _("Enter the date on which the work was done, such as 2026-10-09."),
     early_message=lambda day, issued: _(
-        "The date {day} is before the issue of the workpapers on {issued}.", day=day, issued=issued
+        "The date {day} is earlier than the issue date of the workpapers, {issued}.",
+        day=day,
+        issued=issued,
     ),
 )
 REVIEWER = Field(

@@ -55,8 +55,9 @@ _STEPS = (
     _("The person who performed the work enters name and date above, and the reviewer enters a "
         "name. They have to be two different people."),
     _("Fill in the yellow cells only. You may filter the rows, sort them after removing the "
-        "sheet protection, and widen or hide columns. Do not add, remove or rename sheets, rows "
-        "or columns, and do not insert formulas, links or macros: such a file is refused."),
+      "sheet protection, and widen or hide columns. Do not add, remove or rename sheets, rows "
+      "or columns, and do not insert formulas, links or macros: a file with such changes is "
+      "refused."),
     _("The sheets are protected without a password, against accidental changes only. When the "
         "file is handed in, its draw digest and every cell are compared with the draw."),
     _("Save the file as .xlsx without a password, with Excel, WPS or LibreOffice. The file "

@@ -224,7 +224,7 @@ def test_date_of_work_may_be_written_as_date_number_or_text(written: object):
         (person(DAY, "yesterday"), DAY, "The cell contains no date."),
         (person(DAY, "2026-13-40"), DAY, "The cell contains no date."),
         (person(DAY, date(2026, 10, 4)), DAY,
-         "The date 2026-10-04 is before the issue of the workpapers on 2026-10-05."),
+         "The date 2026-10-04 is earlier than the issue date of the workpapers, 2026-10-05."),
         (person("A9", "who"), "", "The row 执行人 Performed by is missing."),
     ],
 )  # fmt: skip
