@@ -26,7 +26,9 @@ PAGES_CONNECTIONS = 8  # state database connections per API server
 
 
 def services_from(environment: Mapping[str, str], lookup: Lookup | None = None) -> Services:
-    """Return the services for the home folder and the policy pack that environment variables name.
+    """Return the services for a home folder and a policy pack.
+
+    Environment variables state the paths of both.
 
     Args:
         environment: environment variables by name; see docs/reference/connections.md.

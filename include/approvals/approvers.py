@@ -132,9 +132,10 @@ def group_members(
 
     The accounts that the group lists are always members. If the group has an SQL condition, the
     accounts that meet it in the staff table are members too. Several rows of the staff table can
-    belong to one account, even in different spellings. Such an account is a member only with
-    `any_row`, and only if one of its rows meets the condition. Callers must set `any_row` for a
-    group of owners: an owner who is missing in the result could approve their own work.
+    name the same account, possibly spelled differently. The condition makes such an account a
+    member only if `any_row` is set and one of its rows meets the condition. Callers must set
+    `any_row` for a group of owners: an owner who is missing in the result could approve their own
+    work.
 
     Args:
         connection: connection to the database of the staff table; None if the policy pack has no

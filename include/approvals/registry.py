@@ -1,9 +1,10 @@
 """Store approval requests and decisions in the state database.
 
-A workflow creates a request with the SHA-256 of the exact content, stores the request's id and
-calls `require_approval` before it acts. Each request gets at most one decision. The decision is
-valid only if the approver saw the content with this SHA-256 and is not a requester. An invalid
-answer is stored as a refusal. The evidence thus shows an attempt to approve one's own work.
+A workflow creates a request with the SHA-256 of the exact content to approve, stores the request's
+id and calls `require_approval` before it acts. Each request gets at most one decision. The decision
+is valid only if the approver saw the content with this SHA-256 and is not a requester. An invalid
+answer is not a decision: it is stored as a refusal, and the evidence thus shows an attempt to
+approve one's own work.
 """
 
 from __future__ import annotations

@@ -255,9 +255,9 @@ class TargetAccess:
 
     @property
     def keeps_public_out(self) -> bool:
-        """Return whether PUBLIC lacks the CONNECT right for a reason other than a restore.
+        """Return whether PUBLIC already lacked the CONNECT right before the restore revoked it.
 
-        In this case, `open` does not grant the right.
+        In this case, `open` does not grant the right again.
         """
         return not self._closed and not self._others_connect
 

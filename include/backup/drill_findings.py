@@ -25,7 +25,7 @@ STOP = _(
     "Do not use this restore point. Take a new backup, run a restore drill with it, and open an "
     "incident."
 )
-DRILL_SERVER = _("The drill server is configured in the connection `drill_db`.")
+DRILL_SERVER = _("The connection `drill_db` contains the settings of the drill server.")
 
 
 def judge_tables(

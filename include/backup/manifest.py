@@ -323,8 +323,8 @@ def load(store: ObjectStore, database: str, point: str, trusted: Sequence[bytes]
     """Return a restore point after verifying its signature.
 
     If the current manifest and signature do not match, older versions of both are tried. This
-    function checks only the existence and the size of the dump. `Source.check` and the decryption
-    check the content of the dump.
+    function checks only the existence and the size of the dump. Its content is checked later, by
+    `Source.check` and during the decryption.
 
     Args:
         store: off-site store.

@@ -79,7 +79,7 @@ _REPAIR = _(
     "Ask the data engineers to correct the off-site store or its connection, then run the backup "
     "again."
 )
-_CONNECTION = _("The off-site store is configured in the connection `offsite_store`.")
+_CONNECTION = _("The connection `offsite_store` contains the settings of the off-site store.")
 
 
 def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Message]:

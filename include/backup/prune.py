@@ -319,7 +319,8 @@ def _clear(store: ObjectStore, guard: RestorePointGuard, listed: PointFolder, no
 def _printable(listed: PointFolder) -> str:
     """Return the prefix of a folder as display text.
 
-    If no valid key can begin with the prefix, its special characters are escaped.
+    If the prefix cannot be the beginning of a valid object key, its special characters are escaped,
+    so that it is safe to print.
 
     Args:
         listed: folder with its prefix.

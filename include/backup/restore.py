@@ -403,11 +403,11 @@ def _pg_restore(words: Sequence[str], archive: int, target: RestoreTarget, jobs:
 
 @contextmanager
 def _without_drop_advice(*, when: bool) -> Iterator[None]:
-    """Replace the advice of an error in the block, so that it does not advise to drop the target.
+    """Replace the advice of an error in the block, so that it does not say to drop the target.
 
     Args:
-        when: whether to replace the advice, because the target may have had tables before the
-            restore. If False, errors are not changed.
+        when: True if the target may have had tables before the restore. If False, errors are not
+            changed.
     """
     try:
         yield

@@ -274,7 +274,9 @@ class _Loader:
         self._cancelled = False
 
     def run(self, on_failure: Callable[[], None]) -> None:
-        """Load the entries of this process, then verify the whole encrypted dump.
+        """Load this process's share of the archive, then verify the whole encrypted dump.
+
+        Several processes load one archive in parallel. Each of them loads other entries.
 
         Args:
             on_failure: function that is called as soon as pg_restore has failed. The dump is

@@ -159,13 +159,13 @@ def _create_like(admin: psycopg.Connection, name: str, options: Sequence[str]) -
 
 
 def drop(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> None:
-    """Drop a scratch database if it exists.
+    """Drop a scratch database if it exists, and record in the state database that it was dropped.
 
     Args:
         server: address of the server.
         name: name of the scratch database.
-        state: state database with the record of the scratch database.
-        clock: clock for the record.
+        state: state database.
+        clock: source of the recorded time.
 
     Raises:
         ValueError: the name is not that of a scratch database.
@@ -198,8 +198,9 @@ def drop(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> Non
 def _drop(admin: psycopg.Connection, name: str) -> None:
     """Drop a database, even if other sessions are connected to it.
 
-    Each attempt begins without FORCE, because only a superuser could end an autovacuum worker with
-    FORCE. Without FORCE, the server waits for the worker to end.
+    Each attempt first runs DROP DATABASE without FORCE: the server then waits for an autovacuum
+    worker to end, which only a superuser could end with FORCE. If other sessions are still
+    connected, the attempt continues with FORCE.
 
     Args:
         admin: connection to another database of the server.

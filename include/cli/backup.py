@@ -94,8 +94,8 @@ def restore(
     key: Annotated[
         str,
         typer.Option(
-            help="Private key of a recipient that decrypts the backup: a PEM file, or the ARN "
-            "of a KMS key."
+            help="Private key of one of the backup's recipients: a PEM file, or the ARN of a "
+            "KMS key."
         ),
     ],
     point: Annotated[
@@ -121,7 +121,7 @@ def restore(
         bool,
         typer.Option(
             help="Replay the erasures in the erasure ledger, although it lacks erasures that "
-            "bundles sealed."
+            "sealed bundles prove."
         ),
     ] = False,
     as_json: AsJson = False,

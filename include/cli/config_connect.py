@@ -262,9 +262,9 @@ def own_databases(services: Services) -> Iterator[Problem]:
 
 
 def stores(services: Services) -> Iterator[Problem]:
-    """Check that objects of the evidence store and the off-site store can be written and read.
+    """Yield the problems of the evidence store and of the off-site store.
 
-    The function also checks that objects can be deleted.
+    In each store, an object is written, read and deleted.
     """
     for conn_id in STORES:
         try:

@@ -155,7 +155,7 @@ def recover_ledger(
     by: Annotated[str, typer.Option(help="User id of the person who accepts the loss.")] = "",
     because: Annotated[str, typer.Option(help="Reason why the rows cannot be restored.")] = "",
 ) -> int:
-    """Add bundles that the evidence ledger lacks, after a restore of state_db from a backup.
+    """Add missing bundles to the evidence ledger, after state_db was restored from a backup.
 
     A bundle is added only if it has a trusted seal and continues the chain of bundles. Then the
     command compares the state database with the figures in sealed bundles, and lists the erasures,

@@ -108,7 +108,7 @@ def retry(
     ] = "",
     as_json: AsJson = False,
 ) -> int:
-    """Queue notifications again that failed or may not have arrived.
+    """Requeue notifications that failed or may not have arrived.
 
     Give the number of one notification, or select several notifications by recipient, by cause, or
     by both.

@@ -57,7 +57,7 @@ def sync(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write ParcelSeal's roles into Airflow's database. With --users, also write users.
+    """Write ParcelSeal's roles into Airflow's database. With --users, also write users of a file.
 
     The command can be repeated.
     """
@@ -94,7 +94,7 @@ def sync(
 def asked(
     as_json: AsJson = False,
 ) -> int:
-    """List the people to whom workflows assign required actions, and why some cannot answer.
+    """List the people to whom workflows assign required actions, and why some cannot answer them.
 
     Exit code 1: a workflow assigns required actions that no person can answer.
     """

@@ -143,7 +143,7 @@ def run(
 
 
 def airflow(context: typer.Context) -> int:
-    """Run an Airflow command with the local stack, such as `dags test WORKFLOW`."""
+    """Run an Airflow command, such as `dags test WORKFLOW`, with the local stack."""
     services = command_services()
     make_home(services)
     environment = local_airflow.settings(LocalProfile(services.home), ROOT, AIRFLOW_RUNS, None)

@@ -64,16 +64,12 @@ def add_field(line: Paragraph, instruction: str) -> None:
     line._p.append(element("fldSimple", element("r", text), instr=instruction))
 
 
-def add_rule_below(line: Paragraph) -> None:
-    """Draw a horizontal line below a paragraph, and leave space below the line.
-
-    Args:
-        line: the paragraph.
-    """
-    properties: Any = line._p.get_or_add_pPr()
+def add_rule_below(paragraph: Paragraph) -> None:
+    """Draw a horizontal line below a paragraph, and leave space below the line."""
+    properties: Any = paragraph._p.get_or_add_pPr()
     rule = element("bottom", val="single", sz=6, space=10, color="16181D")
     properties.append(element("pBdr", rule))
-    line.paragraph_format.space_after = Pt(18)
+    paragraph.paragraph_format.space_after = Pt(18)
 
 
 def leave_room_above(line: Paragraph) -> None:

@@ -89,7 +89,8 @@ def suspend_triggers(copy: psycopg.Connection[Any]) -> Iterator[None]:
 def suspend_event_triggers(copy: psycopg.Connection[Any]) -> Iterator[None]:
     """Suspend, within a ``with`` block, the event triggers that the current role may manage.
 
-    The event triggers are suspended inside the open transaction.
+    They are disabled in the transaction that the caller has open, and enabled again at the end of
+    the block. If the transaction is rolled back, they are enabled too.
 
     Raises:
         psycopg.Error: a statement fails on the copy.

@@ -91,7 +91,9 @@ class StagedKeys:
         return self.same_key_as("t")
 
     def same_key_as(self, alias: str) -> sql.Composed:
-        """Return the SQL condition that a record has the key in row ``e`` of the temporary table.
+        """Return the SQL condition that a record has the same key as a row of the temporary table.
+
+        The alias of the temporary table in the query is ``e``.
 
         Args:
             alias: alias of the record's table in the query.

@@ -94,13 +94,12 @@ class ControlEvidence:
     def outcome(self) -> Outcome:
         """Return the current outcome of the control.
 
-        The outcome is ``fail`` if the newest evidence is missing, is not valid, has no result for
-        the control or is older than two cadences. It is also ``fail`` if the measured value does
-        not meet the target.
-
-        The outcome is ``attention`` if the newest run did not measure the control or if the
-        evidence is late. It is also ``attention`` if the newest bundle is too large for a complete
-        check. Otherwise, the outcome is ``pass``.
+        - ``fail`` if there is no bundle, if the newest bundle is not valid or does not mention the
+          control, if it is older than two cadences, or if the measured value does not meet the
+          target.
+        - ``attention`` if the newest bundle says that the control was not measured, if the bundle
+          is late, or if it is too large for a complete check.
+        - ``pass`` in all other cases.
         """
         if self.status is None or self.age in (Age.STALE, Age.NEVER):
             return Outcome.FAIL

@@ -306,7 +306,7 @@ class Recovery:
         """Add the ledger rows that are missing, both between other rows and after the last row.
 
         Args:
-            unrecorded: the bundles without a ledger row that a search found.
+            unrecorded: result of a search for bundles without a ledger row.
 
         Returns:
             The folders of the bundles for which rows were added.
@@ -317,7 +317,7 @@ class Recovery:
         """Add rows for the bundles that follow the ledger's last row.
 
         Args:
-            unrecorded: the bundles without a ledger row that a search found.
+            unrecorded: result of a search for bundles without a ledger row.
 
         Returns:
             The folders of the bundles for which rows were added, in the order of the chain of
@@ -354,7 +354,7 @@ class Recovery:
         predecessor.
 
         Args:
-            unrecorded: the bundles without a ledger row that a search found.
+            unrecorded: result of a search for bundles without a ledger row.
 
         Returns:
             The folders of the bundles for which rows were added. The newest bundle of a gap comes

@@ -429,7 +429,7 @@ def _own_key(folder: DiskFolder) -> TrustedKeys:
 
 
 def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
-    """Check that the previous bundle on the disk has the digest in the link of a bundle.
+    """Compare the previous bundle on the disk with the digest that a bundle's link states for it.
 
     Args:
         path: folder of the bundle. The link contains the path of the previous bundle, relative to

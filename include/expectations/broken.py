@@ -103,7 +103,7 @@ class Finder:
     most: int | None
 
     def find(self, conditions: Mapping[str, Condition]) -> dict[str, int]:
-        """Count the records that break each expectation, and pass their primary keys to `names`.
+        """Count the records that break each expectation, and pass their keys to `self.names`.
 
         Args:
             conditions: for each id of an expectation, the condition under which a record breaks it.

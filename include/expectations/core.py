@@ -34,9 +34,9 @@ class Bound:
     """The lower or upper limit of a range, as SQL.
 
     Attributes:
-        sql: SQL expression of the limit, in the type in which the column is compared.
-        comparison: operator between a value and ``sql``, with the value on the left. A value in the
-            range meets this comparison. For example, ``<=`` is the operator of an upper limit.
+        sql: SQL expression of the limit, cast to the type that is used to compare the column.
+        comparison: operator that is true for values in the range, as in ``value <= sql`` for an
+            upper limit.
     """
 
     sql: str

@@ -73,10 +73,10 @@ class Scoped(EntryData):
 
 
 class GradeConfirmed(EntryData):
-    """The data of an entry with which a person confirmed a grade of incident.yaml.
+    """The data of an entry in which a person confirmed the grade of the incident.
 
     Attributes:
-        grade: id of the grade.
+        grade: id of the grade in incident.yaml.
     """
 
     grade: str
@@ -330,7 +330,7 @@ class AuthoritiesNamed(StepResult):
     """The result of the step that determines the authorities to which an incident is reported.
 
     Attributes:
-        authorities: ids of the authorities in incident.yaml.
+        authorities: ids of these authorities, as incident.yaml defines them.
     """
 
     authorities: list[str]

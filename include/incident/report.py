@@ -84,9 +84,9 @@ def deadline_section(time_limits: Sequence[TimeLimit]) -> Section:
 
 
 def affected_sections(scope: Scope | None) -> list[Section]:
-    """Return the report section about affected people and records.
+    """Return the report section about affected people and records, as a list with one element.
 
-    Return an empty list if nothing was counted yet.
+    The list is empty if nothing was counted yet.
     """
     if scope is None:
         return []
@@ -443,7 +443,7 @@ def _summary(run: IncidentRun, record: IncidentRecord, time_limits: Sequence[Tim
     if scenario_of(run) is not None:
         return _(
             "DRILL {number}, {type}: {late} of {total} time limits were missed. The drill ran "
-            "in an isolated environment, and no message was sent to the outside.",
+            "in an isolated environment, and no message left it.",
             late=len(late),
             total=len([time_limit for time_limit in time_limits if time_limit.due_at]),
             **values,

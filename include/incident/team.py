@@ -142,15 +142,18 @@ def leaders(run: IncidentRun, record: IncidentRecord) -> Team:
 def _duty_holders(
     run: IncidentRun, record: IncidentRecord, duties: Sequence[Duty], *, leading: bool = False
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the user ids of people with a duty and their deputies, and the excluded accounts.
+    """Return the user ids of the people who have one of the duties, and the removed accounts.
+
+    Deputies are included. Removed accounts are those of people whom a person removed from the
+    incident team, such as suspects; the first part of the result never contains them.
 
     Args:
         run: services and rules of the current run or command.
         record: incident with its timeline.
         duties: duties whose people are returned.
-        leading: if true, people assigned during the incident are returned only if they were
-            assigned to one of `duties`, and the result may be empty. If false, all assigned people
-            are returned.
+        leading: if true, a person who was assigned during the incident is returned only if the
+            assignment was to one of `duties`, and the result may be empty. If false, everyone who
+            was assigned during the incident is returned, whatever the duty.
 
     Raises:
         ServiceError: the staff table cannot be read, the policy pack names no accounts, and

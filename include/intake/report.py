@@ -50,7 +50,7 @@ class _Results:
 
     @cached_property
     def checks(self) -> dict[str, BatchCheck]:
-        """Return the result of the check of each batch, by name of the batch."""
+        """Return the check result of each batch, by batch name."""
         return self.records.results(CHECK)
 
     @cached_property
@@ -367,7 +367,8 @@ def _meaning() -> Section:
             Paragraph(
                 text=_(
                     "Each batch was accepted by one decision of a reviewer. The policy pack "
-                    "entitles this reviewer, who did not enter any record of the batch."
+                    "gives this reviewer the right to decide, and the reviewer did not enter "
+                    "any record of the batch."
                 )
             ),
             Steps(

@@ -315,8 +315,8 @@ def verify_tables(
         findings.fail(
             "intake.unreviewed",
             _(
-                "For {count} of {rows} accepted records, the formal records do not prove a "
-                "review by a person who did not enter the record.",
+                "For {count} of {rows} accepted records, the formal record does not prove that "
+                "somebody other than the person who entered it reviewed it.",
                 count=unreviewed,
                 rows=promoted,
             ),

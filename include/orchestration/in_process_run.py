@@ -229,7 +229,7 @@ def only_file(file: str) -> Iterator[None]:
 
 
 def might_contain_dag(file_path: str, zip_file: Any = None) -> bool:
-    """Return whether Airflow searches a file for DAGs: only the file that `only_file` names.
+    """Return whether Airflow searches a file for DAGs. It searches only the file of `only_file`.
 
     Airflow calls this function because it is set as `might_contain_dag_callable`.
 

@@ -397,8 +397,9 @@ def seal_interim(
 def _unrecorded_failures(records: Sequence[StepRecord]) -> list[StepRecord]:
     """Build a record for each failed task of the run, if no step has recorded a failure.
 
-    A task may fail before its step begins and stores a record. Without these records, the report
-    would then not show any failure. If a step has recorded a failure, the result is empty.
+    A task may fail so early that its step stores no record. The report would then show no failure,
+    so this function builds the missing records. If a step has recorded a failure, the result is
+    empty.
 
     Args:
         records: all records that the steps of the run have stored.

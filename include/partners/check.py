@@ -363,8 +363,8 @@ def _report_empty_register(findings: StepFindings, register: Register) -> None:
             "partners.nobody",
             _("The partner register is empty, so no partner was checked."),
             _(
-                "Correct the query of the partner register, or the rights with which it is "
-                "read. If the company has no partners, remove the partner rules from the "
+                "Correct the query of the partner register, or the rights of the login that "
+                "runs it. If the company has no partners, remove the partner rules from the "
                 "policy pack."
             ),
             for_engineers=_("The query of the register is in `partners.yaml`."),

@@ -57,8 +57,8 @@ def outside_china(sub_processors: Iterable[SubProcessor]) -> list[SubProcessor]:
 def country_list(sub_processors: Iterable[SubProcessor]) -> Message:
     """Return the countries or regions of sub-processors as display text.
 
-    Each country is listed once. If there are more than five countries, an ellipsis replaces the
-    others.
+    Each country is listed once. If there are more than five countries, the first five are listed,
+    followed by an ellipsis.
     """
     spellings: dict[str, str] = {}
     for company in sub_processors:

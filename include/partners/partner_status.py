@@ -62,7 +62,7 @@ class Term:
     """An agreement or review of a partner that must be in force before sharing is allowed.
 
     Attributes:
-        kind: kind of the obligation.
+        kind: kind of agreement or review.
         last_day: last day on which the agreement or review is in force; None if unknown.
         first_day: first day on which the agreement or review is in force; None if unknown.
     """

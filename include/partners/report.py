@@ -128,10 +128,11 @@ def _sections(check: PartnerCheck) -> list[Section]:
     if check.sub_processors:
         consent = Paragraph(
             text=_(
-                "Partners with access named these sub-processors in their last passed security "
-                "review. The Personal Information Protection Law (2021-11-01) 21 requires the "
-                "company's consent to each sub-processor. Keep the consent with the agreement; "
-                "the consent is not recorded here."
+                "Partners with access to customer information named these sub-processors in "
+                "the last security review that they passed. The Personal Information "
+                "Protection Law (2021-11-01), article 21, requires the company's consent to "
+                "each sub-processor. Keep the consents with the agreement; ParcelSeal does not "
+                "record them."
             )
         )
         blocks = [consent, _sub_processors_table(check.sub_processors)]

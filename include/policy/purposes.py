@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"[a-z0-9_]+")
 
 
 class Purpose(Rule):
-    """A purpose of processing, and the fields that it needs.
+    """A purpose of processing personal data, with the fields that the purpose needs.
 
     Attributes:
         id: Stable name of the purpose.

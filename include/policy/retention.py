@@ -155,11 +155,13 @@ class Limit(Rule):
         records: Largest number of records of one record class that a run disposes of without an
             approval.
         percent: Largest share of the records of a record class, in percent, that a run disposes of
-            without an approval. The limit does not apply to 100 records or fewer.
+            without an approval. The limit does not apply if the run and other runs of the last 23
+            hours dispose of at most 100 records of the class.
         times_trend: Factor. A run needs an approval to dispose of more records of a record class
-            than the usual number multiplied by this factor. The usual number is the median of the
-            last runs (up to ten). The limit does not apply with fewer than three earlier runs, or
-            to 100 records or fewer.
+            than the usual number multiplied by this factor. The usual number is the median number
+            of records that the last runs (up to ten) disposed of. The limit does not apply if there
+            are fewer than three earlier runs, or if the run disposes of at most 100 records of the
+            class.
     """
 
     records: Annotated[int, Field(ge=0, le=10**12), Unit("records")] = 10_000
@@ -187,8 +189,8 @@ class RetentionRule(Rule):
             computes the date. The record does not expire while the date is null.
         period: Retention period in calendar units, such as ``P3Y``; at most a hundred years. With
             ``P0D`` a record expires at once.
-        minimum: Minimum retention periods that laws require. A record does not expire before every
-            minimum has passed.
+        minimum: Minimum retention periods that laws require. A record expires only after all
+            minimums have passed.
         action: What happens with expired records. ``delete`` deletes and ``mask`` masks them.
             ``drop_partition`` drops partitions in which every record is expired, and deletes the
             other expired records. ``keep`` changes nothing.
@@ -200,12 +202,12 @@ class RetentionRule(Rule):
         detach: Foreign keys of other collections to this collection, each as ``collection.field``.
             When a record is deleted, these foreign keys are set to null in the records that refer
             to it. If other records refer to an expired record by a foreign key that is not listed,
-            the expired record is kept. A replay of erasures in a restored copy sets the listed
-            foreign keys to null too, so keep an entry as long as backups may contain the deleted
-            records.
+            the expired record is kept. A replay of erasures in a restored copy also sets the listed
+            foreign keys to null. So do not remove a foreign key from this list while backups may
+            contain the deleted records.
         triggers_update: Collections whose records the application's triggers may update when a
-            record is deleted or masked. If a trigger would update a record of another collection,
-            the expired record is kept.
+            record is deleted or masked. If a trigger would update a record of a collection that
+            is not listed, the expired record is kept.
         on_request: Whether an erasure request disposes of a record before its retention period
             ends. A request never disposes of a record before a ``minimum`` has passed.
         limit: Limits of this class above which a plan needs an approval; default: the limits in

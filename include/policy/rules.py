@@ -441,7 +441,7 @@ class Calendar(Rule):
 
 
 class Role(Rule):
-    """A function of the company that is responsible for controls and receives notifications.
+    """A role in the company, which is responsible for controls and receives notifications.
 
     Attributes:
         id: Stable name of the role, to which controls refer.

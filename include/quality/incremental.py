@@ -52,9 +52,9 @@ class IncrementalFigures(BaseModel):
     Attributes:
         column: the change column.
         since: lowest value of the change column that was read.
-        margin: how far `since` is below the last watermark, from the policy pack. A record that was
-            added late, with a value below the watermark, is read only if its value is not below
-            `since`.
+        margin: distance between `since` and the last watermark, as the policy pack states it. A
+            record that was added late, with a value below the watermark, is read only if its value
+            is not below `since`.
         full_at: time of the newest full check.
         full_due: time when the next full check is due.
         sees_open_transactions: whether the watermark is at or before the start of the oldest open

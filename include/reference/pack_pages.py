@@ -67,7 +67,7 @@ class Key:
             raise LookupError(f"{self.model.__name__}: the docstring does not describe {self.name}")
         meaning = described[self.name]
         if self.same_as:
-            meaning += f" It has the same keys as `{self.same_as}`."
+            meaning += f" The mapping has the same keys as `{self.same_as}`."
         kind = describe(self.annotation, self.name)
         return (
             code(self.path),

@@ -212,7 +212,7 @@ def lacks_drill(login: Login) -> Iterator[MissingRight]:
 
 
 def lacks_state(login: Login) -> Iterator[MissingRight]:
-    """Yield the rights that a login lacks to migrate and use the state database."""
+    """Yield the rights that a login needs to migrate and use the state database, but lacks."""
     if not login.ask("SELECT has_database_privilege(current_database(), 'CREATE')"):
         name = scalar(login.connection, "SELECT current_database()::text")
         yield login.lacks(

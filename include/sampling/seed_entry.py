@@ -149,7 +149,7 @@ FORM = (
         "source",
         _("Place of publication"),
         help=_(
-            "Where others can read the random seed, such as the address and date of a web page."
+            "Public source of the random seed, for example the address and the date of a web page."
         ),
         max_length=samples.LONGEST,
     ),

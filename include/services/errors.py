@@ -1,6 +1,6 @@
 """Define the errors whose messages are shown to users.
 
-Each error has a one-line message, an exit code, and the information whether a retry can help.
+Each error has a one-line message, an exit code, and a flag that says whether a retry can help.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ class ParcelSealError(Exception):
 
 
 class UsageError(ParcelSealError):
-    """The error for a wrong command or configuration (exit code 2)."""
+    """The command line or the configuration is wrong (exit code 2)."""
 
     exit_code = 2
 
 
 class ControlFailed(ParcelSealError):
-    """The error for a failed control (exit code 1)."""
+    """A control failed (exit code 1)."""
 
     exit_code = 1
 
 
 class ServiceError(ParcelSealError):
-    """The error for a failed service, such as a database, store or mail server (exit code 3).
+    """A service failed, such as a database, store or mail server (exit code 3).
 
     Attributes:
         is_permanent: whether retries are useless until a person removes the cause of the error.

@@ -85,13 +85,13 @@ class TrainingRules(SectionRules):
     """The courses, the people who need training, and the reminders.
 
     Attributes:
-        connection: Id of the Airflow connection that reads the sources with a query. If this
-            connection does not exist, the connection that the data map names is used.
+        connection: Id of the Airflow connection through which sources that have a query are read.
+            If this connection does not exist, the connection that the data map names is used.
         people: Source of the roster: all people, including those who left.
         courses: Source of the courses and their versions.
         completions: Source of the completions: which person completed which course.
-        topics: Topics for which a regularly repeated course has to exist (clause 6.2). A course of
-            onboarding is always required.
+        topics: Topics for which a regularly repeated course has to exist (clause 6.2). An
+            onboarding course is always required.
         ladder: Schedule of reminders.
         leave_grace: Number of days after a person's leave within which the person may take courses
             that fell due during the leave.

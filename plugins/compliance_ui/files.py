@@ -58,11 +58,11 @@ _INERT_PDF = "default-src 'none'; object-src 'self'; frame-ancestors 'self'"
 
 @router.get("/evidence/{number}/report")
 def report(request: Request, visitor: Reader, number: Number) -> Response:
-    """Show the report of a bundle in the reader's language.
+    """Show the report of a bundle in the language of the visitor.
 
     Args:
-        request: request of the visitor.
-        visitor: the visitor.
+        request: request of the visitor, which states the language.
+        visitor: the person who is logged in.
         number: sequence number of the bundle in the evidence ledger.
     """
     name = f"report.{language_tag(locale_of(request))}.html"

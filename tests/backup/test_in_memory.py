@@ -34,7 +34,7 @@ def test_in_memory_file_can_be_read_from_its_start() -> None:
         assert os.pread(descriptor, len(content) + 1, 0) == content
 
 
-def test_in_memory_file_is_complete_after_partial_write() -> None:
+def test_in_memory_file_fails_if_the_system_writes_only_a_part_of_the_content() -> None:
     """Only at the next write, the system reports why the previous write was partial."""
     with largest_file(MEBIBYTE), pytest.raises(OSError, match="too large"):  # noqa: SIM117
         with in_memory(b"x" * 3 * MEBIBYTE):

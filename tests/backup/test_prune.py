@@ -165,7 +165,7 @@ def test_days_begin_in_timezone_of_policy_pack():
     assert [point.remove for point in in_utc] == [False, True]
 
 
-def test_restore_point_is_removed_at_the_exact_end_of_its_expiry_and_lock():
+def test_restore_point_is_removed_at_the_moment_when_it_expires_and_its_lock_ends():
     """At the exact time of expiry, a restore point has expired. A lock ends in the same way."""
     first, old = daily(1)[0], RestorePointTimes("old", START - timedelta(days=90), START)
     rules = keep(0, 0, 3, 1)

@@ -257,7 +257,7 @@ def test_empty_erasure_ledger_is_not_reported_as_passed():
 
 
 @pytest.mark.parametrize("name", ["preflight", "backup", "prune", "choose", "refusals", "drill"])
-def test_run_with_a_step_record_without_data_fails_and_its_report_is_created(
+def test_run_fails_but_has_a_report_if_a_step_record_has_no_data(
     manifests: dict[str, Manifest], name: str
 ):
     """The step was killed or stopped by an error, so its record has no data."""

@@ -174,7 +174,7 @@ def test_next_step_of_incident_drill_fails_if_the_schema_of_the_drill_was_lost(p
     assert differences(before, snapshot(play.state)) == {"public.evidence_ledger": 1}
 
 
-def test_repeated_seal_drops_drill_schema_if_first_seal_was_killed_before_it_did(
+def test_second_seal_drops_the_drill_schema_that_a_killed_first_seal_left(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next attempt drops the state and seals no second bundle.

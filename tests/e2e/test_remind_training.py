@@ -50,7 +50,7 @@ def addresses(cli: Cli) -> dict[str, str]:
         return dict(conn.execute("SELECT email, number FROM employee").fetchall())
 
 
-def test_remind_training_run_fails_and_reports_the_findings_of_the_answer_sheet(
+def test_remind_training_run_fails_and_reports_each_employee_with_a_planted_fault(
     reminded: dict[str, Any], sheet: dict[str, Any]
 ):
     """The findings name the employees that the answer sheet lists.

@@ -301,7 +301,7 @@ def test_server_of_is_equal_only_for_the_same_database_of_the_same_server(
     assert not identifies_server(None)
 
 
-def test_server_of_identifies_no_server_if_the_role_may_not_read_its_system_identifier(
+def test_server_is_unknown_if_the_role_may_not_read_the_system_identifier(
     target: LedgerAndRecords,
 ):
     """The missing right does not abort the transaction."""

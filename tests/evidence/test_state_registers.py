@@ -196,7 +196,7 @@ def test_acceptance_of_loss_is_ignored_if_untrusted_key_signed_it(company: Compa
     assert company.lost() == {"legal_hold"}
 
 
-def test_figures_in_bundle_of_untrusted_key_are_ignored(
+def test_figures_in_bundle_signed_with_untrusted_key_are_ignored(
     company: Company, migrated_database: str
 ) -> None:
     """Write access to the store must not be enough to stop restores with forged figures."""

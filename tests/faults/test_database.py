@@ -240,7 +240,7 @@ class DropJustBefore(DatabaseAddress):
         return super().environment()
 
 
-def test_backup_fails_within_seconds_if_drop_table_waits_when_pg_dump_starts(
+def test_backup_fails_within_seconds_if_a_waiting_drop_table_blocks_pg_dump(
     small: Rig, directory: StoreLocation
 ) -> None:
     """Otherwise pg_dump would wait for DROP TABLE, and DROP TABLE would wait for the backup."""

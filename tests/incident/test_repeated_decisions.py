@@ -94,7 +94,7 @@ def test_cleared_task_requests_new_decision_after_decision_not_to_notify(company
     assert (
         "It was decided not to notify affected people. Reason: The wrong list of addresses" in body
     )
-    assert "Decide again on all affected people to whom no notice was sent" in body
+    assert "Decide again whether to notify the affected people to whom no notice was sent" in body
     case.answer("decide", option="Do not tell", reason="Not right yet")
     assert "Not right yet" in case.page("decide").body
     case.answer("decide")

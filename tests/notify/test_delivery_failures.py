@@ -139,7 +139,7 @@ def test_notification_first_deferred_after_holiday_is_retried(post: Post, server
     assert post.deliver().sent == 1
 
 
-def test_notification_is_retried_if_server_is_unreachable_after_holidays(
+def test_notification_that_waited_for_the_end_of_holidays_is_retried_if_server_is_then_unreachable(
     post: Post, server: Smtp
 ) -> None:
     """An unreachable server counts as a deferral, after which the time until giving up begins."""

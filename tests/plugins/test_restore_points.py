@@ -60,7 +60,7 @@ def test_database_is_shown_as_failed_after_a_failed_drill(
         assert f'class="icon {mark}"' in line
 
 
-def test_ledger_row_of_failed_drill_moved_to_another_workflow_is_reported(
+def test_page_reports_that_the_ledger_row_of_a_failed_drill_was_moved_to_another_workflow(
     pages_server: PagesServer,
 ) -> None:
     failed = pages_server.company.newest("drill_restore")

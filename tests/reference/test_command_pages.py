@@ -42,7 +42,7 @@ def test_command_has_usage_summary_details_and_exit_code() -> None:
     assert command.exit_1 == "the parcel is too heavy"
 
 
-def test_parameters_have_value_default_and_meaning() -> None:
+def test_table_of_parameters_states_value_and_default_and_meaning_of_each_parameter() -> None:
     rows = declare().parameters.splitlines()
     assert rows[2:] == [
         "| `PARCEL` | `TEXT` | **required** | Number of the parcel. |",

@@ -222,7 +222,7 @@ def test_records_that_are_assigned_to_other_person_after_plan_are_not_erased(
     assert counted.data["requests"][0]["taken_over"] == 3
 
 
-def test_legal_hold_in_capitals_keeps_expired_record_with_text_copy_of_uuid(
+def test_legal_hold_with_uppercase_uuid_keeps_expired_record_that_stores_the_uuid_as_text(
     people: RetentionRunner,
 ) -> None:
     """The expired records contain the key as text, in the format of a uuid.

@@ -164,7 +164,9 @@ def test_every_rule_of_the_answer_sheet_has_a_query() -> None:
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
-def test_answer_sheet_lists_exactly_the_rows_of_each_rule(checked: Sample, rule: str) -> None:
+def test_answer_sheet_lists_exactly_the_rows_with_each_planted_fault(
+    checked: Sample, rule: str
+) -> None:
     """For each rule, a query returns the rows that the answer sheet lists, and no other rows."""
     rows = sorted(checked.rows(QUERIES[rule]))
     planted = checked.sheet.planted[rule]

@@ -37,7 +37,9 @@ def sample_of(company: Company, name: str, run: str = "r1") -> Sample:
     return Sample.model_validate_json(company.artifacts(run)[f"samples/{name}.json"])
 
 
-def test_run_seals_frames_samples_and_workpapers(company: Company) -> None:
+def test_sealed_bundle_of_run_contains_sampling_frames_and_samples_and_workpapers(
+    company: Company,
+) -> None:
     """The draw can be repeated from the evidence bundle."""
     sealed = company.run()
     folder = DiskFolder(company.root / sealed.path)

@@ -326,7 +326,7 @@ def test_wrong_password_role_or_database_is_usage_error(postgres: EmbeddedPostgr
         assert "\n" not in str(error.value)
 
 
-def test_database_without_connect_right_is_usage_error(
+def test_connecting_without_the_connect_right_raises_usage_error(
     postgres: EmbeddedPostgres, role: str, database: str
 ):
     """The error states that the role lacks permission to connect."""

@@ -77,7 +77,7 @@ def test_reminder_stage_is_latest_stage_whose_workday_has_come(today: date, ahea
 
 
 @given(DAYS, st.integers(0, 400))
-def test_newest_reminder_stage_of_overdue_course_is_less_than_two_weeks_old(day: date, late: int):
+def test_overdue_course_reaches_a_new_reminder_stage_at_least_every_two_weeks(day: date, late: int):
     today = WORKDAYS.on_or_after(day)
     due = today - timedelta(days=late)
     stage = thresholds_on(LADDER, WORKDAYS, today).stage_of(due)

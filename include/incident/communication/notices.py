@@ -226,11 +226,14 @@ def _impact_digest(record: IncidentRecord) -> str:
 
 
 def _extended_decision(run: IncidentRun, record: IncidentRecord, plan: NoticePlan) -> Entry | None:
-    """Return the earlier decision about the same text that a plan extends to more people.
+    """Return the earlier decision about the same notice text that stays valid beside a plan.
 
-    This is the newest decision if people were added to the list since. If no person was added, the
-    plan replaces the newest decision and extends the decision before it. Return None if there is no
-    such decision, or if the stored list no longer shows which people the decision was about.
+    If people were added to the list of affected people after the newest decision, the plan covers
+    only these people, and the newest decision stays valid for the others. If nobody was added, the
+    plan decides again and replaces the newest decision, so the decision before it is returned.
+
+    Return None if there is no such decision, or if the stored list no longer shows which people the
+    decision was about.
     """
     decisions = decision_chain(record.entries)
     if not decisions or notice_digests_of(decisions[-1]) != (
@@ -504,7 +507,8 @@ def record_delivery(conn: Connection, run: IncidentRun, record: IncidentRecord) 
 
     Returns:
         Whether the timeline has an entry with the current numbers. False if no notice was queued
-        yet, a notice waits to be sent, or notices that were not sent depend on a new decision.
+        yet, if a notice still waits to be sent, or if a person first has to decide again about
+        notices that could not be sent.
     """
     queued = last_of(record.entries, Kind.QUEUED)
     if queued is None:

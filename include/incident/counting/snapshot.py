@@ -33,9 +33,9 @@ def as_text(name: Composable) -> str:
     return name.as_string(None).replace("%%", "%")
 
 
-def column(row: str, name: str) -> Composable:
-    """Return the SQL name of a column, qualified with the alias of its row."""
-    return quoted(row, name)
+def column(alias: str, name: str) -> Composable:
+    """Return the SQL name of a column, qualified with the alias of its table."""
+    return quoted(alias, name)
 
 
 def name_expression(database: MappedDatabase, row: str, named: Named) -> Composable:

@@ -1,8 +1,8 @@
-"""Preserve the evidence of an incident: the list of people, the log extracts, the legal holds.
+"""Preserve the evidence of an incident: the list of affected people, log extracts, legal holds.
 
-If few people of a database are affected, a legal hold is placed on each of them; otherwise a single
-hold is placed on the whole database. Each incident has its own holds, so the release of a hold of
-one incident does not release the holds of other incidents.
+If at most `hold.each_up_to` people in a database are affected, a legal hold is placed on
+each of them; otherwise a single hold is placed on the whole database. Each incident has its own
+holds, so the release of a hold of one incident does not release the holds of other incidents.
 
 The step can be repeated safely: only new people are added to the list, an existing extract is only
 verified, and each hold is placed once. If a database cannot be read, this is reported, and a hold

@@ -149,8 +149,9 @@ class Closing(IncidentTask):
     def content(self) -> str:
         """Return a digest of the version of the scope and of the confirmed grade.
 
-        The digest does not include the list of tasks that are not done. This list is checked again
-        when the answer is recorded, because tasks may be done while the person reads the form.
+        The digest does not include the list of tasks that are not done, because tasks may be done
+        while a person reads the form for closing the incident. The list is checked again when this
+        person's answer is recorded.
         """
         graded = last_of(self.record.entries, Kind.GRADED)
         scope = incident_run.require_scope(self.run, self.record.incident.id)

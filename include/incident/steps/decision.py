@@ -458,8 +458,8 @@ def _before_lines(record: IncidentRecord, plan: NoticePlan) -> list[Message]:
     elif decided:
         lines.append(
             _(
-                "Decide again on all affected people to whom no notice was sent. The new "
-                "decision replaces the earlier one."
+                "Decide again whether to notify the affected people to whom no notice was "
+                "sent. The new decision replaces the earlier one."
             )
         )
     return lines

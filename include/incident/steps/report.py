@@ -225,8 +225,8 @@ class _Report(_HandIn):
     def content(self) -> str:
         """Return a digest of the incident's description and the missing fields of the report.
 
-        The version of the document is not in the digest, because a report that was handed in stays
-        valid if the timeline grows.
+        The digest does not include the version of the report. New entries in the timeline change
+        this version, but a report that was handed in stays valid.
         """
         description = _(
             "Description: {description}", description=what_happened(self.run, self.record)

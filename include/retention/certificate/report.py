@@ -256,8 +256,8 @@ def _summary(outcome: Outcome, cases: Sequence[DatabaseRun]) -> Message:
         )
     if not deleted and not masked:
         return _(
-            "No record had to be disposed of. For each expired record that is still stored, "
-            "there is a reason."
+            "No record had to be disposed of. This report states why each remaining expired "
+            "record is kept."
         )
     return _(
         "All expired records were disposed of ({deleted} deleted, {masked} masked) or are "

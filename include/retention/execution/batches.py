@@ -105,7 +105,7 @@ def process_class(state: ExecutionState, action: BatchAction, passes: int = PASS
 
 
 def count_locked(state: ExecutionState, action: BatchAction) -> None:
-    """Count the records of a record class that were not changed because of locks or timeouts.
+    """Count the records of a record class that locks or timeouts kept from being changed.
 
     The caller has to call this function after the last pass over the table. The number is stored in
     `ExecutionCounts.locked`.

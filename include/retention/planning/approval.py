@@ -210,9 +210,9 @@ def people_of_plan(database: RetentionDatabase, plan: Plan | None = None) -> Pla
 
     Args:
         database: database of the plan.
-        plan: the plan. The people who entered its erasure requests become owners, so they are no
-            approvers. If `plan` is None, they may be among the approvers, but `registry.decide`
-            refuses their decisions.
+        plan: the plan. People who entered an erasure request in it count as owners, so they cannot
+            be approvers. If `plan` is None, such people may be among the approvers, but
+            `registry.decide` refuses their decisions.
     """
     run, rule = database.run, database.disposition.approval
     starters = {run.triggered_by} if run.triggered_by else set()

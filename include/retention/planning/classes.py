@@ -42,7 +42,7 @@ def single_column(expression: str) -> str | None:
     Return None for any other expression.
 
     Args:
-        expression: SQL expression of retention.yaml, over the record ``t``.
+        expression: SQL expression of retention.yaml. It refers to the record by the alias ``t``.
     """
     matched = _OWN_COLUMN.fullmatch(expression)
     if matched is None:

@@ -378,7 +378,7 @@ class TypedKeys:
         Args:
             kind: type of object that the key identifies, such as a waybill.
             key_type: data type of the key.
-            text: key expression over the record ``t``.
+            text: SQL expression of the key. It refers to the record by the alias ``t``.
             values: values of legal holds on this type of object, as people typed them.
         """
         return key_type.matches(text, self._spellings(kind, values))

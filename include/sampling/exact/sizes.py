@@ -266,12 +266,13 @@ def _by_rate(population: Population, expected: Fraction, risk: Fraction) -> tupl
     """Return the smallest sample size with an acceptable risk, and its acceptable deviations.
 
     The acceptable number of deviations of a sample of n items is k = ceil(n * expected). The risk
-    of the sample is the probability of at most k deviations in n items. It must be at most
-    ``risk``.
+    of the sample is the probability of at most k deviations in n items, if the population has the
+    tolerable rate. It must be at most ``risk``.
 
     Sizes with the same k form a range, in which the risk falls while n grows. If the risk is too
-    high at the largest n of a range, it is too high in the whole range. Therefore only the end of a
-    long range is tested, while short ranges are tested size by size.
+    high at the largest n of a range, it is too high in the whole range. Therefore the end of a long
+    range is tested first, and the range is searched only if its end passes. Short ranges are tested
+    size by size.
 
     Args:
         population: a population that has the tolerable rate.
@@ -368,7 +369,7 @@ def upper_limit(
     """Return the one-sided upper limit of the deviation rate of a population.
 
     Args:
-        n: number of examined items.
+        n: number of sample items, including items that could not be examined.
         deviations: number of deviations. An item that could not be examined is a deviation.
         confidence: one minus the risk that the deviation rate is above the upper limit.
         population: number of items in the population; None for a very large population.

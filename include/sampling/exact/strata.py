@@ -200,10 +200,11 @@ class Allocation:
         return min(shares, default=Fraction(0)) * self.population
 
     def trials(self, rate: Fraction) -> Population:
-        """Return the binomial population that replaces the strata in Hoeffding's bound.
+        """Return the population without strata that replaces the strata in Hoeffding's bound.
 
-        At the given deviation rate, a sample with this allocation has on average at least as many
-        deviations as an equally large sample from the returned population.
+        It is sampled with replacement. If the strata have the deviation rate `rate`, a sample that
+        is drawn with the allocation of this object has on average at least as many deviations as an
+        equally large sample from the returned population.
 
         Args:
             rate: deviation rate of the stratified population.

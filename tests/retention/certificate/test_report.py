@@ -126,7 +126,7 @@ def test_certificate_has_one_finding_about_step_that_failed_without_result(step:
 
 
 @pytest.mark.parametrize("step", ["plan", "execute", "verify", None])
-def test_certificate_of_incomplete_run_says_that_missing_figures_are_not_proven(
+def test_certificate_of_incomplete_run_says_that_it_proves_nothing_about_missing_figures(
     step: str | None,
 ) -> None:
     lines = "\n".join(sentences(certificate(run_records(**({step: None} if step else {})))))

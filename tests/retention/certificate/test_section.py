@@ -221,7 +221,9 @@ def test_database_section_lists_holds_and_references_that_keep_records() -> None
         assert f"All orders | {reason}" in lines
 
 
-def test_reasons_for_remaining_records_state_foreign_key_if_table_has_two() -> None:
+def test_reason_for_remaining_records_states_the_foreign_key_if_a_table_has_two_foreign_keys() -> (
+    None
+):
     by = {"table": "public.waybill", "collection": "waybill", "records": 1}
     keys = [by | {"constraint": "sender"}, by | {"constraint": "receiver"}]
     lines = sentences(certificate(run_records(plan=plan_data(planned_class(referred_by=keys)))))

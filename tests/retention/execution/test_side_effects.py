@@ -354,7 +354,9 @@ def test_plan_lists_triggers_rules_and_publications_that_act_on_its_changes(
     ]
 
 
-def test_plan_fails_if_rule_replaces_deletion(schema: RetentionSchema) -> None:
+def test_plan_fails_if_a_rewrite_rule_of_the_database_replaces_the_delete_statement(
+    schema: RetentionSchema,
+) -> None:
     """Such a rule may return the key of one record and delete another record.
 
     The ledger would then contain the wrong key.

@@ -276,7 +276,9 @@ def test_read_plan_fails_if_content_was_edited(schema: RetentionSchema) -> None:
         read_plan(plan.content.replace(b'"to_delete": 6', b'"to_delete": 7'), plan.sha256)
 
 
-def test_plan_contains_no_key_of_a_record_and_no_value_of_a_hold(schema: RetentionSchema) -> None:
+def test_plan_contains_neither_keys_of_records_nor_keys_that_legal_holds_protect(
+    schema: RetentionSchema,
+) -> None:
     schema.run("CREATE TABLE who (name text PRIMARY KEY, at date); INSERT INTO who VALUES "
               "('13800138000', '2020-01-01')")  # fmt: skip
     schema.rules = [rule("who", keys={"subject": "t.name"})]

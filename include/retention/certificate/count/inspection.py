@@ -221,7 +221,9 @@ class Inspection:
         return _all_of([_member(rule), _any_of(list(self._named(rule, key).values()))])
 
     def _named(self, rule: RetentionRule, key: str) -> dict[str, Composable]:
-        """Return, for each key expression, the SQL condition that it returns a data subject's key.
+        """Return an SQL condition for each key expression of a record class.
+
+        A condition is true for records for which the key expression returns the data subject's key.
 
         Args:
             rule: record class with the key expressions.
@@ -414,10 +416,11 @@ class Inspection:
         return parts
 
     def _left_to_do(self, rule: RetentionRule) -> Composable:
-        """Return the SQL condition that a record still has to be deleted or masked.
+        """Return an SQL condition that is true if a record still has to be deleted or masked.
 
-        If the record class masks records, the condition is that the record is not masked yet. If
-        the record class deletes records, the condition is always true.
+        If the record class masks records, the condition is true for records that are not masked
+        yet. If the record class deletes records, every record that still exists has to be deleted,
+        so the condition is always true.
 
         Args:
             rule: record class of the record.

@@ -97,7 +97,7 @@ class RequestConditions:
 
     @property
     def subjects(self) -> frozenset[str]:
-        """The keys of the data subjects for whose erasure requests runs found records."""
+        """The keys of data subjects with an erasure request for which a run has found records."""
         return self.records.subjects
 
     def taken_over(
