@@ -237,7 +237,7 @@ def test_new_decision_covers_everybody_if_list_of_earlier_decision_changed(
         )  # fmt: skip
     page = case.page("decide")
     assert "decide whether to notify 3 affected people" in page.subject
-    assert "on all affected people to whom no notice was sent" in page.body
+    assert "the affected people to whom no notice was sent" in page.body
     case.answer("decide")
     case.notify()
     assert told(case) == ["courier/1", "courier/2", "courier/3"]

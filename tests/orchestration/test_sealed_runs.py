@@ -334,7 +334,9 @@ def _calls(dag: Any) -> list[tuple[str, Any]]:
         if function := function or getattr(task, "partial_kwargs", {}).get("python_callable"):
             calls.append((task_id, function))
         else:
-            calls += [(f"{task_id}.{name}", setting(task, name)) for name in ("ask", "store_answer")]
+            calls += [
+                (f"{task_id}.{name}", setting(task, name)) for name in ("ask", "store_answer")
+            ]
     return calls
 
 

@@ -205,7 +205,12 @@ def lost_device(sample: Sample, now: datetime) -> Script:
     cause = ("The scanner was not locked", "终端未锁屏")
     since = now - timedelta(days=120)
     moves = usual(["lock_device", "disable_accounts", "encryption", "report_loss"], cause)
-    moves = changed(moves, "contain", duty="command", shows=("expired 1 times without an answer",))
+    moves = changed(
+        moves,
+        "contain",
+        duty="command",
+        shows=("The time to answer this step ended 1 times without an answer",),
+    )
     forgotten = Move("decide", "Tell people", {"reason": "", "list_looked_at": True})
     moves = before(moves, forgotten, shows=("The last answer", "was not accepted"))
     affected = sample.of_papers(
