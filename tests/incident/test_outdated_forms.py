@@ -134,7 +134,7 @@ def test_answer_to_first_approval_request_is_accepted_if_notice_text_is_changed_
     shown_next = case.page("decide").content
     assert shown_next != shown_first
     company.rules = rules()
-    with pytest.raises(InvalidAnswer, match="the notice or the list of people changed"):
+    with pytest.raises(InvalidAnswer, match="the notice or the list of affected people changed"):
         case.record_answer("decide", replace(given(case, reason="As shown"), content=shown_next))
     assert case.entries(Kind.DECIDED) == []
     assert case.page("decide").content == shown_first

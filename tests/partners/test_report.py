@@ -150,7 +150,7 @@ def test_report_says_that_consent_to_sub_processors_is_not_recorded(
     assert isinstance(first, Paragraph)
     assert "None may process" not in translate(first.text)
     assert translate(first.text).endswith(
-        "Keep the consent with the agreement; the consent is not recorded here."
+        "Keep the consents with the agreement; ParcelSeal does not record them."
     )
     assert "此处不作记录" in translate(first.text, "zh_CN")
 
