@@ -40,9 +40,10 @@ def test_documentation_lists_every_finding_with_outcome_cause_and_remedy() -> No
 def test_documentation_states_same_limits_as_code() -> None:
     text = " ".join(PAGE.split())  # without line breaks
     assert f"at most {cycles.MAX_RECORDS:,} at once" in text
-    assert f"only from {breaker.ALWAYS_ALLOWED + 1} records on" in text
+    assert f"only if more than {breaker.ALWAYS_ALLOWED} records are planned" in text
     assert (breaker.RUNS_COMPARED, breaker.MIN_RUNS, batches.TRIES) == (10, 3, 5)
-    assert "last ten runs (at least three)" in text
+    assert "last runs (up to ten)" in text
+    assert "at least three earlier runs" in text
     assert "with five tries" in text
     assert batches.MAX_REFUSED == 100
     assert f"last {breaker.RECENT.total_seconds() / 3600:g} hours" in text
