@@ -130,7 +130,7 @@ SELECT count(*) AS records, count(DISTINCT customer_id) AS people, min(opened_at
 _WAYBILLS = """
 SELECT count(*) AS records, min(created_at) AS first, max(created_at) AS last FROM waybill
 """
-# Customers who have no phone number in their record, but one on a waybill.
+# Customers without a phone number in their record, but with a phone number on a waybill.
 _PHONES = """
 SELECT count(*) AS people FROM customer c WHERE phone IS NULL AND EXISTS (
     SELECT FROM waybill WHERE sender_id = c.customer_id

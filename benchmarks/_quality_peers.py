@@ -188,7 +188,7 @@ def _pandera_checks(pl: Any, now: datetime) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run a tool with the parameters in a file, both of which the command line names."""
+    """Run the tool of the first argument with the parameters in the file of the second argument."""
     tool, file = sys.argv[1], Path(sys.argv[2])
     tools = {"soda": soda, "pandera": pandera}
     file.write_text(json.dumps(tools[tool](json.loads(file.read_text()))))

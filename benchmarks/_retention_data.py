@@ -62,7 +62,7 @@ _EVENT_KEYS = "ALTER TABLE event ADD PRIMARY KEY (id, happened_at); CREATE INDEX
 
 
 def make_parcels(connection: psycopg.Connection, rows: int, cutoff: datetime) -> None:
-    """Create parcels and their scans, of which 30% are older than the cutoff."""
+    """Create parcels and their scans; 30% of them are older than the cutoff."""
     connection.execute(_PARCELS.format(rows=rows, cutoff=f"'{cutoff.isoformat()}'").encode())
     connection.execute("VACUUM (ANALYZE) parcel, scan")
 

@@ -116,7 +116,7 @@ class RemindersBench:
         return Part(process, json.loads(file.read_text()))
 
     def day(self) -> Day:
-        """Measure two runs of one day, of which the first starts with an empty state database."""
+        """Measure two runs of one day. The first run starts with an empty state database."""
         self.states += 1
         state = f"state_{self.states}"
         self._create(state, EMPTY)

@@ -255,9 +255,9 @@ class TargetAccess:
 
     @property
     def keeps_public_out(self) -> bool:
-        """Return whether PUBLIC already lacked the CONNECT right before the restore revoked it.
+        """Return whether PUBLIC lacks the CONNECT right although no restore revoked it.
 
-        In this case, `open` does not grant the right again.
+        In this case, `open` does not grant the right.
         """
         return not self._closed and not self._others_connect
 

@@ -31,7 +31,8 @@ class Recipient:
     """The holder of a key that decrypts data, with the values that the encryption needs.
 
     Attributes:
-        name: name in the Airflow connection and in manifests, such as ``operations``.
+        name: name in the Airflow connection and in manifests or records of what was encrypted, such
+            as ``operations``.
         kind: ``rsa`` or ``kms``.
         key_id: for RSA, the SHA-256 (hex) of the public key in DER encoding; for KMS, the ARN.
         public_pem: RSA public key as PEM; empty for KMS.

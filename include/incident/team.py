@@ -142,10 +142,10 @@ def leaders(run: IncidentRun, record: IncidentRecord) -> Team:
 def _duty_holders(
     run: IncidentRun, record: IncidentRecord, duties: Sequence[Duty], *, leading: bool = False
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the user ids of the people who have one of the duties, and the removed accounts.
+    """Return the user ids of the people who have one of the duties, and the excluded accounts.
 
-    Deputies are included. Removed accounts are those of people whom a person removed from the
-    incident team, such as suspects; the first part of the result never contains them.
+    Deputies are included. Excluded accounts belong to suspects, and to people who were removed from
+    the incident team. The first part of the result never contains them.
 
     Args:
         run: services and rules of the current run or command.

@@ -270,7 +270,7 @@ def run_step(workflow: AnyWorkflow, step: Step[Any, Any], part: str = "") -> Any
         run = _context(workflow, services)
         if run is None:
             return _no_result(workflow, step, part)
-        findings = _no_findings(run, step, part)
+        findings = _new_findings(run, step, part)
         results.append(step.work(run, findings))
         return findings.record(results[0])
 
@@ -371,7 +371,7 @@ def ask_people(
         run = _context(workflow, services)
         if run is None:
             return _no_result(workflow, human, part)
-        findings = _no_findings(run, human, part)
+        findings = _new_findings(run, human, part)
         action = human.ask(run, findings)
         if not isinstance(action, RequiredAction):
             return findings.record(action)
@@ -400,7 +400,7 @@ def _ask_without_record(
         confirm_open(services)
         run = _required_context(workflow, services)
         failure = _failure(services, human.name, part)
-        findings = _no_findings(run, human, part)
+        findings = _new_findings(run, human, part)
         with redacted_errors():
             action = _entered_result(run, human, findings, failure) or human.ask(run, findings)
         if isinstance(action, RequiredAction):
@@ -485,7 +485,7 @@ def store_answer(
         run = _context(workflow, services)
         if run is None:
             return _no_result(workflow, human, part)
-        findings = _no_findings(run, human, part)
+        findings = _new_findings(run, human, part)
         try:
             return findings.record(human.store_answer(run, findings, answer))
         except NotEnded as error:
@@ -617,10 +617,10 @@ def _no_result(
     return StepRecord(step=step.name, part=part, outcome=Outcome.PASS)
 
 
-def _no_findings(
+def _new_findings(
     run: RunContext[Any], task: Step[Any, Any] | HumanTask[Any, Any], part: str
 ) -> StepFindings:
-    """Return the empty findings of a task. Findings about a database show its title."""
+    """Return the findings of a task, which are still empty. They show the titles of databases."""
     titles = {name: database.title for name, database in run.pack.databases.items()}
     title = task.title_of(part)
     return StepFindings(task.name, task.clause, part, title, subject_titles=titles)

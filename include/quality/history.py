@@ -49,8 +49,8 @@ class RuleCheck:
 
     Attributes:
         collection: name of the collection in the data map.
-        rule: id of the expectation. Rows about a whole collection or a JSON column have a fixed
-            text with spaces instead, which cannot be an id.
+        rule: id of the expectation. Rows about a whole collection or a JSON column have a text with
+            spaces instead, which cannot be an id.
         definition: digest of the definition of the expectation that was checked.
         whole: whether the check examined all records of the collection.
         rows: number of records to which the expectation applies; None if the expectation could not

@@ -88,8 +88,8 @@ class HumanTask(RecordedTask[Result], Generic[RunRules, Result]):
         optional: whether most runs do not need a decision.
         entered: returns the result of an answer that an earlier attempt stored before it was
             killed; None if that attempt stored no answer. Its last argument is the time of the
-            answer. While it waits, a task with `entered` has no record. Only if a failed attempt
-            left a record, the task replaces that record before it waits.
+            answer. A task with `entered` stores a record only after an answer. If no decision is
+            required, it replaces a record that a failed attempt left, and stores no other record.
         queue: queue of the task, if the workers of the workflow's queue lack a key that the task
             needs; empty for the workflow's queue.
         retries: number of retries, if the task needs more retries than other tasks. A task that

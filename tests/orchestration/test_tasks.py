@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from include.evidence.model import Outcome, StepRecord
+from include.messages import verbatim
 from include.partners.rules import PARTNERS
 from include.registry import workflows
 from include.services.errors import UsageError
@@ -51,6 +52,20 @@ def test_step_passes_without_result_if_policy_pack_omits_section_of_its_workflow
     conclusion = workflow.conclude_without_rules(records)
     assert conclusion.outcome is Outcome.PASS
     assert conclusion.summary == workflow.without_rules
+
+
+def test_finding_about_a_database_has_the_title_of_its_data_map() -> None:
+    from include.orchestration import tasks
+
+    title = verbatim("Courier operations")
+    run: Any = SimpleNamespace(
+        pack=SimpleNamespace(databases={"courier": SimpleNamespace(title=title)})
+    )
+    step: Any = SimpleNamespace(name="check", clause="4.2", title_of=lambda part: verbatim(part))
+    findings = tasks._new_findings(run, step, "")
+    for subject in ("courier", "offsite/courier"):
+        findings.warn("x.y", verbatim("a"), verbatim("b"), subject=subject)
+    assert [finding.subject_title for finding in findings.findings] == [title, None]
 
 
 def test_tasks_of_raises_attribute_error_for_a_step_that_the_workflow_does_not_declare() -> None:

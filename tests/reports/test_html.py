@@ -16,7 +16,8 @@ from include.evidence.model import ControlState, Finding, Outcome
 from include.messages import _
 from include.reports import i18n
 from include.reports.charts import COLOURS
-from include.reports.html import CHECK_COMMANDS, MAX_ROWS, TEMPLATES, render_html
+from include.reports.html import CHECK_COMMANDS, MAX_ROWS, TEMPLATES, headline, render_html
+from include.reports.i18n import Translator
 from include.reports.model import Bar, BarChart, Code, Column, Fact, Paragraph, Section, Table
 from tests.reports import sample
 
@@ -329,3 +330,11 @@ def test_report_does_not_say_passed_if_a_control_has_no_evidence(locale: str):
     assert claim not in html
     assert words.text(_("No control failed, but some controls have no evidence")) in html
     assert html.count(f"</svg> {words.text(_('no evidence'))}</span>") == 1
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_headline_of_a_run_without_controls_mentions_no_passed_control(outcome: Outcome):
+    """Such a run is the seal of a commitment: it proves no control."""
+    words = Translator("en").text(headline(outcome, set()))
+    assert "control passed" not in words
+    assert words.startswith("The run failed" if outcome is Outcome.FAIL else "The run passed")

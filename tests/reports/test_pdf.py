@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pypdf import PdfReader
 
-from include.messages import _
+from include.messages import _, verbatim
 from include.reports import render
 from include.reports.html import render_html
 from include.reports.model import Column, Section, Table
@@ -114,6 +114,25 @@ def test_id_in_a_table_with_sentences_is_not_broken_across_lines():
     report = sample.passed().model_copy(update={"sections": [section]})
     pages = PdfReader(io.BytesIO(render_pdf(render_html(report, "en")))).pages
     assert name in "".join(page.extract_text() for page in pages)
+
+
+@pytest.mark.pdf
+def test_table_with_long_headings_of_number_columns_is_not_cut_at_the_edge_of_the_page(
+    tmp_path: Path,
+):
+    """Text outside of the page is not part of the text layer that pdftotext reads."""
+    heads = ("Start date of a statutory period missing", "Referenced by other records", "Planned")
+    columns = [Column(label=_("Record class"))]
+    columns += [Column(label=verbatim(head), kind="number") for head in (*heads, *heads)]
+    table = Table(caption=_("Expired"), columns=columns, rows=[["Waybills", *range(6)]])
+    section = Section(heading=_("Records"), blocks=[table])
+    report = sample.passed().model_copy(update={"sections": [section]})
+    file = tmp_path / "report.pdf"
+    file.write_bytes(render_pdf(render_html(report, "en")))
+    text = subprocess.run(
+        ["pdftotext", str(file), "-"], check=True, capture_output=True, text=True
+    ).stdout
+    assert text.count("Planned") == 2
 
 
 @pytest.mark.pdf

@@ -507,8 +507,8 @@ def record_delivery(conn: Connection, run: IncidentRun, record: IncidentRecord) 
 
     Returns:
         Whether the timeline has an entry with the current numbers. False if no notice was queued
-        yet, if a notice still waits to be sent, or if a person first has to decide again about
-        notices that could not be sent.
+        yet, if a notice still waits to be sent, or if a new decision about notices that could not
+        be sent still has to be made or carried out.
     """
     queued = last_of(record.entries, Kind.QUEUED)
     if queued is None:
